@@ -1,0 +1,10 @@
+# Ten files to a compilation unit, but for those whose names collide.
+foreach(t grpc gpr)
+  set_target_properties(${t} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 10)
+  get_target_property(srcs ${t} SOURCES)
+  foreach(s ${srcs})
+    if(s MATCHES "\\.c$|alts|credentials/external|/tsi/|/ev_|bin_encoder|xds_cluster_manager|xds_channel_stack")
+      set_source_files_properties(${s} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    endif()
+  endforeach()
+endforeach()

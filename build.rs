@@ -1,0 +1,57 @@
+//! Generates messages and gRPC services from `proto/`, in pure Rust: no `protoc` is needed.
+//!
+//! rust-protobuf 3 writes the messages. `grpcio-compiler` writes the services, but takes descriptors of rust-protobuf 2:
+//! the descriptors of 3 are written to bytes and read again as those of 2. The same bytes are kept for server reflection.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use protobuf::Message as _;
+use protobuf2::Message as _;
+
+const PROTOS: &[&str] = &[
+    "log/v1/log.proto",
+    "seriatim/v1/admin.proto",
+    "seriatim/peer/v1/peer.proto",
+    "seriatim/catalog/v1/catalog.proto",
+    "grpc/health/v1/health.proto",
+    "google/rpc/status.proto",
+    "google/rpc/error_details.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("pb");
+    if out.exists() {
+        fs::remove_dir_all(&out)?;
+    }
+    fs::create_dir_all(&out)?;
+    let include = Path::new("proto");
+    let inputs: Vec<PathBuf> = PROTOS.iter().map(|p| include.join(p)).collect();
+
+    protobuf_codegen::Codegen::new()
+        .pure()
+        .include(include)
+        .inputs(&inputs)
+        .customize(protobuf_codegen::Customize::default().tokio_bytes(true))
+        .out_dir(&out)
+        .run()?;
+
+    let parsed = protobuf_parse::Parser::new().pure().include(include).inputs(&inputs).parse_and_typecheck()?;
+    let mut set = protobuf::descriptor::FileDescriptorSet::new();
+    set.file = parsed.file_descriptors;
+    let bytes = set.write_to_bytes()?;
+    fs::write(out.join("descriptors.bin"), &bytes)?;
+
+    let old = protobuf2::descriptor::FileDescriptorSet::parse_from_bytes(&bytes)?;
+    let names: Vec<String> = PROTOS.iter().map(|p| (*p).to_owned()).collect();
+    let mut modules = fs::read_to_string(out.join("mod.rs"))?;
+    for file in grpcio_compiler::codegen::r#gen(old.get_file(), &names) {
+        fs::write(out.join(&file.name), &file.content)?;
+        let module = file.name.trim_end_matches(".rs");
+        modules.push_str(&format!("pub mod {module};\n"));
+    }
+    fs::write(out.join("mod.rs"), modules)?;
+    Ok(())
+}

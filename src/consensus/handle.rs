@@ -1,0 +1,269 @@
+//! How the rest of the program talks to the `consensus` thread: the messages of its inbox and what comes back.
+//!
+//! The inbox is bounded. Requests are refused when it is full ([`ProposeError::QueueFull`]), and messages of peers are
+//! dropped (raft sends again). Completions come back by one-shot replies.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::catalog::Command;
+use crate::pb::peer::RaftMessage;
+use crate::reply::{ReplyReceiver, ReplySender, reply};
+use crate::storage::entry::{Entry, Kind};
+use crate::storage::reader::ReadError;
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+/// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
+pub const INBOX_MESSAGES_MAX: usize = 4096;
+
+/// One entry that a client wants in a log, or an operator (a trim). Its offsets and times are stamped when it is appended.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The group of the log.
+    pub group: GroupId,
+    /// [`Kind::Records`] or [`Kind::Trim`]; others are consensus's own.
+    pub kind: Kind,
+    /// How many records the payload holds; 0 for a trim.
+    pub count: u32,
+    /// The payload in its canonical form (`storage/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
+    pub payload: Bytes,
+    /// Append only if this is the log's next offset.
+    pub expected_offset: Option<Offset>,
+    /// 0: none.
+    pub producer_id: u64,
+    /// With a producer id: from 1.
+    pub sequence: u64,
+    /// After this moment it is not proposed any more; once proposed the answer is "outcome unknown".
+    pub deadline: Option<Instant>,
+}
+
+/// Where a proposal came to stand. It is committed and visible on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The first record's offset.
+    pub offset: Offset,
+    /// How many records.
+    pub count: u32,
+    /// The entry's term.
+    pub term: Term,
+    /// The entry's index.
+    pub index: LogIndex,
+    /// The leader's clock, Unix microseconds.
+    pub append_time_us: u64,
+}
+
+/// Why a proposal has no place. All but `OutcomeUnknown` say that it was **not** appended and never will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// This node does not lead the group; the leader, if one is known.
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// The inbox, or the budget of uncommitted bytes, is full.
+    QueueFull,
+    /// The entry is larger than the format allows.
+    TooLarge,
+    /// The leader is handing over, or lost its place before another entry took this one's: not appended.
+    Dropped,
+    /// It may have been appended, or not.
+    OutcomeUnknown,
+    /// The deadline passed before it was proposed.
+    DeadlinePassed,
+    /// `expected_offset` is not the log's next offset.
+    ExpectedOffset {
+        /// What is.
+        next_offset: Offset,
+    },
+    /// A trim beyond the end.
+    PastEnd {
+        /// The end.
+        next_offset: Offset,
+    },
+    /// This node does not carry the group.
+    NoSuchGroup,
+    /// The group is damaged on this node.
+    Damaged,
+    /// The node is stopping.
+    Stopping,
+}
+
+/// Why a read index could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadIndexError {
+    /// This node does not lead the group; the leader, if one is known.
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// Leadership was lost, or the deadline passed, before a majority confirmed it.
+    Unconfirmed,
+    /// The inbox is full.
+    QueueFull,
+    /// This node does not carry the group.
+    NoSuchGroup,
+    /// The group is damaged on this node.
+    Damaged,
+    /// The node is stopping.
+    Stopping,
+}
+
+/// A node's part in a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Follows, and votes.
+    #[default]
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// What a node knows of one group, published by `consensus` whenever it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Which.
+    pub group: GroupId,
+    /// This node's part.
+    pub role: Role,
+    /// The newest term this node knows.
+    pub term: Term,
+    /// Who leads in that term.
+    pub leader: Option<NodeId>,
+    /// The last entry here.
+    pub last_index: LogIndex,
+    /// The last entry known as committed.
+    pub commit_index: LogIndex,
+    /// The last entry applied here.
+    pub applied_index: LogIndex,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who only listens.
+    pub learners: Vec<NodeId>,
+    /// What is damaged here.
+    pub damage: Option<String>,
+}
+
+/// The inbox of the `consensus` thread.
+#[derive(Debug)]
+pub enum ConsensusMsg {
+    /// A proposal of this node's clients or of a peer.
+    Propose(Proposal, ReplySender<Result<Appended, ProposeError>>),
+    /// A change of the catalog. Proposed by its leader, else refused.
+    Command(Command, ReplySender<Result<Appended, ProposeError>>),
+    /// A linearizable position is wanted.
+    ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
+    /// Messages of a peer, in their order.
+    Peer(NodeId, Vec<RaftMessage>),
+    /// Messages to a peer were lost.
+    Unreachable(NodeId),
+    /// A marker was handed to the network for a peer (`true`), or was lost.
+    MarkerSent(GroupId, NodeId, bool),
+    /// The log-writer has everything up to this Ready number of the group on disk.
+    Persisted(GroupId, u64),
+    /// A `reader` fetched entries that raft asked for.
+    Fetched(GroupId, u64, Result<Vec<Entry>, ReadError>),
+    /// Hand leadership of every group over, if this node has it. Answered when none is left or nobody can take it.
+    HandOver(ReplySender<()>),
+    /// Fail what is pending and end.
+    Stop,
+}
+
+/// The sending side of the inbox; a clone sends to the same thread.
+#[derive(Clone, Debug)]
+pub struct ConsensusHandle {
+    inbox: Sender<ConsensusMsg>,
+    statuses: Arc<super::status::Statuses>,
+}
+
+impl ConsensusHandle {
+    /// Made by `Consensus::new`.
+    pub fn new(inbox: Sender<ConsensusMsg>, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
+        ConsensusHandle { inbox, statuses }
+    }
+
+    /// Proposes an entry. The reply comes when it is committed and visible here, or when it is known that it is not.
+    pub fn propose(&self, proposal: Proposal) -> ReplyReceiver<Result<Appended, ProposeError>> {
+        let (tx, rx) = reply();
+        self.request(ConsensusMsg::Propose(proposal, tx));
+        rx
+    }
+
+    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log.
+    pub fn command(&self, command: Command) -> ReplyReceiver<Result<Appended, ProposeError>> {
+        let (tx, rx) = reply();
+        self.request(ConsensusMsg::Command(command, tx));
+        rx
+    }
+
+    /// Asks the group's leader, if this node is it, for a position: once it is applied anywhere, everything that was
+    /// acknowledged before this call is visible there.
+    pub fn read_index(
+        &self,
+        group: GroupId,
+        deadline: Option<Instant>,
+    ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        let (tx, rx) = reply();
+        self.request(ConsensusMsg::ReadIndex(group, deadline, tx));
+        rx
+    }
+
+    /// Hands over what a peer sent. Dropped when the inbox is full: raft sends again.
+    pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
+        let _ = self.inbox.try_send(ConsensusMsg::Peer(from, messages));
+    }
+
+    /// Messages to `node` were lost.
+    pub fn unreachable(&self, node: NodeId) {
+        let _ = self.inbox.try_send(ConsensusMsg::Unreachable(node));
+    }
+
+    /// What became of a marker for `node`.
+    pub fn marker_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
+        let _ = self.inbox.try_send(ConsensusMsg::MarkerSent(group, node, arrived));
+    }
+
+    /// Starts handing leadership over; the reply comes when that is done, or can't be.
+    pub fn hand_over(&self) -> ReplyReceiver<()> {
+        let (tx, rx) = reply();
+        let _ = self.inbox.send(ConsensusMsg::HandOver(tx));
+        rx
+    }
+
+    /// Tells the thread to fail what is pending and to end.
+    pub fn stop(&self) {
+        let _ = self.inbox.send(ConsensusMsg::Stop);
+    }
+
+    /// What this node knows of a group it carries.
+    pub fn status(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
+        self.statuses.get(group)
+    }
+
+    /// What this node knows of all groups that it carries, by id.
+    pub fn all_statuses(&self) -> Vec<Arc<GroupStatus>> {
+        self.statuses.all()
+    }
+
+    /// Sends a request that may be refused; a refusal is answered at once.
+    fn request(&self, message: ConsensusMsg) {
+        let (message, full) = match self.inbox.try_send(message) {
+            Ok(()) => return,
+            Err(TrySendError::Full(m)) => (m, true),
+            Err(TrySendError::Disconnected(m)) => (m, false),
+        };
+        let propose = if full { ProposeError::QueueFull } else { ProposeError::Stopping };
+        let read = if full { ReadIndexError::QueueFull } else { ReadIndexError::Stopping };
+        match message {
+            ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, reply) => reply.send(Err(propose)),
+            ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(read)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Seriatim: a replicated commit log for plain Linux hosts.
+//!
+//! The modules stand in floors; each imports only from lower ones (`docs/ARCHITECTURE.md` has the drawing, a test holds it).
+//! Read them in this order.
+
+pub mod types;
+
+pub mod config;
+pub mod pb;
+pub mod reply;
+pub mod thread;
+pub mod watermark;
+
+pub mod security;
+pub mod storage;
+
+pub mod catalog;
+pub mod client;
+pub mod grpc;
+pub mod logs;
+pub mod writer;
+
+pub mod consensus;
+
+pub mod replication;
+
+pub mod api;
+pub mod membership;
+
+pub mod agent;
+
+pub mod cli;

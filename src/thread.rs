@@ -1,0 +1,110 @@
+//! Where threads are born: each has a name, and its end is seen.
+//!
+//! A thread that returns an error or panics becomes a [`Fatal`] on the wake channel of `main`, which stops the process:
+//! nobody goes on with a part missing. A [`Joiner`] joins on drop; its owner sends the stop first.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// What ended a thread that should have gone on.
+#[derive(Debug)]
+pub struct Fatal {
+    /// The thread's name.
+    pub thread: String,
+    /// Its error, or the panic's message.
+    pub error: Box<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread {} failed: {}", self.thread, self.error)
+    }
+}
+
+/// Where threads report that they failed. Holds the first 16; more would say nothing new.
+#[derive(Clone, Debug)]
+pub struct FatalSender(Sender<Fatal>);
+
+/// Makes the wake channel for failed threads.
+pub fn fatal_channel() -> (FatalSender, Receiver<Fatal>) {
+    let (tx, rx) = bounded(16);
+    (FatalSender(tx), rx)
+}
+
+impl FatalSender {
+    /// Reports a failure; never blocks.
+    pub fn report(&self, thread: &str, error: Box<dyn Error + Send + Sync>) {
+        log::error!("thread {thread} failed: {error}");
+        let _ = self.0.try_send(Fatal { thread: thread.to_owned(), error });
+    }
+}
+
+/// The text of a panic.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+}
+
+/// Joins its thread when dropped. Send the thread its stop before.
+#[derive(Debug)]
+pub struct Joiner(Option<JoinHandle<()>>);
+
+impl Joiner {
+    /// Waits for the thread to end.
+    pub fn join(mut self) {
+        self.join_now();
+    }
+
+    fn join_now(&mut self) {
+        if let Some(handle) = self.0.take() {
+            // A panic was caught and reported inside.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for Joiner {
+    fn drop(&mut self) {
+        self.join_now();
+    }
+}
+
+/// Starts a thread. Names longer than 15 bytes are cut by the kernel, not by us.
+///
+/// # Errors
+/// When the system can't make another thread.
+pub fn spawn<F, E>(name: &str, fatal: &FatalSender, body: F) -> std::io::Result<Joiner>
+where
+    F: FnOnce() -> Result<(), E> + Send + 'static,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let fatal = fatal.clone();
+    let own_name = name.to_owned();
+    let handle =
+        Builder::new().name(name.to_owned()).spawn(move || match panic::catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => fatal.report(&own_name, error.into()),
+            Err(panic) => fatal.report(&own_name, panic_text(panic.as_ref()).into()),
+        })?;
+    Ok(Joiner(Some(handle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_and_a_panic_are_fatal() {
+        let (tx, rx) = fatal_channel();
+        spawn("errs", &tx, || Err::<(), _>("no luck")).expect("a thread").join();
+        spawn("panics", &tx, || -> Result<(), String> { panic!("ouch") }).expect("a thread").join();
+        spawn("ends", &tx, || Ok::<(), String>(())).expect("a thread").join();
+        let seen: Vec<String> = rx.try_iter().map(|f| f.to_string()).collect();
+        assert_eq!(seen, ["thread errs failed: no luck", "thread panics failed: ouch"]);
+    }
+}
