@@ -1,1 +1,18 @@
-//! (being written)
+//! Who speaks, and what they may do.
+//!
+//! ```text
+//!   certificate ──tls──> connection ──identity──> Principal ──acl──> yes or no
+//! ```
+//!
+//! Both listeners speak mutual TLS ([`tls`]): a connection without a certificate of the listener's CA never reaches a
+//! handler. A call's [`identity`] is its certificate's one common name, and [`acl`] decides (principal, log, action), denying
+//! what no policy line gives. `--insecure` replaces the first step alone: everybody is `anonymous`, and the policy still
+//! holds. Certificates and policy are loaded whole and checked before they are used; a reload that fails keeps the last
+//! good ones. [`certs`] makes certificates for development and for the tests.
+//!
+//! Only `acl` knows casbin, and only `identity` takes a certificate of a call apart.
+
+pub mod acl;
+pub mod certs;
+pub mod identity;
+pub mod tls;
