@@ -1,0 +1,1 @@
+//! Why a peer was refused.

@@ -1,0 +1,1 @@
+//! Waiting on one thread for futures and a deadline, without a runtime.
