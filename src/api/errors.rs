@@ -74,11 +74,6 @@ pub enum Invalid {
     LogChanged,
     /// `start` has a value that this version does not know.
     Start(i32),
-    /// `wait_ms` above its limit.
-    WaitTooLong {
-        /// Milliseconds it may be.
-        wait_ms_max: u32,
-    },
     /// `heartbeat_ms` below its limit, or with `max_records` 0.
     Heartbeat {
         /// Milliseconds it must be at least.
@@ -110,6 +105,8 @@ pub enum ApiError {
     OffsetTrimmed(Bounds, Offset),
     /// The cluster has no log of that name.
     NoSuchLog(LogName),
+    /// A service that is not here, in a health check.
+    NoSuchService,
     /// The log of that name is another one.
     LogIdMismatch {
         /// Its name.
@@ -219,7 +216,9 @@ impl ApiError {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
             ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
             ProposeError::QueueFull => ApiError::QueueFull,
-            ProposeError::TooLarge => Invalid::RequestTooLarge { bytes: asked.bytes, bytes_max: ENTRY_BYTES_MAX }.into(),
+            ProposeError::TooLarge => {
+                Invalid::RequestTooLarge { bytes: asked.bytes, bytes_max: ENTRY_BYTES_MAX }.into()
+            }
             ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: asked.producer_id != 0 },
             ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
             ProposeError::ExpectedOffset { next_offset } => {
@@ -328,10 +327,11 @@ impl ApiError {
     fn facts(&self) -> Facts {
         use RpcStatusCode as Code;
         match self {
-            ApiError::NoIdentity(error) => Facts::new(Code::UNAUTHENTICATED, "NO_IDENTITY", error.to_string()),
+            ApiError::NoIdentity(error) => Facts::new(Code::UNAUTHENTICATED, "NO_IDENTITY", format!("{error:?}")),
             ApiError::NotAllowed { principal, log, action } => {
                 let log = log.as_ref().map_or_else(|| "any log".to_owned(), |log| format!("the log {log}"));
-                let message = format!("{principal} may not {} {log}: the access policy gives it no such right", action.verb());
+                let message =
+                    format!("{principal} may not {} {log}: the access policy gives it no such right", verb(*action));
                 Facts::new(Code::PERMISSION_DENIED, "NOT_ALLOWED", message)
             }
             ApiError::Invalid(invalid) => invalid.facts(),
@@ -339,7 +339,8 @@ impl ApiError {
                 Facts::new(Code::UNIMPLEMENTED, "UNIMPLEMENTED", format!("{what} is not built yet"))
             }
             ApiError::OffsetPastEnd(bounds, offset) => {
-                let message = format!("offset {offset} is past the end of {}: the next is {}", bounds.log, bounds.next_offset);
+                let message =
+                    format!("offset {offset} is past the end of {}: the next is {}", bounds.log, bounds.next_offset);
                 Facts::new(Code::OUT_OF_RANGE, "OFFSET_PAST_END", message).bounds(bounds, *offset)
             }
             ApiError::OffsetTrimmed(bounds, offset) => {
@@ -350,12 +351,18 @@ impl ApiError {
             ApiError::NoSuchLog(log) => {
                 Facts::new(Code::NOT_FOUND, "NO_SUCH_LOG", format!("there is no log {log}")).with("log", log)
             }
+            ApiError::NoSuchService => {
+                Facts::new(Code::NOT_FOUND, "NO_SUCH_SERVICE", "no service of that name is here")
+            }
             ApiError::LogIdMismatch { log, log_id } => {
                 let message = format!("the log {log} is another one: its id is {log_id}");
-                Facts::new(Code::FAILED_PRECONDITION, "LOG_ID_MISMATCH", message).with("log", log).with("log_id", log_id)
+                Facts::new(Code::FAILED_PRECONDITION, "LOG_ID_MISMATCH", message)
+                    .with("log", log)
+                    .with("log_id", log_id)
             }
             ApiError::ExpectedOffset { log, expected, next_offset } => {
-                let message = format!("not appended to {log}: {expected} was expected as the next offset, it is {next_offset}");
+                let message =
+                    format!("not appended to {log}: {expected} was expected as the next offset, it is {next_offset}");
                 Facts::new(Code::FAILED_PRECONDITION, "EXPECTED_OFFSET_MISMATCH", message)
                     .with("log", log)
                     .with("next_offset", next_offset)
@@ -377,12 +384,15 @@ impl ApiError {
             ApiError::NoLeader => {
                 Facts::new(Code::UNAVAILABLE, "NO_LEADER", "nothing was done: no leader is known to have a majority")
             }
-            ApiError::Joining => {
-                Facts::new(Code::UNAVAILABLE, "JOINING", "nothing was done: this node has not caught up with the cluster yet")
-            }
+            ApiError::Joining => Facts::new(
+                Code::UNAVAILABLE,
+                "JOINING",
+                "nothing was done: this node has not caught up with the cluster yet",
+            ),
             ApiError::Stopping => Facts::new(Code::UNAVAILABLE, "STOPPING", "this node is stopping: go to another one"),
             ApiError::ReplicaDamaged => {
-                let message = "nothing was done: the log is damaged on the node that had to answer, and waits for repair";
+                let message =
+                    "nothing was done: the log is damaged on the node that had to answer, and waits for repair";
                 Facts::new(Code::UNAVAILABLE, "DAMAGED", message)
             }
             ApiError::OutcomeUnknown { retry_is_safe: true } => {
@@ -430,11 +440,19 @@ impl Invalid {
             }
             Invalid::LogChanged => invalid("a stream stays with the log of its first message".to_owned()),
             Invalid::Start(value) => invalid(format!("{value} is no value of `start`")),
-            Invalid::WaitTooLong { wait_ms_max } => invalid(format!("`wait_ms` is at most {wait_ms_max}")),
             Invalid::Heartbeat { heartbeat_ms_min } => {
                 invalid(format!("`heartbeat_ms` is 0 or at least {heartbeat_ms_min}, and needs `max_records`"))
             }
         }
+    }
+}
+
+fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Produce => "produce to",
+        Action::Consume => "consume",
+        Action::Admin => "administer",
+        Action::Replicate => "replicate",
     }
 }
 
