@@ -47,3 +47,6 @@ pub mod wire;
 pub use self::core::{Core, Me};
 pub use self::router::Forward;
 pub use self::server::{Api, ApiOptions, StartError};
+
+#[cfg(test)]
+mod tests;
