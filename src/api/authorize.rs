@@ -186,6 +186,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_open_stream_ends_when_its_certificate_does() {
+        let (fatal, _failures) = crate::thread::fatal_channel();
+        let timers = super::super::timers::Timers::start(&fatal).expect("a thread");
+        let expires = SystemTime::now() + Duration::from_millis(50);
+        let identity = Identity { principal: Principal::anonymous(), expires: Some(expires) };
+        let caller = Caller { identity, acl: Acl::from_text("p, anonymous, *, consume").expect("a policy") };
+        let log = LogName::new("").expect("a name");
+        assert_eq!(caller.check(&log, Action::Consume), Ok(()));
+        assert!(caller.check(&log, Action::Produce).is_err());
+        let broken = caller.broken(Some(log), Action::Consume, State::default(), timers.handle());
+        let error = futures::executor::block_on(broken);
+        assert!(matches!(error, ApiError::NoIdentity(_)), "{error:?}");
+        assert!(SystemTime::now() >= expires);
+    }
+
+    #[test]
     fn each_method_needs_its_right() {
         assert_eq!(needs(b"/log.v1.Log/Produce"), Needs::AnyOf(&[Action::Produce]));
         assert_eq!(needs(b"/log.v1.Log/ConsumeStream"), Needs::AnyOf(&[Action::Consume]));

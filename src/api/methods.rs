@@ -46,7 +46,7 @@ impl ConsumeReply {
     }
 
     /// Bytes of the message.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.records.len() + self.tail.len()
     }
 }

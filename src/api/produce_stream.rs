@@ -124,6 +124,7 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         unanswered: VecDeque::new(),
         unanswered_bytes: 0,
         answered: 0,
+        held: None,
         failed: None,
         all_read: false,
     };
@@ -166,6 +167,8 @@ struct Run<'a> {
     unanswered: VecDeque<Unanswered>,
     unanswered_bytes: usize,
     answered: u64,
+    /// Read, but for now over its principal's limit of bytes. Then something is unanswered, and nothing is read.
+    held: Option<Request>,
     /// Why the request behind all of `unanswered` was not proposed. Nothing is read any more.
     failed: Option<ApiError>,
     all_read: bool,
@@ -193,6 +196,11 @@ impl Run<'_> {
                     let response = response(&appended, &self.log);
                     self.pop();
                     self.answered += 1;
+                    if self.failed.is_none()
+                        && let Some(held) = self.held.take()
+                    {
+                        self.take(held);
+                    }
                     sink.feed((response, WriteFlags::default())).await.map_err(|_| Gone)?;
                 }
                 Event::Answer(Err(error)) => {
@@ -209,10 +217,10 @@ impl Run<'_> {
         requests: &mut Requests,
         sink: &mut Out,
     ) -> Poll<Result<Event, Gone>> {
-        if let Some(front) = self.unanswered.front_mut() {
-            if let Poll::Ready(answer) = front.answer.poll_unpin(cx) {
-                return Poll::Ready(Ok(Event::Answer(outcome(answer))));
-            }
+        if let Some(front) = self.unanswered.front_mut()
+            && let Poll::Ready(answer) = front.answer.poll_unpin(cx)
+        {
+            return Poll::Ready(Ok(Event::Answer(outcome(answer))));
         }
         if self.failed.is_none() && !self.all_read {
             if let Poll::Ready(error) = self.broken.poll_unpin(cx) {
@@ -235,24 +243,35 @@ impl Run<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.unanswered.len() < WINDOW_REQUESTS && self.unanswered_bytes < WINDOW_BYTES
+        self.held.is_none() && self.unanswered.len() < WINDOW_REQUESTS && self.unanswered_bytes < WINDOW_BYTES
     }
 
     fn take(&mut self, request: Request) {
+        let permit = match self.service.limits.bytes(self.caller.principal(), request.0.len()) {
+            Ok(permit) => permit,
+            // An answer on its way gives bytes back.
+            Err(_) if !self.unanswered.is_empty() => {
+                self.held = Some(request);
+                return;
+            }
+            Err(limit) => {
+                self.failed = Some(limit.into());
+                return;
+            }
+        };
         match self.check(&request) {
-            Ok((batch, permit)) => self.propose(batch, permit),
+            Ok(batch) => self.propose(batch, permit),
             Err(error) => self.failed = Some(error),
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(Batch, Permit), ApiError> {
-        let permit = self.service.limits.bytes(self.caller.principal(), request.0.len())?;
+    fn check(&self, request: &Request) -> Result<Batch, ApiError> {
         let batch = Batch::decode(&request.0)?;
         if batch.log != self.log.name {
             return Err(Invalid::LogChanged.into());
         }
         batch.check(&self.log)?;
-        Ok((batch, permit))
+        Ok(batch)
     }
 
     fn propose(&mut self, batch: Batch, permit: Permit) {

@@ -105,9 +105,13 @@ impl Beginning {
             return self.trimmed(mark, mark.first_offset).map(|()| None);
         }
         match read(core, &self.log, self.offset, mark.next_offset, batching).await? {
-            Ok(slice) => {
+            Ok(slice) if slice.next > self.offset => {
                 self.earliest = false;
                 Ok(Some(slice))
+            }
+            Ok(_) => {
+                let what = "nothing is stored below the watermark".to_owned();
+                Err(ApiError::Damaged { log: self.log.name.clone(), offset: self.offset, what })
             }
             Err(ReadError::Trimmed { first_offset }) => self.trimmed(mark, first_offset).map(|()| None),
             Err(error) => Err(ApiError::from_read(error, bounds(&self.log, mark), self.offset)),

@@ -172,8 +172,9 @@ fn handlers(service: &Service) -> grpcio::Service {
         ($builder:ident, $method:expr, $handle:expr) => {{
             let s = service.clone();
             $builder.add_unary_handler(&$method, move |ctx, request, sink| {
-                let work = $handle(s.clone(), s.call(&ctx), request);
-                s.answer(&ctx, sink, work);
+                let call = s.call(&ctx);
+                let permit = s.permit(&call, &request);
+                s.answer(&ctx, sink, permit, $handle(s.clone(), call, request));
             })
         }};
     }

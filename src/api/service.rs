@@ -15,10 +15,12 @@ use super::core::{Core, Me};
 use super::deadline;
 use super::errors::ApiError;
 use super::in_flight::InFlight;
-use super::limits::Limits;
+use super::limits::{LimitReached, Limits, Permit};
+use super::methods::Request;
 use super::state::{Phase, State};
 use super::timers::TimersHandle;
 use crate::grpc::spawn_guarded;
+use crate::security::identity::Principal;
 use crate::thread::FatalSender;
 use crate::types::Offset;
 use crate::watermark::{Until, Watermark};
@@ -82,6 +84,15 @@ impl Service {
         Call { caller: self.access.caller(ctx), deadline: deadline::of(ctx) }
     }
 
+    /// Takes a request's bytes from its caller's limit. All who have no usable name share one.
+    ///
+    /// # Errors
+    /// [`LimitReached`].
+    pub fn permit(&self, call: &Call, request: &Request) -> Result<Permit, LimitReached> {
+        let nobody = Principal::anonymous();
+        self.limits.bytes(call.caller.as_ref().map_or(&nobody, Caller::principal), request.0.len())
+    }
+
     /// The rest of the node.
     ///
     /// # Errors
@@ -117,23 +128,26 @@ impl Service {
         })
     }
 
-    /// Runs a call that has one answer.
-    pub fn answer<T: 'static>(
+    /// Runs a call that has one answer, within its principal's limit of bytes.
+    pub fn answer<T: Send + 'static>(
         &self,
         ctx: &RpcContext<'_>,
         sink: UnarySink<T>,
+        permit: Result<Permit, LimitReached>,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-    ) where
-        T: Send,
-    {
+    ) {
         let in_flight = self.in_flight.enter();
         spawn_guarded(ctx, &self.fatal, async move {
+            let result = match &permit {
+                Ok(_) => work.await,
+                Err(limit) => Err((*limit).into()),
+            };
             // A failed send means that the client is gone, which is its own affair.
-            let _ = match work.await {
+            let _ = match result {
                 Ok(answer) => sink.success(answer).await,
                 Err(error) => sink.fail(error.status()).await,
             };
-            drop(in_flight);
+            drop((permit, in_flight));
         });
     }
 }

@@ -169,7 +169,7 @@ pub struct Node {
     pub policy_file: std::path::PathBuf,
     core: Core,
     statuses: Arc<Statuses>,
-    client_env: Option<Env>,
+    _client_env: Env,
     readers: Option<Readers>,
     thread: Option<Joiner>,
     failures: Receiver<Fatal>,
@@ -296,7 +296,7 @@ impl Node {
             policy_file,
             core,
             statuses,
-            client_env: Some(client_env),
+            _client_env: client_env,
             readers: Some(readers),
             thread: Some(thread.expect("a thread")),
             failures,
@@ -406,7 +406,6 @@ impl Drop for Node {
         if let Some(readers) = self.readers.take() {
             readers.stop();
         }
-        drop(self.client_env.take());
         if !std::thread::panicking() {
             let failures: Vec<String> = self.failures.try_iter().map(|failure| failure.to_string()).collect();
             assert!(failures.is_empty(), "{failures:?}");
