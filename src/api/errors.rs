@@ -327,7 +327,7 @@ impl ApiError {
     fn facts(&self) -> Facts {
         use RpcStatusCode as Code;
         match self {
-            ApiError::NoIdentity(error) => Facts::new(Code::UNAUTHENTICATED, "NO_IDENTITY", format!("{error:?}")),
+            ApiError::NoIdentity(error) => Facts::new(Code::UNAUTHENTICATED, "NO_IDENTITY", error.to_string()),
             ApiError::NotAllowed { principal, log, action } => {
                 let log = log.as_ref().map_or_else(|| "any log".to_owned(), |log| format!("the log {log}"));
                 let message =

@@ -15,7 +15,7 @@ pub enum LimitReached {
     /// Of open streams.
     Streams {
         /// The limit.
-        max: u32,
+        max: u64,
     },
     /// Of bytes in flight.
     Bytes {
@@ -26,12 +26,12 @@ pub enum LimitReached {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
-    streams: u32,
+    streams: u64,
     bytes: u64,
 }
 
 struct Inner {
-    streams_max: u32,
+    streams_max: u64,
     bytes_max: u64,
     /// Who holds nothing is not in it, so it is bounded by the calls in flight.
     usage: Mutex<HashMap<Principal, Usage>>,
@@ -43,7 +43,7 @@ pub struct Limits(Arc<Inner>);
 
 impl Limits {
     /// Nothing in use.
-    pub fn new(streams_max: u32, bytes_max: u64) -> Limits {
+    pub fn new(streams_max: u64, bytes_max: u64) -> Limits {
         Limits(Arc::new(Inner { streams_max, bytes_max, usage: Mutex::default() }))
     }
 
