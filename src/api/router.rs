@@ -10,12 +10,8 @@ use crate::types::{GroupId, LogIndex, NodeId};
 pub trait Forward: Send + Sync {
     /// Proposes there. Never sends twice: not sent is [`ProposeError::Dropped`], sent and no answer
     /// [`ProposeError::OutcomeUnknown`].
-    fn propose(
-        &self,
-        to: NodeId,
-        principal: &str,
-        proposal: Proposal,
-    ) -> ReplyReceiver<Result<Appended, ProposeError>>;
+    fn propose(&self, to: NodeId, principal: &str, proposal: Proposal)
+    -> ReplyReceiver<Result<Appended, ProposeError>>;
 
     /// Asks there for a position that covers everything acknowledged before.
     fn read_index(
