@@ -1,17 +1,30 @@
-//! The configuration of `serve`: flags, then environment, then a TOML file, then defaults.
+//! The configuration of `serve`: flags, then the environment (`SERIATIM_*`), then a TOML file, then defaults.
+//!
+//! Every value has a meaning, a default and bounds. A bad one is refused, never mended in silence, and all that is wrong is
+//! named at once. What is kept here are paths of secrets, never secrets. What the files hold is checked by who reads them
+//! (`security/`).
 
-use std::net::SocketAddr;
+mod args;
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+pub use args::ServeArgs;
 
 use crate::types::NodeName;
 
-/// The options of `seriatim serve`, as they are given.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct ServeArgs {
-    /// A TOML file with the same options
-    #[arg(long, env = "SERIATIM_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
+/// Bytes of a segment: small ones are for tests, large ones recover slowly.
+const SEGMENT_BYTES: (u64, u64) = (64 * KIB, GIB);
+const STREAMS_PER_PRINCIPAL: (u64, u64) = (1, 1 << 20);
+/// At least one entry of the largest size.
+const BYTES_PER_PRINCIPAL: (u64, u64) = (8 * MIB, 64 * GIB);
+const MEMORY_BYTES: (u64, u64) = (64 * MIB, 256 * GIB);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 
 /// Certificates and keys, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +43,25 @@ pub struct TlsFiles {
     pub peer_key_file: PathBuf,
 }
 
+impl TlsFiles {
+    /// The files that `seriatim certs --out DIR` makes.
+    pub fn in_dir(dir: &Path) -> TlsFiles {
+        TlsFiles {
+            client_ca_file: dir.join("ca.pem"),
+            peer_ca_file: dir.join("ca.pem"),
+            server_cert_file: dir.join("server.pem"),
+            server_key_file: dir.join("server-key.pem"),
+            peer_cert_file: dir.join("peer.pem"),
+            peer_key_file: dir.join("peer-key.pem"),
+        }
+    }
+}
+
 /// What one principal, or the process, may use at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open streams of one principal.
-    pub streams_per_principal_max: u32,
+    pub streams_per_principal_max: u64,
     /// Bytes of one principal's requests that are not answered yet.
     pub bytes_per_principal_max: u64,
     /// Memory that gRPC may use for the client listener.
@@ -43,8 +70,19 @@ pub struct Limits {
     pub peer_memory_bytes_max: u64,
 }
 
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            streams_per_principal_max: 16_384,
+            bytes_per_principal_max: 64 * MIB,
+            client_memory_bytes_max: 512 * MIB,
+            peer_memory_bytes_max: 256 * MIB,
+        }
+    }
+}
+
 /// A checked configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What the node is called.
     pub node_name: NodeName,
@@ -84,18 +122,303 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblems(pub Vec<String>);
 
+impl fmt::Display for ConfigProblems {
+    /// A line for each problem.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(f, "the configuration can't be used: {one}"),
+            many => {
+                write!(f, "the configuration can't be used, for {} reasons:", many.len())?;
+                many.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigProblems {}
+
 impl Config {
-    /// Puts flags, environment (clap reads both), file and defaults together and checks them.
+    /// Puts flags, environment (clap has read both into `args`), file and defaults together and checks them.
     ///
     /// # Errors
     /// [`ConfigProblems`]: all of them at once.
     pub fn load(args: &ServeArgs) -> Result<Config, ConfigProblems> {
-        todo!("{args:?}")
+        let mut args = args.clone();
+        let mut check = Check(Vec::new());
+        if let Some(file) = args.config.clone().map(PathBuf::from) {
+            match fs::read_to_string(&file) {
+                Ok(text) => check.0.extend(args.fill_from(&file, &text)),
+                Err(e) => check.0.push(format!("config: {}: {e}", file.display())),
+            }
+        }
+        check.config(&args).filter(|_| check.0.is_empty()).ok_or(ConfigProblems(check.0))
     }
 
-    /// For tests in one process: node `name` with its data in `<dir>/<name>`, on free ports of 127.0.0.1, insecure, with the
-    /// policy in `<dir>/policy.csv`.
-    pub fn for_test(dir: &Path, name: &str) -> Config {
-        todo!("{dir:?} {name}")
+    /// For tests in one process: node `name` with its data in `<dir>/<name>`, on free ports of 127.0.0.1, without mDNS and
+    /// TLS, with the policy in `<dir>/policy.csv`.
+    pub fn for_test(dir: &Path, name: &str) -> Result<Config, ConfigProblems> {
+        Config::load(&ServeArgs {
+            node_name: Some(name.to_owned()),
+            data_dir: Some(dir.join(name).display().to_string()),
+            bind_addr: Some("127.0.0.1:0".to_owned()),
+            rpc_addr: Some("127.0.0.1:0".to_owned()),
+            insecure: Some("true".to_owned()),
+            acl_policy_file: Some(dir.join("policy.csv").display().to_string()),
+            ..ServeArgs::default()
+        })
     }
 }
+
+/// Checks the name of a cluster. It stands in peers' certificates as `peer.<cluster>.seriatim.internal`, so it is one label
+/// of a host's name: 1 to 63 of `a-z 0-9 -`, the first and the last no `-`.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_cluster_name(name: &str) -> Result<(), String> {
+    let good = (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if good {
+        Ok(())
+    } else {
+        Err(format!("{name:?} is no name of a cluster: 1 to 63 of a-z 0-9 -, the first and the last no -"))
+    }
+}
+
+/// Gathers what is wrong; each problem begins with the option's name.
+struct Check(Vec<String>);
+
+impl Check {
+    /// None when a value that has no default is missing or bad; else problems may stand here all the same.
+    fn config(&mut self, args: &ServeArgs) -> Option<Config> {
+        let node_name = self.node_name(args.node_name.as_deref());
+        let cluster_name = args.cluster_name.clone().unwrap_or_else(|| "seriatim".to_owned());
+        if let Err(error) = check_cluster_name(&cluster_name) {
+            self.0.push(format!("cluster-name: {error}"));
+        }
+        let bind_addr = self.listen("bind-addr", args.bind_addr.as_deref(), 8401);
+        let rpc_addr = self.listen("rpc-addr", args.rpc_addr.as_deref(), 8400);
+        if let (Some(bind), Some(rpc)) = (bind_addr, rpc_addr)
+            && bind == rpc
+            && bind.port() != 0
+        {
+            self.0.push(format!("bind-addr, rpc-addr: both are {bind}; peers and clients need an address each"));
+        }
+        let advertise_bind_addr = self.advertise("bind-addr", bind_addr, args.advertise_bind_addr.as_deref());
+        let advertise_rpc_addr = self.advertise("rpc-addr", rpc_addr, args.advertise_rpc_addr.as_deref());
+        let join: Vec<String> = args.join.iter().map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
+        for addr in &join {
+            if let Err(error) = check_host_port(addr) {
+                self.0.push(format!("join: {error}"));
+            }
+        }
+        let loopback = bind_addr.is_none_or(|a| a.ip().is_loopback());
+        let bootstrap = self.value("bootstrap", args.bootstrap.as_deref(), false, "true or false");
+        let mdns = self.value("mdns", args.mdns.as_deref(), !loopback, "true or false");
+        let insecure = self.value("insecure", args.insecure.as_deref(), false, "true or false");
+        let tls = if insecure {
+            self.insecure(args, &[("bind-addr", bind_addr), ("rpc-addr", rpc_addr)]);
+            None
+        } else {
+            self.tls(args)
+        };
+        let acl_policy_file = args.acl_policy_file.as_ref().map(PathBuf::from);
+        if acl_policy_file.is_none() {
+            self.0.push("acl-policy-file: is missing; without a policy nobody may do anything".to_owned());
+        }
+        let data_dir = PathBuf::from(args.data_dir.as_deref().unwrap_or("/var/lib/seriatim"));
+        if data_dir.as_os_str().is_empty() {
+            self.0.push("data-dir: is empty".to_owned());
+        }
+        let limits = self.limits(args);
+        let segment_bytes = self.bytes("segment-bytes", args.segment_bytes.as_deref(), 64 * MIB, SEGMENT_BYTES);
+        let level = "error, warn, info, debug or trace";
+        let log_level = self.value("log-level", args.log_level.as_deref(), log::LevelFilter::Info, level);
+        Some(Config {
+            node_name: node_name?,
+            cluster_name,
+            data_dir,
+            bind_addr: bind_addr?,
+            rpc_addr: rpc_addr?,
+            advertise_bind_addr,
+            advertise_rpc_addr,
+            join,
+            bootstrap,
+            mdns,
+            tls,
+            acl_model_file: args.acl_model_file.as_ref().map(PathBuf::from),
+            acl_policy_file: acl_policy_file?,
+            segment_bytes,
+            limits,
+            log_level,
+        })
+    }
+
+    fn limits(&mut self, args: &ServeArgs) -> Limits {
+        let default = Limits::default();
+        let streams = args.streams_per_principal_max.as_deref();
+        let bytes = args.bytes_per_principal_max.as_deref();
+        let client = args.client_memory_bytes_max.as_deref();
+        let peer = args.peer_memory_bytes_max.as_deref();
+        Limits {
+            streams_per_principal_max: self.bytes(
+                "streams-per-principal-max",
+                streams,
+                default.streams_per_principal_max,
+                STREAMS_PER_PRINCIPAL,
+            ),
+            bytes_per_principal_max: self.bytes(
+                "bytes-per-principal-max",
+                bytes,
+                default.bytes_per_principal_max,
+                BYTES_PER_PRINCIPAL,
+            ),
+            client_memory_bytes_max: self.bytes(
+                "client-memory-bytes-max",
+                client,
+                default.client_memory_bytes_max,
+                MEMORY_BYTES,
+            ),
+            peer_memory_bytes_max: self.bytes(
+                "peer-memory-bytes-max",
+                peer,
+                default.peer_memory_bytes_max,
+                MEMORY_BYTES,
+            ),
+        }
+    }
+
+    fn value<T: FromStr>(&mut self, option: &str, given: Option<&str>, default: T, what: &str) -> T {
+        match given.map(str::parse) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(_)) => {
+                self.0.push(format!("{option}: {:?} is not {what}", given.unwrap_or_default()));
+                default
+            }
+        }
+    }
+
+    /// A number, of bytes mostly: plain, or with KiB, MiB or GiB behind it.
+    fn bytes(&mut self, option: &str, given: Option<&str>, default: u64, (min, max): (u64, u64)) -> u64 {
+        let Some(given) = given else { return default };
+        let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
+        let unit = units.into_iter().find_map(|(name, n)| given.strip_suffix(name).map(|digits| (digits, n)));
+        let (digits, unit) = unit.unwrap_or((given, 1));
+        match digits.trim().parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
+            Some(n) if (min..=max).contains(&n) => n,
+            Some(_) => {
+                self.0.push(format!("{option}: {given} is not between {min} and {max}"));
+                default
+            }
+            None => {
+                self.0.push(format!("{option}: {given:?} is not a number, like 67108864 or 64MiB"));
+                default
+            }
+        }
+    }
+
+    fn node_name(&mut self, given: Option<&str>) -> Option<NodeName> {
+        let host = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let name = given.map_or_else(host, str::to_owned);
+        let source = if given.is_some() { "" } else { " (the name of this host)" };
+        NodeName::new(&name).map_err(|e| self.0.push(format!("node-name{source}: {e}"))).ok()
+    }
+
+    fn listen(&mut self, option: &str, given: Option<&str>, port: u16) -> Option<SocketAddr> {
+        let Some(given) = given else { return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)) };
+        let parsed = given.parse();
+        if parsed.is_err() {
+            self.0.push(format!(
+                "{option}: {given:?} is not an IP address and a port, like 192.0.2.1:8401; a host's name goes into \
+                 advertise-{option}"
+            ));
+        }
+        parsed.ok()
+    }
+
+    fn advertise(&mut self, option: &str, listen: Option<SocketAddr>, given: Option<&str>) -> Option<String> {
+        let Some(given) = given else {
+            if let Some(listen) = listen.filter(|a| a.ip().is_unspecified()) {
+                self.0.push(format!("{option}: nobody can dial {listen}; say advertise-{option} too"));
+            }
+            return None;
+        };
+        if let Err(error) = check_host_port(given) {
+            self.0.push(format!("advertise-{option}: {error}"));
+        }
+        Some(given.to_owned())
+    }
+
+    fn insecure(&mut self, args: &ServeArgs, listeners: &[(&str, Option<SocketAddr>)]) {
+        for (option, addr) in listeners {
+            if let Some(addr) = addr.filter(|a| !a.ip().is_loopback()) {
+                self.0.push(format!("insecure: works on loopback addresses only, and {option} is {addr}"));
+            }
+        }
+        for (option, file) in tls_options(args) {
+            if file.is_some() {
+                self.0.push(format!("insecure: does not go with {option}; leave one out"));
+            }
+        }
+    }
+
+    fn tls(&mut self, args: &ServeArgs) -> Option<TlsFiles> {
+        let mut take = |(option, file): (&str, Option<&String>)| {
+            if file.is_none() {
+                self.0.push(format!("{option}: is missing; \"seriatim certs\" makes certificates to try with"));
+            }
+            PathBuf::from(file.map_or("", String::as_str))
+        };
+        let [client_ca, mut peer_ca, server_cert, server_key, peer_cert, peer_key] = tls_options(args);
+        peer_ca.1 = peer_ca.1.or(client_ca.1);
+        let client_ca_file = take(client_ca);
+        Some(TlsFiles {
+            // Without either, one line is enough.
+            peer_ca_file: if peer_ca.1.is_some() { take(peer_ca) } else { PathBuf::new() },
+            client_ca_file,
+            server_cert_file: take(server_cert),
+            server_key_file: take(server_key),
+            peer_cert_file: take(peer_cert),
+            peer_key_file: take(peer_key),
+        })
+    }
+}
+
+fn tls_options(args: &ServeArgs) -> [(&'static str, Option<&String>); 6] {
+    [
+        ("client-ca-file", args.client_ca_file.as_ref()),
+        ("peer-ca-file", args.peer_ca_file.as_ref()),
+        ("server-cert-file", args.server_cert_file.as_ref()),
+        ("server-key-file", args.server_key_file.as_ref()),
+        ("peer-cert-file", args.peer_cert_file.as_ref()),
+        ("peer-key-file", args.peer_key_file.as_ref()),
+    ]
+}
+
+/// An address that others can dial.
+fn check_host_port(addr: &str) -> Result<(), String> {
+    let wrong = || format!("{addr:?} is not a host and a port, like node-1.example:8401");
+    let (host, port) = addr.rsplit_once(':').ok_or_else(wrong)?;
+    if port.parse::<u16>().ok().is_none_or(|p| p == 0) {
+        return Err(wrong());
+    }
+    let ip = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(v6) => Some(IpAddr::V6(v6.parse().map_err(|_| wrong())?)),
+        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    };
+    match ip {
+        Some(ip) if ip.is_unspecified() => Err(format!("nobody can dial {addr}")),
+        Some(_) => Ok(()),
+        None => {
+            let label =
+                |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            let name = host.strip_suffix('.').unwrap_or(host);
+            if name.len() <= 253 && name.split('.').all(label) { Ok(()) } else { Err(wrong()) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,12 +14,31 @@
 //!   answer: outcome unknown.
 //! - Every queue has a budget of bytes or a count, and a named consequence beyond it.
 
-pub mod dial;
 pub mod hello;
-pub mod peers;
 pub mod refusal;
+
+pub mod peers;
+
+mod peer;
+
+mod mailbox;
+
+mod forward;
+mod link;
+mod outcome;
+
+pub mod listener;
+
+pub mod guard;
 pub mod service;
+
+mod join;
+
+pub mod addresses;
+pub mod dial;
 pub mod wait;
+
+mod node;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,8 +1,30 @@
-//! The access policy: (principal, log, action) → yes or no, denied by default.
+//! The access policy: (principal, log, action) → yes or no; what no line gives is denied.
+//!
+//! The policy is casbin's, narrowed: only the log column is a pattern (a name, or its beginning and one `*` at the end),
+//! roles are `role:<name>` and nothing else is, and a line that could not mean what it says (an unknown action, a wrong number of
+//! columns, which casbin passes over in silence) refuses the whole file by its number. A decision takes casbin some
+//! microseconds and is remembered until the next reload.
 
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::{fmt, fs};
 
-use super::identity::Principal;
+use casbin::{CoreApi as _, DefaultModel, Enforcer, StringAdapter};
+use futures::executor::block_on;
+
+use super::identity::{Principal, ROLE_PREFIX};
+use crate::types::LogName;
+
+/// The built-in model.
+const MODEL: &str = include_str!("../../acl/model.conf");
+
+/// Remembers so many decisions; when there are more it forgets all and asks casbin again.
+const DECISIONS_REMEMBERED_MAX: usize = 10_000;
+
+/// Stands for "any log at all" among the decisions: no log has the empty name.
+const SOME_LOG: &str = "";
 
 /// What may be done with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,13 +39,37 @@ pub enum Action {
     Replicate,
 }
 
+impl Action {
+    /// All of them.
+    pub const ALL: [Action; 4] = [Action::Produce, Action::Consume, Action::Admin, Action::Replicate];
+
+    /// The word in the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Produce => "produce",
+            Action::Consume => "consume",
+            Action::Admin => "admin",
+            Action::Replicate => "replicate",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The policy as it is now; a clone is the same policy.
 #[derive(Clone)]
-pub struct Acl {}
+pub struct Acl(Arc<Shared>);
 
-/// Why a policy is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AclError {}
+struct Shared {
+    /// Where it came from; none when from text.
+    files: Option<(Option<PathBuf>, PathBuf)>,
+    current: RwLock<Arc<Policy>>,
+    generation: AtomicU64,
+}
 
 impl Acl {
     /// Stands for "every log": for what belongs to no single log. Only a policy line for `*` gives it.
@@ -34,7 +80,8 @@ impl Acl {
     /// # Errors
     /// [`AclError`], naming file and line.
     pub fn load(model: Option<&Path>, policy: &Path) -> Result<Acl, AclError> {
-        todo!("{model:?} {policy:?}")
+        let current = Policy::load(model, policy)?;
+        Ok(Acl::new(Some((model.map(Path::to_owned), policy.to_owned())), current))
     }
 
     /// Takes a policy from text, with the built-in model. It has no files to be reloaded from.
@@ -42,22 +89,26 @@ impl Acl {
     /// # Errors
     /// [`AclError`], naming the line.
     pub fn from_text(policy: &str) -> Result<Acl, AclError> {
-        todo!("{policy}")
+        Ok(Acl::new(None, Policy::new(MODEL, policy, Path::new("model"), Path::new("policy"))?))
+    }
+
+    fn new(files: Option<(Option<PathBuf>, PathBuf)>, current: Policy) -> Acl {
+        Acl(Arc::new(Shared { files, current: RwLock::new(Arc::new(current)), generation: AtomicU64::new(1) }))
     }
 
     /// May the principal do that with the log (or with [`Acl::EVERY_LOG`])?
     pub fn allows(&self, principal: &Principal, log: &str, action: Action) -> bool {
-        todo!("{principal} {log} {action:?}")
+        self.current().allows(principal, log, action)
     }
 
     /// May the principal do that with any log at all? For a `ServerChecker`, before the log's name is known.
     pub fn allows_some(&self, principal: &Principal, action: Action) -> bool {
-        todo!("{principal} {action:?}")
+        self.current().allows(principal, SOME_LOG, action)
     }
 
     /// Counts reloads that changed something: open streams look again when it moves.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.0.generation.load(Ordering::Acquire)
     }
 
     /// Reads the files again. True when the policy changed; on an error the last good one stays.
@@ -65,6 +116,218 @@ impl Acl {
     /// # Errors
     /// [`AclError`], naming file and line.
     pub fn reload(&self) -> Result<bool, AclError> {
-        todo!()
+        let Some((model, policy)) = &self.0.files else { return Ok(false) };
+        let new = Policy::load(model.as_deref(), policy)?;
+        let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+        if new.text == current.text {
+            return Ok(false);
+        }
+        *current = Arc::new(new);
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    fn current(&self) -> Arc<Policy> {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+impl fmt::Debug for Acl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acl").field("files", &self.0.files).field("generation", &self.generation()).finish()
+    }
+}
+
+/// Why a policy is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AclError {
+    /// A file can't be read.
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// Casbin can't use the model, or it defines requests or policies in another way than ours.
+    Model {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// A line of the policy is not one.
+    Line {
+        /// Of which file.
+        file: PathBuf,
+        /// Which, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+impl fmt::Display for AclError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AclError::Unreadable { file, error } | AclError::Model { file, error } => {
+                write!(f, "{}: {error}", file.display())
+            }
+            AclError::Line { file, line, error } => write!(f, "{}:{line}: {error}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for AclError {}
+
+/// One loaded policy, with what it has decided so far.
+struct Policy {
+    /// Model and policy as read, to see whether they changed.
+    text: (String, String),
+    enforcer: Enforcer,
+    /// The log columns of all lines.
+    patterns: BTreeSet<String>,
+    decided: Mutex<Decisions>,
+}
+
+#[derive(Default)]
+struct Decisions {
+    count: usize,
+    of: HashMap<Principal, HashMap<String, [Option<bool>; 4]>>,
+}
+
+impl Policy {
+    fn load(model: Option<&Path>, policy: &Path) -> Result<Policy, AclError> {
+        let read = |file: &Path| {
+            fs::read_to_string(file).map_err(|e| AclError::Unreadable { file: file.to_owned(), error: e.to_string() })
+        };
+        let model_text = model.map_or_else(|| Ok(MODEL.to_owned()), read)?;
+        Policy::new(&model_text, &read(policy)?, model.unwrap_or(Path::new("the built-in model")), policy)
+    }
+
+    fn new(model: &str, policy: &str, model_file: &Path, policy_file: &Path) -> Result<Policy, AclError> {
+        let bad_model = |error: String| AclError::Model { file: model_file.to_owned(), error };
+        let parsed = block_on(DefaultModel::from_str(model)).map_err(|e| bad_model(e.to_string()))?;
+        let with_effect = check_model(&parsed).map_err(bad_model)?;
+        let lines = lines(policy, with_effect).map_err(|(line, error)| AclError::Line {
+            file: policy_file.to_owned(),
+            line,
+            error,
+        })?;
+        let text: String = lines.iter().map(|columns| columns.join(", ") + "\n").collect();
+        let patterns = lines.iter().filter(|c| c[0] == "p").map(|c| c[2].to_owned()).collect();
+        let enforcer =
+            block_on(Enforcer::new(parsed, StringAdapter::new(text))).map_err(|e| bad_model(e.to_string()))?;
+        // A matcher that can't be evaluated says so here, not at the first call: its own columns reach every part of it.
+        let probe = lines.iter().find(|c| c[0] == "p").map_or(("nobody", "log", "consume"), |c| (c[1], c[2], c[3]));
+        enforcer.enforce(probe).map_err(|e| bad_model(e.to_string()))?;
+        let text = (model.to_owned(), policy.to_owned());
+        Ok(Policy { text, enforcer, patterns, decided: Mutex::default() })
+    }
+
+    fn allows(&self, principal: &Principal, log: &str, action: Action) -> bool {
+        let slot = action as usize;
+        {
+            let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = decided.of.get(principal).and_then(|logs| logs.get(log)).and_then(|d| d[slot]) {
+                return known;
+            }
+        }
+        let decision = match log {
+            // A pattern matches itself: whoever has it has some log.
+            SOME_LOG => self.patterns.iter().any(|pattern| self.decide(principal, pattern, action)),
+            _ => self.decide(principal, log, action),
+        };
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        if decided.count >= DECISIONS_REMEMBERED_MAX {
+            *decided = Decisions::default();
+        }
+        decided.count += 1;
+        let of_log = decided.of.entry(principal.clone()).or_default().entry(log.to_owned()).or_default();
+        of_log[slot] = Some(decision);
+        decision
+    }
+
+    fn decide(&self, principal: &Principal, log: &str, action: Action) -> bool {
+        self.enforcer.enforce((principal.as_str(), log, action.as_str())).unwrap_or_else(|e| {
+            log::error!("the access policy can't be evaluated, so {principal} may not {action} {log}: {e}");
+            false
+        })
+    }
+}
+
+/// True when policies of the model end in an effect.
+fn check_model(model: &DefaultModel) -> Result<bool, String> {
+    use casbin::Model as _;
+    let tokens = |section: &str| -> Vec<String> {
+        let assertion = model.get_model().get(section).and_then(|s| s.get(section));
+        // Casbin puts the section's name before each token: "r_sub".
+        assertion.map(|a| a.tokens.iter().map(|t| t[section.len() + 1..].to_owned()).collect()).unwrap_or_default()
+    };
+    if tokens("r") != ["sub", "obj", "act"] {
+        return Err("the request definition is not \"r = sub, obj, act\"".to_owned());
+    }
+    match tokens("p").iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["sub", "obj", "act"] => Ok(false),
+        ["sub", "obj", "act", "eft"] => Ok(true),
+        _ => Err("the policy definition is neither \"p = sub, obj, act\" nor \"p = sub, obj, act, eft\"".to_owned()),
+    }
+}
+
+/// The lines of a policy, each in its columns, or what is wrong with which line.
+fn lines(policy: &str, with_effect: bool) -> Result<Vec<Vec<&str>>, (usize, String)> {
+    let mut lines = Vec::new();
+    for (number, line) in policy.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let columns: Vec<&str> = line.split(',').map(str::trim).collect();
+        check_line(&columns, with_effect).map_err(|error| (number + 1, error))?;
+        lines.push(columns);
+    }
+    Ok(lines)
+}
+
+fn check_line(columns: &[&str], with_effect: bool) -> Result<(), String> {
+    match (columns, with_effect) {
+        (["p", subject, log, action], false) => check_rule(subject, log, action),
+        (["p", subject, log, action, "allow" | "deny"], true) => check_rule(subject, log, action),
+        (["p", ..], false) => Err("a permission is \"p, <name>, <log>, <action>\"".to_owned()),
+        (["p", ..], true) => Err("a permission is \"p, <name>, <log>, <action>, allow\" (or deny)".to_owned()),
+        (["g", member, role], _) => {
+            check_subject(member)?;
+            if role.starts_with(ROLE_PREFIX) {
+                check_subject(role)
+            } else {
+                Err(format!("{role:?} is no role: roles are called \"{ROLE_PREFIX}<name>\""))
+            }
+        }
+        (["g", ..], _) => Err(format!("a membership is \"g, <name>, {ROLE_PREFIX}<name>\"")),
+        _ => Err("a line begins with \"p\" (a permission), \"g\" (a membership) or \"#\" (a remark)".to_owned()),
+    }
+}
+
+fn check_rule(subject: &str, log: &str, action: &str) -> Result<(), String> {
+    check_subject(subject)?;
+    // casbin ends a pattern at its first star, whatever follows: "a*b" would mean "a*".
+    let beginning = log.strip_suffix('*');
+    if !(log == Acl::EVERY_LOG || !log.is_empty() && LogName::new(beginning.unwrap_or(log)).is_ok()) {
+        return Err(format!("{log:?} is no log's name, nor the beginning of one and a \"*\" at its end"));
+    }
+    if !Action::ALL.iter().any(|a| a.as_str() == action) {
+        return Err(format!("{action:?} is no action: there are {}", Action::ALL.map(Action::as_str).join(", ")));
+    }
+    Ok(())
+}
+
+fn check_subject(subject: &str) -> Result<(), String> {
+    let name = subject.strip_prefix(ROLE_PREFIX).unwrap_or(subject);
+    // casbin takes quotes away, so that a quoted name would be another one.
+    if name.contains('"') {
+        return Err(format!("{subject:?} has quotes"));
+    }
+    Principal::new(name).map(drop).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

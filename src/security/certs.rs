@@ -1,28 +1,151 @@
-//! Certificates for development and for the tests.
+//! Certificates for development and for the tests: an authority, and what it issues.
+//!
+//! Every certificate says what it is for (extended key usage), so that a client's can't pose as a server's: a server's has
+//! all the hosts' names, a peer's has the cluster's peer name ([`peer_san`]) and both usages, a client's has a common name.
+//! Keys are P-256, their files 0600 from the first byte on.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fmt, io};
 
+use openssl::asn1::{Asn1Integer, Asn1Time};
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::x509::X509;
+use openssl::x509::extension::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
+};
+use openssl::x509::{X509, X509Builder, X509Name};
 
-/// Makes a CA and the certificates of a cluster in `out`:
+use super::identity::{Principal, peer_san};
+use crate::config::check_cluster_name;
+
+/// How long a made authority lasts: ten years.
+const CA_LIFETIME_SECONDS: i64 = 10 * 365 * DAY_SECONDS;
+/// How long the certificates of [`make`] last: a year.
+const LIFETIME_SECONDS: i64 = 365 * DAY_SECONDS;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+/// Clocks differ: certificates are good from an hour ago.
+const SKEW_SECONDS: i64 = 60 * 60;
+/// The common name of the made peers' certificate.
+const PEER_NAME: &str = "peer";
+
+/// What [`make`] is to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The directory; made when it is missing.
+    pub out: PathBuf,
+    /// All names and addresses under which clients dial any node: every server certificate has all of them.
+    pub hosts: Vec<String>,
+    /// Common names of clients.
+    pub clients: Vec<String>,
+    /// The cluster, for the peers' name.
+    pub cluster_name: String,
+    /// Issue from the authority that is there, writing certificates anew, instead of making one.
+    pub use_ca: bool,
+}
+
+/// Makes the certificates of a cluster in a directory:
 /// `ca.pem ca-key.pem server.pem server-key.pem peer.pem peer-key.pem`, and `client-<name>.pem client-<name>-key.pem` for each client.
 ///
 /// # Errors
-/// [`CertsError`]; a CA that is there is never overwritten.
-pub fn make(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
-    todo!("{out:?} {hosts:?} {clients:?} {cluster_name}")
+/// [`CertsError`]; an authority that is there is never overwritten.
+pub fn make(plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
+    check_cluster_name(&plan.cluster_name).map_err(CertsError::BadPlan)?;
+    if plan.hosts.is_empty() {
+        return Err(CertsError::BadPlan("no host is given; clients check the name that they dial".to_owned()));
+    }
+    for client in &plan.clients {
+        let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
+        // Where a certificate has no SAN, gRPC takes the common name for the host's: such a client could answer as a peer.
+        if principal.as_str().ends_with(".seriatim.internal") || client.contains('/') {
+            return Err(CertsError::BadPlan(format!("{client:?} can't be the name of a client")));
+        }
+    }
+    let ca_files = [plan.out.join("ca.pem"), plan.out.join("ca-key.pem")];
+    let mut made = Vec::new();
+    let ca = if plan.use_ca {
+        Ca::load(&plan.out)?
+    } else {
+        if let Some(there) = ca_files.iter().find(|f| f.exists()) {
+            return Err(CertsError::CaExists(there.clone()));
+        }
+        fs::create_dir_all(&plan.out).map_err(|e| CertsError::file(&plan.out, &e))?;
+        let ca = Ca::create("Seriatim development CA")?;
+        ca.save(&plan.out)?;
+        made.extend(ca_files);
+        ca
+    };
+    let mut issue = |stem: &str, common_name: &str, hosts: &[String], usage| {
+        let request = Request {
+            common_names: vec![common_name.to_owned()],
+            hosts: hosts.to_vec(),
+            usage,
+            lifetime_seconds: LIFETIME_SECONDS,
+        };
+        ca.issue_files(&request, &plan.out, stem).map(|(cert, key)| made.extend([cert, key]))
+    };
+    issue("server", "server", &plan.hosts, Usage::Server)?;
+    issue("peer", PEER_NAME, &[peer_san(&plan.cluster_name)], Usage::Peer)?;
+    for client in &plan.clients {
+        issue(&format!("client-{client}"), client, &[], Usage::Client)?;
+    }
+    Ok(made)
 }
 
 /// Why certificates can't be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertsError {}
-
-/// A certificate authority with its key.
-pub struct Ca {
-    cert: X509,
-    key: PKey<Private>,
+pub enum CertsError {
+    /// An authority is there already.
+    CaExists(PathBuf),
+    /// What was asked for makes no sense.
+    BadPlan(String),
+    /// A file or a directory can't be read or written.
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// OpenSSL refused.
+    OpenSsl(String),
 }
+
+impl CertsError {
+    fn file(file: &Path, error: &dyn fmt::Display) -> CertsError {
+        CertsError::File { file: file.to_owned(), error: error.to_string() }
+    }
+}
+
+impl From<ErrorStack> for CertsError {
+    fn from(error: ErrorStack) -> CertsError {
+        CertsError::OpenSsl(error.to_string())
+    }
+}
+
+impl fmt::Display for CertsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CertsError::CaExists(file) => write!(
+                f,
+                "{} is there already and is not overwritten: issue from it with --use-ca, or choose another directory",
+                file.display()
+            ),
+            CertsError::BadPlan(what) => f.write_str(what),
+            CertsError::File { file, error } => write!(f, "{}: {error}", file.display()),
+            CertsError::OpenSsl(error) => write!(f, "OpenSSL: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CertsError {}
 
 /// What a certificate may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,42 +179,231 @@ pub struct Issued {
     pub key_pem: Vec<u8>,
 }
 
+/// A certificate authority with its key.
+pub struct Ca {
+    cert: X509,
+    key: PKey<Private>,
+}
+
 impl Ca {
     /// Makes an authority.
     ///
     /// # Errors
-    /// [`CertsError`] from openssl.
+    /// [`CertsError::OpenSsl`].
     pub fn create(common_name: &str) -> Result<Ca, CertsError> {
-        todo!("{common_name}")
+        let key = new_key()?;
+        let name = subject(&[common_name.to_owned()])?;
+        let mut builder = begin(&name, &key, CA_LIFETIME_SECONDS)?;
+        builder.set_issuer_name(&name)?;
+        builder.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
+        builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
+        let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+        builder.append_extension(key_id)?;
+        builder.sign(&key, MessageDigest::sha256())?;
+        Ok(Ca { cert: builder.build(), key })
     }
 
     /// Reads `ca.pem` and `ca-key.pem`.
     ///
     /// # Errors
-    /// [`CertsError`], naming the file.
+    /// [`CertsError::File`].
     pub fn load(dir: &Path) -> Result<Ca, CertsError> {
-        todo!("{dir:?}")
+        let (cert_file, key_file) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+        let cert = fs::read(&cert_file).map_err(|e| CertsError::file(&cert_file, &e))?;
+        let cert = X509::from_pem(&cert).map_err(|e| CertsError::file(&cert_file, &e))?;
+        let key = fs::read(&key_file).map_err(|e| CertsError::file(&key_file, &e))?;
+        // With a passphrase given, OpenSSL does not ask for one on the terminal.
+        let key = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|e| CertsError::file(&key_file, &e))?;
+        if !cert.public_key().is_ok_and(|public| public.public_eq(&key)) {
+            return Err(CertsError::file(&key_file, &"is not the key of ca.pem"));
+        }
+        Ok(Ca { cert, key })
+    }
+
+    /// Writes `ca.pem` and `ca-key.pem`.
+    ///
+    /// # Errors
+    /// [`CertsError::File`].
+    pub fn save(&self, dir: &Path) -> Result<(), CertsError> {
+        write(&dir.join("ca-key.pem"), &self.key.private_key_to_pem_pkcs8()?, 0o600)?;
+        write(&dir.join("ca.pem"), &self.cert_pem()?, 0o644)
     }
 
     /// The certificate, PEM.
-    pub fn cert_pem(&self) -> Vec<u8> {
-        let _ = (&self.cert, &self.key);
-        todo!()
+    ///
+    /// # Errors
+    /// [`CertsError::OpenSsl`].
+    pub fn cert_pem(&self) -> Result<Vec<u8>, CertsError> {
+        Ok(self.cert.to_pem()?)
     }
 
     /// Issues a certificate.
     ///
     /// # Errors
-    /// [`CertsError`] from openssl.
+    /// [`CertsError::OpenSsl`].
     pub fn issue(&self, request: &Request) -> Result<Issued, CertsError> {
-        todo!("{request:?}")
+        let key = new_key()?;
+        let mut builder = begin(&subject(&request.common_names)?, &key, request.lifetime_seconds)?;
+        builder.set_issuer_name(self.cert.subject_name())?;
+        builder.append_extension(BasicConstraints::new().critical().build()?)?;
+        builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+        let mut usages = ExtendedKeyUsage::new();
+        match request.usage {
+            Usage::Server => usages.server_auth(),
+            Usage::Client => usages.client_auth(),
+            Usage::Peer => usages.server_auth().client_auth(),
+        };
+        builder.append_extension(usages.build()?)?;
+        if !request.hosts.is_empty() {
+            let mut names = SubjectAlternativeName::new();
+            for host in &request.hosts {
+                if host.parse::<IpAddr>().is_ok() {
+                    names.ip(host)
+                } else {
+                    names.dns(host)
+                };
+            }
+            let names = names.build(&builder.x509v3_context(Some(&self.cert), None))?;
+            builder.append_extension(names)?;
+        }
+        let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(Some(&self.cert), None))?;
+        builder.append_extension(key_id)?;
+        let ca_id = AuthorityKeyIdentifier::new().keyid(true).build(&builder.x509v3_context(Some(&self.cert), None))?;
+        builder.append_extension(ca_id)?;
+        builder.sign(&self.key, MessageDigest::sha256())?;
+        Ok(Issued { cert_pem: builder.build().to_pem()?, key_pem: key.private_key_to_pem_pkcs8()? })
     }
 
-    /// Issues a certificate into `<dir>/<stem>.pem` and `<dir>/<stem>-key.pem` (0600).
+    /// Issues a certificate into `<dir>/<stem>.pem` and its key into `<dir>/<stem>-key.pem` (0600), in place of any there.
     ///
     /// # Errors
-    /// [`CertsError`], naming the file.
+    /// [`CertsError::File`], [`CertsError::OpenSsl`].
     pub fn issue_files(&self, request: &Request, dir: &Path, stem: &str) -> Result<(PathBuf, PathBuf), CertsError> {
-        todo!("{request:?} {dir:?} {stem}")
+        let (cert, key) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}-key.pem")));
+        let issued = self.issue(request)?;
+        write(&key, &issued.key_pem, 0o600)?;
+        write(&cert, &issued.cert_pem, 0o644)?;
+        Ok((cert, key))
+    }
+}
+
+fn new_key() -> Result<PKey<Private>, ErrorStack> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    PKey::from_ec_key(EcKey::generate(&group)?)
+}
+
+fn subject(common_names: &[String]) -> Result<X509Name, ErrorStack> {
+    let mut name = X509Name::builder()?;
+    for common_name in common_names {
+        name.append_entry_by_nid(Nid::COMMONNAME, common_name)?;
+    }
+    Ok(name.build())
+}
+
+fn begin(name: &X509Name, key: &PKey<Private>, lifetime_seconds: i64) -> Result<X509Builder, CertsError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs().cast_signed();
+    let not_after = now + lifetime_seconds;
+    let not_before = if lifetime_seconds < 0 { not_after - DAY_SECONDS } else { now - SKEW_SECONDS };
+    let mut builder = X509::builder()?;
+    builder.set_version(2)?; // counted from 0: X.509 v3
+    let mut serial = BigNum::new()?;
+    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+    let serial: Asn1Integer = serial.to_asn1_integer()?;
+    builder.set_serial_number(&serial)?;
+    builder.set_subject_name(name)?;
+    builder.set_pubkey(key)?;
+    builder.set_not_before(Asn1Time::from_unix(not_before)?.as_ref())?;
+    builder.set_not_after(Asn1Time::from_unix(not_after)?.as_ref())?;
+    Ok(builder)
+}
+
+/// Replaces a file whole; it has its mode before it has its bytes.
+fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), CertsError> {
+    let replace = || -> io::Result<()> {
+        let new = file.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        out.write_all(bytes)?;
+        out.sync_all()?;
+        fs::rename(&new, file)
+    };
+    replace().map_err(|e| CertsError::file(file, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn plan(out: &Path) -> Plan {
+        Plan {
+            out: out.to_owned(),
+            hosts: vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()],
+            clients: vec!["root".to_owned(), "nobody".to_owned()],
+            cluster_name: "seriatim".to_owned(),
+            use_ca: false,
+        }
+    }
+
+    #[test]
+    fn makes_everything_and_keeps_an_authority() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let out = dir.path().join("certs");
+        let made = make(&plan(&out)).expect("certificates");
+        let mut names: Vec<_> = made.iter().map(|f| f.file_name().expect("a name").to_string_lossy()).collect();
+        names.sort();
+        assert_eq!(
+            names.join(" "),
+            "ca-key.pem ca.pem client-nobody-key.pem client-nobody.pem client-root-key.pem client-root.pem \
+             peer-key.pem peer.pem server-key.pem server.pem"
+        );
+        for file in &made {
+            let mode = fs::metadata(file).expect("a file").permissions().mode() & 0o777;
+            let key = file.to_string_lossy().ends_with("-key.pem");
+            assert!(if key { mode == 0o600 } else { mode & 0o022 == 0 }, "{file:?} {mode:o}");
+        }
+        let ca = fs::read(out.join("ca.pem")).expect("the CA");
+        assert_eq!(make(&plan(&out)), Err(CertsError::CaExists(out.join("ca.pem"))));
+        fs::remove_file(out.join("ca.pem")).expect("removed");
+        assert_eq!(make(&plan(&out)), Err(CertsError::CaExists(out.join("ca-key.pem"))));
+        fs::write(out.join("ca.pem"), &ca).expect("written");
+        let carol = Plan { clients: vec!["carol".to_owned()], use_ca: true, ..plan(&out) };
+        assert!(make(&carol).expect("more").contains(&out.join("client-carol.pem")));
+        assert_eq!(fs::read(out.join("ca.pem")).expect("the CA"), ca);
+    }
+
+    #[test]
+    fn certificates_say_what_they_are_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        make(&plan(dir.path())).expect("certificates");
+        let text = |file: &str| {
+            let cert = X509::from_pem(&fs::read(dir.path().join(file)).expect("a file")).expect("a certificate");
+            String::from_utf8(cert.to_text().expect("text")).expect("UTF-8")
+        };
+        let (server, peer, client) = (text("server.pem"), text("peer.pem"), text("client-root.pem"));
+        assert!(server.contains("DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1"), "{server}");
+        assert!(server.contains("TLS Web Server") && !server.contains("TLS Web Client"));
+        assert!(peer.contains("DNS:peer.seriatim.seriatim.internal"));
+        assert!(peer.contains("TLS Web Server") && peer.contains("TLS Web Client"));
+        assert!(client.contains("CN = root") || client.contains("CN=root"));
+        assert!(!client.contains("TLS Web Server") && client.contains("TLS Web Client"));
+    }
+
+    #[test]
+    fn refuses_names_that_no_one_could_use() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let with = |clients: &[&str], cluster: &str| {
+            let clients = clients.iter().map(|c| (*c).to_owned()).collect();
+            make(&Plan { clients, cluster_name: cluster.to_owned(), ..plan(&dir.path().join("certs")) })
+        };
+        for bad in ["role:admin", "a b", "", "*", "../x", "peer.seriatim.seriatim.internal"] {
+            assert!(matches!(with(&[bad], "seriatim"), Err(CertsError::BadPlan(_))), "{bad}");
+        }
+        assert!(matches!(with(&["a"], "not a name"), Err(CertsError::BadPlan(_))));
+        assert!(!dir.path().join("certs").exists());
     }
 }

@@ -1,52 +1,102 @@
 //! Certificates and keys of this node: read, checked, kept in memory, handed to gRPC.
+//!
+//! They are taken all or none, and only when they can work: a key that is not its certificate's, a certificate that has
+//! ended, a peer's certificate without the cluster's peer name are refused here with the file's name, instead of as
+//! handshakes that fail for no visible reason. A reload that fails keeps the last good ones. gRPC asks for a listener's
+//! certificates on every handshake, and is answered from memory.
+//!
+//! Both listeners require a certificate of their authority; gRPC speaks TLS 1.2 and 1.3 and nothing older. The names of
+//! hosts are checked by whoever dials: a client against the host that it dialled, a peer against [`peer_san`] alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
+use std::{fmt, fs};
 
-use grpcio::{ChannelCredentials, ServerCredentials};
+use grpcio::{
+    CertificateRequestType, ChannelCredentials, ChannelCredentialsBuilder, ServerCredentials, ServerCredentialsBuilder,
+    ServerCredentialsFetcher,
+};
+use openssl::error::ErrorStack;
+use openssl::pkey::PKey;
+use openssl::stack::Stack;
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509, X509StoreContext};
 
+use super::identity::{peer_san, system_time};
 use crate::config::TlsFiles;
+
+const REQUEST: CertificateRequestType = CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
 
 /// The node's TLS as it is now; a clone is the same.
 #[derive(Clone)]
-pub struct Tls {}
+pub struct Tls(Option<Arc<Shared>>);
 
-/// Why certificates are not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsError {}
+struct Shared {
+    files: TlsFiles,
+    peer_san: String,
+    current: RwLock<Arc<Material>>,
+    generation: AtomicU64,
+}
 
 impl Tls {
     /// Reads and checks the files; none means without TLS.
     ///
     /// # Errors
     /// [`TlsError`], naming the file.
-    pub fn load(files: Option<&TlsFiles>) -> Result<Tls, TlsError> {
-        todo!("{files:?}")
+    pub fn load(files: Option<&TlsFiles>, cluster_name: &str) -> Result<Tls, TlsError> {
+        let Some(files) = files else { return Ok(Tls(None)) };
+        let peer_san = peer_san(cluster_name);
+        let current = Material::load(files, &peer_san)?;
+        Ok(Tls(Some(Arc::new(Shared {
+            files: files.clone(),
+            peer_san,
+            current: RwLock::new(Arc::new(current)),
+            generation: AtomicU64::new(1),
+        }))))
     }
 
     /// True without TLS.
     pub fn is_insecure(&self) -> bool {
-        todo!()
+        self.0.is_none()
     }
 
     /// For the client listener. Certificates that a later reload takes are served to new connections.
     pub fn client_listener(&self) -> ServerCredentials {
-        todo!()
+        self.listener(|m| (&m.client_ca, &m.server))
     }
 
     /// For the peer listener, likewise.
     pub fn peer_listener(&self) -> ServerCredentials {
-        todo!()
+        self.listener(|m| (&m.peer_ca, &m.peer))
+    }
+
+    fn listener(&self, choose: fn(&Material) -> (&Vec<u8>, &Pair)) -> ServerCredentials {
+        match &self.0 {
+            None => ServerCredentials::insecure(),
+            Some(shared) => {
+                let fetcher = Fetcher { shared: shared.clone(), choose, given: AtomicU64::new(0) };
+                ServerCredentials::with_fetcher(Box::new(fetcher), REQUEST)
+            }
+        }
     }
 
     /// For dialling a peer, as of now: make a new channel when [`Tls::generation`] moves.
     pub fn peer_channel(&self) -> ChannelCredentials {
-        todo!()
+        match &self.0 {
+            None => ChannelCredentials::insecure(),
+            Some(shared) => {
+                let now = shared.current();
+                channel(&now.peer_ca, &now.peer)
+            }
+        }
     }
 
     /// Counts reloads that changed something.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.0.as_ref().map_or(0, |shared| shared.generation.load(Ordering::Acquire))
     }
 
     /// Reads the files again. True when they changed; on an error the last good ones stay.
@@ -54,12 +104,32 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        todo!()
+        let Some(shared) = &self.0 else { return Ok(false) };
+        let new = Material::load(&shared.files, &shared.peer_san)?;
+        let mut current = shared.current.write().unwrap_or_else(PoisonError::into_inner);
+        if new == **current {
+            return Ok(false);
+        }
+        *current = Arc::new(new);
+        shared.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
     }
 
     /// When the first of the certificates in use ends; none without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
-        todo!()
+        self.0.as_ref().map(|shared| shared.current().expires)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.0.as_ref().map(|s| &s.files)).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn current(&self) -> Arc<Material> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -68,5 +138,236 @@ impl Tls {
 /// # Errors
 /// [`TlsError`], naming the file.
 pub fn client_credentials(ca: &Path, cert: &Path, key: &Path) -> Result<ChannelCredentials, TlsError> {
-    todo!("{ca:?} {cert:?} {key:?}")
+    let (ca, _) = read_ca(ca)?;
+    let (pair, _) = read_pair(cert, key)?;
+    Ok(channel(&ca, &pair))
 }
+
+fn channel(ca: &[u8], pair: &Pair) -> ChannelCredentials {
+    ChannelCredentialsBuilder::new().root_cert(ca.to_owned()).cert(pair.cert.clone(), pair.key.clone()).build()
+}
+
+/// Why certificates are not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// A file can't be read.
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// A file has no certificate in PEM form.
+    NoCertificate(PathBuf),
+    /// A file has no private key in PEM form, or one under a passphrase.
+    NoKey(PathBuf),
+    /// A key is another certificate's.
+    KeyMismatch {
+        /// The key.
+        key: PathBuf,
+        /// The certificate.
+        cert: PathBuf,
+    },
+    /// A certificate has ended.
+    Expired {
+        /// Which.
+        file: PathBuf,
+        /// When.
+        end: String,
+    },
+    /// A certificate has not begun; a clock may be wrong.
+    NotYet {
+        /// Which.
+        file: PathBuf,
+        /// When it does.
+        begin: String,
+    },
+    /// The peers' authority has not signed this node's peer certificate, or not for both usages: peers would refuse it.
+    NotOfCa {
+        /// The certificate.
+        cert: PathBuf,
+        /// The authority.
+        ca: PathBuf,
+        /// What OpenSSL says.
+        error: String,
+    },
+    /// This node's peer certificate lacks the cluster's peer name.
+    NoPeerName {
+        /// The certificate.
+        cert: PathBuf,
+        /// The subject alternative name that it needs.
+        expected: String,
+    },
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::Unreadable { file, error } => write!(f, "{}: {error}", file.display()),
+            TlsError::NoCertificate(file) => write!(f, "{}: no certificate in PEM form", file.display()),
+            TlsError::NoKey(file) => {
+                write!(f, "{}: no private key in PEM form without a passphrase", file.display())
+            }
+            TlsError::KeyMismatch { key, cert } => {
+                write!(f, "{} is not the key of the certificate {}", key.display(), cert.display())
+            }
+            TlsError::Expired { file, end } => write!(f, "{}: expired on {end}; renew it", file.display()),
+            TlsError::NotYet { file, begin } => {
+                write!(f, "{}: holds only from {begin} on; is the clock right?", file.display())
+            }
+            TlsError::NotOfCa { cert, ca, error } => {
+                write!(f, "{} would be refused by peers that trust {}: {error}", cert.display(), ca.display())
+            }
+            TlsError::NoPeerName { cert, expected } => write!(
+                f,
+                "{} lacks the subject alternative name {expected}, by which peers of this cluster know each other",
+                cert.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// A certificate with what it needs to be verified, and its key; PEM. Has no `Debug`: it is a secret.
+#[derive(PartialEq)]
+struct Pair {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+#[derive(PartialEq)]
+struct Material {
+    client_ca: Vec<u8>,
+    peer_ca: Vec<u8>,
+    server: Pair,
+    peer: Pair,
+    expires: SystemTime,
+}
+
+impl Material {
+    fn load(files: &TlsFiles, peer_san: &str) -> Result<Material, TlsError> {
+        let (client_ca, client_ca_certs) = read_ca(&files.client_ca_file)?;
+        let (peer_ca, peer_ca_certs) = read_ca(&files.peer_ca_file)?;
+        let (server, server_certs) = read_pair(&files.server_cert_file, &files.server_key_file)?;
+        let (peer, peer_certs) = read_pair(&files.peer_cert_file, &files.peer_key_file)?;
+        check_peer(files, peer_san, &peer_ca_certs, &peer_certs)?;
+        let mut expires = Vec::new();
+        for (certs, file) in [
+            (&client_ca_certs, &files.client_ca_file),
+            (&peer_ca_certs, &files.peer_ca_file),
+            (&server_certs, &files.server_cert_file),
+            (&peer_certs, &files.peer_cert_file),
+        ] {
+            // Of a bundle of authorities some may have ended; of a chain the leaf counts, the first.
+            let end = system_time(certs[0].not_after()).map_err(|_| TlsError::NoCertificate(file.clone()))?;
+            expires.push(end);
+        }
+        let expires = expires.into_iter().min().unwrap_or(SystemTime::UNIX_EPOCH);
+        Ok(Material { client_ca, peer_ca, server, peer, expires })
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |error: String| TlsError::Unreadable { file: file.to_owned(), error };
+    let bytes = fs::read(file).map_err(|e| unreadable(e.to_string()))?;
+    // gRPC takes C strings.
+    if bytes.contains(&0) { Err(unreadable("is not text".to_owned())) } else { Ok(bytes) }
+}
+
+fn read_certs(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
+    let pem = read(file)?;
+    let certs = X509::stack_from_pem(&pem).unwrap_or_default();
+    if certs.is_empty() { Err(TlsError::NoCertificate(file.to_owned())) } else { Ok((pem, certs)) }
+}
+
+/// A bundle of authorities; those that hold now come first, and there is one.
+fn read_ca(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
+    let (pem, mut certs) = read_certs(file)?;
+    certs.sort_by_key(|cert| check_time(cert, file).is_err());
+    check_time(&certs[0], file)?;
+    Ok((pem, certs))
+}
+
+fn read_pair(cert_file: &Path, key_file: &Path) -> Result<(Pair, Vec<X509>), TlsError> {
+    let (cert, certs) = read_certs(cert_file)?;
+    let key = read(key_file)?;
+    // With a passphrase given, OpenSSL does not ask for one on the terminal.
+    let parsed = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|_| TlsError::NoKey(key_file.to_owned()))?;
+    if !certs[0].public_key().is_ok_and(|public| public.public_eq(&parsed)) {
+        return Err(TlsError::KeyMismatch { key: key_file.to_owned(), cert: cert_file.to_owned() });
+    }
+    check_time(&certs[0], cert_file)?;
+    Ok((Pair { cert, key }, certs))
+}
+
+fn check_time(cert: &X509, file: &Path) -> Result<(), TlsError> {
+    let now = SystemTime::now();
+    let bad = |_: ErrorStack| TlsError::NoCertificate(file.to_owned());
+    if system_time(cert.not_after()).map_err(bad)? <= now {
+        return Err(TlsError::Expired { file: file.to_owned(), end: cert.not_after().to_string() });
+    }
+    if system_time(cert.not_before()).map_err(bad)? > now {
+        return Err(TlsError::NotYet { file: file.to_owned(), begin: cert.not_before().to_string() });
+    }
+    Ok(())
+}
+
+/// A peer's certificate is shown to peers in both directions, so it must pass for both.
+fn check_peer(files: &TlsFiles, peer_san: &str, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
+    let (cert_file, ca_file) = (&files.peer_cert_file, &files.peer_ca_file);
+    let names = certs[0].subject_alt_names();
+    if !names.iter().flatten().any(|name| name.dnsname() == Some(peer_san)) {
+        return Err(TlsError::NoPeerName { cert: cert_file.clone(), expected: peer_san.to_owned() });
+    }
+    for (purpose, role) in [
+        (openssl::x509::X509PurposeId::SSL_SERVER, "as a server's"),
+        (openssl::x509::X509PurposeId::SSL_CLIENT, "as a client's"),
+    ] {
+        let verified = || -> Result<Option<String>, ErrorStack> {
+            let mut store = X509StoreBuilder::new()?;
+            store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?; // as gRPC does
+            for cert in ca {
+                store.add_cert(cert.clone())?;
+            }
+            store.set_purpose(purpose)?;
+            let mut chain = Stack::new()?;
+            for cert in &certs[1..] {
+                chain.push(cert.clone())?;
+            }
+            X509StoreContext::new()?.init(&store.build(), &certs[0], &chain, |context| {
+                Ok((!context.verify_cert()?).then(|| context.error().error_string().to_owned()))
+            })
+        };
+        if let Some(error) = verified().unwrap_or_else(|e| Some(e.to_string())) {
+            let error = format!("{error} ({role})");
+            return Err(TlsError::NotOfCa { cert: cert_file.clone(), ca: ca_file.clone(), error });
+        }
+    }
+    Ok(())
+}
+
+/// Gives gRPC a listener's certificates when they are new to it.
+struct Fetcher {
+    shared: Arc<Shared>,
+    choose: fn(&Material) -> (&Vec<u8>, &Pair),
+    /// The generation that gRPC has. gRPC holds a lock over the call.
+    given: AtomicU64,
+}
+
+impl ServerCredentialsFetcher for Fetcher {
+    fn fetch(&self) -> Result<Option<ServerCredentialsBuilder>, Box<dyn std::error::Error>> {
+        // The generation first: what is read after it is as new, or newer and then given once more.
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if self.given.swap(generation, Ordering::AcqRel) == generation {
+            return Ok(None);
+        }
+        let now = self.shared.current();
+        let (ca, pair) = (self.choose)(&now);
+        let builder = ServerCredentialsBuilder::new().root_cert(ca.clone(), REQUEST);
+        Ok(Some(builder.add_cert(pair.cert.clone(), pair.key.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

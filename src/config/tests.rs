@@ -1,0 +1,189 @@
+use super::*;
+
+fn secure() -> ServeArgs {
+    let file = |name: &str| Some(name.to_owned());
+    ServeArgs {
+        node_name: file("n1"),
+        client_ca_file: file("ca.pem"),
+        server_cert_file: file("server.pem"),
+        server_key_file: file("server-key.pem"),
+        peer_cert_file: file("peer.pem"),
+        peer_key_file: file("peer-key.pem"),
+        acl_policy_file: file("policy.csv"),
+        ..ServeArgs::default()
+    }
+}
+
+fn problems(args: &ServeArgs) -> Vec<String> {
+    Config::load(args).map(|c| panic!("{c:?}")).map_err(|e| e.0).unwrap_or_else(|e| e)
+}
+
+/// What clap makes of a command line, as `serve` takes it.
+fn parse(line: &[&str]) -> Result<ServeArgs, clap::Error> {
+    #[derive(clap::Parser)]
+    struct Serve {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+    <Serve as clap::Parser>::try_parse_from([&["serve"], line].concat()).map(|s| s.args)
+}
+
+#[test]
+fn defaults() {
+    let config = Config::load(&secure()).expect("a configuration");
+    assert_eq!(config.cluster_name, "seriatim");
+    assert_eq!(config.data_dir, Path::new("/var/lib/seriatim"));
+    assert_eq!(
+        (config.bind_addr.to_string(), config.rpc_addr.to_string()),
+        ("127.0.0.1:8401".into(), "127.0.0.1:8400".into())
+    );
+    assert_eq!((config.advertise_bind_addr, config.advertise_rpc_addr, config.join), (None, None, Vec::new()));
+    assert_eq!((config.bootstrap, config.mdns), (false, false));
+    assert_eq!(config.segment_bytes, 64 << 20);
+    assert_eq!(config.log_level, log::LevelFilter::Info);
+    let tls = config.tls.expect("TLS");
+    assert_eq!((tls.client_ca_file, tls.peer_ca_file), ("ca.pem".into(), "ca.pem".into()));
+    let public = ServeArgs { bind_addr: Some("192.0.2.1:8401".into()), ..secure() };
+    assert!(Config::load(&public).expect("a configuration").mdns);
+    let for_test = Config::for_test(Path::new("/tmp/x"), "n7").expect("a configuration");
+    assert_eq!((for_test.tls, for_test.mdns, for_test.data_dir), (None, false, "/tmp/x/n7".into()));
+}
+
+#[test]
+fn every_problem_is_named_at_once() {
+    let found = problems(&ServeArgs {
+        node_name: Some("/".into()),
+        cluster_name: Some("a.b".into()),
+        bind_addr: Some("0.0.0.0:8401".into()),
+        rpc_addr: Some("localhost:8400".into()),
+        advertise_rpc_addr: Some("0.0.0.0:8400".into()),
+        join: vec!["b:8401".into(), "c".into()],
+        bootstrap: Some("perhaps".into()),
+        segment_bytes: Some("64MB".into()),
+        peer_memory_bytes_max: Some("1".into()),
+        log_level: Some("loud".into()),
+        acl_policy_file: None,
+        peer_key_file: None,
+        ..secure()
+    });
+    let options: Vec<&str> = found.iter().map(|p| p.split(':').next().unwrap_or_default()).collect();
+    assert_eq!(
+        options,
+        [
+            "node-name",
+            "cluster-name",
+            "rpc-addr",
+            "bind-addr",
+            "advertise-rpc-addr",
+            "join",
+            "bootstrap",
+            "peer-key-file",
+            "acl-policy-file",
+            "peer-memory-bytes-max",
+            "segment-bytes",
+            "log-level"
+        ],
+        "{found:#?}"
+    );
+    let text = ConfigProblems(found).to_string();
+    assert!(text.starts_with("the configuration can't be used, for 12 reasons:\n  node-name: "), "{text}");
+}
+
+#[test]
+fn without_anything_it_says_what_to_do() {
+    let found = problems(&ServeArgs { node_name: Some("n".into()), ..ServeArgs::default() });
+    assert_eq!(found.len(), 6, "{found:#?}");
+    assert!(found[0].starts_with("client-ca-file: is missing; \"seriatim certs\""), "{}", found[0]);
+}
+
+#[test]
+fn insecure_is_for_loopback_and_without_certificates() {
+    let insecure = |bind: &str, rpc: &str| ServeArgs {
+        node_name: Some("n".into()),
+        bind_addr: Some(bind.into()),
+        rpc_addr: Some(rpc.into()),
+        acl_policy_file: Some("policy.csv".into()),
+        insecure: Some("true".into()),
+        ..ServeArgs::default()
+    };
+    assert_eq!(Config::load(&insecure("127.0.0.1:1", "[::1]:2")).expect("a configuration").tls, None);
+    assert_eq!(problems(&insecure("192.0.2.1:1", "127.0.0.1:2")).len(), 1);
+    let everywhere = ServeArgs { advertise_rpc_addr: Some("a:2".into()), ..insecure("127.0.0.1:1", "0.0.0.0:2") };
+    assert_eq!(problems(&everywhere), ["insecure: works on loopback addresses only, and rpc-addr is 0.0.0.0:2"]);
+    let both = ServeArgs { insecure: Some("true".into()), ..secure() };
+    assert_eq!(problems(&both).len(), 5);
+}
+
+#[test]
+fn addresses() {
+    for good in ["a:1", "node-1.example.:8401", "192.0.2.1:1", "[2001:db8::1]:65535"] {
+        assert_eq!(check_host_port(good), Ok(()), "{good}");
+    }
+    for bad in ["", "a", ":1", "a:0", "a:65536", "a b:1", "a..b:1", "2001:db8::1:1", "[::]:1", "0.0.0.0:1", "a/b:1"] {
+        assert!(check_host_port(bad).is_err(), "{bad}");
+    }
+    let same = ServeArgs { bind_addr: Some("127.0.0.1:7".into()), rpc_addr: Some("127.0.0.1:7".into()), ..secure() };
+    assert_eq!(problems(&same).len(), 1);
+    let free = ServeArgs { bind_addr: Some("127.0.0.1:0".into()), rpc_addr: Some("127.0.0.1:0".into()), ..secure() };
+    assert!(Config::load(&free).is_ok());
+    let v6 = ServeArgs { bind_addr: Some("[::]:8401".into()), ..secure() };
+    assert!(problems(&v6)[0].contains("advertise-bind-addr"));
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("seriatim.toml");
+    fs::write(
+        &file,
+        "node_name = \"from-file\"\ncluster_name = \"c\"\njoin = [\"a:1\", \"b:2\"]\nbootstrap = true\n\
+         insecure = true\nsegment_bytes = 1048576\nacl_policy_file = \"p.csv\"\n",
+    )
+    .expect("written");
+    let path = file.display().to_string();
+    let from_file = Config::load(&parse(&["--config", &path]).expect("arguments")).expect("a configuration");
+    assert_eq!((from_file.node_name.as_str(), from_file.cluster_name.as_str()), ("from-file", "c"));
+    assert_eq!(
+        (from_file.join, from_file.bootstrap, from_file.segment_bytes),
+        (vec!["a:1".into(), "b:2".into()], true, 1 << 20)
+    );
+    let flags =
+        ["--config", &path, "--node-name=flag", "--join", "c:3,d:4", "--bootstrap=false", "--segment-bytes", "2MiB"];
+    let from_flags = Config::load(&parse(&flags).expect("arguments")).expect("a configuration");
+    assert_eq!((from_flags.node_name.as_str(), from_flags.cluster_name.as_str()), ("flag", "c"));
+    assert_eq!(
+        (from_flags.join, from_flags.bootstrap, from_flags.segment_bytes),
+        (vec!["c:3".into(), "d:4".into()], false, 2 << 20)
+    );
+}
+
+#[test]
+fn a_bad_file_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("seriatim.toml");
+    let with = |text: &str| {
+        fs::write(&file, text).expect("written");
+        problems(&ServeArgs { config: Some(file.display().to_string()), ..secure() })
+    };
+    let found = with("bind-addr = \"127.0.0.1:1\"\nnode_name = [1]\njoin = 1.5\nsegment_bytes = -1\n");
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(found[2].ends_with("there is no option \"bind-addr\""), "{found:#?}");
+    assert!(with("bind_addr = ")[0].starts_with(&file.display().to_string()));
+    fs::remove_file(&file).expect("removed");
+    let missing = problems(&ServeArgs { config: Some(file.display().to_string()), ..secure() });
+    assert!(missing[0].starts_with("config: "), "{missing:?}");
+}
+
+#[test]
+fn flags_without_a_value() {
+    let args = parse(&["--insecure", "--bootstrap", "--mdns=false"]).expect("arguments");
+    assert_eq!(
+        (args.insecure.as_deref(), args.bootstrap.as_deref(), args.mdns.as_deref()),
+        (Some("true"), Some("true"), Some("false"))
+    );
+    assert!(parse(&["--no-such-option"]).is_err());
+    assert!(check_cluster_name("a-1").is_ok());
+    for bad in ["", "-a", "a-", "A", "a.b", "a_b", &"a".repeat(64)] {
+        assert!(check_cluster_name(bad).is_err(), "{bad}");
+    }
+}

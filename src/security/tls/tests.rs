@@ -1,0 +1,120 @@
+//! What is refused at load. What is refused on a connection stands in `grpc/tests.rs`, with real listeners.
+
+use super::*;
+use crate::security::certs::{Ca, Plan, Request, Usage, make};
+
+fn certs(dir: &Path) -> TlsFiles {
+    make(&Plan {
+        out: dir.to_owned(),
+        hosts: vec!["localhost".to_owned()],
+        clients: Vec::new(),
+        cluster_name: "c".to_owned(),
+        use_ca: false,
+    })
+    .expect("certificates");
+    TlsFiles::in_dir(dir)
+}
+
+fn refused(files: &TlsFiles) -> TlsError {
+    Tls::load(Some(files), "c").expect_err("refused")
+}
+
+fn issue(ca: &Ca, dir: &Path, stem: &str, san: &str, usage: Usage, lifetime_seconds: i64) {
+    let request =
+        Request { common_names: vec!["peer".to_owned()], hosts: vec![san.to_owned()], usage, lifetime_seconds };
+    ca.issue_files(&request, dir, stem).expect("a certificate");
+}
+
+#[test]
+fn files_that_can_not_work_are_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = certs(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    assert!(Tls::load(Some(&good), "c").expect("TLS").expires().is_some());
+
+    let expected = "peer.other.seriatim.internal".to_owned();
+    let other_cluster = Tls::load(Some(&good), "other").expect_err("another cluster");
+    assert_eq!(other_cluster, TlsError::NoPeerName { cert: path("peer.pem"), expected });
+
+    let files = TlsFiles { server_key_file: path("none"), ..good.clone() };
+    assert!(matches!(refused(&files), TlsError::Unreadable { file, .. } if file == path("none")));
+    let files = TlsFiles { server_key_file: path("peer-key.pem"), ..good.clone() };
+    let mismatch = TlsError::KeyMismatch { key: path("peer-key.pem"), cert: path("server.pem") };
+    assert_eq!(refused(&files), mismatch);
+    let files = TlsFiles { server_key_file: path("ca.pem"), ..good.clone() };
+    assert_eq!(refused(&files), TlsError::NoKey(path("ca.pem")));
+    let files = TlsFiles { client_ca_file: path("ca-key.pem"), ..good.clone() };
+    assert_eq!(refused(&files), TlsError::NoCertificate(path("ca-key.pem")));
+
+    let mut with_nul = fs::read(path("server.pem")).expect("a file");
+    with_nul.push(0);
+    fs::write(path("nul.pem"), with_nul).expect("written");
+    let files = TlsFiles { server_cert_file: path("nul.pem"), ..good.clone() };
+    assert!(matches!(refused(&files), TlsError::Unreadable { file, .. } if file == path("nul.pem")));
+
+    let key = PKey::private_key_from_pem(&fs::read(path("server-key.pem")).expect("a file")).expect("a key");
+    let locked = key.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"secret");
+    fs::write(path("locked.pem"), locked.expect("a key")).expect("written");
+    let files = TlsFiles { server_key_file: path("locked.pem"), ..good.clone() };
+    assert_eq!(refused(&files), TlsError::NoKey(path("locked.pem")));
+}
+
+#[test]
+fn certificates_that_peers_would_refuse() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = certs(dir.path());
+    let ca = Ca::load(dir.path()).expect("the CA");
+    let with = |stem: &str| {
+        let cert = dir.path().join(format!("{stem}.pem"));
+        let key = dir.path().join(format!("{stem}-key.pem"));
+        TlsFiles { peer_cert_file: cert, peer_key_file: key, ..good.clone() }
+    };
+    let san = peer_san("c");
+    issue(&ca, dir.path(), "expired", &san, Usage::Peer, -60);
+    assert!(
+        matches!(refused(&with("expired")), TlsError::Expired { file, .. } if file == dir.path().join("expired.pem"))
+    );
+    issue(&ca, dir.path(), "client", &san, Usage::Client, 60);
+    assert!(matches!(refused(&with("client")), TlsError::NotOfCa { .. }));
+    issue(&ca, dir.path(), "server-only", &san, Usage::Server, 60);
+    assert!(matches!(refused(&with("server-only")), TlsError::NotOfCa { .. }));
+    issue(&Ca::create("another").expect("a CA"), dir.path(), "foreign", &san, Usage::Peer, 60);
+    assert!(matches!(refused(&with("foreign")), TlsError::NotOfCa { .. }));
+    issue(&ca, dir.path(), "fine", &san, Usage::Peer, 60);
+    assert!(Tls::load(Some(&with("fine")), "c").is_ok());
+}
+
+#[test]
+fn a_reload_takes_all_or_keeps_the_last_good_ones() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = certs(dir.path());
+    let tls = Tls::load(Some(&files), "c").expect("TLS");
+    assert_eq!((tls.reload(), tls.generation()), (Ok(false), 1));
+    let ca = Ca::load(dir.path()).expect("the CA");
+    issue(&ca, dir.path(), "server", "localhost", Usage::Server, 60);
+    let key = fs::read(&files.server_key_file).expect("a key");
+    fs::copy(&files.peer_key_file, &files.server_key_file).expect("copied");
+    assert!(matches!(tls.reload(), Err(TlsError::KeyMismatch { .. })));
+    assert_eq!(tls.generation(), 1);
+    fs::write(&files.server_key_file, key).expect("written");
+    assert_eq!((tls.clone().reload(), tls.generation()), (Ok(true), 2));
+    let left = tls.expires().expect("TLS").duration_since(SystemTime::now()).expect("not ended");
+    assert!(left.as_secs() <= 60, "{left:?}");
+    let without = Tls::load(None, "c").expect("no TLS");
+    assert!(without.is_insecure() && without.reload() == Ok(false) && without.expires().is_none());
+}
+
+#[test]
+fn a_bundle_may_hold_an_authority_that_has_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = certs(dir.path());
+    let ca = Ca::load(dir.path()).expect("the CA");
+    issue(&ca, dir.path(), "ended", "x", Usage::Server, -60);
+    let ended = fs::read(dir.path().join("ended.pem")).expect("a file");
+    let both = [ended.clone(), fs::read(&files.peer_ca_file).expect("a file")].concat();
+    fs::write(dir.path().join("both.pem"), both).expect("written");
+    let bundle = TlsFiles { client_ca_file: dir.path().join("both.pem"), ..files.clone() };
+    assert!(Tls::load(Some(&bundle), "c").is_ok());
+    let alone = TlsFiles { client_ca_file: dir.path().join("ended.pem"), ..files };
+    assert!(matches!(refused(&alone), TlsError::Expired { .. }));
+}
