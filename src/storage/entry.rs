@@ -1,31 +1,259 @@
-//! (being written)
-use crate::types::*;
-/// Kind.
+//! The bytes of one Raft entry, as raft, the wire between peers and the disk carry it: a stamp and a payload.
+//!
+//! ```text
+//!  0  kind u8 | 0 0 0
+//!  4  count u32           records in the payload; 0 for every other kind
+//!  8  base offset u64     of the first record; of the next one to come, for every other kind
+//! 16  append time u64     Unix microseconds, the leader's clock
+//! 24  producer id u64     0: none
+//! 32  sequence u64
+//! 40  payload
+//! ```
+//!
+//! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of records
+//! is drawn in [`super::payload`]; of a conf change it is 16 bytes (type u32, 0 u32, node id u64), of a trim 8 bytes (the
+//! first offset to keep), of a no-op nothing.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::types::{LogIndex, Offset, Term};
+
+/// The largest entry, stamp and payload, in bytes: a constant of the format that every peer takes.
+pub const ENTRY_BYTES_MAX: usize = 8 << 20;
+
+/// What an entry, or a frame of a segment, holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Records.
+    /// Records of a client.
     Records = 1,
-    /// No-op.
+    /// Nothing: what a new leader appends.
     Noop = 2,
-    /// Conf change.
+    /// A change of the group's voters or learners.
     ConfChange = 3,
-    /// Trim.
+    /// A new first offset.
     Trim = 4,
-    /// Hard state.
+    /// Term, vote and commit index: a frame, never an entry.
     HardState = 5,
-    /// Synced.
+    /// Nothing but the synced floor: a frame, never an entry.
     Synced = 6,
-    /// Filler.
+    /// Nothing at all, to keep positions: a frame, never an entry.
     Filler = 7,
 }
-/// An entry.
+
+impl Kind {
+    /// The kind of that number, if there is one. 0 is none: zeros on the disk are no frame.
+    pub fn from_u8(number: u8) -> Option<Kind> {
+        match number {
+            1 => Some(Kind::Records),
+            2 => Some(Kind::Noop),
+            3 => Some(Kind::ConfChange),
+            4 => Some(Kind::Trim),
+            5 => Some(Kind::HardState),
+            6 => Some(Kind::Synced),
+            7 => Some(Kind::Filler),
+            _ => None,
+        }
+    }
+
+    /// True for what Raft replicates, false for what a node's own files hold beside it.
+    pub fn is_entry(self) -> bool {
+        match self {
+            Kind::Records | Kind::Noop | Kind::ConfChange | Kind::Trim => true,
+            Kind::HardState | Kind::Synced | Kind::Filler => false,
+        }
+    }
+}
+
+/// Bytes that are no entry, or no payload of one; says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadEntry(pub &'static str);
+
+impl fmt::Display for BadEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a valid entry: {}", self.0)
+    }
+}
+
+impl std::error::Error for BadEntry {}
+
+/// What the leader notes on an entry when it appends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// What the payload is.
+    pub kind: Kind,
+    /// How many records it holds; 0 when it holds none.
+    pub count: u32,
+    /// The offset of the first record; without records, the one that the next record gets.
+    pub base_offset: Offset,
+    /// The leader's clock, Unix microseconds; never goes back within a log.
+    pub append_time_us: u64,
+    /// Who produced it; 0: unnamed.
+    pub producer_id: u64,
+    /// The producer's number of this request, from 1.
+    pub sequence: u64,
+}
+
+impl Stamp {
+    /// How many bytes a stamp takes.
+    pub const BYTES: usize = 40;
+
+    /// The stamp's bytes.
+    ///
+    /// # Panics
+    /// For a kind that is no entry.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        assert!(self.kind.is_entry(), "{:?} is no entry", self.kind);
+        let mut bytes = [0; Self::BYTES];
+        bytes[0] = self.kind as u8;
+        bytes[4..8].copy_from_slice(&self.count.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.base_offset.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.append_time_us.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.producer_id.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the stamp at the beginning of an entry's bytes.
+    ///
+    /// # Errors
+    /// [`BadEntry`] for anything that [`Stamp::encode`] does not write.
+    pub fn decode(bytes: &[u8]) -> Result<Stamp, BadEntry> {
+        let Some(bytes) = bytes.first_chunk::<{ Self::BYTES }>() else {
+            return Err(BadEntry("shorter than its stamp"));
+        };
+        let kind = Kind::from_u8(bytes[0]).filter(|k| k.is_entry()).ok_or(BadEntry("unknown kind"))?;
+        if bytes[1..4] != [0; 3] {
+            return Err(BadEntry("reserved bytes of the stamp are set"));
+        }
+        let stamp = Stamp {
+            kind,
+            count: u32_at(bytes, 4),
+            base_offset: Offset(u64_at(bytes, 8)),
+            append_time_us: u64_at(bytes, 16),
+            producer_id: u64_at(bytes, 24),
+            sequence: u64_at(bytes, 32),
+        };
+        if (stamp.kind == Kind::Records) != (stamp.count > 0) {
+            return Err(BadEntry("the count of records does not fit the kind"));
+        }
+        stamp.end_offset()?;
+        Ok(stamp)
+    }
+
+    /// The offset of the record behind the entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when there is no such number.
+    pub fn end_offset(&self) -> Result<Offset, BadEntry> {
+        self.base_offset.0.checked_add(u64::from(self.count)).map(Offset).ok_or(BadEntry("offsets overflow"))
+    }
+}
+
+/// One Raft entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its index.
     pub index: LogIndex,
-    /// Its term.
+    /// The term of the leader that made it.
     pub term: Term,
     /// Stamp and payload.
-    pub data: bytes::Bytes,
+    pub data: Bytes,
+}
+
+impl Entry {
+    /// Puts an entry together.
+    ///
+    /// # Panics
+    /// For a kind that is no entry.
+    pub fn new(index: LogIndex, term: Term, stamp: Stamp, payload: &[u8]) -> Entry {
+        let mut data = Vec::with_capacity(Stamp::BYTES + payload.len());
+        data.extend_from_slice(&stamp.encode());
+        data.extend_from_slice(payload);
+        Entry { index, term, data: data.into() }
+    }
+
+    /// The stamp.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the data does not begin with one.
+    pub fn stamp(&self) -> Result<Stamp, BadEntry> {
+        Stamp::decode(&self.data)
+    }
+
+    /// What follows the stamp; nothing if there is no whole stamp.
+    pub fn payload(&self) -> Bytes {
+        self.data.slice(Stamp::BYTES.min(self.data.len())..)
+    }
+
+    /// The offset of the record behind this entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the data does not begin with a stamp.
+    pub fn end_offset(&self) -> Result<Offset, BadEntry> {
+        self.stamp()?.end_offset()
+    }
+}
+
+/// The little-endian number at a position.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
+/// The little-endian number at a position.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut number = [0; 4];
+    number.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_these_bytes() {
+        let stamp = Stamp {
+            kind: Kind::Records,
+            count: 2,
+            base_offset: Offset(0x0102_0304_0506_0708),
+            append_time_us: 3,
+            producer_id: 4,
+            sequence: 5,
+        };
+        let golden = [
+            1, 0, 0, 0, 2, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
+            0, 0, 0, 0,
+        ];
+        assert_eq!(stamp.encode(), golden);
+        assert_eq!(Stamp::decode(&golden), Ok(stamp));
+        let entry = Entry::new(LogIndex(7), Term(1), stamp, b"xyz");
+        assert_eq!((entry.stamp(), &entry.payload()[..]), (Ok(stamp), &b"xyz"[..]));
+        assert_eq!(entry.end_offset(), Ok(Offset(0x0102_0304_0506_070a)));
+    }
+
+    #[test]
+    fn other_bytes_are_no_stamp() {
+        let good = Stamp {
+            kind: Kind::Noop,
+            count: 0,
+            base_offset: Offset(1),
+            append_time_us: 0,
+            producer_id: 0,
+            sequence: 0,
+        };
+        assert!(Stamp::decode(&good.encode()[..39]).is_err());
+        assert!(Stamp::decode(&[0; 40]).is_err(), "zeros");
+        for (at, value) in [(0, 5), (0, 8), (1, 1), (4, 1)] {
+            let mut bytes = good.encode();
+            bytes[at] = value;
+            assert!(Stamp::decode(&bytes).is_err(), "{at} {value}");
+        }
+        let last = Stamp { kind: Kind::Records, count: 1, base_offset: Offset(u64::MAX), ..good };
+        assert!(Stamp::decode(&last.encode()).is_err(), "overflow");
+    }
 }

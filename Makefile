@@ -1,0 +1,68 @@
+# Everything that is done with this project. `make` alone lists it.
+#
+# `build`, `demo`, `test`, `check` and `bench` bring their own prerequisites: each works as the first command ever typed.
+
+SHELL      := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+SERIATIM   := $(TARGET_DIR)/release/seriatim
+CARGO      := cargo
+RUNS       ?= 100
+# Which end-to-end tests `make e2e` runs; empty: all of them.
+ONLY       ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help deps first-build build certs demo test e2e scenario kill check bench test-clients proto clean
+
+help: ## lists the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## installs what the build needs from the system (apt, dnf, pacman, zypper, apk)
+	@dist/deps.sh
+
+first-build:
+	@compgen -G '$(TARGET_DIR)/release/build/grpcio-sys-*/output' >/dev/null || printf '%s\n' \
+	    "First build: gRPC's C++ core is compiled once, which takes about 8 minutes on two cores and 2 GB of disk." \
+	    "It looks idle at grpcio-sys meanwhile. Every build after this one takes seconds."
+
+build: deps first-build ## compiles the program: $CARGO_TARGET_DIR/release/seriatim
+	@$(CARGO) build --release --locked
+
+certs: build ## makes a development CA and certificates in certs/ (never overwrites a CA)
+	@test -e certs/ca.pem && echo "certs/ca.pem is there already: nothing done (remove certs/ to begin again)" || \
+	    $(SERIATIM) certs --out certs --hosts localhost,127.0.0.1,$$(hostname) --clients root,nobody
+
+demo: build ## three nodes, a real file, a killed follower, two equal sums (FILE=... chooses the file)
+	@SERIATIM='$(SERIATIM)' FILE='$(FILE)' dist/demo.sh
+
+test: deps first-build ## all tests, a short kill loop among them
+	@$(CARGO) test --release --locked
+
+e2e: deps first-build ## the end-to-end tests alone; ONLY=name chooses
+	@$(CARGO) test --release --locked --test e2e -- $(ONLY)
+
+scenario: deps first-build ## the story of three nodes and of one, RUNS times in a row
+	@SERIATIM_TEST_SCENARIO_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e scenario:: -- --nocapture --test-threads=1
+
+kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
+	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
+
+check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps --quiet
+	@$(CARGO) test --release --locked
+
+bench: deps first-build ## produce and consume, beside the raw disk of the same run
+	@$(CARGO) build --release --locked --benches
+	@$(CARGO) bench --profile release --locked --bench throughput
+
+test-clients: build ## the Python and the Go client against three nodes (downloads their packages)
+	@clients/test.sh
+
+proto: ## generates the clients' committed code again (downloads the generators)
+	@clients/generate.sh
+
+clean: ## removes what was built, and the demo's leftovers
+	@$(CARGO) clean
+	@rm -rf demo

@@ -1,0 +1,362 @@
+//! The segmented log as raft sees it: `raft::Storage`, in memory.
+//!
+//! The latest entries are kept here under a byte budget; everything that is not applied yet is always among them, so that
+//! raft's own questions (committed ranges, terms, conf changes before an election) never touch a disk. An older entry is
+//! answered with `LogTemporarilyUnavailable` where raft can wait; the driver has a `reader` fetch it and hands it back.
+//! Terms are kept as runs and answered from memory: damage on a disk never becomes a panic inside raft.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+
+use raft::eraftpb::{Entry as RaftEntry, HardState as RaftHardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::wire;
+use crate::storage::entry::Stamp;
+use crate::storage::log::{Base, ConfState, Derived, Marker, Recovered};
+use crate::types::{LogIndex, NodeId, Offset, Term};
+
+/// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date.
+pub const CACHE_BYTES_MAX: usize = 8 << 20;
+/// What a `reader` fetches at once for a follower that is behind.
+pub const FETCH_BYTES: u64 = 1 << 20;
+/// Fetched ranges kept at once; the oldest makes room.
+const FETCHED_RANGES_MAX: usize = 4;
+
+/// Where an entry ends: the offset behind its last record, and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Which entry.
+    pub index: LogIndex,
+    /// The offset behind it.
+    pub offset: Offset,
+    /// Unix microseconds; never goes back.
+    pub append_time_us: u64,
+}
+
+struct Cached {
+    entry: RaftEntry,
+    end: End,
+}
+
+/// A range of old entries that raft waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The first entry wanted.
+    pub low: LogIndex,
+    /// The one behind the last.
+    pub high: LogIndex,
+}
+
+#[derive(Default)]
+struct Fetching {
+    wanted: Vec<Fetch>,
+    waiting: HashMap<u64, Vec<GetEntriesContext>>,
+    fetched: VecDeque<Vec<RaftEntry>>,
+}
+
+/// raft's storage. Written by the group, read by raft.
+pub struct Adapter {
+    hard_state: RaftHardState,
+    base: Base,
+    conf_state: ConfState,
+    conf_index: LogIndex,
+    derived: Derived,
+    derived_index: LogIndex,
+    /// (first index of a run, its term), from the base on.
+    terms: Vec<(LogIndex, Term)>,
+    last_index: LogIndex,
+    /// The end of the entry before `cache`.
+    cache_start: End,
+    cache: VecDeque<Cached>,
+    cache_bytes: usize,
+    fetching: RefCell<Fetching>,
+}
+
+impl Adapter {
+    /// From what recovery found. `tail` is every entry behind `recovered.applied`, and `start` the end of the one before.
+    ///
+    /// # Errors
+    /// When an entry of the tail has no valid stamp.
+    pub fn new(
+        recovered: &Recovered,
+        start: End,
+        tail: Vec<RaftEntry>,
+    ) -> Result<Adapter, crate::storage::entry::BadEntry> {
+        let hard = &recovered.hard_state;
+        let mut adapter = Adapter {
+            hard_state: RaftHardState {
+                term: hard.term.0,
+                vote: hard.vote.map_or(0, |n| n.0),
+                commit: hard.commit.0,
+                ..Default::default()
+            },
+            base: recovered.base,
+            conf_state: recovered.conf_state.clone(),
+            conf_index: recovered.conf_index,
+            derived: recovered.derived.clone(),
+            derived_index: recovered.derived_index,
+            terms: recovered.terms.clone(),
+            last_index: start.index,
+            cache_start: start,
+            cache: VecDeque::new(),
+            cache_bytes: 0,
+            fetching: RefCell::default(),
+        };
+        if adapter.terms.is_empty() {
+            adapter.terms.push((recovered.base.index, recovered.base.term));
+        }
+        let terms = adapter.terms.clone();
+        for entry in tail {
+            let end = adapter.end_of(&entry, adapter.last_end())?;
+            adapter.push(entry, end);
+        }
+        adapter.terms = terms;
+        Ok(adapter)
+    }
+
+    /// The end of `entry`, which follows one that ends at `before`.
+    ///
+    /// # Errors
+    /// When its stamp does not decode.
+    pub fn end_of(&self, entry: &RaftEntry, before: End) -> Result<End, crate::storage::entry::BadEntry> {
+        let index = LogIndex(entry.index);
+        if entry.data.is_empty() || !entry.context.is_empty() {
+            return Ok(End { index, ..before });
+        }
+        let stamp = Stamp::decode(&entry.data)?;
+        Ok(End {
+            index,
+            offset: Offset(stamp.base_offset.0 + u64::from(stamp.count)),
+            append_time_us: stamp.append_time_us.max(before.append_time_us),
+        })
+    }
+
+    /// The end of the last entry.
+    pub fn last_end(&self) -> End {
+        self.cache.back().map_or(self.cache_start, |c| c.end)
+    }
+
+    /// The end of an entry in memory, or of the one just before.
+    pub fn end_at(&self, index: LogIndex) -> Option<End> {
+        if index == self.cache_start.index {
+            return Some(self.cache_start);
+        }
+        let at = index.0.checked_sub(self.cache_start.index.0 + 1)?;
+        self.cache.get(usize::try_from(at).ok()?).map(|c| c.end)
+    }
+
+    /// Appends an entry behind the last one.
+    pub fn push(&mut self, entry: RaftEntry, end: End) {
+        assert_eq!(entry.index, self.last_index.0 + 1, "entries follow each other");
+        if self.terms.last().is_none_or(|(_, term)| term.0 != entry.term) {
+            self.terms.push((LogIndex(entry.index), Term(entry.term)));
+        }
+        self.last_index = LogIndex(entry.index);
+        self.cache_bytes += entry_bytes(&entry);
+        self.cache.push_back(Cached { entry, end });
+    }
+
+    /// Drops every entry from `from` on.
+    pub fn truncate_suffix(&mut self, from: LogIndex) {
+        assert!(from > self.cache_start.index, "only what is not applied is ever truncated");
+        while self.cache.back().is_some_and(|c| c.end.index >= from) {
+            if let Some(dropped) = self.cache.pop_back() {
+                self.cache_bytes -= entry_bytes(&dropped.entry);
+            }
+        }
+        self.terms.retain(|(first, _)| *first < from);
+        self.last_index = self.last_end().index;
+        self.fetching.get_mut().fetched.clear();
+    }
+
+    /// Lets go of applied entries beyond the budget; the newest applied one's end stays known.
+    pub fn evict(&mut self, applied: LogIndex) {
+        while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|c| c.end.index < applied) {
+            if let Some(dropped) = self.cache.pop_front() {
+                self.cache_bytes -= entry_bytes(&dropped.entry);
+                self.cache_start = dropped.end;
+            }
+        }
+    }
+
+    /// The log begins behind the marker and is empty.
+    pub fn install(&mut self, marker: &Marker) {
+        self.base = marker.base;
+        self.conf_state = marker.conf_state.clone();
+        self.conf_index = marker.conf_index;
+        self.derived = marker.derived.clone();
+        self.derived_index = marker.derived_index;
+        self.terms = vec![(marker.base.index, marker.base.term)];
+        self.last_index = marker.base.index;
+        let append_time_us = marker.derived.last_append_time_us;
+        self.cache_start = End { index: marker.base.index, offset: marker.base.offset, append_time_us };
+        self.cache.clear();
+        self.cache_bytes = 0;
+        *self.fetching.get_mut() = Fetching::default();
+    }
+
+    /// The front of the log was dropped: it begins behind `base` now.
+    pub fn set_base(&mut self, base: Base) {
+        assert!(base.index >= self.base.index && base.index <= self.last_index, "a base only moves on");
+        self.base = base;
+        let keep = self.terms.partition_point(|(first, _)| *first <= base.index).saturating_sub(1);
+        self.terms.drain(..keep);
+        if let Some(first) = self.terms.first_mut() {
+            *first = (base.index, base.term);
+        }
+        while self.cache.front().is_some_and(|c| c.end.index <= base.index) {
+            if let Some(dropped) = self.cache.pop_front() {
+                self.cache_bytes -= entry_bytes(&dropped.entry);
+                self.cache_start = dropped.end;
+            }
+        }
+    }
+
+    /// Remembers raft's hard state.
+    pub fn set_hard_state(&mut self, hard_state: RaftHardState) {
+        self.hard_state = hard_state;
+    }
+
+    /// Remembers the conf state after the conf change at `index`.
+    pub fn set_conf(&mut self, conf_state: ConfState, index: LogIndex) {
+        self.conf_state = conf_state;
+        self.conf_index = index;
+    }
+
+    /// Remembers the derived state after the entry at `index`.
+    pub fn set_derived(&mut self, derived: Derived, index: LogIndex) {
+        self.derived = derived;
+        self.derived_index = index;
+    }
+
+    /// The conf state, and the index that it is as of.
+    pub fn conf(&self) -> (&ConfState, LogIndex) {
+        (&self.conf_state, self.conf_index)
+    }
+
+    /// The derived state, and the index that it is as of.
+    pub fn derived(&self) -> (&Derived, LogIndex) {
+        (&self.derived, self.derived_index)
+    }
+
+    /// Where the log begins.
+    pub fn base(&self) -> Base {
+        self.base
+    }
+
+    /// The ranges that raft began to wait for since the last call.
+    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+        std::mem::take(&mut self.fetching.get_mut().wanted)
+    }
+
+    /// Takes what a `reader` fetched for the range from `low` on, or nothing when it failed: raft then asks again. Gives
+    /// raft's contexts that waited for it.
+    pub fn fetched(&mut self, low: LogIndex, entries: Vec<RaftEntry>) -> Vec<GetEntriesContext> {
+        let fetching = self.fetching.get_mut();
+        if !entries.is_empty() {
+            if fetching.fetched.len() == FETCHED_RANGES_MAX {
+                fetching.fetched.pop_front();
+            }
+            fetching.fetched.push_back(entries);
+        }
+        fetching.waiting.remove(&low.0).unwrap_or_default()
+    }
+
+    fn first_cached(&self) -> u64 {
+        self.cache_start.index.0 + 1
+    }
+}
+
+fn entry_bytes(entry: &RaftEntry) -> usize {
+    entry.data.len() + entry.context.len() + size_of::<Cached>()
+}
+
+/// The entries from the front of `entries` that fit `max_bytes`, but at least one.
+fn take_bytes<'a>(entries: impl Iterator<Item = &'a RaftEntry>, max_bytes: Option<u64>) -> Vec<RaftEntry> {
+    let mut bytes = 0;
+    let mut taken = Vec::new();
+    for entry in entries {
+        bytes += entry_bytes(entry) as u64;
+        if !taken.is_empty() && max_bytes.is_some_and(|max| bytes > max) {
+            break;
+        }
+        taken.push(entry.clone());
+    }
+    taken
+}
+
+impl Storage for Adapter {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), wire::conf_to_raft(&self.conf_state)))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<RaftEntry>> {
+        let max_size = max_size.into();
+        if low <= self.base.index.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        assert!(high <= self.last_index.0 + 1, "raft asked for entries up to {high}, the last is {}", self.last_index);
+        if low >= self.first_cached() {
+            let at = (low - self.first_cached()) as usize;
+            let until = (high - self.first_cached()) as usize;
+            return Ok(take_bytes(self.cache.range(at..until).map(|c| &c.entry), max_size));
+        }
+        assert!(context.can_async(), "entry {low} is not applied and not in memory");
+        let mut fetching = self.fetching.borrow_mut();
+        let range = fetching.fetched.iter().find(|range| {
+            range.first().is_some_and(|e| e.index <= low) && range.last().is_some_and(|e| e.index >= low)
+        });
+        if let Some(range) = range {
+            let wanted = range.iter().filter(|e| e.index >= low && e.index < high);
+            return Ok(take_bytes(wanted, max_size));
+        }
+        let waiting = fetching.waiting.entry(low).or_default();
+        waiting.push(context);
+        if waiting.len() == 1 {
+            let high = high.min(self.first_cached());
+            fetching.wanted.push(Fetch { low: LogIndex(low), high: LogIndex(high) });
+        }
+        Err(Error::Store(StorageError::LogTemporarilyUnavailable))
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index < self.base.index.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if index > self.last_index.0 {
+            return Err(Error::Store(StorageError::Unavailable));
+        }
+        let run = self.terms.partition_point(|(first, _)| first.0 <= index);
+        Ok(self.terms[run - 1].1.0)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base.index.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last_index.0)
+    }
+
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let to = NodeId(to);
+        let known = self.conf_state.voters.contains(&to) || self.conf_state.learners.contains(&to);
+        if !known || self.base.index.0 < request_index {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        Ok(wire::marker_to_snapshot(&Marker {
+            base: self.base,
+            conf_state: self.conf_state.clone(),
+            conf_index: self.conf_index,
+            derived: self.derived.clone(),
+            derived_index: self.derived_index,
+        }))
+    }
+}

@@ -1,0 +1,483 @@
+//! One Raft group as a pure machine: requests, messages, ticks and "it is on disk" in, [`Effects`] out.
+//!
+//! It owns no clock, thread, socket, file or random source beyond what is handed in; `driver.rs` performs the effects, a
+//! simulation performs them on a faulty disk and a lossy network. What holds here:
+//!
+//! - **No message leaves before the term and the vote it was sent under are synced.** raft holds back what a follower or a
+//!   candidate says; the messages of a leader whose own term is not on disk yet, which only a sole voter can be, wait here.
+//! - **A conf change is applied only once the commit that covers it is synced** (`apply.rs`): voters change at apply, so a
+//!   forgotten commit index would forget who the voters are.
+//! - raft drops silently, so we ask first: only a leader proposes, a second conf change is not tried, reads wait until an
+//!   entry of the leader's term has committed.
+//! - A damaged group steps nothing: no votes, no acks.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use raft::eraftpb::{Message, MessageType};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+
+use super::adapter::{Adapter, End};
+use super::apply::Committed;
+use super::effects::{Effects, Write};
+use super::handle::{GroupStatus, ReadIndexError, Role};
+use super::pending::{Answer, Pending, Reads, WAIT_MAX};
+use super::wire;
+use crate::reply::ReplySender;
+use crate::storage::entry::Entry;
+use crate::storage::log::{Base, HardState, Marker, Recovered};
+use crate::types::{GroupId, LogIndex, NodeId, Term};
+use crate::watermark::Mark;
+
+/// A tick is the unit of raft's timeouts, milliseconds.
+pub const TICK_MS: u64 = 50;
+/// An election starts after 12 to 24 ticks without a leader.
+pub const ELECTION_TICKS: usize = 12;
+const HEARTBEAT_TICKS: usize = 2;
+/// Entries that are not committed yet take at most this many bytes; beyond it proposals are refused.
+pub(super) const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+
+/// How a group is made.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Which group.
+    pub id: GroupId,
+    /// This node.
+    pub me: NodeId,
+    /// A fixed election timeout, in ticks: for simulations, as raft's own is random.
+    pub election_ticks: Option<usize>,
+    /// The two rules above. Off only in the tests that show what each of them is for.
+    pub rules: Rules,
+}
+
+/// Rules that lose data when they are forgotten.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// A leader's messages wait until its term is synced.
+    pub hold_unsynced_term: bool,
+    /// A conf change waits until the commit that covers it is synced.
+    pub sync_commit_before_conf_change: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { hold_unsynced_term: true, sync_commit_before_conf_change: true }
+    }
+}
+
+/// What a Ready needs before it counts as persisted.
+#[derive(Debug, Default)]
+pub(super) struct Persistence {
+    /// The newest Ready.
+    pub last: u64,
+    /// The newest Ready that must be synced.
+    pub last_needed: u64,
+    /// Everything up to this Ready is synced, says the log-writer.
+    pub synced: u64,
+    /// The terms that Readies brought, until they are synced.
+    terms: VecDeque<(u64, u64)>,
+    /// The newest synced term.
+    term: u64,
+    /// Ticks since the log-writer made progress while something waited for it.
+    stalled_ticks: usize,
+}
+
+/// One group on this node.
+pub struct Group {
+    pub(super) config: GroupConfig,
+    pub(super) node: RawNode<Adapter>,
+    pub(super) mark: Mark,
+    pub(super) pending: Pending,
+    pub(super) persistence: Persistence,
+    pub(super) queue: VecDeque<Committed>,
+    pub(super) out: Effects,
+    pub(super) damage: Option<String>,
+    reads: Reads,
+    /// Messages that wait for a Ready to be persisted.
+    held: VecDeque<(u64, Vec<Message>)>,
+    /// A leader's messages that wait for its term to be synced.
+    held_for_term: Vec<Message>,
+    /// A marker that is being persisted: its Ready and its position.
+    installing: Option<(u64, Mark)>,
+    leading: Option<u64>,
+    ticks: usize,
+}
+
+impl Group {
+    /// From what recovery found: `tail` is every entry behind the applied one, which ends at `start`.
+    ///
+    /// # Errors
+    /// A text that says what about the recovered state is impossible.
+    pub fn new(config: GroupConfig, recovered: &Recovered, start: End, tail: &[Entry]) -> Result<Group, String> {
+        let tail = tail.iter().map(wire::entry_to_raft).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+        let adapter = Adapter::new(recovered, start, tail).map_err(|e| e.to_string())?;
+        let raft_config = raft::Config {
+            id: config.me.0,
+            election_tick: ELECTION_TICKS,
+            min_election_tick: config.election_ticks.unwrap_or(0),
+            max_election_tick: config.election_ticks.map_or(0, |t| t + 1),
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: recovered.applied.0,
+            max_size_per_msg: 256 << 10,
+            max_inflight_msgs: 64,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: 4 << 20,
+            ..Default::default()
+        };
+        let logger = super::raft_log::logger();
+        let mut node = RawNode::new(&raft_config, adapter, &logger).map_err(|e| e.to_string())?;
+        let persistence = Persistence { term: recovered.hard_state.term.0, ..Persistence::default() };
+        let mark = Mark {
+            applied: recovered.applied,
+            first_offset: recovered.derived.first_offset,
+            next_offset: start.offset,
+            last_append_time_us: start.append_time_us,
+        };
+        if recovered.conf_state.voters == [config.me] {
+            // Nobody else could: don't wait for a timeout.
+            node.campaign().map_err(|e| e.to_string())?;
+        }
+        Ok(Group {
+            config,
+            node,
+            mark,
+            pending: Pending::default(),
+            persistence,
+            queue: VecDeque::new(),
+            out: Effects::default(),
+            damage: None,
+            reads: Reads::default(),
+            held: VecDeque::new(),
+            held_for_term: Vec::new(),
+            installing: None,
+            leading: None,
+            ticks: 0,
+        })
+    }
+
+    /// How far the group is applied.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// True while this node leads the group.
+    pub fn leads(&self) -> bool {
+        self.is_leader() && self.damage.is_none()
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        Some(NodeId(self.node.raft.leader_id)).filter(|id| id.0 != 0)
+    }
+
+    /// Stops taking part: no votes, no acks, no answers but refusals, until the damage is repaired.
+    pub fn set_damaged(&mut self, what: String) {
+        log::error!("group {} is damaged and takes no part until repaired: {what}", self.config.id);
+        self.damage = Some(what);
+        self.pending.fail_all(&mut self.out.answers);
+        self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
+    }
+
+    /// Asks for a position that everything acknowledged before lies below.
+    pub fn read_index(
+        &mut self,
+        deadline: Option<Instant>,
+        now: Instant,
+        reply: ReplySender<Result<LogIndex, ReadIndexError>>,
+    ) {
+        if self.damage.is_some() {
+            self.out.answers.push(Answer::Read(reply, Err(ReadIndexError::Damaged)));
+        } else if !self.is_leader() {
+            let leader = self.leader();
+            self.out.answers.push(Answer::Read(reply, Err(ReadIndexError::NotLeader { leader })));
+        } else {
+            self.reads.insert(deadline.unwrap_or(now + WAIT_MAX), reply);
+        }
+    }
+
+    /// Takes a peer's message. One that this group must not take is dropped, with a log line.
+    pub fn step(&mut self, message: Message) {
+        if self.damage.is_some() {
+            return;
+        }
+        let last_index = self.node.raft.raft_log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.term >= self.node.raft.term
+            && message.commit > last_index
+        {
+            // A leader never sends a commit beyond what we acknowledged: entries were lost here.
+            let commit = message.commit;
+            self.set_damaged(format!(
+                "the leader says that entry {commit} was acknowledged here, the last one is {last_index}"
+            ));
+            return;
+        }
+        if let Err(error) = self.node.step(message) {
+            log::debug!("group {}: a message was not taken: {error}", self.config.id);
+        }
+    }
+
+    /// Time passed: one tick.
+    pub fn tick(&mut self, now: Instant) {
+        self.pending.expire(now, &mut self.out.answers);
+        self.reads.expire(now, &mut self.out.answers);
+        if self.damage.is_some() {
+            return;
+        }
+        self.ticks += 1;
+        let waiting = self.persistence.last_needed > self.persistence.synced;
+        self.persistence.stalled_ticks = if waiting { self.persistence.stalled_ticks + 1 } else { 0 };
+        let sole_voter = self.is_sole_voter();
+        if self.persistence.stalled_ticks > 2 * ELECTION_TICKS && self.is_leader() && !sole_voter {
+            log::warn!("group {}: the disk makes no progress, stepping down", self.config.id);
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
+        if self.ticks.is_multiple_of(2 * ELECTION_TICKS) {
+            self.retry_lost_markers();
+        }
+        // raft panics when a sole voter becomes leader with entries that are not persisted.
+        let unpersisted = self.persistence.last > self.persistence.synced && waiting;
+        if !(sole_voter && !self.is_leader() && unpersisted) {
+            self.node.tick();
+        }
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        let voters = self.node.raft.prs().conf().voters().ids();
+        voters.len() == 1 && voters.contains(self.config.me.0)
+    }
+
+    /// A marker whose arrival nobody reported would leave its follower paused for ever.
+    fn retry_lost_markers(&mut self) {
+        let prs = self.node.raft.prs();
+        let paused: Vec<u64> =
+            prs.iter().filter(|(_, p)| p.state == ProgressState::Snapshot).map(|(id, _)| *id).collect();
+        for id in paused {
+            self.node.report_snapshot(id, SnapshotStatus::Failure);
+        }
+    }
+
+    /// Messages to a peer were lost.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.node.report_unreachable(node.0);
+        if self.node.raft.prs().get(node.0).is_some_and(|p| p.state == ProgressState::Snapshot) {
+            self.node.report_snapshot(node.0, SnapshotStatus::Failure);
+        }
+    }
+
+    /// What became of a marker on its way.
+    pub fn marker_sent(&mut self, node: NodeId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(node.0, status);
+    }
+
+    /// A `reader` is done with a range; nothing came when it failed, and raft asks again later.
+    pub fn fetched(&mut self, low: LogIndex, entries: &[Entry]) {
+        let entries: Vec<_> = entries.iter().map_while(|e| wire::entry_to_raft(e).ok()).collect();
+        let failed = entries.is_empty();
+        let waiting = self.node.mut_store().fetched(low, entries);
+        if !failed && self.damage.is_none() {
+            waiting.into_iter().for_each(|context| self.node.on_entries_fetched(context));
+        }
+    }
+
+    /// Everything up to this Ready is on disk.
+    pub fn persisted(&mut self, ready: u64) {
+        if self.damage.is_some() {
+            return;
+        }
+        self.persistence.synced = self.persistence.synced.max(ready);
+        self.persistence.stalled_ticks = 0;
+        self.settle();
+    }
+
+    /// Lets go of what waited for persisted Readies. One that needs no sync counts once all before it do.
+    fn settle(&mut self) {
+        let p = &mut self.persistence;
+        let done = if p.last_needed <= p.synced { p.last } else { p.synced };
+        self.node.on_persist_ready(done);
+        while let Some((ready, term)) = p.terms.front().copied().filter(|(ready, _)| *ready <= done) {
+            p.term = term;
+            p.terms.pop_front();
+            log::trace!("term {term} persisted with Ready {ready}");
+        }
+        while self.held.front().is_some_and(|(ready, _)| *ready <= done) {
+            self.out.messages.extend(self.held.pop_front().map(|(_, m)| m).unwrap_or_default());
+        }
+        let term = p.term;
+        self.out.messages.extend(self.held_for_term.extract_if(.., |m| m.term <= term));
+        if let Some((_, mark)) = self.installing.take_if(|(ready, _)| *ready <= done) {
+            self.node.advance_apply_to(mark.applied.0);
+            self.mark = mark;
+            self.out.mark = Some(mark);
+        }
+    }
+
+    /// The next effects to perform, or nothing when there is nothing to do.
+    pub fn ready(&mut self) -> Option<Effects> {
+        if self.damage.is_none() {
+            self.lead_or_follow();
+            self.apply();
+            if self.node.has_ready() {
+                self.handle_ready();
+                self.apply();
+            }
+            self.out.fetches.extend(self.node.mut_store().take_fetches());
+        }
+        let out = std::mem::take(&mut self.out);
+        (!out.is_empty()).then_some(out)
+    }
+
+    /// Starts reads, or ends them when leadership is lost.
+    fn lead_or_follow(&mut self) {
+        let leading = self.is_leader().then_some(self.node.raft.term);
+        if leading != self.leading {
+            let leader = self.leader();
+            self.reads.fail_all(ReadIndexError::NotLeader { leader }, &mut self.out.answers);
+            self.leading = leading;
+        }
+        if self.is_leader() && self.node.raft.commit_to_current_term() {
+            if let Some(context) = self.reads.start_round() {
+                self.node.read_index(context);
+            }
+        }
+    }
+
+    fn handle_ready(&mut self) {
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        let mut write = Write::default();
+        if let Some(hard_state) = ready.hs() {
+            if hard_state.term > self.persistence.terms.back().map_or(self.persistence.term, |t| t.1) {
+                self.persistence.terms.push_back((number, hard_state.term));
+            }
+            write.hard_state = Some(HardState {
+                term: Term(hard_state.term),
+                vote: Some(NodeId(hard_state.vote)).filter(|n| n.0 != 0),
+                commit: LogIndex(hard_state.commit),
+            });
+            self.node.mut_store().set_hard_state(hard_state.clone());
+        }
+        if !ready.snapshot().is_empty() {
+            match wire::marker_from_snapshot(ready.snapshot()) {
+                Ok(marker) => self.install(number, marker, &mut write),
+                Err(error) => return self.set_damaged(error.to_string()),
+            }
+        }
+        if let Err(error) = self.append(ready.take_entries(), &mut write) {
+            return self.set_damaged(error);
+        }
+        for read in ready.take_read_states() {
+            self.reads.confirmed(&read.request_ctx, LogIndex(read.index), &mut self.out.answers);
+        }
+        let committed = ready.take_committed_entries();
+        self.persistence.last = number;
+        if ready.must_sync() {
+            self.persistence.last_needed = number;
+            self.out.sync = Some(number);
+        }
+        self.hold_or_send(number, ready.take_messages(), ready.take_persisted_messages());
+        if write != Write::default() {
+            self.out.write = Some(write);
+        }
+        self.node.advance_append_async(ready);
+        self.enqueue(number, committed);
+        if self.persistence.last_needed <= self.persistence.synced {
+            self.settle();
+        }
+    }
+
+    fn hold_or_send(&mut self, number: u64, messages: Vec<Message>, after_persisting: Vec<Message>) {
+        for message in messages {
+            if message.term > self.persistence.term && self.config.rules.hold_unsynced_term {
+                self.held_for_term.push(message);
+            } else {
+                self.out.messages.push(message);
+            }
+        }
+        if !after_persisting.is_empty() {
+            self.held.push_back((number, after_persisting));
+        }
+    }
+
+    /// The group's log begins anew behind a marker.
+    fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
+        log::info!("group {}: the log begins behind entry {} here", self.config.id, marker.base.index);
+        self.queue.clear();
+        self.pending.skipped(marker.base.index, &mut self.out.answers);
+        self.node.mut_store().install(&marker);
+        let mark = Mark {
+            applied: marker.base.index,
+            first_offset: marker.derived.first_offset.max(self.mark.first_offset),
+            next_offset: marker.base.offset.max(self.mark.next_offset),
+            last_append_time_us: marker.derived.last_append_time_us,
+        };
+        self.installing = Some((number, mark));
+        write.marker = Some(marker);
+    }
+
+    /// New entries: checked, kept in memory, and written.
+    fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut Write) -> Result<(), String> {
+        let store = self.node.mut_store();
+        if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {
+            store.truncate_suffix(first);
+            write.truncate_from = Some(first);
+        }
+        for entry in entries {
+            let before = store.last_end();
+            let stored = wire::entry_to_storage(&entry, before.offset, before.append_time_us);
+            let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
+            if stamp.base_offset != before.offset {
+                let (index, base) = (entry.index, stamp.base_offset);
+                return Err(format!("entry {index} begins at offset {base}, the one before ends at {}", before.offset));
+            }
+            let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
+            write.entries.push(stored);
+            store.push(entry, end);
+        }
+        Ok(())
+    }
+
+    /// Fails everything that waits: the node stops.
+    pub fn stop(&mut self) {
+        self.pending.fail_all(&mut self.out.answers);
+        self.reads.fail_all(ReadIndexError::Stopping, &mut self.out.answers);
+    }
+
+    /// The front of the log was dropped up to `base`.
+    pub fn trimmed(&mut self, base: Base) {
+        if base.index > self.node.store().base().index {
+            self.node.mut_store().set_base(base);
+        }
+    }
+
+    /// What this node knows of the group.
+    pub fn status(&self) -> GroupStatus {
+        let raft = &self.node.raft;
+        let (conf, _) = self.node.store().conf();
+        let role = match raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower if raft.promotable() => Role::Follower,
+            StateRole::Follower => Role::Learner,
+        };
+        GroupStatus {
+            group: self.config.id,
+            role,
+            term: Term(raft.term),
+            leader: self.leader(),
+            last_index: LogIndex(raft.raft_log.last_index()),
+            commit_index: LogIndex(raft.raft_log.committed),
+            applied_index: self.mark.applied,
+            voters: conf.voters.clone(),
+            learners: conf.learners.clone(),
+            damage: self.damage.clone(),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Between raft's types and ours: peers' messages, stored entries, markers.
+//!
+//! raft's messages are built and taken apart field by field. So raft's own parser (protobuf 2.28, RUSTSEC-2024-0437) never
+//! sees a byte of the network or of the disk, and an entry's data crosses as a counted reference, not as a copy.
+//!
+//! A conf-change entry carries our fixed form of the change in raft's `context`; its `data`, raft's own encoding, exists
+//! only on the leader that proposed it and is read by nobody else.
+
+use bytes::Bytes;
+use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
+
+use crate::pb::peer as pb;
+use crate::storage::entry::{BadEntry, Entry, Kind, Stamp};
+use crate::storage::log::{Base, ConfState, Derived, Marker};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+const NORMAL: u32 = 0;
+const NOOP: u32 = 1;
+const CONF_CHANGE: u32 = 2;
+
+/// A peer sent what no peer of this version sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadMessage(pub &'static str);
+
+impl std::fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// One step of a group's membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfChange {
+    /// What happens to the node.
+    pub kind: ConfChangeKind,
+    /// Which node.
+    pub node: NodeId,
+}
+
+/// What happens to a node of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfChangeKind {
+    /// It gets a vote.
+    AddVoter,
+    /// It leaves the group.
+    Remove,
+    /// It listens without a vote.
+    AddLearner,
+}
+
+impl ConfChange {
+    /// Bytes of the stored form: kind (u32), zero (u32), node id (u64), little-endian.
+    const BYTES: usize = 16;
+
+    /// The stored form.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
+        bytes[8..].copy_from_slice(&self.node.0.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`ConfChange::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`BadMessage`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<ConfChange, BadMessage> {
+        const BAD: BadMessage = BadMessage("a malformed conf change");
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().map_err(|_| BAD)?;
+        let (kind, node) = bytes.split_at(8);
+        let kind = u64::from_le_bytes(kind.try_into().map_err(|_| BAD)?);
+        let kind = u32::try_from(kind).map_err(|_| BAD)?;
+        let node = u64::from_le_bytes(node.try_into().map_err(|_| BAD)?);
+        Ok(ConfChange { kind: ConfChangeKind::from_code(kind)?, node: NodeId(node) })
+    }
+
+    /// As raft takes it.
+    pub fn to_raft(self) -> eraftpb::ConfChange {
+        let mut change = eraftpb::ConfChange::default();
+        change.node_id = self.node.0;
+        change.set_change_type(match self.kind {
+            ConfChangeKind::AddVoter => ConfChangeType::AddNode,
+            ConfChangeKind::Remove => ConfChangeType::RemoveNode,
+            ConfChangeKind::AddLearner => ConfChangeType::AddLearnerNode,
+        });
+        change
+    }
+}
+
+impl ConfChangeKind {
+    fn from_code(code: u32) -> Result<ConfChangeKind, BadMessage> {
+        match code {
+            0 => Ok(ConfChangeKind::AddVoter),
+            1 => Ok(ConfChangeKind::Remove),
+            2 => Ok(ConfChangeKind::AddLearner),
+            _ => Err(BadMessage("an unknown kind of conf change")),
+        }
+    }
+}
+
+/// True for raft's empty entry of a new leader.
+pub fn is_noop(entry: &eraftpb::Entry) -> bool {
+    entry.get_entry_type() == EntryType::EntryNormal && entry.data.is_empty()
+}
+
+/// An entry as raft takes it, from the disk's form.
+///
+/// # Errors
+/// [`BadEntry`] when the stamp does not decode.
+pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
+    let mut raft = eraftpb::Entry { index: entry.index.0, term: entry.term.0, ..Default::default() };
+    match entry.stamp()?.kind {
+        Kind::Noop => {}
+        Kind::ConfChange => {
+            raft.set_entry_type(EntryType::EntryConfChange);
+            raft.context = entry.payload();
+        }
+        Kind::Records | Kind::Trim | Kind::HardState | Kind::Synced | Kind::Filler => raft.data = entry.data.clone(),
+    }
+    Ok(raft)
+}
+
+/// An entry as the disk takes it. `base` and `time` are the end of the entry before: what a no-op and a conf change are
+/// stamped with, as they take no offset.
+pub fn entry_to_storage(raft: &eraftpb::Entry, base: Offset, append_time_us: u64) -> Entry {
+    let (index, term) = (LogIndex(raft.index), Term(raft.term));
+    let kind = match raft.get_entry_type() {
+        EntryType::EntryNormal if raft.data.is_empty() => Kind::Noop,
+        EntryType::EntryNormal => return Entry { index, term, data: raft.data.clone() },
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Kind::ConfChange,
+    };
+    let stamp = Stamp { kind, count: 0, base_offset: base, append_time_us, producer_id: 0, sequence: 0 };
+    Entry::new(index, term, stamp, &raft.context)
+}
+
+fn entry_to_pb(entry: eraftpb::Entry) -> pb::Entry {
+    let mut out = pb::Entry { term: entry.term, index: entry.index, ..Default::default() };
+    match entry.get_entry_type() {
+        EntryType::EntryNormal if entry.data.is_empty() => out.kind = NOOP,
+        EntryType::EntryNormal => {
+            out.kind = NORMAL;
+            out.data = entry.data;
+        }
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+            out.kind = CONF_CHANGE;
+            if let Ok(change) = ConfChange::decode(&entry.context) {
+                out.conf_type = change.kind as u32;
+                out.conf_node = change.node.0;
+            }
+        }
+    }
+    out
+}
+
+fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
+    let mut raft = eraftpb::Entry { index: entry.index, term: entry.term, ..Default::default() };
+    match entry.kind {
+        NOOP => {}
+        NORMAL if entry.data.is_empty() => return Err(BadMessage("an entry without its stamp")),
+        NORMAL => raft.data = entry.data,
+        CONF_CHANGE => {
+            let kind = ConfChangeKind::from_code(entry.conf_type)?;
+            raft.set_entry_type(EntryType::EntryConfChange);
+            raft.context = Bytes::copy_from_slice(&ConfChange { kind, node: NodeId(entry.conf_node) }.encode());
+        }
+        _ => return Err(BadMessage("an unknown kind of entry")),
+    }
+    Ok(raft)
+}
+
+/// The conf state in raft's form.
+pub fn conf_to_raft(conf: &ConfState) -> eraftpb::ConfState {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
+    eraftpb::ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners), ..Default::default() }
+}
+
+/// The conf state in our form; joint states are never used.
+pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
+    let ids = |nodes: &[u64]| {
+        let mut nodes: Vec<NodeId> = nodes.iter().map(|n| NodeId(*n)).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners) }
+}
+
+/// A marker as raft's snapshot. What raft does not know of it stands in the snapshot's data, 24 bytes and the derived state.
+pub fn marker_to_snapshot(marker: &Marker) -> Snapshot {
+    let mut data = Vec::with_capacity(64);
+    for number in [marker.base.offset.0, marker.conf_index.0, marker.derived_index.0] {
+        data.extend_from_slice(&number.to_le_bytes());
+    }
+    data.extend_from_slice(&marker.derived.encode());
+    let mut snapshot = Snapshot { data: data.into(), ..Default::default() };
+    let metadata = snapshot.mut_metadata();
+    metadata.index = marker.base.index.0;
+    metadata.term = marker.base.term.0;
+    metadata.set_conf_state(conf_to_raft(&marker.conf_state));
+    snapshot
+}
+
+/// Reads what [`marker_to_snapshot`] made.
+///
+/// # Errors
+/// [`BadMessage`] for anything else.
+pub fn marker_from_snapshot(snapshot: &Snapshot) -> Result<Marker, BadMessage> {
+    const BAD: BadMessage = BadMessage("a malformed marker");
+    let (numbers, derived) = snapshot.data.split_at_checked(24).ok_or(BAD)?;
+    let number = |i: usize| -> u64 {
+        numbers[i * 8..i * 8 + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
+    let metadata = snapshot.get_metadata();
+    Ok(Marker {
+        base: Base { index: LogIndex(metadata.index), term: Term(metadata.term), offset: Offset(number(0)) },
+        conf_state: conf_from_raft(metadata.get_conf_state()),
+        conf_index: LogIndex(number(1)),
+        derived: Derived::decode(derived).map_err(|_| BAD)?,
+        derived_index: LogIndex(number(2)),
+    })
+}
+
+/// raft's message in the peers' form.
+pub fn message_to_pb(group: GroupId, mut message: eraftpb::Message) -> pb::RaftMessage {
+    let mut out = pb::RaftMessage {
+        group: group.0,
+        type_: message.get_msg_type() as u32,
+        from: message.from,
+        to: message.to,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        commit: message.commit,
+        commit_term: message.commit_term,
+        request_snapshot: message.request_snapshot,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        context: message.take_context(),
+        priority: message.priority,
+        ..Default::default()
+    };
+    out.entries = message.take_entries().into_iter().map(entry_to_pb).collect();
+    if let Ok(marker) = marker_from_snapshot(message.get_snapshot()) {
+        out.marker = protobuf::MessageField::some(marker_to_pb(&marker));
+    }
+    out
+}
+
+/// The peers' message in raft's form. Messages that only a process says to itself are refused.
+///
+/// # Errors
+/// [`BadMessage`] naming what is wrong.
+pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, BadMessage> {
+    let msg_type = match message.type_ {
+        t if t == MessageType::MsgAppend as u32 => MessageType::MsgAppend,
+        t if t == MessageType::MsgAppendResponse as u32 => MessageType::MsgAppendResponse,
+        t if t == MessageType::MsgRequestVote as u32 => MessageType::MsgRequestVote,
+        t if t == MessageType::MsgRequestVoteResponse as u32 => MessageType::MsgRequestVoteResponse,
+        t if t == MessageType::MsgSnapshot as u32 => MessageType::MsgSnapshot,
+        t if t == MessageType::MsgHeartbeat as u32 => MessageType::MsgHeartbeat,
+        t if t == MessageType::MsgHeartbeatResponse as u32 => MessageType::MsgHeartbeatResponse,
+        t if t == MessageType::MsgTimeoutNow as u32 => MessageType::MsgTimeoutNow,
+        t if t == MessageType::MsgRequestPreVote as u32 => MessageType::MsgRequestPreVote,
+        t if t == MessageType::MsgRequestPreVoteResponse as u32 => MessageType::MsgRequestPreVoteResponse,
+        _ => return Err(BadMessage("a kind of raft message that peers do not send")),
+    };
+    let mut raft = eraftpb::Message {
+        from: message.from,
+        to: message.to,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        commit: message.commit,
+        commit_term: message.commit_term,
+        request_snapshot: message.request_snapshot,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        context: message.context,
+        priority: message.priority,
+        ..Default::default()
+    };
+    raft.set_msg_type(msg_type);
+    let mut entries = Vec::with_capacity(message.entries.len());
+    for (i, entry) in message.entries.into_iter().enumerate() {
+        if entry.index != message.index + 1 + i as u64 {
+            return Err(BadMessage("entries that do not follow each other"));
+        }
+        entries.push(entry_from_pb(entry)?);
+    }
+    raft.set_entries(entries.into());
+    match (msg_type, message.marker.into_option()) {
+        (MessageType::MsgSnapshot, Some(marker)) => raft.set_snapshot(marker_to_snapshot(&marker_from_pb(&marker)?)),
+        (MessageType::MsgSnapshot, None) => return Err(BadMessage("a marker message without its marker")),
+        (_, _) => {}
+    }
+    Ok(raft)
+}
+
+fn marker_to_pb(marker: &Marker) -> pb::Marker {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
+    pb::Marker {
+        index: marker.base.index.0,
+        term: marker.base.term.0,
+        offset: marker.base.offset.0,
+        conf_state: protobuf::MessageField::some(pb::ConfState {
+            voters: ids(&marker.conf_state.voters),
+            learners: ids(&marker.conf_state.learners),
+            ..Default::default()
+        }),
+        conf_index: marker.conf_index.0,
+        derived: Bytes::from(marker.derived.encode()),
+        derived_index: marker.derived_index.0,
+        ..Default::default()
+    }
+}
+
+fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
+    let ids = |nodes: &[u64]| nodes.iter().map(|n| NodeId(*n)).collect();
+    if marker.index == 0 || marker.conf_state.voters.is_empty() {
+        return Err(BadMessage("a marker without an index or without voters"));
+    }
+    Ok(Marker {
+        base: Base { index: LogIndex(marker.index), term: Term(marker.term), offset: Offset(marker.offset) },
+        conf_state: ConfState { voters: ids(&marker.conf_state.voters), learners: ids(&marker.conf_state.learners) },
+        conf_index: LogIndex(marker.conf_index),
+        derived: Derived::decode(&marker.derived).map_err(|_| BadMessage("a malformed derived state"))?,
+        derived_index: LogIndex(marker.derived_index),
+    })
+}

@@ -1,0 +1,258 @@
+//! Work that only another node can do, from the caller to the answer.
+//!
+//! A [`Forward`] waits in the peer's mailbox and was surely not appended until it is taken from there. Taken, it becomes a
+//! [`Job`] on the stream and an entry in [`Unanswered`]; from then on only the peer's answer tells what became of it.
+//! Every caller is answered exactly once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
+use crate::pb::peer::{Job, Outcome};
+use crate::replication::outcome::{read_appended, read_read_index};
+use crate::reply::ReplySender;
+use crate::storage::entry::Kind;
+use crate::types::{GroupId, LogIndex, Offset};
+
+/// After its deadline a job's answer is awaited this much longer: the leader knows better what became of it than we do.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// What is to be done by another node.
+#[derive(Debug)]
+pub enum Work {
+    /// Append an entry.
+    Propose(Proposal, ReplySender<Result<Appended, ProposeError>>),
+    /// Confirm a position.
+    ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
+}
+
+/// Work that was not sent yet.
+#[derive(Debug)]
+pub struct Forward {
+    /// For whom.
+    pub principal: String,
+    /// What.
+    pub work: Work,
+}
+
+/// Why work was not sent. It was surely not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// The peer can't be reached.
+    Unreachable,
+    /// The mailbox is full.
+    QueueFull,
+    /// Its deadline passed while it waited.
+    DeadlinePassed,
+    /// This node is stopping.
+    Stopping,
+}
+
+impl Forward {
+    /// What it weighs in the mailbox.
+    pub fn bytes(&self) -> usize {
+        let payload = match &self.work {
+            Work::Propose(proposal, _) => proposal.payload.len(),
+            Work::ReadIndex(..) => 0,
+        };
+        payload + self.principal.len() + 64
+    }
+
+    /// True when nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.work {
+            Work::Propose(_, reply) => reply.is_abandoned(),
+            Work::ReadIndex(_, _, reply) => reply.is_abandoned(),
+        }
+    }
+
+    /// The moment after which it must not be proposed any more.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.work {
+            Work::Propose(proposal, _) => proposal.deadline,
+            Work::ReadIndex(_, deadline, _) => *deadline,
+        }
+    }
+
+    /// Answers the caller that it was not sent.
+    pub fn refuse(self, why: NotSent) {
+        match self.work {
+            Work::Propose(_, reply) => reply.send(Err(match why {
+                NotSent::Unreachable => ProposeError::Dropped,
+                NotSent::QueueFull => ProposeError::QueueFull,
+                NotSent::DeadlinePassed => ProposeError::DeadlinePassed,
+                NotSent::Stopping => ProposeError::Stopping,
+            })),
+            Work::ReadIndex(_, _, reply) => reply.send(Err(match why {
+                NotSent::Unreachable | NotSent::DeadlinePassed => ReadIndexError::Unconfirmed,
+                NotSent::QueueFull => ReadIndexError::QueueFull,
+                NotSent::Stopping => ReadIndexError::Stopping,
+            })),
+        }
+    }
+}
+
+/// A job's caller.
+#[derive(Debug)]
+enum Caller {
+    Propose(ReplySender<Result<Appended, ProposeError>>),
+    ReadIndex(ReplySender<Result<LogIndex, ReadIndexError>>),
+}
+
+impl Caller {
+    fn answer(self, outcome: Outcome) {
+        match self {
+            Caller::Propose(reply) => reply.send(read_appended(outcome)),
+            Caller::ReadIndex(reply) => reply.send(read_read_index(outcome)),
+        }
+    }
+
+    fn lost(self) {
+        match self {
+            Caller::Propose(reply) => reply.send(Err(ProposeError::OutcomeUnknown)),
+            Caller::ReadIndex(reply) => reply.send(Err(ReadIndexError::Unconfirmed)),
+        }
+    }
+}
+
+/// The jobs that were handed to the stream and have no answer, by id.
+#[derive(Debug, Default)]
+pub struct Unanswered {
+    last_id: u64,
+    callers: BTreeMap<u64, (Option<Instant>, Caller)>,
+}
+
+impl Unanswered {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// Turns work into a job for the stream, and remembers who waits. `None` if its deadline has passed (then it is
+    /// answered) or nobody waits any more.
+    pub fn job(&mut self, forward: Forward, now: Instant) -> Option<Job> {
+        if forward.is_abandoned() {
+            return None;
+        }
+        let deadline = forward.deadline();
+        if deadline.is_some_and(|d| d <= now) {
+            forward.refuse(NotSent::DeadlinePassed);
+            return None;
+        }
+        self.last_id += 1;
+        let mut job = Job { id: self.last_id, principal: forward.principal, ..Job::default() };
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(now).as_millis().clamp(1, u128::from(u32::MAX));
+            job.deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
+        }
+        let caller = match forward.work {
+            Work::Propose(proposal, reply) => {
+                job.group = proposal.group.0;
+                let propose = job.mut_propose();
+                propose.kind = proposal.kind as u32;
+                propose.count = proposal.count;
+                propose.payload = proposal.payload;
+                propose.expected_offset = proposal.expected_offset.map(|o| o.0);
+                propose.producer_id = proposal.producer_id;
+                propose.sequence = proposal.sequence;
+                Caller::Propose(reply)
+            }
+            Work::ReadIndex(group, _, reply) => {
+                job.group = group.0;
+                job.mut_read_index();
+                Caller::ReadIndex(reply)
+            }
+        };
+        self.callers.insert(self.last_id, (deadline.map(|d| d + GRACE), caller));
+        Some(job)
+    }
+
+    /// The peer's answer. False when nobody waits for that id: given up at its deadline, or never sent.
+    pub fn answer(&mut self, outcome: Outcome) -> bool {
+        match self.callers.remove(&outcome.id) {
+            Some((_, caller)) => {
+                caller.answer(outcome);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The link is lost: every answer is unknown.
+    pub fn lost(&mut self) {
+        for (_, (_, caller)) in std::mem::take(&mut self.callers) {
+            caller.lost();
+        }
+    }
+
+    /// Gives up what waited past its deadline.
+    pub fn expire(&mut self, now: Instant) {
+        let passed = |deadline: &Option<Instant>| deadline.is_some_and(|d| d <= now);
+        let ids: Vec<u64> = self.callers.iter().filter(|(_, (d, _))| passed(d)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some((_, caller)) = self.callers.remove(&id) {
+                caller.lost();
+            }
+        }
+    }
+}
+
+/// Reads a job's proposal, on the node that is asked. `None` for a kind that nobody may propose.
+pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::peer::Propose) -> Option<Proposal> {
+    let kind = [Kind::Records, Kind::Trim].into_iter().find(|k| *k as u32 == propose.kind)?;
+    Some(Proposal {
+        group: GroupId(group),
+        kind,
+        count: propose.count,
+        payload: propose.payload,
+        expected_offset: propose.expected_offset.map(Offset),
+        producer_id: propose.producer_id,
+        sequence: propose.sequence,
+        deadline,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::outcome::read_index_outcome;
+    use crate::reply::reply;
+
+    #[test]
+    fn answers_are_matched_by_id_and_given_once() {
+        let now = Instant::now();
+        let mut unanswered = Unanswered::default();
+        let mut receivers = Vec::new();
+        for _ in 0..3 {
+            let (tx, rx) = reply();
+            let work = Work::ReadIndex(GroupId(1), Some(now + Duration::from_millis(1500)), tx);
+            let job = unanswered.job(Forward { principal: "root".to_owned(), work }, now).expect("a job");
+            assert_eq!(job.deadline_ms, 1500);
+            receivers.push((job.id, rx));
+        }
+        let (second, third) = (receivers[1].0, receivers[2].0);
+        assert!(unanswered.answer(read_index_outcome(third, Ok(LogIndex(3)))));
+        assert!(unanswered.answer(read_index_outcome(second, Ok(LogIndex(2)))));
+        assert!(!unanswered.answer(read_index_outcome(second, Ok(LogIndex(9)))));
+        unanswered.expire(now + Duration::from_millis(1600));
+        assert_eq!(unanswered.len(), 1, "the leader's word is awaited a little longer");
+        unanswered.expire(now + Duration::from_secs(2));
+        let answers: Vec<_> = receivers.into_iter().map(|(_, rx)| rx.wait()).collect();
+        assert_eq!(answers, [Ok(Err(ReadIndexError::Unconfirmed)), Ok(Ok(LogIndex(2))), Ok(Ok(LogIndex(3)))]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_or_is_late_is_not_sent() {
+        let now = Instant::now();
+        let mut unanswered = Unanswered::default();
+        let (tx, rx) = reply();
+        drop(rx);
+        let forward = Forward { principal: String::new(), work: Work::ReadIndex(GroupId(1), None, tx) };
+        assert_eq!(unanswered.job(forward, now), None);
+        let (tx, rx) = reply();
+        let forward = Forward { principal: String::new(), work: Work::ReadIndex(GroupId(1), Some(now), tx) };
+        assert_eq!(unanswered.job(forward, now), None);
+        assert_eq!(rx.wait(), Ok(Err(ReadIndexError::Unconfirmed)));
+        assert_eq!(unanswered.len(), 0);
+    }
+}

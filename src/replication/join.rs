@@ -1,0 +1,153 @@
+//! How a member answers a node that asks to join, or to have its addresses changed.
+//!
+//! Only the catalog's leader decides, by a committed entry; any other member passes the question on to it, one hop. What
+//! is refused for good is refused by what the leader has applied after that entry, never by what a lagging node believes.
+
+use std::time::Duration;
+
+use grpcio::{CallOption, RpcStatus};
+
+use crate::catalog::{Catalog, Command, Member};
+use crate::consensus::handle::ProposeError;
+use crate::pb::peer::{self, JoinRequest, JoinResponse};
+use crate::pb::peer_grpc::PeerClient;
+use crate::replication::hello::{check_cluster_id, check_removed, check_version};
+use crate::replication::refusal::{Reason, Refusal, error_text};
+use crate::replication::service::Core;
+use crate::reply::Dropped;
+use crate::types::{ClusterId, NodeId, NodeName};
+
+/// How long the leader may take for what was passed on to it.
+const HOP_MAX: Duration = Duration::from_secs(3);
+
+/// Answers a join request.
+///
+/// # Errors
+/// The status of the refusal; a leader's is passed on as it came.
+pub(super) async fn answer(
+    cluster_name: &str,
+    core: Result<Core, Refusal>,
+    request: JoinRequest,
+) -> Result<JoinResponse, RpcStatus> {
+    let (core, member) = check(cluster_name, core, &request).map_err(|r| r.status())?;
+    let catalog = core.peers.catalog().get();
+    if request.probe || catalog.member(member.id) == Some(&member) {
+        return Ok(response(core.peers.me().cluster_id, &catalog));
+    }
+    match core.consensus.command(Command::AddNode(member.clone())).await {
+        Ok(Ok(_)) => decided(&core, &member).map_err(|r| r.status()),
+        Ok(Err(ProposeError::NotLeader { leader: Some(leader) })) if !request.forwarded => {
+            pass_on(&core, leader, request).await
+        }
+        Ok(Err(error)) => Err(undecided(error).status()),
+        Err(Dropped) => Err(Refusal::new(Reason::NotReady, "this node is stopping").status()),
+    }
+}
+
+fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest) -> Result<(Core, Member), Refusal> {
+    check_version(request.protocol_version)?;
+    if request.cluster_name != cluster_name {
+        let text = format!("this node is of cluster {cluster_name:?}, not {:?}", request.cluster_name);
+        return Err(Refusal::new(Reason::ClusterName, text));
+    }
+    let core = core?;
+    if request.cluster_id != 0 {
+        check_cluster_id(core.peers.me().cluster_id, ClusterId(request.cluster_id))?;
+    }
+    // A removal is never undone, so even a lagging node is right about it.
+    check_removed(NodeId(request.node_id), &core.peers.catalog().get())?;
+    let malformed = |text: String| Refusal::new(Reason::Malformed, text);
+    let name = NodeName::new(&request.node_name).map_err(|e| malformed(e.to_string()))?;
+    for addr in [&request.bind_addr, &request.rpc_addr] {
+        if !is_address(addr) {
+            return Err(malformed(format!("{addr:?} is no address of the form host:port")));
+        }
+    }
+    if request.node_id == 0 {
+        return Err(malformed("a node has an id".to_owned()));
+    }
+    let member = Member {
+        id: NodeId(request.node_id),
+        name,
+        bind_addr: request.bind_addr.clone(),
+        rpc_addr: request.rpc_addr.clone(),
+    };
+    Ok((core, member))
+}
+
+fn is_address(addr: &str) -> bool {
+    let parts = addr.rsplit_once(':');
+    addr.len() <= 300 && parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+/// The command is applied here: what has become of it?
+fn decided(core: &Core, member: &Member) -> Result<JoinResponse, Refusal> {
+    let catalog = core.peers.catalog().get();
+    if catalog.member(member.id) == Some(member) {
+        log::info!("node {} ({}) is a member, at {}", member.name, member.id, member.bind_addr);
+        return Ok(response(core.peers.me().cluster_id, &catalog));
+    }
+    check_removed(member.id, &catalog)?;
+    match catalog.member_named(&member.name).filter(|m| m.id != member.id) {
+        Some(other) => {
+            let text = format!(
+                "the name {} belongs to another member of the cluster (node {} at {}): take another node name, or \
+                 remove that member first if it is gone for good",
+                member.name, other.id, other.bind_addr
+            );
+            Err(Refusal::new(Reason::NameTaken, text))
+        }
+        None => Err(Refusal::new(Reason::NoLeader, "the catalog has changed meanwhile: ask again")),
+    }
+}
+
+fn response(cluster_id: ClusterId, catalog: &Catalog) -> JoinResponse {
+    let member = |m: &Member| peer::Member {
+        node_id: m.id.0,
+        node_name: m.name.to_string(),
+        bind_addr: m.bind_addr.clone(),
+        rpc_addr: m.rpc_addr.clone(),
+        ..peer::Member::default()
+    };
+    JoinResponse {
+        cluster_id: cluster_id.0,
+        members: catalog.members().map(member).collect(),
+        ..JoinResponse::default()
+    }
+}
+
+/// Asks the leader in the caller's place.
+async fn pass_on(core: &Core, leader: NodeId, request: JoinRequest) -> Result<JoinResponse, RpcStatus> {
+    let no_leader = |text: String| Refusal::new(Reason::NoLeader, text).status();
+    let node = core.peers.node();
+    let addr = node.addresses.of(leader).into_iter().next();
+    let addr = addr.ok_or_else(|| no_leader(format!("the address of the leader {leader} is not known here")))?;
+    let client = PeerClient::new(node.dialer.channel(&addr));
+    let request = JoinRequest { forwarded: true, ..request };
+    let called = match client.join_async_opt(&request, CallOption::default().timeout(HOP_MAX)) {
+        Ok(answer) => answer.await,
+        Err(error) => Err(error),
+    };
+    called.map_err(|error| match (Refusal::from_error(&error), error) {
+        (Some(refusal), _) => refusal.status(),
+        (None, error) => no_leader(format!("the leader at {addr} can't be reached: {}", error_text(&error))),
+    })
+}
+
+/// The leader could not decide now. Asking again is safe: adding a member twice is adding it once.
+fn undecided(error: ProposeError) -> Refusal {
+    let text = match error {
+        ProposeError::NotLeader { .. } => "the catalog has no leader that this node knows",
+        ProposeError::QueueFull => "the leader is overloaded",
+        ProposeError::Dropped => "the leader is handing over",
+        ProposeError::OutcomeUnknown => "the leader lost its place meanwhile",
+        ProposeError::DeadlinePassed => "the leader took too long",
+        ProposeError::NoSuchGroup => "this node does not carry the catalog yet",
+        ProposeError::Damaged => "the catalog is damaged on this node",
+        ProposeError::Stopping => return Refusal::new(Reason::NotReady, "this node is stopping"),
+        ProposeError::TooLarge | ProposeError::ExpectedOffset { .. } | ProposeError::PastEnd { .. } => {
+            "the catalog does not take the entry"
+        }
+    };
+    Refusal::new(Reason::NoLeader, text)
+}

@@ -1,0 +1,45 @@
+//! What every peer's thread, and the service, know of this node.
+
+use crate::catalog::CatalogView;
+use crate::consensus::handle::ConsensusHandle;
+use crate::pb::peer::RaftMessage;
+use crate::replication::Late;
+use crate::replication::addresses::Addresses;
+use crate::replication::dial::Dialer;
+use crate::replication::hello::PeerIdentity;
+use crate::types::{GroupId, NodeId};
+
+/// This node and its surroundings.
+pub struct Node {
+    /// Who it is.
+    pub me: PeerIdentity,
+    /// Makes channels.
+    pub dialer: Dialer,
+    /// The newest catalog.
+    pub catalog: CatalogView,
+    /// Where the others are.
+    pub addresses: Addresses,
+    /// Comes later: consensus is started after replication, to which it sends.
+    pub consensus: Late<ConsensusHandle>,
+}
+
+impl Node {
+    /// Tells consensus that messages to a peer were lost.
+    pub fn unreachable(&self, peer: NodeId) {
+        if let Some(consensus) = self.consensus.get() {
+            consensus.unreachable(peer);
+        }
+    }
+
+    /// Tells consensus what became of a marker.
+    pub fn marker_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
+        if let Some(consensus) = self.consensus.get() {
+            consensus.marker_sent(group, peer, sent);
+        }
+    }
+}
+
+/// The group of a marker, if the message is one.
+pub fn marker_of(message: &RaftMessage) -> Option<GroupId> {
+    message.marker.is_some().then_some(GroupId(message.group))
+}

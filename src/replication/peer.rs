@@ -1,0 +1,343 @@
+//! The thread `peer-<node>`: one peer's channel and its two streams.
+//!
+//! It dials when there is something to send. A lost link ends both streams, since they share a connection: consensus is told
+//! that the peer was unreachable, jobs without an outcome are answered as unknown, and the next attempt waits for its
+//! back-off, or for the peer to be heard from. An attempt that fails also drops what has gathered meanwhile: raft's
+//! messages are stale by then, and forwards must not wait for a node that may be dead.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
+use crate::pb::peer_grpc::PeerClient;
+use crate::replication::forward::{NotSent, Unanswered};
+use crate::replication::link::{Link, Lost};
+use crate::replication::mailbox::Mailbox;
+use crate::replication::node::{Node, marker_of};
+use crate::replication::refusal::Reason;
+use crate::replication::wait::{park_until, thread_waker};
+use crate::types::{GroupId, NodeId};
+
+/// Raft messages, or jobs, go out in requests of about this size; one that is larger goes alone.
+const REQUEST_BYTES: usize = 1 << 20;
+/// This many jobs are unanswered at one peer; beyond, forwards wait in the mailbox.
+pub const UNANSWERED_MAX: usize = 1024;
+/// An attempt that has no welcome after this long has failed.
+const WELCOME_MAX: Duration = Duration::from_secs(3);
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How often deadlines are looked at, while there are any.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// What happened.
+enum Event {
+    Stop,
+    Poked,
+    /// Something waits, there is no connection, and the back-off is over.
+    Dial,
+    /// Something waits for a stream that is not open yet.
+    OpenReplicate,
+    OpenForward,
+    /// Messages wait and the stream takes a request.
+    SendMessages,
+    SendJobs,
+    Outcomes(ForwardResponse),
+    Lost(Lost),
+    Sweep,
+}
+
+struct Connection {
+    client: PeerClient,
+    addr: String,
+    replicate: Option<Link<ReplicateRequest, ReplicateResponse>>,
+    forward: Option<Link<ForwardRequest, ForwardResponse>>,
+}
+
+impl Connection {
+    /// True once the peer accepted a hello.
+    fn is_welcome(&self) -> bool {
+        self.replicate.as_ref().is_some_and(Link::is_welcome) || self.forward.as_ref().is_some_and(Link::is_welcome)
+    }
+
+    fn is_unused(&self) -> bool {
+        self.replicate.is_none() && self.forward.is_none()
+    }
+
+    /// The moment at which a stream without a welcome counts as lost.
+    fn impatient_at(&self) -> Option<Instant> {
+        let replicate = self.replicate.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
+        let forward = self.forward.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
+        replicate.into_iter().chain(forward).min().map(|opened| opened + WELCOME_MAX)
+    }
+}
+
+/// One peer's loop.
+pub struct Peer {
+    id: NodeId,
+    node: Arc<Node>,
+    mailbox: Arc<Mailbox>,
+    connection: Option<Connection>,
+    unanswered: Unanswered,
+    /// Attempts since the last welcome; chooses the address and the back-off.
+    failures: u32,
+    next_dial: Instant,
+    next_sweep: Instant,
+    /// What was logged last, so that a dead peer fills no log.
+    last_trouble: Option<String>,
+}
+
+impl Peer {
+    /// The loop for one peer.
+    pub fn new(id: NodeId, node: Arc<Node>, mailbox: Arc<Mailbox>) -> Peer {
+        let now = Instant::now();
+        Peer {
+            id,
+            node,
+            mailbox,
+            connection: None,
+            unanswered: Unanswered::default(),
+            failures: 0,
+            next_dial: now,
+            next_sweep: now,
+            last_trouble: None,
+        }
+    }
+
+    /// Runs until the mailbox is stopped.
+    pub fn run(mut self) {
+        let waker = thread_waker();
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            match self.next_event(&mut cx) {
+                Ok(Event::Stop) => break,
+                Ok(event) => self.handle_event(event),
+                Err(wake_at) => park_until(wake_at),
+            }
+        }
+        self.unanswered.lost();
+        self.refuse_waiting(NotSent::Stopping);
+    }
+
+    /// What to do next, or until when there is nothing.
+    fn next_event(&mut self, cx: &mut Context<'_>) -> Result<Event, Option<Instant>> {
+        let waiting = self.mailbox.look(cx);
+        let now = Instant::now();
+        if waiting.stopped {
+            return Ok(Event::Stop);
+        }
+        if waiting.poked {
+            return Ok(Event::Poked);
+        }
+        let jobs_wait = waiting.forwards && self.unanswered.len() < UNANSWERED_MAX;
+        if !waiting.messages && !waiting.forwards && self.connection.as_ref().is_some_and(Connection::is_unused) {
+            // What it was made for was given up. The address and the certificate may be others by the next time.
+            self.connection = None;
+        }
+        let mut wake_at = (self.unanswered.len() > 0 || waiting.forwards).then_some(self.next_sweep);
+        let mut wake_by = |moment: Instant| wake_at = Some(wake_at.map_or(moment, |w| w.min(moment)));
+        match &mut self.connection {
+            None if waiting.messages || waiting.forwards => {
+                if now >= self.next_dial {
+                    return Ok(Event::Dial);
+                }
+                wake_by(self.next_dial);
+            }
+            None => {}
+            Some(connection) => {
+                match &mut connection.replicate {
+                    None if waiting.messages => return Ok(Event::OpenReplicate),
+                    None => {}
+                    Some(link) => {
+                        match link.poll_response(cx) {
+                            // Nothing but the welcome is said on this stream.
+                            Poll::Ready(Ok(_)) | Poll::Pending => {}
+                            Poll::Ready(Err(lost)) => return Ok(Event::Lost(lost)),
+                        }
+                        if waiting.messages && link.poll_ready(cx) {
+                            return Ok(Event::SendMessages);
+                        }
+                    }
+                }
+                match &mut connection.forward {
+                    None if jobs_wait => return Ok(Event::OpenForward),
+                    None => {}
+                    Some(link) => {
+                        match link.poll_response(cx) {
+                            Poll::Ready(Ok(response)) => return Ok(Event::Outcomes(response)),
+                            Poll::Ready(Err(lost)) => return Ok(Event::Lost(lost)),
+                            Poll::Pending => {}
+                        }
+                        if jobs_wait && link.poll_ready(cx) {
+                            return Ok(Event::SendJobs);
+                        }
+                    }
+                }
+                if let Some(moment) = connection.impatient_at() {
+                    if now >= moment {
+                        return Ok(Event::Lost(Lost::because("no answer")));
+                    }
+                    wake_by(moment);
+                }
+                if connection.is_welcome() && self.failures > 0 {
+                    self.failures = 0;
+                    if self.last_trouble.take().is_some() {
+                        log::info!("peer {} answers again at {}", self.name(), connection_addr(&self.connection));
+                    }
+                }
+            }
+        }
+        if wake_at.is_some() && now >= self.next_sweep {
+            return Ok(Event::Sweep);
+        }
+        Err(wake_at)
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Stop => {}
+            Event::Poked => self.next_dial = Instant::now(),
+            Event::Dial => self.dial(),
+            Event::OpenReplicate => {
+                let hello =
+                    ReplicateRequest { hello: Some(self.node.me.hello(self.id)).into(), ..ReplicateRequest::default() };
+                self.with_connection(|c| {
+                    c.replicate = Some(Link::open(c.client.replicate(), hello)?);
+                    Ok(())
+                });
+            }
+            Event::OpenForward => {
+                let hello =
+                    ForwardRequest { hello: Some(self.node.me.hello(self.id)).into(), ..ForwardRequest::default() };
+                self.with_connection(|c| {
+                    c.forward = Some(Link::open(c.client.forward(), hello)?);
+                    Ok(())
+                });
+            }
+            Event::SendMessages => self.send_messages(),
+            Event::SendJobs => self.send_jobs(),
+            Event::Outcomes(response) => {
+                for outcome in response.outcomes {
+                    let id = outcome.id;
+                    if !self.unanswered.answer(outcome) {
+                        log::debug!("peer {} answered job {id}, for which nobody waits", self.name());
+                    }
+                }
+            }
+            Event::Lost(lost) => self.lost(&lost),
+            Event::Sweep => self.sweep(),
+        }
+    }
+
+    fn with_connection(&mut self, act: impl FnOnce(&mut Connection) -> Result<(), Lost>) {
+        if let Some(connection) = &mut self.connection
+            && let Err(lost) = act(connection)
+        {
+            self.lost(&lost);
+        }
+    }
+
+    fn dial(&mut self) {
+        let addresses = self.node.addresses.of(self.id);
+        // The next attempt tries the next address.
+        let choice = addresses.get(self.failures as usize % addresses.len().max(1));
+        match choice {
+            Some(addr) => {
+                let client = PeerClient::new(self.node.dialer.channel(addr));
+                self.connection = Some(Connection { client, addr: addr.clone(), replicate: None, forward: None });
+            }
+            None => self.lost(&Lost::because("its address is not known")),
+        }
+    }
+
+    fn send_messages(&mut self) {
+        let messages = self.mailbox.take_messages(REQUEST_BYTES);
+        let markers: Vec<GroupId> = messages.iter().filter_map(marker_of).collect();
+        let request = ReplicateRequest { messages, ..ReplicateRequest::default() };
+        let Some(link) = self.connection.as_mut().and_then(|c| c.replicate.as_mut()) else { return };
+        let sent = link.send(request);
+        for group in markers {
+            self.node.marker_sent(self.id, group, sent.is_ok());
+        }
+        if let Err(lost) = sent {
+            self.lost(&lost);
+        }
+    }
+
+    fn send_jobs(&mut self) {
+        let now = Instant::now();
+        let forwards = self.mailbox.take_forwards(UNANSWERED_MAX - self.unanswered.len(), REQUEST_BYTES);
+        let jobs = forwards.into_iter().filter_map(|f| self.unanswered.job(f, now)).collect();
+        let request = ForwardRequest { jobs, ..ForwardRequest::default() };
+        if request.jobs.is_empty() {
+            return;
+        }
+        // From here on what becomes of them is unknown until the peer says it.
+        self.with_connection(|c| c.forward.as_mut().map_or(Ok(()), |link| link.send(request)));
+    }
+
+    fn lost(&mut self, lost: &Lost) {
+        let connection = self.connection.take();
+        let welcomed = connection.as_ref().is_some_and(Connection::is_welcome);
+        self.unanswered.lost();
+        self.node.unreachable(self.id);
+        let backoff = BACKOFF_MIN * 2u32.pow(self.failures.min(4));
+        self.next_dial = Instant::now() + backoff.min(BACKOFF_MAX);
+        if !welcomed {
+            self.drop_messages();
+            self.refuse_waiting(NotSent::Unreachable);
+        }
+        self.failures = self.failures.saturating_add(1);
+        let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
+        let trouble = format!("peer {}{addr}: {}", self.name(), lost.text);
+        if self.last_trouble.as_ref() != Some(&trouble) {
+            match lost.refusal.as_ref().map(|r| r.reason) {
+                None | Some(Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::WrongNode) => {
+                    log::info!("{trouble}");
+                }
+                Some(
+                    Reason::NoPeer
+                    | Reason::NotAllowed
+                    | Reason::ProtocolVersion
+                    | Reason::ClusterName
+                    | Reason::ClusterId
+                    | Reason::Removed
+                    | Reason::NameTaken
+                    | Reason::Malformed,
+                ) => log::warn!("refused by {trouble}"),
+            }
+            self.last_trouble = Some(trouble);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.next_sweep = now + SWEEP;
+        self.unanswered.expire(now);
+        self.mailbox.expire(now);
+    }
+
+    /// Raft's messages of a failed attempt are stale; raft sends again.
+    fn drop_messages(&mut self) {
+        loop {
+            let messages = self.mailbox.take_messages(usize::MAX);
+            if messages.is_empty() {
+                return;
+            }
+            messages.iter().filter_map(marker_of).for_each(|group| self.node.marker_sent(self.id, group, false));
+        }
+    }
+
+    fn refuse_waiting(&mut self, why: NotSent) {
+        self.mailbox.take_forwards(usize::MAX, usize::MAX).into_iter().for_each(|f| f.refuse(why));
+    }
+
+    fn name(&self) -> String {
+        let catalog = self.node.catalog.get();
+        catalog.member(self.id).map_or_else(|| self.id.to_string(), |m| m.name.to_string())
+    }
+}
+
+fn connection_addr(connection: &Option<Connection>) -> &str {
+    connection.as_ref().map_or("", |c| &c.addr)
+}

@@ -1,0 +1,187 @@
+//! Why a node refuses a stream or a join of another one, and how that travels: a status with `google.rpc.ErrorInfo`.
+//!
+//! The other side tells refusals apart by [`Reason`], never by a status' message. Whether a reason passes by itself is a
+//! property of the reason: see [`Reason::is_final`].
+
+use std::fmt;
+
+use grpcio::{RpcStatus, RpcStatusCode};
+use protobuf::well_known_types::any::Any;
+use protobuf::{Message as _, MessageFull as _};
+
+use crate::pb::error_details::ErrorInfo;
+use crate::pb::status::Status;
+
+/// The domain of our reasons in `ErrorInfo`.
+const DOMAIN: &str = "seriatim";
+
+/// What kind of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The caller's certificate is no peer's of this cluster.
+    NoPeer,
+    /// The policy does not give the caller the right `replicate`.
+    NotAllowed,
+    /// This node is not a member of a cluster yet, or is stopping.
+    NotReady,
+    /// No leader of the catalog is in reach, or it changed, or is overloaded.
+    NoLeader,
+    /// The caller speaks another version of the protocol.
+    ProtocolVersion,
+    /// The caller wants a cluster of another name.
+    ClusterName,
+    /// The caller belongs to another cluster.
+    ClusterId,
+    /// The caller wanted another node than the one at this address.
+    WrongNode,
+    /// The caller was removed from the cluster, for good.
+    Removed,
+    /// Another member has the caller's name.
+    NameTaken,
+    /// The request makes no sense.
+    Malformed,
+    /// Too many nodes of unknown id.
+    TooMany,
+}
+
+impl Reason {
+    const ALL: [Reason; 12] = [
+        Reason::NoPeer,
+        Reason::NotAllowed,
+        Reason::NotReady,
+        Reason::NoLeader,
+        Reason::ProtocolVersion,
+        Reason::ClusterName,
+        Reason::ClusterId,
+        Reason::WrongNode,
+        Reason::Removed,
+        Reason::NameTaken,
+        Reason::Malformed,
+        Reason::TooMany,
+    ];
+
+    /// As it stands in `ErrorInfo.reason`.
+    fn text(self) -> &'static str {
+        match self {
+            Reason::NoPeer => "NO_PEER",
+            Reason::NotAllowed => "PEER_NOT_ALLOWED",
+            Reason::NotReady => "JOINING",
+            Reason::NoLeader => "NO_LEADER",
+            Reason::ProtocolVersion => "PROTOCOL_VERSION",
+            Reason::ClusterName => "CLUSTER_NAME",
+            Reason::ClusterId => "CLUSTER_ID",
+            Reason::WrongNode => "WRONG_NODE",
+            Reason::Removed => "NODE_REMOVED",
+            Reason::NameTaken => "NODE_NAME_TAKEN",
+            Reason::Malformed => "MALFORMED",
+            Reason::TooMany => "TOO_MANY_NODES",
+        }
+    }
+
+    fn code(self) -> RpcStatusCode {
+        match self {
+            Reason::NoPeer => RpcStatusCode::UNAUTHENTICATED,
+            Reason::NotAllowed => RpcStatusCode::PERMISSION_DENIED,
+            Reason::NotReady | Reason::NoLeader => RpcStatusCode::UNAVAILABLE,
+            Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode | Reason::Removed => {
+                RpcStatusCode::FAILED_PRECONDITION
+            }
+            Reason::NameTaken => RpcStatusCode::ALREADY_EXISTS,
+            Reason::Malformed => RpcStatusCode::INVALID_ARGUMENT,
+            Reason::TooMany => RpcStatusCode::RESOURCE_EXHAUSTED,
+        }
+    }
+
+    /// True for what a node that asks to join can't wait out: it must be started otherwise.
+    pub fn is_final(self) -> bool {
+        match self {
+            Reason::Removed | Reason::NameTaken => true,
+            // The address may be another cluster's or an old node's, and the next one right.
+            Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode => false,
+            Reason::NoPeer | Reason::NotAllowed | Reason::Malformed => false,
+            Reason::NotReady | Reason::NoLeader | Reason::TooMany => false,
+        }
+    }
+}
+
+/// A refusal, with a text for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind.
+    pub reason: Reason,
+    /// For the log.
+    pub text: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Refusal {
+        Refusal { reason, text: text.into() }
+    }
+
+    /// The status that says so.
+    pub fn status(&self) -> RpcStatus {
+        let info =
+            ErrorInfo { reason: self.reason.text().to_owned(), domain: DOMAIN.to_owned(), ..ErrorInfo::default() };
+        let mut status = Status::new();
+        status.code = self.reason.code().into();
+        status.message.clone_from(&self.text);
+        status.details.push(Any {
+            type_url: type_url(),
+            value: info.write_to_bytes().unwrap_or_default(),
+            ..Any::default()
+        });
+        RpcStatus::with_details(self.reason.code(), self.text.clone(), status.write_to_bytes().unwrap_or_default())
+    }
+
+    /// Reads what [`Refusal::status`] wrote; `None` for any other status.
+    pub fn from_status(status: &RpcStatus) -> Option<Refusal> {
+        let details = Status::parse_from_bytes(status.details()).ok()?;
+        let any = details.details.iter().find(|any| any.type_url == type_url())?;
+        let info = ErrorInfo::parse_from_bytes(&any.value).ok()?;
+        let reason = Reason::ALL.into_iter().find(|r| info.domain == DOMAIN && r.text() == info.reason)?;
+        Some(Refusal::new(reason, status.message()))
+    }
+
+    /// The same for what a call ended with.
+    pub fn from_error(error: &grpcio::Error) -> Option<Refusal> {
+        match error {
+            grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status)) => {
+                Refusal::from_status(status)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn type_url() -> String {
+    format!("type.googleapis.com/{}", ErrorInfo::descriptor().full_name())
+}
+
+/// What a call ended with, in few words for the log.
+pub fn error_text(error: &grpcio::Error) -> String {
+    match error {
+        grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status)) => status.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_way() {
+        for reason in Reason::ALL {
+            let refusal = Refusal::new(reason, "because");
+            assert_eq!(Refusal::from_status(&refusal.status()), Some(refusal));
+        }
+        assert_eq!(Refusal::from_status(&RpcStatus::new(RpcStatusCode::UNAVAILABLE)), None);
+    }
+}

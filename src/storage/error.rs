@@ -1,0 +1,175 @@
+//! What can go wrong with the files, named so that whoever reads it knows the file, the position and what to do next.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::entry::BadEntry;
+
+/// A failure of storage. A failed write or sync is final for the process: look again from the disk.
+#[derive(Debug)]
+pub enum StorageError {
+    /// The system refused an operation on a file.
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// There is no space left; nothing was written.
+    DiskFull {
+        /// The file that should have grown.
+        file: PathBuf,
+    },
+    /// Bytes that were synced once are not what was written. Never cut off, never skipped.
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it, bytes.
+        position: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// Written by a newer version.
+    NewerFormat {
+        /// Which file.
+        file: PathBuf,
+        /// Its format.
+        version: u32,
+        /// The newest format that this version reads.
+        known: u32,
+    },
+    /// The directory is not empty and not a data directory of ours.
+    ForeignDirectory {
+        /// Which.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
+    /// Another process runs on the directory.
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A group that should be made anew is there and holds something.
+    NotBlank {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// The caller's entry is none.
+    BadEntry(BadEntry),
+    /// An earlier operation on this log failed; only a restart helps.
+    Failed {
+        /// The group's directory.
+        path: PathBuf,
+    },
+}
+
+impl StorageError {
+    /// True when the data is damaged: exit code 65.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StorageError::Damaged { .. } | StorageError::BadEntry(_) => true,
+            StorageError::Io { .. }
+            | StorageError::DiskFull { .. }
+            | StorageError::NewerFormat { .. }
+            | StorageError::ForeignDirectory { .. }
+            | StorageError::InUse { .. }
+            | StorageError::NotBlank { .. }
+            | StorageError::Failed { .. } => false,
+        }
+    }
+
+    /// True when the data directory or the program is the wrong one: exit code 78.
+    pub fn is_config(&self) -> bool {
+        match self {
+            StorageError::NewerFormat { .. }
+            | StorageError::ForeignDirectory { .. }
+            | StorageError::InUse { .. }
+            | StorageError::NotBlank { .. } => true,
+            StorageError::Io { .. }
+            | StorageError::DiskFull { .. }
+            | StorageError::Damaged { .. }
+            | StorageError::BadEntry(_)
+            | StorageError::Failed { .. } => false,
+        }
+    }
+
+    pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
+        if error.kind() == io::ErrorKind::StorageFull {
+            return StorageError::DiskFull { file: file.to_owned() };
+        }
+        StorageError::Io { action, file: file.to_owned(), error }
+    }
+
+    pub(super) fn damaged(file: &Path, position: u64, what: impl Into<String>) -> StorageError {
+        StorageError::Damaged { file: file.to_owned(), position, what: what.into() }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::Io { action, file, error } => write!(f, "cannot {action} {}: {error}", file.display()),
+            StorageError::DiskFull { file } => {
+                write!(
+                    f,
+                    "no space left for {}: free some, or move the data directory to a larger disk",
+                    file.display()
+                )
+            }
+            StorageError::Damaged { file, position, what } => write!(
+                f,
+                "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from \
+                 the others: move its data directory away and let it join as a new node",
+                file.display()
+            ),
+            StorageError::NewerFormat { file, version, known } => write!(
+                f,
+                "{} has format {version}, this version of seriatim reads up to {known}: start the newer version",
+                file.display()
+            ),
+            StorageError::ForeignDirectory { path, found } => write!(
+                f,
+                "{} is not a data directory of seriatim, {found}: choose an empty or a new directory",
+                path.display()
+            ),
+            StorageError::InUse { path } => write!(
+                f,
+                "{} is in use by another process: stop that one, or choose another data directory",
+                path.display()
+            ),
+            StorageError::NotBlank { path } => {
+                write!(f, "{} should be made anew but holds data: move it away", path.display())
+            }
+            StorageError::BadEntry(bad) => bad.fmt(f),
+            StorageError::Failed { path } => {
+                write!(f, "an earlier write to {} failed: restart, so that it is read from the disk", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StorageError::Io { error, .. } => Some(error),
+            StorageError::BadEntry(bad) => Some(bad),
+            StorageError::DiskFull { .. }
+            | StorageError::Damaged { .. }
+            | StorageError::NewerFormat { .. }
+            | StorageError::ForeignDirectory { .. }
+            | StorageError::InUse { .. }
+            | StorageError::NotBlank { .. }
+            | StorageError::Failed { .. } => None,
+        }
+    }
+}
+
+impl From<BadEntry> for StorageError {
+    fn from(bad: BadEntry) -> StorageError {
+        StorageError::BadEntry(bad)
+    }
+}

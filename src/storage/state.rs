@@ -1,0 +1,122 @@
+//! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
+
+use super::entry::BadEntry;
+use crate::types::{LogIndex, NodeId, Offset, Term};
+
+/// Raft's hard state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The newest term that this node has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// The last entry known as committed.
+    pub commit: LogIndex,
+}
+
+/// Who carries the group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfState {
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who only listens.
+    pub learners: Vec<NodeId>,
+}
+
+/// The entry before the first stored one. Blank: 0, 0, 0; founded: index 1, term 1, offset 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// Its index.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// The offset of the first record behind it.
+    pub offset: Offset,
+}
+
+/// Derived state: what applying entries has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Derived {
+    /// The first record that clients may read; moved by trims.
+    pub first_offset: Offset,
+    /// Unix microseconds of the last record; 0: none.
+    pub last_append_time_us: u64,
+}
+
+/// Where a log begins, told to a node that is behind the first stored entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marker {
+    /// The entry before the first one that will be stored.
+    pub base: Base,
+    /// Who carries the group,
+    pub conf_state: ConfState,
+    /// as of this entry, which may be behind the base.
+    pub conf_index: LogIndex,
+    /// The derived state,
+    pub derived: Derived,
+    /// as of this entry.
+    pub derived_index: LogIndex,
+}
+
+/// How a new group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Genesis {
+    /// With nothing: it waits for a marker.
+    Blank,
+    /// With a base entry that nobody stores and this founder as its only voter.
+    Founder(NodeId),
+}
+
+/// What a log's files hold, found at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Term, vote and commit; the commit is not below the base and not past the last entry.
+    pub hard_state: HardState,
+    /// The entry before the first stored one.
+    pub base: Base,
+    /// The last entry; the base, when there is none.
+    pub last_index: LogIndex,
+    /// Its term.
+    pub last_term: Term,
+    /// The offset that the next record gets.
+    pub next_offset: Offset,
+    /// No record is newer, Unix microseconds; 0: no record yet.
+    pub last_append_time_us: u64,
+    /// Each run of one term by its first index; the first run begins at the base.
+    pub terms: Vec<(LogIndex, Term)>,
+    /// Who carries the group,
+    pub conf_state: ConfState,
+    /// as of this entry.
+    pub conf_index: LogIndex,
+    /// The derived state,
+    pub derived: Derived,
+    /// as of this entry.
+    pub derived_index: LogIndex,
+    /// Everything up to here was applied once; not past the commit.
+    pub applied: LogIndex,
+    /// How much was cut off as torn: written once, but never synced.
+    pub torn_bytes: u64,
+}
+
+impl Derived {
+    /// The bytes, as a manifest and a marker carry them: version u32, 0 u32, first offset u64, last append time u64.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(24);
+        bytes.extend_from_slice(&1u64.to_le_bytes());
+        bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
+        bytes.extend_from_slice(&self.last_append_time_us.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`Derived::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`BadEntry`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Derived, BadEntry> {
+        use super::entry::u64_at;
+        if bytes.len() != 24 || u64_at(bytes, 0) != 1 {
+            return Err(BadEntry("derived state of another version"));
+        }
+        Ok(Derived { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
+    }
+}
