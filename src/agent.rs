@@ -81,7 +81,10 @@ impl fmt::Display for AgentError {
             AgentError::Consensus(e) => e.fmt(f),
             AgentError::Api(e) => e.fmt(f),
             AgentError::PeerListener { addr, error } => {
-                write!(f, "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})")
+                write!(
+                    f,
+                    "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})"
+                )
             }
             AgentError::System(what) => f.write_str(what),
             AgentError::ClusterExists(found) => write!(
@@ -130,10 +133,9 @@ impl AgentError {
             AgentError::Tls(_) | AgentError::Acl(_) | AgentError::ClusterExists(_) | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),
             AgentError::Consensus(HostError::Storage(e)) => e.is_config(),
-            AgentError::Api(_)
-            | AgentError::PeerListener { .. }
-            | AgentError::System(_)
-            | AgentError::Consensus(_) => false,
+            AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) | AgentError::Consensus(_) => {
+                false
+            }
         }
     }
 }
@@ -317,6 +319,7 @@ impl Agent {
             return;
         }
         let base = &self.base;
+        base.api().leave();
         base.membership.handle().stop();
         self.admission = None;
         let running = base.running().take();
