@@ -30,6 +30,7 @@ use crate::storage::payload::{RecordFields, encode_record};
 use crate::storage::reader::ReadersHandle;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
 use crate::types::{GroupId, NodeId};
+use crate::watermark::Watermark;
 use crate::writer::WriterHandle;
 
 /// Messages taken from the inbox before their effects are performed: what one fdatasync then covers.
@@ -54,7 +55,7 @@ pub struct ConsensusParts {
     /// The door to the disk.
     pub disk: Disk,
     /// The data directory, locked.
-    pub data_dir: DataDir,
+    pub data_dir: Arc<DataDir>,
     /// What it says about this node.
     pub node_file: NodeFile,
     /// How logs are kept.
@@ -67,6 +68,8 @@ pub struct ConsensusParts {
     pub outbound: Arc<dyn Outbound>,
     /// Where the catalog is published.
     pub catalog: CatalogView,
+    /// How far the catalog's group is applied here; what `catalog` shows is never older.
+    pub catalog_watermark: Watermark,
     /// Where logs are opened for clients.
     pub logs: Logs,
 }
@@ -121,6 +124,7 @@ impl Consensus {
             node_file: parts.node_file,
             log_options: parts.log_options,
             view: parts.catalog,
+            catalog_watermark: parts.catalog_watermark,
             logs: parts.logs,
             catalog: Catalog::default(),
             groups: BTreeMap::new(),
@@ -152,10 +156,11 @@ struct Driver {
     ways: Ways,
     me: Member,
     disk: Disk,
-    data_dir: DataDir,
+    data_dir: Arc<DataDir>,
     node_file: NodeFile,
     log_options: LogOptions,
     view: CatalogView,
+    catalog_watermark: Watermark,
     logs: Logs,
     catalog: Catalog,
     groups: BTreeMap<GroupId, Hosted>,
@@ -332,10 +337,16 @@ impl Driver {
                 commands.extend(hosted.perform_ready(&self.ways)?);
                 self.statuses.publish(hosted.group.status());
             }
-            if commands.is_empty() {
+            let done = commands.is_empty();
+            if !done {
+                self.apply_commands(&commands)?;
+            }
+            if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG) {
+                catalog.release();
+            }
+            if done {
                 return Ok(());
             }
-            self.apply_commands(&commands)?;
         }
     }
 
@@ -393,7 +404,11 @@ impl Driver {
 
     fn open(&mut self, group: GroupId) -> Result<(), HostError> {
         let (log, recovered) = GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)?;
-        let hosted = Hosted::start(group, self.me.id, log, recovered, &self.ways)?;
+        let watermark = match group {
+            GroupId::CATALOG => self.catalog_watermark.clone(),
+            _ => Watermark::default(),
+        };
+        let hosted = Hosted::start(group, self.me.id, log, recovered, watermark, &self.ways)?;
         self.groups.insert(group, hosted);
         Ok(())
     }
@@ -403,6 +418,7 @@ impl Driver {
         for hosted in self.groups.values_mut() {
             hosted.group.stop();
             hosted.perform_ready(&self.ways)?;
+            hosted.release();
             hosted.watermark.close();
         }
         for message in self.inbox.try_iter() {

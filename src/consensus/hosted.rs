@@ -9,6 +9,7 @@ use super::adapter::{End, FETCH_BYTES, Fetch};
 use super::completions::Completions;
 use super::effects::{Effects, Write};
 use super::group::{Group, GroupConfig, Rules};
+use super::pending::Answer;
 use super::wire;
 use crate::storage::entry::Entry;
 use crate::storage::log::{Derived, GroupLog, HardState, Recovered, StorageError};
@@ -80,6 +81,14 @@ pub struct Hosted {
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
+    /// The catalog's watermark and answers, until its commands are applied.
+    held: Held,
+}
+
+#[derive(Default)]
+struct Held {
+    mark: Option<Mark>,
+    answers: Vec<Answer>,
 }
 
 impl Hosted {
@@ -93,6 +102,7 @@ impl Hosted {
         me: NodeId,
         log: GroupLog,
         mut recovered: Recovered,
+        watermark: Watermark,
         ways: &Ways,
     ) -> Result<Hosted, HostError> {
         if id == GroupId::CATALOG {
@@ -108,10 +118,10 @@ impl Hosted {
         let start = End { index: recovered.applied, offset: before, append_time_us };
         let config = GroupConfig { id, me, election_ticks: None, rules: Rules::default() };
         let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
-        let watermark = Watermark::new(group.mark());
+        watermark.advance(group.mark());
         let log = Arc::new(Mutex::new(log));
         ways.writer.register(id, log.clone());
-        Ok(Hosted { group, watermark, reader, id, log, hard_state: recovered.hard_state })
+        Ok(Hosted { group, watermark, reader, id, log, hard_state: recovered.hard_state, held: Held::default() })
     }
 
     fn log(&self) -> MutexGuard<'_, GroupLog> {
@@ -154,16 +164,25 @@ impl Hosted {
             ways.outbound.send(NodeId(message.to), wire::message_to_pb(self.id, message));
         }
         commands.extend(effects.commands);
-        if let Some(mark) = effects.mark {
-            self.watermark.advance(mark);
-        }
-        for answer in effects.answers {
-            answer.send();
+        self.held.mark = effects.mark.or(self.held.mark);
+        self.held.answers.extend(effects.answers);
+        if self.id != GroupId::CATALOG {
+            self.release();
         }
         for fetch in effects.fetches {
             self.fetch(fetch, ways);
         }
         Ok(())
+    }
+
+    /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are
+    /// applied: whoever sees its watermark, or has an answer, sees their effect.
+    pub fn release(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if let Some(mark) = held.mark {
+            self.watermark.advance(mark);
+        }
+        held.answers.into_iter().for_each(Answer::send);
     }
 
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {

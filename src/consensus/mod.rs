@@ -28,6 +28,7 @@ pub mod status;
 mod wire;
 
 pub use driver::{Consensus, ConsensusParts};
+pub use hosted::HostError;
 
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;

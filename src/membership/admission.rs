@@ -1,9 +1,16 @@
-//! What asking for admission can come to.
+//! What asking for admission is, on the wire, and what it can come to.
 
 use std::fmt;
+use std::time::Duration;
+
+use grpcio::CallOption;
 
 use crate::catalog::Member;
-use crate::types::ClusterId;
+use crate::pb::peer::{JoinRequest, JoinResponse};
+use crate::pb::peer_grpc::PeerClient;
+use crate::replication::dial::Dialer;
+use crate::replication::hello::PROTOCOL_VERSION;
+use crate::types::{ClusterId, NodeId, NodeName};
 
 /// This node is a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +36,10 @@ pub struct Found {
 /// here: membership goes on asking and says in the log what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdmissionError {
-    /// Another member has this node's name.
+    /// Another member has this node's name: a configuration to be changed. The text says whose it is and what to do.
     NameTaken(String),
-    /// This node was removed from the cluster.
+    /// This node was removed from the cluster: its data directory can't be used any more.
     Removed(String),
-    /// The cluster speaks another version of the peers' protocol.
-    ProtocolVersion(String),
     /// The node stopped while it was waiting.
     Stopped,
 }
@@ -42,12 +47,50 @@ pub enum AdmissionError {
 impl fmt::Display for AdmissionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AdmissionError::NameTaken(text) | AdmissionError::Removed(text) | AdmissionError::ProtocolVersion(text) => {
-                f.write_str(text)
-            }
-            AdmissionError::Stopped => f.write_str("stopped while waiting to be admitted"),
+            AdmissionError::NameTaken(text) | AdmissionError::Removed(text) => f.write_str(text),
+            AdmissionError::Stopped => f.write_str("stopped while waiting to be admitted to a cluster"),
         }
     }
 }
 
 impl std::error::Error for AdmissionError {}
+
+/// The request by which `me` asks to be a member under these addresses; `cluster_id` is that of a member already.
+pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me: &Member) -> JoinRequest {
+    JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        cluster_name: cluster_name.to_owned(),
+        cluster_id: cluster_id.map_or(0, |id| id.0),
+        node_id: me.id.0,
+        node_name: me.name.to_string(),
+        bind_addr: me.bind_addr.clone(),
+        rpc_addr: me.rpc_addr.clone(),
+        ..JoinRequest::default()
+    }
+}
+
+/// Asks one address.
+pub(super) async fn call(
+    dialer: Dialer,
+    addr: String,
+    request: JoinRequest,
+    timeout: Duration,
+) -> grpcio::Result<JoinResponse> {
+    // The channel lives as long as the call: dropping it would end the call.
+    let client = PeerClient::new(dialer.channel(&addr));
+    let answer = client.join_async_opt(&request, CallOption::default().timeout(timeout))?;
+    answer.await
+}
+
+/// The members in an answer; one that makes no sense is left out.
+pub(super) fn members_of(response: &JoinResponse) -> Vec<Member> {
+    let member = |m: &crate::pb::peer::Member| {
+        Some(Member {
+            id: NodeId(m.node_id),
+            name: NodeName::new(&m.node_name).ok()?,
+            bind_addr: m.bind_addr.clone(),
+            rpc_addr: m.rpc_addr.clone(),
+        })
+    };
+    response.members.iter().filter_map(member).collect()
+}

@@ -1,11 +1,40 @@
-//! The thread `membership`.
+//! The thread `membership`: owns mDNS and the join addresses, and asks.
+//!
+//! It has one goal at a time, given by the agent: probe, then admission, then (as a member) keeping the catalog's word
+//! about this node true. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Found};
+use crate::membership::admission::{self, Admission, AdmissionError, Found, join_request, members_of};
+use crate::membership::candidates::Candidates;
+use crate::membership::mdns::{Mdns, MdnsEvent};
+use crate::membership::search::{Search, Verdict};
+use crate::pb::peer::JoinResponse;
 use crate::replication::dial::Dialer;
 use crate::replication::peers::PeersHandle;
-use crate::reply::ReplyReceiver;
-use crate::thread::FatalSender;
+use crate::replication::refusal::{Reason, Refusal, error_text};
+use crate::replication::wait::{park_until, thread_waker};
+use crate::reply::{ReplyReceiver, ReplySender, reply};
+use crate::thread::{FatalSender, Joiner, spawn};
+use crate::types::{ClusterId, NodeId};
+
+/// Between two rounds of asking.
+const ROUND: Duration = Duration::from_millis(500);
+/// The first line in the log about what is waited for comes after this long.
+const REPORT_FIRST: Duration = Duration::from_secs(1);
+/// Between two lines in the log about what is waited for.
+const REPORT: Duration = Duration::from_secs(5);
+/// What mDNS has not found within this time does not count for a probe.
+const PROBE: Duration = Duration::from_secs(2);
+/// A member may take this long to have a join committed.
+const JOIN_MAX: Duration = Duration::from_secs(6);
 
 /// What membership is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,48 +50,432 @@ pub struct Options {
 /// The `membership` thread. Dropping it stops and joins it.
 pub struct Membership {
     handle: MembershipHandle,
+    _joiner: Joiner,
 }
 
 /// What others hold of [`Membership`].
 #[derive(Clone, Debug)]
-pub struct MembershipHandle {}
+pub struct MembershipHandle {
+    inbox: mpsc::Sender<Message>,
+}
+
+/// Its inbox. Each clone of the handle has room for one message, so the few that the agent sends are never refused.
+#[derive(Debug)]
+enum Message {
+    Probe(ReplySender<Option<Found>>),
+    Admission(ReplySender<Result<Admission, AdmissionError>>),
+    Admitted(PeersHandleBox),
+    Stop,
+}
+
+struct PeersHandleBox(PeersHandle);
+
+impl std::fmt::Debug for PeersHandleBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.me().fmt(f)
+    }
+}
 
 impl Membership {
     /// Starts the thread. `me` is this node with the addresses that it advertises.
     ///
     /// # Errors
     /// When the system can't make another thread.
-    pub fn start(options: Options, me: Member, dialer: Dialer, fatal: FatalSender) -> std::io::Result<Membership> {
-        let _ = (options, me, dialer, fatal);
-        todo!()
+    pub fn start(options: Options, me: Member, dialer: Dialer, fatal: &FatalSender) -> std::io::Result<Membership> {
+        let (tx, rx) = mpsc::channel(0);
+        let driver = Driver::new(options, me, dialer, rx);
+        let joiner = spawn("membership", fatal, move || {
+            driver.run();
+            Ok::<(), Infallible>(())
+        })?;
+        Ok(Membership { handle: MembershipHandle { inbox: tx }, _joiner: joiner })
     }
 
     /// The handle.
     pub fn handle(&self) -> MembershipHandle {
         self.handle.clone()
     }
+
+    /// Stops and joins the thread.
+    pub fn stop(self) {}
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        // The joiner is dropped after this.
+        self.handle.stop();
+    }
 }
 
 impl MembershipHandle {
-    /// Asks every join address and what mDNS finds, for a few seconds, whether a cluster of our name answers.
+    fn send(&self, message: Message) {
+        // Refused only when the thread has ended; then the reply in the message is dropped, which says so.
+        let _ = self.inbox.clone().try_send(message);
+    }
+
+    /// Asks every join address and what mDNS finds, for two seconds, whether a cluster of our name answers.
     pub fn probe(&self) -> ReplyReceiver<Option<Found>> {
-        todo!()
+        let (tx, rx) = reply();
+        self.send(Message::Probe(tx));
+        rx
     }
 
     /// Asks to be admitted, for as long as it takes. The answer comes when a cluster has admitted this node, or will never.
     pub fn admission(&self) -> ReplyReceiver<Result<Admission, AdmissionError>> {
-        todo!()
+        let (tx, rx) = reply();
+        self.send(Message::Admission(tx));
+        rx
     }
 
     /// This node is a member (or the founder). From now on it is announced by mDNS, its name and addresses in the catalog
     /// are kept as they are here, and what mDNS says of other members' addresses is suggested to `peers`.
     pub fn admitted(&self, peers: PeersHandle) {
-        let _ = peers;
-        todo!()
+        self.send(Message::Admitted(PeersHandleBox(peers)));
     }
 
     /// Says goodbye by mDNS and ends the thread; what is still waited for is answered [`AdmissionError::Stopped`].
     pub fn stop(&self) {
-        todo!()
+        self.send(Message::Stop);
+    }
+}
+
+/// What the thread is after.
+enum Goal {
+    Nothing,
+    Probe {
+        reply: ReplySender<Option<Found>>,
+        until: Option<Instant>,
+    },
+    Admission {
+        reply: ReplySender<Result<Admission, AdmissionError>>,
+    },
+    /// A member. `settled` once the catalog says of this node what it says of itself.
+    Keep {
+        peers: PeersHandle,
+        settled: bool,
+    },
+}
+
+/// What it is doing for that.
+enum Stage {
+    Rest { until: Instant },
+    Searching(Box<Search>),
+    Joining { addr: String, call: BoxFuture<'static, grpcio::Result<JoinResponse>> },
+}
+
+enum Event {
+    Message(Message),
+    Mdns(MdnsEvent),
+    /// The next round is due.
+    Round,
+    /// A round of probes is over.
+    Searched,
+    Joined(grpcio::Result<JoinResponse>),
+    Report,
+}
+
+struct Driver {
+    options: Options,
+    me: Member,
+    dialer: Dialer,
+    inbox: mpsc::Receiver<Message>,
+    mdns: Option<Mdns>,
+    candidates: Candidates,
+    goal: Goal,
+    stage: Stage,
+    /// Counts joins, so that each goes to the next address.
+    joins: usize,
+    /// What the last round came to, for the log.
+    trouble: String,
+    next_report: Instant,
+}
+
+impl Driver {
+    fn new(options: Options, me: Member, dialer: Dialer, inbox: mpsc::Receiver<Message>) -> Driver {
+        let now = Instant::now();
+        Driver {
+            candidates: Candidates::new(&options.cluster_name, &options.join),
+            options,
+            me,
+            dialer,
+            inbox,
+            mdns: None,
+            goal: Goal::Nothing,
+            stage: Stage::Rest { until: now },
+            joins: 0,
+            trouble: String::new(),
+            next_report: now,
+        }
+    }
+
+    fn run(mut self) {
+        if self.options.mdns {
+            match Mdns::start() {
+                Ok(mdns) => self.mdns = Some(mdns),
+                Err(error) => log::warn!("{error}: nodes are found by join addresses alone"),
+            }
+        }
+        let waker = thread_waker();
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            match self.next_event(&mut cx) {
+                Ok(Event::Message(Message::Stop)) => break,
+                Ok(event) => self.handle_event(event),
+                Err(wake_at) => park_until(wake_at),
+            }
+        }
+        if let Goal::Admission { reply } = self.goal {
+            reply.send(Err(AdmissionError::Stopped));
+        }
+        if let Some(mdns) = self.mdns {
+            mdns.stop();
+        }
+    }
+
+    /// What to do next, or until when there is nothing.
+    fn next_event(&mut self, cx: &mut Context<'_>) -> Result<Event, Option<Instant>> {
+        match self.inbox.poll_next_unpin(cx) {
+            Poll::Ready(Some(message)) => return Ok(Event::Message(message)),
+            // Every handle is gone.
+            Poll::Ready(None) => return Ok(Event::Message(Message::Stop)),
+            Poll::Pending => {}
+        }
+        if let Some(Poll::Ready(event)) = self.mdns.as_mut().map(|m| m.poll_event(cx)) {
+            return Ok(Event::Mdns(event));
+        }
+        let now = Instant::now();
+        let reports = match &self.goal {
+            Goal::Nothing | Goal::Keep { settled: true, .. } => return Err(None),
+            Goal::Probe { .. } => None,
+            Goal::Admission { .. } | Goal::Keep { settled: false, .. } => Some(self.next_report),
+        };
+        let wake_at = match &mut self.stage {
+            Stage::Rest { until } if now >= *until => return Ok(Event::Round),
+            Stage::Rest { until } => Some(*until),
+            Stage::Searching(search) => match search.poll(cx, now) {
+                Poll::Ready(()) => return Ok(Event::Searched),
+                Poll::Pending => search.wake_at(),
+            },
+            Stage::Joining { call, .. } => match call.poll_unpin(cx) {
+                Poll::Ready(answer) => return Ok(Event::Joined(answer)),
+                Poll::Pending => None,
+            },
+        };
+        if reports.is_some_and(|moment| now >= moment) {
+            return Ok(Event::Report);
+        }
+        Err(wake_at.into_iter().chain(reports).min())
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Message(message) => self.set_goal(message),
+            Event::Mdns(event) => self.heard(event),
+            Event::Round => self.round(),
+            Event::Searched => self.searched(),
+            Event::Joined(answer) => self.joined(answer),
+            Event::Report => self.report(),
+        }
+    }
+
+    fn set_goal(&mut self, message: Message) {
+        let now = Instant::now();
+        self.stage = Stage::Rest { until: now };
+        self.next_report = now + REPORT_FIRST;
+        self.goal = match message {
+            Message::Probe(reply) => Goal::Probe { reply, until: self.mdns.is_some().then(|| now + PROBE) },
+            Message::Admission(reply) => Goal::Admission { reply },
+            Message::Admitted(PeersHandleBox(peers)) => {
+                let cluster_id = peers.me().cluster_id;
+                if let Some(mdns) = &mut self.mdns
+                    && let Err(error) = mdns.announce(&self.options.cluster_name, cluster_id, &self.me)
+                {
+                    log::warn!("this node is not announced: {error}");
+                }
+                self.candidates.nodes_of(cluster_id).for_each(|(node, addr)| suggest(&peers, node, addr));
+                Goal::Keep { peers, settled: false }
+            }
+            // Ends the loop before it gets here.
+            Message::Stop => Goal::Nothing,
+        };
+    }
+
+    fn heard(&mut self, event: MdnsEvent) {
+        match event {
+            MdnsEvent::Found(find) => {
+                let (node, cluster_id, addr) = (find.node_id, find.cluster_id, find.bind_addr.clone());
+                if node == self.me.id || !self.candidates.found(find) {
+                    return;
+                }
+                log::debug!("mDNS found node {node} of cluster {cluster_id} at {addr}");
+                match (&self.goal, &mut self.stage) {
+                    (Goal::Keep { peers, .. }, _) if peers.me().cluster_id == cluster_id => suggest(peers, node, &addr),
+                    (Goal::Probe { .. } | Goal::Admission { .. }, Stage::Searching(search)) => search.ask(vec![addr]),
+                    (Goal::Admission { .. }, Stage::Rest { until }) => *until = Instant::now(),
+                    (Goal::Nothing | Goal::Probe { .. } | Goal::Admission { .. } | Goal::Keep { .. }, _) => {}
+                }
+            }
+            MdnsEvent::Gone(instance) => self.candidates.gone(&instance),
+            MdnsEvent::Ended => log::warn!("mDNS has ended: nodes are found by join addresses alone"),
+        }
+    }
+
+    fn round(&mut self) {
+        match &self.goal {
+            Goal::Nothing => {}
+            Goal::Probe { until, .. } => self.search(*until),
+            Goal::Admission { .. } => self.search(None),
+            Goal::Keep { .. } => self.keep(),
+        }
+    }
+
+    fn search(&mut self, patience: Option<Instant>) {
+        let request = join_request(&self.options.cluster_name, None, &self.me);
+        let mut search = Search::new(self.dialer.clone(), request, patience);
+        search.ask(self.candidates.addresses());
+        self.stage = Stage::Searching(Box::new(search));
+    }
+
+    fn rest(&mut self) {
+        self.stage = Stage::Rest { until: Instant::now() + ROUND };
+    }
+
+    fn searched(&mut self) {
+        let Stage::Searching(search) = std::mem::replace(&mut self.stage, Stage::Rest { until: Instant::now() }) else {
+            return;
+        };
+        let verdict = search.verdict(self.candidates.join());
+        match std::mem::replace(&mut self.goal, Goal::Nothing) {
+            Goal::Probe { reply, .. } => reply.send(match verdict {
+                Verdict::Nobody => None,
+                Verdict::One(found) => found.into_iter().next(),
+                // Any of them is a reason not to found another one.
+                Verdict::Several(_) => search.found().first().cloned(),
+            }),
+            goal @ Goal::Admission { .. } => {
+                self.goal = goal;
+                match verdict {
+                    Verdict::Nobody => {
+                        let others: Vec<String> =
+                            search.others().iter().map(|(addr, text)| format!("{addr}: {text}")).collect();
+                        self.trouble =
+                            if others.is_empty() { "nobody was found".to_owned() } else { others.join("; ") };
+                        self.rest();
+                    }
+                    Verdict::One(found) => {
+                        let addresses = found.into_iter().map(|f| f.addr).collect();
+                        self.join(addresses, None);
+                    }
+                    Verdict::Several(clusters) => {
+                        let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
+                        self.trouble = format!(
+                            "several clusters go by this name ({}): name a member of the right one with --join",
+                            ids.join(", ")
+                        );
+                        self.rest();
+                    }
+                }
+            }
+            goal @ (Goal::Nothing | Goal::Keep { .. }) => self.goal = goal,
+        }
+    }
+
+    /// Asks one of the addresses, each time the next one.
+    fn join(&mut self, addresses: Vec<String>, cluster_id: Option<ClusterId>) {
+        let Some(addr) = addresses.get(self.joins % addresses.len().max(1)).cloned() else { return self.rest() };
+        self.joins += 1;
+        let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
+        let call = admission::call(self.dialer.clone(), addr.clone(), request, JOIN_MAX).boxed();
+        self.stage = Stage::Joining { addr, call };
+    }
+
+    fn joined(&mut self, answer: grpcio::Result<JoinResponse>) {
+        let addr = match &self.stage {
+            Stage::Joining { addr, .. } => addr.clone(),
+            Stage::Rest { .. } | Stage::Searching(_) => String::new(),
+        };
+        self.rest();
+        let refusal = match answer {
+            Ok(response) => return self.accepted(&addr, &response),
+            Err(error) => {
+                let refusal = Refusal::from_error(&error);
+                self.trouble = format!("{addr}: {}", refusal.as_ref().map_or(error_text(&error), |r| r.text.clone()));
+                refusal
+            }
+        };
+        let Some(refusal) = refusal.filter(|r| r.reason.is_final()) else { return };
+        match std::mem::replace(&mut self.goal, Goal::Nothing) {
+            Goal::Admission { reply } => {
+                let text =
+                    format!("not admitted to cluster {:?} by {addr}: {}", self.options.cluster_name, refusal.text);
+                reply.send(Err(if refusal.reason == Reason::Removed {
+                    AdmissionError::Removed(text)
+                } else {
+                    AdmissionError::NameTaken(text)
+                }));
+            }
+            Goal::Keep { peers, .. } => {
+                log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
+                self.goal = Goal::Keep { peers, settled: true };
+            }
+            goal @ (Goal::Nothing | Goal::Probe { .. }) => self.goal = goal,
+        }
+    }
+
+    fn accepted(&mut self, addr: &str, response: &JoinResponse) {
+        match std::mem::replace(&mut self.goal, Goal::Nothing) {
+            Goal::Admission { reply } if response.cluster_id != 0 => {
+                let cluster_id = ClusterId(response.cluster_id);
+                log::info!("admitted to cluster {:?} ({cluster_id}) by {addr}", self.options.cluster_name);
+                reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
+            }
+            // Whether the catalog says so here, too, the next round sees.
+            goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
+                self.goal = goal
+            }
+        }
+    }
+
+    /// Compares what the catalog says of this node with what it is.
+    fn keep(&mut self) {
+        let Goal::Keep { peers, settled } = &mut self.goal else { return };
+        let catalog = peers.catalog().get();
+        match catalog.member(self.me.id) {
+            Some(member) if *member == self.me => *settled = true,
+            // Not heard yet that it is a member; or one no more, which is others' to say.
+            None => self.rest(),
+            Some(_) => {
+                let cluster_id = peers.me().cluster_id;
+                let mut addresses = vec![self.me.bind_addr.clone()];
+                addresses.extend(catalog.members().filter(|m| m.id != self.me.id).map(|m| m.bind_addr.clone()));
+                addresses.extend(self.candidates.nodes_of(cluster_id).map(|(_, addr)| addr.to_owned()));
+                addresses.extend_from_slice(self.candidates.join());
+                self.join(addresses, Some(cluster_id));
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        self.next_report = Instant::now() + REPORT;
+        if self.trouble.is_empty() {
+            return;
+        }
+        let name = &self.options.cluster_name;
+        match &self.goal {
+            Goal::Admission { .. } => log::info!(
+                "waiting to be admitted to cluster {name:?} ({}). To join it, start with --join HOST:PORT, the peer                  address (bind_addr) of a member; to make a new cluster, start one node, once, with --bootstrap",
+                self.trouble
+            ),
+            Goal::Keep { .. } => {
+                log::warn!("this node's new addresses are not known to the cluster yet: {}", self.trouble)
+            }
+            Goal::Nothing | Goal::Probe { .. } => {}
+        }
+    }
+}
+
+fn suggest(peers: &PeersHandle, node: NodeId, addr: &str) {
+    if peers.catalog().get().member(node).is_some() {
+        peers.suggest(node, addr);
     }
 }

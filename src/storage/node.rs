@@ -197,7 +197,7 @@ mod tests {
     fn a_node_file_is_this_text() {
         let text = node().encode();
         let golden = "format = 1\nnode_id = \"0123456789abcdef\"\nnode_name = \"a\"\ncluster_id = \"0000000000000000\"\n\
-                      groups = [0, 1]\ncrc32c = \"5f77d7cb\"\n";
+                      groups = [0, 1]\ncrc32c = \"571b7cc7\"\n";
         assert_eq!(text, golden);
         assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), node());
         let member = NodeFile { cluster_id: Some(ClusterId(5)), groups: Vec::new(), ..node() };

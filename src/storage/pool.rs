@@ -108,7 +108,8 @@ mod tests {
         let (gate, gates) = bounded::<()>(0);
         for _ in 0..READERS {
             let gates = gates.clone();
-            handle.run(Box::new(move || drop(gates.recv()))).expect("room");
+            let job = move || assert!(gates.recv().is_err(), "opened by going away");
+            handle.run(Box::new(job)).expect("room");
         }
         let mut queued = 0;
         while handle.run(Box::new(|| ())).is_ok() {

@@ -80,7 +80,7 @@ fn nothing_but_the_canonical_form_is_taken() {
     }
     // What other encoders write: fields in another order, plain varints, an unknown field, an empty value.
     let mut record = pb::Record::new();
-    record.value = b"v".to_vec();
+    record.value = b"v".to_vec().into();
     record.offset = 3;
     let plain = record.write_to_bytes().expect("encoded");
     let unknown = [&payload[..1], &[payload[1] + 2], &payload[2..payload[1] as usize + 2], &[0x40, 1]].concat();

@@ -1,0 +1,102 @@
+//! Where a cluster may answer: the join addresses, and what mDNS found.
+
+use std::collections::BTreeMap;
+
+use crate::membership::mdns::Find;
+use crate::types::{ClusterId, NodeId};
+
+/// This many finds of mDNS are remembered; more are ignored until some are gone.
+const FINDS_MAX: usize = 256;
+
+/// The addresses to ask. Only finds of our cluster's name ever get here.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    cluster_name: String,
+    join: Vec<String>,
+    finds: BTreeMap<String, Find>,
+}
+
+impl Candidates {
+    /// The join addresses; finds come later.
+    pub fn new(cluster_name: &str, join: &[String]) -> Candidates {
+        let mut unique: Vec<String> = Vec::new();
+        for addr in join {
+            if !unique.contains(addr) {
+                unique.push(addr.clone());
+            }
+        }
+        Candidates { cluster_name: cluster_name.to_owned(), join: unique, finds: BTreeMap::new() }
+    }
+
+    /// mDNS found somebody. True when that is news: a node of our cluster's name at an address not known before.
+    pub fn found(&mut self, find: Find) -> bool {
+        if find.cluster_name != self.cluster_name {
+            return false;
+        }
+        let known = self.finds.get(&find.instance) == Some(&find);
+        if known || (self.finds.len() >= FINDS_MAX && !self.finds.contains_key(&find.instance)) {
+            return false;
+        }
+        self.finds.insert(find.instance.clone(), find);
+        true
+    }
+
+    /// mDNS says that somebody is gone.
+    pub fn gone(&mut self, instance: &str) {
+        self.finds.remove(instance);
+    }
+
+    /// The addresses that were given.
+    pub fn join(&self) -> &[String] {
+        &self.join
+    }
+
+    /// Every address to ask, those that were given first.
+    pub fn addresses(&self) -> Vec<String> {
+        let mut all = self.join.clone();
+        for find in self.finds.values() {
+            if !all.contains(&find.bind_addr) {
+                all.push(find.bind_addr.clone());
+            }
+        }
+        all
+    }
+
+    /// The nodes that mDNS found of one cluster, with their addresses.
+    pub fn nodes_of(&self, cluster: ClusterId) -> impl Iterator<Item = (NodeId, &str)> {
+        self.finds.values().filter(move |f| f.cluster_id == cluster).map(|f| (f.node_id, f.bind_addr.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(instance: &str, cluster: &str, addr: &str) -> Find {
+        Find {
+            instance: instance.to_owned(),
+            cluster_name: cluster.to_owned(),
+            cluster_id: ClusterId(1),
+            node_id: NodeId(2),
+            bind_addr: addr.to_owned(),
+        }
+    }
+
+    #[test]
+    fn foreign_names_stay_out_and_the_given_come_first() {
+        let given = ["b:1".to_owned(), "a:1".to_owned(), "b:1".to_owned()];
+        let mut candidates = Candidates::new("x", &given);
+        assert!(candidates.found(find("1", "x", "c:1")));
+        assert!(!candidates.found(find("1", "x", "c:1")), "no news");
+        assert!(!candidates.found(find("2", "y", "d:1")), "another cluster's name");
+        assert!(candidates.found(find("3", "x", "a:1")));
+        assert_eq!(candidates.addresses(), ["b:1", "a:1", "c:1"]);
+        candidates.gone("1");
+        assert_eq!(candidates.addresses(), ["b:1", "a:1"]);
+        assert_eq!(candidates.nodes_of(ClusterId(1)).count(), 1);
+        for n in 0..2 * FINDS_MAX {
+            candidates.found(find(&format!("n{n}"), "x", "e:1"));
+        }
+        assert_eq!(candidates.finds.len(), FINDS_MAX);
+    }
+}
