@@ -62,7 +62,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     calls: Option<Calls>,
     env: Option<Env>,
-    options: ClientOptions,
+    addr: String,
+    timeout: Duration,
 }
 
 struct Calls {
@@ -134,7 +135,8 @@ impl Status {
     /// gRPC's own "unavailable" also comes when the connection broke after the request had arrived.
     pub fn fate(&self) -> Fate {
         if !self.reason.is_empty() {
-            return if self.reason == "OUTCOME_UNKNOWN" { Fate::Unknown } else { Fate::NotAppended };
+            let unknown = matches!(self.reason.as_str(), "OUTCOME_UNKNOWN" | "INTERNAL");
+            return if unknown { Fate::Unknown } else { Fate::NotAppended };
         }
         match self.code {
             RpcStatusCode::INVALID_ARGUMENT
@@ -209,24 +211,30 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Files`].
-    pub fn new(options: ClientOptions) -> Result<Client, ClientError> {
+    pub fn new(options: &ClientOptions) -> Result<Client, ClientError> {
         let credentials = match &options.files {
             Some(f) => tls::client_credentials(&f.ca_file, &f.cert_file, &f.key_file)
-                .map_err(|e| ClientError::Files(format!("{e:?}")))?,
+                .map_err(|e| ClientError::Files(e.to_string()))?,
             None => ChannelCredentials::insecure(),
         };
+        Ok(Client::with_credentials(&options.addr, credentials, options.timeout))
+    }
+
+    /// The same with credentials of the caller's own making.
+    pub fn with_credentials(addr: &str, credentials: ChannelCredentials, timeout: Duration) -> Client {
         // A panic on the one thread can't come from us: no handler runs there.
         let (fatal, _) = fatal_channel();
         let env = Env::start("grpc-client", 1, &fatal);
-        let channel = grpc::client_channel(env.get(), &options.addr, credentials, None);
+        let channel = grpc::client_channel(env.get(), addr, credentials, None);
         let log = LogClient::new(channel.clone());
         let admin = AdminClient::new(channel.clone());
-        Ok(Client(Arc::new(Inner { calls: Some(Calls { channel, log, admin }), env: Some(env), options })))
+        let calls = Some(Calls { channel, log, admin });
+        Client(Arc::new(Inner { calls, env: Some(env), addr: addr.to_owned(), timeout }))
     }
 
     /// The address that it was made with.
     pub fn addr(&self) -> &str {
-        &self.0.options.addr
+        &self.0.addr
     }
 
     /// The channel, for calls that are not here.
@@ -332,7 +340,7 @@ impl Client {
     }
 
     fn deadline(&self) -> CallOption {
-        CallOption::default().timeout(self.0.options.timeout)
+        CallOption::default().timeout(self.0.timeout)
     }
 }
 
@@ -350,7 +358,7 @@ impl Drop for Inner {
         if let Some(env) = self.env.take()
             && env.stop().is_err()
         {
-            log::warn!("a call to {} is still open: its thread is left behind", self.options.addr);
+            log::warn!("a call to {} is still open: its thread is left behind", self.addr);
         }
     }
 }

@@ -156,7 +156,7 @@ impl Api {
         drop(server);
         drop(timers);
         if let Err(error) = env.stop() {
-            log::warn!("threads of the client listener did not end: {error:?}");
+            log::warn!("threads of the client listener did not end: {error}");
         }
     }
 }

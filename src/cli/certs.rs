@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
-use crate::security::certs;
+use crate::security::certs::{self, CertsError, Plan};
 
 /// Make a development CA and certificates of servers, peers and clients.
 ///
@@ -22,6 +22,9 @@ pub struct Args {
     /// The cluster whose peers may use the peer certificate
     #[arg(long, value_name = "NAME", default_value = "seriatim")]
     pub cluster_name: String,
+    /// Issue from the CA that is there: new certificates for more hosts or clients, written over the old ones
+    #[arg(long)]
+    pub use_ca: bool,
 }
 
 /// Runs the command.
@@ -29,10 +32,24 @@ pub struct Args {
 /// # Errors
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let files = certs::make(&args.out, &args.hosts, &args.clients, &args.cluster_name)
-        .map_err(|e| Failure::new(Exit::Failed, format!("{e:?}"), ""))?;
-    for file in files {
+    let plan = Plan {
+        out: args.out.clone(),
+        hosts: args.hosts.clone(),
+        clients: args.clients.clone(),
+        cluster_name: args.cluster_name.clone(),
+        use_ca: args.use_ca,
+    };
+    for file in certs::make(&plan).map_err(|e| failure(&e))? {
         println!("{}", file.display());
     }
     Ok(())
+}
+
+fn failure(error: &CertsError) -> Failure {
+    let (exit, next) = match error {
+        CertsError::CaExists(_) => (Exit::Failed, "issue from it with --use-ca, or choose another folder with --out"),
+        CertsError::BadPlan(_) => (Exit::BadConfig, ""),
+        CertsError::File { .. } | CertsError::OpenSsl(_) => (Exit::Failed, ""),
+    };
+    Failure::new(exit, error.to_string(), next)
 }

@@ -16,7 +16,7 @@ use seriatim::agent::Agent;
 use seriatim::client::{Client, ClientFiles, ClientOptions};
 use seriatim::config::{Config, TlsFiles};
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, Record, Start};
-use seriatim::security::certs::{self, Ca};
+use seriatim::security::certs::{self, Ca, Plan};
 
 /// How long a condition may take on a busy machine. Nothing waits so long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,8 +72,9 @@ impl Site {
     fn make(hosts: &[&str], company: Company) -> Site {
         let site = Site { dir: tempfile::tempdir().expect("a folder"), company };
         let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-        let clients = ["root", "writer", "reader", "member", "nobody"].map(str::to_owned);
-        certs::make(&site.certs(), &hosts, &clients, CLUSTER).expect("certificates");
+        let clients = ["root", "writer", "reader", "member", "nobody"].map(str::to_owned).to_vec();
+        let plan = Plan { out: site.certs(), hosts, clients, cluster_name: CLUSTER.to_owned(), use_ca: false };
+        certs::make(&plan).expect("certificates");
         fs::write(site.policy(), POLICY).expect("a policy");
         site
     }
@@ -140,7 +141,7 @@ impl Site {
 /// A client with these files.
 pub fn client_with(addr: impl ToString, files: Option<ClientFiles>) -> Client {
     let options = ClientOptions { addr: addr.to_string(), files, timeout: Duration::from_secs(10) };
-    Client::new(options).expect("a client")
+    Client::new(&options).expect("a client")
 }
 
 /// Asks until there is an answer.
