@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
-use crate::security::certs::{self, CertsError, Plan};
+use crate::security::certs::{self, CertsError};
 
 /// Make a development CA and certificates of servers, peers and clients.
 ///
-/// For development and tests: the CA's private key lies beside the certificates. A CA that is there is never overwritten.
+/// For development and tests: the CA's private key lies beside the certificates. A CA that is there is never overwritten;
+/// with --use-ca it issues the certificates anew, and those of more clients.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where they go; private keys are readable by you alone
@@ -22,7 +23,7 @@ pub struct Args {
     /// The cluster whose peers may use the peer certificate
     #[arg(long, value_name = "NAME", default_value = "seriatim")]
     pub cluster_name: String,
-    /// Issue from the CA that is there: new certificates for more hosts or clients, written over the old ones
+    /// Issue from the CA that is in DIR instead of making one
     #[arg(long)]
     pub use_ca: bool,
 }
@@ -32,24 +33,17 @@ pub struct Args {
 /// # Errors
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let plan = Plan {
-        out: args.out.clone(),
-        hosts: args.hosts.clone(),
-        clients: args.clients.clone(),
-        cluster_name: args.cluster_name.clone(),
-        use_ca: args.use_ca,
-    };
-    for file in certs::make(&plan).map_err(|e| failure(&e))? {
+    let make = if args.use_ca { certs::renew } else { certs::make };
+    let files = make(&args.out, &args.hosts, &args.clients, &args.cluster_name).map_err(|error| {
+        let next = match &error {
+            CertsError::CaExists(_) => "issue from it with --use-ca, or choose another directory",
+            CertsError::BadPlan(_) => "`seriatim certs --help` explains every option",
+            CertsError::File { .. } | CertsError::OpenSsl(_) => "",
+        };
+        Failure::new(Exit::Failed, error.to_string(), next)
+    })?;
+    for file in files {
         println!("{}", file.display());
     }
     Ok(())
-}
-
-fn failure(error: &CertsError) -> Failure {
-    let (exit, next) = match error {
-        CertsError::CaExists(_) => (Exit::Failed, "issue from it with --use-ca, or choose another folder with --out"),
-        CertsError::BadPlan(_) => (Exit::BadConfig, ""),
-        CertsError::File { .. } | CertsError::OpenSsl(_) => (Exit::Failed, ""),
-    };
-    Failure::new(exit, error.to_string(), next)
 }

@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use grpcio::{CallOption, Client, Marshaller, Method, MethodType, RpcStatusCode, Server, ServiceBuilder};
 
 use super::*;
-use crate::security::certs::{Ca, Plan, Request, Usage, make};
+use crate::security::certs::{Ca, Request, Usage, make};
 use crate::security::identity::Identities;
 use crate::security::tls::{Tls, client_credentials};
 use crate::thread::{Fatal, fatal_channel};
@@ -98,14 +98,7 @@ struct Certs {
 impl Certs {
     fn new() -> Certs {
         let dir = tempfile::tempdir().expect("a directory");
-        make(&Plan {
-            out: dir.path().to_owned(),
-            hosts: vec!["localhost".to_owned()],
-            clients: vec!["root".to_owned()],
-            cluster_name: "c".to_owned(),
-            use_ca: false,
-        })
-        .expect("certificates");
+        make(dir.path(), &["localhost".to_owned()], &["root".to_owned()], "c").expect("certificates");
         let ca = Ca::load(dir.path()).expect("the CA");
         Certs { dir, ca }
     }
