@@ -301,7 +301,7 @@ impl Client {
     /// When the call can't begin; the server's status comes from [`ProduceStream::answer`].
     pub fn produce_stream(&self) -> Result<ProduceStream, ClientError> {
         let (sender, receiver) = self.0.calls().log.produce_stream()?;
-        Ok(ProduceStream { sender, answers: Answers::new(receiver), client: self.clone() })
+        Ok(ProduceStream { sender, closed: false, answers: Answers::new(receiver), client: self.clone() })
     }
 
     /// Every member of the cluster.
@@ -409,6 +409,8 @@ impl Iterator for ConsumeStream {
 /// A pipelined produce. Keep fewer than 256 requests and 8 MiB unanswered: beyond that the server stops reading.
 pub struct ProduceStream {
     sender: ClientDuplexSender<ProduceRequest>,
+    /// Closed, or ended by the server: grpcio's sender panics when it is used once more.
+    closed: bool,
     answers: Answers<ClientDuplexReceiver<ProduceResponse>>,
     #[expect(dead_code, reason = "the threads behind the stream must outlive it")]
     client: Client,
@@ -418,13 +420,17 @@ impl ProduceStream {
     /// Sends a request. False when the stream has ended: the answers that are left, and the status, come from
     /// [`ProduceStream::answer`].
     pub fn send(&mut self, request: ProduceRequest) -> bool {
-        block_on(self.sender.send((request, WriteFlags::default()))).is_ok()
+        self.closed = self.closed || block_on(self.sender.send((request, WriteFlags::default()))).is_err();
+        !self.closed
     }
 
     /// Says that no request comes any more.
     pub fn close(&mut self) {
-        // Fails when the stream has ended already, which the answers tell better.
-        let _ = block_on(self.sender.close());
+        if !self.closed {
+            self.closed = true;
+            // Fails when the stream has ended meanwhile, which the answers tell better.
+            let _ = block_on(self.sender.close());
+        }
     }
 
     /// The next answer, in the order of the requests; `None` after the last one of a stream that was closed and ended well.

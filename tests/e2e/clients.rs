@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, loudly};
 
 /// The programs are named by `SERIATIM_TEST_CLIENTS`, separated by `:`. Each gets one node's address, the certificates, and
 /// a folder of its own.
 #[test]
 fn other_languages_produce_consume_and_tail_on_any_node() {
     let Ok(programs) = std::env::var("SERIATIM_TEST_CLIENTS") else {
-        eprintln!("SKIPPED: `make test-clients` runs the clients of other languages, this is `make test`");
+        loudly("SKIPPED: `make test-clients` runs the clients of other languages, this is `make test`");
         return;
     };
     let cluster = Cluster::start(3);
