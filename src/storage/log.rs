@@ -444,4 +444,4 @@ impl GroupLog {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

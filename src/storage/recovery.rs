@@ -314,4 +314,6 @@ fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) 
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

@@ -135,11 +135,6 @@ impl Sim {
         self.world().changes_left = changes;
     }
 
-    /// How many changes there were.
-    pub fn changes(&self) -> u64 {
-        self.world().changes
-    }
-
     /// The power goes: of what was not synced, any part is lost.
     pub fn power_cut(&self, rng: &mut Rng) {
         let mut world = self.world();
@@ -174,20 +169,6 @@ impl Sim {
             }
             inode.now = inode.disk.clone();
         }
-    }
-
-    /// Changes bytes of a file, on the disk too.
-    pub fn corrupt(&self, path: &Path, at: usize, change: impl Fn(&mut [u8])) {
-        let mut world = self.world();
-        let inode = world.names[path];
-        let inode = &mut world.inodes[inode];
-        change(&mut inode.now[at..]);
-        inode.disk = inode.now.clone();
-    }
-
-    /// Files in a directory.
-    pub fn names(&self, dir: &Path) -> Vec<String> {
-        self.list(dir).unwrap_or_default()
     }
 
     fn file(&self, inode: usize) -> Box<dyn BackendFile> {
