@@ -298,7 +298,7 @@ impl BackendFile for SimFile {
         if let Err(dead) = world.change() {
             // Killed in the middle of it.
             let part = Rng(world.changes).below(bytes.len() as u64 + 1) as usize;
-            if world.changes_left == Some(0) && part > 0 && world.changes % 2 == 0 {
+            if world.changes_left == Some(0) && part > 0 && world.changes.is_multiple_of(2) {
                 world.write(self.inode, at as usize, &bytes[..part]);
             }
             return Err(dead);
@@ -316,7 +316,7 @@ impl BackendFile for SimFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<u64> {
         Ok(self.world.world().inodes[self.inode].now.len() as u64)
     }
 
