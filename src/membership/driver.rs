@@ -12,7 +12,7 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{self, Admission, AdmissionError, Found, join_request, members_of};
+use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::search::{Search, Verdict};
@@ -385,8 +385,9 @@ impl Driver {
         let Some(addr) = addresses.get(self.joins % addresses.len().max(1)).cloned() else { return self.rest() };
         self.joins += 1;
         let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
-        let call = admission::call(self.dialer.clone(), addr.clone(), request, JOIN_MAX).boxed();
-        self.stage = Stage::Joining { addr, call };
+        let (dialer, to) = (self.dialer.clone(), addr.clone());
+        let call = async move { dialer.join(&to, &request, JOIN_MAX).await };
+        self.stage = Stage::Joining { addr, call: call.boxed() };
     }
 
     fn joined(&mut self, answer: grpcio::Result<JoinResponse>) {

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 
-use crate::membership::admission::{self, Found, members_of};
+use crate::membership::admission::{Found, members_of};
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::dial::Dialer;
 use crate::replication::refusal::{Refusal, error_text};
@@ -68,8 +68,12 @@ impl Search {
     pub fn ask(&mut self, addresses: Vec<String>) {
         for addr in addresses {
             if self.asked.insert(addr.clone()) {
-                let call = admission::call(self.dialer.clone(), addr.clone(), self.request.clone(), ANSWER_MAX);
-                self.calls.push(call.map(move |answer| (addr, answer)).boxed());
+                let (dialer, request) = (self.dialer.clone(), self.request.clone());
+                let call = async move {
+                    let answer = dialer.join(&addr, &request, ANSWER_MAX).await;
+                    (addr, answer)
+                };
+                self.calls.push(call.boxed());
             }
         }
     }

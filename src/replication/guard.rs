@@ -1,13 +1,12 @@
 //! Who may be a peer at all: decided at every call, before a byte of it is looked at, and again while a stream stays open.
 
-use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use grpcio::{CheckResult, RpcContext, ServerChecker};
 
 use crate::replication::refusal::{Reason, Refusal};
 use crate::security::acl::{Acl, Action};
-use crate::security::identity::{Identities, Identity};
+use crate::security::identity::{Identities, Identity, NoIdentity};
 
 /// An open stream is asked again after this long, and whenever the policy has changed.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -72,8 +71,8 @@ impl Pass {
     }
 }
 
-fn no_peer(error: &impl fmt::Debug) -> Refusal {
-    Refusal::new(Reason::NoPeer, format!("no peer of this cluster: {error:?}"))
+fn no_peer(error: &NoIdentity) -> Refusal {
+    Refusal::new(Reason::NoPeer, format!("no peer of this cluster: {error}"))
 }
 
 /// Asks the guard before a message of any call is decoded.

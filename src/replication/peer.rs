@@ -48,10 +48,11 @@ enum Event {
 }
 
 struct Connection {
-    client: PeerClient,
-    addr: String,
+    // Its streams are dropped, and so cancelled, before its channel.
     replicate: Option<Link<ReplicateRequest, ReplicateResponse>>,
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
+    client: PeerClient,
+    addr: String,
 }
 
 impl Connection {
@@ -241,11 +242,13 @@ impl Peer {
         let addresses = self.node.addresses.of(self.id);
         // The next attempt tries the next address.
         let choice = addresses.get(self.failures as usize % addresses.len().max(1));
+        let choice = choice.map(|addr| (addr, self.node.dialer.channel(addr)));
         match choice {
-            Some(addr) => {
-                let client = PeerClient::new(self.node.dialer.channel(addr));
+            Some((addr, Some(channel))) => {
+                let client = PeerClient::new(channel);
                 self.connection = Some(Connection { client, addr: addr.clone(), replicate: None, forward: None });
             }
+            Some((_, None)) => self.lost(&Lost::because("this node is stopping")),
             None => self.lost(&Lost::because("its address is not known")),
         }
     }

@@ -140,8 +140,13 @@ impl Refusal {
         RpcStatus::with_details(self.reason.code(), self.text.clone(), status.write_to_bytes().unwrap_or_default())
     }
 
-    /// Reads what [`Refusal::status`] wrote; `None` for any other status.
+    /// Reads what [`Refusal::status`] wrote; `None` for any other status. What is refused before a handler runs comes
+    /// without details, but says by its code alone what it is.
     pub fn from_status(status: &RpcStatus) -> Option<Refusal> {
+        if status.details().is_empty() {
+            let bare = [Reason::NoPeer, Reason::NotAllowed].into_iter().find(|r| r.code() == status.code())?;
+            return Some(Refusal::new(bare, status.message()));
+        }
         let details = Status::parse_from_bytes(status.details()).ok()?;
         let any = details.details.iter().find(|any| any.type_url == type_url())?;
         let info = ErrorInfo::parse_from_bytes(&any.value).ok()?;
