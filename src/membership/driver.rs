@@ -352,8 +352,11 @@ impl Driver {
                 // Any of them is a reason not to found another one.
                 Verdict::Several(_) => search.found().first().cloned(),
             }),
-            goal @ Goal::Admission { .. } => {
-                self.goal = goal;
+            Goal::Admission { reply } => {
+                if let Some(text) = search.removed().filter(|_| verdict == Verdict::Nobody) {
+                    return reply.send(Err(AdmissionError::Removed(text.to_owned())));
+                }
+                self.goal = Goal::Admission { reply };
                 match verdict {
                     Verdict::Nobody => {
                         let others: Vec<String> =

@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use crate::membership::admission::{Found, members_of};
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::dial::Dialer;
-use crate::replication::refusal::{Refusal, error_text};
+use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::types::ClusterId;
 
 /// A candidate answers within this time, or not at all.
@@ -36,6 +36,8 @@ pub struct Search {
     first_found: Option<Instant>,
     /// Why the others are none, by address.
     others: BTreeMap<String, String>,
+    /// A member said that this node was removed; that is never undone.
+    removed: Option<String>,
 }
 
 /// What a round came to.
@@ -61,6 +63,7 @@ impl Search {
             found: Vec::new(),
             first_found: None,
             others: BTreeMap::new(),
+            removed: None,
         }
     }
 
@@ -109,8 +112,11 @@ impl Search {
                 self.others.insert(addr, "gave an answer that makes no sense".to_owned());
             }
             Err(error) => {
-                let text = Refusal::from_error(&error).map_or_else(|| error_text(&error), |refusal| refusal.text);
-                self.others.insert(addr, text);
+                let refusal = Refusal::from_error(&error);
+                if let Some(refusal) = refusal.as_ref().filter(|r| r.reason == Reason::Removed) {
+                    self.removed = Some(format!("{addr}: {refusal}"));
+                }
+                self.others.insert(addr, refusal.map_or_else(|| error_text(&error), |r| r.text));
             }
         }
     }
@@ -123,6 +129,11 @@ impl Search {
     /// Why nobody else is a member of a cluster of ours, by address, for the log.
     pub fn others(&self) -> &BTreeMap<String, String> {
         &self.others
+    }
+
+    /// What a member said of this node's removal.
+    pub fn removed(&self) -> Option<&str> {
+        self.removed.as_deref()
     }
 
     /// What the round came to. Answers of the addresses in `given` outweigh all others.

@@ -293,6 +293,9 @@ impl Peer {
         self.failures = self.failures.saturating_add(1);
         let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
         let trouble = format!("peer {}{addr}: {}", self.name(), lost.text);
+        if lost.refusal.as_ref().is_some_and(|r| r.reason == Reason::Removed) {
+            let _ = self.node.removal.set(trouble.clone());
+        }
         if self.last_trouble.as_ref() != Some(&trouble) {
             match lost.refusal.as_ref().map(|r| r.reason) {
                 None | Some(Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::WrongNode) => {

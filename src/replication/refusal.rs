@@ -4,6 +4,8 @@
 //! property of the reason: see [`Reason::is_final`].
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::well_known_types::any::Any;
@@ -161,6 +163,22 @@ impl Refusal {
                 Refusal::from_status(status)
             }
             _ => None,
+        }
+    }
+}
+
+/// Says refusals in the log, but not the same one again and again: whoever is refused tries again within a second.
+#[derive(Debug, Default)]
+pub(super) struct Rarely(Mutex<Option<(String, Instant)>>);
+
+impl Rarely {
+    /// Warns, unless that was the last warning and is not a minute old.
+    pub(super) fn warn(&self, text: String) {
+        // A value that is replaced whole.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(said, when)| *said != text || when.elapsed() > Duration::from_secs(60)) {
+            log::warn!("{text}");
+            *last = Some((text, Instant::now()));
         }
     }
 }
