@@ -1,1 +1,484 @@
-//! (being written)
+//! One node: starts everything bottom-up, stops it top-down.
+//!
+//! The listeners are bound first and answer "joining" until the node is a member of a cluster: because its data directory
+//! says so, because it founds one, or because one admits it. Then the core starts: log-writer, readers, peers, consensus.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::api::core::{Core, Me};
+use crate::api::server::{Api, ApiOptions, StartError};
+use crate::catalog::{CatalogView, Member};
+use crate::config::Config;
+use crate::consensus::handle::ConsensusHandle;
+use crate::consensus::{Consensus, ConsensusParts, HostError};
+use crate::grpc::Env;
+use crate::logs::Logs;
+use crate::membership::admission::{AdmissionError, Found};
+use crate::membership::driver::{Membership, Options};
+use crate::replication::Late;
+use crate::replication::dial::Dialer;
+use crate::replication::guard::Guard;
+use crate::replication::hello::PeerIdentity;
+use crate::replication::listener::{PeerListener, PeerListenerOptions};
+use crate::replication::peers::{Peers, PeersHandle};
+use crate::security::acl::{Acl, AclError};
+use crate::security::identity::Identities;
+use crate::security::tls::{Tls, TlsError};
+use crate::storage::disk::Disk;
+use crate::storage::error::StorageError;
+use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::node::{DataDir, NodeFile};
+use crate::storage::reader::Readers;
+use crate::thread::{Fatal, FatalSender, Joiner, Progress, fatal_channel, spawn};
+use crate::types::{ClusterId, GroupId, NodeId};
+use crate::watermark::Watermark;
+use crate::writer::{Writer, WriterHandle};
+
+/// Calls in flight get this long when the node stops.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// A thread without a sign of life for this long hangs: the process is aborted, and others take over (lesson 19).
+const HANG_MAX: Duration = Duration::from_secs(30);
+
+/// Why a node does not start, or did not stop cleanly.
+#[derive(Debug)]
+pub enum AgentError {
+    /// A certificate, a key, or an authority can't be used.
+    Tls(TlsError),
+    /// The access policy can't be used.
+    Acl(AclError),
+    /// The data directory can't be used.
+    Storage(StorageError),
+    /// A group can't be recovered.
+    Consensus(HostError),
+    /// The client listener does not start.
+    Api(StartError),
+    /// The peer listener does not start.
+    PeerListener {
+        /// Where it should listen.
+        addr: SocketAddr,
+        /// gRPC's word.
+        error: grpcio::Error,
+    },
+    /// The system gives no thread, or no randomness.
+    System(String),
+    /// `--bootstrap` on a blank data directory, and a cluster of that name answers.
+    ClusterExists(Found),
+    /// The cluster will not have this node.
+    NotAdmitted(AdmissionError),
+}
+
+impl fmt::Display for AgentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentError::Tls(e) => e.fmt(f),
+            AgentError::Acl(e) => e.fmt(f),
+            AgentError::Storage(e) => e.fmt(f),
+            AgentError::Consensus(e) => e.fmt(f),
+            AgentError::Api(e) => e.fmt(f),
+            AgentError::PeerListener { addr, error } => {
+                write!(f, "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})")
+            }
+            AgentError::System(what) => f.write_str(what),
+            AgentError::ClusterExists(found) => write!(
+                f,
+                "bootstrap: this node has no data, and a cluster of that name answers at {} (id {}): it would found a second one. \
+                 Start without --bootstrap to join it, or choose another cluster-name",
+                found.addr, found.cluster_id
+            ),
+            AgentError::NotAdmitted(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AgentError {}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),*) => {
+        $(impl From<$error> for AgentError {
+            fn from(error: $error) -> AgentError {
+                AgentError::$variant(error)
+            }
+        })*
+    };
+}
+from!(TlsError => Tls, AclError => Acl, StorageError => Storage, HostError => Consensus, StartError => Api);
+
+impl AgentError {
+    /// True when what is on the disk is not what was written there (exit code 65).
+    pub fn is_damage(&self) -> bool {
+        match self {
+            AgentError::Storage(e) => e.is_damage(),
+            AgentError::Consensus(e) => e.is_damage(),
+            AgentError::Tls(_)
+            | AgentError::Acl(_)
+            | AgentError::Api(_)
+            | AgentError::PeerListener { .. }
+            | AgentError::System(_)
+            | AgentError::ClusterExists(_)
+            | AgentError::NotAdmitted(_) => false,
+        }
+    }
+
+    /// True when starting again will not help before somebody changes the configuration (exit code 78).
+    pub fn is_config(&self) -> bool {
+        match self {
+            AgentError::Tls(_) | AgentError::Acl(_) | AgentError::ClusterExists(_) | AgentError::NotAdmitted(_) => true,
+            AgentError::Storage(e) => e.is_config(),
+            AgentError::Consensus(HostError::Storage(e)) => e.is_config(),
+            AgentError::Api(_)
+            | AgentError::PeerListener { .. }
+            | AgentError::System(_)
+            | AgentError::Consensus(_) => false,
+        }
+    }
+}
+
+/// What runs once the node is a member, in the order in which it stops.
+struct Running {
+    consensus: ConsensusHandle,
+    thread: Joiner,
+    peers: Peers,
+    writer: Writer,
+    readers: Readers,
+    alive: Progress,
+    writer_handle: WriterHandle,
+}
+
+/// What starting the core takes; shared with the thread that waits for admission.
+struct Base {
+    config: Config,
+    fatal: FatalSender,
+    disk: Disk,
+    data_dir: Arc<DataDir>,
+    me: Member,
+    dialer: Dialer,
+    api: Mutex<Api>,
+    membership: Membership,
+    late_peers: Late<PeersHandle>,
+    running: Mutex<Option<Running>>,
+}
+
+/// A running node. Dropping it stops it.
+pub struct Agent {
+    base: Arc<Base>,
+    listener: PeerListener,
+    admission: Option<Joiner>,
+    bind_addr: SocketAddr,
+    rpc_addr: SocketAddr,
+    tls: Tls,
+    acl: Acl,
+    peer_env: Option<Env>,
+    failures: Receiver<Fatal>,
+    stopped: bool,
+}
+
+impl Agent {
+    /// Starts a node. Comes back once the listeners are bound and what is on the disk is recovered; the node may still
+    /// have to be admitted, or to find a leader.
+    ///
+    /// # Errors
+    /// [`AgentError`]; what was started until then is stopped again.
+    pub fn start(config: Config) -> Result<Agent, AgentError> {
+        let (fatal, failures) = fatal_channel();
+        let tls = Tls::load(config.tls.as_ref(), &config.cluster_name)?;
+        let acl = Acl::load(config.acl_model_file.as_deref(), &config.acl_policy_file)?;
+        let identities = Identities::new(&config.cluster_name, tls.is_insecure());
+        let disk = Disk::real();
+        let data_dir = Arc::new(DataDir::open(&disk, &config.data_dir)?);
+        let node_file = node_file(&config, &data_dir)?;
+
+        let peer_env = Env::start("grpc-peer", 1, &fatal);
+        let late_peers: Late<PeersHandle> = Arc::new(OnceLock::new());
+        let options = PeerListenerOptions {
+            bind_addr: config.bind_addr.to_string(),
+            cluster_name: config.cluster_name.clone(),
+            memory_bytes_max: config.limits.peer_memory_bytes_max,
+        };
+        let guard = Guard::new(identities.clone(), acl.clone());
+        let creds = tls.peer_listener();
+        let listener = PeerListener::start(&peer_env, &options, creds, guard, late_peers.clone(), fatal.clone())
+            .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
+        let api = Api::start(
+            ApiOptions {
+                listen_addr: config.rpc_addr.to_string(),
+                credentials: tls.client_listener(),
+                identities,
+                acl: acl.clone(),
+                limits: config.limits.clone(),
+                me: Me {
+                    node_id: node_file.node_id,
+                    node_name: config.node_name.clone(),
+                    cluster_name: config.cluster_name.clone(),
+                },
+            },
+            &fatal,
+        )?;
+        let bind_addr = SocketAddr::new(config.bind_addr.ip(), listener.port());
+        let rpc_addr = SocketAddr::new(config.rpc_addr.ip(), api.port());
+        let me = Member {
+            id: node_file.node_id,
+            name: config.node_name.clone(),
+            bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
+            rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
+        };
+        let dialer = Dialer::for_cluster(peer_env.get(), tls.clone(), &config.cluster_name);
+        let options =
+            Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
+        let membership = Membership::start(options, me.clone(), dialer.clone(), &fatal).map_err(no_thread)?;
+        let base = Base {
+            config,
+            fatal,
+            disk,
+            data_dir,
+            me,
+            dialer,
+            api: Mutex::new(api),
+            membership,
+            late_peers,
+            running: Mutex::default(),
+        };
+        let mut agent = Agent {
+            base: Arc::new(base),
+            listener,
+            admission: None,
+            bind_addr,
+            rpc_addr,
+            tls,
+            acl,
+            peer_env: Some(peer_env),
+            failures,
+            stopped: false,
+        };
+        agent.admission = agent.base.clone().begin(node_file)?;
+        Ok(agent)
+    }
+
+    /// Where peers reach this node, with the port that it got.
+    pub fn bind_addr(&self) -> SocketAddr {
+        self.bind_addr
+    }
+
+    /// Where clients reach this node, with the port that it got.
+    pub fn rpc_addr(&self) -> SocketAddr {
+        self.rpc_addr
+    }
+
+    /// What failed inside: then the node must be stopped.
+    pub fn failures(&self) -> &Receiver<Fatal> {
+        &self.failures
+    }
+
+    /// Loads certificates and the policy anew, if they have changed. What can't be used is left aside, and the last good one kept.
+    pub fn reload(&self) {
+        match self.tls.reload() {
+            Ok(true) => log::info!("certificates loaded anew"),
+            Ok(false) => {}
+            Err(error) => log::error!("the old certificates stay: {error}"),
+        }
+        match self.acl.reload() {
+            Ok(true) => log::info!("access policy loaded anew"),
+            Ok(false) => {}
+            Err(error) => log::error!("the old access policy stays: {error}"),
+        }
+        self.base.api().recheck();
+    }
+
+    /// Which thread hangs, if one does. A node that hangs must not keep its place: the caller aborts the process.
+    pub fn hanging(&self) -> Option<&'static str> {
+        let running = self.base.running();
+        let running = running.as_ref()?;
+        if running.alive.age() > HANG_MAX {
+            return Some("consensus");
+        }
+        let sync_hangs = running.writer_handle.busy_since().is_some_and(|since| since.elapsed() > HANG_MAX);
+        sync_hangs.then_some("log-writer")
+    }
+
+    /// Stops the node: every call gets an answer or a status, what is written is synced, a clean mark is left. Every step
+    /// runs, whatever the others came to.
+    ///
+    /// # Errors
+    /// The first failure of a part of the node that nobody has taken from [`Agent::failures`].
+    pub fn stop(mut self) -> Result<(), AgentError> {
+        self.stop_now();
+        match self.failures.try_recv() {
+            Ok(fatal) => Err(AgentError::System(fatal.to_string())),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn stop_now(&mut self) {
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
+        let base = &self.base;
+        base.membership.handle().stop();
+        self.admission = None;
+        let running = base.running().take();
+        if let Some(running) = &running {
+            // Answered within its own bound, also when nobody can take over.
+            let _ = running.consensus.hand_over().wait();
+        }
+        if !base.api().drain(Instant::now() + DRAIN_MAX) {
+            log::warn!("some calls are cut off: they took longer than {DRAIN_MAX:?} to end");
+        }
+        if let Some(running) = running {
+            running.consensus.stop();
+            running.thread.join();
+            self.listener.stop();
+            running.peers.stop();
+            drop(running.peers);
+            running.writer.stop();
+            running.readers.stop();
+        }
+        self.listener.stop();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop_now();
+        // The rest ends in the order of the fields: the base with its listener and its lock goes when its last holder does.
+    }
+}
+
+impl Base {
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn api(&self) -> MutexGuard<'_, Api> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Founds, joins, or goes on, as the data directory says. Gives the thread that waits for admission, if one does.
+    fn begin(self: Arc<Base>, mut node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
+        if let Some(cluster_id) = node_file.cluster_id {
+            self.run(cluster_id, node_file)?;
+            return Ok(None);
+        }
+        if self.config.bootstrap {
+            if let Ok(Some(found)) = self.membership.handle().probe().wait() {
+                return Err(AgentError::ClusterExists(found));
+            }
+            let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
+            log::info!("founding cluster {} with id {cluster_id}", self.config.cluster_name);
+            self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;
+            self.run(cluster_id, node_file)?;
+            return Ok(None);
+        }
+        let fatal = self.fatal.clone();
+        let base = self;
+        let joiner = spawn("admission", &fatal, move || base.join(node_file)).map_err(no_thread)?;
+        Ok(Some(joiner))
+    }
+
+    fn join(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
+        let Ok(admitted) = self.membership.handle().admission().wait() else { return Ok(()) };
+        let admission = match admitted {
+            Ok(admission) => admission,
+            Err(AdmissionError::Stopped) => return Ok(()),
+            Err(error) => return Err(AgentError::NotAdmitted(error)),
+        };
+        log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
+        self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
+        self.run(admission.cluster_id, node_file)
+    }
+
+    /// Writes down that this node is of the cluster, and carries its catalog.
+    fn enter(&self, cluster_id: ClusterId, genesis: Genesis, node_file: &mut NodeFile) -> Result<(), AgentError> {
+        let groups_dir = self.data_dir.groups_dir();
+        GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
+        node_file.cluster_id = Some(cluster_id);
+        node_file.groups = vec![GroupId::CATALOG];
+        self.data_dir.store(node_file)?;
+        Ok(())
+    }
+
+    fn log_options(&self) -> LogOptions {
+        LogOptions { segment_bytes: self.config.segment_bytes }
+    }
+
+    /// Recovers and starts the core, and opens the listeners for calls.
+    fn run(&self, cluster_id: ClusterId, node_file: NodeFile) -> Result<(), AgentError> {
+        let consensus = Consensus::default();
+        let handle = consensus.handle();
+        let alive = consensus.progress();
+        let catalog = CatalogView::default();
+        let catalog_watermark = Watermark::default();
+        let logs = Logs::default();
+        let writer = Writer::start(&self.disk, consensus.report(), &self.fatal).map_err(no_thread)?;
+        let readers = Readers::start(&self.fatal).map_err(no_thread)?;
+        let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
+        let identity = PeerIdentity {
+            cluster_name: self.config.cluster_name.clone(),
+            cluster_id,
+            node_id: self.me.id,
+            bind_addr: self.me.bind_addr.clone(),
+        };
+        let dialer = self.dialer.clone();
+        let peers = Peers::start(identity, dialer, catalog.clone(), late_consensus.clone(), self.fatal.clone());
+        let parts = ConsensusParts {
+            me: self.me.clone(),
+            disk: self.disk.clone(),
+            data_dir: self.data_dir.clone(),
+            node_file,
+            log_options: self.log_options(),
+            writer: writer.handle(),
+            readers: readers.handle(),
+            outbound: Arc::new(peers.handle()),
+            catalog: catalog.clone(),
+            catalog_watermark: catalog_watermark.clone(),
+            logs: logs.clone(),
+        };
+        let thread = consensus.start(parts, &self.fatal)?;
+        let _ = late_consensus.set(handle.clone());
+        let _ = self.late_peers.set(peers.handle());
+        self.api().serve(Core {
+            me: Me {
+                node_id: self.me.id,
+                node_name: self.me.name.clone(),
+                cluster_name: self.config.cluster_name.clone(),
+            },
+            cluster_id,
+            consensus: handle.clone(),
+            logs,
+            catalog,
+            catalog_watermark,
+            forward: Arc::new(peers.handle()),
+            readers: readers.handle(),
+        });
+        self.membership.handle().admitted(peers.handle());
+        let writer_handle = writer.handle();
+        *self.running() = Some(Running { consensus: handle, thread, peers, writer, readers, alive, writer_handle });
+        Ok(())
+    }
+}
+
+/// What the data directory says about this node; a new id where it is blank. The name may change, the id never.
+fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
+    let stored = data_dir.load()?;
+    let mut node_file = match &stored {
+        Some(stored) => stored.clone(),
+        None => NodeFile {
+            node_id: NodeId::random().map_err(|e| AgentError::System(e.to_string()))?,
+            node_name: config.node_name.clone(),
+            cluster_id: None,
+            groups: Vec::new(),
+        },
+    };
+    node_file.node_name = config.node_name.clone();
+    if stored.as_ref() != Some(&node_file) {
+        data_dir.store(&node_file)?;
+    }
+    Ok(node_file)
+}
+
+fn no_thread(error: std::io::Error) -> AgentError {
+    AgentError::System(format!("no thread can be made: {error}"))
+}

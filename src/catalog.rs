@@ -44,6 +44,26 @@ pub struct LogMeta {
     pub request_bytes_max: u32,
 }
 
+impl LogMeta {
+    /// The largest record of a log that nobody set a limit for, bytes.
+    pub const RECORD_BYTES_MAX: u32 = 1 << 20;
+    /// The largest request of a log that nobody set a limit for, bytes.
+    pub const REQUEST_BYTES_MAX: u32 = 4 << 20;
+
+    /// The log that every cluster begins with; `None` when the system has no randomness to give.
+    pub fn first(founder: NodeId) -> Option<LogMeta> {
+        Some(LogMeta {
+            name: LogName::new(LogName::DEFAULT).ok()?,
+            group: GroupId(1),
+            log_id: LogId::random().ok()?,
+            founder,
+            founded: false,
+            record_bytes_max: LogMeta::RECORD_BYTES_MAX,
+            request_bytes_max: LogMeta::REQUEST_BYTES_MAX,
+        })
+    }
+}
+
 /// A change of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {

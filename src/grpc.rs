@@ -1,59 +1,92 @@
-//! gRPC's options, all of them in this file.
+//! gRPC as Seriatim uses it: every option of servers and channels stands in this file, with why it is not the default.
+//!
+//! [`mod@env`] has the completion-queue threads and what runs on them, [`mod@log`] the C core's own log. `api` and `replication`
+//! build their servers with [`client_listener`] and [`peer_listener`]; `replication` and `client` dial with
+//! [`peer_channel`] and [`client_channel`].
 
-use std::future::Future;
+pub mod env;
+pub mod log;
+
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-use grpcio::{Channel, ChannelCredentials, Environment, RpcContext, ServerBuilder};
+use grpcio::{Channel, ChannelBuilder, ChannelCredentials, Environment, ResourceQuota, ServerBuilder};
+use grpcio_sys as core;
 
-use crate::thread::FatalSender;
+pub use env::{Env, StillInUse, guarded, spawn_guarded};
+pub use log::redirect_log;
 
-/// What the client listener, and a client, take in one message, and send.
+use crate::security::identity::peer_san;
+
+/// What the client listener, and a client, take in one message, and send: the largest entry, and room for what is around it.
+/// A request that is larger than its log allows, but fits here, gets the API's own answer.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 9 << 20;
 
-/// What the peer listener and its peers take in one message, and send.
+/// What the peer listener and its peers take in one message, and send: a batch that ends with an entry of the largest size.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// The completion-queue threads of one listener, or of the channels. Joined by [`Env::stop`].
-pub struct Env {}
+type Options = &'static [(&'static [u8], i32)];
 
-/// Threads that did not end: somebody still holds a channel, a server or a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StillInUse {}
+/// Both listeners.
+const LISTENER: Options = &[
+    // Else a second process binds a busy port, and the two share its connections in silence.
+    (core::GRPC_ARG_ALLOW_REUSEPORT, 0),
+    // Only "identity": a gzip message of 4 MiB unpacks to 512 MiB before any limit is looked at.
+    (core::GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
+    // Two minutes by default, for as many half-open connections as somebody likes.
+    (core::GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10_000),
+    // Of one connection. No limit by default.
+    (core::GRPC_ARG_MAX_CONCURRENT_STREAMS, 1024),
+    // Above the first a call is refused at random, rising to always at the second.
+    (core::GRPC_ARG_MAX_METADATA_SIZE, 8 << 10),
+    (core::GRPC_ARG_ABSOLUTE_MAX_METADATA_SIZE, 16 << 10),
+    // A client that vanished is noticed, also between calls. Two hours by default.
+    (core::GRPC_ARG_KEEPALIVE_TIME_MS, 30_000),
+    (core::GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10_000),
+    (core::GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+    // A client may ping every ten seconds; half of that, so that a ping that comes early is no offence. Five minutes by
+    // default, and then the connection is closed for "too_many_pings".
+    (core::GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5_000),
+    // gRPC does not count connections for us, so those without a call for five minutes go. An open stream is a call.
+    (core::GRPC_ARG_MAX_CONNECTION_IDLE_MS, 300_000),
+];
 
-impl Env {
-    /// Starts `threads` threads `<name>-0`, `<name>-1`, ... A thread that dies is fatal.
-    pub fn start(name: &str, threads: usize, fatal: &FatalSender) -> Env {
-        todo!("{name} {threads} {fatal:?}")
-    }
-
-    /// For servers and channels on these threads.
-    pub fn get(&self) -> Arc<Environment> {
-        todo!()
-    }
-
-    /// Ends and joins the threads, once every server and channel on them is dropped.
-    ///
-    /// # Errors
-    /// [`StillInUse`] after five seconds.
-    pub fn stop(self) -> Result<(), StillInUse> {
-        todo!()
-    }
-}
+/// Every channel.
+const CHANNEL: Options = &[
+    // `http_proxy` in the environment is meant for the web.
+    (core::GRPC_ARG_ENABLE_HTTP_PROXY, 0),
+    // A node that is back is found within a second; two minutes by default.
+    (core::GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
+    (core::GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1_000),
+    // In spite of its name, how long one attempt may take. 20 s by default.
+    (core::GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5_000),
+    // Two channels to one address would share a connection, with the credentials of the first.
+    (core::GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
+    // A dead link is noticed within 15 s, and also when nothing but pings is on it.
+    (core::GRPC_ARG_KEEPALIVE_TIME_MS, 10_000),
+    (core::GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5_000),
+    (core::GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+    (core::GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+    // Nothing is sent twice unless we say so.
+    (core::GRPC_ARG_ENABLE_RETRIES, 0),
+    (core::GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
+];
 
 /// A server for the client listener, without services yet.
 pub fn client_listener(env: &Env, memory_bytes_max: u64) -> ServerBuilder {
-    todo!("{memory_bytes_max} {:p}", env)
+    listener(env, "clients", memory_bytes_max, CLIENT_MESSAGE_BYTES_MAX)
 }
 
 /// A server for the peer listener, without services yet.
 pub fn peer_listener(env: &Env, memory_bytes_max: u64) -> ServerBuilder {
-    todo!("{memory_bytes_max} {:p}", env)
+    listener(env, "peers", memory_bytes_max, PEER_MESSAGE_BYTES_MAX)
 }
 
 /// A channel to a peer, `host:port`: whoever answers there must have the cluster's peer name in its certificate.
 pub fn peer_channel(env: Arc<Environment>, addr: &str, creds: ChannelCredentials, cluster_name: &str) -> Channel {
-    let _ = (env, creds);
-    todo!("{addr} {cluster_name}")
+    let builder = channel(env, PEER_MESSAGE_BYTES_MAX).set_credentials(creds);
+    // Addresses play no part: mDNS can be made to lie about them.
+    connect(builder.override_ssl_target(peer_san(cluster_name)), addr)
 }
 
 /// A channel to a client listener, `host:port`. `server_name`: what to expect in its certificate instead of the host.
@@ -63,27 +96,43 @@ pub fn client_channel(
     creds: ChannelCredentials,
     server_name: Option<&str>,
 ) -> Channel {
-    let _ = (env, creds);
-    todo!("{addr} {server_name:?}")
+    let builder = channel(env, CLIENT_MESSAGE_BYTES_MAX).set_credentials(creds);
+    let builder = match server_name {
+        Some(name) => builder.override_ssl_target(without_nul(name)),
+        None => builder,
+    };
+    connect(builder, addr)
 }
 
-/// Runs a handler's future on its completion-queue thread. A panic in it is fatal for the process, instead of for the
-/// thread alone, whose calls would never return.
-pub fn spawn_guarded<F>(ctx: &RpcContext<'_>, fatal: &FatalSender, future: F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let _ = (ctx.method(), fatal, future);
-    todo!()
+fn listener(env: &Env, name: &str, memory_bytes_max: u64, message_bytes_max: usize) -> ServerBuilder {
+    let memory = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
+    let builder = with(ChannelBuilder::new(env.get()), LISTENER, message_bytes_max)
+        // Calls beyond it are refused, instead of the process being killed.
+        .set_resource_quota(ResourceQuota::new(Some(name)).resize_memory(memory));
+    ServerBuilder::new(env.get()).channel_args(builder.build_args())
 }
 
-/// The same for a handler's part that runs before its future: `None` after a panic.
-pub fn guarded<T>(fatal: &FatalSender, body: impl FnOnce() -> T) -> Option<T> {
-    let _ = (fatal, body);
-    todo!()
+fn channel(env: Arc<Environment>, message_bytes_max: usize) -> ChannelBuilder {
+    with(ChannelBuilder::new(env), CHANNEL, message_bytes_max)
 }
 
-/// Sends what gRPC's C core logs to ours, rate-limited. Once for the process, after its logger is set.
-pub fn redirect_log() {
-    todo!()
+fn with(builder: ChannelBuilder, options: Options, message_bytes_max: usize) -> ChannelBuilder {
+    let bytes = i32::try_from(message_bytes_max).unwrap_or(i32::MAX);
+    let builder = builder.max_receive_message_len(bytes).max_send_message_len(bytes);
+    options.iter().fold(builder, |builder, (name, value)| {
+        let name = CStr::from_bytes_with_nul(name).unwrap_or_default();
+        builder.raw_cfg_int(name.to_owned(), *value)
+    })
 }
+
+fn connect(builder: ChannelBuilder, addr: &str) -> Channel {
+    builder.connect(&without_nul(addr))
+}
+
+/// grpcio panics at a NUL in a name; an address without one is just as wrong, and fails as a connection.
+fn without_nul(text: &str) -> String {
+    CString::new(text).map_or_else(|_| text.replace('\0', ""), |_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

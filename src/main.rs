@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The thin binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    seriatim::cli::command::main()
+}

@@ -1,6 +1,6 @@
 //! The messages and services generated from `proto/`.
 
-#![allow(missing_docs, clippy::all, unknown_lints, renamed_and_removed_lints)]
+#![allow(missing_docs, clippy::all, clippy::unwrap_used, unknown_lints, renamed_and_removed_lints)]
 
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/pb/mod.rs"));

@@ -7,7 +7,10 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -71,6 +74,32 @@ impl Joiner {
 impl Drop for Joiner {
     fn drop(&mut self) {
         self.join_now();
+    }
+}
+
+/// A thread's sign of life, read by the watchdog; a clone is the same mark.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    start: Instant,
+    marked_ms: Arc<AtomicU64>,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress { start: Instant::now(), marked_ms: Arc::default() }
+    }
+}
+
+impl Progress {
+    /// The thread is alive now.
+    pub fn mark(&self) {
+        let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.marked_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How long ago it was.
+    pub fn age(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.marked_ms.load(Ordering::Relaxed)))
     }
 }
 

@@ -1,13 +1,17 @@
 //! What the API needs of the rest of the node. It is there once the node is a member: until then calls say JOINING.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::errors::{ApiError, Bounds};
 use super::router::Forward;
+use super::timers::TimersHandle;
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
-use crate::logs::Logs;
-use crate::types::{ClusterId, NodeId, NodeName};
-use crate::watermark::Watermark;
+use crate::logs::{Logs, OpenLog};
+use crate::storage::reader::ReadersHandle;
+use crate::types::{ClusterId, GroupId, LogName, NodeId, NodeName};
+use crate::watermark::{Mark, Watermark};
 
 /// Who this node is, known from its start.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub struct Me {
 /// The parts that a call works with, known once the node is a member of a cluster.
 #[derive(Clone)]
 pub struct Core {
+    /// This node.
+    pub me: Me,
     /// The cluster.
     pub cluster_id: ClusterId,
     /// The `consensus` thread.
@@ -31,8 +37,49 @@ pub struct Core {
     pub logs: Logs,
     /// Members and logs of the cluster.
     pub catalog: CatalogView,
-    /// How far the catalog's group is applied here: "no such log" waits for it.
+    /// How far the catalog's group is applied here. What `catalog` shows is never older.
     pub catalog_watermark: Watermark,
     /// The way to a leader elsewhere.
     pub forward: Arc<dyn Forward>,
+    /// For what is not in the page cache.
+    pub readers: ReadersHandle,
+}
+
+impl Core {
+    /// The log of that name. That there is none is said only once this node has caught up with the catalog.
+    ///
+    /// # Errors
+    /// No such log; or it can't be known; or this node does not carry it (yet).
+    pub async fn log(
+        &self,
+        name: &LogName,
+        timers: &TimersHandle,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<OpenLog>, ApiError> {
+        if let Some(log) = self.logs.get(name) {
+            return Ok(log);
+        }
+        self.catch_up(GroupId::CATALOG, &self.catalog_watermark, timers, deadline).await?;
+        match self.logs.get(name) {
+            Some(log) => Ok(log),
+            None if self.catalog.get().log_named(name).is_none() => Err(ApiError::NoSuchLog(name.clone())),
+            None => Err(ApiError::Joining),
+        }
+    }
+}
+
+/// What of the log there is, for errors.
+pub fn bounds(log: &OpenLog, mark: &Mark) -> Bounds {
+    Bounds { log: log.name.clone(), log_id: log.log_id, first_offset: mark.first_offset, next_offset: mark.next_offset }
+}
+
+/// Checks the log id that a request insists on.
+///
+/// # Errors
+/// [`ApiError::LogIdMismatch`].
+pub fn check_log_id(log: &OpenLog, wanted: Option<u64>) -> Result<(), ApiError> {
+    match wanted {
+        Some(id) if id != log.log_id.0 => Err(ApiError::LogIdMismatch { log: log.name.clone(), log_id: log.log_id }),
+        Some(_) | None => Ok(()),
+    }
 }

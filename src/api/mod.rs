@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  a call ── guard: identity, method ── limits ── log name and right ── router ── consensus here
-//!                                                                          └───── or the leader, one hop
-//!                                                 └ reads: watermark, stored bytes ── reader-* when not in memory
+//!                                                                  │         └─── or the leader, one hop
+//!                                                                  └ reads: watermark, stored bytes ── reader-* when
+//!                                                                                                     not in memory
 //! ```
 //!
 //! Everything here runs on gRPC's completion-queue threads as small futures that wait for a reply, a watermark, a send or
@@ -14,9 +15,38 @@
 
 pub mod server;
 
+pub mod methods;
+pub mod service;
+
+pub mod authorize;
+pub mod limits;
+
+pub mod batch;
+pub mod produce;
+pub mod produce_stream;
+
+pub mod consume;
+pub mod consume_stream;
+pub mod read;
+
+pub mod admin;
+pub mod health;
+pub mod info;
+
 pub mod core;
 pub mod router;
+
+pub mod errors;
+
+pub mod deadline;
+pub mod in_flight;
+pub mod state;
+pub mod timers;
+pub mod wire;
 
 pub use self::core::{Core, Me};
 pub use self::router::Forward;
 pub use self::server::{Api, ApiOptions, StartError};
+
+#[cfg(test)]
+mod tests;

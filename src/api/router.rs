@@ -1,10 +1,23 @@
 //! Where a request goes: to `consensus` here, or once to the node that leads.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
+
+use super::core::Core;
+use super::errors::ApiError;
+use super::timers::TimersHandle;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use crate::reply::ReplyReceiver;
+use crate::replication::peers::PeersHandle;
+use crate::reply::{Dropped, ReplyReceiver};
 use crate::types::{GroupId, LogIndex, NodeId};
+use crate::watermark::{Mark, Until, Watermark};
+
+/// How long a read waits for this node to catch up, where its caller would wait longer. Then it is JOINING.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+
+/// How long a proposal may stay unanswered, where its caller would wait longer. Then its outcome is unknown.
+const PROPOSAL_MAX: Duration = Duration::from_secs(30);
 
 /// Hands work to the node that leads a group. `replication` implements it; tests have their own.
 pub trait Forward: Send + Sync {
@@ -20,4 +33,130 @@ pub trait Forward: Send + Sync {
         group: GroupId,
         deadline: Option<Instant>,
     ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>>;
+}
+
+impl Forward for PeersHandle {
+    fn propose(
+        &self,
+        to: NodeId,
+        principal: &str,
+        proposal: Proposal,
+    ) -> ReplyReceiver<Result<Appended, ProposeError>> {
+        PeersHandle::propose(self, to, principal, proposal)
+    }
+
+    fn read_index(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        deadline: Option<Instant>,
+    ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        PeersHandle::read_index(self, to, group, deadline)
+    }
+}
+
+/// Which node a proposal is handed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// This one.
+    Here,
+    /// Another one, which is thought to lead.
+    To(NodeId),
+}
+
+/// The deadline of a proposal: its caller's, but never none.
+pub fn proposal_deadline(caller: Option<Instant>) -> Instant {
+    at_most(caller, PROPOSAL_MAX)
+}
+
+fn at_most(caller: Option<Instant>, wait: Duration) -> Instant {
+    let end = Instant::now() + wait;
+    caller.map_or(end, |caller| caller.min(end))
+}
+
+/// The outcome of a proposal as its answer says it. No answer means that it may be on its way.
+pub fn outcome(answer: Result<Result<Appended, ProposeError>, Dropped>) -> Result<Appended, ProposeError> {
+    answer.unwrap_or(Err(ProposeError::OutcomeUnknown))
+}
+
+impl Core {
+    /// Where a stream's next proposal goes, by what this node knows now.
+    pub fn route(&self, group: GroupId) -> Route {
+        let leader = self.consensus.status(group).and_then(|status| status.leader);
+        leader.filter(|leader| *leader != self.me.node_id).map_or(Route::Here, Route::To)
+    }
+
+    /// Hands over a proposal, and nothing else: the answer is the caller's to wait for.
+    pub fn hand_over(
+        &self,
+        route: Route,
+        principal: &str,
+        proposal: Proposal,
+    ) -> ReplyReceiver<Result<Appended, ProposeError>> {
+        match route {
+            Route::Here => self.consensus.propose(proposal),
+            Route::To(leader) => self.forward.propose(leader, principal, proposal),
+        }
+    }
+
+    /// Proposes here, and if another node leads, once there.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; all but `OutcomeUnknown` say "not appended".
+    pub async fn propose(&self, principal: &str, proposal: Proposal) -> Result<Appended, ProposeError> {
+        match outcome(self.hand_over(Route::Here, principal, proposal.clone()).await) {
+            Err(ProposeError::NotLeader { leader: Some(leader) }) if leader != self.me.node_id => {
+                outcome(self.hand_over(Route::To(leader), principal, proposal).await)
+            }
+            other => other,
+        }
+    }
+
+    /// A position that covers everything acknowledged before this call, from the leader, wherever it is.
+    async fn read_index(&self, group: GroupId, deadline: Instant) -> Result<LogIndex, ReadIndexError> {
+        let here = self.consensus.read_index(group, Some(deadline)).await;
+        match here.unwrap_or(Err(ReadIndexError::Stopping)) {
+            Err(ReadIndexError::NotLeader { leader: Some(leader) }) if leader != self.me.node_id => {
+                let there = self.forward.read_index(leader, group, Some(deadline)).await;
+                there.unwrap_or(Err(ReadIndexError::Unconfirmed))
+            }
+            other => other,
+        }
+    }
+
+    /// Waits until this node has applied everything that was acknowledged before this call; gives its mark then.
+    ///
+    /// # Errors
+    /// No leader confirmed it, or this node did not get there in time.
+    pub async fn catch_up(
+        &self,
+        group: GroupId,
+        watermark: &Watermark,
+        timers: &TimersHandle,
+        deadline: Option<Instant>,
+    ) -> Result<Mark, ApiError> {
+        let deadline = at_most(deadline, CATCH_UP_MAX);
+        let index = match select(Box::pin(self.read_index(group, deadline)), timers.at(deadline)).await {
+            Either::Left((index, _)) => index?,
+            Either::Right(((), _)) => return Err(ApiError::NoLeader),
+        };
+        self.applied(index, watermark, timers, deadline).await
+    }
+
+    /// Waits until this node has applied an entry; gives its mark then.
+    ///
+    /// # Errors
+    /// It did not get there in time, or the group has stopped here.
+    pub async fn applied(
+        &self,
+        index: LogIndex,
+        watermark: &Watermark,
+        timers: &TimersHandle,
+        deadline: Instant,
+    ) -> Result<Mark, ApiError> {
+        match select(watermark.wait(Until::Applied(index)), timers.at(deadline)).await {
+            Either::Left((mark, _)) => mark.map_err(|_| ApiError::ReplicaDamaged),
+            Either::Right(((), _)) => Err(ApiError::Joining),
+        }
+    }
 }

@@ -2,11 +2,24 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use grpcio::ServerCredentials;
+use futures::executor::block_on;
+use grpcio::{Server, ServerCredentials, ServiceBuilder};
 
+use super::authorize::{Access, Guard};
 use super::core::{Core, Me};
+use super::in_flight::InFlight;
+use super::limits::Limits;
+use super::service::Service;
+use super::state::{Phase, State};
+use super::timers::Timers;
+use super::{admin, consume, consume_stream, health, info, methods, produce, produce_stream};
+use crate::config;
+use crate::grpc::{Env, client_listener};
+use crate::security::acl::Acl;
+use crate::security::identity::Identities;
 use crate::thread::FatalSender;
 
 /// What the client listener is started with.
@@ -15,8 +28,12 @@ pub struct ApiOptions {
     pub listen_addr: String,
     /// The listener's credentials.
     pub credentials: ServerCredentials,
-    /// No certificates: every caller is `anonymous`.
-    pub insecure: bool,
+    /// Tells who calls.
+    pub identities: Identities,
+    /// Tells what they may do.
+    pub acl: Acl,
+    /// What one principal may hold.
+    pub limits: config::Limits,
     /// Who this node is.
     pub me: Me,
 }
@@ -52,6 +69,9 @@ impl Error for StartError {}
 /// The running client listener. Dropping it stops it.
 pub struct Api {
     port: u16,
+    service: Service,
+    /// Taken by the stop, in this order: calls end, then time, then the threads.
+    running: Option<(Server, Timers, Env)>,
 }
 
 impl Api {
@@ -60,8 +80,31 @@ impl Api {
     /// # Errors
     /// [`StartError`] when it can't listen.
     pub fn start(options: ApiOptions, fatal: &FatalSender) -> Result<Api, StartError> {
-        let _ = (options, fatal);
-        todo!()
+        let timers = Timers::start(fatal).map_err(StartError::Thread)?;
+        let limits = &options.limits;
+        let service = Service {
+            me: options.me,
+            access: Access::new(options.identities, options.acl),
+            limits: Limits::new(limits.streams_per_principal_max, limits.bytes_per_principal_max),
+            state: State::default(),
+            timers: timers.handle(),
+            in_flight: InFlight::default(),
+            late: Arc::new(OnceLock::new()),
+            fatal: fatal.clone(),
+        };
+        let env = Env::start("grpc-api", completion_queues(), fatal);
+        let mut server = client_listener(&env, limits.client_memory_bytes_max)
+            .register_service(handlers(&service))
+            .add_checker(Guard::new(service.access.clone(), fatal.clone()))
+            .build()
+            .map_err(StartError::Grpc)?;
+        let port = server.add_listening_port(options.listen_addr.clone(), options.credentials);
+        let port = port.map_err(|error| match error {
+            grpcio::Error::BindFail(_) => StartError::Bind { addr: options.listen_addr },
+            other => StartError::Grpc(other),
+        })?;
+        server.start();
+        Ok(Api { port, service, running: Some((server, timers, env)) })
     }
 
     /// The port it listens on.
@@ -70,23 +113,93 @@ impl Api {
     }
 
     /// The node is a member: from now on calls are served. Once.
+    ///
+    /// # Panics
+    /// If it is called again.
     pub fn serve(&self, core: Core) {
-        let _ = core;
-        todo!()
+        assert!(self.service.late.set(core).is_ok(), "the client listener was given its core twice");
+        self.service.state.enter(Phase::Serving);
     }
 
     /// The policy or the certificates were loaded anew: every open stream checks its right again.
     pub fn recheck(&self) {
-        todo!()
+        self.service.state.recheck();
     }
 
     /// Refuses new calls (STOPPING), ends tails with a status and waits until the calls in flight are answered, at most
     /// until `deadline`. True when none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
-        let _ = deadline;
-        todo!()
+        self.service.state.enter(Phase::Stopping);
+        self.service.in_flight.wait_until(deadline)
     }
 
     /// Closes the listener, cancels what is left and joins its threads.
-    pub fn stop(self) {}
+    pub fn stop(mut self) {
+        self.stop_now();
+    }
+
+    fn stop_now(&mut self) {
+        let Some((mut server, timers, env)) = self.running.take() else {
+            return;
+        };
+        self.service.state.enter(Phase::Stopping);
+        let closed = server.shutdown();
+        server.cancel_all_calls();
+        if let Err(error) = block_on(closed) {
+            log::warn!("the client listener did not close cleanly: {error}");
+        }
+        drop(server);
+        drop(timers);
+        if let Err(error) = env.stop() {
+            log::warn!("threads of the client listener did not end: {error:?}");
+        }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}
+
+/// More than two bring nothing on the machines that it was measured on.
+fn completion_queues() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
+}
+
+fn handlers(service: &Service) -> grpcio::Service {
+    macro_rules! unary {
+        ($builder:ident, $method:expr, $handle:expr) => {{
+            let s = service.clone();
+            $builder.add_unary_handler(&$method, move |ctx, request, sink| {
+                let call = s.call(&ctx);
+                let permit = s.permit(&call, &request);
+                s.answer(&ctx, sink, permit, $handle(s.clone(), call, request));
+            })
+        }};
+    }
+    let builder = ServiceBuilder::new();
+    let builder = unary!(builder, methods::PRODUCE, produce::produce);
+    let builder = unary!(builder, methods::CONSUME, consume::consume);
+    let builder = unary!(builder, methods::GET_SERVERS, info::get_servers);
+    let builder = unary!(builder, methods::GET_LOG, info::get_log);
+    let builder = unary!(builder, methods::TRIM, admin::trim);
+    let builder = unary!(builder, methods::GET_NODE, admin::get_node);
+    let builder = unary!(builder, methods::HEALTH_CHECK, |s, _, request| health::check(s, request));
+    let s = service.clone();
+    let builder = builder.add_server_streaming_handler(&methods::CONSUME_STREAM, move |ctx, request, sink| {
+        let call = s.call(&ctx);
+        consume_stream::consume_stream(s.clone(), &ctx, call, request, sink);
+    });
+    let s = service.clone();
+    let builder = builder.add_duplex_streaming_handler(&methods::PRODUCE_STREAM, move |ctx, requests, sink| {
+        let call = s.call(&ctx);
+        produce_stream::produce_stream(s.clone(), &ctx, call, requests, sink);
+    });
+    let s = service.clone();
+    let builder = builder.add_server_streaming_handler(&methods::HEALTH_WATCH, move |ctx, request, sink| {
+        let call = s.call(&ctx);
+        health::watch(s.clone(), &ctx, call, request, sink);
+    });
+    builder.build()
 }

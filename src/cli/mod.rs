@@ -1,1 +1,26 @@
-//! (being written)
+//! The command line: one file per subcommand.
+//!
+//! ```text
+//!   seriatim serve     runs a node
+//!   seriatim produce   lines (or one whole file) into a log
+//!   seriatim consume   records out of a log
+//!   seriatim status    every node: role, term, commit, lag
+//!   seriatim certs     a development CA and certificates
+//! ```
+//!
+//! An option is given by a flag, else by the environment (`SERIATIM_...`), and for `serve` else by a TOML file. Records
+//! go to stdout, everything said to people goes to stderr. The exit code says what became of it: `exit.rs` has the table.
+
+pub mod command;
+pub mod connect;
+pub mod exit;
+
+pub mod certs;
+pub mod consume;
+pub mod produce;
+pub mod serve;
+pub mod status;
+
+mod encode;
+mod lines;
+mod pipeline;

@@ -36,7 +36,8 @@ impl Group {
         while let Some(committed) = self.queue.front() {
             let (_, conf_index) = self.node.store().conf();
             let new_conf_change = is_conf_change(&committed.entry) && committed.entry.index > conf_index.0;
-            let synced = self.persistence.synced >= committed.ready || !self.config.rules.sync_commit_before_conf_change;
+            let synced =
+                self.persistence.synced >= committed.ready || !self.config.rules.sync_commit_before_conf_change;
             if new_conf_change && !synced {
                 break;
             }
@@ -55,10 +56,8 @@ impl Group {
         self.node.advance_apply_to(applied.0);
         let store = self.node.mut_store();
         if applied > store.derived().1 {
-            let derived = Derived {
-                first_offset: self.mark.first_offset,
-                last_append_time_us: self.mark.last_append_time_us,
-            };
+            let derived =
+                Derived { first_offset: self.mark.first_offset, last_append_time_us: self.mark.last_append_time_us };
             store.set_derived(derived, applied);
         }
         store.evict(applied);

@@ -17,17 +17,16 @@ use std::time::Instant;
 use raft::eraftpb::{Message, MessageType};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
-use super::adapter::{Adapter, End, Fetch};
+use super::adapter::{Adapter, End};
 use super::apply::Committed;
-use super::handle::{Appended, GroupStatus, Proposal, ProposeError, ReadIndexError, Role};
+use super::effects::{Effects, Write};
+use super::handle::{GroupStatus, ReadIndexError, Role};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
-use super::reconcile::{Replica, Step, next_step};
-use super::wire::{self, ConfChange};
+use super::wire;
 use crate::reply::ReplySender;
-use crate::storage::entry::{ENTRY_BYTES_MAX, Entry, Kind, Stamp};
-use crate::storage::log::{Base, ConfState, HardState, Marker, Recovered};
-use crate::storage::payload::stamp_records;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::storage::entry::Entry;
+use crate::storage::log::{Base, HardState, Marker, Recovered};
+use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::Mark;
 
 /// A tick is the unit of raft's timeouts, milliseconds.
@@ -35,7 +34,8 @@ pub const TICK_MS: u64 = 50;
 /// An election starts after 12 to 24 ticks without a leader.
 pub const ELECTION_TICKS: usize = 12;
 const HEARTBEAT_TICKS: usize = 2;
-const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Entries that are not committed yet take at most this many bytes; beyond it proposals are refused.
+pub(super) const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
 /// How a group is made.
 #[derive(Clone, Debug)]
@@ -62,56 +62,6 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules { hold_unsynced_term: true, sync_commit_before_conf_change: true }
-    }
-}
-
-/// What is to be written to the group's log, in this order, into the page cache.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Write {
-    /// The log begins anew behind this marker.
-    pub marker: Option<Marker>,
-    /// Entries from here on are replaced.
-    pub truncate_from: Option<LogIndex>,
-    /// New entries.
-    pub entries: Vec<Entry>,
-    /// The hard state, behind the entries.
-    pub hard_state: Option<HardState>,
-}
-
-/// What a step of the machine wants done, in the order of the fields.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Written before anything else.
-    pub write: Option<Write>,
-    /// The log-writer is to report this Ready number once everything up to it is on disk.
-    pub sync: Option<u64>,
-    /// A new conf state, and the entry that it is as of: into the manifest.
-    pub conf_state: Option<(ConfState, LogIndex)>,
-    /// Records below this offset are gone, by the applied entry.
-    pub trim: Option<(Offset, LogIndex)>,
-    /// Messages to peers.
-    pub messages: Vec<Message>,
-    /// Values of records, applied in this order: the catalog's commands. Empty for other groups.
-    pub commands: Vec<bytes::Bytes>,
-    /// How far the group is applied now.
-    pub mark: Option<Mark>,
-    /// Answers, due after everything above.
-    pub answers: Vec<Answer>,
-    /// Old entries that raft waits for.
-    pub fetches: Vec<Fetch>,
-}
-
-impl Effects {
-    fn is_empty(&self) -> bool {
-        self.write.is_none()
-            && self.sync.is_none()
-            && self.conf_state.is_none()
-            && self.trim.is_none()
-            && self.messages.is_empty()
-            && self.commands.is_empty()
-            && self.mark.is_none()
-            && self.answers.is_empty()
-            && self.fetches.is_empty()
     }
 }
 
@@ -212,7 +162,7 @@ impl Group {
         self.mark
     }
 
-    fn is_leader(&self) -> bool {
+    pub(super) fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
     }
 
@@ -221,7 +171,7 @@ impl Group {
         self.is_leader() && self.damage.is_none()
     }
 
-    fn leader(&self) -> Option<NodeId> {
+    pub(super) fn leader(&self) -> Option<NodeId> {
         Some(NodeId(self.node.raft.leader_id)).filter(|id| id.0 != 0)
     }
 
@@ -231,76 +181,6 @@ impl Group {
         self.damage = Some(what);
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
-    }
-
-    /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.
-    pub fn propose(
-        &mut self,
-        proposal: Proposal,
-        now: Instant,
-        time_us: u64,
-        reply: ReplySender<Result<Appended, ProposeError>>,
-    ) {
-        match self.try_propose(&proposal, now, time_us) {
-            Ok(appended) => {
-                let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
-                self.pending.insert(appended, deadline, reply, &mut self.out.answers);
-            }
-            Err(error) => self.out.answers.push(Answer::Append(reply, Err(error))),
-        }
-    }
-
-    fn try_propose(&mut self, proposal: &Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
-        if self.damage.is_some() {
-            return Err(ProposeError::Damaged);
-        }
-        if !self.is_leader() {
-            return Err(ProposeError::NotLeader { leader: self.leader() });
-        }
-        if proposal.deadline.is_some_and(|d| d <= now) {
-            return Err(ProposeError::DeadlinePassed);
-        }
-        if proposal.payload.len() + Stamp::BYTES > ENTRY_BYTES_MAX {
-            return Err(ProposeError::TooLarge);
-        }
-        let end = self.log_end()?;
-        if proposal.expected_offset.is_some_and(|expected| expected != end.offset) {
-            return Err(ProposeError::ExpectedOffset { next_offset: end.offset });
-        }
-        let appended = Appended {
-            offset: end.offset,
-            count: proposal.count,
-            term: Term(self.node.raft.term),
-            index: LogIndex(self.node.raft.raft_log.last_index() + 1),
-            append_time_us: time_us.max(end.append_time_us),
-        };
-        let data = stamped(proposal, &appended)?;
-        self.node.propose(Vec::new(), data).map_err(|e| self.refusal(&e))?;
-        Ok(appended)
-    }
-
-    /// The end of raft's last entry, stored or not: where the next one's records begin.
-    fn log_end(&mut self) -> Result<End, ProposeError> {
-        let unstable = self.node.raft.raft_log.unstable_entries();
-        let store = self.node.store();
-        let mut end = match unstable.first() {
-            Some(first) => store.end_at(LogIndex(first.index - 1)).unwrap_or(store.last_end()),
-            None => store.last_end(),
-        };
-        // Entries without a stamp take no offset; the last stamped one tells, and it is nearly always the last.
-        let stamped = unstable.iter().rev().find(|e| !e.data.is_empty() && e.context.is_empty());
-        if let Some(entry) = stamped {
-            end = store.end_of(entry, end).map_err(|_| ProposeError::Damaged)?;
-        }
-        Ok(end)
-    }
-
-    fn refusal(&self, error: &raft::Error) -> ProposeError {
-        let full = self.node.raft.uncommitted_size() as u64 > UNCOMMITTED_BYTES_MAX / 2;
-        match error {
-            raft::Error::ProposalDropped if full && self.node.raft.lead_transferee.is_none() => ProposeError::QueueFull,
-            _ => ProposeError::Dropped,
-        }
     }
 
     /// Asks for a position that everything acknowledged before lies below.
@@ -332,7 +212,9 @@ impl Group {
         {
             // A leader never sends a commit beyond what we acknowledged: entries were lost here.
             let commit = message.commit;
-            self.set_damaged(format!("the leader says that entry {commit} was acknowledged here, the last one is {last_index}"));
+            self.set_damaged(format!(
+                "the leader says that entry {commit} was acknowledged here, the last one is {last_index}"
+            ));
             return;
         }
         if let Err(error) = self.node.step(message) {
@@ -562,55 +444,6 @@ impl Group {
         Ok(())
     }
 
-    /// As the leader, takes the next step towards `desired` (`reconcile.rs`), when none is under way.
-    pub fn reconcile(&mut self, desired: &[NodeId]) {
-        if !self.leads() || self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some() {
-            return;
-        }
-        let replicas = self.replicas();
-        let last_index = LogIndex(self.node.raft.raft_log.last_index());
-        match next_step(self.config.me, last_index, &replicas, desired) {
-            Some(Step::Change(change)) => self.propose_conf_change(change),
-            Some(Step::HandOver) => {
-                self.hand_over();
-            }
-            None => {}
-        }
-    }
-
-    fn replicas(&self) -> Vec<Replica> {
-        let prs = self.node.raft.prs();
-        let voters = prs.conf().voters().ids();
-        let replica = |(id, progress): (&u64, &raft::Progress)| Replica {
-            node: NodeId(*id),
-            voter: voters.contains(*id),
-            matched: LogIndex(progress.matched),
-            active: progress.recent_active || *id == self.config.me.0,
-        };
-        let mut replicas: Vec<Replica> = prs.iter().map(replica).collect();
-        replicas.sort_unstable_by_key(|r| r.node);
-        replicas
-    }
-
-    fn propose_conf_change(&mut self, change: ConfChange) {
-        match self.node.propose_conf_change(change.encode().to_vec(), change.to_raft()) {
-            Ok(()) => log::info!("group {}: proposed {:?} of node {}", self.config.id, change.kind, change.node),
-            Err(error) => log::debug!("group {}: a conf change was not taken: {error}", self.config.id),
-        }
-    }
-
-    /// As the leader, gives leadership to the voter that is nearest; false when there is none to give it to.
-    pub fn hand_over(&mut self) -> bool {
-        let others = self.replicas().into_iter().filter(|r| r.voter && r.active && r.node != self.config.me);
-        match others.max_by_key(|r| r.matched) {
-            Some(next) if self.leads() => {
-                self.node.transfer_leader(next.node.0);
-                true
-            }
-            Some(_) | None => false,
-        }
-    }
-
     /// Fails everything that waits: the node stops.
     pub fn stop(&mut self) {
         self.pending.fail_all(&mut self.out.answers);
@@ -647,28 +480,4 @@ impl Group {
             damage: self.damage.clone(),
         }
     }
-}
-
-/// The entry's data: the stamp and the records, with offsets, term and time filled in.
-fn stamped(proposal: &Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
-    let stamp = Stamp {
-        kind: proposal.kind,
-        count: proposal.count,
-        base_offset: appended.offset,
-        append_time_us: appended.append_time_us,
-        producer_id: proposal.producer_id,
-        sequence: proposal.sequence,
-    };
-    let mut data = Vec::with_capacity(Stamp::BYTES + proposal.payload.len());
-    data.extend_from_slice(&stamp.encode());
-    data.extend_from_slice(&proposal.payload);
-    if proposal.kind == Kind::Records {
-        let records = &mut data[Stamp::BYTES..];
-        let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);
-        if count != Ok(proposal.count) {
-            log::error!("a proposal whose payload does not hold its {} records", proposal.count);
-            return Err(ProposeError::Dropped);
-        }
-    }
-    Ok(data)
 }

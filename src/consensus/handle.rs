@@ -12,8 +12,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::catalog::Command;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
-use crate::storage::entry::{Entry, Kind};
-use crate::storage::reader::ReadError;
+use crate::storage::entry::Kind;
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
@@ -165,10 +164,6 @@ pub enum ConsensusMsg {
     Unreachable(NodeId),
     /// A marker was handed to the network for a peer (`true`), or was lost.
     MarkerSent(GroupId, NodeId, bool),
-    /// The log-writer has everything up to this Ready number of the group on disk.
-    Persisted(GroupId, u64),
-    /// A `reader` fetched entries that raft asked for.
-    Fetched(GroupId, u64, Result<Vec<Entry>, ReadError>),
     /// Hand leadership of every group over, if this node has it. Answered when none is left or nobody can take it.
     HandOver(ReplySender<()>),
     /// Fail what is pending and end.

@@ -1,7 +1,34 @@
 //! Consensus: raft over the segmented log, one thread for all groups.
+//!
+//! ```text
+//!  handle ──inbox──▶ driver ──propose/step/tick──▶ Group (pure) ──▶ Effects ──▶ driver
+//!                      ▲                                                         │ write   ─▶ GroupLog (page cache)
+//!                      └── completions ◀── log-writer, readers ◀─────────────────┤ sync, fetch
+//!                                                                                │ messages ─▶ Outbound (the peers)
+//!                                                                                └ mark, answers ─▶ watermark, replies
+//! ```
+//!
+//! Read `group.rs` for what a group promises, `driver.rs` for how its effects are performed, `handle.rs` for what the rest
+//! of the program can ask. Only this folder knows raft's types.
 
+mod adapter;
+mod apply;
+mod completions;
+mod driver;
+mod effects;
+mod group;
 pub mod handle;
+mod hosted;
+mod members;
+mod pending;
+mod propose;
+mod raft_log;
+mod reconcile;
 pub mod status;
+mod wire;
+
+pub use driver::{Consensus, ConsensusParts};
+pub use hosted::HostError;
 
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;

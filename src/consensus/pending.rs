@@ -61,7 +61,8 @@ impl Pending {
     /// The entry at `index` of `term` is applied.
     pub fn applied(&mut self, index: LogIndex, term: Term, out: &mut Vec<Answer>) {
         if let Some(proposed) = self.by_index.remove(&index) {
-            let result = if proposed.appended.term == term { Ok(proposed.appended) } else { Err(ProposeError::Dropped) };
+            let result =
+                if proposed.appended.term == term { Ok(proposed.appended) } else { Err(ProposeError::Dropped) };
             out.push(Answer::Append(proposed.reply, result));
         }
     }

@@ -31,10 +31,17 @@ pub enum Step {
     HandOver,
 }
 
-/// The next step towards `desired`, or nothing when they agree or must wait.
-pub fn next_step(me: NodeId, last_index: LogIndex, replicas: &[Replica], desired: &[NodeId]) -> Option<Step> {
+/// The next step towards having all of `wanted` and none that is `removed`, or nothing when that is so or must wait. A
+/// replica that is neither stays: this node's catalog may lag behind the one that brought it.
+pub fn next_step(
+    me: NodeId,
+    last_index: LogIndex,
+    replicas: &[Replica],
+    wanted: &[NodeId],
+    removed: impl Fn(NodeId) -> bool,
+) -> Option<Step> {
     let change = |kind, node| Some(Step::Change(ConfChange { kind, node }));
-    let extra = |r: &&Replica| !desired.contains(&r.node);
+    let extra = |r: &&Replica| removed(r.node);
     if let Some(learner) = replicas.iter().filter(|r| !r.voter).find(extra) {
         return change(ConfChangeKind::Remove, learner.node);
     }
@@ -47,13 +54,13 @@ pub fn next_step(me: NodeId, last_index: LogIndex, replicas: &[Replica], desired
         }
     }
     let caught_up = |r: &&Replica| r.active && r.matched.0 + CAUGHT_UP_ENTRIES >= last_index.0;
-    if let Some(learner) = replicas.iter().filter(|r| !r.voter && desired.contains(&r.node)).find(caught_up) {
+    if let Some(learner) = replicas.iter().filter(|r| !r.voter && wanted.contains(&r.node)).find(caught_up) {
         let with = replicas.iter().filter(|r| r.voter || r.node == learner.node);
         if can_commit(with) {
             return change(ConfChangeKind::AddVoter, learner.node);
         }
     }
-    let new = desired.iter().find(|node| replicas.iter().all(|r| r.node != **node))?;
+    let new = wanted.iter().find(|node| replicas.iter().all(|r| r.node != **node))?;
     change(ConfChangeKind::AddLearner, *new)
 }
 
@@ -72,8 +79,8 @@ mod tests {
     }
 
     fn step(replicas: &[Replica], desired: &[u64]) -> Option<Step> {
-        let desired: Vec<NodeId> = desired.iter().map(|n| NodeId(*n)).collect();
-        next_step(NodeId(1), LogIndex(1000), replicas, &desired)
+        let wanted: Vec<NodeId> = desired.iter().map(|n| NodeId(*n)).collect();
+        next_step(NodeId(1), LogIndex(1000), replicas, &wanted, |node| !wanted.contains(&node))
     }
 
     fn change(kind: ConfChangeKind, node: u64) -> Option<Step> {

@@ -37,52 +37,56 @@ const SKEW_SECONDS: i64 = 60 * 60;
 /// The common name of the made peers' certificate.
 const PEER_NAME: &str = "peer";
 
-/// What [`make`] is to make.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The directory; made when it is missing.
-    pub out: PathBuf,
-    /// All names and addresses under which clients dial any node: every server certificate has all of them.
-    pub hosts: Vec<String>,
-    /// Common names of clients.
-    pub clients: Vec<String>,
-    /// The cluster, for the peers' name.
-    pub cluster_name: String,
-    /// Issue from the authority that is there, writing certificates anew, instead of making one.
-    pub use_ca: bool,
-}
-
-/// Makes the certificates of a cluster in a directory:
-/// `ca.pem ca-key.pem server.pem server-key.pem peer.pem peer-key.pem`, and `client-<name>.pem client-<name>-key.pem` for each client.
+/// Makes an authority and the certificates of a cluster in the directory `out`, which is made when it is missing:
+/// `ca.pem ca-key.pem server.pem server-key.pem peer.pem peer-key.pem`, and `client-<name>.pem client-<name>-key.pem` for each
+/// client. `hosts` are all names and addresses under which clients dial any node: every server certificate has all of them.
 ///
 /// # Errors
 /// [`CertsError`]; an authority that is there is never overwritten.
-pub fn make(plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
-    check_cluster_name(&plan.cluster_name).map_err(CertsError::BadPlan)?;
-    if plan.hosts.is_empty() {
+pub fn make(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
+    check(hosts, clients, cluster_name)?;
+    let ca_files = [out.join("ca.pem"), out.join("ca-key.pem")];
+    if let Some(there) = ca_files.iter().find(|f| f.exists()) {
+        return Err(CertsError::CaExists(there.clone()));
+    }
+    fs::create_dir_all(out).map_err(|e| CertsError::file(out, &e))?;
+    let ca = Ca::create("Seriatim development CA")?;
+    ca.save(out)?;
+    Ok([ca_files.to_vec(), issue_all(&ca, out, hosts, clients, cluster_name)?].concat())
+}
+
+/// Issues the same certificates from the authority that is there, in place of those that are: a renewal, or more clients.
+///
+/// # Errors
+/// [`CertsError`].
+pub fn renew(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
+    check(hosts, clients, cluster_name)?;
+    issue_all(&Ca::load(out)?, out, hosts, clients, cluster_name)
+}
+
+fn check(hosts: &[String], clients: &[String], cluster_name: &str) -> Result<(), CertsError> {
+    check_cluster_name(cluster_name).map_err(CertsError::BadPlan)?;
+    if hosts.is_empty() {
         return Err(CertsError::BadPlan("no host is given; clients check the name that they dial".to_owned()));
     }
-    for client in &plan.clients {
+    for client in clients {
         let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
         // Where a certificate has no SAN, gRPC takes the common name for the host's: such a client could answer as a peer.
         if principal.as_str().ends_with(".seriatim.internal") || client.contains('/') {
             return Err(CertsError::BadPlan(format!("{client:?} can't be the name of a client")));
         }
     }
-    let ca_files = [plan.out.join("ca.pem"), plan.out.join("ca-key.pem")];
+    Ok(())
+}
+
+fn issue_all(
+    ca: &Ca,
+    out: &Path,
+    hosts: &[String],
+    clients: &[String],
+    cluster_name: &str,
+) -> Result<Vec<PathBuf>, CertsError> {
     let mut made = Vec::new();
-    let ca = if plan.use_ca {
-        Ca::load(&plan.out)?
-    } else {
-        if let Some(there) = ca_files.iter().find(|f| f.exists()) {
-            return Err(CertsError::CaExists(there.clone()));
-        }
-        fs::create_dir_all(&plan.out).map_err(|e| CertsError::file(&plan.out, &e))?;
-        let ca = Ca::create("Seriatim development CA")?;
-        ca.save(&plan.out)?;
-        made.extend(ca_files);
-        ca
-    };
     let mut issue = |stem: &str, common_name: &str, hosts: &[String], usage| {
         let request = Request {
             common_names: vec![common_name.to_owned()],
@@ -90,11 +94,11 @@ pub fn make(plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
             usage,
             lifetime_seconds: LIFETIME_SECONDS,
         };
-        ca.issue_files(&request, &plan.out, stem).map(|(cert, key)| made.extend([cert, key]))
+        ca.issue_files(&request, out, stem).map(|(cert, key)| made.extend([cert, key]))
     };
-    issue("server", "server", &plan.hosts, Usage::Server)?;
-    issue("peer", PEER_NAME, &[peer_san(&plan.cluster_name)], Usage::Peer)?;
-    for client in &plan.clients {
+    issue("server", "server", hosts, Usage::Server)?;
+    issue("peer", PEER_NAME, &[peer_san(cluster_name)], Usage::Peer)?;
+    for client in clients {
         issue(&format!("client-{client}"), client, &[], Usage::Client)?;
     }
     Ok(made)
@@ -133,11 +137,7 @@ impl From<ErrorStack> for CertsError {
 impl fmt::Display for CertsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CertsError::CaExists(file) => write!(
-                f,
-                "{} is there already and is not overwritten: issue from it with --use-ca, or choose another directory",
-                file.display()
-            ),
+            CertsError::CaExists(file) => write!(f, "{} is there already and is not overwritten", file.display()),
             CertsError::BadPlan(what) => f.write_str(what),
             CertsError::File { file, error } => write!(f, "{}: {error}", file.display()),
             CertsError::OpenSsl(error) => write!(f, "OpenSSL: {error}"),
@@ -339,21 +339,19 @@ mod tests {
 
     use super::*;
 
-    fn plan(out: &Path) -> Plan {
-        Plan {
-            out: out.to_owned(),
-            hosts: vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()],
-            clients: vec!["root".to_owned(), "nobody".to_owned()],
-            cluster_name: "seriatim".to_owned(),
-            use_ca: false,
-        }
+    fn own(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    fn make_in(out: &Path) -> Result<Vec<PathBuf>, CertsError> {
+        make(out, &own(&["localhost", "127.0.0.1", "::1"]), &own(&["root", "nobody"]), "seriatim")
     }
 
     #[test]
     fn makes_everything_and_keeps_an_authority() {
         let dir = tempfile::tempdir().expect("a directory");
         let out = dir.path().join("certs");
-        let made = make(&plan(&out)).expect("certificates");
+        let made = make_in(&out).expect("certificates");
         let mut names: Vec<_> = made.iter().map(|f| f.file_name().expect("a name").to_string_lossy()).collect();
         names.sort();
         assert_eq!(
@@ -367,19 +365,19 @@ mod tests {
             assert!(if key { mode == 0o600 } else { mode & 0o022 == 0 }, "{file:?} {mode:o}");
         }
         let ca = fs::read(out.join("ca.pem")).expect("the CA");
-        assert_eq!(make(&plan(&out)), Err(CertsError::CaExists(out.join("ca.pem"))));
+        assert_eq!(make_in(&out), Err(CertsError::CaExists(out.join("ca.pem"))));
         fs::remove_file(out.join("ca.pem")).expect("removed");
-        assert_eq!(make(&plan(&out)), Err(CertsError::CaExists(out.join("ca-key.pem"))));
+        assert_eq!(make_in(&out), Err(CertsError::CaExists(out.join("ca-key.pem"))));
         fs::write(out.join("ca.pem"), &ca).expect("written");
-        let carol = Plan { clients: vec!["carol".to_owned()], use_ca: true, ..plan(&out) };
-        assert!(make(&carol).expect("more").contains(&out.join("client-carol.pem")));
+        let more = renew(&out, &own(&["localhost"]), &own(&["carol"]), "seriatim").expect("more");
+        assert!(more.contains(&out.join("client-carol.pem")));
         assert_eq!(fs::read(out.join("ca.pem")).expect("the CA"), ca);
     }
 
     #[test]
     fn certificates_say_what_they_are_for() {
         let dir = tempfile::tempdir().expect("a directory");
-        make(&plan(dir.path())).expect("certificates");
+        make_in(dir.path()).expect("certificates");
         let text = |file: &str| {
             let cert = X509::from_pem(&fs::read(dir.path().join(file)).expect("a file")).expect("a certificate");
             String::from_utf8(cert.to_text().expect("text")).expect("UTF-8")
@@ -396,14 +394,13 @@ mod tests {
     #[test]
     fn refuses_names_that_no_one_could_use() {
         let dir = tempfile::tempdir().expect("a directory");
-        let with = |clients: &[&str], cluster: &str| {
-            let clients = clients.iter().map(|c| (*c).to_owned()).collect();
-            make(&Plan { clients, cluster_name: cluster.to_owned(), ..plan(&dir.path().join("certs")) })
-        };
+        let out = dir.path().join("certs");
+        let with = |clients: &[&str], cluster: &str| make(&out, &own(&["localhost"]), &own(clients), cluster);
         for bad in ["role:admin", "a b", "", "*", "../x", "peer.seriatim.seriatim.internal"] {
             assert!(matches!(with(&[bad], "seriatim"), Err(CertsError::BadPlan(_))), "{bad}");
         }
         assert!(matches!(with(&["a"], "not a name"), Err(CertsError::BadPlan(_))));
-        assert!(!dir.path().join("certs").exists());
+        assert!(matches!(make(&out, &[], &[], "seriatim"), Err(CertsError::BadPlan(_))));
+        assert!(!out.exists());
     }
 }

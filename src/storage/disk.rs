@@ -1,10 +1,238 @@
-//! The door to the file system (being written).
-/// The disk; a clone is the same one.
+//! The door to the file system: nothing else in storage touches `std::fs`.
+//!
+//! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests one that forgets what was not
+//! synced. Every failure comes back with what was tried on which file. Nothing here syncs on its own account but
+//! [`Disk::replace`], which says so.
+
+mod real;
+#[cfg(test)]
+pub(crate) mod sim;
+
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::error::StorageError;
+
+/// What a file system must do. Paths are whole; errors are the system's own.
+pub trait Backend: Send + Sync {
+    /// Makes a directory and those above it, readable by its owner alone; one that is there is fine.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes a file that must not be there yet.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
+    /// Opens a file that is there.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
+    /// Renames within a directory, replacing what has the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and the files in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Puts the names in a directory on the disk.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that are free for us where `path` is.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Locks a file, made if need be, for this process until the guard is dropped; [`io::ErrorKind::WouldBlock`] when
+    /// another has it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+    /// Maps a file of exactly so many words. With `create` it is made anew, all zeros, and its space reserved.
+    fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words>;
+    /// A random number.
+    fn random(&self) -> io::Result<u64>;
+}
+
+/// What an open file must do.
+pub trait BackendFile: Send + Sync {
+    /// Reads until the buffer is full or the file ends; gives the number of bytes.
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// As `read_at`, but stops where it would have to wait for the disk. `None`: not even one byte without waiting.
+    fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+    /// Writes all of it.
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Puts the contents, and what is needed to find them, on the disk.
+    fn sync(&self) -> io::Result<()>;
+    /// How long the file is.
+    fn len(&self) -> io::Result<u64>;
+    /// Reserves space up to a length; the new part reads as zeros. [`io::ErrorKind::Unsupported`] where that can't be done.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
+    /// Forgets what the page cache has of the file, so that the next read is from the disk.
+    fn drop_cache(&self) -> io::Result<()>;
+}
+
+/// Memory that is mapped to a file, or was to be: derived data only, as a read error in it ends the process.
+pub enum Words {
+    /// Mapped.
+    Mapped(real::Mapping),
+    /// Memory of our own.
+    Memory(Box<[AtomicU64]>),
+}
+
+impl Words {
+    /// Memory of our own, zeros.
+    pub fn memory(words: usize) -> Words {
+        Words::Memory((0..words).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The words.
+    pub fn get(&self) -> &[AtomicU64] {
+        match self {
+            Words::Mapped(mapping) => mapping.words(),
+            Words::Memory(words) => words,
+        }
+    }
+}
+
+/// A file system; a clone is the same one.
 #[derive(Clone)]
-pub struct Disk;
+pub struct Disk(Arc<dyn Backend>);
+
+/// An open file that knows its name.
+pub struct DiskFile {
+    path: PathBuf,
+    file: Box<dyn BackendFile>,
+}
+
 impl Disk {
     /// The machine's own file system.
     pub fn real() -> Disk {
-        todo!()
+        Disk::new(Arc::new(real::Real))
+    }
+
+    /// Another one.
+    pub fn new(backend: Arc<dyn Backend>) -> Disk {
+        Disk(backend)
+    }
+
+    pub(crate) fn create_dir(&self, path: &Path) -> Result<(), StorageError> {
+        self.0.create_dir(path).map_err(|e| StorageError::io("make the directory", path, e))
+    }
+
+    /// The names in a directory; `None` if there is none.
+    pub(crate) fn list(&self, dir: &Path) -> Result<Option<Vec<String>>, StorageError> {
+        match self.0.list(dir) {
+            Ok(names) => Ok(Some(names)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StorageError::io("list", dir, e)),
+        }
+    }
+
+    pub(crate) fn create(&self, path: &Path) -> Result<DiskFile, StorageError> {
+        let file = self.0.create(path).map_err(|e| StorageError::io("create", path, e))?;
+        Ok(DiskFile { path: path.to_owned(), file })
+    }
+
+    pub(crate) fn open(&self, path: &Path) -> Result<DiskFile, StorageError> {
+        let file = self.0.open(path).map_err(|e| StorageError::io("open", path, e))?;
+        Ok(DiskFile { path: path.to_owned(), file })
+    }
+
+    /// All bytes of a small file; `None` if it is not there.
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+        let file = match self.0.open(path) {
+            Ok(file) => DiskFile { path: path.to_owned(), file },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StorageError::io("open", path, e)),
+        };
+        let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+        let read = file.read_at(0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(Some(bytes))
+    }
+
+    /// Replaces a file whole, on the disk when this returns: a new file under another name, synced; renamed; the
+    /// directory synced. After a crash either the old or the new contents are there.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        let temporary = path.with_extension("tmp");
+        self.unlink(&temporary)?;
+        let file = self.create(&temporary)?;
+        file.write_at(0, bytes)?;
+        file.sync()?;
+        self.0.rename(&temporary, path).map_err(|e| StorageError::io("replace", path, e))?;
+        self.sync_dir(path.parent().unwrap_or(Path::new("/")))
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.0.rename(from, to).map_err(|e| StorageError::io("rename", from, e))
+    }
+
+    /// Removes a file; one that is gone already is fine.
+    pub(crate) fn unlink(&self, path: &Path) -> Result<(), StorageError> {
+        match self.0.unlink(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn remove_dir(&self, path: &Path) -> Result<(), StorageError> {
+        self.0.remove_dir(path).map_err(|e| StorageError::io("remove", path, e))
+    }
+
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        self.0.sync_dir(dir).map_err(|e| StorageError::io("sync the directory", dir, e))
+    }
+
+    pub(crate) fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        self.0.free_bytes(path).map_err(|e| StorageError::io("ask for the free space of", path, e))
+    }
+
+    /// Locks a file; `None` when another process has it.
+    pub(crate) fn lock(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
+        match self.0.lock(path) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(StorageError::io("lock", path, e)),
+        }
+    }
+
+    pub(crate) fn map(&self, path: &Path, words: usize, create: bool) -> Result<Words, StorageError> {
+        self.0.map(path, words, create).map_err(|e| StorageError::io("map", path, e))
+    }
+
+    pub(crate) fn random(&self) -> Result<u64, StorageError> {
+        self.0.random().map_err(|e| StorageError::io("get randomness for", Path::new("a segment"), e))
+    }
+}
+
+impl DiskFile {
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {
+        self.file.read_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    }
+
+    pub(crate) fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> Result<Option<usize>, StorageError> {
+        self.file.read_cached_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    }
+
+    pub(crate) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_at(at, bytes).map_err(|e| StorageError::io("write", &self.path, e))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync().map_err(|e| StorageError::io("sync", &self.path, e))
+    }
+
+    pub(crate) fn len(&self) -> Result<u64, StorageError> {
+        self.file.len().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
+    }
+
+    /// Reserves space; `false` where the file system can't.
+    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<bool, StorageError> {
+        match self.file.allocate(from, to) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(e) => Err(StorageError::io("reserve space for", &self.path, e)),
+        }
+    }
+
+    pub(crate) fn drop_cache(&self) -> Result<(), StorageError> {
+        self.file.drop_cache().map_err(|e| StorageError::io("drop the cache of", &self.path, e))
     }
 }

@@ -1,13 +1,31 @@
-//! One group's log on disk (being written).
-use std::path::Path;
+//! One group's log on disk: the Raft log, which is the commit log, in append-only segments.
+//!
+//! `consensus` owns it under a mutex and appends; `log-writer` takes what is to be synced ([`GroupLog::begin_sync`]),
+//! syncs it without the mutex, and hands it back ([`GroupLog::end_sync`]); readers share a view and take no part.
+//!
+//! Nothing here waits for the disk but [`GroupLog::create`], [`GroupLog::open`] and [`GroupLog::close`], and
+//! [`GroupLog::truncate_suffix`], which reads. What was appended is on the disk once a job that was taken after it has been
+//! performed, and not before. After an error the log refuses everything: only the disk knows what it holds.
 
-use super::disk::Disk;
-use super::entry::Entry;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::active::Active;
+use super::disk::{Disk, DiskFile};
+use super::entry::{ENTRY_BYTES_MAX, Entry, Kind, Stamp};
 pub use super::error::StorageError;
+use super::frame::{Header, Position, encode, frame_bytes};
+use super::manifest::Manifest;
 use super::reader::GroupReader;
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use super::state::{Base, ConfState, Derived, Genesis, HardState, Marker, Recovered};
 pub use super::sync::SyncJob;
+use super::view::{Part, Shared, View};
 use crate::types::{GroupId, LogIndex, Offset, Term};
+
+/// Frames are gathered up to here before they are written.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -36,86 +54,394 @@ pub struct Bounds {
 }
 
 /// One group's log.
-pub struct GroupLog {}
+pub struct GroupLog {
+    pub(super) disk: Disk,
+    pub(super) dir: PathBuf,
+    pub(super) group: GroupId,
+    pub(super) segment_bytes: u64,
+    pub(super) index_capacity: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) active: Active,
+    pub(super) next_segment: u64,
+
+    /// The last entry: index, term, and the offset behind it.
+    pub(super) last: Base,
+    pub(super) last_time_us: u64,
+    /// Runs of one term by their first index; the first begins at the base.
+    pub(super) terms: Vec<(LogIndex, Term)>,
+    /// The last one that was appended.
+    pub(super) hard_state: HardState,
+    pub(super) conf_state: ConfState,
+    pub(super) conf_index: LogIndex,
+    pub(super) derived: Derived,
+    pub(super) derived_index: LogIndex,
+    pub(super) applied: LogIndex,
+
+    /// Everything up to here is on the disk.
+    pub(super) floor: Position,
+    /// The highest floor that a frame or a manifest says.
+    pub(super) floor_noted: Position,
+    /// The end of the newest frame that is no `synced` one.
+    pub(super) content_end: Position,
+
+    pub(super) dirty: BTreeMap<u64, Arc<DiskFile>>,
+    pub(super) new_files: bool,
+    pub(super) manifest_due: bool,
+    pub(super) unlinks: Vec<u64>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) failed: bool,
+}
 
 impl GroupLog {
-    /// Makes a group.
+    /// Makes a group: directory, first segment and manifest complete and synced, and the parent synced. One that is there,
+    /// complete and blank, is used again: it was made before a crash and never listed.
+    ///
+    /// # Errors
+    /// [`StorageError::NotBlank`] when the group holds something already.
     pub fn create(
-        _disk: &Disk,
-        _groups_dir: &Path,
-        _group: GroupId,
-        _options: &LogOptions,
-        _genesis: Genesis,
+        disk: &Disk,
+        groups_dir: &Path,
+        group: GroupId,
+        options: &LogOptions,
+        genesis: Genesis,
     ) -> Result<(), StorageError> {
-        todo!()
+        super::create::create(disk, groups_dir, group, options, genesis)
     }
-    /// Recovers a group.
+
+    /// Recovers a group from its files. See [`super::recovery`] for the rules.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] for anything that was synced once and can't be read now; nothing is changed then.
     pub fn open(
-        _disk: &Disk,
-        _groups_dir: &Path,
-        _group: GroupId,
-        _options: &LogOptions,
+        disk: &Disk,
+        groups_dir: &Path,
+        group: GroupId,
+        options: &LogOptions,
     ) -> Result<(GroupLog, Recovered), StorageError> {
-        todo!()
+        super::recovery::open(disk, groups_dir, group, options)
     }
-    /// Appends entries.
-    pub fn append(&mut self, _entries: &[Entry]) -> Result<(), StorageError> {
-        todo!()
+
+    /// Appends entries behind the last one; rolls by itself.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
+    ///
+    /// # Panics
+    /// If index, term or offset do not continue, or an entry is too large.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
+        self.guarded(|log| {
+            let mut frames = std::mem::take(&mut log.buffer);
+            let result = log.append_entries(entries, &mut frames);
+            frames.clear();
+            frames.shrink_to(2 * BATCH_BYTES);
+            log.buffer = frames;
+            result
+        })
     }
-    /// Appends the hard state.
-    pub fn append_hard_state(&mut self, _hard_state: &HardState) -> Result<(), StorageError> {
-        todo!()
+
+    fn append_entries(&mut self, entries: &[Entry], frames: &mut Vec<u8>) -> Result<(), StorageError> {
+        let mut headers = Vec::new();
+        for entry in entries {
+            let header = Header::of_entry(entry, self.floor)?;
+            assert_eq!(entry.index, self.last.index.next(), "an entry of group {} does not continue", self.group);
+            assert!(entry.term >= self.last.term, "entry {} of group {} has an older term", entry.index, self.group);
+            assert_eq!(header.base_offset, self.last.offset, "entry {} of group {}", entry.index, self.group);
+            assert!(entry.data.len() <= ENTRY_BYTES_MAX, "entry {} of group {} is too large", entry.index, self.group);
+            let payload = &entry.data[Stamp::BYTES..];
+            let end = self.active.position().at + (frames.len() + frame_bytes(payload.len())) as u64;
+            let empty = self.active.position().at == SEGMENT_HEADER_BYTES && frames.is_empty();
+            let full = end > self.segment_bytes && !empty;
+            if full || frames.len() >= BATCH_BYTES {
+                self.write(frames, &headers)?;
+                frames.clear();
+                headers.clear();
+            }
+            if full {
+                self.roll()?;
+            }
+            let position = self.active.position().at + frames.len() as u64;
+            encode(frames, self.active.segment.header.salt, position, &header, payload);
+            headers.push((header, position));
+            if entry.term > self.last.term {
+                self.terms.push((entry.index, entry.term));
+            }
+            self.last = Base { index: entry.index, term: entry.term, offset: entry.end_offset()? };
+            self.last_time_us = self.last_time_us.max(header.append_time_us);
+        }
+        self.write(frames, &headers)
     }
-    /// Entries from `from` on are gone.
-    pub fn truncate_suffix(&mut self, _from: LogIndex) -> Result<(), StorageError> {
-        todo!()
+
+    /// Appends the hard state, behind the entries of its Ready.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
+    ///
+    /// # Panics
+    /// If the commit is past the last entry.
+    pub fn append_hard_state(&mut self, hard_state: &HardState) -> Result<(), StorageError> {
+        self.guarded(|log| {
+            assert!(hard_state.commit <= log.last.index, "a commit of group {} past the last entry", log.group);
+            let (header, payload) = Header::of_hard_state(hard_state, log.floor);
+            log.write_note(&header, &payload)?;
+            log.hard_state = *hard_state;
+            Ok(())
+        })
     }
-    /// Drops whole segments below.
-    pub fn trim(&mut self, _first_offset: Offset, _applied: LogIndex) -> Result<Base, StorageError> {
-        todo!()
+
+    /// Entries from `from` on are gone. The log goes on in a new segment, whose predecessor is the end of the entry before;
+    /// segments that lie wholly behind are removed in the drain that has synced the new one. Not before: while the new one
+    /// may still be lost, the floor is in the old ones.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
+    ///
+    /// # Panics
+    /// If that would cut what is committed or not there.
+    pub fn truncate_suffix(&mut self, from: LogIndex) -> Result<(), StorageError> {
+        self.guarded(|log| {
+            let view = log.shared.get();
+            assert!(from > view.base.index && from > log.hard_state.commit, "group {} would lose {from}", log.group);
+            assert!(from <= log.last.index.next(), "group {} has no entry {from}", log.group);
+            if from > log.last.index {
+                return Ok(());
+            }
+            let kept = LogIndex(from.0 - 1);
+            let (part, at, offset) = if kept == view.base.index {
+                (0, SEGMENT_HEADER_BYTES, view.base.offset)
+            } else {
+                log.reader().locate(&view, kept)?
+            };
+            log.terms.retain(|(first, _)| *first < from);
+            let term = log.terms.last().map_or(view.base.term, |(_, term)| *term);
+            log.last = Base { index: kept, term, offset };
+            let predecessor = Position { file: view.parts[part].segment.header.number, at };
+            let mut parts = view.parts[..=part].to_vec();
+            parts[part].limit = Some(at);
+            log.unlinks.extend(view.parts[part + 1..].iter().map(|p| p.segment.header.number));
+            log.begin_segment(predecessor, View { base: view.base, parts })
+        })
     }
-    /// Begins anew behind the marker.
-    pub fn install_marker(&mut self, _marker: &Marker, _hard_state: &HardState) -> Result<(), StorageError> {
-        todo!()
+
+    /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds. Only entries that
+    /// are applied are dropped, and only as far as the derived state has seen them ([`GroupLog::set_derived`]): a
+    /// restart needs what is behind. The files go in the drain that has synced what says so.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
+    pub fn trim(&mut self, first_offset: Offset, applied: LogIndex) -> Result<Base, StorageError> {
+        self.guarded(|log| {
+            let view = log.shared.get();
+            log.applied = log.applied.max(applied);
+            let seen = applied.min(log.derived_index).min(log.hard_state.commit);
+            let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
+            let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
+            if dropped == 0 {
+                return Ok(view.base);
+            }
+            let base = view.parts[dropped].base();
+            log.unlinks.extend(view.parts[..dropped].iter().map(|p| p.segment.header.number));
+            log.shared.set(View { base, parts: view.parts[dropped..].to_vec() });
+            log.terms.retain(|(first, _)| *first > base.index);
+            log.terms.insert(0, (base.index, base.term));
+            log.manifest_due = true;
+            Ok(base)
+        })
     }
-    /// Notes who carries the group.
-    pub fn set_conf_state(&mut self, _conf_state: ConfState, _as_of: LogIndex) {
-        todo!()
+
+    /// The log is empty and begins behind the marker.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
+    ///
+    /// # Panics
+    /// If the marker is behind what is committed here.
+    pub fn install_marker(&mut self, marker: &Marker, hard_state: &HardState) -> Result<(), StorageError> {
+        self.guarded(|log| {
+            let view = log.shared.get();
+            let base = marker.base;
+            assert!(base.index > view.base.index && base.index >= log.hard_state.commit, "an old marker: {marker:?}");
+            log.unlinks.extend(view.parts.iter().map(|p| p.segment.header.number));
+            log.last = base;
+            log.last_time_us = log.last_time_us.max(marker.derived.last_append_time_us);
+            log.terms = vec![(base.index, base.term)];
+            (log.conf_state, log.conf_index) = (marker.conf_state.clone(), marker.conf_index);
+            (log.derived, log.derived_index) = (marker.derived, marker.derived_index);
+            log.applied = base.index;
+            log.begin_segment(Position::default(), View { base, parts: Vec::new() })
+        })?;
+        self.append_hard_state(hard_state)
     }
-    /// Notes the derived state.
-    pub fn set_derived(&mut self, _derived: Derived, _as_of: LogIndex) {
-        todo!()
+
+    /// Notes who carries the group, for the next manifest, which is due with it.
+    pub fn set_conf_state(&mut self, conf_state: ConfState, as_of: LogIndex) {
+        (self.conf_state, self.conf_index) = (conf_state, as_of);
+        self.manifest_due = true;
     }
-    /// Notes how far the log is applied.
-    pub fn set_applied(&mut self, _applied: LogIndex) {
-        todo!()
+
+    /// Notes the derived state, for the next manifest, whenever that is.
+    pub fn set_derived(&mut self, derived: Derived, as_of: LogIndex) {
+        (self.derived, self.derived_index) = (derived, as_of);
     }
-    /// Takes what is to be synced.
+
+    /// Notes how far the log is applied, for the next manifest, whenever that is.
+    pub fn set_applied(&mut self, applied: LogIndex) {
+        self.applied = self.applied.max(applied);
+    }
+
+    /// Takes everything that is to be synced now; `None` when all is on the disk. One job at a time: it is to be performed
+    /// and handed back before the next is taken.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
-        todo!()
+        if self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty() {
+            return None;
+        }
+        let covered = self.active.position();
+        let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered).encode());
+        Some(SyncJob {
+            dir: self.dir.clone(),
+            files: std::mem::take(&mut self.dirty).into_values().collect(),
+            new_files: std::mem::take(&mut self.new_files),
+            manifest,
+            unlinks: std::mem::take(&mut self.unlinks),
+            covered,
+            failed: self.failed,
+        })
     }
-    /// The job is done.
-    pub fn end_sync(&mut self, _job: SyncJob) {
-        todo!()
+
+    /// Takes back a job that was performed: what it covers is the floor now.
+    pub fn end_sync(&mut self, job: SyncJob) {
+        self.floor = self.floor.max(job.covered);
+        if job.manifest.is_some() {
+            self.floor_noted = self.floor_noted.max(job.covered);
+        }
     }
-    /// Notes the floor after a second of quiet.
+
+    /// After a second of quiet: if everything is synced but no frame or manifest says so yet, appends a `synced` frame and
+    /// gives `true`. It has to be synced, too.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
     pub fn append_synced_mark(&mut self) -> Result<bool, StorageError> {
-        todo!()
+        if self.floor < self.content_end || self.floor_noted >= self.content_end {
+            return Ok(false);
+        }
+        self.guarded(|log| {
+            let content_end = log.content_end;
+            log.write_note(&Header::of_note(Kind::Synced, log.floor), &[])?;
+            log.content_end = content_end;
+            log.floor_noted = log.floor;
+            Ok(true)
+        })
     }
-    /// Syncs and leaves the clean mark.
+
+    /// Syncs everything and leaves the clean mark: a manifest whose floor is the end of the log.
+    ///
+    /// # Errors
+    /// [`StorageError`]; the next start looks at the disk as after a crash.
     pub fn close(&mut self) -> Result<(), StorageError> {
-        todo!()
+        self.manifest_due = true;
+        if let Some(job) = self.begin_sync() {
+            job.perform(&self.disk)?;
+            self.end_sync(job);
+        }
+        Ok(())
     }
-    /// A reader.
+
+    /// For who reads the log, beside whoever appends.
     pub fn reader(&self) -> GroupReader {
-        todo!()
+        GroupReader::new(self.shared.clone())
     }
+
     /// Where the log begins and ends.
     pub fn bounds(&self) -> Bounds {
-        todo!()
+        let Base { index, term, offset } = self.last;
+        Bounds { base: self.shared.get().base, last_index: index, last_term: term, next_offset: offset }
     }
-    /// Bytes on disk.
+
+    /// Bytes of the log's frames.
     pub fn stored_bytes(&self) -> u64 {
-        todo!()
+        self.shared.get().stored_bytes()
+    }
+
+    /// After an error nothing more is written.
+    fn guarded<T>(&mut self, act: impl FnOnce(&mut GroupLog) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        if self.failed {
+            return Err(StorageError::Failed { path: self.dir.clone() });
+        }
+        // Also when it panics half-way.
+        self.failed = true;
+        let result = act(self);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn write(&mut self, frames: &[u8], headers: &[(Header, u64)]) -> Result<(), StorageError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        self.active.append(frames, headers, self.segment_bytes)?;
+        self.dirty.insert(self.active.position().file, self.active.file.clone());
+        self.content_end = self.active.position();
+        self.floor_noted = self.floor_noted.max(self.floor);
+        Ok(())
+    }
+
+    fn write_note(&mut self, header: &Header, payload: &[u8]) -> Result<(), StorageError> {
+        let position = self.active.position().at;
+        let mut frame = Vec::with_capacity(frame_bytes(payload.len()));
+        encode(&mut frame, self.active.segment.header.salt, position, header, payload);
+        self.write(&frame, &[])
+    }
+
+    /// Goes on in a new segment where the log is now.
+    pub(super) fn roll(&mut self) -> Result<(), StorageError> {
+        let mut view = (*self.shared.get()).clone();
+        let predecessor = self.active.position();
+        if let Some(last) = view.parts.last_mut() {
+            last.limit = Some(predecessor.at);
+        }
+        self.begin_segment(predecessor, view)
+    }
+
+    /// Makes the segment in which the log goes on behind `kept`, and a manifest due.
+    fn begin_segment(&mut self, predecessor: Position, mut kept: View) -> Result<(), StorageError> {
+        let header = SegmentHeader {
+            group: self.group,
+            number: self.next_segment,
+            salt: self.disk.random()?,
+            predecessor,
+            base: self.last,
+            time_before_us: self.last_time_us,
+            hard_state: self.hard_state,
+        };
+        self.next_segment += 1;
+        self.active.seal();
+        self.active = Active::create(&self.disk, &self.dir, &header, self.index_capacity)?;
+        self.dirty.insert(header.number, self.active.file.clone());
+        self.new_files = true;
+        self.manifest_due = true;
+        self.content_end = self.active.position();
+        kept.parts.push(Part { segment: self.active.segment.clone(), limit: None });
+        self.shared.set(kept);
+        Ok(())
+    }
+
+    pub(super) fn manifest(&self, floor: Position) -> Manifest {
+        let view = self.shared.get();
+        Manifest {
+            group: self.group,
+            base: view.base,
+            first_segment: view.parts[0].segment.header.number,
+            next_segment: self.next_segment,
+            floor,
+            applied: self.applied,
+            conf_state: self.conf_state.clone(),
+            conf_index: self.conf_index,
+            derived: self.derived,
+            derived_index: self.derived_index,
+            terms: self.terms.clone(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

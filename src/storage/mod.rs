@@ -8,7 +8,20 @@ pub mod state;
 
 pub mod log;
 pub mod reader;
-pub mod sync;
+
+pub mod frame;
+pub mod segment;
+
+mod active;
+mod chain;
+mod create;
+mod index;
+mod manifest;
+mod pool;
+mod recovery;
+mod sync;
+mod view;
+mod walk;
 
 pub mod disk;
 pub mod error;

@@ -1,9 +1,36 @@
-//! (being written)
+//! A node's data directory: the lock on it, and `node.toml`, which says whose it is.
+//!
+//! ```text
+//! format = 1
+//! node_id = "0123456789abcdef"
+//! node_name = "a"
+//! cluster_id = "fedcba9876543210"     zeros: not admitted yet
+//! groups = [0, 1]
+//! crc32c = "89abcdef"                 of all the lines before
+//! ```
+//!
+//! The file is replaced whole. It is written before the first group is made: a directory with groups and without it has
+//! lost it, and that is damage. A group is listed in it once its directory is complete; then its first message may leave.
+
+use std::any::Any;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
 use super::error::StorageError;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
+
+/// The newest format of `node.toml` that this version reads, and the one that it writes.
+pub const NODE_FORMAT: u32 = 1;
+
+const NODE_FILE: &str = "node.toml";
+const LOCK_FILE: &str = "lock";
+const GROUPS_DIR: &str = "groups";
+/// What may be in a directory that is not ours yet: what a first start leaves when it is stopped early, and what a fresh
+/// file system has.
+const HARMLESS: [&str; 4] = [LOCK_FILE, GROUPS_DIR, "node.tmp", "lost+found"];
+
 /// What `node.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFile {
@@ -11,28 +38,212 @@ pub struct NodeFile {
     pub node_id: NodeId,
     /// Its name.
     pub node_name: NodeName,
-    /// Its cluster; `None` until it is admitted or founds one.
+    /// Its cluster; `None` until it is admitted to one or founds one.
     pub cluster_id: Option<ClusterId>,
     /// The groups that it carries.
     pub groups: Vec<GroupId>,
 }
-/// A data directory, locked.
-pub struct DataDir;
-impl DataDir {
-    /// Opens and locks.
-    pub fn open(_disk: &Disk, _path: &Path) -> Result<DataDir, StorageError> {
-        todo!()
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lines {
+    format: u32,
+    node_id: String,
+    node_name: String,
+    cluster_id: String,
+    groups: Vec<u64>,
+}
+
+impl NodeFile {
+    /// The file's bytes.
+    pub fn encode(&self) -> String {
+        let lines = Lines {
+            format: NODE_FORMAT,
+            node_id: self.node_id.to_string(),
+            node_name: self.node_name.to_string(),
+            cluster_id: self.cluster_id.unwrap_or_default().to_string(),
+            groups: self.groups.iter().map(|g| g.0).collect(),
+        };
+        let groups: Vec<String> = lines.groups.iter().map(u64::to_string).collect();
+        let text = format!(
+            "format = {}\nnode_id = \"{}\"\nnode_name = \"{}\"\ncluster_id = \"{}\"\ngroups = [{}]\n",
+            lines.format,
+            lines.node_id,
+            lines.node_name,
+            lines.cluster_id,
+            groups.join(", ")
+        );
+        let crc = crc32c::crc32c(text.as_bytes());
+        format!("{text}crc32c = \"{crc:08x}\"\n")
     }
+
+    /// Reads what [`NodeFile::encode`] wrote; `file` is its name, for the error.
+    ///
+    /// # Errors
+    /// [`StorageError::NewerFormat`] or [`StorageError::Damaged`].
+    pub fn decode(bytes: &[u8], file: &Path) -> Result<NodeFile, StorageError> {
+        let damaged = |at: usize, what: String| StorageError::damaged(file, at as u64, what);
+        let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "this is no text".to_owned()))?;
+        let format = text.lines().next().and_then(|line| line.strip_prefix("format = "));
+        let format: u32 = format
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
+        if format > NODE_FORMAT {
+            return Err(StorageError::NewerFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
+        }
+        let end = text.rfind("crc32c = ").ok_or_else(|| damaged(bytes.len(), "the last line is missing".to_owned()))?;
+        let (lines, last) = text.split_at(end);
+        if last != format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes())) {
+            return Err(damaged(end, "the checksum does not match; if it was edited, undo that".to_owned()));
+        }
+        let lines: Lines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
+        let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is no id: {e}")));
+        Ok(NodeFile {
+            node_id: id(&lines.node_id)?,
+            node_name: NodeName::new(&lines.node_name).map_err(|e| damaged(0, e.to_string()))?,
+            cluster_id: Some(ClusterId(id(&lines.cluster_id)?.0)).filter(|id| id.0 != 0),
+            groups: lines.groups.into_iter().map(GroupId).collect(),
+        })
+    }
+}
+
+/// A data directory, locked for this process until this is dropped.
+pub struct DataDir {
+    path: PathBuf,
+    disk: Disk,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, and locks it.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], [`StorageError::ForeignDirectory`] when it holds something and is not ours, or damage when
+    /// it is ours and `node.toml` is gone.
+    pub fn open(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
+        if disk.list(path)?.is_none() {
+            disk.create_dir(path)?;
+            disk.sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
+        check_ours(disk, path)?;
+        let lock = disk.lock(&path.join(LOCK_FILE))?;
+        let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;
+        disk.create_dir(&path.join(GROUPS_DIR))?;
+        disk.sync_dir(path)?;
+        Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the groups are.
     pub fn groups_dir(&self) -> PathBuf {
-        todo!()
+        self.path.join(GROUPS_DIR)
     }
-    /// Reads `node.toml`.
+
+    /// Reads `node.toml`; `None` in a blank directory.
+    ///
+    /// # Errors
+    /// [`StorageError`].
     pub fn load(&self) -> Result<Option<NodeFile>, StorageError> {
-        todo!()
+        let path = self.path.join(NODE_FILE);
+        self.disk.read(&path)?.map(|bytes| NodeFile::decode(&bytes, &path)).transpose()
     }
-    /// Replaces `node.toml`.
-    pub fn store(&self, _node: &NodeFile) -> Result<(), StorageError> {
-        todo!()
+
+    /// Replaces `node.toml`; on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn store(&self, node: &NodeFile) -> Result<(), StorageError> {
+        self.disk.replace(&self.path.join(NODE_FILE), node.encode().as_bytes())
+    }
+}
+
+fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
+    let names = disk.list(path)?.unwrap_or_default();
+    if names.iter().any(|name| name == NODE_FILE) {
+        return Ok(());
+    }
+    if let Some(other) = names.iter().find(|name| !HARMLESS.contains(&name.as_str())) {
+        let found = format!("it has no {NODE_FILE} but holds {other:?}");
+        return Err(StorageError::ForeignDirectory { path: path.to_owned(), found });
+    }
+    let groups = disk.list(&path.join(GROUPS_DIR))?.unwrap_or_default();
+    match groups.first() {
+        Some(group) => {
+            let what = format!("the file is missing, but the directory holds group {group}");
+            Err(StorageError::damaged(&path.join(NODE_FILE), 0, what))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeFile {
+        NodeFile {
+            node_id: NodeId(0x0123_4567_89ab_cdef),
+            node_name: NodeName::new("a").expect("a name"),
+            cluster_id: None,
+            groups: vec![GroupId(0), GroupId(1)],
+        }
+    }
+
+    #[test]
+    fn a_node_file_is_this_text() {
+        let text = node().encode();
+        let golden = "format = 1\nnode_id = \"0123456789abcdef\"\nnode_name = \"a\"\ncluster_id = \"0000000000000000\"\n\
+                      groups = [0, 1]\ncrc32c = \"571b7cc7\"\n";
+        assert_eq!(text, golden);
+        assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), node());
+        let member = NodeFile { cluster_id: Some(ClusterId(5)), groups: Vec::new(), ..node() };
+        assert_eq!(NodeFile::decode(member.encode().as_bytes(), Path::new("n")).expect("a node file"), member);
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        let good = node().encode();
+        for at in 9..good.len() {
+            let mut bytes = good.clone().into_bytes();
+            bytes[at] ^= 1;
+            assert!(NodeFile::decode(&bytes, Path::new("n")).is_err(), "byte {at}");
+            assert!(NodeFile::decode(&good.as_bytes()[..at], Path::new("n")).is_err(), "cut to {at}");
+        }
+        let error = NodeFile::decode(good.replace("format = 1", "format = 2").as_bytes(), Path::new("n"));
+        assert!(error.expect_err("newer").is_config());
+    }
+
+    #[test]
+    fn a_directory_is_ours_and_one_process_has_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let path = dir.path().join("data");
+        let data = DataDir::open(&disk, &path).expect("made");
+        assert_eq!(data.load().expect("read"), None);
+        let in_use = DataDir::open(&disk, &path).err().expect("in use");
+        assert!(in_use.is_config() && in_use.to_string().contains("in use"), "{in_use}");
+        drop(data);
+        let data = DataDir::open(&disk, &path).expect("still blank");
+        data.store(&node()).expect("stored");
+        data.store(&node()).expect("stored again");
+        disk.create_dir(&data.groups_dir().join("0")).expect("a group");
+        drop(data);
+        assert_eq!(DataDir::open(&disk, &path).expect("ours").load().expect("read"), Some(node()));
+        disk.unlink(&path.join(NODE_FILE)).expect("lost");
+        assert!(DataDir::open(&disk, &path).err().expect("lost").is_damage());
+    }
+
+    #[test]
+    fn a_foreign_directory_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        disk.create(&dir.path().join("thesis.odt")).expect("a file");
+        let error = DataDir::open(&disk, dir.path()).err().expect("foreign");
+        assert!(error.is_config() && error.to_string().contains("thesis.odt"), "{error}");
+        assert_eq!(disk.list(dir.path()).expect("listed").map(|names| names.len()), Some(1));
     }
 }

@@ -1,7 +1,25 @@
-//! (being written)
-use super::entry::Entry;
-use crate::thread::FatalSender;
+//! Reads of one group's log, beside whoever appends to it and without its mutex.
+//!
+//! A reader takes the view of the moment, finds the segment and by its index a position, and walks the frames from there;
+//! each one's checksum is checked on every read. gRPC's threads read with [`Access::Cached`], which never waits for the
+//! disk; what that can't give ([`ReadError::NotCached`]) is done again on a `reader` thread ([`Readers`]) with
+//! [`Access::Blocking`].
+//!
+//! Whoever reads records must not read beyond the watermark: what is there may still be cut off.
+
+use std::sync::Arc;
+
+use super::entry::{Entry, Kind};
+use super::error::StorageError;
+use super::frame::Frame;
+use super::index::Key;
+use super::payload;
+pub use super::pool::{QueueFull, Readers, ReadersHandle};
+use super::segment::SEGMENT_HEADER_BYTES;
+use super::view::{Part, Shared, View};
+use super::walk::{Walk, WalkError};
 use crate::types::{LogIndex, Offset};
+
 /// How a read may get at the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -10,6 +28,7 @@ pub enum Access {
     /// Waits for the disk.
     Blocking,
 }
+
 /// Why a read failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
@@ -17,14 +36,28 @@ pub enum ReadError {
     NotCached,
     /// It is not stored any more.
     Trimmed {
-        /// The first stored record.
+        /// The first stored record. Clients may read from the watermark's first offset on, which is not below it.
         first_offset: Offset,
     },
     /// The bytes are not what was written; names file and position.
     Damaged(String),
-    /// The system refused to read.
+    /// The system refused to read; names the file.
     Io(String),
 }
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReadError::NotCached => f.write_str("not in memory"),
+            ReadError::Trimmed { first_offset } => write!(f, "trimmed away: the first record is {first_offset}"),
+            ReadError::Damaged(what) => write!(f, "damaged: {what}"),
+            ReadError::Io(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
 /// Records as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
@@ -32,68 +65,260 @@ pub struct Slice {
     pub bytes: Vec<u8>,
     /// How many.
     pub count: u32,
-    /// The offset behind the last one.
+    /// The offset behind the last one; where the read began, when there is none.
     pub next: Offset,
 }
+
 /// Reads one group's log; a clone reads the same.
 #[derive(Clone)]
-pub struct GroupReader;
+pub struct GroupReader(Arc<Shared>);
+
+/// What a visitor of frames says.
+enum Visit {
+    Next,
+    Done,
+}
+
 impl GroupReader {
-    /// Records from an offset on.
+    pub(super) fn new(shared: Arc<Shared>) -> GroupReader {
+        GroupReader(shared)
+    }
+
+    /// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
+    /// but gives at least one record, however large, when there is one. Each call checks whole frames: whoever wants records
+    /// one by one reads many at once and takes them apart with [`payload::records`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
     pub fn records(
         &self,
-        _from: Offset,
-        _until: Offset,
-        _records_max: u32,
-        _bytes_max: usize,
-        _access: Access,
+        from: Offset,
+        until: Offset,
+        records_max: u32,
+        bytes_max: usize,
+        access: Access,
     ) -> Result<Slice, ReadError> {
-        todo!()
+        self.read(|view| {
+            let mut slice = Slice { next: from, ..Slice::default() };
+            if from < view.base.offset {
+                return Err(ReadError::Trimmed { first_offset: view.base.offset });
+            }
+            if from >= until || records_max == 0 {
+                return Ok(slice);
+            }
+            self.visit(view, Key::Offset(from), access, |part, at, frame| {
+                if frame.header.kind != Kind::Records {
+                    return Ok(Visit::Next);
+                }
+                let bad = |what: &str| Err(damaged(part, at, what));
+                let (base, count) = (frame.header.base_offset, frame.header.count);
+                let Some(end) = base.0.checked_add(u64::from(count)) else { return bad("offsets overflow") };
+                if end <= slice.next.0 {
+                    return Ok(Visit::Next);
+                }
+                if base >= until {
+                    return Ok(Visit::Done);
+                }
+                if base > slice.next {
+                    return bad("the record before this one is missing");
+                }
+                let fits = count <= records_max - slice.count && slice.bytes.len() + frame.payload.len() <= bytes_max;
+                if base == slice.next && end <= until.0 && fits {
+                    slice.bytes.extend_from_slice(frame.payload);
+                    slice.count += count;
+                    slice.next = Offset(end);
+                } else {
+                    let skipped = (slice.next.0 - base.0) as usize;
+                    for record in payload::records(frame.payload).skip(skipped) {
+                        let record = record.map_err(|e| damaged(part, at, e.0))?;
+                        let fits = slice.count < records_max && slice.bytes.len() + record.len() <= bytes_max;
+                        if slice.next >= until || slice.count > 0 && !fits {
+                            return Ok(Visit::Done);
+                        }
+                        slice.bytes.extend_from_slice(record);
+                        slice.count += 1;
+                        slice.next.0 += 1;
+                    }
+                    if slice.next.0 != end {
+                        return bad("a count of records that is not theirs");
+                    }
+                }
+                let full = slice.count >= records_max || slice.bytes.len() >= bytes_max || slice.next >= until;
+                Ok(if full { Visit::Done } else { Visit::Next })
+            })?;
+            if slice.count == 0 {
+                let last = &view.parts[view.parts.len() - 1];
+                return Err(damaged(last, last.end(), &format!("record {from} is missing")));
+            }
+            Ok(slice)
+        })
     }
-    /// Entries `low..high`.
+
+    /// The append time of the record at an offset below `until`, Unix microseconds; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn append_time_us(&self, offset: Offset, until: Offset, access: Access) -> Result<Option<u64>, ReadError> {
+        let slice = self.records(offset, until, 1, 0, access)?;
+        let time = payload::records(&slice.bytes).next().map(|r| r.and_then(payload::record_time_us)).transpose();
+        time.map_err(|e| ReadError::Damaged(format!("record {offset}: {e}")))
+    }
+
+    /// Entries from `low` on and below `high`, as far as `bytes_max` reaches, but at least one. Fewer, or none, where the
+    /// log is shorter: it may have been cut since. Whoever needs them to be of one log checks their terms.
+    ///
+    /// # Errors
+    /// [`ReadError`]; `Trimmed` when `low` is not behind the base.
     pub fn entries(
         &self,
-        _low: LogIndex,
-        _high: LogIndex,
-        _bytes_max: u64,
-        _access: Access,
+        low: LogIndex,
+        high: LogIndex,
+        bytes_max: u64,
+        access: Access,
     ) -> Result<Vec<Entry>, ReadError> {
-        todo!()
+        self.read(|view| {
+            if low <= view.base.index {
+                return Err(ReadError::Trimmed { first_offset: view.base.offset });
+            }
+            let mut entries: Vec<Entry> = Vec::new();
+            if low >= high {
+                return Ok(entries);
+            }
+            let mut wanted = low;
+            let mut bytes = 0;
+            self.visit(view, Key::Index(low), access, |part, at, frame| {
+                if !frame.header.kind.is_entry() || frame.header.index < wanted {
+                    return Ok(Visit::Next);
+                }
+                if frame.header.index > wanted {
+                    return Err(damaged(part, at, "the entry before this one is missing"));
+                }
+                let entry = frame.entry();
+                bytes += entry.data.len() as u64;
+                if bytes > bytes_max && !entries.is_empty() {
+                    return Ok(Visit::Done);
+                }
+                entries.push(entry);
+                wanted = wanted.next();
+                Ok(if wanted >= high { Visit::Done } else { Visit::Next })
+            })?;
+            Ok(entries)
+        })
     }
-    /// Bytes on disk.
+
+    /// Where an entry behind the base stands: number of its part in the view, where its frame ends, and its end offset.
+    pub(super) fn locate(&self, view: &View, index: LogIndex) -> Result<(usize, u64, Offset), StorageError> {
+        let mut found = None;
+        let visited = self.visit(view, Key::Index(index), Access::Blocking, |part, at, frame| {
+            if !frame.header.kind.is_entry() || frame.header.index < index {
+                return Ok(Visit::Next);
+            }
+            if frame.header.index > index {
+                return Err(damaged(part, at, "the entry before this one is missing"));
+            }
+            let end = at + super::frame::frame_bytes(frame.payload.len()) as u64;
+            found = Some((end, Offset(frame.header.base_offset.0 + u64::from(frame.header.count))));
+            Ok(Visit::Done)
+        });
+        let part = view.part_of_index(index);
+        let path = view.parts[part].segment.path();
+        match (visited, found) {
+            (Ok(()), Some((end, offset))) => Ok((part, end, offset)),
+            (Ok(()), None) => {
+                Err(StorageError::damaged(&path, view.parts[part].end(), format!("entry {index} is missing")))
+            }
+            (Err(ReadError::Io(what)), _) => Err(StorageError::io("read", &path, std::io::Error::other(what))),
+            (Err(other @ (ReadError::Damaged(_) | ReadError::NotCached | ReadError::Trimmed { .. })), _) => {
+                Err(StorageError::damaged(&path, 0, format!("entry {index} can't be read: {other}")))
+            }
+        }
+    }
+
+    /// Bytes of the log's frames on this node.
     pub fn stored_bytes(&self) -> u64 {
-        todo!()
+        self.0.get().stored_bytes()
     }
-    /// Unix microseconds of the record at `first_offset`; `None` when there is none.
-    pub fn append_time_us(&self, _offset: Offset, _until: Offset, _access: Access) -> Result<Option<u64>, ReadError> {
-        todo!()
+
+    /// Reads from the view of the moment; once more, if a segment of it was removed meanwhile.
+    fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let view = self.0.get();
+        match read(&view) {
+            Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
+                let newer = self.0.get();
+                if Arc::ptr_eq(&view, &newer) { Err(error) } else { read(&newer) }
+            }
+            other => other,
+        }
+    }
+
+    /// Walks from the last indexed frame that is not behind the key to the end of the log, or until the visitor is done.
+    fn visit(
+        &self,
+        view: &View,
+        key: Key,
+        access: Access,
+        mut visitor: impl FnMut(&Part, u64, &Frame<'_>) -> Result<Visit, ReadError>,
+    ) -> Result<(), ReadError> {
+        let first = match key {
+            Key::Index(index) => view.part_of_index(index),
+            Key::Offset(offset) => view.part_of_offset(offset),
+        };
+        for part in &view.parts[first..] {
+            let failed = |error| read_error(part, error);
+            let segment = &part.segment;
+            let mut start = SEGMENT_HEADER_BYTES;
+            let end = part.end();
+            if std::ptr::eq(part, &view.parts[first]) {
+                let index = segment.index(access).map_err(|e| failed(WalkError::Disk(e)))?;
+                start = index.ok_or(ReadError::NotCached)?.position(key).min(end);
+            }
+            let file = segment.file(access).map_err(|e| failed(WalkError::Disk(e)))?.ok_or(ReadError::NotCached)?;
+            let mut walk = Walk::new(file, segment.header.salt, start, end, access);
+            let mut begun = false;
+            loop {
+                match walk.next() {
+                    Ok(Some((at, frame))) => {
+                        // An index that leads behind the key is wrong, and so is one that leads to no frame.
+                        let behind = !begun && start > SEGMENT_HEADER_BYTES && is_behind(&frame, key);
+                        begun = true;
+                        if !behind {
+                            if let Visit::Done = visitor(part, at, &frame)? {
+                                return Ok(());
+                            }
+                            continue;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(WalkError::Bad { .. }) if !begun && start > SEGMENT_HEADER_BYTES => {}
+                    Err(error) => return Err(failed(error)),
+                }
+                log::warn!("the index of {} is wrong: reading from the beginning", segment.path().display());
+                start = SEGMENT_HEADER_BYTES;
+                walk = Walk::new(file, segment.header.salt, start, end, access);
+            }
+        }
+        Ok(())
     }
 }
-/// The queue of cold reads is full, or the readers have stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull;
-/// The `reader` threads.
-pub struct Readers;
-/// Gives jobs to the readers.
-#[derive(Clone)]
-pub struct ReadersHandle;
-impl Readers {
-    /// Starts the threads.
-    pub fn start(_fatal: &FatalSender) -> std::io::Result<Readers> {
-        todo!()
-    }
-    /// For who has jobs.
-    pub fn handle(&self) -> ReadersHandle {
-        todo!()
-    }
-    /// Finishes what is queued and ends the threads.
-    pub fn stop(self) {
-        todo!()
+
+fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
+    match key {
+        Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
+        Key::Offset(offset) => !frame.header.kind.is_entry() || frame.header.base_offset > offset,
     }
 }
-impl ReadersHandle {
-    /// Queues a job.
-    pub fn run(&self, _job: Box<dyn FnOnce() + Send>) -> Result<(), QueueFull> {
-        todo!()
+
+fn damaged(part: &Part, at: u64, what: &str) -> ReadError {
+    ReadError::Damaged(format!("{} byte {at}: {what}", part.segment.path().display()))
+}
+
+fn read_error(part: &Part, error: WalkError) -> ReadError {
+    match error {
+        WalkError::NotCached => ReadError::NotCached,
+        WalkError::Bad { position, what } => damaged(part, position, what),
+        WalkError::Disk(error) => ReadError::Io(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

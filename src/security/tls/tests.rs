@@ -1,17 +1,10 @@
 //! What is refused at load. What is refused on a connection stands in `grpc/tests.rs`, with real listeners.
 
 use super::*;
-use crate::security::certs::{Ca, Plan, Request, Usage, make};
+use crate::security::certs::{Ca, Request, Usage, make};
 
 fn certs(dir: &Path) -> TlsFiles {
-    make(&Plan {
-        out: dir.to_owned(),
-        hosts: vec!["localhost".to_owned()],
-        clients: Vec::new(),
-        cluster_name: "c".to_owned(),
-        use_ca: false,
-    })
-    .expect("certificates");
+    make(dir, &["localhost".to_owned()], &[], "c").expect("certificates");
     TlsFiles::in_dir(dir)
 }
 

@@ -1,0 +1,102 @@
+//! `seriatim.v1.Admin`: trim a log, look into a node.
+
+use bytes::Bytes;
+
+use super::core::{Core, bounds};
+use super::errors::{ApiError, Asked, Invalid};
+use super::methods::{Request, decode};
+use super::router::proposal_deadline;
+use super::service::{Call, Service};
+use crate::consensus::handle::{GroupStatus, Proposal, Role};
+use crate::pb::admin;
+use crate::security::acl::Action;
+use crate::storage::entry::Kind;
+use crate::types::{GroupId, LogName, Offset};
+use crate::watermark::Mark;
+
+/// Serves one `Trim`: answered once it holds on this node.
+///
+/// # Errors
+/// The status table's.
+pub async fn trim(service: Service, call: Call, request: Request) -> Result<admin::TrimResponse, ApiError> {
+    let caller = call.caller()?;
+    let request: admin::TrimRequest = decode(&request)?;
+    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    caller.check(&name, Action::Admin)?;
+    let core = service.core()?;
+    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let payload = request.first_offset.to_le_bytes();
+    let deadline = proposal_deadline(call.deadline);
+    let proposal = Proposal {
+        group: log.group,
+        kind: Kind::Trim,
+        count: 0,
+        payload: Bytes::copy_from_slice(&payload),
+        expected_offset: None,
+        producer_id: 0,
+        sequence: 0,
+        deadline: Some(deadline),
+    };
+    let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
+        let bounds = bounds(&log, &log.watermark.get());
+        let offset = Offset(request.first_offset);
+        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, bytes: payload.len(), producer_id: 0 })
+    })?;
+    // It is committed, and so holds, even if this node does not get there in time.
+    let mark = core.applied(applied.index, &log.watermark, &service.timers, deadline).await;
+    let mark = mark.unwrap_or_else(|_| log.watermark.get());
+    let mut response = admin::TrimResponse::new();
+    response.first_offset = mark.first_offset.0.max(request.first_offset);
+    Ok(response)
+}
+
+/// Serves one `GetNode`; also by a node that is no member yet.
+///
+/// # Errors
+/// The caller may not administer every log.
+pub async fn get_node(service: Service, call: Call, request: Request) -> Result<admin::GetNodeResponse, ApiError> {
+    call.caller()?.check_every_log(Action::Admin)?;
+    let _: admin::GetNodeRequest = decode(&request)?;
+    let mut response = admin::GetNodeResponse::new();
+    response.name = service.me.node_name.to_string();
+    response.node_id = service.me.node_id.0;
+    response.cluster_name.clone_from(&service.me.cluster_name);
+    response.version = env!("CARGO_PKG_VERSION").to_owned();
+    if let Some(core) = service.late.get() {
+        response.cluster_id = core.cluster_id.to_string();
+        response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
+    }
+    Ok(response)
+}
+
+fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
+    let catalog = core.catalog.get();
+    let meta = catalog.log(status.group);
+    let mark = match meta {
+        _ if status.group == GroupId::CATALOG => core.catalog_watermark.get(),
+        Some(meta) => core.logs.get(&meta.name).map(|log| log.watermark.get()).unwrap_or_default(),
+        None => Mark::default(),
+    };
+    let mut group = admin::GroupStatus::new();
+    group.group = status.group.0;
+    group.log = meta.map(|meta| meta.name.to_string()).unwrap_or_default();
+    group.role = match status.role {
+        Role::Follower => admin::Role::ROLE_FOLLOWER,
+        Role::Candidate => admin::Role::ROLE_CANDIDATE,
+        Role::Leader => admin::Role::ROLE_LEADER,
+        Role::Learner => admin::Role::ROLE_LEARNER,
+    }
+    .into();
+    group.term = status.term.0;
+    let leader = status.leader.and_then(|leader| catalog.member(leader));
+    group.leader = leader.map(|member| member.name.to_string()).unwrap_or_default();
+    group.last_index = status.last_index.0;
+    group.commit_index = status.commit_index.0;
+    group.applied_index = status.applied_index.0;
+    group.first_offset = mark.first_offset.0;
+    group.next_offset = mark.next_offset.0;
+    group.voters = status.voters.iter().map(|id| id.0).collect();
+    group.learners = status.learners.iter().map(|id| id.0).collect();
+    group.damage = status.damage.clone().unwrap_or_default();
+    group
+}

@@ -1,0 +1,112 @@
+//! Clients' bytes in, canonical payloads out; everything else is refused with a word about why.
+
+use protobuf::Message;
+
+use super::*;
+use crate::pb::log::{Header, ProduceRequest, Record};
+use crate::storage::payload::{records, stamp_records};
+use crate::types::Term;
+
+fn record(value: &[u8]) -> Record {
+    let mut record = Record::new();
+    record.value = Bytes::copy_from_slice(value);
+    record
+}
+
+fn bytes(request: &ProduceRequest) -> Vec<u8> {
+    request.write_to_bytes().expect("a message")
+}
+
+/// What a consumer would get: stamped and parsed.
+fn stored(batch: &Batch) -> Vec<Record> {
+    let mut payload = batch.payload.to_vec();
+    assert_eq!(stamp_records(&mut payload, Offset(5), Term(2), 77), Ok(batch.count));
+    let stored = records(&payload).map(|record| {
+        let record = record.expect("canonical");
+        let (_, body) = record.split_at(1);
+        let mut input = protobuf::CodedInputStream::from_bytes(body);
+        input.read_message::<Record>().expect("a record")
+    });
+    stored.collect()
+}
+
+#[test]
+fn one_record_keeps_value_key_type_and_headers_alone() {
+    let mut given = record(b"foo");
+    given.type_ = 9;
+    given.key = Some(Bytes::new());
+    for value in ["1", "2"] {
+        let mut header = Header::new();
+        header.name = "h".to_owned();
+        header.value = Bytes::from(value);
+        given.headers.push(header);
+    }
+    let mut forged = given.clone();
+    (forged.offset, forged.term, forged.append_time_us) = (1 << 40, 99, 1);
+    forged.mut_unknown_fields().add_varint(100, 1);
+    let mut request = ProduceRequest::new();
+    request.record = Some(forged).into();
+    request.log = "other".to_owned();
+    request.expected_offset = Some(0);
+    request.log_id = Some(8);
+    let batch = Batch::decode(&bytes(&request)).expect("valid");
+    assert_eq!((batch.log.as_str(), batch.count), ("other", 1));
+    assert_eq!((batch.expected_offset, batch.log_id, batch.producer_id), (Some(Offset(0)), Some(8), 0));
+
+    (given.offset, given.term, given.append_time_us) = (5, 2, 77);
+    assert_eq!(stored(&batch), [given]);
+}
+
+#[test]
+fn a_batch_keeps_its_order_and_empty_records() {
+    let mut request = ProduceRequest::new();
+    request.records = vec![record(b"a"), record(b""), record(b"c")];
+    let batch = Batch::decode(&bytes(&request)).expect("valid");
+    assert_eq!((batch.count, batch.log.as_str()), (3, "default"));
+    let values: Vec<(u64, Vec<u8>)> = stored(&batch).iter().map(|r| (r.offset, r.value.to_vec())).collect();
+    assert_eq!(values, [(5, b"a".to_vec()), (6, Vec::new()), (7, b"c".to_vec())]);
+}
+
+#[test]
+fn a_field_that_comes_twice_is_merged_as_protobuf_has_it() {
+    let mut first = ProduceRequest::new();
+    first.record = Some(record(b"old")).into();
+    let mut second = ProduceRequest::new();
+    let mut typed = record(b"new");
+    typed.type_ = 3;
+    second.record = Some(typed).into();
+    let mut both = bytes(&first);
+    both.extend(bytes(&second));
+    let batch = Batch::decode(&both).expect("valid");
+    let stored = stored(&batch);
+    assert_eq!((stored.len(), &stored[0].value[..], stored[0].type_), (1, &b"new"[..], 3));
+}
+
+#[test]
+fn what_is_no_batch_is_refused() {
+    assert_eq!(Batch::decode(b""), Err(Invalid::NoRecord));
+    let mut request = ProduceRequest::new();
+    request.log = "default".to_owned();
+    assert_eq!(Batch::decode(&bytes(&request)), Err(Invalid::NoRecord));
+    request.record = Some(record(b"a")).into();
+    request.records.push(record(b"b"));
+    assert_eq!(Batch::decode(&bytes(&request)), Err(Invalid::RecordAndRecords));
+    request.records.clear();
+    request.log = "a b".to_owned();
+    assert!(matches!(Batch::decode(&bytes(&request)), Err(Invalid::LogName(_))));
+    request.log.clear();
+    let good = bytes(&request);
+    assert_eq!(Batch::decode(&good[..good.len() - 1]), Err(Invalid::Malformed));
+    // A header whose name is no UTF-8.
+    let header = [0x0a, 7, 0x3a, 5, 0x0a, 1, 0xff, 0x12, 0];
+    assert_eq!(Batch::decode(&header), Err(Invalid::Malformed));
+}
+
+#[test]
+fn two_million_empty_records_do_not_grow_without_a_limit() {
+    let message: Vec<u8> = std::iter::repeat_n([0x1a, 0], 2 << 20).flatten().collect();
+    match Batch::decode(&message) {
+        Err(Invalid::RequestTooLarge { bytes, bytes_max }) => assert!(bytes < bytes_max + 128),
+        other => panic!("{:?}", other.map(|batch| batch.count)),
+    }
+}

@@ -1,0 +1,122 @@
+//! `Consume`: one answer, at once or after a wait.
+
+use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
+
+use super::core::{Core, bounds};
+use super::errors::{ApiError, Invalid};
+use super::methods::{ConsumeReply, Request, decode};
+use super::read::{Batching, Beginning, beginning};
+use super::service::{Call, Service};
+use crate::logs::OpenLog;
+use crate::pb::log::ConsumeRequest;
+use crate::security::acl::Action;
+use crate::storage::payload::retag;
+use crate::storage::reader::Slice;
+use crate::types::LogName;
+use crate::watermark::{Mark, Until};
+
+/// A `Consume` waits at most this long.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// An answer leaves this long before its caller's deadline, to be there in time.
+const HEAD_START: Duration = Duration::from_millis(50);
+
+/// Where the request leaves it to the server.
+const BYTES_DEFAULT: usize = 1 << 20;
+
+/// Serves one `Consume`.
+///
+/// # Errors
+/// The status table's.
+pub async fn consume(service: Service, call: Call, request: Request) -> Result<ConsumeReply, ApiError> {
+    let caller = call.caller()?;
+    let request: ConsumeRequest = decode(&request)?;
+    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    caller.check(&name, Action::Consume)?;
+    // A waiting call is a stream in all but its name.
+    let _waits = if request.wait_ms > 0 { Some(service.limits.stream(caller.principal())?) } else { None };
+    let core = service.core()?;
+    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let mut begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
+    let mut batching = Batching::of(&request, BYTES_DEFAULT);
+    if batching.one_by_one {
+        batching.records_max = 1;
+    }
+    let mut until = wait_until(request.wait_ms, call.deadline);
+    loop {
+        let mark = begin.log.watermark.get();
+        if begin.offset < mark.next_offset {
+            if let Some(slice) = begin.read(core, &mark, batching).await? {
+                let _permit = service.limits.bytes(caller.principal(), slice.bytes.len())?;
+                return Ok(some(batching, slice, &begin.log, mark));
+            }
+        } else if begin.confirmed.is_none() {
+            begin.confirmed = confirm(&service, core, &begin, call.deadline).await?;
+        } else if begin.offset > mark.next_offset {
+            return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
+        } else if let Some(end) = until.take() {
+            service.visible(&begin.log.watermark, begin.offset, end).await?;
+        } else if batching.one_by_one {
+            return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
+        } else {
+            return Ok(ConsumeReply::many(Vec::new(), mark, begin.log.log_id));
+        }
+    }
+}
+
+/// The mark with everything acknowledged before the call; none when the record came first.
+async fn confirm(
+    service: &Service,
+    core: &Core,
+    begin: &Beginning,
+    deadline: Option<Instant>,
+) -> Result<Option<Mark>, ApiError> {
+    let log = &begin.log;
+    let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
+    let visible = log.watermark.wait(Until::Visible(begin.offset));
+    match select(visible, Box::pin(confirmed)).await {
+        // Closed here: the leader's answer can't be had either, and says so better.
+        Either::Left((Err(_), confirmed)) => confirmed.await.map(Some),
+        Either::Left((Ok(_), _)) => Ok(None),
+        Either::Right((mark, _)) => mark.map(Some),
+    }
+}
+
+fn some(batching: Batching, mut slice: Slice, log: &OpenLog, mark: Mark) -> ConsumeReply {
+    if batching.one_by_one {
+        retag(&mut slice.bytes);
+        return ConsumeReply { records: slice.bytes, tail: Vec::new() };
+    }
+    ConsumeReply::many(slice.bytes, mark, log.log_id)
+}
+
+/// The end of a wait: the request's, and early enough for an answer before the deadline.
+fn wait_until(wait_ms: u32, deadline: Option<Instant>) -> Option<Instant> {
+    if wait_ms == 0 {
+        return None;
+    }
+    let now = Instant::now();
+    let end = now + Duration::from_millis(wait_ms.into()).min(WAIT_MAX);
+    Some(deadline.map_or(end, |deadline| {
+        let left = deadline.saturating_duration_since(now);
+        end.min(now + left.saturating_sub(HEAD_START.min(left / 2)))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_before_the_deadline_and_after_a_minute() {
+        let now = Instant::now();
+        assert_eq!(wait_until(0, None), None);
+        let minute = wait_until(u32::MAX, None).expect("a wait") - now;
+        assert!(minute >= WAIT_MAX && minute < WAIT_MAX + Duration::from_secs(1));
+        let short = wait_until(u32::MAX, Some(now + Duration::from_secs(1))).expect("a wait") - now;
+        assert!(short > Duration::from_millis(900) && short <= Duration::from_millis(960), "{short:?}");
+        assert!(wait_until(10, Some(now)).expect("a wait") <= Instant::now());
+    }
+}

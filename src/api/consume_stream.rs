@@ -1,0 +1,207 @@
+//! `ConsumeStream`: what is there, then what comes. Ends only with a status.
+//!
+//! A stream is a future. At the watermark it waits to be woken, with the client's end, the rights, and the heartbeat beside
+//! it. It holds at most one read that is not sent yet: a slow client holds back only its own stream.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::SinkExt;
+use futures::future::{Either, poll_fn, select};
+use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
+
+use super::core::{Core, bounds};
+use super::errors::{ApiError, Invalid};
+use super::methods::{ConsumeReply, Request, decode};
+use super::read::{Batching, Beginning, beginning};
+use super::service::{Call, End, Service, end_stream, gone};
+use crate::grpc::spawn_guarded;
+use crate::pb::log::ConsumeRequest;
+use crate::security::acl::Action;
+use crate::security::identity::Principal;
+use crate::storage::payload::{records, retag};
+use crate::storage::reader::Slice;
+use crate::types::{LogName, Offset};
+use crate::watermark::Until;
+
+/// Where the request leaves it to the server.
+const BYTES_DEFAULT: usize = 256 << 10;
+
+/// Bytes of a read whose records go out one by one.
+const ONE_BY_ONE_BYTES: usize = 64 << 10;
+
+/// A heartbeat is not asked for more often.
+const HEARTBEAT_MS_MIN: u32 = 1000;
+
+type Out = ServerStreamingSink<ConsumeReply>;
+
+/// Serves one `ConsumeStream`.
+pub fn consume_stream(service: Service, ctx: &RpcContext<'_>, call: Call, request: Request, mut sink: Out) {
+    let in_flight = service.in_flight.enter();
+    let fatal = service.fatal.clone();
+    spawn_guarded(ctx, &fatal, async move {
+        let result = serve(&service, &call, &request, &mut sink).await;
+        end_stream(sink, result).await;
+        drop(in_flight);
+    });
+}
+
+async fn serve(service: &Service, call: &Call, request: &Request, sink: &mut Out) -> Result<(), End> {
+    let caller = call.caller()?;
+    let request: ConsumeRequest = decode(request)?;
+    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    caller.check(&name, Action::Consume)?;
+    let heartbeat = heartbeat(&request)?;
+    let _stream = service.limits.stream(caller.principal())?;
+    let core = service.core()?;
+
+    let principal = caller.principal().clone();
+    let broken =
+        caller.clone().broken(Some(name.clone()), Action::Consume, service.state.clone(), service.timers.clone());
+    let tail = async {
+        let log = core.log(&name, &service.timers, call.deadline).await?;
+        let begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
+        let mut batching = Batching::of(&request, BYTES_DEFAULT);
+        if batching.one_by_one {
+            batching.bytes_max = batching.bytes_max.min(ONE_BY_ONE_BYTES);
+            // Small messages that are there together share a write.
+            sink.enhance_batch(true);
+        }
+        let mut tail = Tail { service, core, principal, begin, batching, heartbeat, end: None };
+        tail.find_end(&request, call.deadline).await?;
+        tail.run(sink).await
+    };
+    match select(pin!(broken), pin!(tail)).await {
+        Either::Left((error, _)) => Err(End::Error(error)),
+        Either::Right((result, _)) => result,
+    }
+}
+
+fn heartbeat(request: &ConsumeRequest) -> Result<Option<Duration>, Invalid> {
+    match request.heartbeat_ms {
+        0 => Ok(None),
+        ms if ms >= HEARTBEAT_MS_MIN && request.max_records > 0 => Ok(Some(Duration::from_millis(ms.into()))),
+        _ => Err(Invalid::Heartbeat { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
+    }
+}
+
+/// A stream on its way through the log; `begin.offset` is what comes next.
+struct Tail<'a> {
+    service: &'a Service,
+    core: &'a Core,
+    principal: Principal,
+    begin: Beginning,
+    batching: Batching,
+    heartbeat: Option<Duration>,
+    /// Where to stop.
+    end: Option<Offset>,
+}
+
+impl Tail<'_> {
+    /// An offset past what is visible here is right only if the leader has it; and `stop_at_end` needs the leader's end.
+    async fn find_end(&mut self, request: &ConsumeRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
+        let log = Arc::clone(&self.begin.log);
+        let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
+        if self.begin.confirmed.is_none() && (request.stop_at_end || past_end(self.begin.offset)) {
+            let mark = self.core.catch_up(log.group, &log.watermark, &self.service.timers, deadline).await?;
+            self.begin.confirmed = Some(mark);
+        }
+        if past_end(self.begin.offset) {
+            return Err(ApiError::OffsetPastEnd(bounds(&log, &log.watermark.get()), self.begin.offset));
+        }
+        if request.stop_at_end {
+            self.end = self.begin.confirmed.map(|mark| mark.next_offset);
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, sink: &mut Out) -> Result<(), End> {
+        let mut last_sent = Instant::now();
+        while self.end.is_none_or(|end| self.begin.offset < end) {
+            let mut mark = self.begin.log.watermark.get();
+            if let Some(end) = self.end {
+                mark.next_offset = mark.next_offset.min(end);
+            }
+            if self.begin.offset < mark.next_offset {
+                if let Some(slice) = self.begin.read(self.core, &mark, self.batching).await? {
+                    let _permit = self.service.limits.bytes(&self.principal, slice.bytes.len())?;
+                    self.send(slice, sink).await?;
+                    last_sent = Instant::now();
+                }
+                continue;
+            }
+            let beat = self.heartbeat.map(|every| last_sent + every);
+            if !self.wait(sink, beat).await? {
+                let nothing = ConsumeReply::many(Vec::new(), mark, self.begin.log.log_id);
+                send_all([nothing], sink).await?;
+                last_sent = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next record (true) or the heartbeat (false), as long as the client is there.
+    async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, End> {
+        let more = self.begin.log.watermark.wait(Until::Visible(self.begin.offset));
+        let quiet = pin!(self.service.timers.at_or_never(beat));
+        match select(select(more, poll_fn(|cx| gone(sink, cx))), quiet).await {
+            Either::Left((Either::Left((Ok(_), _)), _)) => Ok(true),
+            Either::Left((Either::Left((Err(_), _)), _)) => Err(End::Error(ApiError::ReplicaDamaged)),
+            Either::Left((Either::Right(_), _)) => Err(End::Gone),
+            Either::Right(_) => Ok(false),
+        }
+    }
+
+    async fn send(&mut self, mut slice: Slice, sink: &mut Out) -> Result<(), End> {
+        let next = slice.next;
+        if self.batching.one_by_one {
+            let damaged = |offset| ApiError::Damaged {
+                log: self.begin.log.name.clone(),
+                offset,
+                what: "what was read is no row of records".to_owned(),
+            };
+            let mut offset = self.begin.offset;
+            let mut rest = slice.bytes.as_mut_slice();
+            while !rest.is_empty() {
+                let first = records(rest).next().and_then(Result::ok).map(<[u8]>::len);
+                let (record, behind) =
+                    first.and_then(|n| rest.split_at_mut_checked(n)).ok_or_else(|| damaged(offset))?;
+                retag(record);
+                sink.feed((ConsumeReply::one(record), WriteFlags::default())).await.map_err(|_| End::Gone)?;
+                offset.0 += 1;
+                rest = behind;
+            }
+            sink.flush().await.map_err(|_| End::Gone)?;
+        } else {
+            let mark = self.begin.log.watermark.get();
+            send_all([ConsumeReply::many(slice.bytes, mark, self.begin.log.log_id)], sink).await?;
+        }
+        self.begin.offset = next;
+        Ok(())
+    }
+}
+
+async fn send_all<const N: usize>(replies: [ConsumeReply; N], sink: &mut Out) -> Result<(), End> {
+    for reply in replies {
+        sink.feed((reply, WriteFlags::default())).await.map_err(|_| End::Gone)?;
+    }
+    sink.flush().await.map_err(|_| End::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_not_too_often_and_needs_batches() {
+        let mut request = ConsumeRequest::new();
+        assert_eq!(heartbeat(&request), Ok(None));
+        request.heartbeat_ms = 1000;
+        assert!(heartbeat(&request).is_err(), "without max_records");
+        request.max_records = 1;
+        assert_eq!(heartbeat(&request), Ok(Some(Duration::from_secs(1))));
+        request.heartbeat_ms = 999;
+        assert!(heartbeat(&request).is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! When a caller stops waiting, as a moment of this process's clock.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use grpcio::{Deadline, RpcContext};
+
+/// A deadline further away than this is none.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// gRPC's `gpr_timespec`, which is all that a [`Deadline`] holds.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Timespec {
+    seconds: i64,
+    nanos: i32,
+    clock: u32,
+}
+
+const _: () = assert!(size_of::<Deadline>() == size_of::<Timespec>());
+const _: () = assert!(align_of::<Deadline>() == align_of::<Timespec>());
+
+/// The call's deadline, if it has one.
+pub fn of(ctx: &RpcContext<'_>) -> Option<Instant> {
+    moment(ctx.deadline())
+}
+
+fn moment(deadline: Deadline) -> Option<Instant> {
+    if deadline.exceeded() {
+        return Some(Instant::now());
+    }
+    // SAFETY: size and alignment are equal and every bit pattern of the target is valid. `grpcio` shows the value to
+    // nobody; should its one field ever be another one, the test below fails.
+    let at: Timespec = unsafe { std::mem::transmute(deadline) };
+    let since_epoch = Duration::new(u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok()?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let left = since_epoch.saturating_sub(now);
+    (left < FAR).then(|| Instant::now() + left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_what_grpcio_was_given() {
+        let now = Instant::now();
+        let at = moment(Deadline::from(Duration::from_secs(100))).expect("a deadline");
+        let left = at - now;
+        assert!(left > Duration::from_secs(99) && left < Duration::from_secs(101), "{left:?}");
+        assert!(moment(Deadline::from(Duration::from_secs(0))).expect("passed") <= Instant::now());
+        assert_eq!(moment(Deadline::from(Duration::from_secs(u64::MAX / 4))), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! Every error has its line of the status table, and its details can be read by a client of gRPC's error model.
+
+use std::collections::BTreeSet;
+
+use grpcio::RpcStatusCode as Code;
+
+use super::*;
+
+fn name() -> LogName {
+    LogName::new("default").expect("a name")
+}
+
+fn bounds() -> Bounds {
+    Bounds { log: name(), log_id: LogId(9), first_offset: Offset(3), next_offset: Offset(7) }
+}
+
+/// The number of a variant: a new one does not compile until it has a line here, and fails until it has a sample below.
+fn number(error: &ApiError) -> usize {
+    match error {
+        ApiError::NoIdentity(_) => 0,
+        ApiError::NotAllowed { .. } => 1,
+        ApiError::Invalid(_) => 2,
+        ApiError::Unimplemented(_) => 3,
+        ApiError::OffsetPastEnd(..) => 4,
+        ApiError::OffsetTrimmed(..) => 5,
+        ApiError::NoSuchLog(_) => 6,
+        ApiError::NoSuchService => 7,
+        ApiError::LogIdMismatch { .. } => 8,
+        ApiError::ExpectedOffset { .. } => 9,
+        ApiError::QueueFull => 10,
+        ApiError::Limit(_) => 11,
+        ApiError::NotAppended => 12,
+        ApiError::NoLeader => 13,
+        ApiError::Joining => 14,
+        ApiError::Stopping => 15,
+        ApiError::ReplicaDamaged => 16,
+        ApiError::OutcomeUnknown { .. } => 17,
+        ApiError::DeadlinePassed => 18,
+        ApiError::Damaged { .. } => 19,
+        ApiError::Internal(_) => 20,
+    }
+}
+
+const VARIANTS: usize = 21;
+
+fn samples() -> Vec<(ApiError, Code, &'static str)> {
+    let principal = Principal::anonymous();
+    let bad_name = LogName::new("/").expect_err("no name");
+    vec![
+        (ApiError::NoIdentity(NoIdentity::NoCommonName), Code::UNAUTHENTICATED, "NO_IDENTITY"),
+        (
+            ApiError::NotAllowed { principal, log: Some(name()), action: Action::Produce },
+            Code::PERMISSION_DENIED,
+            "NOT_ALLOWED",
+        ),
+        (Invalid::Malformed.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::MessageTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::LogName(bad_name).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::NoRecord.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::RecordAndRecords.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (
+            Invalid::RecordTooLarge { position: 1, bytes: 2, bytes_max: 1 }.into(),
+            Code::INVALID_ARGUMENT,
+            "RECORD_TOO_LARGE",
+        ),
+        (Invalid::RequestTooLarge { bytes: 2, bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+        (Invalid::LogChanged.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::Start(9).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::Heartbeat { heartbeat_ms_min: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (ApiError::Unimplemented("START_TIME"), Code::UNIMPLEMENTED, "UNIMPLEMENTED"),
+        (ApiError::OffsetPastEnd(bounds(), Offset(8)), Code::OUT_OF_RANGE, "OFFSET_PAST_END"),
+        (ApiError::OffsetTrimmed(bounds(), Offset(2)), Code::OUT_OF_RANGE, "OFFSET_TRIMMED"),
+        (ApiError::NoSuchLog(name()), Code::NOT_FOUND, "NO_SUCH_LOG"),
+        (ApiError::NoSuchService, Code::NOT_FOUND, "NO_SUCH_SERVICE"),
+        (ApiError::LogIdMismatch { log: name(), log_id: LogId(9) }, Code::FAILED_PRECONDITION, "LOG_ID_MISMATCH"),
+        (
+            ApiError::ExpectedOffset { log: name(), expected: Offset(1), next_offset: Offset(7) },
+            Code::FAILED_PRECONDITION,
+            "EXPECTED_OFFSET_MISMATCH",
+        ),
+        (ApiError::QueueFull, Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+        (LimitReached::Streams { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
+        (LimitReached::Bytes { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
+        (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),
+        (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
+        (ApiError::Joining, Code::UNAVAILABLE, "JOINING"),
+        (ApiError::Stopping, Code::UNAVAILABLE, "STOPPING"),
+        (ApiError::ReplicaDamaged, Code::UNAVAILABLE, "DAMAGED"),
+        (ApiError::OutcomeUnknown { retry_is_safe: true }, Code::UNAVAILABLE, "OUTCOME_UNKNOWN"),
+        (ApiError::OutcomeUnknown { retry_is_safe: false }, Code::UNKNOWN, "OUTCOME_UNKNOWN"),
+        (ApiError::DeadlinePassed, Code::DEADLINE_EXCEEDED, "NOT_APPENDED"),
+        (ApiError::Damaged { log: name(), offset: Offset(4), what: "crc".into() }, Code::DATA_LOSS, "DAMAGED"),
+        (ApiError::Internal("a bug"), Code::INTERNAL, "INTERNAL"),
+    ]
+}
+
+/// The details of a status, as a client reads them.
+struct Details {
+    info: error_details::ErrorInfo,
+    retry: Option<error_details::RetryInfo>,
+    localized: Option<error_details::LocalizedMessage>,
+}
+
+fn details(status: &RpcStatus) -> Details {
+    let whole = status::Status::parse_from_bytes(status.details()).expect("a google.rpc.Status");
+    assert_eq!((whole.code, whole.message.as_str()), (status.code().into(), status.message()));
+    let info = whole.details.iter().find_map(|any| any.unpack::<error_details::ErrorInfo>().expect("well-formed"));
+    let retry = whole.details.iter().find_map(|any| any.unpack::<error_details::RetryInfo>().expect("well-formed"));
+    let localized =
+        whole.details.iter().find_map(|any| any.unpack::<error_details::LocalizedMessage>().expect("well-formed"));
+    Details { info: info.expect("an ErrorInfo"), retry, localized }
+}
+
+#[test]
+fn every_error_has_its_status() {
+    let samples = samples();
+    let seen: BTreeSet<usize> = samples.iter().map(|(error, _, _)| number(error)).collect();
+    assert_eq!(seen, (0..VARIANTS).collect(), "a variant has no sample");
+    for (error, code, reason) in samples {
+        let status = error.status();
+        let details = details(&status);
+        assert_eq!((status.code(), details.info.reason.as_str()), (code, reason), "{error:?}");
+        assert_eq!(details.info.domain, DOMAIN);
+        assert!(!status.message().is_empty(), "{error:?}");
+        assert_eq!(details.retry.is_some(), code == Code::RESOURCE_EXHAUSTED, "{error:?}");
+        assert_eq!(details.localized.is_some(), code == Code::OUT_OF_RANGE, "{error:?}");
+        // Trailing metadata is limited, and base64 makes it larger.
+        assert!(status.details().len() < 2048);
+    }
+}
+
+#[test]
+fn an_offset_outside_tells_what_there_is() {
+    let details = details(&ApiError::OffsetPastEnd(bounds(), Offset(8)).status());
+    let get = |key: &str| details.info.metadata.get(key).map(String::as_str);
+    assert_eq!(get("log"), Some("default"));
+    assert_eq!(get("log_id"), Some("0000000000000009"));
+    assert_eq!((get("first_offset"), get("next_offset")), (Some("3"), Some("7")));
+    let text = details.localized.expect("for older clients").message;
+    assert_eq!(text, "The requested offset is outside the log's range: 8");
+}
+
+#[test]
+fn a_broken_stream_tells_where() {
+    let metadata = |unknown_through| {
+        let broken = Broken { failed_request: 5, unknown_through };
+        let info = details(&ApiError::NotAppended.stream_status(broken)).info;
+        (info.metadata.get("failed_request").cloned(), info.metadata.get("unknown_through").cloned())
+    };
+    assert_eq!(metadata(None), (Some("5".to_owned()), None));
+    assert_eq!(metadata(Some(7)), (Some("5".to_owned()), Some("7".to_owned())));
+}
+
+#[test]
+fn only_an_unknown_outcome_is_not_surely_unappended() {
+    let bounds = bounds();
+    let asked = |producer_id| Asked { bounds: &bounds, offset: Offset(8), bytes: 1, producer_id };
+    let all = [
+        (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
+        (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),
+        (ProposeError::QueueFull, ApiError::QueueFull),
+        (ProposeError::TooLarge, Invalid::RequestTooLarge { bytes: 1, bytes_max: ENTRY_BYTES_MAX }.into()),
+        (ProposeError::Dropped, ApiError::NotAppended),
+        (ProposeError::OutcomeUnknown, ApiError::OutcomeUnknown { retry_is_safe: false }),
+        (ProposeError::DeadlinePassed, ApiError::DeadlinePassed),
+        (
+            ProposeError::ExpectedOffset { next_offset: Offset(9) },
+            ApiError::ExpectedOffset { log: name(), expected: Offset(8), next_offset: Offset(9) },
+        ),
+        (
+            ProposeError::PastEnd { next_offset: Offset(7) },
+            ApiError::OffsetPastEnd(Bounds { next_offset: Offset(7), ..bounds.clone() }, Offset(8)),
+        ),
+        (ProposeError::NoSuchGroup, ApiError::Joining),
+        (ProposeError::Damaged, ApiError::ReplicaDamaged),
+        (ProposeError::Stopping, ApiError::Stopping),
+    ];
+    for (error, expected) in all {
+        assert_eq!(ApiError::from_propose(error, &asked(0)), expected);
+    }
+    let safe = ApiError::from_propose(ProposeError::OutcomeUnknown, &asked(7));
+    assert_eq!(safe, ApiError::OutcomeUnknown { retry_is_safe: true });
+}
+
+#[test]
+fn a_read_names_log_and_offset() {
+    let error = ApiError::from_read(ReadError::Damaged("a bad CRC".into()), bounds(), Offset(4));
+    assert_eq!(error, ApiError::Damaged { log: name(), offset: Offset(4), what: "a bad CRC".into() });
+    let error = ApiError::from_read(ReadError::Trimmed { first_offset: Offset(5) }, bounds(), Offset(4));
+    assert_eq!(error, ApiError::OffsetTrimmed(Bounds { first_offset: Offset(5), ..bounds() }, Offset(4)));
+}

@@ -1,0 +1,72 @@
+//! `GetServers` and `GetLog`: who is in the cluster, and where a log stands.
+
+use super::core::Core;
+use super::errors::{ApiError, Invalid};
+use super::methods::{Request, decode};
+use super::read::append_time_us;
+use super::service::{Call, Service};
+use crate::consensus::handle::GroupStatus;
+use crate::pb::log::{GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse, Server};
+use crate::security::acl::Action;
+use crate::types::LogName;
+
+/// Serves one `GetServers`. An accepted certificate is enough.
+///
+/// # Errors
+/// No such log, or it can't be known.
+pub async fn get_servers(service: Service, call: Call, request: Request) -> Result<GetServersResponse, ApiError> {
+    let request: GetServersRequest = decode(&request)?;
+    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    let core = service.core()?;
+    // Who leads is known for a log that this node carries; for another one the members still are.
+    let group = match core.log(&name, &service.timers, call.deadline).await {
+        Ok(log) => Some(log.group),
+        Err(ApiError::Joining) => core.catalog.get().log_named(&name).map(|log| log.group),
+        Err(error) => return Err(error),
+    };
+    let status = group.and_then(|group| core.consensus.status(group));
+    Ok(servers(core, status.as_deref()))
+}
+
+fn servers(core: &Core, status: Option<&GroupStatus>) -> GetServersResponse {
+    let mut response = GetServersResponse::new();
+    response.cluster_id = core.cluster_id.to_string();
+    response.term = status.map_or(0, |status| status.term.0);
+    for member in core.catalog.get().members() {
+        let mut server = Server::new();
+        server.id = member.name.to_string();
+        server.rpc_addr.clone_from(&member.rpc_addr);
+        server.is_leader = status.is_some_and(|status| status.leader == Some(member.id));
+        server.node_id = member.id.0;
+        server.is_voter = status.is_some_and(|status| status.voters.contains(&member.id));
+        response.servers.push(server);
+    }
+    response
+}
+
+/// Serves one `GetLog`, for everybody who has some right to the log.
+///
+/// # Errors
+/// The status table's.
+pub async fn get_log(service: Service, call: Call, request: Request) -> Result<GetLogResponse, ApiError> {
+    let caller = call.caller()?;
+    let request: GetLogRequest = decode(&request)?;
+    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    caller.check_any(&name, &[Action::Consume, Action::Produce, Action::Admin])?;
+    let core = service.core()?;
+    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let mark = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
+    let mut response = GetLogResponse::new();
+    response.log = log.name.to_string();
+    response.log_id = log.log_id.0;
+    response.first_offset = mark.first_offset.0;
+    response.next_offset = mark.next_offset.0;
+    if mark.first_offset < mark.next_offset {
+        response.first_append_time_us = append_time_us(core, &log, &mark).await?.unwrap_or_default();
+        response.last_append_time_us = mark.last_append_time_us;
+    }
+    response.record_bytes_max = log.record_bytes_max;
+    response.request_bytes_max = log.request_bytes_max;
+    response.stored_bytes = log.reader.stored_bytes();
+    Ok(response)
+}

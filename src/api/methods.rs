@@ -1,0 +1,157 @@
+//! The methods of the client listener, with their messages as bytes where an object for them would only be in the way.
+//!
+//! A request comes as bytes and is taken apart by its handler: what is malformed is the handler's to answer
+//! (INVALID_ARGUMENT; gRPC itself would say INTERNAL). Stored records go out as they are.
+
+use std::io::Read;
+use std::mem::MaybeUninit;
+
+use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType, pb_de, pb_ser};
+use protobuf::Message;
+
+use super::errors::Invalid;
+use super::wire::{put_fixed64_field, put_varint_field};
+use crate::pb::{admin, health, log};
+use crate::types::LogId;
+use crate::watermark::Mark;
+
+/// Requests but those that carry records have at most this many bytes.
+const SMALL_REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// A request as it came.
+pub struct Request(pub Vec<u8>);
+
+/// A `ConsumeResponse`, its records as they are stored.
+#[derive(Debug, Default)]
+pub struct ConsumeReply {
+    /// Fields `record` or `records`, one behind the other.
+    pub records: Vec<u8>,
+    /// The fields behind them.
+    pub tail: Vec<u8>,
+}
+
+impl ConsumeReply {
+    /// One record, already a field `record` = 2, and nothing else.
+    pub fn one(record: &[u8]) -> ConsumeReply {
+        ConsumeReply { records: record.to_vec(), tail: Vec::new() }
+    }
+
+    /// Some records, or none, and where the log stands.
+    pub fn many(records: Vec<u8>, mark: Mark, log_id: LogId) -> ConsumeReply {
+        let mut tail = Vec::with_capacity(32);
+        put_varint_field(&mut tail, 4, mark.first_offset.0);
+        put_varint_field(&mut tail, 5, mark.next_offset.0);
+        put_fixed64_field(&mut tail, 6, log_id.0);
+        ConsumeReply { records, tail }
+    }
+
+    /// Bytes of the message.
+    fn len(&self) -> usize {
+        self.records.len() + self.tail.len()
+    }
+}
+
+/// Reads a small request.
+///
+/// # Errors
+/// [`Invalid`] when it is malformed or large.
+pub fn decode<M: Message>(request: &Request) -> Result<M, Invalid> {
+    if request.0.len() > SMALL_REQUEST_BYTES_MAX {
+        return Err(Invalid::MessageTooLarge { bytes_max: SMALL_REQUEST_BYTES_MAX });
+    }
+    M::parse_from_bytes(&request.0).map_err(|_| Invalid::Malformed)
+}
+
+fn take(mut reader: MessageReader) -> grpcio::Result<Request> {
+    let mut bytes = Vec::with_capacity(reader.len());
+    reader.read_to_end(&mut bytes).map_err(|e| grpcio::Error::Codec(Box::new(e)))?;
+    Ok(Request(bytes))
+}
+
+fn put_request(request: &Request, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    *buffer = GrpcSlice::from(request.0.as_slice());
+    Ok(())
+}
+
+fn put_reply(reply: &ConsumeReply, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    // SAFETY: every byte of the room is written below.
+    let room = unsafe { buffer.realloc(reply.len()) };
+    let (records, tail) = room.split_at_mut(reply.records.len());
+    copy(records, &reply.records);
+    copy(tail, &reply.tail);
+    Ok(())
+}
+
+fn copy(to: &mut [MaybeUninit<u8>], from: &[u8]) {
+    for (to, byte) in to.iter_mut().zip(from) {
+        to.write(*byte);
+    }
+}
+
+fn no_reply(_: MessageReader) -> grpcio::Result<ConsumeReply> {
+    Err(grpcio::Error::Codec("only a client reads this".into()))
+}
+
+const fn raw<Resp: Message>(ty: MethodType, name: &'static str) -> Method<Request, Resp> {
+    Method {
+        ty,
+        name,
+        req_mar: Marshaller { ser: put_request, de: take },
+        resp_mar: Marshaller { ser: pb_ser, de: pb_de },
+    }
+}
+
+const fn consuming(ty: MethodType, name: &'static str) -> Method<Request, ConsumeReply> {
+    Method {
+        ty,
+        name,
+        req_mar: Marshaller { ser: put_request, de: take },
+        resp_mar: Marshaller { ser: put_reply, de: no_reply },
+    }
+}
+
+/// `log.v1.Log`, `seriatim.v1.Admin` and `grpc.health.v1.Health`.
+pub mod name {
+    /// Appends.
+    pub const PRODUCE: &str = "/log.v1.Log/Produce";
+    /// Reads.
+    pub const CONSUME: &str = "/log.v1.Log/Consume";
+    /// Reads and tails.
+    pub const CONSUME_STREAM: &str = "/log.v1.Log/ConsumeStream";
+    /// Appends, pipelined.
+    pub const PRODUCE_STREAM: &str = "/log.v1.Log/ProduceStream";
+    /// Who is in the cluster.
+    pub const GET_SERVERS: &str = "/log.v1.Log/GetServers";
+    /// Where a log stands.
+    pub const GET_LOG: &str = "/log.v1.Log/GetLog";
+    /// Makes old records unreadable.
+    pub const TRIM: &str = "/seriatim.v1.Admin/Trim";
+    /// What this node knows about itself.
+    pub const GET_NODE: &str = "/seriatim.v1.Admin/GetNode";
+    /// Takes this node calls?
+    pub const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+    /// The same, whenever it changes.
+    pub const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+}
+
+/// See [`name`].
+pub const PRODUCE: Method<Request, log::ProduceResponse> = raw(MethodType::Unary, name::PRODUCE);
+/// See [`name`].
+pub const CONSUME: Method<Request, ConsumeReply> = consuming(MethodType::Unary, name::CONSUME);
+/// See [`name`].
+pub const CONSUME_STREAM: Method<Request, ConsumeReply> = consuming(MethodType::ServerStreaming, name::CONSUME_STREAM);
+/// See [`name`].
+pub const PRODUCE_STREAM: Method<Request, log::ProduceResponse> = raw(MethodType::Duplex, name::PRODUCE_STREAM);
+/// See [`name`].
+pub const GET_SERVERS: Method<Request, log::GetServersResponse> = raw(MethodType::Unary, name::GET_SERVERS);
+/// See [`name`].
+pub const GET_LOG: Method<Request, log::GetLogResponse> = raw(MethodType::Unary, name::GET_LOG);
+/// See [`name`].
+pub const TRIM: Method<Request, admin::TrimResponse> = raw(MethodType::Unary, name::TRIM);
+/// See [`name`].
+pub const GET_NODE: Method<Request, admin::GetNodeResponse> = raw(MethodType::Unary, name::GET_NODE);
+/// See [`name`].
+pub const HEALTH_CHECK: Method<Request, health::HealthCheckResponse> = raw(MethodType::Unary, name::HEALTH_CHECK);
+/// See [`name`].
+pub const HEALTH_WATCH: Method<Request, health::HealthCheckResponse> =
+    raw(MethodType::ServerStreaming, name::HEALTH_WATCH);

@@ -1,0 +1,71 @@
+//! `Produce`: one request, one entry, one answer once it is committed.
+
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::core::bounds;
+use super::errors::{ApiError, Asked};
+use super::methods::Request;
+use super::router::proposal_deadline;
+use super::service::{Call, Service};
+use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::logs::OpenLog;
+use crate::pb::log::ProduceResponse;
+use crate::security::acl::Action;
+use crate::storage::entry::Kind;
+
+/// Serves one `Produce`.
+///
+/// # Errors
+/// The status table's.
+pub async fn produce(service: Service, call: Call, request: Request) -> Result<ProduceResponse, ApiError> {
+    let caller = call.caller()?;
+    let batch = Batch::decode(&request.0)?;
+    drop(request);
+    caller.check(&batch.log, Action::Produce)?;
+    let core = service.core()?;
+    let log = core.log(&batch.log, &service.timers, call.deadline).await?;
+    batch.check(&log)?;
+    let proposal = proposal(&batch, &log, call.deadline);
+    match core.propose(caller.principal().as_str(), proposal).await {
+        Ok(appended) => Ok(response(&appended, &log)),
+        Err(error) => Err(propose_error(error, &batch, &log)),
+    }
+}
+
+/// What consensus takes of a request.
+pub fn proposal(batch: &Batch, log: &OpenLog, deadline: Option<Instant>) -> Proposal {
+    Proposal {
+        group: log.group,
+        kind: Kind::Records,
+        count: batch.count,
+        payload: batch.payload.clone(),
+        expected_offset: batch.expected_offset,
+        producer_id: batch.producer_id,
+        sequence: batch.sequence,
+        deadline: Some(proposal_deadline(deadline)),
+    }
+}
+
+/// The answer to a request that was appended.
+pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
+    let mut response = ProduceResponse::new();
+    response.offset = appended.offset.0;
+    response.count = appended.count;
+    response.term = appended.term.0;
+    response.append_time_us = appended.append_time_us;
+    response.log_id = log.log_id.0;
+    response
+}
+
+/// Why a request was not appended, or is not known to be.
+pub fn propose_error(error: ProposeError, batch: &Batch, log: &OpenLog) -> ApiError {
+    let bounds = bounds(log, &log.watermark.get());
+    let asked = Asked {
+        bounds: &bounds,
+        offset: batch.expected_offset.unwrap_or_default(),
+        bytes: batch.payload.len(),
+        producer_id: batch.producer_id,
+    };
+    ApiError::from_propose(error, &asked)
+}

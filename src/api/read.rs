@@ -1,0 +1,176 @@
+//! Reading what is visible: where a request begins, and stored bytes from memory or by a `reader`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{Core, bounds, check_log_id};
+use super::errors::{ApiError, Invalid};
+use super::timers::TimersHandle;
+use crate::logs::OpenLog;
+use crate::pb::log::{ConsumeRequest, Start};
+use crate::reply::reply;
+use crate::storage::reader::{Access, ReadError, Slice};
+use crate::types::Offset;
+use crate::watermark::Mark;
+
+/// No answer is larger, but for one record that is: clients take 4 MiB by default, and a message has more than records.
+pub const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+
+/// What one read may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Exactly one record for each message, in field `record`.
+    pub one_by_one: bool,
+    /// Records of one read.
+    pub records_max: u32,
+    /// Bytes of one read; one record may be larger.
+    pub bytes_max: usize,
+}
+
+impl Batching {
+    /// As the request has it. `bytes_default` where it leaves that to the server.
+    pub fn of(request: &ConsumeRequest, bytes_default: usize) -> Batching {
+        let bytes_max = match request.max_bytes {
+            0 => bytes_default,
+            bytes => (bytes as usize).min(ANSWER_BYTES_MAX),
+        };
+        Batching {
+            one_by_one: request.max_records == 0,
+            records_max: if request.max_records == 0 { u32::MAX } else { request.max_records },
+            bytes_max,
+        }
+    }
+}
+
+/// A log, and where in it a request begins.
+pub struct Beginning {
+    /// The log.
+    pub log: Arc<OpenLog>,
+    /// The first record that is wanted.
+    pub offset: Offset,
+    /// The first one may be trimmed away meanwhile; then the next that is there is meant.
+    pub earliest: bool,
+    /// The mark with everything acknowledged before the call, if it was needed.
+    pub confirmed: Option<Mark>,
+}
+
+/// Finds the beginning. The caller's right is checked already.
+///
+/// # Errors
+/// As [`ConsumeRequest`] says.
+pub async fn beginning(
+    core: &Core,
+    log: Arc<OpenLog>,
+    request: &ConsumeRequest,
+    timers: &TimersHandle,
+    deadline: Option<Instant>,
+) -> Result<Beginning, ApiError> {
+    check_log_id(&log, request.log_id)?;
+    let start = request.start.enum_value().map_err(|value| ApiError::from(Invalid::Start(value)))?;
+    let at = |log, offset| Beginning { log, offset, earliest: false, confirmed: None };
+    match start {
+        Start::START_OFFSET => Ok(at(log, Offset(request.offset))),
+        Start::START_EARLIEST => {
+            let offset = log.watermark.get().first_offset;
+            Ok(Beginning { earliest: true, ..at(log, offset) })
+        }
+        Start::START_LATEST => {
+            let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            Ok(Beginning { confirmed: Some(mark), ..at(log, mark.next_offset) })
+        }
+        Start::START_TIME => Err(ApiError::Unimplemented("START_TIME")),
+    }
+}
+
+impl Beginning {
+    /// What follows for a beginning below the first record that is there: another beginning, or an error.
+    ///
+    /// # Errors
+    /// [`ApiError::OffsetTrimmed`].
+    pub fn trimmed(&mut self, mark: &Mark, first_offset: Offset) -> Result<(), ApiError> {
+        if self.earliest {
+            self.offset = self.offset.max(first_offset);
+            return Ok(());
+        }
+        let mark = Mark { first_offset, ..*mark };
+        Err(ApiError::OffsetTrimmed(bounds(&self.log, &mark), self.offset))
+    }
+
+    /// Records from the beginning on, below the mark. `None`: the beginning has moved, look again.
+    ///
+    /// # Errors
+    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], or the readers are busy.
+    pub async fn read(&mut self, core: &Core, mark: &Mark, batching: Batching) -> Result<Option<Slice>, ApiError> {
+        if self.offset < mark.first_offset {
+            return self.trimmed(mark, mark.first_offset).map(|()| None);
+        }
+        match read(core, &self.log, self.offset, mark.next_offset, batching).await? {
+            Ok(slice) if slice.next > self.offset => {
+                self.earliest = false;
+                Ok(Some(slice))
+            }
+            Ok(_) => {
+                let what = "nothing is stored below the watermark".to_owned();
+                Err(ApiError::Damaged { log: self.log.name.clone(), offset: self.offset, what })
+            }
+            Err(ReadError::Trimmed { first_offset }) => self.trimmed(mark, first_offset).map(|()| None),
+            Err(error) => Err(ApiError::from_read(error, bounds(&self.log, mark), self.offset)),
+        }
+    }
+}
+
+/// Reads from memory, or by a `reader`: this thread never waits for the disk.
+async fn read(
+    core: &Core,
+    log: &Arc<OpenLog>,
+    from: Offset,
+    until: Offset,
+    batching: Batching,
+) -> Result<Result<Slice, ReadError>, ApiError> {
+    let Batching { records_max, bytes_max, .. } = batching;
+    match log.reader.records(from, until, records_max, bytes_max, Access::Cached) {
+        Err(ReadError::NotCached) => {}
+        done => return Ok(done),
+    }
+    let reader = log.reader.clone();
+    by_reader(core, move || reader.records(from, until, records_max, bytes_max, Access::Blocking)).await
+}
+
+/// When the record at `offset` was appended; `None` when there is none.
+///
+/// # Errors
+/// As [`Beginning::read`].
+pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, mark: &Mark) -> Result<Option<u64>, ApiError> {
+    let (from, until) = (mark.first_offset, mark.next_offset);
+    let time = match log.reader.append_time_us(from, until, Access::Cached) {
+        Err(ReadError::NotCached) => {
+            let reader = log.reader.clone();
+            by_reader(core, move || reader.append_time_us(from, until, Access::Blocking)).await?
+        }
+        done => done,
+    };
+    time.map_err(|error| ApiError::from_read(error, bounds(log, mark), from))
+}
+
+async fn by_reader<T: Send + 'static>(core: &Core, job: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let (answer, answered) = reply();
+    core.readers.run(Box::new(move || answer.send(job()))).map_err(|_| ApiError::QueueFull)?;
+    // A reader drops a job only when it stops.
+    answered.await.map_err(|_| ApiError::Stopping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batching_follows_the_request_within_bounds() {
+        let mut request = ConsumeRequest::new();
+        let exact = Batching::of(&request, 1000);
+        assert_eq!(exact, Batching { one_by_one: true, records_max: u32::MAX, bytes_max: 1000 });
+        request.max_records = 7;
+        request.max_bytes = u32::MAX;
+        let many = Batching::of(&request, 1000);
+        assert_eq!(many, Batching { one_by_one: false, records_max: 7, bytes_max: ANSWER_BYTES_MAX });
+    }
+}

@@ -1,0 +1,415 @@
+//! One node as the API sees it: a log on disk, a catalog, and a thread that answers in the place of `consensus`.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use grpcio::{Channel, ChannelCredentials, ServerCredentials};
+
+use crate::api::{Api, ApiOptions, Core, Forward, Me};
+use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::config;
+use crate::consensus::handle::{
+    Appended, ConsensusHandle, ConsensusMsg, GroupStatus, Proposal, ProposeError, ReadIndexError,
+};
+use crate::consensus::status::Statuses;
+use crate::grpc::{Env, client_channel};
+use crate::logs::{Logs, OpenLog};
+use crate::pb::admin_grpc::AdminClient;
+use crate::pb::health_grpc::HealthClient;
+use crate::pb::log_grpc::LogClient;
+use crate::reply::{ReplyReceiver, ReplySender, reply};
+use crate::security::acl::Acl;
+use crate::security::identity::Identities;
+use crate::storage::disk::Disk;
+use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::payload::stamp_records;
+use crate::storage::reader::Readers;
+use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
+use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
+use crate::watermark::{Mark, Watermark};
+
+pub const GROUP: GroupId = GroupId(1);
+pub const LOG_ID: LogId = LogId(0xabc);
+pub const TIME_US: u64 = 1_000_000;
+pub const ME: NodeId = NodeId(1);
+pub const OTHER: NodeId = NodeId(2);
+
+/// Gives everything to everybody.
+pub const OPEN_POLICY: &str = "p, anonymous, *, produce\np, anonymous, *, consume\np, anonymous, *, admin\n";
+
+/// What becomes of the next proposals, wherever they are handed to.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    /// Committed and visible at once.
+    Commit,
+    /// Committed, but not visible here until [`Node::catch_up`].
+    CommitElsewhere,
+    /// Answered so.
+    Fail(ProposeError),
+    /// Never answered, until the node goes.
+    Silence,
+}
+
+/// The group, as whoever leads it has it.
+struct State {
+    log: GroupLog,
+    watermark: Watermark,
+    last: LogIndex,
+    mark: Mark,
+    fates: VecDeque<Fate>,
+    fate: Fate,
+    silent: Vec<ReplySender<Result<Appended, ProposeError>>>,
+    /// The principal of each forwarded proposal.
+    forwarded: Vec<String>,
+    read_index: Result<(), ReadIndexError>,
+}
+
+#[derive(Clone)]
+pub struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no panic")
+    }
+
+    fn propose(&self, proposal: Proposal, reply: ReplySender<Result<Appended, ProposeError>>) {
+        let mut state = self.lock();
+        let fate = state.fates.pop_front().unwrap_or(state.fate);
+        match fate {
+            Fate::Commit => {
+                let appended = state.append(&proposal);
+                let mark = state.mark;
+                state.watermark.advance(mark);
+                reply.send(appended);
+            }
+            Fate::CommitElsewhere => {
+                let appended = state.append(&proposal);
+                reply.send(appended);
+            }
+            Fate::Fail(error) => reply.send(Err(error)),
+            Fate::Silence => state.silent.push(reply),
+        }
+    }
+}
+
+impl State {
+    fn append(&mut self, proposal: &Proposal) -> Result<Appended, ProposeError> {
+        let base = self.mark.next_offset;
+        if proposal.expected_offset.is_some_and(|expected| expected != base) {
+            return Err(ProposeError::ExpectedOffset { next_offset: base });
+        }
+        let mut payload = proposal.payload.to_vec();
+        if proposal.kind == Kind::Trim {
+            let first = Offset(u64::from_le_bytes(payload[..].try_into().expect("eight bytes")));
+            if first > base {
+                return Err(ProposeError::PastEnd { next_offset: base });
+            }
+            self.mark.first_offset = self.mark.first_offset.max(first);
+        } else {
+            assert_eq!(stamp_records(&mut payload, base, Term(1), TIME_US), Ok(proposal.count));
+        }
+        self.last = self.last.next();
+        let stamp = Stamp {
+            kind: proposal.kind,
+            count: proposal.count,
+            base_offset: base,
+            append_time_us: TIME_US,
+            producer_id: 0,
+            sequence: 0,
+        };
+        self.log.append(&[Entry::new(self.last, Term(1), stamp, &payload)]).expect("appended");
+        self.mark.applied = self.last;
+        self.mark.next_offset.0 += u64::from(proposal.count);
+        self.mark.last_append_time_us = TIME_US;
+        Ok(Appended { offset: base, count: proposal.count, term: Term(1), index: self.last, append_time_us: TIME_US })
+    }
+}
+
+impl Forward for Fake {
+    fn propose(
+        &self,
+        to: NodeId,
+        principal: &str,
+        proposal: Proposal,
+    ) -> ReplyReceiver<Result<Appended, ProposeError>> {
+        assert_eq!(to, OTHER);
+        let (tx, rx) = reply();
+        self.lock().forwarded.push(principal.to_owned());
+        Fake::propose(self, proposal, tx);
+        rx
+    }
+
+    fn read_index(
+        &self,
+        to: NodeId,
+        _: GroupId,
+        _: Option<Instant>,
+    ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        assert_eq!(to, OTHER);
+        let (tx, rx) = reply();
+        let state = self.lock();
+        tx.send(state.read_index.map(|()| state.last));
+        rx
+    }
+}
+
+/// A node with its client listener, and a client of it.
+pub struct Node {
+    pub api: Option<Api>,
+    pub fake: Fake,
+    pub client: LogClient,
+    pub admin: AdminClient,
+    pub health: HealthClient,
+    pub channel: Channel,
+    pub acl: Acl,
+    pub policy_file: std::path::PathBuf,
+    core: Core,
+    statuses: Arc<Statuses>,
+    _client_env: Env,
+    readers: Option<Readers>,
+    thread: Option<Joiner>,
+    failures: Receiver<Fatal>,
+    dir: tempfile::TempDir,
+}
+
+/// Small limits, so that tests reach them.
+pub fn limits() -> config::Limits {
+    config::Limits {
+        streams_per_principal_max: 4,
+        bytes_per_principal_max: 12 << 20,
+        client_memory_bytes_max: 256 << 20,
+        peer_memory_bytes_max: 256 << 20,
+    }
+}
+
+fn member(id: NodeId, name: &str) -> Command {
+    Command::AddNode(Member {
+        id,
+        name: NodeName::new(name).expect("a name"),
+        bind_addr: format!("{name}:1"),
+        rpc_addr: format!("{name}:2"),
+    })
+}
+
+impl Node {
+    /// A member of a cluster that serves the log `default` and leads it.
+    pub fn serving() -> Node {
+        let node = Node::joining(OPEN_POLICY);
+        node.serve();
+        node
+    }
+
+    /// Not a member yet.
+    pub fn joining(policy: &str) -> Node {
+        let dir = tempfile::tempdir().expect("a directory");
+        let policy_file = dir.path().join("policy.csv");
+        std::fs::write(&policy_file, policy).expect("written");
+        let acl = Acl::load(None, &policy_file).expect("a policy");
+        let (fatal, failures) = fatal_channel();
+        let disk = Disk::real();
+        let options = LogOptions::default();
+        let groups = dir.path().join("groups");
+        std::fs::create_dir(&groups).expect("made");
+        GroupLog::create(&disk, &groups, GROUP, &options, Genesis::Founder(ME)).expect("a group");
+        let (log, _) = GroupLog::open(&disk, &groups, GROUP, &options).expect("a log");
+        let mark = Mark { applied: LogIndex(1), ..Mark::default() };
+        let watermark = Watermark::new(mark);
+        let name = LogName::new("").expect("a name");
+        let logs = Logs::default();
+        logs.insert(OpenLog {
+            name: name.clone(),
+            group: GROUP,
+            log_id: LOG_ID,
+            record_bytes_max: 1 << 20,
+            request_bytes_max: 4 << 20,
+            watermark: watermark.clone(),
+            reader: log.reader(),
+        });
+        let mut catalog = Catalog::default();
+        catalog.apply(member(ME, "one"));
+        catalog.apply(member(OTHER, "two"));
+        catalog.apply(Command::CreateLog(LogMeta {
+            name,
+            group: GROUP,
+            log_id: LOG_ID,
+            founder: ME,
+            founded: false,
+            record_bytes_max: 1 << 20,
+            request_bytes_max: 4 << 20,
+        }));
+        let view = CatalogView::default();
+        view.publish(catalog);
+        let fake = Fake(Arc::new(Mutex::new(State {
+            log,
+            watermark,
+            last: LogIndex(1),
+            mark,
+            fates: VecDeque::new(),
+            fate: Fate::Commit,
+            silent: Vec::new(),
+            forwarded: Vec::new(),
+            read_index: Ok(()),
+        })));
+        let (inbox, messages) = bounded(64);
+        let statuses = Arc::new(Statuses::default());
+        let runs = fake.clone();
+        let thread = spawn("fake-consensus", &fatal, move || {
+            answer(&runs, &messages);
+            Ok::<(), Infallible>(())
+        });
+        let readers = Readers::start(&fatal).expect("threads");
+        let me = Me { node_id: ME, node_name: NodeName::new("one").expect("a name"), cluster_name: "test".into() };
+        let core = Core {
+            me: me.clone(),
+            cluster_id: ClusterId(7),
+            consensus: ConsensusHandle::new(inbox, statuses.clone()),
+            logs,
+            catalog: view,
+            catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),
+            forward: Arc::new(fake.clone()),
+            readers: readers.handle(),
+        };
+        let options = ApiOptions {
+            listen_addr: "127.0.0.1:0".to_owned(),
+            credentials: ServerCredentials::insecure(),
+            identities: Identities::new("test", true),
+            acl: acl.clone(),
+            limits: limits(),
+            me,
+        };
+        let api = Api::start(options, &fatal).expect("a listener");
+        let client_env = Env::start("test-client", 1, &fatal);
+        let addr = format!("127.0.0.1:{}", api.port());
+        let channel = client_channel(client_env.get(), &addr, ChannelCredentials::insecure(), None);
+        let node = Node {
+            api: Some(api),
+            fake,
+            client: LogClient::new(channel.clone()),
+            admin: AdminClient::new(channel.clone()),
+            health: HealthClient::new(channel.clone()),
+            channel,
+            acl,
+            policy_file,
+            core,
+            statuses,
+            _client_env: client_env,
+            readers: Some(readers),
+            thread: Some(thread.expect("a thread")),
+            failures,
+            dir,
+        };
+        node.leader_is(Some(ME));
+        node
+    }
+
+    pub fn api(&self) -> &Api {
+        self.api.as_ref().expect("not stopped")
+    }
+
+    pub fn serve(&self) {
+        self.api().serve(self.core.clone());
+    }
+
+    /// What becomes of every further proposal.
+    pub fn fate(&self, fate: Fate) {
+        self.fake.lock().fate = fate;
+    }
+
+    /// What becomes of the next ones, before [`Node::fate`] is asked.
+    pub fn fates(&self, fates: &[Fate]) {
+        self.fake.lock().fates.extend(fates);
+    }
+
+    pub fn read_index(&self, result: Result<(), ReadIndexError>) {
+        self.fake.lock().read_index = result;
+    }
+
+    /// Whom this node takes for the leader.
+    pub fn leader_is(&self, leader: Option<NodeId>) {
+        self.statuses.publish(GroupStatus {
+            group: GROUP,
+            term: Term(1),
+            leader,
+            voters: vec![ME],
+            learners: vec![OTHER],
+            ..GroupStatus::default()
+        });
+    }
+
+    /// Makes visible here what was committed elsewhere.
+    pub fn catch_up(&self) {
+        let state = self.fake.lock();
+        state.watermark.advance(state.mark);
+    }
+
+    /// Answers what was kept silent.
+    pub fn answer_the_silent(&self, error: ProposeError) {
+        let silent = std::mem::take(&mut self.fake.lock().silent);
+        silent.into_iter().for_each(|reply| reply.send(Err(error)));
+    }
+
+    /// The same, one by one and in their order.
+    pub fn answer_each<const N: usize>(&self, errors: [ProposeError; N]) {
+        let silent = std::mem::take(&mut self.fake.lock().silent);
+        silent.into_iter().zip(errors).for_each(|(reply, error)| reply.send(Err(error)));
+    }
+
+    pub fn silent(&self) -> usize {
+        self.fake.lock().silent.len()
+    }
+
+    pub fn forwarded(&self) -> Vec<String> {
+        self.fake.lock().forwarded.clone()
+    }
+
+    /// Futures that wait for the log.
+    pub fn waiters(&self) -> usize {
+        self.fake.lock().watermark.waiters()
+    }
+
+    /// Looks until it holds, for ten seconds.
+    pub fn until(&self, what: &str, holds: impl Fn(&Node) -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !holds(self) {
+            assert!(Instant::now() < end, "waited in vain: {what}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn answer(fake: &Fake, messages: &Receiver<ConsensusMsg>) {
+    for message in messages {
+        match message {
+            ConsensusMsg::Propose(proposal, reply) => fake.propose(proposal, reply),
+            ConsensusMsg::ReadIndex(group, _, reply) => {
+                let state = fake.lock();
+                let last = if group == GROUP { state.last } else { LogIndex(5) };
+                reply.send(state.read_index.map(|()| last));
+            }
+            ConsensusMsg::Stop => return,
+            other => panic!("the API sent {other:?}"),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(api) = self.api.take() {
+            api.stop();
+        }
+        self.core.consensus.stop();
+        self.thread.take();
+        if let Some(readers) = self.readers.take() {
+            readers.stop();
+        }
+        if !std::thread::panicking() {
+            let failures: Vec<String> = self.failures.try_iter().map(|failure| failure.to_string()).collect();
+            assert!(failures.is_empty(), "{failures:?}");
+            assert!(self.dir.path().exists());
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Streams: they tail, keep their order, and end only with a status.
+
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use futures::{SinkExt, StreamExt};
+use grpcio::{ClientSStreamReceiver, RpcStatusCode as Code, WriteFlags};
+
+use super::node::{Fate, Node, OPEN_POLICY, OTHER};
+use super::*;
+use crate::consensus::handle::ProposeError;
+use crate::pb::health::HealthCheckRequest;
+use crate::pb::health::health_check_response::ServingStatus;
+
+type Answers = ClientSStreamReceiver<log::ConsumeResponse>;
+
+fn next(answers: &mut Answers) -> Option<grpcio::Result<log::ConsumeResponse>> {
+    block_on(answers.next())
+}
+
+fn next_values(answers: &mut Answers) -> Vec<String> {
+    values(&next(answers).expect("a message").expect("no status"))
+}
+
+fn end(answers: &mut Answers) -> (Code, String) {
+    reason(next(answers).expect("a status"))
+}
+
+#[test]
+fn a_stream_sends_what_is_there_and_then_tails() {
+    let node = Node::serving();
+    node.client.produce(&produce(&["a", "b"])).expect("appended");
+    let mut one_by_one = node.client.consume_stream(&consume(0, 0)).expect("sent");
+    let mut batches = node.client.consume_stream(&consume(1, 100)).expect("sent");
+    for (offset, value) in [(0, "a"), (1, "b")] {
+        let record = next(&mut one_by_one).expect("a message").expect("no status").record.unwrap_or_default();
+        assert_eq!((record.offset, &record.value[..]), (offset, value.as_bytes()));
+    }
+    assert_eq!(next_values(&mut batches), ["b"]);
+    node.until("both wait", |node| node.waiters() == 2);
+    node.client.produce(&produce(&["c", "d"])).expect("appended");
+    assert_eq!(next_values(&mut batches), ["c", "d"]);
+    for offset in [2, 3] {
+        let record = next(&mut one_by_one).expect("a message").expect("no status").record.unwrap_or_default();
+        assert_eq!(record.offset, offset);
+    }
+    drop((one_by_one, batches));
+    node.until("nothing is left of a client that goes", |node| node.waiters() == 0);
+    node.until("its streams count no more", |node| {
+        let mut stream = node.client.consume_stream(&consume(0, 1)).expect("sent");
+        next(&mut stream).expect("a message").is_ok()
+    });
+}
+
+#[test]
+fn a_stream_stops_at_the_end_beats_and_checks_its_offset() {
+    let node = Node::serving();
+    node.client.produce(&produce(&["a", "b"])).expect("appended");
+    let mut request = consume(0, 1);
+    request.stop_at_end = true;
+    let mut stream = node.client.consume_stream(&request).expect("sent");
+    assert_eq!(next_values(&mut stream), ["a"]);
+    assert_eq!(next_values(&mut stream), ["b"]);
+    assert!(next(&mut stream).is_none(), "OK");
+
+    let mut past = node.client.consume_stream(&consume(3, 1)).expect("sent");
+    assert_eq!(end(&mut past), (Code::OUT_OF_RANGE, "OFFSET_PAST_END".to_owned()));
+
+    let mut request = consume(2, 1);
+    request.heartbeat_ms = 1000;
+    let started = Instant::now();
+    let mut beats = node.client.consume_stream(&request).expect("sent");
+    let beat = next(&mut beats).expect("a message").expect("no status");
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    assert_eq!((values(&beat).len(), beat.next_offset), (0, 2));
+    request.heartbeat_ms = 1;
+    let mut refused = node.client.consume_stream(&request).expect("sent");
+    assert_eq!(end(&mut refused), (Code::INVALID_ARGUMENT, "INVALID_REQUEST".to_owned()));
+}
+
+#[test]
+fn a_stream_ends_when_the_right_is_gone() {
+    let node = Node::serving();
+    let mut stream = node.client.consume_stream(&consume(0, 1)).expect("sent");
+    node.until("it waits", |node| node.waiters() == 1);
+    std::fs::write(&node.policy_file, "p, anonymous, *, produce\n").expect("written");
+    assert!(node.acl.reload().expect("a policy"));
+    node.api().recheck();
+    assert_eq!(end(&mut stream), (Code::PERMISSION_DENIED, "NOT_ALLOWED".to_owned()));
+}
+
+#[test]
+fn a_stop_ends_tails_and_lets_proposals_be_answered() {
+    let node = Node::serving();
+    let mut tail = node.client.consume_stream(&consume(0, 1)).expect("sent");
+    let mut watch = node.health.watch(&HealthCheckRequest::new()).expect("sent");
+    let status = |answer: Option<grpcio::Result<crate::pb::health::HealthCheckResponse>>| {
+        answer.expect("a message").map(|answer| answer.status.enum_value_or_default())
+    };
+    assert_eq!(status(block_on(watch.next())).expect("no status"), ServingStatus::SERVING);
+    node.fate(Fate::Silence);
+    let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
+    block_on(requests.send((produce(&["a"]), WriteFlags::default()))).expect("sent");
+    node.until("it is proposed", |node| node.silent() == 1 && node.waiters() == 1);
+    assert!(!node.api().drain(Instant::now() + Duration::from_millis(50)), "a proposal has no answer yet");
+    assert_eq!(end(&mut tail), (Code::UNAVAILABLE, "STOPPING".to_owned()));
+    assert_eq!(status(block_on(watch.next())).expect("no status"), ServingStatus::NOT_SERVING);
+    assert_eq!(reason(status(block_on(watch.next()))), (Code::UNAVAILABLE, "STOPPING".to_owned()));
+    node.answer_the_silent(ProposeError::OutcomeUnknown);
+    let (status, info) = refusal(block_on(answers.next()).expect("a status"));
+    assert_eq!((status, info.reason.as_str()), (Code::UNKNOWN, "OUTCOME_UNKNOWN"));
+    assert_eq!(info.metadata.get("unknown_through").map(String::as_str), Some("0"));
+    drop((requests, answers));
+    assert!(node.api().drain(Instant::now() + Duration::from_secs(5)));
+}
+
+#[test]
+fn produced_in_order_and_answered_in_order() {
+    let node = Node::serving();
+    let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
+    block_on(async {
+        for n in 0..500u64 {
+            requests.send((produce(&[&n.to_string(), "x"]), WriteFlags::default())).await.expect("sent");
+            if n >= 200 {
+                let answer = answers.next().await.expect("an answer").expect("appended");
+                assert_eq!(answer.offset, 2 * (n - 200));
+            }
+        }
+        requests.close().await.expect("closed");
+        for n in 300..500 {
+            assert_eq!(answers.next().await.expect("an answer").expect("appended").offset, 2 * n);
+        }
+        assert!(answers.next().await.is_none(), "OK");
+    });
+    assert_eq!(values(&node.client.consume(&consume(998, 10)).expect("records")), ["499", "x"]);
+}
+
+#[test]
+fn the_first_failure_ends_a_produce_stream_and_says_where() {
+    let node = Node::serving();
+    let fail = |fates: &[Fate], requests_sent: usize| {
+        node.fates(fates);
+        let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
+        let acknowledged = block_on(async {
+            for _ in 0..requests_sent {
+                // The stream may be broken already.
+                let _ = requests.send((produce(&["a"]), WriteFlags::default())).await;
+            }
+            let mut acknowledged = 0;
+            loop {
+                match answers.next().await.expect("a status") {
+                    Ok(_) => acknowledged += 1,
+                    Err(error) => return (acknowledged, refusal::<()>(Err(error))),
+                }
+            }
+        });
+        let (acknowledged, (code, info)) = acknowledged;
+        let get = |key: &str| info.metadata.get(key).and_then(|value| value.parse::<u64>().ok());
+        (acknowledged, code, info.reason.clone(), get("failed_request"), get("unknown_through"))
+    };
+    let full = Fate::Fail(ProposeError::QueueFull);
+    let (acknowledged, code, reason, failed, unknown) = fail(&[Fate::Commit, Fate::Commit, full], 3);
+    assert_eq!((acknowledged, failed, unknown), (2, Some(2), None));
+    assert_eq!((code, reason.as_str()), (Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"));
+    let lost = Fate::Fail(ProposeError::OutcomeUnknown);
+    let (acknowledged, code, _, failed, unknown) = fail(&[Fate::Commit, lost], 2);
+    assert_eq!((acknowledged, code, failed, unknown), (1, Code::UNKNOWN, Some(1), Some(1)));
+
+    // Three are on their way when the first fails: of those behind it, one was appended and one was not.
+    node.fate(Fate::Silence);
+    let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
+    block_on(async {
+        for _ in 0..3 {
+            requests.send((produce(&["a"]), WriteFlags::default())).await.expect("sent");
+        }
+    });
+    node.until("all are proposed", |node| node.silent() == 3);
+    node.answer_each([ProposeError::Dropped, ProposeError::OutcomeUnknown, ProposeError::Dropped]);
+    let (code, info) = refusal(block_on(answers.next()).expect("a status"));
+    assert_eq!((code, info.reason.as_str()), (Code::UNAVAILABLE, "NOT_APPENDED"));
+    assert_eq!(info.metadata.get("failed_request").map(String::as_str), Some("0"));
+    assert_eq!(info.metadata.get("unknown_through").map(String::as_str), Some("1"));
+    node.fate(Fate::Commit);
+}
+
+#[test]
+fn a_produce_stream_stays_with_its_log_and_goes_to_the_leader() {
+    let node = Node::serving();
+    node.leader_is(Some(OTHER));
+    let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
+    let mut other = produce(&["b"]);
+    other.log = "other".to_owned();
+    block_on(async {
+        requests.send((produce(&["a"]), WriteFlags::default())).await.expect("sent");
+        requests.send((other, WriteFlags::default())).await.expect("sent");
+        assert_eq!(answers.next().await.expect("an answer").expect("appended").offset, 0);
+    });
+    let (code, info) = refusal(block_on(answers.next()).expect("a status"));
+    assert_eq!((code, info.reason.as_str()), (Code::INVALID_ARGUMENT, "INVALID_REQUEST"));
+    assert_eq!(info.metadata.get("failed_request").map(String::as_str), Some("1"));
+    assert_eq!(node.forwarded().len(), 1);
+}
+
+#[test]
+fn streams_are_limited_for_each_principal() {
+    let node = Node::joining(OPEN_POLICY);
+    node.serve();
+    let max = super::node::limits().streams_per_principal_max;
+    let open: Vec<Answers> = (0..max).map(|_| node.client.consume_stream(&consume(0, 1)).expect("sent")).collect();
+    node.until("all are open", |node| node.waiters() == max as usize);
+    let mut refused = node.client.consume_stream(&consume(0, 1)).expect("sent");
+    assert_eq!(end(&mut refused), (Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED".to_owned()));
+    drop(open);
+}

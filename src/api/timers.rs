@@ -1,0 +1,175 @@
+//! Time for futures: one thread that wakes those whose moment has come. gRPC's core has alarms, but `grpcio` does not show them.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::thread::{FatalSender, Joiner, spawn};
+
+#[derive(Default)]
+struct Inner {
+    next_id: u64,
+    stopped: bool,
+    /// One for each waiting future, so bounded as calls are.
+    sleepers: BTreeMap<(Instant, u64), Waker>,
+}
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every critical section leaves the state whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The timer thread; dropping it ends it. Futures that still sleep then never wake: end the calls first.
+pub struct Timers {
+    handle: TimersHandle,
+    joiner: Option<Joiner>,
+}
+
+/// Makes sleeps.
+#[derive(Clone)]
+pub struct TimersHandle(Arc<Shared>);
+
+impl Timers {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system can't make one.
+    pub fn start(fatal: &FatalSender) -> io::Result<Timers> {
+        let shared = Arc::new(Shared::default());
+        let runs = shared.clone();
+        let joiner = spawn("api-timer", fatal, move || {
+            run(&runs);
+            Ok::<(), Infallible>(())
+        })?;
+        Ok(Timers { handle: TimersHandle(shared), joiner: Some(joiner) })
+    }
+
+    /// For those who sleep.
+    pub fn handle(&self) -> TimersHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        self.handle.0.lock().stopped = true;
+        self.handle.0.changed.notify_one();
+        self.joiner.take();
+    }
+}
+
+fn run(shared: &Shared) {
+    let mut inner = shared.lock();
+    while !inner.stopped {
+        let now = Instant::now();
+        let later = inner.sleepers.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut inner.sleepers, later);
+        if !due.is_empty() {
+            drop(inner);
+            due.into_values().for_each(Waker::wake);
+            inner = shared.lock();
+            continue;
+        }
+        inner = match inner.sleepers.first_key_value() {
+            Some(((at, _), _)) => {
+                let rest = at.saturating_duration_since(now);
+                shared.changed.wait_timeout(inner, rest).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => shared.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+        };
+    }
+}
+
+impl TimersHandle {
+    /// Resolves at that moment.
+    pub fn at(&self, at: Instant) -> Sleep {
+        Sleep { timers: self.clone(), at, id: None }
+    }
+
+    /// Resolves at that moment, or never.
+    pub async fn at_or_never(&self, at: Option<Instant>) {
+        match at {
+            Some(at) => self.at(at).await,
+            None => futures::future::pending().await,
+        }
+    }
+}
+
+/// A wait for a moment; dropping it ends the wait.
+pub struct Sleep {
+    timers: TimersHandle,
+    at: Instant,
+    id: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if Instant::now() >= this.at {
+            return Poll::Ready(());
+        }
+        let mut inner = this.timers.0.lock();
+        let id = match this.id {
+            Some(id) => id,
+            None => {
+                inner.next_id += 1;
+                inner.next_id
+            }
+        };
+        inner.sleepers.insert((this.at, id), cx.waker().clone());
+        let is_first = inner.sleepers.first_key_value().is_some_and(|(key, _)| *key == (this.at, id));
+        drop(inner);
+        this.id = Some(id);
+        if is_first {
+            this.timers.0.changed.notify_one();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.timers.0.lock().sleepers.remove(&(self.at, id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use futures::future::{Either, select};
+    use std::time::Duration;
+
+    #[test]
+    fn the_earlier_sleep_wakes_first_and_a_dropped_one_leaves_nothing() {
+        let (fatal, _failures) = crate::thread::fatal_channel();
+        let timers = Timers::start(&fatal).expect("a thread");
+        let handle = timers.handle();
+        let start = Instant::now();
+        let long = handle.at(start + Duration::from_secs(3600));
+        let short = handle.at(start + Duration::from_millis(20));
+        match block_on(select(long, short)) {
+            Either::Right(((), long)) => drop(long),
+            Either::Left(_) => panic!("the long one came first"),
+        }
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert!(handle.0.lock().sleepers.is_empty());
+    }
+}

@@ -1,0 +1,71 @@
+//! `seriatim`: its subcommands, and how they end.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::exit::{self, Failure};
+use super::{certs, consume, produce, serve, status};
+
+/// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
+#[derive(Debug, Parser)]
+#[command(name = "seriatim", version, about, max_term_width = 100, after_help = exit::TABLE)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    ///
+    /// Prints one line on stdout when it takes calls: `ready node=NAME bind_addr=HOST:PORT rpc_addr=HOST:PORT`. SIGTERM and
+    /// SIGINT stop it cleanly, a second one at once; SIGHUP reads certificates and access policy again. An option is
+    /// given by a flag, else by the environment, else by the TOML file of --config.
+    #[command(after_help = exit::TABLE)]
+    Serve(serve::Args),
+    /// Append lines, or one whole file, to a log
+    #[command(after_help = exit::TABLE)]
+    Produce(produce::Args),
+    /// Read records of a log to stdout
+    #[command(after_help = exit::TABLE)]
+    Consume(consume::Args),
+    /// Show every node: role, term, commit, lag
+    #[command(after_help = exit::TABLE)]
+    Status(status::Args),
+    /// Make a development CA and certificates of servers, peers and clients
+    Certs(certs::Args),
+}
+
+/// Parses the arguments, runs the command, says on stderr why it failed.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Produce(args) => produce::run(&args),
+        Command::Consume(args) => consume::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Certs(args) => certs::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    eprintln!("seriatim: {failure}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,100 @@
+//! How a command that talks to a node finds it, and as whom: the options that they share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::exit::{Exit, Failure};
+use crate::client::{Client, ClientFiles, ClientOptions};
+
+/// Where the nodes are, and the certificate to show them.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectArgs {
+    /// Client address (rpc_addr) of a node; of several, separated by commas, the first that answers is used
+    #[arg(
+        long,
+        env = "SERIATIM_ADDR",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:8400"
+    )]
+    pub addr: Vec<String>,
+    /// A folder made by `seriatim certs`: stands for the next three options
+    #[arg(long, env = "SERIATIM_CERTS", value_name = "DIR")]
+    pub certs: Option<PathBuf>,
+    /// Which client certificate of that folder
+    #[arg(long, env = "SERIATIM_USER", value_name = "NAME", default_value = "root")]
+    pub user: String,
+    /// The CA that the node's certificate must have (PEM)
+    #[arg(long, env = "SERIATIM_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Your certificate (PEM): its common name is who you are
+    #[arg(long, env = "SERIATIM_CERT_FILE", value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Plain text, to a node that runs with --insecure
+    #[arg(long, env = "SERIATIM_INSECURE", conflicts_with_all = ["certs", "ca_file", "cert_file", "key_file"])]
+    pub insecure: bool,
+    /// Seconds to wait for a connection, and for an answer
+    #[arg(long, env = "SERIATIM_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub timeout: u32,
+}
+
+impl ConnectArgs {
+    /// How long to wait.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
+    }
+
+    /// Connects to the first node that answers.
+    ///
+    /// # Errors
+    /// Without certificates, or when none answers: then the reason of the last.
+    pub fn connect(&self) -> Result<Client, Failure> {
+        let mut last = None;
+        for addr in &self.addr {
+            match self.connect_to(addr) {
+                Ok(client) => return Ok(client),
+                Err(failure) if failure.exit == Exit::Unavailable => last = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(last.unwrap_or_else(|| Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")))
+    }
+
+    /// Connects to the node at `addr`.
+    ///
+    /// # Errors
+    /// Without certificates, or when it does not answer.
+    pub fn connect_to(&self, addr: &str) -> Result<Client, Failure> {
+        let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
+        let client = Client::new(options).map_err(|e| Failure::of_call(addr, &e))?;
+        if !client.wait_connected(self.timeout()) {
+            // A call that can't wait says why there is no connection.
+            if let Err(error) = client.get_servers("") {
+                return Err(Failure::of_call(addr, &error));
+            }
+        }
+        Ok(client)
+    }
+
+    fn files(&self) -> Result<Option<ClientFiles>, Failure> {
+        if self.insecure {
+            return Ok(None);
+        }
+        let in_certs = |name: String| self.certs.as_ref().map(|dir| dir.join(name));
+        let ca_file = self.ca_file.clone().or_else(|| in_certs("ca.pem".into()));
+        let cert_file = self.cert_file.clone().or_else(|| in_certs(format!("client-{}.pem", self.user)));
+        let key_file = self.key_file.clone().or_else(|| in_certs(format!("client-{}-key.pem", self.user)));
+        match (ca_file, cert_file, key_file) {
+            (Some(ca_file), Some(cert_file), Some(key_file)) => Ok(Some(ClientFiles { ca_file, cert_file, key_file })),
+            _ => Err(Failure::new(
+                Exit::BadConfig,
+                "no certificate to connect with",
+                "give --certs DIR (made by `seriatim certs`), or --ca-file, --cert-file and --key-file; or --insecure to a node that runs so",
+            )),
+        }
+    }
+}

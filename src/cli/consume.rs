@@ -1,0 +1,161 @@
+//! `seriatim consume`: records of a log to stdout.
+
+use std::io::{self, BufWriter, Write};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::after;
+use grpcio::RpcStatusCode;
+
+use super::connect::ConnectArgs;
+use super::encode::{self, Format};
+use super::exit::{Exit, Failure};
+use crate::client::{Client, ClientError};
+use crate::pb::log::{ConsumeRequest, Start};
+
+/// Records of one message; its bytes are limited by the server.
+const RECORDS_MAX: u32 = 10_000;
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At this offset.
+    Offset(u64),
+    /// At the first record that is still there.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+}
+
+fn parse_from(text: &str) -> Result<From, String> {
+    match text {
+        "earliest" => Ok(From::Earliest),
+        "latest" => Ok(From::Latest),
+        number => number.parse().map(From::Offset).map_err(|_| "an offset, `earliest` or `latest`".to_owned()),
+    }
+}
+
+/// Read records of a log to stdout: what is there now, or on and on with --follow.
+///
+/// When the connection breaks, it goes on with the next offset at the same or another of the given addresses, until nothing
+/// came for --timeout seconds.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The log
+    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    pub log: String,
+    /// Where to begin: an offset, `earliest` or `latest`
+    #[arg(long, value_name = "OFFSET", default_value = "earliest", value_parser = parse_from)]
+    pub from: From,
+    /// End after so many records
+    #[arg(long, value_name = "RECORDS")]
+    pub count: Option<u64>,
+    /// Wait for more at the end
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How a record is written
+    #[arg(long, value_enum, default_value_t = Format::Lines)]
+    pub format: Format,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What [`Failure`] says.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut reading = Reading {
+        out: BufWriter::with_capacity(256 * 1024, io::stdout().lock()),
+        format: args.format,
+        left: args.count.unwrap_or(u64::MAX),
+        position: args.from,
+        log_id: None,
+        progress: Instant::now(),
+    };
+    let mut client = args.connect.connect()?;
+    while reading.left > 0 {
+        match reading.read(&client, args) {
+            Ok(()) => break,
+            Err(Stop::OutputClosed) => return Ok(()),
+            Err(Stop::Output(error)) => {
+                return Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""));
+            }
+            Err(Stop::Call(error)) if passes(&error) && reading.progress.elapsed() < args.connect.timeout() => {
+                log::info!("{}: {error}; going on", client.addr());
+                // A timer: nothing tells when the cluster is there again.
+                let _ = after(Duration::from_millis(200)).recv();
+                client = args.connect.connect()?;
+            }
+            Err(Stop::Call(error)) => return Err(Failure::of_call(client.addr(), &error)),
+        }
+    }
+    match reading.out.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn passes(error: &ClientError) -> bool {
+    error.status().is_some_and(|s| matches!(s.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED))
+}
+
+struct Reading<W: Write> {
+    out: W,
+    format: Format,
+    left: u64,
+    position: From,
+    log_id: Option<u64>,
+    progress: Instant,
+}
+
+enum Stop {
+    Call(ClientError),
+    /// Who read our output has gone: that is no failure.
+    OutputClosed,
+    Output(io::Error),
+}
+
+impl std::convert::From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        if error.kind() == io::ErrorKind::BrokenPipe { Stop::OutputClosed } else { Stop::Output(error) }
+    }
+}
+
+impl<W: Write> Reading<W> {
+    /// Reads until the stream ends, or there are enough.
+    fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
+        let (start, offset) = match self.position {
+            From::Offset(offset) => (Start::START_OFFSET, offset),
+            From::Earliest => (Start::START_EARLIEST, 0),
+            From::Latest => (Start::START_LATEST, 0),
+        };
+        let request = ConsumeRequest {
+            log: args.log.clone(),
+            start: start.into(),
+            offset,
+            max_records: u32::try_from(self.left).unwrap_or(u32::MAX).min(RECORDS_MAX),
+            stop_at_end: !args.follow,
+            log_id: self.log_id,
+            ..ConsumeRequest::default()
+        };
+        for answer in client.consume_stream(&request, None).map_err(Stop::Call)? {
+            let answer = answer.map_err(Stop::Call)?;
+            self.progress = Instant::now();
+            self.log_id = Some(answer.log_id);
+            for record in &answer.records {
+                encode::write(&mut self.out, self.format, record)?;
+                self.position = From::Offset(record.offset + 1);
+                self.left -= 1;
+                if self.left == 0 {
+                    return Ok(());
+                }
+            }
+            if args.follow {
+                self.out.flush()?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Exit codes, and the errors that end a command with one.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use grpcio::RpcStatusCode;
+
+use crate::client::{ClientError, Fate, Status};
+
+/// The exit codes of every command. Numbers of 64 and above are those of sysexits.h.
+pub const TABLE: &str = "\
+Exit codes:
+   0  done
+   1  failed, and for a produce: what is not said to be appended was not appended
+   2  wrong usage
+   3  outcome unknown: records may have been appended, or not
+  65  bad data: an input that can't become a record; serve: damage on the disk
+  69  unavailable: no connection, no leader, or a member can't be reached
+  77  not allowed, or no usable identity
+  78  bad configuration";
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// Records may have been appended, or not.
+    OutcomeUnknown = 3,
+    /// An input that can't become a record; damage on the disk.
+    BadData = 65,
+    /// No connection, or no leader.
+    Unavailable = 69,
+    /// Not allowed, or no usable identity.
+    NotAllowed = 77,
+    /// Bad configuration.
+    BadConfig = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command failed, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The code that it ends with.
+    pub exit: Exit,
+    /// What happened.
+    pub message: String,
+    /// What to do next; empty where there is nothing to be said.
+    pub next: String,
+}
+
+impl Failure {
+    /// What happened, and what to do next.
+    pub fn new(exit: Exit, message: impl Into<String>, next: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), next: next.into() }
+    }
+
+    /// A call to a node that gave nothing.
+    pub fn of_call(addr: &str, error: &ClientError) -> Failure {
+        match error {
+            ClientError::Files(e) => {
+                Failure::new(Exit::BadConfig, e, "`seriatim certs` makes certificates for development")
+            }
+            ClientError::Local(e) => Failure::new(Exit::Failed, format!("{addr}: {e}"), ""),
+            ClientError::Status(status) => Failure::of_status(addr, status),
+        }
+    }
+
+    fn of_status(addr: &str, status: &Status) -> Failure {
+        let (exit, next) = match status.code {
+            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => (
+                Exit::Unavailable,
+                "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then the reason is in the node's log",
+            ),
+            RpcStatusCode::UNAVAILABLE => (Exit::Unavailable, "try again, or ask `seriatim status`"),
+            RpcStatusCode::DEADLINE_EXCEEDED => (Exit::Unavailable, "try again, or with a longer --timeout"),
+            RpcStatusCode::RESOURCE_EXHAUSTED => (Exit::Unavailable, "try again later"),
+            RpcStatusCode::PERMISSION_DENIED => (
+                Exit::NotAllowed,
+                "the node's access policy (acl/policy.csv) must give that to your certificate's common name",
+            ),
+            RpcStatusCode::UNAUTHENTICATED => {
+                (Exit::NotAllowed, "use a certificate with exactly one common name that is still valid")
+            }
+            RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => (Exit::BadData, ""),
+            _ => (Exit::Failed, ""),
+        };
+        let exit = if status.reason == "OUTCOME_UNKNOWN" && status.fate() == Fate::Unknown {
+            Exit::OutcomeUnknown
+        } else {
+            exit
+        };
+        Failure::new(exit, format!("{addr}: {status}"), next)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if !self.next.is_empty() {
+            write!(f, "\n  next: {}", self.next)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,165 @@
+//! Lines of a file or a pipe, as values of records.
+//!
+//! A line is what stands before a `\n`; it may be empty, and a `\r` belongs to it. Bytes behind the last `\n` are a line
+//! too. A line above the limit is an error, and no byte of it is kept. Gives what is there without waiting for more, so
+//! that a slow pipe is not held up by batching.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+
+const READ_BYTES: usize = 256 * 1024;
+
+/// Cuts its input into lines.
+pub struct Lines<R> {
+    input: R,
+    value_bytes_max: usize,
+    /// The beginning of a line whose end is not read yet.
+    partial: Vec<u8>,
+    ended: bool,
+    too_long: bool,
+}
+
+/// What came of the input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// One line or more, without their `\n`.
+    Lines(Vec<Bytes>),
+    /// The line behind those given so far is above the limit.
+    TooLong,
+    /// Nothing more.
+    End,
+}
+
+impl<R: Read> Lines<R> {
+    /// Lines of at most `value_bytes_max` bytes, `\n` not counted.
+    pub fn new(input: R, value_bytes_max: usize) -> Lines<R> {
+        Lines { input, value_bytes_max, partial: Vec::new(), ended: false, too_long: false }
+    }
+
+    /// What is there; blocks only until the first whole line.
+    ///
+    /// # Errors
+    /// The input's.
+    pub fn next(&mut self) -> io::Result<Piece> {
+        loop {
+            if self.too_long {
+                return Ok(Piece::TooLong);
+            }
+            if self.ended {
+                return Ok(Piece::End);
+            }
+            let begun = self.partial.len();
+            self.partial.resize(begun + READ_BYTES, 0);
+            let read = loop {
+                match self.input.read(&mut self.partial[begun..]) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    result => break result?,
+                }
+            };
+            self.partial.truncate(begun + read);
+            let whole = if read == 0 {
+                self.ended = true;
+                self.partial.len()
+            } else {
+                self.partial[begun..].iter().rposition(|b| *b == b'\n').map_or(0, |at| begun + at + 1)
+            };
+            let rest = self.partial.split_off(whole);
+            let whole = std::mem::replace(&mut self.partial, rest);
+            let lines = self.cut(Bytes::from(whole));
+            self.too_long |= self.partial.len() > self.value_bytes_max;
+            if !lines.is_empty() {
+                return Ok(Piece::Lines(lines));
+            }
+        }
+    }
+
+    fn cut(&mut self, whole: Bytes) -> Vec<Bytes> {
+        let mut lines = Vec::new();
+        let mut begin = 0;
+        while begin < whole.len() {
+            let end = whole[begin..].iter().position(|b| *b == b'\n').map_or(whole.len(), |at| begin + at);
+            if end - begin > self.value_bytes_max {
+                self.too_long = true;
+                break;
+            }
+            lines.push(whole.slice(begin..end));
+            begin = end + 1;
+        }
+        lines
+    }
+}
+
+/// The longest value of a record that has nothing else, where a record has at most `record_bytes_max` in its canonical
+/// form (`storage/payload.rs`).
+pub fn value_bytes_max(record_bytes_max: usize) -> usize {
+    let fits = |value: usize| record_bytes(value) <= record_bytes_max;
+    (0..=record_bytes_max).rev().find(|value| fits(*value)).unwrap_or(0)
+}
+
+/// The canonical bytes of a record that is only a value.
+pub fn record_bytes(value: usize) -> usize {
+    // Tag and length; offset and term padded to ten bytes each; the time in eight.
+    let field = |bytes: usize| 1 + varint_bytes(bytes) + bytes;
+    field(if value == 0 { 0 } else { field(value) } + 11 + 11 + 9)
+}
+
+fn varint_bytes(number: usize) -> usize {
+    (number.max(1).ilog2() / 7 + 1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one piece per read.
+    struct Pieces(Vec<&'static str>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            let piece = self.0.remove(0);
+            buffer[..piece.len()].copy_from_slice(piece.as_bytes());
+            Ok(piece.len())
+        }
+    }
+
+    fn cut(pieces: &[&'static str], max: usize) -> (Vec<String>, Piece) {
+        let mut lines = Lines::new(Pieces(pieces.to_vec()), max);
+        let mut all = Vec::new();
+        loop {
+            match lines.next().expect("reads") {
+                Piece::Lines(some) => all.extend(some.iter().map(|l| String::from_utf8_lossy(l).into_owned())),
+                last => return (all, last),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_a_record() {
+        assert_eq!(cut(&[], 9), (vec![], Piece::End));
+        assert_eq!(cut(&["a\n"], 9), (vec!["a".into()], Piece::End));
+        assert_eq!(cut(&["a\n\n", "\nb"], 9).0, ["a", "", "", "b"]);
+        assert_eq!(cut(&["a\r\n\n"], 9).0, ["a\r", ""]);
+        assert_eq!(cut(&["ab", "cd", "e\nf", "\n"], 9).0, ["abcde", "f"]);
+    }
+
+    #[test]
+    fn a_line_above_the_limit_ends_it_and_the_lines_before_it_are_given() {
+        assert_eq!(cut(&["a\nlong\nb\n"], 3), (vec!["a".into()], Piece::TooLong));
+        assert_eq!(cut(&["abc\n"], 3), (vec!["abc".into()], Piece::End));
+        assert_eq!(cut(&["a\nlo", "ng"], 3), (vec!["a".into()], Piece::TooLong));
+        assert_eq!(cut(&["long"], 3), (vec![], Piece::TooLong));
+    }
+
+    #[test]
+    fn the_limit_is_that_of_the_canonical_form() {
+        assert_eq!(record_bytes(0), 33);
+        for limit in [33, 100, 171, 4096, 1 << 20] {
+            let value = value_bytes_max(limit);
+            assert!(record_bytes(value) <= limit && record_bytes(value + 1) > limit, "{limit} {value}");
+        }
+    }
+}

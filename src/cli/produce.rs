@@ -1,0 +1,289 @@
+//! `seriatim produce`: lines, or one whole file, into a log.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::connect::ConnectArgs;
+use super::exit::{Exit, Failure};
+use super::lines::{Lines, Piece, record_bytes, value_bytes_max};
+use super::pipeline::{Done, Failed, Pipeline};
+use crate::client::{Client, Fate};
+use crate::pb::log::Record;
+
+/// Records of one request take at most so many bytes: what a message costs is paid per message, not per byte.
+const REQUEST_BYTES: usize = 512 * 1024;
+/// Where a node does not tell its log's limits (that needs the right to consume), the defaults of a log.
+const RECORD_BYTES_MAX: u32 = 1 << 20;
+const REQUEST_BYTES_MAX: u32 = 4 << 20;
+
+/// Append lines, or one whole file, to a log.
+///
+/// A line is a record: what stands before a newline, which may be nothing; a carriage return belongs to it. Text behind
+/// the last newline is a record too (so `consume` gives such a file back with a newline at its end). At a line longer than
+/// the log takes it stops with exit code 65: the lines before it are appended, no other is. When a connection breaks,
+/// what was not acknowledged may be appended or not: it says which lines, ends with exit code 3 and sends nothing twice.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The file; none or `-`: standard input
+    pub file: Option<PathBuf>,
+    /// The log
+    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    pub log: String,
+    /// The whole input is one record
+    #[arg(long)]
+    pub whole: bool,
+    /// Say nothing on success, and show no progress bar
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+struct Limits {
+    log_id: Option<u64>,
+    value_bytes: usize,
+    request_bytes: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What [`Failure`] says, with what was appended before.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let (input, bytes) = open(args.file.as_deref())?;
+    let client = args.connect.connect()?;
+    let limits = limits(&client, &args.log)?;
+    let mut pipeline = Pipeline::new(&client, &args.log, limits.log_id, args.connect.timeout());
+    let begin = Instant::now();
+    let bar = if args.quiet { ProgressBar::hidden() } else { progress_bar(bytes) };
+    let end = if args.whole {
+        produce_whole(input, &limits, &mut pipeline)
+    } else {
+        produce_lines(input, &limits, &mut pipeline, &bar)
+    };
+    bar.finish_and_clear();
+    let done = pipeline.done();
+    match end {
+        Ok(()) => {
+            if !args.quiet {
+                eprintln!("{} in {:.1} s", appended(&args.log, done), begin.elapsed().as_secs_f64());
+            }
+            Ok(())
+        }
+        Err(end) => Err(explain(end, args, client.addr(), done)),
+    }
+}
+
+/// Why not everything was appended.
+enum End {
+    Input(io::Error),
+    TooLong { value_bytes_max: usize },
+    Failed(Failed),
+}
+
+impl From<Failed> for End {
+    fn from(failed: Failed) -> End {
+        End::Failed(failed)
+    }
+}
+
+fn produce_lines(
+    input: Box<dyn Read + Send>,
+    limits: &Limits,
+    pipeline: &mut Pipeline<'_>,
+    bar: &ProgressBar,
+) -> Result<(), End> {
+    let pieces = read_ahead(input, limits.value_bytes);
+    loop {
+        let piece = if pipeline.is_settled() {
+            pieces.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            pieces.try_recv()
+        };
+        match piece {
+            Ok(Ok(Piece::Lines(lines))) => send_lines(lines, limits, pipeline, bar)?,
+            Ok(Ok(Piece::TooLong)) => {
+                pipeline.finish()?;
+                return Err(End::TooLong { value_bytes_max: limits.value_bytes });
+            }
+            Ok(Err(error)) => {
+                pipeline.finish()?;
+                return Err(End::Input(error));
+            }
+            // No input at the moment: take answers, so that a failure is not found out with the next line only.
+            Err(TryRecvError::Empty) => pipeline.settle_one()?,
+            Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) => {
+                while !pipeline.is_settled() {
+                    pipeline.settle_one()?;
+                    bar.set_position(pipeline.done().bytes);
+                }
+                return Ok(pipeline.finish()?);
+            }
+        }
+        bar.set_position(pipeline.done().bytes);
+    }
+}
+
+/// Reads on a thread of its own. It is not joined: it may wait for a terminal for ever, and ends with the process.
+fn read_ahead(input: Box<dyn Read + Send>, value_bytes_max: usize) -> Receiver<io::Result<Piece>> {
+    // Four pieces of 256 KiB: when they are there, the reader waits.
+    let (sender, receiver) = bounded(4);
+    let mut lines = Lines::new(input, value_bytes_max);
+    let body = move || {
+        loop {
+            let piece = lines.next();
+            let last = !matches!(piece, Ok(Piece::Lines(_)));
+            if sender.send(piece).is_err() || last {
+                return;
+            }
+        }
+    };
+    // Without a thread the channel is closed at once, and that ends the input: so it must not pass in silence.
+    if let Err(error) = std::thread::Builder::new().name("input".into()).spawn(body) {
+        let (sender, receiver) = bounded(1);
+        let _ = sender.send(Err(error));
+        return receiver;
+    }
+    receiver
+}
+
+fn send_lines(
+    lines: Vec<bytes::Bytes>,
+    limits: &Limits,
+    pipeline: &mut Pipeline<'_>,
+    bar: &ProgressBar,
+) -> Result<(), Failed> {
+    let (mut records, mut bytes, mut input_bytes) = (Vec::new(), 0, 0);
+    for line in lines {
+        let more = record_bytes(line.len());
+        if !records.is_empty() && bytes + more > limits.request_bytes {
+            pipeline.send(std::mem::take(&mut records), input_bytes)?;
+            bar.set_position(pipeline.done().bytes);
+            (bytes, input_bytes) = (0, 0);
+        }
+        bytes += more;
+        input_bytes += line.len() + 1;
+        records.push(Record { value: line, ..Record::default() });
+    }
+    pipeline.send(records, input_bytes)
+}
+
+fn produce_whole(input: Box<dyn Read + Send>, limits: &Limits, pipeline: &mut Pipeline<'_>) -> Result<(), End> {
+    let mut value = Vec::new();
+    input.take(limits.value_bytes as u64 + 1).read_to_end(&mut value).map_err(End::Input)?;
+    if value.len() > limits.value_bytes {
+        return Err(End::TooLong { value_bytes_max: limits.value_bytes });
+    }
+    let bytes = value.len();
+    pipeline.send(vec![Record { value: value.into(), ..Record::default() }], bytes)?;
+    Ok(pipeline.finish()?)
+}
+
+fn open(file: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+    let Some(path) = file.filter(|path| *path != Path::new("-")) else {
+        return Ok((Box::new(io::stdin()), None));
+    };
+    let bad = |e: io::Error| Failure::new(Exit::BadData, format!("{}: {e}", path.display()), "");
+    let file = File::open(path).map_err(bad)?;
+    let metadata = file.metadata().map_err(bad)?;
+    if metadata.is_dir() {
+        return Err(bad(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}
+
+fn limits(client: &Client, log: &str) -> Result<Limits, Failure> {
+    let (log_id, record_bytes_max, request_bytes_max) = match client.get_log(log) {
+        Ok(log) => (Some(log.log_id), log.record_bytes_max, log.request_bytes_max),
+        Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
+            (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX)
+        }
+        Err(error) => return Err(Failure::of_call(client.addr(), &error)),
+    };
+    Ok(Limits {
+        log_id,
+        value_bytes: value_bytes_max((record_bytes_max as usize).min(request_bytes_max as usize)),
+        request_bytes: REQUEST_BYTES.min(request_bytes_max as usize),
+    })
+}
+
+fn progress_bar(bytes: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = match bytes {
+        Some(_) => "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+        None => "{spinner} {bytes}  {bytes_per_sec}  {elapsed}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = bytes.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style);
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn appended(log: &str, done: Done) -> String {
+    match done.records {
+        0 => format!("nothing appended to log {log}"),
+        1 => format!("1 record appended to log {log} at offset {}", done.first_offset),
+        n => {
+            let others = if done.next_offset - done.first_offset == n { "" } else { ", records of others in between" };
+            format!(
+                "{n} records appended to log {log} at offsets {} to {}{others}",
+                done.first_offset,
+                done.next_offset - 1
+            )
+        }
+    }
+}
+
+fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
+    let known = appended(&args.log, done);
+    let what = if args.whole { "the input".to_owned() } else { format!("line {}", done.records + 1) };
+    match end {
+        End::Input(error) => Failure::new(Exit::BadData, format!("the input can't be read: {error}; {known}"), ""),
+        End::TooLong { value_bytes_max } => Failure::new(
+            Exit::BadData,
+            format!(
+                "{what} has more than {value_bytes_max} bytes, the most that a record of log {} takes; {known}",
+                args.log
+            ),
+            if args.whole {
+                "cut it into smaller files, or produce its lines".to_owned()
+            } else {
+                format!("go on behind that line with `tail -n +{} FILE | seriatim produce`", done.records + 2)
+            },
+        ),
+        End::Failed(failed) => {
+            let call = Failure::of_call(addr, &failed.error);
+            if failed.unknown_records == 0 && failed.error.fate() == Fate::NotAppended {
+                let next = format!("{}{}", call.next, resume(args, done.records + 1));
+                return Failure::new(call.exit, format!("{}; {known}, nothing else", call.message), next);
+            }
+            let unknown = match (args.whole, failed.unknown_records) {
+                (true, _) => "the record".to_owned(),
+                (false, n) => format!("lines {} to {}", done.records + 1, done.records + n),
+            };
+            let from =
+                if done.records == 0 { "the log's end".to_owned() } else { format!("offset {}", done.next_offset) };
+            Failure::new(
+                Exit::OutcomeUnknown,
+                format!("{}; {known}; {unknown} may be appended or not", call.message),
+                format!("look from {from} on with `seriatim consume` before you send {unknown} again"),
+            )
+        }
+    }
+}
+
+fn resume(args: &Args, line: u64) -> String {
+    if args.whole || line == 1 {
+        String::new()
+    } else {
+        format!("; go on with `tail -n +{line} FILE | seriatim produce`")
+    }
+}

@@ -1,0 +1,157 @@
+//! `seriatim serve`: runs a node until a signal, or until a part of it fails.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, select};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::exit::{Exit, Failure};
+use crate::agent::{Agent, AgentError};
+use crate::config::{Config, ServeArgs};
+use crate::grpc;
+use crate::thread::{self, Joiner, fatal_channel};
+
+/// A start that takes longer than systemd's patience (recovery of a large log) asks for so much more, three times as often.
+const EXTEND: Duration = Duration::from_secs(30);
+
+/// The options of `serve`.
+pub type Args = ServeArgs;
+
+/// Runs the command.
+///
+/// # Errors
+/// What [`Failure`] says.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = Config::load(args).map_err(|problems| {
+        Failure::new(Exit::BadConfig, problems.0.join("\n"), "`seriatim serve --help` explains every option")
+    })?;
+    env_logger::Builder::new().filter_level(config.log_level).parse_env("SERIATIM_LOG_FILTER").init();
+    grpc::redirect_log();
+    let signals = SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("no signals: {e}"), ""))?;
+    let name = config.node_name.clone();
+    let agent = {
+        let _patience = Patience::start();
+        Agent::start(config).map_err(|e| failure(&e))?
+    };
+    println!("ready node={name} bind_addr={} rpc_addr={}", agent.bind_addr(), agent.rpc_addr());
+    // Who started us may have closed our stdout: then nobody waits for the line.
+    let _ = std::io::stdout().flush();
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    let failed = wait(&agent, &signals.received);
+    notify(&[NotifyState::Stopping]);
+    let stopped = agent.stop();
+    match (failed, stopped) {
+        (Some(failed), _) => Err(Failure::new(
+            Exit::Failed,
+            failed,
+            "start it again: it recovers from its disk. If it fails again, the log above says why",
+        )),
+        (None, Err(error)) => Err(failure(&error)),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// Until a signal to stop (`None`), or a failure.
+fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<String> {
+    loop {
+        select! {
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => agent.reload(),
+                Ok(signal) => {
+                    log::info!("signal {signal}: stopping");
+                    return None;
+                }
+                Err(_) => return Some("the signals' thread ended".to_owned()),
+            },
+            recv(agent.failures()) -> failed => {
+                return Some(failed.map_or_else(|_| "the node ended".to_owned(), |f| f.to_string()));
+            }
+        }
+    }
+}
+
+fn failure(error: &AgentError) -> Failure {
+    let exit = match (error.is_damage(), error.is_config()) {
+        (true, _) => Exit::BadData,
+        (false, true) => Exit::BadConfig,
+        (false, false) => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string(), "")
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("systemd can't be told: {error}");
+    }
+}
+
+/// The thread that waits for signals; ends when dropped.
+struct SignalThread {
+    received: Receiver<i32>,
+    handle: Handle,
+    #[expect(dead_code, reason = "joins on drop")]
+    thread: Joiner,
+}
+
+impl SignalThread {
+    fn start() -> std::io::Result<SignalThread> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the second signal finds the flag of the first one, and exits at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
+            signal_hook::flag::register(signal, Arc::clone(&stopping))?;
+        }
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        // More than four signals that wait say nothing new: dropped.
+        let (sender, received) = bounded(4);
+        let (fatal, _) = fatal_channel();
+        let thread = thread::spawn("signals", &fatal, move || -> Result<(), String> {
+            for signal in &mut signals {
+                let _ = sender.try_send(signal);
+            }
+            Ok(())
+        })?;
+        Ok(SignalThread { received, handle, thread })
+    }
+}
+
+impl Drop for SignalThread {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+/// Tells systemd, while it lives, that the start goes on.
+struct Patience {
+    stop: Option<crossbeam_channel::Sender<()>>,
+    thread: Option<Joiner>,
+}
+
+impl Patience {
+    fn start() -> Patience {
+        let (stop, stopped) = bounded::<()>(0);
+        let (fatal, _) = fatal_channel();
+        let thread = thread::spawn("patience", &fatal, move || -> Result<(), String> {
+            loop {
+                notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32), NotifyState::Status("recovering")]);
+                if stopped.recv_timeout(EXTEND / 3) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                    return Ok(());
+                }
+            }
+        });
+        Patience { stop: Some(stop), thread: thread.ok() }
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.stop = None;
+        self.thread = None;
+    }
+}

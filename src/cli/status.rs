@@ -1,0 +1,161 @@
+//! `seriatim status`: every node: role, term, commit, lag.
+
+use std::fmt::Write as _;
+
+use super::connect::ConnectArgs;
+use super::exit::{Exit, Failure};
+use crate::client::ClientError;
+use crate::pb::admin::{GetNodeResponse, GroupStatus, Role};
+use crate::pb::log::Server;
+
+/// Show every node: role, term, commit, lag.
+///
+/// Any node names the members; each is then asked itself (which needs the action `admin`). COMMIT is the last entry that
+/// the node knows as committed, LAG how many entries it is behind the one that is furthest. Ends with exit code 69 when a
+/// member can't be reached or none leads.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The log
+    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    pub log: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+struct Line {
+    server: Server,
+    node: Result<GetNodeResponse, String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What [`Failure`] says.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let client = args.connect.connect()?;
+    let servers = client.get_servers(&args.log).map_err(|e| Failure::of_call(client.addr(), &e))?;
+    if servers.servers.is_empty() {
+        return Err(Failure::new(
+            Exit::Unavailable,
+            format!("{}: this node is no member of a cluster yet", client.addr()),
+            "its own log says what it waits for: --bootstrap, or --join with another node's bind_addr",
+        ));
+    }
+    let mut lines = Vec::new();
+    for server in servers.servers {
+        let node = match args.connect.connect_to(&server.rpc_addr) {
+            Ok(client) => match client.get_node() {
+                Ok(node) => Ok(node),
+                Err(error) if denied(&error) => return Err(Failure::of_call(client.addr(), &error)),
+                Err(error) => Err(Failure::of_call(client.addr(), &error).message),
+            },
+            Err(failure) => Err(failure.message),
+        };
+        lines.push(Line { server, node });
+    }
+    print!("{}", table(&servers.cluster_id, &args.log, &lines));
+    let lost: Vec<&str> = lines.iter().filter(|l| l.node.is_err()).map(|l| l.server.id.as_str()).collect();
+    if !lost.is_empty() {
+        let message = format!("no answer from {}", lost.join(", "));
+        return Err(Failure::new(Exit::Unavailable, message, "is it running? The table names its client address"));
+    }
+    if !lines.iter().any(|l| group(l, &args.log).is_some_and(|g| g.role.enum_value() == Ok(Role::ROLE_LEADER))) {
+        let next = "an election takes a second or two: ask again";
+        return Err(Failure::new(Exit::Unavailable, format!("no node leads log {}", args.log), next));
+    }
+    Ok(())
+}
+
+fn denied(error: &ClientError) -> bool {
+    use grpcio::RpcStatusCode as Code;
+    error.status().is_some_and(|s| s.code == Code::PERMISSION_DENIED || s.code == Code::UNAUTHENTICATED)
+}
+
+fn group<'a>(line: &'a Line, log: &str) -> Option<&'a GroupStatus> {
+    line.node.as_ref().ok()?.groups.iter().find(|group| group.group != 0 && group.log == log)
+}
+
+fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
+    let name = lines.iter().find_map(|l| l.node.as_ref().ok()).map_or("?", |node| node.cluster_name.as_str());
+    let commit = lines.iter().filter_map(|l| group(l, log)).map(|g| g.commit_index).max().unwrap_or(0);
+    let mut rows = vec![["NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "LAG", "RECORDS", "NOTE"].map(str::to_owned)];
+    for line in lines {
+        let mut row = std::array::from_fn(|_| "-".to_owned());
+        row[0].clone_from(&line.server.id);
+        row[1].clone_from(&line.server.rpc_addr);
+        row[7] = String::new();
+        match (&line.node, group(line, log)) {
+            (Err(error), _) => row[7] = format!("no answer: {error}"),
+            (Ok(_), None) => row[7] = format!("does not carry log {log} yet"),
+            (Ok(_), Some(group)) => {
+                row[2] = role(group).to_owned();
+                row[3] = group.term.to_string();
+                row[4] = group.commit_index.to_string();
+                row[5] = (commit - group.commit_index).to_string();
+                row[6] = format!("{}..{}", group.first_offset, group.next_offset);
+                if !group.damage.is_empty() {
+                    row[7] = format!("DAMAGED: {}", group.damage);
+                }
+            }
+        }
+        rows.push(row);
+    }
+    let mut text = format!("cluster {name} ({cluster_id}), log {log}\n");
+    let widths: [usize; 7] = std::array::from_fn(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0));
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a string does not fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        line.push_str(&row[7]);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn role(group: &GroupStatus) -> &'static str {
+    match group.role.enum_value_or_default() {
+        Role::ROLE_UNKNOWN => "unknown",
+        Role::ROLE_FOLLOWER => "follower",
+        Role::ROLE_CANDIDATE => "candidate",
+        Role::ROLE_LEADER => "leader",
+        Role::ROLE_LEARNER => "learner",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, role: Role, commit: u64) -> Line {
+        let group = GroupStatus {
+            group: 1,
+            log: "default".into(),
+            role: role.into(),
+            term: 2,
+            commit_index: commit,
+            next_offset: commit - 1,
+            ..GroupStatus::default()
+        };
+        let node = GetNodeResponse { cluster_name: "demo".into(), groups: vec![group], ..GetNodeResponse::default() };
+        let server = Server { id: name.into(), rpc_addr: "127.0.0.1:84".into(), ..Server::default() };
+        Line { server, node: Ok(node) }
+    }
+
+    #[test]
+    fn a_table() {
+        let mut lines = vec![line("n1", Role::ROLE_LEADER, 12), line("node-2", Role::ROLE_FOLLOWER, 10)];
+        let server = Server { id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
+        lines.push(Line { server, node: Err("refused".into()) });
+        assert_eq!(
+            table("c0ffee", "default", &lines),
+            "cluster demo (c0ffee), log default\n\
+             NODE    ADDRESS       ROLE      TERM  COMMIT  LAG  RECORDS  NOTE\n\
+             n1      127.0.0.1:84  leader    2     12      0    0..11\n\
+             node-2  127.0.0.1:84  follower  2     10      2    0..9\n\
+             n3      127.0.0.1:85  -         -     -       -    -        no answer: refused\n"
+        );
+    }
+}

@@ -1,0 +1,461 @@
+//! The `consensus` thread: one loop for all groups of this node.
+//!
+//! It takes requests, peers' messages, completions and ticks, hands them to the groups, and performs what they want done.
+//! It writes to the page cache and nothing slower; the log-writer syncs. Only making a group, which is rare, waits for the
+//! disk here. The catalog's state machine runs here too: it says which groups this node carries.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
+
+use super::completions::Completions;
+use super::group::TICK_MS;
+use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
+use super::hosted::{HostError, Hosted, Ways};
+use super::status::Statuses;
+use super::{Outbound, wire};
+use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::logs::{Logs, OpenLog};
+use crate::pb::peer::RaftMessage;
+use crate::reply::ReplySender;
+use crate::storage::disk::Disk;
+use crate::storage::entry::Kind;
+use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::node::{DataDir, NodeFile};
+use crate::storage::payload::{RecordFields, encode_record};
+use crate::storage::reader::ReadersHandle;
+use crate::thread::{FatalSender, Joiner, Progress, spawn};
+use crate::types::{GroupId, NodeId};
+use crate::watermark::Watermark;
+use crate::writer::WriterHandle;
+
+/// Messages taken from the inbox before their effects are performed: what one fdatasync then covers.
+const DRAIN_MESSAGES_MAX: usize = 512;
+/// How long a hand-over of leadership may take before the stop goes on without it.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// The inbox, before the thread exists: others are made with its sending sides.
+pub struct Consensus {
+    inbox: Receiver<ConsensusMsg>,
+    handle: ConsensusHandle,
+    completions: Completions,
+    woken: Receiver<()>,
+    statuses: Arc<Statuses>,
+    progress: Progress,
+}
+
+/// What the thread works with.
+pub struct ConsensusParts {
+    /// This node, as the catalog should know it.
+    pub me: Member,
+    /// The door to the disk.
+    pub disk: Disk,
+    /// The data directory, locked.
+    pub data_dir: Arc<DataDir>,
+    /// What it says about this node.
+    pub node_file: NodeFile,
+    /// How logs are kept.
+    pub log_options: LogOptions,
+    /// The log-writer; it reports to [`Consensus::report`].
+    pub writer: WriterHandle,
+    /// The cold reads.
+    pub readers: ReadersHandle,
+    /// The peers.
+    pub outbound: Arc<dyn Outbound>,
+    /// Where the catalog is published.
+    pub catalog: CatalogView,
+    /// How far the catalog's group is applied here; what `catalog` shows is never older.
+    pub catalog_watermark: Watermark,
+    /// Where logs are opened for clients.
+    pub logs: Logs,
+}
+
+impl Default for Consensus {
+    fn default() -> Consensus {
+        let (inbox_tx, inbox) = bounded(INBOX_MESSAGES_MAX);
+        let (completions, woken) = Completions::new();
+        let statuses = Arc::new(Statuses::default());
+        let handle = ConsensusHandle::new(inbox_tx, statuses.clone());
+        Consensus { inbox, handle, completions, woken, statuses, progress: Progress::default() }
+    }
+}
+
+impl Consensus {
+    /// The sending side of the inbox.
+    pub fn handle(&self) -> ConsensusHandle {
+        self.handle.clone()
+    }
+
+    /// Where the log-writer reports persisted Readies.
+    pub fn report(&self) -> Arc<dyn Fn(GroupId, u64) + Send + Sync> {
+        let completions = self.completions.clone();
+        Arc::new(move |group, ready| completions.persisted(group, ready))
+    }
+
+    /// The thread's progress mark, for the watchdog.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Recovers every group of this node, then starts the thread. Blocks for the recovery.
+    ///
+    /// # Errors
+    /// When a group can't be recovered, or the thread not be made.
+    pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
+        let mut driver = Driver {
+            inbox: self.inbox,
+            woken: self.woken,
+            statuses: self.statuses,
+            progress: self.progress,
+            groups_dir: parts.data_dir.groups_dir(),
+            ways: Ways {
+                writer: parts.writer,
+                readers: parts.readers,
+                outbound: parts.outbound,
+                completions: self.completions,
+            },
+            me: parts.me,
+            disk: parts.disk,
+            data_dir: parts.data_dir,
+            node_file: parts.node_file,
+            log_options: parts.log_options,
+            view: parts.catalog,
+            catalog_watermark: parts.catalog_watermark,
+            logs: parts.logs,
+            catalog: Catalog::default(),
+            groups: BTreeMap::new(),
+            handing_over: None,
+        };
+        for group in driver.node_file.groups.clone() {
+            driver.open(group)?;
+        }
+        driver.perform()?;
+        spawn("consensus", fatal, move || driver.run())
+            .map_err(|e| HostError::State(GroupId::CATALOG, format!("no thread for consensus: {e}")))
+    }
+}
+
+/// What wakes the thread.
+enum Event {
+    Message(ConsensusMsg),
+    Completed,
+    Tick,
+    Stop,
+}
+
+struct Driver {
+    inbox: Receiver<ConsensusMsg>,
+    woken: Receiver<()>,
+    statuses: Arc<Statuses>,
+    progress: Progress,
+    groups_dir: PathBuf,
+    ways: Ways,
+    me: Member,
+    disk: Disk,
+    data_dir: Arc<DataDir>,
+    node_file: NodeFile,
+    log_options: LogOptions,
+    view: CatalogView,
+    catalog_watermark: Watermark,
+    logs: Logs,
+    catalog: Catalog,
+    groups: BTreeMap<GroupId, Hosted>,
+    handing_over: Option<(ReplySender<()>, Instant)>,
+}
+
+impl Driver {
+    fn run(mut self) -> Result<(), HostError> {
+        let ticks = tick(Duration::from_millis(TICK_MS));
+        loop {
+            match self.next_event(&ticks) {
+                Event::Message(message) => {
+                    self.handle(message);
+                    for message in self.inbox.clone().try_iter().take(DRAIN_MESSAGES_MAX) {
+                        if matches!(message, ConsensusMsg::Stop) {
+                            return self.stop();
+                        }
+                        self.handle(message);
+                    }
+                }
+                Event::Completed => {}
+                Event::Tick => self.tick(),
+                Event::Stop => return self.stop(),
+            }
+            self.take_completions();
+            self.perform()?;
+            self.progress.mark();
+        }
+    }
+
+    fn next_event(&self, ticks: &Receiver<Instant>) -> Event {
+        // Ticks first: a flood of requests must not stop time.
+        if ticks.try_recv().is_ok() {
+            return Event::Tick;
+        }
+        let give_up = self
+            .handing_over
+            .as_ref()
+            .map_or_else(never, |(_, until)| after(until.saturating_duration_since(Instant::now())));
+        select! {
+            recv(self.inbox) -> message => match message {
+                Ok(ConsensusMsg::Stop) | Err(_) => Event::Stop,
+                Ok(message) => Event::Message(message),
+            },
+            recv(self.woken) -> _ => Event::Completed,
+            recv(ticks) -> _ => Event::Tick,
+            recv(give_up) -> _ => Event::Tick,
+        }
+    }
+
+    fn handle(&mut self, message: ConsensusMsg) {
+        let now = Instant::now();
+        match message {
+            ConsensusMsg::Propose(proposal, reply) => match self.groups.get_mut(&proposal.group) {
+                Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
+                None => reply.send(Err(ProposeError::NoSuchGroup)),
+            },
+            ConsensusMsg::Command(command, reply) => {
+                let proposal = command_proposal(&command);
+                match self.groups.get_mut(&GroupId::CATALOG) {
+                    Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
+                    None => reply.send(Err(ProposeError::NoSuchGroup)),
+                }
+            }
+            ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
+                Some(hosted) => hosted.group.read_index(deadline, now, reply),
+                None => reply.send(Err(ReadIndexError::NoSuchGroup)),
+            },
+            ConsensusMsg::Peer(from, messages) => messages.into_iter().for_each(|m| self.step(from, m)),
+            ConsensusMsg::Unreachable(node) => {
+                self.groups.values_mut().for_each(|hosted| hosted.group.unreachable(node));
+            }
+            ConsensusMsg::MarkerSent(group, node, arrived) => {
+                if let Some(hosted) = self.groups.get_mut(&group) {
+                    hosted.group.marker_sent(node, arrived);
+                }
+            }
+            ConsensusMsg::HandOver(reply) => {
+                for hosted in self.groups.values_mut() {
+                    hosted.group.hand_over();
+                }
+                self.handing_over = Some((reply, Instant::now() + HAND_OVER_MAX));
+            }
+            ConsensusMsg::Stop => {}
+        }
+    }
+
+    /// A peer's message. Those for groups that this node does not carry (yet) are dropped: raft sends again.
+    fn step(&mut self, from: NodeId, message: RaftMessage) {
+        if message.from != from.0 || message.to != self.me.id.0 {
+            log::warn!("node {from} sent a message of {} to {}: dropped", NodeId(message.from), NodeId(message.to));
+            return;
+        }
+        let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };
+        match wire::message_from_pb(message) {
+            Ok(message) => hosted.group.step(message),
+            Err(error) => log::warn!("node {from} sent {error}: dropped"),
+        }
+    }
+
+    fn take_completions(&mut self) {
+        let (persisted, fetched) = self.ways.completions.take();
+        for (group, ready) in persisted {
+            if let Some(hosted) = self.groups.get_mut(&group) {
+                hosted.group.persisted(ready);
+            }
+        }
+        for (group, low, entries) in fetched {
+            let Some(hosted) = self.groups.get_mut(&group) else { continue };
+            match entries {
+                Ok(entries) => hosted.group.fetched(low, &entries),
+                Err(error) => {
+                    log::error!("group {group}: entries from {low} on could not be read for a follower: {error:?}");
+                    hosted.group.fetched(low, &[]);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for hosted in self.groups.values_mut() {
+            hosted.group.tick(now);
+        }
+        self.govern();
+        let leads = self.groups.values().any(|hosted| hosted.group.leads() && hosted.group.has_other_voters());
+        if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
+            reply.send(());
+        }
+    }
+
+    /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
+    fn govern(&mut self) {
+        if self.handing_over.is_some() {
+            return;
+        }
+        let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
+        for (id, hosted) in &mut self.groups {
+            let wanted = match self.catalog.log(*id) {
+                Some(log) if !log.founded => continue,
+                Some(_) | None => &members,
+            };
+            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
+        }
+        let Some(command) = self.wanted_command() else { return };
+        if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
+            let (reply, _nobody_waits) = crate::reply::reply();
+            catalog.group.propose(command_proposal(&command), Instant::now(), time_us(), reply);
+        }
+    }
+
+    /// What this node would have the catalog say: itself as a member at its addresses, a first log, and that the logs that
+    /// it was to found are there.
+    fn wanted_command(&self) -> Option<Command> {
+        if !self.catalog.is_removed(self.me.id) && self.catalog.member(self.me.id) != Some(&self.me) {
+            return Some(Command::AddNode(self.me.clone()));
+        }
+        let founded =
+            |log: &&LogMeta| log.founder == self.me.id && !log.founded && self.groups.contains_key(&log.group);
+        if let Some(log) = self.catalog.logs().find(founded) {
+            return Some(Command::Founded(log.group));
+        }
+        if self.catalog.logs().next().is_none() {
+            return LogMeta::first(self.me.id).map(Command::CreateLog);
+        }
+        None
+    }
+
+    /// Performs what all groups want done, until none wants anything.
+    fn perform(&mut self) -> Result<(), HostError> {
+        loop {
+            let mut commands = Vec::new();
+            for hosted in self.groups.values_mut() {
+                commands.extend(hosted.perform_ready(&self.ways)?);
+                self.statuses.publish(hosted.group.status());
+            }
+            let done = commands.is_empty();
+            if !done {
+                self.apply_commands(&commands)?;
+            }
+            if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG) {
+                catalog.release();
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply_commands(&mut self, commands: &[Bytes]) -> Result<(), HostError> {
+        for bytes in commands {
+            let command = Command::decode(bytes).map_err(|e| HostError::State(GroupId::CATALOG, e.to_string()))?;
+            log::info!("catalog: {command:?}");
+            self.catalog.apply(command);
+        }
+        self.host_logs()?;
+        self.view.publish(self.catalog.clone());
+        Ok(())
+    }
+
+    /// Makes the groups that this node should carry and does not, and opens founded logs for clients.
+    fn host_logs(&mut self) -> Result<(), HostError> {
+        let member = self.catalog.member(self.me.id).is_some();
+        let logs: Vec<LogMeta> = self.catalog.logs().cloned().collect();
+        for log in logs {
+            let founds = log.founder == self.me.id && !log.founded;
+            if !self.groups.contains_key(&log.group) && (founds || (member && log.founded)) {
+                let genesis = if founds { Genesis::Founder(self.me.id) } else { Genesis::Blank };
+                self.make(log.group, genesis)?;
+            }
+            if let Some(hosted) = self.groups.get(&log.group).filter(|_| log.founded) {
+                self.open_for_clients(&log, hosted);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_for_clients(&self, log: &LogMeta, hosted: &Hosted) {
+        if self.logs.get(&log.name).is_none() {
+            self.logs.insert(OpenLog {
+                name: log.name.clone(),
+                group: log.group,
+                log_id: log.log_id,
+                record_bytes_max: log.record_bytes_max,
+                request_bytes_max: log.request_bytes_max,
+                watermark: hosted.watermark.clone(),
+                reader: hosted.reader.clone(),
+            });
+        }
+    }
+
+    /// A group is made in this order: its directory complete and synced, then `node.toml` lists it, then its first message leaves.
+    fn make(&mut self, group: GroupId, genesis: Genesis) -> Result<(), HostError> {
+        if !self.node_file.groups.contains(&group) {
+            GroupLog::create(&self.disk, &self.groups_dir, group, &self.log_options, genesis)?;
+            self.node_file.groups.push(group);
+            self.data_dir.store(&self.node_file)?;
+        }
+        self.open(group)
+    }
+
+    fn open(&mut self, group: GroupId) -> Result<(), HostError> {
+        let (log, recovered) = GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)?;
+        let watermark = match group {
+            GroupId::CATALOG => self.catalog_watermark.clone(),
+            _ => Watermark::default(),
+        };
+        let hosted = Hosted::start(group, self.me.id, log, recovered, watermark, &self.ways)?;
+        self.groups.insert(group, hosted);
+        Ok(())
+    }
+
+    /// Fails what waits, so that every caller has an answer; the log-writer syncs what is written.
+    fn stop(mut self) -> Result<(), HostError> {
+        for hosted in self.groups.values_mut() {
+            hosted.group.stop();
+            hosted.perform_ready(&self.ways)?;
+            hosted.release();
+            hosted.watermark.close();
+        }
+        for message in self.inbox.try_iter() {
+            match message {
+                ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, reply) => {
+                    reply.send(Err(ProposeError::Stopping));
+                }
+                ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),
+                ConsensusMsg::HandOver(reply) => reply.send(()),
+                ConsensusMsg::Peer(..)
+                | ConsensusMsg::Unreachable(_)
+                | ConsensusMsg::MarkerSent(..)
+                | ConsensusMsg::Stop => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A change of the catalog as an entry: one record, whose value is the command.
+pub fn command_proposal(command: &Command) -> Proposal {
+    let value = command.encode();
+    let mut payload = Vec::with_capacity(value.len() + 64);
+    encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
+    Proposal {
+        group: GroupId::CATALOG,
+        kind: Kind::Records,
+        count: 1,
+        payload: payload.into(),
+        expected_offset: None,
+        producer_id: 0,
+        sequence: 0,
+        deadline: None,
+    }
+}
+
+/// The wall clock, Unix microseconds. Only records are stamped with it; timeouts use the monotonic clock (lesson 22).
+fn time_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}

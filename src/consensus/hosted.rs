@@ -1,0 +1,251 @@
+//! A group on this node: the machine, its log on disk, its watermark. Performs the machine's effects.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::Outbound;
+use super::adapter::{End, FETCH_BYTES, Fetch};
+use super::completions::Completions;
+use super::effects::{Effects, Write};
+use super::group::{Group, GroupConfig, Rules};
+use super::pending::Answer;
+use super::wire;
+use crate::storage::entry::Entry;
+use crate::storage::log::{Derived, GroupLog, HardState, Recovered, StorageError};
+use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
+use crate::types::{GroupId, LogIndex, NodeId, Offset};
+use crate::watermark::{Mark, Watermark};
+use crate::writer::WriterHandle;
+
+/// What every group's effects go to.
+pub struct Ways {
+    /// The log-writer.
+    pub writer: WriterHandle,
+    /// The cold reads.
+    pub readers: ReadersHandle,
+    /// The peers.
+    pub outbound: Arc<dyn Outbound>,
+    /// Back to this thread.
+    pub completions: Completions,
+}
+
+/// A group could not be opened, or its log not written.
+#[derive(Debug)]
+pub enum HostError {
+    /// The storage says why.
+    Storage(StorageError),
+    /// An entry that is needed for the start could not be read.
+    Read(GroupId, ReadError),
+    /// The recovered state is impossible.
+    State(GroupId, String),
+}
+
+impl std::fmt::Display for HostError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HostError::Storage(error) => error.fmt(f),
+            HostError::Read(group, error) => write!(f, "group {group}: {error:?}"),
+            HostError::State(group, what) => write!(f, "group {group}: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+impl From<StorageError> for HostError {
+    fn from(error: StorageError) -> HostError {
+        HostError::Storage(error)
+    }
+}
+
+impl HostError {
+    /// True when what is on the disk is not what was written there.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            HostError::Storage(error) => error.is_damage(),
+            HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
+            HostError::Read(_, ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_)) => false,
+        }
+    }
+}
+
+/// One group on this node.
+pub struct Hosted {
+    /// The machine.
+    pub group: Group,
+    /// How far it is applied.
+    pub watermark: Watermark,
+    /// Its stored bytes.
+    pub reader: GroupReader,
+    id: GroupId,
+    log: Arc<Mutex<GroupLog>>,
+    hard_state: HardState,
+    /// The catalog's watermark and answers, until its commands are applied.
+    held: Held,
+}
+
+#[derive(Default)]
+struct Held {
+    mark: Option<Mark>,
+    answers: Vec<Answer>,
+}
+
+impl Hosted {
+    /// Takes a recovered log and starts its group. Reads every entry that is not applied yet; may block, as only a start may.
+    /// The catalog is replayed from its first entry.
+    ///
+    /// # Errors
+    /// When an entry can't be read, or the state is impossible.
+    pub fn start(
+        id: GroupId,
+        me: NodeId,
+        log: GroupLog,
+        mut recovered: Recovered,
+        watermark: Watermark,
+        ways: &Ways,
+    ) -> Result<Hosted, HostError> {
+        if id == GroupId::CATALOG {
+            recovered.applied = recovered.base.index;
+        }
+        let reader = log.reader();
+        let tail = read_tail(id, &reader, &recovered)?;
+        let before = match tail.first() {
+            Some(first) => first.stamp().map_err(|e| HostError::State(id, e.to_string()))?.base_offset,
+            None => recovered.next_offset,
+        };
+        let append_time_us = recovered.derived.last_append_time_us;
+        let start = End { index: recovered.applied, offset: before, append_time_us };
+        let config = GroupConfig { id, me, election_ticks: None, rules: Rules::default() };
+        let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
+        watermark.advance(group.mark());
+        let log = Arc::new(Mutex::new(log));
+        ways.writer.register(id, log.clone());
+        Ok(Hosted { group, watermark, reader, id, log, hard_state: recovered.hard_state, held: Held::default() })
+    }
+
+    fn log(&self) -> MutexGuard<'_, GroupLog> {
+        // A panic while it was held has already stopped the process.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Performs everything that the machine wants done now. Gives the catalog's commands that were applied.
+    ///
+    /// # Errors
+    /// When the log can't be written: nothing is acknowledged after that.
+    pub fn perform_ready(&mut self, ways: &Ways) -> Result<Vec<Bytes>, HostError> {
+        let mut commands = Vec::new();
+        while let Some(effects) = self.group.ready() {
+            self.perform(effects, ways, &mut commands)?;
+        }
+        Ok(commands)
+    }
+
+    fn perform(&mut self, effects: Effects, ways: &Ways, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
+        if let Some(write) = &effects.write {
+            self.write(write)?;
+        }
+        let mut sync = effects.sync;
+        if let Some((conf_state, as_of)) = effects.conf_state {
+            self.log().set_conf_state(conf_state, as_of);
+            sync = sync.or(Some(0));
+        }
+        if let Some(mark) = effects.mark {
+            self.note_applied(mark);
+        }
+        if let Some((first_offset, applied)) = effects.trim {
+            self.trim(first_offset, applied)?;
+            sync = sync.or(Some(0));
+        }
+        if let Some(ready) = sync {
+            ways.writer.sync(self.id, ready);
+        }
+        for message in effects.messages {
+            ways.outbound.send(NodeId(message.to), wire::message_to_pb(self.id, message));
+        }
+        commands.extend(effects.commands);
+        self.held.mark = effects.mark.or(self.held.mark);
+        self.held.answers.extend(effects.answers);
+        if self.id != GroupId::CATALOG {
+            self.release();
+        }
+        for fetch in effects.fetches {
+            self.fetch(fetch, ways);
+        }
+        Ok(())
+    }
+
+    /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are
+    /// applied: whoever sees its watermark, or has an answer, sees their effect.
+    pub fn release(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if let Some(mark) = held.mark {
+            self.watermark.advance(mark);
+        }
+        held.answers.into_iter().for_each(Answer::send);
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), StorageError> {
+        if let Some(hard_state) = &write.hard_state {
+            self.hard_state = hard_state.clone();
+        }
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(marker) = &write.marker {
+            log.install_marker(marker, &self.hard_state)?;
+        }
+        if let Some(from) = write.truncate_from {
+            log.truncate_suffix(from)?;
+        }
+        if !write.entries.is_empty() {
+            log.append(&write.entries)?;
+        }
+        if let Some(hard_state) = &write.hard_state {
+            log.append_hard_state(hard_state)?;
+        }
+        Ok(())
+    }
+
+    fn note_applied(&self, mark: Mark) {
+        let derived = Derived { first_offset: mark.first_offset, last_append_time_us: mark.last_append_time_us };
+        let mut log = self.log();
+        log.set_derived(derived, mark.applied);
+        log.set_applied(mark.applied);
+    }
+
+    fn trim(&mut self, first_offset: Offset, applied: LogIndex) -> Result<(), StorageError> {
+        let base = self.log().trim(first_offset, applied)?;
+        self.group.trimmed(base);
+        Ok(())
+    }
+
+    /// Has a `reader` fetch old entries. When the readers are busy raft asks again.
+    fn fetch(&self, fetch: Fetch, ways: &Ways) {
+        let (id, reader, completions) = (self.id, self.reader.clone(), ways.completions.clone());
+        let job = Box::new(move || {
+            let entries = reader.entries(fetch.low, fetch.high, FETCH_BYTES, Access::Blocking);
+            completions.fetched((id, fetch.low, entries));
+        });
+        if ways.readers.run(job).is_err() {
+            ways.completions.fetched((id, fetch.low, Ok(Vec::new())));
+        }
+    }
+}
+
+/// Every entry behind the applied one.
+fn read_tail(id: GroupId, reader: &GroupReader, recovered: &Recovered) -> Result<Vec<Entry>, HostError> {
+    let mut tail: Vec<Entry> = Vec::new();
+    let end = recovered.last_index.next();
+    let mut low = recovered.applied.next();
+    while low < end {
+        let more = reader.entries(low, end, FETCH_BYTES, Access::Blocking).map_err(|e| HostError::Read(id, e))?;
+        let Some(last) = more.last() else {
+            return Err(HostError::State(
+                id,
+                format!("entry {low} is not there, the last one is {}", recovered.last_index),
+            ));
+        };
+        low = last.index.next();
+        tail.extend(more);
+    }
+    Ok(tail)
+}

@@ -1,0 +1,67 @@
+//! A group's membership, moved by its leader: one step at a time, as `reconcile.rs` decides.
+
+use super::group::Group;
+use super::reconcile::{Replica, Step, next_step};
+use super::wire::ConfChange;
+use crate::types::{LogIndex, NodeId};
+
+impl Group {
+    /// As the leader, takes the next step towards who should carry the group (`reconcile.rs`), when none is under way.
+    pub fn reconcile(&mut self, wanted: &[NodeId], removed: impl Fn(NodeId) -> bool) {
+        if !self.leads() || self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some() {
+            return;
+        }
+        let replicas = self.replicas();
+        let last_index = LogIndex(self.node.raft.raft_log.last_index());
+        match next_step(self.config.me, last_index, &replicas, wanted, removed) {
+            Some(Step::Change(change)) => self.propose_conf_change(change),
+            Some(Step::HandOver) => {
+                self.hand_over();
+            }
+            None => {}
+        }
+    }
+
+    /// True when somebody else could lead.
+    pub fn has_other_voters(&self) -> bool {
+        self.replicas().iter().any(|r| r.voter && r.active && r.node != self.config.me)
+    }
+
+    /// True when every entry here is applied.
+    pub fn is_idle(&self) -> bool {
+        self.mark.applied.0 == self.node.raft.raft_log.last_index()
+    }
+
+    fn replicas(&self) -> Vec<Replica> {
+        let prs = self.node.raft.prs();
+        let voters = prs.conf().voters().ids();
+        let replica = |(id, progress): (&u64, &raft::Progress)| Replica {
+            node: NodeId(*id),
+            voter: voters.contains(*id),
+            matched: LogIndex(progress.matched),
+            active: progress.recent_active || *id == self.config.me.0,
+        };
+        let mut replicas: Vec<Replica> = prs.iter().map(replica).collect();
+        replicas.sort_unstable_by_key(|r| r.node);
+        replicas
+    }
+
+    fn propose_conf_change(&mut self, change: ConfChange) {
+        match self.node.propose_conf_change(change.encode().to_vec(), change.to_raft()) {
+            Ok(()) => log::info!("group {}: proposed {:?} of node {}", self.config.id, change.kind, change.node),
+            Err(error) => log::debug!("group {}: a conf change was not taken: {error}", self.config.id),
+        }
+    }
+
+    /// As the leader, gives leadership to the voter that is nearest; false when there is none to give it to.
+    pub fn hand_over(&mut self) -> bool {
+        let others = self.replicas().into_iter().filter(|r| r.voter && r.active && r.node != self.config.me);
+        match others.max_by_key(|r| r.matched) {
+            Some(next) if self.leads() => {
+                self.node.transfer_leader(next.node.0);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Proposing: what is checked before raft is asked, and the stamp that the leader puts on an entry.
+//!
+//! An entry's base offset is where raft's last entry ends, stored or not: derived, and no counter of its own.
+
+use std::time::Instant;
+
+use super::adapter::End;
+use super::group::{Group, UNCOMMITTED_BYTES_MAX};
+use super::handle::{Appended, Proposal, ProposeError};
+use super::pending::{Answer, WAIT_MAX};
+use crate::reply::ReplySender;
+use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
+use crate::storage::payload::stamp_records;
+use crate::types::{LogIndex, Term};
+
+impl Group {
+    /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.
+    pub fn propose(
+        &mut self,
+        proposal: Proposal,
+        now: Instant,
+        time_us: u64,
+        reply: ReplySender<Result<Appended, ProposeError>>,
+    ) {
+        match self.try_propose(&proposal, now, time_us) {
+            Ok(appended) => {
+                let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
+                self.pending.insert(appended, deadline, reply, &mut self.out.answers);
+            }
+            Err(error) => self.out.answers.push(Answer::Append(reply, Err(error))),
+        }
+    }
+
+    fn try_propose(&mut self, proposal: &Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
+        if self.damage.is_some() {
+            return Err(ProposeError::Damaged);
+        }
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader { leader: self.leader() });
+        }
+        if proposal.deadline.is_some_and(|d| d <= now) {
+            return Err(ProposeError::DeadlinePassed);
+        }
+        if proposal.payload.len() + Stamp::BYTES > ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge);
+        }
+        let end = self.log_end()?;
+        if proposal.expected_offset.is_some_and(|expected| expected != end.offset) {
+            return Err(ProposeError::ExpectedOffset { next_offset: end.offset });
+        }
+        let appended = Appended {
+            offset: end.offset,
+            count: proposal.count,
+            term: Term(self.node.raft.term),
+            index: LogIndex(self.node.raft.raft_log.last_index() + 1),
+            append_time_us: time_us.max(end.append_time_us),
+        };
+        let data = stamped(proposal, &appended)?;
+        self.node.propose(Vec::new(), data).map_err(|e| self.refusal(&e))?;
+        Ok(appended)
+    }
+
+    /// The end of raft's last entry, stored or not: where the next one's records begin.
+    fn log_end(&mut self) -> Result<End, ProposeError> {
+        let unstable = self.node.raft.raft_log.unstable_entries();
+        let store = self.node.store();
+        let mut end = match unstable.first() {
+            Some(first) => store.end_at(LogIndex(first.index - 1)).unwrap_or(store.last_end()),
+            None => store.last_end(),
+        };
+        // Entries without a stamp take no offset; the last stamped one tells, and it is nearly always the last.
+        let stamped = unstable.iter().rev().find(|e| !e.data.is_empty() && e.context.is_empty());
+        if let Some(entry) = stamped {
+            end = store.end_of(entry, end).map_err(|_| ProposeError::Damaged)?;
+        }
+        Ok(end)
+    }
+
+    fn refusal(&self, error: &raft::Error) -> ProposeError {
+        let full = self.node.raft.uncommitted_size() as u64 > UNCOMMITTED_BYTES_MAX / 2;
+        match error {
+            raft::Error::ProposalDropped if full && self.node.raft.lead_transferee.is_none() => ProposeError::QueueFull,
+            _ => ProposeError::Dropped,
+        }
+    }
+}
+
+/// The entry's data: the stamp and the records, with offsets, term and time filled in.
+fn stamped(proposal: &Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
+    let stamp = Stamp {
+        kind: proposal.kind,
+        count: proposal.count,
+        base_offset: appended.offset,
+        append_time_us: appended.append_time_us,
+        producer_id: proposal.producer_id,
+        sequence: proposal.sequence,
+    };
+    let mut data = Vec::with_capacity(Stamp::BYTES + proposal.payload.len());
+    data.extend_from_slice(&stamp.encode());
+    data.extend_from_slice(&proposal.payload);
+    if proposal.kind == Kind::Records {
+        let records = &mut data[Stamp::BYTES..];
+        let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);
+        if count != Ok(proposal.count) {
+            log::error!("a proposal whose payload does not hold its {} records", proposal.count);
+            return Err(ProposeError::Dropped);
+        }
+    }
+    Ok(data)
+}

@@ -1,0 +1,212 @@
+//! The completion-queue threads: started with a name, watched, joined; and the way a handler runs on them.
+//!
+//! grpcio detaches these threads, and a panic on one of them is seen by nobody: the calls of its queue never return. So each
+//! thread carries a mark that goes with it, clean or not, and every handler goes through [`guarded`] and [`spawn_guarded`].
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use grpcio::{EnvBuilder, Environment, RpcContext};
+
+use crate::thread::{FatalSender, panic_text};
+
+/// How long [`Env::stop`] waits for calls, channels and servers to let go of the threads.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// How long it then waits for the system to be done with them; it takes microseconds.
+const EXIT_WAIT: Duration = Duration::from_secs(1);
+
+/// The completion-queue threads of one listener, or of channels. Joined by [`Env::stop`], or on drop.
+///
+/// Drop every server, channel and client on them first, and see that every call has ended: they keep the threads alive.
+#[derive(Debug)]
+pub struct Env {
+    // In this order: letting go of the environment ends the threads that the other then waits for.
+    env: OwnEnvironment,
+    threads: JoinOnDrop,
+}
+
+/// Threads that did not end: somebody still holds a channel, a server or a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StillInUse {
+    /// The threads' name.
+    pub name: String,
+    /// How many are left.
+    pub threads: usize,
+}
+
+impl fmt::Display for StillInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of the threads {}-* did not end: a call, a channel or a server is open", self.threads, self.name)
+    }
+}
+
+impl std::error::Error for StillInUse {}
+
+impl Env {
+    /// Starts `threads` threads `<name>-0`, `<name>-1`, ... A thread that dies is fatal.
+    ///
+    /// # Panics
+    /// When the system can't make another thread: grpcio does so.
+    pub fn start(name: &str, threads: usize, fatal: &FatalSender) -> Env {
+        let all = Arc::new(Threads {
+            name: name.to_owned(),
+            alive: Mutex::default(),
+            ended: Condvar::new(),
+            fatal: fatal.clone(),
+        });
+        let starting = all.clone();
+        let env = EnvBuilder::new()
+            .name_prefix(name)
+            .cq_count(threads.max(1))
+            .after_start(move || Mark::set(&starting))
+            .before_stop(Mark::clean)
+            .build();
+        Env { env: OwnEnvironment(Arc::new(env)), threads: JoinOnDrop(Some(all)) }
+    }
+
+    /// For servers and channels on these threads.
+    pub fn get(&self) -> Arc<Environment> {
+        self.env.0.clone()
+    }
+
+    /// Ends and joins the threads.
+    ///
+    /// # Errors
+    /// [`StillInUse`] after five seconds.
+    pub fn stop(self) -> Result<(), StillInUse> {
+        let Env { env, mut threads } = self;
+        drop(env);
+        threads.join()
+    }
+}
+
+struct OwnEnvironment(Arc<Environment>);
+
+impl fmt::Debug for OwnEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Environment")
+    }
+}
+
+#[derive(Debug)]
+struct JoinOnDrop(Option<Arc<Threads>>);
+
+impl JoinOnDrop {
+    fn join(&mut self) -> Result<(), StillInUse> {
+        self.0.take().map_or(Ok(()), |threads| threads.join())
+    }
+}
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if let Err(e) = self.join() {
+            log::warn!("{e}");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Threads {
+    name: String,
+    alive: Mutex<Alive>,
+    ended: Condvar,
+    fatal: FatalSender,
+}
+
+#[derive(Debug, Default)]
+struct Alive {
+    count: usize,
+    /// The directory of every thread that was started, under `/proc`.
+    paths: Vec<String>,
+}
+
+impl Threads {
+    fn join(&self) -> Result<(), StillInUse> {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ended.wait_timeout_while(alive, STOP_WAIT, |alive| alive.count > 0);
+        let (alive, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if alive.count > 0 {
+            return Err(StillInUse { name: self.name.clone(), threads: alive.count });
+        }
+        // Their last code has run. What the system does after it can't be waited for without a handle to join.
+        let until = Instant::now() + EXIT_WAIT;
+        for path in &alive.paths {
+            while rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok() && Instant::now() < until {
+                thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+}
+
+thread_local! {
+    static MARK: RefCell<Option<Mark>> = const { RefCell::new(None) };
+}
+
+/// Lives as long as its thread.
+struct Mark {
+    threads: Arc<Threads>,
+    clean: bool,
+}
+
+impl Mark {
+    fn set(threads: &Arc<Threads>) {
+        // "<process>/task/<thread>"
+        let own = rustix::fs::readlink("/proc/thread-self", Vec::new()).ok().and_then(|p| p.into_string().ok());
+        let mut alive = threads.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.count += 1;
+        alive.paths.extend(own.map(|path| format!("/proc/{path}")));
+        drop(alive);
+        MARK.set(Some(Mark { threads: threads.clone(), clean: false }));
+    }
+
+    fn clean() {
+        MARK.with_borrow_mut(|mark| {
+            if let Some(mark) = mark {
+                mark.clean = true;
+            }
+        });
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if !self.clean {
+            self.threads.fatal.report(&self.threads.name, "a completion-queue thread panicked".into());
+        }
+        self.threads.alive.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
+        self.threads.ended.notify_all();
+    }
+}
+
+/// Runs a handler's future on its completion-queue thread. A panic in it is fatal for the process, instead of for the
+/// thread alone.
+pub fn spawn_guarded<F>(ctx: &RpcContext<'_>, fatal: &FatalSender, future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let fatal = fatal.clone();
+    ctx.spawn(async move {
+        if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+            fatal.report("grpc handler", panic_text(panic.as_ref()).into());
+        }
+    });
+}
+
+/// The same for the part of a handler that runs before its future, and for a `ServerChecker`: `None` after a panic.
+pub fn guarded<T>(fatal: &FatalSender, body: impl FnOnce() -> T) -> Option<T> {
+    match panic::catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            fatal.report("grpc handler", panic_text(panic.as_ref()).into());
+            None
+        }
+    }
+}

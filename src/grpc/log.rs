@@ -1,0 +1,139 @@
+//! The C core's own log, sent to ours: why a handshake failed stands nowhere else.
+//!
+//! Whoever can open connections can make it write, so each place in the C core may write so many lines in so many seconds;
+//! what is left out is counted and the count written with the next line. What it calls an error is a warning here: it has
+//! handled it.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use grpcio_sys::{gpr_log_func_args, gpr_log_severity, gpr_set_log_function, gpr_set_log_verbosity};
+use log::{Level, LevelFilter};
+
+/// The target of these lines in our log.
+pub const TARGET: &str = "grpc";
+
+/// Each place may write so many lines ...
+const LINES_MAX: u32 = 20;
+
+/// ... in such a time.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// The C core has one log for the process, and so its limiter is the process's.
+static LIMITER: OnceLock<Mutex<Limiter>> = OnceLock::new();
+
+/// Sends what the C core logs to our log. Once for the process, after its logger is set: its level is taken over.
+pub fn redirect_log() {
+    let severity = match log::max_level() {
+        LevelFilter::Off | LevelFilter::Error | LevelFilter::Warn | LevelFilter::Info => {
+            gpr_log_severity::GPR_LOG_SEVERITY_ERROR
+        }
+        LevelFilter::Debug => gpr_log_severity::GPR_LOG_SEVERITY_INFO,
+        LevelFilter::Trace => gpr_log_severity::GPR_LOG_SEVERITY_DEBUG,
+    };
+    // SAFETY: two setters of atomics; the function given lives as long as the program.
+    unsafe {
+        gpr_set_log_verbosity(severity);
+        gpr_set_log_function(Some(write));
+    }
+}
+
+/// Called by the C core on any thread, also with its locks held.
+unsafe extern "C" fn write(args: *mut gpr_log_func_args) {
+    // SAFETY: the C core gives a valid pointer, and strings that outlive the call.
+    let (file, line, severity, message) = unsafe {
+        let args = &*args;
+        (args.file, args.line, args.severity, text(args.message))
+    };
+    let level = match severity {
+        gpr_log_severity::GPR_LOG_SEVERITY_ERROR => Level::Warn,
+        gpr_log_severity::GPR_LOG_SEVERITY_INFO => Level::Debug,
+        gpr_log_severity::GPR_LOG_SEVERITY_DEBUG => Level::Trace,
+    };
+    if !log::log_enabled!(target: TARGET, level) {
+        return;
+    }
+    let limiter = LIMITER.get_or_init(Mutex::default);
+    let admitted = limiter.lock().unwrap_or_else(PoisonError::into_inner).admit((file as usize, line), Instant::now());
+    match admitted {
+        Some(0) => log::log!(target: TARGET, level, "{}", explain(&message)),
+        Some(hidden) => {
+            log::log!(target: TARGET, level, "{} (and {hidden} lines like it before, not shown)", explain(&message));
+        }
+        None => {}
+    }
+}
+
+/// # Safety
+/// `message` is null or a C string.
+unsafe fn text(message: *const c_char) -> String {
+    if message.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's.
+    unsafe { CStr::from_ptr(message) }.to_string_lossy().trim_end().to_owned()
+}
+
+/// Says more where the C core knows more than it writes: OpenSSL's reason is lost on the way.
+fn explain(message: &str) -> String {
+    if message.contains("certificate verify failed") {
+        let may_be = "the other side's certificate is of another authority, has expired, or is not for this use";
+        format!("{message} ({may_be})")
+    } else {
+        message.to_owned()
+    }
+}
+
+/// Lets each place write [`LINES_MAX`] lines in a [`WINDOW`]. Places are few: they stand in the C core's source.
+#[derive(Default)]
+struct Limiter {
+    places: HashMap<(usize, i32), Place>,
+}
+
+struct Place {
+    since: Instant,
+    shown: u32,
+    hidden: u64,
+}
+
+impl Limiter {
+    /// None: not this line. Else how many lines of the place were left out since the last one.
+    fn admit(&mut self, place: (usize, i32), now: Instant) -> Option<u64> {
+        let place = self.places.entry(place).or_insert(Place { since: now, shown: 0, hidden: 0 });
+        if now.duration_since(place.since) >= WINDOW {
+            (place.since, place.shown) = (now, 0);
+        }
+        if place.shown == LINES_MAX {
+            place.hidden += 1;
+            return None;
+        }
+        place.shown += 1;
+        Some(std::mem::take(&mut place.hidden))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_counted_and_hides_nothing_else() {
+        let mut limiter = Limiter::default();
+        let start = Instant::now();
+        let shown = (0..1000).filter(|_| limiter.admit((1, 1), start).is_some()).count();
+        assert_eq!(shown, 20);
+        assert_eq!(limiter.admit((1, 2), start), Some(0));
+        assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(980));
+        assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(0));
+    }
+
+    #[test]
+    fn a_refused_certificate_is_explained() {
+        let message =
+            "Handshake failed with fatal error SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed.";
+        assert!(explain(message).ends_with("or is not for this use)"));
+        assert_eq!(explain("something else"), "something else");
+    }
+}

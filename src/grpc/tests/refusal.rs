@@ -1,0 +1,180 @@
+//! Who gets in.
+
+use std::net::TcpStream;
+use std::sync::{Mutex, PoisonError};
+
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
+
+use super::*;
+
+/// Keeps what is logged. This is the one test of the library that sets a logger.
+struct Captured(Mutex<Vec<String>>);
+
+static CAPTURED: Captured = Captured(Mutex::new(Vec::new()));
+
+impl ::log::Log for Captured {
+    fn enabled(&self, metadata: &::log::Metadata<'_>) -> bool {
+        metadata.target() == log::TARGET
+    }
+
+    fn log(&self, record: &::log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
+    ::log::set_logger(&CAPTURED).expect("no other logger");
+    ::log::set_max_level(::log::LevelFilter::Info);
+    redirect_log();
+    let certs = Certs::new();
+    let listener = Listener::start(&certs.tls(), Side::Clients);
+    assert_eq!(listener.ask(certs.client("client-root")), Ok("root".to_owned()));
+
+    let foreign = Ca::create("another").expect("a CA");
+    let own_ca = || grpcio::ChannelCredentialsBuilder::new().root_cert(certs.ca.cert_pem().expect("PEM"));
+    let cases = [
+        (
+            certs.unchecked(&foreign, &["root"], Usage::Client, 60),
+            "is of another authority, has expired, or is not for this use",
+        ),
+        (
+            certs.unchecked(&certs.ca, &["root"], Usage::Client, -60),
+            "is of another authority, has expired, or is not for this use",
+        ),
+        (own_ca().build(), "peer did not return a certificate"),
+        // A server's certificate is no client's.
+        (
+            certs.unchecked(&certs.ca, &["root"], Usage::Server, 60),
+            "is of another authority, has expired, or is not for this use",
+        ),
+        (ChannelCredentials::insecure(), "wrong version number"),
+    ];
+    for (creds, reason) in cases {
+        CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let refused = listener.ask(creds);
+        assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{reason}: {refused:?}");
+        let lines = CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        assert!(lines.contains(reason), "{reason}: {lines}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_is_told_to_the_handler() {
+    let certs = Certs::new();
+    let listener = Listener::start(&certs.tls(), Side::Clients);
+    let named = |names: &[&str]| listener.ask(certs.unchecked(&certs.ca, names, Usage::Client, 60)).expect("an answer");
+    assert_eq!(named(&["anybody"]), "anybody");
+    assert!(named(&[]).contains("no common name"));
+    assert!(named(&["root", "nobody"]).contains("more than one common name"));
+    assert!(named(&["nobody", "root"]).contains("more than one common name"));
+    assert!(named(&["role:admin"]).contains("can't be the name of a caller"));
+    assert!(named(&["*"]).contains("can't be the name of a caller"));
+}
+
+#[test]
+fn without_tls_everybody_is_anonymous() {
+    let tls = Tls::load(None, "c").expect("no TLS");
+    let peers = Listener::start(&tls, Side::Peers);
+    assert_eq!(peers.ask(ChannelCredentials::insecure()), Ok("anonymous".to_owned()));
+    assert_eq!(
+        ask(&peer_channel(peers.env.get(), &peers.addr(), tls.peer_channel(), "c"), b""),
+        Ok("anonymous".to_owned())
+    );
+    let certs = Certs::new();
+    let refused = peers.ask(certs.client("client-root"));
+    assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
+}
+
+#[test]
+fn a_client_is_no_peer() {
+    let certs = Certs::new();
+    let tls = certs.tls();
+    let listener = Listener::start(&tls, Side::Peers);
+    let dial = |creds| ask(&peer_channel(listener.env.get(), &listener.addr(), creds, "c"), b"");
+    assert_eq!(dial(tls.peer_channel()), Ok("peer".to_owned()));
+    let client = dial(certs.client("client-root")).expect("an answer");
+    assert!(client.contains("lacks the subject alternative name peer.c.seriatim.internal"), "{client}");
+    // A certificate for both usages, but of another cluster.
+    let request = Request {
+        common_names: vec!["peer".to_owned()],
+        hosts: vec!["peer.other.seriatim.internal".to_owned()],
+        usage: Usage::Peer,
+        lifetime_seconds: 60,
+    };
+    certs.ca.issue_files(&request, certs.dir.path(), "other").expect("a certificate");
+    assert!(dial(certs.client("other")).expect("an answer").contains("is not a peer's"));
+}
+
+#[test]
+fn an_impostor_of_a_peer_is_not_talked_to() {
+    let certs = Certs::new();
+    let tls = certs.tls();
+    // The node's own server certificate is valid, of the right authority, and no peer's; so is another cluster's peer.
+    let server = Listener::start(&tls, Side::Clients);
+    let refused = ask(&peer_channel(server.env.get(), &server.addr(), tls.peer_channel(), "c"), b"");
+    assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
+    let peers = Listener::start(&tls, Side::Peers);
+    let refused = ask(&peer_channel(peers.env.get(), &peers.addr(), tls.peer_channel(), "d"), b"");
+    assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
+}
+
+#[test]
+fn a_client_checks_the_name_that_it_dialled() {
+    let certs = Certs::new();
+    let listener = Listener::start(&certs.tls(), Side::Clients);
+    let dial =
+        |addr: &str, name| ask(&client_channel(listener.env.get(), addr, certs.client("client-root"), name), b"");
+    assert!(dial(&listener.addr(), None).is_err(), "127.0.0.1 is not in the certificate");
+    assert_eq!(dial(&format!("localhost:{}", listener.port), None), Ok("root".to_owned()));
+    assert!(dial(&listener.addr(), Some("another.example")).is_err());
+}
+
+#[test]
+fn nothing_older_than_tls_1_2() {
+    let certs = Certs::new();
+    let listener = Listener::start(&certs.tls(), Side::Clients);
+    let handshake = |version: SslVersion| {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a connector");
+        // What OpenSSL itself would refuse is let through, so that it is the listener who refuses.
+        builder.set_cipher_list("ALL:@SECLEVEL=0").expect("ciphers");
+        builder.set_min_proto_version(Some(version)).expect("a version");
+        builder.set_max_proto_version(Some(version)).expect("a version");
+        builder.set_verify(SslVerifyMode::NONE);
+        builder.set_alpn_protos(b"\x02h2").expect("h2");
+        builder.set_certificate_file(certs.path("client-root.pem"), SslFiletype::PEM).expect("a certificate");
+        builder.set_private_key_file(certs.path("client-root-key.pem"), SslFiletype::PEM).expect("a key");
+        let stream = TcpStream::connect(listener.addr()).expect("a connection");
+        builder.build().connect("localhost", stream).map(|s| s.ssl().version_str()).map_err(|e| e.to_string())
+    };
+    assert!(handshake(SslVersion::TLS1).is_err());
+    let tls_1_1 = handshake(SslVersion::TLS1_1).expect_err("refused");
+    assert!(tls_1_1.contains("EOF"), "the listener hangs up: {tls_1_1}");
+    assert_eq!(handshake(SslVersion::TLS1_2), Ok("TLSv1.2"));
+    assert_eq!(handshake(SslVersion::TLS1_3), Ok("TLSv1.3"));
+}
+
+#[test]
+fn a_reload_is_served_to_new_connections() {
+    let certs = Certs::new();
+    let tls = certs.tls();
+    let listener = Listener::start(&tls, Side::Clients);
+    let old_client =
+        client_channel(listener.env.get(), &listener.addr(), certs.client("client-root"), Some("localhost"));
+    assert_eq!(ask(&old_client, b""), Ok("root".to_owned()));
+    // Everything anew, from another authority.
+    let new = Certs::new();
+    for file in ["ca.pem", "server.pem", "server-key.pem", "peer.pem", "peer-key.pem"] {
+        std::fs::copy(new.path(file), certs.path(file)).expect("copied");
+    }
+    assert!(listener.ask(new.client("client-root")).is_err(), "nobody has reloaded yet");
+    assert_eq!(tls.reload(), Ok(true));
+    assert_eq!(listener.ask(new.client("client-root")), Ok("root".to_owned()));
+    let old = certs.unchecked(&certs.ca, &["root"], Usage::Client, 60);
+    assert!(listener.ask(old).is_err(), "the old authority is trusted no more");
+    assert_eq!(ask(&old_client, b""), Ok("root".to_owned()), "open connections stay");
+}

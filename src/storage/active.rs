@@ -1,0 +1,111 @@
+//! The newest segment of a log: the one that is written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::error::StorageError;
+use super::frame::{Header, Position};
+use super::index::Index;
+use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_path};
+
+/// Space is reserved in steps that double from here
+const STEP_BYTES_MIN: u64 = 64 << 10;
+/// up to here,
+const STEP_BYTES_MAX: u64 = 8 << 20;
+/// and of the free space at most this part.
+const FREE_PART: u64 = 64;
+
+/// The file that grows.
+pub(super) struct Active {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<DiskFile>,
+    index: Arc<Index>,
+    disk: Disk,
+    at: u64,
+    allocated: u64,
+    step: u64,
+}
+
+impl Active {
+    /// Makes a new segment: its header, and space. Nothing is synced.
+    pub(super) fn create(
+        disk: &Disk,
+        dir: &Path,
+        header: &SegmentHeader,
+        index_capacity: usize,
+    ) -> Result<Active, StorageError> {
+        let file = Arc::new(disk.create(&segment_path(dir, header.number))?);
+        let index = Index::create(disk, dir, header.number, header.salt, index_capacity);
+        let mut active = Active::resume(disk, dir, header, index_capacity, file, index, 0)?;
+        active.reserve(SEGMENT_HEADER_BYTES, u64::MAX)?;
+        active.file.write_at(0, &header.encode())?;
+        active.at = SEGMENT_HEADER_BYTES;
+        active.segment.publish_end(SEGMENT_HEADER_BYTES);
+        Ok(active)
+    }
+
+    /// Goes on in a segment that is there, at `at`; nothing but zeros is behind.
+    pub(super) fn resume(
+        disk: &Disk,
+        dir: &Path,
+        header: &SegmentHeader,
+        index_capacity: usize,
+        file: Arc<DiskFile>,
+        index: Index,
+        at: u64,
+    ) -> Result<Active, StorageError> {
+        let allocated = file.len()?;
+        let segment = Segment::new(disk, dir, *header, index_capacity, at).with_open(file.clone(), index);
+        let segment = Arc::new(segment);
+        let index = segment.index(super::reader::Access::Cached)?.cloned();
+        // It was given just before.
+        let Some(index) = index else { return Err(StorageError::Failed { path: dir.to_owned() }) };
+        Ok(Active { segment, file, index, disk: disk.clone(), at, allocated, step: STEP_BYTES_MIN })
+    }
+
+    /// Where the next frame goes.
+    pub(super) fn position(&self) -> Position {
+        Position { file: self.segment.header.number, at: self.at }
+    }
+
+    /// Writes frames to the end, and shows them to the readers. Into the page cache; nothing is synced.
+    pub(super) fn append(
+        &mut self,
+        frames: &[u8],
+        headers: &[(Header, u64)],
+        segment_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let end = self.at + frames.len() as u64;
+        self.reserve(end, segment_bytes)?;
+        self.file.write_at(self.at, frames)?;
+        headers.iter().for_each(|(header, position)| self.index.push(header, *position));
+        self.at = end;
+        self.segment.publish_end(end);
+        Ok(())
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn seal(&self) {
+        self.index.seal(self.at);
+    }
+
+    /// Reserves space before it is needed, so that a full disk is noticed before anything is written.
+    fn reserve(&mut self, needed: u64, segment_bytes: u64) -> Result<(), StorageError> {
+        if needed <= self.allocated {
+            return Ok(());
+        }
+        let step = self.step.min(self.disk.free_bytes(self.file.path())? / FREE_PART);
+        self.step = (self.step * 2).min(STEP_BYTES_MAX);
+        let wanted = (self.allocated + step).min(segment_bytes).max(needed).next_multiple_of(4096);
+        let reserved = match self.file.allocate(self.allocated, wanted) {
+            Err(StorageError::DiskFull { .. }) if wanted > needed => {
+                self.file.allocate(self.allocated, needed).map(|done| done.then_some(needed))
+            }
+            other => other.map(|done| done.then_some(wanted)),
+        };
+        // Where space can't be reserved the write makes the file longer.
+        self.allocated = reserved?.unwrap_or(needed);
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! The chain of segments back from one of them, and a walk over what of it has to be read at start.
+
+use super::entry::Kind;
+use super::error::StorageError;
+use super::frame::Position;
+use super::reader::Access;
+use super::recovery::Files;
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::state::{Base, HardState};
+use super::walk::{Walk, WalkError};
+use crate::types::{LogIndex, Term};
+
+/// Why a chain is none.
+pub(super) enum Break {
+    /// It breaks here.
+    At(Position, &'static str),
+    /// The system refused to read.
+    Disk(StorageError),
+}
+
+/// Segments, each the predecessor of the next; the first is the manifest's first.
+pub(super) struct Chain {
+    headers: Vec<SegmentHeader>,
+    numbers: Vec<u64>,
+}
+
+/// How a log ends, and what it holds.
+pub(super) struct Ended {
+    /// Where in the newest segment
+    pub(super) at: u64,
+    /// and why there.
+    pub(super) what: &'static str,
+    pub(super) last: Base,
+    pub(super) time_us: u64,
+    pub(super) hard_state: HardState,
+    pub(super) terms: Vec<(LogIndex, Term)>,
+}
+
+impl Chain {
+    /// The chain back from a segment.
+    pub(super) fn back(files: &Files, newest: u64) -> Result<Chain, Break> {
+        let first = files.manifest.first_segment;
+        let mut headers = Vec::new();
+        let mut number = newest;
+        loop {
+            let at = |at| Position { file: number, at };
+            let header = match files.headers.get(&number) {
+                None => return Err(Break::At(at(0), "the segment is missing")),
+                Some(None) => return Err(Break::At(at(0), "the segment has no valid header")),
+                Some(Some(header)) => *header,
+            };
+            headers.push(header);
+            if number == first {
+                break;
+            }
+            let predecessor = header.predecessor;
+            if predecessor.file < first || predecessor.file >= number || predecessor.at < SEGMENT_HEADER_BYTES {
+                return Err(Break::At(at(40), "the segment does not continue the log"));
+            }
+            number = predecessor.file;
+        }
+        headers.reverse();
+        if headers[0].base != files.manifest.base {
+            return Err(Break::At(
+                Position { file: first, at: 56 },
+                "the first segment begins elsewhere than its manifest says",
+            ));
+        }
+        let numbers = headers.iter().map(|h| h.number).collect();
+        Ok(Chain { headers, numbers })
+    }
+
+    /// The newest segment's number.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest_header().number
+    }
+
+    /// The newest segment's header.
+    pub(super) fn newest_header(&self) -> &SegmentHeader {
+        &self.headers[self.headers.len() - 1]
+    }
+
+    /// True if the segment is part of it.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        self.numbers.binary_search(&number).is_ok()
+    }
+
+    /// The segments but for the newest, each with the position where the next one goes on.
+    pub(super) fn sealed(&self) -> impl Iterator<Item = (&SegmentHeader, u64)> {
+        self.headers.windows(2).map(|pair| (&pair[0], pair[1].predecessor.at))
+    }
+
+    /// Reads the frames from the segment that holds the manifest's floor on, or the newest, if that one is older: what is
+    /// before is on the disk, and its terms are in the manifest.
+    pub(super) fn scan(&self, files: &Files) -> Result<Ended, Break> {
+        let manifest = &files.manifest;
+        let newest = self.headers.len() - 1;
+        let start = self.numbers.partition_point(|n| *n < manifest.floor.file).min(newest);
+        let header = &self.headers[start];
+        let mut terms = manifest.terms.clone();
+        terms.retain(|(first, _)| *first <= header.base.index);
+        if terms.first() != Some(&(manifest.base.index, manifest.base.term))
+            || terms.last().map(|(_, term)| *term) != Some(header.base.term)
+        {
+            let what = "the term before the segment is not the one that the manifest says";
+            return Err(Break::At(Position { file: header.number, at: 64 }, what));
+        }
+        let mut ended = Ended {
+            at: SEGMENT_HEADER_BYTES,
+            what: "the log ends",
+            last: header.base,
+            time_us: header.time_before_us,
+            hard_state: header.hard_state,
+            terms,
+        };
+        for i in start..=newest {
+            let limit = self.headers.get(i + 1).map(|next| next.predecessor.at);
+            ended.segment(files, &self.headers[i], limit)?;
+        }
+        Ok(ended)
+    }
+}
+
+impl Ended {
+    /// Goes over one more segment, up to where the next one goes on; without a limit, as far as its frames are valid.
+    fn segment(&mut self, files: &Files, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
+        let number = header.number;
+        if header.base != self.last {
+            return Err(Break::At(Position { file: number, at: 56 }, "the segment does not continue the log"));
+        }
+        self.hard_state = header.hard_state;
+        self.time_us = self.time_us.max(header.time_before_us);
+        let Some(file) = files.open.get(&number) else {
+            // Older than the floor: not this one's business; the caller sees that the floor is in no chosen segment.
+            return Ok(());
+        };
+        let end = match limit {
+            Some(limit) => limit,
+            None => file.len().map_err(Break::Disk)?,
+        };
+        let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
+        loop {
+            let (at, what) = match walk.next() {
+                Ok(None) => (end, "the file ends"),
+                Ok(Some((at, frame))) => match self.frame(&frame) {
+                    Ok(()) => continue,
+                    Err(what) => (at, what),
+                },
+                Err(WalkError::Bad { position, what }) => (position, what),
+                Err(WalkError::Disk(error)) => return Err(Break::Disk(error)),
+                Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
+            };
+            return match limit {
+                Some(limit) if at == limit => Ok(()),
+                Some(_) => Err(Break::At(Position { file: number, at }, what)),
+                None => {
+                    (self.at, self.what) = (at, what);
+                    Ok(())
+                }
+            };
+        }
+    }
+
+    /// Goes over one more frame.
+    fn frame(&mut self, frame: &super::frame::Frame<'_>) -> Result<(), &'static str> {
+        let header = &frame.header;
+        match header.kind {
+            Kind::Records | Kind::Noop | Kind::ConfChange | Kind::Trim => {
+                let offset = header.base_offset.0.checked_add(u64::from(header.count));
+                let continues = header.index == self.last.index.next()
+                    && header.term >= self.last.term
+                    && header.base_offset == self.last.offset;
+                let Some(offset) = offset.filter(|_| continues) else {
+                    return Err("the entry does not continue the log");
+                };
+                if header.term > self.last.term {
+                    self.terms.push((header.index, header.term));
+                }
+                self.last = Base { index: header.index, term: header.term, offset: crate::types::Offset(offset) };
+                self.time_us = self.time_us.max(header.append_time_us);
+            }
+            Kind::HardState => self.hard_state = frame.hard_state().map_err(|bad| bad.0)?,
+            Kind::Synced | Kind::Filler => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! How a group's directory comes into being: whole, or not at all.
+
+use std::path::{Path, PathBuf};
+
+use super::active::Active;
+use super::disk::Disk;
+use super::error::StorageError;
+use super::frame::Position;
+use super::index;
+use super::log::LogOptions;
+use super::manifest::{MANIFEST, Manifest};
+use super::segment::SegmentHeader;
+use super::state::{Base, ConfState, Derived, Genesis, HardState};
+use crate::types::{GroupId, LogIndex, Offset, Term};
+
+/// Where a group lives.
+pub(super) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
+    groups_dir.join(group.to_string())
+}
+
+/// A group is made under this name and then renamed: a directory of the group's own name is always complete.
+pub(super) fn unfinished_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
+    groups_dir.join(format!(".new-{group}"))
+}
+
+/// What a new group begins with.
+struct Beginning {
+    base: Base,
+    hard_state: HardState,
+    conf_state: ConfState,
+}
+
+impl Beginning {
+    fn of(genesis: Genesis) -> Beginning {
+        match genesis {
+            Genesis::Blank => {
+                Beginning { base: Base::default(), hard_state: HardState::default(), conf_state: ConfState::default() }
+            }
+            Genesis::Founder(founder) => Beginning {
+                base: Base { index: LogIndex(1), term: Term(1), offset: Offset(0) },
+                hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
+                conf_state: ConfState { voters: vec![founder], learners: Vec::new() },
+            },
+        }
+    }
+}
+
+pub(super) fn create(
+    disk: &Disk,
+    groups_dir: &Path,
+    group: GroupId,
+    options: &LogOptions,
+    genesis: Genesis,
+) -> Result<(), StorageError> {
+    let beginning = Beginning::of(genesis);
+    let dir = group_dir(groups_dir, group);
+    if disk.list(&dir)?.is_some() {
+        return check_blank(disk, groups_dir, group, options, &beginning);
+    }
+    disk.create_dir(groups_dir)?;
+    disk.sync_dir(groups_dir.parent().unwrap_or(Path::new("/")))?;
+    let unfinished = unfinished_dir(groups_dir, group);
+    if disk.list(&unfinished)?.is_some() {
+        disk.remove_dir(&unfinished)?;
+    }
+    disk.create_dir(&unfinished)?;
+    let header = SegmentHeader {
+        group,
+        number: 1,
+        salt: disk.random()?,
+        predecessor: Position::default(),
+        base: beginning.base,
+        time_before_us: 0,
+        hard_state: beginning.hard_state,
+    };
+    let active = Active::create(disk, &unfinished, &header, index::capacity(options.segment_bytes))?;
+    active.file.sync()?;
+    let manifest = Manifest {
+        group,
+        base: beginning.base,
+        first_segment: 1,
+        next_segment: 2,
+        floor: active.position(),
+        applied: beginning.base.index,
+        conf_state: beginning.conf_state,
+        conf_index: beginning.base.index,
+        derived: Derived::default(),
+        derived_index: beginning.base.index,
+        terms: vec![(beginning.base.index, beginning.base.term)],
+    };
+    disk.replace(&unfinished.join(MANIFEST), &manifest.encode())?;
+    disk.rename(&unfinished, &dir)?;
+    disk.sync_dir(groups_dir)
+}
+
+/// A group that was made before a crash and never listed has nothing in it but how it began.
+fn check_blank(
+    disk: &Disk,
+    groups_dir: &Path,
+    group: GroupId,
+    options: &LogOptions,
+    beginning: &Beginning,
+) -> Result<(), StorageError> {
+    let (_, found) = super::recovery::open(disk, groups_dir, group, options)?;
+    let blank = found.base == beginning.base
+        && found.last_index == beginning.base.index
+        && found.hard_state == beginning.hard_state
+        && found.conf_state == beginning.conf_state;
+    if !blank {
+        return Err(StorageError::NotBlank { path: group_dir(groups_dir, group) });
+    }
+    // Its name may not be on the disk yet.
+    disk.sync_dir(groups_dir)
+}

@@ -1,0 +1,215 @@
+//! The machine's own file system.
+
+use std::any::Any;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use memmap2::MmapRaw;
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{Backend, BackendFile, Words};
+
+/// The kernel's.
+pub(super) struct Real;
+
+struct RealFile(File);
+
+/// A file in memory.
+pub struct Mapping(MmapRaw);
+
+impl Mapping {
+    /// The mapped words.
+    pub fn words(&self) -> &[AtomicU64] {
+        let words = self.0.len() / size_of::<AtomicU64>();
+        // SAFETY: the mapping begins at a page and lives as long as `self`; atomics may be written by whoever shares it,
+        // and every value is one. Nobody shortens the file: it is ours alone under the directory's lock.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<AtomicU64>(), words) }
+    }
+}
+
+impl Backend for Real {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+
+    fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words> {
+        let bytes = (words * size_of::<AtomicU64>()) as u64;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let file = if create {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let file = options.create_new(true).open(path)?;
+            // Reserved, not sparse: a write into a hole of a full disk would be a SIGBUS.
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+            file
+        } else {
+            options.open(path)?
+        };
+        if file.metadata()?.len() != bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "of another length"));
+        }
+        Ok(Words::Mapped(Mapping(MmapRaw::map_raw(&file)?)))
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        openssl::rand::rand_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl BackendFile for RealFile {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.0.read_at(&mut buffer[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = at + done as u64;
+            let rest = &mut [IoSliceMut::new(&mut buffer[done..])];
+            match rustix::io::preadv2(&self.0, rest, at, ReadWriteFlags::NOWAIT) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                // Not in the cache; a file system without the flag; a kernel without the call.
+                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok((done > 0).then_some(done)),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(Some(done))
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), from, to - from) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Err(io::ErrorKind::Unsupported.into()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Disk;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let path = dir.path().join("a");
+        let file = disk.create(&path).expect("created");
+        assert!(disk.create(&path).is_err(), "it is there");
+        file.write_at(5, b"hello").expect("written");
+        file.allocate(0, 100).expect("allocated");
+        file.sync().expect("synced");
+        file.drop_cache().expect("dropped");
+        let mut buffer = [1; 200];
+        assert_eq!(file.read_at(4, &mut buffer).expect("read"), 96);
+        assert_eq!(&buffer[..8], b"\0hello\0\0");
+        // In the cache now, or on a file system that can't say so.
+        if let Some(n) = file.read_cached_at(5, &mut buffer[..5]).expect("read") {
+            assert_eq!(&buffer[..n], &b"hello"[..n]);
+        }
+        disk.replace(&path, b"new").expect("replaced");
+        assert_eq!(disk.read(&path).expect("read").as_deref(), Some(&b"new"[..]));
+        assert_eq!(disk.list(dir.path()).expect("listed"), Some(vec!["a".to_owned()]));
+        disk.unlink(&path).expect("removed");
+        disk.unlink(&path).expect("gone already");
+        assert_eq!(disk.read(&path).expect("read"), None);
+        assert!(disk.free_bytes(dir.path()).expect("space") > 0);
+    }
+
+    #[test]
+    fn maps_and_locks() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let path = dir.path().join("a");
+        let map = disk.map(&path, 16, true).expect("mapped");
+        map.get()[15].store(7, Ordering::Relaxed);
+        drop(map);
+        assert!(disk.map(&path, 17, false).is_err(), "of another length");
+        assert_eq!(disk.map(&path, 16, false).expect("mapped").get()[15].load(Ordering::Relaxed), 7);
+        let guard = disk.lock(&dir.path().join("lock")).expect("locked");
+        assert!(guard.is_some());
+        assert!(disk.lock(&dir.path().join("lock")).expect("asked").is_none(), "taken");
+        drop(guard);
+        assert!(disk.lock(&dir.path().join("lock")).expect("asked").is_some());
+    }
+}

@@ -1,0 +1,206 @@
+//! The sparse index of a segment: (index, offset, time) → position, one entry for each 16 KiB or more.
+//!
+//! ```text
+//!  0  "SERIIDX1" u64      8  salt u64      16  count u64      24  end u64: all below is indexed; 0 while it grows
+//! 32  entries of four u64: index, offset, append time, position
+//! ```
+//!
+//! It is derived and only ever saves time: never synced and never trusted. It is memory-mapped, written by the one thread
+//! that appends, and read without a lock: an entry is whole before the count says so. One that is missing, short or wrong
+//! is made anew from the segment; where no file can be had, it lives in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::disk::{Disk, DiskFile, Words};
+use super::frame::Header;
+use super::reader::Access;
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::walk::Walk;
+use crate::types::{LogIndex, Offset};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"SERIIDX1");
+const SALT: usize = 1;
+const COUNT: usize = 2;
+const END: usize = 3;
+const ENTRIES: usize = 4;
+const ENTRY_WORDS: usize = 4;
+const BYTES_BETWEEN: u64 = 16 << 10;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Key {
+    /// An entry.
+    Index(LogIndex),
+    /// A record.
+    Offset(Offset),
+}
+
+/// The index of one segment.
+pub struct Index {
+    words: Words,
+}
+
+/// The name of an index's file.
+pub fn index_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.idx"))
+}
+
+/// How many entries the index of a segment of that size gets; past them it just ends.
+pub fn capacity(segment_bytes: u64) -> usize {
+    usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX).clamp(64, 1 << 20)
+}
+
+impl Index {
+    /// An empty index for a segment.
+    pub fn create(disk: &Disk, dir: &Path, number: u64, salt: u64, capacity: usize) -> Index {
+        let words = ENTRIES + ENTRY_WORDS * capacity;
+        let path = index_path(dir, number);
+        let words = disk.map(&path, words, true).unwrap_or_else(|error| {
+            log::warn!("{error}; the index of this segment is kept in memory");
+            // A file half made would be taken for one at the next start, and refused: better none.
+            let _ = disk.unlink(&path);
+            Words::memory(words)
+        });
+        words.get()[0].store(MAGIC, Ordering::Relaxed);
+        words.get()[SALT].store(salt, Ordering::Relaxed);
+        Index { words }
+    }
+
+    /// The index of a sealed segment, if there is a whole one.
+    pub fn load(disk: &Disk, dir: &Path, number: u64, salt: u64, capacity: usize) -> Option<Index> {
+        let words = disk.map(&index_path(dir, number), ENTRIES + ENTRY_WORDS * capacity, false).ok()?;
+        let index = Index { words };
+        let head: Vec<u64> = index.words.get()[..ENTRIES].iter().map(|w| w.load(Ordering::Acquire)).collect();
+        let count = usize::try_from(head[COUNT]).ok()?;
+        if head[0] != MAGIC || head[SALT] != salt || head[END] < SEGMENT_HEADER_BYTES || count > capacity {
+            return None;
+        }
+        let mut last = [0, 0, 0, SEGMENT_HEADER_BYTES - 1];
+        for i in 0..count {
+            let entry = index.entry(i);
+            if entry[0] <= last[0] || entry[1] < last[1] || entry[3] <= last[3] || entry[3] >= head[END] {
+                return None;
+            }
+            last = entry;
+        }
+        Some(index)
+    }
+
+    /// Makes the index of a segment anew, from its frames below `end`. A bad frame ends it: who reads there will see.
+    pub fn rebuild(
+        disk: &Disk,
+        dir: &Path,
+        header: &SegmentHeader,
+        capacity: usize,
+        file: &DiskFile,
+        end: u64,
+    ) -> Index {
+        let index = Index::create(disk, dir, header.number, header.salt, capacity);
+        let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
+        while let Ok(Some((at, frame))) = walk.next() {
+            index.push(&frame.header, at);
+        }
+        index.seal(end);
+        index
+    }
+
+    fn entry(&self, i: usize) -> [u64; ENTRY_WORDS] {
+        let at = ENTRIES + ENTRY_WORDS * i;
+        std::array::from_fn(|word| self.words.get()[at + word].load(Ordering::Relaxed))
+    }
+
+    fn count(&self) -> &AtomicU64 {
+        &self.words.get()[COUNT]
+    }
+
+    /// Notes where a frame stands, if it is an entry's and far enough from the last one noted. For the appending thread
+    /// alone, before the frame is published.
+    pub fn push(&self, header: &Header, position: u64) {
+        if !header.kind.is_entry() {
+            return;
+        }
+        let count = self.count().load(Ordering::Relaxed) as usize;
+        let at = ENTRIES + ENTRY_WORDS * count;
+        let near = count > 0 && position < self.entry(count - 1)[3] + BYTES_BETWEEN;
+        if near || at + ENTRY_WORDS > self.words.get().len() {
+            return;
+        }
+        let entry = [header.index.0, header.base_offset.0, header.append_time_us, position];
+        for (word, number) in self.words.get()[at..].iter().zip(entry) {
+            word.store(number, Ordering::Relaxed);
+        }
+        self.count().store(count as u64 + 1, Ordering::Release);
+    }
+
+    /// Nothing will be added any more: all below `end` is indexed.
+    pub fn seal(&self, end: u64) {
+        self.words.get()[END].store(end, Ordering::Release);
+    }
+
+    /// A position from which on a walk finds the key: the last noted frame that is not behind it.
+    pub fn position(&self, key: Key) -> u64 {
+        let capacity = (self.words.get().len() - ENTRIES) / ENTRY_WORDS;
+        let count = (self.count().load(Ordering::Acquire) as usize).min(capacity);
+        let not_behind = |i: usize| match key {
+            Key::Index(index) => self.entry(i)[0] <= index.0,
+            Key::Offset(offset) => self.entry(i)[1] <= offset.0,
+        };
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if not_behind(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if low == 0 { SEGMENT_HEADER_BYTES } else { self.entry(low - 1)[3] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Kind;
+    use super::super::frame::Position;
+    use super::*;
+
+    fn filled(disk: &Disk, dir: &Path) -> Index {
+        let index = Index::create(disk, dir, 1, 7, 64);
+        for i in 0..100u64 {
+            let note = Header::of_note(Kind::Records, Position::default());
+            let header = Header { index: LogIndex(10 + i), base_offset: Offset(i / 2), ..note };
+            index.push(&header, SEGMENT_HEADER_BYTES + i * BYTES_BETWEEN / 2);
+            index.push(&Header::of_note(Kind::Synced, Position::default()), u64::MAX / 2);
+        }
+        index
+    }
+
+    #[test]
+    fn it_finds_the_last_frame_not_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let index = filled(&Disk::real(), dir.path());
+        let at = |i: u64| SEGMENT_HEADER_BYTES + i * BYTES_BETWEEN / 2;
+        assert_eq!(index.position(Key::Index(LogIndex(1))), SEGMENT_HEADER_BYTES);
+        assert_eq!(index.position(Key::Index(LogIndex(10))), at(0));
+        assert_eq!(index.position(Key::Index(LogIndex(13))), at(2));
+        assert_eq!(index.position(Key::Index(LogIndex(14))), at(4));
+        assert_eq!(index.position(Key::Offset(Offset(2))), at(4));
+        assert_eq!(index.position(Key::Index(LogIndex(u64::MAX))), at(98));
+    }
+
+    #[test]
+    fn one_that_is_not_whole_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let index = filled(&disk, dir.path());
+        assert!(Index::load(&disk, dir.path(), 1, 7, 64).is_none(), "not sealed");
+        index.seal(1 << 30);
+        assert!(Index::load(&disk, dir.path(), 1, 7, 64).is_some());
+        assert!(Index::load(&disk, dir.path(), 1, 8, 64).is_none(), "of another segment");
+        assert!(Index::load(&disk, dir.path(), 1, 7, 65).is_none(), "of another length");
+        assert!(Index::load(&disk, dir.path(), 2, 7, 64).is_none(), "missing");
+        index.words.get()[ENTRIES + 8].store(0, Ordering::Relaxed);
+        assert!(Index::load(&disk, dir.path(), 1, 7, 64).is_none(), "a page of zeros");
+    }
+}

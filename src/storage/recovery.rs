@@ -1,0 +1,317 @@
+//! Recovery: what a log's files hold after a stop of any kind, decided before raft is built.
+//!
+//! 1. The directory and every segment from the one that holds the manifest's floor on are synced, their pages dropped, and
+//!    only then read: what raft is told to be on the disk must be there.
+//! 2. The floor is the highest of the manifest's and of all valid frames'.
+//! 3. The newest segment whose chain back to the manifest's first one is whole is taken; index, term and offset must
+//!    continue. Below the floor anything else is damage, and so is a floor in a newer segment than the one taken, and a
+//!    commit past the last entry. Above it the first bad frame ends the log; a segment whose chain breaks there is rejected
+//!    and the next older one tried. A segment that begins a log (a marker's) and that the manifest does not name is
+//!    unfinished: its chain does not reach the manifest's first, so it is rejected like any other.
+//! 4. Segments outside the chain are removed, after a manifest that knows their numbers, and the directory synced. If
+//!    anything but zeros follows the end, the log goes on in a new segment.
+//!
+//! Until step 4 nothing is changed, so damage can be looked at as it was found. A crash in here is met by doing it again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::active::Active;
+use super::chain::{Break, Chain, Ended};
+use super::create::group_dir;
+use super::disk::{Disk, DiskFile};
+use super::error::StorageError;
+use super::frame::Position;
+use super::index::{self, Index, index_path};
+use super::log::{GroupLog, LogOptions};
+use super::manifest::{MANIFEST, Manifest};
+use super::reader::Access;
+use super::segment::{
+    BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_number, segment_path,
+};
+use super::state::{HardState, Recovered};
+use super::view::{Part, Shared, View};
+use super::walk::{Walk, WalkError};
+use crate::types::GroupId;
+
+/// What was found in the directory.
+pub(super) struct Files {
+    pub(super) dir: PathBuf,
+    pub(super) manifest: Manifest,
+    /// The segments not older than the manifest's first, by number; `None` for one without a valid header.
+    pub(super) headers: BTreeMap<u64, Option<SegmentHeader>>,
+    /// Those from the manifest's floor on.
+    pub(super) open: BTreeMap<u64, Arc<DiskFile>>,
+    /// Every segment's number, dead ones too.
+    numbers: Vec<u64>,
+    names: Vec<String>,
+}
+
+pub(super) fn open(
+    disk: &Disk,
+    groups_dir: &Path,
+    group: GroupId,
+    options: &LogOptions,
+) -> Result<(GroupLog, Recovered), StorageError> {
+    let files = Files::read(disk, group_dir(groups_dir, group), group)?;
+    let floor = files.floor()?;
+    let (chain, ended) = choose(&files, floor)?;
+    let end = Position { file: chain.newest(), at: ended.at };
+    let (zeros_behind, torn_bytes) = look_behind(&files, &chain, ended.at)?;
+    if torn_bytes > 0 {
+        let path = segment_path(&files.dir, end.file);
+        log::warn!("{}: {torn_bytes} bytes behind byte {} were never synced: cut off", path.display(), end.at);
+    }
+
+    let mut hard_state = ended.hard_state;
+    if ended.last.term > hard_state.term {
+        hard_state = HardState { term: ended.last.term, vote: None, ..hard_state };
+    }
+    hard_state.commit = hard_state.commit.max(files.manifest.base.index);
+    let manifest = &files.manifest;
+    let recovered = Recovered {
+        hard_state,
+        base: manifest.base,
+        last_index: ended.last.index,
+        last_term: ended.last.term,
+        next_offset: ended.last.offset,
+        last_append_time_us: ended.time_us.max(manifest.derived.last_append_time_us),
+        terms: ended.terms,
+        conf_state: manifest.conf_state.clone(),
+        conf_index: manifest.conf_index,
+        derived: manifest.derived,
+        derived_index: manifest.derived_index,
+        applied: manifest.applied.min(hard_state.commit).max(manifest.base.index),
+        torn_bytes,
+    };
+    let mut log = build(disk, &files, group, options, &chain, end, &recovered)?;
+    finish(&mut log, &files, &chain, zeros_behind)?;
+    Ok((log, recovered))
+}
+
+impl Files {
+    /// Step 1.
+    fn read(disk: &Disk, dir: PathBuf, group: GroupId) -> Result<Files, StorageError> {
+        let missing = || StorageError::damaged(&dir, 0, "the directory of a group that this node carries is missing");
+        let names = disk.list(&dir)?.ok_or_else(missing)?;
+        disk.sync_dir(&dir)?;
+        let path = dir.join(MANIFEST);
+        let bytes = disk.read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
+        let manifest = Manifest::decode(&bytes, &path)?;
+        if manifest.group != group {
+            return Err(StorageError::damaged(&path, 16, format!("this is group {}'s, not {group}'s", manifest.group)));
+        }
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        let mut files = Files { dir, manifest, headers: BTreeMap::new(), open: BTreeMap::new(), numbers, names };
+        for number in files.numbers.iter().copied().filter(|n| *n >= files.manifest.first_segment) {
+            let file = disk.open(&segment_path(&files.dir, number))?;
+            if number >= files.manifest.floor.file {
+                file.sync()?;
+                file.drop_cache()?;
+            }
+            let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+            let read = file.read_at(0, &mut bytes)?;
+            let header = match SegmentHeader::decode(&bytes[..read]) {
+                Ok(header) => Some(header).filter(|h| h.number == number && h.group == group),
+                Err(BadHeader::Torn) => None,
+                Err(BadHeader::Newer(version)) => {
+                    let file = segment_path(&files.dir, number);
+                    return Err(StorageError::NewerFormat { file, version, known: SEGMENT_FORMAT });
+                }
+            };
+            files.headers.insert(number, header);
+            if number >= files.manifest.floor.file {
+                files.open.insert(number, Arc::new(file));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Step 2.
+    fn floor(&self) -> Result<Position, StorageError> {
+        let mut floor = self.manifest.floor;
+        for (number, file) in &self.open {
+            let Some(Some(header)) = self.headers.get(number) else { continue };
+            let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, file.len()?, Access::Blocking);
+            loop {
+                match walk.next() {
+                    Ok(Some((_, frame))) => floor = floor.max(frame.header.floor),
+                    Ok(None) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
+                    Err(WalkError::Disk(error)) => return Err(error),
+                }
+            }
+        }
+        Ok(floor)
+    }
+}
+
+/// Step 3.
+fn choose(files: &Files, floor: Position) -> Result<(Chain, Ended), StorageError> {
+    let damaged =
+        |at: Position, what: String| Err(StorageError::damaged(&segment_path(&files.dir, at.file), at.at, what));
+    for newest in files.headers.keys().rev().copied() {
+        let (chain, ended) = match Chain::back(files, newest).and_then(|chain| {
+            let ended = chain.scan(files)?;
+            Ok((chain, ended))
+        }) {
+            Ok(found) => found,
+            Err(Break::Disk(error)) => return Err(error),
+            Err(Break::At(at, what)) if at < floor => {
+                return damaged(
+                    at,
+                    format!("{what}, below byte {} of segment {}, the synced floor", floor.at, floor.file),
+                );
+            }
+            Err(Break::At(at, what)) => {
+                let (path, of) = (segment_path(&files.dir, newest), segment_path(&files.dir, at.file));
+                log::warn!("{} was never synced ({} byte {}: {what}): rejected", path.display(), of.display(), at.at);
+                continue;
+            }
+        };
+        if floor.file > newest {
+            let what = format!("the log was synced up to byte {} of this file, which is not part of it now", floor.at);
+            return damaged(Position { file: floor.file, at: 0 }, what);
+        }
+        let end = Position { file: newest, at: ended.at };
+        if end < floor {
+            return damaged(end, format!("{}, below byte {}, the synced floor", ended.what, floor.at));
+        }
+        if ended.hard_state.commit > ended.last.index {
+            let (commit, last) = (ended.hard_state.commit, ended.last.index);
+            return damaged(end, format!("entries up to {commit} are committed, but the log ends with {last}"));
+        }
+        return Ok((chain, ended));
+    }
+    let first = Position { file: files.manifest.first_segment, at: 0 };
+    damaged(first, "the log's first segment is missing".to_owned())
+}
+
+/// Is there nothing but zeros behind the end? And how much was written once behind it and in rejected segments?
+fn look_behind(files: &Files, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
+    let newest = chain.newest();
+    let mut torn = 0;
+    let mut zeros = true;
+    for (number, file) in files.open.range(newest..) {
+        let from = if *number == newest { end } else { 0 };
+        let written = written_behind(file, from)?;
+        torn += written;
+        zeros &= *number != newest || written == 0;
+    }
+    Ok((zeros, torn))
+}
+
+/// How many bytes from `from` to the last one that is not zero.
+fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut at, mut written) = (from, 0);
+    loop {
+        let read = file.read_at(at, &mut buffer)?;
+        if let Some(last) = buffer[..read].iter().rposition(|b| *b != 0) {
+            written = at + last as u64 + 1 - from;
+        }
+        at += read as u64;
+        if read < buffer.len() {
+            return Ok(written);
+        }
+    }
+}
+
+fn build(
+    disk: &Disk,
+    files: &Files,
+    group: GroupId,
+    options: &LogOptions,
+    chain: &Chain,
+    end: Position,
+    recovered: &Recovered,
+) -> Result<GroupLog, StorageError> {
+    let capacity = index::capacity(options.segment_bytes);
+    let newest = chain.newest_header();
+    let file = match files.open.get(&end.file) {
+        Some(file) => file.clone(),
+        None => Arc::new(disk.open(&segment_path(&files.dir, end.file))?),
+    };
+    // The index of the newest segment may know frames that are cut off now.
+    let index = Index::rebuild(disk, &files.dir, newest, capacity, &file, end.at);
+    let active = Active::resume(disk, &files.dir, newest, capacity, file, index, end.at)?;
+    let mut parts: Vec<Part> = Vec::new();
+    for (header, limit) in chain.sealed() {
+        let segment = Segment::new(disk, &files.dir, *header, capacity, limit);
+        parts.push(Part { segment: Arc::new(segment), limit: Some(limit) });
+    }
+    parts.push(Part { segment: active.segment.clone(), limit: None });
+    let next_segment = files.numbers.last().map_or(0, |n| n + 1).max(files.manifest.next_segment);
+    Ok(GroupLog {
+        disk: disk.clone(),
+        dir: files.dir.clone(),
+        group,
+        segment_bytes: options.segment_bytes,
+        index_capacity: capacity,
+        shared: Arc::new(Shared::new(View { base: recovered.base, parts })),
+        active,
+        next_segment,
+        last: super::state::Base {
+            index: recovered.last_index,
+            term: recovered.last_term,
+            offset: recovered.next_offset,
+        },
+        last_time_us: recovered.last_append_time_us,
+        terms: recovered.terms.clone(),
+        hard_state: recovered.hard_state,
+        conf_state: recovered.conf_state.clone(),
+        conf_index: recovered.conf_index,
+        derived: recovered.derived,
+        derived_index: recovered.derived_index,
+        applied: recovered.applied,
+        // Everything that is part of the log was synced before it was read.
+        floor: end,
+        floor_noted: files.manifest.floor,
+        content_end: end,
+        dirty: BTreeMap::new(),
+        new_files: false,
+        manifest_due: false,
+        unlinks: Vec::new(),
+        buffer: Vec::new(),
+        failed: false,
+    })
+}
+
+/// Step 4.
+fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) -> Result<(), StorageError> {
+    let dead: Vec<u64> = files.numbers.iter().copied().filter(|n| !chain.contains(*n)).collect();
+    if !dead.is_empty() {
+        let manifest = log.manifest(log.floor).encode();
+        log.disk.replace(&files.dir.join(MANIFEST), &manifest)?;
+        log.floor_noted = log.floor;
+    }
+    let dead_indexes = files.names.iter().filter_map(|name| {
+        let number = segment_number(&format!("{}.seg", name.strip_suffix(".idx")?))?;
+        (!chain.contains(number)).then_some(number)
+    });
+    let mut removed = false;
+    for path in dead
+        .iter()
+        .map(|n| segment_path(&files.dir, *n))
+        .chain(dead_indexes.map(|n| index_path(&files.dir, n)))
+        .chain(files.names.iter().filter(|n| *n == "manifest.tmp").map(|n| files.dir.join(n)))
+    {
+        log.disk.unlink(&path)?;
+        removed = true;
+    }
+    if removed {
+        log.disk.sync_dir(&files.dir)?;
+    }
+    if !zeros_behind {
+        log.roll()?;
+        if let Some(job) = log.begin_sync() {
+            job.perform(&log.disk)?;
+            log.end_sync(job);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

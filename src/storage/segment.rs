@@ -1,0 +1,284 @@
+//! A segment: an append-only file of a group's log. A header, then frames.
+//!
+//! ```text
+//!   0  "SERIATSG"
+//!   8  format version u32     1
+//!  12  crc u32                CRC-32C of the header without these four bytes
+//!  16  group u64
+//!  24  file number u64        also its name; never used twice
+//!  32  salt u64               random: part of every frame's checksum
+//!  40  predecessor: file number u64     0: the log begins here
+//!  48  predecessor: position u64        where the log before this file ends
+//!  56  first index u64        of the first entry that this file takes
+//!  64  term before u64        of the entry before that one
+//!  72  base offset u64        of the first record that this file takes
+//!  80  time before u64        no record before is newer, Unix microseconds
+//!  88  hard state: term u64, vote u64, commit u64     the last one written before this file was made
+//! 112  0 u64, 0 u64
+//! 128  frames
+//! ```
+//!
+//! The log is the chain of predecessors back from the newest segment: what no chain reaches is dead. Nothing is ever
+//! overwritten; a log that loses its suffix goes on in a new file, whose predecessor is where the kept part ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::disk::{Disk, DiskFile};
+use super::entry::{u32_at, u64_at};
+use super::error::StorageError;
+use super::frame::Position;
+use super::index::Index;
+use super::reader::Access;
+use super::state::{Base, HardState};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+/// Bytes before the first frame.
+pub const SEGMENT_HEADER_BYTES: u64 = 128;
+
+/// The newest format of segments that this version reads, and the one that it writes.
+pub const SEGMENT_FORMAT: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"SERIATSG";
+
+/// What a segment says of itself and of the log before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Whose log this is.
+    pub group: GroupId,
+    /// The file's number.
+    pub number: u64,
+    /// Seeds the checksums of its frames.
+    pub salt: u64,
+    /// Where the log before this file ends; the default, when the log begins here.
+    pub predecessor: Position,
+    /// The entry before the first one here: index, term, and the offset of the first record here.
+    pub base: Base,
+    /// No record before is newer, Unix microseconds.
+    pub time_before_us: u64,
+    /// The last hard state written before this file was made.
+    pub hard_state: HardState,
+}
+
+/// Why bytes are no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadHeader {
+    /// They are not what was written, or were never written.
+    Torn,
+    /// A newer version wrote them.
+    Newer(u32),
+}
+
+impl SegmentHeader {
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&SEGMENT_FORMAT.to_le_bytes());
+        let numbers = [
+            self.group.0,
+            self.number,
+            self.salt,
+            self.predecessor.file,
+            self.predecessor.at,
+            self.base.index.0 + 1,
+            self.base.term.0,
+            self.base.offset.0,
+            self.time_before_us,
+            self.hard_state.term.0,
+            self.hard_state.vote.unwrap_or_default().0,
+            self.hard_state.commit.0,
+        ];
+        for (i, number) in numbers.iter().enumerate() {
+            bytes[16 + 8 * i..24 + 8 * i].copy_from_slice(&number.to_le_bytes());
+        }
+        let crc = checksum(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`BadHeader`] for anything that [`SegmentHeader::encode`] did not write.
+    pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, BadHeader> {
+        let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
+        if &bytes[..8] != MAGIC {
+            return Err(BadHeader::Torn);
+        }
+        let version = u32_at(bytes, 8);
+        if version > SEGMENT_FORMAT {
+            return Err(BadHeader::Newer(version));
+        }
+        let first_index = u64_at(bytes, 56);
+        if version == 0 || u32_at(bytes, 12) != checksum(bytes) || first_index == 0 {
+            return Err(BadHeader::Torn);
+        }
+        Ok(SegmentHeader {
+            group: GroupId(u64_at(bytes, 16)),
+            number: u64_at(bytes, 24),
+            salt: u64_at(bytes, 32),
+            predecessor: Position { file: u64_at(bytes, 40), at: u64_at(bytes, 48) },
+            base: Base {
+                index: LogIndex(first_index - 1),
+                term: Term(u64_at(bytes, 64)),
+                offset: Offset(u64_at(bytes, 72)),
+            },
+            time_before_us: u64_at(bytes, 80),
+            hard_state: HardState {
+                term: Term(u64_at(bytes, 88)),
+                vote: Some(NodeId(u64_at(bytes, 96))).filter(|v| v.0 != 0),
+                commit: LogIndex(u64_at(bytes, 104)),
+            },
+        })
+    }
+}
+
+fn checksum(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
+}
+
+/// The name of a segment's file.
+pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.seg"))
+}
+
+/// The number of the file of that name, if it is a segment's.
+pub fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// A segment, for who reads it: opened when it is first read.
+pub struct Segment {
+    /// What it says of itself.
+    pub header: SegmentHeader,
+    disk: Disk,
+    dir: PathBuf,
+    index_capacity: usize,
+    /// Frames are whole up to here. Grows in the newest segment alone, after the write.
+    end: AtomicU64,
+    file: OnceLock<Arc<DiskFile>>,
+    index: OnceLock<Arc<Index>>,
+}
+
+impl Segment {
+    /// A segment that is there, with frames up to `end`.
+    pub fn new(disk: &Disk, dir: &Path, header: SegmentHeader, index_capacity: usize, end: u64) -> Segment {
+        Segment {
+            header,
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            index_capacity,
+            end: AtomicU64::new(end),
+            file: OnceLock::new(),
+            index: OnceLock::new(),
+        }
+    }
+
+    /// Gives the file and the index, where they are open already.
+    pub fn with_open(self, file: Arc<DiskFile>, index: Index) -> Segment {
+        let _ = self.file.set(file);
+        let _ = self.index.set(Arc::new(index));
+        self
+    }
+
+    /// Its file's name.
+    pub fn path(&self) -> PathBuf {
+        segment_path(&self.dir, self.header.number)
+    }
+
+    /// Frames are whole up to here.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Frames are written and indexed up to here: readers may see them.
+    pub fn publish_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// Its file; `None` when it would have to be opened and may not.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn file(&self, access: Access) -> Result<Option<&Arc<DiskFile>>, StorageError> {
+        if let Some(file) = self.file.get() {
+            return Ok(Some(file));
+        }
+        if access == Access::Cached {
+            return Ok(None);
+        }
+        let file = Arc::new(self.disk.open(&self.path())?);
+        Ok(Some(self.file.get_or_init(|| file)))
+    }
+
+    /// Its index; `None` when it would have to be opened and may not. One that is missing or wrong is made anew.
+    ///
+    /// # Errors
+    /// When it has to be made anew and the segment can't be read.
+    pub fn index(&self, access: Access) -> Result<Option<&Arc<Index>>, StorageError> {
+        if let Some(index) = self.index.get() {
+            return Ok(Some(index));
+        }
+        let (Access::Blocking, Some(file)) = (access, self.file(access)?) else { return Ok(None) };
+        let (number, salt) = (self.header.number, self.header.salt);
+        let index = match Index::load(&self.disk, &self.dir, number, salt, self.index_capacity) {
+            Some(index) => index,
+            None => {
+                log::info!("the index of {} is missing or wrong: making it anew", self.path().display());
+                Index::rebuild(&self.disk, &self.dir, &self.header, self.index_capacity, file, self.end())
+            }
+        };
+        Ok(Some(self.index.get_or_init(|| Arc::new(index))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            group: GroupId(1),
+            number: 2,
+            salt: 3,
+            predecessor: Position { file: 4, at: 5 },
+            base: Base { index: LogIndex(5), term: Term(7), offset: Offset(8) },
+            time_before_us: 9,
+            hard_state: HardState { term: Term(10), vote: Some(NodeId(11)), commit: LogIndex(12) },
+        }
+    }
+
+    #[test]
+    fn a_header_is_these_bytes() {
+        let bytes = header().encode();
+        assert_eq!(&bytes, include_bytes!("../../tests/golden/segment-header-v1.bin"));
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
+    }
+
+    #[test]
+    fn other_bytes_are_none() {
+        assert_eq!(SegmentHeader::decode(&[0; 128]), Err(BadHeader::Torn), "zeros");
+        assert_eq!(SegmentHeader::decode(&header().encode()[..127]), Err(BadHeader::Torn), "short");
+        let good = header().encode();
+        for bit in (0..good.len() * 8).filter(|bit| !(64..96).contains(bit)) {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "bit {bit}");
+        }
+        let mut newer = good;
+        newer[8] = 2;
+        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::Newer(2)));
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(segment_path(Path::new("g"), 1), Path::new("g/00000000000000000001.seg"));
+        assert_eq!(segment_number("00000000000000000012.seg"), Some(12));
+        for other in ["1.seg", "00000000000000000001.idx", "+0000000000000000001.seg", "99999999999999999999.seg"] {
+            assert_eq!(segment_number(other), None, "{other}");
+        }
+    }
+}

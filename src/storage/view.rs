@@ -1,0 +1,74 @@
+//! What readers see of a log: the chain of its segments. Replaced whole when the chain changes; never held across I/O.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::segment::{SEGMENT_HEADER_BYTES, Segment};
+use super::state::Base;
+use crate::types::{LogIndex, Offset};
+
+/// One segment of the chain.
+#[derive(Clone)]
+pub struct Part {
+    /// The file.
+    pub segment: Arc<Segment>,
+    /// Where the log goes on in the next segment; `None` in the newest one.
+    pub limit: Option<u64>,
+}
+
+impl Part {
+    /// The log's frames in this segment end here.
+    pub fn end(&self) -> u64 {
+        self.limit.unwrap_or_else(|| self.segment.end())
+    }
+
+    /// The entry before the first one here.
+    pub fn base(&self) -> Base {
+        self.segment.header.base
+    }
+}
+
+/// The chain, oldest segment first; never empty.
+#[derive(Clone)]
+pub struct View {
+    /// The entry before the first stored one.
+    pub base: Base,
+    /// The segments.
+    pub parts: Vec<Part>,
+}
+
+impl View {
+    /// The part that holds the entry, or ends before it. The entry is behind the base.
+    pub fn part_of_index(&self, index: LogIndex) -> usize {
+        self.parts.partition_point(|part| part.base().index < index).saturating_sub(1)
+    }
+
+    /// The part that holds the record, or ends before it. The record is not before the base.
+    pub fn part_of_offset(&self, offset: Offset) -> usize {
+        self.parts.partition_point(|part| part.base().offset <= offset).saturating_sub(1)
+    }
+
+    /// Bytes of the log's frames.
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.end() - SEGMENT_HEADER_BYTES).sum()
+    }
+}
+
+/// The newest view of one log, shared between who writes and who reads.
+pub struct Shared(Mutex<Arc<View>>);
+
+impl Shared {
+    /// Begins with a view.
+    pub fn new(view: View) -> Shared {
+        Shared(Mutex::new(Arc::new(view)))
+    }
+
+    /// The view as it is now.
+    pub fn get(&self) -> Arc<View> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces it.
+    pub fn set(&self, view: View) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+}

@@ -1,0 +1,404 @@
+//! The words of the tests: a [`Site`] has certificates and a policy, a [`Node`] is a process, a [`Cluster`] is several.
+//!
+//! Ports come from binding port 0. Nothing is waited for by time: [`eventually`] asks for a condition until a deadline.
+//! Everything is gone when it is dropped: processes are killed, folders removed.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use rustix::process::{Pid, Signal, kill_process};
+use seriatim::agent::Agent;
+use seriatim::client::{Client, ClientFiles, ClientOptions};
+use seriatim::config::{Config, TlsFiles};
+use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, Record, Start};
+use seriatim::security::certs::{self, Ca};
+
+/// How long a condition may take on a busy machine. Nothing waits so long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub const SERIATIM: &str = env!("CARGO_BIN_EXE_seriatim");
+
+/// The name of the tests' clusters.
+pub const CLUSTER: &str = "seriatim";
+
+/// Who may do what: `root` everything, `writer` and `reader` one thing with the log `default`, `nobody` nothing.
+pub const POLICY: &str = "\
+p, root, *, produce
+p, root, *, consume
+p, root, *, admin
+p, peer, *, replicate
+p, writer, default, produce
+p, reader, default, consume
+p, role:team, default, produce
+g, member, role:team
+";
+
+static ALONE: RwLock<()> = RwLock::new(());
+
+enum Company {
+    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+/// A folder with certificates, a policy and the nodes' data.
+pub struct Site {
+    dir: tempfile::TempDir,
+    #[expect(dead_code, reason = "held")]
+    company: Company,
+}
+
+impl Site {
+    /// A new one; other tests may run meanwhile.
+    pub fn new() -> Site {
+        Site::with(&["localhost", "127.0.0.1"])
+    }
+
+    /// A new one, whose nodes are reached at these hosts.
+    pub fn with(hosts: &[&str]) -> Site {
+        Site::make(hosts, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// A new one in a test that counts threads: no other test runs meanwhile.
+    pub fn alone() -> Site {
+        Site::make(&["localhost", "127.0.0.1"], Company::Alone(ALONE.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn make(hosts: &[&str], company: Company) -> Site {
+        let site = Site { dir: tempfile::tempdir().expect("a folder"), company };
+        let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
+        let clients = ["root", "writer", "reader", "member", "nobody"].map(str::to_owned);
+        certs::make(&site.certs(), &hosts, &clients, CLUSTER).expect("certificates");
+        fs::write(site.policy(), POLICY).expect("a policy");
+        site
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The folder of certificates.
+    pub fn certs(&self) -> PathBuf {
+        self.path().join("certs")
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> PathBuf {
+        self.path().join("policy.csv")
+    }
+
+    /// The authority of all its certificates.
+    pub fn ca(&self) -> Ca {
+        Ca::load(&self.certs()).expect("the CA")
+    }
+
+    /// The certificate of a client.
+    pub fn client_files(&self, user: &str) -> ClientFiles {
+        ClientFiles {
+            ca_file: self.certs().join("ca.pem"),
+            cert_file: self.certs().join(format!("client-{user}.pem")),
+            key_file: self.certs().join(format!("client-{user}-key.pem")),
+        }
+    }
+
+    /// A client with the certificate of `user`.
+    pub fn client(&self, addr: impl ToString, user: &str) -> Client {
+        client_with(addr, Some(self.client_files(user)))
+    }
+
+    /// A configuration for a node within this process.
+    pub fn config(&self, name: &str) -> Config {
+        let mut config = Config::for_test(self.path(), name).expect("a configuration");
+        config.tls = Some(TlsFiles::in_dir(&self.certs()));
+        config
+    }
+
+    /// The program, with the environment of the tests: no variable of the caller's reaches it.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(SERIATIM);
+        command.args(args).current_dir(self.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SERIATIM_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// The program as a client of the node at `addr`, as `root`.
+    pub fn cli(&self, addr: &str, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        command.env("SERIATIM_ADDR", addr).env("SERIATIM_CERTS", self.certs());
+        command
+    }
+}
+
+/// A client with these files.
+pub fn client_with(addr: impl ToString, files: Option<ClientFiles>) -> Client {
+    let options = ClientOptions { addr: addr.to_string(), files, timeout: Duration::from_secs(10) };
+    Client::new(options).expect("a client")
+}
+
+/// Asks until there is an answer.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}: {error}"),
+        }
+        // The pace of asking, not a time to wait for something.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Waits until every one of these nodes lists as many members, all of them voters, and one leader.
+#[track_caller]
+pub fn wait_for_voters(clients: &[Client]) {
+    for client in clients {
+        eventually("every node votes", || {
+            let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
+            let voters = servers.iter().filter(|s| s.is_voter).count();
+            let leaders = servers.iter().filter(|s| s.is_leader).count();
+            let log = client.get_log("").map_err(|e| e.to_string())?.log;
+            let good = servers.len() == clients.len() && voters == clients.len() && leaders == 1 && log == "default";
+            good.then_some(()).ok_or(format!("{} members, {voters} voters, {leaders} leaders", servers.len()))
+        });
+    }
+}
+
+/// A record that is only a value.
+pub fn record(value: impl AsRef<[u8]>) -> Record {
+    Record { value: value.as_ref().to_vec().into(), ..Record::default() }
+}
+
+/// Every record that a node has now, from the first on.
+#[track_caller]
+pub fn read_all(client: &Client) -> Vec<Record> {
+    let request = ConsumeRequest {
+        start: Start::START_EARLIEST.into(),
+        max_records: 10_000,
+        stop_at_end: true,
+        ..ConsumeRequest::default()
+    };
+    let answers = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+    let answers: Result<Vec<ConsumeResponse>, _> = answers.collect();
+    answers.expect("all records").into_iter().flat_map(|answer| answer.records).collect()
+}
+
+/// Starts a node within this process.
+#[track_caller]
+pub fn start_agent(config: Config) -> Agent {
+    Agent::start(config).expect("the node starts")
+}
+
+/// How to start a node as a process.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    pub name: String,
+    pub bootstrap: bool,
+    pub join: Vec<String>,
+    /// Default: a free port of 127.0.0.1.
+    pub bind_addr: Option<String>,
+    /// Default: a free port of 127.0.0.1.
+    pub rpc_addr: Option<String>,
+    /// More arguments of `serve`. One given here again replaces nothing: say each once.
+    pub more: Vec<String>,
+    /// The network namespace to run in.
+    pub netns: Option<String>,
+}
+
+/// A node as a process of its own.
+pub struct Node {
+    options: NodeOptions,
+    child: Child,
+    log: PathBuf,
+    command: Box<dyn Fn(&NodeOptions) -> Command + Send>,
+    pub bind_addr: String,
+    pub rpc_addr: String,
+}
+
+impl Node {
+    /// Starts one and waits until it takes calls.
+    #[track_caller]
+    pub fn start(site: &Site, options: NodeOptions) -> Node {
+        let (certs, policy, data) = (site.certs(), site.policy(), site.path().join(&options.name));
+        let log = site.path().join(format!("{}.log", options.name));
+        let plain = site.command(&[]);
+        let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
+        let command = move |options: &NodeOptions| {
+            let mut command = match &options.netns {
+                Some(netns) => {
+                    let mut command = Command::new("ip");
+                    command.args(["netns", "exec", netns, SERIATIM]);
+                    command
+                }
+                None => Command::new(SERIATIM),
+            };
+            removed.iter().for_each(|name| drop(command.env_remove(name)));
+            command.args(serve_args(options, &certs, &policy, &data));
+            command
+        };
+        let (child, bind_addr, rpc_addr) = spawn(&mut command(&options), &log);
+        Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kills");
+        self.child.wait().expect("waits");
+    }
+
+    /// Sends SIGTERM, and does not wait.
+    pub fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a signal");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the node ends", || self.child.try_wait().expect("waits").ok_or("still runs".into()))
+    }
+
+    /// SIGTERM, and waits for its end.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Starts it again at the same addresses, and waits until it takes calls.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.options.bind_addr = Some(self.bind_addr.clone());
+        self.options.rpc_addr = Some(self.rpc_addr.clone());
+        let (child, bind_addr, rpc_addr) = spawn(&mut (self.command)(&self.options), &self.log);
+        (self.child, self.bind_addr, self.rpc_addr) = (child, bind_addr, rpc_addr);
+    }
+
+    /// What it has logged so far, over all its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the last lines of {}'s log", self.options.name);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn serve_args(options: &NodeOptions, certs: &Path, policy: &Path, data: &Path) -> Vec<String> {
+    let free = || "127.0.0.1:0".to_owned();
+    let file = |name: &str| certs.join(name).display().to_string();
+    let pairs = [
+        ("node-name", options.name.clone()),
+        ("data-dir", data.display().to_string()),
+        ("bind-addr", options.bind_addr.clone().unwrap_or_else(free)),
+        ("rpc-addr", options.rpc_addr.clone().unwrap_or_else(free)),
+        ("acl-policy-file", policy.display().to_string()),
+        ("client-ca-file", file("ca.pem")),
+        ("peer-ca-file", file("ca.pem")),
+        ("server-cert-file", file("server.pem")),
+        ("server-key-file", file("server-key.pem")),
+        ("peer-cert-file", file("peer.pem")),
+        ("peer-key-file", file("peer-key.pem")),
+    ];
+    let mut args = vec!["serve".to_owned()];
+    let given = |name: &str| options.more.iter().any(|more| more.starts_with(&format!("--{name}")));
+    for (name, value) in pairs.into_iter().filter(|(name, _)| !given(name)) {
+        args.push(format!("--{name}={value}"));
+    }
+    args.extend(options.join.iter().map(|addr| format!("--join={addr}")));
+    args.extend(options.bootstrap.then(|| "--bootstrap".to_owned()));
+    args.extend(options.more.iter().cloned());
+    args
+}
+
+/// Starts the process and waits for its `ready` line: (process, bind_addr, rpc_addr).
+#[track_caller]
+fn spawn(command: &mut Command, log: &Path) -> (Child, String, String) {
+    let stderr = File::options().create(true).append(true).open(log).expect("a log file");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
+    let (sender, receiver) = bounded(1);
+    // Ends with the process at the latest.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = stdout.read_line(&mut line);
+        let _ = sender.send(line);
+    });
+    let line = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+    let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+    let (Some(bind_addr), Some(rpc_addr)) = (field("bind_addr="), field("rpc_addr=")) else {
+        let _ = child.kill();
+        let status = child.wait();
+        panic!("not ready: {line:?}, {status:?}, {}", fs::read_to_string(log).unwrap_or_default());
+    };
+    (child, bind_addr, rpc_addr)
+}
+
+/// Nodes as processes that are one cluster.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub site: Site,
+}
+
+impl Cluster {
+    /// Starts `n1` as founder and the others with its address, and waits until all of them vote.
+    #[track_caller]
+    pub fn start(nodes: usize) -> Cluster {
+        Cluster::start_with(nodes, &[])
+    }
+
+    /// The same, with more arguments of `serve` for each.
+    #[track_caller]
+    pub fn start_with(nodes: usize, more: &[&str]) -> Cluster {
+        let site = Site::new();
+        let more: Vec<String> = more.iter().map(|m| (*m).to_owned()).collect();
+        let options = |number: usize| NodeOptions { name: format!("n{number}"), more: more.clone(), ..NodeOptions::default() };
+        let first = Node::start(&site, NodeOptions { bootstrap: true, ..options(1) });
+        let join = vec![first.bind_addr.clone()];
+        let mut all = vec![first];
+        for number in 2..=nodes {
+            all.push(Node::start(&site, NodeOptions { join: join.clone(), ..options(number) }));
+        }
+        let cluster = Cluster { nodes: all, site };
+        wait_for_voters(&cluster.clients());
+        cluster
+    }
+
+    /// A client of one node, as `root`; nodes count from 0.
+    pub fn client(&self, node: usize) -> Client {
+        self.site.client(&self.nodes[node].rpc_addr, "root")
+    }
+
+    /// A client of each node, as `root`.
+    pub fn clients(&self) -> Vec<Client> {
+        (0..self.nodes.len()).map(|node| self.client(node)).collect()
+    }
+
+    /// The node that leads the log `default`.
+    #[track_caller]
+    pub fn leader(&self) -> usize {
+        let client = self.client(0);
+        eventually("a leader", || {
+            let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
+            let leader = servers.iter().find(|s| s.is_leader).ok_or("none")?;
+            self.nodes.iter().position(|n| n.options.name == leader.id).ok_or("an unknown one".into())
+        })
+    }
+}

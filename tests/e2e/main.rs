@@ -1,0 +1,18 @@
+//! Tests from outside, in one binary: real processes and real connections. The story of the system is in `scenario.rs`.
+//!
+//! `make e2e ONLY=name` runs some of them. Read `harness.rs` for the words that they use.
+
+mod harness;
+mod traces;
+
+mod scenario;
+
+mod bad_input;
+mod floors;
+mod kill;
+mod netns;
+mod refusals;
+mod roundtrip;
+mod shutdown;
+
+mod clients;

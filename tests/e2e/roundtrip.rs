@@ -1,0 +1,139 @@
+//! A text file goes in by the command line, every node is restarted, and it comes back from each byte-identical.
+//!
+//! `SERIATIM_TEST_TEXT_BYTES` makes it larger (the tests' default is 20 MB).
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use crate::harness::{Cluster, wait_for_voters};
+
+#[test]
+fn a_text_file_survives_a_restart_of_all_nodes() {
+    let mut cluster = Cluster::start(3);
+    let file = cluster.site.path().join("text");
+    let bytes = std::env::var("SERIATIM_TEST_TEXT_BYTES").map_or(20_000_000, |bytes| bytes.parse().expect("a number"));
+    fs::write(&file, text(bytes)).expect("a file");
+
+    let produced = produce(&cluster, 1, &[&file.display().to_string()], b"");
+    assert!(produced.status.success(), "{produced:?}");
+    for node in &mut cluster.nodes {
+        let status = node.stop();
+        assert!(status.success(), "{status}");
+    }
+    for node in &mut cluster.nodes {
+        node.start_again();
+    }
+    wait_for_voters(&cluster.clients());
+    for node in 0..3 {
+        same(&file, &consume(&cluster, node, &[]).stdout);
+    }
+}
+
+#[test]
+fn what_is_a_line() {
+    let cluster = Cluster::start(1);
+    // What goes in, and what `consume` gives back: a newline more where the last one was missing.
+    for (text, back) in [
+        ("", ""),
+        ("\n", "\n"),
+        ("one\n\ntwo\r\n\n", "one\n\ntwo\r\n\n"),
+        ("one\nno newline at the end", "one\nno newline at the end\n"),
+        ("nothing but this", "nothing but this\n"),
+        ("ünïcödé\nand \u{0} zero\n", "ünïcödé\nand \u{0} zero\n"),
+    ] {
+        let from = cluster.client(0).get_log("").expect("a log").next_offset.to_string();
+        let produced = produce(&cluster, 0, &[], text.as_bytes());
+        assert!(produced.status.success(), "{text:?}: {produced:?}");
+        let consumed = consume(&cluster, 0, &["--from", &from]);
+        assert_eq!(String::from_utf8_lossy(&consumed.stdout), back);
+        assert!(consumed.status.success(), "{consumed:?}");
+    }
+}
+
+#[test]
+fn a_line_above_the_limit_stops_there() {
+    let cluster = Cluster::start(1);
+    let limit = cluster.client(0).get_log("").expect("a log").record_bytes_max as usize;
+    // The canonical form has some bytes besides the value.
+    let fits = "y".repeat(limit - 64);
+    let text = format!("first\n{fits}\n{}\nbehind\n", "x".repeat(limit));
+    let produced = produce(&cluster, 0, &[], text.as_bytes());
+    let said = String::from_utf8_lossy(&produced.stderr).into_owned();
+    assert_eq!(produced.status.code(), Some(65), "{said}");
+    assert!(said.contains("line 3 ") && said.contains("offsets 0 to 1"), "{said}");
+    let consumed = consume(&cluster, 0, &[]);
+    assert!(consumed.stdout == format!("first\n{fits}\n").into_bytes(), "the lines before it, and no other");
+
+    let whole = produce(&cluster, 0, &["--whole"], "x".repeat(limit).as_bytes());
+    assert_eq!(whole.status.code(), Some(65), "{whole:?}");
+    assert_eq!(cluster.client(0).get_log("").expect("a log").next_offset, 2, "nothing of it is there");
+}
+
+#[test]
+fn a_whole_file_is_one_record() {
+    let cluster = Cluster::start(1);
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let file = cluster.site.path().join("bytes");
+    fs::write(&file, &bytes).expect("a file");
+    let produced = produce(&cluster, 0, &["--whole", &file.display().to_string()], b"");
+    assert!(produced.status.success(), "{produced:?}");
+    assert_eq!(cluster.client(0).get_log("").expect("a log").next_offset, 1);
+    assert!(consume(&cluster, 0, &["--format", "raw"]).stdout == bytes);
+    let json = consume(&cluster, 0, &["--format", "json", "--count", "1"]).stdout;
+    assert!(String::from_utf8(json).expect("text").starts_with(r#"{"append_time_us":"#));
+}
+
+#[test]
+fn status_shows_every_node() {
+    let mut cluster = Cluster::start(3);
+    let status = |cluster: &Cluster, node: usize| {
+        let output = cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status", "--timeout", "2"]).output().expect("runs");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+    };
+    let (table, code) = status(&cluster, 1);
+    assert_eq!(code, Some(0), "{table}");
+    assert_eq!(table.matches("follower").count(), 2, "{table}");
+    assert_eq!(table.matches("leader").count(), 1, "{table}");
+    cluster.nodes[2].kill();
+    let (table, code) = status(&cluster, 0);
+    assert_eq!(code, Some(69), "{table}");
+    assert!(table.contains("no answer"), "{table}");
+}
+
+fn produce(cluster: &Cluster, node: usize, args: &[&str], input: &[u8]) -> Output {
+    let args: Vec<&str> = std::iter::once(&"produce").chain(args).copied().collect();
+    let mut command = cluster.site.cli(&cluster.nodes[node].rpc_addr, &args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    // It may end before it has read everything.
+    let _ = child.stdin.take().expect("stdin").write_all(input);
+    child.wait_with_output().expect("ends")
+}
+
+fn consume(cluster: &Cluster, node: usize, args: &[&str]) -> Output {
+    let args: Vec<&str> = std::iter::once(&"consume").chain(args).copied().collect();
+    cluster.site.cli(&cluster.nodes[node].rpc_addr, &args).output().expect("runs")
+}
+
+#[track_caller]
+fn same(file: &Path, bytes: &[u8]) {
+    let expected = fs::read(file).expect("a file");
+    let differs = expected.iter().zip(bytes).position(|(a, b)| a != b);
+    assert_eq!((expected.len(), None), (bytes.len(), differs), "byte-identical");
+}
+
+/// Lines of all lengths, some of them empty.
+fn text(bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 1000);
+    for line in 0.. {
+        if text.len() >= bytes {
+            break;
+        }
+        // Writing to a string does not fail.
+        let words = if line % 7 == 0 { String::new() } else { format!("{line} {}", "wörter und mehr ".repeat(line % 23)) };
+        let _ = writeln!(text, "{words}");
+    }
+    text
+}
