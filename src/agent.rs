@@ -81,7 +81,10 @@ impl fmt::Display for AgentError {
             AgentError::Consensus(e) => e.fmt(f),
             AgentError::Api(e) => e.fmt(f),
             AgentError::PeerListener { addr, error } => {
-                write!(f, "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})")
+                write!(
+                    f,
+                    "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})"
+                )
             }
             AgentError::System(what) => f.write_str(what),
             AgentError::ClusterExists(found) => write!(
@@ -130,10 +133,9 @@ impl AgentError {
             AgentError::Tls(_) | AgentError::Acl(_) | AgentError::ClusterExists(_) | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),
             AgentError::Consensus(HostError::Storage(e)) => e.is_config(),
-            AgentError::Api(_)
-            | AgentError::PeerListener { .. }
-            | AgentError::System(_)
-            | AgentError::Consensus(_) => false,
+            AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) | AgentError::Consensus(_) => {
+                false
+            }
         }
     }
 }
@@ -165,8 +167,9 @@ struct Base {
 
 /// A running node. Dropping it stops it.
 pub struct Agent {
-    base: Arc<Base>,
-    listener: PeerListener,
+    /// Gone once stopped, and with it the data directory's lock.
+    base: Option<Arc<Base>>,
+    listener: Option<PeerListener>,
     admission: Option<Joiner>,
     bind_addr: SocketAddr,
     rpc_addr: SocketAddr,
@@ -174,7 +177,6 @@ pub struct Agent {
     acl: Acl,
     peer_env: Option<Env>,
     failures: Receiver<Fatal>,
-    stopped: bool,
 }
 
 impl Agent {
@@ -242,9 +244,10 @@ impl Agent {
             late_peers,
             running: Mutex::default(),
         };
+        let base = Arc::new(base);
         let mut agent = Agent {
-            base: Arc::new(base),
-            listener,
+            base: Some(base.clone()),
+            listener: Some(listener),
             admission: None,
             bind_addr,
             rpc_addr,
@@ -252,9 +255,8 @@ impl Agent {
             acl,
             peer_env: Some(peer_env),
             failures,
-            stopped: false,
         };
-        agent.admission = agent.base.clone().begin(node_file)?;
+        agent.admission = base.begin(node_file)?;
         Ok(agent)
     }
 
@@ -285,12 +287,14 @@ impl Agent {
             Ok(false) => {}
             Err(error) => log::error!("the old access policy stays: {error}"),
         }
-        self.base.api().recheck();
+        if let Some(base) = &self.base {
+            base.api().recheck();
+        }
     }
 
     /// Which thread hangs, if one does. A node that hangs must not keep its place: the caller aborts the process.
     pub fn hanging(&self) -> Option<&'static str> {
-        let running = self.base.running();
+        let running = self.base.as_ref()?.running();
         let running = running.as_ref()?;
         if running.alive.age() > HANG_MAX {
             return Some("consensus");
@@ -313,10 +317,8 @@ impl Agent {
     }
 
     fn stop_now(&mut self) {
-        if std::mem::replace(&mut self.stopped, true) {
-            return;
-        }
-        let base = &self.base;
+        let Some(base) = self.base.take() else { return };
+        base.api().leave();
         base.membership.handle().stop();
         self.admission = None;
         let running = base.running().take();
@@ -330,20 +332,26 @@ impl Agent {
         if let Some(running) = running {
             running.consensus.stop();
             running.thread.join();
-            self.listener.stop();
+            if let Some(listener) = &mut self.listener {
+                listener.stop();
+            }
             running.peers.stop();
             drop(running.peers);
             running.writer.stop();
             running.readers.stop();
         }
-        self.listener.stop();
+        // Whoever holds a channel holds the threads that serve it: they go first.
+        self.listener = None;
+        drop(base);
+        if let Some(Err(error)) = self.peer_env.take().map(Env::stop) {
+            log::warn!("threads of the peer listener did not end: {error:?}");
+        }
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop_now();
-        // The rest ends in the order of the fields: the base with its listener and its lock goes when its last holder does.
     }
 }
 

@@ -62,7 +62,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     calls: Option<Calls>,
     env: Option<Env>,
-    options: ClientOptions,
+    addr: String,
+    timeout: Duration,
 }
 
 struct Calls {
@@ -134,7 +135,8 @@ impl Status {
     /// gRPC's own "unavailable" also comes when the connection broke after the request had arrived.
     pub fn fate(&self) -> Fate {
         if !self.reason.is_empty() {
-            return if self.reason == "OUTCOME_UNKNOWN" { Fate::Unknown } else { Fate::NotAppended };
+            let unknown = matches!(self.reason.as_str(), "OUTCOME_UNKNOWN" | "INTERNAL");
+            return if unknown { Fate::Unknown } else { Fate::NotAppended };
         }
         match self.code {
             RpcStatusCode::INVALID_ARGUMENT
@@ -209,24 +211,30 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Files`].
-    pub fn new(options: ClientOptions) -> Result<Client, ClientError> {
+    pub fn new(options: &ClientOptions) -> Result<Client, ClientError> {
         let credentials = match &options.files {
             Some(f) => tls::client_credentials(&f.ca_file, &f.cert_file, &f.key_file)
-                .map_err(|e| ClientError::Files(format!("{e:?}")))?,
+                .map_err(|e| ClientError::Files(e.to_string()))?,
             None => ChannelCredentials::insecure(),
         };
+        Ok(Client::with_credentials(&options.addr, credentials, options.timeout))
+    }
+
+    /// The same with credentials of the caller's own making.
+    pub fn with_credentials(addr: &str, credentials: ChannelCredentials, timeout: Duration) -> Client {
         // A panic on the one thread can't come from us: no handler runs there.
         let (fatal, _) = fatal_channel();
         let env = Env::start("grpc-client", 1, &fatal);
-        let channel = grpc::client_channel(env.get(), &options.addr, credentials, None);
+        let channel = grpc::client_channel(env.get(), addr, credentials, None);
         let log = LogClient::new(channel.clone());
         let admin = AdminClient::new(channel.clone());
-        Ok(Client(Arc::new(Inner { calls: Some(Calls { channel, log, admin }), env: Some(env), options })))
+        let calls = Some(Calls { channel, log, admin });
+        Client(Arc::new(Inner { calls, env: Some(env), addr: addr.to_owned(), timeout }))
     }
 
     /// The address that it was made with.
     pub fn addr(&self) -> &str {
-        &self.0.options.addr
+        &self.0.addr
     }
 
     /// The channel, for calls that are not here.
@@ -293,7 +301,7 @@ impl Client {
     /// When the call can't begin; the server's status comes from [`ProduceStream::answer`].
     pub fn produce_stream(&self) -> Result<ProduceStream, ClientError> {
         let (sender, receiver) = self.0.calls().log.produce_stream()?;
-        Ok(ProduceStream { sender, answers: Answers::new(receiver), client: self.clone() })
+        Ok(ProduceStream { sender, closed: false, answers: Answers::new(receiver), client: self.clone() })
     }
 
     /// Every member of the cluster.
@@ -332,7 +340,7 @@ impl Client {
     }
 
     fn deadline(&self) -> CallOption {
-        CallOption::default().timeout(self.0.options.timeout)
+        CallOption::default().timeout(self.0.timeout)
     }
 }
 
@@ -350,7 +358,7 @@ impl Drop for Inner {
         if let Some(env) = self.env.take()
             && env.stop().is_err()
         {
-            log::warn!("a call to {} is still open: its thread is left behind", self.options.addr);
+            log::warn!("a call to {} is still open: its thread is left behind", self.addr);
         }
     }
 }
@@ -401,6 +409,8 @@ impl Iterator for ConsumeStream {
 /// A pipelined produce. Keep fewer than 256 requests and 8 MiB unanswered: beyond that the server stops reading.
 pub struct ProduceStream {
     sender: ClientDuplexSender<ProduceRequest>,
+    /// Closed, or ended by the server: grpcio's sender panics when it is used once more.
+    closed: bool,
     answers: Answers<ClientDuplexReceiver<ProduceResponse>>,
     #[expect(dead_code, reason = "the threads behind the stream must outlive it")]
     client: Client,
@@ -410,13 +420,17 @@ impl ProduceStream {
     /// Sends a request. False when the stream has ended: the answers that are left, and the status, come from
     /// [`ProduceStream::answer`].
     pub fn send(&mut self, request: ProduceRequest) -> bool {
-        block_on(self.sender.send((request, WriteFlags::default()))).is_ok()
+        self.closed = self.closed || block_on(self.sender.send((request, WriteFlags::default()))).is_err();
+        !self.closed
     }
 
     /// Says that no request comes any more.
     pub fn close(&mut self) {
-        // Fails when the stream has ended already, which the answers tell better.
-        let _ = block_on(self.sender.close());
+        if !self.closed {
+            self.closed = true;
+            // Fails when the stream has ended meanwhile, which the answers tell better.
+            let _ = block_on(self.sender.close());
+        }
     }
 
     /// The next answer, in the order of the requests; `None` after the last one of a stream that was closed and ended well.

@@ -80,7 +80,7 @@ async fn tell(
 fn serving(phase: Phase) -> ServingStatus {
     match phase {
         Phase::Serving => ServingStatus::SERVING,
-        Phase::Joining | Phase::Stopping => ServingStatus::NOT_SERVING,
+        Phase::Joining | Phase::Leaving | Phase::Stopping => ServingStatus::NOT_SERVING,
     }
 }
 

@@ -126,6 +126,11 @@ impl Api {
         self.service.state.recheck();
     }
 
+    /// The first step of a stop: health says no, and calls are still served while leadership is handed over.
+    pub fn leave(&self) {
+        self.service.state.enter(Phase::Leaving);
+    }
+
     /// Refuses new calls (STOPPING), ends tails with a status and waits until the calls in flight are answered, at most
     /// until `deadline`. True when none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
@@ -151,7 +156,7 @@ impl Api {
         drop(server);
         drop(timers);
         if let Err(error) = env.stop() {
-            log::warn!("threads of the client listener did not end: {error:?}");
+            log::warn!("threads of the client listener did not end: {error}");
         }
     }
 }

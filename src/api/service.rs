@@ -100,7 +100,7 @@ impl Service {
     pub fn core(&self) -> Result<&Core, ApiError> {
         match self.state.now().phase {
             Phase::Stopping => Err(ApiError::Stopping),
-            Phase::Joining | Phase::Serving => self.late.get().ok_or(ApiError::Joining),
+            Phase::Joining | Phase::Serving | Phase::Leaving => self.late.get().ok_or(ApiError::Joining),
         }
     }
 

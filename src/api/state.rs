@@ -14,6 +14,8 @@ pub enum Phase {
     Joining,
     /// Takes calls.
     Serving,
+    /// Still takes calls, but health says no: clients should go elsewhere.
+    Leaving,
     /// Takes no new calls.
     Stopping,
 }

@@ -35,7 +35,7 @@ pub struct ConnectArgs {
     #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Plain text, to a node that runs with --insecure
-    #[arg(long, env = "SERIATIM_INSECURE", conflicts_with_all = ["certs", "ca_file", "cert_file", "key_file"])]
+    #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new(), conflicts_with_all = ["certs", "ca_file", "cert_file", "key_file"])]
     pub insecure: bool,
     /// Seconds to wait for a connection, and for an answer
     #[arg(long, env = "SERIATIM_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -70,7 +70,7 @@ impl ConnectArgs {
     /// Without certificates, or when it does not answer.
     pub fn connect_to(&self, addr: &str) -> Result<Client, Failure> {
         let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
-        let client = Client::new(options).map_err(|e| Failure::of_call(addr, &e))?;
+        let client = Client::new(&options).map_err(|e| Failure::of_call(addr, &e))?;
         if !client.wait_connected(self.timeout()) {
             // A call that can't wait says why there is no connection.
             if let Err(error) = client.get_servers("") {

@@ -28,7 +28,7 @@ pub type Args = ServeArgs;
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(args).map_err(|problems| {
-        Failure::new(Exit::BadConfig, problems.0.join("\n"), "`seriatim serve --help` explains every option")
+        Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` explains every option")
     })?;
     env_logger::Builder::new().filter_level(config.log_level).parse_env("SERIATIM_LOG_FILTER").init();
     grpc::redirect_log();

@@ -431,7 +431,7 @@ impl Group {
         }
         for entry in entries {
             let before = store.last_end();
-            let stored = wire::entry_to_storage(&entry, before.offset, before.append_time_us);
+            let stored = wire::entry_to_storage(&entry, before.offset);
             let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
             if stamp.base_offset != before.offset {
                 let (index, base) = (entry.index, stamp.base_offset);

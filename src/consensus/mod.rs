@@ -39,3 +39,6 @@ pub trait Outbound: Send + Sync {
     /// [`handle::ConsensusHandle::unreachable`].
     fn send(&self, to: NodeId, message: RaftMessage);
 }
+
+#[cfg(test)]
+mod tests;

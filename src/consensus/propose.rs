@@ -11,7 +11,7 @@ use super::pending::{Answer, WAIT_MAX};
 use crate::reply::ReplySender;
 use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
 use crate::storage::payload::stamp_records;
-use crate::types::{LogIndex, Term};
+use crate::types::{LogIndex, Offset, Term};
 
 impl Group {
     /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.
@@ -48,6 +48,9 @@ impl Group {
         if proposal.expected_offset.is_some_and(|expected| expected != end.offset) {
             return Err(ProposeError::ExpectedOffset { next_offset: end.offset });
         }
+        if proposal.kind == Kind::Trim && trim_to(proposal)? > end.offset {
+            return Err(ProposeError::PastEnd { next_offset: end.offset });
+        }
         let appended = Appended {
             offset: end.offset,
             count: proposal.count,
@@ -83,6 +86,14 @@ impl Group {
             _ => ProposeError::Dropped,
         }
     }
+}
+
+/// The first offset that a trim keeps.
+fn trim_to(proposal: &Proposal) -> Result<Offset, ProposeError> {
+    proposal.payload.first_chunk().map(|bytes| Offset(u64::from_le_bytes(*bytes))).ok_or_else(|| {
+        log::error!("a proposal of a trim without its offset");
+        ProposeError::Dropped
+    })
 }
 
 /// The entry's data: the stamp and the records, with offsets, term and time filled in.

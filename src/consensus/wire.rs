@@ -120,16 +120,16 @@ pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
     Ok(raft)
 }
 
-/// An entry as the disk takes it. `base` and `time` are the end of the entry before: what a no-op and a conf change are
-/// stamped with, as they take no offset.
-pub fn entry_to_storage(raft: &eraftpb::Entry, base: Offset, append_time_us: u64) -> Entry {
+/// An entry as the disk takes it. `base` is where the entry before ends: a no-op and a conf change are stamped with it, and
+/// with no time, so that every node writes the same bytes.
+pub fn entry_to_storage(raft: &eraftpb::Entry, base: Offset) -> Entry {
     let (index, term) = (LogIndex(raft.index), Term(raft.term));
     let kind = match raft.get_entry_type() {
         EntryType::EntryNormal if raft.data.is_empty() => Kind::Noop,
         EntryType::EntryNormal => return Entry { index, term, data: raft.data.clone() },
         EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Kind::ConfChange,
     };
-    let stamp = Stamp { kind, count: 0, base_offset: base, append_time_us, producer_id: 0, sequence: 0 };
+    let stamp = Stamp { kind, count: 0, base_offset: base, append_time_us: 0, producer_id: 0, sequence: 0 };
     Entry::new(index, term, stamp, &raft.context)
 }
 

@@ -108,7 +108,7 @@ impl GroupLog {
         super::create::create(disk, groups_dir, group, options, genesis)
     }
 
-    /// Recovers a group from its files. See [`super::recovery`] for the rules.
+    /// Recovers a group from its files. `recovery.rs` has the rules.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] for anything that was synced once and can't be read now; nothing is changed then.
@@ -444,4 +444,4 @@ impl GroupLog {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@
 //! Everything is gone when it is dropped: processes are killed, folders removed.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -39,6 +39,8 @@ p, role:team, default, produce
 g, member, role:team
 ";
 
+const LOOPBACK: [&str; 2] = ["localhost", "127.0.0.1"];
+
 static ALONE: RwLock<()> = RwLock::new(());
 
 enum Company {
@@ -49,6 +51,7 @@ enum Company {
 /// A folder with certificates, a policy and the nodes' data.
 pub struct Site {
     dir: tempfile::TempDir,
+    cluster: String,
     #[expect(dead_code, reason = "held")]
     company: Company,
 }
@@ -56,24 +59,24 @@ pub struct Site {
 impl Site {
     /// A new one; other tests may run meanwhile.
     pub fn new() -> Site {
-        Site::with(&["localhost", "127.0.0.1"])
+        Site::make(CLUSTER, &LOOPBACK, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// A new one, whose nodes are reached at these hosts.
-    pub fn with(hosts: &[&str]) -> Site {
-        Site::make(hosts, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
+    /// A new one, for a cluster of that name, whose nodes are reached at these hosts.
+    pub fn of_cluster(cluster: &str, hosts: &[&str]) -> Site {
+        Site::make(cluster, hosts, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// A new one in a test that counts threads: no other test runs meanwhile.
     pub fn alone() -> Site {
-        Site::make(&["localhost", "127.0.0.1"], Company::Alone(ALONE.write().unwrap_or_else(PoisonError::into_inner)))
+        Site::make(CLUSTER, &LOOPBACK, Company::Alone(ALONE.write().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn make(hosts: &[&str], company: Company) -> Site {
-        let site = Site { dir: tempfile::tempdir().expect("a folder"), company };
+    fn make(cluster: &str, hosts: &[&str], company: Company) -> Site {
+        let site = Site { dir: tempfile::tempdir().expect("a folder"), cluster: cluster.to_owned(), company };
         let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-        let clients = ["root", "writer", "reader", "member", "nobody"].map(str::to_owned);
-        certs::make(&site.certs(), &hosts, &clients, CLUSTER).expect("certificates");
+        let clients = ["root", "writer", "reader", "member", "nobody"].map(str::to_owned).to_vec();
+        certs::make(&site.certs(), &hosts, &clients, cluster).expect("certificates");
         fs::write(site.policy(), POLICY).expect("a policy");
         site
     }
@@ -137,10 +140,16 @@ impl Site {
     }
 }
 
+/// Says something that is seen although the test passes.
+pub fn loudly(text: &str) {
+    // Not the macro: what it prints is kept back from whoever runs the tests.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// A client with these files.
 pub fn client_with(addr: impl ToString, files: Option<ClientFiles>) -> Client {
     let options = ClientOptions { addr: addr.to_string(), files, timeout: Duration::from_secs(10) };
-    Client::new(options).expect("a client")
+    Client::new(&options).expect("a client")
 }
 
 /// Asks until there is an answer.
@@ -228,6 +237,7 @@ impl Node {
     #[track_caller]
     pub fn start(site: &Site, options: NodeOptions) -> Node {
         let (certs, policy, data) = (site.certs(), site.policy(), site.path().join(&options.name));
+        let cluster = site.cluster.clone();
         let log = site.path().join(format!("{}.log", options.name));
         let plain = site.command(&[]);
         let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
@@ -240,8 +250,10 @@ impl Node {
                 }
                 None => Command::new(SERIATIM),
             };
-            removed.iter().for_each(|name| drop(command.env_remove(name)));
-            command.args(serve_args(options, &certs, &policy, &data));
+            for name in &removed {
+                command.env_remove(name);
+            }
+            command.args(serve_args(options, &cluster, &certs, &policy, &data));
             command
         };
         let (child, bind_addr, rpc_addr) = spawn(&mut command(&options), &log);
@@ -301,11 +313,12 @@ impl Drop for Node {
     }
 }
 
-fn serve_args(options: &NodeOptions, certs: &Path, policy: &Path, data: &Path) -> Vec<String> {
+fn serve_args(options: &NodeOptions, cluster: &str, certs: &Path, policy: &Path, data: &Path) -> Vec<String> {
     let free = || "127.0.0.1:0".to_owned();
     let file = |name: &str| certs.join(name).display().to_string();
     let pairs = [
         ("node-name", options.name.clone()),
+        ("cluster-name", cluster.to_owned()),
         ("data-dir", data.display().to_string()),
         ("bind-addr", options.bind_addr.clone().unwrap_or_else(free)),
         ("rpc-addr", options.rpc_addr.clone().unwrap_or_else(free)),
@@ -332,7 +345,8 @@ fn serve_args(options: &NodeOptions, certs: &Path, policy: &Path, data: &Path) -
 #[track_caller]
 fn spawn(command: &mut Command, log: &Path) -> (Child, String, String) {
     let stderr = File::options().create(true).append(true).open(log).expect("a log file");
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
     let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
     let (sender, receiver) = bounded(1);
     // Ends with the process at the latest.
@@ -369,7 +383,8 @@ impl Cluster {
     pub fn start_with(nodes: usize, more: &[&str]) -> Cluster {
         let site = Site::new();
         let more: Vec<String> = more.iter().map(|m| (*m).to_owned()).collect();
-        let options = |number: usize| NodeOptions { name: format!("n{number}"), more: more.clone(), ..NodeOptions::default() };
+        let options =
+            |number: usize| NodeOptions { name: format!("n{number}"), more: more.clone(), ..NodeOptions::default() };
         let first = Node::start(&site, NodeOptions { bootstrap: true, ..options(1) });
         let join = vec![first.bind_addr.clone()];
         let mut all = vec![first];

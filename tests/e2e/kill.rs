@@ -55,7 +55,11 @@ fn kill_loop(nodes: usize, runs: usize) {
                     let clients: Vec<Client> = addrs.iter().map(|addr| site.client(addr, "root")).collect();
                     let random = Random(seed | 1);
                     // Two send request after request, two have many on their way.
-                    if producer % 2 == 0 { produce(producer, &clients, random, stop) } else { stream(producer, &clients, random, stop) }
+                    if producer % 2 == 0 {
+                        produce(producer, &clients, random, stop)
+                    } else {
+                        stream(producer, &clients, random, stop)
+                    }
                 })
             })
             .collect();
@@ -202,7 +206,9 @@ fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &Atomic
         let certain = error.as_ref().is_some_and(|error| {
             let status = error.status();
             error.fate() == Fate::NotAppended
-                && status.is_some_and(|s| s.number("failed_request") == Some(answered) && s.number("unknown_through").is_none())
+                && status.is_some_and(|s| {
+                    s.number("failed_request") == Some(answered) && s.number("unknown_through").is_none()
+                })
         });
         let rest = unanswered.into_iter().flatten();
         if certain { sent.refused.extend(rest) } else { sent.unknown.extend(rest) }

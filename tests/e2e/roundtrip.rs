@@ -90,7 +90,8 @@ fn a_whole_file_is_one_record() {
 fn status_shows_every_node() {
     let mut cluster = Cluster::start(3);
     let status = |cluster: &Cluster, node: usize| {
-        let output = cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status", "--timeout", "2"]).output().expect("runs");
+        let output =
+            cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status", "--timeout", "2"]).output().expect("runs");
         (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
     };
     let (table, code) = status(&cluster, 1);
@@ -132,7 +133,8 @@ fn text(bytes: usize) -> String {
             break;
         }
         // Writing to a string does not fail.
-        let words = if line % 7 == 0 { String::new() } else { format!("{line} {}", "wörter und mehr ".repeat(line % 23)) };
+        let words =
+            if line % 7 == 0 { String::new() } else { format!("{line} {}", "wörter und mehr ".repeat(line % 23)) };
         let _ = writeln!(text, "{words}");
     }
     text

@@ -33,7 +33,8 @@ impl Traces {
         for addr in addrs {
             TcpListener::bind(addr).unwrap_or_else(|e| panic!("{addr} is not free: {e}"));
         }
-        let open: Vec<String> = open_files().into_iter().filter(|file| file.starts_with(&*dir.to_string_lossy())).collect();
+        let open: Vec<String> =
+            open_files().into_iter().filter(|file| file.starts_with(&*dir.to_string_lossy())).collect();
         assert!(open.is_empty(), "still open: {open:?}");
         assert!(!dir.exists(), "{} is still there", dir.display());
     }
@@ -55,7 +56,8 @@ fn threads() -> BTreeMap<String, usize> {
 /// Open files and mapped ones.
 fn open_files() -> Vec<String> {
     let fds = fs::read_dir("/proc/self/fd").expect("/proc").flatten();
-    let mut files: Vec<String> = fds.filter_map(|fd| fs::read_link(fd.path()).ok()?.to_str().map(str::to_owned)).collect();
+    let mut files: Vec<String> =
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()?.to_str().map(str::to_owned)).collect();
     let maps = fs::read_to_string("/proc/self/maps").expect("/proc");
     files.extend(maps.lines().filter_map(|line| line.split_once('/')).map(|(_, path)| format!("/{path}")));
     files

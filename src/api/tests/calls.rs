@@ -33,6 +33,9 @@ fn a_node_that_joins_says_so_and_then_serves_until_it_stops() {
     assert_eq!((about.cluster_id.as_str(), about.groups.len()), ("0000000000000007", 1));
     assert_eq!((about.groups[0].leader.as_str(), about.groups[0].next_offset), ("one", 1));
 
+    node.api().leave();
+    assert_eq!(health(), ServingStatus::NOT_SERVING);
+    assert_eq!(node.client.produce(&produce(&["b"])).expect("appended").offset, 1);
     assert!(node.api().drain(Instant::now() + Duration::from_secs(5)));
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "STOPPING"));
 }
@@ -229,4 +232,16 @@ fn servers_are_listed_with_at_most_one_leader() {
     let mut absent = log::GetServersRequest::new();
     absent.log = "absent".to_owned();
     assert_eq!(reason(node.client.get_servers(&absent)), code(Code::NOT_FOUND, "NO_SUCH_LOG"));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_those_who_never_answer() {
+    let mut node = Node::serving();
+    node.fate(Fate::Silence);
+    let unanswered = node.client.produce_async(&produce(&["a"])).expect("sent");
+    node.until("it is proposed", |node| node.silent() == 1);
+    let started = Instant::now();
+    node.api.take().expect("running").stop();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(futures::executor::block_on(unanswered).is_err());
 }

@@ -12,7 +12,7 @@ use crate::api::{Api, ApiOptions, Core, Forward, Me};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
 use crate::config;
 use crate::consensus::handle::{
-    Appended, ConsensusHandle, ConsensusMsg, GroupStatus, Proposal, ProposeError, ReadIndexError,
+    Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
 };
 use crate::consensus::status::Statuses;
 use crate::grpc::{Env, client_channel};
@@ -254,7 +254,7 @@ impl Node {
             forwarded: Vec::new(),
             read_index: Ok(()),
         })));
-        let (inbox, messages) = bounded(64);
+        let (inbox, messages) = bounded(INBOX_MESSAGES_MAX);
         let statuses = Arc::new(Statuses::default());
         let runs = fake.clone();
         let thread = spawn("fake-consensus", &fatal, move || {

@@ -72,18 +72,27 @@ struct Model {
     states: Vec<State>,
     term: u64,
     clock: u64,
+    /// All entries take the same space: what is left of old ones fits behind new ones.
+    even: bool,
+    /// A job is under way.
+    syncing: bool,
 }
 
-fn entry(index: LogIndex, term: Term, base: Offset, rng: &mut Rng, time: u64) -> Entry {
+fn entry(index: LogIndex, term: Term, base: Offset, rng: &mut Rng, even: bool, time: u64) -> Entry {
     let kind = match rng.below(8) {
-        0 => Kind::Noop,
-        1 => Kind::ConfChange,
+        0 if !even => Kind::Noop,
+        1 if !even => Kind::ConfChange,
         _ => Kind::Records,
     };
     let mut payload = Vec::new();
-    let count = if kind == Kind::Records { 1 + rng.below(3) as u32 } else { 0 };
+    let count = match kind {
+        Kind::Records if even => 1,
+        Kind::Records => 1 + rng.below(3) as u32,
+        _ => 0,
+    };
     for _ in 0..count {
-        let value = vec![rng.next() as u8; rng.below(400) as usize];
+        let bytes = if even { 400 } else { rng.below(400) as usize };
+        let value = vec![rng.next() as u8; bytes];
         encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
     }
     stamp_records(&mut payload, base, term, time).expect("canonical");
@@ -104,7 +113,8 @@ impl Model {
             base: found.base,
             conf_index: found.conf_index,
         };
-        Model { sim, rng: Rng(seed), log, states: vec![state], term: 1, clock: 0 }
+        let even = seed.is_multiple_of(2);
+        Model { sim, rng: Rng(seed), log, states: vec![state], term: 1, clock: 0, even, syncing: false }
     }
 
     fn now(&self) -> State {
@@ -125,7 +135,7 @@ impl Model {
                     self.clock += 1;
                     let last = state.last();
                     let term = Term(self.term.max(last.term.0));
-                    let entry = entry(last.index.next(), term, last.offset, &mut self.rng, self.clock);
+                    let entry = entry(last.index.next(), term, last.offset, &mut self.rng, self.even, self.clock);
                     state.entries.push(entry.clone());
                     entries.push(entry);
                     // Each is a state of its own: any number of them may be on the disk.
@@ -176,12 +186,15 @@ impl Model {
                 self.states.push(State { start: base, entries: Vec::new(), hard_state, base, conf_index: index });
                 self.log.install_marker(&marker, &hard_state)
             }
-            16 => {
+            16 if !self.syncing => {
                 let commit = state.hard_state.commit;
                 self.log.set_applied(commit);
                 if commit > state.conf_index {
-                    // Its owner has synced the commit before.
+                    // Its owner has the commit synced before.
                     self.sync()?;
+                    if self.now().hard_state.commit < commit || self.now().conf_index >= commit {
+                        return Ok(()); // a marker came between
+                    }
                     let voters = vec![NodeId(commit.0)];
                     self.log.set_conf_state(ConfState { voters, learners: Vec::new() }, commit);
                     let mut state = self.now();
@@ -191,22 +204,35 @@ impl Model {
                 Ok(())
             }
             17 => self.log.append_synced_mark().map(|_| ()),
-            18 => self.log.close().map(|()| self.states = vec![self.now()]),
-            _ => self.sync(),
+            18 if !self.syncing => self.log.close().map(|()| self.states = vec![self.now()]),
+            _ if !self.syncing => self.sync(),
+            _ => Ok(()),
         }
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
-        if let Some(job) = self.log.begin_sync() {
+        let covered = self.states.len() - 1;
+        let job = self.log.begin_sync();
+        // The log is written while it is synced.
+        self.syncing = true;
+        for _ in 0..self.rng.below(4) {
+            self.step()?;
+        }
+        if let Some(job) = job {
             job.perform(&self.sim.disk())?;
+            for _ in 0..self.rng.below(2) {
+                self.step()?;
+            }
             self.log.end_sync(job);
         }
-        self.states = vec![self.now()];
+        self.syncing = false;
+        self.states.drain(..covered);
         Ok(())
     }
 
     /// Starts again, and again if it dies in that, and compares.
     fn restart(&mut self) {
+        self.syncing = false;
         let disk = self.sim.disk();
         loop {
             if self.rng.once_in(2) {

@@ -1,0 +1,174 @@
+//! A disk that remembers what was synced and may forget the rest.
+
+use crate::consensus::adapter::End;
+use crate::consensus::effects::Write;
+use crate::consensus::group::{Group, GroupConfig};
+use crate::storage::entry::Entry;
+use crate::storage::log::{Base, ConfState, Derived, Genesis, HardState, Recovered};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+/// One change of a log's files.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Write(Write),
+    Conf(ConfState, LogIndex),
+    Applied(Derived, LogIndex),
+    Trim(Base),
+}
+
+/// What is on a disk.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub hard_state: HardState,
+    pub base: Base,
+    pub conf_state: ConfState,
+    pub conf_index: LogIndex,
+    pub derived: Derived,
+    pub applied: LogIndex,
+    pub entries: Vec<Entry>,
+}
+
+impl Files {
+    fn new(genesis: Genesis) -> Files {
+        let founder = match genesis {
+            Genesis::Founder(node) => Some(node),
+            Genesis::Blank => None,
+        };
+        let first = u64::from(founder.is_some());
+        let base = Base { index: LogIndex(first), term: Term(first), offset: Offset(0) };
+        Files {
+            hard_state: HardState { term: Term(first), vote: None, commit: LogIndex(first) },
+            base,
+            conf_state: ConfState { voters: founder.into_iter().collect(), learners: Vec::new() },
+            conf_index: base.index,
+            derived: Derived { first_offset: Offset(0), last_append_time_us: 0 },
+            applied: base.index,
+            entries: Vec::new(),
+        }
+    }
+
+    fn make(&mut self, change: &Change) {
+        match change {
+            Change::Write(write) => {
+                if let Some(marker) = &write.marker {
+                    self.base = marker.base;
+                    (self.conf_state, self.conf_index) = (marker.conf_state.clone(), marker.conf_index);
+                    self.derived = marker.derived.clone();
+                    self.applied = marker.base.index;
+                    self.entries.clear();
+                }
+                if let Some(from) = write.truncate_from {
+                    self.entries.retain(|e| e.index < from);
+                }
+                for entry in &write.entries {
+                    assert_eq!(entry.index, self.last_index().next());
+                    self.entries.push(entry.clone());
+                }
+                if let Some(hard_state) = &write.hard_state {
+                    self.hard_state = hard_state.clone();
+                }
+            }
+            Change::Conf(conf_state, index) => (self.conf_state, self.conf_index) = (conf_state.clone(), *index),
+            Change::Applied(derived, index) => (self.derived, self.applied) = (derived.clone(), *index),
+            Change::Trim(base) => {
+                self.base = *base;
+                self.entries.retain(|e| e.index > base.index);
+            }
+        }
+    }
+
+    pub fn last_index(&self) -> LogIndex {
+        self.entries.last().map_or(self.base.index, |e| e.index)
+    }
+
+    pub fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        self.entries.get(usize::try_from(index.0.checked_sub(self.base.index.0 + 1)?).ok()?)
+    }
+}
+
+/// A log's files, and the changes that a power cut may forget.
+pub struct Disk {
+    /// As a process sees them: the page cache.
+    pub files: Files,
+    synced: Files,
+    unsynced: Vec<Change>,
+    ready: u64,
+}
+
+impl Disk {
+    pub fn new(genesis: Genesis) -> Disk {
+        let files = Files::new(genesis);
+        Disk { synced: files.clone(), files, unsynced: Vec::new(), ready: 0 }
+    }
+
+    pub fn make(&mut self, change: Change) {
+        self.files.make(&change);
+        self.unsynced.push(change);
+    }
+
+    /// The log-writer is to report this Ready.
+    pub fn want(&mut self, ready: u64) {
+        self.ready = self.ready.max(ready);
+    }
+
+    /// Everything is synced now; gives the Ready to report.
+    pub fn sync(&mut self) -> u64 {
+        self.synced = self.files.clone();
+        self.unsynced.clear();
+        self.ready
+    }
+
+    /// Power is cut: of what is not synced only the first `kept` changes reached the disk.
+    pub fn cut(&mut self, kept: usize) {
+        for change in self.unsynced.drain(..).take(kept) {
+            self.synced.make(&change);
+        }
+        // Recovery: a term without its hard state comes from the last entry; the commit index is never past the end.
+        let last_term = self.synced.entries.last().map_or(self.synced.base.term, |e| e.term);
+        if last_term > self.synced.hard_state.term {
+            self.synced.hard_state.term = last_term;
+            self.synced.hard_state.vote = None;
+        }
+        self.synced.hard_state.commit = self.synced.hard_state.commit.max(self.synced.base.index);
+        self.synced.applied = self.synced.applied.min(self.synced.hard_state.commit);
+        self.files = self.synced.clone();
+        self.ready = 0;
+    }
+
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// Starts a group from the files.
+    pub fn open(&self, me: NodeId, config: &GroupConfig) -> Group {
+        let files = &self.files;
+        let mut terms = vec![(files.base.index, files.base.term)];
+        for entry in &files.entries {
+            if terms.last().is_none_or(|(_, term)| *term != entry.term) {
+                terms.push((entry.index, entry.term));
+            }
+        }
+        let end = |entry: &Entry| entry.end_offset().expect("a stamp");
+        let next_offset = files.entries.last().map_or(files.base.offset, end);
+        let recovered = Recovered {
+            hard_state: files.hard_state.clone(),
+            base: files.base,
+            last_index: files.last_index(),
+            last_term: files.entries.last().map_or(files.base.term, |e| e.term),
+            next_offset,
+            last_append_time_us: files.derived.last_append_time_us,
+            terms,
+            conf_state: files.conf_state.clone(),
+            conf_index: files.conf_index,
+            derived: files.derived.clone(),
+            derived_index: files.applied,
+            applied: files.applied,
+            torn_bytes: 0,
+        };
+        let tail: Vec<Entry> = files.entries.iter().filter(|e| e.index > files.applied).cloned().collect();
+        let offset = files.entry(files.applied).map_or(files.base.offset, end);
+        let start = End { index: files.applied, offset, append_time_us: files.derived.last_append_time_us };
+        let config = GroupConfig { id: GroupId(1), me, ..config.clone() };
+        Group::new(config, &recovered, start, &tail).expect("a possible state")
+    }
+}

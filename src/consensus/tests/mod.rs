@@ -1,0 +1,6 @@
+//! Groups on a faulty disk and a lossy network, in one thread from one seed; and the rules that lose data when forgotten.
+
+mod disk;
+mod rules;
+mod sim;
+mod soak;

@@ -1,0 +1,336 @@
+//! The world of a simulation: nodes, their disks, the messages between them, and what must always be true of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::disk::{Change, Disk};
+use crate::consensus::effects::Effects;
+use crate::consensus::group::{Group, GroupConfig, Rules};
+use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::consensus::wire;
+use crate::reply::{ReplyReceiver, reply};
+use crate::storage::entry::Kind;
+use crate::storage::log::{Base, Derived, Genesis};
+use crate::storage::payload::{RecordFields, encode_record};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+/// xorshift64*: the same seed, the same history.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub group: Option<Group>,
+    pub disk: Disk,
+    applied: LogIndex,
+}
+
+/// A proposal whose answer is awaited.
+struct Asked {
+    value: u64,
+    answer: ReplyReceiver<Result<Appended, ProposeError>>,
+}
+
+/// What happened to a proposed value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Appended(Offset),
+    Not,
+    Unknown,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub nodes: Vec<Node>,
+    pub network: Vec<raft::eraftpb::Message>,
+    pub cut: BTreeSet<(u64, u64)>,
+    pub wanted: Vec<NodeId>,
+    pub rules: Rules,
+    pub fates: BTreeMap<u64, Fate>,
+    /// Every committed entry that any node ever applied.
+    pub committed: BTreeMap<LogIndex, (Term, Bytes)>,
+    pub leaders: BTreeMap<u64, NodeId>,
+    asked: Vec<Asked>,
+    now: Instant,
+}
+
+impl World {
+    /// `nodes` nodes, numbered from 1; the first is the founder, all are wanted.
+    pub fn new(seed: u64, nodes: u64, rules: Rules) -> World {
+        let mut world = World {
+            rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            nodes: Vec::new(),
+            network: Vec::new(),
+            cut: BTreeSet::new(),
+            wanted: (1..=nodes).map(NodeId).collect(),
+            rules,
+            fates: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            asked: Vec::new(),
+            now: Instant::now(),
+        };
+        for id in (1..=nodes).map(NodeId) {
+            let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
+            world.nodes.push(Node { id, group: None, disk: Disk::new(genesis), applied: LogIndex(0) });
+        }
+        (0..world.nodes.len()).for_each(|i| world.start(i));
+        world
+    }
+
+    pub fn start(&mut self, i: usize) {
+        let config = GroupConfig {
+            id: GroupId(1),
+            me: self.nodes[i].id,
+            election_ticks: Some(12 + self.rng.below(12)),
+            rules: self.rules,
+        };
+        let node = &mut self.nodes[i];
+        let group = node.disk.open(node.id, &config);
+        node.applied = group.mark().applied;
+        node.group = Some(group);
+        self.perform(i);
+    }
+
+    /// Power is cut at a node: its process is gone, and some of what was not synced.
+    pub fn crash(&mut self, i: usize) {
+        let unsynced = self.nodes[i].disk.unsynced();
+        let kept = self.rng.below(unsynced + 1);
+        self.crash_keeping(i, kept);
+    }
+
+    pub fn crash_keeping(&mut self, i: usize, kept: usize) {
+        self.nodes[i].group = None;
+        self.nodes[i].disk.cut(kept);
+    }
+
+    pub fn tick(&mut self, i: usize) {
+        self.now += Duration::from_millis(50);
+        let (now, wanted) = (self.now, self.wanted.clone());
+        if let Some(group) = &mut self.nodes[i].group {
+            group.tick(now);
+            group.reconcile(&wanted, |_| false);
+        }
+        self.perform(i);
+    }
+
+    pub fn sync(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        if let Some(group) = &mut node.group {
+            group.persisted(node.disk.sync());
+        }
+        self.perform(i);
+    }
+
+    /// Delivers, loses or doubles one message.
+    pub fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        let at = if self.rng.below(4) == 0 { self.rng.below(self.network.len()) } else { 0 };
+        let message = self.network.remove(at);
+        if self.cut.contains(&(message.from, message.to)) || self.rng.below(50) == 0 {
+            return;
+        }
+        if self.rng.below(50) == 0 {
+            self.network.push(message.clone());
+        }
+        let i = message.to as usize - 1;
+        if let Some(group) = self.nodes.get_mut(i).and_then(|n| n.group.as_mut()) {
+            // Through the wire's form, as between real peers.
+            let message = wire::message_from_pb(wire::message_to_pb(GroupId(1), message)).expect("our own message");
+            group.step(message);
+            self.perform(i);
+        }
+    }
+
+    pub fn propose(&mut self, i: usize, value: u64) {
+        let mut payload = Vec::new();
+        encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
+        self.propose_kind(i, value, Kind::Records, 1, payload);
+    }
+
+    pub fn trim(&mut self, i: usize, value: u64, first: Offset) {
+        self.propose_kind(i, value, Kind::Trim, 0, first.0.to_le_bytes().to_vec());
+    }
+
+    fn propose_kind(&mut self, i: usize, value: u64, kind: Kind, count: u32, payload: Vec<u8>) {
+        let Some(group) = &mut self.nodes[i].group else { return };
+        let (sender, answer) = reply();
+        let proposal = Proposal {
+            group: GroupId(1),
+            kind,
+            count,
+            payload: payload.into(),
+            expected_offset: None,
+            producer_id: 0,
+            sequence: 0,
+            deadline: None,
+        };
+        group.propose(proposal, self.now, 1, sender);
+        if kind == Kind::Records {
+            self.asked.push(Asked { value, answer });
+        }
+        self.perform(i);
+    }
+
+    pub fn perform(&mut self, i: usize) {
+        while let Some(effects) = self.nodes[i].group.as_mut().and_then(Group::ready) {
+            self.perform_effects(i, effects);
+        }
+        let node = &self.nodes[i];
+        if let Some(group) = node.group.as_ref().filter(|g| g.leads()) {
+            let leader = self.leaders.entry(group.status().term.0).or_insert(node.id);
+            assert_eq!(*leader, node.id, "two leaders in term {}", group.status().term);
+        }
+        if let Some(damage) = node.group.as_ref().and_then(|g| g.status().damage) {
+            panic!("node {} calls itself damaged: {damage}", node.id);
+        }
+    }
+
+    fn perform_effects(&mut self, i: usize, effects: Effects) {
+        let node = &mut self.nodes[i];
+        if let Some(write) = effects.write {
+            node.disk.make(Change::Write(write));
+        }
+        if let Some((conf, index)) = effects.conf_state {
+            node.disk.make(Change::Conf(conf, index));
+        }
+        if let Some(mark) = effects.mark {
+            let derived = Derived { first_offset: mark.first_offset, last_append_time_us: mark.last_append_time_us };
+            node.disk.make(Change::Applied(derived, mark.applied));
+        }
+        if let Some((first, applied)) = effects.trim {
+            let last_below = node
+                .disk
+                .files
+                .entries
+                .iter()
+                .take_while(|e| e.index < applied && e.end_offset().expect("a stamp") <= first);
+            if let Some(last) = last_below.last() {
+                let base = Base { index: last.index, term: last.term, offset: last.end_offset().expect("a stamp") };
+                node.disk.make(Change::Trim(base));
+                node.group.as_mut().expect("running").trimmed(base);
+            }
+        }
+        if let Some(ready) = effects.sync {
+            node.disk.want(ready);
+        }
+        self.network.extend(effects.messages);
+        if let Some(mark) = effects.mark {
+            self.applied(i, mark.applied);
+        }
+        for answer in effects.answers {
+            answer.send();
+        }
+        for fetch in effects.fetches {
+            let entries: Vec<_> = (fetch.low.0..fetch.high.0)
+                .map_while(|index| self.nodes[i].disk.files.entry(LogIndex(index)).cloned())
+                .collect();
+            self.nodes[i].group.as_mut().expect("running").fetched(fetch.low, &entries);
+        }
+        self.take_answers();
+    }
+
+    /// Every node applies the same entries, and what was applied once stays.
+    fn applied(&mut self, i: usize, applied: LogIndex) {
+        let node = &mut self.nodes[i];
+        let from = std::mem::replace(&mut node.applied, applied);
+        for index in from.0 + 1..=applied.0 {
+            let Some(entry) = node.disk.files.entry(LogIndex(index)) else { continue };
+            let known = self.committed.entry(LogIndex(index)).or_insert((entry.term, entry.data.clone()));
+            assert_eq!(*known, (entry.term, entry.data.clone()), "entry {index} differs at node {}", node.id);
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let now = std::mem::take(&mut self.asked);
+        for Asked { value, mut answer } in now {
+            let waker = futures::task::noop_waker();
+            let polled = std::pin::Pin::new(&mut answer);
+            match std::future::Future::poll(polled, &mut std::task::Context::from_waker(&waker)) {
+                std::task::Poll::Pending => self.asked.push(Asked { value, answer }),
+                std::task::Poll::Ready(Ok(Ok(appended))) => {
+                    self.fates.insert(value, Fate::Appended(appended.offset));
+                }
+                std::task::Poll::Ready(Ok(Err(ProposeError::OutcomeUnknown)) | Err(_)) => {
+                    self.fates.insert(value, Fate::Unknown);
+                }
+                std::task::Poll::Ready(Ok(Err(_))) => {
+                    self.fates.insert(value, Fate::Not);
+                }
+            }
+        }
+    }
+
+    /// Who leads in the newest term.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |n: &Node| n.group.as_ref().filter(|g| g.leads()).map(|g| g.status().term);
+        (0..self.nodes.len()).filter(|i| leads(&self.nodes[*i]).is_some()).max_by_key(|i| leads(&self.nodes[*i]))
+    }
+
+    /// Everything heals: nodes start, nothing is lost on the way. True once all nodes vote and have applied the same.
+    pub fn settle(&mut self, rounds: usize) -> bool {
+        self.cut.clear();
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].group.is_none() {
+                self.start(i);
+            }
+        }
+        for _ in 0..rounds {
+            for i in 0..self.nodes.len() {
+                self.tick(i);
+                self.sync(i);
+            }
+            for _ in 0..self.network.len().min(500) {
+                self.deliver();
+            }
+            let statuses: Vec<_> = self.nodes.iter().filter_map(|n| n.group.as_ref()).map(Group::status).collect();
+            let last = statuses.iter().map(|s| s.last_index).max();
+            let same = statuses.iter().all(|s| Some(s.applied_index) == last);
+            if same && self.leader().is_some() && statuses.iter().all(|s| s.voters.len() == self.nodes.len()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// After a history: what was acknowledged is there, where it was said to be; what was not appended is nowhere.
+    pub fn check_fates(&self) {
+        let mut found: BTreeMap<u64, Vec<Offset>> = BTreeMap::new();
+        for (term_data, index) in self.committed.iter().map(|(i, d)| (d, i)) {
+            let entry = crate::storage::entry::Entry { index: *index, term: term_data.0, data: term_data.1.clone() };
+            let stamp = entry.stamp().expect("a stamp");
+            if stamp.kind == Kind::Records {
+                let payload = entry.payload();
+                let record = crate::storage::payload::records(&payload).next().expect("a record").expect("canonical");
+                let value = crate::storage::payload::record_value(record).expect("a value");
+                let value = u64::from_le_bytes(value.try_into().expect("eight bytes"));
+                found.entry(value).or_default().push(stamp.base_offset);
+            }
+        }
+        for (value, fate) in &self.fates {
+            let places = found.get(value).map_or(&[][..], Vec::as_slice);
+            match fate {
+                Fate::Appended(offset) => assert_eq!(places, [*offset], "value {value} was acknowledged"),
+                Fate::Not => assert!(places.is_empty(), "value {value} was refused and stands at {places:?}"),
+                Fate::Unknown => assert!(places.len() <= 1, "value {value} stands at {places:?}"),
+            }
+        }
+        let mut next = 0;
+        for places in found.values() {
+            next = next.max(places.iter().map(|o| o.0 + 1).max().unwrap_or(0));
+        }
+        assert_eq!(found.values().map(Vec::len).sum::<usize>() as u64, next, "offsets have a gap or stand twice");
+    }
+}

@@ -1,0 +1,209 @@
+//! Bad input has a clear error.
+
+use std::fs;
+use std::process::Output;
+
+use grpcio::RpcStatusCode as Code;
+use seriatim::client::{ClientError, Status};
+use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Record};
+
+use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
+
+#[test]
+fn offsets_past_the_end_and_trimmed_away() {
+    let cluster = Cluster::start(3);
+    let clients = cluster.clients();
+    clients[0].produce("", (0..10).map(|n| record(n.to_string())).collect()).expect("produces");
+    clients[1].trim("", 4).expect("trims");
+    for client in &clients {
+        let past = status(client.consume_at("", 11));
+        assert_eq!((past.code, past.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_PAST_END"));
+        assert_eq!(
+            (past.number("next_offset"), past.metadata.get("log").map(String::as_str)),
+            (Some(10), Some("default"))
+        );
+        // The next one is not there either, for a client that does not wait.
+        assert_eq!(status(client.consume_at("", 10)).reason, "OFFSET_PAST_END");
+        let mut stream = client.consume_stream(&at(11), None).expect("a stream");
+        assert_eq!(
+            status(stream.next().expect("a status")).reason,
+            "OFFSET_PAST_END",
+            "a stream ends, it does not spin"
+        );
+
+        let trimmed = eventually("the trim holds here too", || match client.consume_at("", 3) {
+            Err(error) => Ok(status(Err::<(), _>(error))),
+            Ok(_) => Err("still there".into()),
+        });
+        assert_eq!((trimmed.code, trimmed.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"));
+        assert_eq!(trimmed.number("first_offset"), Some(4));
+        assert_eq!(client.consume_at("", 4).expect("is kept").value, "4");
+    }
+    assert_eq!(status(clients[2].trim("", 11)).code, Code::OUT_OF_RANGE);
+    assert_eq!(clients[2].trim("", 2).expect("trims nothing").first_offset, 4, "never lower than before");
+}
+
+#[test]
+fn requests_that_make_no_sense() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    let refused = |request: ProduceRequest| {
+        let unary = status(client.produce_request(&request));
+        let mut stream = client.produce_stream().expect("a stream");
+        stream.send(request);
+        stream.close();
+        let streamed = status(stream.answer().expect("a status"));
+        assert_eq!((unary.code, &unary.reason), (streamed.code, &streamed.reason), "alike on a stream");
+        (unary.code, unary.reason)
+    };
+    assert_eq!(refused(ProduceRequest::default()).0, Code::INVALID_ARGUMENT, "no record, an empty batch");
+    let both =
+        ProduceRequest { record: Some(record("a")).into(), records: vec![record("b")], ..ProduceRequest::default() };
+    assert_eq!(refused(both).0, Code::INVALID_ARGUMENT);
+    for name in ["/", "a b", "-a", "ä", &"x".repeat(256)] {
+        let request = ProduceRequest { log: name.into(), records: vec![record("a")], ..ProduceRequest::default() };
+        assert_eq!(refused(request).0, Code::INVALID_ARGUMENT, "{name}");
+        assert_eq!(status(client.consume_at(name, 0)).code, Code::INVALID_ARGUMENT, "{name}");
+        assert_eq!(status(client.get_log(name)).code, Code::INVALID_ARGUMENT, "{name}");
+    }
+    let nowhere = ProduceRequest { log: "nowhere".into(), records: vec![record("a")], ..ProduceRequest::default() };
+    assert_eq!(refused(nowhere), (Code::NOT_FOUND, "NO_SUCH_LOG".into()));
+
+    let limits = client.get_log("").expect("a log");
+    let (of_record, of_request) = (limits.record_bytes_max as usize, limits.request_bytes_max as usize);
+    let large =
+        ProduceRequest { records: vec![record("a"), record(vec![0; of_record + 1])], ..ProduceRequest::default() };
+    assert_eq!(refused(large), (Code::INVALID_ARGUMENT, "RECORD_TOO_LARGE".into()));
+    let many: Vec<Record> = (0..of_request / (of_record / 2) + 2).map(|_| record(vec![0; of_record / 2])).collect();
+    let many = ProduceRequest { records: many, ..ProduceRequest::default() };
+    assert_eq!(refused(many), (Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE".into()));
+    let message = ProduceRequest { records: vec![record(vec![0; 20 << 20])], ..ProduceRequest::default() };
+    let code = refused(message).0;
+    assert!(code == Code::RESOURCE_EXHAUSTED || code == Code::INVALID_ARGUMENT, "{code}");
+
+    assert_eq!(client.get_log("").expect("a log").next_offset, 0, "nothing of all that was appended");
+    client.produce("", vec![record("a")]).expect("is served as before");
+}
+
+#[test]
+fn a_data_directory_in_use_not_ours_or_of_a_newer_format() {
+    let site = Site::new();
+    let mut node = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
+    wait_for_voters(&[site.client(&node.rpc_addr, "root")]);
+    refused(&serve(&site, &["--data-dir", "n1"]), &["n1", "in use"]);
+
+    assert!(node.stop().success());
+    fs::create_dir(site.path().join("photos")).expect("a folder");
+    fs::write(site.path().join("photos/holiday.jpg"), "not ours").expect("a file");
+    refused(&serve(&site, &["--data-dir", "photos"]), &["photos"]);
+    assert_eq!(fs::read_dir(site.path().join("photos")).expect("a folder").count(), 1, "it is left as it was");
+
+    let file = site.path().join("n1/node.toml");
+    let text = fs::read_to_string(&file).expect("a file");
+    let (body, _) = text.split_once("crc32c").expect("a CRC line");
+    let newer = body.replace("format = 1", "format = 2");
+    assert_ne!(newer, body);
+    let newer = format!("{newer}crc32c = \"{:08x}\"\n", crc32c::crc32c(newer.as_bytes()));
+    fs::write(&file, newer).expect("writes");
+    refused(&serve(&site, &["--data-dir", "n1"]), &["node.toml", "format", "2"]);
+
+    // Without its CRC a changed file is damage, and is left as it is.
+    fs::write(&file, text.replace("groups = [", "groups = [7, ")).expect("writes");
+    let output = serve(&site, &["--data-dir", "n1"]);
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+
+    fs::write(&file, text).expect("writes");
+    node.start_again();
+}
+
+#[test]
+fn a_configuration_with_three_mistakes() {
+    let site = Site::new();
+    let mistakes = ["--bind-addr=0.0.0.0:0", "--segment-bytes=many", "--node-name=a/b"];
+    refused(&serve(&site, &mistakes), &["bind-addr", "segment-bytes", "node-name"]);
+    let file = site.path().join("seriatim.toml");
+    fs::write(&file, "bind_addr = \"here\"\nsegment_size = 5\ncluster_name = \"A B\"\n").expect("a file");
+    let output = site.command(&["serve", "--config", "seriatim.toml"]).output().expect("runs");
+    refused(&output, &["bind-addr", "segment_size", "cluster-name"]);
+}
+
+#[test]
+fn a_busy_port() {
+    let site = Site::new();
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = busy.local_addr().expect("an address").to_string();
+    for listener in ["--rpc-addr", "--bind-addr"] {
+        let output = serve(&site, &[&format!("{listener}={addr}"), "--data-dir", "n1"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // No bad configuration: who has the port may be about to leave it, so that systemd tries again.
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&addr), "{said}");
+    }
+}
+
+#[test]
+fn the_command_line_says_what_to_do_next() {
+    let cluster = Cluster::start(1);
+    let run = |args: &[&str]| {
+        let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, args).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["consume", "--from", "5"]);
+    assert_eq!((code, said.contains("OFFSET_PAST_END")), (Some(1), true), "{said}");
+    std::fs::write(cluster.site.path().join("line"), "a line\n").expect("a file");
+    let (code, said) = run(&["produce", "--user", "nobody", "line"]);
+    assert_eq!((code, said.contains("acl/policy.csv")), (Some(77), true), "{said}");
+    let (code, said) = run(&["produce", "no/such/file"]);
+    assert_eq!((code, said.contains("no/such/file")), (Some(65), true), "{said}");
+    let (code, said) = run(&["produce", "--certs", "no/such/folder"]);
+    assert_eq!((code, said.contains("seriatim certs")), (Some(78), true), "{said}");
+    let (code, said) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
+    assert_eq!((code, said.contains("is the node running")), (Some(69), true), "{said}");
+    assert_eq!(run(&["produce", "--no-such-option"]).0, Some(2));
+}
+
+fn at(offset: u64) -> ConsumeRequest {
+    ConsumeRequest { offset, max_records: 10, ..ConsumeRequest::default() }
+}
+
+#[track_caller]
+fn status<T>(result: Result<T, ClientError>) -> Status {
+    result.err().expect("is refused").status().expect("a status").clone()
+}
+
+/// Runs `serve` with what a node needs besides these arguments, until it gives up.
+fn serve(site: &Site, args: &[&str]) -> Output {
+    let certs = site.certs();
+    let file = |name: &str| certs.join(name).display().to_string();
+    let given = |name: &str| args.iter().any(|arg| arg.starts_with(name));
+    let mut all = vec!["serve".to_owned()];
+    for (name, value) in [
+        ("--node-name", "n1".to_owned()),
+        ("--data-dir", "data".to_owned()),
+        ("--bind-addr", "127.0.0.1:0".to_owned()),
+        ("--rpc-addr", "127.0.0.1:0".to_owned()),
+        ("--acl-policy-file", site.policy().display().to_string()),
+        ("--client-ca-file", file("ca.pem")),
+        ("--server-cert-file", file("server.pem")),
+        ("--server-key-file", file("server-key.pem")),
+        ("--peer-cert-file", file("peer.pem")),
+        ("--peer-key-file", file("peer-key.pem")),
+    ] {
+        if !given(name) {
+            all.push(format!("{name}={value}"));
+        }
+    }
+    all.extend(args.iter().map(|arg| (*arg).to_owned()));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    site.command(&all).output().expect("runs")
+}
+
+/// A bad configuration: its exit code, and what stderr must name.
+#[track_caller]
+fn refused(output: &Output, named: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for word in named {
+        assert!(said.contains(word), "{word:?} is not named: {said}");
+    }
+}

@@ -1,0 +1,234 @@
+//! Who is refused, and how: every case over a real connection.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use grpcio::{
+    CertificateRequestType, ChannelCredentials, ChannelCredentialsBuilder, RpcContext, RpcStatus,
+    RpcStatusCode as Code, ServerCredentialsBuilder, UnarySink,
+};
+use seriatim::client::{Client, ClientError};
+use seriatim::grpc;
+use seriatim::pb::log::ConsumeRequest;
+use seriatim::pb::peer::{JoinRequest, JoinResponse};
+use seriatim::pb::peer_grpc::{Peer, PeerClient, create_peer};
+use seriatim::security::certs::{Ca, Issued, Request, Usage};
+use seriatim::thread::fatal_channel;
+
+use crate::harness::{CLUSTER, Cluster, Node, NodeOptions, Site, client_with, eventually, record};
+
+#[test]
+fn a_common_name_that_the_policy_does_not_know() {
+    let cluster = Cluster::start(1);
+    let nobody = cluster.site.client(&cluster.nodes[0].rpc_addr, "nobody");
+    assert_eq!(code(nobody.produce("", vec![record("x")])), Code::PERMISSION_DENIED);
+    assert_eq!(code(nobody.consume_at("", 0)), Code::PERMISSION_DENIED);
+    assert_eq!(code(nobody.get_log("")), Code::PERMISSION_DENIED);
+    assert_eq!(code(nobody.get_node()), Code::PERMISSION_DENIED);
+    assert_eq!(code(nobody.trim("", 0)), Code::PERMISSION_DENIED);
+    assert_eq!(stream_code(&nobody), Code::PERMISSION_DENIED);
+    // An accepted certificate is enough to ask who is there.
+    assert_eq!(nobody.get_servers("").expect("servers").servers.len(), 1);
+}
+
+#[test]
+fn a_log_or_an_action_that_the_policy_does_not_give() {
+    let cluster = Cluster::start(1);
+    let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
+    let (writer, reader, member, root) = (client("writer"), client("reader"), client("member"), client("root"));
+    writer.produce("", vec![record("x")]).expect("may produce");
+    member.produce("", vec![record("x")]).expect("may produce, by its role");
+    reader.consume_at("", 0).expect("may consume");
+    assert_eq!(code(writer.consume_at("", 0)), Code::PERMISSION_DENIED);
+    assert_eq!(code(reader.produce("", vec![record("x")])), Code::PERMISSION_DENIED);
+    assert_eq!(code(reader.trim("", 1)), Code::PERMISSION_DENIED);
+    // Before anything is looked up: who may not is not told whether there is such a log.
+    assert_eq!(code(writer.produce("other", vec![record("x")])), Code::PERMISSION_DENIED);
+    assert_eq!(code(root.produce("other", vec![record("x")])), Code::NOT_FOUND);
+}
+
+#[test]
+fn a_certificate_of_another_authority() {
+    let cluster = Cluster::start(1);
+    let foreign = Ca::create("another authority").expect("a CA");
+    let issued = foreign.issue(&wanted(&["root"], 3600)).expect("a certificate");
+    failed_connection(&cluster, credentials(&cluster.site, Some(issued)));
+}
+
+#[test]
+fn an_expired_certificate() {
+    let cluster = Cluster::start(1);
+    let issued = cluster.site.ca().issue(&wanted(&["root"], -60)).expect("a certificate");
+    failed_connection(&cluster, credentials(&cluster.site, Some(issued)));
+}
+
+#[test]
+fn no_certificate_and_no_tls() {
+    let cluster = Cluster::start(1);
+    failed_connection(&cluster, credentials(&cluster.site, None));
+    let plain = client_with(&cluster.nodes[0].rpc_addr, None);
+    assert_eq!(code(plain.get_servers("")), Code::UNAVAILABLE);
+}
+
+#[test]
+fn no_common_name_two_and_one_that_is_a_roles_name() {
+    let cluster = Cluster::start(1);
+    for names in [&[][..], &["root", "root2"], &["nobody", "root"], &["role:team"], &["*"], &["a b"]] {
+        let issued = cluster.site.ca().issue(&wanted(names, 3600)).expect("a certificate");
+        let client = with(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
+        assert_eq!(code(client.produce("", vec![record("x")])), Code::UNAUTHENTICATED, "{names:?}");
+        // An accepted certificate is enough to ask who is there.
+        client.get_servers("").expect("servers");
+        assert_eq!(stream_code(&client), Code::UNAUTHENTICATED, "{names:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_expires_while_its_stream_is_open() {
+    let cluster = Cluster::start(1);
+    let issued = cluster.site.ca().issue(&wanted(&["root"], 4)).expect("a certificate");
+    let client = with(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
+    client.produce("", vec![record("x")]).expect("still holds");
+    let request = ConsumeRequest { max_records: 10, ..ConsumeRequest::default() };
+    let begin = Instant::now();
+    let mut tail = client.consume_stream(&request, Some(Duration::from_secs(90))).expect("a stream");
+    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    assert_eq!(code(tail.next().expect("a status")), Code::UNAUTHENTICATED);
+    assert!(begin.elapsed() < Duration::from_secs(70), "at the latest with the look once a minute");
+    assert_eq!(
+        code(client.produce("", vec![record("x")])),
+        Code::UNAUTHENTICATED,
+        "new calls on the old connection too"
+    );
+}
+
+#[test]
+fn a_clients_certificate_on_the_peer_listener() {
+    let cluster = Cluster::start(1);
+    let join = |issued: Issued| {
+        let (fatal, _) = fatal_channel();
+        let env = grpc::Env::start("peer-test", 1, &fatal);
+        let addr = &cluster.nodes[0].bind_addr;
+        let channel = grpc::peer_channel(env.get(), addr, credentials(&cluster.site, Some(issued)), CLUSTER);
+        let client = PeerClient::new(channel);
+        let request = JoinRequest { cluster_name: CLUSTER.into(), ..JoinRequest::default() };
+        let option = grpcio::CallOption::default().timeout(Duration::from_secs(10));
+        let result = client.join_opt(&request, option).map_err(ClientError::from);
+        drop(client);
+        env.stop().expect("the threads end");
+        code(result)
+    };
+    let ca = cluster.site.ca();
+    let root = Request { hosts: vec!["localhost".into()], ..wanted(&["root"], 3600) };
+    assert_eq!(join(ca.issue(&root).expect("a certificate")), Code::UNAUTHENTICATED, "a client's");
+    let other =
+        Request { hosts: vec!["peer.other.seriatim.internal".into()], usage: Usage::Peer, ..wanted(&["peer"], 3600) };
+    assert_eq!(join(ca.issue(&other).expect("a certificate")), Code::UNAUTHENTICATED, "a peer's of another cluster");
+    let peer_san = format!("peer.{CLUSTER}.seriatim.internal");
+    let unnamed = Request { hosts: vec![peer_san.clone()], usage: Usage::Peer, ..wanted(&["nobody"], 3600) };
+    assert_eq!(
+        join(ca.issue(&unnamed).expect("a certificate")),
+        Code::PERMISSION_DENIED,
+        "without the right to replicate"
+    );
+    let peer = Request { hosts: vec![peer_san], usage: Usage::Peer, ..wanted(&["peer"], 3600) };
+    let good = join(ca.issue(&peer).expect("a certificate"));
+    assert!(good != Code::UNAUTHENTICATED && good != Code::PERMISSION_DENIED, "a peer's is let in: {good}");
+}
+
+/// Answers nothing, and counts who asks.
+#[derive(Clone, Default)]
+struct Impostor(Arc<AtomicU32>);
+
+impl Peer for Impostor {
+    fn join(&mut self, ctx: RpcContext<'_>, _: JoinRequest, sink: UnarySink<JoinResponse>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let answer = sink.fail(RpcStatus::new(Code::UNAVAILABLE));
+        ctx.spawn(async move { drop(answer.await) });
+    }
+}
+
+#[test]
+fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
+    let site = Site::new();
+    let (fatal, _) = fatal_channel();
+    let env = grpc::Env::start("impostor", 1, &fatal);
+    // The same authority has signed both: only the name tells them apart.
+    let serve = |stem: &str| {
+        let read = |name: String| fs::read(site.certs().join(name)).expect("a file");
+        let credentials = ServerCredentialsBuilder::new()
+            .root_cert(read("ca.pem".into()), CertificateRequestType::RequestAndRequireClientCertificateAndVerify)
+            .add_cert(read(format!("{stem}.pem")), read(format!("{stem}-key.pem")))
+            .build();
+        let asked = Impostor::default();
+        let builder = grpc::peer_listener(&env, 256 << 20).register_service(create_peer(asked.clone()));
+        let mut server = builder.build().expect("a server");
+        let port = server.add_listening_port("127.0.0.1:0", credentials).expect("a port");
+        server.start();
+        (server, format!("127.0.0.1:{port}"), asked)
+    };
+    let (mut false_peer, false_addr, false_asked) = serve("server");
+    let (mut true_peer, true_addr, true_asked) = serve("peer");
+    let node = Node::start(
+        &site,
+        NodeOptions { name: "n1".into(), join: vec![false_addr, true_addr], ..NodeOptions::default() },
+    );
+    eventually("the node asks who has a peer's certificate", || {
+        let asked = true_asked.0.load(Ordering::SeqCst);
+        if asked >= 3 { Ok(()) } else { Err(format!("asked {asked} times, {}", node.log())) }
+    });
+    assert_eq!(false_asked.0.load(Ordering::SeqCst), 0, "nothing is said to an impostor");
+    drop(node);
+    for server in [&mut false_peer, &mut true_peer] {
+        futures::executor::block_on(server.shutdown()).expect("stops");
+    }
+    drop((false_peer, true_peer));
+    env.stop().expect("the threads end");
+}
+
+fn wanted(common_names: &[&str], lifetime_seconds: i64) -> Request {
+    let common_names = common_names.iter().map(|name| (*name).to_owned()).collect();
+    Request { common_names, hosts: vec![], usage: Usage::Client, lifetime_seconds }
+}
+
+fn credentials(site: &Site, issued: Option<Issued>) -> ChannelCredentials {
+    let ca = fs::read(site.certs().join("ca.pem")).expect("the CA");
+    let builder = ChannelCredentialsBuilder::new().root_cert(ca);
+    match issued {
+        Some(issued) => builder.cert(issued.cert_pem, issued.key_pem).build(),
+        None => builder.build(),
+    }
+}
+
+fn with(addr: &str, credentials: ChannelCredentials) -> Client {
+    Client::with_credentials(addr, credentials, Duration::from_secs(10))
+}
+
+#[track_caller]
+fn code<T>(result: Result<T, ClientError>) -> Code {
+    result.err().expect("is refused").status().expect("a status").code
+}
+
+#[track_caller]
+fn stream_code(client: &Client) -> Code {
+    let request = ConsumeRequest { max_records: 10, ..ConsumeRequest::default() };
+    let mut stream = client.consume_stream(&request, Some(Duration::from_secs(10))).expect("a stream");
+    code(stream.next().expect("a status"))
+}
+
+/// The connection fails, whatever is called, and the server's log has the reason.
+#[track_caller]
+fn failed_connection(cluster: &Cluster, credentials: ChannelCredentials) {
+    let before = cluster.nodes[0].log().len();
+    let client = with(&cluster.nodes[0].rpc_addr, credentials);
+    assert_eq!(code(client.get_servers("")), Code::UNAVAILABLE);
+    eventually("the reason is in the server's log", || {
+        let log = cluster.nodes[0].log().split_off(before).to_lowercase();
+        let good = log.contains("handshake") && (log.contains("certificate") || log.contains("cert"));
+        good.then_some(()).ok_or(log)
+    });
+    // Others are served as before.
+    cluster.client(0).get_servers("").expect("servers");
+}

@@ -1,0 +1,97 @@
+//! SIGTERM under load: every call gets an answer or a status, a clean mark is left, exit code 0, within five seconds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use seriatim::client::Fate;
+use seriatim::pb::log::{ConsumeRequest, ProduceRequest};
+
+use crate::harness::{Cluster, PATIENCE, eventually, read_all, record, wait_for_voters};
+
+#[test]
+fn three_nodes_under_load() {
+    let mut cluster = Cluster::start(3);
+    // The leader: it has the most to hand over.
+    let leader = cluster.leader();
+    under_load(&mut cluster, leader);
+}
+
+#[test]
+fn one_node_under_load() {
+    under_load(&mut Cluster::start(1), 0);
+}
+
+/// Every count is of calls that ended with an answer or a status; one that does not end fails the test by its deadline.
+fn under_load(cluster: &mut Cluster, victim: usize) {
+    let (acknowledged, statuses) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (acknowledged, statuses) = (&acknowledged, &statuses);
+    std::thread::scope(|scope| {
+        let mut calls = Vec::new();
+        for _ in 0..2 {
+            let client = cluster.client(victim);
+            // One request after the other, until one is refused.
+            calls.push(scope.spawn(move || {
+                while let Ok(answer) = client.produce("", vec![record("unary")]) {
+                    acknowledged.fetch_add(u64::from(answer.count), Ordering::Relaxed);
+                }
+                statuses.fetch_add(1, Ordering::Relaxed);
+            }));
+            let client = cluster.client(victim);
+            // A pipelined stream: every request is answered, or the status says that it was not appended.
+            calls.push(scope.spawn(move || {
+                let mut stream = client.produce_stream().expect("a stream");
+                let request = ProduceRequest { records: vec![record("streamed"); 10], ..ProduceRequest::default() };
+                let mut unanswered = 0_u32;
+                let error = loop {
+                    if stream.send(request.clone()) && unanswered < 50 {
+                        unanswered += 1;
+                        continue;
+                    }
+                    match stream.answer().expect("an answer or a status") {
+                        Ok(answer) => {
+                            acknowledged.fetch_add(u64::from(answer.count), Ordering::Relaxed);
+                            unanswered = unanswered.saturating_sub(1);
+                        }
+                        Err(error) => break error,
+                    }
+                };
+                let status = error.status().expect("a status").clone();
+                assert!(!status.reason.is_empty(), "the node's own status, not a broken connection: {status}");
+                assert!(status.fate() == Fate::NotAppended || status.reason == "OUTCOME_UNKNOWN", "{status}");
+                statuses.fetch_add(1, Ordering::Relaxed);
+            }));
+            let client = cluster.client(victim);
+            // A tail.
+            calls.push(scope.spawn(move || {
+                let request = ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() };
+                let tail = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+                let error = tail.filter_map(Result::err).next().expect("a status");
+                let status = error.status().expect("a status").clone();
+                assert_eq!(status.reason, "STOPPING", "{status}");
+                statuses.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+        eventually("there is load", || {
+            let count = acknowledged.load(Ordering::Relaxed);
+            if count > 1000 { Ok(()) } else { Err(format!("{count} records")) }
+        });
+        let begin = Instant::now();
+        let status = cluster.nodes[victim].stop();
+        let took = begin.elapsed();
+        assert_eq!(status.code(), Some(0), "{}", cluster.nodes[victim].log());
+        assert!(took < Duration::from_secs(5), "it took {took:?}");
+        for call in calls {
+            call.join().expect("every call ends");
+        }
+    });
+    assert_eq!(statuses.load(Ordering::Relaxed), 6);
+
+    let log_before = cluster.nodes[victim].log().len();
+    cluster.nodes[victim].start_again();
+    wait_for_voters(&cluster.clients());
+    let log = cluster.nodes[victim].log().split_off(log_before);
+    assert!(!log.contains("torn"), "a clean stop leaves nothing torn: {log}");
+    let found = read_all(&cluster.client(victim)).len() as u64;
+    let acknowledged = acknowledged.load(Ordering::Relaxed);
+    assert!(found >= acknowledged, "{acknowledged} records were acknowledged, {found} are there");
+}
