@@ -24,8 +24,8 @@ impl Dialer {
 
     /// Dials the peers of a cluster; each channel takes the certificates as they are then. It keeps nobody's threads alive:
     /// once the environment is dropped, it dials no more.
-    pub fn for_cluster(env: &Arc<Environment>, tls: Tls, cluster_name: &str) -> Dialer {
-        let env = Arc::downgrade(env);
+    pub fn for_cluster(env: Arc<Environment>, tls: Tls, cluster_name: &str) -> Dialer {
+        let env = Arc::downgrade(&env);
         let cluster_name = cluster_name.to_owned();
         Dialer::new(move |addr| Some(peer_channel(env.upgrade()?, addr, tls.peer_channel(), &cluster_name)))
     }

@@ -85,7 +85,7 @@ impl Setup<'_> {
         let late = Late::default();
         let listener = listen(&env, self.cluster_name, &tls, &guard, &late, &fatal, "127.0.0.1:0");
         let addr = format!("127.0.0.1:{}", listener.port());
-        let dialer = Dialer::for_cluster(&env.get(), tls.clone(), self.cluster_name);
+        let dialer = Dialer::for_cluster(env.get(), tls.clone(), self.cluster_name);
         let catalog = CatalogView::default();
         let (tx, inbox) = bounded(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
