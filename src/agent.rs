@@ -167,8 +167,9 @@ struct Base {
 
 /// A running node. Dropping it stops it.
 pub struct Agent {
-    base: Arc<Base>,
-    listener: PeerListener,
+    /// Gone once stopped, and with it the data directory's lock.
+    base: Option<Arc<Base>>,
+    listener: Option<PeerListener>,
     admission: Option<Joiner>,
     bind_addr: SocketAddr,
     rpc_addr: SocketAddr,
@@ -176,7 +177,6 @@ pub struct Agent {
     acl: Acl,
     peer_env: Option<Env>,
     failures: Receiver<Fatal>,
-    stopped: bool,
 }
 
 impl Agent {
@@ -228,7 +228,7 @@ impl Agent {
             bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
             rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
         };
-        let dialer = Dialer::for_cluster(peer_env.get(), tls.clone(), &config.cluster_name);
+        let dialer = Dialer::for_cluster(&peer_env.get(), tls.clone(), &config.cluster_name);
         let options =
             Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
         let membership = Membership::start(options, me.clone(), dialer.clone(), &fatal).map_err(no_thread)?;
@@ -244,9 +244,10 @@ impl Agent {
             late_peers,
             running: Mutex::default(),
         };
+        let base = Arc::new(base);
         let mut agent = Agent {
-            base: Arc::new(base),
-            listener,
+            base: Some(base.clone()),
+            listener: Some(listener),
             admission: None,
             bind_addr,
             rpc_addr,
@@ -254,9 +255,8 @@ impl Agent {
             acl,
             peer_env: Some(peer_env),
             failures,
-            stopped: false,
         };
-        agent.admission = agent.base.clone().begin(node_file)?;
+        agent.admission = base.begin(node_file)?;
         Ok(agent)
     }
 
@@ -287,12 +287,14 @@ impl Agent {
             Ok(false) => {}
             Err(error) => log::error!("the old access policy stays: {error}"),
         }
-        self.base.api().recheck();
+        if let Some(base) = &self.base {
+            base.api().recheck();
+        }
     }
 
     /// Which thread hangs, if one does. A node that hangs must not keep its place: the caller aborts the process.
     pub fn hanging(&self) -> Option<&'static str> {
-        let running = self.base.running();
+        let running = self.base.as_ref()?.running();
         let running = running.as_ref()?;
         if running.alive.age() > HANG_MAX {
             return Some("consensus");
@@ -315,10 +317,7 @@ impl Agent {
     }
 
     fn stop_now(&mut self) {
-        if std::mem::replace(&mut self.stopped, true) {
-            return;
-        }
-        let base = &self.base;
+        let Some(base) = self.base.take() else { return };
         base.api().leave();
         base.membership.handle().stop();
         self.admission = None;
@@ -333,20 +332,26 @@ impl Agent {
         if let Some(running) = running {
             running.consensus.stop();
             running.thread.join();
-            self.listener.stop();
+            if let Some(listener) = &mut self.listener {
+                listener.stop();
+            }
             running.peers.stop();
             drop(running.peers);
             running.writer.stop();
             running.readers.stop();
         }
-        self.listener.stop();
+        // Whoever holds a channel holds the threads that serve it: they go first.
+        self.listener = None;
+        drop(base);
+        if let Some(Err(error)) = self.peer_env.take().map(Env::stop) {
+            log::warn!("threads of the peer listener did not end: {error:?}");
+        }
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop_now();
-        // The rest ends in the order of the fields: the base with its listener and its lock goes when its last holder does.
     }
 }
 

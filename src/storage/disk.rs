@@ -2,7 +2,7 @@
 //!
 //! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests one that forgets what was not
 //! synced. Every failure comes back with what was tried on which file. Nothing here syncs on its own account but
-//! [`Disk::replace`], which says so.
+//! `Disk::replace`, which says so.
 
 mod real;
 #[cfg(test)]
@@ -56,7 +56,7 @@ pub trait BackendFile: Send + Sync {
     /// Puts the contents, and what is needed to find them, on the disk.
     fn sync(&self) -> io::Result<()>;
     /// How long the file is.
-    fn len(&self) -> io::Result<u64>;
+    fn bytes(&self) -> io::Result<u64>;
     /// Reserves space up to a length; the new part reads as zeros. [`io::ErrorKind::Unsupported`] where that can't be done.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Forgets what the page cache has of the file, so that the next read is from the disk.
@@ -220,7 +220,7 @@ impl DiskFile {
     }
 
     pub(crate) fn len(&self) -> Result<u64, StorageError> {
-        self.file.len().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
+        self.file.bytes().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
     }
 
     /// Reserves space; `false` where the file system can't.

@@ -3,7 +3,7 @@
 //! ```text
 //!  0  length u32            bytes of the payload
 //!  4  crc u32               CRC-32C of salt u64, position u64, and the frame without these four bytes
-//!  8  kind u8 | 0 0 0
+//!  8  kind u8 | check 3 bytes   of the CRC-32C of salt, position, length, kind, and the header from 12 on; the low ones
 //! 12  count u32             records in the payload
 //! 16  term u64
 //! 24  index u64
@@ -17,7 +17,8 @@
 //! ```
 //!
 //! All numbers are little-endian. The checksum is seeded with the segment's salt and the frame's position in it, so that
-//! neither a payload nor an old frame can pose as one. Zeros are no frame: kind 0 is none. The payload of a hard state is
+//! neither a payload nor an old frame can pose as one. The check finds frames behind a damaged one without reading what each
+//! eight bytes may claim to be the payload of: they tell the floor. Zeros are no frame: kind 0 is none. The payload of a hard state is
 //! the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no payload, a filler's is
 //! of no meaning.
 
@@ -78,25 +79,36 @@ pub fn frame_bytes(payload_bytes: usize) -> usize {
     HEADER_BYTES + payload_bytes.next_multiple_of(8)
 }
 
-fn checksum(frame: &[u8], salt: u64, position: u64) -> u32 {
+/// The checksums' seed: what a frame is part of, and how long it says that it is.
+fn seed(frame: &[u8], salt: u64, position: u64) -> u32 {
     let mut seed = [0; 20];
     seed[..8].copy_from_slice(&salt.to_le_bytes());
     seed[8..16].copy_from_slice(&position.to_le_bytes());
     seed[16..].copy_from_slice(&frame[..4]);
-    crc32c::crc32c_append(crc32c::crc32c(&seed), &frame[8..])
+    crc32c::crc32c(&seed)
 }
 
-/// The bytes of the frame that begins with this header, as its length field says, before its checksum is looked at.
+fn checksum(frame: &[u8], salt: u64, position: u64) -> u32 {
+    crc32c::crc32c_append(seed(frame, salt, position), &frame[8..])
+}
+
+fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
+    let crc = crc32c::crc32c_append(seed(frame, salt, position), &frame[8..9]);
+    let [a, b, c, _] = crc32c::crc32c_append(crc, &frame[12..HEADER_BYTES]).to_le_bytes();
+    [a, b, c]
+}
+
+/// The bytes of the frame that begins with this header.
 ///
 /// # Errors
-/// [`BadFrame`] for what can't be a frame.
-pub fn peek_bytes(header: &[u8; HEADER_BYTES]) -> Result<usize, BadFrame> {
+/// [`BadFrame`] when none that was written at this position does.
+pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Result<usize, BadFrame> {
     if header[8] == 0 {
         return Err(BadFrame("no frame"));
     }
     let length = u32_at(header, 0) as usize;
-    if length > ENTRY_BYTES_MAX {
-        return Err(BadFrame("a frame longer than any"));
+    if header[9..12] != header_check(header, salt, position) || length > ENTRY_BYTES_MAX {
+        return Err(BadFrame("no valid header of a frame"));
     }
     Ok(frame_bytes(length))
 }
@@ -127,6 +139,8 @@ pub fn encode(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payl
     }
     out.extend_from_slice(payload);
     out.resize(start + frame_bytes(payload.len()), 0);
+    let check = header_check(&out[start..], salt, position);
+    out[start + 9..start + 12].copy_from_slice(&check);
     let crc = checksum(&out[start..], salt, position);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
@@ -137,7 +151,7 @@ pub fn encode(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payl
 /// [`BadFrame`] for anything that [`encode`] did not write with this salt at this position.
 pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFrame> {
     let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame("no whole frame")) };
-    if peek_bytes(head)? != bytes.len() {
+    if peek_bytes(head, salt, position)? != bytes.len() {
         return Err(BadFrame("no whole frame"));
     }
     if u32_at(head, 4) != checksum(bytes, salt, position) {

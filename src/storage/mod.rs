@@ -1,4 +1,30 @@
-//! Storage: a node's directory and the segmented log of each group on it.
+//! Storage: a node's directory, and the segmented log of each group in it.
+//!
+//! **The Raft log is the commit log.** There is no second copy: what a leader proposes is encoded once, stored in frames,
+//! and sent to readers as it is stored.
+//!
+//! ```text
+//!   <data_dir>/
+//!     node.toml, lock                     node.rs      whose directory this is
+//!     groups/<group id>/                  create.rs    made whole or not at all
+//!       manifest                          manifest.rs  where the log begins, the synced floor, conf and derived state
+//!       00000000000000000001.seg          segment.rs   a header, then frames (frame.rs), which hold entries (entry.rs)
+//!       00000000000000000001.idx          index.rs     derived: (index, offset, time) -> position
+//!
+//!   consensus    ── append, hard state, truncate, trim, marker ──▶  GroupLog (log.rs, active.rs)
+//!   log-writer   ── begin_sync, SyncJob::perform, end_sync ──────▶  GroupLog, sync.rs
+//!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  view.rs, walk.rs
+//!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs)
+//!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
+//! ```
+//!
+//! What must stay true:
+//! - Files are append-only. Nothing is overwritten; a log that loses its suffix goes on in a new segment.
+//! - The floor is a position that a finished sync has covered. Below it, whatever can't be read is damage, and refused;
+//!   above it, the first bad frame ends the log.
+//! - A file goes only when a manifest that does not need it is on the disk.
+//! - Every number read from a disk is checked before it is used; what is derived is never trusted.
+//! - `disk.rs` is the only door to the file system.
 
 pub mod node;
 

@@ -2,7 +2,8 @@
 //!
 //! 1. The directory and every segment from the one that holds the manifest's floor on are synced, their pages dropped, and
 //!    only then read: what raft is told to be on the disk must be there.
-//! 2. The floor is the highest of the manifest's and of all valid frames'.
+//! 2. The floor is the highest of the manifest's and of all valid frames', those behind a bad one too: a checksum that knows
+//!    its segment and position makes a frame known anywhere.
 //! 3. The newest segment whose chain back to the manifest's first one is whole is taken; index, term and offset must
 //!    continue. Below the floor anything else is damage, and so is a floor in a newer segment than the one taken, and a
 //!    commit past the last entry. Above it the first bad frame ends the log; a segment whose chain breaks there is rejected
@@ -136,10 +137,16 @@ impl Files {
             let Some(Some(header)) = self.headers.get(number) else { continue };
             let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, file.len()?, Access::Blocking);
             loop {
+                // A valid frame behind a bad one tells that the bad one is no torn tail, if it was synced by then.
                 match walk.next() {
                     Ok(Some((_, frame))) => floor = floor.max(frame.header.floor),
-                    Ok(None) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
+                    Ok(None) => break,
                     Err(WalkError::Disk(error)) => return Err(error),
+                    Err(WalkError::Bad { .. } | WalkError::NotCached) => match walk.skip_bad() {
+                        Ok(true) => {}
+                        Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
+                        Err(WalkError::Disk(error)) => return Err(error),
+                    },
                 }
             }
         }
@@ -313,5 +320,7 @@ fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) 
     Ok(())
 }
 
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod tests;

@@ -78,7 +78,8 @@ impl<'a> Walk<'a> {
         let head = self.bytes(HEADER_BYTES)?;
         let mut header = [0; HEADER_BYTES];
         header.copy_from_slice(head);
-        let bytes = frame::peek_bytes(&header).map_err(|bad| WalkError::Bad { position: at, what: bad.0 })?;
+        let bytes =
+            frame::peek_bytes(&header, self.salt, at).map_err(|bad| WalkError::Bad { position: at, what: bad.0 })?;
         self.bytes(bytes)?;
         let salt = self.salt;
         self.at += bytes as u64;
@@ -124,6 +125,28 @@ impl<'a> Walk<'a> {
             Access::Blocking => Err(cut_off),
             // It may have stopped anywhere; only a blocking read tells where the file ends.
             Access::Cached => Err(WalkError::NotCached),
+        }
+    }
+    /// Goes on to the next position, behind this one, at which the header of a frame stands; `false` if there is none. For
+    /// who has to know what stands behind a bad frame.
+    ///
+    /// # Errors
+    /// [`WalkError::Disk`].
+    pub fn skip_bad(&mut self) -> Result<bool, WalkError> {
+        let mut buffer = vec![0; READ_BYTES_MAX + HEADER_BYTES];
+        self.buffer.clear();
+        let mut at = self.at + 8;
+        loop {
+            let read = self.file.read_at(at, &mut buffer)?;
+            for start in (0..READ_BYTES_MAX).step_by(8) {
+                let Some(header) = buffer[..read].get(start..).and_then(|b| b.first_chunk()) else { return Ok(false) };
+                let position = at + start as u64;
+                if frame::peek_bytes(header, self.salt, position).is_ok() {
+                    (self.at, self.buffer_at) = (position, position);
+                    return Ok(true);
+                }
+            }
+            at += READ_BYTES_MAX as u64;
         }
     }
 }

@@ -1,1 +1,135 @@
+use std::path::Path;
 
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::*;
+use crate::storage::disk::sim::Sim;
+use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::log::{Genesis, HardState, LogOptions};
+use crate::thread::fatal_channel;
+use crate::types::{NodeId, Term};
+
+const GROUPS: &str = "/groups";
+
+fn log(sim: &Sim, group: u64) -> SharedLog {
+    let (disk, groups, options) = (sim.disk(), Path::new(GROUPS), LogOptions { segment_bytes: 1 << 20 });
+    GroupLog::create(&disk, groups, GroupId(group), &options, Genesis::Founder(NodeId(1))).expect("made");
+    Arc::new(Mutex::new(GroupLog::open(&disk, groups, GroupId(group), &options).expect("opened").0))
+}
+
+fn append(log: &SharedLog) {
+    let mut log = lock(log);
+    let bounds = log.bounds();
+    let stamp = Stamp {
+        kind: Kind::Noop,
+        count: 0,
+        base_offset: bounds.next_offset,
+        append_time_us: 0,
+        producer_id: 0,
+        sequence: 0,
+    };
+    log.append(&[Entry::new(bounds.last_index.next(), Term(1), stamp, b"")]).expect("appended");
+    log.append_hard_state(&HardState { term: Term(1), ..HardState::default() }).expect("appended");
+}
+
+fn reports() -> (Report, Receiver<(GroupId, u64)>) {
+    let (tx, rx) = unbounded();
+    (Arc::new(move |group, ready| tx.send((group, ready)).expect("a listener")), rx)
+}
+
+#[test]
+fn what_is_reported_survives_a_power_cut() {
+    let sim = Sim::default();
+    let (fatal, failures) = fatal_channel();
+    let (report, reported) = reports();
+    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let logs = [log(&sim, 1), log(&sim, 2)];
+    for (i, log) in logs.iter().enumerate() {
+        writer.handle().register(GroupId(i as u64 + 1), log.clone());
+    }
+    for ready in 1..=50 {
+        for (i, log) in logs.iter().enumerate() {
+            append(log);
+            writer.handle().sync(GroupId(i as u64 + 1), ready);
+        }
+    }
+    let mut last = [0; 2];
+    while last != [50; 2] {
+        let (group, ready) = reported.recv().expect("a report");
+        let seen = &mut last[group.0 as usize - 1];
+        assert!(*seen < ready, "each once, in order, merged");
+        *seen = ready;
+    }
+    assert_eq!(writer.handle().busy_since(), None);
+    sim.power_cut(&mut crate::storage::disk::sim::Rng(1));
+    for group in 1..=2 {
+        let options = LogOptions { segment_bytes: 1 << 20 };
+        let (_, found) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(group), &options).expect("opened");
+        assert_eq!(found.last_index.0, 51);
+    }
+    drop(writer);
+    assert!(failures.is_empty());
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    let sim = Sim::default();
+    let (fatal, failures) = fatal_channel();
+    let (report, reported) = reports();
+    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let log = log(&sim, 1);
+    writer.handle().register(GroupId(1), log.clone());
+    append(&log);
+    sim.die_after(Some(0));
+    writer.handle().sync(GroupId(1), 1);
+    let failure = failures.recv().expect("it is told");
+    assert_eq!(failure.thread, "log-writer");
+    sim.die_after(None);
+    writer.handle().sync(GroupId(1), 2);
+    writer.stop();
+    assert!(reported.is_empty(), "nothing is reported after it");
+}
+
+#[test]
+fn a_stop_leaves_the_clean_mark() {
+    let sim = Sim::default();
+    let (fatal, failures) = fatal_channel();
+    let (report, reported) = reports();
+    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let log = log(&sim, 1);
+    writer.handle().register(GroupId(1), log.clone());
+    append(&log);
+    writer.handle().sync(GroupId(1), 1);
+    // Without a sync of its own: the stop syncs once more.
+    append(&log);
+    writer.stop();
+    assert_eq!(reported.try_recv(), Ok((GroupId(1), 1)));
+    sim.power_cut(&mut crate::storage::disk::sim::Rng(3));
+    let options = LogOptions { segment_bytes: 1 << 20 };
+    let (mut log, found) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).expect("opened");
+    assert_eq!(found.last_index.0, 3);
+    assert!(!log.append_synced_mark().expect("nothing"), "the manifest says that all is synced");
+    assert!(failures.is_empty());
+}
+
+#[test]
+fn quiet_notes_the_floor() {
+    let sim = Sim::default();
+    let (fatal, _failures) = fatal_channel();
+    let (report, reported) = reports();
+    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let log = log(&sim, 1);
+    writer.handle().register(GroupId(1), log.clone());
+    append(&log);
+    writer.handle().sync(GroupId(1), 1);
+    assert_eq!(reported.recv(), Ok((GroupId(1), 1)));
+    let before = lock(&log).stored_bytes();
+    let deadline = Instant::now() + 5 * QUIET;
+    while lock(&log).stored_bytes() == before {
+        assert!(Instant::now() < deadline, "no mark was written");
+        std::thread::yield_now();
+    }
+    let marked = lock(&log).stored_bytes();
+    drop(writer);
+    assert_eq!(lock(&log).stored_bytes(), marked, "one mark is enough");
+}

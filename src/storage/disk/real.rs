@@ -144,7 +144,7 @@ impl BackendFile for RealFile {
         self.0.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

@@ -135,11 +135,6 @@ impl Sim {
         self.world().changes_left = changes;
     }
 
-    /// How many changes there were.
-    pub fn changes(&self) -> u64 {
-        self.world().changes
-    }
-
     /// The power goes: of what was not synced, any part is lost.
     pub fn power_cut(&self, rng: &mut Rng) {
         let mut world = self.world();
@@ -174,20 +169,6 @@ impl Sim {
             }
             inode.now = inode.disk.clone();
         }
-    }
-
-    /// Changes bytes of a file, on the disk too.
-    pub fn corrupt(&self, path: &Path, at: usize, change: impl Fn(&mut [u8])) {
-        let mut world = self.world();
-        let inode = world.names[path];
-        let inode = &mut world.inodes[inode];
-        change(&mut inode.now[at..]);
-        inode.disk = inode.now.clone();
-    }
-
-    /// Files in a directory.
-    pub fn names(&self, dir: &Path) -> Vec<String> {
-        self.list(dir).unwrap_or_default()
     }
 
     fn file(&self, inode: usize) -> Box<dyn BackendFile> {
@@ -317,7 +298,7 @@ impl BackendFile for SimFile {
         if let Err(dead) = world.change() {
             // Killed in the middle of it.
             let part = Rng(world.changes).below(bytes.len() as u64 + 1) as usize;
-            if world.changes_left == Some(0) && part > 0 && world.changes % 2 == 0 {
+            if world.changes_left == Some(0) && part > 0 && world.changes.is_multiple_of(2) {
                 world.write(self.inode, at as usize, &bytes[..part]);
             }
             return Err(dead);
@@ -335,7 +316,7 @@ impl BackendFile for SimFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<u64> {
         Ok(self.world.world().inodes[self.inode].now.len() as u64)
     }
 

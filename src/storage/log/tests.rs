@@ -1,1 +1,273 @@
+//! One log on a real disk: what goes in comes out, before and after it is opened again.
 
+use super::super::payload::{RecordFields, encode_record, records, stamp_records};
+use super::super::reader::{Access, ReadError};
+use super::*;
+use crate::types::NodeId;
+
+const GROUP: GroupId = GroupId(3);
+
+pub(in crate::storage) struct Home {
+    pub dir: tempfile::TempDir,
+    pub disk: Disk,
+}
+
+impl Home {
+    pub fn new(genesis: Genesis) -> Home {
+        let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
+        home.create(genesis).expect("made");
+        home
+    }
+
+    pub fn create(&self, genesis: Genesis) -> Result<(), StorageError> {
+        GroupLog::create(&self.disk, self.dir.path(), GROUP, &options(), genesis)
+    }
+
+    pub fn try_open(&self) -> Result<(GroupLog, Recovered), StorageError> {
+        GroupLog::open(&self.disk, self.dir.path(), GROUP, &options())
+    }
+
+    pub fn open(&self) -> (GroupLog, Recovered) {
+        self.try_open().expect("opened")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(GROUP.to_string()).join(name)
+    }
+
+    pub fn segments(&self) -> Vec<String> {
+        let names = self.disk.list(&self.path("")).expect("listed").expect("a directory");
+        let mut names: Vec<String> = names.into_iter().filter(|n| n.ends_with(".seg")).collect();
+        names.sort();
+        names
+    }
+}
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: 4096 }
+}
+
+pub(in crate::storage) fn batch(log: &GroupLog, term: u64, values: &[&[u8]]) -> Entry {
+    let bounds = log.bounds();
+    let (base, time) = (bounds.next_offset, 1000 + bounds.last_index.0);
+    let mut payload = Vec::new();
+    for value in values {
+        encode_record(&mut payload, &RecordFields { value, ..RecordFields::default() });
+    }
+    stamp_records(&mut payload, base, Term(term), time).expect("canonical");
+    let (kind, count) = if values.is_empty() { (Kind::Noop, 0) } else { (Kind::Records, values.len() as u32) };
+    let stamp = Stamp { kind, count, base_offset: base, append_time_us: time, producer_id: 0, sequence: 0 };
+    Entry::new(bounds.last_index.next(), Term(term), stamp, &payload)
+}
+
+pub(in crate::storage) fn append(log: &mut GroupLog, term: u64, values: &[&[u8]]) {
+    let entry = batch(log, term, values);
+    log.append(&[entry]).expect("appended");
+}
+
+pub(in crate::storage) fn sync(log: &mut GroupLog, home: &Home) {
+    let job = log.begin_sync().expect("something to sync");
+    job.perform(&home.disk).expect("synced");
+    log.end_sync(job);
+    assert!(log.begin_sync().is_none(), "all is synced");
+}
+
+fn commit(log: &mut GroupLog, term: u64) {
+    let commit = log.bounds().last_index;
+    log.append_hard_state(&HardState { term: Term(term), vote: Some(NodeId(9)), commit }).expect("appended");
+}
+
+fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
+    let slice = log.reader().records(Offset(from), Offset(until), u32::MAX, usize::MAX, Access::Blocking);
+    let slice = slice.expect("records");
+    records(&slice.bytes)
+        .map(|r| super::super::payload::record_value(r.expect("a record")).expect("one").to_vec())
+        .collect()
+}
+
+#[test]
+fn a_founder_begins_behind_a_base_that_nobody_stores() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (_, found) = home.open();
+    assert_eq!(found.base, Base { index: LogIndex(1), term: Term(1), offset: Offset(0) });
+    assert_eq!(found.hard_state, HardState { term: Term(1), vote: None, commit: LogIndex(1) });
+    assert_eq!((found.last_index, found.last_term, found.applied), (LogIndex(1), Term(1), LogIndex(1)));
+    assert_eq!((found.conf_state.voters, found.conf_index), (vec![NodeId(5)], LogIndex(1)));
+    assert_eq!(found.terms, [(LogIndex(1), Term(1))]);
+    home.create(Genesis::Founder(NodeId(5))).expect("blank: used again");
+    home.create(Genesis::Blank).expect("nothing in it: replaced");
+    assert_eq!(home.open().1.base, Base::default());
+    home.create(Genesis::Founder(NodeId(6))).expect("nothing in it: replaced");
+    let (mut log, found) = home.open();
+    assert_eq!(found.conf_state.voters, [NodeId(6)]);
+    append(&mut log, 1, &[b"a"]);
+    for genesis in [Genesis::Founder(NodeId(6)), Genesis::Blank] {
+        assert!(matches!(home.create(genesis), Err(StorageError::NotBlank { .. })), "not blank");
+    }
+    assert_eq!(home.open().1.last_index, LogIndex(2));
+}
+
+#[test]
+fn a_group_half_made_is_made_again() {
+    let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
+    let half = home.dir.path().join(".new-3");
+    home.disk.create_dir(&half).expect("a directory");
+    home.disk.create(&half.join("00000000000000000001.seg")).expect("a file");
+    home.create(Genesis::Blank).expect("made");
+    let (_, found) = home.open();
+    assert_eq!((found.base, found.last_index), (Base::default(), LogIndex(0)));
+    assert!(found.conf_state.voters.is_empty());
+}
+
+#[test]
+fn what_is_appended_is_there_and_stays() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    append(&mut log, 1, &[]);
+    for i in 0..100u8 {
+        append(&mut log, 1 + u64::from(i) / 40, &[&[i; 100], &[i], b""]);
+    }
+    commit(&mut log, 3);
+    let bounds = log.bounds();
+    assert_eq!((bounds.last_index, bounds.next_offset), (LogIndex(102), Offset(300)));
+    assert!(home.segments().len() > 3, "it has rolled");
+    let before = log.reader().entries(LogIndex(2), LogIndex(103), u64::MAX, Access::Blocking).expect("entries");
+    assert_eq!(before.len(), 101);
+    let stored = log.stored_bytes();
+    sync(&mut log, &home);
+    drop(log);
+    let (log, found) = home.open();
+    assert_eq!(log.bounds(), bounds);
+    assert_eq!(found.terms, [(LogIndex(1), Term(1)), (LogIndex(43), Term(2)), (LogIndex(83), Term(3))]);
+    assert_eq!(found.hard_state, HardState { term: Term(3), vote: Some(NodeId(9)), commit: LogIndex(102) });
+    assert_eq!((found.last_append_time_us, found.torn_bytes), (1101, 0));
+    assert_eq!(log.reader().entries(LogIndex(2), LogIndex(103), u64::MAX, Access::Blocking), Ok(before));
+    assert_eq!(log.stored_bytes(), stored);
+    assert_eq!(values(&log, 297, 300), [vec![99; 100], vec![99], vec![]]);
+}
+
+#[test]
+fn a_suffix_is_cut_by_rolling() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    for _ in 0..30 {
+        append(&mut log, 1, &[&[1; 300]]);
+    }
+    sync(&mut log, &home);
+    let before = home.segments();
+    log.truncate_suffix(LogIndex(32)).expect("nothing to cut");
+    assert_eq!(home.segments(), before);
+    // Entry 4 stands in the first segment: the others are dead.
+    log.truncate_suffix(LogIndex(5)).expect("cut");
+    append(&mut log, 2, &[b"new"]);
+    assert_eq!(log.bounds().next_offset, Offset(4));
+    assert_eq!(values(&log, 2, 4), [&[1; 300][..], b"new"]);
+    assert_eq!(home.segments().len(), before.len() + 1, "removed only when the new one is synced");
+    // Without a sync and with the new segment lost, the old ones would be needed: see recovery's histories.
+    sync(&mut log, &home);
+    assert_eq!(home.segments().len(), 2);
+    // Twice at the same place, and down to the base.
+    log.truncate_suffix(LogIndex(5)).expect("cut");
+    log.truncate_suffix(LogIndex(2)).expect("cut");
+    append(&mut log, 3, &[b"first"]);
+    sync(&mut log, &home);
+    drop(log);
+    let (log, found) = home.open();
+    assert_eq!(values(&log, 0, 1), [b"first"]);
+    assert_eq!((found.last_index, found.terms.len()), (LogIndex(2), 2));
+}
+
+#[test]
+fn a_trim_drops_whole_segments() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    for _ in 0..60 {
+        append(&mut log, 1, &[&[1; 300]]);
+    }
+    commit(&mut log, 1);
+    sync(&mut log, &home);
+    let applied = log.bounds().last_index;
+    assert_eq!(log.trim(Offset(50), applied).expect("trimmed").offset, Offset(0), "derived state has not seen it");
+    log.set_derived(Derived { first_offset: Offset(50), last_append_time_us: 7 }, applied);
+    let base = log.trim(Offset(50), applied).expect("trimmed");
+    assert!((40..=50).contains(&base.offset.0), "{base:?}");
+    let reader = log.reader();
+    let first = ReadError::Trimmed { first_offset: base.offset };
+    assert_eq!(reader.records(Offset(3), Offset(9), 1, 1, Access::Blocking), Err(first.clone()));
+    assert_eq!(reader.entries(base.index, LogIndex(60), 1, Access::Blocking), Err(first));
+    let segments = home.segments();
+    sync(&mut log, &home);
+    assert!(home.segments().len() < segments.len());
+    drop(log);
+    let (log, found) = home.open();
+    assert_eq!((found.base, found.terms), (base, vec![(base.index, Term(1))]));
+    assert_eq!(found.derived, Derived { first_offset: Offset(50), last_append_time_us: 7 });
+    assert_eq!(values(&log, 50, 60).len(), 10);
+}
+
+#[test]
+fn a_marker_begins_the_log_anew() {
+    let home = Home::new(Genesis::Blank);
+    let (mut log, _) = home.open();
+    let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000) };
+    let marker = Marker {
+        base,
+        conf_state: ConfState { voters: vec![NodeId(1)], learners: vec![NodeId(2)] },
+        conf_index: LogIndex(120),
+        derived: Derived { first_offset: Offset(1005), last_append_time_us: 9 },
+        derived_index: LogIndex(110),
+    };
+    let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
+    let ahead = HardState { commit: LogIndex(101), ..hard_state };
+    log.install_marker(&marker, &ahead).expect("installed");
+    append(&mut log, 8, &[b"a"]);
+    sync(&mut log, &home);
+    assert_eq!(home.segments(), ["00000000000000000002.seg"]);
+    drop(log);
+    let (log, found) = home.open();
+    assert_eq!((found.base, found.hard_state), (base, hard_state));
+    assert_eq!((found.conf_state, found.conf_index), (marker.conf_state, LogIndex(120)));
+    assert_eq!((found.derived, found.derived_index), (marker.derived, LogIndex(110)));
+    assert_eq!(found.terms, [(LogIndex(100), Term(7)), (LogIndex(101), Term(8))]);
+    assert_eq!(values(&log, 1000, 1001), [b"a"]);
+}
+
+#[test]
+fn the_floor_is_noted_once_after_quiet() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    assert!(!log.append_synced_mark().expect("nothing"), "a new log is noted");
+    append(&mut log, 1, &[b"a"]);
+    assert!(!log.append_synced_mark().expect("nothing"), "not synced yet");
+    sync(&mut log, &home);
+    assert!(log.append_synced_mark().expect("noted"));
+    sync(&mut log, &home);
+    assert!(!log.append_synced_mark().expect("nothing"), "it is noted");
+    append(&mut log, 1, &[b"b"]);
+    log.close().expect("closed");
+    assert!(!log.append_synced_mark().expect("nothing"), "the clean mark says so");
+}
+
+#[test]
+fn after_an_error_the_log_refuses_everything() {
+    let sim = super::super::disk::sim::Sim::default();
+    let dir = Path::new("/groups");
+    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Blank).expect("made");
+    let (mut log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
+    let entry = batch(&log, 1, &[b"a"]);
+    sim.die_after(Some(0));
+    assert!(matches!(log.append(std::slice::from_ref(&entry)), Err(StorageError::Io { .. })));
+    sim.die_after(None);
+    assert!(matches!(log.append(&[entry]), Err(StorageError::Failed { .. })));
+    let refused = log.begin_sync().map(|job| job.perform(&sim.disk()));
+    assert!(matches!(refused, None | Some(Err(StorageError::Failed { .. }))));
+}
+
+#[test]
+#[should_panic(expected = "does not continue")]
+fn a_gap_is_not_written() {
+    let home = Home::new(Genesis::Blank);
+    let (mut log, _) = home.open();
+    let entry = Entry { index: LogIndex(2), ..batch(&log, 1, &[b"a"]) };
+    let _ = log.append(&[entry]);
+}

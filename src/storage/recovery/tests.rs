@@ -113,7 +113,7 @@ impl Model {
             base: found.base,
             conf_index: found.conf_index,
         };
-        let even = seed % 2 == 0;
+        let even = seed.is_multiple_of(2);
         Model { sim, rng: Rng(seed), log, states: vec![state], term: 1, clock: 0, even, syncing: false }
     }
 
