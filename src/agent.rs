@@ -228,7 +228,7 @@ impl Agent {
             bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
             rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
         };
-        let dialer = Dialer::for_cluster(&peer_env.get(), tls.clone(), &config.cluster_name);
+        let dialer = Dialer::for_cluster(peer_env.get(), tls.clone(), &config.cluster_name);
         let options =
             Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
         let membership = Membership::start(options, me.clone(), dialer.clone(), &fatal).map_err(no_thread)?;

@@ -215,13 +215,7 @@ pub(crate) fn marker(from: NodeId, to: NodeId, group: u64) -> RaftMessage {
 
 /// The certificates of a cluster in a directory.
 pub(crate) fn certs(dir: &Path, cluster_name: &str) -> TlsFiles {
-    crate::security::certs::make(&crate::security::certs::Plan {
-        out: dir.to_owned(),
-        hosts: vec!["127.0.0.1".to_owned()],
-        clients: vec!["root".to_owned()],
-        cluster_name: cluster_name.to_owned(),
-        use_ca: false,
-    })
-    .expect("certificates");
+    let (hosts, clients) = (["127.0.0.1".to_owned()], ["root".to_owned()]);
+    crate::security::certs::make(dir, &hosts, &clients, cluster_name).expect("certificates");
     TlsFiles::in_dir(dir)
 }

@@ -75,14 +75,7 @@ fn another_authority_another_cluster_and_no_tls_reach_nothing() {
     for file in ["ca.pem", "ca-key.pem"] {
         std::fs::copy(ours.path().join(file), named.path().join(file)).expect("copied");
     }
-    let plan = crate::security::certs::Plan {
-        out: named.path().to_owned(),
-        hosts: vec!["127.0.0.1".to_owned()],
-        clients: vec![],
-        cluster_name: "other".to_owned(),
-        use_ca: true,
-    };
-    crate::security::certs::make(&plan).expect("certificates");
+    crate::security::certs::renew(named.path(), &["127.0.0.1".to_owned()], &[], "other").expect("certificates");
     let other_files = TlsFiles::in_dir(named.path());
     let other = Setup { tls: Some(&other_files), cluster_name: "other", ..Setup::node(4) }.start();
     assert!(!reaches(&other, &b) && !reaches(&b, &other));
