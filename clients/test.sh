@@ -16,4 +16,4 @@ fi
 printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$tools/venv/bin/python" "$PWD/clients/python/example.py" >"$tools/python-client"
 chmod +x "$tools/python-client"
 SERIATIM_TEST_CLIENTS=$tools/python-client:$tools/go-client \
-    cargo test --release --locked --test e2e clients:: -- --nocapture
+    ${SERIATIM_TEST_E2E:-cargo test --release --locked --test e2e --} clients:: --nocapture
