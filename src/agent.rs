@@ -303,6 +303,12 @@ impl Agent {
         sync_hangs.then_some("log-writer")
     }
 
+    /// What a peer said when it refused this node as removed from the cluster: it takes part in nothing any more.
+    pub fn removed(&self) -> Option<String> {
+        let running = self.base.as_ref()?.running();
+        running.as_ref()?.peers.handle().removal().map(str::to_owned)
+    }
+
     /// Stops the node: every call gets an answer or a status, what is written is synced, a clean mark is left. Every step
     /// runs, whatever the others came to.
     ///
