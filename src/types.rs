@@ -91,6 +91,10 @@ random_id! {
     ClusterId
 }
 random_id! {
+    /// Ties the proposals of one stream together: none is appended behind one that was not.
+    RowId
+}
+random_id! {
     /// A log's id, made when the log is created: the same name with another id is another log.
     LogId
 }

@@ -35,6 +35,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
         expected_offset: None,
         producer_id: 0,
         sequence: 0,
+        place: None,
         deadline: Some(deadline),
     };
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {

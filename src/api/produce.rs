@@ -8,7 +8,7 @@ use super::errors::{ApiError, Asked};
 use super::methods::Request;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
-use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::consensus::handle::{Appended, Place, Proposal, ProposeError};
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::security::acl::Action;
@@ -26,7 +26,7 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     let core = service.core()?;
     let log = core.log(&batch.log, &service.timers, call.deadline).await?;
     batch.check(&log)?;
-    let proposal = proposal(&batch, &log, call.deadline);
+    let proposal = proposal(&batch, &log, None, call.deadline);
     match core.propose(caller.principal().as_str(), proposal).await {
         Ok(appended) => Ok(response(&appended, &log)),
         Err(error) => Err(propose_error(error, &batch, &log)),
@@ -34,7 +34,7 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
 }
 
 /// What consensus takes of a request.
-pub fn proposal(batch: &Batch, log: &OpenLog, deadline: Option<Instant>) -> Proposal {
+pub fn proposal(batch: &Batch, log: &OpenLog, place: Option<Place>, deadline: Option<Instant>) -> Proposal {
     Proposal {
         group: log.group,
         kind: Kind::Records,
@@ -43,6 +43,7 @@ pub fn proposal(batch: &Batch, log: &OpenLog, deadline: Option<Instant>) -> Prop
         expected_offset: batch.expected_offset,
         producer_id: batch.producer_id,
         sequence: batch.sequence,
+        place,
         deadline: Some(proposal_deadline(deadline)),
     }
 }

@@ -4,9 +4,10 @@
 //!  requests ──decode, check, limits──► proposed in order ──► window of unanswered ones ──front first──► answers
 //! ```
 //!
-//! The first request that fails ends the stream, once every earlier answer has gone out; behind it nothing is proposed.
-//! So answers received = requests acknowledged. What was proposed behind the failed one before its failure was known may
-//! have been appended: the status says through which request.
+//! The first request that fails ends the stream, once every earlier answer has gone out; behind it nothing is appended:
+//! what is on its way there already, whoever leads refuses (`consensus/rows.rs`). So answers received = requests
+//! acknowledged. Only where the first failure is "outcome unknown" may those behind it stand in the log too: the status
+//! says through which request.
 //!
 //! All proposals that are unanswered at a time went to the same node, so they can't overtake each other: where they go is
 //! chosen anew only when none is on its way.
@@ -30,12 +31,13 @@ use super::methods::Request;
 use super::produce::{proposal, propose_error, response};
 use super::router::{Route, outcome};
 use super::service::{Call, Service};
-use crate::consensus::handle::{Appended, ProposeError};
+use crate::consensus::handle::{Appended, Place, ProposeError};
 use crate::grpc::spawn_guarded;
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::reply::ReplyReceiver;
 use crate::security::acl::Action;
+use crate::types::RowId;
 
 /// At this many unanswered requests the server stops reading.
 const WINDOW_REQUESTS: usize = 256;
@@ -109,6 +111,9 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         Either::Left((Err(gone), _)) => return Err(gone),
         Either::Right((error, _)) => return before_the_first(error),
     };
+    let Ok(row) = RowId::random() else {
+        return before_the_first(ApiError::Internal("the system has no randomness to give"));
+    };
     let (core, log, batch, permit) = match open(service, call, caller, first).await {
         Ok(opened) => opened,
         Err(error) => return before_the_first(error),
@@ -120,6 +125,8 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         deadline: call.deadline,
         broken: Box::pin(caller.clone().broken(Some(log.name.clone()), Action::Produce, state, timers)),
         log,
+        row,
+        proposed: 0,
         route: Route::Here,
         unanswered: VecDeque::new(),
         unanswered_bytes: 0,
@@ -163,6 +170,9 @@ struct Run<'a> {
     deadline: Option<Instant>,
     broken: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
+    row: RowId,
+    /// Since nothing was unanswered: the position of the next proposal in the row.
+    proposed: u64,
     route: Route,
     unanswered: VecDeque<Unanswered>,
     unanswered_bytes: usize,
@@ -277,8 +287,11 @@ impl Run<'_> {
     fn propose(&mut self, batch: Batch, permit: Permit) {
         if self.unanswered.is_empty() {
             self.route = self.core.route(self.log.group);
+            self.proposed = 0;
         }
-        let proposal = proposal(&batch, &self.log, self.deadline);
+        let place = Place { row: self.row, position: self.proposed };
+        self.proposed += 1;
+        let proposal = proposal(&batch, &self.log, Some(place), self.deadline);
         let answer = self.core.hand_over(self.route, self.caller.principal().as_str(), proposal);
         self.unanswered_bytes += batch.payload.len();
         self.unanswered.push_back(Unanswered { batch, answer, _permit: permit });
@@ -290,14 +303,18 @@ impl Run<'_> {
         Some(front)
     }
 
-    /// The front request failed. Of those behind it some may have been appended: waits a moment to know.
+    /// The front request failed. Only if its outcome is unknown may those behind it be appended: waits a moment to know.
     async fn broken_at_front(&mut self, error: ProposeError) -> Served {
         let failed_request = self.answered;
-        let mut unknown_through = (error == ProposeError::OutcomeUnknown).then_some(failed_request);
+        let unknown = error == ProposeError::OutcomeUnknown;
         let error = match self.pop() {
             Some(front) => propose_error(error, &front.batch, &self.log),
             None => ApiError::Internal("an answer without a request"),
         };
+        if !unknown {
+            return Served::Broken(error, Broken { failed_request, unknown_through: None });
+        }
+        let mut unknown_through = Some(failed_request);
         let behind: Vec<_> = std::mem::take(&mut self.unanswered)
             .into_iter()
             .map(|request| {

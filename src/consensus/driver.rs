@@ -451,6 +451,7 @@ pub fn command_proposal(command: &Command) -> Proposal {
         expected_offset: None,
         producer_id: 0,
         sequence: 0,
+        place: None,
         deadline: None,
     }
 }

@@ -22,6 +22,7 @@ use super::apply::Committed;
 use super::effects::{Effects, Write};
 use super::handle::{GroupStatus, ReadIndexError, Role};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
+use super::rows::Rows;
 use super::wire;
 use crate::reply::ReplySender;
 use crate::storage::entry::Entry;
@@ -88,6 +89,7 @@ pub struct Group {
     pub(super) node: RawNode<Adapter>,
     pub(super) mark: Mark,
     pub(super) pending: Pending,
+    pub(super) rows: Rows,
     pub(super) persistence: Persistence,
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
@@ -144,6 +146,7 @@ impl Group {
             node,
             mark,
             pending: Pending::default(),
+            rows: Rows::default(),
             persistence,
             queue: VecDeque::new(),
             out: Effects::default(),

@@ -13,10 +13,19 @@ use crate::catalog::Command;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::Kind;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
 
 /// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
+
+/// Where a proposal stands among those of its stream: it is appended only behind the one before it (`rows.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The stream's.
+    pub row: RowId,
+    /// From 0, without gaps. 0 again, once everything before it is answered, begins the row anew.
+    pub position: u64,
+}
 
 /// One entry that a client wants in a log, or an operator (a trim). Its offsets and times are stamped when it is appended.
 #[derive(Clone, Debug)]
@@ -35,6 +44,8 @@ pub struct Proposal {
     pub producer_id: u64,
     /// With a producer id: from 1.
     pub sequence: u64,
+    /// None: it depends on no other.
+    pub place: Option<Place>,
     /// After this moment it is not proposed any more; once proposed the answer is "outcome unknown".
     pub deadline: Option<Instant>,
 }
@@ -66,7 +77,8 @@ pub enum ProposeError {
     QueueFull,
     /// The entry is larger than the format allows.
     TooLarge,
-    /// The leader is handing over, or lost its place before another entry took this one's: not appended.
+    /// The leader is handing over, or lost its place before another entry took this one's, or what stands before it in its
+    /// row was not appended.
     Dropped,
     /// It may have been appended, or not.
     OutcomeUnknown,

@@ -24,6 +24,7 @@ mod pending;
 mod propose;
 mod raft_log;
 mod reconcile;
+mod rows;
 pub mod status;
 mod wire;
 

@@ -38,6 +38,10 @@ impl Group {
         if !self.is_leader() {
             return Err(ProposeError::NotLeader { leader: self.leader() });
         }
+        let term = Term(self.node.raft.term);
+        if proposal.place.is_some_and(|place| !self.rows.take(place, term)) {
+            return Err(ProposeError::Dropped);
+        }
         if proposal.deadline.is_some_and(|d| d <= now) {
             return Err(ProposeError::DeadlinePassed);
         }
@@ -54,12 +58,15 @@ impl Group {
         let appended = Appended {
             offset: end.offset,
             count: proposal.count,
-            term: Term(self.node.raft.term),
+            term,
             index: LogIndex(self.node.raft.raft_log.last_index() + 1),
             append_time_us: time_us.max(end.append_time_us),
         };
         let data = stamped(proposal, &appended)?;
         self.node.propose(Vec::new(), data).map_err(|e| self.refusal(&e))?;
+        if let Some(place) = proposal.place {
+            self.rows.taken(place, term);
+        }
         Ok(appended)
     }
 

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
+use crate::consensus::handle::{Appended, Place, Proposal, ProposeError, ReadIndexError};
 use crate::pb::peer::{Job, Outcome};
 use crate::replication::outcome::{read_appended, read_read_index};
 use crate::reply::ReplySender;
 use crate::storage::entry::Kind;
-use crate::types::{GroupId, LogIndex, Offset};
+use crate::types::{GroupId, LogIndex, Offset, RowId};
 
 /// After its deadline a job's answer is awaited this much longer: the leader knows better what became of it than we do.
 const GRACE: Duration = Duration::from_millis(250);
@@ -155,6 +155,9 @@ impl Unanswered {
                 propose.expected_offset = proposal.expected_offset.map(|o| o.0);
                 propose.producer_id = proposal.producer_id;
                 propose.sequence = proposal.sequence;
+                if let Some(place) = proposal.place {
+                    (propose.row, propose.position) = (place.row.0, place.position);
+                }
                 Caller::Propose(reply)
             }
             Work::ReadIndex(group, _, reply) => {
@@ -208,6 +211,7 @@ pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::pe
         expected_offset: propose.expected_offset.map(Offset),
         producer_id: propose.producer_id,
         sequence: propose.sequence,
+        place: (propose.row != 0).then_some(Place { row: RowId(propose.row), position: propose.position }),
         deadline,
     })
 }

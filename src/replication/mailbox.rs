@@ -224,6 +224,7 @@ mod tests {
                 expected_offset: None,
                 producer_id: 0,
                 sequence: 0,
+                place: None,
                 deadline: None,
             };
             Forward { principal: "root".to_owned(), work: Work::Propose(proposal, reply().0) }

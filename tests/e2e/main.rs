@@ -14,6 +14,7 @@ mod netns;
 mod refusals;
 mod roundtrip;
 mod shutdown;
+mod streams;
 mod unit;
 
 mod clients;

@@ -175,6 +175,7 @@ impl World {
             expected_offset: None,
             producer_id: 0,
             sequence: 0,
+            place: None,
             deadline: None,
         };
         group.propose(proposal, self.now, 1, sender);

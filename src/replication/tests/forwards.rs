@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{LONG, Setup, TestNode, pair};
-use crate::consensus::handle::{Appended, ConsensusMsg, Proposal, ProposeError, ReadIndexError};
+use crate::consensus::handle::{Appended, ConsensusMsg, Place, Proposal, ProposeError, ReadIndexError};
 use crate::replication::wait::block_until;
 use crate::reply::{ReplyReceiver, ReplySender};
 use crate::storage::entry::Kind;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
+
+const PLACE: Place = Place { row: RowId(6), position: 7 };
 
 fn proposal(text: &str) -> Proposal {
     Proposal {
@@ -18,6 +20,7 @@ fn proposal(text: &str) -> Proposal {
         expected_offset: Some(Offset(0)),
         producer_id: 4,
         sequence: 5,
+        place: Some(PLACE),
         deadline: Some(Instant::now() + LONG),
     }
 }
@@ -51,6 +54,7 @@ fn answers_find_their_callers_in_any_order() {
         let (proposal, reply) = proposed(&b);
         assert_eq!(&proposal.payload[..], text.as_bytes(), "in the order in which they were forwarded");
         assert_eq!((proposal.producer_id, proposal.sequence, proposal.expected_offset), (4, 5, Some(Offset(0))));
+        assert_eq!(proposal.place, Some(PLACE));
         assert!(proposal.deadline.is_some_and(|d| d > Instant::now()));
         waiting.push(reply);
     }
