@@ -24,10 +24,9 @@ enum Command {
     /// given by a flag, else by the environment, else by the TOML file of --config.
     #[command(after_help = exit::TABLE)]
     Serve(Box<serve::Args>),
-    /// Append lines, or one whole file, to a log
+    // Without words here it has those of its arguments, all of them.
     #[command(after_help = exit::TABLE)]
     Produce(produce::Args),
-    /// Read records of a log to stdout
     #[command(after_help = exit::TABLE)]
     Consume(consume::Args),
     /// Show every node: role, term, commit, lag
@@ -67,5 +66,17 @@ mod tests {
     #[test]
     fn the_arguments_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// `produce --help` once had its first line alone: the words at the subcommand hid those at its arguments, which say
+    /// what a line is.
+    #[test]
+    fn the_help_says_what_a_line_is_and_what_a_break_does() {
+        let help = |name: &str| {
+            let mut cli = Cli::command();
+            cli.find_subcommand_mut(name).expect("a subcommand").render_long_help().to_string().replace('\n', " ")
+        };
+        assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
+        assert!(help("consume").contains("When the connection breaks"), "{}", help("consume"));
     }
 }
