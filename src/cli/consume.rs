@@ -14,6 +14,8 @@ use crate::pb::log::{ConsumeRequest, Start};
 
 /// Records of one message; its bytes are limited by the server.
 const RECORDS_MAX: u32 = 10_000;
+/// A connection that is quiet for longer is broken, not idle.
+const HEARTBEAT_MS: u32 = 1000;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,8 @@ fn parse_from(text: &str) -> Result<From, String> {
 
 /// Read records of a log to stdout: what is there now, or on and on with --follow.
 ///
-/// When the connection breaks, it goes on with the next offset at the same or another of the given addresses, until nothing
-/// came for --timeout seconds.
+/// When the connection breaks, it goes on with the next offset at the same or another of the given addresses; when none
+/// answers for --timeout seconds, it ends.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
@@ -70,17 +72,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         left: args.count.unwrap_or(u64::MAX),
         position: args.from,
         log_id: None,
-        progress: Instant::now(),
+        answered: false,
     };
     let mut client = args.connect.connect()?;
+    let mut broken_since = Instant::now();
     while reading.left > 0 {
-        match reading.read(&client, args) {
+        let end = reading.read(&client, args);
+        if std::mem::take(&mut reading.answered) {
+            broken_since = Instant::now();
+        }
+        match end {
             Ok(()) => break,
             Err(Stop::OutputClosed) => return Ok(()),
             Err(Stop::Output(error)) => {
                 return Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""));
             }
-            Err(Stop::Call(error)) if passes(&error) && reading.progress.elapsed() < args.connect.timeout() => {
+            Err(Stop::Call(error)) if passes(&error) && broken_since.elapsed() < args.connect.timeout() => {
                 log::info!("{}: {error}; going on", client.addr());
                 // A timer: nothing tells when the cluster is there again.
                 let _ = after(Duration::from_millis(200)).recv();
@@ -107,7 +114,8 @@ struct Reading<W: Write> {
     left: u64,
     position: From,
     log_id: Option<u64>,
-    progress: Instant,
+    /// Something came since the last look, a heartbeat at least.
+    answered: bool,
 }
 
 enum Stop {
@@ -129,7 +137,13 @@ impl<W: Write> Reading<W> {
         let (start, offset) = match self.position {
             From::Offset(offset) => (Start::START_OFFSET, offset),
             From::Earliest => (Start::START_EARLIEST, 0),
-            From::Latest => (Start::START_LATEST, 0),
+            From::Latest => {
+                // Now and not again: after a break the latest would be another one, and what came between be left out.
+                let log = client.get_log(&args.log).map_err(Stop::Call)?;
+                self.position = From::Offset(log.next_offset);
+                self.log_id = Some(log.log_id);
+                (Start::START_OFFSET, log.next_offset)
+            }
         };
         let request = ConsumeRequest {
             log: args.log.clone(),
@@ -137,12 +151,13 @@ impl<W: Write> Reading<W> {
             offset,
             max_records: u32::try_from(self.left).unwrap_or(u32::MAX).min(RECORDS_MAX),
             stop_at_end: !args.follow,
+            heartbeat_ms: if args.follow { HEARTBEAT_MS } else { 0 },
             log_id: self.log_id,
             ..ConsumeRequest::default()
         };
         for answer in client.consume_stream(&request, None).map_err(Stop::Call)? {
             let answer = answer.map_err(Stop::Call)?;
-            self.progress = Instant::now();
+            self.answered = true;
             self.log_id = Some(answer.log_id);
             for record in &answer.records {
                 encode::write(&mut self.out, self.format, record)?;

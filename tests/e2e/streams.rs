@@ -1,9 +1,14 @@
 //! Streams that are cut short: what is said to be in the log is there, and nothing else.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
 use grpcio::RpcStatusCode as Code;
 use seriatim::pb::log::ProduceRequest;
 
-use crate::harness::{Cluster, record};
+use crate::harness::{Cluster, eventually, record};
 
 /// Requests of a stream are proposed without waiting for the answers of those before. So when one was refused by the leader
 /// (here by its `expected_offset`; a full queue or an election does it too), those behind it were on their way, and were
@@ -33,4 +38,49 @@ fn nothing_behind_a_failed_request_is_appended() {
         assert_eq!((status.number("failed_request"), status.number("unknown_through")), (Some(1), None));
         assert_eq!(client.get_log("").expect("a log").next_offset, before + 1);
     }
+}
+
+/// The command ended with "connection refused" when the connection broke after a silence longer than --timeout, although
+/// another node was there: it measured from the last record.
+#[test]
+fn a_follower_goes_on_at_another_node_after_a_long_silence() {
+    let mut cluster = Cluster::start(3);
+    let timeout = Duration::from_secs(2);
+    let addr = format!("{},{}", cluster.nodes[0].rpc_addr, cluster.nodes[1].rpc_addr);
+    let args = ["consume", "--follow", "--from=latest", "--timeout", &timeout.as_secs().to_string()];
+    let mut child =
+        cluster.site.cli(&addr, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let (seen, stdout) = (Arc::clone(&lines), child.stdout.take().expect("stdout"));
+    // Ends with the process.
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            seen.lock().expect("no panic").push(line);
+        }
+    });
+    let last = || lines.lock().expect("no panic").last().cloned();
+    let client = cluster.client(2);
+    eventually("it follows", || {
+        client.produce("", vec![record("first")]).map_err(|e| e.to_string())?;
+        last().ok_or("nothing yet".into())
+    });
+    let quiet = Instant::now();
+    eventually("a silence longer than its patience", || {
+        (quiet.elapsed() > timeout * 2).then_some(()).ok_or("not yet".into())
+    });
+    cluster.nodes[0].kill();
+    eventually("the others have a leader", || {
+        client.produce("", vec![record("second")]).map(drop).map_err(|e| e.to_string())
+    });
+    eventually("it goes on", || {
+        if let Some(status) = child.try_wait().expect("waits") {
+            let mut said = String::new();
+            child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
+            panic!("it ended: {status}, {said}");
+        }
+        last().filter(|line| line == "second").ok_or("not yet".into())
+    });
+    child.kill().expect("ends");
+    child.wait().expect("waits");
+    reader.join().expect("no panic");
 }
