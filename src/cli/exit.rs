@@ -17,7 +17,8 @@ Exit codes:
   65  bad data: an input that can't become a record; serve: damage on the disk
   69  unavailable: no connection, no leader, or a member can't be reached
   77  not allowed, or no usable identity
-  78  bad configuration";
+  78  bad configuration
+ 130  interrupted by a signal: what is said to be appended is, and nothing else";
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Exit {
     NotAllowed = 77,
     /// Bad configuration.
     BadConfig = 78,
+    /// A signal ended a produce before its input did.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {

@@ -14,6 +14,7 @@
 pub mod command;
 pub mod connect;
 pub mod exit;
+mod interrupt;
 
 pub mod certs;
 pub mod consume;

@@ -5,11 +5,12 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, bounded, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
+use super::interrupt::Interrupt;
 use super::lines::{Lines, Piece, record_bytes, value_bytes_max};
 use super::pipeline::{Done, Failed, Pipeline};
 use crate::client::{Client, Fate};
@@ -27,6 +28,7 @@ const REQUEST_BYTES_MAX: u32 = 4 << 20;
 /// the last newline is a record too (so `consume` gives such a file back with a newline at its end). At a line longer than
 /// the log takes it stops with exit code 65: the lines before it are appended, no other is. When a connection breaks,
 /// what was not acknowledged may be appended or not: it says which lines, ends with exit code 3 and sends nothing twice.
+/// Ctrl-C or SIGTERM ends it once everything on its way is acknowledged, and it says how far it came; a second one at once.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The file; none or `-`: standard input
@@ -82,6 +84,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// Why not everything was appended.
 enum End {
     Input(io::Error),
+    Interrupted,
+    Signals(io::Error),
     TooLong { value_bytes_max: usize },
     Failed(Failed),
 }
@@ -98,10 +102,19 @@ fn produce_lines(
     pipeline: &mut Pipeline<'_>,
     bar: &ProgressBar,
 ) -> Result<(), End> {
+    let interrupt = Interrupt::listen().map_err(End::Signals)?;
+    let interrupted = interrupt.received();
     let pieces = read_ahead(input, limits.value_bytes);
     loop {
+        if interrupted.try_recv().is_ok() {
+            pipeline.finish()?;
+            return Err(End::Interrupted);
+        }
         let piece = if pipeline.is_settled() {
-            pieces.recv().map_err(|_| TryRecvError::Disconnected)
+            select! {
+                recv(interrupted) -> _ => return Err(End::Interrupted),
+                recv(pieces) -> piece => piece.map_err(|_| TryRecvError::Disconnected),
+            }
         } else {
             pieces.try_recv()
         };
@@ -247,6 +260,11 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
     let what = if args.whole { "the input".to_owned() } else { format!("line {}", done.records + 1) };
     match end {
         End::Input(error) => Failure::new(Exit::BadData, format!("the input can't be read: {error}; {known}"), ""),
+        End::Interrupted => {
+            let next = format!("go on with `tail -n +{} FILE | seriatim produce`", done.records + 1);
+            Failure::new(Exit::Interrupted, format!("interrupted; {known}, nothing else"), next)
+        }
+        End::Signals(error) => Failure::new(Exit::Failed, format!("no signals: {error}; {known}"), ""),
         End::TooLong { value_bytes_max } => Failure::new(
             Exit::BadData,
             format!(

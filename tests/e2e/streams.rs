@@ -1,11 +1,12 @@
 //! Streams that are cut short: what is said to be in the log is there, and nothing else.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use grpcio::RpcStatusCode as Code;
+use rustix::process::{Pid, Signal, kill_process};
 use seriatim::pb::log::ProduceRequest;
 
 use crate::harness::{Cluster, eventually, record};
@@ -83,4 +84,31 @@ fn a_follower_goes_on_at_another_node_after_a_long_silence() {
     child.kill().expect("ends");
     child.wait().expect("waits");
     reader.join().expect("no panic");
+}
+
+/// Ctrl-C ended it without a word: nobody knew which lines were in the log.
+#[test]
+fn an_interrupted_produce_says_how_far_it_came() {
+    let cluster = Cluster::start(1);
+    let mut child = cluster
+        .site
+        .cli(&cluster.nodes[0].rpc_addr, &["produce"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(b"one\ntwo\nno end").expect("written");
+    let client = cluster.client(0);
+    eventually("two lines are in", || {
+        let next = client.get_log("").expect("a log").next_offset;
+        (next == 2).then_some(()).ok_or(format!("{next}"))
+    });
+    kill_process(Pid::from_child(&child), Signal::INT).expect("a signal");
+    let output = child.wait_with_output().expect("it ends");
+    drop(stdin);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("2 records appended to log default at offsets 0 to 1"), "{said}");
+    assert!(said.contains("tail -n +3 "), "{said}");
 }
