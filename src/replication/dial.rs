@@ -13,7 +13,9 @@ use crate::security::tls::Tls;
 
 /// Makes channels to peer listeners, each with its own connection. A clone makes the same ones.
 #[derive(Clone)]
-pub struct Dialer(Arc<dyn Fn(&str) -> Option<Channel> + Send + Sync>);
+pub struct Dialer(Arc<Connect>);
+
+type Connect = dyn Fn(&str) -> Option<Channel> + Send + Sync;
 
 impl Dialer {
     /// `connect` makes a channel to an address (`host:port`), unless this node is stopping. It must not block: gRPC

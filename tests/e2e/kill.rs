@@ -151,7 +151,11 @@ fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &Atomi
         match clients[node].produce("", values.iter().map(record).collect()) {
             Ok(answer) => sent.acknowledge(values, answer.offset),
             Err(error) => {
-                if error.fate() == Fate::NotAppended { sent.refused.extend(values) } else { sent.unknown.extend(values) }
+                if error.fate() == Fate::NotAppended {
+                    sent.refused.extend(values)
+                } else {
+                    sent.unknown.extend(values)
+                }
                 // A dead node refuses faster than anybody else answers.
                 clients[node].wait_connected(Duration::from_millis(100));
             }
@@ -214,7 +218,11 @@ fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &Atomic
                 })
         });
         let rest = unanswered.into_iter().flatten();
-        if certain { sent.refused.extend(rest) } else { sent.unknown.extend(rest) }
+        if certain {
+            sent.refused.extend(rest)
+        } else {
+            sent.unknown.extend(rest)
+        }
         clients[node].wait_connected(Duration::from_millis(100));
     }
     sent
