@@ -12,8 +12,8 @@ use signal_hook::iterator::{Handle, Signals};
 
 use super::exit::{Exit, Failure};
 use crate::agent::{Agent, AgentError};
-use crate::consensus::HostError;
 use crate::config::{Config, ServeArgs};
+use crate::consensus::HostError;
 use crate::grpc;
 use crate::thread::{self, Joiner, fatal_channel};
 
