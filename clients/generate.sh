@@ -4,8 +4,8 @@
 # An older Python generator on purpose: its code runs with every newer grpcio, never with an older one.
 set -euo pipefail
 
-grpcio_tools=1.76.0
-protoc_gen_go=1.36.11
+grpcio_tools=1.74.0
+protoc_gen_go=1.36.6
 protoc_gen_go_grpc=1.5.1
 
 cd "$(dirname "$0")/.."

@@ -77,7 +77,7 @@ class Clients(unittest.TestCase):
         for client in CLIENTS:
             for node in NODES:
                 [offset] = self.ok(client, node, "produce", f"{client} at {node}")
-                for way, tail in zip(ways, tails):
+                for way, tail in zip(ways, tails, strict=True):
                     record = json.loads(tail.line())
                     self.assertEqual((record["offset"], record["value"]), (offset, f"{client} at {node}"), way)
 

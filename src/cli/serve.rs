@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded, select, tick};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -18,6 +18,11 @@ use crate::thread::{self, Joiner, fatal_channel};
 
 /// A start that takes longer than systemd's patience (recovery of a large log) asks for so much more, three times as often.
 const EXTEND: Duration = Duration::from_secs(30);
+
+/// How often the threads are looked after.
+const WATCH: Duration = Duration::from_secs(1);
+/// How often certificates and policy are looked at: what has changed is loaded.
+const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 
 /// The options of `serve`.
 pub type Args = ServeArgs;
@@ -56,10 +61,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Until a signal to stop (`None`), or a failure.
+/// Until a signal to stop (`None`), or a failure. Watches the threads, and the files that can change.
 fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<String> {
+    let (watch, look) = (tick(WATCH), tick(LOOK_AT_FILES));
     loop {
         select! {
+            recv(watch) -> _ => {
+                if let Some(thread) = agent.hanging() {
+                    // Nothing could be synced or stopped any more: others must take over, and a new start recover.
+                    log::error!("thread {thread} hangs (a disk that does not answer?): aborting");
+                    std::process::abort();
+                }
+            }
+            recv(look) -> _ => agent.reload(),
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => agent.reload(),
                 Ok(signal) => {

@@ -54,13 +54,18 @@ pub(super) fn create(
 ) -> Result<(), StorageError> {
     let beginning = Beginning::of(genesis);
     let dir = group_dir(groups_dir, group);
-    if disk.list(&dir)?.is_some() {
-        return check_blank(disk, groups_dir, group, options, &beginning);
-    }
+    let unfinished = unfinished_dir(groups_dir, group);
     disk.create_dir(groups_dir)?;
     disk.sync_dir(groups_dir.parent().unwrap_or(Path::new("/")))?;
-    let unfinished = unfinished_dir(groups_dir, group);
     if disk.list(&unfinished)?.is_some() {
+        disk.remove_dir(&unfinished)?;
+    }
+    if disk.list(&dir)?.is_some() {
+        if check_blank(disk, groups_dir, group, options, &beginning)? {
+            // Its name may not be on the disk yet.
+            return disk.sync_dir(groups_dir);
+        }
+        disk.rename(&dir, &unfinished)?;
         disk.remove_dir(&unfinished)?;
     }
     disk.create_dir(&unfinished)?;
@@ -93,22 +98,25 @@ pub(super) fn create(
     disk.sync_dir(groups_dir)
 }
 
-/// A group that was made before a crash and never listed has nothing in it but how it began.
+/// A group that was made before a crash and never listed has nothing in it but how it began. `false`: it began otherwise
+/// than it should now, and nobody has heard of it.
 fn check_blank(
     disk: &Disk,
     groups_dir: &Path,
     group: GroupId,
     options: &LogOptions,
     beginning: &Beginning,
-) -> Result<(), StorageError> {
+) -> Result<bool, StorageError> {
     let (_, found) = super::recovery::open(disk, groups_dir, group, options)?;
-    let blank = found.base == beginning.base
-        && found.last_index == beginning.base.index
-        && found.hard_state == beginning.hard_state
-        && found.conf_state == beginning.conf_state;
-    if !blank {
+    let began = |beginning: &Beginning| {
+        found.base == beginning.base
+            && found.last_index == beginning.base.index
+            && found.hard_state == beginning.hard_state
+            && found.torn_bytes == 0
+    };
+    let founder = found.conf_state.voters.first().map(|founder| Beginning::of(Genesis::Founder(*founder)));
+    if !founder.is_some_and(|founder| began(&founder)) && !began(&Beginning::of(Genesis::Blank)) {
         return Err(StorageError::NotBlank { path: group_dir(groups_dir, group) });
     }
-    // Its name may not be on the disk yet.
-    disk.sync_dir(groups_dir)
+    Ok(began(beginning) && found.conf_state == beginning.conf_state)
 }

@@ -248,7 +248,8 @@ impl GroupLog {
         })
     }
 
-    /// The log is empty and begins behind the marker.
+    /// The log is empty and begins behind the marker. The hard state is noted with a commit that is at most the marker's: a
+    /// later one is to be appended behind the entries that it commits.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -269,7 +270,7 @@ impl GroupLog {
             log.applied = base.index;
             log.begin_segment(Position::default(), View { base, parts: Vec::new() })
         })?;
-        self.append_hard_state(hard_state)
+        self.append_hard_state(&HardState { commit: hard_state.commit.min(marker.base.index), ..*hard_state })
     }
 
     /// Notes who carries the group, for the next manifest, which is due with it.

@@ -121,10 +121,7 @@ impl DataDir {
     /// [`StorageError::InUse`], [`StorageError::ForeignDirectory`] when it holds something and is not ours, or damage when
     /// it is ours and `node.toml` is gone.
     pub fn open(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
-        if disk.list(path)?.is_none() {
-            disk.create_dir(path)?;
-            disk.sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        }
+        make_dir(disk, path)?;
         check_ours(disk, path)?;
         let lock = disk.lock(&path.join(LOCK_FILE))?;
         let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;
@@ -159,6 +156,21 @@ impl DataDir {
     pub fn store(&self, node: &NodeFile) -> Result<(), StorageError> {
         self.disk.replace(&self.path.join(NODE_FILE), node.encode().as_bytes())
     }
+}
+
+/// Makes a directory and those above it, each one's name on the disk before the next is made.
+fn make_dir(disk: &Disk, path: &Path) -> Result<(), StorageError> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if disk.list(path)?.is_some() {
+        // An earlier start may have been stopped between the two. Where that was not us, we may not be allowed to.
+        let _ = disk.sync_dir(parent);
+        return Ok(());
+    }
+    if path.parent().is_some() {
+        make_dir(disk, parent)?;
+    }
+    disk.create_dir(path)?;
+    disk.sync_dir(parent)
 }
 
 fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
@@ -221,7 +233,7 @@ mod tests {
     fn a_directory_is_ours_and_one_process_has_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::real();
-        let path = dir.path().join("data");
+        let path = dir.path().join("deep/down/data");
         let data = DataDir::open(&disk, &path).expect("made");
         assert_eq!(data.load().expect("read"), None);
         let in_use = DataDir::open(&disk, &path).err().expect("in use");

@@ -14,5 +14,6 @@ mod netns;
 mod refusals;
 mod roundtrip;
 mod shutdown;
+mod unit;
 
 mod clients;

@@ -95,10 +95,16 @@ fn a_founder_begins_behind_a_base_that_nobody_stores() {
     assert_eq!((found.conf_state.voters, found.conf_index), (vec![NodeId(5)], LogIndex(1)));
     assert_eq!(found.terms, [(LogIndex(1), Term(1))]);
     home.create(Genesis::Founder(NodeId(5))).expect("blank: used again");
-    assert!(matches!(home.create(Genesis::Blank), Err(StorageError::NotBlank { .. })), "another beginning");
-    let (mut log, _) = home.open();
+    home.create(Genesis::Blank).expect("nothing in it: replaced");
+    assert_eq!(home.open().1.base, Base::default());
+    home.create(Genesis::Founder(NodeId(6))).expect("nothing in it: replaced");
+    let (mut log, found) = home.open();
+    assert_eq!(found.conf_state.voters, [NodeId(6)]);
     append(&mut log, 1, &[b"a"]);
-    assert!(matches!(home.create(Genesis::Founder(NodeId(5))), Err(StorageError::NotBlank { .. })), "not blank");
+    for genesis in [Genesis::Founder(NodeId(6)), Genesis::Blank] {
+        assert!(matches!(home.create(genesis), Err(StorageError::NotBlank { .. })), "not blank");
+    }
+    assert_eq!(home.open().1.last_index, LogIndex(2));
 }
 
 #[test]
@@ -212,7 +218,8 @@ fn a_marker_begins_the_log_anew() {
         derived_index: LogIndex(110),
     };
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
-    log.install_marker(&marker, &hard_state).expect("installed");
+    let ahead = HardState { commit: LogIndex(101), ..hard_state };
+    log.install_marker(&marker, &ahead).expect("installed");
     append(&mut log, 8, &[b"a"]);
     sync(&mut log, &home);
     assert_eq!(home.segments(), ["00000000000000000002.seg"]);
