@@ -11,11 +11,11 @@ use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::pb::peer_grpc::PeerClient;
 use crate::security::tls::Tls;
 
+type Connect = dyn Fn(&str) -> Option<Channel> + Send + Sync;
+
 /// Makes channels to peer listeners, each with its own connection. A clone makes the same ones.
 #[derive(Clone)]
 pub struct Dialer(Arc<Connect>);
-
-type Connect = dyn Fn(&str) -> Option<Channel> + Send + Sync;
 
 impl Dialer {
     /// `connect` makes a channel to an address (`host:port`), unless this node is stopping. It must not block: gRPC

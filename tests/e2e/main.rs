@@ -16,4 +16,3 @@ mod roundtrip;
 mod shutdown;
 mod unit;
 
-mod clients;

@@ -1,6 +1,8 @@
 //! Groups on a faulty disk and a lossy network, in one thread from one seed; and the rules that lose data when forgotten.
 
+mod conf_changes;
 mod disk;
+mod markers;
 mod rules;
 mod sim;
 mod soak;
