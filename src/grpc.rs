@@ -1,6 +1,6 @@
 //! gRPC as Seriatim uses it: every option of servers and channels stands in this file, with why it is not the default.
 //!
-//! [`env`] has the completion-queue threads and what runs on them, [`log`] the C core's own log. `api` and `replication`
+//! [`mod@env`] has the completion-queue threads and what runs on them, [`mod@log`] the C core's own log. `api` and `replication`
 //! build their servers with [`client_listener`] and [`peer_listener`]; `replication` and `client` dial with
 //! [`peer_channel`] and [`client_channel`].
 

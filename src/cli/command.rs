@@ -23,7 +23,7 @@ enum Command {
     /// SIGINT stop it cleanly, a second one at once; SIGHUP reads certificates and access policy again. An option is
     /// given by a flag, else by the environment, else by the TOML file of --config.
     #[command(after_help = exit::TABLE)]
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Append lines, or one whole file, to a log
     #[command(after_help = exit::TABLE)]
     Produce(produce::Args),

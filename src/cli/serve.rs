@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded, select, tick};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -13,11 +13,17 @@ use signal_hook::iterator::{Handle, Signals};
 use super::exit::{Exit, Failure};
 use crate::agent::{Agent, AgentError};
 use crate::config::{Config, ServeArgs};
+use crate::consensus::HostError;
 use crate::grpc;
 use crate::thread::{self, Joiner, fatal_channel};
 
 /// A start that takes longer than systemd's patience (recovery of a large log) asks for so much more, three times as often.
 const EXTEND: Duration = Duration::from_secs(30);
+
+/// How often the threads are looked after.
+const WATCH: Duration = Duration::from_secs(1);
+/// How often certificates and policy are looked at: what has changed is loaded.
+const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 
 /// The options of `serve`.
 pub type Args = ServeArgs;
@@ -46,32 +52,56 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     notify(&[NotifyState::Stopping]);
     let stopped = agent.stop();
     match (failed, stopped) {
-        (Some(failed), _) => Err(Failure::new(
-            Exit::Failed,
-            failed,
-            "start it again: it recovers from its disk. If it fails again, the log above says why",
-        )),
+        (Some(failed), _) => Err(failed),
         (None, Err(error)) => Err(failure(&error)),
         (None, Ok(())) => Ok(()),
     }
 }
 
-/// Until a signal to stop (`None`), or a failure.
-fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<String> {
+/// Until a signal to stop (`None`), or a failure. Watches the threads, and the files that can change.
+fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<Failure> {
+    let (watch, look) = (tick(WATCH), tick(LOOK_AT_FILES));
     loop {
         select! {
+            recv(watch) -> _ => {
+                if let Some(thread) = agent.hanging() {
+                    // Nothing could be synced or stopped any more: others must take over, and a new start recover.
+                    log::error!("thread {thread} hangs (a disk that does not answer?): aborting");
+                    std::process::abort();
+                }
+                if let Some(removed) = agent.removed() {
+                    let next = "to come back it must join as a new node: with an empty data directory";
+                    return Some(Failure::new(Exit::BadConfig, removed, next));
+                }
+            }
+            recv(look) -> _ => agent.reload(),
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => agent.reload(),
                 Ok(signal) => {
                     log::info!("signal {signal}: stopping");
                     return None;
                 }
-                Err(_) => return Some("the signals' thread ended".to_owned()),
+                Err(_) => return Some(Failure::new(Exit::Failed, "the signals' thread ended", "")),
             },
             recv(agent.failures()) -> failed => {
-                return Some(failed.map_or_else(|_| "the node ended".to_owned(), |f| f.to_string()));
+                return Some(failed.map_or_else(|_| Failure::new(Exit::Failed, "the node ended", ""), failed_inside));
             }
         }
+    }
+}
+
+/// A part of the node failed. Damage, and what only a changed configuration mends, keep their exit codes.
+fn failed_inside(fatal: thread::Fatal) -> Failure {
+    match fatal.error.downcast::<AgentError>() {
+        Ok(error) => failure(&error),
+        Err(error) => match error.downcast::<HostError>() {
+            Ok(error) => failure(&AgentError::Consensus(*error)),
+            Err(error) => Failure::new(
+                Exit::Failed,
+                format!("thread {} failed: {error}", fatal.thread),
+                "start it again: it recovers from its disk. If it fails again, the log above says why",
+            ),
+        },
     }
 }
 

@@ -94,7 +94,7 @@ impl Adapter {
             base: recovered.base,
             conf_state: recovered.conf_state.clone(),
             conf_index: recovered.conf_index,
-            derived: recovered.derived.clone(),
+            derived: recovered.derived,
             derived_index: recovered.derived_index,
             terms: recovered.terms.clone(),
             last_index: start.index,
@@ -185,7 +185,7 @@ impl Adapter {
         self.base = marker.base;
         self.conf_state = marker.conf_state.clone();
         self.conf_index = marker.conf_index;
-        self.derived = marker.derived.clone();
+        self.derived = marker.derived;
         self.derived_index = marker.derived_index;
         self.terms = vec![(marker.base.index, marker.base.term)];
         self.last_index = marker.base.index;
@@ -355,7 +355,7 @@ impl Storage for Adapter {
             base: self.base,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
-            derived: self.derived.clone(),
+            derived: self.derived,
             derived_index: self.derived_index,
         }))
     }

@@ -349,10 +349,11 @@ impl Group {
             self.reads.fail_all(ReadIndexError::NotLeader { leader }, &mut self.out.answers);
             self.leading = leading;
         }
-        if self.is_leader() && self.node.raft.commit_to_current_term() {
-            if let Some(context) = self.reads.start_round() {
-                self.node.read_index(context);
-            }
+        if self.is_leader()
+            && self.node.raft.commit_to_current_term()
+            && let Some(context) = self.reads.start_round()
+        {
+            self.node.read_index(context);
         }
     }
 

@@ -186,7 +186,7 @@ impl Hosted {
 
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
         if let Some(hard_state) = &write.hard_state {
-            self.hard_state = hard_state.clone();
+            self.hard_state = *hard_state;
         }
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(marker) = &write.marker {

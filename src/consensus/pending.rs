@@ -85,11 +85,6 @@ impl Pending {
         let all = std::mem::take(&mut self.by_index);
         out.extend(all.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
     }
-
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.by_index.len()
-    }
 }
 
 struct Read {

@@ -76,8 +76,7 @@ impl ConfChange {
 
     /// As raft takes it.
     pub fn to_raft(self) -> eraftpb::ConfChange {
-        let mut change = eraftpb::ConfChange::default();
-        change.node_id = self.node.0;
+        let mut change = eraftpb::ConfChange { node_id: self.node.0, ..Default::default() };
         change.set_change_type(match self.kind {
             ConfChangeKind::AddVoter => ConfChangeType::AddNode,
             ConfChangeKind::Remove => ConfChangeType::RemoveNode,

@@ -1,14 +1,9 @@
 //! What asking for admission is, on the wire, and what it can come to.
 
 use std::fmt;
-use std::time::Duration;
-
-use grpcio::CallOption;
 
 use crate::catalog::Member;
 use crate::pb::peer::{JoinRequest, JoinResponse};
-use crate::pb::peer_grpc::PeerClient;
-use crate::replication::dial::Dialer;
 use crate::replication::hello::PROTOCOL_VERSION;
 use crate::types::{ClusterId, NodeId, NodeName};
 
@@ -67,19 +62,6 @@ pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me
         rpc_addr: me.rpc_addr.clone(),
         ..JoinRequest::default()
     }
-}
-
-/// Asks one address.
-pub(super) async fn call(
-    dialer: Dialer,
-    addr: String,
-    request: JoinRequest,
-    timeout: Duration,
-) -> grpcio::Result<JoinResponse> {
-    // The channel lives as long as the call: dropping it would end the call.
-    let client = PeerClient::new(dialer.channel(&addr));
-    let answer = client.join_async_opt(&request, CallOption::default().timeout(timeout))?;
-    answer.await
 }
 
 /// The members in an answer; one that makes no sense is left out.

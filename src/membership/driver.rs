@@ -12,7 +12,7 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{self, Admission, AdmissionError, Found, join_request, members_of};
+use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::search::{Search, Verdict};
@@ -352,8 +352,11 @@ impl Driver {
                 // Any of them is a reason not to found another one.
                 Verdict::Several(_) => search.found().first().cloned(),
             }),
-            goal @ Goal::Admission { .. } => {
-                self.goal = goal;
+            Goal::Admission { reply } => {
+                if let Some(text) = search.removed().filter(|_| verdict == Verdict::Nobody) {
+                    return reply.send(Err(AdmissionError::Removed(text.to_owned())));
+                }
+                self.goal = Goal::Admission { reply };
                 match verdict {
                     Verdict::Nobody => {
                         let others: Vec<String> =
@@ -385,8 +388,9 @@ impl Driver {
         let Some(addr) = addresses.get(self.joins % addresses.len().max(1)).cloned() else { return self.rest() };
         self.joins += 1;
         let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
-        let call = admission::call(self.dialer.clone(), addr.clone(), request, JOIN_MAX).boxed();
-        self.stage = Stage::Joining { addr, call };
+        let (dialer, to) = (self.dialer.clone(), addr.clone());
+        let call = async move { dialer.join(&to, &request, JOIN_MAX).await };
+        self.stage = Stage::Joining { addr, call: call.boxed() };
     }
 
     fn joined(&mut self, answer: grpcio::Result<JoinResponse>) {

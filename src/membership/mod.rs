@@ -26,3 +26,6 @@ mod mdns;
 
 pub use admission::{Admission, AdmissionError, Found};
 pub use driver::{Membership, MembershipHandle, Options};
+
+#[cfg(test)]
+mod tests;

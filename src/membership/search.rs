@@ -11,10 +11,10 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 
-use crate::membership::admission::{self, Found, members_of};
+use crate::membership::admission::{Found, members_of};
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::dial::Dialer;
-use crate::replication::refusal::{Refusal, error_text};
+use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::types::ClusterId;
 
 /// A candidate answers within this time, or not at all.
@@ -36,6 +36,8 @@ pub struct Search {
     first_found: Option<Instant>,
     /// Why the others are none, by address.
     others: BTreeMap<String, String>,
+    /// A member said that this node was removed; that is never undone.
+    removed: Option<String>,
 }
 
 /// What a round came to.
@@ -61,6 +63,7 @@ impl Search {
             found: Vec::new(),
             first_found: None,
             others: BTreeMap::new(),
+            removed: None,
         }
     }
 
@@ -68,8 +71,12 @@ impl Search {
     pub fn ask(&mut self, addresses: Vec<String>) {
         for addr in addresses {
             if self.asked.insert(addr.clone()) {
-                let call = admission::call(self.dialer.clone(), addr.clone(), self.request.clone(), ANSWER_MAX);
-                self.calls.push(call.map(move |answer| (addr, answer)).boxed());
+                let (dialer, request) = (self.dialer.clone(), self.request.clone());
+                let call = async move {
+                    let answer = dialer.join(&addr, &request, ANSWER_MAX).await;
+                    (addr, answer)
+                };
+                self.calls.push(call.boxed());
             }
         }
     }
@@ -105,8 +112,11 @@ impl Search {
                 self.others.insert(addr, "gave an answer that makes no sense".to_owned());
             }
             Err(error) => {
-                let text = Refusal::from_error(&error).map_or_else(|| error_text(&error), |refusal| refusal.text);
-                self.others.insert(addr, text);
+                let refusal = Refusal::from_error(&error);
+                if let Some(refusal) = refusal.as_ref().filter(|r| r.reason == Reason::Removed) {
+                    self.removed = Some(format!("{addr}: {refusal}"));
+                }
+                self.others.insert(addr, refusal.map_or_else(|| error_text(&error), |r| r.text));
             }
         }
     }
@@ -119,6 +129,11 @@ impl Search {
     /// Why nobody else is a member of a cluster of ours, by address, for the log.
     pub fn others(&self) -> &BTreeMap<String, String> {
         &self.others
+    }
+
+    /// What a member said of this node's removal.
+    pub fn removed(&self) -> Option<&str> {
+        self.removed.as_deref()
     }
 
     /// What the round came to. Answers of the addresses in `given` outweigh all others.

@@ -1,13 +1,13 @@
 //! Who may be a peer at all: decided at every call, before a byte of it is looked at, and again while a stream stays open.
 
-use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use grpcio::{CheckResult, RpcContext, ServerChecker};
 
-use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::refusal::{Rarely, Reason, Refusal};
 use crate::security::acl::{Acl, Action};
-use crate::security::identity::{Identities, Identity};
+use crate::security::identity::{Identities, Identity, NoIdentity};
 
 /// An open stream is asked again after this long, and whenever the policy has changed.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -72,20 +72,28 @@ impl Pass {
     }
 }
 
-fn no_peer(error: &impl fmt::Debug) -> Refusal {
-    Refusal::new(Reason::NoPeer, format!("no peer of this cluster: {error:?}"))
+/// The host of `ipv4:1.2.3.4:567`: a port is another one each time.
+pub(super) fn host_of(peer: &str) -> &str {
+    peer.rsplit_once(':').map_or(peer, |(host, _)| host)
+}
+
+fn no_peer(error: &NoIdentity) -> Refusal {
+    Refusal::new(Reason::NoPeer, format!("no peer of this cluster: {error}"))
 }
 
 /// Asks the guard before a message of any call is decoded.
 #[derive(Clone)]
-pub(super) struct Checker(pub(super) Guard);
+pub(super) struct Checker {
+    pub(super) guard: Guard,
+    pub(super) refusals: Arc<Rarely>,
+}
 
 impl ServerChecker for Checker {
     fn check(&mut self, ctx: &RpcContext<'_>) -> CheckResult {
-        match self.0.check(ctx) {
+        match self.guard.check(ctx) {
             Ok(_) => CheckResult::Continue,
             Err(refusal) => {
-                log::warn!("{} refused: {refusal}", ctx.peer());
+                self.refusals.warn(format!("refused {}: {refusal}", host_of(&ctx.peer())));
                 CheckResult::Abort(refusal.status())
             }
         }

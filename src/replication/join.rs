@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use grpcio::{CallOption, RpcStatus};
+use grpcio::RpcStatus;
 
 use crate::catalog::{Catalog, Command, Member};
 use crate::consensus::handle::ProposeError;
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
-use crate::pb::peer_grpc::PeerClient;
 use crate::replication::hello::{check_cluster_id, check_removed, check_version};
 use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::replication::service::Core;
@@ -122,13 +121,8 @@ async fn pass_on(core: &Core, leader: NodeId, request: JoinRequest) -> Result<Jo
     let node = core.peers.node();
     let addr = node.addresses.of(leader).into_iter().next();
     let addr = addr.ok_or_else(|| no_leader(format!("the address of the leader {leader} is not known here")))?;
-    let client = PeerClient::new(node.dialer.channel(&addr));
     let request = JoinRequest { forwarded: true, ..request };
-    let called = match client.join_async_opt(&request, CallOption::default().timeout(HOP_MAX)) {
-        Ok(answer) => answer.await,
-        Err(error) => Err(error),
-    };
-    called.map_err(|error| match (Refusal::from_error(&error), error) {
+    node.dialer.join(&addr, &request, HOP_MAX).await.map_err(|error| match (Refusal::from_error(&error), error) {
         (Some(refusal), _) => refusal.status(),
         (None, error) => no_leader(format!("the leader at {addr} can't be reached: {}", error_text(&error))),
     })

@@ -1,5 +1,6 @@
 //! The peer listener (`bind_addr`): the gRPC server that other nodes reach.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grpcio::{Server, ServerCredentials};
@@ -8,6 +9,7 @@ use crate::grpc::{Env, peer_listener};
 use crate::replication::Late;
 use crate::replication::guard::{Checker, Guard};
 use crate::replication::peers::PeersHandle;
+use crate::replication::refusal::Rarely;
 use crate::replication::service::peer_service;
 use crate::replication::wait::block_until;
 use crate::thread::FatalSender;
@@ -45,9 +47,10 @@ impl PeerListener {
         core: Late<PeersHandle>,
         fatal: FatalSender,
     ) -> grpcio::Result<PeerListener> {
-        let service = peer_service(&options.cluster_name, guard.clone(), core, fatal);
+        let refusals = Arc::<Rarely>::default();
+        let service = peer_service(&options.cluster_name, guard.clone(), core, refusals.clone(), fatal);
         let mut server = peer_listener(env, options.memory_bytes_max)
-            .add_checker(Checker(guard))
+            .add_checker(Checker { guard, refusals })
             .register_service(service)
             .build()?;
         let port = server.add_listening_port(options.bind_addr.clone(), creds)?;

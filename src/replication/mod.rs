@@ -44,3 +44,6 @@ use std::sync::{Arc, OnceLock};
 
 /// Something that comes into being after those who use it were started: the node's core, once it is admitted.
 pub type Late<T> = Arc<OnceLock<T>>;
+
+#[cfg(test)]
+pub(crate) mod tests;

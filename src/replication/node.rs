@@ -1,5 +1,7 @@
 //! What every peer's thread, and the service, know of this node.
 
+use std::sync::OnceLock;
+
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
 use crate::pb::peer::RaftMessage;
@@ -21,6 +23,8 @@ pub struct Node {
     pub addresses: Addresses,
     /// Comes later: consensus is started after replication, to which it sends.
     pub consensus: Late<ConsensusHandle>,
+    /// What a peer said when it refused this node as removed.
+    pub removal: OnceLock<String>,
 }
 
 impl Node {

@@ -48,10 +48,11 @@ enum Event {
 }
 
 struct Connection {
-    client: PeerClient,
-    addr: String,
+    // Its streams are dropped, and so cancelled, before its channel.
     replicate: Option<Link<ReplicateRequest, ReplicateResponse>>,
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
+    client: PeerClient,
+    addr: String,
 }
 
 impl Connection {
@@ -241,11 +242,13 @@ impl Peer {
         let addresses = self.node.addresses.of(self.id);
         // The next attempt tries the next address.
         let choice = addresses.get(self.failures as usize % addresses.len().max(1));
+        let choice = choice.map(|addr| (addr, self.node.dialer.channel(addr)));
         match choice {
-            Some(addr) => {
-                let client = PeerClient::new(self.node.dialer.channel(addr));
+            Some((addr, Some(channel))) => {
+                let client = PeerClient::new(channel);
                 self.connection = Some(Connection { client, addr: addr.clone(), replicate: None, forward: None });
             }
+            Some((_, None)) => self.lost(&Lost::because("this node is stopping")),
             None => self.lost(&Lost::because("its address is not known")),
         }
     }
@@ -290,6 +293,9 @@ impl Peer {
         self.failures = self.failures.saturating_add(1);
         let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
         let trouble = format!("peer {}{addr}: {}", self.name(), lost.text);
+        if lost.refusal.as_ref().is_some_and(|r| r.reason == Reason::Removed) {
+            let _ = self.node.removal.set(trouble.clone());
+        }
         if self.last_trouble.as_ref() != Some(&trouble) {
             match lost.refusal.as_ref().map(|r| r.reason) {
                 None | Some(Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::WrongNode) => {

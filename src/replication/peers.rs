@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::catalog::CatalogView;
@@ -55,7 +55,7 @@ impl Peers {
         fatal: FatalSender,
     ) -> Peers {
         let addresses = Addresses::new(catalog.clone());
-        let node = Arc::new(Node { me, dialer, catalog, addresses, consensus });
+        let node = Arc::new(Node { me, dialer, catalog, addresses, consensus, removal: OnceLock::new() });
         Peers { handle: PeersHandle(Arc::new(Shared { node, fatal, running: Mutex::default() })) }
     }
 
@@ -101,6 +101,12 @@ impl PeersHandle {
     /// The newest catalog.
     pub fn catalog(&self) -> &CatalogView {
         &self.0.node.catalog
+    }
+
+    /// What a peer said when it refused this node as removed from the cluster. That is final: this node takes part in
+    /// nothing any more, though its own catalog may never tell it.
+    pub fn removal(&self) -> Option<&str> {
+        self.0.node.removal.get().map(String::as_str)
     }
 
     /// The mailbox of a peer, whose thread is started if it has none yet.

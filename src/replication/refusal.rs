@@ -4,6 +4,8 @@
 //! property of the reason: see [`Reason::is_final`].
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::well_known_types::any::Any;
@@ -140,8 +142,13 @@ impl Refusal {
         RpcStatus::with_details(self.reason.code(), self.text.clone(), status.write_to_bytes().unwrap_or_default())
     }
 
-    /// Reads what [`Refusal::status`] wrote; `None` for any other status.
+    /// Reads what [`Refusal::status`] wrote; `None` for any other status. What is refused before a handler runs comes
+    /// without details, but says by its code alone what it is.
     pub fn from_status(status: &RpcStatus) -> Option<Refusal> {
+        if status.details().is_empty() {
+            let bare = [Reason::NoPeer, Reason::NotAllowed].into_iter().find(|r| r.code() == status.code())?;
+            return Some(Refusal::new(bare, status.message()));
+        }
         let details = Status::parse_from_bytes(status.details()).ok()?;
         let any = details.details.iter().find(|any| any.type_url == type_url())?;
         let info = ErrorInfo::parse_from_bytes(&any.value).ok()?;
@@ -156,6 +163,22 @@ impl Refusal {
                 Refusal::from_status(status)
             }
             _ => None,
+        }
+    }
+}
+
+/// Says refusals in the log, but not the same one again and again: whoever is refused tries again within a second.
+#[derive(Debug, Default)]
+pub(super) struct Rarely(Mutex<Option<(String, Instant)>>);
+
+impl Rarely {
+    /// Warns, unless that was the last warning and is not a minute old.
+    pub(super) fn warn(&self, text: String) {
+        // A value that is replaced whole.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(said, when)| *said != text || when.elapsed() > Duration::from_secs(60)) {
+            log::warn!("{text}");
+            *last = Some((text, Instant::now()));
         }
     }
 }

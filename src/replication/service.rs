@@ -21,12 +21,12 @@ use crate::pb::peer::{
 use crate::pb::peer_grpc::{Peer, create_peer};
 use crate::replication::Late;
 use crate::replication::forward::proposal_of;
-use crate::replication::guard::{Guard, Pass};
+use crate::replication::guard::{Guard, Pass, host_of};
 use crate::replication::join;
 use crate::replication::outcome::{appended_outcome, read_index_outcome};
 use crate::replication::peer::UNANSWERED_MAX;
 use crate::replication::peers::PeersHandle;
-use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::refusal::{Rarely, Reason, Refusal};
 use crate::thread::FatalSender;
 use crate::types::{GroupId, NodeId};
 
@@ -34,8 +34,14 @@ use crate::types::{GroupId, NodeId};
 const JOB_BYTES_MAX: usize = 16 << 20;
 
 /// The service for the peer listener. Until `core` (and the consensus inside) is filled every call is answered UNAVAILABLE.
-pub fn peer_service(cluster_name: &str, guard: Guard, core: Late<PeersHandle>, fatal: FatalSender) -> Service {
-    create_peer(PeerService { cluster_name: cluster_name.into(), guard, core, fatal })
+pub(super) fn peer_service(
+    cluster_name: &str,
+    guard: Guard,
+    core: Late<PeersHandle>,
+    refusals: Arc<Rarely>,
+    fatal: FatalSender,
+) -> Service {
+    create_peer(PeerService { cluster_name: cluster_name.into(), guard, core, refusals, fatal })
 }
 
 #[derive(Clone)]
@@ -43,6 +49,7 @@ struct PeerService {
     cluster_name: Arc<str>,
     guard: Guard,
     core: Late<PeersHandle>,
+    refusals: Arc<Rarely>,
     fatal: FatalSender,
 }
 
@@ -90,13 +97,13 @@ impl Peer for PeerService {
         mut sink: DuplexSink<ReplicateResponse>,
     ) {
         let admitted = self.admit(&ctx);
-        let caller = ctx.peer();
+        let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
             let end = match admitted {
                 Ok((pass, core)) => replicate(pass, &core, &mut requests, &mut sink).await,
                 Err(refusal) => End::Refused(refusal),
             };
-            finish(end, &caller, requests, sink).await;
+            finish(end, &caller, &refusals, requests, sink).await;
         };
         spawn_guarded(&ctx, &self.fatal, future);
     }
@@ -108,13 +115,13 @@ impl Peer for PeerService {
         mut sink: DuplexSink<ForwardResponse>,
     ) {
         let admitted = self.admit(&ctx);
-        let caller = ctx.peer();
+        let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
             let end = match admitted {
                 Ok((pass, core)) => forward(pass, &core, &mut requests, &mut sink).await,
                 Err(refusal) => End::Refused(refusal),
             };
-            finish(end, &caller, requests, sink).await;
+            finish(end, &caller, &refusals, requests, sink).await;
         };
         spawn_guarded(&ctx, &self.fatal, future);
     }
@@ -134,12 +141,18 @@ impl Peer for PeerService {
 }
 
 /// Ends a stream. The requests are held until the status has gone out, or it would be CANCELLED.
-async fn finish<Req, Resp>(end: End, caller: &str, requests: RequestStream<Req>, mut sink: DuplexSink<Resp>) {
+async fn finish<Req, Resp>(
+    end: End,
+    caller: &str,
+    refusals: &Rarely,
+    requests: RequestStream<Req>,
+    mut sink: DuplexSink<Resp>,
+) {
     let _ = match end {
         End::Closed => sink.close().await,
         End::Gone => Ok(()),
         End::Refused(refusal) => {
-            log::debug!("a stream of {caller} is refused: {refusal}");
+            refusals.warn(format!("refused a stream of {}: {refusal}", host_of(caller)));
             sink.fail(refusal.status()).await
         }
     };

@@ -150,8 +150,15 @@ fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &Atomi
         let node = random.below(clients.len() as u64) as usize;
         match clients[node].produce("", values.iter().map(record).collect()) {
             Ok(answer) => sent.acknowledge(values, answer.offset),
-            Err(error) if error.fate() == Fate::NotAppended => sent.refused.extend(values),
-            Err(_) => sent.unknown.extend(values),
+            Err(error) => {
+                if error.fate() == Fate::NotAppended {
+                    sent.refused.extend(values)
+                } else {
+                    sent.unknown.extend(values)
+                }
+                // A dead node refuses faster than anybody else answers.
+                clients[node].wait_connected(Duration::from_millis(100));
+            }
         }
     }
     sent
@@ -211,7 +218,12 @@ fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &Atomic
                 })
         });
         let rest = unanswered.into_iter().flatten();
-        if certain { sent.refused.extend(rest) } else { sent.unknown.extend(rest) }
+        if certain {
+            sent.refused.extend(rest)
+        } else {
+            sent.unknown.extend(rest)
+        }
+        clients[node].wait_connected(Duration::from_millis(100));
     }
     sent
 }

@@ -14,5 +14,5 @@ mod netns;
 mod refusals;
 mod roundtrip;
 mod shutdown;
+mod unit;
 
-mod clients;

@@ -53,7 +53,7 @@ impl Files {
                 if let Some(marker) = &write.marker {
                     self.base = marker.base;
                     (self.conf_state, self.conf_index) = (marker.conf_state.clone(), marker.conf_index);
-                    self.derived = marker.derived.clone();
+                    self.derived = marker.derived;
                     self.applied = marker.base.index;
                     self.entries.clear();
                 }
@@ -65,11 +65,11 @@ impl Files {
                     self.entries.push(entry.clone());
                 }
                 if let Some(hard_state) = &write.hard_state {
-                    self.hard_state = hard_state.clone();
+                    self.hard_state = *hard_state;
                 }
             }
             Change::Conf(conf_state, index) => (self.conf_state, self.conf_index) = (conf_state.clone(), *index),
-            Change::Applied(derived, index) => (self.derived, self.applied) = (derived.clone(), *index),
+            Change::Applied(derived, index) => (self.derived, self.applied) = (*derived, *index),
             Change::Trim(base) => {
                 self.base = *base;
                 self.entries.retain(|e| e.index > base.index);
@@ -151,7 +151,7 @@ impl Disk {
         let end = |entry: &Entry| entry.end_offset().expect("a stamp");
         let next_offset = files.entries.last().map_or(files.base.offset, end);
         let recovered = Recovered {
-            hard_state: files.hard_state.clone(),
+            hard_state: files.hard_state,
             base: files.base,
             last_index: files.last_index(),
             last_term: files.entries.last().map_or(files.base.term, |e| e.term),
@@ -160,7 +160,7 @@ impl Disk {
             terms,
             conf_state: files.conf_state.clone(),
             conf_index: files.conf_index,
-            derived: files.derived.clone(),
+            derived: files.derived,
             derived_index: files.applied,
             applied: files.applied,
             torn_bytes: 0,

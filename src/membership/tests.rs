@@ -1,0 +1,179 @@
+//! Nodes that look for a cluster, in one process and over real connections, by join addresses.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::catalog::{Catalog, Member};
+use crate::consensus::handle::{Appended, ConsensusMsg};
+use crate::membership::{AdmissionError, Membership, Options};
+use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode, pair};
+use crate::replication::wait::block_until;
+use crate::reply::{Dropped, ReplyReceiver};
+use crate::types::{ClusterId, LogIndex, NodeId, NodeName, Offset, Term};
+
+/// A consensus that leads the catalog until it is dropped.
+struct Leader(Sender<()>, Option<JoinHandle<()>>);
+
+impl Leader {
+    fn of(node: &TestNode) -> Leader {
+        let (stop, stopped) = bounded(0);
+        let (inbox, catalog) = (node.inbox.clone(), node.catalog.clone());
+        let thread = std::thread::spawn(move || {
+            loop {
+                let message = crossbeam_channel::select! {
+                    recv(inbox) -> message => message.expect("a message"),
+                    recv(stopped) -> _ => return,
+                };
+                if let ConsensusMsg::Command(command, reply) = message {
+                    let mut new = Catalog::clone(&catalog.get());
+                    new.apply(command);
+                    catalog.publish(new);
+                    let (offset, index) = (Offset(0), LogIndex(2));
+                    reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
+                }
+            }
+        });
+        Leader(stop, Some(thread))
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(());
+        self.0 = bounded(0).0;
+        if let Some(thread) = self.1.take() {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+fn blank(id: u64) -> TestNode {
+    Setup { is_member: false, ..Setup::node(id) }.start()
+}
+
+fn membership_as(node: &TestNode, me: Member, join: &[&str]) -> Membership {
+    let options =
+        Options { cluster_name: CLUSTER.to_owned(), join: join.iter().map(|a| (*a).to_owned()).collect(), mdns: false };
+    Membership::start(options, me, node.dialer.clone(), &node.fatal).expect("a thread")
+}
+
+fn membership(node: &TestNode, join: &[&str]) -> Membership {
+    membership_as(node, node.member(), join)
+}
+
+fn wait<T>(reply: ReplyReceiver<T>) -> Result<T, Dropped> {
+    block_until(reply, Instant::now() + LONG).expect("an answer in time")
+}
+
+fn soon<T>(reply: ReplyReceiver<T>) -> Option<Result<T, Dropped>> {
+    block_until(reply, Instant::now() + Duration::from_millis(1200))
+}
+
+#[test]
+fn a_blank_node_is_admitted_by_any_member() {
+    let (a, _b) = pair();
+    let _leader = Leader::of(&a);
+    let c = blank(3);
+    // A dead address and itself among the join addresses do no harm.
+    let members = membership(&c, &["127.0.0.1:1", &c.addr, &a.addr]);
+    let admission = wait(members.handle().admission()).expect("an answer").expect("admitted");
+    assert_eq!(admission.cluster_id, CLUSTER_ID);
+    assert_eq!(admission.members.iter().map(|m| m.id.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(a.catalog.get().member(c.id), Some(&c.member()));
+}
+
+#[test]
+fn it_waits_until_somebody_is_a_member() {
+    let first = blank(1);
+    let c = blank(3);
+    let members = membership(&c, &[&first.addr]);
+    let waiting = members.handle().admission();
+    std::thread::park_timeout(Duration::from_millis(700));
+    let _leader = Leader::of(&first);
+    assert!(first.late.set(first.peers.handle()).is_ok());
+    assert!(wait(waiting).expect("an answer").is_ok());
+}
+
+#[test]
+fn a_taken_name_and_a_removed_node_are_final() {
+    let (a, b) = pair();
+    let _leader = Leader::of(&a);
+    let c = blank(3);
+    let me = Member { name: NodeName::new("n1").expect("a name"), ..c.member() };
+    let members = membership_as(&c, me, &[&a.addr]);
+    let answer = wait(members.handle().admission()).expect("an answer");
+    assert!(matches!(&answer, Err(AdmissionError::NameTaken(text)) if text.contains("n1")), "{answer:?}");
+
+    a.removes(b.id);
+    let members = membership(&b, &[&a.addr]);
+    let answer = wait(members.handle().admission()).expect("an answer");
+    assert!(matches!(&answer, Err(AdmissionError::Removed(text)) if text.contains("data directory")), "{answer:?}");
+}
+
+#[test]
+fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at() {
+    let other = Setup { cluster_name: "other", ..Setup::node(1) }.start();
+    let c = blank(3);
+    let members = membership(&c, &[&other.addr]);
+    assert_eq!(wait(members.handle().probe()), Ok(None));
+    assert!(soon(members.handle().admission()).is_none());
+
+    let (one, two) = (Setup::node(4).start(), Setup { cluster_id: ClusterId(78), ..Setup::node(5) }.start());
+    let (_leading, _also) = (Leader::of(&one), Leader::of(&two));
+    let members = membership(&c, &[&one.addr, &two.addr]);
+    assert!(soon(members.handle().admission()).is_none());
+    assert!(one.catalog.get().member(c.id).is_none() && two.catalog.get().member(c.id).is_none());
+    assert!(wait(members.handle().probe()).expect("an answer").is_some(), "no third one is to be founded");
+}
+
+#[test]
+fn a_probe_finds_a_cluster_without_a_leader() {
+    let (a, _b) = pair();
+    let c = blank(3);
+    let members = membership(&c, &["127.0.0.1:1", &a.addr]);
+    let found = wait(members.handle().probe()).expect("an answer").expect("a cluster");
+    assert_eq!((found.cluster_id, found.addr, found.members.len()), (CLUSTER_ID, a.addr.clone(), 2));
+    assert!(a.is_quiet());
+    let alone = membership(&c, &["127.0.0.1:1", &c.addr]);
+    assert_eq!(wait(alone.handle().probe()), Ok(None), "a node that waits itself is no cluster");
+}
+
+#[test]
+fn stopping_ends_the_wait() {
+    let c = blank(3);
+    let members = membership(&c, &["127.0.0.1:1"]);
+    let waiting = members.handle().admission();
+    members.handle().stop();
+    assert_eq!(wait(waiting), Ok(Err(AdmissionError::Stopped)));
+    drop(members);
+}
+
+#[test]
+fn a_member_whose_address_changed_says_so() {
+    let (a, b) = pair();
+    let _leader = Leader::of(&a);
+    let me = Member { rpc_addr: "127.0.0.1:4711".to_owned(), ..b.member() };
+    let members = membership_as(&b, me.clone(), &[]);
+    // Its own consensus knows no leader.
+    let nobody = std::thread::spawn({
+        let inbox = b.inbox.clone();
+        move || match inbox.recv_timeout(LONG) {
+            Ok(ConsensusMsg::Command(_, reply)) => {
+                reply.send(Err(crate::consensus::handle::ProposeError::NotLeader { leader: None }));
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    });
+    members.handle().admitted(b.peers.handle());
+    nobody.join().expect("no panic");
+    let until = Instant::now() + LONG;
+    while a.catalog.get().member(NodeId(2)) != Some(&me) {
+        assert!(Instant::now() < until, "the leader never heard of it");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    // Once its own catalog says so, too, it asks no more.
+    b.catalog.publish(Catalog::clone(&a.catalog.get()));
+    assert!(b.inbox.recv_timeout(Duration::from_millis(900)).is_err());
+}

@@ -1,0 +1,129 @@
+//! How members answer a node that asks to join.
+
+use std::thread::JoinHandle;
+
+use super::{CLUSTER, CLUSTER_ID, Setup, TestNode, pair};
+use crate::catalog::{Catalog, Member};
+use crate::consensus::handle::{Appended, ConsensusMsg, ProposeError};
+use crate::pb::peer::{JoinRequest, JoinResponse};
+use crate::replication::hello::PROTOCOL_VERSION;
+use crate::replication::refusal::{Reason, Refusal};
+use crate::types::{LogIndex, NodeId, Offset, Term};
+
+/// A consensus that leads the catalog, or knows who does, for as many messages as are said.
+pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> JoinHandle<()> {
+    let (inbox, catalog, own) = (node.inbox.clone(), node.catalog.clone(), node.id);
+    std::thread::spawn(move || {
+        let mut left = commands;
+        while left > 0 {
+            match inbox.recv_timeout(super::LONG).expect("a message for consensus") {
+                ConsensusMsg::Command(command, reply) if leader == own => {
+                    let mut new = Catalog::clone(&catalog.get());
+                    new.apply(command);
+                    catalog.publish(new);
+                    let index = LogIndex(2);
+                    let offset = Offset(0);
+                    reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
+                    left -= 1;
+                }
+                ConsensusMsg::Command(_, reply) => {
+                    reply.send(Err(ProposeError::NotLeader { leader: Some(leader).filter(|l| l.0 != 0) }));
+                    left -= 1;
+                }
+                _ => {}
+            }
+        }
+    })
+}
+
+pub(crate) fn request(member: &Member) -> JoinRequest {
+    JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        cluster_name: CLUSTER.to_owned(),
+        node_id: member.id.0,
+        node_name: member.name.to_string(),
+        bind_addr: member.bind_addr.clone(),
+        rpc_addr: member.rpc_addr.clone(),
+        ..JoinRequest::default()
+    }
+}
+
+fn ask(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Result<JoinResponse, Reason> {
+    to.dial(from).join(request).map_err(|e| Refusal::from_error(&e).unwrap_or_else(|| panic!("{e}")).reason)
+}
+
+#[test]
+fn the_leader_admits_and_a_follower_passes_on_once() {
+    let (a, b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    let (leading, following) = (consensus_of(&a, a.id, 1), consensus_of(&b, a.id, 1));
+    let response = ask(&b, &c, &request(&c.member())).expect("admitted");
+    assert_eq!(response.cluster_id, CLUSTER_ID.0);
+    assert_eq!(response.members.iter().map(|m| m.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(a.catalog.get().member(c.id), Some(&c.member()));
+    leading.join().expect("no panic");
+    following.join().expect("no panic");
+    // Asking again changes nothing, so the leader's consensus is not even asked.
+    assert!(ask(&a, &c, &request(&c.member())).is_ok());
+
+    // Two nodes that take each other for the leader: one hop, then it ends.
+    let (mistaken, also) = (consensus_of(&a, b.id, 1), consensus_of(&b, a.id, 1));
+    let moved = Member { bind_addr: "127.0.0.1:10".to_owned(), ..c.member() };
+    assert_eq!(ask(&a, &c, &request(&moved)).map_err(|r| r.is_final()), Err(false));
+    mistaken.join().expect("no panic");
+    also.join().expect("no panic");
+
+    // The new addresses of a member.
+    let leading = consensus_of(&a, a.id, 1);
+    let with_id = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&moved) };
+    assert!(ask(&a, &c, &with_id).is_ok());
+    assert_eq!(a.catalog.get().member(c.id), Some(&moved));
+    leading.join().expect("no panic");
+}
+
+#[test]
+fn refusals_have_their_reason() {
+    let (a, b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    let good = request(&c.member());
+    let cases = [
+        (JoinRequest { cluster_name: "other".to_owned(), ..good.clone() }, Reason::ClusterName),
+        (JoinRequest { cluster_id: 78, ..good.clone() }, Reason::ClusterId),
+        (JoinRequest { protocol_version: 9, ..good.clone() }, Reason::ProtocolVersion),
+        (JoinRequest { node_name: "a b".to_owned(), ..good.clone() }, Reason::Malformed),
+        (JoinRequest { bind_addr: "nowhere".to_owned(), ..good.clone() }, Reason::Malformed),
+        (JoinRequest { node_id: 0, ..good.clone() }, Reason::Malformed),
+    ];
+    for (request, reason) in cases {
+        assert_eq!(ask(&a, &c, &request), Err(reason), "{request}");
+    }
+    assert!(a.is_quiet());
+
+    // The name of another member: the leader decides, also when a follower was asked.
+    let (leading, following) = (consensus_of(&a, a.id, 1), consensus_of(&b, a.id, 1));
+    let taken = JoinRequest { node_name: "n1".to_owned(), ..good.clone() };
+    assert_eq!(ask(&b, &c, &taken), Err(Reason::NameTaken));
+    leading.join().expect("no panic");
+    following.join().expect("no panic");
+
+    let nobody_leads = consensus_of(&a, NodeId(0), 1);
+    assert_eq!(ask(&a, &c, &good), Err(Reason::NoLeader));
+    nobody_leads.join().expect("no panic");
+
+    a.removes(b.id);
+    assert_eq!(ask(&a, &b, &request(&b.member())), Err(Reason::Removed));
+    // A probe changes nothing and needs no leader.
+    let probe = JoinRequest { probe: true, ..good };
+    assert_eq!(ask(&a, &c, &probe).map(|r| r.cluster_id), Ok(CLUSTER_ID.0));
+    assert!(a.is_quiet());
+}
+
+#[test]
+fn a_leader_that_is_gone_is_not_waited_for_for_ever() {
+    let (a, mut b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    b.stop_listening();
+    let following = consensus_of(&a, b.id, 1);
+    assert_eq!(ask(&a, &c, &request(&c.member())), Err(Reason::NoLeader));
+    following.join().expect("no panic");
+}

@@ -1,0 +1,221 @@
+//! Nodes in one process, over real connections on loopback, each with a consensus whose inbox the test reads.
+
+mod forwards;
+mod joins;
+mod refusals;
+mod replicates;
+mod tls;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+use crate::catalog::{Catalog, CatalogView, Command, Member};
+use crate::config::TlsFiles;
+use crate::consensus::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX};
+use crate::consensus::status::Statuses;
+use crate::grpc::Env;
+use crate::pb::peer::{Entry, Marker, RaftMessage};
+use crate::replication::Late;
+use crate::replication::dial::Dialer;
+use crate::replication::guard::Guard;
+use crate::replication::hello::PeerIdentity;
+use crate::replication::listener::{PeerListener, PeerListenerOptions};
+use crate::replication::peers::{Peers, PeersHandle};
+use crate::security::acl::Acl;
+use crate::security::identity::Identities;
+use crate::security::tls::Tls;
+use crate::thread::{FatalSender, fatal_channel};
+use crate::types::{ClusterId, NodeId, NodeName};
+
+pub(crate) const CLUSTER: &str = "test";
+pub(crate) const CLUSTER_ID: ClusterId = ClusterId(77);
+/// Longer than anything takes; only a failing test waits for it.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// One node: everything of replication, and the inbox of its consensus.
+pub(crate) struct TestNode {
+    pub(crate) id: NodeId,
+    pub(crate) addr: String,
+    pub(crate) catalog: CatalogView,
+    pub(crate) inbox: Receiver<ConsensusMsg>,
+    pub(crate) dialer: Dialer,
+    pub(crate) fatal: FatalSender,
+    pub(crate) late: Late<PeersHandle>,
+    pub(crate) listener: PeerListener,
+    pub(crate) peers: Peers,
+    cluster_name: String,
+    guard: Guard,
+    tls: Tls,
+    // Last: its threads end once all others have let go of them.
+    env: Env,
+}
+
+/// How a node of a test differs from an ordinary one.
+pub(crate) struct Setup<'a> {
+    pub(crate) id: u64,
+    pub(crate) cluster_name: &'a str,
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) tls: Option<&'a TlsFiles>,
+    pub(crate) policy: &'a str,
+    /// False for a node that waits to be admitted.
+    pub(crate) is_member: bool,
+}
+
+impl Setup<'_> {
+    pub(crate) fn node(id: u64) -> Setup<'static> {
+        Setup {
+            id,
+            cluster_name: CLUSTER,
+            cluster_id: CLUSTER_ID,
+            tls: None,
+            policy: "p, anonymous, *, replicate\np, peer, *, replicate",
+            is_member: true,
+        }
+    }
+
+    pub(crate) fn start(self) -> TestNode {
+        let (fatal, _) = fatal_channel();
+        let env = Env::start(&format!("grpc-peer-{}", self.id), 1, &fatal);
+        let tls = Tls::load(self.tls, self.cluster_name).expect("certificates");
+        let identities = Identities::new(self.cluster_name, tls.is_insecure());
+        let guard = Guard::new(identities, Acl::from_text(self.policy).expect("a policy"));
+        let late = Late::default();
+        let listener = listen(&env, self.cluster_name, &tls, &guard, &late, &fatal, "127.0.0.1:0");
+        let addr = format!("127.0.0.1:{}", listener.port());
+        let dialer = Dialer::for_cluster(env.get(), tls.clone(), self.cluster_name);
+        let catalog = CatalogView::default();
+        let (tx, inbox) = bounded(INBOX_MESSAGES_MAX);
+        let consensus = Late::default();
+        assert!(consensus.set(ConsensusHandle::new(tx, Arc::new(Statuses::default()))).is_ok());
+        let me = PeerIdentity {
+            cluster_name: self.cluster_name.to_owned(),
+            cluster_id: self.cluster_id,
+            node_id: NodeId(self.id),
+            bind_addr: addr.clone(),
+        };
+        let peers = Peers::start(me, dialer.clone(), catalog.clone(), consensus, fatal.clone());
+        if self.is_member {
+            assert!(late.set(peers.handle()).is_ok());
+        }
+        TestNode {
+            id: NodeId(self.id),
+            addr,
+            catalog,
+            inbox,
+            dialer,
+            fatal,
+            late,
+            listener,
+            peers,
+            cluster_name: self.cluster_name.to_owned(),
+            guard,
+            tls,
+            env,
+        }
+    }
+}
+
+fn listen(
+    env: &Env,
+    cluster_name: &str,
+    tls: &Tls,
+    guard: &Guard,
+    late: &Late<PeersHandle>,
+    fatal: &FatalSender,
+    addr: &str,
+) -> PeerListener {
+    let options = PeerListenerOptions {
+        bind_addr: addr.to_owned(),
+        cluster_name: cluster_name.to_owned(),
+        memory_bytes_max: 256 << 20,
+    };
+    let creds = tls.peer_listener();
+    PeerListener::start(env, &options, creds, guard.clone(), late.clone(), fatal.clone()).expect("a listener")
+}
+
+impl TestNode {
+    pub(crate) fn member(&self) -> Member {
+        Member {
+            id: self.id,
+            name: NodeName::new(&format!("n{}", self.id.0)).expect("a name"),
+            bind_addr: self.addr.clone(),
+            rpc_addr: "127.0.0.1:9".to_owned(),
+        }
+    }
+
+    /// A connection to this node, as a peer would make it.
+    pub(crate) fn dial(&self, from: &TestNode) -> crate::pb::peer_grpc::PeerClient {
+        crate::pb::peer_grpc::PeerClient::new(from.dialer.channel(&self.addr).expect("not stopping"))
+    }
+
+    pub(crate) fn stop_listening(&mut self) {
+        self.listener.stop();
+    }
+
+    /// The listener again, at the same address or at `addr`.
+    pub(crate) fn listen_again(&mut self, addr: &str) {
+        self.listener.stop();
+        self.listener = listen(&self.env, &self.cluster_name, &self.tls, &self.guard, &self.late, &self.fatal, addr);
+        self.addr = format!("127.0.0.1:{}", self.listener.port());
+    }
+
+    pub(crate) fn next(&self) -> ConsensusMsg {
+        self.inbox.recv_timeout(LONG).expect("a message for consensus")
+    }
+
+    /// Messages of a peer, until `count` have come.
+    pub(crate) fn messages(&self, count: usize) -> Vec<RaftMessage> {
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            if let ConsensusMsg::Peer(_, batch) = self.next() {
+                messages.extend(batch);
+            }
+        }
+        messages
+    }
+
+    /// True when nothing comes for a while.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self.inbox.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout))
+    }
+
+    pub(crate) fn knows(&self, members: &[Member]) {
+        let mut catalog = Catalog::clone(&self.catalog.get());
+        members.iter().for_each(|m| catalog.apply(Command::AddNode(m.clone())));
+        self.catalog.publish(catalog);
+    }
+
+    pub(crate) fn removes(&self, node: NodeId) {
+        let mut catalog = Catalog::clone(&self.catalog.get());
+        catalog.apply(Command::RemoveNode(node));
+        self.catalog.publish(catalog);
+    }
+}
+
+/// Two members that know each other.
+pub(crate) fn pair() -> (TestNode, TestNode) {
+    let (a, b) = (Setup::node(1).start(), Setup::node(2).start());
+    let members = [a.member(), b.member()];
+    a.knows(&members);
+    b.knows(&members);
+    (a, b)
+}
+
+pub(crate) fn message(from: NodeId, to: NodeId, index: u64, bytes: usize) -> RaftMessage {
+    let entry = Entry { index, data: vec![7; bytes].into(), ..Entry::default() };
+    RaftMessage { group: 1, from: from.0, to: to.0, index, entries: vec![entry], ..RaftMessage::default() }
+}
+
+pub(crate) fn marker(from: NodeId, to: NodeId, group: u64) -> RaftMessage {
+    RaftMessage { group, from: from.0, to: to.0, marker: Some(Marker::default()).into(), ..RaftMessage::default() }
+}
+
+/// The certificates of a cluster in a directory.
+pub(crate) fn certs(dir: &Path, cluster_name: &str) -> TlsFiles {
+    let (hosts, clients) = (["127.0.0.1".to_owned()], ["root".to_owned()]);
+    crate::security::certs::make(dir, &hosts, &clients, cluster_name).expect("certificates");
+    TlsFiles::in_dir(dir)
+}

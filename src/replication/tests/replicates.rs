@@ -1,0 +1,135 @@
+//! Raft's messages between two nodes.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::{SinkExt as _, StreamExt as _};
+use grpcio::WriteFlags;
+
+use super::{LONG, Setup, TestNode, marker, message, pair};
+use crate::consensus::Outbound as _;
+use crate::consensus::handle::ConsensusMsg;
+use crate::pb::peer::ReplicateRequest;
+use crate::types::{GroupId, NodeId};
+
+fn indexes(node: &TestNode, count: usize) -> Vec<u64> {
+    node.messages(count).iter().map(|m| m.index).collect()
+}
+
+#[test]
+fn messages_arrive_in_order_whatever_their_size() {
+    let (a, b) = pair();
+    let sizes = [10, 3 << 20, 100, 0, 700_000, 700_000, 5, 8 << 20, 1];
+    for (index, bytes) in sizes.into_iter().enumerate() {
+        a.peers.handle().send(b.id, message(a.id, b.id, index as u64, bytes));
+    }
+    let arrived = b.messages(sizes.len());
+    assert_eq!(arrived.iter().map(|m| m.index).collect::<Vec<_>>(), (0..sizes.len() as u64).collect::<Vec<_>>());
+    assert_eq!(arrived.iter().map(|m| m.entries[0].data.len()).collect::<Vec<_>>(), sizes);
+    for index in 0..500 {
+        a.peers.handle().send(b.id, message(a.id, b.id, index, 100));
+    }
+    assert_eq!(indexes(&b, 500), (0..500).collect::<Vec<_>>());
+    // And the other way, over a stream of its own.
+    b.peers.handle().send(a.id, message(b.id, a.id, 1, 1));
+    assert_eq!(indexes(&a, 1), [1]);
+}
+
+#[test]
+fn a_marker_that_is_sent_is_reported() {
+    let (a, b) = pair();
+    a.peers.handle().send(b.id, marker(a.id, b.id, 3));
+    assert!(matches!(a.next(), ConsensusMsg::MarkerSent(GroupId(3), NodeId(2), true)));
+    assert!(b.messages(1)[0].marker.is_some());
+}
+
+#[test]
+fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
+    let a = Setup::node(1).start();
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let b = NodeId(2);
+    a.peers.handle().suggest(b, &silent.local_addr().expect("an address").to_string());
+    for index in 0..2 {
+        a.peers.handle().send(b, message(a.id, b, index, 8 << 20));
+    }
+    assert!(matches!(a.inbox.recv_timeout(LONG), Ok(ConsensusMsg::Unreachable(NodeId(2)))));
+    a.peers.handle().send(b, message(a.id, b, 2, (8 << 20) - 2000));
+    a.peers.handle().send(b, marker(a.id, b, 3));
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        match a.next() {
+            ConsensusMsg::MarkerSent(GroupId(3), NodeId(2), sent) => seen.push(sent),
+            ConsensusMsg::Unreachable(NodeId(2)) => seen.push(true),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert!(seen.contains(&false), "the marker is reported as lost");
+}
+
+#[test]
+fn a_peer_that_is_down_is_unreachable_and_comes_back() {
+    let (a, mut b) = pair();
+    a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
+    assert_eq!(indexes(&b, 1), [1]);
+    let addr = b.addr.clone();
+    b.stop_listening();
+    assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
+    a.peers.handle().send(b.id, message(a.id, b.id, 2, 1));
+    assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
+    b.listen_again(&addr);
+    // As raft does, send until something arrives.
+    let mut index = 3;
+    while b.inbox.is_empty() {
+        a.peers.handle().send(b.id, message(a.id, b.id, index, 1));
+        index += 1;
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let arrived = indexes(&b, 1);
+    assert!(arrived[0] >= 2);
+}
+
+#[test]
+fn a_node_is_answered_at_the_address_that_it_says() {
+    let (a, mut b) = pair();
+    b.listen_again("127.0.0.1:0");
+    // The catalog of `a` has the old address; a stream of `b` that says another one is newer.
+    let mut me = b.peers.handle().me().clone();
+    me.bind_addr = b.addr.clone();
+    let client = a.dial(&b);
+    let (mut requests, mut responses) = client.replicate().expect("a call");
+    let hello = ReplicateRequest { hello: Some(me.hello(a.id)).into(), ..Default::default() };
+    block_on(async {
+        requests.send((hello, WriteFlags::default())).await.expect("sent");
+        assert!(responses.next().await.expect("a welcome").is_ok());
+    });
+    a.peers.handle().send(b.id, message(a.id, b.id, 5, 1));
+    assert_eq!(indexes(&b, 1), [5]);
+}
+
+#[test]
+fn a_removed_peer_is_cut_off_while_its_stream_is_open() {
+    let (a, b) = pair();
+    a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
+    assert_eq!(indexes(&b, 1), [1]);
+    b.removes(a.id);
+    a.peers.handle().send(b.id, message(a.id, b.id, 2, 1));
+    assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
+    assert!(b.is_quiet(), "nothing reaches consensus");
+    assert!(a.peers.handle().removal().is_some_and(|text| text.contains("removed")));
+}
+
+#[test]
+fn stopping_ends_every_thread() {
+    let (a, b) = pair();
+    a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
+    assert_eq!(indexes(&b, 1), [1]);
+    a.peers.stop();
+    a.peers.handle().send(b.id, message(a.id, b.id, 2, 1));
+    assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
+    let TestNode { env, listener, peers, late, dialer, .. } = a;
+    drop((listener, peers, late));
+    assert_eq!(env.stop(), Ok(()));
+    assert!(dialer.channel("127.0.0.1:1").is_none(), "a dialer keeps no thread alive");
+}

@@ -1,0 +1,87 @@
+//! The same over mutual TLS, and what a certificate must be.
+
+use super::{Setup, TestNode, certs, message};
+use crate::config::TlsFiles;
+use crate::consensus::Outbound as _;
+use crate::consensus::handle::{ConsensusMsg, ReadIndexError};
+use crate::pb::peer::JoinRequest;
+use crate::types::{GroupId, LogIndex};
+
+fn reaches(from: &TestNode, to: &TestNode) -> bool {
+    from.knows(&[to.member()]);
+    from.peers.handle().send(to.id, message(from.id, to.id, 1, 100));
+    match from.inbox.recv_timeout(std::time::Duration::from_millis(1)) {
+        Ok(ConsensusMsg::Unreachable(_)) => return false,
+        Ok(other) => panic!("unexpected: {other:?}"),
+        Err(_) => {}
+    }
+    crossbeam_channel::select! {
+        recv(to.inbox) -> arrived => matches!(arrived, Ok(ConsensusMsg::Peer(_, messages)) if messages.len() == 1),
+        recv(from.inbox) -> lost => { assert!(matches!(lost, Ok(ConsensusMsg::Unreachable(_)))); false }
+        default(super::LONG) => panic!("neither arrived nor lost"),
+    }
+}
+
+#[test]
+fn peers_of_one_authority_reach_each_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = certs(dir.path(), super::CLUSTER);
+    let a = Setup { tls: Some(&files), ..Setup::node(1) }.start();
+    let b = Setup { tls: Some(&files), ..Setup::node(2) }.start();
+    assert!(reaches(&a, &b) && reaches(&b, &a));
+    let index = a.peers.handle().read_index(b.id, GroupId(1), None);
+    let ConsensusMsg::ReadIndex(_, _, reply) = b.next() else { panic!("a read index") };
+    reply.send(Ok(LogIndex(4)));
+    assert_eq!(index.wait(), Ok(Ok(LogIndex(4))));
+}
+
+#[test]
+fn a_clients_certificate_is_no_peers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = certs(dir.path(), super::CLUSTER);
+    let b = Setup { tls: Some(&files), ..Setup::node(2) }.start();
+    let env = crate::grpc::Env::start("client", 1, &b.fatal);
+    let creds = crate::security::tls::client_credentials(
+        &dir.path().join("ca.pem"),
+        &dir.path().join("client-root.pem"),
+        &dir.path().join("client-root-key.pem"),
+    )
+    .expect("credentials");
+    let channel = crate::grpc::peer_channel(env.get(), &b.addr, creds, super::CLUSTER);
+    let client = crate::pb::peer_grpc::PeerClient::new(channel);
+    let error = client.join(&JoinRequest::new()).expect_err("a refusal");
+    let code = match &error {
+        grpcio::Error::RpcFailure(status) => status.code(),
+        other => panic!("unexpected: {other}"),
+    };
+    assert_eq!(code, grpcio::RpcStatusCode::UNAUTHENTICATED, "{error}");
+    assert!(b.is_quiet());
+}
+
+#[test]
+fn another_authority_another_cluster_and_no_tls_reach_nothing() {
+    let (ours, theirs, named) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let files = certs(ours.path(), super::CLUSTER);
+    let foreign = certs(theirs.path(), super::CLUSTER);
+    let b = Setup { tls: Some(&files), ..Setup::node(2) }.start();
+    let impostor = Setup { tls: Some(&foreign), ..Setup::node(3) }.start();
+    assert!(!reaches(&impostor, &b) && !reaches(&b, &impostor));
+
+    // One authority, two clusters: the name in the certificate keeps them apart.
+    for file in ["ca.pem", "ca-key.pem"] {
+        std::fs::copy(ours.path().join(file), named.path().join(file)).expect("copied");
+    }
+    crate::security::certs::renew(named.path(), &["127.0.0.1".to_owned()], &[], "other").expect("certificates");
+    let other_files = TlsFiles::in_dir(named.path());
+    let other = Setup { tls: Some(&other_files), cluster_name: "other", ..Setup::node(4) }.start();
+    assert!(!reaches(&other, &b) && !reaches(&b, &other));
+
+    let plain = Setup::node(5).start();
+    assert!(!reaches(&plain, &b) && !reaches(&b, &plain));
+    let index = b.peers.handle().read_index(plain.id, GroupId(1), None).wait();
+    assert_eq!(index, Ok(Err(ReadIndexError::Unconfirmed)));
+}

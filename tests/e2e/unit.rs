@@ -1,0 +1,80 @@
+//! systemd: the unit is accepted, and the program says READY when it takes calls and STOPPING when it stops.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{PATIENCE, SERIATIM, Site, loudly};
+
+#[test]
+fn systemd_accepts_the_unit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let unit = fs::read_to_string("dist/seriatim.service").expect("the unit");
+    // With the program where it is now, as if it was installed.
+    let installed = unit.replace("/usr/local/bin/seriatim", SERIATIM);
+    assert_ne!(unit, installed);
+    let file = dir.path().join("seriatim.service");
+    fs::write(&file, installed).expect("writes");
+    match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{said}");
+            assert!(!said.contains("seriatim.service"), "no warning about the unit: {said}");
+        }
+        Err(error) => loudly(&format!("SKIPPED: `systemd-analyze verify dist/seriatim.service`: {error}")),
+    }
+}
+
+#[test]
+fn the_documented_configuration_is_taken() {
+    let site = Site::new();
+    let text = fs::read_to_string("dist/seriatim.toml").expect("the file");
+    // Every option that is commented out is a known one too, and its value is of the right kind.
+    let all: String = text
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .map(|line| line.strip_prefix('#').unwrap_or(line).to_owned() + "\n")
+        .collect();
+    assert!(all.contains("\nnode_name =") && all.contains("\ninsecure ="), "{all}");
+    fs::write(site.path().join("all.toml"), all).expect("writes");
+    let output = site.command(&["serve", "--config", "all.toml", "--log-level", "wrong"]).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("log-level") && !said.contains("reasons"), "nothing but what is wrong on purpose: {said}");
+}
+
+#[test]
+fn systemd_is_told() {
+    let site = Site::new();
+    let socket = site.path().join("notify");
+    let systemd = UnixDatagram::bind(&socket).expect("a socket");
+    systemd.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    fs::write(site.policy(), "p, anonymous, *, admin\n").expect("a policy");
+    let mut node = site
+        .command(&["serve", "--node-name=n1", "--data-dir=n1", "--bind-addr=127.0.0.1:0", "--rpc-addr=127.0.0.1:0"])
+        .args(["--insecure", "--acl-policy-file=policy.csv"])
+        .env("NOTIFY_SOCKET", &socket)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
+    let until = |word: &str| {
+        let begin = Instant::now();
+        let mut buffer = [0; 1024];
+        let mut all = String::new();
+        while !all.contains(word) {
+            assert!(begin.elapsed() < PATIENCE, "no {word}: {all}");
+            let bytes = systemd.recv(&mut buffer).expect("a message");
+            all.push_str(&String::from_utf8_lossy(&buffer[..bytes]));
+        }
+        all
+    };
+    // Nobody founds a cluster here: it is ready without a leader.
+    assert!(until("READY=1").contains("EXTEND_TIMEOUT_USEC="), "asks for time while it recovers");
+    kill_process(Pid::from_child(&node), Signal::TERM).expect("a signal");
+    until("STOPPING=1");
+    assert!(node.wait().expect("ends").success());
+}
