@@ -57,7 +57,7 @@ bench: deps first-build ## produce and consume, beside the raw disk of the same 
 	@$(CARGO) bench --profile release --locked --bench throughput
 
 test-clients: build ## the Python and the Go client against three nodes (downloads their packages)
-	@clients/test.sh
+	@SERIATIM='$(SERIATIM)' clients/test.sh
 
 proto: ## generates the clients' committed code again (downloads the generators)
 	@clients/generate.sh

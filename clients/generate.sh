@@ -1,16 +1,27 @@
 #!/usr/bin/env bash
-# Generates the clients' code from proto/log/v1/log.proto; what it writes is committed. Needs Python 3 with pip, Go, and the
-# network: it downloads grpcio-tools (which has protoc) and Go's two plugins.
+# Generates the clients' committed code from proto/log/v1/log.proto. Downloads the generators, in these versions.
+# With a folder as its argument it writes there instead.
+# An older Python generator on purpose: its code runs with every newer grpcio, never with an older one.
 set -euo pipefail
+
+grpcio_tools=1.74.0
+protoc_gen_go=1.36.6
+protoc_gen_go_grpc=1.5.1
+
 cd "$(dirname "$0")/.."
-tools=$(mktemp -d)
-trap 'rm -rf "$tools"' EXIT
-python3 -m venv "$tools/venv"
-"$tools/venv/bin/pip" install --quiet --disable-pip-version-check 'grpcio-tools==1.74.0'
-GOBIN=$tools/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.6
-GOBIN=$tools/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
-PATH=$tools/bin:$PATH "$tools/venv/bin/python" -m grpc_tools.protoc --proto_path=proto \
-    --python_out=clients/python --pyi_out=clients/python --grpc_python_out=clients/python \
-    --go_out=clients/go --go_opt=module=seriatim/clients/go \
-    --go-grpc_out=clients/go --go-grpc_opt=module=seriatim/clients/go \
-    log/v1/log.proto
+out=${1:-clients}
+mkdir -p "$out/python" "$out/go"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "grpcio-tools==$grpcio_tools"
+export GOBIN=$work/bin
+go install "google.golang.org/protobuf/cmd/protoc-gen-go@v$protoc_gen_go"
+go install "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v$protoc_gen_go_grpc"
+
+# shellcheck disable=SC2054 # The commas belong to the options.
+PATH="$work/bin:$PATH" "$work/venv/bin/python" -m grpc_tools.protoc -I proto log/v1/log.proto \
+    --python_out="$out/python" --pyi_out="$out/python" --grpc_python_out="$out/python" \
+    --go_out="$out/go" --go_opt=module=seriatim/clients/go \
+    --go-grpc_out="$out/go" --go-grpc_opt=module=seriatim/clients/go

@@ -1,19 +1,30 @@
 #!/usr/bin/env bash
-# Runs the Python and the Go client against each of three nodes: `make test-clients`. The one check that may download.
+# The Python and the Go client against three nodes. Needs Python with venv, and Go; downloads their packages into the
+# build folder. SERIATIM is the program under test.
 set -euo pipefail
+
 cd "$(dirname "$0")/.."
-target=$(realpath "${CARGO_TARGET_DIR:-target}")
-tools=$target/clients
-for need in python3 go; do
-    command -v "$need" >/dev/null || { echo "Missing: $need (Debian: apt-get install python3-venv golang-go; go 1.24 or newer)" >&2; exit 1; }
-done
-mkdir -p "$tools"
-if ! [ -x "$tools/venv/bin/python" ]; then
-    python3 -m venv "$tools/venv" || { rm -rf "$tools/venv"; echo "Missing: Python's venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+seriatim=$(realpath "${SERIATIM:?the program under test}")
+build=${CARGO_TARGET_DIR:-target}/clients
+mkdir -p "$build"
+build=$(realpath "$build")
+
+if ! command -v go >/dev/null || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    echo "make test-clients needs Go (1.24 or newer) and Python 3 with venv (Debian: golang-go, python3-venv)" >&2
+    exit 1
 fi
-"$tools/venv/bin/pip" install --quiet --disable-pip-version-check -r clients/python/requirements.txt
-(cd clients/go && go build -o "$tools/go-client" .)
-printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$tools/venv/bin/python" "$PWD/clients/python/example.py" >"$tools/python-client"
-chmod +x "$tools/python-client"
-SERIATIM_TEST_CLIENTS=$tools/python-client:$tools/go-client \
-    ${SERIATIM_TEST_E2E:-cargo test --release --locked --test e2e --} clients:: --nocapture
+
+python3 -m venv "$build/venv"
+"$build/venv/bin/pip" install --quiet --disable-pip-version-check -r clients/python/requirements.txt
+go -C clients/go vet ./...
+go -C clients/go build -buildvcs=false -o "$build/client-go" .
+
+rm -rf "$build/generated"
+clients/generate.sh "$build/generated"
+diff -r "$build/generated/python/log" clients/python/log --exclude=__pycache__ ||
+    { echo "the generated Python code is not what proto/ gives: make proto" >&2 && exit 1; }
+diff -r "$build/generated/go/logv1" clients/go/logv1 ||
+    { echo "the generated Go code is not what proto/ gives: make proto" >&2 && exit 1; }
+
+SERIATIM=$seriatim CLIENT_GO=$build/client-go PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=clients/python \
+    "$build/venv/bin/python" -m unittest discover --verbose --start-directory clients/tests

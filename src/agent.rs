@@ -3,22 +3,25 @@
 //! The listeners are bound first and answer "joining" until the node is a member of a cluster: because its data directory
 //! says so, because it founds one, or because one admits it. Then the core starts: log-writer, readers, peers, consensus.
 
-use std::fmt;
+mod error;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+pub use error::AgentError;
+
 use crate::api::core::{Core, Me};
-use crate::api::server::{Api, ApiOptions, StartError};
+use crate::api::server::{Api, ApiOptions};
 use crate::catalog::{CatalogView, Member};
 use crate::config::Config;
 use crate::consensus::handle::ConsensusHandle;
-use crate::consensus::{Consensus, ConsensusParts, HostError};
+use crate::consensus::{Consensus, ConsensusParts};
 use crate::grpc::Env;
 use crate::logs::Logs;
-use crate::membership::admission::{AdmissionError, Found};
+use crate::membership::admission::AdmissionError;
 use crate::membership::driver::{Membership, Options};
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
@@ -26,11 +29,10 @@ use crate::replication::guard::Guard;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::listener::{PeerListener, PeerListenerOptions};
 use crate::replication::peers::{Peers, PeersHandle};
-use crate::security::acl::{Acl, AclError};
+use crate::security::acl::Acl;
 use crate::security::identity::Identities;
-use crate::security::tls::{Tls, TlsError};
+use crate::security::tls::Tls;
 use crate::storage::disk::Disk;
-use crate::storage::error::StorageError;
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::Readers;
@@ -43,102 +45,6 @@ use crate::writer::{Writer, WriterHandle};
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// A thread without a sign of life for this long hangs: the process is aborted, and others take over (lesson 19).
 const HANG_MAX: Duration = Duration::from_secs(30);
-
-/// Why a node does not start, or did not stop cleanly.
-#[derive(Debug)]
-pub enum AgentError {
-    /// A certificate, a key, or an authority can't be used.
-    Tls(TlsError),
-    /// The access policy can't be used.
-    Acl(AclError),
-    /// The data directory can't be used.
-    Storage(StorageError),
-    /// A group can't be recovered.
-    Consensus(HostError),
-    /// The client listener does not start.
-    Api(StartError),
-    /// The peer listener does not start.
-    PeerListener {
-        /// Where it should listen.
-        addr: SocketAddr,
-        /// gRPC's word.
-        error: grpcio::Error,
-    },
-    /// The system gives no thread, or no randomness.
-    System(String),
-    /// `--bootstrap` on a blank data directory, and a cluster of that name answers.
-    ClusterExists(Found),
-    /// The cluster will not have this node.
-    NotAdmitted(AdmissionError),
-}
-
-impl fmt::Display for AgentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AgentError::Tls(e) => e.fmt(f),
-            AgentError::Acl(e) => e.fmt(f),
-            AgentError::Storage(e) => e.fmt(f),
-            AgentError::Consensus(e) => e.fmt(f),
-            AgentError::Api(e) => e.fmt(f),
-            AgentError::PeerListener { addr, error } => {
-                write!(
-                    f,
-                    "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})"
-                )
-            }
-            AgentError::System(what) => f.write_str(what),
-            AgentError::ClusterExists(found) => write!(
-                f,
-                "bootstrap: this node has no data, and a cluster of that name answers at {} (id {}): it would found a second one. \
-                 Start without --bootstrap to join it, or choose another cluster-name",
-                found.addr, found.cluster_id
-            ),
-            AgentError::NotAdmitted(e) => e.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for AgentError {}
-
-macro_rules! from {
-    ($($error:ty => $variant:ident),*) => {
-        $(impl From<$error> for AgentError {
-            fn from(error: $error) -> AgentError {
-                AgentError::$variant(error)
-            }
-        })*
-    };
-}
-from!(TlsError => Tls, AclError => Acl, StorageError => Storage, HostError => Consensus, StartError => Api);
-
-impl AgentError {
-    /// True when what is on the disk is not what was written there (exit code 65).
-    pub fn is_damage(&self) -> bool {
-        match self {
-            AgentError::Storage(e) => e.is_damage(),
-            AgentError::Consensus(e) => e.is_damage(),
-            AgentError::Tls(_)
-            | AgentError::Acl(_)
-            | AgentError::Api(_)
-            | AgentError::PeerListener { .. }
-            | AgentError::System(_)
-            | AgentError::ClusterExists(_)
-            | AgentError::NotAdmitted(_) => false,
-        }
-    }
-
-    /// True when starting again will not help before somebody changes the configuration (exit code 78).
-    pub fn is_config(&self) -> bool {
-        match self {
-            AgentError::Tls(_) | AgentError::Acl(_) | AgentError::ClusterExists(_) | AgentError::NotAdmitted(_) => true,
-            AgentError::Storage(e) => e.is_config(),
-            AgentError::Consensus(HostError::Storage(e)) => e.is_config(),
-            AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) | AgentError::Consensus(_) => {
-                false
-            }
-        }
-    }
-}
 
 /// What runs once the node is a member, in the order in which it stops.
 struct Running {

@@ -204,6 +204,56 @@ impl Worker {
     }
 }
 
+/// The log-writer without its thread, for simulations: a drain begins and ends when they say so.
+#[cfg(test)]
+pub(crate) struct ByHand {
+    worker: Worker,
+    begun: Vec<(GroupId, u64, Option<crate::storage::log::SyncJob>)>,
+}
+
+#[cfg(test)]
+impl ByHand {
+    pub fn new(disk: &Disk, report: Report) -> ByHand {
+        let inbox = Inbox { state: Mutex::new(State::default()), wake: Condvar::new(), busy_since: Mutex::new(None) };
+        ByHand { worker: Worker { inbox: Arc::new(inbox), disk: disk.clone(), report }, begun: Vec::new() }
+    }
+
+    pub fn handle(&self) -> WriterHandle {
+        WriterHandle(self.worker.inbox.clone())
+    }
+
+    /// Takes what is wanted on the disk, if nothing is under way.
+    pub fn begin(&mut self) {
+        if self.begun.is_empty() {
+            let wanted = std::mem::take(&mut self.worker.inbox.state().wanted);
+            for (group, ready) in wanted {
+                let log = self.worker.inbox.state().logs[&group].clone();
+                self.begun.push((group, ready, lock(&log).begin_sync()));
+            }
+        }
+    }
+
+    /// Puts it there, and reports it.
+    pub fn end(&mut self) -> Result<(), StorageError> {
+        for (group, ready, job) in std::mem::take(&mut self.begun) {
+            if let Some(job) = job {
+                let log = self.worker.inbox.state().logs[&group].clone();
+                job.perform(&self.worker.disk)?;
+                lock(&log).end_sync(job);
+            }
+            (self.worker.report)(group, ready);
+        }
+        Ok(())
+    }
+
+    /// What a second of quiet does, or a stop.
+    pub fn quiet(&mut self, stop: bool) -> Result<(), StorageError> {
+        self.begin();
+        self.end()?;
+        if stop { self.worker.close() } else { self.worker.note_floors() }
+    }
+}
+
 /// A log whose owner panicked is written no more but may be synced: what it had finished before is whole.
 fn lock(log: &SharedLog) -> MutexGuard<'_, GroupLog> {
     log.lock().unwrap_or_else(PoisonError::into_inner)

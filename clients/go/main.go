@@ -1,153 +1,281 @@
-// Produces, consumes and tails: a client made from nothing but log.proto (logv1/ is generated, see clients/generate.sh).
+// A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
 //
-//	go run . -addr 127.0.0.1:8400 -certs ../../certs
+// Written against log.proto alone. Records are shown as JSON, one on a line; bytes as UTF-8. README.md has examples.
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
 
-	pb "seriatim/clients/go/logv1"
+	"seriatim/clients/go/logv1"
 )
 
+const callTimeout = 10 * time.Second
+
+const usage = `client [--addr HOST:PORT] [--certs DIR] [--user NAME] [--log NAME] COMMAND
+  produce [--key K] [--header NAME=VALUE]... [--type N] VALUE...   one batch: all or nothing
+  pipe                                  each line of stdin is a record
+  get OFFSET                            one record
+  consume [--from OFFSET] [--max-records N]   what is there, then ends; N 0: one by one
+  tail [--from OFFSET] [--max-records N]      the same, then waits for more
+  servers                               the members, and which leads the log
+`
+
+// client is one log as one user sees it through one node.
+type client struct {
+	logv1.LogClient
+	name string
+	out  *json.Encoder
+}
+
 func main() {
-	addr := flag.String("addr", "127.0.0.1:8400", "client address of a node")
-	certs := flag.String("certs", "certs", "folder made by `seriatim certs`")
-	flag.Parse()
-	if err := run(*addr, *certs); err != nil {
-		log.Fatal(err)
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", describe(err))
+		os.Exit(1)
 	}
 }
 
-// connect makes a connection with mutual TLS, from the files that `seriatim certs` makes.
-func connect(addr, certs, user string) (*grpc.ClientConn, error) {
-	file := func(name string) string { return filepath.Join(certs, name) }
-	pair, err := tls.LoadX509KeyPair(file("client-"+user+".pem"), file("client-"+user+"-key.pem"))
-	if err != nil {
-		return nil, err
+func run(args []string) error {
+	flags := newFlags("client")
+	addr := flags.String("addr", "localhost:8400", "any node")
+	certs := flags.String("certs", "certs", "has ca.pem, client-USER.pem")
+	user := flags.String("user", "root", "whose certificate")
+	name := flags.String("log", "", "which log; empty: default")
+	flags.Parse(args)
+	if flags.NArg() == 0 {
+		flags.Usage()
+		os.Exit(2)
 	}
-	ca, err := os.ReadFile(file("ca.pem"))
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca) {
-		return nil, errors.New("ca.pem has no certificate")
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots}
-	return grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(config)))
-}
-
-func run(addr, certs string) error {
-	connection, err := connect(addr, certs, "root")
+	conn, err := connect(*addr, *certs, *user)
 	if err != nil {
 		return err
 	}
-	defer connection.Close()
-	client := pb.NewLogClient(connection)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer conn.Close()
+	c := &client{logv1.NewLogClient(conn), *name, json.NewEncoder(os.Stdout)}
+	command, args := flags.Arg(0), flags.Args()[1:]
+	switch command {
+	case "produce":
+		return c.produce(args)
+	case "pipe":
+		return c.pipe(os.Stdin)
+	case "get":
+		return c.get(args)
+	case "consume", "tail":
+		return c.consume(command, args)
+	case "servers":
+		return c.servers()
+	default:
+		return fmt.Errorf("there is no command %q", command)
+	}
+}
+
+// produce appends its values as one batch and prints the offset of each.
+func (c *client) produce(args []string) error {
+	request := &logv1.ProduceRequest{Log: c.name}
+	var key []byte
+	var headers []*logv1.Header
+	flags := newFlags("produce")
+	flags.Func("key", "", func(text string) error {
+		key = []byte(text) // Not nil, even when empty: an empty key is a key.
+		return nil
+	})
+	flags.Func("header", "", func(text string) error {
+		name, value, _ := strings.Cut(text, "=")
+		headers = append(headers, &logv1.Header{Name: name, Value: []byte(value)})
+		return nil
+	})
+	kind := flags.Uint("type", 0, "")
+	flags.Parse(args)
+	for _, value := range flags.Args() {
+		record := &logv1.Record{Value: []byte(value), Type: uint32(*kind), Key: key, Headers: headers}
+		request.Records = append(request.Records, record)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	mine := rand.Text()
-
-	// One record, and read at once.
-	one := []byte("one " + mine)
-	produced, err := client.Produce(ctx, &pb.ProduceRequest{Record: &pb.Record{Value: one}})
+	answer, err := c.Produce(ctx, request)
 	if err != nil {
-		return fmt.Errorf("produce: %w", err)
-	}
-	consumed, err := client.Consume(ctx, &pb.ConsumeRequest{Offset: produced.Offset})
-	if err != nil {
-		return fmt.Errorf("consume: %w", err)
-	}
-	if string(consumed.Record.Value) != string(one) || consumed.Record.Offset != produced.Offset {
-		return fmt.Errorf("another record: %v", consumed.Record)
-	}
-
-	// A tail from there on, which sees what a stream of batches appends.
-	tail, err := client.ConsumeStream(ctx, &pb.ConsumeRequest{Offset: produced.Offset, MaxRecords: 100})
-	if err != nil {
-		return fmt.Errorf("tail: %w", err)
-	}
-	expected := []string{string(one)}
-	stream, err := client.ProduceStream(ctx)
-	if err != nil {
-		return fmt.Errorf("produce stream: %w", err)
-	}
-	for batch := range 10 {
-		var records []*pb.Record
-		for n := range 10 {
-			value := fmt.Sprintf("%d %d %s", batch, n, mine)
-			expected = append(expected, value)
-			records = append(records, &pb.Record{Value: []byte(value)})
-		}
-		if err := stream.Send(&pb.ProduceRequest{Records: records}); err != nil {
-			return fmt.Errorf("send: %w", err)
-		}
-	}
-	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	for answers := 0; ; answers++ {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-			if answers != 10 {
-				return fmt.Errorf("%d answers to 10 requests", answers)
-			}
-			break
-		} else if err != nil {
-			return fmt.Errorf("answer: %w", err)
-		}
+	for i := range answer.Count {
+		fmt.Println(answer.Offset + uint64(i))
 	}
+	return nil
+}
 
-	next := produced.Offset
-	for found := 0; found < len(expected); {
-		answer, err := tail.Recv()
+// pipe sends each line as a record, without waiting for answers, and prints the offset of each.
+func (c *client) pipe(input io.Reader) error {
+	// Ends the sender below when the stream has failed.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stream, err := c.ProduceStream(ctx)
+	if err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- c.sendLines(stream, bufio.NewReader(input)) }()
+	for {
+		answer, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return <-sent
+		}
 		if err != nil {
-			return fmt.Errorf("tail: %w", err)
+			return err
 		}
-		for _, record := range answer.Records {
-			if record.Offset != next {
-				return fmt.Errorf("offset %d behind %d", record.Offset, next-1)
-			}
-			next++
-			if !strings.HasSuffix(string(record.Value), mine) {
-				continue
-			}
-			if string(record.Value) != expected[found] {
-				return fmt.Errorf("%q instead of %q", record.Value, expected[found])
-			}
-			found++
-		}
+		fmt.Println(answer.Offset)
 	}
+}
 
-	// Past the end is a clear error.
-	_, err = client.Consume(ctx, &pb.ConsumeRequest{Offset: next + 1_000_000})
-	if status.Code(err) != codes.OutOfRange {
-		return fmt.Errorf("past the end: %v", err)
+func (c *client) sendLines(stream logv1.Log_ProduceStreamClient, lines *bufio.Reader) error {
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			record := &logv1.Record{Value: bytes.TrimSuffix(line, []byte("\n"))}
+			if err := stream.Send(&logv1.ProduceRequest{Log: c.name, Record: record}); err != nil {
+				return err // Only that the stream has ended: Recv has the reason.
+			}
+		}
+		if err != nil {
+			closed := stream.CloseSend()
+			if errors.Is(err, io.EOF) {
+				return closed
+			}
+			return err
+		}
 	}
-	servers, err := client.GetServers(ctx, &pb.GetServersRequest{})
+}
+
+// get prints one record.
+func (c *client) get(args []string) error {
+	if len(args) != 1 {
+		return errors.New("get takes one offset")
+	}
+	offset, err := strconv.ParseUint(args[0], 10, 64)
 	if err != nil {
 		return err
 	}
-	for _, server := range servers.Servers {
-		if server.IsLeader {
-			fmt.Printf("go: %d records produced, consumed and tailed; the leader is %s\n", len(expected), server.Id)
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	answer, err := c.Consume(ctx, &logv1.ConsumeRequest{Log: c.name, Offset: offset})
+	if err != nil {
+		return err
+	}
+	return c.show(answer.Record)
+}
+
+// consume prints what is there, from an offset on (else from the first record); tail then waits for more.
+func (c *client) consume(command string, args []string) error {
+	request := &logv1.ConsumeRequest{Log: c.name, Start: logv1.Start_START_EARLIEST, StopAtEnd: command == "consume"}
+	flags := newFlags(command)
+	flags.Func("from", "", func(text string) (err error) {
+		request.Start = logv1.Start_START_OFFSET
+		request.Offset, err = strconv.ParseUint(text, 10, 64)
+		return err
+	})
+	maxRecords := flags.Uint("max-records", 1000, "")
+	flags.Parse(args)
+	request.MaxRecords = uint32(*maxRecords)
+	stream, err := c.ConsumeStream(context.Background(), request)
+	if err != nil {
+		return err
+	}
+	for {
+		answer, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		records := answer.Records
+		if request.MaxRecords == 0 {
+			records = []*logv1.Record{answer.Record} // One in a message, and in another field.
+		}
+		for _, record := range records {
+			if err := c.show(record); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// servers prints the members of the cluster, and which of them leads the log.
+func (c *client) servers() error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	answer, err := c.GetServers(ctx, &logv1.GetServersRequest{Log: c.name})
+	if err != nil {
+		return err
+	}
+	for _, server := range answer.Servers {
+		line := struct {
+			ID      string `json:"id"`
+			RPCAddr string `json:"rpc_addr"`
+			Leader  bool   `json:"leader"`
+			Voter   bool   `json:"voter"`
+		}{server.Id, server.RpcAddr, server.IsLeader, server.IsVoter}
+		if err := c.out.Encode(line); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// show prints a record.
+func (c *client) show(record *logv1.Record) error {
+	line := struct {
+		Offset       uint64      `json:"offset"`
+		Value        string      `json:"value"`
+		Type         uint32      `json:"type"`
+		Key          *string     `json:"key"` // An absent key is another thing than an empty one.
+		Headers      [][2]string `json:"headers"`
+		Term         uint64      `json:"term"`
+		AppendTimeUs uint64      `json:"append_time_us"`
+	}{record.Offset, string(record.Value), record.Type, nil, [][2]string{}, record.Term, record.AppendTimeUs}
+	if record.Key != nil {
+		key := string(record.Key)
+		line.Key = &key
+	}
+	for _, header := range record.Headers {
+		line.Headers = append(line.Headers, [2]string{header.Name, string(header.Value)})
+	}
+	return c.out.Encode(line)
+}
+
+// describe says `CODE (REASON): message {metadata}`; the reason is ErrorInfo's, made for programs: it never changes.
+func describe(err error) string {
+	failed, ok := status.FromError(err)
+	if !ok {
+		return err.Error()
+	}
+	name := code.Code(failed.Code()).String()
+	for _, detail := range failed.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			metadata := ""
+			if len(info.Metadata) > 0 {
+				metadata = fmt.Sprintf(" %v", info.Metadata)
+			}
+			return fmt.Sprintf("%s (%s): %s%s", name, info.Reason, failed.Message(), metadata)
+		}
+	}
+	return fmt.Sprintf("%s: %s", name, failed.Message())
+}
+
+func newFlags(name string) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ExitOnError)
+	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	return flags
 }

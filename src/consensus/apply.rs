@@ -32,6 +32,10 @@ impl Group {
 
     /// Applies what can be applied.
     pub(super) fn apply(&mut self) {
+        if self.node.snap().is_some() {
+            // raft's conf state is a marker's already, which has seen whatever waits here.
+            return;
+        }
         let before = self.mark;
         while let Some(committed) = self.queue.front() {
             let (_, conf_index) = self.node.store().conf();

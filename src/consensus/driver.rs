@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
 
 use super::completions::Completions;
-use super::group::TICK_MS;
+use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
 use super::status::Statuses;
@@ -408,7 +408,8 @@ impl Driver {
             GroupId::CATALOG => self.catalog_watermark.clone(),
             _ => Watermark::default(),
         };
-        let hosted = Hosted::start(group, self.me.id, log, recovered, watermark, &self.ways)?;
+        let config = GroupConfig { id: group, me: self.me.id, election_ticks: None, rules: Rules::default() };
+        let hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
         self.groups.insert(group, hosted);
         Ok(())
     }

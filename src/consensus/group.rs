@@ -208,6 +208,9 @@ impl Group {
         if self.damage.is_some() {
             return;
         }
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.may_campaign() {
+            return;
+        }
         let last_index = self.node.raft.raft_log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat
             && message.term >= self.node.raft.term
@@ -235,8 +238,7 @@ impl Group {
         self.ticks += 1;
         let waiting = self.persistence.last_needed > self.persistence.synced;
         self.persistence.stalled_ticks = if waiting { self.persistence.stalled_ticks + 1 } else { 0 };
-        let sole_voter = self.is_sole_voter();
-        if self.persistence.stalled_ticks > 2 * ELECTION_TICKS && self.is_leader() && !sole_voter {
+        if self.persistence.stalled_ticks > 2 * ELECTION_TICKS && self.is_leader() && !self.is_sole_voter() {
             log::warn!("group {}: the disk makes no progress, stepping down", self.config.id);
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
@@ -244,11 +246,16 @@ impl Group {
         if self.ticks.is_multiple_of(2 * ELECTION_TICKS) {
             self.retry_lost_markers();
         }
-        // raft panics when a sole voter becomes leader with entries that are not persisted.
-        let unpersisted = self.persistence.last > self.persistence.synced && waiting;
-        if !(sole_voter && !self.is_leader() && unpersisted) {
+        if self.may_campaign() {
             self.node.tick();
         }
+    }
+
+    /// raft panics when it campaigns while a marker is not persisted, as it looks at entries before that one; and when a
+    /// sole voter becomes leader with entries that are not persisted.
+    fn may_campaign(&self) -> bool {
+        let unpersisted = self.persistence.last_needed > self.persistence.synced;
+        self.installing.is_none() && (self.is_leader() || !unpersisted || !self.is_sole_voter())
     }
 
     fn is_sole_voter(&self) -> bool {

@@ -8,7 +8,7 @@ use super::Outbound;
 use super::adapter::{End, FETCH_BYTES, Fetch};
 use super::completions::Completions;
 use super::effects::{Effects, Write};
-use super::group::{Group, GroupConfig, Rules};
+use super::group::{Group, GroupConfig};
 use super::pending::Answer;
 use super::wire;
 use crate::storage::entry::Entry;
@@ -98,13 +98,13 @@ impl Hosted {
     /// # Errors
     /// When an entry can't be read, or the state is impossible.
     pub fn start(
-        id: GroupId,
-        me: NodeId,
+        config: GroupConfig,
         log: GroupLog,
         mut recovered: Recovered,
         watermark: Watermark,
         ways: &Ways,
     ) -> Result<Hosted, HostError> {
+        let id = config.id;
         if id == GroupId::CATALOG {
             recovered.applied = recovered.base.index;
         }
@@ -116,7 +116,6 @@ impl Hosted {
         };
         let append_time_us = recovered.derived.last_append_time_us;
         let start = End { index: recovered.applied, offset: before, append_time_us };
-        let config = GroupConfig { id, me, election_ticks: None, rules: Rules::default() };
         let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
         watermark.advance(group.mark());
         let log = Arc::new(Mutex::new(log));

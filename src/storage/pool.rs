@@ -95,6 +95,35 @@ impl ReadersHandle {
     }
 }
 
+/// The readers without their threads, for simulations.
+#[cfg(test)]
+pub(crate) struct ByHand {
+    handle: ReadersHandle,
+    jobs: Receiver<ReaderMsg>,
+}
+
+#[cfg(test)]
+impl ByHand {
+    /// With room for so many jobs.
+    pub fn new(jobs_max: usize) -> ByHand {
+        let (sender, jobs) = bounded(jobs_max);
+        ByHand { handle: ReadersHandle(sender), jobs }
+    }
+
+    pub fn handle(&self) -> ReadersHandle {
+        self.handle.clone()
+    }
+
+    /// Does what is queued.
+    pub fn run(&self) {
+        self.jobs.try_iter().for_each(|msg| {
+            if let ReaderMsg::Run(job) = msg {
+                job();
+            }
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,8 @@ use super::error::StorageError;
 use super::frame::Frame;
 use super::index::Key;
 use super::payload;
+#[cfg(test)]
+pub(crate) use super::pool::ByHand as ReadersByHand;
 pub use super::pool::{QueueFull, Readers, ReadersHandle};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::view::{Part, Shared, View};

@@ -125,13 +125,24 @@ fn position(module: &str) -> Option<usize> {
 
 /// The code of a file without comments and tests.
 fn code(file: &Path) -> String {
-    if file.iter().any(|part| part == "tests" || part == "tests.rs") {
+    if file.iter().any(|part| part == "tests" || part == "tests.rs") || is_test_module(file) {
         return String::new();
     }
     let text = fs::read_to_string(file).expect("a source");
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// True where the parent says `#[cfg(test)] mod <this file>;`.
+fn is_test_module(file: &Path) -> bool {
+    let (Some(folder), Some(name)) = (file.parent(), file.file_stem()) else { return false };
+    let parent = fs::read_to_string(folder.with_extension("rs")).or_else(|_| fs::read_to_string(folder.join("mod.rs")));
+    parent.is_ok_and(|text| {
+        let declared = format!("mod {};", name.to_string_lossy());
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.windows(2).any(|pair| pair[0] == "#[cfg(test)]" && pair[1].ends_with(&declared))
+    })
 }
 
 /// The modules at the crate's root that this code names, where `depth` is how deep its own module lies.

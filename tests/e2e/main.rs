@@ -17,4 +17,3 @@ mod shutdown;
 mod streams;
 mod unit;
 
-mod clients;

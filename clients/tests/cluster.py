@@ -1,0 +1,168 @@
+"""Three real nodes for the clients' tests: certificates, processes, and words to wait with.
+
+Ports come from binding port 0. Nothing is waited for by time: conditions are asked for until a deadline.
+"""
+
+import contextlib
+import os
+import pathlib
+import queue
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import grpc
+
+from log.v1 import log_pb2 as pb
+from log.v1 import log_pb2_grpc
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+SERIATIM = os.environ["SERIATIM"]
+# The clients under test, by name: how each is started.
+CLIENTS = {
+    "python": [sys.executable, str(REPO / "clients/python/client.py")],
+    "go": [os.environ["CLIENT_GO"]],
+}
+# How long a condition may take on a busy machine. Nothing waits so long when all is well.
+PATIENCE = 60.0
+# The caller's settings and proxies do not reach nodes and clients.
+ENV = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith("SERIATIM") and not name.lower().endswith("_proxy")
+}
+
+
+def eventually(what, ask):
+    """Asks until the answer is true, and gives it."""
+    until = time.monotonic() + PATIENCE
+    pace = threading.Event()
+    while True:
+        try:
+            if answer := ask():
+                return answer
+            last = "no"
+        except grpc.RpcError as error:
+            last = error
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {PATIENCE} s: {what}: {last}")
+        pace.wait(0.02)
+
+
+class Node:
+    """A node as a process."""
+
+    def __init__(self, site, name, more):
+        certs = site / "certs"
+        args = {
+            "node-name": name,
+            "data-dir": site / name,
+            "bind-addr": "127.0.0.1:0",
+            "rpc-addr": "127.0.0.1:0",
+            "acl-policy-file": site / "policy.csv",
+            "client-ca-file": certs / "ca.pem",
+            "server-cert-file": certs / "server.pem",
+            "server-key-file": certs / "server-key.pem",
+            "peer-cert-file": certs / "peer.pem",
+            "peer-key-file": certs / "peer-key.pem",
+        }
+        self.name = name
+        self.log = site / f"{name}.log"
+        command = [SERIATIM, "serve", *(f"--{arg}={value}" for arg, value in args.items()), *more]
+        with self.log.open("w") as stderr:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=ENV)
+        readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        line = self.process.stdout.readline().split() if readable else []
+        if line[:1] != ["ready"]:
+            self.stop()
+            raise AssertionError(f"{name} is not ready: {line}\n{self.log.read_text()}")
+        ready = dict(word.split("=", 1) for word in line[1:])
+        self.bind_addr, self.rpc_addr = ready["bind_addr"], ready["rpc_addr"]
+
+    def stop(self):
+        """SIGTERM, and SIGKILL when that does not end it."""
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+class Tail:
+    """A client that tails, as a process."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENV)
+        # One that is full stops the client, as a slow reader would.
+        self.lines = queue.Queue(maxsize=1000)
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+
+    def line(self):
+        """Its next line."""
+        return self.lines.get(timeout=PATIENCE)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        self.process.stdout.close()
+
+
+class Cluster:
+    """Three nodes that all vote; `stop` when done."""
+
+    def __init__(self):
+        with contextlib.ExitStack() as stack:
+            self.site = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            certs = ["certs", "--out", self.site / "certs", "--clients", "root,guest,nobody"]
+            subprocess.run([SERIATIM, *certs], check=True, stdout=subprocess.DEVNULL, env=ENV)
+            policy = (REPO / "acl/policy.csv").read_text()
+            (self.site / "policy.csv").write_text(f"{policy}\np, guest, default, consume\n")
+            self.nodes, self.channels = [], []
+            for name in ("n1", "n2", "n3"):
+                more = [f"--join={self.nodes[0].bind_addr}"] if self.nodes else ["--bootstrap"]
+                node = Node(self.site, name, more)
+                stack.callback(node.stop)
+                self.nodes.append(node)
+                self.channels.append(stack.enter_context(self._channel(node)))
+            self.stubs = [log_pb2_grpc.LogStub(channel) for channel in self.channels]
+            eventually("every node lists three voters and a leader", lambda: all(map(self._complete, self.stubs)))
+            self._stack = stack.pop_all()
+
+    def _channel(self, node):
+        ca, key, cert = (
+            (self.site / "certs" / f"{name}.pem").read_bytes() for name in ("ca", "client-root-key", "client-root")
+        )
+        options = [("grpc.enable_http_proxy", 0)]
+        return grpc.secure_channel(node.rpc_addr, grpc.ssl_channel_credentials(ca, key, cert), options)
+
+    @staticmethod
+    def _complete(stub):
+        servers = stub.GetServers(pb.GetServersRequest(), timeout=10).servers
+        stub.GetLog(pb.GetLogRequest(), timeout=10)
+        return sum(s.is_voter for s in servers) == 3 and sum(s.is_leader for s in servers) == 1
+
+    def command(self, client, node, *args, user="root"):
+        """The command line of a client at a node; nodes count from 0."""
+        where = ["--addr", self.nodes[node].rpc_addr, "--certs", str(self.site / "certs"), "--user", user]
+        return [*CLIENTS[client], *where, *args]
+
+    def run(self, client, node, *args, user="root", stdin=None):
+        """Runs a client to its end."""
+        command = self.command(client, node, *args, user=user)
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, text=True, env=ENV)
+
+    def stop(self):
+        """Stops the nodes; gives their exit codes."""
+        self._stack.close()
+        return [node.process.returncode for node in self.nodes]

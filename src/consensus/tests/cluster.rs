@@ -1,0 +1,545 @@
+//! Whole groups: the machine, its log's own files on a disk that forgets what was not synced, the log-writer and the readers
+//! by hand. Membership grows and shrinks, leadership is handed over, disks hang, processes are killed in the middle of any
+//! change of a file, power is cut at one node or at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::sim::Fate;
+use crate::consensus::Outbound;
+use crate::consensus::completions::Completions;
+use crate::consensus::group::{GroupConfig, Rules};
+use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
+use crate::consensus::hosted::{Hosted, Ways};
+use crate::consensus::wire;
+use crate::pb::peer::RaftMessage;
+use crate::reply::{ReplyReceiver, reply};
+use crate::storage::disk::sim::{Rng, Sim};
+use crate::storage::entry::{Entry, Kind};
+use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::payload::{self, RecordFields, encode_record};
+use crate::storage::reader::{Access, ReadersByHand};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::watermark::Watermark;
+use crate::writer::ByHand;
+
+const GROUP: GroupId = GroupId(1);
+const GROUPS_DIR: &str = "/n/groups";
+
+#[derive(Default)]
+struct Outbox(Mutex<Vec<RaftMessage>>);
+
+impl Outbound for Outbox {
+    fn send(&self, _to: NodeId, message: RaftMessage) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+}
+
+struct Process {
+    hosted: Hosted,
+    ways: Ways,
+    writer: ByHand,
+    readers: ReadersByHand,
+    outbox: Arc<Outbox>,
+    /// The last entry whose like was compared.
+    seen: LogIndex,
+}
+
+struct Node {
+    id: NodeId,
+    sim: Sim,
+    process: Option<Process>,
+    /// Its disk does nothing before this step.
+    hangs_until: usize,
+    /// What it knows of who should carry the group.
+    wanted: Vec<NodeId>,
+    removed: BTreeSet<NodeId>,
+}
+
+struct World {
+    rng: Rng,
+    step: usize,
+    now: Instant,
+    nodes: Vec<Node>,
+    network: Vec<RaftMessage>,
+    cut: BTreeSet<(u64, u64)>,
+    wanted: Vec<NodeId>,
+    removed: BTreeSet<NodeId>,
+    committed: BTreeMap<LogIndex, (Term, Bytes)>,
+    leaders: BTreeMap<Term, NodeId>,
+    asked: Vec<(u64, ReplyReceiver<Result<Appended, ProposeError>>)>,
+    reads: Vec<(LogIndex, ReplyReceiver<Result<LogIndex, ReadIndexError>>)>,
+    fates: BTreeMap<u64, Fate>,
+    /// The newest entry that was acknowledged.
+    acknowledged: LogIndex,
+    values: u64,
+}
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: 4096 }
+}
+
+fn poll<T>(receiver: &mut ReplyReceiver<T>) -> Option<Option<T>> {
+    let waker = futures::task::noop_waker();
+    let polled = std::pin::Pin::new(receiver);
+    match std::future::Future::poll(polled, &mut std::task::Context::from_waker(&waker)) {
+        std::task::Poll::Pending => None,
+        std::task::Poll::Ready(answer) => Some(answer.ok()),
+    }
+}
+
+impl World {
+    fn new(seed: u64, nodes: u64) -> World {
+        let mut world = World {
+            rng: Rng(seed),
+            step: 0,
+            now: Instant::now(),
+            nodes: Vec::new(),
+            network: Vec::new(),
+            cut: BTreeSet::new(),
+            wanted: Vec::new(),
+            removed: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            asked: Vec::new(),
+            reads: Vec::new(),
+            fates: BTreeMap::new(),
+            acknowledged: LogIndex(0),
+            values: 0,
+        };
+        (0..nodes).for_each(|_| world.add());
+        world
+    }
+
+    /// A new node; the first founds the group.
+    fn add(&mut self) {
+        let id = NodeId(self.nodes.len() as u64 + 1);
+        let sim = Sim::default();
+        let disk = sim.disk();
+        let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
+        GroupLog::create(&disk, Path::new(GROUPS_DIR), GROUP, &options(), genesis).expect("made");
+        self.nodes.push(Node {
+            id,
+            sim,
+            process: None,
+            hangs_until: 0,
+            wanted: Vec::new(),
+            removed: BTreeSet::new(),
+        });
+        self.wanted.push(id);
+        self.start(self.nodes.len() - 1);
+    }
+
+    fn start(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        node.sim.die_after(None);
+        let disk = node.sim.disk();
+        let (log, recovered) = GroupLog::open(&disk, Path::new(GROUPS_DIR), GROUP, &options())
+            .unwrap_or_else(|e| panic!("step {}: node {} does not start: {e}", self.step, node.id));
+        let (completions, _woken) = Completions::new();
+        let reports = completions.clone();
+        let writer = ByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
+        let readers = ReadersByHand::new(2);
+        let outbox = Arc::new(Outbox::default());
+        let ways =
+            Ways { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };
+        let election_ticks = Some(12 + self.rng.below(12) as usize);
+        let config = GroupConfig { id: GROUP, me: node.id, election_ticks, rules: Rules::default() };
+        let seen = recovered.applied;
+        let hosted = Hosted::start(config, log, recovered, Watermark::default(), &ways).expect("a possible state");
+        node.process = Some(Process { hosted, ways, writer, readers, outbox, seen });
+        self.perform(i);
+    }
+
+    /// The process is gone; with `power` also any part of what was not synced.
+    fn kill(&mut self, i: usize, power: bool) {
+        self.nodes[i].process = None;
+        self.nodes[i].sim.die_after(None);
+        if power {
+            self.nodes[i].sim.power_cut(&mut self.rng);
+        }
+    }
+
+    fn perform(&mut self, i: usize) {
+        let step = self.step;
+        let Some(process) = &mut self.nodes[i].process else { return };
+        let (persisted, fetched) = process.ways.completions.take();
+        persisted.into_values().for_each(|ready| process.hosted.group.persisted(ready));
+        for (_, low, entries) in fetched {
+            process.hosted.group.fetched(low, &entries.unwrap_or_default());
+        }
+        if process.hosted.perform_ready(&process.ways).is_err() {
+            let power = self.rng.once_in(2);
+            return self.kill(i, power);
+        }
+        let sent = std::mem::take(&mut *process.outbox.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for message in sent {
+            if message.marker.is_some() && !self.rng.once_in(4) {
+                process.hosted.group.marker_sent(NodeId(message.to), !self.rng.once_in(3));
+            }
+            self.network.push(message);
+        }
+        let status = process.hosted.group.status();
+        if let Some(damage) = status.damage {
+            panic!("step {step}: node {i} calls itself damaged: {damage}");
+        }
+        if process.hosted.group.leads() {
+            let leader = *self.leaders.entry(status.term).or_insert(NodeId(i as u64 + 1));
+            assert_eq!(leader.0, i as u64 + 1, "two leaders in term {}", status.term);
+        }
+        self.compare(i);
+        self.take_answers();
+    }
+
+    /// What is applied here is what was applied elsewhere.
+    fn compare(&mut self, i: usize) {
+        let Some(process) = &mut self.nodes[i].process else { return };
+        let mark = process.hosted.watermark.get();
+        let mut low = process.seen.next();
+        process.seen = mark.applied.max(process.seen);
+        while low <= mark.applied {
+            // What a marker passed over is not here.
+            let read = process.hosted.reader.entries(low, mark.applied.next(), 1 << 20, Access::Blocking);
+            let Ok(entries) = read else {
+                low = low.next();
+                continue;
+            };
+            let Some(last) = entries.last() else { panic!("entry {low} is applied and not stored at node {i}") };
+            low = last.index.next();
+            for entry in entries {
+                let Entry { index, term, data } = entry;
+                let known = self.committed.entry(index).or_insert((term, data.clone()));
+                assert_eq!(*known, (term, data), "step {}: entry {index} differs at node {i}", self.step);
+            }
+        }
+        if mark.first_offset < mark.next_offset && self.rng.once_in(8) {
+            let from = Offset(mark.first_offset.0 + self.rng.below(mark.next_offset.0 - mark.first_offset.0));
+            let read = process.hosted.reader.records(from, mark.next_offset, 3, 1 << 16, Access::Blocking);
+            match read {
+                Ok(slice) => assert!(slice.count > 0 && slice.next <= mark.next_offset),
+                // A marker is installed and not applied yet.
+                Err(crate::storage::reader::ReadError::Trimmed { .. }) => {}
+                Err(error) => panic!("step {}: record {from} of {mark:?} at node {i}: {error}", self.step),
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let (fates, acknowledged) = (&mut self.fates, &mut self.acknowledged);
+        self.asked.retain_mut(|(value, answer)| {
+            let fate = match poll(answer) {
+                None => return true,
+                Some(Some(Ok(appended))) => {
+                    *acknowledged = appended.index.max(*acknowledged);
+                    Fate::Appended(appended.offset)
+                }
+                Some(Some(Err(ProposeError::OutcomeUnknown)) | None) => Fate::Unknown,
+                Some(Some(Err(_))) => Fate::Not,
+            };
+            fates.insert(*value, fate);
+            false
+        });
+        let step = self.step;
+        self.reads.retain_mut(|(least, answer)| match poll(answer) {
+            None => true,
+            Some(Some(Ok(index))) => {
+                assert!(index >= *least, "step {step}: a read at {index} does not see {least}");
+                false
+            }
+            Some(_) => false,
+        });
+    }
+
+    fn tick(&mut self, i: usize) {
+        self.now += Duration::from_millis(10);
+        let now = self.now;
+        let node = &mut self.nodes[i];
+        if let Some(process) = &mut node.process {
+            process.hosted.group.tick(now);
+            process.hosted.group.reconcile(&node.wanted, |n| node.removed.contains(&n));
+        }
+        self.perform(i);
+    }
+
+    /// The log-writer begins a drain, or ends one.
+    fn sync(&mut self, i: usize, end: bool) {
+        let node = &mut self.nodes[i];
+        if node.hangs_until > self.step {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        let done = if end { process.writer.end() } else { Ok(process.writer.begin()) };
+        if done.is_err() {
+            let power = self.rng.once_in(2);
+            return self.kill(i, power);
+        }
+        self.perform(i);
+    }
+
+    fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        let at = if self.rng.once_in(4) { self.rng.below(self.network.len() as u64) as usize } else { 0 };
+        let message = self.network.remove(at);
+        let (from, to) = (message.from, message.to);
+        let Some(receiver) = self.nodes.get_mut(to as usize - 1) else { return };
+        if self.cut.contains(&(from, to)) || receiver.process.is_none() || self.rng.once_in(50) {
+            if let Some(sender) = self.nodes[from as usize - 1].process.as_mut().filter(|_| self.rng.once_in(2)) {
+                sender.hosted.group.unreachable(NodeId(to));
+                self.perform(from as usize - 1);
+            }
+            return;
+        }
+        if self.rng.once_in(50) {
+            self.network.push(message.clone());
+        }
+        if let Some(process) = &mut receiver.process {
+            process.hosted.group.step(wire::message_from_pb(message).expect("our own message"));
+            // Several messages come before the effects of the first are performed.
+            if !self.rng.once_in(3) {
+                self.perform(to as usize - 1);
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |i: &usize| self.nodes[*i].process.as_ref().is_some_and(|p| p.hosted.group.leads());
+        let term = |i: &usize| self.nodes[*i].process.as_ref().map(|p| p.hosted.group.status().term);
+        (0..self.nodes.len()).filter(leads).max_by_key(term)
+    }
+
+    fn propose(&mut self, i: usize, kind: Kind, payload: Vec<u8>, count: u32, value: Option<u64>) {
+        let deadline = self.rng.once_in(2).then(|| self.now + Duration::from_millis(1 + self.rng.below(3000)));
+        let time_us = 1_000_000 + self.rng.below(1000);
+        let Some(process) = &mut self.nodes[i].process else { return };
+        let (sender, answer) = reply();
+        let proposal = Proposal {
+            group: GROUP,
+            kind,
+            count,
+            payload: payload.into(),
+            expected_offset: None,
+            producer_id: 0,
+            sequence: 0,
+            deadline,
+        };
+        process.hosted.group.propose(proposal, self.now, time_us, sender);
+        self.asked.extend(value.map(|value| (value, answer)));
+        if !self.rng.once_in(3) {
+            self.perform(i);
+        }
+    }
+
+    fn produce(&mut self, i: usize) {
+        self.values += 1;
+        let mut value = self.values.to_le_bytes().to_vec();
+        value.resize(8 + self.rng.below(400) as usize, 7);
+        let mut payload = Vec::new();
+        encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
+        self.propose(i, Kind::Records, payload, 1, Some(self.values));
+    }
+
+    fn trim(&mut self, leader: usize) {
+        let Some(process) = &self.nodes[leader].process else { return };
+        let first = self.rng.below(process.hosted.group.mark().next_offset.0 + 1);
+        self.propose(leader, Kind::Trim, first.to_le_bytes().to_vec(), 0, None);
+    }
+
+    fn read(&mut self, i: usize) {
+        let Some(process) = &mut self.nodes[i].process else { return };
+        let (sender, answer) = reply();
+        process.hosted.group.read_index(None, self.now, sender);
+        self.reads.push((self.acknowledged, answer));
+        self.perform(i);
+    }
+
+    fn chaos(&mut self) {
+        self.step += 1;
+        let n = self.nodes.len();
+        let i = self.rng.below(n as u64) as usize;
+        match self.rng.below(2000) {
+            0..400 => self.tick(i),
+            400..1000 => (0..n).for_each(|_| self.deliver()),
+            1000..1400 => {
+                let end = self.rng.once_in(2);
+                self.sync(i, end);
+            }
+            1400..1720 => {
+                let to = if self.rng.once_in(8) { Some(i) } else { self.leader() };
+                to.into_iter().for_each(|to| self.produce(to));
+            }
+            1720..1760 => {
+                let to = if self.rng.once_in(4) { Some(i) } else { self.leader() };
+                to.into_iter().for_each(|to| self.read(to));
+            }
+            1760..1790 => self.leader().into_iter().for_each(|leader| self.trim(leader)),
+            1790..1800 => {
+                let all = self.rng.once_in(8);
+                let power = !self.rng.once_in(4);
+                let which = if all { 0..n } else { i..i + 1 };
+                which.for_each(|i| self.kill(i, power));
+            }
+            1800..1810 => {
+                let changes = self.rng.below(12);
+                self.nodes[i].sim.die_after(Some(changes));
+            }
+            1810..1850 => {
+                if self.nodes[i].process.is_none() {
+                    self.start(i);
+                }
+            }
+            1850..1856 => self.nodes[i].hangs_until = self.step + self.rng.below(3000) as usize,
+            1856..1866 => {
+                let other = self.rng.below(n as u64) + 1;
+                self.cut.insert((i as u64 + 1, other));
+                if self.rng.once_in(2) {
+                    self.cut.insert((other, i as u64 + 1));
+                }
+            }
+            1866..1876 => self.cut.clear(),
+            1876..1884 => {
+                if let Some(process) = self.leader().and_then(|leader| self.nodes[leader].process.as_mut()) {
+                    process.hosted.group.hand_over();
+                }
+            }
+            1884..1888 => {
+                if self.nodes.len() < 8 && self.wanted.len() < 5 {
+                    self.add();
+                }
+            }
+            1888..1891 => {
+                if self.wanted.len() > 1 {
+                    let gone = self.wanted.remove(self.rng.below(self.wanted.len() as u64) as usize);
+                    self.removed.insert(gone);
+                }
+            }
+            1891..1950 => {
+                (self.nodes[i].wanted, self.nodes[i].removed) = (self.wanted.clone(), self.removed.clone());
+            }
+            1950..1980 => {
+                if let Some(process) = &self.nodes[i].process {
+                    process.readers.run();
+                    self.perform(i);
+                }
+            }
+            _ => {
+                let stop = self.rng.once_in(4);
+                if self.nodes[i].hangs_until <= self.step
+                    && let Some(process) = &mut self.nodes[i].process
+                {
+                    let failed = process.writer.quiet(stop).is_err();
+                    if failed || stop {
+                        self.kill(i, failed);
+                    }
+                    self.perform(i);
+                }
+            }
+        }
+    }
+
+    /// Everything heals. True once those that are wanted vote, nobody else does, and all have applied the same.
+    fn settle(&mut self, rounds: usize) -> bool {
+        self.cut.clear();
+        for node in &mut self.nodes {
+            node.hangs_until = 0;
+            node.sim.die_after(None);
+            (node.wanted, node.removed) = (self.wanted.clone(), self.removed.clone());
+        }
+        for round in 0..rounds {
+            self.step += 1;
+            for i in 0..self.nodes.len() {
+                if self.nodes[i].process.is_none() {
+                    self.start(i);
+                }
+                self.tick(i);
+                self.sync(i, false);
+                self.sync(i, true);
+                if let Some(process) = &self.nodes[i].process {
+                    process.readers.run();
+                }
+            }
+            (0..self.network.len().min(500)).for_each(|_| self.deliver());
+            let statuses: Vec<_> = self.nodes.iter().filter(|n| self.wanted.contains(&n.id)).collect();
+            let statuses: Vec<_> =
+                statuses.iter().filter_map(|n| n.process.as_ref()).map(|p| p.hosted.group.status()).collect();
+            let last = statuses.iter().map(|s| s.last_index).max();
+            let same = statuses.iter().all(|s| Some(s.applied_index) == last && s.voters == self.wanted);
+            if same && self.leader().is_some() && round > 50 {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn check_fates(&self) {
+        let mut found: BTreeMap<u64, Vec<Offset>> = BTreeMap::new();
+        let (mut next, mut time, mut next_index) = (0, 0, LogIndex(2));
+        // Of offsets that were trimmed away before anybody looked nothing is known.
+        let mut unseen = BTreeSet::new();
+        for (index, (term, data)) in &self.committed {
+            let entry = Entry { index: *index, term: *term, data: data.clone() };
+            let stamp = entry.stamp().expect("a stamp");
+            if *index > next_index {
+                unseen.extend(next..stamp.base_offset.0);
+                next = next.max(stamp.base_offset.0);
+            }
+            assert_eq!(stamp.base_offset.0, next, "entry {index} of term {term} begins elsewhere: {stamp:?}");
+            next_index = index.next();
+            next += u64::from(stamp.count);
+            if stamp.kind == Kind::Records {
+                assert!(stamp.append_time_us >= time, "time went back at entry {index}");
+                time = stamp.append_time_us;
+                let payload = entry.payload();
+                let record = payload::records(&payload).next().expect("a record").expect("canonical");
+                let value = payload::record_value(record).expect("a value").first_chunk().copied().expect("a number");
+                found.entry(u64::from_le_bytes(value)).or_default().push(stamp.base_offset);
+            }
+        }
+        for (value, fate) in &self.fates {
+            let places = found.get(value).map_or(&[][..], Vec::as_slice);
+            match fate {
+                Fate::Appended(offset) if unseen.contains(&offset.0) => assert!(places.is_empty()),
+                Fate::Appended(offset) => assert_eq!(places, [*offset], "value {value} was acknowledged"),
+                Fate::Not => assert!(places.is_empty(), "value {value} was refused and stands at {places:?}"),
+                Fate::Unknown => assert!(places.len() <= 1, "value {value} stands at {places:?}"),
+            }
+        }
+    }
+}
+
+fn history(seed: u64, nodes: u64, steps: usize) -> usize {
+    let mut world = World::new(seed, nodes);
+    (0..steps).for_each(|_| world.chaos());
+    if !world.settle(6000) {
+        for node in &world.nodes {
+            println!("{:?}: {:#?}", node.id, node.process.as_ref().map(|p| p.hosted.group.status()));
+        }
+        panic!("the nodes {:?} do not come to agree", world.wanted);
+    }
+    world.check_fates();
+    world.fates.values().filter(|f| matches!(f, Fate::Appended(_))).count()
+}
+
+/// `SERIATIM_SEEDS=n` runs n histories instead of a few, from `SERIATIM_SEED` on.
+#[test]
+fn whole_groups() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let (first, count): (u64, u64) = (number("SERIATIM_SEED").unwrap_or(1), number("SERIATIM_SEEDS").unwrap_or(20));
+    let mut appended = 0;
+    for seed in first..first + count {
+        let failed = std::panic::catch_unwind(|| history(seed, 1 + seed % 4, 6000));
+        match failed {
+            Ok(n) => appended += n,
+            Err(panic) => {
+                println!("seed {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{appended} records acknowledged in {count} histories");
+}
