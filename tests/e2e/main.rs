@@ -15,4 +15,3 @@ mod refusals;
 mod roundtrip;
 mod shutdown;
 mod unit;
-
