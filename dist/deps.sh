@@ -74,7 +74,12 @@ if ! have cargo || ! have rustc; then
         "and then the same command again." >&2
     exit 1
 fi
-found=$(rustc --version | cut -d ' ' -f 2)
+if ! found=$(rustc --version) || ! cargo --version >/dev/null; then
+    printf '%s\n' "Rust is there but does not run; its reason is above. Where rustup has no toolchain yet, type:" \
+        "  rustup default stable" "and then the same command again." >&2
+    exit 1
+fi
+found=$(echo "$found" | cut -d ' ' -f 2)
 if [ "$(printf '%s\n' "$rust_version" "${found%%-*}" | sort -V | head -n 1)" != "$rust_version" ]; then
     printf '%s\n' "Rust $found is older than the $rust_version that this needs. Type:" "  rustup update stable" >&2
     exit 1
