@@ -62,10 +62,16 @@ if [ -n "$missing" ]; then
         fi
     fi
     echo "Installing: $install" >&2
-    if ! $sudo sh -c "$install" >&2; then
+    # Hundreds of lines that say only that all is well: shown when it is not.
+    said=$(mktemp)
+    if ! $sudo sh -c "$install" >"$said" 2>&1; then
+        cat "$said" >&2
+        rm -f "$said"
         printf '%s\n' "The installation failed; its reason is above. When that is mended, type:" "  $by_hand" >&2
         exit 1
     fi
+    rm -f "$said"
+    echo "Installed." >&2
 fi
 
 if ! have cargo || ! have rustc; then
