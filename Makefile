@@ -2,7 +2,6 @@
 #
 # `build`, `demo`, `test`, `check` and `bench` bring their own prerequisites: each works as the first command ever typed.
 
-SHELL      := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERIATIM   := $(TARGET_DIR)/release/seriatim
@@ -21,7 +20,7 @@ deps: ## installs what the build needs from the system (apt, dnf, pacman, zypper
 	@dist/deps.sh
 
 first-build:
-	@compgen -G '$(TARGET_DIR)/release/build/grpcio-sys-*/output' >/dev/null || printf '%s\n' \
+	@ls '$(TARGET_DIR)'/release/build/grpcio-sys-*/output >/dev/null 2>&1 || printf '%s\n' \
 	    "First build: gRPC's C++ core is compiled once, which takes about 8 minutes on two cores and 2 GB of disk." \
 	    "It looks idle at grpcio-sys meanwhile. Every build after this one takes seconds."
 
@@ -30,7 +29,7 @@ build: deps first-build ## compiles the program: $CARGO_TARGET_DIR/release/seria
 
 certs: build ## makes a development CA and certificates in certs/ (never overwrites a CA)
 	@test -e certs/ca.pem && echo "certs/ca.pem is there already: nothing done (remove certs/ to begin again)" || \
-	    $(SERIATIM) certs --out certs --hosts localhost,127.0.0.1,$$(hostname) --clients root,nobody
+	    $(SERIATIM) certs --out certs --hosts localhost,127.0.0.1,$$(uname -n) --clients root,nobody
 
 demo: build ## three nodes, a real file, a killed follower, two equal sums (FILE=... chooses the file)
 	@SERIATIM='$(SERIATIM)' FILE='$(FILE)' dist/demo.sh

@@ -1,112 +1,180 @@
 #!/usr/bin/env bash
-# Three nodes on this machine, a real file line by line into one of them over mutual TLS, a follower killed half-way and
-# started again, and the file read back from that one. `make demo` runs it; FILE=... chooses the file.
+# Three nodes on this machine: a real file goes in line by line over mutual TLS, a follower is killed half-way and started
+# again, and the file is read back from that one. Ends with 0 only when both sums are equal. `make demo` runs it, FILE=...
+# chooses the file, TMPDIR=... where everything is kept meanwhile.
 set -euo pipefail
+
+[ -z "${FILE:-}" ] || FILE=$(realpath -- "$FILE")
 cd "$(dirname "$0")/.."
-seriatim=$(realpath "${SERIATIM:-target/release/seriatim}")
-demo=$PWD/demo
-declare -A pid rpc bind
+if [ -z "${SERIATIM:-}" ]; then
+    # Not called by make, which builds first (and may not be installed yet: deps.sh brings it).
+    dist/deps.sh
+    FILE=${FILE:-} exec make --no-print-directory demo
+fi
+program=$(realpath -- "$SERIATIM")
+# What the caller has set for other nodes must not reach these.
+unset "${!SERIATIM_@}" SERIATIM
+export LC_ALL=C
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-fail() { echo "demo: $*; the nodes' logs are in $demo" >&2; exit 1; }
-stop_all() { for name in "${!pid[@]}"; do kill "${pid[$name]}" 2>/dev/null || true; done; wait; }
-trap stop_all EXIT
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
+chapter() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
+tell() { printf '  %s\n' "$@"; }
 
-# A text file of 10 to 100 MB; if there is none, the sources of what was built, one behind the other.
-default_file() {
-    local file
-    while IFS= read -r file; do
-        if [ -r "$file" ] && grep -Iq . "$file" &&
-            LC_ALL=C awk 'length > 1000000 { exit 1 }' "$file"; then
-            echo "$file"
-            return
-        fi
-    done < <(find /var/lib/apt/lists /usr/share /usr/lib /var/log "${RUSTUP_HOME:-$HOME/.rustup}" -xdev -type f \
-        -size +10M -size -100M 2>/dev/null | sort | head -n 40)
-    file=$demo/sources.txt
-    find "${CARGO_HOME:-$HOME/.cargo}/registry/src" src -name '*.rs' -size -500k -print0 | sort -z | xargs -0 cat 2>/dev/null |
-        head -c 16000000 >"$file" || true
-    echo >>"$file"
-    echo "$file"
+declare -A pid bind rpc
+keep=
+
+# Whatever the end is: no process is left, and no file either, unless the files say why it failed.
+leave() {
+    local code=$?
+    trap - EXIT
+    trap '' INT TERM HUP
+    exec 3>&- || true
+    [ ${#pid[@]} -eq 0 ] || kill "${pid[@]}" 2>/dev/null || true
+    for _ in $(seq 100); do
+        if [ -z "$(jobs -rp)" ]; then break; fi
+        sleep 0.1
+    done
+    [ ${#pid[@]} -eq 0 ] || kill -9 "${pid[@]}" 2>/dev/null || true
+    wait 2>/dev/null || true
+    [ -n "$keep" ] || rm -rf -- "$demo"
+    exit "$code"
 }
 
-# start NAME [ARGUMENTS]: starts a node and waits for the line that says that it takes calls.
+fail() {
+    printf '\nThe demo failed: %s\n' "$*" >&2
+    for log in "$demo"/*.log; do
+        if [ -s "$log" ]; then printf '\nThe end of %s:\n%s\n' "$log" "$(tail -n 5 "$log")" >&2; fi
+    done
+    printf '\nEverything is kept in %s\n' "$demo" >&2
+    keep=yes
+    exit 1
+}
+
+demo=$(mktemp -d "${TMPDIR:-/tmp}/seriatim-demo.XXXXXX")
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Sets `file`, and `why` it is that one.
+choose_file() {
+    if [ -n "${FILE:-}" ]; then
+        file=$FILE why="chosen by FILE"
+        return
+    fi
+    why="FILE=... chooses another"
+    file=$(rustc --print sysroot 2>/dev/null || true)/share/doc/rust/COPYRIGHT.html
+    if [ -f "$file" ] && [ "$(stat -L -c %s "$file")" -ge 10000000 ]; then
+        why="the licences of all that Rust is made of: whoever can build this has it; $why"
+        return
+    fi
+    file=$demo/sources.txt
+    find "${CARGO_HOME:-$HOME/.cargo}/registry/src" src -name '*.rs' -size -500k -print0 2>/dev/null | sort -z |
+        xargs -0 cat 2>/dev/null | head -c 16000000 >"$file" || true
+    echo >>"$file"
+    why="the sources of the crates that this was built from, one behind the other; $why"
+}
+
+# start NAME [OPTION...]: starts a node, and waits for the line that says that it takes calls.
 start() {
     local name=$1 line
     shift
     : >"$demo/$name.out"
-    "$seriatim" serve --node-name "$name" --data-dir "$demo/$name" --acl-policy-file acl/policy.csv \
+    # 3 and 4 are the file on its way: a node that held them open would keep the producer from seeing the end.
+    "$program" serve --node-name "$name" --cluster-name demo --data-dir "$demo/$name" \
+        --bind-addr "${bind[$name]:-127.0.0.1:0}" --rpc-addr "${rpc[$name]:-127.0.0.1:0}" \
         --client-ca-file "$demo/certs/ca.pem" --peer-ca-file "$demo/certs/ca.pem" \
         --server-cert-file "$demo/certs/server.pem" --server-key-file "$demo/certs/server-key.pem" \
         --peer-cert-file "$demo/certs/peer.pem" --peer-key-file "$demo/certs/peer-key.pem" \
-        --bind-addr "${bind[$name]:-127.0.0.1:0}" --rpc-addr "${rpc[$name]:-127.0.0.1:0}" "$@" \
-        >"$demo/$name.out" 2>>"$demo/$name.log" 3>&- &
+        --acl-policy-file acl/policy.csv "$@" >"$demo/$name.out" 2>>"$demo/$name.log" 3>&- 4<&- &
     pid[$name]=$!
-    for _ in $(seq 300); do
+    for _ in $(seq 600); do
         if line=$(grep -m 1 '^ready ' "$demo/$name.out"); then
-            [[ $line =~ bind_addr=([^ ]+)\ rpc_addr=([^ ]+) ]]
+            [[ $line =~ bind_addr=([^ ]+)\ rpc_addr=([^ ]+) ]] || fail "$name says: $line"
             bind[$name]=${BASH_REMATCH[1]} rpc[$name]=${BASH_REMATCH[2]}
-            echo "$name: process ${pid[$name]}, for clients at ${rpc[$name]}, for peers at ${bind[$name]}"
             return
         fi
-        kill -0 "${pid[$name]}" 2>/dev/null || fail "$name did not start: $(tail -n 5 "$demo/$name.log")"
+        kill -0 "${pid[$name]}" 2>/dev/null || fail "$name did not start"
         sleep 0.1
     done
-    fail "$name is not ready after 30 s"
+    fail "$name was not ready within a minute"
 }
 
-status() { "$seriatim" status --addr "${rpc[n1]},${rpc[n2]},${rpc[n3]}" "$@"; }
+place() { printf 'process %-8s clients %-17s peers %s' "${pid[$1]}" "${rpc[$1]}" "${bind[$1]}"; }
+client() { "$program" "$1" --addr "$2" --certs "$demo/certs" --user root "${@:3}"; }
+status() { client status "${rpc[n1]},${rpc[n2]},${rpc[n3]}"; }
+# The names of the nodes that have this role.
+role() { awk -v role="$1" '$3 == role { print $1 }' "$demo/status" | sort; }
 
-rm -rf "$demo"
-mkdir -p "$demo"
-file=${FILE:-$(default_file)}
-[ -r "$file" ] && [ -f "$file" ] || fail "$file is no file that can be read"
+choose_file
+[ -f "$file" ] && [ -r "$file" ] || fail "$file is no file that can be read"
 bytes=$(stat -L -c %s "$file")
-export SERIATIM_CERTS=$demo/certs
+[ "$bytes" -gt 0 ] || fail "$file is empty"
+room=$(($(df -Pk "$demo" | awk 'NR == 2 { print $4 }') * 1024))
+[ "$room" -ge $((bytes * 5 + 200000000)) ] || fail "$demo has room for $room bytes, too few; TMPDIR=... chooses another place"
+unfinished=$((1 - $(tail -c 1 "$file" | wc -l)))
+lines=$(($(wc -l <"$file") + unfinished))
 
-say "Certificates: an authority, one for the servers, one for the peers, one for the client root"
-"$seriatim" certs --out "$demo/certs" --hosts localhost,127.0.0.1 --clients root >"$demo/certs.out" || fail "no certificates"
-ls "$demo/certs"
+chapter "1. The file"
+tell "$file" "$bytes bytes, $lines lines ($why)"
 
-say "Three nodes; the second and the third are told where the first is"
+chapter "2. Certificates, made for this run"
+"$program" certs --out "$demo/certs" --hosts localhost,127.0.0.1 --clients root --cluster-name demo \
+    >"$demo/certs.out" 2>"$demo/certs.log" || fail "no certificates"
+tell "$(cd "$demo/certs" && echo *)" "Clients and nodes speak mutual TLS: nobody is heard without one of these."
+
+chapter "3. Three nodes on this machine"
 start n1 --bootstrap
+tell "n1  $(place n1)   founds the cluster"
 start n2 --join "${bind[n1]}"
+tell "n2  $(place n2)   joins by the address of n1"
 start n3 --join "${bind[n1]}"
-for _ in $(seq 300); do
-    if status >"$demo/status.out" 2>&1 && [ "$(grep -cE ' (leader|follower) ' "$demo/status.out")" = 3 ]; then break; fi
+tell "n3  $(place n3)   joins by the address of n1"
+for _ in $(seq 600); do
+    if status >"$demo/status" 2>"$demo/status.log" && [ "$(cat <(role leader) <(role follower) | wc -l)" -eq 3 ]; then break; fi
     sleep 0.1
 done
-status || fail "no cluster of three after 30 s"
+leader=$(role leader)
+entry=$(role follower | head -n 1)
+victim=$(role follower | tail -n 1)
+[ -n "$leader" ] && [ -n "$entry" ] && [ "$entry" != "$victim" ] || fail "no cluster of three within a minute"
+tell "All three vote, and $leader leads."
 
-leader=$(status | awk '$3 == "leader" { print $1 }')
-victim=$(status | awk '$3 == "follower" { print $1 }' | tail -n 1)
-say "$file ($bytes bytes) goes line by line into $leader; $victim is killed half-way (kill -9) and started again"
-before=$(date +%s%N)
-mkfifo "$demo/pipe"
-"$seriatim" produce --addr "${rpc[$leader]}" <"$demo/pipe" &
+chapter "4. Line by line into $entry, which hands every line to $leader; meanwhile $victim dies"
+begin=$(date +%s%N)
+seconds() { awk -v begin="$begin" -v now="$(date +%s%N)" 'BEGIN { printf "%5.1f s", (now - begin) / 1e9 }'; }
+exec 3> >(client produce "${rpc[$entry]}" 2>"$demo/produce.log")
 producer=$!
-# Nobody else must hold this end: the input ends when it is closed.
-exec 3>"$demo/pipe"
-half=$((bytes / 2)) quarter=$((bytes / 4))
-head -c "$half" "$file" >&3
+exec 4<"$file"
+blocks=$((bytes / 65536))
+# feed BLOCKS: so much more of the file. When the producer has gone, its exit code and its log say why.
+feed() { dd bs=65536 count="$1" status=none <&4 >&3 2>/dev/null || true; }
+feed $((blocks / 2))
+tell "$(seconds)  half of the file is on its way; kill -9 $victim (process ${pid[$victim]})"
 kill -9 "${pid[$victim]}"
 wait "${pid[$victim]}" 2>/dev/null || true
-echo "$victim: killed"
-tail -c "+$((half + 1))" "$file" | { head -c "$quarter" >&3; cat >/dev/null; }
+feed $((blocks / 4))
+tell "$(seconds)  three quarters; the other two are a majority and go on. $victim is started again"
 start "$victim" --join "${bind[$leader]}"
-tail -c "+$((half + quarter + 1))" "$file" >&3
-exec 3>&-
-wait "$producer" || fail "the file did not go in"
-echo "acknowledged: on the disk of a majority, $((($(date +%s%N) - before) / 1000000)) ms with the pause for $victim's start"
+tell "$(seconds)  $victim has recovered from its disk, as process ${pid[$victim]}"
+cat <&4 >&3 2>/dev/null || true
+exec 3>&- 4<&-
+wait "$producer" || fail "not all of the file went in"
+tell "$(seconds)  $(cat "$demo/produce.log")" "         Acknowledged means: on the disks of at least two nodes."
 
-say "Read back from $victim"
-"$seriatim" consume --addr "${rpc[$victim]}" >"$demo/read-back" || fail "it can't be read"
-# Every record becomes a line: where the file has no newline at its end, the last one is not its own.
-if [ "$bytes" -gt 0 ] && [ "$(tail -c 1 "$file" | od -An -tx1 | tr -d ' ')" != 0a ]; then truncate -s -1 "$demo/read-back"; fi
+chapter "5. Read back from $victim, at once: what it lacks it fetches from the leader first"
+begin=$(date +%s%N)
+client consume "${rpc[$victim]}" >"$demo/read-back" 2>"$demo/consume.log" || fail "the log can't be read from $victim"
+tell "$(seconds)  $(wc -l <"$demo/read-back") records"
+if [ "$unfinished" -eq 1 ]; then
+    truncate -s -1 "$demo/read-back"
+    tell "         (A record is printed as a line. The file's last line has no newline, so the last one is taken off again.)"
+fi
 sum_in=$(sha256sum <"$file") sum_out=$(sha256sum <"$demo/read-back")
-printf '%s  %s\n' "${sum_in%% *}" "$file" "${sum_out%% *}" "what $victim has"
+tell "${sum_in%% *}  what went in" "${sum_out%% *}  what $victim has"
 [ "$sum_in" = "$sum_out" ] || fail "THE SUMS DIFFER"
-echo "equal"
+tell "Equal."
 
-say "seriatim status"
-status
+chapter "6. seriatim status"
+status >"$demo/status" 2>"$demo/status.log" || fail "the cluster is not well"
+sed 's/^/  /' "$demo/status"

@@ -1,77 +1,91 @@
-#!/usr/bin/env bash
-# Installs what the build needs from the system. Silent when nothing is missing.
+#!/bin/sh
+# Installs what the build needs from the system. Silent when nothing is missing. Plain sh: not every system has bash.
 #
-# Needed: a C++ compiler, make, cmake, pkg-config, OpenSSL's headers, the CA certificates with which cargo downloads,
-# and Rust. Rust is never installed from here: how it comes to a machine is its owner's choice.
-set -euo pipefail
+# Needed: a C and a C++ compiler, make, cmake, pkg-config, OpenSSL's headers, the CA certificates with which cargo
+# downloads, bash for the demo, and Rust. Rust is never installed from here: how it comes to a machine is its owner's choice.
+set -eu
 
 cd "$(dirname "$0")/.."
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-missing=()
-have c++ || have g++ || missing+=("a C++ compiler")
-have make || missing+=("make")
-have cmake || missing+=("cmake")
+missing=
+lacks() { missing="${missing:+$missing, }$1"; }
+
+have cc || lacks "a C compiler"
+have c++ || have g++ || lacks "a C++ compiler"
+have make || lacks "make"
+have cmake || lacks "cmake"
+have bash || lacks "bash"
 if ! have pkg-config; then
-    missing+=("pkg-config" "OpenSSL's headers")
+    lacks "pkg-config, OpenSSL's headers"
 elif ! pkg-config --exists 'openssl >= 1.1.0'; then
-    missing+=("OpenSSL's headers")
+    lacks "OpenSSL's headers"
 fi
 certificates=
 for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem \
     /etc/ssl/cert.pem /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem "${SSL_CERT_FILE:-}"; do
-    [ -n "$file" ] && [ -s "$file" ] && certificates=$file
+    if [ -n "$file" ] && [ -s "$file" ]; then certificates=$file; fi
 done
-[ -n "$certificates" ] || missing+=("CA certificates")
+[ -n "$certificates" ] || lacks "CA certificates"
 
-if [ ${#missing[@]} -gt 0 ]; then
+if [ -n "$missing" ]; then
     if have apt-get; then
-        install="apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends g++ make cmake pkg-config libssl-dev ca-certificates"
+        install="apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends g++ make cmake pkg-config libssl-dev ca-certificates bash"
     elif have dnf; then
-        install="dnf install -y -q gcc-c++ make cmake pkgconf-pkg-config openssl-devel ca-certificates"
+        install="dnf install -y -q gcc-c++ make cmake pkgconf-pkg-config openssl-devel ca-certificates bash"
     elif have pacman; then
-        install="pacman -Sy --noconfirm --needed gcc make cmake pkgconf openssl ca-certificates"
+        install="pacman -Sy --noconfirm --needed gcc make cmake pkgconf openssl ca-certificates bash"
     elif have zypper; then
-        install="zypper --non-interactive install gcc-c++ make cmake pkg-config libopenssl-devel ca-certificates"
+        install="zypper --non-interactive install gcc-c++ make cmake pkg-config libopenssl-devel ca-certificates bash"
     elif have apk; then
-        install="apk add --no-progress g++ make cmake pkgconf openssl-dev linux-headers ca-certificates"
+        install="apk add --no-progress g++ make cmake pkgconf openssl-dev linux-headers ca-certificates bash"
     else
         install=
     fi
-    list=$(printf '%s, ' "${missing[@]}")
-    echo "Missing from the system: ${list%, }." >&2
+    echo "Missing from the system: $missing." >&2
     if [ -z "$install" ]; then
         echo "No package manager that this script knows (apt, dnf, pacman, zypper, apk). Install the above by hand, then run the same command again." >&2
         exit 1
     fi
-    root=()
+    sudo=
     by_hand="sh -c '$install'"
     if [ "$(id -u)" -ne 0 ]; then
         by_hand="sudo $by_hand"
         # Without a terminal sudo must not stop to ask.
         if have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
-            root=(sudo)
+            sudo=sudo
         else
             printf '%s\n' "This needs root, and sudo is missing or would ask for a password here. Type:" "  $by_hand" >&2
             exit 1
         fi
     fi
     echo "Installing: $install" >&2
-    if ! "${root[@]}" sh -c "$install" >&2; then
+    # Hundreds of lines that say only that all is well: shown when it is not.
+    said=$(mktemp)
+    if ! $sudo sh -c "$install" >"$said" 2>&1; then
+        cat "$said" >&2
+        rm -f "$said"
         printf '%s\n' "The installation failed; its reason is above. When that is mended, type:" "  $by_hand" >&2
         exit 1
     fi
+    rm -f "$said"
+    echo "Installed." >&2
 fi
 
-if ! have cargo; then
+if ! have cargo || ! have rustc; then
     printf '%s\n' "Missing: Rust $rust_version or newer. Type:" \
         "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y && . \"\$HOME/.cargo/env\"" \
         "and then the same command again." >&2
     exit 1
 fi
-found=$(rustc --version | cut -d ' ' -f 2)
+if ! found=$(rustc --version) || ! cargo --version >/dev/null; then
+    printf '%s\n' "Rust is there but does not run; its reason is above. Where rustup has no toolchain yet, type:" \
+        "  rustup default stable" "and then the same command again." >&2
+    exit 1
+fi
+found=$(echo "$found" | cut -d ' ' -f 2)
 if [ "$(printf '%s\n' "$rust_version" "${found%%-*}" | sort -V | head -n 1)" != "$rust_version" ]; then
     printf '%s\n' "Rust $found is older than the $rust_version that this needs. Type:" "  rustup update stable" >&2
     exit 1

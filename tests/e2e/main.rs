@@ -8,6 +8,7 @@ mod traces;
 mod scenario;
 
 mod bad_input;
+mod dist;
 mod floors;
 mod kill;
 mod netns;

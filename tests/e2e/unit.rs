@@ -29,24 +29,6 @@ fn systemd_accepts_the_unit() {
 }
 
 #[test]
-fn the_documented_configuration_is_taken() {
-    let site = Site::new();
-    let text = fs::read_to_string("dist/seriatim.toml").expect("the file");
-    // Every option that is commented out is a known one too, and its value is of the right kind.
-    let all: String = text
-        .lines()
-        .filter(|line| !line.starts_with("# "))
-        .map(|line| line.strip_prefix('#').unwrap_or(line).to_owned() + "\n")
-        .collect();
-    assert!(all.contains("\nnode_name =") && all.contains("\ninsecure ="), "{all}");
-    fs::write(site.path().join("all.toml"), all).expect("writes");
-    let output = site.command(&["serve", "--config", "all.toml", "--log-level", "wrong"]).output().expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains("log-level") && !said.contains("reasons"), "nothing but what is wrong on purpose: {said}");
-}
-
-#[test]
 fn systemd_is_told() {
     let site = Site::new();
     let socket = site.path().join("notify");

@@ -1,0 +1,82 @@
+//! What is installed beside the program: the documented configuration and the systemd unit say what the program takes.
+
+use std::fs;
+
+use clap::{Args as _, Parser as _};
+use seriatim::cli::command::Cli;
+use seriatim::cli::exit::Exit;
+use seriatim::config::{Config, ServeArgs};
+
+use crate::harness::Site;
+
+const TOML: &str = include_str!("../../dist/seriatim.toml");
+const UNIT: &str = include_str!("../../dist/seriatim.service");
+
+/// The configuration of a node with that file, and with what the unit gives by flags.
+#[track_caller]
+fn load(site: &Site, toml: &str) -> Config {
+    let file = site.path().join("seriatim.toml");
+    fs::write(&file, toml).expect("a file");
+    let given = |text: &str| Some(text.to_owned());
+    let args = ServeArgs {
+        config: given(&file.to_string_lossy()),
+        node_name: given("n1"),
+        client_ca_file: given("ca.pem"),
+        peer_ca_file: given("ca.pem"),
+        server_cert_file: given("server.pem"),
+        server_key_file: given("server-key.pem"),
+        peer_cert_file: given("peer.pem"),
+        peer_key_file: given("peer-key.pem"),
+        acl_policy_file: given("policy.csv"),
+        ..ServeArgs::default()
+    };
+    Config::load(&args).expect("a configuration that can be used")
+}
+
+/// A line that sets an option, or one that would without its `#`.
+fn option(line: &str) -> Option<&str> {
+    let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
+    name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(name)
+}
+
+#[test]
+fn the_configuration_file_names_every_option_with_its_default() {
+    let site = Site::new();
+    let named: Vec<&str> = TOML.lines().filter_map(option).collect();
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let options = command.get_arguments().map(|a| a.get_id().as_str()).filter(|id| *id != "config");
+    let (mut named, mut options) = (named.clone(), options.collect::<Vec<_>>());
+    named.sort_unstable();
+    options.sort_unstable();
+    assert_eq!(named, options);
+
+    let as_it_is = load(&site, TOML);
+    let all: Vec<&str> =
+        TOML.lines().map(|l| if option(l).is_some() { l.trim_start_matches('#') } else { l }).collect();
+    let mut all = load(&site, &all.join("\n"));
+    // These have no default: what stands there is an example.
+    assert!(all.advertise_bind_addr.take().is_some());
+    assert!(all.advertise_rpc_addr.take().is_some());
+    assert!(all.acl_model_file.take().is_some());
+    assert_eq!(all, as_it_is);
+}
+
+#[test]
+fn the_unit_gives_options_that_exist() {
+    let unit = UNIT.replace("\\\n", " ");
+    let line = unit.lines().find_map(|l| l.strip_prefix("ExecStart=")).expect("a command");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    Cli::try_parse_from(&words).expect("a command line that is taken");
+    for file in words.iter().filter_map(|w| w.strip_prefix("${CREDENTIALS_DIRECTORY}/")) {
+        assert!(unit.contains(&format!("\nLoadCredential={file}:")), "nobody gives it {file}");
+    }
+}
+
+#[test]
+fn the_unit_is_not_restarted_where_a_restart_mends_nothing() {
+    let never = UNIT.lines().find_map(|l| l.strip_prefix("RestartPreventExitStatus=")).expect("exit codes");
+    let never: Vec<u8> = never.split_whitespace().map(|code| code.parse().expect("an exit code")).collect();
+    assert!(never.contains(&(Exit::BadConfig as u8)));
+    assert!(never.contains(&(Exit::BadData as u8)));
+    assert!(!never.contains(&(Exit::Failed as u8)));
+}
