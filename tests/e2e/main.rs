@@ -16,4 +16,3 @@ mod roundtrip;
 mod shutdown;
 mod streams;
 mod unit;
-
