@@ -122,14 +122,7 @@ impl World {
         let disk = sim.disk();
         let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
         GroupLog::create(&disk, Path::new(GROUPS_DIR), GROUP, &options(), genesis).expect("made");
-        self.nodes.push(Node {
-            id,
-            sim,
-            process: None,
-            hangs_until: 0,
-            wanted: Vec::new(),
-            removed: BTreeSet::new(),
-        });
+        self.nodes.push(Node { id, sim, process: None, hangs_until: 0, wanted: Vec::new(), removed: BTreeSet::new() });
         self.wanted.push(id);
         self.start(self.nodes.len() - 1);
     }
@@ -145,8 +138,7 @@ impl World {
         let writer = ByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
         let readers = ReadersByHand::new(2);
         let outbox = Arc::new(Outbox::default());
-        let ways =
-            Ways { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };
+        let ways = Ways { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };
         let election_ticks = Some(12 + self.rng.below(12) as usize);
         let config = GroupConfig { id: GROUP, me: node.id, election_ticks, rules: Rules::default() };
         let seen = recovered.applied;
@@ -326,6 +318,7 @@ impl World {
             expected_offset: None,
             producer_id: 0,
             sequence: 0,
+            place: None,
             deadline,
         };
         process.hosted.group.propose(proposal, self.now, time_us, sender);
