@@ -353,7 +353,7 @@ impl Driver {
     fn apply_commands(&mut self, commands: &[Bytes]) -> Result<(), HostError> {
         for bytes in commands {
             let command = Command::decode(bytes).map_err(|e| HostError::State(GroupId::CATALOG, e.to_string()))?;
-            log::info!("catalog: {command:?}");
+            log::debug!("catalog: {command:?}");
             self.catalog.apply(command);
         }
         self.host_logs()?;

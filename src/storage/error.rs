@@ -89,8 +89,12 @@ impl StorageError {
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. } => true,
-            StorageError::Io { .. }
-            | StorageError::DiskFull { .. }
+            // A path that is no directory, or that we may not use, stays so however often it is tried.
+            StorageError::Io { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            StorageError::DiskFull { .. }
             | StorageError::Damaged { .. }
             | StorageError::BadEntry(_)
             | StorageError::Failed { .. } => false,

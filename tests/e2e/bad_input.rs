@@ -86,7 +86,7 @@ fn requests_that_make_no_sense() {
 }
 
 #[test]
-fn a_data_directory_in_use_not_ours_or_of_a_newer_format() {
+fn a_data_directory_in_use_not_ours_no_directory_or_of_a_newer_format() {
     let site = Site::new();
     let mut node = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
     wait_for_voters(&[site.client(&node.rpc_addr, "root")]);
@@ -97,6 +97,8 @@ fn a_data_directory_in_use_not_ours_or_of_a_newer_format() {
     fs::write(site.path().join("photos/holiday.jpg"), "not ours").expect("a file");
     refused(&serve(&site, &["--data-dir", "photos"]), &["photos"]);
     assert_eq!(fs::read_dir(site.path().join("photos")).expect("a folder").count(), 1, "it is left as it was");
+
+    refused(&serve(&site, &["--data-dir", "photos/holiday.jpg"]), &["holiday.jpg"]);
 
     let file = site.path().join("n1/node.toml");
     let text = fs::read_to_string(&file).expect("a file");
