@@ -3,6 +3,7 @@
 mod cluster;
 mod conf_changes;
 mod disk;
+mod elections;
 mod markers;
 mod rules;
 mod sim;
