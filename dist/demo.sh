@@ -21,7 +21,7 @@ if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 chapter() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
 tell() { printf '  %s\n' "$@"; }
 
-declare -A pid bind rpc
+declare -A pid=() bind=() rpc=()
 keep=
 
 # Whatever the end is: no process is left, and no file either, unless the files say why it failed.
@@ -44,10 +44,11 @@ leave() {
 fail() {
     printf '\nThe demo failed: %s\n' "$*" >&2
     for log in "$demo"/*.log; do
-        if [ -s "$log" ]; then printf '\nThe end of %s:\n%s\n' "$log" "$(tail -n 5 "$log")" >&2; fi
+        [ -s "$log" ] || continue
+        printf '\nThe end of %s:\n%s\n' "$log" "$(tail -n 5 "$log")" >&2
+        keep=yes
     done
-    printf '\nEverything is kept in %s\n' "$demo" >&2
-    keep=yes
+    [ -z "$keep" ] || printf '\nEverything is kept in %s\n' "$demo" >&2
     exit 1
 }
 
@@ -88,16 +89,25 @@ start() {
         --peer-cert-file "$demo/certs/peer.pem" --peer-key-file "$demo/certs/peer-key.pem" \
         --acl-policy-file acl/policy.csv "$@" >"$demo/$name.out" 2>>"$demo/$name.log" 3>&- 4<&- &
     pid[$name]=$!
-    for _ in $(seq 600); do
+    local until=$((SECONDS + 60))
+    while [ $SECONDS -lt $until ]; do
         if line=$(grep -m 1 '^ready ' "$demo/$name.out"); then
             [[ $line =~ bind_addr=([^ ]+)\ rpc_addr=([^ ]+) ]] || fail "$name says: $line"
             bind[$name]=${BASH_REMATCH[1]} rpc[$name]=${BASH_REMATCH[2]}
             return
         fi
-        kill -0 "${pid[$name]}" 2>/dev/null || fail "$name did not start"
+        alive
         sleep 0.1
     done
     fail "$name was not ready within a minute"
+}
+
+# Fails when a node has ended by itself.
+alive() {
+    local name
+    for name in "${!pid[@]}"; do
+        kill -0 "${pid[$name]}" 2>/dev/null || fail "$name has ended"
+    done
 }
 
 place() { printf 'process %-8s clients %-17s peers %s' "${pid[$1]}" "${rpc[$1]}" "${bind[$1]}"; }
@@ -130,8 +140,10 @@ start n2 --join "${bind[n1]}"
 tell "n2  $(place n2)   joins by the address of n1"
 start n3 --join "${bind[n1]}"
 tell "n3  $(place n3)   joins by the address of n1"
-for _ in $(seq 600); do
-    if status >"$demo/status" 2>"$demo/status.log" && [ "$(cat <(role leader) <(role follower) | wc -l)" -eq 3 ]; then break; fi
+until=$((SECONDS + 60))
+while [ $SECONDS -lt $until ]; do
+    if status >"$demo/status" 2>"$demo/status.log" && [ "$(grep -cE ' (leader|follower) ' "$demo/status")" -eq 3 ]; then break; fi
+    alive
     sleep 0.1
 done
 leader=$(role leader)
@@ -146,14 +158,13 @@ seconds() { awk -v begin="$begin" -v now="$(date +%s%N)" 'BEGIN { printf "%5.1f 
 exec 3> >(client produce "${rpc[$entry]}" 2>"$demo/produce.log")
 producer=$!
 exec 4<"$file"
-blocks=$((bytes / 65536))
-# feed BLOCKS: so much more of the file. When the producer has gone, its exit code and its log say why.
-feed() { dd bs=65536 count="$1" status=none <&4 >&3 2>/dev/null || true; }
-feed $((blocks / 2))
+# feed N: N more of 64 parts of the file. When the producer has gone, its exit code and its log say why.
+feed() { dd bs=$((bytes / 64 + 1)) count="$1" status=none <&4 >&3 2>/dev/null || true; }
+feed 32
 tell "$(seconds)  half of the file is on its way; kill -9 $victim (process ${pid[$victim]})"
 kill -9 "${pid[$victim]}"
 wait "${pid[$victim]}" 2>/dev/null || true
-feed $((blocks / 4))
+feed 16
 tell "$(seconds)  three quarters; the other two are a majority and go on. $victim is started again"
 start "$victim" --join "${bind[$leader]}"
 tell "$(seconds)  $victim has recovered from its disk, as process ${pid[$victim]}"
