@@ -61,6 +61,5 @@ test-clients: build ## the Python and the Go client against three nodes (downloa
 proto: ## generates the clients' committed code again (downloads the generators)
 	@clients/generate.sh
 
-clean: ## removes what was built, and the demo's leftovers
+clean: ## removes what was built
 	@$(CARGO) clean
-	@rm -rf demo
