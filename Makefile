@@ -21,8 +21,8 @@ deps: ## installs what the build needs from the system (apt, dnf, pacman, zypper
 
 first-build:
 	@ls '$(TARGET_DIR)'/release/build/grpcio-sys-*/output >/dev/null 2>&1 || printf '%s\n' \
-	    "First build: gRPC's C++ core is compiled once, which takes about 8 minutes on two cores and 2 GB of disk." \
-	    "It looks idle at grpcio-sys meanwhile. Every build after this one takes seconds."
+	    "First build: gRPC's C++ core is compiled once; with all the rest about 10 minutes on two idle cores, and 2 GB of disk." \
+	    "It looks idle at grpcio-sys meanwhile. Later builds compile this program alone."
 
 build: deps first-build ## compiles the program: $CARGO_TARGET_DIR/release/seriatim
 	@$(CARGO) build --release --locked
@@ -61,6 +61,5 @@ test-clients: build ## the Python and the Go client against three nodes (downloa
 proto: ## generates the clients' committed code again (downloads the generators)
 	@clients/generate.sh
 
-clean: ## removes what was built, and the demo's leftovers
+clean: ## removes what was built
 	@$(CARGO) clean
-	@rm -rf demo

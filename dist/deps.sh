@@ -52,7 +52,7 @@ if [ -n "$missing" ]; then
     sudo=
     by_hand="sh -c '$install'"
     if [ "$(id -u)" -ne 0 ]; then
-        by_hand="sudo $by_hand"
+        if have sudo; then by_hand="sudo $by_hand"; else by_hand="su -c \"$install\""; fi
         # Without a terminal sudo must not stop to ask.
         if have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
             sudo=sudo
