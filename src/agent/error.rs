@@ -98,10 +98,8 @@ impl AgentError {
         match self {
             AgentError::Tls(_) | AgentError::Acl(_) | AgentError::ClusterExists(_) | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),
-            AgentError::Consensus(HostError::Storage(e)) => e.is_config(),
-            AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) | AgentError::Consensus(_) => {
-                false
-            }
+            AgentError::Consensus(e) => e.is_config(),
+            AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) => false,
         }
     }
 }

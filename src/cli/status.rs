@@ -11,8 +11,8 @@ use crate::pb::log::Server;
 /// Show every node: role, term, commit, lag.
 ///
 /// Any node names the members; each is then asked itself (which needs the action `admin`). COMMIT is the last entry that
-/// the node knows as committed, LAG how many entries it is behind the one that is furthest. Ends with exit code 69 when a
-/// member can't be reached or none leads.
+/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Ends with
+/// exit code 69 when a member can't be reached or none leads.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
@@ -91,7 +91,7 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
                 row[2] = role(group).to_owned();
                 row[3] = group.term.to_string();
                 row[4] = group.commit_index.to_string();
-                row[5] = (commit - group.commit_index).to_string();
+                row[5] = commit.saturating_sub(group.applied_index).to_string();
                 row[6] = format!("{}..{}", group.first_offset, group.next_offset);
                 if !group.damage.is_empty() {
                     row[7] = format!("DAMAGED: {}", group.damage);
@@ -136,6 +136,7 @@ mod tests {
             role: role.into(),
             term: 2,
             commit_index: commit,
+            applied_index: commit,
             next_offset: commit - 1,
             ..GroupStatus::default()
         };

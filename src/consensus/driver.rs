@@ -134,8 +134,7 @@ impl Consensus {
             driver.open(group)?;
         }
         driver.perform()?;
-        spawn("consensus", fatal, move || driver.run())
-            .map_err(|e| HostError::State(GroupId::CATALOG, format!("no thread for consensus: {e}")))
+        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
     }
 }
 
@@ -352,7 +351,7 @@ impl Driver {
 
     fn apply_commands(&mut self, commands: &[Bytes]) -> Result<(), HostError> {
         for bytes in commands {
-            let command = Command::decode(bytes).map_err(|e| HostError::State(GroupId::CATALOG, e.to_string()))?;
+            let command = Command::decode(bytes).map_err(HostError::Catalog)?;
             log::debug!("catalog: {command:?}");
             self.catalog.apply(command);
         }

@@ -11,6 +11,7 @@ use super::effects::{Effects, Write};
 use super::group::{Group, GroupConfig};
 use super::pending::Answer;
 use super::wire;
+use crate::catalog::BadCommand;
 use crate::storage::entry::Entry;
 use crate::storage::log::{Derived, GroupLog, HardState, Recovered, StorageError};
 use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
@@ -39,6 +40,10 @@ pub enum HostError {
     Read(GroupId, ReadError),
     /// The recovered state is impossible.
     State(GroupId, String),
+    /// The catalog says what this version does not understand.
+    Catalog(BadCommand),
+    /// The system gives no thread.
+    Thread(std::io::Error),
 }
 
 impl std::fmt::Display for HostError {
@@ -47,6 +52,8 @@ impl std::fmt::Display for HostError {
             HostError::Storage(error) => error.fmt(f),
             HostError::Read(group, error) => write!(f, "group {group}: {error:?}"),
             HostError::State(group, what) => write!(f, "group {group}: {what}"),
+            HostError::Catalog(error) => write!(f, "{error}; start a newer version of the program"),
+            HostError::Thread(error) => write!(f, "no thread for consensus: {error}"),
         }
     }
 }
@@ -60,12 +67,23 @@ impl From<StorageError> for HostError {
 }
 
 impl HostError {
+    /// True when starting the same program again will not help.
+    pub fn is_config(&self) -> bool {
+        match self {
+            HostError::Storage(error) => error.is_config(),
+            HostError::Catalog(_) => true,
+            HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
+        }
+    }
+
     /// True when what is on the disk is not what was written there.
     pub fn is_damage(&self) -> bool {
         match self {
             HostError::Storage(error) => error.is_damage(),
             HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
-            HostError::Read(_, ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_)) => false,
+            HostError::Read(_, ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_))
+            | HostError::Catalog(_)
+            | HostError::Thread(_) => false,
         }
     }
 }
