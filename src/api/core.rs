@@ -60,10 +60,16 @@ impl Core {
             return Ok(log);
         }
         self.catch_up(GroupId::CATALOG, &self.catalog_watermark, timers, deadline).await?;
-        match self.logs.get(name) {
-            Some(log) => Ok(log),
-            None if self.catalog.get().log_named(name).is_none() => Err(ApiError::NoSuchLog(name.clone())),
-            None => Err(ApiError::Joining),
+        if let Some(log) = self.logs.get(name) {
+            return Ok(log);
+        }
+        let catalog = self.catalog.get();
+        // A cluster in its first second has no log yet, and is about to have one.
+        let founding = catalog.logs().next().is_none();
+        if founding || catalog.log_named(name).is_some() {
+            Err(ApiError::Joining)
+        } else {
+            Err(ApiError::NoSuchLog(name.clone()))
         }
     }
 }
