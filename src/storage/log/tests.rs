@@ -177,6 +177,43 @@ fn a_suffix_is_cut_by_rolling() {
     assert_eq!((found.last_index, found.terms.len()), (LogIndex(2), 2));
 }
 
+/// A follower holds entries of term 3 that were never committed; the leader of term 4 replaces the first of them by one of
+/// its own, of term 2. Written over in place, as this test does by hand, those behind it would be valid again after a
+/// crash, behind an entry that they never followed. The log rolls instead, and they stay dead.
+#[test]
+fn what_stood_behind_a_truncated_entry_stays_dead() {
+    let last_after_crash = |in_place: bool| {
+        let home = Home::new(Genesis::Founder(NodeId(5)));
+        let (mut log, _) = home.open();
+        append(&mut log, 2, &[b"kept"]);
+        let new = batch(&log, 2, &[b"new"]);
+        for _ in 0..3 {
+            append(&mut log, 3, &[b"old"]);
+        }
+        sync(&mut log, &home);
+        if in_place {
+            let view = log.shared.get();
+            let (part, at, _) = log.reader().locate(&view, LogIndex(2)).expect("located");
+            let segment = &view.parts[part].segment;
+            let header = Header::of_entry(&new, Position::default()).expect("an entry");
+            let mut frame = Vec::new();
+            encode(&mut frame, segment.header.salt, at, &header, &new.payload());
+            let file = std::fs::OpenOptions::new().write(true).open(segment.path()).expect("opened");
+            std::os::unix::fs::FileExt::write_all_at(&file, &frame, at).expect("written");
+        } else {
+            log.truncate_suffix(new.index).expect("cut");
+            log.append(&[new]).expect("appended");
+            sync(&mut log, &home);
+        }
+        drop(log);
+        let (log, found) = home.open();
+        assert_eq!(values(&log, 0, 2), [&b"kept"[..], b"new"]);
+        found.last_index
+    };
+    assert_eq!(last_after_crash(false), LogIndex(3));
+    assert_eq!(last_after_crash(true), LogIndex(5), "what the rule is for");
+}
+
 #[test]
 fn a_trim_drops_whole_segments() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
