@@ -27,17 +27,8 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
-    let proposal = Proposal {
-        group: log.group,
-        kind: Kind::Trim,
-        count: 0,
-        payload: Bytes::copy_from_slice(&payload),
-        expected_offset: None,
-        producer_id: 0,
-        sequence: 0,
-        place: None,
-        deadline: Some(deadline),
-    };
+    let trim = Proposal::new(log.group, Kind::Trim, 0, Bytes::copy_from_slice(&payload));
+    let proposal = Proposal { deadline: Some(deadline), ..trim };
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);

@@ -443,17 +443,7 @@ pub fn command_proposal(command: &Command) -> Proposal {
     let value = command.encode();
     let mut payload = Vec::with_capacity(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-    Proposal {
-        group: GroupId::CATALOG,
-        kind: Kind::Records,
-        count: 1,
-        payload: payload.into(),
-        expected_offset: None,
-        producer_id: 0,
-        sequence: 0,
-        place: None,
-        deadline: None,
-    }
+    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload)
 }
 
 /// The wall clock, Unix microseconds. Only records are stamped with it; timeouts use the monotonic clock (lesson 22).

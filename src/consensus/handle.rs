@@ -50,6 +50,23 @@ pub struct Proposal {
     pub deadline: Option<Instant>,
 }
 
+impl Proposal {
+    /// A proposal that asks for nothing more: whatever the next offset is, without a producer, a row or a deadline.
+    pub fn new(group: GroupId, kind: Kind, count: u32, payload: impl Into<Bytes>) -> Proposal {
+        Proposal {
+            group,
+            kind,
+            count,
+            payload: payload.into(),
+            expected_offset: None,
+            producer_id: 0,
+            sequence: 0,
+            place: None,
+            deadline: None,
+        }
+    }
+}
+
 /// Where a proposal came to stand. It is committed and visible on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {

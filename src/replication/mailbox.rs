@@ -216,17 +216,7 @@ mod tests {
     fn forwards_are_refused_beyond_the_budget_and_after_the_stop() {
         let mailbox = Mailbox::default();
         let forward = |bytes: usize| {
-            let proposal = Proposal {
-                group: GroupId(1),
-                kind: Kind::Records,
-                count: 1,
-                payload: vec![0; bytes].into(),
-                expected_offset: None,
-                producer_id: 0,
-                sequence: 0,
-                place: None,
-                deadline: None,
-            };
+            let proposal = Proposal::new(GroupId(1), Kind::Records, 1, vec![0; bytes]);
             Forward { principal: "root".to_owned(), work: Work::Propose(proposal, reply().0) }
         };
         mailbox.put_forward(forward(8 << 20)).expect("within the budget");
