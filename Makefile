@@ -52,8 +52,9 @@ check: deps first-build ## what CI runs: format, clippy and rustdoc with warning
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps --quiet
 	@$(CARGO) test --release --locked
 
-bench: deps first-build ## produce and consume, beside the raw disk of the same run
-	@$(CARGO) bench --profile release --locked --bench throughput
+bench: deps first-build ## each figure beside its ceiling; ONLY=part of a name chooses; writes docs/benchmarks when all are asked for
+	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
+	    $(CARGO) bench --profile release --locked --bench bench
 
 test-clients: build ## the Python and the Go client against three nodes (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh

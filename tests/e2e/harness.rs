@@ -293,6 +293,11 @@ impl Node {
         (self.child, self.bind_addr, self.rpc_addr) = (child, bind_addr, rpc_addr);
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far, over all its lives.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -15,6 +15,7 @@ use crate::consensus::handle::{
     Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
 };
 use crate::consensus::status::Statuses;
+use crate::doorbell::Doorbell;
 use crate::grpc::{Env, client_channel};
 use crate::logs::{Logs, OpenLog};
 use crate::pb::admin_grpc::AdminClient;
@@ -266,7 +267,7 @@ impl Node {
         let core = Core {
             me: me.clone(),
             cluster_id: ClusterId(7),
-            consensus: ConsensusHandle::new(inbox, statuses.clone()),
+            consensus: ConsensusHandle::new(inbox, Doorbell::default(), statuses.clone()),
             logs,
             catalog: view,
             catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),

@@ -135,7 +135,7 @@ impl World {
         let disk = node.sim.disk();
         let (log, recovered) = GroupLog::open(&disk, Path::new(GROUPS_DIR), GROUP, &options())
             .unwrap_or_else(|e| panic!("step {}: node {} does not start: {e}", self.step, node.id));
-        let (completions, _woken) = Completions::new();
+        let completions = Completions::default();
         let reports = completions.clone();
         let writer = ByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
         let readers = ReadersByHand::new(2);
