@@ -1,7 +1,5 @@
 //! `seriatim.v1.Admin`: trim a log, look into a node.
 
-use bytes::Bytes;
-
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Asked, Invalid};
 use super::methods::{Request, decode};
@@ -27,7 +25,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
-    let trim = Proposal::new(log.group, Kind::Trim, 0, Bytes::copy_from_slice(&payload));
+    let trim = Proposal::new(log.group, Kind::Trim, 0, payload.as_slice().into());
     let proposal = Proposal { deadline: Some(deadline), ..trim };
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());

@@ -24,7 +24,7 @@ use crate::logs::{Logs, OpenLog};
 use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
-use crate::storage::entry::Kind;
+use crate::storage::entry::{Kind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::payload::{RecordFields, encode_record};
@@ -452,9 +452,9 @@ impl Driver {
 /// A change of the catalog as an entry: one record, whose value is the command.
 pub fn command_proposal(command: &Command) -> Proposal {
     let value = command.encode();
-    let mut payload = Vec::with_capacity(value.len() + 64);
+    let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload)
+    Proposal::new(GroupId::CATALOG, Kind::Records, 1, Unstamped::new(payload))
 }
 
 /// The wall clock, Unix microseconds. Only records are stamped with it; timeouts use the monotonic clock (lesson 22).

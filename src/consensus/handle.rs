@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
 
 use crate::catalog::Command;
 use crate::doorbell::Doorbell;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
-use crate::storage::entry::Kind;
+use crate::storage::entry::{Kind, Unstamped};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
 
 /// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
@@ -38,7 +37,7 @@ pub struct Proposal {
     /// How many records the payload holds; 0 for a trim.
     pub count: u32,
     /// The payload in its canonical form (`storage/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
-    pub payload: Bytes,
+    pub payload: Unstamped,
     /// Append only if this is the log's next offset.
     pub expected_offset: Option<Offset>,
     /// 0: none.
@@ -53,12 +52,12 @@ pub struct Proposal {
 
 impl Proposal {
     /// A proposal that asks for nothing more: whatever the next offset is, without a producer, a row or a deadline.
-    pub fn new(group: GroupId, kind: Kind, count: u32, payload: impl Into<Bytes>) -> Proposal {
+    pub fn new(group: GroupId, kind: Kind, count: u32, payload: Unstamped) -> Proposal {
         Proposal {
             group,
             kind,
             count,
-            payload: payload.into(),
+            payload,
             expected_offset: None,
             producer_id: 0,
             sequence: 0,

@@ -22,16 +22,16 @@ impl Group {
         time_us: u64,
         reply: ReplySender<Result<Appended, ProposeError>>,
     ) {
-        match self.try_propose(&proposal, now, time_us) {
+        let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
+        match self.try_propose(proposal, now, time_us) {
             Ok(appended) => {
-                let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
                 self.pending.insert(appended, deadline, reply, &mut self.out.answers);
             }
             Err(error) => self.out.answers.push(Answer::Append(reply, Err(error))),
         }
     }
 
-    fn try_propose(&mut self, proposal: &Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
+    fn try_propose(&mut self, proposal: Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
         if self.damage.is_some() {
             return Err(ProposeError::Damaged);
         }
@@ -52,7 +52,7 @@ impl Group {
         if proposal.expected_offset.is_some_and(|expected| expected != end.offset) {
             return Err(ProposeError::ExpectedOffset { next_offset: end.offset });
         }
-        if proposal.kind == Kind::Trim && trim_to(proposal)? > end.offset {
+        if proposal.kind == Kind::Trim && trim_to(&proposal)? > end.offset {
             return Err(ProposeError::PastEnd { next_offset: end.offset });
         }
         let appended = Appended {
@@ -62,9 +62,10 @@ impl Group {
             index: LogIndex(self.node.raft.raft_log.last_index() + 1),
             append_time_us: time_us.max(end.append_time_us),
         };
+        let place = proposal.place;
         let data = stamped(proposal, &appended)?;
         self.node.propose(Vec::new(), data).map_err(|e| self.refusal(&e))?;
-        if let Some(place) = proposal.place {
+        if let Some(place) = place {
             self.rows.taken(place, term);
         }
         Ok(appended)
@@ -104,7 +105,7 @@ fn trim_to(proposal: &Proposal) -> Result<Offset, ProposeError> {
 }
 
 /// The entry's data: the stamp and the records, with offsets, term and time filled in.
-fn stamped(proposal: &Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
+fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
     let stamp = Stamp {
         kind: proposal.kind,
         count: proposal.count,
@@ -113,9 +114,7 @@ fn stamped(proposal: &Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeE
         producer_id: proposal.producer_id,
         sequence: proposal.sequence,
     };
-    let mut data = Vec::with_capacity(Stamp::BYTES + proposal.payload.len());
-    data.extend_from_slice(&stamp.encode());
-    data.extend_from_slice(&proposal.payload);
+    let mut data = proposal.payload.stamp(&stamp);
     if proposal.kind == Kind::Records {
         let records = &mut data[Stamp::BYTES..];
         let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);

@@ -317,7 +317,7 @@ impl World {
         let time_us = 1_000_000 + self.rng.below(1000);
         let Some(process) = &mut self.nodes[i].process else { return };
         let (sender, answer) = reply();
-        let proposal = Proposal { deadline, ..Proposal::new(GROUP, kind, count, payload) };
+        let proposal = Proposal { deadline, ..Proposal::new(GROUP, kind, count, payload.as_slice().into()) };
         process.hosted.group.propose(proposal, self.now, time_us, sender);
         self.asked.extend(value.map(|value| (value, answer)));
         if !self.rng.once_in(3) {
