@@ -27,7 +27,6 @@ use super::wire;
 use crate::reply::ReplySender;
 use crate::storage::entry::Entry;
 use crate::storage::log::{Base, HardState, Marker, Recovered};
-use crate::storage::space::Space;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::Mark;
 
@@ -95,7 +94,7 @@ pub struct Group {
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
     pub(super) damage: Option<String>,
-    pub(super) space: Space,
+    pub(super) space: crate::storage::space::Space,
     reads: Reads,
     /// Messages that wait for a Ready to be persisted.
     held: VecDeque<(u64, Vec<Message>)>,
@@ -153,7 +152,7 @@ impl Group {
             queue: VecDeque::new(),
             out: Effects::default(),
             damage: None,
-            space: Space::default(),
+            space: Default::default(),
             reads: Reads::default(),
             held: VecDeque::new(),
             held_for_term: Vec::new(),
@@ -211,13 +210,10 @@ impl Group {
         if self.damage.is_some() {
             return;
         }
-        if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.may_campaign() {
-            return;
-        }
-        if message.get_msg_type() == MessageType::MsgAppend && !self.has_room_for(&message) {
-            // As if the network had lost it: the leader goes on without us, and sends it again until there is room.
-            log::debug!("group {}: the disk is full, entries are not taken", self.config.id);
-            return;
+        match message.get_msg_type() {
+            MessageType::MsgTimeoutNow if !self.may_campaign() => return,
+            MessageType::MsgAppend if !self.has_room_for(&message) => return,
+            _ => {}
         }
         let last_index = self.node.raft.raft_log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat

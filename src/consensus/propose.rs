@@ -23,13 +23,18 @@ impl Group {
         self.space = space;
     }
 
-    /// Can a leader's entries be stored? The catalog's are small and few, and tell a node what it should be.
+    /// Can a leader's entries be stored? If not it is as if the network had lost them: the leader goes on without us, and
+    /// sends them again until there is room. The catalog's are small and few, and tell a node what it should be.
     pub(super) fn has_room_for(&self, append: &Message) -> bool {
         if append.entries.is_empty() || self.config.id == GroupId::CATALOG {
             return true;
         }
         let bytes = append.entries.iter().map(|e| frame_bytes(e.data.len().max(e.context.len())) as u64).sum();
-        self.space.promise_to_leader(bytes)
+        let fits = self.space.promise_to_leader(bytes);
+        if !fits {
+            log::debug!("group {}: the disk is full, {bytes} bytes of entries are not taken", self.config.id);
+        }
+        fits
     }
 
     /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.

@@ -6,7 +6,7 @@
  *   create, rename, unlink    the names (and the files: an unlinked one is kept aside), until an fsync of the directory
  *   length          what the file had at its last sync (space is reserved by a system call that is not seen here)
  *
- * The file SHIM_DIR.control says what is to happen; it is removed when it is taken, at the next operation:
+ * The file SHIM_DIR.control says what is to happen; it is removed when it is taken, within milliseconds:
  *
  *   cut SEED             the power goes: of all that, any part is undone, each 512-byte sector and each name for itself, files
  *                        get shorter again, memory-mapped files (*.idx) get arbitrary pages, and the process is gone
@@ -108,6 +108,8 @@ static void *find(const char *symbol)
     return found;
 }
 
+static void *watch(void *unused);
+
 __attribute__((constructor)) static void begin(void)
 {
     real_open = find("open64");
@@ -133,6 +135,10 @@ __attribute__((constructor)) static void begin(void)
     cut_ops = text ? strtoull(text, NULL, 10) : 0;
     text = getenv("SHIM_SEED");
     rng = text ? strtoull(text, NULL, 10) : 1;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, watch, NULL)) {
+        die("a thread");
+    }
 }
 
 static int ours(const char *path)
@@ -327,6 +333,11 @@ static void step(void)
     if (cut_ops && ops >= cut_ops) {
         cut();
     }
+}
+
+/* Takes what the control file says, if there is one. Under the lock. */
+static void obey(void)
+{
     int fd = real_open(control, O_RDONLY);
     if (fd < 0) {
         return;
@@ -353,6 +364,17 @@ static void step(void)
     } else {
         die(verb);
     }
+}
+
+static void *watch(void *unused)
+{
+    for (;;) {
+        usleep(2000);
+        pthread_mutex_lock(&lock);
+        obey();
+        pthread_mutex_unlock(&lock);
+    }
+    return unused;
 }
 
 static int matches(const char *pattern, const char *path)
