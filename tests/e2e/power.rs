@@ -6,9 +6,10 @@
 //! by itself. `make power RUNS=200` does it so many times (lessons 1, 2, 9 and 10).
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::harness::{Cluster, Node, Site, wait_for_voters};
+use crate::harness::{Cluster, Node, Site, eventually, wait_for_voters};
 use crate::load::{Random, check, pause, under_load};
 use crate::shim::{Order, Shim};
 
@@ -43,7 +44,15 @@ fn power_loop(nodes: usize, runs: usize) {
     let (site, nodes) = (&cluster.site, &mut cluster.nodes);
     let mut again = 0;
     let (sent, ()) = under_load(site, &addrs, &mut random, |random| {
+        let client = site.client(&addrs[0], "root");
         for run in 1..=runs {
+            if random.below(3) > 0 {
+                // Else the cut may meet an election.
+                eventually("there is a leader", || {
+                    client.wait_connected(Duration::from_millis(100));
+                    client.get_log("").map(drop).map_err(|e| e.to_string())
+                });
+            }
             pause(random.below(400));
             for dir in &dirs {
                 shim.order(dir, &Order::Cut(random.next() >> 1));
@@ -53,7 +62,7 @@ fn power_loop(nodes: usize, runs: usize) {
             }
             for (node, dir) in nodes.iter_mut().zip(&dirs) {
                 while random.below(3) == 0 {
-                    start_and_cut(node, shim.env(dir, Some(1 + random.below(60)), random.next() >> 1));
+                    start_and_cut(node, &shim, dir, random);
                     again += 1;
                 }
                 node.set_env(shim.env(dir, None, 1));
@@ -70,12 +79,17 @@ fn power_loop(nodes: usize, runs: usize) {
 }
 
 /// A start that is cut off after some operations: in recovery, or when it serves already.
-fn start_and_cut(node: &mut Node, env: Vec<(String, String)>) {
-    node.set_env(env);
+fn start_and_cut(node: &mut Node, shim: &Shim, dir: &Path, random: &mut Random) {
+    node.set_env(shim.env(dir, Some(1 + random.below(60)), random.next() >> 1));
     let ended = match node.try_start_again() {
-        // The load is on its way, and brings the operation.
-        Ok(()) => node.wait(),
+        Ok(()) => {
+            // Without the others it may never come to that operation.
+            pause(random.below(100));
+            shim.order(dir, &Order::Cut(random.next() >> 1));
+            node.wait()
+        }
         Err(ended) => ended,
     };
+    shim.withdraw(dir);
     assert_eq!(ended.signal(), Some(SIGKILL), "by the cut, and nothing else: {}", node.log());
 }

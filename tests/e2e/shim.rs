@@ -52,6 +52,11 @@ impl Shim {
         env
     }
 
+    /// Takes an order back that a process which is gone may not have taken.
+    pub fn withdraw(&self, data_dir: &Path) {
+        let _ = fs::remove_file(data_dir.with_extension("control"));
+    }
+
     /// Orders something to happen to the process whose data is in `data_dir`, now.
     pub fn order(&self, data_dir: &Path, order: &Order<'_>) {
         let text = match order {
