@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Nobody asks the system for each append. The thread `space` looks once a second; what is taken since is counted where
-//! segments grow ([`Space::took`]), and what was promised but is not written yet is counted too. So what was admitted fits,
+//! segments grow (`took`), and what was promised but is not written yet is counted too. So what was admitted fits,
 //! whatever else we write; only others who share the disk can make it too small, and then the reserve is left. A disk that
 //! is full all the same ends the process: nothing is acknowledged that could not be written.
 //!
@@ -78,7 +78,7 @@ pub struct SpaceStatus {
     pub refused: u64,
 }
 
-/// The space of one data directory; a clone is the same. Before [`Space::watch`] there is no end of it.
+/// The space of one data directory; a clone is the same. Before it is watched (`Disk::watch_space`) there is no end of it.
 #[derive(Clone, Default)]
 pub struct Space(Arc<Inner>);
 
