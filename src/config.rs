@@ -5,6 +5,7 @@
 //! (`security/`).
 
 mod args;
+mod space;
 
 use std::fmt;
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use args::ServeArgs;
+pub use space::DiskSpace;
 
 use crate::types::NodeName;
 
@@ -112,6 +114,10 @@ pub struct Config {
     pub acl_policy_file: PathBuf,
     /// A segment rolls beyond this.
     pub segment_bytes: u64,
+    /// How much of the disk is left free.
+    pub disk_space: DiskSpace,
+    /// A thread without a sign of life for so many seconds hangs.
+    pub hang_seconds_max: u64,
     /// What one principal, or the process, may use at once.
     pub limits: Limits,
     /// The log's level.
@@ -233,6 +239,8 @@ impl Check {
         }
         let limits = self.limits(args);
         let segment_bytes = self.bytes("segment-bytes", args.segment_bytes.as_deref(), 64 * MIB, SEGMENT_BYTES);
+        let disk_space = self.disk_space(args);
+        let hang_seconds_max = self.hang_seconds(args);
         let level = "error, warn, info, debug or trace";
         let log_level = self.value("log-level", args.log_level.as_deref(), log::LevelFilter::Info, level);
         Some(Config {
@@ -250,6 +258,8 @@ impl Check {
             acl_model_file: args.acl_model_file.as_ref().map(PathBuf::from),
             acl_policy_file: acl_policy_file?,
             segment_bytes,
+            disk_space,
+            hang_seconds_max,
             limits,
             log_level,
         })

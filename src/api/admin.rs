@@ -9,6 +9,7 @@ use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::pb::admin;
 use crate::security::acl::Action;
 use crate::storage::entry::Kind;
+use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, LogName, Offset};
 use crate::watermark::Mark;
 
@@ -54,9 +55,28 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.version = env!("CARGO_PKG_VERSION").to_owned();
     if let Some(core) = service.late.get() {
         response.cluster_id = core.cluster_id.to_string();
+        response.disk = Some(disk(&core.space.status())).into();
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
     }
     Ok(response)
+}
+
+fn disk(space: &SpaceStatus) -> admin::DiskStatus {
+    let state = match space.state {
+        SpaceState::Enough => admin::DiskState::DISK_STATE_ENOUGH,
+        SpaceState::Low => admin::DiskState::DISK_STATE_LOW,
+        SpaceState::Full => admin::DiskState::DISK_STATE_FULL,
+    };
+    admin::DiskStatus {
+        state: state.into(),
+        free_bytes: space.free_bytes,
+        total_bytes: space.total_bytes,
+        soft_bytes: space.soft_bytes,
+        hard_bytes: space.hard_bytes,
+        refused: space.refused,
+        reserve: space.reserve,
+        ..admin::DiskStatus::default()
+    }
 }
 
 fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {

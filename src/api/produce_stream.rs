@@ -340,6 +340,7 @@ fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
         Err(
             ProposeError::NotLeader { .. }
             | ProposeError::QueueFull
+            | ProposeError::DiskFull
             | ProposeError::TooLarge
             | ProposeError::Dropped
             | ProposeError::DeadlinePassed

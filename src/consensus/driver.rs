@@ -190,6 +190,7 @@ impl Driver {
             }
             self.take_completions();
             self.perform()?;
+            self.disk.space().kept();
             self.progress.mark();
         }
     }
@@ -418,7 +419,8 @@ impl Driver {
             _ => Watermark::default(),
         };
         let config = GroupConfig { id: group, me: self.me.id, election_ticks: None, rules: Rules::default() };
-        let hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
+        let mut hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
+        hosted.group.set_space(self.disk.space().clone());
         self.groups.insert(group, hosted);
         Ok(())
     }

@@ -92,6 +92,8 @@ pub enum ProposeError {
     },
     /// The inbox, or the budget of uncommitted bytes, is full.
     QueueFull,
+    /// The leader's disk is full.
+    DiskFull,
     /// The entry is larger than the format allows.
     TooLarge,
     /// The leader is handing over, or lost its place before another entry took this one's, or what stands before it in its

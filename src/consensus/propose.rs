@@ -4,16 +4,39 @@
 
 use std::time::Instant;
 
+use raft::eraftpb::Message;
+
 use super::adapter::End;
 use super::group::{Group, UNCOMMITTED_BYTES_MAX};
 use super::handle::{Appended, Proposal, ProposeError};
 use super::pending::{Answer, WAIT_MAX};
 use crate::reply::ReplySender;
 use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
+use crate::storage::frame::frame_bytes;
 use crate::storage::payload::stamp_records;
-use crate::types::{LogIndex, Offset, Term};
+use crate::storage::space::Space;
+use crate::types::{GroupId, LogIndex, Offset, Term};
 
 impl Group {
+    /// Counts what is appended against the space of this disk; without it there is no end of it.
+    pub fn set_space(&mut self, space: Space) {
+        self.space = space;
+    }
+
+    /// Can a leader's entries be stored? If not it is as if the network had lost them: the leader goes on without us, and
+    /// sends them again until there is room. The catalog's are small and few, and tell a node what it should be.
+    pub(super) fn has_room_for(&self, append: &Message) -> bool {
+        if append.entries.is_empty() || self.config.id == GroupId::CATALOG {
+            return true;
+        }
+        let bytes = append.entries.iter().map(|e| frame_bytes(e.data.len().max(e.context.len())) as u64).sum();
+        let fits = self.space.promise_to_leader(bytes);
+        if !fits {
+            log::debug!("group {}: the disk is full, {bytes} bytes of entries are not taken", self.config.id);
+        }
+        fits
+    }
+
     /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.
     pub fn propose(
         &mut self,
@@ -54,6 +77,13 @@ impl Group {
         }
         if proposal.kind == Kind::Trim && trim_to(&proposal)? > end.offset {
             return Err(ProposeError::PastEnd { next_offset: end.offset });
+        }
+        // A trim makes room, and the catalog is small: they go on when the disk is full.
+        if proposal.kind == Kind::Records
+            && self.config.id != GroupId::CATALOG
+            && !self.space.promise(frame_bytes(proposal.payload.len()) as u64)
+        {
+            return Err(ProposeError::DiskFull);
         }
         let appended = Appended {
             offset: end.offset,
