@@ -309,11 +309,6 @@ impl Node {
         self.options.env = env;
     }
 
-    /// The process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
