@@ -37,6 +37,7 @@ pub mod log;
 pub mod reader;
 
 pub mod frame;
+mod frames;
 pub mod segment;
 
 mod active;
