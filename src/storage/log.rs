@@ -27,7 +27,7 @@ use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// Frames are gathered up to here before they are written.
 const BATCH_BYTES: usize = 1 << 20;
-/// A trim of everything ends a newest segment that holds so much: then it can go, too.
+/// A trim of everything ends a newest segment that holds so much, or a quarter of a small one: then it can go, too.
 const TRIM_ROLL_BYTES: u64 = 64 << 10;
 
 /// How a log is kept.
@@ -251,7 +251,10 @@ impl GroupLog {
             log.applied = log.applied.max(applied);
             let seen = applied.min(log.derived_index).min(log.hard_state.commit);
             let written = log.active.position().at - SEGMENT_HEADER_BYTES;
-            if log.last.offset <= first_offset && log.last.index <= seen && written >= TRIM_ROLL_BYTES {
+            if log.last.offset <= first_offset
+                && log.last.index <= seen
+                && written >= TRIM_ROLL_BYTES.min(log.segment_bytes / 4)
+            {
                 // Nothing in the newest segment is wanted either.
                 log.roll()?;
             }
