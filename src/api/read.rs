@@ -78,7 +78,17 @@ pub async fn beginning(
             let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
             Ok(Beginning { confirmed: Some(mark), ..at(log, mark.next_offset) })
         }
-        Start::START_TIME => Err(ApiError::Unimplemented("START_TIME")),
+        Start::START_TIME => {
+            let mark = log.watermark.get();
+            // Times never go back: what is the first one here is the first one everywhere.
+            if let Some(offset) = first_not_before(core, &log, &mark, request.start_time_us).await? {
+                return Ok(Beginning { earliest: true, ..at(log, offset) });
+            }
+            let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            let offset = first_not_before(core, &log, &mark, request.start_time_us).await?;
+            let earliest = offset.is_some();
+            Ok(Beginning { earliest, confirmed: Some(mark), ..at(log, offset.unwrap_or(mark.next_offset)) })
+        }
     }
 }
 
@@ -134,6 +144,27 @@ async fn read(
     }
     let reader = log.reader.clone();
     by_reader(core, move || reader.records(from, until, records_max, bytes_max, Access::Blocking)).await
+}
+
+/// The first visible record that was appended at that time or later.
+async fn first_not_before(
+    core: &Core,
+    log: &Arc<OpenLog>,
+    mark: &Mark,
+    time_us: u64,
+) -> Result<Option<Offset>, ApiError> {
+    if mark.last_append_time_us < time_us {
+        return Ok(None);
+    }
+    let (from, until) = (mark.first_offset, mark.next_offset);
+    let found = match log.reader.first_not_before(time_us, from, until, Access::Cached) {
+        Err(ReadError::NotCached) => {
+            let reader = log.reader.clone();
+            by_reader(core, move || reader.first_not_before(time_us, from, until, Access::Blocking)).await?
+        }
+        done => done,
+    };
+    found.map_err(|error| ApiError::from_read(error, bounds(log, mark), from))
 }
 
 /// When the record at `offset` was appended; `None` when there is none.

@@ -39,6 +39,7 @@ pub mod frame;
 pub mod segment;
 
 mod active;
+mod by_time;
 mod chain;
 mod create;
 mod index;
