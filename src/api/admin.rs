@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::configure::settings;
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Asked, Invalid};
 use super::methods::{Request, decode};
@@ -32,7 +33,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);
-        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, bytes: payload.len(), producer_id: 0 })
+        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, producer_id: 0 })
     })?;
     // It is committed, and so holds, even if this node does not get there in time.
     let mark = core.applied(applied.index, &log.watermark, &service.timers, deadline).await;
@@ -90,5 +91,8 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.voters = status.voters.iter().map(|id| id.0).collect();
     group.learners = status.learners.iter().map(|id| id.0).collect();
     group.damage = status.damage.clone().unwrap_or_default();
+    group.settings = meta.map(settings).into();
+    let log = meta.and_then(|meta| core.logs.get(&meta.name));
+    group.stored_bytes = log.map_or(0, |log| log.reader.stored_bytes());
     group
 }

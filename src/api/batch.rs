@@ -97,7 +97,7 @@ impl Payload {
         }
         self.count += 1;
         if self.bytes.len() > PAYLOAD_BYTES_MAX {
-            return Err(Invalid::RequestTooLarge { bytes: self.bytes.len(), bytes_max: PAYLOAD_BYTES_MAX });
+            return Err(Invalid::EntryTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
         }
         Ok(())
     }

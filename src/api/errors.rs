@@ -70,6 +70,13 @@ pub enum Invalid {
         /// Bytes they may have.
         bytes_max: usize,
     },
+    /// All records together are larger than any log takes.
+    EntryTooLarge {
+        /// Bytes they may have.
+        bytes_max: usize,
+    },
+    /// A log can't be kept like that.
+    Settings(&'static str),
     /// A stream names another log than its first message did.
     LogChanged,
     /// `start` has a value that this version does not know.
@@ -164,8 +171,6 @@ pub struct Asked<'a> {
     pub bounds: &'a Bounds,
     /// `expected_offset`, or the first offset that a trim keeps.
     pub offset: Offset,
-    /// Bytes of the payload.
-    pub bytes: usize,
     /// The request's; 0: none.
     pub producer_id: u64,
 }
@@ -216,9 +221,7 @@ impl ApiError {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
             ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
             ProposeError::QueueFull => ApiError::QueueFull,
-            ProposeError::TooLarge => {
-                Invalid::RequestTooLarge { bytes: asked.bytes, bytes_max: ENTRY_BYTES_MAX }.into()
-            }
+            ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),
             ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: asked.producer_id != 0 },
             ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
             ProposeError::ExpectedOffset { next_offset } => {
@@ -438,6 +441,12 @@ impl Invalid {
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
                     .with("request_bytes_max", bytes_max)
             }
+            Invalid::EntryTooLarge { bytes_max } => {
+                let message = format!("the records have more than {bytes_max} bytes together, which no log takes");
+                Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
+                    .with("entry_bytes_max", bytes_max)
+            }
+            Invalid::Settings(what) => invalid((*what).to_owned()),
             Invalid::LogChanged => invalid("a stream stays with the log of its first message".to_owned()),
             Invalid::Start(value) => invalid(format!("{value} is no value of `start`")),
             Invalid::Heartbeat { heartbeat_ms_min } => {

@@ -30,6 +30,7 @@ pub mod consume_stream;
 pub mod read;
 
 pub mod admin;
+pub mod configure;
 pub mod health;
 pub mod info;
 

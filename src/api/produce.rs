@@ -62,11 +62,7 @@ pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
 /// Why a request was not appended, or is not known to be.
 pub fn propose_error(error: ProposeError, batch: &Batch, log: &OpenLog) -> ApiError {
     let bounds = bounds(log, &log.watermark.get());
-    let asked = Asked {
-        bounds: &bounds,
-        offset: batch.expected_offset.unwrap_or_default(),
-        bytes: batch.payload.len(),
-        producer_id: batch.producer_id,
-    };
+    let asked =
+        Asked { bounds: &bounds, offset: batch.expected_offset.unwrap_or_default(), producer_id: batch.producer_id };
     ApiError::from_propose(error, &asked)
 }

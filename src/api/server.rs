@@ -15,7 +15,7 @@ use super::limits::Limits;
 use super::service::Service;
 use super::state::{Phase, State};
 use super::timers::Timers;
-use super::{admin, consume, consume_stream, health, info, methods, produce, produce_stream};
+use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
 use crate::grpc::{Env, client_listener};
 use crate::security::acl::Acl;
@@ -189,6 +189,7 @@ fn handlers(service: &Service) -> grpcio::Service {
     let builder = unary!(builder, methods::GET_SERVERS, info::get_servers);
     let builder = unary!(builder, methods::GET_LOG, info::get_log);
     let builder = unary!(builder, methods::TRIM, admin::trim);
+    let builder = unary!(builder, methods::CONFIGURE_LOG, configure::configure_log);
     let builder = unary!(builder, methods::GET_NODE, admin::get_node);
     let builder = unary!(builder, methods::HEALTH_CHECK, |s, _, request| health::check(s, request));
     let s = service.clone();

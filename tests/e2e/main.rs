@@ -12,6 +12,7 @@ mod dist;
 mod floors;
 mod kill;
 mod netns;
+mod one_log;
 mod refusals;
 mod roundtrip;
 mod shutdown;

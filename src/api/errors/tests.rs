@@ -64,10 +64,12 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "RECORD_TOO_LARGE",
         ),
         (Invalid::RequestTooLarge { bytes: 2, bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+        (Invalid::EntryTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+        (Invalid::Settings("no").into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::LogChanged.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Start(9).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Heartbeat { heartbeat_ms_min: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
-        (ApiError::Unimplemented("START_TIME"), Code::UNIMPLEMENTED, "UNIMPLEMENTED"),
+        (ApiError::Unimplemented("producer_id"), Code::UNIMPLEMENTED, "UNIMPLEMENTED"),
         (ApiError::OffsetPastEnd(bounds(), Offset(8)), Code::OUT_OF_RANGE, "OFFSET_PAST_END"),
         (ApiError::OffsetTrimmed(bounds(), Offset(2)), Code::OUT_OF_RANGE, "OFFSET_TRIMMED"),
         (ApiError::NoSuchLog(name()), Code::NOT_FOUND, "NO_SUCH_LOG"),
@@ -154,7 +156,7 @@ fn a_broken_stream_tells_where() {
 #[test]
 fn only_an_unknown_outcome_is_not_surely_unappended() {
     let bounds = bounds();
-    let asked = |producer_id| Asked { bounds: &bounds, offset: Offset(8), bytes: 1, producer_id };
+    let asked = |producer_id| Asked { bounds: &bounds, offset: Offset(8), producer_id };
     let all = [
         (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
         (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),

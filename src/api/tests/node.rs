@@ -240,6 +240,8 @@ impl Node {
             founded: false,
             record_bytes_max: 1 << 20,
             request_bytes_max: 4 << 20,
+            retention_bytes: 0,
+            retention_ms: 0,
         }));
         let view = CatalogView::default();
         view.publish(catalog);
