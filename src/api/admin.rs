@@ -55,11 +55,21 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.node_id = service.me.node_id.0;
     response.cluster_name.clone_from(&service.me.cluster_name);
     response.version = env!("CARGO_PKG_VERSION").to_owned();
+    let held = service.limits.usage();
+    let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.bytes)];
+    let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
+    response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
     if let Some(core) = service.late.get() {
         response.cluster_id = core.cluster_id.to_string();
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
     }
     Ok(response)
+}
+
+fn counter((name, value): (String, u64)) -> admin::Counter {
+    let mut counter = admin::Counter::new();
+    (counter.name, counter.value) = (name, value);
+    counter
 }
 
 fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {

@@ -42,7 +42,7 @@ pub fn consume_stream(service: Service, ctx: &RpcContext<'_>, call: Call, reques
     let fatal = service.fatal.clone();
     spawn_guarded(ctx, &fatal, async move {
         let result = serve(&service, &call, &request, &mut sink).await;
-        end_stream(sink, result).await;
+        end_stream(&service.metrics, sink, result).await;
         drop(in_flight);
     });
 }
@@ -124,8 +124,8 @@ impl Tail<'_> {
                 mark.next_offset = mark.next_offset.min(end);
             }
             if self.begin.offset < mark.next_offset {
-                if let Some(slice) = self.begin.read(self.core, &mark, self.batching).await? {
-                    let _permit = self.service.limits.bytes(&self.principal, slice.bytes.len())?;
+                let room = self.service.limits.read(&self.principal, self.batching.bytes_max)?;
+                if let Some((slice, _room)) = self.begin.read(self.core, &mark, self.batching, room).await? {
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }

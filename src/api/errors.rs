@@ -373,13 +373,12 @@ impl ApiError {
             ApiError::QueueFull => {
                 Facts::new(Code::RESOURCE_EXHAUSTED, "QUEUE_FULL", "not done: a queue is full, try again").retry()
             }
-            ApiError::Limit(LimitReached::Streams { max }) => {
-                let message = format!("refused: more than {max} open streams of one principal");
-                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message).with("streams_max", max).retry()
-            }
-            ApiError::Limit(LimitReached::Bytes { max }) => {
-                let message = format!("refused: more than {max} bytes in flight of one principal");
-                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message).with("bytes_max", max).retry()
+            ApiError::Limit(LimitReached { limit, max }) => {
+                let message = format!("refused: {} is {max} on this node, and would be exceeded", limit.name());
+                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message)
+                    .with("limit", limit.name())
+                    .with("max", max)
+                    .retry()
             }
             ApiError::NotAppended => {
                 Facts::new(Code::UNAVAILABLE, "NOT_APPENDED", "not appended: the leader changed, try again")

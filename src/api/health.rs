@@ -42,7 +42,7 @@ pub fn watch(
     let fatal = service.fatal.clone();
     spawn_guarded(ctx, &fatal, async move {
         let result = tell(&service, &call, &request, &mut sink).await;
-        end_stream(sink, result).await;
+        end_stream(&service.metrics, sink, result).await;
         drop(in_flight);
     });
 }

@@ -20,6 +20,7 @@ pub mod service;
 
 pub mod authorize;
 pub mod limits;
+pub mod refusals;
 
 pub mod batch;
 pub mod produce;

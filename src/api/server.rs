@@ -18,6 +18,7 @@ use super::timers::Timers;
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
 use crate::grpc::{Env, client_listener};
+use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::thread::FatalSender;
@@ -32,8 +33,10 @@ pub struct ApiOptions {
     pub identities: Identities,
     /// Tells what they may do.
     pub acl: Acl,
-    /// What one principal may hold.
+    /// What one principal, and all, may hold.
     pub limits: config::Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Who this node is.
     pub me: Me,
 }
@@ -85,7 +88,8 @@ impl Api {
         let service = Service {
             me: options.me,
             access: Access::new(options.identities, options.acl),
-            limits: Limits::new(limits.streams_per_principal_max, limits.bytes_per_principal_max),
+            limits: Limits::new(limits.clone()),
+            metrics: options.metrics,
             state: State::default(),
             timers: timers.handle(),
             in_flight: InFlight::default(),
@@ -95,7 +99,7 @@ impl Api {
         let env = Env::start("grpc-api", completion_queues(), fatal);
         let mut server = client_listener(&env, limits.client_memory_bytes_max)
             .register_service(handlers(&service))
-            .add_checker(Guard::new(service.access.clone(), fatal.clone()))
+            .add_checker(Guard::new(service.access.clone(), service.metrics.clone(), fatal.clone()))
             .build()
             .map_err(StartError::Grpc)?;
         let port = server.add_listening_port(options.listen_addr.clone(), options.credentials);
@@ -185,7 +189,12 @@ fn handlers(service: &Service) -> grpcio::Service {
     }
     let builder = ServiceBuilder::new();
     let builder = unary!(builder, methods::PRODUCE, produce::produce);
-    let builder = unary!(builder, methods::CONSUME, consume::consume);
+    let s = service.clone();
+    let builder = builder.add_unary_handler(&methods::CONSUME, move |ctx, request, sink| {
+        let call = s.call(&ctx);
+        let permit = s.permit(&call, &request);
+        s.answer_holding(&ctx, sink, permit, consume::consume(s.clone(), call, request));
+    });
     let builder = unary!(builder, methods::GET_SERVERS, info::get_servers);
     let builder = unary!(builder, methods::GET_LOG, info::get_log);
     let builder = unary!(builder, methods::TRIM, admin::trim);

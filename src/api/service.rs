@@ -17,9 +17,11 @@ use super::errors::ApiError;
 use super::in_flight::InFlight;
 use super::limits::{LimitReached, Limits, Permit};
 use super::methods::Request;
+use super::refusals::count;
 use super::state::{Phase, State};
 use super::timers::TimersHandle;
 use crate::grpc::spawn_guarded;
+use crate::metrics::Metrics;
 use crate::security::identity::Principal;
 use crate::thread::FatalSender;
 use crate::types::Offset;
@@ -32,8 +34,10 @@ pub struct Service {
     pub me: Me,
     /// Callers and rights.
     pub access: Access,
-    /// What each principal may hold.
+    /// What each principal, and all, may hold.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Serving or not.
     pub state: State,
     /// Time.
@@ -90,7 +94,7 @@ impl Service {
     /// [`LimitReached`].
     pub fn permit(&self, call: &Call, request: &Request) -> Result<Permit, LimitReached> {
         let nobody = Principal::anonymous();
-        self.limits.bytes(call.caller.as_ref().map_or(&nobody, Caller::principal), request.0.len())
+        self.limits.call(call.caller.as_ref().map_or(&nobody, Caller::principal), request.0.len())
     }
 
     /// The rest of the node.
@@ -128,7 +132,7 @@ impl Service {
         })
     }
 
-    /// Runs a call that has one answer, within its principal's limit of bytes.
+    /// Runs a call that has one answer, within its principal's limits.
     pub fn answer<T: Send + 'static>(
         &self,
         ctx: &RpcContext<'_>,
@@ -136,7 +140,19 @@ impl Service {
         permit: Result<Permit, LimitReached>,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) {
+        self.answer_holding(ctx, sink, permit, async move { work.await.map(|answer| (answer, None)) });
+    }
+
+    /// The same for an answer that holds bytes of its own until it is sent.
+    pub fn answer_holding<T: Send + 'static>(
+        &self,
+        ctx: &RpcContext<'_>,
+        sink: UnarySink<T>,
+        permit: Result<Permit, LimitReached>,
+        work: impl Future<Output = Result<(T, Option<Permit>), ApiError>> + Send + 'static,
+    ) {
         let in_flight = self.in_flight.enter();
+        let metrics = Arc::clone(&self.metrics);
         spawn_guarded(ctx, &self.fatal, async move {
             let result = match &permit {
                 Ok(_) => work.await,
@@ -144,8 +160,11 @@ impl Service {
             };
             // A failed send means that the client is gone, which is its own affair.
             let _ = match result {
-                Ok(answer) => sink.success(answer).await,
-                Err(error) => sink.fail(error.status()).await,
+                Ok((answer, _holds)) => sink.success(answer).await,
+                Err(error) => {
+                    count(&metrics, &error);
+                    sink.fail(error.status()).await
+                }
             };
             drop((permit, in_flight));
         });
@@ -153,7 +172,10 @@ impl Service {
 }
 
 /// Ends a stream of answers with its status.
-pub async fn end_stream<T>(mut sink: ServerStreamingSink<T>, result: Result<(), End>) {
+pub async fn end_stream<T>(metrics: &Metrics, mut sink: ServerStreamingSink<T>, result: Result<(), End>) {
+    if let Err(End::Error(error)) = &result {
+        count(metrics, error);
+    }
     // A failed send means that the client is gone, which is its own affair.
     let _ = match result {
         Ok(()) => sink.close().await,

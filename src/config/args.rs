@@ -69,12 +69,24 @@ pub struct ServeArgs {
     /// A file of a log is closed and a new one begun beyond this size [default: 64MiB]
     #[arg(long, env = "SERIATIM_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<String>,
-    /// How many streams one caller may have open [default: 16384]
+    /// How many streams one caller may have open [default: 12288]
     #[arg(long, env = "SERIATIM_STREAMS_PER_PRINCIPAL_MAX", value_name = "N")]
     pub streams_per_principal_max: Option<String>,
-    /// How many bytes of one caller may wait for their answer [default: 64MiB]
+    /// How many streams all callers may have open [default: 16384]
+    #[arg(long, env = "SERIATIM_STREAMS_MAX", value_name = "N")]
+    pub streams_max: Option<String>,
+    /// How many calls of one caller, streams aside, may wait for their answer [default: 1024]
+    #[arg(long, env = "SERIATIM_CALLS_PER_PRINCIPAL_MAX", value_name = "N")]
+    pub calls_per_principal_max: Option<String>,
+    /// How many calls of all may [default: 4096]
+    #[arg(long, env = "SERIATIM_CALLS_MAX", value_name = "N")]
+    pub calls_max: Option<String>,
+    /// How many bytes of one caller may be on their way, in requests and in answers [default: 32MiB]
     #[arg(long, env = "SERIATIM_BYTES_PER_PRINCIPAL_MAX", value_name = "BYTES")]
     pub bytes_per_principal_max: Option<String>,
+    /// How many bytes of all may [default: 96MiB]
+    #[arg(long, env = "SERIATIM_BYTES_MAX", value_name = "BYTES")]
+    pub bytes_max: Option<String>,
     /// How much memory gRPC may use for clients [default: 512MiB]
     #[arg(long, env = "SERIATIM_CLIENT_MEMORY_BYTES_MAX", value_name = "BYTES")]
     pub client_memory_bytes_max: Option<String>,
@@ -117,7 +129,7 @@ impl ServeArgs {
     }
 
     /// Every option that has one value, by its name in the file.
-    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 24] {
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 28] {
         [
             ("node_name", &mut self.node_name),
             ("cluster_name", &mut self.cluster_name),
@@ -139,7 +151,11 @@ impl ServeArgs {
             ("acl_policy_file", &mut self.acl_policy_file),
             ("segment_bytes", &mut self.segment_bytes),
             ("streams_per_principal_max", &mut self.streams_per_principal_max),
+            ("streams_max", &mut self.streams_max),
+            ("calls_per_principal_max", &mut self.calls_per_principal_max),
+            ("calls_max", &mut self.calls_max),
             ("bytes_per_principal_max", &mut self.bytes_per_principal_max),
+            ("bytes_max", &mut self.bytes_max),
             ("client_memory_bytes_max", &mut self.client_memory_bytes_max),
             ("peer_memory_bytes_max", &mut self.peer_memory_bytes_max),
             ("log_level", &mut self.log_level),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use grpcio::RpcStatusCode as Code;
 
 use super::*;
+use crate::metrics::Limit;
 
 fn name() -> LogName {
     LogName::new("default").expect("a name")
@@ -81,8 +82,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "EXPECTED_OFFSET_MISMATCH",
         ),
         (ApiError::QueueFull, Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"),
-        (LimitReached::Streams { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
-        (LimitReached::Bytes { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
+        (LimitReached { limit: Limit::Streams, max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),
         (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
         (ApiError::Joining, Code::UNAVAILABLE, "JOINING"),

@@ -181,8 +181,8 @@ pub fn limits() -> config::Limits {
     config::Limits {
         streams_per_principal_max: 4,
         bytes_per_principal_max: 12 << 20,
-        client_memory_bytes_max: 256 << 20,
-        peer_memory_bytes_max: 256 << 20,
+        bytes_max: 48 << 20,
+        ..config::Limits::default()
     }
 }
 
@@ -281,6 +281,7 @@ impl Node {
             identities: Identities::new("test", true),
             acl: acl.clone(),
             limits: limits(),
+            metrics: Arc::default(),
             me,
         };
         let api = Api::start(options, &fatal).expect("a listener");
