@@ -86,8 +86,8 @@ impl Default for Limits {
             streams_max: 16_384,
             calls_per_principal_max: 1024,
             calls_max: 4096,
-            bytes_per_principal_max: 32 * MIB,
-            bytes_max: 96 * MIB,
+            bytes_per_principal_max: 24 * MIB,
+            bytes_max: 64 * MIB,
             client_memory_bytes_max: 512 * MIB,
             peer_memory_bytes_max: 256 * MIB,
         }

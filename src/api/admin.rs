@@ -56,7 +56,7 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.cluster_name.clone_from(&service.me.cluster_name);
     response.version = env!("CARGO_PKG_VERSION").to_owned();
     let held = service.limits.usage();
-    let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.bytes)];
+    let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.all_bytes())];
     let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
     response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
     if let Some(core) = service.late.get() {

@@ -1,9 +1,10 @@
 //! What one principal, and all together, may hold at once: open streams, unanswered calls, and bytes of requests and answers
 //! in flight. Beyond it a call is refused with LIMIT_REACHED; nobody waits for another's limit.
 //!
-//! Readers take less the less is left: a reader gets at most a quarter of what its principal has left, and when that is next
-//! to nothing a small slice all the same. So clients that never read what they asked for do not starve others of the
-//! same name at once. All readers leave a quarter of the node's bytes to those who append.
+//! Answers have an allowance of their own, as large as that of requests, so that who never reads can still call. Readers take
+//! less the less is left of two thirds of it, a quarter at most; the last third is for small slices. So clients that
+//! never read what they asked for do not starve others of the same name. All readers leave a quarter of the node's bytes to
+//! those who append.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use crate::security::identity::Principal;
 /// What a call in flight costs besides its bytes.
 const CALL_BYTES: u64 = 1024;
 
-/// A reader gets as much however little its principal has left, up to half as much again as the principal may have.
+/// A reader gets as much, however little is left of two thirds of its principal's allowance.
 const READ_BYTES_LEAST: u64 = 16 << 10;
 
 /// Somebody is at a limit.
@@ -34,16 +35,24 @@ pub struct Usage {
     pub streams: u64,
     /// Unanswered calls.
     pub calls: u64,
-    /// Bytes in flight.
+    /// Bytes of requests.
     pub bytes: u64,
+    /// Bytes of answers.
+    pub read_bytes: u64,
 }
 
 impl Usage {
+    /// Bytes in flight, of requests and answers.
+    pub fn all_bytes(self) -> u64 {
+        self.bytes.saturating_add(self.read_bytes)
+    }
+
     fn plus(self, more: Usage) -> Usage {
         Usage {
             streams: self.streams.saturating_add(more.streams),
             calls: self.calls.saturating_add(more.calls),
             bytes: self.bytes.saturating_add(more.bytes),
+            read_bytes: self.read_bytes.saturating_add(more.read_bytes),
         }
     }
 
@@ -52,6 +61,7 @@ impl Usage {
             streams: self.streams.saturating_sub(less.streams),
             calls: self.calls.saturating_sub(less.calls),
             bytes: self.bytes.saturating_sub(less.bytes),
+            read_bytes: self.read_bytes.saturating_sub(less.read_bytes),
         }
     }
 }
@@ -100,7 +110,7 @@ impl Limits {
     /// # Errors
     /// [`LimitReached`], of calls or bytes.
     pub fn call(&self, principal: &Principal, bytes: usize) -> Result<Permit, LimitReached> {
-        self.take(principal, Usage { calls: 1, bytes: (bytes as u64).saturating_add(CALL_BYTES), streams: 0 })
+        self.take(principal, Usage { calls: 1, bytes: (bytes as u64).saturating_add(CALL_BYTES), ..Usage::default() })
     }
 
     /// Takes bytes, and what a request costs besides, until the permit is dropped.
@@ -119,17 +129,18 @@ impl Limits {
         let max = &self.0.max;
         let mut held = self.lock();
         let now = held.each.get(principal).copied().unwrap_or_default();
-        let left = max.bytes_per_principal_max.saturating_sub(now.bytes);
-        let bytes = (wanted as u64).min((left / 4).max(READ_BYTES_LEAST));
-        let more = Usage { bytes, ..Usage::default() };
-        self.readers_within(held.all.plus(more), now.plus(more))?;
+        let left = (max.bytes_per_principal_max / 3 * 2).saturating_sub(now.read_bytes);
+        let read_bytes = (wanted as u64).min((left / 4).max(READ_BYTES_LEAST));
+        let more = Usage { read_bytes, ..Usage::default() };
+        within(now.plus(more).read_bytes, max.bytes_per_principal_max, Limit::PrincipalBytes)?;
+        self.readers_within(held.all.plus(more))?;
         Ok(self.hold(&mut held, principal, more))
     }
 
-    fn readers_within(&self, all: Usage, one: Usage) -> Result<(), LimitReached> {
-        let max = &self.0.max;
-        within(one.bytes, max.bytes_per_principal_max / 2 * 3, Limit::PrincipalBytes)?;
-        within(all.bytes, max.bytes_max / 4 * 3, Limit::Bytes)
+    fn readers_within(&self, all: Usage) -> Result<(), LimitReached> {
+        let bytes_max = self.0.max.bytes_max;
+        within(all.read_bytes, bytes_max / 4 * 3, Limit::Bytes)?;
+        within(all.all_bytes(), bytes_max, Limit::Bytes)
     }
 
     fn take(&self, principal: &Principal, more: Usage) -> Result<Permit, LimitReached> {
@@ -148,7 +159,7 @@ impl Limits {
         }
         if more.bytes > 0 {
             within(one.bytes, max.bytes_per_principal_max, Limit::PrincipalBytes)?;
-            within(all.bytes, max.bytes_max, Limit::Bytes)?;
+            within(all.all_bytes(), max.bytes_max, Limit::Bytes)?;
         }
         Ok(self.hold(&mut held, principal, more))
     }
@@ -178,7 +189,7 @@ pub struct Permit {
 impl Permit {
     /// How many bytes may be read into it.
     pub fn bytes(&self) -> usize {
-        usize::try_from(self.held.bytes).unwrap_or(usize::MAX)
+        usize::try_from(self.held.read_bytes).unwrap_or(usize::MAX)
     }
 
     /// Holds as many bytes as were read: fewer than taken, or more, where one record is larger.
@@ -186,21 +197,23 @@ impl Permit {
     /// # Errors
     /// [`LimitReached`]; then it holds what it held.
     pub fn fits(&mut self, bytes: usize) -> Result<(), LimitReached> {
-        let bytes = bytes as u64;
+        let read_bytes = bytes as u64;
         let mut held = self.limits.lock();
-        let less = Usage { bytes: self.held.bytes, ..Usage::default() };
-        let more = Usage { bytes, ..Usage::default() };
+        let less = Usage { read_bytes: self.held.read_bytes, ..Usage::default() };
+        let more = Usage { read_bytes, ..Usage::default() };
         let one = held.each.get(&self.principal).copied().unwrap_or_default().minus(less).plus(more);
         let all = held.all.minus(less).plus(more);
-        if more.bytes > less.bytes {
-            self.limits.readers_within(all, one)?;
+        if more.read_bytes > less.read_bytes {
+            let max = self.limits.0.max.bytes_per_principal_max / 3 * 2;
+            within(one.read_bytes, max, Limit::PrincipalBytes)?;
+            self.limits.readers_within(all)?;
         }
         held.all = all;
         if let Some(usage) = held.each.get_mut(&self.principal) {
             *usage = one;
         }
         drop(held);
-        self.held.bytes = bytes;
+        self.held.read_bytes = read_bytes;
         Ok(())
     }
 }
@@ -288,19 +301,20 @@ mod tests {
             assert!(held.last().is_none_or(|last| last.bytes() >= permit.bytes()));
             held.push(permit);
         }
-        assert_eq!(held[0].bytes() as u64, 256 * KIB);
+        assert_eq!(held[0].bytes() as u64, MIB / 3 * 2 / 4);
         assert_eq!(held[held.len() - 1].bytes() as u64, READ_BYTES_LEAST);
-        assert!(held.len() > 40, "{} readers that never read", held.len());
-        assert!(limits.usage().bytes <= MIB / 2 * 3 && limits.usage().bytes > MIB / 2 * 3 - READ_BYTES_LEAST);
-        assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::PrincipalBytes, MIB / 2 * 3));
+        assert!(held.len() > 25, "{} readers that never read", held.len());
+        assert!(limits.usage().read_bytes <= MIB && limits.usage().read_bytes > MIB - READ_BYTES_LEAST);
+        assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::PrincipalBytes, MIB));
+        assert!(limits.call(&a, 1000 << 10).is_ok(), "requests have their own");
         assert!(limits.read(&who("b"), 1 << 20).is_ok(), "another one does not feel it");
         held.pop();
         assert!(limits.read(&a, 1 << 20).is_ok());
 
         held.clear();
         let all: Vec<_> = (0..100).map_while(|i| limits.read(&who(&format!("p{i}")), 1 << 20).ok()).collect();
-        assert_eq!(all.len(), 12, "a quarter of four MiB is for those who append");
-        assert_eq!(limits.read(&a, 1).err(), reached(Limit::Bytes, 3 * MIB));
+        assert_eq!(all.len(), 18, "a quarter of four MiB is for those who append");
+        assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::Bytes, 3 * MIB));
         assert!(limits.bytes(&a, 1 << 19).is_ok());
     }
 
@@ -311,11 +325,11 @@ mod tests {
         let mut permit = limits.read(&a, 100 << 10).expect("bytes");
         assert_eq!(permit.bytes(), 100 << 10);
         permit.fits(7).expect("fewer");
-        assert_eq!(limits.usage().bytes, 7);
-        permit.fits(1 << 20).expect("one record");
-        assert_eq!(limits.usage().bytes, MIB);
-        assert_eq!(permit.fits(2 << 20), Err(LimitReached { limit: Limit::PrincipalBytes, max: MIB / 2 * 3 }));
-        assert_eq!(limits.usage().bytes, MIB, "as before");
+        assert_eq!(limits.usage().read_bytes, 7);
+        permit.fits(600 << 10).expect("one record");
+        assert_eq!(limits.usage().read_bytes, 600 * KIB);
+        assert_eq!(permit.fits(700 << 10), Err(LimitReached { limit: Limit::PrincipalBytes, max: MIB / 3 * 2 }));
+        assert_eq!(limits.usage().read_bytes, 600 * KIB, "as before");
         drop(permit);
         assert_eq!(limits.usage(), Usage::default());
     }

@@ -81,10 +81,10 @@ pub struct ServeArgs {
     /// How many calls of all may [default: 4096]
     #[arg(long, env = "SERIATIM_CALLS_MAX", value_name = "N")]
     pub calls_max: Option<String>,
-    /// How many bytes of one caller may be on their way, in requests and in answers [default: 32MiB]
+    /// How many bytes of one caller may be on their way, in requests and in answers [default: 24MiB]
     #[arg(long, env = "SERIATIM_BYTES_PER_PRINCIPAL_MAX", value_name = "BYTES")]
     pub bytes_per_principal_max: Option<String>,
-    /// How many bytes of all may [default: 96MiB]
+    /// How many bytes of all may [default: 64MiB]
     #[arg(long, env = "SERIATIM_BYTES_MAX", value_name = "BYTES")]
     pub bytes_max: Option<String>,
     /// How much memory gRPC may use for clients [default: 512MiB]

@@ -161,7 +161,7 @@ fn only_an_unknown_outcome_is_not_surely_unappended() {
         (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
         (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),
         (ProposeError::QueueFull, ApiError::QueueFull),
-        (ProposeError::TooLarge, Invalid::RequestTooLarge { bytes: 1, bytes_max: ENTRY_BYTES_MAX }.into()),
+        (ProposeError::TooLarge, Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into()),
         (ProposeError::Dropped, ApiError::NotAppended),
         (ProposeError::OutcomeUnknown, ApiError::OutcomeUnknown { retry_is_safe: false }),
         (ProposeError::DeadlinePassed, ApiError::DeadlinePassed),

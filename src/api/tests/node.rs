@@ -180,6 +180,7 @@ pub struct Node {
 pub fn limits() -> config::Limits {
     config::Limits {
         streams_per_principal_max: 4,
+        calls_per_principal_max: 64,
         bytes_per_principal_max: 12 << 20,
         bytes_max: 48 << 20,
         ..config::Limits::default()
