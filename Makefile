@@ -11,7 +11,7 @@ RUNS       ?= 100
 ONLY       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill hostile check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ scenario: deps first-build ## the story of three nodes and of one, RUNS times in
 
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
 	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
+
+hostile: deps first-build ## hostile clients, thousands of each kind, while an honest one works; prints its latency and the memory
+	@SERIATIM_TEST_HOSTILE=full $(CARGO) test --release --locked --test e2e hostile:: -- --nocapture
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check

@@ -3,13 +3,16 @@
 //! `make e2e ONLY=name` runs some of them. Read `harness.rs` for the words that they use.
 
 mod harness;
+mod raw;
 mod traces;
 
 mod scenario;
 
 mod bad_input;
+mod cli_log;
 mod dist;
 mod floors;
+mod hostile;
 mod kill;
 mod netns;
 mod one_log;
