@@ -11,7 +11,7 @@ RUNS       ?= 100
 ONLY       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ power: deps first-build ## power cuts under the real program, RUNS times with on
 
 disk-full: deps first-build ## fills a small disk and trims it, RUNS times (needs root to mount a tmpfs)
 	@SERIATIM_TEST_FULL_ROUNDS=$(RUNS) $(CARGO) test --release --locked --test e2e disk_full:: -- --nocapture --test-threads=1
+
+hostile: deps first-build ## hostile clients, thousands of each kind, while an honest one works; prints its latency and the memory
+	@SERIATIM_TEST_HOSTILE=full $(CARGO) test --release --locked --test e2e hostile:: -- --nocapture
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check

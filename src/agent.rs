@@ -23,6 +23,7 @@ use crate::grpc::Env;
 use crate::logs::Logs;
 use crate::membership::admission::AdmissionError;
 use crate::membership::driver::{Membership, Options};
+use crate::metrics::Metrics;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
 use crate::replication::guard::Guard;
@@ -121,6 +122,7 @@ impl Agent {
                 identities,
                 acl: acl.clone(),
                 limits: config.limits.clone(),
+                metrics: Arc::new(Metrics::default()),
                 me: Me {
                     node_id: node_file.node_id,
                     node_name: config.node_name.clone(),

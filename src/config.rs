@@ -20,9 +20,10 @@ use crate::types::NodeName;
 
 /// Bytes of a segment: small ones are for tests, large ones recover slowly.
 const SEGMENT_BYTES: (u64, u64) = (64 * KIB, GIB);
-const STREAMS_PER_PRINCIPAL: (u64, u64) = (1, 1 << 20);
+const STREAMS: (u64, u64) = (1, 1 << 20);
+const CALLS: (u64, u64) = (1, 1 << 20);
 /// At least one entry of the largest size.
-const BYTES_PER_PRINCIPAL: (u64, u64) = (8 * MIB, 64 * GIB);
+const BYTES: (u64, u64) = (9 * MIB, 64 * GIB);
 const MEMORY_BYTES: (u64, u64) = (64 * MIB, 256 * GIB);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -64,8 +65,16 @@ impl TlsFiles {
 pub struct Limits {
     /// Open streams of one principal.
     pub streams_per_principal_max: u64,
-    /// Bytes of one principal's requests that are not answered yet.
+    /// Open streams of all.
+    pub streams_max: u64,
+    /// Unanswered calls, streams aside, of one principal.
+    pub calls_per_principal_max: u64,
+    /// Unanswered calls of all.
+    pub calls_max: u64,
+    /// Bytes of one principal's requests that are not answered yet, and of answers that it has not taken yet.
     pub bytes_per_principal_max: u64,
+    /// The same of all.
+    pub bytes_max: u64,
     /// Memory that gRPC may use for the client listener.
     pub client_memory_bytes_max: u64,
     /// Memory that gRPC may use for the peer listener.
@@ -75,8 +84,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            streams_per_principal_max: 16_384,
-            bytes_per_principal_max: 64 * MIB,
+            streams_per_principal_max: 12_288,
+            streams_max: 16_384,
+            calls_per_principal_max: 1024,
+            calls_max: 4096,
+            bytes_per_principal_max: 24 * MIB,
+            bytes_max: 64 * MIB,
             client_memory_bytes_max: 512 * MIB,
             peer_memory_bytes_max: 256 * MIB,
         }
@@ -267,32 +280,39 @@ impl Check {
 
     fn limits(&mut self, args: &ServeArgs) -> Limits {
         let default = Limits::default();
-        let streams = args.streams_per_principal_max.as_deref();
-        let bytes = args.bytes_per_principal_max.as_deref();
-        let client = args.client_memory_bytes_max.as_deref();
-        let peer = args.peer_memory_bytes_max.as_deref();
+        let mut number =
+            |option, given: &Option<String>, default, bounds| self.bytes(option, given.as_deref(), default, bounds);
         Limits {
-            streams_per_principal_max: self.bytes(
+            streams_per_principal_max: number(
                 "streams-per-principal-max",
-                streams,
+                &args.streams_per_principal_max,
                 default.streams_per_principal_max,
-                STREAMS_PER_PRINCIPAL,
+                STREAMS,
             ),
-            bytes_per_principal_max: self.bytes(
+            streams_max: number("streams-max", &args.streams_max, default.streams_max, STREAMS),
+            calls_per_principal_max: number(
+                "calls-per-principal-max",
+                &args.calls_per_principal_max,
+                default.calls_per_principal_max,
+                CALLS,
+            ),
+            calls_max: number("calls-max", &args.calls_max, default.calls_max, CALLS),
+            bytes_per_principal_max: number(
                 "bytes-per-principal-max",
-                bytes,
+                &args.bytes_per_principal_max,
                 default.bytes_per_principal_max,
-                BYTES_PER_PRINCIPAL,
+                BYTES,
             ),
-            client_memory_bytes_max: self.bytes(
+            bytes_max: number("bytes-max", &args.bytes_max, default.bytes_max, BYTES),
+            client_memory_bytes_max: number(
                 "client-memory-bytes-max",
-                client,
+                &args.client_memory_bytes_max,
                 default.client_memory_bytes_max,
                 MEMORY_BYTES,
             ),
-            peer_memory_bytes_max: self.bytes(
+            peer_memory_bytes_max: number(
                 "peer-memory-bytes-max",
-                peer,
+                &args.peer_memory_bytes_max,
                 default.peer_memory_bytes_max,
                 MEMORY_BYTES,
             ),

@@ -1,5 +1,6 @@
 //! `seriatim.v1.Admin`: trim a log, look into a node.
 
+use super::configure::settings;
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Asked, Invalid};
 use super::methods::{Request, decode};
@@ -31,7 +32,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);
-        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, bytes: payload.len(), producer_id: 0 })
+        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, producer_id: 0 })
     })?;
     // It is committed, and so holds, even if this node does not get there in time.
     let mark = core.applied(applied.index, &log.watermark, &service.timers, deadline).await;
@@ -53,6 +54,10 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.node_id = service.me.node_id.0;
     response.cluster_name.clone_from(&service.me.cluster_name);
     response.version = env!("CARGO_PKG_VERSION").to_owned();
+    let held = service.limits.usage();
+    let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.all_bytes())];
+    let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
+    response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
     if let Some(core) = service.late.get() {
         response.cluster_id = core.cluster_id.to_string();
         response.disk = Some(disk(&core.space.status())).into();
@@ -77,6 +82,12 @@ fn disk(space: &SpaceStatus) -> admin::DiskStatus {
         reserve: space.reserve,
         ..admin::DiskStatus::default()
     }
+}
+
+fn counter((name, value): (String, u64)) -> admin::Counter {
+    let mut counter = admin::Counter::new();
+    (counter.name, counter.value) = (name, value);
+    counter
 }
 
 fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
@@ -108,5 +119,8 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.voters = status.voters.iter().map(|id| id.0).collect();
     group.learners = status.learners.iter().map(|id| id.0).collect();
     group.damage = status.damage.clone().unwrap_or_default();
+    group.settings = meta.map(settings).into();
+    let log = meta.and_then(|meta| core.logs.get(&meta.name));
+    group.stored_bytes = log.map_or(0, |log| log.reader.stored_bytes());
     group
 }

@@ -93,9 +93,8 @@ impl Payload {
             self.largest = (bytes, self.count);
         }
         self.count += 1;
-        let bytes = self.bytes.len() - Stamp::BYTES;
-        if bytes > PAYLOAD_BYTES_MAX {
-            return Err(Invalid::RequestTooLarge { bytes, bytes_max: PAYLOAD_BYTES_MAX });
+        if self.bytes.len() - Stamp::BYTES > PAYLOAD_BYTES_MAX {
+            return Err(Invalid::EntryTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
         }
         Ok(())
     }

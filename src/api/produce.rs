@@ -74,11 +74,7 @@ pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
 /// Why a request was not appended, or is not known to be.
 pub fn propose_error(error: ProposeError, sent: &Sent, log: &OpenLog) -> ApiError {
     let bounds = bounds(log, &log.watermark.get());
-    let asked = Asked {
-        bounds: &bounds,
-        offset: sent.expected_offset.unwrap_or_default(),
-        bytes: sent.bytes,
-        producer_id: sent.producer_id,
-    };
+    let asked =
+        Asked { bounds: &bounds, offset: sent.expected_offset.unwrap_or_default(), producer_id: sent.producer_id };
     ApiError::from_propose(error, &asked)
 }

@@ -29,6 +29,7 @@ use super::errors::{ApiError, Broken, Invalid};
 use super::limits::Permit;
 use super::methods::Request;
 use super::produce::{Sent, proposal, propose_error, response};
+use super::refusals::count;
 use super::router::{Route, outcome};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Appended, Place, ProposeError};
@@ -60,7 +61,10 @@ pub fn produce_stream(service: Service, ctx: &RpcContext<'_>, call: Call, mut re
         // A failed send means that the client is gone, which is its own affair.
         let _ = match serve(&service, &call, &mut requests, &mut sink).await {
             Ok(Served::Whole) => sink.close().await,
-            Ok(Served::Broken(error, broken)) => sink.fail(error.stream_status(broken)).await,
+            Ok(Served::Broken(error, broken)) => {
+                count(&service.metrics, &error);
+                sink.fail(error.stream_status(broken)).await
+            }
             Err(Gone) => Ok(()),
         };
         // Dropped before the status is out, it would cancel the call.

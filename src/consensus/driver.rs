@@ -16,6 +16,7 @@ use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
+use super::retention::Retention;
 use super::status::Statuses;
 use super::{Outbound, wire};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
@@ -131,6 +132,7 @@ impl Consensus {
             logs: parts.logs,
             catalog: Catalog::default(),
             groups: BTreeMap::new(),
+            retention: Retention::new(self.handle),
             handing_over: None,
         };
         for group in driver.node_file.groups.clone() {
@@ -167,6 +169,7 @@ struct Driver {
     logs: Logs,
     catalog: Catalog,
     groups: BTreeMap<GroupId, Hosted>,
+    retention: Retention,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
 
@@ -312,6 +315,9 @@ impl Driver {
                 Some(_) | None => &members,
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
+            if let Some(log) = self.catalog.log(*id) {
+                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
+            }
         }
         let Some(command) = self.wanted_command() else { return };
         if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
@@ -389,7 +395,8 @@ impl Driver {
     }
 
     fn open_for_clients(&self, log: &LogMeta, hosted: &Hosted) {
-        if self.logs.get(&log.name).is_none() {
+        let limits = (log.record_bytes_max, log.request_bytes_max);
+        if self.logs.get(&log.name).is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
             self.logs.insert(OpenLog {
                 name: log.name.clone(),
                 group: log.group,

@@ -41,6 +41,7 @@ mod frames;
 pub mod segment;
 
 mod active;
+mod by_time;
 mod chain;
 mod create;
 mod index;

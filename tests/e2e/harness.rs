@@ -146,6 +146,14 @@ pub fn loudly(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Memory of its own that a process has in use now, bytes (`RssAnon`).
+pub fn memory_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// A client with these files.
 pub fn client_with(addr: impl ToString, files: Option<ClientFiles>) -> Client {
     let options = ClientOptions { addr: addr.to_string(), files, timeout: Duration::from_secs(10) };
@@ -262,6 +270,11 @@ impl Node {
         let started = spawn(&mut command(&options), &log);
         let (child, bind_addr, rpc_addr) = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &log)));
         Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// `kill -9`, and waits until it is gone.

@@ -4,17 +4,21 @@
 
 mod harness;
 mod load;
+mod raw;
 mod shim;
 mod traces;
 
 mod scenario;
 
 mod bad_input;
+mod cli_log;
 mod disk_full;
 mod dist;
 mod floors;
+mod hostile;
 mod kill;
 mod netns;
+mod one_log;
 mod power;
 mod refusals;
 mod roundtrip;

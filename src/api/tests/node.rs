@@ -182,9 +182,10 @@ pub struct Node {
 pub fn limits() -> config::Limits {
     config::Limits {
         streams_per_principal_max: 4,
+        calls_per_principal_max: 64,
         bytes_per_principal_max: 12 << 20,
-        client_memory_bytes_max: 256 << 20,
-        peer_memory_bytes_max: 256 << 20,
+        bytes_max: 48 << 20,
+        ..config::Limits::default()
     }
 }
 
@@ -242,6 +243,8 @@ impl Node {
             founded: false,
             record_bytes_max: 1 << 20,
             request_bytes_max: 4 << 20,
+            retention_bytes: 0,
+            retention_ms: 0,
         }));
         let view = CatalogView::default();
         view.publish(catalog);
@@ -282,6 +285,7 @@ impl Node {
             identities: Identities::new("test", true),
             acl: acl.clone(),
             limits: limits(),
+            metrics: Arc::default(),
             me,
         };
         let api = Api::start(options, &fatal).expect("a listener");
