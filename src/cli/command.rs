@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::exit::{self, Failure};
-use super::{certs, consume, produce, serve, status};
+use super::{certs, consume, log, produce, serve, status};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ enum Command {
     /// Show every node: role, term, commit, lag
     #[command(after_help = exit::TABLE)]
     Status(status::Args),
+    /// Look into a stopped node's data directory
+    #[command(after_help = exit::TABLE)]
+    Log(log::Args),
     /// Make a development CA and certificates of servers, peers and clients
     Certs(certs::Args),
 }
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Certs(args) => certs::run(&args),
     };
     match result {

@@ -5,6 +5,7 @@
 //!   seriatim produce   lines (or one whole file) into a log
 //!   seriatim consume   records out of a log
 //!   seriatim status    every node: role, term, commit, lag
+//!   seriatim log       verify: a stopped node's data directory, byte for byte
 //!   seriatim certs     a development CA and certificates
 //! ```
 //!
@@ -18,6 +19,7 @@ mod interrupt;
 
 pub mod certs;
 pub mod consume;
+pub mod log;
 pub mod produce;
 pub mod serve;
 pub mod status;

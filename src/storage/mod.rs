@@ -16,6 +16,7 @@
 //!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  view.rs, walk.rs
 //!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs)
 //!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
+//!   log verify   ── the same eyes, changing nothing ──▶  verify.rs
 //! ```
 //!
 //! What must stay true:
@@ -34,6 +35,8 @@ pub mod state;
 
 pub mod log;
 pub mod reader;
+
+pub mod verify;
 
 pub mod frame;
 pub mod segment;

@@ -29,6 +29,8 @@ pub enum Access {
     Cached,
     /// Waits for the disk.
     Blocking,
+    /// From the disk, whatever the page cache has, and without filling it: for who checks the disk.
+    Disk,
 }
 
 /// Why a read failed.
