@@ -16,6 +16,7 @@
 //!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  view.rs, walk.rs
 //!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs)
 //!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
+//!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs
 //!   log verify   ── the same eyes, changing nothing ──▶  verify.rs
 //! ```
 //!
@@ -36,6 +37,7 @@ pub mod state;
 pub mod log;
 pub mod reader;
 
+pub mod scrub;
 pub mod verify;
 
 pub mod frame;

@@ -88,6 +88,10 @@ impl GroupReader {
         GroupReader(shared)
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
     /// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
     /// but gives at least one record, however large, when there is one. Each call checks whole frames: whoever wants records
     /// one by one reads many at once and takes them apart with [`payload::records`].

@@ -274,7 +274,7 @@ fn build(
         group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
-        shared: Arc::new(Shared::new(View { base: recovered.base, parts })),
+        shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end)),
         active,
         next_segment,
         last: super::state::Base {

@@ -28,6 +28,7 @@ use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::stamp_records;
 use crate::storage::reader::Readers;
+use crate::storage::scrub::ScrubHandle;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
 use crate::watermark::{Mark, Watermark};
@@ -272,6 +273,7 @@ impl Node {
             catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),
             forward: Arc::new(fake.clone()),
             readers: readers.handle(),
+            scrub: ScrubHandle::default(),
         };
         let options = ApiOptions {
             listen_addr: "127.0.0.1:0".to_owned(),

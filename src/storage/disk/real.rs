@@ -155,10 +155,10 @@ impl BackendFile for RealFile {
         let from = at / PAGE_BYTES * PAGE_BYTES;
         let length = (at + buffer.len() as u64).next_multiple_of(PAGE_BYTES) - from;
         let Some(length) = NonZeroU64::new(length).filter(|_| !buffer.is_empty()) else { return Ok(0) };
+        // Without it the kernel would read ahead, pages that then stay; even the question below would make it.
+        rustix::fs::fadvise(&self.0, from, Some(length), Advice::Random)?;
         // Others may have these pages for a reason: what was there before (its first byte says so) is there again after.
         let was_cached = self.read_cached_at(at, &mut buffer[..1])?.is_some();
-        // Without it the kernel would read ahead, pages that then stay.
-        rustix::fs::fadvise(&self.0, from, Some(length), Advice::Random)?;
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::DontNeed)?;
         let read = self.read_at(at, buffer)?;
         if !was_cached {
