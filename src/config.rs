@@ -435,4 +435,6 @@ fn check_host_port(addr: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

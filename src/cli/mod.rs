@@ -27,3 +27,6 @@ pub mod status;
 mod encode;
 mod lines;
 mod pipeline;
+
+#[cfg(test)]
+mod fuzz;

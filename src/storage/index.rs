@@ -90,18 +90,22 @@ impl Index {
 
     /// The entries of a sealed segment's index, from the bytes of its file; `None` when they are not whole.
     pub fn entries_of(bytes: &[u8], salt: u64) -> Option<Vec<IndexEntry>> {
-        let (words, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() || words.len() < ENTRIES {
+        if !bytes.len().is_multiple_of(8) || bytes.len() < 8 * ENTRIES {
             return None;
         }
-        let words = words.iter().map(|word| AtomicU64::new(u64::from_le_bytes(*word))).collect();
-        let index = Index { words: Words::Memory(words) };
+        let index = Index::in_memory(bytes);
         let count = index.checked_count(salt)?;
         let entry = |i| {
             let [index, base_offset, append_time_us, position] = index.entry(i);
             IndexEntry { index, base_offset, append_time_us, position }
         };
         Some((0..count).map(entry).collect())
+    }
+
+    /// From a copy of the file.
+    pub(super) fn in_memory(bytes: &[u8]) -> Index {
+        let words = bytes.as_chunks::<8>().0.iter().map(|word| AtomicU64::new(u64::from_le_bytes(*word)));
+        Index { words: Words::Memory(words.collect()) }
     }
 
     /// How many entries a whole index of that segment has.

@@ -153,6 +153,17 @@ impl Manifest {
     }
 }
 
+#[cfg(test)]
+impl Manifest {
+    /// Puts the checksum right.
+    pub(super) fn seal(bytes: &mut [u8]) {
+        if bytes.len() >= 16 {
+            let crc = checksum(bytes);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
+
 fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
 }

@@ -56,3 +56,6 @@ mod walk;
 
 pub mod disk;
 pub mod error;
+
+#[cfg(test)]
+mod fuzz;

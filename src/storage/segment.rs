@@ -135,6 +135,17 @@ impl SegmentHeader {
     }
 }
 
+#[cfg(test)]
+impl SegmentHeader {
+    /// Puts the checksum right, if the bytes are as many as a header's.
+    pub(super) fn seal(bytes: &mut [u8]) {
+        if let Some(bytes) = bytes.first_chunk_mut::<{ SEGMENT_HEADER_BYTES as usize }>() {
+            let crc = checksum(bytes);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
+
 fn checksum(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
 }
