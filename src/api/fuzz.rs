@@ -57,9 +57,11 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
 }
 
 /// Where the two may differ: rust-protobuf takes no varint that is longer than its type needs (others drop the rest, and so
-/// do we), and skips groups, which proto3 has no more, without looking whether they end.
+/// do we), skips groups, which proto3 has no more, without looking whether they end, and replaces a `record` that comes twice,
+/// which the standard merges.
 fn is_odd(message: &[u8], inside: &[u64]) -> bool {
     let mut rest = message;
+    let mut singles = 0;
     let varint = |rest: &mut &[u8]| {
         let bytes = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
         let number = rest[..bytes.min(9)].iter().rev().fold(0u64, |n, byte| n << 7 | u64::from(byte & 0x7f));
@@ -91,6 +93,10 @@ fn is_odd(message: &[u8], inside: &[u64]) -> bool {
                 }
                 let Some(part) = rest.get(..length as usize) else { return false };
                 let deeper = inside.contains(&(tag >> 3));
+                singles += u32::from(inside == [1, 3] && tag >> 3 == 1);
+                if singles > 1 {
+                    return true;
+                }
                 if deeper && is_odd(part, if inside == [1, 3] { &[7] } else { &[] }) {
                     return true;
                 }

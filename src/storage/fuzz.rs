@@ -4,20 +4,24 @@ use std::path::Path;
 
 use protobuf::Message as _;
 
+use super::disk::Disk;
 use super::disk::sim::Sim;
 use super::entry::{Entry, Kind, Stamp};
 use super::frame::{self, Frame, HEADER_BYTES, Header, Position};
 use super::index::{Index, Key};
-use super::manifest::Manifest;
+use super::log::tests::batch;
+use super::log::{Genesis, GroupLog, LogOptions};
+use super::manifest::{MANIFEST, Manifest};
 use super::node::NodeFile;
 use super::payload::{self, RecordFields};
 use super::reader::Access;
 use super::segment::{SegmentHeader, segment_number};
 use super::state::{Derived, HardState};
+use super::verify::{Severity, verify};
 use super::walk::{Walk, WalkError};
 use crate::fuzz::{Loop, Rng};
 use crate::pb::log as pb;
-use crate::types::{LogIndex, NodeId, NodeName, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const SALT: u64 = 0x0102_0304_0506_0708;
 const AT: u64 = 128;
@@ -200,12 +204,7 @@ fn manifest() {
 
 #[test]
 fn node_file() {
-    let node = NodeFile {
-        node_id: NodeId(1),
-        node_name: NodeName::new("a").expect("a name"),
-        cluster_id: Some(crate::types::ClusterId(7)),
-        groups: vec![crate::types::GroupId(0), crate::types::GroupId(1)],
-    };
+    let node = NodeFile { cluster_id: Some(crate::types::ClusterId(7)), ..node() };
     let mend = |bytes: &mut Vec<u8>, _: &mut Rng| {
         if let Some(end) = bytes.windows(9).rposition(|part| part == b"crc32c = ") {
             bytes.truncate(end);
@@ -288,6 +287,110 @@ fn index() {
             }
         }
         true
+    });
+}
+
+const DATA: &str = "/data";
+const GROUP: GroupId = GroupId(3);
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: 4096 }
+}
+
+fn node() -> NodeFile {
+    let node_name = NodeName::new("a").expect("a name");
+    NodeFile { node_id: NodeId(1), node_name, cluster_id: None, groups: vec![GROUP] }
+}
+
+/// A disk with these files of a group, and `node.toml`.
+fn disk_with(files: &[(String, Vec<u8>)]) -> Disk {
+    let disk = Sim::default().disk();
+    let dir = Path::new(DATA).join("groups").join(GROUP.to_string());
+    for dir in [Path::new(DATA), &Path::new(DATA).join("groups"), &dir] {
+        disk.create_dir(dir).expect("a directory");
+    }
+    disk.replace(&Path::new(DATA).join("node.toml"), node().encode().as_bytes()).expect("stored");
+    for (name, bytes) in files {
+        disk.create(&dir.join(name)).and_then(|file| file.write_at(0, bytes)).expect("a file");
+    }
+    disk
+}
+
+/// A small log of three segments, stopped cleanly: its manifest and its segments.
+fn a_group() -> Vec<(String, Vec<u8>)> {
+    let disk = disk_with(&[]);
+    let groups = Path::new(DATA).join("groups");
+    disk.remove_dir(&groups.join(GROUP.to_string())).expect("nothing there");
+    GroupLog::create(&disk, &groups, GROUP, &options(), Genesis::Founder(NodeId(1))).expect("made");
+    let (mut log, _) = GroupLog::open(&disk, &groups, GROUP, &options()).expect("opened");
+    for n in 0..16 {
+        let value = [n; 500];
+        log.append(&[batch(&log, 1, &[&value])]).expect("appended");
+    }
+    log.close().expect("closed");
+    let dir = groups.join(GROUP.to_string());
+    let mut names = disk.list(&dir).expect("listed").expect("a directory");
+    names.sort();
+    names.retain(|name| name == MANIFEST || segment_number(name).is_some());
+    assert_eq!(names.len(), 4);
+    let bytes = |name: &String| disk.read(&dir.join(name)).expect("read").expect("a file");
+    names.iter().map(|name| (name.clone(), bytes(name))).collect()
+}
+
+/// Any file of a group replaced by anything, checksums put right: a start refuses it, or serves what is there; `verify` says
+/// damage wherever a start refuses, and where it finds none all records can be read.
+#[test]
+fn group() {
+    let files = a_group();
+    let seeds = files.iter().enumerate().map(|(i, (_, bytes))| [&[i as u8], &bytes[..]].concat()).collect();
+    let manifest = files.iter().position(|(name, _)| name == MANIFEST).expect("a manifest") as u8;
+    let mend = move |bytes: &mut Vec<u8>, _: &mut Rng| {
+        let Some((which, bytes)) = bytes.split_first_mut() else { return };
+        if *which == manifest {
+            return Manifest::seal(bytes);
+        }
+        SegmentHeader::seal(bytes);
+        let Ok(header) = SegmentHeader::decode(bytes) else { return };
+        let mut at = AT as usize;
+        while let Some(length) = bytes.get(at..at + HEADER_BYTES).map(|head| super::entry::u32_at(head, 0)) {
+            let end = at.saturating_add(frame::frame_bytes(length as usize));
+            let Some(frame) = bytes.get_mut(at..end).filter(|frame| frame[8] != 0) else { return };
+            frame::seal(frame, header.salt, at as u64);
+            at = end;
+        }
+    };
+    Loop::new("group", seeds).mend(mend).memory_fixed(16 << 20).run(move |bytes| {
+        let Some((which, bytes)) = bytes.split_first() else { return false };
+        let mut files = files.clone();
+        let which = usize::from(*which) % files.len();
+        files[which].1 = bytes.to_vec();
+        let disk = disk_with(&files);
+        let report = verify(&disk, Path::new(DATA));
+        let opened = GroupLog::open(&disk, &Path::new(DATA).join("groups"), GROUP, &options());
+        match (report, opened) {
+            (Err(report), Err(opened)) => {
+                assert!(report.is_config() && opened.is_config(), "{report} {opened}");
+                false
+            }
+            (Ok(report), Err(opened)) => {
+                assert!(opened.is_damage(), "{opened}");
+                assert_eq!(report.worst(), Some(Severity::Damage), "a start says {opened}");
+                false
+            }
+            (Ok(report), Ok((log, found))) => {
+                let reader = log.reader();
+                let (from, until) = (found.base.offset, found.next_offset);
+                let read = reader.records(from, until, u32::MAX, usize::MAX, Access::Blocking);
+                let entries = reader.entries(found.base.index.next(), LogIndex(u64::MAX), u64::MAX, Access::Blocking);
+                if report.worst() != Some(Severity::Damage) {
+                    assert_eq!(report.groups[0].next_offset, Some(until));
+                    assert_eq!(read.expect("no damage").next, until.max(from));
+                    assert_eq!(entries.expect("no damage").len() as u64, found.last_index.0 - found.base.index.0);
+                }
+                true
+            }
+            (Err(report), Ok(_)) => panic!("a start takes what verify can't read: {report}"),
+        }
     });
 }
 

@@ -437,7 +437,10 @@ fn check_payload(frame: &Frame<'_>) -> Result<(), String> {
 /// Where the chain can't be told: each segment by itself, up to where a newer one says that it goes on.
 fn by_headers(files: &Files) -> Vec<Stretch> {
     let headers = || files.headers.values().flatten();
-    let limit = |number| headers().map(|h| h.predecessor).filter(|p| p.file == number).map(|p| p.at).max();
+    let limit = |number| {
+        let ends = headers().map(|h| h.predecessor).filter(|p| p.file == number && p.at >= SEGMENT_HEADER_BYTES);
+        ends.map(|p| p.at).max()
+    };
     headers().map(|header| Stretch { header: *header, limit: limit(header.number) }).collect()
 }
 

@@ -17,3 +17,4 @@ mod roundtrip;
 mod shutdown;
 mod streams;
 mod unit;
+mod verify;
