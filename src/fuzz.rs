@@ -87,13 +87,16 @@ pub fn counted<T>(act: impl FnOnce() -> T) -> (T, usize) {
     (result, usize::try_from(bytes).unwrap_or(0))
 }
 
+/// Changes an input once more.
+type Mend = dyn Fn(&mut Vec<u8>, &mut Rng);
+
 /// A loop over one decoder.
 pub struct Loop {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
     memory_factor: usize,
     memory_fixed: usize,
-    mend: Box<dyn Fn(&mut Vec<u8>, &mut Rng)>,
+    mend: Box<Mend>,
 }
 
 impl Loop {
