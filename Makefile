@@ -13,7 +13,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill fuzz check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full fuzz check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,14 +52,21 @@ fuzz: deps first-build ## mutates the input of every decoder, MINUTES each, two 
 	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \
 	    --nocapture --test-threads=2 --skip the_mutator
 
+power: deps first-build ## power cuts under the real program, RUNS times with one node and half as often with three
+	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
+
+disk-full: deps first-build ## fills a small disk and trims it, RUNS times (needs root to mount a tmpfs)
+	@SERIATIM_TEST_FULL_ROUNDS=$(RUNS) $(CARGO) test --release --locked --test e2e disk_full:: -- --nocapture --test-threads=1
+
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps --quiet
 	@$(CARGO) test --release --locked
 
-bench: deps first-build ## produce and consume, beside the raw disk of the same run
-	@$(CARGO) bench --profile release --locked --bench throughput
+bench: deps first-build ## each figure beside its ceiling; ONLY=part of a name chooses; writes docs/benchmarks when all are asked for
+	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
+	    $(CARGO) bench --profile release --locked --bench bench
 
 test-clients: build ## the Python and the Go client against three nodes (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh

@@ -5,6 +5,7 @@
 //! (`security/`).
 
 mod args;
+mod space;
 
 use std::fmt;
 use std::fs;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use args::ServeArgs;
+pub use space::DiskSpace;
 
 use crate::types::NodeName;
 
@@ -119,6 +121,10 @@ pub struct Config {
     pub scrub_bytes_per_second: u64,
     /// It begins again so long after it began.
     pub scrub_interval_seconds: u64,
+    /// How much of the disk is left free.
+    pub disk_space: DiskSpace,
+    /// A thread without a sign of life for so many seconds hangs.
+    pub hang_seconds_max: u64,
     /// What one principal, or the process, may use at once.
     pub limits: Limits,
     /// The log's level.
@@ -245,6 +251,8 @@ impl Check {
         let scrub = args.scrub_interval_seconds.as_deref();
         let scrub_interval_seconds =
             self.bytes("scrub-interval-seconds", scrub, 7 * DAY_SECONDS, SCRUB_INTERVAL_SECONDS);
+        let disk_space = self.disk_space(args);
+        let hang_seconds_max = self.hang_seconds(args);
         let level = "error, warn, info, debug or trace";
         let log_level = self.value("log-level", args.log_level.as_deref(), log::LevelFilter::Info, level);
         Some(Config {
@@ -264,6 +272,8 @@ impl Check {
             segment_bytes,
             scrub_bytes_per_second,
             scrub_interval_seconds,
+            disk_space,
+            hang_seconds_max,
             limits,
             log_level,
         })

@@ -6,6 +6,7 @@
 pub mod types;
 
 pub mod config;
+pub mod doorbell;
 pub mod pb;
 pub mod reply;
 pub mod thread;

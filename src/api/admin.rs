@@ -1,7 +1,5 @@
 //! `seriatim.v1.Admin`: trim a log, look into a node.
 
-use bytes::Bytes;
-
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Asked, Invalid};
 use super::methods::{Request, decode};
@@ -12,6 +10,7 @@ use crate::pb::admin;
 use crate::security::acl::Action;
 use crate::storage::entry::Kind;
 use crate::storage::scrub::DamagedRange;
+use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, LogName, Offset};
 use crate::watermark::Mark;
 
@@ -28,7 +27,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
-    let trim = Proposal::new(log.group, Kind::Trim, 0, Bytes::copy_from_slice(&payload));
+    let trim = Proposal::new(log.group, Kind::Trim, 0, payload.as_slice().into());
     let proposal = Proposal { deadline: Some(deadline), ..trim };
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
@@ -57,9 +56,28 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.version = env!("CARGO_PKG_VERSION").to_owned();
     if let Some(core) = service.late.get() {
         response.cluster_id = core.cluster_id.to_string();
+        response.disk = Some(disk(&core.space.status())).into();
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
     }
     Ok(response)
+}
+
+fn disk(space: &SpaceStatus) -> admin::DiskStatus {
+    let state = match space.state {
+        SpaceState::Enough => admin::DiskState::DISK_STATE_ENOUGH,
+        SpaceState::Low => admin::DiskState::DISK_STATE_LOW,
+        SpaceState::Full => admin::DiskState::DISK_STATE_FULL,
+    };
+    admin::DiskStatus {
+        state: state.into(),
+        free_bytes: space.free_bytes,
+        total_bytes: space.total_bytes,
+        soft_bytes: space.soft_bytes,
+        hard_bytes: space.hard_bytes,
+        refused: space.refused,
+        reserve: space.reserve,
+        ..admin::DiskStatus::default()
+    }
 }
 
 fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {

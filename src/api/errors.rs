@@ -125,6 +125,8 @@ pub enum ApiError {
     },
     /// A queue of this node or of the leader is full.
     QueueFull,
+    /// The leader's disk is full: not appended.
+    DiskFull,
     /// The principal is at its limit.
     Limit(LimitReached),
     /// Not appended, and a retry may help.
@@ -216,6 +218,7 @@ impl ApiError {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
             ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
             ProposeError::QueueFull => ApiError::QueueFull,
+            ProposeError::DiskFull => ApiError::DiskFull,
             ProposeError::TooLarge => {
                 Invalid::RequestTooLarge { bytes: asked.bytes, bytes_max: ENTRY_BYTES_MAX }.into()
             }
@@ -369,6 +372,10 @@ impl ApiError {
             }
             ApiError::QueueFull => {
                 Facts::new(Code::RESOURCE_EXHAUSTED, "QUEUE_FULL", "not done: a queue is full, try again").retry()
+            }
+            ApiError::DiskFull => {
+                let message = "not appended: the leader's disk is full, until it is trimmed or somebody makes room";
+                Facts::new(Code::RESOURCE_EXHAUSTED, "DISK_FULL", message).retry()
             }
             ApiError::Limit(LimitReached::Streams { max }) => {
                 let message = format!("refused: more than {max} open streams of one principal");

@@ -124,7 +124,7 @@ fn produce_request() {
                 assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
                 assert_eq!((batch.producer_id, batch.sequence), (request.producer_id, request.sequence));
                 assert_eq!(batch.log_id, request.log_id);
-                assert!(batch.payload == payload, "the same records");
+                assert!(batch.payload[..] == payload[..], "the same records");
                 batch
             }
             (Err(Invalid::LogName(_)), Err(None)) => return false,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use crate::client::ClientError;
-use crate::pb::admin::{DamagedRange, GetNodeResponse, GroupStatus, Role};
+use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
 /// Show every node: role, term, commit, lag.
@@ -87,12 +87,13 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
         match (&line.node, group(line, log)) {
             (Err(error), _) => row[7] = format!("no answer: {error}"),
             (Ok(_), None) => row[7] = format!("does not carry log {log} yet"),
-            (Ok(_), Some(group)) => {
+            (Ok(node), Some(group)) => {
                 row[2] = role(group).to_owned();
                 row[3] = group.term.to_string();
                 row[4] = group.commit_index.to_string();
                 row[5] = commit.saturating_sub(group.applied_index).to_string();
                 row[6] = format!("{}..{}", group.first_offset, group.next_offset);
+                row[7] = disk(node);
                 if !group.damage.is_empty() {
                     row[7] = format!("DAMAGED: {}", group.damage);
                 } else if !group.damaged_ranges.is_empty() {
@@ -128,6 +129,16 @@ fn range(range: &DamagedRange) -> String {
         None => format!("records from {} on", range.first_offset),
     };
     format!("{} byte {}, {records}", range.file, range.position)
+}
+
+fn disk(node: &GetNodeResponse) -> String {
+    let disk = node.disk.get_or_default();
+    let (free, hard) = (disk.free_bytes >> 20, disk.hard_bytes >> 20);
+    match disk.state.enum_value_or_default() {
+        DiskState::DISK_STATE_ENOUGH => String::new(),
+        DiskState::DISK_STATE_LOW => format!("disk low: {free} MiB free"),
+        DiskState::DISK_STATE_FULL => format!("DISK FULL: {free} MiB free; appends are refused below {hard} MiB"),
+    }
 }
 
 fn role(group: &GroupStatus) -> &'static str {

@@ -75,6 +75,18 @@ pub struct ServeArgs {
     /// A check of all that is on the disk begins so long after the last one began [default: 604800, a week]
     #[arg(long, env = "SERIATIM_SCRUB_INTERVAL_SECONDS", value_name = "SECONDS")]
     pub scrub_interval_seconds: Option<String>,
+    /// With less free space on the disk there is a warning [default: 2GiB, at most an eighth of the file system]
+    #[arg(long, env = "SERIATIM_DISK_FREE_SOFT_BYTES", value_name = "BYTES")]
+    pub disk_free_soft_bytes: Option<String>,
+    /// With less free space appends are refused [default: 256MiB, at most a sixteenth of the file system]
+    #[arg(long, env = "SERIATIM_DISK_FREE_HARD_BYTES", value_name = "BYTES")]
+    pub disk_free_hard_bytes: Option<String>,
+    /// A file that is given back when a full disk would stop the node itself [default: 32MiB, at most a 32nd of the file system]
+    #[arg(long, env = "SERIATIM_DISK_RESERVE_BYTES", value_name = "BYTES")]
+    pub disk_reserve_bytes: Option<String>,
+    /// A disk that does not answer for so long ends the process, so that others take over [default: 30]
+    #[arg(long, env = "SERIATIM_HANG_SECONDS_MAX", value_name = "SECONDS")]
+    pub hang_seconds_max: Option<String>,
     /// How many streams one caller may have open [default: 16384]
     #[arg(long, env = "SERIATIM_STREAMS_PER_PRINCIPAL_MAX", value_name = "N")]
     pub streams_per_principal_max: Option<String>,
@@ -123,7 +135,7 @@ impl ServeArgs {
     }
 
     /// Every option that has one value, by its name in the file.
-    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 26] {
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 30] {
         [
             ("node_name", &mut self.node_name),
             ("cluster_name", &mut self.cluster_name),
@@ -146,6 +158,10 @@ impl ServeArgs {
             ("segment_bytes", &mut self.segment_bytes),
             ("scrub_bytes_per_second", &mut self.scrub_bytes_per_second),
             ("scrub_interval_seconds", &mut self.scrub_interval_seconds),
+            ("disk_free_soft_bytes", &mut self.disk_free_soft_bytes),
+            ("disk_free_hard_bytes", &mut self.disk_free_hard_bytes),
+            ("disk_reserve_bytes", &mut self.disk_reserve_bytes),
+            ("hang_seconds_max", &mut self.hang_seconds_max),
             ("streams_per_principal_max", &mut self.streams_per_principal_max),
             ("bytes_per_principal_max", &mut self.bytes_per_principal_max),
             ("client_memory_bytes_max", &mut self.client_memory_bytes_max),

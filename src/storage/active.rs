@@ -95,17 +95,24 @@ impl Active {
         if needed <= self.allocated {
             return Ok(());
         }
-        let step = self.step.min(self.disk.free_bytes(self.file.path())? / FREE_PART);
+        let free = match self.disk.space().free_bytes() {
+            Some(free) => free,
+            None => self.disk.free_bytes(self.file.path())?,
+        };
+        let step = self.step.min(free / FREE_PART);
         self.step = (self.step * 2).min(STEP_BYTES_MAX);
         let wanted = (self.allocated + step).min(segment_bytes).max(needed).next_multiple_of(4096);
         let reserved = match self.file.allocate(self.allocated, wanted) {
-            Err(StorageError::DiskFull { .. }) if wanted > needed => {
-                self.file.allocate(self.allocated, needed).map(|done| done.then_some(needed))
+            // What is needed was promised, or is our own: then also with the reserve file's space.
+            Err(StorageError::DiskFull { .. }) => {
+                self.file.allocate_needed(self.allocated, needed).map(|done| done.then_some(needed))
             }
             other => other.map(|done| done.then_some(wanted)),
         };
         // Where space can't be reserved the write makes the file longer.
-        self.allocated = reserved?.unwrap_or(needed);
+        let allocated = reserved?.unwrap_or(needed);
+        self.disk.space().took(allocated - self.allocated);
+        self.allocated = allocated;
         Ok(())
     }
 }

@@ -26,6 +26,8 @@ use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// Frames are gathered up to here before they are written.
 const BATCH_BYTES: usize = 1 << 20;
+/// A trim of everything ends a newest segment that holds so much: then it can go, too.
+const TRIM_ROLL_BYTES: u64 = 64 << 10;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -222,7 +224,8 @@ impl GroupLog {
         })
     }
 
-    /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds. Only entries that
+    /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds; when that is all of
+    /// them, the log goes on in a new one, so that a trim frees a full disk whatever the segments' size. Only entries that
     /// are applied are dropped, and only as far as the derived state has seen them ([`GroupLog::set_derived`]): a
     /// restart needs what is behind. The files go in the drain that has synced what says so.
     ///
@@ -230,9 +233,14 @@ impl GroupLog {
     /// [`StorageError`]; final for this log.
     pub fn trim(&mut self, first_offset: Offset, applied: LogIndex) -> Result<Base, StorageError> {
         self.guarded(|log| {
-            let view = log.shared.get();
             log.applied = log.applied.max(applied);
             let seen = applied.min(log.derived_index).min(log.hard_state.commit);
+            let written = log.active.position().at - SEGMENT_HEADER_BYTES;
+            if log.last.offset <= first_offset && log.last.index <= seen && written >= TRIM_ROLL_BYTES {
+                // Nothing in the newest segment is wanted either.
+                log.roll()?;
+            }
+            let view = log.shared.get();
             let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
             let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
             if dropped == 0 {

@@ -3,18 +3,23 @@
 //! `make e2e ONLY=name` runs some of them. Read `harness.rs` for the words that they use.
 
 mod harness;
+mod load;
+mod shim;
 mod traces;
 
 mod scenario;
 
 mod bad_input;
+mod disk_full;
 mod dist;
 mod floors;
 mod kill;
 mod netns;
+mod power;
 mod refusals;
 mod roundtrip;
 mod shutdown;
+mod sick_disk;
 mod streams;
 mod unit;
 mod verify;

@@ -1,5 +1,6 @@
 //! Clients' bytes in, canonical payloads out; everything else is refused with a word about why.
 
+use bytes::Bytes;
 use protobuf::Message;
 
 use super::*;

@@ -38,10 +38,11 @@ fn number(error: &ApiError) -> usize {
         ApiError::DeadlinePassed => 18,
         ApiError::Damaged { .. } => 19,
         ApiError::Internal(_) => 20,
+        ApiError::DiskFull => 21,
     }
 }
 
-const VARIANTS: usize = 21;
+const VARIANTS: usize = 22;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -79,6 +80,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "EXPECTED_OFFSET_MISMATCH",
         ),
         (ApiError::QueueFull, Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+        (ApiError::DiskFull, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
         (LimitReached::Streams { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (LimitReached::Bytes { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),

@@ -155,11 +155,12 @@ fn a_follower_forwards_once() {
         (ProposeError::NotLeader { leader: Some(ME) }, code(Code::UNAVAILABLE, "NOT_APPENDED")),
         (ProposeError::OutcomeUnknown, code(Code::UNKNOWN, "OUTCOME_UNKNOWN")),
         (ProposeError::QueueFull, code(Code::RESOURCE_EXHAUSTED, "QUEUE_FULL")),
+        (ProposeError::DiskFull, code(Code::RESOURCE_EXHAUSTED, "DISK_FULL")),
     ] {
         node.fates(&[away, Fate::Fail(fate)]);
         assert_eq!(reason(node.client.produce(&produce(&["a"]))), expected);
     }
-    assert_eq!(node.forwarded().len(), 5, "one hop each");
+    assert_eq!(node.forwarded().len(), 6, "one hop each");
     node.fates(&[Fate::Fail(ProposeError::NotLeader { leader: None })]);
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "NO_LEADER"));
 }

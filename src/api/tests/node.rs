@@ -15,6 +15,7 @@ use crate::consensus::handle::{
     Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
 };
 use crate::consensus::status::Statuses;
+use crate::doorbell::Doorbell;
 use crate::grpc::{Env, client_channel};
 use crate::logs::{Logs, OpenLog};
 use crate::pb::admin_grpc::AdminClient;
@@ -29,6 +30,7 @@ use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::stamp_records;
 use crate::storage::reader::Readers;
 use crate::storage::scrub::ScrubHandle;
+use crate::storage::space::Space;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
 use crate::watermark::{Mark, Watermark};
@@ -267,13 +269,14 @@ impl Node {
         let core = Core {
             me: me.clone(),
             cluster_id: ClusterId(7),
-            consensus: ConsensusHandle::new(inbox, statuses.clone()),
+            consensus: ConsensusHandle::new(inbox, Doorbell::default(), statuses.clone()),
             logs,
             catalog: view,
             catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),
             forward: Arc::new(fake.clone()),
             readers: readers.handle(),
             scrub: ScrubHandle::default(),
+            space: Space::default(),
         };
         let options = ApiOptions {
             listen_addr: "127.0.0.1:0".to_owned(),
