@@ -109,7 +109,7 @@ impl Core {
             // Nobody else shares its bytes, so they are stamped where they are. Leadership that is lost right now is for
             // the caller's next try.
             return match outcome(self.hand_over(Route::Here, principal, proposal).await) {
-                Err(ProposeError::NotLeader { .. }) => Err(ProposeError::Dropped),
+                Err(ProposeError::NotLeader { leader: Some(_) }) => Err(ProposeError::Dropped),
                 other => other,
             };
         }

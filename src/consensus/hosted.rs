@@ -248,13 +248,8 @@ impl Hosted {
         if let Some(from) = write.truncate_from {
             log.truncate_suffix(from)?;
         }
-        if !write.entries.is_empty() {
-            log.append(&write.entries)?;
-        }
-        if std::mem::take(&mut self.commit_due) {
-            log.append_hard_state(&self.hard_state)?;
-        }
-        Ok(())
+        let hard_state = std::mem::take(&mut self.commit_due).then_some(&self.hard_state);
+        log.append_ready(&write.entries, hard_state)
     }
 
     fn note_applied(&self, mark: Mark) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
-use super::frame::{Header, Position};
+use super::frame::Position;
+use super::frames::Frames;
 use super::index::Index;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_path};
 
@@ -70,16 +71,11 @@ impl Active {
     }
 
     /// Writes frames to the end, and shows them to the readers. Into the page cache; nothing is synced.
-    pub(super) fn append(
-        &mut self,
-        frames: &[u8],
-        headers: &[(Header, u64)],
-        segment_bytes: u64,
-    ) -> Result<(), StorageError> {
-        let end = self.at + frames.len() as u64;
+    pub(super) fn append(&mut self, frames: &Frames, segment_bytes: u64) -> Result<(), StorageError> {
+        let end = self.at + frames.bytes() as u64;
         self.reserve(end, segment_bytes)?;
-        self.file.write_at(self.at, frames)?;
-        headers.iter().for_each(|(header, position)| self.index.push(header, *position));
+        self.file.write_parts_at(self.at, &frames.slices())?;
+        frames.headers().iter().for_each(|(header, position)| self.index.push(header, *position));
         self.at = end;
         self.segment.publish_end(end);
         Ok(())

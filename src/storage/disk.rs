@@ -72,6 +72,10 @@ pub trait BackendFile: Send + Sync {
     }
     /// Writes all of it.
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all parts, one behind the other.
+    fn write_parts_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_at(at, &parts.concat())
+    }
     /// Puts the contents, and what is needed to find them, on the disk.
     fn sync(&self) -> io::Result<()>;
     /// How long the file is.
@@ -292,6 +296,11 @@ impl DiskFile {
 
     pub(crate) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
         with_reserve(&self.space, || self.file.write_at(at, bytes))
+            .map_err(|e| StorageError::io("write", &self.path, e))
+    }
+
+    pub(crate) fn write_parts_at(&self, at: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
+        with_reserve(&self.space, || self.file.write_parts_at(at, parts))
             .map_err(|e| StorageError::io("write", &self.path, e))
     }
 

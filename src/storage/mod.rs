@@ -42,6 +42,7 @@ pub mod scrub;
 pub mod verify;
 
 pub mod frame;
+mod frames;
 pub mod segment;
 
 mod active;

@@ -3,6 +3,8 @@
 use super::super::payload::{RecordFields, encode_record, records, stamp_records};
 use super::super::reader::{Access, ReadError};
 use super::*;
+use crate::storage::entry::Stamp;
+use crate::storage::frame::encode;
 use crate::types::NodeId;
 
 const GROUP: GroupId = GroupId(3);
