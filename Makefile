@@ -7,11 +7,13 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERIATIM   := $(TARGET_DIR)/release/seriatim
 CARGO      := cargo
 RUNS       ?= 100
-# Which end-to-end tests `make e2e` runs; empty: all of them.
+# Which end-to-end tests `make e2e` runs, or which decoder's loop `make fuzz`; empty: all of them.
 ONLY       ?=
+# For each loop of `make fuzz`.
+MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile fuzz check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +47,10 @@ scenario: deps first-build ## the story of three nodes and of one, RUNS times in
 
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
 	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
+
+fuzz: deps first-build ## mutates the input of every decoder, MINUTES each, two at a time; ONLY=name chooses
+	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \
+	    --nocapture --test-threads=2 --skip the_mutator
 
 power: deps first-build ## power cuts under the real program, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1

@@ -37,6 +37,7 @@ use crate::storage::disk::Disk;
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::Readers;
+use crate::storage::scrub::{Scrub, ScrubOptions};
 use crate::storage::space::SpaceWatch;
 use crate::thread::{Fatal, FatalSender, Joiner, Progress, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, NodeId};
@@ -53,6 +54,7 @@ struct Running {
     peers: Peers,
     writer: Writer,
     readers: Readers,
+    scrub: Scrub,
     alive: Progress,
     writer_handle: WriterHandle,
     hang_max: Duration,
@@ -257,6 +259,7 @@ impl Agent {
             drop(running.peers);
             running.writer.stop();
             running.readers.stop();
+            running.scrub.stop();
         }
         // Whoever holds a channel holds the threads that serve it: they go first.
         self.listener = None;
@@ -341,6 +344,11 @@ impl Base {
         let logs = Logs::default();
         let writer = Writer::start(&self.disk, consensus.report(), &self.fatal).map_err(no_thread)?;
         let readers = Readers::start(&self.fatal).map_err(no_thread)?;
+        let options = ScrubOptions {
+            bytes_per_second: self.config.scrub_bytes_per_second,
+            interval: Duration::from_secs(self.config.scrub_interval_seconds),
+        };
+        let scrub = Scrub::start(&self.disk, options, &self.fatal).map_err(no_thread)?;
         let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
         let identity = PeerIdentity {
             cluster_name: self.config.cluster_name.clone(),
@@ -358,6 +366,7 @@ impl Base {
             log_options: self.log_options(),
             writer: writer.handle(),
             readers: readers.handle(),
+            scrub: scrub.handle(),
             outbound: Arc::new(peers.handle()),
             catalog: catalog.clone(),
             catalog_watermark: catalog_watermark.clone(),
@@ -379,12 +388,14 @@ impl Base {
             catalog_watermark,
             forward: Arc::new(peers.handle()),
             readers: readers.handle(),
+            scrub: scrub.handle(),
             space: self.disk.space().clone(),
         });
         self.membership.handle().admitted(peers.handle());
         let writer_handle = writer.handle();
         let hang_max = Duration::from_secs(self.config.hang_seconds_max);
-        let running = Running { consensus: handle, thread, peers, writer, readers, alive, writer_handle, hang_max };
+        let running =
+            Running { consensus: handle, thread, peers, writer, readers, scrub, alive, writer_handle, hang_max };
         *self.running() = Some(running);
         Ok(())
     }

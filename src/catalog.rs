@@ -185,7 +185,7 @@ impl Command {
     /// [`BadCommand`] for anything else: a newer version's command, or damage.
     pub fn decode(bytes: &[u8]) -> Result<Command, BadCommand> {
         let bad = |e: &dyn fmt::Display| BadCommand(e.to_string());
-        let command = pb::Command::parse_from_bytes(bytes).map_err(|e| bad(&e))?;
+        let command: pb::Command = crate::pb::parse(bytes).map_err(|e| bad(&e))?;
         match command.command {
             Some(pb::command::Command::AddNode(add)) => Ok(Command::AddNode(Member {
                 id: NodeId(add.node_id),

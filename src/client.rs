@@ -16,7 +16,6 @@ use grpcio::{
     CallOption, Channel, ChannelCredentials, ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver,
     RpcStatusCode, WriteFlags,
 };
-use protobuf::Message as _;
 
 use crate::grpc::{self, Env};
 use crate::pb::admin::{ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse};
@@ -116,7 +115,7 @@ impl Status {
             metadata: BTreeMap::new(),
             retry_after: None,
         };
-        let details = crate::pb::status::Status::parse_from_bytes(status.details()).unwrap_or_default().details;
+        let details = crate::pb::parse::<crate::pb::status::Status>(status.details()).unwrap_or_default().details;
         for any in details {
             if let Ok(Some(info)) = any.unpack::<ErrorInfo>() {
                 if info.domain == DOMAIN {
@@ -452,7 +451,11 @@ impl ProduceStream {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
+    use protobuf::Message as _;
+
     use super::*;
     use protobuf::well_known_types::any::Any;
 

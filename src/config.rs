@@ -25,6 +25,9 @@ const CALLS: (u64, u64) = (1, 1 << 20);
 /// At least one entry of the largest size.
 const BYTES: (u64, u64) = (9 * MIB, 64 * GIB);
 const MEMORY_BYTES: (u64, u64) = (64 * MIB, 256 * GIB);
+const SCRUB_BYTES_PER_SECOND: (u64, u64) = (0, 64 * GIB);
+const SCRUB_INTERVAL_SECONDS: (u64, u64) = (1, 366 * DAY_SECONDS);
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -127,6 +130,10 @@ pub struct Config {
     pub acl_policy_file: PathBuf,
     /// A segment rolls beyond this.
     pub segment_bytes: u64,
+    /// How fast the scrub reads what is on the disk; 0: there is none.
+    pub scrub_bytes_per_second: u64,
+    /// It begins again so long after it began.
+    pub scrub_interval_seconds: u64,
     /// How much of the disk is left free.
     pub disk_space: DiskSpace,
     /// A thread without a sign of life for so many seconds hangs.
@@ -252,6 +259,11 @@ impl Check {
         }
         let limits = self.limits(args);
         let segment_bytes = self.bytes("segment-bytes", args.segment_bytes.as_deref(), 64 * MIB, SEGMENT_BYTES);
+        let scrub = args.scrub_bytes_per_second.as_deref();
+        let scrub_bytes_per_second = self.bytes("scrub-bytes-per-second", scrub, 4 * MIB, SCRUB_BYTES_PER_SECOND);
+        let scrub = args.scrub_interval_seconds.as_deref();
+        let scrub_interval_seconds =
+            self.bytes("scrub-interval-seconds", scrub, 7 * DAY_SECONDS, SCRUB_INTERVAL_SECONDS);
         let disk_space = self.disk_space(args);
         let hang_seconds_max = self.hang_seconds(args);
         let level = "error, warn, info, debug or trace";
@@ -271,6 +283,8 @@ impl Check {
             acl_model_file: args.acl_model_file.as_ref().map(PathBuf::from),
             acl_policy_file: acl_policy_file?,
             segment_bytes,
+            scrub_bytes_per_second,
+            scrub_interval_seconds,
             disk_space,
             hang_seconds_max,
             limits,
@@ -450,5 +464,7 @@ fn check_host_port(addr: &str) -> Result<(), String> {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

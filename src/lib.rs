@@ -32,3 +32,6 @@ pub mod membership;
 pub mod agent;
 
 pub mod cli;
+
+#[cfg(test)]
+mod fuzz;

@@ -10,6 +10,7 @@ use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::pb::admin;
 use crate::security::acl::Action;
 use crate::storage::entry::Kind;
+use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, LogName, Offset};
 use crate::watermark::Mark;
@@ -122,5 +123,17 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.settings = meta.map(settings).into();
     let log = meta.and_then(|meta| core.logs.get(&meta.name));
     group.stored_bytes = log.map_or(0, |log| log.reader.stored_bytes());
+    group.damaged_ranges = core.scrub.damaged(status.group).iter().map(damaged_range).collect();
     group
+}
+
+fn damaged_range(range: &DamagedRange) -> admin::DamagedRange {
+    let mut message = admin::DamagedRange::new();
+    message.file.clone_from(&range.file);
+    message.position = range.position;
+    message.bytes = range.bytes;
+    message.first_offset = range.first_offset.0;
+    message.next_offset = range.next_offset.map(|offset| offset.0);
+    message.what.clone_from(&range.what);
+    message
 }

@@ -11,7 +11,7 @@ use protobuf::Message;
 
 use super::errors::Invalid;
 use super::wire::{put_fixed64_field, put_varint_field};
-use crate::pb::{admin, health, log};
+use crate::pb::{self, admin, health, log};
 use crate::types::LogId;
 use crate::watermark::Mark;
 
@@ -59,7 +59,7 @@ pub fn decode<M: Message>(request: &Request) -> Result<M, Invalid> {
     if request.0.len() > SMALL_REQUEST_BYTES_MAX {
         return Err(Invalid::MessageTooLarge { bytes_max: SMALL_REQUEST_BYTES_MAX });
     }
-    M::parse_from_bytes(&request.0).map_err(|_| Invalid::Malformed)
+    pb::parse(&request.0).map_err(|_| Invalid::Malformed)
 }
 
 fn take(mut reader: MessageReader) -> grpcio::Result<Request> {

@@ -52,3 +52,6 @@ pub use self::server::{Api, ApiOptions, StartError};
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::exit::{self, Failure};
-use super::{certs, consume, log_admin, produce, serve, status};
+use super::{certs, consume, log_admin, produce, serve, status, verify};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -45,6 +45,8 @@ enum Log {
     Info(log_admin::InfoArgs),
     Configure(log_admin::ConfigureArgs),
     Trim(log_admin::TrimArgs),
+    #[command(after_help = exit::TABLE)]
+    Verify(verify::Args),
 }
 
 /// Parses the arguments, runs the command, says on stderr why it failed.
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Log(Log::Info(args)) => log_admin::info(&args),
         Command::Log(Log::Configure(args)) => log_admin::configure(&args),
         Command::Log(Log::Trim(args)) => log_admin::trim(&args),
+        Command::Log(Log::Verify(args)) => verify::run(&args),
         Command::Certs(args) => certs::run(&args),
     };
     match result {

@@ -5,7 +5,7 @@
 //!   seriatim produce   lines (or one whole file) into a log
 //!   seriatim consume   records out of a log
 //!   seriatim status    every node: role, term, commit, lag
-//!   seriatim log       what is there of a log; how it is kept; trim
+//!   seriatim log       what is there of a log; how it is kept; trim; verify a stopped node's data directory
 //!   seriatim certs     a development CA and certificates
 //! ```
 //!
@@ -23,9 +23,13 @@ pub mod log_admin;
 pub mod produce;
 pub mod serve;
 pub mod status;
+pub mod verify;
 
 mod encode;
 mod lines;
 mod pipeline;
 pub mod record_shape;
 mod units;
+
+#[cfg(test)]
+mod fuzz;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use crate::client::ClientError;
-use crate::pb::admin::{DiskState, GetNodeResponse, GroupStatus, Role};
+use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
 /// Show every node: role, term, commit, lag.
@@ -111,6 +111,11 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
                 row[7] = disk(node);
                 if !group.damage.is_empty() {
                     row[7] = format!("DAMAGED: {}", group.damage);
+                } else if !group.damaged_ranges.is_empty() {
+                    row[7] = format!(
+                        "DAMAGED ON DISK: {}",
+                        group.damaged_ranges.iter().map(range).collect::<Vec<_>>().join("; ")
+                    );
                 }
             }
         }
@@ -129,6 +134,16 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Where, and which records.
+fn range(range: &DamagedRange) -> String {
+    let records = match range.next_offset {
+        Some(next) if next <= range.first_offset => "no records".to_owned(),
+        Some(next) => format!("records {}..{next}", range.first_offset),
+        None => format!("records from {} on", range.first_offset),
+    };
+    format!("{} byte {}, {records}", range.file, range.position)
 }
 
 fn disk(node: &GetNodeResponse) -> String {
@@ -243,6 +258,14 @@ mod tests {
     #[test]
     fn a_table() {
         let mut lines = vec![line("n1", Role::ROLE_LEADER, 12), line("node-2", Role::ROLE_FOLLOWER, 10)];
+        let damaged = DamagedRange {
+            file: "1.seg".into(),
+            position: 128,
+            first_offset: 3,
+            next_offset: Some(5),
+            ..DamagedRange::default()
+        };
+        lines[1].node.as_mut().expect("a node").groups[0].damaged_ranges.push(damaged);
         let server = Server { id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
         lines.push(Line { server, node: Err("refused".into()) });
         assert_eq!(
@@ -250,7 +273,7 @@ mod tests {
             "cluster demo (c0ffee), log default\n\
              NODE    ADDRESS       ROLE      TERM  COMMIT  LAG  RECORDS  NOTE\n\
              n1      127.0.0.1:84  leader    2     12      0    0..11\n\
-             node-2  127.0.0.1:84  follower  2     10      2    0..9\n\
+             node-2  127.0.0.1:84  follower  2     10      2    0..9     DAMAGED ON DISK: 1.seg byte 128, records 3..5\n\
              n3      127.0.0.1:85  -         -     -       -    -        no answer: refused\n"
         );
     }

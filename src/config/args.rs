@@ -69,6 +69,12 @@ pub struct ServeArgs {
     /// A file of a log is closed and a new one begun beyond this size [default: 64MiB]
     #[arg(long, env = "SERIATIM_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<String>,
+    /// How fast what is on the disk is checked, again and again; 0: never [default: 4MiB]
+    #[arg(long, env = "SERIATIM_SCRUB_BYTES_PER_SECOND", value_name = "BYTES")]
+    pub scrub_bytes_per_second: Option<String>,
+    /// A check of all that is on the disk begins so long after the last one began [default: 604800, a week]
+    #[arg(long, env = "SERIATIM_SCRUB_INTERVAL_SECONDS", value_name = "SECONDS")]
+    pub scrub_interval_seconds: Option<String>,
     /// With less free space on the disk there is a warning [default: 2GiB, at most an eighth of the file system]
     #[arg(long, env = "SERIATIM_DISK_FREE_SOFT_BYTES", value_name = "BYTES")]
     pub disk_free_soft_bytes: Option<String>,
@@ -141,7 +147,7 @@ impl ServeArgs {
     }
 
     /// Every option that has one value, by its name in the file.
-    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 32] {
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 34] {
         [
             ("node_name", &mut self.node_name),
             ("cluster_name", &mut self.cluster_name),
@@ -162,6 +168,8 @@ impl ServeArgs {
             ("acl_model_file", &mut self.acl_model_file),
             ("acl_policy_file", &mut self.acl_policy_file),
             ("segment_bytes", &mut self.segment_bytes),
+            ("scrub_bytes_per_second", &mut self.scrub_bytes_per_second),
+            ("scrub_interval_seconds", &mut self.scrub_interval_seconds),
             ("disk_free_soft_bytes", &mut self.disk_free_soft_bytes),
             ("disk_free_hard_bytes", &mut self.disk_free_hard_bytes),
             ("disk_reserve_bytes", &mut self.disk_reserve_bytes),

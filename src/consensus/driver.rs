@@ -30,6 +30,7 @@ use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::storage::reader::ReadersHandle;
+use crate::storage::scrub::ScrubHandle;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
 use crate::types::{GroupId, NodeId};
 use crate::watermark::Watermark;
@@ -66,6 +67,8 @@ pub struct ConsensusParts {
     pub writer: WriterHandle,
     /// The cold reads.
     pub readers: ReadersHandle,
+    /// Checks what is on the disk.
+    pub scrub: ScrubHandle,
     /// The peers.
     pub outbound: Arc<dyn Outbound>,
     /// Where the catalog is published.
@@ -126,6 +129,7 @@ impl Consensus {
             disk: parts.disk,
             data_dir: parts.data_dir,
             node_file: parts.node_file,
+            scrub: parts.scrub,
             log_options: parts.log_options,
             view: parts.catalog,
             catalog_watermark: parts.catalog_watermark,
@@ -163,6 +167,7 @@ struct Driver {
     disk: Disk,
     data_dir: Arc<DataDir>,
     node_file: NodeFile,
+    scrub: ScrubHandle,
     log_options: LogOptions,
     view: CatalogView,
     catalog_watermark: Watermark,
@@ -428,6 +433,7 @@ impl Driver {
         let config = GroupConfig { id: group, me: self.me.id, election_ticks: None, rules: Rules::default() };
         let mut hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
         hosted.group.set_space(self.disk.space().clone());
+        self.scrub.add(group, hosted.reader.clone());
         self.groups.insert(group, hosted);
         Ok(())
     }

@@ -44,3 +44,6 @@ pub trait Outbound: Send + Sync {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz;

@@ -280,7 +280,8 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
     raft.set_msg_type(msg_type);
     let mut entries = Vec::with_capacity(message.entries.len());
     for (i, entry) in message.entries.into_iter().enumerate() {
-        if entry.index != message.index + 1 + i as u64 {
+        // Any index may come, the last one too.
+        if Some(entry.index) != message.index.checked_add(1 + i as u64) {
             return Err(BadMessage("entries that do not follow each other"));
         }
         entries.push(entry_from_pb(entry)?);
@@ -314,8 +315,14 @@ fn marker_to_pb(marker: &Marker) -> pb::Marker {
 
 fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
     let ids = |nodes: &[u64]| nodes.iter().map(|n| NodeId(*n)).collect();
-    if marker.index == 0 || marker.conf_state.voters.is_empty() {
+    let (voters, learners) = (&marker.conf_state.voters, &marker.conf_state.learners);
+    if marker.index == 0 || voters.is_empty() {
         return Err(BadMessage("a marker without an index or without voters"));
+    }
+    // As every node sends them. raft takes a node that is there twice for two.
+    let ordered = |ids: &[u64]| ids.first() != Some(&0) && ids.windows(2).all(|two| two[0] < two[1]);
+    if !ordered(voters) || !ordered(learners) || learners.iter().any(|id| voters.contains(id)) {
+        return Err(BadMessage("a marker whose nodes are not there once each, in order"));
     }
     Ok(Marker {
         base: Base { index: LogIndex(marker.index), term: Term(marker.term), offset: Offset(marker.offset) },

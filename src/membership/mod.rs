@@ -29,3 +29,6 @@ pub use driver::{Membership, MembershipHandle, Options};
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz;

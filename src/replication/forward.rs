@@ -200,10 +200,16 @@ impl Unanswered {
     }
 }
 
-/// Reads a job's proposal, on the node that is asked. `None` for a kind that nobody may propose.
+/// Reads a job's proposal, on the node that is asked. `None` for what nobody may propose: once committed, an entry that can't
+/// be applied would stop its group on every node.
 pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::peer::Propose) -> Option<Proposal> {
     let kind = [Kind::Records, Kind::Trim].into_iter().find(|k| *k as u32 == propose.kind)?;
-    Some(Proposal {
+    let fits = match kind {
+        Kind::Records => propose.count > 0,
+        Kind::Trim => propose.count == 0 && propose.payload.len() == 8,
+        Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => false,
+    };
+    fits.then(|| Proposal {
         group: GroupId(group),
         kind,
         count: propose.count,

@@ -47,3 +47,6 @@ pub type Late<T> = Arc<OnceLock<T>>;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+#[cfg(test)]
+mod fuzz;

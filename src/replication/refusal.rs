@@ -149,9 +149,9 @@ impl Refusal {
             let bare = [Reason::NoPeer, Reason::NotAllowed].into_iter().find(|r| r.code() == status.code())?;
             return Some(Refusal::new(bare, status.message()));
         }
-        let details = Status::parse_from_bytes(status.details()).ok()?;
+        let details: Status = crate::pb::parse(status.details()).ok()?;
         let any = details.details.iter().find(|any| any.type_url == type_url())?;
-        let info = ErrorInfo::parse_from_bytes(&any.value).ok()?;
+        let info: ErrorInfo = crate::pb::parse(&any.value).ok()?;
         let reason = Reason::ALL.into_iter().find(|r| info.domain == DOMAIN && r.text() == info.reason)?;
         Some(Refusal::new(reason, status.message()))
     }

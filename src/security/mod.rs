@@ -16,3 +16,6 @@ pub mod acl;
 pub mod certs;
 pub mod identity;
 pub mod tls;
+
+#[cfg(test)]
+mod fuzz;

@@ -70,6 +70,12 @@ impl Chain {
         Ok(Chain { headers, numbers })
     }
 
+    /// All segments, each with the position where the next one goes on; the newest ends at `end`.
+    pub(super) fn stretches(&self, end: u64) -> impl Iterator<Item = (SegmentHeader, u64)> {
+        let newest = std::iter::once((*self.newest_header(), end));
+        self.sealed().map(|(header, limit)| (*header, limit)).chain(newest)
+    }
+
     /// The newest segment's number.
     pub(super) fn newest(&self) -> u64 {
         self.newest_header().number
@@ -105,14 +111,7 @@ impl Chain {
             let what = "the term before the segment is not the one that the manifest says";
             return Err(Break::At(Position { file: header.number, at: 64 }, what));
         }
-        let mut ended = Ended {
-            at: SEGMENT_HEADER_BYTES,
-            what: "the log ends",
-            last: header.base,
-            time_us: header.time_before_us,
-            hard_state: header.hard_state,
-            terms,
-        };
+        let mut ended = Ended::before(header, terms);
         for i in start..=newest {
             let limit = self.headers.get(i + 1).map(|next| next.predecessor.at);
             ended.segment(files, &self.headers[i], limit)?;
@@ -122,6 +121,18 @@ impl Chain {
 }
 
 impl Ended {
+    /// What is known where a segment begins.
+    pub(super) fn before(header: &SegmentHeader, terms: Vec<(LogIndex, Term)>) -> Ended {
+        Ended {
+            at: SEGMENT_HEADER_BYTES,
+            what: "the log ends",
+            last: header.base,
+            time_us: header.time_before_us,
+            hard_state: header.hard_state,
+            terms,
+        }
+    }
+
     /// Goes over one more segment, up to where the next one goes on; without a limit, as far as its frames are valid.
     fn segment(&mut self, files: &Files, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
         let number = header.number;
@@ -162,7 +173,7 @@ impl Ended {
     }
 
     /// Goes over one more frame.
-    fn frame(&mut self, frame: &super::frame::Frame<'_>) -> Result<(), &'static str> {
+    pub(super) fn frame(&mut self, frame: &super::frame::Frame<'_>) -> Result<(), &'static str> {
         let header = &frame.header;
         match header.kind {
             Kind::Records | Kind::Noop | Kind::ConfChange | Kind::Trim => {

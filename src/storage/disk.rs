@@ -29,6 +29,10 @@ pub trait Backend: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
     /// Opens a file that is there.
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
+    /// Opens a file that is there, for reading alone.
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        self.open(path)
+    }
     /// Renames within a directory, replacing what has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -46,6 +50,10 @@ pub trait Backend: Send + Sync {
     /// Locks a file, made if need be, for this process until the guard is dropped; [`io::ErrorKind::WouldBlock`] when
     /// another has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+    /// As `lock`, but the file is not made: [`io::ErrorKind::NotFound`] where there is none.
+    fn lock_if_there(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.lock(path)
+    }
     /// Maps a file of exactly so many words. With `create` it is made anew, all zeros, and its space reserved.
     fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words>;
     /// A random number.
@@ -58,6 +66,10 @@ pub trait BackendFile: Send + Sync {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// As `read_at`, but stops where it would have to wait for the disk. `None`: not even one byte without waiting.
     fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+    /// As `read_at`, but from the disk, whatever the page cache has; and leaves in the cache what was there, and no more.
+    fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(at, buffer)
+    }
     /// Writes all of it.
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Writes all parts, one behind the other.
@@ -181,13 +193,18 @@ impl Disk {
         Ok(self.file(path, file))
     }
 
+    /// Opens a file that is there, for reading alone; `None` if it is not there.
+    pub(crate) fn open_to_read(&self, path: &Path) -> Result<Option<DiskFile>, StorageError> {
+        match self.backend.open_to_read(path) {
+            Ok(file) => Ok(Some(self.file(path, file))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StorageError::io("open", path, e)),
+        }
+    }
+
     /// All bytes of a small file; `None` if it is not there.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
-        let file = match self.backend.open(path) {
-            Ok(file) => self.file(path, file),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StorageError::io("open", path, e)),
-        };
+        let Some(file) = self.open_to_read(path)? else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
         let read = file.read_at(0, &mut bytes)?;
         bytes.truncate(read);
@@ -240,6 +257,16 @@ impl Disk {
         }
     }
 
+    /// Locks a file that is there: the guard, or `None` when another process has it. Without the file nobody has it.
+    pub(crate) fn lock_if_there(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
+        match self.backend.lock_if_there(path) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Box::new(()))),
+            Err(e) => Err(StorageError::io("lock", path, e)),
+        }
+    }
+
     pub(crate) fn map(&self, path: &Path, words: usize, create: bool) -> Result<Words, StorageError> {
         self.backend.map(path, words, create).map_err(|e| StorageError::io("map", path, e))
     }
@@ -261,6 +288,10 @@ impl DiskFile {
 
     pub(crate) fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> Result<Option<usize>, StorageError> {
         self.file.read_cached_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    }
+
+    pub(crate) fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {
+        self.file.read_disk_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
     }
 
     pub(crate) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), StorageError> {

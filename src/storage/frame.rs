@@ -249,6 +249,15 @@ impl Frame<'_> {
     }
 }
 
+/// Puts both checksums of a frame right.
+#[cfg(test)]
+pub(super) fn seal(frame: &mut [u8], salt: u64, position: u64) {
+    let check = header_check(frame, salt, position);
+    frame[9..12].copy_from_slice(&check);
+    let crc = checksum(frame, salt, position);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,19 @@ pub enum Key {
     Time(u64),
 }
 
+/// Where a frame of an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The entry's index.
+    pub index: u64,
+    /// The offset of its first record.
+    pub base_offset: u64,
+    /// When it was appended, Unix microseconds.
+    pub append_time_us: u64,
+    /// Bytes from the beginning of the segment.
+    pub position: u64,
+}
+
 /// The index of one segment.
 pub struct Index {
     words: Words,
@@ -73,20 +86,48 @@ impl Index {
     pub fn load(disk: &Disk, dir: &Path, number: u64, salt: u64, capacity: usize) -> Option<Index> {
         let words = disk.map(&index_path(dir, number), ENTRIES + ENTRY_WORDS * capacity, false).ok()?;
         let index = Index { words };
-        let head: Vec<u64> = index.words.get()[..ENTRIES].iter().map(|w| w.load(Ordering::Acquire)).collect();
+        index.checked_count(salt)?;
+        Some(index)
+    }
+
+    /// The entries of a sealed segment's index, from the bytes of its file; `None` when they are not whole.
+    pub fn entries_of(bytes: &[u8], salt: u64) -> Option<Vec<IndexEntry>> {
+        if !bytes.len().is_multiple_of(8) || bytes.len() < 8 * ENTRIES {
+            return None;
+        }
+        let index = Index::in_memory(bytes);
+        let count = index.checked_count(salt)?;
+        let entry = |i| {
+            let [index, base_offset, append_time_us, position] = index.entry(i);
+            IndexEntry { index, base_offset, append_time_us, position }
+        };
+        Some((0..count).map(entry).collect())
+    }
+
+    /// From a copy of the file.
+    pub(super) fn in_memory(bytes: &[u8]) -> Index {
+        let words = bytes.as_chunks::<8>().0.iter().map(|word| AtomicU64::new(u64::from_le_bytes(*word)));
+        Index { words: Words::Memory(words.collect()) }
+    }
+
+    /// How many entries a whole index of that segment has.
+    fn checked_count(&self, salt: u64) -> Option<usize> {
+        let words = self.words.get();
+        let head: [u64; ENTRIES] = std::array::from_fn(|i| words[i].load(Ordering::Acquire));
         let count = usize::try_from(head[COUNT]).ok()?;
+        let capacity = (words.len() - ENTRIES) / ENTRY_WORDS;
         if head[0] != MAGIC || head[SALT] != salt || head[END] < SEGMENT_HEADER_BYTES || count > capacity {
             return None;
         }
         let mut last = [0, 0, 0, SEGMENT_HEADER_BYTES - 1];
         for i in 0..count {
-            let entry = index.entry(i);
+            let entry = self.entry(i);
             if entry[0] <= last[0] || entry[1] < last[1] || entry[3] <= last[3] || entry[3] >= head[END] {
                 return None;
             }
             last = entry;
         }
-        Some(index)
+        Some(count)
     }
 
     /// Makes the index of a segment anew, from its frames below `end`. A bad frame ends it: who reads there will see.

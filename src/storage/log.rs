@@ -337,6 +337,7 @@ impl GroupLog {
     /// Takes back a job that was performed: what it covers is the floor now.
     pub fn end_sync(&mut self, job: SyncJob) {
         self.floor = self.floor.max(job.covered);
+        self.shared.raise_floor(self.floor);
         if job.manifest.is_some() {
             self.floor_noted = self.floor_noted.max(job.covered);
         }

@@ -33,6 +33,9 @@ pub const MANIFEST: &str = "manifest";
 /// The newest format of manifests that this version reads, and the one that it writes.
 pub const MANIFEST_FORMAT: u32 = 1;
 
+/// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
+pub(super) const NUMBERS_MAX: u64 = 1 << 62;
+
 const MAGIC: &[u8; 8] = b"SERIATMF";
 const HEADER_BYTES: usize = 120;
 
@@ -127,6 +130,9 @@ impl Manifest {
             let at = HEADER_BYTES + 8 * (voters + learners) + 16 * i;
             (LogIndex(u64_at(bytes, at)), Term(u64_at(bytes, at + 8)))
         };
+        if [24, 56].into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX) {
+            return damaged(24, "a number that no log comes to");
+        }
         let Ok(derived) = Derived::decode(&bytes[derived_at..]) else {
             return damaged(derived_at, "derived state of another version");
         };
@@ -150,6 +156,17 @@ impl Manifest {
             derived,
             terms: (0..runs).map(run).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+impl Manifest {
+    /// Puts the checksum right.
+    pub(super) fn seal(bytes: &mut [u8]) {
+        if bytes.len() >= 16 {
+            let crc = checksum(bytes);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        }
     }
 }
 

@@ -17,6 +17,8 @@
 //!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  view.rs, walk.rs
 //!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs)
 //!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
+//!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs
+//!   log verify   ── the same eyes, changing nothing ──▶  verify.rs
 //! ```
 //!
 //! What must stay true:
@@ -35,6 +37,9 @@ pub mod state;
 
 pub mod log;
 pub mod reader;
+
+pub mod scrub;
+pub mod verify;
 
 pub mod frame;
 mod frames;
@@ -55,3 +60,6 @@ mod walk;
 
 pub mod disk;
 pub mod error;
+
+#[cfg(test)]
+mod fuzz;

@@ -131,6 +131,27 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
     }
 
+    /// Locks a directory that is there, for who looks and changes nothing: not even the lock's file is made.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], or that there is no such directory.
+    pub fn look(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
+        if disk.list(path)?.is_none() {
+            return Err(StorageError::io("look into", path, std::io::ErrorKind::NotFound.into()));
+        }
+        let lock = disk.lock_if_there(&path.join(LOCK_FILE))?;
+        let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;
+        Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
+    }
+
+    /// Is it ours, and has it lost nothing that its names would tell?
+    ///
+    /// # Errors
+    /// [`StorageError::ForeignDirectory`], or damage when `node.toml` is gone.
+    pub fn check(&self) -> Result<(), StorageError> {
+        check_ours(&self.disk, &self.path)
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path

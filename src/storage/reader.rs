@@ -29,6 +29,8 @@ pub enum Access {
     Cached,
     /// Waits for the disk.
     Blocking,
+    /// From the disk, whatever the page cache has, and without filling it: for who checks the disk.
+    Disk,
 }
 
 /// Why a read failed.
@@ -84,6 +86,10 @@ pub(super) enum Visit {
 impl GroupReader {
     pub(super) fn new(shared: Arc<Shared>) -> GroupReader {
         GroupReader(shared)
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
     }
 
     /// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,

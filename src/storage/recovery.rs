@@ -37,6 +37,15 @@ use super::view::{Part, Shared, View};
 use super::walk::{Walk, WalkError};
 use crate::types::GroupId;
 
+/// Why the files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To go on with them.
+    Recover,
+    /// To tell what a recovery would find; nothing is changed, and nothing synced.
+    Look,
+}
+
 /// What was found in the directory.
 pub(super) struct Files {
     pub(super) dir: PathBuf,
@@ -46,8 +55,8 @@ pub(super) struct Files {
     /// Those from the manifest's floor on.
     pub(super) open: BTreeMap<u64, Arc<DiskFile>>,
     /// Every segment's number, dead ones too.
-    numbers: Vec<u64>,
-    names: Vec<String>,
+    pub(super) numbers: Vec<u64>,
+    pub(super) names: Vec<String>,
 }
 
 pub(super) fn open(
@@ -56,7 +65,7 @@ pub(super) fn open(
     group: GroupId,
     options: &LogOptions,
 ) -> Result<(GroupLog, Recovered), StorageError> {
-    let files = Files::read(disk, group_dir(groups_dir, group), group)?;
+    let files = Files::read(disk, group_dir(groups_dir, group), group, Purpose::Recover)?;
     let floor = files.floor()?;
     let (chain, ended) = choose(&files, floor)?;
     let end = Position { file: chain.newest(), at: ended.at };
@@ -94,10 +103,12 @@ pub(super) fn open(
 
 impl Files {
     /// Step 1.
-    fn read(disk: &Disk, dir: PathBuf, group: GroupId) -> Result<Files, StorageError> {
+    pub(super) fn read(disk: &Disk, dir: PathBuf, group: GroupId, purpose: Purpose) -> Result<Files, StorageError> {
         let missing = || StorageError::damaged(&dir, 0, "the directory of a group that this node carries is missing");
         let names = disk.list(&dir)?.ok_or_else(missing)?;
-        disk.sync_dir(&dir)?;
+        if purpose == Purpose::Recover {
+            disk.sync_dir(&dir)?;
+        }
         let path = dir.join(MANIFEST);
         let bytes = disk.read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
         let manifest = Manifest::decode(&bytes, &path)?;
@@ -108,9 +119,16 @@ impl Files {
         numbers.sort_unstable();
         let mut files = Files { dir, manifest, headers: BTreeMap::new(), open: BTreeMap::new(), numbers, names };
         for number in files.numbers.iter().copied().filter(|n| *n >= files.manifest.first_segment) {
-            let file = disk.open(&segment_path(&files.dir, number))?;
+            let path = segment_path(&files.dir, number);
+            let file = match purpose {
+                Purpose::Recover => disk.open(&path)?,
+                // Listed just before; who takes it away now is not this program.
+                Purpose::Look => disk.open_to_read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "missing"))?,
+            };
             if number >= files.manifest.floor.file {
-                file.sync()?;
+                if purpose == Purpose::Recover {
+                    file.sync()?;
+                }
                 file.drop_cache()?;
             }
             let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
@@ -132,7 +150,7 @@ impl Files {
     }
 
     /// Step 2.
-    fn floor(&self) -> Result<Position, StorageError> {
+    pub(super) fn floor(&self) -> Result<Position, StorageError> {
         let mut floor = self.manifest.floor;
         for (number, file) in &self.open {
             let Some(Some(header)) = self.headers.get(number) else { continue };
@@ -156,7 +174,7 @@ impl Files {
 }
 
 /// Step 3.
-fn choose(files: &Files, floor: Position) -> Result<(Chain, Ended), StorageError> {
+pub(super) fn choose(files: &Files, floor: Position) -> Result<(Chain, Ended), StorageError> {
     let damaged =
         |at: Position, what: String| Err(StorageError::damaged(&segment_path(&files.dir, at.file), at.at, what));
     for newest in files.headers.keys().rev().copied() {
@@ -197,7 +215,7 @@ fn choose(files: &Files, floor: Position) -> Result<(Chain, Ended), StorageError
 }
 
 /// Is there nothing but zeros behind the end? And how much was written once behind it and in rejected segments?
-fn look_behind(files: &Files, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
+pub(super) fn look_behind(files: &Files, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
     let newest = chain.newest();
     let mut torn = 0;
     let mut zeros = true;
@@ -257,7 +275,7 @@ fn build(
         group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
-        shared: Arc::new(Shared::new(View { base: recovered.base, parts })),
+        shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end)),
         active,
         next_segment,
         last: super::state::Base {

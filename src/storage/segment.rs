@@ -30,6 +30,7 @@ use super::entry::{u32_at, u64_at};
 use super::error::StorageError;
 use super::frame::Position;
 use super::index::Index;
+use super::manifest::NUMBERS_MAX;
 use super::reader::Access;
 use super::state::{Base, HardState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
@@ -112,7 +113,8 @@ impl SegmentHeader {
             return Err(BadHeader::Newer(version));
         }
         let first_index = u64_at(bytes, 56);
-        if version == 0 || u32_at(bytes, 12) != checksum(bytes) || first_index == 0 {
+        let numbered = (1..=NUMBERS_MAX).contains(&first_index);
+        if version == 0 || u32_at(bytes, 12) != checksum(bytes) || !numbered {
             return Err(BadHeader::Torn);
         }
         Ok(SegmentHeader {
@@ -132,6 +134,17 @@ impl SegmentHeader {
                 commit: LogIndex(u64_at(bytes, 104)),
             },
         })
+    }
+}
+
+#[cfg(test)]
+impl SegmentHeader {
+    /// Puts the checksum right, if the bytes are as many as a header's.
+    pub(super) fn seal(bytes: &mut [u8]) {
+        if let Some(bytes) = bytes.first_chunk_mut::<{ SEGMENT_HEADER_BYTES as usize }>() {
+            let crc = checksum(bytes);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        }
     }
 }
 

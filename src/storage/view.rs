@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::frame::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::state::Base;
 use crate::types::{LogIndex, Offset};
@@ -63,22 +64,36 @@ impl View {
     }
 }
 
-/// The newest view of one log, shared between who writes and who reads.
-pub struct Shared(Mutex<Arc<View>>);
+/// The newest view of one log, and its synced floor, shared between who writes and who reads.
+pub struct Shared {
+    view: Mutex<Arc<View>>,
+    floor: Mutex<Position>,
+}
 
 impl Shared {
     /// Begins with a view.
-    pub fn new(view: View) -> Shared {
-        Shared(Mutex::new(Arc::new(view)))
+    pub fn new(view: View, floor: Position) -> Shared {
+        Shared { view: Mutex::new(Arc::new(view)), floor: Mutex::new(floor) }
+    }
+
+    /// Up to here the log is on the disk.
+    pub fn floor(&self) -> Position {
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Raises the floor.
+    pub fn raise_floor(&self, floor: Position) {
+        let mut now = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = floor.max(*now);
     }
 
     /// The view as it is now.
     pub fn get(&self) -> Arc<View> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces it.
     pub fn set(&self, view: View) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 }

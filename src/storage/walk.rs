@@ -116,13 +116,14 @@ impl<'a> Walk<'a> {
         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         let read = match self.access {
             Access::Blocking => self.file.read_at(self.at + have as u64, &mut self.buffer[have..]).map(Some),
+            Access::Disk => self.file.read_disk_at(self.at + have as u64, &mut self.buffer[have..]).map(Some),
             Access::Cached => self.file.read_cached_at(self.at + have as u64, &mut self.buffer[have..]),
         };
         self.buffer.truncate(have + read.as_ref().map_or(0, |n| n.unwrap_or(0)));
         read?;
         match self.access {
             _ if self.buffer.len() >= wanted => Ok(()),
-            Access::Blocking => Err(cut_off),
+            Access::Blocking | Access::Disk => Err(cut_off),
             // It may have stopped anywhere; only a blocking read tells where the file ends.
             Access::Cached => Err(WalkError::NotCached),
         }

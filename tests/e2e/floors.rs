@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules, from the ground up (`docs/ARCHITECTURE.md` has the drawing). Two lines of one floor: the second stands on
 /// the first.
 const FLOORS: [(&str, &[&str]); 11] = [
-    ("F0", &["types", "pb"]),
+    ("F0", &["types", "pb", "fuzz"]),
     ("F0", &["thread", "reply", "doorbell", "watermark", "config", "metrics"]),
     ("F1", &["storage", "security"]),
     ("F2", &["grpc"]),
@@ -137,8 +137,9 @@ fn code(file: &Path) -> String {
 /// True where the parent says `#[cfg(test)] mod <this file>;`.
 fn is_test_module(file: &Path) -> bool {
     let (Some(folder), Some(name)) = (file.parent(), file.file_stem()) else { return false };
-    let parent = fs::read_to_string(folder.with_extension("rs")).or_else(|_| fs::read_to_string(folder.join("mod.rs")));
-    parent.is_ok_and(|text| {
+    let parents = [folder.with_extension("rs"), folder.join("mod.rs"), folder.join("lib.rs")];
+    let parent = parents.iter().find_map(|parent| fs::read_to_string(parent).ok());
+    parent.is_some_and(|text| {
         let declared = format!("mod {};", name.to_string_lossy());
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.windows(2).any(|pair| pair[0] == "#[cfg(test)]" && pair[1].ends_with(&declared))

@@ -26,3 +26,4 @@ mod shutdown;
 mod sick_disk;
 mod streams;
 mod unit;
+mod verify;

@@ -29,6 +29,7 @@ use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::stamp_records;
 use crate::storage::reader::Readers;
+use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
@@ -277,6 +278,7 @@ impl Node {
             catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),
             forward: Arc::new(fake.clone()),
             readers: readers.handle(),
+            scrub: ScrubHandle::default(),
             space: Space::default(),
         };
         let options = ApiOptions {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -12,6 +13,9 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Backend, BackendFile, Words};
+
+/// Of the page cache; where pages are larger, those at the ends of a range stay in it.
+const PAGE_BYTES: u64 = 4096;
 
 /// The kernel's.
 pub(super) struct Real;
@@ -49,6 +53,10 @@ impl Backend for Real {
         Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        Ok(Box::new(RealFile(File::open(path)?)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
@@ -77,6 +85,12 @@ impl Backend for Real {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+
+    fn lock_if_there(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let file = File::open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
@@ -139,6 +153,23 @@ impl BackendFile for RealFile {
             }
         }
         Ok(Some(done))
+    }
+
+    fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        // Whole pages: of one that is only touched the kernel drops nothing.
+        let from = at / PAGE_BYTES * PAGE_BYTES;
+        let length = (at + buffer.len() as u64).next_multiple_of(PAGE_BYTES) - from;
+        let Some(length) = NonZeroU64::new(length).filter(|_| !buffer.is_empty()) else { return Ok(0) };
+        // Without it the kernel would read ahead, pages that then stay; even the question below would make it.
+        rustix::fs::fadvise(&self.0, from, Some(length), Advice::Random)?;
+        // Others may have these pages for a reason: what was there before (its first byte says so) is there again after.
+        let was_cached = self.read_cached_at(at, &mut buffer[..1])?.is_some();
+        rustix::fs::fadvise(&self.0, from, Some(length), Advice::DontNeed)?;
+        let read = self.read_at(at, buffer)?;
+        if !was_cached {
+            rustix::fs::fadvise(&self.0, from, Some(length), Advice::DontNeed)?;
+        }
+        Ok(read)
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

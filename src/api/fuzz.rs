@@ -1,0 +1,208 @@
+//! The loops of what clients send.
+
+use protobuf::Message;
+
+use super::batch::Batch;
+use super::errors::Invalid;
+use super::methods::{Request, decode};
+use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES, counted};
+use crate::pb::{self, admin, health, log};
+use crate::storage::payload::{RecordFields, check_stamped, encode_record, stamp_records};
+use crate::types::{LogName, Offset, Term};
+
+fn record(value: &[u8]) -> log::Record {
+    log::Record { value: value.to_vec().into(), ..log::Record::default() }
+}
+
+fn produce_requests() -> Vec<Vec<u8>> {
+    let mut full = record(b"value");
+    full.type_ = 7;
+    full.key = Some(b"key".to_vec().into());
+    full.offset = 99;
+    full.append_time_us = 98;
+    let header = |name: &str| log::Header { name: name.into(), value: b"x".to_vec().into(), ..log::Header::default() };
+    full.headers = vec![header("a"), header("")];
+    let single = log::ProduceRequest { record: Some(full.clone()).into(), ..log::ProduceRequest::default() };
+    let batch = log::ProduceRequest {
+        log: "events".into(),
+        records: vec![record(b""), full, record(&[9; 200])],
+        expected_offset: Some(4),
+        producer_id: 5,
+        sequence: 6,
+        log_id: Some(7),
+        ..log::ProduceRequest::default()
+    };
+    [single, batch].iter().map(|request| request.write_to_bytes().expect("encoded")).collect()
+}
+
+/// What rust-protobuf reads and our rules make of it; `Err(None)`: a malformed name.
+fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<Invalid>> {
+    let request: log::ProduceRequest = pb::parse(bytes).map_err(|_| Some(Invalid::Malformed))?;
+    let records: Vec<&log::Record> = match (request.record.as_ref(), &request.records[..]) {
+        (Some(_), [_, ..]) => return Err(Some(Invalid::RecordAndRecords)),
+        (Some(record), []) => vec![record],
+        (None, []) => return Err(Some(Invalid::NoRecord)),
+        (None, records) => records.iter().collect(),
+    };
+    let mut payload = Vec::new();
+    for record in records {
+        let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (&*h.name, &h.value[..])).collect();
+        let key = record.key.as_deref();
+        let fields = RecordFields { value: &record.value, kind: record.type_, key, headers: &headers };
+        encode_record(&mut payload, &fields);
+    }
+    // The name is looked at last.
+    LogName::new(&request.log).map_err(|_| None)?;
+    Ok((request, payload))
+}
+
+/// Where the two may differ: rust-protobuf takes no varint that is longer than its type needs (others drop the rest, and so
+/// do we), skips groups, which proto3 has no more, without looking whether they end, and replaces a `record` that comes twice,
+/// which the standard merges.
+fn is_odd(message: &[u8], inside: &[u64]) -> bool {
+    let mut rest = message;
+    let mut singles = 0;
+    let varint = |rest: &mut &[u8]| {
+        let bytes = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
+        let number = rest[..bytes.min(9)].iter().rev().fold(0u64, |n, byte| n << 7 | u64::from(byte & 0x7f));
+        let last = rest[bytes - 1];
+        *rest = &rest[bytes..];
+        Some((number, bytes, last))
+    };
+    while !rest.is_empty() {
+        let Some((tag, bytes, last)) = varint(&mut rest) else { return rest.len() >= 5 };
+        if bytes > 5 || bytes == 5 && last > 15 || [3, 4].contains(&(tag & 7)) {
+            return true;
+        }
+        let skipped = match tag & 7 {
+            0 => match varint(&mut rest) {
+                // A record's `type` is a uint32.
+                Some((_, bytes, last)) if inside == [7] && tag >> 3 == 4 && (bytes > 5 || bytes == 5 && last > 15) => {
+                    return true;
+                }
+                Some((_, bytes, last)) if bytes > 9 && last > 1 => return true,
+                Some(_) => 0,
+                None => return rest.len() >= 5,
+            },
+            1 => 8,
+            5 => 4,
+            2 => {
+                let Some((length, bytes, last)) = varint(&mut rest) else { return rest.len() >= 5 };
+                if bytes > 5 || bytes == 5 && last > 15 {
+                    return true;
+                }
+                let Some(part) = rest.get(..length as usize) else { return false };
+                let deeper = inside.contains(&(tag >> 3));
+                singles += u32::from(inside == [1, 3] && tag >> 3 == 1);
+                if singles > 1 {
+                    return true;
+                }
+                if deeper && is_odd(part, if inside == [1, 3] { &[7] } else { &[] }) {
+                    return true;
+                }
+                length as usize
+            }
+            _ => return false,
+        };
+        let Some(behind) = rest.get(skipped..) else { return false };
+        rest = behind;
+    }
+    false
+}
+
+/// Our reader of the hot path and rust-protobuf's agree on every message: taken or not, and what is in it.
+#[test]
+fn produce_request() {
+    let all = Loop::new("produce_request", produce_requests()).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES);
+    all.run(|bytes| {
+        let (ours, memory) = counted(|| Batch::decode(bytes));
+        assert!(memory <= 64 * bytes.len() + 1024, "{memory} bytes of memory for {}", bytes.len());
+        let theirs = by_protobuf(bytes);
+        let batch = match (ours, theirs) {
+            (Ok(batch), Ok((request, payload))) if !is_odd(bytes, &[1, 3]) => {
+                assert_eq!(batch.log, LogName::new(&request.log).expect("a name"));
+                assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
+                assert_eq!((batch.producer_id, batch.sequence), (request.producer_id, request.sequence));
+                assert_eq!(batch.log_id, request.log_id);
+                assert!(batch.payload[..] == payload[..], "the same records");
+                batch
+            }
+            (Err(Invalid::LogName(_)), Err(None)) => return false,
+            (Err(ours), Err(Some(theirs))) => {
+                assert!(ours == theirs || is_odd(bytes, &[1, 3]), "{ours:?} {theirs:?}");
+                return false;
+            }
+            (Ok(batch), Ok(_) | Err(_)) if is_odd(bytes, &[1, 3]) => batch,
+            (Err(Invalid::Malformed), Ok(_) | Err(None)) if is_odd(bytes, &[1, 3]) => return false,
+            (ours, theirs) => panic!("ours: {ours:?}, protobuf's: {theirs:?}"),
+        };
+        // Nothing but the canonical form goes to the log, and not much more of it than came in.
+        let mut stamped = batch.payload.to_vec();
+        assert_eq!(stamp_records(&mut stamped, Offset(1), Term(2), 3), Ok(batch.count));
+        assert_eq!(check_stamped(&stamped, Offset(1), Term(2), 3, batch.count), Ok(()));
+        assert!(
+            batch.count > 0 && batch.payload.len() <= 24 * bytes.len(),
+            "{} of {}",
+            batch.payload.len(),
+            bytes.len()
+        );
+        true
+    });
+}
+
+/// A small request: what is read is what is written again.
+fn small<M: Message + PartialEq>(name: &'static str, seeds: Vec<M>) {
+    let seeds = seeds.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
+    Loop::new(name, seeds).memory(400).run(|bytes| {
+        let request = Request(bytes.to_vec());
+        let Ok(message) = decode::<M>(&request) else { return false };
+        let again = Request(message.write_to_bytes().expect("encoded"));
+        // Unknown fields are kept and written, too.
+        assert!(decode::<M>(&again).is_ok_and(|again| again == message) || again.0.len() > 64 << 10);
+        true
+    });
+}
+
+#[test]
+fn consume_request() {
+    let full = log::ConsumeRequest {
+        offset: 300,
+        log: "events".into(),
+        start_time_us: 1,
+        max_records: 2,
+        max_bytes: 3,
+        wait_ms: 4,
+        heartbeat_ms: 5,
+        stop_at_end: true,
+        log_id: Some(6),
+        ..log::ConsumeRequest::default()
+    };
+    small("consume_request", vec![full]);
+}
+
+#[test]
+fn log_requests() {
+    small("log_requests", vec![log::GetLogRequest { log: "events".into(), ..log::GetLogRequest::default() }]);
+}
+
+#[test]
+fn get_servers_request() {
+    small("get_servers_request", vec![log::GetServersRequest { log: "a".into(), ..log::GetServersRequest::default() }]);
+}
+
+#[test]
+fn trim_request() {
+    let request = admin::TrimRequest { log: "events".into(), first_offset: 9, ..admin::TrimRequest::default() };
+    small("trim_request", vec![request]);
+}
+
+#[test]
+fn get_node_request() {
+    small("get_node_request", vec![admin::GetNodeRequest::default()]);
+}
+
+#[test]
+fn health_request() {
+    let request = health::HealthCheckRequest { service: "log.v1.Log".into(), ..health::HealthCheckRequest::default() };
+    small("health_request", vec![request]);
+}

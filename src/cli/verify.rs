@@ -1,0 +1,206 @@
+//! `seriatim log verify`: what a stopped node's data directory holds, and whether every byte of it is right.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::exit::{Exit, Failure};
+use crate::storage::disk::Disk;
+use crate::storage::error::StorageError;
+use crate::storage::verify::{Finding, GroupReport, Report, Severity, verify};
+
+/// What to do about damage. The order matters: a copy first.
+const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. Where other nodes have the log: move the \
+                            directory away and let this node join as a new one. Where this is the only copy: put the \
+                            named files back from a backup";
+
+/// Check every byte of a stopped node's data directory, and change nothing
+///
+/// Reads node.toml, and of every log that the node carries the manifest, all segments, frame by frame, and the indexes,
+/// by the rules of a start. What was never known to be synced and would be cut off by a start is told, and is no damage; nor
+/// is a wrong index, which is made anew. Damage is named with file, position, and the records that are lost in it. Ends
+/// with exit code 65 when there is some.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The data directory; no node may run on it
+    #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
+    data_dir: PathBuf,
+    /// For programs: one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What [`Failure`] says.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
+    if args.json {
+        println!("{}", to_json(&report));
+    } else {
+        print!("{}", to_text(&report));
+    }
+    match report.worst() {
+        Some(Severity::Damage) => {
+            let places = report.findings.iter().filter(|f| f.severity == Severity::Damage).count() as u64 + report.more;
+            let message = format!("{} is damaged in {places} places; nothing was changed", args.data_dir.display());
+            Err(Failure::new(Exit::BadData, message, AFTER_DAMAGE))
+        }
+        Some(Severity::Torn | Severity::Note) | None => Ok(()),
+    }
+}
+
+fn failure(error: &StorageError) -> Failure {
+    let exit = if error.is_config() { Exit::BadConfig } else { Exit::Failed };
+    Failure::new(exit, error.to_string(), "")
+}
+
+fn to_text(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = match &report.node {
+        Some(node) => {
+            let cluster =
+                node.cluster_id.map_or_else(|| "of no cluster yet".to_owned(), |id| format!("of cluster {id}"));
+            writeln!(text, "{}: node {} ({}) {cluster}", report.data_dir.display(), node.node_name, node.node_id)
+        }
+        None if report.groups.is_empty() && report.findings.is_empty() => {
+            writeln!(text, "{}: blank, nothing to check", report.data_dir.display())
+        }
+        None => writeln!(text, "{}: node.toml can't be read", report.data_dir.display()),
+    };
+    for group in &report.groups {
+        let _ = writeln!(text, "{}", line(group));
+    }
+    for severity in [Severity::Damage, Severity::Torn, Severity::Note] {
+        for finding in report.findings.iter().filter(|finding| finding.severity == severity) {
+            let Finding { position, what, .. } = finding;
+            let _ = writeln!(text, "{:6} {} byte {position}: {what}", word(severity), short(report, &finding.file));
+        }
+    }
+    if report.more > 0 {
+        let _ = writeln!(text, "... and {} more", report.more);
+    }
+    let _ = match report.worst() {
+        Some(Severity::Damage) => Ok(()),
+        Some(Severity::Torn | Severity::Note) => {
+            writeln!(text, "no damage: a start mends what is said above by itself")
+        }
+        None => writeln!(text, "clean"),
+    };
+    text
+}
+
+fn line(group: &GroupReport) -> String {
+    let name = if group.group.0 == 0 { "catalog" } else { "log" };
+    let next = group.next_offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
+    format!(
+        "group {} ({name}): records {}..{next}, {} entries up to {}, {} segments, {} bytes of log, {} bytes of files",
+        group.group,
+        group.first_offset,
+        group.entries,
+        group.last_index,
+        group.segments,
+        group.log_bytes,
+        group.file_bytes
+    )
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damage => "DAMAGE",
+        Severity::Torn => "torn",
+        Severity::Note => "note",
+    }
+}
+
+/// A file's name from the data directory on.
+fn short(report: &Report, file: &Path) -> String {
+    file.strip_prefix(&report.data_dir).unwrap_or(file).display().to_string()
+}
+
+fn to_json(report: &Report) -> serde_json::Value {
+    let group = |group: &GroupReport| {
+        json!({
+            "group": group.group.0,
+            "first_offset": group.first_offset.0,
+            "next_offset": group.next_offset.map(|offset| offset.0),
+            "last_index": group.last_index.0,
+            "entries": group.entries,
+            "segments": group.segments,
+            "log_bytes": group.log_bytes,
+            "file_bytes": group.file_bytes,
+            "torn_bytes": group.torn_bytes,
+        })
+    };
+    let finding = |finding: &Finding| {
+        json!({
+            "severity": word(finding.severity).to_lowercase(),
+            "file": short(report, &finding.file),
+            "position": finding.position,
+            "what": finding.what,
+        })
+    };
+    json!({
+        "data_dir": report.data_dir.display().to_string(),
+        "node_id": report.node.as_ref().map(|node| node.node_id.to_string()),
+        "node_name": report.node.as_ref().map(|node| node.node_name.to_string()),
+        "cluster_id": report.node.as_ref().and_then(|node| node.cluster_id).map(|id| id.to_string()),
+        "damaged": report.worst() == Some(Severity::Damage),
+        "groups": report.groups.iter().map(group).collect::<Vec<_>>(),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "more_findings": report.more,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::log::{Genesis, GroupLog, LogOptions};
+    use crate::storage::node::{DataDir, NodeFile};
+    use crate::types::{ClusterId, GroupId, NodeId, NodeName};
+
+    #[test]
+    fn a_report_for_people_and_one_for_programs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let blank = verify(&disk, dir.path()).expect("a report");
+        assert!(to_text(&blank).ends_with(": blank, nothing to check\nclean\n"), "{}", to_text(&blank));
+        let data = DataDir::open(&disk, dir.path()).expect("a data directory");
+        GroupLog::create(&disk, &data.groups_dir(), GroupId(0), &LogOptions::default(), Genesis::Founder(NodeId(5)))
+            .expect("a group");
+        data.store(&NodeFile {
+            node_id: NodeId(5),
+            node_name: NodeName::new("n1").expect("a name"),
+            cluster_id: Some(ClusterId(6)),
+            groups: vec![GroupId(0)],
+        })
+        .expect("stored");
+        let args = Args { data_dir: dir.path().to_owned(), json: false };
+        let refused = run(&args).expect_err("in use");
+        assert!(refused.exit == Exit::BadConfig && refused.message.contains("in use"), "{refused}");
+        drop(data);
+        run(&args).expect("clean");
+        let report = verify(&disk, dir.path()).expect("a report");
+        let text = to_text(&report);
+        assert!(text.contains("node n1 (0000000000000005) of cluster 0000000000000006\n"), "{text}");
+        assert!(
+            text.contains("group 0 (catalog): records 0..0, 0 entries up to 1, 1 segments, 0 bytes of log, "),
+            "{text}"
+        );
+        assert!(text.ends_with("clean\n"), "{text}");
+
+        let segment = dir.path().join("groups/0/00000000000000000001.seg");
+        let mut bytes = std::fs::read(&segment).expect("a segment");
+        bytes[40] ^= 1;
+        std::fs::write(&segment, bytes).expect("written");
+        let failed = run(&args).expect_err("damaged");
+        assert!(failed.exit == Exit::BadData && failed.message.contains("damaged in 1 places"), "{failed}");
+        let json = to_json(&verify(&disk, dir.path()).expect("a report"));
+        assert_eq!(json["damaged"], true);
+        assert_eq!(json["findings"][0]["file"], "groups/0/00000000000000000001.seg");
+        assert_eq!(json["findings"][0]["severity"], "damage");
+    }
+}

@@ -1,0 +1,29 @@
+//! The loop of the configuration's file.
+
+use super::*;
+use crate::fuzz::Loop;
+
+#[test]
+fn config_file() {
+    let seeds =
+        ["node_name = \"a\"\nacl_policy_file = \"p\"\ninsecure = true\nsegment_bytes = \"1MiB\"\njoin = [\"b:1\"]\n\
+                  scrub_bytes_per_second = 0\n"];
+    // A parser of TOML keeps spans and keys.
+    Loop::new("config_file", seeds.map(|seed| seed.as_bytes().to_vec()).into()).memory(2000).run(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return false };
+        let mut args = ServeArgs::default();
+        if !args.fill_from(Path::new("f"), text).is_empty() {
+            return false;
+        }
+        let mut check = Check(Vec::new());
+        let Some(config) = check.config(&args).filter(|_| check.0.is_empty()) else {
+            assert!(!check.0.is_empty(), "a refusal says why");
+            return false;
+        };
+        assert!((SEGMENT_BYTES.0..=SEGMENT_BYTES.1).contains(&config.segment_bytes));
+        assert!((BYTES.0..=BYTES.1).contains(&config.limits.bytes_per_principal_max));
+        assert!(config.tls.is_some() || config.bind_addr.ip().is_loopback(), "no TLS on loopback alone");
+        assert!(check_cluster_name(&config.cluster_name).is_ok());
+        true
+    });
+}

@@ -1,0 +1,114 @@
+//! The loops of what peers and the log hand to consensus.
+
+use protobuf::Message as _;
+use raft::eraftpb;
+
+use super::wire::{
+    ConfChange, ConfChangeKind, marker_from_snapshot, marker_to_snapshot, message_from_pb, message_to_pb,
+};
+use crate::catalog::{Catalog, Command, LogMeta, Member};
+use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
+use crate::pb::peer as pb;
+use crate::storage::entry::{Kind, Stamp};
+use crate::storage::log::{Base, ConfState, Derived, Marker};
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
+
+#[test]
+fn catalog_command() {
+    let name = NodeName::new("a").expect("a name");
+    let member = Member { id: NodeId(1), name, bind_addr: "a:1".into(), rpc_addr: "a:2".into() };
+    let commands = [
+        Command::AddNode(member),
+        Command::RemoveNode(NodeId(1)),
+        Command::CreateLog(LogMeta::first(NodeId(1)).expect("a log")),
+        Command::Founded(GroupId(1)),
+    ];
+    let seeds = commands.iter().map(Command::encode).collect();
+    Loop::new("catalog_command", seeds).memory(200).run(|bytes| {
+        let Ok(command) = Command::decode(bytes) else { return false };
+        assert_eq!(Command::decode(&command.encode()), Ok(command.clone()));
+        let mut catalog = Catalog::default();
+        catalog.apply(command.clone());
+        let once = catalog.clone();
+        catalog.apply(command.clone());
+        assert!(catalog == once || matches!(command, Command::RemoveNode(_)), "applied again it changes nothing");
+        true
+    });
+}
+
+#[test]
+fn conf_change() {
+    let kinds = [ConfChangeKind::AddVoter, ConfChangeKind::Remove, ConfChangeKind::AddLearner];
+    let seeds = kinds.map(|kind| ConfChange { kind, node: NodeId(7) }.encode().to_vec()).into();
+    Loop::new("conf_change", seeds).run(|bytes| {
+        let Ok(change) = ConfChange::decode(bytes) else { return false };
+        assert!(change.encode() == bytes);
+        true
+    });
+}
+
+fn a_marker() -> Marker {
+    Marker {
+        base: Base { index: LogIndex(9), term: Term(2), offset: Offset(7) },
+        conf_state: ConfState { voters: vec![NodeId(1), NodeId(2)], learners: vec![NodeId(3)] },
+        conf_index: LogIndex(4),
+        derived: Derived { first_offset: Offset(3), last_append_time_us: 4 },
+        derived_index: LogIndex(8),
+    }
+}
+
+/// The data of raft's snapshot: what raft does not know of a marker.
+#[test]
+fn marker_data() {
+    Loop::new("marker_data", vec![marker_to_snapshot(&a_marker()).data.to_vec()]).run(|bytes| {
+        let mut snapshot = marker_to_snapshot(&a_marker());
+        snapshot.data = bytes.to_vec().into();
+        let Ok(marker) = marker_from_snapshot(&snapshot) else { return false };
+        assert!(marker_to_snapshot(&marker) == snapshot);
+        true
+    });
+}
+
+/// A peer's message, from the bytes of the wire to what raft is given, and back.
+#[test]
+fn raft_message() {
+    let stamp =
+        Stamp { kind: Kind::Records, count: 1, base_offset: Offset(3), append_time_us: 1, producer_id: 0, sequence: 0 };
+    let records = [&stamp.encode()[..], b"records"].concat();
+    let entry = |index, kind, data: &[u8]| pb::Entry {
+        term: 2,
+        index,
+        kind,
+        data: data.to_vec().into(),
+        conf_node: 5,
+        ..pb::Entry::default()
+    };
+    let message = |kind: eraftpb::MessageType| {
+        let mut message = pb::RaftMessage { group: 1, from: 2, to: 3, term: 4, index: 8, ..pb::RaftMessage::default() };
+        message.type_ = kind as u32;
+        message
+    };
+    let mut append = message(eraftpb::MessageType::MsgAppend);
+    append.entries = vec![entry(9, 0, &records), entry(10, 1, b""), entry(11, 2, b"")];
+    let mut marker = eraftpb::Message::default();
+    marker.set_msg_type(eraftpb::MessageType::MsgSnapshot);
+    marker.set_snapshot(marker_to_snapshot(&a_marker()));
+    let messages = [
+        append,
+        message(eraftpb::MessageType::MsgHeartbeat),
+        message(eraftpb::MessageType::MsgRequestVote),
+        message_to_pb(GroupId(1), marker),
+    ];
+    let seeds = messages.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
+    Loop::new("raft_message", seeds).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
+        let Ok(message) = pb::RaftMessage::parse_from_bytes(bytes) else { return false };
+        let group = GroupId(message.group);
+        let Ok(raft) = message_from_pb(message) else { return false };
+        let entries = raft.get_entries();
+        assert!(entries.windows(2).all(|two| two[0].index + 1 == two[1].index));
+        assert!(raft.get_msg_type() != eraftpb::MessageType::MsgPropose, "what a process says to itself is refused");
+        let again = message_from_pb(message_to_pb(group, raft.clone())).expect("what we send is taken");
+        assert!(again == raft, "{again:?}\n{raft:?}");
+        true
+    });
+}

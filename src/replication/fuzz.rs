@@ -1,0 +1,137 @@
+//! The loops of what peers say to each other: streams, forwarded work, refusals.
+
+use grpcio::{RpcStatus, RpcStatusCode};
+use protobuf::Message as _;
+
+use super::forward::proposal_of;
+use super::hello::PeerIdentity;
+use super::outcome::{appended_outcome, read_appended, read_index_outcome, read_read_index};
+use super::refusal::{Reason, Refusal};
+use crate::catalog::Catalog;
+use crate::consensus::handle::{Appended, ProposeError};
+use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
+use crate::pb::peer as pb;
+use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::payload::{RecordFields, encode_record, stamp_records};
+use crate::types::{ClusterId, LogIndex, NodeId, Offset, Term};
+
+fn me(node: u64) -> PeerIdentity {
+    PeerIdentity {
+        cluster_name: "x".to_owned(),
+        cluster_id: ClusterId(5),
+        node_id: NodeId(node),
+        bind_addr: "a:1".to_owned(),
+    }
+}
+
+/// The first message of a stream, whatever else stands in it.
+#[test]
+fn hello() {
+    let request =
+        pb::ReplicateRequest { hello: Some(me(2).hello(NodeId(1))).into(), ..pb::ReplicateRequest::default() };
+    Loop::new("hello", vec![request.write_to_bytes().expect("encoded")])
+        .memory(400)
+        .memory_fixed(PROTOBUF_FIXED_BYTES)
+        .run(|bytes| {
+            let Ok(request) = pb::ReplicateRequest::parse_from_bytes(bytes) else { return false };
+            let Some(hello) = request.hello.as_ref() else { return false };
+            let Ok(from) = me(1).check(hello, &Catalog::default()) else { return false };
+            assert!((from.0, hello.cluster_id, hello.to) == (hello.from, 5, 1) && ![0, 1].contains(&from.0));
+            true
+        });
+}
+
+/// A forwarded proposal: what is taken of it becomes an entry that every node can apply.
+///
+/// A trim of nine bytes, or a batch of no record, once went through: committed, it stopped its group on every node as
+/// damaged.
+#[test]
+fn forward_request() {
+    let mut payload = Vec::new();
+    encode_record(&mut payload, &RecordFields { value: b"v", ..RecordFields::default() });
+    let job = |kind: Kind, count, payload: Vec<u8>| {
+        let mut job = pb::Job { id: 1, group: 1, deadline_ms: 9, principal: "root".into(), ..pb::Job::default() };
+        let propose =
+            pb::Propose { kind: kind as u32, count, payload: payload.into(), row: 3, ..pb::Propose::default() };
+        job.set_propose(propose);
+        job
+    };
+    let mut read_index = pb::Job { id: 2, group: 1, ..pb::Job::default() };
+    read_index.set_read_index(pb::ReadIndex::new());
+    let jobs = vec![job(Kind::Records, 1, payload), job(Kind::Trim, 0, vec![1; 8]), read_index];
+    let request = pb::ForwardRequest { jobs, ..pb::ForwardRequest::default() };
+    Loop::new("forward_request", vec![request.write_to_bytes().expect("encoded")])
+        .memory(400)
+        .memory_fixed(PROTOBUF_FIXED_BYTES)
+        .run(|bytes| {
+            let Ok(request) = pb::ForwardRequest::parse_from_bytes(bytes) else { return false };
+            let mut taken = false;
+            for job in request.jobs {
+                let Some(pb::job::Work::Propose(propose)) = job.work else { continue };
+                let Some(proposal) = proposal_of(job.group, None, propose) else { continue };
+                // As the leader goes on (`consensus/propose.rs`).
+                let mut payload = proposal.payload.to_vec();
+                if proposal.kind == Kind::Records
+                    && stamp_records(&mut payload, Offset(0), Term(1), 1) != Ok(proposal.count)
+                {
+                    continue;
+                }
+                let stamp = Stamp {
+                    kind: proposal.kind,
+                    count: proposal.count,
+                    base_offset: Offset(0),
+                    append_time_us: 1,
+                    producer_id: proposal.producer_id,
+                    sequence: proposal.sequence,
+                };
+                let entry = Entry::new(LogIndex(1), Term(1), stamp, &payload);
+                assert_eq!(entry.stamp(), Ok(stamp));
+                assert!(proposal.kind != Kind::Trim || entry.payload().len() == 8, "a trim is an offset");
+                taken = true;
+            }
+            taken
+        });
+}
+
+#[test]
+fn forward_response() {
+    let appended =
+        Appended { offset: Offset(7), count: 2, term: Term(3), index: LogIndex(11), append_time_us: 1_700_000_000 };
+    let outcomes = vec![
+        appended_outcome(1, Ok(appended)),
+        appended_outcome(2, Err(ProposeError::PastEnd { next_offset: Offset(3) })),
+        read_index_outcome(3, Ok(LogIndex(5))),
+    ];
+    let response = pb::ForwardResponse { outcomes, ..pb::ForwardResponse::default() };
+    Loop::new("forward_response", vec![response.write_to_bytes().expect("encoded")])
+        .memory(400)
+        .memory_fixed(PROTOBUF_FIXED_BYTES)
+        .run(|bytes| {
+            let Ok(response) = pb::ForwardResponse::parse_from_bytes(bytes) else { return false };
+            for outcome in &response.outcomes {
+                let answer = read_appended(outcome.clone());
+                if !matches!(answer, Err(ProposeError::Dropped)) {
+                    // What is only the other node's matter is told as "dropped"; everything else survives the way once more.
+                    assert_eq!(read_appended(appended_outcome(outcome.id, answer)), answer);
+                }
+                let index = read_read_index(outcome.clone());
+                assert_eq!(read_read_index(read_index_outcome(outcome.id, index)), index);
+                let certain = outcome.has_appended() || outcome.has_refused();
+                assert!(certain || answer == Err(ProposeError::OutcomeUnknown), "never a guess");
+            }
+            true
+        });
+}
+
+/// The details of a status, as another node sends them.
+#[test]
+fn refusal_details() {
+    let seeds =
+        [Reason::Removed, Reason::NoLeader].map(|reason| Refusal::new(reason, "text").status().details().to_vec());
+    Loop::new("refusal_details", seeds.into()).memory(400).run(|bytes| {
+        let status = RpcStatus::with_details(RpcStatusCode::FAILED_PRECONDITION, "text".to_owned(), bytes.to_vec());
+        let Some(refusal) = Refusal::from_status(&status) else { return false };
+        assert_eq!(Refusal::from_status(&refusal.status()), Some(refusal));
+        true
+    });
+}

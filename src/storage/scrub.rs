@@ -1,0 +1,342 @@
+//! The `scrub` thread: reads what is synced from the disk, slowly, and checks every frame, so that damage is found while
+//! other nodes still have the records, and not when somebody needs them.
+//!
+//! A pass goes over all segments of all groups up to their synced floors. It reads the disk and not the page cache, and
+//! leaves in the page cache what was there, and no more ([`Access::Disk`]). It waits on its inbox, for the next pass or for
+//! the rate limit, and so costs nothing in between. What it finds damaged is told in the log and listed
+//! ([`ScrubHandle::damaged`]); the group goes on, and who reads such a record gets DATA_LOSS, as without a scrub. A segment
+//! that is trimmed away meanwhile is no error.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::disk::Disk;
+use super::error::StorageError;
+use super::reader::{Access, GroupReader};
+use super::segment::SEGMENT_HEADER_BYTES;
+use super::view::Part;
+use super::walk::{Walk, WalkError};
+use crate::thread::{self, FatalSender, Joiner};
+use crate::types::{GroupId, Offset};
+
+/// The first pass begins so long after the start (or after the interval, if that is shorter): a start has other things to do.
+const FIRST_AFTER: Duration = Duration::from_secs(600);
+/// After so many bytes it waits for the rate limit, and looks whether it is to stop.
+const STEP_BYTES: u64 = 256 << 10;
+/// So many ranges of a group are listed; more are told in the log and counted.
+const RANGES_MAX: usize = 64;
+
+/// How it is done.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrubOptions {
+    /// It reads no faster; 0: no thread is started.
+    pub bytes_per_second: u64,
+    /// From the beginning of a pass to that of the next.
+    pub interval: Duration,
+}
+
+/// Bytes on the disk that are not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// The file's name in the group's directory.
+    pub file: String,
+    /// Where it begins.
+    pub position: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// The first record in it,
+    pub first_offset: Offset,
+    /// and the one behind the last; `None` when nothing behind tells. The same as the first: no record is lost.
+    pub next_offset: Option<Offset>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// How much was done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubCounts {
+    /// Passes that were finished.
+    pub passes: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Damaged ranges that were found; one that is found again counts once.
+    pub damaged_ranges: u64,
+}
+
+/// What the thread and its handles share.
+#[derive(Default)]
+struct State {
+    groups: Mutex<BTreeMap<GroupId, GroupReader>>,
+    damaged: Mutex<BTreeMap<GroupId, Vec<DamagedRange>>>,
+    passes: AtomicU64,
+    bytes: AtomicU64,
+    damaged_ranges: AtomicU64,
+}
+
+/// Gives groups to the scrub and takes what it found; a clone is of the same. The default one belongs to no thread.
+#[derive(Clone, Default)]
+pub struct ScrubHandle(Arc<State>);
+
+impl ScrubHandle {
+    /// Has the group checked from now on.
+    pub fn add(&self, group: GroupId, reader: GroupReader) {
+        self.groups().insert(group, reader);
+    }
+
+    /// What is known to be damaged of a group, as of the last pass, and what this one has found so far.
+    pub fn damaged(&self, group: GroupId) -> Vec<DamagedRange> {
+        self.ranges().get(&group).cloned().unwrap_or_default()
+    }
+
+    /// How much was done.
+    pub fn counts(&self) -> ScrubCounts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ScrubCounts {
+            passes: count(&self.0.passes),
+            bytes: count(&self.0.bytes),
+            damaged_ranges: count(&self.0.damaged_ranges),
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupReader>> {
+        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ranges(&self) -> MutexGuard<'_, BTreeMap<GroupId, Vec<DamagedRange>>> {
+        self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists and tells a range, unless it is known.
+    fn tell(&self, group: GroupId, range: &DamagedRange) {
+        let mut all = self.ranges();
+        let known = all.entry(group).or_default();
+        if known.iter().any(|k| (&k.file, k.position) == (&range.file, range.position)) {
+            return;
+        }
+        if known.len() < RANGES_MAX {
+            known.push(range.clone());
+        }
+        drop(all);
+        self.0.damaged_ranges.fetch_add(1, Ordering::Relaxed);
+        let DamagedRange { file, position, bytes, first_offset, next_offset, what } = range;
+        let records = match next_offset {
+            Some(next) if next <= first_offset => "no record is in them".to_owned(),
+            Some(next) => format!("they hold records {first_offset} to {}", next.0 - 1),
+            None => format!("they hold records from {first_offset} on"),
+        };
+        log::error!(
+            "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}, which this node answers \
+             with DATA_LOSS. Check the disk. Where other nodes have the log: stop this one, move its data directory away and \
+             let it join as a new node; `seriatim log verify` looks at a stopped one"
+        );
+    }
+}
+
+enum ScrubMsg {
+    Stop,
+}
+
+/// The thread. Dropped, it ends at its next step.
+pub struct Scrub {
+    handle: ScrubHandle,
+    /// Holds the one stop.
+    inbox: Sender<ScrubMsg>,
+    thread: Option<Joiner>,
+}
+
+impl Scrub {
+    /// Starts it; without a thread when the rate is 0.
+    ///
+    /// # Errors
+    /// When the system can't make a thread.
+    pub fn start(disk: &Disk, options: ScrubOptions, fatal: &FatalSender) -> std::io::Result<Scrub> {
+        let handle = ScrubHandle::default();
+        let (sender, inbox) = bounded(1);
+        let scrubber = Scrubber { handle: handle.clone(), disk: disk.clone(), options, inbox };
+        let thread = if options.bytes_per_second == 0 {
+            None
+        } else {
+            Some(thread::spawn("scrub", fatal, move || scrubber.run())?)
+        };
+        Ok(Scrub { handle, inbox: sender, thread })
+    }
+
+    /// For who opens groups, and for who shows what was found.
+    pub fn handle(&self) -> ScrubHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread.
+    pub fn stop(self) {}
+}
+
+impl Drop for Scrub {
+    fn drop(&mut self) {
+        // There is room for it, or it is there.
+        let _ = self.inbox.try_send(ScrubMsg::Stop);
+        self.thread = None;
+    }
+}
+
+/// It is to stop.
+struct Stopped;
+
+struct Scrubber {
+    handle: ScrubHandle,
+    disk: Disk,
+    options: ScrubOptions,
+    inbox: Receiver<ScrubMsg>,
+}
+
+/// How fast a pass goes.
+struct Pace {
+    begun: Instant,
+    bytes: u64,
+    since_step: u64,
+}
+
+impl Scrubber {
+    fn run(self) -> Result<(), StorageError> {
+        let mut next = Instant::now() + self.options.interval.min(FIRST_AFTER);
+        while self.wait(next).is_ok() {
+            next = Instant::now() + self.options.interval;
+            if self.pass().is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, until: Instant) -> Result<(), Stopped> {
+        match self.inbox.recv_deadline(until) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(ScrubMsg::Stop) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),
+        }
+    }
+
+    /// All groups once.
+    fn pass(&self) -> Result<(), Stopped> {
+        let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
+        let groups = self.handle.groups().clone();
+        for (group, reader) in groups {
+            let found = self.group(group, &reader, &mut pace)?;
+            // What was damaged once and is not found any more was trimmed away, or written anew.
+            if let Some(known) = self.handle.ranges().get_mut(&group) {
+                known.retain(|k| found.iter().any(|f| (&f.file, f.position) == (&k.file, k.position)));
+            }
+        }
+        self.handle.0.passes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn group(&self, group: GroupId, reader: &GroupReader, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
+        let mut found = Vec::new();
+        let view = reader.shared().get();
+        let floor = reader.shared().floor();
+        for (i, part) in view.parts.iter().enumerate() {
+            let number = part.segment.header.number;
+            if number > floor.file {
+                break;
+            }
+            let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
+            let next_offset = view.parts.get(i + 1).map(|next| next.base().offset);
+            for range in self.part(part, end, next_offset, pace)? {
+                if still_there(reader, part, range.position) {
+                    self.handle.tell(group, &range);
+                    found.push(range);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads a segment up to `end`; behind it the log goes on with the record `behind`, if that is known.
+    fn part(
+        &self,
+        part: &Part,
+        end: u64,
+        behind: Option<Offset>,
+        pace: &mut Pace,
+    ) -> Result<Vec<DamagedRange>, Stopped> {
+        let path = part.segment.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut next_offset = part.base().offset;
+        let damaged = |position, first_offset, what| DamagedRange {
+            file: name.clone(),
+            position,
+            bytes: end - position,
+            first_offset,
+            next_offset: behind,
+            what,
+        };
+        // A descriptor of its own: what it tells the kernel about its reads is not for others.
+        let file = match self.disk.open_to_read(&path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(vec![damaged(0, next_offset, "the file is missing".to_owned())]),
+            Err(error) => return Ok(vec![damaged(0, next_offset, error.to_string())]),
+        };
+        let mut found: Vec<DamagedRange> = Vec::new();
+        // The ranges from here on have no entry behind them yet.
+        let mut open = 0;
+        let mut walk = Walk::new(&file, part.segment.header.salt, SEGMENT_HEADER_BYTES, end, Access::Disk);
+        let mut before = SEGMENT_HEADER_BYTES;
+        loop {
+            let (position, what) = match walk.next() {
+                Ok(None) => break,
+                Ok(Some((at, frame))) => {
+                    if let Some(range) = found[open..].last_mut() {
+                        range.bytes = range.bytes.min(at - range.position);
+                    }
+                    if frame.header.kind.is_entry() {
+                        // Those with no entry between them may each hold all the records that are missing.
+                        found[open..].iter_mut().for_each(|range| range.next_offset = Some(frame.header.base_offset));
+                        open = found.len();
+                        next_offset = Offset(frame.header.base_offset.0.saturating_add(u64::from(frame.header.count)));
+                    }
+                    self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
+                    continue;
+                }
+                Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
+                Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
+                Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
+            };
+            if let Some(range) = found[open..].last_mut() {
+                range.bytes = range.bytes.min(position - range.position);
+            }
+            found.push(damaged(position, next_offset, what));
+            match walk.skip_bad() {
+                Ok(true) if walk.position() < end => {}
+                Ok(_) => break,
+                Err(WalkError::Disk(_) | WalkError::Bad { .. } | WalkError::NotCached) => break,
+            }
+            self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
+        }
+        Ok(found)
+    }
+
+    fn keep_pace(&self, pace: &mut Pace, bytes: u64) -> Result<(), Stopped> {
+        self.handle.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        pace.bytes += bytes;
+        pace.since_step += bytes;
+        if pace.since_step < STEP_BYTES {
+            return Ok(());
+        }
+        pace.since_step = 0;
+        let seconds = pace.bytes as f64 / self.options.bytes_per_second as f64;
+        self.wait(pace.begun + Duration::from_secs_f64(seconds))
+    }
+}
+
+/// Is this position part of the log, now that something was found there? It may have been trimmed or cut meanwhile.
+fn still_there(reader: &GroupReader, part: &Part, position: u64) -> bool {
+    let view = reader.shared().get();
+    let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
+    now.is_some_and(|now| position < now.end())
+}
+
+#[cfg(test)]
+mod tests;

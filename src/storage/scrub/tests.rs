@@ -1,0 +1,234 @@
+//! Damage under a running log is found, told once, and does not stop the log.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::super::log::tests::batch;
+use super::super::log::{Genesis, GroupLog, LogOptions};
+use super::super::reader::ReadError;
+use super::*;
+use crate::thread::fatal_channel;
+use crate::types::{LogIndex, NodeId, Term};
+
+const GROUP: GroupId = GroupId(3);
+const OPTIONS: ScrubOptions = ScrubOptions { bytes_per_second: u64::MAX, interval: Duration::from_secs(1) };
+
+struct Home {
+    dir: tempfile::TempDir,
+    disk: Disk,
+    log: GroupLog,
+}
+
+impl Home {
+    fn new() -> Home {
+        let (dir, disk) = (tempfile::tempdir().expect("a directory"), Disk::real());
+        let options = LogOptions { segment_bytes: 64 << 10 };
+        GroupLog::create(&disk, dir.path(), GROUP, &options, Genesis::Founder(NodeId(5))).expect("made");
+        let (log, _) = GroupLog::open(&disk, dir.path(), GROUP, &options).expect("opened");
+        let mut home = Home { dir, disk, log };
+        while home.segments().len() < 3 {
+            home.append();
+        }
+        home.append();
+        home.sync();
+        home
+    }
+
+    fn append(&mut self) {
+        self.log.append(&[batch(&self.log, 1, &[&[7; 5500], &[8; 5500]])]).expect("appended");
+    }
+
+    fn sync(&mut self) {
+        let job = self.log.begin_sync().expect("something to sync");
+        job.perform(&self.disk).expect("synced");
+        self.log.end_sync(job);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(GROUP.to_string()).join(name)
+    }
+
+    fn segments(&self) -> Vec<String> {
+        let mut names = self.disk.list(&self.path("")).expect("listed").expect("a directory");
+        names.retain(|name| name.ends_with(".seg"));
+        names.sort();
+        names
+    }
+
+    fn flip(&self, name: &str, at: u64) {
+        use std::os::unix::fs::FileExt;
+        let file = fs::OpenOptions::new().read(true).write(true).open(self.path(name)).expect("a file");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("a byte");
+        file.write_all_at(&[byte[0] ^ 1], at).expect("written");
+        file.sync_all().expect("synced");
+    }
+
+    fn scrubber(&self) -> (Scrubber, Sender<ScrubMsg>) {
+        let handle = ScrubHandle::default();
+        handle.add(GROUP, self.log.reader());
+        let (sender, inbox) = bounded(1);
+        (Scrubber { handle, disk: self.disk.clone(), options: OPTIONS, inbox }, sender)
+    }
+}
+
+fn pass(scrubber: &Scrubber) -> Vec<DamagedRange> {
+    assert!(scrubber.pass().is_ok(), "not stopped");
+    scrubber.handle.damaged(GROUP)
+}
+
+#[test]
+fn damage_is_found_and_the_log_goes_on() {
+    let mut home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    assert_eq!(pass(&scrubber), []);
+    assert_eq!(scrubber.handle.counts().bytes, home.log.stored_bytes(), "all of it was read");
+    let names = home.segments();
+    // The second entry of the first segment, the first of the third (which is the active one).
+    let second = SEGMENT_HEADER_BYTES + frame_bytes(&home);
+    home.flip(&names[0], second + 200);
+    home.flip(&names[2], SEGMENT_HEADER_BYTES + 20);
+    let found = pass(&scrubber);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!((&found[0].file, found[0].position, found[0].bytes), (&names[0], second, frame_bytes(&home)));
+    assert_eq!((found[0].first_offset, found[0].next_offset), (Offset(2), Some(Offset(4))));
+    assert_eq!((&found[1].file, found[1].position), (&names[2], SEGMENT_HEADER_BYTES));
+    assert_eq!(pass(&scrubber), found, "found again");
+    let counts = scrubber.handle.counts();
+    assert_eq!((counts.passes, counts.damaged_ranges), (3, 2), "and counted once");
+
+    let end = home.log.bounds().next_offset;
+    let read = |from: u64| home.log.reader().records(Offset(from), end, 1, usize::MAX, Access::Blocking);
+    assert_eq!(read(1).expect("whole").count, 1);
+    assert!(matches!(read(2), Err(ReadError::Damaged(_))));
+    assert_eq!(read(4).expect("whole").count, 1);
+    home.append();
+    home.sync();
+    home.flip(&names[0], second + 200);
+    home.flip(&names[2], SEGMENT_HEADER_BYTES + 20);
+    assert_eq!(pass(&scrubber), [], "put right");
+}
+
+/// Bytes of each entry's frame.
+fn frame_bytes(home: &Home) -> u64 {
+    home.log.stored_bytes() / (home.log.bounds().last_index.0 - 1)
+}
+
+#[test]
+fn what_is_not_synced_is_not_its_business() {
+    let mut home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    let synced = home.log.stored_bytes();
+    home.append();
+    let name = home.segments()[2].clone();
+    let at = home.log.reader().shared().floor().at;
+    home.flip(&name, at + 100);
+    assert_eq!(pass(&scrubber), []);
+    assert_eq!(scrubber.handle.counts().bytes, synced);
+    home.sync();
+    assert_eq!(pass(&scrubber)[0].position, at, "now it is");
+}
+
+#[test]
+fn segments_that_go_meanwhile_are_no_damage() {
+    let mut home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    let (names, frame) = (home.segments(), frame_bytes(&home));
+    home.flip(&names[0], SEGMENT_HEADER_BYTES + 200);
+    assert_eq!(pass(&scrubber).len(), 1);
+    let commit = home.log.bounds().last_index;
+    let state = super::super::state::HardState { term: Term(1), vote: None, commit };
+    home.log.append_hard_state(&state).expect("appended");
+    let first_offset = home.log.bounds().next_offset;
+    home.log.set_derived(super::super::state::Derived { first_offset, last_append_time_us: 1 }, commit);
+    let old = home.log.reader().shared().get();
+    home.log.trim(first_offset, commit).expect("trimmed");
+    home.sync();
+    assert_eq!(home.segments().len(), 1);
+    // As a pass sees it that took its view before.
+    let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
+    let found = scrubber.part(&old.parts[0], old.parts[0].end(), None, &mut pace).ok().expect("not stopped");
+    assert_eq!((found[0].position, found[0].what.as_str()), (0, "the file is missing"));
+    assert!(!still_there(&home.log.reader(), &old.parts[0], 0));
+    assert_eq!(pass(&scrubber), [], "and what was damaged in it is forgotten");
+
+    // A suffix that is cut: the position is not part of the log any more.
+    home.append();
+    let from = home.log.bounds().last_index;
+    let old = home.log.reader().shared().get();
+    // In the entry before the one that is cut: between them stands a hard state.
+    let kept = old.parts[0].end() - frame - frame / 2;
+    home.log.truncate_suffix(LogIndex(from.0)).expect("cut");
+    assert!(still_there(&home.log.reader(), &old.parts[0], kept));
+    assert!(!still_there(&home.log.reader(), &old.parts[0], old.parts[0].end() - 8));
+}
+
+#[test]
+fn the_thread_keeps_its_pace_and_stops_at_once() {
+    let home = Home::new();
+    let (fatal, failures) = fatal_channel();
+    // All of it would take days.
+    let options = ScrubOptions { bytes_per_second: 1, interval: Duration::from_millis(1) };
+    let mut big = home.log;
+    for _ in 0..60 {
+        let entry = batch(&big, 1, &[&[7; 5500], &[8; 5500]]);
+        big.append(&[entry]).expect("appended");
+    }
+    let job = big.begin_sync().expect("something to sync");
+    job.perform(&home.disk).expect("synced");
+    big.end_sync(job);
+    let scrub = Scrub::start(&home.disk, options, &fatal).expect("a thread");
+    scrub.handle().add(GROUP, big.reader());
+    let until = Instant::now() + Duration::from_secs(20);
+    while scrub.handle().counts().bytes < STEP_BYTES {
+        assert!(Instant::now() < until, "it begins");
+        std::thread::yield_now();
+    }
+    let counts = scrub.handle().counts();
+    assert!(counts.bytes < STEP_BYTES + frame_bytes_max() && counts.bytes < big.stored_bytes(), "{counts:?}");
+    let handle = scrub.handle();
+    let begun = Instant::now();
+    scrub.stop();
+    assert!(begun.elapsed() < Duration::from_secs(10), "it waits on its inbox");
+    assert_eq!(handle.counts(), counts, "and did nothing meanwhile");
+    assert!(failures.try_recv().is_err());
+
+    let off = Scrub::start(&home.disk, ScrubOptions { bytes_per_second: 0, ..options }, &fatal).expect("none");
+    assert!(off.thread.is_none());
+}
+
+fn frame_bytes_max() -> u64 {
+    12_000
+}
+
+#[test]
+fn reading_the_disk_leaves_the_page_cache_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::real();
+    let bytes: Vec<u8> = (0..1 << 20).map(|i| (i / 4096) as u8).collect();
+    let cold = |name: &str| {
+        let file = disk.create(&dir.path().join(name)).expect("a file");
+        file.write_at(0, &bytes).expect("written");
+        file.sync().expect("synced");
+        file.drop_cache().expect("dropped");
+        file
+    };
+    // To ask is to have the kernel read ahead: each place is asked once.
+    let cached =
+        |file: &super::super::disk::DiskFile, at| file.read_cached_at(at, &mut [0; 1]).expect("asked").is_some();
+    let other = cold("other");
+    let (was, warm) = (cached(&other, 0), other.read_at(512 << 10, &mut [0; 4096]).map(|_| cached(&other, 512 << 10)));
+    if was || !warm.expect("read") {
+        println!("SKIPPED: this file system keeps its pages, or can't say what it has");
+        return;
+    }
+    let file = cold("a");
+    file.read_at(512 << 10, &mut [0; 4096]).expect("read");
+    let mut buffer = vec![0; 64 << 10];
+    for at in [0, 512 << 10] {
+        file.read_disk_at(at, &mut buffer).expect("read");
+        assert!(buffer == bytes[at as usize..at as usize + buffer.len()]);
+    }
+    assert!(!cached(&file, 0), "what was not there");
+    assert!(cached(&file, 512 << 10), "what was");
+}

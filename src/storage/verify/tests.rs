@@ -1,0 +1,287 @@
+//! What a look tells: the file and the byte of every damage, what a start would cut off, and that nothing is changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::super::log::tests::batch;
+use super::super::log::{Genesis, GroupLog, LogOptions};
+use super::super::manifest::Manifest;
+use super::*;
+use crate::types::{NodeId, NodeName};
+
+const SEGMENTS: usize = 4;
+
+struct Home {
+    dir: tempfile::TempDir,
+    disk: Disk,
+}
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: 64 << 10 }
+}
+
+impl Home {
+    /// A node with one group of four segments; stopped cleanly, or killed after its last sync with more behind it.
+    fn new(clean: bool) -> Home {
+        let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
+        let data = DataDir::open(&home.disk, home.dir.path()).expect("a data directory");
+        let genesis = Genesis::Founder(NodeId(5));
+        GroupLog::create(&home.disk, &data.groups_dir(), GroupId(3), &options(), genesis).expect("made");
+        let node_name = NodeName::new("n1").expect("a name");
+        let node = NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![GroupId(3)] };
+        data.store(&node).expect("stored");
+        let mut log = home.log();
+        while home.segments().len() < SEGMENTS {
+            home.append(&mut log);
+        }
+        home.append(&mut log);
+        let job = log.begin_sync().expect("something to sync");
+        job.perform(&home.disk).expect("synced");
+        log.end_sync(job);
+        if clean {
+            log.close().expect("closed");
+        } else {
+            home.append(&mut log);
+            home.append(&mut log);
+        }
+        home
+    }
+
+    fn log(&self) -> GroupLog {
+        GroupLog::open(&self.disk, &self.dir.path().join("groups"), GroupId(3), &options()).expect("opened").0
+    }
+
+    /// Two records in 11,000 bytes or so.
+    fn append(&self, log: &mut GroupLog) {
+        log.append(&[batch(log, 1, &[&[7; 5500], &[8; 5500]])]).expect("appended");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("groups/3").join(name)
+    }
+
+    fn segments(&self) -> Vec<String> {
+        let mut names = self.disk.list(&self.path("")).expect("listed").expect("a directory");
+        names.retain(|name| name.ends_with(".seg"));
+        names.sort();
+        names
+    }
+
+    fn change(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+        let mut bytes = fs::read(self.path(name)).expect("a file");
+        change(&mut bytes);
+        fs::write(self.path(name), bytes).expect("written");
+    }
+
+    /// Looks, and compares every byte of every file before and after.
+    fn look(&self) -> Report {
+        let before = all_files(self.dir.path());
+        let report = verify(&self.disk, self.dir.path()).expect("a report");
+        assert!(before == all_files(self.dir.path()), "nothing is changed");
+        report
+    }
+
+    /// Where the frames of a segment begin.
+    fn frames(&self, name: &str) -> Vec<u64> {
+        let file = self.disk.open(&self.path(name)).expect("a file");
+        let bytes = fs::read(self.path(name)).expect("a file");
+        let header = SegmentHeader::decode(&bytes).expect("a header");
+        let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, bytes.len() as u64, Access::Blocking);
+        let mut at = Vec::new();
+        while let Ok(Some((position, _))) = walk.next() {
+            at.push(position);
+        }
+        at
+    }
+}
+
+fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.insert(path.clone(), Vec::new());
+            files.extend(all_files(&path));
+        } else {
+            files.insert(path.clone(), fs::read(&path).expect("a file"));
+        }
+    }
+    files
+}
+
+fn told(report: &Report, severity: Severity) -> Vec<(String, u64, String)> {
+    let told = report.findings.iter().filter(|f| f.severity == severity);
+    told.map(|f| (f.file.file_name().expect("a name").to_string_lossy().into_owned(), f.position, f.what.clone()))
+        .collect()
+}
+
+#[test]
+fn a_clean_directory() {
+    let home = Home::new(true);
+    let report = home.look();
+    assert_eq!(report.findings, []);
+    let next = home.log().bounds().next_offset;
+    let group = &report.groups[0];
+    assert_eq!((group.first_offset, group.next_offset, group.segments), (Offset(0), Some(next), SEGMENTS as u64));
+    assert_eq!((group.entries, group.last_index), (next.0 / 2, LogIndex(1 + next.0 / 2)));
+    assert!(group.log_bytes > next.0 * 5500 && group.file_bytes > group.log_bytes && group.torn_bytes == 0);
+}
+
+#[test]
+fn a_torn_tail_is_no_damage() {
+    let home = Home::new(false);
+    let names = home.segments();
+    let last = &names[SEGMENTS - 1];
+    let frames = home.frames(last);
+    let torn = frames[frames.len() - 1];
+    assert_eq!(home.look().worst(), None, "valid, if never known to be synced");
+    home.change(last, |bytes| bytes[torn as usize + 300] ^= 1);
+    let report = home.look();
+    let found = told(&report, Severity::Torn);
+    assert!(found.len() == 1 && found[0].0 == *last && found[0].1 == torn, "{found:?}");
+    assert_eq!(report.worst(), Some(Severity::Torn));
+    let group = &report.groups[0];
+    assert!(group.torn_bytes > 11_000, "{group:?}");
+    let start = GroupLog::open(&home.disk, &home.dir.path().join("groups"), GroupId(3), &options()).expect("opened").1;
+    assert_eq!((start.torn_bytes, Some(start.next_offset)), (group.torn_bytes, group.next_offset), "as a start says");
+}
+
+#[test]
+fn every_flipped_byte_is_named() {
+    let home = Home::new(true);
+    for name in home.segments() {
+        let frames = home.frames(&name);
+        for (i, at) in frames.iter().enumerate() {
+            // In its header, in its payload, in its padding's neighbourhood.
+            for byte in [3, 20, 90, 5000] {
+                home.change(&name, |bytes| bytes[*at as usize + byte] ^= 4);
+                let found = told(&home.look(), Severity::Damage);
+                assert!(
+                    found.len() == 1 && found[0].0 == name && found[0].1 == *at,
+                    "frame {i} byte {byte}: {found:?}"
+                );
+                home.change(&name, |bytes| bytes[*at as usize + byte] ^= 4);
+            }
+        }
+    }
+    assert_eq!(home.look().worst(), None);
+}
+
+#[test]
+fn all_damage_is_told_and_what_is_lost_in_it() {
+    let home = Home::new(true);
+    let names = home.segments();
+    let (first, third) = (home.frames(&names[0]), home.frames(&names[2]));
+    home.change(&names[0], |bytes| bytes[first[1] as usize + 100] ^= 1);
+    home.change(&names[2], |bytes| bytes[third[0] as usize..third[2] as usize].fill(0));
+    let report = home.look();
+    let found = told(&report, Severity::Damage);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!((&found[0].0, found[0].1), (&names[0], first[1]));
+    assert!(found[0].2.contains("entries 3 to 3, records 2 to 3"), "{found:?}");
+    assert_eq!((&found[1].0, found[1].1), (&names[2], third[0]));
+    assert!(found[1].2.contains(&format!("up to byte {}: entries ", third[2])), "{found:?}");
+    let whole = report.groups[0].next_offset;
+    assert_eq!(whole, Some(home.log().bounds().next_offset), "the end is known: a start reads from the floor on alone");
+}
+
+#[test]
+fn records_stamped_otherwise_are_told() {
+    let home = Home::new(true);
+    let name = &home.segments()[0];
+    let at = home.frames(name)[2] as usize;
+    home.change(name, |bytes| {
+        let header = SegmentHeader::decode(bytes).expect("a header");
+        let head: &[u8; 80] = bytes[at..].first_chunk().expect("a frame");
+        let end = at + super::super::frame::peek_bytes(head, header.salt, at as u64).expect("a frame");
+        let frame = super::super::frame::decode(&bytes[at..end], header.salt, at as u64).expect("a frame");
+        let mut forged = frame.header;
+        forged.append_time_us += 1;
+        let mut out = Vec::new();
+        super::super::frame::encode(&mut out, header.salt, at as u64, &forged, frame.payload);
+        bytes[at..end].copy_from_slice(&out);
+    });
+    let found = told(&home.look(), Severity::Damage);
+    assert!(found.len() == 1 && found[0].1 == at as u64 && found[0].2.contains("stamped otherwise"), "{found:?}");
+}
+
+#[test]
+fn missing_files_are_told() {
+    for i in 0..SEGMENTS {
+        let home = Home::new(true);
+        let name = home.segments()[i].clone();
+        fs::remove_file(home.path(&name)).expect("removed");
+        let report = home.look();
+        let found = told(&report, Severity::Damage);
+        assert!(found.iter().any(|(file, ..)| *file == name), "{name}: {found:?}");
+        assert_eq!(report.groups[0].segments, SEGMENTS as u64 - 1, "the others are read");
+    }
+    let home = Home::new(true);
+    fs::remove_file(home.path("manifest")).expect("removed");
+    assert_eq!(told(&home.look(), Severity::Damage)[0].0, "manifest");
+    let home = Home::new(true);
+    fs::remove_dir_all(home.path("")).expect("removed");
+    assert!(told(&home.look(), Severity::Damage)[0].2.contains("directory of a group"));
+    let home = Home::new(true);
+    fs::remove_file(home.dir.path().join("node.toml")).expect("removed");
+    let report = home.look();
+    assert_eq!(told(&report, Severity::Damage)[0].0, "node.toml");
+    assert_eq!(report.groups.len(), 1, "what is there is read");
+}
+
+#[test]
+fn a_wrong_index_is_a_note() {
+    let home = Home::new(true);
+    let index = home.segments()[1].replace(".seg", ".idx");
+    let whole = fs::read(home.path(&index)).expect("an index");
+    for (case, change) in [
+        ("an offset", Box::new(|bytes: &mut Vec<u8>| bytes[40] ^= 1) as Box<dyn Fn(&mut Vec<u8>)>),
+        ("a position", Box::new(|bytes| bytes[56] ^= 8)),
+        ("the salt", Box::new(|bytes| bytes[8] ^= 1)),
+        ("its length", Box::new(|bytes| bytes.truncate(99))),
+        ("zeros", Box::new(|bytes| bytes.fill(0))),
+    ] {
+        home.change(&index, change);
+        let report = home.look();
+        assert_eq!(report.worst(), Some(Severity::Note), "{case}");
+        assert_eq!(told(&report, Severity::Note)[0].0, index, "{case}");
+        fs::write(home.path(&index), &whole).expect("written");
+    }
+    fs::remove_file(home.path(&index)).expect("removed");
+    assert!(told(&home.look(), Severity::Note)[0].2.contains("is missing"));
+}
+
+#[test]
+fn leftovers_are_notes() {
+    let home = Home::new(true);
+    fs::write(home.path("00000000000000000099.seg"), b"").expect("a dead segment");
+    fs::write(home.path("00000000000000000098.idx"), b"").expect("an index of nothing");
+    fs::write(home.path("manifest.tmp"), b"half").expect("half a manifest");
+    fs::write(home.path("notes.txt"), b"mine").expect("a stranger");
+    fs::create_dir(home.dir.path().join("groups/8")).expect("an unlisted group");
+    let report = home.look();
+    let names: BTreeSet<String> = told(&report, Severity::Note).into_iter().map(|(name, ..)| name).collect();
+    let expected = ["00000000000000000098.idx", "00000000000000000099.seg", "8", "manifest.tmp", "notes.txt"];
+    assert_eq!(names, expected.map(str::to_owned).into());
+    assert_eq!(report.worst(), Some(Severity::Note));
+}
+
+#[test]
+fn foreign_used_and_missing_directories_are_refused() {
+    let home = Home::new(true);
+    let running = DataDir::open(&home.disk, home.dir.path()).expect("a node");
+    assert!(matches!(verify(&home.disk, home.dir.path()), Err(StorageError::InUse { .. })));
+    drop(running);
+    let other = tempfile::tempdir().expect("a directory");
+    assert_eq!(verify(&home.disk, other.path()).expect("blank").groups, []);
+    assert!(all_files(other.path()).is_empty(), "no lock is made");
+    assert!(verify(&home.disk, &other.path().join("nowhere")).is_err());
+    fs::write(other.path().join("thesis.odt"), b"mine").expect("a file");
+    assert!(matches!(verify(&home.disk, other.path()), Err(StorageError::ForeignDirectory { .. })));
+    // A newer format is a matter for a newer version, not damage.
+    home.change("manifest", |bytes| {
+        bytes[8] = 9;
+        assert!(Manifest::decode(bytes, Path::new("m")).is_err());
+    });
+    assert!(matches!(verify(&home.disk, home.dir.path()), Err(StorageError::NewerFormat { .. })));
+}

@@ -1,0 +1,98 @@
+//! A disk that lies: the scrub of a running node finds it, `seriatim log verify` of a stopped one names the same place, and
+//! neither changes a byte.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use grpcio::RpcStatusCode as Code;
+
+use crate::harness::{Cluster, eventually, record};
+
+const SEGMENT: &str = "groups/1/00000000000000000001.seg";
+
+#[test]
+fn damage_is_found_by_the_scrub_and_by_verify() {
+    let mut cluster = Cluster::start_with(1, &["--segment-bytes=64KiB", "--scrub-interval-seconds=1"]);
+    let client = cluster.client(0);
+    for n in 0..40 {
+        client.produce("", vec![record(format!("record {n} {}", "x".repeat(5000)))]).expect("produces");
+    }
+    let data_dir = cluster.site.path().join(&client.get_node().expect("a node").name);
+    let verify = |more: &[&str]| {
+        let data_dir = data_dir.display().to_string();
+        let all = [&["log", "verify", "--data-dir", &data_dir], more].concat();
+        let output = cluster.site.command(&all).output().expect("runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, said) = verify(&[]);
+    assert!(code == Some(78) && said.contains("in use by another process"), "{said}");
+
+    let file = data_dir.join(SEGMENT);
+    let bytes = fs::read(&file).expect("a segment");
+    let at = bytes.windows(10).position(|part| part == b"record 3 x").expect("the record is stored");
+    let write = |byte: u8| {
+        let file = fs::OpenOptions::new().write(true).open(&file).expect("a segment");
+        file.write_all_at(&[byte], at as u64).expect("written");
+        file.sync_all().expect("synced");
+    };
+    write(b'R');
+    let range = eventually("the scrub finds it", || {
+        let node = client.get_node().map_err(|e| e.to_string())?;
+        let group = node.groups.into_iter().find(|group| group.group == 1).ok_or("no group")?;
+        group.damaged_ranges.first().cloned().ok_or_else(|| "nothing found yet".to_owned())
+    });
+    assert_eq!((range.first_offset, range.next_offset), (3, Some(4)));
+    assert!(SEGMENT.ends_with(&range.file) && (range.position..range.position + range.bytes).contains(&(at as u64)));
+    let lost = client.consume_at("", 3).expect_err("damaged");
+    assert_eq!(lost.status().map(|status| status.code), Some(Code::DATA_LOSS));
+    for whole in [2, 4, 39] {
+        assert_eq!(client.consume_at("", whole).expect("the others are served").offset, whole);
+    }
+    client.produce("", vec![record("and it goes on")]).expect("produces");
+    let status = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.contains(&format!("DAMAGED ON DISK: {} byte {}, records 3..4", range.file, range.position)),
+        "{status}"
+    );
+    assert!(cluster.nodes[0].log().contains("they hold records 3 to 3"), "{}", cluster.nodes[0].log());
+
+    assert!(cluster.nodes[0].stop().success());
+    let before = all_files(&data_dir);
+    let (code, report, said) = verify(&[]);
+    assert_eq!(code, Some(65), "{report}{said}");
+    let line = format!("DAMAGE {SEGMENT} byte {}: ", range.position);
+    assert!(
+        report.contains(&line) && report.contains("records 3 to 3") && said.contains("damaged in 1 places"),
+        "{report}"
+    );
+    write(bytes[at]);
+    let (code, report, said) = verify(&["--json"]);
+    assert!(code == Some(0) && report.contains("\"damaged\":false"), "{report}{said}");
+    let after = all_files(&data_dir);
+    let changed: Vec<_> =
+        before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).map(|(p, _)| p).collect();
+    assert!(
+        changed == [&file] && before.len() == after.len(),
+        "the byte that this test put right, and nothing else: {changed:?}"
+    );
+    cluster.nodes[0].start_again();
+    let client = cluster.client(0);
+    eventually("it serves all of it", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+}
+
+fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(all_files(&path));
+        } else {
+            files.insert(path.clone(), fs::read(&path).expect("a file"));
+        }
+    }
+    files
+}
