@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 
 /// What a file system must do. Paths are whole; errors are the system's own.
 pub trait Backend: Send + Sync {
@@ -68,7 +69,7 @@ pub enum Words {
     /// Mapped.
     Mapped(real::Mapping),
     /// Memory of our own.
-    Memory(Box<[AtomicU64]>),
+    Memory(Arc<[AtomicU64]>),
 }
 
 impl Words {
@@ -150,8 +151,13 @@ impl Disk {
         self.unlink(&temporary)?;
         let file = self.create(&temporary)?;
         file.write_at(0, bytes)?;
-        file.sync()?;
+        if !broken(Fault::ManifestNotSynced) {
+            file.sync()?;
+        }
         self.0.rename(&temporary, path).map_err(|e| StorageError::io("replace", path, e))?;
+        if broken(Fault::NoDirSyncAfterRename) {
+            return Ok(());
+        }
         self.sync_dir(path.parent().unwrap_or(Path::new("/")))
     }
 

@@ -15,6 +15,7 @@ use super::active::Active;
 use super::disk::{Disk, DiskFile};
 use super::entry::{ENTRY_BYTES_MAX, Entry, Kind, Stamp};
 pub use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::{Header, Position, encode, frame_bytes};
 use super::manifest::Manifest;
 use super::reader::GroupReader;
@@ -182,7 +183,12 @@ impl GroupLog {
         self.guarded(|log| {
             assert!(hard_state.commit <= log.last.index, "a commit of group {} past the last entry", log.group);
             let (header, payload) = Header::of_hard_state(hard_state, log.floor);
+            let file = log.active.position().file;
+            let dirty = log.dirty.contains_key(&file);
             log.write_note(&header, &payload)?;
+            if !dirty && broken(Fault::HardStateNotSynced) {
+                log.dirty.remove(&file);
+            }
             log.hard_state = *hard_state;
             Ok(())
         })
@@ -218,6 +224,9 @@ impl GroupLog {
             let mut parts = view.parts[..=part].to_vec();
             parts[part].limit = Some(at);
             log.unlinks.extend(view.parts[part + 1..].iter().map(|p| p.segment.header.number));
+            if broken(Fault::UnlinksAtOnce) {
+                view.parts[part + 1..].iter().try_for_each(|p| log.disk.unlink(&p.segment.path()))?;
+            }
             log.begin_segment(predecessor, View { base: view.base, parts })
         })
     }
@@ -233,6 +242,7 @@ impl GroupLog {
             let view = log.shared.get();
             log.applied = log.applied.max(applied);
             let seen = applied.min(log.derived_index).min(log.hard_state.commit);
+            let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
             let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
             let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
             if dropped == 0 {
@@ -296,6 +306,9 @@ impl GroupLog {
             return None;
         }
         let covered = self.active.position();
+        if broken(Fault::FloorTooHigh) {
+            self.floor = covered;
+        }
         let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered).encode());
         Some(SyncJob {
             dir: self.dir.clone(),
@@ -405,6 +418,10 @@ impl GroupLog {
 
     /// Makes the segment in which the log goes on behind `kept`, and a manifest due.
     fn begin_segment(&mut self, predecessor: Position, mut kept: View) -> Result<(), StorageError> {
+        if broken(Fault::NumberUsedTwice) {
+            self.next_segment = predecessor.file + 1;
+        }
+        let hard_state = if broken(Fault::HeaderWithoutHardState) { HardState::default() } else { self.hard_state };
         let header = SegmentHeader {
             group: self.group,
             number: self.next_segment,
@@ -412,7 +429,7 @@ impl GroupLog {
             predecessor,
             base: self.last,
             time_before_us: self.last_time_us,
-            hard_state: self.hard_state,
+            hard_state,
         };
         self.next_segment += 1;
         self.active.seal();

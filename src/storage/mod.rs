@@ -41,6 +41,7 @@ pub mod segment;
 mod active;
 mod chain;
 mod create;
+mod faults;
 mod index;
 mod manifest;
 mod pool;
@@ -51,3 +52,6 @@ mod walk;
 
 pub mod disk;
 pub mod error;
+
+#[cfg(test)]
+mod proof;
