@@ -100,3 +100,9 @@ pub(super) fn broken(fault: Fault) -> bool {
 pub(super) fn set(fault: Option<Fault>) {
     BROKEN.set(fault);
 }
+
+/// What this thread breaks.
+#[cfg(test)]
+pub(super) fn get() -> Option<Fault> {
+    BROKEN.get()
+}

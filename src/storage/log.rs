@@ -184,9 +184,9 @@ impl GroupLog {
             assert!(hard_state.commit <= log.last.index, "a commit of group {} past the last entry", log.group);
             let (header, payload) = Header::of_hard_state(hard_state, log.floor);
             let file = log.active.position().file;
-            let dirty = log.dirty.contains_key(&file);
+            let forgotten = broken(Fault::HardStateNotSynced) && !log.dirty.contains_key(&file);
             log.write_note(&header, &payload)?;
-            if !dirty && broken(Fault::HardStateNotSynced) {
+            if forgotten {
                 log.dirty.remove(&file);
             }
             log.hard_state = *hard_state;

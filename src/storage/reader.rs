@@ -294,7 +294,9 @@ impl GroupReader {
                             continue;
                         }
                     }
-                    Ok(None) => break,
+                    // Nor does one lead to where the log goes on in the next segment. (The newest's was made by this process.)
+                    Ok(None) if begun || part.limit.is_none() || start == SEGMENT_HEADER_BYTES => break,
+                    Ok(None) => {}
                     Err(WalkError::Bad { .. }) if !begun && start > SEGMENT_HEADER_BYTES => {}
                     Err(error) => return Err(failed(error)),
                 }

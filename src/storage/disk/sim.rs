@@ -103,11 +103,6 @@ impl Sim {
         self.world().died
     }
 
-    /// How many changes there were.
-    pub fn changes(&self) -> u64 {
-        self.world().changes
-    }
-
     /// The process is gone and nothing is lost.
     pub fn kill(&self) {
         let mut world = self.world();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   plain.rs      random operations, reopens among them, against a plain Vec: what is read is what was written
-//!   model.rs      a log and the states that it may be in after a crash; histories of them by a seed
+//!   model.rs      a log, and the states that it may be in after a crash
+//!   histories.rs  random steps of a model and random crashes, by a seed
 //!   story.rs      one scripted life of a data directory, stopped at every change of the disk, and again inside recovery
 //!   sweep.rs      every byte of a stopped directory damaged, one at a time
 //!   forged.rs     what neither a crash nor a damaged byte can make, made by hand
@@ -12,9 +13,13 @@
 //! `SERIATIM_HISTORIES` says how many histories, `SERIATIM_SEED` which is the first; `SERIATIM_SWEEP=1` sweeps over every
 //! byte, where `make test` takes one in some.
 
+mod broken;
 mod forged;
+mod histories;
 mod model;
+mod plain;
 mod story;
+mod sweep;
 
 /// A number from the environment.
 fn asked(name: &str, otherwise: u64) -> u64 {

@@ -1,9 +1,4 @@
-//! A log and its crashes against a model.
-//!
-//! A log is appended to, truncated, trimmed, given markers, synced, marked and closed, and gets again what it lost; at any
-//! change of the disk the process may die, by a kill (the page cache stays) or a power cut (of what was not synced, any part
-//! is lost), also inside recovery. After each restart it must hold one of the states that it had since the last finished
-//! sync, and never refuse.
+//! A log, and the states that it may hold after a crash: those that it had since the last finished sync.
 
 use std::path::Path;
 
@@ -67,7 +62,7 @@ fn last_of(entries: &[Entry]) -> Option<Base> {
 
 /// A log, and what it may hold.
 pub struct Model {
-    sim: Sim,
+    pub sim: Sim,
     groups_dir: &'static Path,
     group: GroupId,
     options: LogOptions,
@@ -83,11 +78,11 @@ pub struct Model {
     /// What a crash or a truncation has taken, and the entry before it. Whoever has it may send it again.
     lost: (Base, Vec<Entry>),
     /// All entries take the same space: what is left of old ones fits behind new ones.
-    even: bool,
+    pub even: bool,
     /// A job is under way.
     syncing: bool,
     /// The kinds of steps that this history does without: what is rare beside all others is then frequent.
-    never: u32,
+    pub never: u32,
 }
 
 /// An entry that continues a log.
@@ -354,22 +349,6 @@ impl Model {
         Ok(())
     }
 
-    /// Starts again, and again if it dies in that, and compares.
-    pub fn restart(&mut self) {
-        loop {
-            if self.rng.once_in(2) {
-                self.sim.power_cut(&mut self.rng);
-            } else {
-                self.sim.kill();
-            }
-            self.sim.die_after(self.rng.once_in(3).then(|| self.rng.below(16)));
-            if self.reopen() {
-                self.sim.die_after(None);
-                return;
-            }
-        }
-    }
-
     /// Starts again, and compares; `false`: it died in that.
     pub fn reopen(&mut self) -> bool {
         self.syncing = false;
@@ -423,82 +402,4 @@ impl Model {
             State { hard_state: found.hard_state, base: found.base, conf_index: found.conf_index, ..state.clone() };
         Some((log, state))
     }
-
-    /// The power goes, and it starts again.
-    fn power_cut(&mut self) {
-        self.sim.power_cut(&mut self.rng);
-        assert!(self.reopen(), "nothing kills it");
-    }
-}
-
-/// One history: eight lives of a log.
-pub fn history(seed: u64) {
-    let mut model = Model::new(seed);
-    for _ in 0..8 {
-        let deadly = model.rng.below(60);
-        model.sim.die_after(Some(deadly));
-        let died = loop {
-            if let Err(error) = model.step() {
-                break error;
-            }
-        };
-        assert!(model.sim.died(), "it failed for another reason: {died}");
-        model.restart();
-    }
-}
-
-/// A history around torn ends: something is synced, something more is not; the power goes; what was lost comes again, or
-/// something else; and the power goes again.
-pub fn torn_ends(seed: u64) {
-    let mut model = Model::new(seed);
-    model.even = true;
-    // Nothing happens while it is synced.
-    model.never = u32::MAX;
-    model.turn_torn_ends().expect("nothing kills it");
-}
-
-impl Model {
-    fn some(&mut self) -> Result<(), StorageError> {
-        for _ in 0..1 + self.rng.below(3) {
-            match self.rng.below(6) {
-                0 => self.hard_state()?,
-                _ => self.append(1)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn turn_torn_ends(&mut self) -> Result<(), StorageError> {
-        for _ in 0..4 {
-            self.some()?;
-            self.sync()?;
-            self.some()?;
-            if self.rng.once_in(2) {
-                self.truncate()?;
-                self.append(self.states.len() as u64 % 3)?;
-            }
-            self.power_cut();
-            match self.rng.below(4) {
-                0 => self.some()?,
-                _ => self.append_lost()?,
-            }
-            self.sync()?;
-            if self.rng.once_in(2) {
-                self.some()?;
-                self.sync()?;
-            }
-            self.power_cut();
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn random_histories() {
-    super::by_seed(1200, history);
-}
-
-#[test]
-fn torn_ends_stay_torn() {
-    super::by_seed(1200, torn_ends);
 }
