@@ -7,11 +7,14 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERIATIM   := $(TARGET_DIR)/release/seriatim
 CARGO      := cargo
 RUNS       ?= 100
+# How many random histories of the storage `make proof` runs, and the first one's seed.
+HISTORIES  ?= 20000
+SEED       ?= 0
 # Which end-to-end tests `make e2e` runs; empty: all of them.
 ONLY       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill proof check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +48,9 @@ scenario: deps first-build ## the story of three nodes and of one, RUNS times in
 
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
 	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
+
+proof: deps first-build ## the storage's proof at length: HISTORIES of each kind, from SEED on, and every byte damaged
+	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check

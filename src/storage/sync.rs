@@ -13,7 +13,7 @@ use super::segment::segment_path;
 
 /// Everything of one log that was written when the job was taken, and the position that it covers.
 ///
-/// The order: files by number; the directory, if a file is new; the manifest, which may name a new first segment and
+/// The order: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
 /// carries the floor that these syncs make; the directory; and only then are segments removed that the log does not
 /// reach any more. So after a crash anywhere in between, either the old chain of segments is whole or the new one.
 pub struct SyncJob {

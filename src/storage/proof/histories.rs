@@ -95,10 +95,10 @@ impl Model {
 
 #[test]
 fn random_histories() {
-    super::by_seed(1200, history);
+    super::by_seed(3000, history);
 }
 
 #[test]
 fn torn_ends_stay_torn() {
-    super::by_seed(1200, torn_ends);
+    super::by_seed(2000, torn_ends);
 }

@@ -223,7 +223,7 @@ impl Plain {
 
 #[test]
 fn a_log_is_a_vec() {
-    super::by_seed(40, |seed| {
+    super::by_seed(100, |seed| {
         let mut plain = Plain::new(seed);
         for _ in 0..STEPS {
             plain.step();
