@@ -60,9 +60,9 @@ const FOUND_BY: [(Fault, Proof); 35] = [
 ];
 
 impl Proof {
-    /// With the fault set: how much of the proof it took to fail; `None`: it does not.
-    fn fails(self) -> Option<u64> {
-        let by_seed = |history: fn(u64)| (0..HISTORIES_MAX).find(|seed| panics(|| history(*seed)));
+    /// How much of the proof it takes to fail; `None`: it does not.
+    fn fails(self, histories_max: u64) -> Option<u64> {
+        let by_seed = |history: fn(u64)| (0..histories_max).find(|seed| panics(|| history(*seed)));
         match self {
             Proof::Histories => by_seed(histories::history),
             Proof::TornEnds => by_seed(histories::torn_ends),
@@ -85,11 +85,15 @@ fn panics(proof: impl FnOnce()) -> bool {
 
 #[test]
 fn every_fault_is_found() {
+    for proof in [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Killed), Proof::Forged] {
+        assert_eq!(proof.fails(250), None, "{proof:?} fails without a fault");
+    }
     let mut silent = Vec::new();
-    for (fault, proof) in FOUND_BY {
+    for (i, (fault, proof)) in FOUND_BY.into_iter().enumerate() {
+        assert_eq!(fault as usize, i, "all faults, in their order");
         let began = Instant::now();
         faults::set(Some(fault));
-        let found = proof.fails();
+        let found = proof.fails(HISTORIES_MAX);
         faults::set(None);
         println!("{fault:?}: {proof:?} {found:?}, {:?}", began.elapsed());
         if found.is_none() {

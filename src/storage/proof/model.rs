@@ -129,11 +129,11 @@ impl Model {
     pub fn new(seed: u64) -> Model {
         let sim = Sim::default();
         let groups_dir = Path::new("/data/groups");
-        let options = LogOptions { segment_bytes: if seed % 3 == 0 { 1500 } else { 4096 } };
+        let options = LogOptions { segment_bytes: if seed.is_multiple_of(3) { 1500 } else { 4096 } };
         let (disk, group) = (sim.disk(), GroupId(7));
         GroupLog::create(&disk, groups_dir, group, &options, Genesis::Founder(NodeId(1))).expect("made");
         let mut model = Model::open(&sim, groups_dir, group, options, seed).expect("opened");
-        model.even = seed % 2 == 0;
+        model.even = seed.is_multiple_of(2);
         if seed % 4 < 2 {
             model.never = model.rng.next() as u32 & !(1 << 7 | 1 << 25);
         }

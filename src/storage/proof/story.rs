@@ -162,7 +162,7 @@ pub fn told(seed: u64, cuts: u64) -> u64 {
             let left = story.sim.copy();
             crash(&left, way + cuts * told * u64::from(way > 0));
             // Inside the start, at every change too, in one of the ways.
-            if (way + told) % cuts == 0 {
+            if (way + told).is_multiple_of(cuts) {
                 starts += story.starts_after(&left, way);
             }
             assert!(story.start(&left), "nothing kills it");
@@ -184,7 +184,7 @@ impl Story {
             let started = self.start(&sim);
             sim.die_after(None);
             // What it has found is there the next time, too, however it stopped.
-            crash(&sim, if deadly % 4 == 0 { 0 } else { way + deadly + 1 });
+            crash(&sim, if deadly.is_multiple_of(4) { 0 } else { way + deadly + 1 });
             assert!(self.start(&sim), "nothing kills it");
             if started {
                 return 2 * deadly;

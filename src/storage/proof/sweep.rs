@@ -106,7 +106,7 @@ fn directory(end: End) -> Sim {
                 log.set_derived(Derived { first_offset, last_append_time_us: time }, commit);
                 log.trim(first_offset, commit).expect("trimmed");
             }
-            if time % 5 == 0 || time == 25 {
+            if time.is_multiple_of(5) || time == 25 {
                 let job = log.begin_sync().expect("something to sync");
                 job.perform(&disk).expect("synced");
                 log.end_sync(job);
