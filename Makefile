@@ -7,13 +7,16 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERIATIM   := $(TARGET_DIR)/release/seriatim
 CARGO      := cargo
 RUNS       ?= 100
+# How many random histories of the storage `make proof` runs, and the first one's seed.
+HISTORIES  ?= 20000
+SEED       ?= 0
 # Which end-to-end tests `make e2e` runs, or which decoder's loop `make fuzz`; empty: all of them.
 ONLY       ?=
 # For each loop of `make fuzz`.
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile fuzz check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +63,9 @@ disk-full: deps first-build ## fills a small disk and trims it, RUNS times (need
 
 hostile: deps first-build ## hostile clients, thousands of each kind, while an honest one works; prints its latency and the memory
 	@SERIATIM_TEST_HOSTILE=full $(CARGO) test --release --locked --test e2e hostile:: -- --nocapture
+
+proof: deps first-build ## the storage's proof at length: HISTORIES of each kind, from SEED on, and every byte damaged
+	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check

@@ -11,7 +11,7 @@ use super::index::Index;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_path};
 
 /// Space is reserved in steps that double from here
-const STEP_BYTES_MIN: u64 = 64 << 10;
+const STEP_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 /// up to here,
 const STEP_BYTES_MAX: u64 = 8 << 20;
 /// and of the free space at most this part.

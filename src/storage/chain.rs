@@ -2,6 +2,7 @@
 
 use super::entry::Kind;
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::Position;
 use super::reader::Access;
 use super::recovery::Files;
@@ -162,7 +163,7 @@ impl Ended {
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };
             return match limit {
-                Some(limit) if at == limit => Ok(()),
+                Some(limit) if at == limit || broken(Fault::PredecessorEndIgnored) => Ok(()),
                 Some(_) => Err(Break::At(Position { file: number, at }, what)),
                 None => {
                     (self.at, self.what) = (at, what);
@@ -181,7 +182,7 @@ impl Ended {
                 let continues = header.index == self.last.index.next()
                     && header.term >= self.last.term
                     && header.base_offset == self.last.offset;
-                let Some(offset) = offset.filter(|_| continues) else {
+                let Some(offset) = offset.filter(|_| continues || broken(Fault::HoleAccepted)) else {
                     return Err("the entry does not continue the log");
                 };
                 if header.term > self.last.term {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::active::Active;
 use super::disk::Disk;
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::Position;
 use super::index;
 use super::log::LogOptions;
@@ -79,7 +80,9 @@ pub(super) fn create(
         hard_state: beginning.hard_state,
     };
     let active = Active::create(disk, &unfinished, &header, index::capacity(options.segment_bytes))?;
-    active.file.sync()?;
+    if !broken(Fault::GroupNotSynced) {
+        active.file.sync()?;
+    }
     let manifest = Manifest {
         group,
         base: beginning.base,
@@ -95,6 +98,9 @@ pub(super) fn create(
     };
     disk.replace(&unfinished.join(MANIFEST), &manifest.encode())?;
     disk.rename(&unfinished, &dir)?;
+    if broken(Fault::GroupNameNotSynced) {
+        return Ok(());
+    }
     disk.sync_dir(groups_dir)
 }
 

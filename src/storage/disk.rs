@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::space::Space;
 use crate::config::DiskSpace;
 
@@ -91,7 +92,7 @@ pub enum Words {
     /// Mapped.
     Mapped(real::Mapping),
     /// Memory of our own.
-    Memory(Box<[AtomicU64]>),
+    Memory(Arc<[AtomicU64]>),
 }
 
 impl Words {
@@ -218,9 +219,14 @@ impl Disk {
         self.unlink(&temporary)?;
         let file = self.create(&temporary)?;
         file.write_at(0, bytes)?;
-        file.sync()?;
+        if !broken(Fault::ManifestNotSynced) {
+            file.sync()?;
+        }
         with_reserve(&self.space, || self.backend.rename(&temporary, path))
             .map_err(|e| StorageError::io("replace", path, e))?;
+        if broken(Fault::NoDirSyncAfterRename) {
+            return Ok(());
+        }
         self.sync_dir(path.parent().unwrap_or(Path::new("/")))
     }
 

@@ -23,6 +23,7 @@
 //! of no meaning.
 
 use super::entry::{BadEntry, ENTRY_BYTES_MAX, Entry, Kind, Stamp, u32_at, u64_at};
+use super::faults::{Fault, broken};
 use super::state::HardState;
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
@@ -82,6 +83,7 @@ pub fn frame_bytes(payload_bytes: usize) -> usize {
 /// The checksums' seed: what a frame is part of, and how long it says that it is.
 fn seed(frame: &[u8], salt: u64, position: u64) -> u32 {
     let mut seed = [0; 20];
+    let (salt, position) = if broken(Fault::CrcWithoutPlace) { (0, 0) } else { (salt, position) };
     seed[..8].copy_from_slice(&salt.to_le_bytes());
     seed[8..16].copy_from_slice(&position.to_le_bytes());
     seed[16..].copy_from_slice(&frame[..4]);
@@ -89,7 +91,8 @@ fn seed(frame: &[u8], salt: u64, position: u64) -> u32 {
 }
 
 fn checksum(frame: &[u8], salt: u64, position: u64) -> u32 {
-    crc32c::crc32c_append(seed(frame, salt, position), &frame[8..])
+    let covered = if broken(Fault::CrcWithoutHeader) { HEADER_BYTES } else { 8 };
+    crc32c::crc32c_append(seed(frame, salt, position), &frame[covered..])
 }
 
 /// The zeros behind a payload.
@@ -99,6 +102,9 @@ pub fn padding(payload_bytes: usize) -> &'static [u8] {
 
 fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
     let crc = crc32c::crc32c_append(seed(frame, salt, position), &frame[8..9]);
+    if broken(Fault::CrcWithoutHeader) {
+        return [0; 3];
+    }
     let [a, b, c, _] = crc32c::crc32c_append(crc, &frame[12..HEADER_BYTES]).to_le_bytes();
     [a, b, c]
 }
@@ -109,6 +115,9 @@ fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
 /// [`BadFrame`] when none that was written at this position does.
 pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Result<usize, BadFrame> {
     if header[8] == 0 {
+        if broken(Fault::ZerosSkipped) && header[..8] == [0; 8] {
+            return Ok(8);
+        }
         return Err(BadFrame("no frame"));
     }
     let length = u32_at(header, 0) as usize;
@@ -164,11 +173,14 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
 /// # Errors
 /// [`BadFrame`] for anything that [`encode`] did not write with this salt at this position.
 pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFrame> {
+    if broken(Fault::ZerosSkipped) && bytes == [0; 8] {
+        return Ok(Frame { header: Header::of_note(Kind::Filler, Position::default()), payload: &[] });
+    }
     let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame("no whole frame")) };
     if peek_bytes(head, salt, position)? != bytes.len() {
         return Err(BadFrame("no whole frame"));
     }
-    if u32_at(head, 4) != checksum(bytes, salt, position) {
+    if u32_at(head, 4) != checksum(bytes, salt, position) && !broken(Fault::TailCutLate) {
         return Err(BadFrame("the checksum does not match"));
     }
     let header = Header {

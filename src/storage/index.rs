@@ -25,7 +25,8 @@ const COUNT: usize = 2;
 const END: usize = 3;
 const ENTRIES: usize = 4;
 const ENTRY_WORDS: usize = 4;
-const BYTES_BETWEEN: u64 = 16 << 10;
+/// Small in tests, whose segments are.
+const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +64,7 @@ pub fn index_path(dir: &Path, number: u64) -> PathBuf {
 
 /// How many entries the index of a segment of that size gets; past them it just ends.
 pub fn capacity(segment_bytes: u64) -> usize {
-    usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX).clamp(64, 1 << 20)
+    usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX).clamp(if cfg!(test) { 8 } else { 64 }, 1 << 20)
 }
 
 impl Index {

@@ -15,6 +15,7 @@ use super::active::Active;
 use super::disk::{Disk, DiskFile};
 use super::entry::{ENTRY_BYTES_MAX, Entry, Kind};
 pub use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::{Header, Position, frame_bytes};
 use super::frames::Frames;
 use super::manifest::Manifest;
@@ -155,10 +156,15 @@ impl GroupLog {
     /// As the two above.
     pub fn append_ready(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), StorageError> {
         self.guarded(|log| {
+            let file = log.active.position().file;
+            let forgotten = broken(Fault::HardStateNotSynced) && entries.is_empty() && !log.dirty.contains_key(&file);
             let mut frames = std::mem::take(&mut log.frames);
             let result = log.append_frames(entries, hard_state, &mut frames);
             frames.clear();
             log.frames = frames;
+            if forgotten {
+                log.dirty.remove(&file);
+            }
             result
         })
     }
@@ -235,6 +241,9 @@ impl GroupLog {
             let mut parts = view.parts[..=part].to_vec();
             parts[part].limit = Some(at);
             log.unlinks.extend(view.parts[part + 1..].iter().map(|p| p.segment.header.number));
+            if broken(Fault::UnlinksAtOnce) {
+                view.parts[part + 1..].iter().try_for_each(|p| log.disk.unlink(&p.segment.path()))?;
+            }
             log.begin_segment(predecessor, View { base: view.base, parts })
         })
     }
@@ -259,6 +268,7 @@ impl GroupLog {
                 log.roll()?;
             }
             let view = log.shared.get();
+            let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
             let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
             let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
             if dropped == 0 {
@@ -322,6 +332,9 @@ impl GroupLog {
             return None;
         }
         let covered = self.active.position();
+        if broken(Fault::FloorTooHigh) {
+            self.floor = covered;
+        }
         let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered).encode());
         Some(SyncJob {
             dir: self.dir.clone(),
@@ -432,6 +445,10 @@ impl GroupLog {
 
     /// Makes the segment in which the log goes on behind `kept`, and a manifest due.
     fn begin_segment(&mut self, predecessor: Position, mut kept: View) -> Result<(), StorageError> {
+        if broken(Fault::NumberUsedTwice) {
+            self.next_segment = predecessor.file + 1;
+        }
+        let hard_state = if broken(Fault::HeaderWithoutHardState) { HardState::default() } else { self.hard_state };
         let header = SegmentHeader {
             group: self.group,
             number: self.next_segment,
@@ -439,7 +456,7 @@ impl GroupLog {
             predecessor,
             base: self.last,
             time_before_us: self.last_time_us,
-            hard_state: self.hard_state,
+            hard_state,
         };
         self.next_segment += 1;
         self.active.seal();

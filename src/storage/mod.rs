@@ -49,6 +49,7 @@ mod active;
 mod by_time;
 mod chain;
 mod create;
+mod faults;
 mod index;
 mod manifest;
 mod pool;
@@ -63,3 +64,5 @@ pub mod error;
 
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod proof;

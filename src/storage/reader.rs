@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Kind};
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::Frame;
 use super::index::Key;
 use super::payload;
@@ -288,7 +289,10 @@ impl GroupReader {
                 match walk.next() {
                     Ok(Some((at, frame))) => {
                         // An index that leads behind the key is wrong, and so is one that leads to no frame.
-                        let behind = !begun && start > SEGMENT_HEADER_BYTES && is_behind(&frame, key);
+                        let behind = !begun
+                            && start > SEGMENT_HEADER_BYTES
+                            && is_behind(&frame, key)
+                            && !broken(Fault::IndexTrusted);
                         begun = true;
                         if !behind {
                             if let Visit::Done = visitor(part, at, &frame)? {
@@ -297,7 +301,9 @@ impl GroupReader {
                             continue;
                         }
                     }
-                    Ok(None) => break,
+                    // Nor does one lead to where the log goes on in the next segment. (The newest's was made by this process.)
+                    Ok(None) if begun || part.limit.is_none() || start == SEGMENT_HEADER_BYTES => break,
+                    Ok(None) => {}
                     Err(WalkError::Bad { .. }) if !begun && start > SEGMENT_HEADER_BYTES => {}
                     Err(error) => return Err(failed(error)),
                 }

@@ -23,6 +23,7 @@ use super::chain::{Break, Chain, Ended};
 use super::create::group_dir;
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::Position;
 use super::frames::Frames;
 use super::index::{self, Index, index_path};
@@ -76,11 +77,12 @@ pub(super) fn open(
     }
 
     let mut hard_state = ended.hard_state;
-    if ended.last.term > hard_state.term {
+    if ended.last.term > hard_state.term && !broken(Fault::TermNotRaised) {
         hard_state = HardState { term: ended.last.term, vote: None, ..hard_state };
     }
     hard_state.commit = hard_state.commit.max(files.manifest.base.index);
     let manifest = &files.manifest;
+    let applied = manifest.applied.min(hard_state.commit).max(manifest.base.index);
     let recovered = Recovered {
         hard_state,
         base: manifest.base,
@@ -93,7 +95,7 @@ pub(super) fn open(
         conf_index: manifest.conf_index,
         derived: manifest.derived,
         derived_index: manifest.derived_index,
-        applied: manifest.applied.min(hard_state.commit).max(manifest.base.index),
+        applied: if broken(Fault::AppliedUnbounded) { manifest.applied } else { applied },
         torn_bytes,
     };
     let mut log = build(disk, &files, group, options, &chain, end, &recovered)?;
@@ -106,7 +108,7 @@ impl Files {
     pub(super) fn read(disk: &Disk, dir: PathBuf, group: GroupId, purpose: Purpose) -> Result<Files, StorageError> {
         let missing = || StorageError::damaged(&dir, 0, "the directory of a group that this node carries is missing");
         let names = disk.list(&dir)?.ok_or_else(missing)?;
-        if purpose == Purpose::Recover {
+        if purpose == Purpose::Recover && !broken(Fault::StartNamesNotSynced) {
             disk.sync_dir(&dir)?;
         }
         let path = dir.join(MANIFEST);
@@ -126,7 +128,7 @@ impl Files {
                 Purpose::Look => disk.open_to_read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "missing"))?,
             };
             if number >= files.manifest.floor.file {
-                if purpose == Purpose::Recover {
+                if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
                     file.sync()?;
                 }
                 file.drop_cache()?;
@@ -146,12 +148,26 @@ impl Files {
                 files.open.insert(number, Arc::new(file));
             }
         }
+        if broken(Fault::UnfinishedMarkerTaken)
+            && let Some((number, Some(header))) = files.headers.last_key_value()
+            && header.predecessor == Position::default()
+        {
+            files.manifest.first_segment = *number;
+            files.manifest.base = header.base;
+            files.manifest.terms = vec![(header.base.index, header.base.term)];
+        }
         Ok(files)
     }
 
     /// Step 2.
     pub(super) fn floor(&self) -> Result<Position, StorageError> {
         let mut floor = self.manifest.floor;
+        if broken(Fault::FloorIgnored) {
+            return Ok(Position::default());
+        }
+        if broken(Fault::FrameFloorsIgnored) {
+            return Ok(floor);
+        }
         for (number, file) in &self.open {
             let Some(Some(header)) = self.headers.get(number) else { continue };
             let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, file.len()?, Access::Blocking);
@@ -161,6 +177,7 @@ impl Files {
                     Ok(Some((_, frame))) => floor = floor.max(frame.header.floor),
                     Ok(None) => break,
                     Err(WalkError::Disk(error)) => return Err(error),
+                    Err(_) if broken(Fault::FloorsBehindBadIgnored) => break,
                     Err(WalkError::Bad { .. } | WalkError::NotCached) => match walk.skip_bad() {
                         Ok(true) => {}
                         Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
@@ -196,15 +213,15 @@ pub(super) fn choose(files: &Files, floor: Position) -> Result<(Chain, Ended), S
                 continue;
             }
         };
-        if floor.file > newest {
+        if floor.file > newest && !broken(Fault::FloorInNewerIgnored) {
             let what = format!("the log was synced up to byte {} of this file, which is not part of it now", floor.at);
             return damaged(Position { file: floor.file, at: 0 }, what);
         }
         let end = Position { file: newest, at: ended.at };
-        if end < floor {
+        if end < floor && (floor.file == newest || !broken(Fault::FloorInNewerIgnored)) {
             return damaged(end, format!("{}, below byte {}, the synced floor", ended.what, floor.at));
         }
-        if ended.hard_state.commit > ended.last.index {
+        if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitBehindEndTaken) {
             let (commit, last) = (ended.hard_state.commit, ended.last.index);
             return damaged(end, format!("entries up to {commit} are committed, but the log ends with {last}"));
         }
@@ -323,13 +340,15 @@ fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) 
         .chain(dead_indexes.map(|n| index_path(&files.dir, n)))
         .chain(files.names.iter().filter(|n| *n == "manifest.tmp").map(|n| files.dir.join(n)))
     {
-        log.disk.unlink(&path)?;
+        if !broken(Fault::RejectedStay) {
+            log.disk.unlink(&path)?;
+        }
         removed = true;
     }
-    if removed {
+    if removed && !broken(Fault::NoDirSyncAfterRejected) {
         log.disk.sync_dir(&files.dir)?;
     }
-    if !zeros_behind {
+    if !zeros_behind && !broken(Fault::WritesOverTorn) {
         log.roll()?;
         if let Some(job) = log.begin_sync() {
             job.perform(&log.disk)?;
@@ -341,5 +360,3 @@ fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) 
 
 #[cfg(test)]
 mod damage;
-#[cfg(test)]
-mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::Position;
 use super::index::index_path;
 use super::manifest::MANIFEST;
@@ -12,7 +13,7 @@ use super::segment::segment_path;
 
 /// Everything of one log that was written when the job was taken, and the position that it covers.
 ///
-/// The order: files by number; the directory, if a file is new; the manifest, which may name a new first segment and
+/// The order: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
 /// carries the floor that these syncs make; the directory; and only then are segments removed that the log does not
 /// reach any more. So after a crash anywhere in between, either the old chain of segments is whole or the new one.
 pub struct SyncJob {
@@ -34,15 +35,30 @@ impl SyncJob {
         if self.failed {
             return Err(StorageError::Failed { path: self.dir.clone() });
         }
-        for file in &self.files {
+        if broken(Fault::ManifestBeforeFiles) {
+            self.replace_manifest(disk)?;
+        }
+        if broken(Fault::UnlinksBeforeManifest) {
+            self.unlink(disk)?;
+        }
+        for file in self.files.iter().filter(|_| !broken(Fault::FilesNotSynced)) {
             file.sync()?;
         }
-        if self.new_files {
+        if self.new_files && !broken(Fault::NoDirSyncAfterNewSegment) {
             disk.sync_dir(&self.dir)?;
         }
-        if let Some(manifest) = &self.manifest {
-            disk.replace(&self.dir.join(MANIFEST), manifest)?;
+        self.replace_manifest(disk)?;
+        self.unlink(disk)
+    }
+
+    fn replace_manifest(&self, disk: &Disk) -> Result<(), StorageError> {
+        match &self.manifest {
+            Some(manifest) => disk.replace(&self.dir.join(MANIFEST), manifest),
+            None => Ok(()),
         }
+    }
+
+    fn unlink(&self, disk: &Disk) -> Result<(), StorageError> {
         for number in &self.unlinks {
             disk.unlink(&segment_path(&self.dir, *number))?;
             disk.unlink(&index_path(&self.dir, *number))?;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::disk::DiskFile;
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::{self, Frame, HEADER_BYTES};
 use super::reader::Access;
 
@@ -106,7 +107,7 @@ impl<'a> Walk<'a> {
     fn fill(&mut self, wanted: usize) -> Result<(), WalkError> {
         let cut_off = WalkError::Bad { position: self.at, what: "a frame is cut off" };
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        if wanted > left {
+        if wanted > left || wanted == left && broken(Fault::TailCutEarly) {
             return Err(cut_off);
         }
         self.buffer.drain(..(self.at - self.buffer_at) as usize);

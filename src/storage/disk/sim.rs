@@ -1,15 +1,21 @@
-//! A disk in memory that forgets, at a power cut, any part of what was not synced: sectors of files and names of
+//! A disk in memory that forgets, at a power cut, any part of what was not synced: sectors of files, lengths, and names of
 //! directories, each for itself. A kill leaves the page cache as it is. For tests.
+//!
+//! Every change is counted, and after any of them the process can be dead: `create`, `write_at` (which may then have
+//! written a part), `allocate`, `sync`, `map`, `rename`, `unlink`, `create_dir`, `remove_dir`, `sync_dir`, `lock`. Names in
+//! the root are mount points: they are on the disk at once.
+
+mod world;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::world::{Inode, Kept, NameOp, ROOT, SECTOR, World};
 use super::{Backend, BackendFile, Disk, Words};
-
-const SECTOR: usize = 512;
 
 /// A small generator of pseudo-random numbers (splitmix64): the same seed gives the same test.
 pub struct Rng(pub u64);
@@ -34,84 +40,6 @@ impl Rng {
     }
 }
 
-#[derive(Default)]
-struct Inode {
-    now: Vec<u8>,
-    disk: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-#[derive(Clone)]
-enum NameOp {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
-}
-
-impl NameOp {
-    fn dir(&self) -> &Path {
-        let (NameOp::Link(path, _) | NameOp::Unlink(path) | NameOp::Rename(path, ..)) = self;
-        path.parent().unwrap_or(Path::new("/"))
-    }
-
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            NameOp::Link(path, inode) => {
-                names.insert(path.clone(), *inode);
-            }
-            NameOp::Unlink(path) => {
-                names.remove(path);
-            }
-            NameOp::Rename(from, to, inode) => {
-                names.remove(from);
-                names.insert(to.clone(), *inode);
-            }
-        }
-    }
-}
-
-#[derive(Default)]
-struct World {
-    inodes: Vec<Inode>,
-    dirs: BTreeSet<PathBuf>,
-    names: BTreeMap<PathBuf, usize>,
-    disk_names: BTreeMap<PathBuf, usize>,
-    pending: Vec<NameOp>,
-    /// So many more changes succeed; then nothing does.
-    changes_left: Option<u64>,
-    changes: u64,
-    salt: u64,
-}
-
-impl World {
-    fn change(&mut self) -> io::Result<()> {
-        self.changes += 1;
-        match &mut self.changes_left {
-            Some(0) => Err(io::Error::other("the process is dead")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn name(&mut self, op: NameOp) {
-        op.apply(&mut self.names);
-        self.pending.push(op);
-    }
-
-    fn write(&mut self, inode: usize, at: usize, bytes: &[u8]) {
-        let inode = &mut self.inodes[inode];
-        let end = at + bytes.len();
-        if inode.now.len() < end {
-            inode.now.resize(end, 0);
-        }
-        inode.now[at..end].copy_from_slice(bytes);
-        inode.dirty.extend(at / SECTOR..end.div_ceil(SECTOR));
-    }
-}
-
 /// The disk; a clone is the same one.
 #[derive(Clone, Default)]
 pub struct Sim(Arc<Mutex<World>>);
@@ -119,6 +47,14 @@ pub struct Sim(Arc<Mutex<World>>);
 struct SimFile {
     world: Sim,
     inode: usize,
+}
+
+struct Lock(Sim, PathBuf);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.world().locks.remove(&self.1);
+    }
 }
 
 impl Sim {
@@ -130,128 +66,157 @@ impl Sim {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another disk that holds the same, with nobody at it.
+    pub fn copy(&self) -> Sim {
+        let world = self.world();
+        let inodes = world.inodes.iter().map(|inode| Inode {
+            is_dir: inode.is_dir,
+            now: inode.contents(),
+            disk: inode.disk.clone(),
+            dirty: match inode.map {
+                Some(_) => (0..inode.contents().len().div_ceil(SECTOR)).collect(),
+                None => inode.dirty.clone(),
+            },
+            map: None,
+        });
+        let copy = World {
+            inodes: inodes.collect(),
+            names: world.names.clone(),
+            disk_names: world.disk_names.clone(),
+            pending: world.pending.clone(),
+            changes: world.changes,
+            salt: world.salt,
+            ..World::default()
+        };
+        Sim(Arc::new(Mutex::new(copy)))
+    }
+
     /// After so many more changes of files or names everything fails; `None`: never.
     pub fn die_after(&self, changes: Option<u64>) {
-        self.world().changes_left = changes;
+        let mut world = self.world();
+        world.changes_left = changes;
+        world.died = false;
+    }
+
+    /// True once something failed for that reason.
+    pub fn died(&self) -> bool {
+        self.world().died
+    }
+
+    /// The process is gone and nothing is lost.
+    pub fn kill(&self) {
+        let mut world = self.world();
+        world.inodes.iter_mut().for_each(Inode::unmap);
+        world.locks.clear();
+        world.forget();
     }
 
     /// The power goes: of what was not synced, any part is lost.
     pub fn power_cut(&self, rng: &mut Rng) {
         let mut world = self.world();
         let world = &mut *world;
-        // All, nothing, or each for itself.
-        let mut kept = {
-            let mode = rng.below(4);
-            move || match mode {
-                0 => false,
-                1 => true,
-                _ => rng.once_in(2),
-            }
-        };
+        let names = Kept::choose(rng);
         for op in std::mem::take(&mut world.pending) {
-            if kept() {
+            if names.this(rng) {
                 op.apply(&mut world.disk_names);
             }
         }
         world.names = world.disk_names.clone();
+        let kept = Kept::choose(rng);
+        let stale = rng.once_in(6).then(|| world.inodes[rng.below(world.inodes.len() as u64) as usize].contents());
         for inode in &mut world.inodes {
-            if inode.now.len() != inode.disk.len() && kept() {
-                inode.disk.resize(inode.now.len(), 0);
-            }
-            for sector in std::mem::take(&mut inode.dirty) {
-                if kept() {
-                    let range = sector * SECTOR..((sector + 1) * SECTOR).min(inode.now.len());
-                    if inode.disk.len() < range.end {
-                        inode.disk.resize(range.end, 0);
-                    }
-                    inode.disk[range.clone()].copy_from_slice(&inode.now[range]);
-                }
-            }
-            inode.now = inode.disk.clone();
+            inode.power_cut(kept, stale.as_deref(), rng);
         }
+        world.locks.clear();
+        world.forget();
     }
 
-    fn file(&self, inode: usize) -> Box<dyn BackendFile> {
+    /// Every file and its contents, by name; directories without any.
+    pub fn files(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let world = self.world();
+        let mut files = BTreeMap::new();
+        let mut dirs = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, dir)) = dirs.pop() {
+            for (name, inode) in world.inside(dir) {
+                let path = path.join(name);
+                let is_dir = world.inodes[inode].is_dir;
+                files.insert(path.clone(), (!is_dir).then(|| world.inodes[inode].contents()));
+                if is_dir {
+                    dirs.push((path, inode));
+                }
+            }
+        }
+        files
+    }
+
+    /// A file's contents are others, on the disk.
+    pub fn damage(&self, path: &Path, bytes: Vec<u8>) {
+        let mut world = self.world();
+        let inode = world.file(path).expect("a file");
+        world.inodes[inode] = Inode { now: bytes.clone(), disk: bytes, ..Inode::default() };
+    }
+
+    /// A file or a directory is gone, on the disk.
+    pub fn lose(&self, path: &Path) {
+        let mut world = self.world();
+        let place = world.place(path).expect("a directory");
+        world.names.remove(&place);
+        world.disk_names.remove(&place);
+    }
+
+    fn open_file(&self, inode: usize) -> Box<dyn BackendFile> {
         Box::new(SimFile { world: self.clone(), inode })
     }
 }
 
 impl Backend for Sim {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.world().dirs.insert(path.to_owned());
-        Ok(())
+        let mut world = self.world();
+        let missing: Vec<&Path> = path.ancestors().take_while(|p| world.find(p).is_err()).collect();
+        missing.into_iter().rev().try_for_each(|path| world.make(path, true).map(drop))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let world = self.world();
-        if !world.dirs.contains(dir) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let paths = world.names.keys().chain(&world.dirs).filter(|path| path.parent() == Some(dir));
-        Ok(paths.filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned())).collect())
+        let dir = world.find(dir)?;
+        Ok(world.inside(dir).map(|(name, _)| name.to_owned()).collect())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        let mut world = self.world();
-        world.change()?;
-        if world.names.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        world.inodes.push(Inode::default());
-        let inode = world.inodes.len() - 1;
-        world.name(NameOp::Link(path.to_owned(), inode));
-        Ok(self.file(inode))
+        let inode = self.world().make(path, false)?;
+        Ok(self.open_file(inode))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        let inode = *self.world().names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.file(inode))
+        let inode = self.world().file(path)?;
+        Ok(self.open_file(inode))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
+        let inode = world.find(from)?;
+        let ((dir, from), (to_dir, to)) = (world.place(from)?, world.place(to)?);
+        assert_eq!(dir, to_dir, "within a directory");
         world.change()?;
-        if let Some(inode) = world.names.get(from).copied() {
-            world.name(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
-            return Ok(());
-        }
-        // A directory: made whole and at once here.
-        if !world.dirs.remove(from) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        world.dirs.insert(to.to_owned());
-        let world = &mut *world;
-        for names in [&mut world.names, &mut world.disk_names] {
-            let moved: Vec<_> = names.keys().filter(|p| p.starts_with(from)).cloned().collect();
-            for path in moved {
-                if let (Some(inode), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
-                    names.insert(to.join(rest), inode);
-                }
-            }
-        }
+        world.name(NameOp::Rename(dir, from, to, inode));
         Ok(())
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world();
-        if !world.names.contains_key(path) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        world.change()?;
-        world.name(NameOp::Unlink(path.to_owned()));
-        Ok(())
+        self.world().remove(path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.dirs.remove(path);
-        let inside: Vec<_> = world.names.keys().filter(|p| p.starts_with(path)).cloned().collect();
-        inside.into_iter().for_each(|p| world.name(NameOp::Unlink(p)));
-        Ok(())
+        let dir = world.find(path)?;
+        let inside: Vec<PathBuf> = world.inside(dir).map(|(name, _)| path.join(name)).collect();
+        inside.iter().try_for_each(|path| world.remove(path))?;
+        world.remove(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.world();
+        let dir = world.find(dir)?;
         world.change()?;
         let world = &mut *world;
         let (synced, rest) = std::mem::take(&mut world.pending).into_iter().partition(|op| op.dir() == dir);
@@ -265,12 +230,37 @@ impl Backend for Sim {
         Ok(1 << 30)
     }
 
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        Ok(Box::new(()))
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let mut world = self.world();
+        if world.file(path).is_err() {
+            world.make(path, false)?;
+        }
+        if !world.locks.insert(path.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(Lock(self.clone(), path.to_owned())))
     }
 
-    fn map(&self, _path: &Path, words: usize, create: bool) -> io::Result<Words> {
-        if create { Ok(Words::memory(words)) } else { Err(io::ErrorKind::NotFound.into()) }
+    fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words> {
+        let mut world = self.world();
+        if create {
+            if world.file(path).is_ok() {
+                world.remove(path)?;
+            }
+            let inode = world.make(path, false)?;
+            world.change()?;
+            world.inodes[inode].now = vec![0; 8 * words];
+        }
+        let inode = world.file(path)?;
+        let inode = &mut world.inodes[inode];
+        if inode.contents().len() != 8 * words {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "of another length"));
+        }
+        if inode.map.is_none() {
+            let words = inode.now.chunks_exact(8).map(|word| AtomicU64::new(super::super::entry::u64_at(word, 0)));
+            inode.map = Some(words.collect());
+        }
+        inode.map.clone().map(Words::Memory).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn random(&self) -> io::Result<u64> {
@@ -295,10 +285,11 @@ impl BackendFile for SimFile {
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut world = self.world.world();
+        let was_dead = world.died;
         if let Err(dead) = world.change() {
             // Killed in the middle of it.
             let part = Rng(world.changes).below(bytes.len() as u64 + 1) as usize;
-            if world.changes_left == Some(0) && part > 0 && world.changes.is_multiple_of(2) {
+            if !was_dead && part > 0 && world.changes.is_multiple_of(2) {
                 world.write(self.inode, at as usize, &bytes[..part]);
             }
             return Err(dead);

@@ -1,0 +1,104 @@
+//! Each rule of the storage is broken on purpose, and the proof that is named beside it must fail for it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::super::faults::{self, Fault};
+use super::{forged, histories, story, sweep};
+
+/// Which proof finds a fault.
+#[derive(Clone, Copy, Debug)]
+enum Proof {
+    Histories,
+    TornEnds,
+    Story,
+    Sweep(sweep::End),
+    Forged,
+}
+
+/// So many histories are enough for any of them.
+const HISTORIES_MAX: u64 = 1500;
+/// Every so manieth byte is.
+const STRIDE: usize = 40;
+
+const FOUND_BY: [(Fault, Proof); 35] = [
+    (Fault::NoDirSyncAfterRename, Proof::Story),
+    (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
+    (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
+    (Fault::RejectedStay, Proof::TornEnds),
+    (Fault::HardStateNotSynced, Proof::Histories),
+    (Fault::FilesNotSynced, Proof::Story),
+    (Fault::ManifestNotSynced, Proof::Histories),
+    (Fault::UnlinksBeforeManifest, Proof::Histories),
+    (Fault::UnlinksAtOnce, Proof::Histories),
+    (Fault::ManifestBeforeFiles, Proof::Histories),
+    (Fault::IndexTrusted, Proof::Sweep(sweep::End::Stopped)),
+    (Fault::TailCutEarly, Proof::Histories),
+    (Fault::TailCutLate, Proof::Histories),
+    (Fault::CrcWithoutHeader, Proof::Histories),
+    (Fault::CrcWithoutPlace, Proof::Histories),
+    (Fault::HoleAccepted, Proof::Forged),
+    (Fault::PredecessorEndIgnored, Proof::TornEnds),
+    (Fault::FloorTooHigh, Proof::Histories),
+    (Fault::FloorIgnored, Proof::Sweep(sweep::End::Stopped)),
+    (Fault::FrameFloorsIgnored, Proof::Sweep(sweep::End::Killed)),
+    (Fault::FloorsBehindBadIgnored, Proof::Sweep(sweep::End::Killed)),
+    (Fault::FloorInNewerIgnored, Proof::Sweep(sweep::End::Stopped)),
+    (Fault::AppliedUnbounded, Proof::Forged),
+    (Fault::WritesOverTorn, Proof::TornEnds),
+    (Fault::UnfinishedMarkerTaken, Proof::Histories),
+    (Fault::ZerosSkipped, Proof::Histories),
+    (Fault::NumberUsedTwice, Proof::Histories),
+    (Fault::StartNotSynced, Proof::Histories),
+    (Fault::StartNamesNotSynced, Proof::Histories),
+    (Fault::TermNotRaised, Proof::Histories),
+    (Fault::CommitBehindEndTaken, Proof::Forged),
+    (Fault::HeaderWithoutHardState, Proof::Histories),
+    (Fault::TrimBeyondApplied, Proof::Histories),
+    (Fault::GroupNotSynced, Proof::Story),
+    (Fault::GroupNameNotSynced, Proof::Story),
+];
+
+impl Proof {
+    /// How much of the proof it takes to fail; `None`: it does not.
+    fn fails(self, histories_max: u64) -> Option<u64> {
+        let by_seed = |history: fn(u64)| (0..histories_max).find(|seed| panics(|| history(*seed)));
+        match self {
+            Proof::Histories => by_seed(histories::history),
+            Proof::TornEnds => by_seed(histories::torn_ends),
+            Proof::Story => panics(|| {
+                story::told(0, 2);
+            })
+            .then_some(1),
+            Proof::Sweep(end) => {
+                let found = catch_unwind(|| sweep::sweep(end, STRIDE, 1).1.len() as u64);
+                Some(found.unwrap_or(1)).filter(|wrong| *wrong > 0)
+            }
+            Proof::Forged => panics(forged::all).then_some(1),
+        }
+    }
+}
+
+fn panics(proof: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(proof)).is_err()
+}
+
+#[test]
+fn every_fault_is_found() {
+    for proof in [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Killed), Proof::Forged] {
+        assert_eq!(proof.fails(250), None, "{proof:?} fails without a fault");
+    }
+    let mut silent = Vec::new();
+    for (i, (fault, proof)) in FOUND_BY.into_iter().enumerate() {
+        assert_eq!(fault as usize, i, "all faults, in their order");
+        let began = Instant::now();
+        faults::set(Some(fault));
+        let found = proof.fails(HISTORIES_MAX);
+        faults::set(None);
+        println!("{fault:?}: {proof:?} {found:?}, {:?}", began.elapsed());
+        if found.is_none() {
+            silent.push((fault, proof));
+        }
+    }
+    assert!(silent.is_empty(), "nobody noticed: {silent:?}");
+}

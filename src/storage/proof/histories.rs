@@ -1,0 +1,104 @@
+//! Random histories of a log and its crashes.
+//!
+//! A log is appended to, truncated, trimmed, given markers, synced, marked and closed, and gets again what it lost; at any
+//! change of the disk the process may die, by a kill (the page cache stays) or a power cut (of what was not synced, any part
+//! is lost), also inside recovery. After each restart it must hold one of the states that it had since the last finished
+//! sync, and never refuse.
+
+use super::super::error::StorageError;
+use super::model::Model;
+
+/// One history: eight lives of a log.
+pub fn history(seed: u64) {
+    let mut model = Model::new(seed);
+    for _ in 0..8 {
+        let deadly = model.rng.below(60);
+        model.sim.die_after(Some(deadly));
+        let died = loop {
+            if let Err(error) = model.step() {
+                break error;
+            }
+        };
+        assert!(model.sim.died(), "it failed for another reason: {died}");
+        model.restart();
+    }
+}
+
+/// A history around torn ends: something is synced, something more is not; the power goes; what was lost comes again, or
+/// something else; and the power goes again.
+pub fn torn_ends(seed: u64) {
+    let mut model = Model::new(seed);
+    model.even = true;
+    // Nothing happens while it is synced.
+    model.never = u32::MAX;
+    model.turn_torn_ends().expect("nothing kills it");
+}
+
+impl Model {
+    /// Starts again, and again if it dies in that, and compares.
+    pub fn restart(&mut self) {
+        loop {
+            if self.rng.once_in(2) {
+                self.sim.power_cut(&mut self.rng);
+            } else {
+                self.sim.kill();
+            }
+            self.sim.die_after(self.rng.once_in(3).then(|| self.rng.below(16)));
+            if self.reopen() {
+                self.sim.die_after(None);
+                return;
+            }
+        }
+    }
+
+    /// The power goes, and it starts again.
+    fn power_cut(&mut self) {
+        self.sim.power_cut(&mut self.rng);
+        assert!(self.reopen(), "nothing kills it");
+    }
+
+    fn some(&mut self) -> Result<(), StorageError> {
+        for _ in 0..1 + self.rng.below(3) {
+            match self.rng.below(6) {
+                0 => self.hard_state()?,
+                _ => self.append(1)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn turn_torn_ends(&mut self) -> Result<(), StorageError> {
+        for _ in 0..4 {
+            self.some()?;
+            self.sync()?;
+            self.some()?;
+            if self.rng.once_in(2) {
+                self.truncate()?;
+                let count = self.rng.below(3);
+                self.append(count)?;
+            }
+            self.power_cut();
+            match self.rng.below(4) {
+                0 => self.some()?,
+                _ => self.append_lost()?,
+            }
+            self.sync()?;
+            if self.rng.once_in(2) {
+                self.some()?;
+                self.sync()?;
+            }
+            self.power_cut();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn random_histories() {
+    super::by_seed(3000, history);
+}
+
+#[test]
+fn torn_ends_stay_torn() {
+    super::by_seed(2000, torn_ends);
+}

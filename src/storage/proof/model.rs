@@ -1,0 +1,405 @@
+//! A log, and the states that it may hold after a crash: those that it had since the last finished sync.
+
+use std::path::Path;
+
+use super::super::disk::sim::{Rng, Sim};
+use super::super::entry::{Entry, Kind, Stamp};
+use super::super::frame::{self, Header, Position};
+use super::super::log::{
+    Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker, Recovered, StorageError,
+};
+use super::super::payload::{RecordFields, encode_record, stamp_records};
+use super::super::reader::Access;
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+/// What a log holds, apart from what a trim has dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Where it begins: 1, or the last marker.
+    start: Base,
+    /// The conf state's index that the marker brought.
+    start_conf: LogIndex,
+    entries: Vec<Entry>,
+    hard_state: HardState,
+    /// The base, which trims move on their own.
+    base: Base,
+    conf_index: LogIndex,
+}
+
+impl State {
+    fn last(&self) -> Base {
+        last_of(&self.entries).unwrap_or(self.start)
+    }
+
+    /// The state as recovery tells it, when it begins at `base`.
+    fn matches(&self, found: &Recovered, entries: &[Entry]) -> bool {
+        let last = self.last();
+        let mut hard_state = self.hard_state;
+        if last.term > hard_state.term {
+            hard_state = HardState { term: last.term, vote: None, ..hard_state };
+        }
+        hard_state.commit = hard_state.commit.max(found.base.index);
+        let mine = self.entries.iter().filter(|e| e.index > found.base.index);
+        let mut terms = vec![(found.base.index, found.base.term)];
+        for entry in mine.clone() {
+            if entry.term > terms[terms.len() - 1].1 {
+                terms.push((entry.index, entry.term));
+            }
+        }
+        found.base.index >= self.start.index
+            && (found.last_index, found.last_term, found.next_offset) == (last.index, last.term, last.offset)
+            && found.hard_state == hard_state
+            && found.terms == terms
+            && found.conf_index >= self.start_conf
+            && mine.eq(entries)
+    }
+}
+
+fn last_of(entries: &[Entry]) -> Option<Base> {
+    let last = entries.last()?;
+    Some(Base { index: last.index, term: last.term, offset: last.end_offset().expect("a stamp") })
+}
+
+/// A log, and what it may hold.
+pub struct Model {
+    pub sim: Sim,
+    groups_dir: &'static Path,
+    group: GroupId,
+    options: LogOptions,
+    pub rng: Rng,
+    log: GroupLog,
+    /// The states since the last finished sync, that one first.
+    states: Vec<State>,
+    /// The newest that was ever used.
+    term: u64,
+    /// The next new entry is of a newer one: what is lost may come again, and nothing else in its place.
+    new_term: bool,
+    clock: u64,
+    /// What a crash or a truncation has taken, and the entry before it. Whoever has it may send it again.
+    lost: (Base, Vec<Entry>),
+    /// All entries take the same space: what is left of old ones fits behind new ones.
+    pub even: bool,
+    /// A job is under way.
+    syncing: bool,
+    /// The kinds of steps that this history does without: what is rare beside all others is then frequent.
+    pub never: u32,
+}
+
+/// An entry that continues a log.
+pub fn entry(last: Base, term: Term, rng: &mut Rng, even: bool, time: u64) -> Entry {
+    let kind = match rng.below(8) {
+        0 if !even => Kind::Noop,
+        1 if !even => Kind::ConfChange,
+        _ => Kind::Records,
+    };
+    let mut payload = Vec::new();
+    let count = match kind {
+        Kind::Records if even => 1,
+        Kind::Records => 1 + rng.below(3) as u32,
+        _ => 0,
+    };
+    for _ in 0..count {
+        let value = match rng.below(if even { 1 } else { 12 }) {
+            0 if !even => frames(),
+            _ => vec![rng.next() as u8; if even { 400 } else { rng.below(400) as usize }],
+        };
+        encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
+    }
+    stamp_records(&mut payload, last.offset, term, time).expect("canonical");
+    let stamp = Stamp { kind, count, base_offset: last.offset, append_time_us: time, producer_id: 0, sequence: 0 };
+    Entry::new(last.index.next(), term, stamp, &payload)
+}
+
+/// A value that would be frames if their place did not count: they say that everything is synced.
+fn frames() -> Vec<u8> {
+    let mut value = Vec::new();
+    for _ in 0..8 {
+        let floor = Position { file: u64::MAX / 4, at: 0 };
+        let mut one = Vec::new();
+        frame::encode(&mut one, 0, 0, &Header::of_note(Kind::Synced, floor), &[]);
+        value.extend_from_slice(&one);
+        // Each at another of the eight places that a frame may not begin at.
+        value.push(0);
+    }
+    value
+}
+
+impl Model {
+    /// A new group on a disk of its own.
+    pub fn new(seed: u64) -> Model {
+        let sim = Sim::default();
+        let groups_dir = Path::new("/data/groups");
+        let options = LogOptions { segment_bytes: if seed.is_multiple_of(3) { 1500 } else { 4096 } };
+        let (disk, group) = (sim.disk(), GroupId(7));
+        GroupLog::create(&disk, groups_dir, group, &options, Genesis::Founder(NodeId(1))).expect("made");
+        let mut model = Model::open(&sim, groups_dir, group, options, seed).expect("opened");
+        model.even = seed.is_multiple_of(2);
+        if seed % 4 < 2 {
+            model.never = model.rng.next() as u32 & !(1 << 7 | 1 << 25);
+        }
+        model
+    }
+
+    /// A group that is there, and blank.
+    pub fn open(
+        sim: &Sim,
+        groups_dir: &'static Path,
+        group: GroupId,
+        options: LogOptions,
+        seed: u64,
+    ) -> Result<Model, StorageError> {
+        let (log, found) = GroupLog::open(&sim.disk(), groups_dir, group, &options)?;
+        assert_eq!((found.last_index, found.torn_bytes), (found.base.index, 0), "it is blank");
+        let state = State {
+            start: found.base,
+            start_conf: found.conf_index,
+            entries: Vec::new(),
+            hard_state: found.hard_state,
+            base: found.base,
+            conf_index: found.conf_index,
+        };
+        Ok(Model {
+            sim: sim.clone(),
+            groups_dir,
+            group,
+            options,
+            rng: Rng(seed),
+            log,
+            states: vec![state],
+            term: 1,
+            new_term: false,
+            clock: 0,
+            lost: (found.base, Vec::new()),
+            even: false,
+            syncing: false,
+            never: 0,
+        })
+    }
+
+    fn now(&self) -> State {
+        self.states[self.states.len() - 1].clone()
+    }
+
+    /// One step; an error means that the process died in it.
+    pub fn step(&mut self) -> Result<(), StorageError> {
+        let step = self.rng.below(26);
+        if self.never & (1 << step) != 0 {
+            return Ok(());
+        }
+        match step {
+            0..=7 => {
+                let count = 1 + self.rng.below(5);
+                self.append(count)
+            }
+            8..=11 => self.hard_state(),
+            12..=13 => self.truncate(),
+            14 => self.trim(),
+            15 if self.rng.once_in(3) => self.marker(),
+            16 if !self.syncing => self.apply(),
+            17 => self.mark(),
+            18 if !self.syncing => self.close(),
+            19..=20 => self.append_lost(),
+            _ if !self.syncing => self.sync(),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn append(&mut self, count: u64) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.new_term) || self.rng.once_in(6) {
+            self.term += 1;
+        }
+        let mut entries = Vec::new();
+        let mut last = self.now().last();
+        for _ in 0..count {
+            self.clock += 1;
+            let entry = entry(last, Term(self.term), &mut self.rng, self.even, self.clock);
+            entries.push(entry);
+            last = last_of(&entries).unwrap_or(last);
+        }
+        self.append_these(entries)
+    }
+
+    fn append_these(&mut self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        let mut state = self.now();
+        for entry in &entries {
+            state.entries.push(entry.clone());
+            // Each is a state of its own: any number of them may be on the disk.
+            self.states.push(state.clone());
+        }
+        self.log.append(&entries)
+    }
+
+    /// Some of what was lost comes again.
+    pub fn append_lost(&mut self) -> Result<(), StorageError> {
+        let (before, lost) = &mut self.lost;
+        if *before != self.states[self.states.len() - 1].last() || lost.is_empty() {
+            return Ok(());
+        }
+        let count = 1 + self.rng.below(lost.len() as u64) as usize;
+        let again: Vec<Entry> = lost.drain(..count).collect();
+        *before = last_of(&again).unwrap_or(*before);
+        self.append_these(again)
+    }
+
+    pub fn hard_state(&mut self) -> Result<(), StorageError> {
+        let mut state = self.now();
+        let last = state.last();
+        let commit = state.hard_state.commit.0;
+        state.hard_state = HardState {
+            term: Term(self.term.max(last.term.0)),
+            vote: Some(NodeId(1 + self.rng.below(3))).filter(|v| v.0 < 3),
+            commit: LogIndex(commit + self.rng.below(last.index.0 - commit + 1)),
+        };
+        self.states.push(state.clone());
+        self.log.append_hard_state(&state.hard_state)
+    }
+
+    pub fn truncate(&mut self) -> Result<(), StorageError> {
+        let mut state = self.now();
+        let commit = state.hard_state.commit.max(state.base.index).0;
+        let from = LogIndex(commit + 1 + self.rng.below(state.last().index.0 - commit + 1));
+        let cut = state.entries.extract_if(.., |e| e.index >= from).collect();
+        self.lost = (state.last(), cut);
+        self.new_term = true;
+        self.states.push(state);
+        self.log.truncate_suffix(from)
+    }
+
+    pub fn trim(&mut self) -> Result<(), StorageError> {
+        let mut state = self.now();
+        let commit = state.hard_state.commit;
+        let offset = Offset(self.rng.below(state.last().offset.0 + 1));
+        self.log.set_derived(Derived { first_offset: offset, last_append_time_us: self.clock }, commit);
+        let base = self.log.trim(offset, commit)?;
+        assert!(base.offset <= offset.max(state.base.offset) && base.index <= commit.max(state.base.index));
+        state.base = base;
+        self.states.push(state);
+        Ok(())
+    }
+
+    pub fn marker(&mut self) -> Result<(), StorageError> {
+        let last = self.now().last();
+        let index = LogIndex(last.index.0 + 1 + self.rng.below(9));
+        self.term += 1;
+        let base = Base { index, term: Term(self.term), offset: Offset(last.offset.0 + self.rng.below(9)) };
+        let marker = Marker {
+            base,
+            conf_state: ConfState { voters: vec![NodeId(index.0)], learners: Vec::new() },
+            conf_index: index,
+            derived: Derived::default(),
+            derived_index: index,
+        };
+        let hard_state = HardState { term: base.term, vote: None, commit: index };
+        self.states.push(State {
+            start: base,
+            start_conf: index,
+            entries: Vec::new(),
+            hard_state,
+            base,
+            conf_index: index,
+        });
+        self.log.install_marker(&marker, &hard_state)
+    }
+
+    /// What is committed is applied, and changes the conf state.
+    pub fn apply(&mut self) -> Result<(), StorageError> {
+        let state = self.now();
+        let commit = state.hard_state.commit;
+        self.log.set_applied(commit);
+        if commit > state.conf_index {
+            // Its owner has the commit synced before.
+            self.sync()?;
+            if self.now().hard_state.commit < commit || self.now().conf_index >= commit {
+                return Ok(()); // a marker came between
+            }
+            let voters = vec![NodeId(commit.0)];
+            self.log.set_conf_state(ConfState { voters, learners: Vec::new() }, commit);
+            let mut state = self.now();
+            state.conf_index = commit;
+            self.states.push(state);
+        }
+        Ok(())
+    }
+
+    pub fn mark(&mut self) -> Result<(), StorageError> {
+        self.log.append_synced_mark().map(drop)
+    }
+
+    pub fn close(&mut self) -> Result<(), StorageError> {
+        self.log.close().map(|()| self.states = vec![self.now()])
+    }
+
+    pub fn sync(&mut self) -> Result<(), StorageError> {
+        let covered = self.states.len() - 1;
+        let job = self.log.begin_sync();
+        // The log is written while it is synced.
+        self.syncing = true;
+        for _ in 0..self.rng.below(4) {
+            self.step()?;
+        }
+        if let Some(job) = job {
+            job.perform(&self.sim.disk())?;
+            for _ in 0..self.rng.below(2) {
+                self.step()?;
+            }
+            self.log.end_sync(job);
+        }
+        self.syncing = false;
+        self.states.drain(..covered);
+        Ok(())
+    }
+
+    /// Starts again, and compares; `false`: it died in that.
+    pub fn reopen(&mut self) -> bool {
+        self.syncing = false;
+        let Some((log, state)) = self.look(&self.sim) else { return false };
+        let newest = self.now();
+        let last = state.last();
+        if newest.last() == last || newest.entries.iter().any(|e| (e.index, e.term) == (last.index, last.term)) {
+            self.lost = (last, newest.entries.into_iter().filter(|e| e.index > last.index).collect());
+        }
+        self.term = self.term.max(state.hard_state.term.0);
+        self.new_term = true;
+        // What was found was synced before it was read.
+        self.states = vec![state];
+        self.log = log;
+        true
+    }
+
+    /// Starts on a disk that has the group's files, and compares what is there with what may be there. `None`: the process
+    /// died in it.
+    pub fn look(&self, sim: &Sim) -> Option<(GroupLog, State)> {
+        let (log, found) = match GroupLog::open(&sim.disk(), self.groups_dir, self.group, &self.options) {
+            Ok(opened) => opened,
+            Err(_) if sim.died() => return None,
+            Err(error) => panic!("refused: {error}"),
+        };
+        let reader = log.reader();
+        let entries = reader.entries(found.base.index.next(), LogIndex(u64::MAX), u64::MAX, Access::Blocking);
+        let entries = entries.expect("entries");
+        let bases: Vec<Base> = self.states.iter().map(|s| s.base).collect();
+        assert!(bases.contains(&found.base), "{:?} is none of {bases:?}", found.base);
+        let Some(state) = self.states.iter().rev().find(|s| s.matches(&found, &entries)) else {
+            let states: Vec<_> = self.states.iter().map(|s| (s.start, s.last(), s.hard_state)).collect();
+            panic!("found {found:#?},\nnone of {states:#?}");
+        };
+        assert!(found.base.index >= self.states[0].base.index, "what was trimmed stays so");
+        assert!(found.conf_index >= self.states[0].conf_index);
+        assert!((found.base.index..=found.hard_state.commit).contains(&found.applied), "{found:?}");
+        assert!(found.derived_index >= found.base.index, "nothing else knows of what was dropped: {found:?}");
+        if found.conf_index > LogIndex(1) {
+            assert_eq!(found.conf_state.voters, [NodeId(found.conf_index.0)]);
+        }
+        let records = reader.records(found.base.offset, found.next_offset, u32::MAX, usize::MAX, Access::Blocking);
+        let payloads: Vec<u8> =
+            entries.iter().filter(|e| e.stamp().expect("a stamp").count > 0).flat_map(|e| e.payload()).collect();
+        assert_eq!(records.expect("records").bytes, payloads);
+        for some in [entries.len() / 3, entries.len() / 2].into_iter().filter_map(|i| entries.get(i)) {
+            let one = reader.entries(some.index, some.index.next(), 0, Access::Blocking);
+            assert_eq!(one.as_deref(), Ok(std::slice::from_ref(some)), "by its index");
+        }
+        let state =
+            State { hard_state: found.hard_state, base: found.base, conf_index: found.conf_index, ..state.clone() };
+        Some((log, state))
+    }
+}

@@ -1,0 +1,204 @@
+//! One life of a data directory, told up to every change of the disk; there the process dies, by a kill or by power cuts
+//! that keep one part or another. Then it starts, dies again at every change that the start makes, and starts again.
+//!
+//! Whenever it starts, what was promised must be there: what `node.toml` says, every group that it lists, and in each the
+//! state since the last finished sync or a later one.
+
+use std::path::Path;
+
+use super::super::disk::sim::{Rng, Sim};
+use super::super::error::StorageError;
+use super::super::log::{Genesis, GroupLog, LogOptions};
+use super::super::node::{DataDir, NodeFile};
+use super::model::Model;
+use crate::types::{ClusterId, GroupId, NodeId, NodeName};
+
+const HOME: &str = "/mnt/data";
+const GROUPS: &str = "/mnt/data/groups";
+/// How many ways to lose power are tried at each change.
+const CUTS: u64 = 6;
+
+struct Story {
+    sim: Sim,
+    seed: u64,
+    /// What `node.toml` says, and what is to replace it.
+    stored: Option<NodeFile>,
+    storing: Option<NodeFile>,
+    /// The group that is being made.
+    making: Option<GroupId>,
+    models: Vec<Model>,
+}
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: 1500 }
+}
+
+fn genesis(group: GroupId) -> Genesis {
+    if group == GroupId::CATALOG { Genesis::Founder(NodeId(1)) } else { Genesis::Blank }
+}
+
+impl Story {
+    fn new(seed: u64) -> Story {
+        Story { sim: Sim::default(), seed, stored: None, storing: None, making: None, models: Vec::new() }
+    }
+
+    fn tell(&mut self) -> Result<(), StorageError> {
+        let data = DataDir::open(&self.sim.disk(), Path::new(HOME))?;
+        assert_eq!(data.load()?, None, "a blank directory");
+        let node_name = NodeName::new("a").expect("a name");
+        let mut node = NodeFile { node_id: NodeId(1), node_name, cluster_id: None, groups: Vec::new() };
+        self.store(&data, &node)?;
+        node.cluster_id = Some(ClusterId(5));
+        for group in [GroupId::CATALOG, GroupId(1)] {
+            self.making = Some(group);
+            GroupLog::create(&self.sim.disk(), Path::new(GROUPS), group, &options(), genesis(group))?;
+            node.groups.push(group);
+            self.store(&data, &node)?;
+            self.making = None;
+            self.models.push(Model::open(&self.sim, Path::new(GROUPS), group, options(), self.seed)?);
+        }
+        node.node_name = NodeName::new("b").expect("a name");
+        self.store(&data, &node)?;
+        let catalog = &mut self.models[0];
+        catalog.append(2)?;
+        catalog.hard_state()?;
+        catalog.sync()?;
+        let log = &mut self.models[1];
+        log.marker()?;
+        log.sync()?;
+        log.append(3)?;
+        log.hard_state()?;
+        log.sync()?;
+        log.hard_state()?;
+        log.sync()?;
+        for _ in 0..3 {
+            log.append(3)?;
+            log.truncate()?;
+            log.append_lost()?;
+            log.append(2)?;
+            log.sync()?;
+        }
+        log.mark()?;
+        log.sync()?;
+        log.append(4)?;
+        log.hard_state()?;
+        log.apply()?;
+        log.trim()?;
+        log.sync()?;
+        log.append(5)?;
+        log.hard_state()?;
+        log.trim()?;
+        log.append(1)?;
+        log.sync()?;
+        log.close()?;
+        log.append(2)?;
+        log.marker()?;
+        log.append(3)?;
+        log.sync()?;
+        log.hard_state()?;
+        log.close()?;
+        self.models[0].close()
+    }
+
+    fn store(&mut self, data: &DataDir, node: &NodeFile) -> Result<(), StorageError> {
+        self.storing = Some(node.clone());
+        data.store(node)?;
+        self.stored = self.storing.take();
+        Ok(())
+    }
+
+    /// A start on what a crash has left; `false`: it died in that.
+    fn start(&self, sim: &Sim) -> bool {
+        match self.try_start(sim) {
+            Ok(started) => started,
+            Err(_) if sim.died() => false,
+            Err(error) => panic!("refused: {error}"),
+        }
+    }
+
+    fn try_start(&self, sim: &Sim) -> Result<bool, StorageError> {
+        let data = DataDir::open(&sim.disk(), Path::new(HOME))?;
+        let node = data.load()?;
+        assert!(node == self.stored || node.is_some() && node == self.storing, "{node:?} was never written");
+        let groups = node.map(|node| node.groups).unwrap_or_default();
+        let mut models = self.models.iter();
+        for group in &groups {
+            match models.next() {
+                Some(model) => {
+                    if model.look(sim).is_none() {
+                        return Ok(false);
+                    }
+                }
+                None => drop(Model::open(sim, Path::new(GROUPS), *group, options(), 0)?),
+            }
+        }
+        assert!(models.next().is_none(), "a group is not listed any more");
+        if let Some(group) = self.making.filter(|group| !groups.contains(group)) {
+            GroupLog::create(&sim.disk(), Path::new(GROUPS), group, &options(), genesis(group))?;
+            Model::open(sim, Path::new(GROUPS), group, options(), 0)?;
+        }
+        Ok(true)
+    }
+}
+
+/// What is left, in one of many ways.
+fn crash(sim: &Sim, way: u64) {
+    match way {
+        0 => sim.kill(),
+        _ => sim.power_cut(&mut Rng(way)),
+    }
+}
+
+/// Tells the story up to every change, and dies there. Gives how many starts there were.
+pub fn told(seed: u64, cuts: u64) -> u64 {
+    let mut starts = 0;
+    for told in 0.. {
+        let mut story = Story::new(seed);
+        story.sim.die_after(Some(told));
+        let ended = story.tell();
+        let died = story.sim.died();
+        assert!(ended.is_ok() || died, "it failed for another reason: {ended:?}");
+        for way in 0..cuts {
+            let left = story.sim.copy();
+            crash(&left, way + cuts * told * u64::from(way > 0));
+            // Inside the start, at every change too, in one of the ways.
+            if (way + told).is_multiple_of(cuts) {
+                starts += story.starts_after(&left, way);
+            }
+            assert!(story.start(&left), "nothing kills it");
+            starts += 1;
+        }
+        if !died {
+            break;
+        }
+    }
+    starts
+}
+
+impl Story {
+    /// Starts on what is left; dies in that at every change.
+    fn starts_after(&self, left: &Sim, way: u64) -> u64 {
+        for deadly in 0.. {
+            let sim = left.copy();
+            sim.die_after(Some(deadly));
+            let started = self.start(&sim);
+            sim.die_after(None);
+            // What it has found is there the next time, too, however it stopped.
+            crash(&sim, if deadly.is_multiple_of(4) { 0 } else { way + deadly + 1 });
+            assert!(self.start(&sim), "nothing kills it");
+            if started {
+                return 2 * deadly;
+            }
+        }
+        0
+    }
+}
+
+#[test]
+fn a_crash_at_every_change() {
+    let first = super::asked("SERIATIM_SEED", 0);
+    for seed in first..first + super::asked("SERIATIM_HISTORIES", 1).div_ceil(1000) {
+        let starts = told(seed, CUTS);
+        assert!(starts > 10_000, "{starts} starts");
+    }
+}

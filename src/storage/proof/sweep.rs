@@ -1,0 +1,278 @@
+//! Every byte of a small data directory damaged, one at a time: flipped, zeroed, files cut there, made longer, and every
+//! file and directory removed. Then a start, and a read of everything: the answer is the same bytes, or a refusal that
+//! names the file, and the place in it if the damage is inside. What is derived is made anew: damage to an index changes no answer.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::super::disk::sim::{Rng, Sim};
+use super::super::entry::Entry;
+use super::super::faults;
+use super::super::log::{Derived, Genesis, GroupLog, HardState, LogOptions, Recovered};
+use super::super::node::{DataDir, NodeFile};
+use super::super::reader::Access;
+use super::model::entry;
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
+
+const HOME: &str = "/mnt/data";
+/// Bytes that a file may be longer.
+const LONGER: [usize; 4] = [1, 8, 80, 600];
+
+/// How the node ended.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// Stopped: its manifests say that all is synced.
+    Stopped,
+    /// Killed after a second of quiet: frames say so.
+    Killed,
+}
+
+/// Files and directories, by name.
+type Files = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// What a directory holds.
+#[derive(Debug, PartialEq)]
+struct Held {
+    node: Option<NodeFile>,
+    groups: Vec<(Recovered, Vec<Entry>, Vec<Vec<u8>>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Bit(usize, usize),
+    Byte(usize),
+    Zero(usize),
+    Cut(usize),
+    Zeros(usize),
+    Garbage(usize),
+    Gone,
+}
+
+impl Damage {
+    /// The bytes with it; `None` if it changes nothing.
+    fn apply(self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = bytes.to_vec();
+        match self {
+            Damage::Bit(at, bit) => bytes[at] ^= 1 << bit,
+            Damage::Byte(at) => bytes[at] ^= 0xff,
+            Damage::Zero(at) if bytes[at] == 0 => return None,
+            Damage::Zero(at) => bytes[at] = 0,
+            Damage::Cut(at) => bytes.truncate(at),
+            Damage::Zeros(more) => bytes.resize(bytes.len() + more, 0),
+            Damage::Garbage(more) => (0..more).for_each(|i| bytes.push(i as u8 ^ 0x5a)),
+            Damage::Gone => return None,
+        }
+        Some(bytes)
+    }
+}
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: 4000 }
+}
+
+fn groups_dir() -> PathBuf {
+    Path::new(HOME).join("groups")
+}
+
+/// Two groups with some segments each; one has begun behind a trim.
+fn directory(end: End) -> Sim {
+    let sim = Sim::default();
+    let disk = sim.disk();
+    let data = DataDir::open(&disk, Path::new(HOME)).expect("made");
+    let groups = vec![GroupId::CATALOG, GroupId(1)];
+    let mut rng = Rng(3);
+    for group in &groups {
+        let genesis = Genesis::Founder(NodeId(1));
+        GroupLog::create(&disk, &groups_dir(), *group, &options(), genesis).expect("made");
+        let (mut log, _) = GroupLog::open(&disk, &groups_dir(), *group, &options()).expect("opened");
+        for time in 0..if group.0 == 0 { 6 } else { 26 } {
+            let next = entry(log.last, Term(1 + time / 10), &mut rng, false, time);
+            log.append(&[next]).expect("appended");
+            let commit = log.bounds().last_index;
+            if time == 12 {
+                // Cut again: the index of a segment knows more of it than belongs to the log.
+                for _ in 0..5 {
+                    let next = entry(log.last, Term(2), &mut rng, true, time);
+                    log.append(&[next]).expect("appended");
+                }
+                log.truncate_suffix(commit.next()).expect("cut");
+            }
+            let hard_state = HardState { term: log.bounds().last_term, vote: Some(NodeId(1)), commit };
+            log.append_hard_state(&hard_state).expect("appended");
+            log.set_applied(commit);
+            if time == 16 {
+                let first_offset = Offset(log.bounds().next_offset.0 / 2);
+                log.set_derived(Derived { first_offset, last_append_time_us: time }, commit);
+                log.trim(first_offset, commit).expect("trimmed");
+            }
+            if time.is_multiple_of(5) || time == 25 {
+                let job = log.begin_sync().expect("something to sync");
+                job.perform(&disk).expect("synced");
+                log.end_sync(job);
+            }
+        }
+        match end {
+            End::Stopped => log.close().expect("closed"),
+            End::Killed => {
+                let sync = |log: &mut GroupLog| {
+                    let job = log.begin_sync().expect("something to sync");
+                    job.perform(&disk).expect("synced");
+                    let noted = job.manifest.is_some();
+                    log.end_sync(job);
+                    noted
+                };
+                // Something is behind what the manifest knows.
+                for time in 30.. {
+                    let next = entry(log.last, Term(9), &mut rng, false, time);
+                    log.append(&[next]).expect("appended");
+                    if !sync(&mut log) {
+                        break;
+                    }
+                }
+                assert!(log.append_synced_mark().expect("noted"));
+                sync(&mut log);
+            }
+        }
+    }
+    let node_name = NodeName::new("a").expect("a name");
+    data.store(&NodeFile { node_id: NodeId(1), node_name, cluster_id: None, groups }).expect("stored");
+    drop(data);
+    sim.kill();
+    sim
+}
+
+/// Starts as a node does, and reads everything; or says why not. `true` in the error: nothing was served.
+fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
+    let disk = sim.disk();
+    let refused = |error: &dyn std::fmt::Display| (error.to_string(), true);
+    let data = DataDir::open(&disk, Path::new(HOME)).map_err(|e| refused(&e))?;
+    let node = data.load().map_err(|e| refused(&e))?;
+    let mut groups = Vec::new();
+    for group in node.iter().flat_map(|node| &node.groups) {
+        let (log, mut found) = GroupLog::open(&disk, &groups_dir(), *group, &options()).map_err(|e| refused(&e))?;
+        found.torn_bytes = 0;
+        let (reader, failed) = (log.reader(), |error: super::super::reader::ReadError| (error.to_string(), false));
+        let (mut entries, mut records) = (Vec::new(), Vec::new());
+        // One by one through the index where the damage is, and at once where it is not.
+        let here = only.is_none_or(|path| path.starts_with(groups_dir().join(group.to_string())));
+        let (step, bytes) = if here { (1, 0) } else { (u64::MAX / 2, u64::MAX) };
+        let mut low = found.base.index.next();
+        while low <= found.last_index {
+            let high = LogIndex(low.0 + step);
+            let some = reader.entries(low, high, bytes, Access::Blocking).map_err(failed)?;
+            low = LogIndex(low.0 + some.len() as u64);
+            assert!(!some.is_empty(), "entry {low} of group {group} is silently missing");
+            entries.extend(some);
+        }
+        let mut from = found.base.offset;
+        while from < found.next_offset {
+            let slice = reader.records(from, found.next_offset, step as u32, bytes as usize, Access::Blocking);
+            let slice = slice.map_err(failed)?;
+            assert!(slice.next > from, "record {from} of group {group} is silently missing");
+            from = slice.next;
+            let parts = super::super::payload::records(&slice.bytes);
+            records.extend(parts.map(|record| record.expect("a record").to_vec()));
+        }
+        groups.push((found, entries, records));
+    }
+    Ok(Held { node, groups })
+}
+
+/// One damage, and what came of it. Gives what is wrong with that.
+fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) -> Result<(), String> {
+    let bytes = files[path].as_deref();
+    let sim = sim.copy();
+    let mut before = files.clone();
+    match (bytes.and_then(|bytes| damage.apply(bytes)), damage) {
+        (Some(bytes), _) => {
+            sim.damage(path, bytes.clone());
+            before.insert(path.to_owned(), Some(bytes));
+        }
+        (None, Damage::Gone) => {
+            sim.lose(path);
+            before.retain(|name, _| !name.starts_with(path));
+            // A start makes these before it looks.
+            if path == Path::new(HOME).join("lock") || path == groups_dir() {
+                before.insert(path.to_owned(), bytes.map(|_| Vec::new()));
+            }
+        }
+        (None, _) => return Ok(()),
+    }
+    let told = catch_unwind(AssertUnwindSafe(|| read(&sim, Some(path))));
+    let is_index = path.extension().is_some_and(|e| e == "idx");
+    match told {
+        Err(panic) => Err(format!("a panic: {:?}", panic.downcast_ref::<String>())),
+        Ok(Ok(now)) if now == *held => Ok(()),
+        Ok(Ok(now)) => Err(format!("other data: {now:?}")),
+        Ok(Err((told, _))) if is_index => Err(format!("an index matters: {told}")),
+        Ok(Err((told, at_start))) => {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            // Of a newer version: its first bytes are known, and no more.
+            let placed = told.contains("byte ") || told.contains(" has format ");
+            if !told.contains(&name) || !placed && bytes.is_some() && !matches!(damage, Damage::Gone) {
+                return Err(format!("it does not name file and place: {told}"));
+            }
+            // Group 0 is opened before group 1 is refused, and its newest index made anew.
+            let changed = at_start && !told.contains("/groups/1") && sim.files() != before;
+            if changed { Err(format!("refused, and changed: {told}")) } else { Ok(()) }
+        }
+    }
+}
+
+/// Damages one place in `stride`. Gives how many damages there were, and what went wrong, until it is too much.
+pub fn sweep(end: End, stride: usize, wrong_max: usize) -> (usize, Vec<String>) {
+    let sim = directory(end);
+    let held = read(&sim.copy(), None).expect("it is whole");
+    let all = sim.files();
+    let files = || all.iter().filter(|(path, _)| *path != Path::new(HOME) && path.starts_with(HOME));
+    let mut damages = Vec::new();
+    for (path, bytes) in files() {
+        damages.push((path, Damage::Gone));
+        let Some(bytes) = bytes.as_deref() else { continue };
+        let is_index = path.extension().is_some_and(|e| e == "idx");
+        // Killed, what says that the newest segment's frames are synced is the last of them: cut off with them, nobody knows.
+        let cuts = matches!(end, End::Stopped) || path.extension().is_none_or(|e| e != "seg");
+        for at in (0..bytes.len()).step_by(stride) {
+            for damage in [Damage::Bit(at, at % 8), Damage::Byte(at), Damage::Zero(at), Damage::Cut(at)] {
+                if cuts || !matches!(damage, Damage::Cut(_)) {
+                    damages.push((path, damage));
+                }
+            }
+        }
+        // What an index says is believed as far as it goes: all of its bits.
+        for at in (0..bytes.len()).filter(|at| is_index && bytes[*at] != 0) {
+            (0..8).for_each(|bit| damages.push((path, Damage::Bit(at, bit))));
+        }
+        for more in LONGER {
+            damages.push((path, Damage::Zeros(more)));
+            damages.push((path, Damage::Garbage(more)));
+        }
+    }
+    let (fault, threads) = (faults::get(), 2);
+    let part = |number: usize| {
+        faults::set(fault);
+        let mine = damages.iter().skip(number).step_by(threads);
+        let wrong = mine.filter_map(|(path, damage)| {
+            let wrong = suffer(&sim, &all, &held, path, *damage).err()?;
+            Some(format!("{end:?}: {} {damage:?}: {wrong}", path.display()))
+        });
+        wrong.take(wrong_max).collect::<Vec<String>>()
+    };
+    let wrong = std::thread::scope(|scope| {
+        let part = &part;
+        let parts: Vec<_> = (0..threads).map(|number| scope.spawn(move || part(number))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()
+    });
+    (damages.len(), wrong)
+}
+
+#[test]
+fn no_damage_is_silent() {
+    let whole = super::asked("SERIATIM_SWEEP", 0) == 1;
+    for end in [End::Stopped, End::Killed] {
+        let (damages, wrong) = sweep(end, if whole { 1 } else { 13 }, 8);
+        assert!(damages > 5_000, "{damages}");
+        assert!(wrong.is_empty(), "of {damages}: {wrong:#?}");
+    }
+}
