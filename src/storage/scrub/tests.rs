@@ -154,9 +154,10 @@ fn segments_that_go_meanwhile_are_no_damage() {
 
     // A suffix that is cut: the position is not part of the log any more.
     home.append();
+    home.append();
     let from = home.log.bounds().last_index;
     let old = home.log.reader().shared().get();
-    // In the entry before the one that is cut: between them stands a hard state.
+    // In the entry before the one that is cut.
     let kept = old.parts[0].end() - frame - frame / 2;
     home.log.truncate_suffix(LogIndex(from.0)).expect("cut");
     assert!(still_there(&home.log.reader(), &old.parts[0], kept));
