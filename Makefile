@@ -14,7 +14,7 @@ SEED       ?= 0
 ONLY       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill proof check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof check bench test-clients proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,15 @@ scenario: deps first-build ## the story of three nodes and of one, RUNS times in
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
 	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
 
+power: deps first-build ## power cuts under the real program, RUNS times with one node and half as often with three
+	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
+
+disk-full: deps first-build ## fills a small disk and trims it, RUNS times (needs root to mount a tmpfs)
+	@SERIATIM_TEST_FULL_ROUNDS=$(RUNS) $(CARGO) test --release --locked --test e2e disk_full:: -- --nocapture --test-threads=1
+
+hostile: deps first-build ## hostile clients, thousands of each kind, while an honest one works; prints its latency and the memory
+	@SERIATIM_TEST_HOSTILE=full $(CARGO) test --release --locked --test e2e hostile:: -- --nocapture
+
 proof: deps first-build ## the storage's proof at length: HISTORIES of each kind, from SEED on, and every byte damaged
 	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
 
@@ -58,8 +67,9 @@ check: deps first-build ## what CI runs: format, clippy and rustdoc with warning
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps --quiet
 	@$(CARGO) test --release --locked
 
-bench: deps first-build ## produce and consume, beside the raw disk of the same run
-	@$(CARGO) bench --profile release --locked --bench throughput
+bench: deps first-build ## each figure beside its ceiling; ONLY=part of a name chooses; writes docs/benchmarks when all are asked for
+	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
+	    $(CARGO) bench --profile release --locked --bench bench
 
 test-clients: build ## the Python and the Go client against three nodes (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh

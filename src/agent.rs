@@ -23,6 +23,7 @@ use crate::grpc::Env;
 use crate::logs::Logs;
 use crate::membership::admission::AdmissionError;
 use crate::membership::driver::{Membership, Options};
+use crate::metrics::Metrics;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
 use crate::replication::guard::Guard;
@@ -36,6 +37,7 @@ use crate::storage::disk::Disk;
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::Readers;
+use crate::storage::space::SpaceWatch;
 use crate::thread::{Fatal, FatalSender, Joiner, Progress, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, NodeId};
 use crate::watermark::Watermark;
@@ -43,8 +45,6 @@ use crate::writer::{Writer, WriterHandle};
 
 /// Calls in flight get this long when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// A thread without a sign of life for this long hangs: the process is aborted, and others take over (lesson 19).
-const HANG_MAX: Duration = Duration::from_secs(30);
 
 /// What runs once the node is a member, in the order in which it stops.
 struct Running {
@@ -55,6 +55,7 @@ struct Running {
     readers: Readers,
     alive: Progress,
     writer_handle: WriterHandle,
+    hang_max: Duration,
 }
 
 /// What starting the core takes; shared with the thread that waits for admission.
@@ -82,6 +83,7 @@ pub struct Agent {
     tls: Tls,
     acl: Acl,
     peer_env: Option<Env>,
+    space: Option<SpaceWatch>,
     failures: Receiver<Fatal>,
 }
 
@@ -98,6 +100,8 @@ impl Agent {
         let identities = Identities::new(&config.cluster_name, tls.is_insecure());
         let disk = Disk::real();
         let data_dir = Arc::new(DataDir::open(&disk, &config.data_dir)?);
+        disk.watch_space(&config.data_dir, &config.disk_space)?;
+        let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
         let node_file = node_file(&config, &data_dir)?;
 
         let peer_env = Env::start("grpc-peer", 1, &fatal);
@@ -118,6 +122,7 @@ impl Agent {
                 identities,
                 acl: acl.clone(),
                 limits: config.limits.clone(),
+                metrics: Arc::new(Metrics::default()),
                 me: Me {
                     node_id: node_file.node_id,
                     node_name: config.node_name.clone(),
@@ -160,6 +165,7 @@ impl Agent {
             tls,
             acl,
             peer_env: Some(peer_env),
+            space: Some(space),
             failures,
         };
         agent.admission = base.begin(node_file)?;
@@ -198,14 +204,14 @@ impl Agent {
         }
     }
 
-    /// Which thread hangs, if one does. A node that hangs must not keep its place: the caller aborts the process.
+    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (lesson 19). A node that hangs must not keep its place: the caller aborts the process.
     pub fn hanging(&self) -> Option<&'static str> {
         let running = self.base.as_ref()?.running();
         let running = running.as_ref()?;
-        if running.alive.age() > HANG_MAX {
+        if running.alive.age() > running.hang_max {
             return Some("consensus");
         }
-        let sync_hangs = running.writer_handle.busy_since().is_some_and(|since| since.elapsed() > HANG_MAX);
+        let sync_hangs = running.writer_handle.busy_since().is_some_and(|since| since.elapsed() > running.hang_max);
         sync_hangs.then_some("log-writer")
     }
 
@@ -254,6 +260,7 @@ impl Agent {
         }
         // Whoever holds a channel holds the threads that serve it: they go first.
         self.listener = None;
+        self.space = None;
         drop(base);
         if let Some(Err(error)) = self.peer_env.take().map(Env::stop) {
             log::warn!("threads of the peer listener did not end: {error:?}");
@@ -321,7 +328,7 @@ impl Base {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.config.segment_bytes }
+        LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.segment_bytes) }
     }
 
     /// Recovers and starts the core, and opens the listeners for calls.
@@ -372,10 +379,13 @@ impl Base {
             catalog_watermark,
             forward: Arc::new(peers.handle()),
             readers: readers.handle(),
+            space: self.disk.space().clone(),
         });
         self.membership.handle().admitted(peers.handle());
         let writer_handle = writer.handle();
-        *self.running() = Some(Running { consensus: handle, thread, peers, writer, readers, alive, writer_handle });
+        let hang_max = Duration::from_secs(self.config.hang_seconds_max);
+        let running = Running { consensus: handle, thread, peers, writer, readers, alive, writer_handle, hang_max };
+        *self.running() = Some(running);
         Ok(())
     }
 }

@@ -42,6 +42,30 @@ pub struct LogMeta {
     pub record_bytes_max: u32,
     /// The largest request, bytes.
     pub request_bytes_max: u32,
+    /// When there is more, the oldest records go; 0: never.
+    pub retention_bytes: u64,
+    /// Records that are older go, milliseconds; 0: never.
+    pub retention_ms: u64,
+}
+
+/// What is changed of how a log is kept; `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogChange {
+    /// [`LogMeta::retention_bytes`].
+    pub retention_bytes: Option<u64>,
+    /// [`LogMeta::retention_ms`].
+    pub retention_ms: Option<u64>,
+    /// [`LogMeta::record_bytes_max`].
+    pub record_bytes_max: Option<u32>,
+    /// [`LogMeta::request_bytes_max`].
+    pub request_bytes_max: Option<u32>,
+}
+
+impl LogChange {
+    /// True when it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == LogChange::default()
+    }
 }
 
 impl LogMeta {
@@ -49,6 +73,13 @@ impl LogMeta {
     pub const RECORD_BYTES_MAX: u32 = 1 << 20;
     /// The largest request of a log that nobody set a limit for, bytes.
     pub const REQUEST_BYTES_MAX: u32 = 4 << 20;
+
+    /// No log has a lower limit for its records, bytes.
+    pub const RECORD_BYTES_LEAST: u32 = 1 << 10;
+    /// No log has a higher limit for its records, bytes: an answer with one of them is below 4 MiB, which clients take.
+    pub const RECORD_BYTES_MOST: u32 = (4 << 20) - (64 << 10);
+    /// No log has a higher limit for its requests, bytes: one is an entry, which has at most 8 MiB.
+    pub const REQUEST_BYTES_MOST: u32 = (8 << 20) - (64 << 10);
 
     /// The log that every cluster begins with; `None` when the system has no randomness to give.
     pub fn first(founder: NodeId) -> Option<LogMeta> {
@@ -60,7 +91,27 @@ impl LogMeta {
             founded: false,
             record_bytes_max: LogMeta::RECORD_BYTES_MAX,
             request_bytes_max: LogMeta::REQUEST_BYTES_MAX,
+            retention_bytes: 0,
+            retention_ms: 0,
         })
+    }
+
+    /// As it is after a change.
+    #[must_use]
+    pub fn changed(self, change: LogChange) -> LogMeta {
+        LogMeta {
+            retention_bytes: change.retention_bytes.unwrap_or(self.retention_bytes),
+            retention_ms: change.retention_ms.unwrap_or(self.retention_ms),
+            record_bytes_max: change.record_bytes_max.unwrap_or(self.record_bytes_max),
+            request_bytes_max: change.request_bytes_max.unwrap_or(self.request_bytes_max),
+            ..self
+        }
+    }
+
+    /// Whether its limits can be met: every client takes its answers, and every peer its entries.
+    pub fn limits_hold(&self) -> bool {
+        (LogMeta::RECORD_BYTES_LEAST..=LogMeta::RECORD_BYTES_MOST).contains(&self.record_bytes_max)
+            && (self.record_bytes_max..=LogMeta::REQUEST_BYTES_MOST).contains(&self.request_bytes_max)
     }
 }
 
@@ -75,6 +126,8 @@ pub enum Command {
     CreateLog(LogMeta),
     /// The founder has the group on its disk.
     Founded(GroupId),
+    /// Keeps the log of that group in another way from now on.
+    ConfigureLog(GroupId, LogChange),
 }
 
 /// The value of a record in group 0 is no command that this version knows.
@@ -110,8 +163,18 @@ impl Command {
                 create.founder = log.founder.0;
                 create.record_bytes_max = log.record_bytes_max;
                 create.request_bytes_max = log.request_bytes_max;
+                create.retention_bytes = log.retention_bytes;
+                create.retention_ms = log.retention_ms;
             }
             Command::Founded(group) => command.mut_founded().group = group.0,
+            Command::ConfigureLog(group, change) => {
+                let configure = command.mut_configure_log();
+                configure.group = group.0;
+                configure.retention_bytes = change.retention_bytes;
+                configure.retention_ms = change.retention_ms;
+                configure.record_bytes_max = change.record_bytes_max;
+                configure.request_bytes_max = change.request_bytes_max;
+            }
         }
         command.write_to_bytes().unwrap_or_default()
     }
@@ -139,8 +202,19 @@ impl Command {
                 founded: false,
                 record_bytes_max: create.record_bytes_max,
                 request_bytes_max: create.request_bytes_max,
+                retention_bytes: create.retention_bytes,
+                retention_ms: create.retention_ms,
             })),
             Some(pb::command::Command::Founded(founded)) => Ok(Command::Founded(GroupId(founded.group))),
+            Some(pb::command::Command::ConfigureLog(configure)) => {
+                let change = LogChange {
+                    retention_bytes: configure.retention_bytes,
+                    retention_ms: configure.retention_ms,
+                    record_bytes_max: configure.record_bytes_max,
+                    request_bytes_max: configure.request_bytes_max,
+                };
+                Ok(Command::ConfigureLog(GroupId(configure.group), change))
+            }
             None => Err(bad(&"an empty or newer command")),
         }
     }
@@ -179,6 +253,15 @@ impl Catalog {
             Command::Founded(group) => {
                 if let Some(log) = self.logs.get_mut(&group) {
                     log.founded = true;
+                }
+            }
+            Command::ConfigureLog(group, change) => {
+                if let Some(log) = self.logs.get_mut(&group) {
+                    let changed = log.clone().changed(change);
+                    // Two changes that were right alone may not be together.
+                    if changed.limits_hold() {
+                        *log = changed;
+                    }
                 }
             }
         }
@@ -258,6 +341,8 @@ mod tests {
             founded: false,
             record_bytes_max: 1 << 20,
             request_bytes_max: 4 << 20,
+            retention_bytes: 0,
+            retention_ms: 0,
         }
     }
 
@@ -268,6 +353,7 @@ mod tests {
             Command::RemoveNode(NodeId(1)),
             Command::CreateLog(log(1, "default")),
             Command::Founded(GroupId(1)),
+            Command::ConfigureLog(GroupId(1), LogChange { retention_ms: Some(0), ..LogChange::default() }),
         ];
         for command in commands {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
@@ -298,5 +384,26 @@ mod tests {
         assert!(!catalog.log(GroupId(1)).expect("a log").founded);
         catalog.apply(Command::Founded(GroupId(1)));
         assert!(catalog.log(GroupId(1)).expect("a log").founded);
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name_and_limits_that_hold() {
+        let mut catalog = Catalog::default();
+        catalog.apply(Command::CreateLog(log(1, "default")));
+        let mut change = |change| {
+            catalog.apply(Command::ConfigureLog(GroupId(1), change));
+            catalog.log(GroupId(1)).cloned().expect("a log")
+        };
+        let kept = change(LogChange { retention_bytes: Some(7), ..LogChange::default() });
+        assert_eq!((kept.retention_bytes, kept.retention_ms, kept.record_bytes_max), (7, 0, 1 << 20));
+        let smaller =
+            change(LogChange { retention_ms: Some(9), request_bytes_max: Some(2 << 20), ..LogChange::default() });
+        assert_eq!((smaller.retention_bytes, smaller.retention_ms, smaller.request_bytes_max), (7, 9, 2 << 20));
+        for (record, request) in [(None, Some(1000)), (Some(3 << 20), None), (Some(100), None), (None, Some(u32::MAX))]
+        {
+            let bad = LogChange { record_bytes_max: record, request_bytes_max: request, ..LogChange::default() };
+            assert_eq!(change(bad), smaller, "{bad:?}");
+        }
+        assert_eq!(change(LogChange { retention_bytes: Some(0), ..LogChange::default() }).retention_bytes, 0);
     }
 }

@@ -19,7 +19,7 @@ use grpcio::{
 use protobuf::Message as _;
 
 use crate::grpc::{self, Env};
-use crate::pb::admin::{GetNodeRequest, GetNodeResponse, TrimRequest, TrimResponse};
+use crate::pb::admin::{ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse};
 use crate::pb::admin_grpc::AdminClient;
 use crate::pb::error_details::{ErrorInfo, RetryInfo};
 use crate::pb::log::{
@@ -337,6 +337,15 @@ impl Client {
     pub fn trim(&self, log: &str, first_offset: u64) -> Result<TrimResponse, ClientError> {
         let request = TrimRequest { log: log.to_owned(), first_offset, ..TrimRequest::default() };
         Ok(self.0.calls().admin.trim_opt(&request, self.deadline())?)
+    }
+
+    /// Changes how a log is kept, and gives how it is kept then; without a change, how it is kept now.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn configure_log(&self, request: &ConfigureLogRequest) -> Result<LogSettings, ClientError> {
+        let answer = self.0.calls().admin.configure_log_opt(request, self.deadline())?;
+        Ok(answer.settings.unwrap_or_default())
     }
 
     fn deadline(&self) -> CallOption {

@@ -5,6 +5,7 @@
 //! (`security/`).
 
 mod args;
+mod space;
 
 use std::fmt;
 use std::fs;
@@ -13,14 +14,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use args::ServeArgs;
+pub use space::DiskSpace;
 
 use crate::types::NodeName;
 
 /// Bytes of a segment: small ones are for tests, large ones recover slowly.
 const SEGMENT_BYTES: (u64, u64) = (64 * KIB, GIB);
-const STREAMS_PER_PRINCIPAL: (u64, u64) = (1, 1 << 20);
+const STREAMS: (u64, u64) = (1, 1 << 20);
+const CALLS: (u64, u64) = (1, 1 << 20);
 /// At least one entry of the largest size.
-const BYTES_PER_PRINCIPAL: (u64, u64) = (8 * MIB, 64 * GIB);
+const BYTES: (u64, u64) = (9 * MIB, 64 * GIB);
 const MEMORY_BYTES: (u64, u64) = (64 * MIB, 256 * GIB);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -62,8 +65,16 @@ impl TlsFiles {
 pub struct Limits {
     /// Open streams of one principal.
     pub streams_per_principal_max: u64,
-    /// Bytes of one principal's requests that are not answered yet.
+    /// Open streams of all.
+    pub streams_max: u64,
+    /// Unanswered calls, streams aside, of one principal.
+    pub calls_per_principal_max: u64,
+    /// Unanswered calls of all.
+    pub calls_max: u64,
+    /// Bytes of one principal's requests that are not answered yet, and of answers that it has not taken yet.
     pub bytes_per_principal_max: u64,
+    /// The same of all.
+    pub bytes_max: u64,
     /// Memory that gRPC may use for the client listener.
     pub client_memory_bytes_max: u64,
     /// Memory that gRPC may use for the peer listener.
@@ -73,8 +84,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            streams_per_principal_max: 16_384,
-            bytes_per_principal_max: 64 * MIB,
+            streams_per_principal_max: 12_288,
+            streams_max: 16_384,
+            calls_per_principal_max: 1024,
+            calls_max: 4096,
+            bytes_per_principal_max: 24 * MIB,
+            bytes_max: 64 * MIB,
             client_memory_bytes_max: 512 * MIB,
             peer_memory_bytes_max: 256 * MIB,
         }
@@ -112,6 +127,10 @@ pub struct Config {
     pub acl_policy_file: PathBuf,
     /// A segment rolls beyond this.
     pub segment_bytes: u64,
+    /// How much of the disk is left free.
+    pub disk_space: DiskSpace,
+    /// A thread without a sign of life for so many seconds hangs.
+    pub hang_seconds_max: u64,
     /// What one principal, or the process, may use at once.
     pub limits: Limits,
     /// The log's level.
@@ -233,6 +252,8 @@ impl Check {
         }
         let limits = self.limits(args);
         let segment_bytes = self.bytes("segment-bytes", args.segment_bytes.as_deref(), 64 * MIB, SEGMENT_BYTES);
+        let disk_space = self.disk_space(args);
+        let hang_seconds_max = self.hang_seconds(args);
         let level = "error, warn, info, debug or trace";
         let log_level = self.value("log-level", args.log_level.as_deref(), log::LevelFilter::Info, level);
         Some(Config {
@@ -250,6 +271,8 @@ impl Check {
             acl_model_file: args.acl_model_file.as_ref().map(PathBuf::from),
             acl_policy_file: acl_policy_file?,
             segment_bytes,
+            disk_space,
+            hang_seconds_max,
             limits,
             log_level,
         })
@@ -257,32 +280,39 @@ impl Check {
 
     fn limits(&mut self, args: &ServeArgs) -> Limits {
         let default = Limits::default();
-        let streams = args.streams_per_principal_max.as_deref();
-        let bytes = args.bytes_per_principal_max.as_deref();
-        let client = args.client_memory_bytes_max.as_deref();
-        let peer = args.peer_memory_bytes_max.as_deref();
+        let mut number =
+            |option, given: &Option<String>, default, bounds| self.bytes(option, given.as_deref(), default, bounds);
         Limits {
-            streams_per_principal_max: self.bytes(
+            streams_per_principal_max: number(
                 "streams-per-principal-max",
-                streams,
+                &args.streams_per_principal_max,
                 default.streams_per_principal_max,
-                STREAMS_PER_PRINCIPAL,
+                STREAMS,
             ),
-            bytes_per_principal_max: self.bytes(
+            streams_max: number("streams-max", &args.streams_max, default.streams_max, STREAMS),
+            calls_per_principal_max: number(
+                "calls-per-principal-max",
+                &args.calls_per_principal_max,
+                default.calls_per_principal_max,
+                CALLS,
+            ),
+            calls_max: number("calls-max", &args.calls_max, default.calls_max, CALLS),
+            bytes_per_principal_max: number(
                 "bytes-per-principal-max",
-                bytes,
+                &args.bytes_per_principal_max,
                 default.bytes_per_principal_max,
-                BYTES_PER_PRINCIPAL,
+                BYTES,
             ),
-            client_memory_bytes_max: self.bytes(
+            bytes_max: number("bytes-max", &args.bytes_max, default.bytes_max, BYTES),
+            client_memory_bytes_max: number(
                 "client-memory-bytes-max",
-                client,
+                &args.client_memory_bytes_max,
                 default.client_memory_bytes_max,
                 MEMORY_BYTES,
             ),
-            peer_memory_bytes_max: self.bytes(
+            peer_memory_bytes_max: number(
                 "peer-memory-bytes-max",
-                peer,
+                &args.peer_memory_bytes_max,
                 default.peer_memory_bytes_max,
                 MEMORY_BYTES,
             ),

@@ -6,6 +6,8 @@
 pub mod types;
 
 pub mod config;
+pub mod doorbell;
+pub mod metrics;
 pub mod pb;
 pub mod reply;
 pub mod thread;

@@ -1,8 +1,9 @@
 //! How far a group is applied: what readers may see, and the futures that wait for more.
 //!
 //! `consensus` advances it, everybody reads it. It only grows. A waiter is a small future and no thread; an advance wakes
-//! those whose condition holds and nobody else.
+//! those whose condition holds and nobody else, a few at once, who wake the others.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,12 +46,50 @@ impl Until {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
+/// So many waiters are woken by whoever advances; each of those wakes as many more when it runs, and so on. Ten thousand
+/// tails are then woken on the threads that serve them, and not by `consensus`.
+const WAKE_AT_ONCE: usize = 8;
+
 #[derive(Default)]
 struct State {
     mark: Mark,
     closed: bool,
     next_waiter: u64,
-    waiters: Vec<(u64, Until, Waker)>,
+    /// By what they wait for, and in the order in which they came.
+    by_offset: BTreeMap<(Offset, u64), Waker>,
+    by_index: BTreeMap<(LogIndex, u64), Waker>,
+    /// What these waited for is there; who runs next wakes some of them.
+    due: VecDeque<Waker>,
+}
+
+impl State {
+    /// Moves all whose condition holds, or all when closed, to those that are due.
+    fn collect_due(&mut self) {
+        let Mark { applied, next_offset, .. } = self.mark;
+        let waits = |key: &(Offset, u64)| !self.closed && key.0 >= next_offset;
+        while let Some(first) = self.by_offset.first_entry().filter(|e| !waits(e.key())) {
+            self.due.push_back(first.remove());
+        }
+        let waits = |key: &(LogIndex, u64)| !self.closed && key.0 > applied;
+        while let Some(first) = self.by_index.first_entry().filter(|e| !waits(e.key())) {
+            self.due.push_back(first.remove());
+        }
+    }
+
+    fn insert(&mut self, until: Until, id: u64, waker: Waker) {
+        match until {
+            Until::Visible(offset) => self.by_offset.insert((offset, id), waker),
+            Until::Applied(index) => self.by_index.insert((index, id), waker),
+        };
+    }
+
+    /// False: it was woken already.
+    fn remove(&mut self, until: Until, id: u64) -> bool {
+        match until {
+            Until::Visible(offset) => self.by_offset.remove(&(offset, id)).is_some(),
+            Until::Applied(index) => self.by_index.remove(&(index, id)).is_some(),
+        }
+    }
 }
 
 /// One group's mark, shared; a clone is the same mark.
@@ -78,7 +117,6 @@ impl Watermark {
     /// # Panics
     /// If any part of the mark would go back.
     pub fn advance(&self, to: Mark) {
-        let mut woken = Vec::new();
         {
             let mut state = self.lock();
             let old = state.mark;
@@ -87,25 +125,28 @@ impl Watermark {
                 "a watermark went back from {old:?} to {to:?}"
             );
             state.mark = to;
-            state.waiters.retain(|(_, until, waker)| {
-                let done = until.holds(&to);
-                if done {
-                    woken.push(waker.clone());
-                }
-                !done
-            });
+            state.collect_due();
         }
-        woken.into_iter().for_each(Waker::wake);
+        self.wake_some();
     }
 
     /// Ends every wait, now and later, with [`Closed`].
     pub fn close(&self) {
-        let waiters = {
+        {
             let mut state = self.lock();
             state.closed = true;
-            std::mem::take(&mut state.waiters)
+            state.collect_due();
+        }
+        self.wake_some();
+    }
+
+    fn wake_some(&self) {
+        let some: Vec<Waker> = {
+            let mut state = self.lock();
+            let count = state.due.len().min(WAKE_AT_ONCE);
+            state.due.drain(..count).collect()
         };
-        waiters.into_iter().for_each(|(_, _, waker)| waker.wake());
+        some.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the condition holds. The future gives the mark at which it held.
@@ -115,7 +156,8 @@ impl Watermark {
 
     /// How many futures wait.
     pub fn waiters(&self) -> usize {
-        self.lock().waiters.len()
+        let state = self.lock();
+        state.by_offset.len() + state.by_index.len()
     }
 }
 
@@ -123,6 +165,7 @@ impl Watermark {
 pub struct Wait {
     watermark: Watermark,
     until: Until,
+    /// While it waits, or is woken and has not run.
     id: Option<u64>,
 }
 
@@ -132,31 +175,37 @@ impl Future for Wait {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut state = this.watermark.lock();
-        if this.until.holds(&state.mark) {
-            return Poll::Ready(Ok(state.mark));
-        }
-        if state.closed {
-            return Poll::Ready(Err(Closed));
-        }
-        match this.id.and_then(|id| state.waiters.iter_mut().find(|(w, _, _)| *w == id)) {
-            Some((_, _, waker)) => waker.clone_from(cx.waker()),
-            None => {
-                let id = state.next_waiter;
-                state.next_waiter += 1;
-                state.waiters.push((id, this.until, cx.waker().clone()));
-                drop(state);
+        let outcome = match (this.until.holds(&state.mark), state.closed) {
+            (true, _) => Ok(state.mark),
+            (false, true) => Err(Closed),
+            (false, false) => {
+                let id = this.id.unwrap_or(state.next_waiter);
+                state.next_waiter += u64::from(this.id.is_none());
+                state.insert(this.until, id, cx.waker().clone());
                 this.id = Some(id);
+                return Poll::Pending;
             }
+        };
+        drop(state);
+        this.end();
+        Poll::Ready(outcome)
+    }
+}
+
+impl Wait {
+    /// Whoever was woken wakes the next, whether it has run or was dropped before.
+    fn end(&mut self) {
+        if let Some(id) = self.id.take()
+            && !self.watermark.lock().remove(self.until, id)
+        {
+            self.watermark.wake_some();
         }
-        Poll::Pending
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.watermark.lock().waiters.retain(|(w, _, _)| *w != id);
-        }
+        self.end();
     }
 }
 
@@ -200,5 +249,37 @@ mod tests {
         let t = std::thread::spawn(move || block_on(waiting.wait(Until::Visible(Offset(0)))));
         w.close();
         assert_eq!(t.join().expect("no panic"), Err(Closed));
+    }
+
+    #[test]
+    fn a_crowd_wakes_itself_also_when_some_of_it_went_away() {
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl futures::task::ArcWake for Count {
+            fn wake_by_ref(this: &Arc<Self>) {
+                this.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let w = Watermark::default();
+        let counts: Vec<_> = (0..1000).map(|_| Arc::new(Count(0.into()))).collect();
+        let poll = |wait: &mut Pin<Box<Wait>>, count: &Arc<Count>| {
+            wait.as_mut().poll(&mut Context::from_waker(&futures::task::waker(count.clone())))
+        };
+        let mut waits: Vec<_> = counts.iter().map(|_| Some(Box::pin(w.wait(Until::Visible(Offset(0)))))).collect();
+        for (wait, count) in waits.iter_mut().zip(&counts) {
+            assert!(poll(wait.as_mut().expect("a wait"), count).is_pending());
+        }
+        w.advance(mark(1, 1));
+        let woken = |count: &Arc<Count>| count.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        assert_eq!(counts.iter().filter(|c| woken(c)).count(), WAKE_AT_ONCE);
+        // Only who was woken runs, and every third of those is dropped instead.
+        let mut left = waits.len();
+        while let Some(i) = (0..waits.len()).find(|i| waits[*i].is_some() && woken(&counts[*i])) {
+            let mut wait = waits[i].take().expect("a wait");
+            if i % 3 > 0 {
+                assert_eq!(poll(&mut wait, &counts[i]), Poll::Ready(Ok(mark(1, 1))));
+            }
+            left -= 1;
+        }
+        assert_eq!((left, w.waiters()), (0, 0));
     }
 }

@@ -1,7 +1,6 @@
 //! `seriatim.v1.Admin`: trim a log, look into a node.
 
-use bytes::Bytes;
-
+use super::configure::settings;
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Asked, Invalid};
 use super::methods::{Request, decode};
@@ -11,6 +10,7 @@ use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::pb::admin;
 use crate::security::acl::Action;
 use crate::storage::entry::Kind;
+use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, LogName, Offset};
 use crate::watermark::Mark;
 
@@ -27,12 +27,12 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
-    let trim = Proposal::new(log.group, Kind::Trim, 0, Bytes::copy_from_slice(&payload));
+    let trim = Proposal::new(log.group, Kind::Trim, 0, payload.as_slice().into());
     let proposal = Proposal { deadline: Some(deadline), ..trim };
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);
-        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, bytes: payload.len(), producer_id: 0 })
+        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, producer_id: 0 })
     })?;
     // It is committed, and so holds, even if this node does not get there in time.
     let mark = core.applied(applied.index, &log.watermark, &service.timers, deadline).await;
@@ -54,11 +54,40 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.node_id = service.me.node_id.0;
     response.cluster_name.clone_from(&service.me.cluster_name);
     response.version = env!("CARGO_PKG_VERSION").to_owned();
+    let held = service.limits.usage();
+    let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.all_bytes())];
+    let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
+    response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
     if let Some(core) = service.late.get() {
         response.cluster_id = core.cluster_id.to_string();
+        response.disk = Some(disk(&core.space.status())).into();
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
     }
     Ok(response)
+}
+
+fn disk(space: &SpaceStatus) -> admin::DiskStatus {
+    let state = match space.state {
+        SpaceState::Enough => admin::DiskState::DISK_STATE_ENOUGH,
+        SpaceState::Low => admin::DiskState::DISK_STATE_LOW,
+        SpaceState::Full => admin::DiskState::DISK_STATE_FULL,
+    };
+    admin::DiskStatus {
+        state: state.into(),
+        free_bytes: space.free_bytes,
+        total_bytes: space.total_bytes,
+        soft_bytes: space.soft_bytes,
+        hard_bytes: space.hard_bytes,
+        refused: space.refused,
+        reserve: space.reserve,
+        ..admin::DiskStatus::default()
+    }
+}
+
+fn counter((name, value): (String, u64)) -> admin::Counter {
+    let mut counter = admin::Counter::new();
+    (counter.name, counter.value) = (name, value);
+    counter
 }
 
 fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
@@ -90,5 +119,8 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.voters = status.voters.iter().map(|id| id.0).collect();
     group.learners = status.learners.iter().map(|id| id.0).collect();
     group.damage = status.damage.clone().unwrap_or_default();
+    group.settings = meta.map(settings).into();
+    let log = meta.and_then(|meta| core.logs.get(&meta.name));
+    group.stored_bytes = log.map_or(0, |log| log.reader.stored_bytes());
     group
 }

@@ -1,5 +1,6 @@
 //! Who calls, and whether they may: before a message is looked at, before a log is looked up, and while a stream is open.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::select;
@@ -7,9 +8,11 @@ use grpcio::{CheckResult, RpcContext, RpcStatus, RpcStatusCode, ServerChecker};
 
 use super::errors::ApiError;
 use super::methods::name;
+use super::refusals::count;
 use super::state::{Phase, Seen, State};
 use super::timers::TimersHandle;
 use crate::grpc::guarded;
+use crate::metrics::Metrics;
 use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, Identity, Principal};
 use crate::thread::FatalSender;
@@ -156,13 +159,14 @@ impl Caller {
 #[derive(Clone)]
 pub struct Guard {
     access: Access,
+    metrics: Arc<Metrics>,
     fatal: FatalSender,
 }
 
 impl Guard {
     /// Asks `access`.
-    pub fn new(access: Access, fatal: FatalSender) -> Guard {
-        Guard { access, fatal }
+    pub fn new(access: Access, metrics: Arc<Metrics>, fatal: FatalSender) -> Guard {
+        Guard { access, metrics, fatal }
     }
 }
 
@@ -171,7 +175,10 @@ impl ServerChecker for Guard {
         match guarded(&self.fatal, || self.access.may_call(ctx)) {
             Some(Ok(())) => CheckResult::Continue,
             // gRPC's binding sends a refusal without the details.
-            Some(Err(error)) => CheckResult::Abort(error.status()),
+            Some(Err(error)) => {
+                count(&self.metrics, &error);
+                CheckResult::Abort(error.status())
+            }
             None => CheckResult::Abort(RpcStatus::new(RpcStatusCode::INTERNAL)),
         }
     }

@@ -3,13 +3,11 @@
 //! Of a client's record only value, key, type and headers are kept, and the log writes them in its own form
 //! (`storage/payload.rs`): nothing else can be smuggled in, and offset, term and time can't be forged.
 
-use bytes::Bytes;
-
 use super::core::check_log_id;
 use super::errors::{ApiError, Invalid};
 use super::wire::{Fields, Value};
 use crate::logs::OpenLog;
-use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp};
+use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{LogName, Offset};
 
@@ -22,7 +20,7 @@ pub struct Batch {
     /// Where to.
     pub log: LogName,
     /// The records in canonical form, unstamped.
-    pub payload: Bytes,
+    pub payload: Unstamped,
     /// How many; at least 1.
     pub count: u32,
     /// Bytes of the largest record, and its position.
@@ -80,8 +78,7 @@ fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
     Ok((name, value))
 }
 
-/// The payload while it grows.
-#[derive(Default)]
+/// The payload while it grows, behind the room for its stamp.
 struct Payload {
     bytes: Vec<u8>,
     count: u32,
@@ -96,8 +93,8 @@ impl Payload {
             self.largest = (bytes, self.count);
         }
         self.count += 1;
-        if self.bytes.len() > PAYLOAD_BYTES_MAX {
-            return Err(Invalid::RequestTooLarge { bytes: self.bytes.len(), bytes_max: PAYLOAD_BYTES_MAX });
+        if self.bytes.len() - Stamp::BYTES > PAYLOAD_BYTES_MAX {
+            return Err(Invalid::EntryTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
         }
         Ok(())
     }
@@ -113,7 +110,8 @@ impl Batch {
         let (mut expected_offset, mut producer_id, mut sequence, mut log_id) = (None, 0, 0, None);
         let mut single: Option<Parts<'_>> = None;
         let mut parts = Parts::default();
-        let mut payload = Payload { bytes: Vec::with_capacity(message.len() + 64), ..Payload::default() };
+        // One record grows by less than this; the offsets of more make the buffer grow once or twice.
+        let mut payload = Payload { bytes: Unstamped::room(message.len() + 64), count: 0, largest: (0, 0) };
         for field in Fields::new(message) {
             match field? {
                 (1, Value::Bytes(record)) => single.get_or_insert_default().merge(record)?,
@@ -138,7 +136,7 @@ impl Batch {
         }
         Ok(Batch {
             log: LogName::new(log).map_err(Invalid::LogName)?,
-            payload: Bytes::from(payload.bytes),
+            payload: Unstamped::new(payload.bytes),
             count: payload.count,
             largest: payload.largest,
             expected_offset,

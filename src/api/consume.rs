@@ -6,6 +6,7 @@ use futures::future::{Either, select};
 
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Invalid};
+use super::limits::Permit;
 use super::methods::{ConsumeReply, Request, decode};
 use super::read::{Batching, Beginning, beginning};
 use super::service::{Call, Service};
@@ -30,7 +31,11 @@ const BYTES_DEFAULT: usize = 1 << 20;
 ///
 /// # Errors
 /// The status table's.
-pub async fn consume(service: Service, call: Call, request: Request) -> Result<ConsumeReply, ApiError> {
+pub async fn consume(
+    service: Service,
+    call: Call,
+    request: Request,
+) -> Result<(ConsumeReply, Option<Permit>), ApiError> {
     let caller = call.caller()?;
     let request: ConsumeRequest = decode(&request)?;
     let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
@@ -48,9 +53,9 @@ pub async fn consume(service: Service, call: Call, request: Request) -> Result<C
     loop {
         let mark = begin.log.watermark.get();
         if begin.offset < mark.next_offset {
-            if let Some(slice) = begin.read(core, &mark, batching).await? {
-                let _permit = service.limits.bytes(caller.principal(), slice.bytes.len())?;
-                return Ok(some(batching, slice, &begin.log, mark));
+            let room = service.limits.read(caller.principal(), batching.bytes_max)?;
+            if let Some((slice, room)) = begin.read(core, &mark, batching, room).await? {
+                return Ok((some(batching, slice, &begin.log, mark), Some(room)));
             }
         } else if begin.confirmed.is_none() {
             begin.confirmed = confirm(&service, core, &begin, call.deadline).await?;
@@ -61,7 +66,7 @@ pub async fn consume(service: Service, call: Call, request: Request) -> Result<C
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
         } else {
-            return Ok(ConsumeReply::many(Vec::new(), mark, begin.log.log_id));
+            return Ok((ConsumeReply::many(Vec::new(), mark, begin.log.log_id), None));
         }
     }
 }

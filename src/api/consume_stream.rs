@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::SinkExt;
 use futures::future::{Either, poll_fn, select};
-use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
+use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Invalid};
@@ -34,15 +34,25 @@ const ONE_BY_ONE_BYTES: usize = 64 << 10;
 /// A heartbeat is not asked for more often.
 const HEARTBEAT_MS_MIN: u32 = 1000;
 
-type Out = ServerStreamingSink<ConsumeReply>;
+type Requests = RequestStream<Request>;
+type Out = DuplexSink<ConsumeReply>;
 
 /// Serves one `ConsumeStream`.
-pub fn consume_stream(service: Service, ctx: &RpcContext<'_>, call: Call, request: Request, mut sink: Out) {
-    let in_flight = service.in_flight.enter();
+pub fn consume_stream(service: Service, ctx: &RpcContext<'_>, call: Call, mut requests: Requests, mut sink: Out) {
     let fatal = service.fatal.clone();
     spawn_guarded(ctx, &fatal, async move {
-        let result = serve(&service, &call, &request, &mut sink).await;
-        end_stream(sink, result).await;
+        let received = service.receive(&call, &mut requests).await;
+        let in_flight = service.in_flight.enter();
+        let result = match received {
+            Ok((request, as_a_call)) => {
+                drop(as_a_call);
+                serve(&service, &call, &request, &mut sink).await
+            }
+            Err(end) => Err(end),
+        };
+        end_stream(&service.metrics, sink, result).await;
+        // Dropped before the status is out, it would cancel the call.
+        drop(requests);
         drop(in_flight);
     });
 }
@@ -124,8 +134,8 @@ impl Tail<'_> {
                 mark.next_offset = mark.next_offset.min(end);
             }
             if self.begin.offset < mark.next_offset {
-                if let Some(slice) = self.begin.read(self.core, &mark, self.batching).await? {
-                    let _permit = self.service.limits.bytes(&self.principal, slice.bytes.len())?;
+                let room = self.service.limits.read(&self.principal, self.batching.bytes_max)?;
+                if let Some((slice, _room)) = self.begin.read(self.core, &mark, self.batching, room).await? {
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }

@@ -10,6 +10,7 @@ use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
 use crate::logs::{Logs, OpenLog};
 use crate::storage::reader::ReadersHandle;
+use crate::storage::space::Space;
 use crate::types::{ClusterId, GroupId, LogName, NodeId, NodeName};
 use crate::watermark::{Mark, Watermark};
 
@@ -43,6 +44,8 @@ pub struct Core {
     pub forward: Arc<dyn Forward>,
     /// For what is not in the page cache.
     pub readers: ReadersHandle,
+    /// The room on this node's disk.
+    pub space: Space,
 }
 
 impl Core {

@@ -70,6 +70,13 @@ pub enum Invalid {
         /// Bytes they may have.
         bytes_max: usize,
     },
+    /// All records together are larger than any log takes.
+    EntryTooLarge {
+        /// Bytes they may have.
+        bytes_max: usize,
+    },
+    /// A log can't be kept like that.
+    Settings(&'static str),
     /// A stream names another log than its first message did.
     LogChanged,
     /// `start` has a value that this version does not know.
@@ -125,6 +132,8 @@ pub enum ApiError {
     },
     /// A queue of this node or of the leader is full.
     QueueFull,
+    /// The leader's disk is full: not appended.
+    DiskFull,
     /// The principal is at its limit.
     Limit(LimitReached),
     /// Not appended, and a retry may help.
@@ -164,8 +173,6 @@ pub struct Asked<'a> {
     pub bounds: &'a Bounds,
     /// `expected_offset`, or the first offset that a trim keeps.
     pub offset: Offset,
-    /// Bytes of the payload.
-    pub bytes: usize,
     /// The request's; 0: none.
     pub producer_id: u64,
 }
@@ -216,9 +223,8 @@ impl ApiError {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
             ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
             ProposeError::QueueFull => ApiError::QueueFull,
-            ProposeError::TooLarge => {
-                Invalid::RequestTooLarge { bytes: asked.bytes, bytes_max: ENTRY_BYTES_MAX }.into()
-            }
+            ProposeError::DiskFull => ApiError::DiskFull,
+            ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),
             ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: asked.producer_id != 0 },
             ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
             ProposeError::ExpectedOffset { next_offset } => {
@@ -370,13 +376,16 @@ impl ApiError {
             ApiError::QueueFull => {
                 Facts::new(Code::RESOURCE_EXHAUSTED, "QUEUE_FULL", "not done: a queue is full, try again").retry()
             }
-            ApiError::Limit(LimitReached::Streams { max }) => {
-                let message = format!("refused: more than {max} open streams of one principal");
-                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message).with("streams_max", max).retry()
+            ApiError::DiskFull => {
+                let message = "not appended: the leader's disk is full, until it is trimmed or somebody makes room";
+                Facts::new(Code::RESOURCE_EXHAUSTED, "DISK_FULL", message).retry()
             }
-            ApiError::Limit(LimitReached::Bytes { max }) => {
-                let message = format!("refused: more than {max} bytes in flight of one principal");
-                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message).with("bytes_max", max).retry()
+            ApiError::Limit(LimitReached { limit, max }) => {
+                let message = format!("refused: {} is {max} on this node, and would be exceeded", limit.name());
+                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message)
+                    .with("limit", limit.name())
+                    .with("max", max)
+                    .retry()
             }
             ApiError::NotAppended => {
                 Facts::new(Code::UNAVAILABLE, "NOT_APPENDED", "not appended: the leader changed, try again")
@@ -438,6 +447,12 @@ impl Invalid {
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
                     .with("request_bytes_max", bytes_max)
             }
+            Invalid::EntryTooLarge { bytes_max } => {
+                let message = format!("the records have more than {bytes_max} bytes together, which no log takes");
+                Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
+                    .with("entry_bytes_max", bytes_max)
+            }
+            Invalid::Settings(what) => invalid((*what).to_owned()),
             Invalid::LogChanged => invalid("a stream stays with the log of its first message".to_owned()),
             Invalid::Start(value) => invalid(format!("{value} is no value of `start`")),
             Invalid::Heartbeat { heartbeat_ms_min } => {

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures::SinkExt;
 use futures::future::{Either, poll_fn, select};
-use grpcio::{RpcContext, ServerStreamingSink, WriteFlags};
+use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::errors::ApiError;
 use super::methods::{Request, decode};
@@ -35,14 +35,23 @@ pub fn watch(
     service: Service,
     ctx: &RpcContext<'_>,
     call: Call,
-    request: Request,
-    mut sink: ServerStreamingSink<HealthCheckResponse>,
+    mut requests: RequestStream<Request>,
+    mut sink: DuplexSink<HealthCheckResponse>,
 ) {
-    let in_flight = service.in_flight.enter();
     let fatal = service.fatal.clone();
     spawn_guarded(ctx, &fatal, async move {
-        let result = tell(&service, &call, &request, &mut sink).await;
-        end_stream(sink, result).await;
+        let received = service.receive(&call, &mut requests).await;
+        let in_flight = service.in_flight.enter();
+        let result = match received {
+            Ok((request, as_a_call)) => {
+                drop(as_a_call);
+                tell(&service, &call, &request, &mut sink).await
+            }
+            Err(end) => Err(end),
+        };
+        end_stream(&service.metrics, sink, result).await;
+        // Dropped before the status is out, it would cancel the call.
+        drop(requests);
         drop(in_flight);
     });
 }
@@ -51,7 +60,7 @@ async fn tell(
     service: &Service,
     call: &Call,
     request: &Request,
-    sink: &mut ServerStreamingSink<HealthCheckResponse>,
+    sink: &mut DuplexSink<HealthCheckResponse>,
 ) -> Result<(), End> {
     let request: HealthCheckRequest = decode(request)?;
     // Who has no usable name may still ask, and all such share one limit.

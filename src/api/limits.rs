@@ -1,87 +1,181 @@
-//! What one principal may hold at once: open streams, and bytes of requests and answers in flight. Beyond it a call is
-//! refused with LIMIT_REACHED; nobody waits for another's limit.
+//! What one principal, and all together, may hold at once: open streams, unanswered calls, and bytes of requests and answers
+//! in flight. Beyond it a call is refused with LIMIT_REACHED; nobody waits for another's limit.
+//!
+//! Answers have an allowance of their own, as large as that of requests, so that who never reads can still call. Readers take
+//! less the less is left of two thirds of it, a quarter at most; the last third is for small slices. So clients that
+//! never read what they asked for do not starve others of the same name. All readers leave a quarter of the node's bytes to
+//! those who append.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config;
+use crate::metrics::Limit;
 use crate::security::identity::Principal;
 
 /// What a call in flight costs besides its bytes.
 const CALL_BYTES: u64 = 1024;
 
-/// The principal is at its limit.
+/// A reader gets as much, however little is left of two thirds of its principal's allowance.
+const READ_BYTES_LEAST: u64 = 16 << 10;
+
+/// Somebody is at a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitReached {
-    /// Of open streams.
-    Streams {
-        /// The limit.
-        max: u64,
-    },
-    /// Of bytes in flight.
-    Bytes {
-        /// The limit.
-        max: u64,
-    },
+pub struct LimitReached {
+    /// Which.
+    pub limit: Limit,
+    /// How much it is.
+    pub max: u64,
 }
 
+/// What is held, of one principal or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Usage {
-    streams: u64,
-    bytes: u64,
+pub struct Usage {
+    /// Open streams.
+    pub streams: u64,
+    /// Unanswered calls.
+    pub calls: u64,
+    /// Bytes of requests.
+    pub bytes: u64,
+    /// Bytes of answers.
+    pub read_bytes: u64,
+}
+
+impl Usage {
+    /// Bytes in flight, of requests and answers.
+    pub fn all_bytes(self) -> u64 {
+        self.bytes.saturating_add(self.read_bytes)
+    }
+
+    fn plus(self, more: Usage) -> Usage {
+        Usage {
+            streams: self.streams.saturating_add(more.streams),
+            calls: self.calls.saturating_add(more.calls),
+            bytes: self.bytes.saturating_add(more.bytes),
+            read_bytes: self.read_bytes.saturating_add(more.read_bytes),
+        }
+    }
+
+    fn minus(self, less: Usage) -> Usage {
+        Usage {
+            streams: self.streams.saturating_sub(less.streams),
+            calls: self.calls.saturating_sub(less.calls),
+            bytes: self.bytes.saturating_sub(less.bytes),
+            read_bytes: self.read_bytes.saturating_sub(less.read_bytes),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Held {
+    all: Usage,
+    /// Who holds nothing is not in it, so it is bounded by the calls in flight.
+    each: HashMap<Principal, Usage>,
 }
 
 struct Inner {
-    streams_max: u64,
-    bytes_max: u64,
-    /// Who holds nothing is not in it, so it is bounded by the calls in flight.
-    usage: Mutex<HashMap<Principal, Usage>>,
+    max: config::Limits,
+    held: Mutex<Held>,
 }
 
 /// The limits and what is in use; a clone is the same.
 #[derive(Clone)]
 pub struct Limits(Arc<Inner>);
 
+fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
+    if used > max { Err(LimitReached { limit, max }) } else { Ok(()) }
+}
+
 impl Limits {
     /// Nothing in use.
-    pub fn new(streams_max: u64, bytes_max: u64) -> Limits {
-        Limits(Arc::new(Inner { streams_max, bytes_max, usage: Mutex::default() }))
+    pub fn new(max: config::Limits) -> Limits {
+        Limits(Arc::new(Inner { max, held: Mutex::default() }))
+    }
+
+    /// What all hold together.
+    pub fn usage(&self) -> Usage {
+        self.lock().all
     }
 
     /// Takes one stream until the permit is dropped.
     ///
     /// # Errors
-    /// [`LimitReached::Streams`].
+    /// [`LimitReached`], of streams.
     pub fn stream(&self, principal: &Principal) -> Result<Permit, LimitReached> {
-        self.take(principal, Usage { streams: 1, bytes: 0 })
+        self.take(principal, Usage { streams: 1, ..Usage::default() })
     }
 
-    /// Takes bytes, and what a call costs besides, until the permit is dropped.
+    /// Takes one unanswered call with its bytes until the permit is dropped.
     ///
     /// # Errors
-    /// [`LimitReached::Bytes`].
+    /// [`LimitReached`], of calls or bytes.
+    pub fn call(&self, principal: &Principal, bytes: usize) -> Result<Permit, LimitReached> {
+        self.take(principal, Usage { calls: 1, bytes: (bytes as u64).saturating_add(CALL_BYTES), ..Usage::default() })
+    }
+
+    /// Takes bytes, and what a request costs besides, until the permit is dropped.
+    ///
+    /// # Errors
+    /// [`LimitReached`], of bytes.
     pub fn bytes(&self, principal: &Principal, bytes: usize) -> Result<Permit, LimitReached> {
-        self.take(principal, Usage { streams: 0, bytes: (bytes as u64).saturating_add(CALL_BYTES) })
+        self.take(principal, Usage { bytes: (bytes as u64).saturating_add(CALL_BYTES), ..Usage::default() })
+    }
+
+    /// Takes bytes to read into: as many as wanted, or fewer. [`Permit::fits`] when it is known how many they are.
+    ///
+    /// # Errors
+    /// [`LimitReached`], of bytes.
+    pub fn read(&self, principal: &Principal, wanted: usize) -> Result<Permit, LimitReached> {
+        let max = &self.0.max;
+        let mut held = self.lock();
+        let now = held.each.get(principal).copied().unwrap_or_default();
+        let left = (max.bytes_per_principal_max / 3 * 2).saturating_sub(now.read_bytes);
+        let read_bytes = (wanted as u64).min((left / 4).max(READ_BYTES_LEAST));
+        let more = Usage { read_bytes, ..Usage::default() };
+        within(now.plus(more).read_bytes, max.bytes_per_principal_max, Limit::PrincipalBytes)?;
+        self.readers_within(held.all.plus(more))?;
+        Ok(self.hold(&mut held, principal, more))
+    }
+
+    fn readers_within(&self, all: Usage) -> Result<(), LimitReached> {
+        let bytes_max = self.0.max.bytes_max;
+        within(all.read_bytes, bytes_max / 4 * 3, Limit::Bytes)?;
+        within(all.all_bytes(), bytes_max, Limit::Bytes)
     }
 
     fn take(&self, principal: &Principal, more: Usage) -> Result<Permit, LimitReached> {
-        let mut all = self.lock();
-        let now = all.get(principal).copied().unwrap_or_default();
-        let streams = now.streams.saturating_add(more.streams);
-        let bytes = now.bytes.saturating_add(more.bytes);
-        if streams > self.0.streams_max {
-            return Err(LimitReached::Streams { max: self.0.streams_max });
+        let max = &self.0.max;
+        let mut held = self.lock();
+        let one = held.each.get(principal).copied().unwrap_or_default().plus(more);
+        let all = held.all.plus(more);
+        // What is not asked for is not refused, even to one that has too much of it.
+        if more.streams > 0 {
+            within(one.streams, max.streams_per_principal_max, Limit::PrincipalStreams)?;
+            within(all.streams, max.streams_max, Limit::Streams)?;
         }
-        if bytes > self.0.bytes_max {
-            return Err(LimitReached::Bytes { max: self.0.bytes_max });
+        if more.calls > 0 {
+            within(one.calls, max.calls_per_principal_max, Limit::PrincipalCalls)?;
+            within(all.calls, max.calls_max, Limit::Calls)?;
         }
-        all.insert(principal.clone(), Usage { streams, bytes });
-        drop(all);
-        Ok(Permit { limits: self.clone(), principal: principal.clone(), held: more })
+        if more.bytes > 0 {
+            within(one.bytes, max.bytes_per_principal_max, Limit::PrincipalBytes)?;
+            within(all.all_bytes(), max.bytes_max, Limit::Bytes)?;
+        }
+        Ok(self.hold(&mut held, principal, more))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Usage>> {
+    fn hold(&self, held: &mut Held, principal: &Principal, more: Usage) -> Permit {
+        held.all = held.all.plus(more);
+        match held.each.get_mut(principal) {
+            Some(usage) => *usage = usage.plus(more),
+            None => drop(held.each.insert(principal.clone(), more)),
+        }
+        Permit { limits: self.clone(), principal: principal.clone(), held: more }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // Every critical section leaves the map whole.
-        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,14 +186,46 @@ pub struct Permit {
     held: Usage,
 }
 
+impl Permit {
+    /// How many bytes may be read into it.
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.held.read_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Holds as many bytes as were read: fewer than taken, or more, where one record is larger.
+    ///
+    /// # Errors
+    /// [`LimitReached`]; then it holds what it held.
+    pub fn fits(&mut self, bytes: usize) -> Result<(), LimitReached> {
+        let read_bytes = bytes as u64;
+        let mut held = self.limits.lock();
+        let less = Usage { read_bytes: self.held.read_bytes, ..Usage::default() };
+        let more = Usage { read_bytes, ..Usage::default() };
+        let one = held.each.get(&self.principal).copied().unwrap_or_default().minus(less).plus(more);
+        let all = held.all.minus(less).plus(more);
+        if more.read_bytes > less.read_bytes {
+            let max = self.limits.0.max.bytes_per_principal_max / 3 * 2;
+            within(one.read_bytes, max, Limit::PrincipalBytes)?;
+            self.limits.readers_within(all)?;
+        }
+        held.all = all;
+        if let Some(usage) = held.each.get_mut(&self.principal) {
+            *usage = one;
+        }
+        drop(held);
+        self.held.read_bytes = read_bytes;
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut all = self.limits.lock();
-        if let Some(usage) = all.get_mut(&self.principal) {
-            usage.streams = usage.streams.saturating_sub(self.held.streams);
-            usage.bytes = usage.bytes.saturating_sub(self.held.bytes);
+        let mut held = self.limits.lock();
+        held.all = held.all.minus(self.held);
+        if let Some(usage) = held.each.get_mut(&self.principal) {
+            *usage = usage.minus(self.held);
             if *usage == Usage::default() {
-                all.remove(&self.principal);
+                held.each.remove(&self.principal);
             }
         }
     }
@@ -109,22 +235,102 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+
+    fn limits() -> Limits {
+        Limits::new(config::Limits {
+            streams_per_principal_max: 2,
+            streams_max: 3,
+            calls_per_principal_max: 2,
+            calls_max: 3,
+            bytes_per_principal_max: MIB,
+            bytes_max: 4 * MIB,
+            ..config::Limits::default()
+        })
+    }
+
+    fn who(name: &str) -> Principal {
+        Principal::new(name).expect("a name")
+    }
+
+    fn reached(limit: Limit, max: u64) -> Option<LimitReached> {
+        Some(LimitReached { limit, max })
+    }
+
     #[test]
     fn each_principal_has_its_own_and_gives_it_back() {
-        let limits = Limits::new(2, 10 * 1024);
-        let (a, b) = (Principal::anonymous(), Principal::new("b").expect("a name"));
+        let limits = limits();
+        let (a, b) = (who("a"), who("b"));
         let first = limits.stream(&a).expect("a stream");
         let _second = limits.stream(&a).expect("a stream");
-        assert_eq!(limits.stream(&a).err(), Some(LimitReached::Streams { max: 2 }));
+        assert_eq!(limits.stream(&a).err(), reached(Limit::PrincipalStreams, 2));
         assert!(limits.stream(&b).is_ok());
         drop(first);
         assert!(limits.stream(&a).is_ok());
 
-        let held = limits.bytes(&b, 9 * 1024).expect("bytes");
-        assert_eq!(limits.bytes(&b, 0).err(), Some(LimitReached::Bytes { max: 10 * 1024 }));
-        assert!(limits.bytes(&a, 9 * 1024).is_ok());
+        let held = limits.bytes(&b, 1023 << 10).expect("bytes");
+        assert_eq!(limits.bytes(&b, 0).err(), reached(Limit::PrincipalBytes, MIB));
+        assert!(limits.bytes(&a, 1023 << 10).is_ok());
+        assert!(limits.stream(&b).is_ok(), "of something else there is enough");
         drop(held);
-        assert!(!limits.lock().contains_key(&b), "who holds nothing is forgotten");
+        assert!(!limits.lock().each.contains_key(&b), "who holds nothing is forgotten");
         assert!(limits.bytes(&b, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn all_together_have_theirs() {
+        let limits = limits();
+        let _held = ["a", "b", "c"].map(|name| (limits.stream(&who(name)), limits.call(&who(name), 0)));
+        assert_eq!(limits.stream(&who("d")).err(), reached(Limit::Streams, 3));
+        assert_eq!(limits.call(&who("d"), 0).err(), reached(Limit::Calls, 3));
+        let bytes: Vec<_> = (0..4).map(|i| limits.bytes(&who(&format!("p{i}")), 1020 << 10).expect("bytes")).collect();
+        assert_eq!(limits.bytes(&who("e"), 1020 << 10).err(), reached(Limit::Bytes, 4 * MIB));
+        drop((bytes, _held));
+        assert_eq!(limits.usage(), Usage::default());
+        let _two = [limits.call(&who("a"), 1), limits.call(&who("a"), 1)];
+        assert_eq!(limits.call(&who("a"), 1).err(), reached(Limit::PrincipalCalls, 2));
+    }
+
+    #[test]
+    fn a_reader_takes_less_the_less_is_left_and_a_little_at_last() {
+        let limits = limits();
+        let a = who("a");
+        let mut held: Vec<Permit> = Vec::new();
+        while let Ok(permit) = limits.read(&a, 10 << 20) {
+            assert!(held.last().is_none_or(|last| last.bytes() >= permit.bytes()));
+            held.push(permit);
+        }
+        assert_eq!(held[0].bytes() as u64, MIB / 3 * 2 / 4);
+        assert_eq!(held[held.len() - 1].bytes() as u64, READ_BYTES_LEAST);
+        assert!(held.len() > 25, "{} readers that never read", held.len());
+        assert!(limits.usage().read_bytes <= MIB && limits.usage().read_bytes > MIB - READ_BYTES_LEAST);
+        assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::PrincipalBytes, MIB));
+        assert!(limits.call(&a, 1000 << 10).is_ok(), "requests have their own");
+        assert!(limits.read(&who("b"), 1 << 20).is_ok(), "another one does not feel it");
+        held.pop();
+        assert!(limits.read(&a, 1 << 20).is_ok());
+
+        held.clear();
+        let all: Vec<_> = (0..100).map_while(|i| limits.read(&who(&format!("p{i}")), 1 << 20).ok()).collect();
+        assert_eq!(all.len(), 18, "a quarter of four MiB is for those who append");
+        assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::Bytes, 3 * MIB));
+        assert!(limits.bytes(&a, 1 << 19).is_ok());
+    }
+
+    #[test]
+    fn a_read_holds_what_it_brought() {
+        let limits = limits();
+        let a = who("a");
+        let mut permit = limits.read(&a, 100 << 10).expect("bytes");
+        assert_eq!(permit.bytes(), 100 << 10);
+        permit.fits(7).expect("fewer");
+        assert_eq!(limits.usage().read_bytes, 7);
+        permit.fits(600 << 10).expect("one record");
+        assert_eq!(limits.usage().read_bytes, 600 * KIB);
+        assert_eq!(permit.fits(700 << 10), Err(LimitReached { limit: Limit::PrincipalBytes, max: MIB / 3 * 2 }));
+        assert_eq!(limits.usage().read_bytes, 600 * KIB, "as before");
+        drop(permit);
+        assert_eq!(limits.usage(), Usage::default());
     }
 }

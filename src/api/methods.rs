@@ -126,6 +126,8 @@ pub mod name {
     pub const GET_LOG: &str = "/log.v1.Log/GetLog";
     /// Makes old records unreadable.
     pub const TRIM: &str = "/seriatim.v1.Admin/Trim";
+    /// Changes how a log is kept.
+    pub const CONFIGURE_LOG: &str = "/seriatim.v1.Admin/ConfigureLog";
     /// What this node knows about itself.
     pub const GET_NODE: &str = "/seriatim.v1.Admin/GetNode";
     /// Takes this node calls?
@@ -148,6 +150,8 @@ pub const GET_SERVERS: Method<Request, log::GetServersResponse> = raw(MethodType
 pub const GET_LOG: Method<Request, log::GetLogResponse> = raw(MethodType::Unary, name::GET_LOG);
 /// See [`name`].
 pub const TRIM: Method<Request, admin::TrimResponse> = raw(MethodType::Unary, name::TRIM);
+/// See [`name`].
+pub const CONFIGURE_LOG: Method<Request, admin::ConfigureLogResponse> = raw(MethodType::Unary, name::CONFIGURE_LOG);
 /// See [`name`].
 pub const GET_NODE: Method<Request, admin::GetNodeResponse> = raw(MethodType::Unary, name::GET_NODE);
 /// See [`name`].

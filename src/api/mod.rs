@@ -20,6 +20,7 @@ pub mod service;
 
 pub mod authorize;
 pub mod limits;
+pub mod refusals;
 
 pub mod batch;
 pub mod produce;
@@ -30,6 +31,7 @@ pub mod consume_stream;
 pub mod read;
 
 pub mod admin;
+pub mod configure;
 pub mod health;
 pub mod info;
 

@@ -13,6 +13,7 @@ use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::security::acl::Action;
 use crate::storage::entry::Kind;
+use crate::types::Offset;
 
 /// Serves one `Produce`.
 ///
@@ -26,26 +27,37 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     let core = service.core()?;
     let log = core.log(&batch.log, &service.timers, call.deadline).await?;
     batch.check(&log)?;
-    let proposal = proposal(&batch, &log, None, call.deadline);
+    let (proposal, sent) = proposal(batch, &log, None, call.deadline);
     match core.propose(caller.principal().as_str(), proposal).await {
         Ok(appended) => Ok(response(&appended, &log)),
-        Err(error) => Err(propose_error(error, &batch, &log)),
+        Err(error) => Err(propose_error(error, &sent, &log)),
     }
 }
 
+/// What is remembered of a request while its answer is awaited. Its bytes go on, without a copy that stays.
+pub struct Sent {
+    /// Bytes of its payload.
+    pub bytes: usize,
+    expected_offset: Option<Offset>,
+    producer_id: u64,
+}
+
 /// What consensus takes of a request.
-pub fn proposal(batch: &Batch, log: &OpenLog, place: Option<Place>, deadline: Option<Instant>) -> Proposal {
-    Proposal {
+pub fn proposal(batch: Batch, log: &OpenLog, place: Option<Place>, deadline: Option<Instant>) -> (Proposal, Sent) {
+    let Batch { expected_offset, producer_id, .. } = batch;
+    let sent = Sent { bytes: batch.payload.len(), expected_offset, producer_id };
+    let proposal = Proposal {
         group: log.group,
         kind: Kind::Records,
         count: batch.count,
-        payload: batch.payload.clone(),
-        expected_offset: batch.expected_offset,
-        producer_id: batch.producer_id,
+        payload: batch.payload,
+        expected_offset,
+        producer_id,
         sequence: batch.sequence,
         place,
         deadline: Some(proposal_deadline(deadline)),
-    }
+    };
+    (proposal, sent)
 }
 
 /// The answer to a request that was appended.
@@ -60,13 +72,9 @@ pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
 }
 
 /// Why a request was not appended, or is not known to be.
-pub fn propose_error(error: ProposeError, batch: &Batch, log: &OpenLog) -> ApiError {
+pub fn propose_error(error: ProposeError, sent: &Sent, log: &OpenLog) -> ApiError {
     let bounds = bounds(log, &log.watermark.get());
-    let asked = Asked {
-        bounds: &bounds,
-        offset: batch.expected_offset.unwrap_or_default(),
-        bytes: batch.payload.len(),
-        producer_id: batch.producer_id,
-    };
+    let asked =
+        Asked { bounds: &bounds, offset: sent.expected_offset.unwrap_or_default(), producer_id: sent.producer_id };
     ApiError::from_propose(error, &asked)
 }

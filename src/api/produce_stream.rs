@@ -28,7 +28,8 @@ use super::core::Core;
 use super::errors::{ApiError, Broken, Invalid};
 use super::limits::Permit;
 use super::methods::Request;
-use super::produce::{proposal, propose_error, response};
+use super::produce::{Sent, proposal, propose_error, response};
+use super::refusals::count;
 use super::router::{Route, outcome};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Appended, Place, ProposeError};
@@ -60,7 +61,10 @@ pub fn produce_stream(service: Service, ctx: &RpcContext<'_>, call: Call, mut re
         // A failed send means that the client is gone, which is its own affair.
         let _ = match serve(&service, &call, &mut requests, &mut sink).await {
             Ok(Served::Whole) => sink.close().await,
-            Ok(Served::Broken(error, broken)) => sink.fail(error.stream_status(broken)).await,
+            Ok(Served::Broken(error, broken)) => {
+                count(&service.metrics, &error);
+                sink.fail(error.stream_status(broken)).await
+            }
             Err(Gone) => Ok(()),
         };
         // Dropped before the status is out, it would cancel the call.
@@ -82,7 +86,7 @@ struct Gone;
 
 /// A request on its way.
 struct Unanswered {
-    batch: Batch,
+    sent: Sent,
     answer: ReplyReceiver<Result<Appended, ProposeError>>,
     _permit: Permit,
 }
@@ -291,15 +295,15 @@ impl Run<'_> {
         }
         let place = Place { row: self.row, position: self.proposed };
         self.proposed += 1;
-        let proposal = proposal(&batch, &self.log, Some(place), self.deadline);
+        let (proposal, sent) = proposal(batch, &self.log, Some(place), self.deadline);
         let answer = self.core.hand_over(self.route, self.caller.principal().as_str(), proposal);
-        self.unanswered_bytes += batch.payload.len();
-        self.unanswered.push_back(Unanswered { batch, answer, _permit: permit });
+        self.unanswered_bytes += sent.bytes;
+        self.unanswered.push_back(Unanswered { sent, answer, _permit: permit });
     }
 
     fn pop(&mut self) -> Option<Unanswered> {
         let front = self.unanswered.pop_front()?;
-        self.unanswered_bytes -= front.batch.payload.len();
+        self.unanswered_bytes -= front.sent.bytes;
         Some(front)
     }
 
@@ -308,7 +312,7 @@ impl Run<'_> {
         let failed_request = self.answered;
         let unknown = error == ProposeError::OutcomeUnknown;
         let error = match self.pop() {
-            Some(front) => propose_error(error, &front.batch, &self.log),
+            Some(front) => propose_error(error, &front.sent, &self.log),
             None => ApiError::Internal("an answer without a request"),
         };
         if !unknown {
@@ -340,6 +344,7 @@ fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
         Err(
             ProposeError::NotLeader { .. }
             | ProposeError::QueueFull
+            | ProposeError::DiskFull
             | ProposeError::TooLarge
             | ProposeError::Dropped
             | ProposeError::DeadlinePassed

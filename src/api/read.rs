@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::core::{Core, bounds, check_log_id};
 use super::errors::{ApiError, Invalid};
+use super::limits::{LimitReached, Permit};
 use super::timers::TimersHandle;
 use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
@@ -78,7 +79,17 @@ pub async fn beginning(
             let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
             Ok(Beginning { confirmed: Some(mark), ..at(log, mark.next_offset) })
         }
-        Start::START_TIME => Err(ApiError::Unimplemented("START_TIME")),
+        Start::START_TIME => {
+            let mark = log.watermark.get();
+            // Times never go back: what is the first one here is the first one everywhere.
+            if let Some(offset) = first_not_before(core, &log, &mark, request.start_time_us).await? {
+                return Ok(Beginning { earliest: true, ..at(log, offset) });
+            }
+            let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            let offset = first_not_before(core, &log, &mark, request.start_time_us).await?;
+            let earliest = offset.is_some();
+            Ok(Beginning { earliest, confirmed: Some(mark), ..at(log, offset.unwrap_or(mark.next_offset)) })
+        }
     }
 }
 
@@ -96,18 +107,25 @@ impl Beginning {
         Err(ApiError::OffsetTrimmed(bounds(&self.log, &mark), self.offset))
     }
 
-    /// Records from the beginning on, below the mark. `None`: the beginning has moved, look again.
+    /// Records from the beginning on, below the mark, as many as there is room for, with what they hold of it. `None`: the
+    /// beginning has moved, look again.
     ///
     /// # Errors
-    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], or the readers are busy.
-    pub async fn read(&mut self, core: &Core, mark: &Mark, batching: Batching) -> Result<Option<Slice>, ApiError> {
+    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], or the readers are busy, or one record is too much for the room.
+    pub async fn read(
+        &mut self,
+        core: &Core,
+        mark: &Mark,
+        batching: Batching,
+        room: Permit,
+    ) -> Result<Option<(Slice, Permit)>, ApiError> {
         if self.offset < mark.first_offset {
             return self.trimmed(mark, mark.first_offset).map(|()| None);
         }
-        match read(core, &self.log, self.offset, mark.next_offset, batching).await? {
-            Ok(slice) if slice.next > self.offset => {
+        match read(core, &self.log, self.offset, mark.next_offset, batching, room).await? {
+            Ok((slice, room)) if slice.next > self.offset => {
                 self.earliest = false;
-                Ok(Some(slice))
+                Ok(Some((slice, room?)))
             }
             Ok(_) => {
                 let what = "nothing is stored below the watermark".to_owned();
@@ -119,6 +137,9 @@ impl Beginning {
     }
 }
 
+/// What was read, and the room that it holds; or that one record is too much for it.
+type Read = Result<(Slice, Result<Permit, LimitReached>), ReadError>;
+
 /// Reads from memory, or by a `reader`: this thread never waits for the disk.
 async fn read(
     core: &Core,
@@ -126,14 +147,49 @@ async fn read(
     from: Offset,
     until: Offset,
     batching: Batching,
-) -> Result<Result<Slice, ReadError>, ApiError> {
+    room: Permit,
+) -> Result<Read, ApiError> {
     let Batching { records_max, bytes_max, .. } = batching;
+    let bytes_max = bytes_max.min(room.bytes());
     match log.reader.records(from, until, records_max, bytes_max, Access::Cached) {
         Err(ReadError::NotCached) => {}
-        done => return Ok(done),
+        done => return Ok(done.map(|slice| fit(slice, room))),
     }
     let reader = log.reader.clone();
-    by_reader(core, move || reader.records(from, until, records_max, bytes_max, Access::Blocking)).await
+    // What does not fit goes before it waits for anybody.
+    let job = move || {
+        let slice = reader.records(from, until, records_max, bytes_max, Access::Blocking)?;
+        Ok(fit(slice, room))
+    };
+    by_reader(core, job).await
+}
+
+fn fit(slice: Slice, mut room: Permit) -> (Slice, Result<Permit, LimitReached>) {
+    match room.fits(slice.bytes.len()) {
+        Ok(()) => (slice, Ok(room)),
+        Err(limit) => (Slice { bytes: Vec::new(), ..slice }, Err(limit)),
+    }
+}
+
+/// The first visible record that was appended at that time or later.
+async fn first_not_before(
+    core: &Core,
+    log: &Arc<OpenLog>,
+    mark: &Mark,
+    time_us: u64,
+) -> Result<Option<Offset>, ApiError> {
+    if mark.last_append_time_us < time_us {
+        return Ok(None);
+    }
+    let (from, until) = (mark.first_offset, mark.next_offset);
+    let found = match log.reader.first_not_before(time_us, from, until, Access::Cached) {
+        Err(ReadError::NotCached) => {
+            let reader = log.reader.clone();
+            by_reader(core, move || reader.first_not_before(time_us, from, until, Access::Blocking)).await?
+        }
+        done => done,
+    };
+    found.map_err(|error| ApiError::from_read(error, bounds(log, mark), from))
 }
 
 /// When the record at `offset` was appended; `None` when there is none.

@@ -104,6 +104,15 @@ impl Core {
     /// # Errors
     /// [`ProposeError`]; all but `OutcomeUnknown` say "not appended".
     pub async fn propose(&self, principal: &str, proposal: Proposal) -> Result<Appended, ProposeError> {
+        let status = self.consensus.status(proposal.group);
+        if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
+            // Nobody else shares its bytes, so they are stamped where they are. Leadership that is lost right now is for
+            // the caller's next try.
+            return match outcome(self.hand_over(Route::Here, principal, proposal).await) {
+                Err(ProposeError::NotLeader { leader: Some(_) }) => Err(ProposeError::Dropped),
+                other => other,
+            };
+        }
         match outcome(self.hand_over(Route::Here, principal, proposal.clone()).await) {
             Err(ProposeError::NotLeader { leader: Some(leader) }) if leader != self.me.node_id => {
                 outcome(self.hand_over(Route::To(leader), principal, proposal).await)

@@ -4,26 +4,31 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
-use futures::{Sink, SinkExt};
-use grpcio::{RpcContext, ServerStreamingSink, UnarySink};
+use futures::{Sink, SinkExt, StreamExt};
+use grpcio::{ClientStreamingSink, DuplexSink, RequestStream, RpcContext};
 
 use super::authorize::{Access, Caller};
 use super::core::{Core, Me};
 use super::deadline;
-use super::errors::ApiError;
+use super::errors::{ApiError, Invalid};
 use super::in_flight::InFlight;
-use super::limits::{LimitReached, Limits, Permit};
+use super::limits::{Limits, Permit};
 use super::methods::Request;
+use super::refusals::count;
 use super::state::{Phase, State};
 use super::timers::TimersHandle;
 use crate::grpc::spawn_guarded;
+use crate::metrics::Metrics;
 use crate::security::identity::Principal;
 use crate::thread::FatalSender;
 use crate::types::Offset;
 use crate::watermark::{Until, Watermark};
+
+/// A call's message has to be whole by then.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 /// Shared by all handlers; a clone is the same.
 #[derive(Clone)]
@@ -32,8 +37,10 @@ pub struct Service {
     pub me: Me,
     /// Callers and rights.
     pub access: Access,
-    /// What each principal may hold.
+    /// What each principal, and all, may hold.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Serving or not.
     pub state: State,
     /// Time.
@@ -84,13 +91,22 @@ impl Service {
         Call { caller: self.access.caller(ctx), deadline: deadline::of(ctx) }
     }
 
-    /// Takes a request's bytes from its caller's limit. All who have no usable name share one.
+    /// Reads the one message of a call. Until it is whole, the call is one of those that its caller may have unanswered.
     ///
     /// # Errors
-    /// [`LimitReached`].
-    pub fn permit(&self, call: &Call, request: &Request) -> Result<Permit, LimitReached> {
+    /// The limit, no message, or one that is not whole after a minute; or the client is gone.
+    pub async fn receive(&self, call: &Call, requests: &mut RequestStream<Request>) -> Result<(Request, Permit), End> {
         let nobody = Principal::anonymous();
-        self.limits.bytes(call.caller.as_ref().map_or(&nobody, Caller::principal), request.0.len())
+        // All who have no usable name share one.
+        let principal = call.caller.as_ref().map_or(&nobody, Caller::principal);
+        let permit = self.limits.call(principal, 0)?;
+        let request = match select(requests.next(), self.timers.at(Instant::now() + REQUEST_MAX)).await {
+            Either::Left((Some(Ok(request)), _)) => request,
+            Either::Left((Some(Err(_)), _)) => return Err(End::Gone),
+            Either::Left((None, _)) => return Err(Invalid::Malformed.into()),
+            Either::Right(_) => return Err(ApiError::DeadlinePassed.into()),
+        };
+        Ok((request, permit))
     }
 
     /// The rest of the node.
@@ -128,32 +144,80 @@ impl Service {
         })
     }
 
-    /// Runs a call that has one answer, within its principal's limit of bytes.
-    pub fn answer<T: Send + 'static>(
+    /// Runs a call that has one answer, within its principal's limits.
+    pub fn answer<T: Send + 'static, F>(
         &self,
         ctx: &RpcContext<'_>,
-        sink: UnarySink<T>,
-        permit: Result<Permit, LimitReached>,
-        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-    ) {
-        let in_flight = self.in_flight.enter();
+        requests: RequestStream<Request>,
+        sink: ClientStreamingSink<T>,
+        work: impl FnOnce(Service, Call, Request) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let work = |service, call, request| {
+            let answer = work(service, call, request);
+            async move { answer.await.map(|answer| (answer, None)) }
+        };
+        self.answer_holding(ctx, requests, sink, work);
+    }
+
+    /// The same for an answer that holds bytes of its own until it is sent.
+    pub fn answer_holding<T: Send + 'static, F>(
+        &self,
+        ctx: &RpcContext<'_>,
+        mut requests: RequestStream<Request>,
+        sink: ClientStreamingSink<T>,
+        work: impl FnOnce(Service, Call, Request) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(T, Option<Permit>), ApiError>> + Send + 'static,
+    {
+        let call = self.call(ctx);
+        let service = self.clone();
         spawn_guarded(ctx, &self.fatal, async move {
-            let result = match &permit {
-                Ok(_) => work.await,
-                Err(limit) => Err((*limit).into()),
+            let received = service.receive(&call, &mut requests).await;
+            // A call that is not here yet is not waited for by a drain.
+            let in_flight = service.in_flight.enter();
+            let result = match received {
+                Ok((request, permit)) => service.work(call, request, permit, work).await,
+                Err(End::Error(error)) => Err(error),
+                Err(End::Gone) => return,
             };
             // A failed send means that the client is gone, which is its own affair.
             let _ = match result {
-                Ok(answer) => sink.success(answer).await,
-                Err(error) => sink.fail(error.status()).await,
+                Ok((answer, _holds)) => sink.success(answer).await,
+                Err(error) => {
+                    count(&service.metrics, &error);
+                    sink.fail(error.status()).await
+                }
             };
-            drop((permit, in_flight));
+            // Dropped before the status is out, it would cancel the call.
+            drop(requests);
+            drop(in_flight);
         });
+    }
+
+    async fn work<T, F>(
+        &self,
+        call: Call,
+        request: Request,
+        _permit: Permit,
+        work: impl FnOnce(Service, Call, Request) -> F,
+    ) -> Result<(T, Option<Permit>), ApiError>
+    where
+        F: Future<Output = Result<(T, Option<Permit>), ApiError>>,
+    {
+        let nobody = Principal::anonymous();
+        let principal = call.caller.as_ref().map_or(&nobody, Caller::principal);
+        let _bytes = self.limits.bytes(principal, request.0.len())?;
+        work(self.clone(), call, request).await
     }
 }
 
 /// Ends a stream of answers with its status.
-pub async fn end_stream<T>(mut sink: ServerStreamingSink<T>, result: Result<(), End>) {
+pub async fn end_stream<T>(metrics: &Metrics, mut sink: DuplexSink<T>, result: Result<(), End>) {
+    if let Err(End::Error(error)) = &result {
+        count(metrics, error);
+    }
     // A failed send means that the client is gone, which is its own affair.
     let _ = match result {
         Ok(()) => sink.close().await,
@@ -163,7 +227,7 @@ pub async fn end_stream<T>(mut sink: ServerStreamingSink<T>, result: Result<(), 
 }
 
 /// Ready when the client has gone away, for a stream that has nothing to send.
-pub fn gone<T>(sink: &mut ServerStreamingSink<T>, cx: &mut Context<'_>) -> Poll<()> {
+pub fn gone<T>(sink: &mut DuplexSink<T>, cx: &mut Context<'_>) -> Poll<()> {
     match Pin::new(sink).poll_flush(cx) {
         Poll::Ready(Err(_)) => Poll::Ready(()),
         Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::exit::{self, Failure};
-use super::{certs, consume, produce, serve, status};
+use super::{certs, consume, log_admin, produce, serve, status};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -32,8 +32,19 @@ enum Command {
     /// Show every node: role, term, commit, lag
     #[command(after_help = exit::TABLE)]
     Status(status::Args),
+    /// Look at a log, and change how it is kept
+    #[command(subcommand, after_help = exit::TABLE)]
+    Log(Log),
     /// Make a development CA and certificates of servers, peers and clients
     Certs(certs::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Log {
+    // Without words here they have those of their arguments.
+    Info(log_admin::InfoArgs),
+    Configure(log_admin::ConfigureArgs),
+    Trim(log_admin::TrimArgs),
 }
 
 /// Parses the arguments, runs the command, says on stderr why it failed.
@@ -43,6 +54,9 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Log(Log::Info(args)) => log_admin::info(&args),
+        Command::Log(Log::Configure(args)) => log_admin::configure(&args),
+        Command::Log(Log::Trim(args)) => log_admin::trim(&args),
         Command::Certs(args) => certs::run(&args),
     };
     match result {

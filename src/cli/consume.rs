@@ -9,8 +9,10 @@ use grpcio::RpcStatusCode;
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
 use super::exit::{Exit, Failure};
+use super::units;
 use crate::client::{Client, ClientError};
 use crate::pb::log::{ConsumeRequest, Start};
+use crate::types::LogId;
 
 /// Records of one message; its bytes are limited by the server.
 const RECORDS_MAX: u32 = 10_000;
@@ -26,13 +28,21 @@ pub enum From {
     Earliest,
     /// Behind the last one.
     Latest,
+    /// At the first record that was appended at this moment or later, Unix microseconds.
+    Time(u64),
 }
 
 fn parse_from(text: &str) -> Result<From, String> {
     match text {
         "earliest" => Ok(From::Earliest),
         "latest" => Ok(From::Latest),
-        number => number.parse().map(From::Offset).map_err(|_| "an offset, `earliest` or `latest`".to_owned()),
+        text if text.starts_with("us:") => text[3..].parse().map(From::Time).map_err(|_| "us:MICROSECONDS".to_owned()),
+        number if number.bytes().all(|b| b.is_ascii_digit()) => {
+            number.parse().map(From::Offset).map_err(|_| "an offset".to_owned())
+        }
+        moment => units::moment(moment)
+            .map(From::Time)
+            .map_err(|time| format!("an offset, `earliest`, `latest`, {time}, or us: and Unix microseconds")),
     }
 }
 
@@ -45,15 +55,22 @@ pub struct Args {
     /// The log
     #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
     pub log: String,
-    /// Where to begin: an offset, `earliest` or `latest`
-    #[arg(long, value_name = "OFFSET", default_value = "earliest", value_parser = parse_from)]
+    /// Where to begin: an offset, `earliest`, `latest`, or the first record appended at a time or later, given as
+    /// 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix microseconds)
+    #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = parse_from)]
     pub from: From,
     /// End after so many records
-    #[arg(long, value_name = "RECORDS")]
+    #[arg(long, visible_alias = "max-records", value_name = "RECORDS")]
     pub count: Option<u64>,
-    /// Wait for more at the end
+    /// Wait for more at the end; else it ends at what was there when it began
     #[arg(long, short)]
     pub follow: bool,
+    /// End at what was there when it began: what it does without --follow, said aloud
+    #[arg(long, conflicts_with = "follow")]
+    pub until_end: bool,
+    /// Read only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
+    #[arg(long, value_name = "ID")]
+    pub log_id: Option<LogId>,
     /// How a record is written
     #[arg(long, value_enum, default_value_t = Format::Lines)]
     pub format: Format,
@@ -71,7 +88,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         format: args.format,
         left: args.count.unwrap_or(u64::MAX),
         position: args.from,
-        log_id: None,
+        log_id: args.log_id.map(|id| id.0),
         answered: false,
     };
     let mut client = args.connect.connect()?;
@@ -134,21 +151,23 @@ impl std::convert::From<io::Error> for Stop {
 impl<W: Write> Reading<W> {
     /// Reads until the stream ends, or there are enough.
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
-        let (start, offset) = match self.position {
-            From::Offset(offset) => (Start::START_OFFSET, offset),
-            From::Earliest => (Start::START_EARLIEST, 0),
+        let (start, offset, start_time_us) = match self.position {
+            From::Offset(offset) => (Start::START_OFFSET, offset, 0),
+            From::Earliest => (Start::START_EARLIEST, 0, 0),
+            From::Time(time_us) => (Start::START_TIME, 0, time_us),
             From::Latest => {
                 // Now and not again: after a break the latest would be another one, and what came between be left out.
                 let log = client.get_log(&args.log).map_err(Stop::Call)?;
                 self.position = From::Offset(log.next_offset);
-                self.log_id = Some(log.log_id);
-                (Start::START_OFFSET, log.next_offset)
+                self.log_id = self.log_id.or(Some(log.log_id));
+                (Start::START_OFFSET, log.next_offset, 0)
             }
         };
         let request = ConsumeRequest {
             log: args.log.clone(),
             start: start.into(),
             offset,
+            start_time_us,
             max_records: u32::try_from(self.left).unwrap_or(u32::MAX).min(RECORDS_MAX),
             stop_at_end: !args.follow,
             heartbeat_ms: if args.follow { HEARTBEAT_MS } else { 0 },

@@ -5,6 +5,7 @@
 //!   seriatim produce   lines (or one whole file) into a log
 //!   seriatim consume   records out of a log
 //!   seriatim status    every node: role, term, commit, lag
+//!   seriatim log       what is there of a log; how it is kept; trim
 //!   seriatim certs     a development CA and certificates
 //! ```
 //!
@@ -18,6 +19,7 @@ mod interrupt;
 
 pub mod certs;
 pub mod consume;
+pub mod log_admin;
 pub mod produce;
 pub mod serve;
 pub mod status;
@@ -25,3 +27,5 @@ pub mod status;
 mod encode;
 mod lines;
 mod pipeline;
+pub mod record_shape;
+mod units;

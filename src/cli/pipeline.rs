@@ -50,6 +50,8 @@ pub struct Pipeline<'a> {
     client: &'a Client,
     log: String,
     log_id: Option<u64>,
+    /// Where the next request has to come to stand.
+    expected_offset: Option<u64>,
     /// After so long without an answer, something that passes has not passed.
     patience: Duration,
     stream: Option<ProduceStream>,
@@ -70,6 +72,7 @@ impl<'a> Pipeline<'a> {
             client,
             log: log.to_owned(),
             log_id,
+            expected_offset: None,
             patience,
             stream: None,
             answered: 0,
@@ -79,6 +82,11 @@ impl<'a> Pipeline<'a> {
             progress: Instant::now(),
             done: Done::default(),
         }
+    }
+
+    /// Each request is appended only right behind the one before, and the first at this offset.
+    pub fn expect_offset(&mut self, first: Option<u64>) {
+        self.expected_offset = first;
     }
 
     /// What is known to be appended so far.
@@ -104,8 +112,15 @@ impl<'a> Pipeline<'a> {
         if self.unanswered.is_empty() {
             self.progress = Instant::now();
         }
-        let request =
-            ProduceRequest { log: self.log.clone(), log_id: self.log_id, records, ..ProduceRequest::default() };
+        let count = records.len() as u64;
+        let request = ProduceRequest {
+            log: self.log.clone(),
+            log_id: self.log_id,
+            expected_offset: self.expected_offset,
+            records,
+            ..ProduceRequest::default()
+        };
+        self.expected_offset = self.expected_offset.map(|offset| offset.saturating_add(count));
         self.unanswered.push_back(Sent { request: request.clone(), bytes });
         self.unanswered_bytes += bytes;
         self.transmit(request)?;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded, select};
+use crossbeam_channel::{Receiver, TryRecvError, after, bounded, select};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::connect::ConnectArgs;
@@ -13,8 +13,9 @@ use super::exit::{Exit, Failure};
 use super::interrupt::Interrupt;
 use super::lines::{Lines, Piece, record_bytes, value_bytes_max};
 use super::pipeline::{Done, Failed, Pipeline};
-use crate::client::{Client, Fate};
-use crate::pb::log::Record;
+use super::record_shape::RecordArgs;
+use crate::client::{Client, ClientError, Fate};
+use crate::types::LogId;
 
 /// Records of one request take at most so many bytes: what a message costs is paid per message, not per byte.
 const REQUEST_BYTES: usize = 512 * 1024;
@@ -22,11 +23,15 @@ const REQUEST_BYTES: usize = 512 * 1024;
 const RECORD_BYTES_MAX: u32 = 1 << 20;
 const REQUEST_BYTES_MAX: u32 = 4 << 20;
 
+/// Between two questions for a log whose leader is not known.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Append lines, or one whole file, to a log.
 ///
 /// A line is a record: what stands before a newline, which may be nothing; a carriage return belongs to it. Text behind
 /// the last newline is a record too (so `consume` gives such a file back with a newline at its end). At a line longer than
-/// the log takes it stops with exit code 65: the lines before it are appended, no other is. When a connection breaks,
+/// the log takes it stops with exit code 65: the lines before it are appended, no other is. While no node leads, it waits
+/// for --timeout seconds. When a connection breaks,
 /// what was not acknowledged may be appended or not: it says which lines, ends with exit code 3 and sends nothing twice.
 /// Ctrl-C or SIGTERM ends it once everything on its way is acknowledged, and it says how far it came; a second one at once.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +44,14 @@ pub struct Args {
     /// The whole input is one record
     #[arg(long)]
     pub whole: bool,
+    /// Append only if OFFSET is the log's next one, and as long as nobody else appends in between
+    #[arg(long, value_name = "OFFSET")]
+    pub expected_offset: Option<u64>,
+    /// Append only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
+    #[arg(long, value_name = "ID")]
+    pub log_id: Option<LogId>,
+    #[command(flatten)]
+    records: RecordArgs,
     /// Say nothing on success, and show no progress bar
     #[arg(long, short)]
     pub quiet: bool,
@@ -59,14 +72,16 @@ struct Limits {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (input, bytes) = open(args.file.as_deref())?;
     let client = args.connect.connect()?;
-    let limits = limits(&client, &args.log)?;
-    let mut pipeline = Pipeline::new(&client, &args.log, limits.log_id, args.connect.timeout());
+    let limits = limits(&client, args)?;
+    let log_id = args.log_id.map(|id| id.0).or(limits.log_id);
+    let mut pipeline = Pipeline::new(&client, &args.log, log_id, args.connect.timeout());
+    pipeline.expect_offset(args.expected_offset);
     let begin = Instant::now();
     let bar = if args.quiet { ProgressBar::hidden() } else { progress_bar(bytes) };
     let end = if args.whole {
-        produce_whole(input, &limits, &mut pipeline)
+        produce_whole(input, &limits, &args.records, &mut pipeline)
     } else {
-        produce_lines(input, &limits, &mut pipeline, &bar)
+        produce_lines(input, &limits, &args.records, &mut pipeline, &bar)
     };
     bar.finish_and_clear();
     let done = pipeline.done();
@@ -99,6 +114,7 @@ impl From<Failed> for End {
 fn produce_lines(
     input: Box<dyn Read + Send>,
     limits: &Limits,
+    shape: &RecordArgs,
     pipeline: &mut Pipeline<'_>,
     bar: &ProgressBar,
 ) -> Result<(), End> {
@@ -119,7 +135,7 @@ fn produce_lines(
             pieces.try_recv()
         };
         match piece {
-            Ok(Ok(Piece::Lines(lines))) => send_lines(lines, limits, pipeline, bar)?,
+            Ok(Ok(Piece::Lines(lines))) => send_lines(lines, limits, shape, pipeline, bar)?,
             Ok(Ok(Piece::TooLong)) => {
                 pipeline.finish()?;
                 return Err(End::TooLong { value_bytes_max: limits.value_bytes });
@@ -168,12 +184,13 @@ fn read_ahead(input: Box<dyn Read + Send>, value_bytes_max: usize) -> Receiver<i
 fn send_lines(
     lines: Vec<bytes::Bytes>,
     limits: &Limits,
+    shape: &RecordArgs,
     pipeline: &mut Pipeline<'_>,
     bar: &ProgressBar,
 ) -> Result<(), Failed> {
     let (mut records, mut bytes, mut input_bytes) = (Vec::new(), 0, 0);
     for line in lines {
-        let more = record_bytes(line.len());
+        let more = record_bytes(line.len()) + shape.more_bytes();
         if !records.is_empty() && bytes + more > limits.request_bytes {
             pipeline.send(std::mem::take(&mut records), input_bytes)?;
             bar.set_position(pipeline.done().bytes);
@@ -181,19 +198,24 @@ fn send_lines(
         }
         bytes += more;
         input_bytes += line.len() + 1;
-        records.push(Record { value: line, ..Record::default() });
+        records.push(shape.record(line));
     }
     pipeline.send(records, input_bytes)
 }
 
-fn produce_whole(input: Box<dyn Read + Send>, limits: &Limits, pipeline: &mut Pipeline<'_>) -> Result<(), End> {
+fn produce_whole(
+    input: Box<dyn Read + Send>,
+    limits: &Limits,
+    shape: &RecordArgs,
+    pipeline: &mut Pipeline<'_>,
+) -> Result<(), End> {
     let mut value = Vec::new();
     input.take(limits.value_bytes as u64 + 1).read_to_end(&mut value).map_err(End::Input)?;
     if value.len() > limits.value_bytes {
         return Err(End::TooLong { value_bytes_max: limits.value_bytes });
     }
     let bytes = value.len();
-    pipeline.send(vec![Record { value: value.into(), ..Record::default() }], bytes)?;
+    pipeline.send(vec![shape.record(value.into())], bytes)?;
     Ok(pipeline.finish()?)
 }
 
@@ -210,19 +232,34 @@ fn open(file: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Fail
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
-fn limits(client: &Client, log: &str) -> Result<Limits, Failure> {
-    let (log_id, record_bytes_max, request_bytes_max) = match client.get_log(log) {
-        Ok(log) => (Some(log.log_id), log.record_bytes_max, log.request_bytes_max),
-        Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
-            (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX)
+fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
+    let begin = Instant::now();
+    let (log_id, record_bytes_max, request_bytes_max) = loop {
+        match client.get_log(&args.log) {
+            Ok(log) => break (Some(log.log_id), log.record_bytes_max, log.request_bytes_max),
+            Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
+                break (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX);
+            }
+            // An election, or a node that is joining: it passes, as it does later on.
+            Err(error) if passes(&error) && begin.elapsed() < args.connect.timeout() => {
+                log::info!("{}: {error}; asking again", client.addr());
+                // A timer: nothing tells when there is a leader again.
+                let _ = after(ASK_AGAIN).recv();
+            }
+            Err(error) => return Err(Failure::of_call(client.addr(), &error)),
         }
-        Err(error) => return Err(Failure::of_call(client.addr(), &error)),
     };
+    let record_bytes = (record_bytes_max as usize).min(request_bytes_max as usize);
     Ok(Limits {
         log_id,
-        value_bytes: value_bytes_max((record_bytes_max as usize).min(request_bytes_max as usize)),
+        value_bytes: value_bytes_max(record_bytes.saturating_sub(args.records.more_bytes())),
         request_bytes: REQUEST_BYTES.min(request_bytes_max as usize),
     })
+}
+
+/// A node said so, and not that the connection failed.
+fn passes(error: &ClientError) -> bool {
+    error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::UNAVAILABLE && !s.reason.is_empty())
 }
 
 fn progress_bar(bytes: Option<u64>) -> ProgressBar {

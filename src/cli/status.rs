@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use serde_json::json;
+
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use crate::client::ClientError;
-use crate::pb::admin::{GetNodeResponse, GroupStatus, Role};
+use crate::pb::admin::{DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
 /// Show every node: role, term, commit, lag.
@@ -18,6 +20,12 @@ pub struct Args {
     /// The log
     #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
     pub log: String,
+    /// Also show how the log is kept, what each node holds now, and what it has refused since its start
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// One JSON object with all of it, in place of the table
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -53,7 +61,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         lines.push(Line { server, node });
     }
-    print!("{}", table(&servers.cluster_id, &args.log, &lines));
+    if args.json {
+        println!("{}", json(&servers.cluster_id, &args.log, &lines));
+    } else {
+        print!("{}", table(&servers.cluster_id, &args.log, &lines));
+    }
+    if args.verbose && !args.json {
+        print!("{}", details(&args.log, &lines));
+    }
     let lost: Vec<&str> = lines.iter().filter(|l| l.node.is_err()).map(|l| l.server.id.as_str()).collect();
     if !lost.is_empty() {
         let message = format!("no answer from {}", lost.join(", "));
@@ -87,12 +102,13 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
         match (&line.node, group(line, log)) {
             (Err(error), _) => row[7] = format!("no answer: {error}"),
             (Ok(_), None) => row[7] = format!("does not carry log {log} yet"),
-            (Ok(_), Some(group)) => {
+            (Ok(node), Some(group)) => {
                 row[2] = role(group).to_owned();
                 row[3] = group.term.to_string();
                 row[4] = group.commit_index.to_string();
                 row[5] = commit.saturating_sub(group.applied_index).to_string();
                 row[6] = format!("{}..{}", group.first_offset, group.next_offset);
+                row[7] = disk(node);
                 if !group.damage.is_empty() {
                     row[7] = format!("DAMAGED: {}", group.damage);
                 }
@@ -115,6 +131,67 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
     text
 }
 
+fn disk(node: &GetNodeResponse) -> String {
+    let disk = node.disk.get_or_default();
+    let (free, hard) = (disk.free_bytes >> 20, disk.hard_bytes >> 20);
+    match disk.state.enum_value_or_default() {
+        DiskState::DISK_STATE_ENOUGH => String::new(),
+        DiskState::DISK_STATE_LOW => format!("disk low: {free} MiB free"),
+        DiskState::DISK_STATE_FULL => format!("DISK FULL: {free} MiB free; appends are refused below {hard} MiB"),
+    }
+}
+
+/// What the table has no room for. Counters at 0 are left out.
+fn details(log: &str, lines: &[Line]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let Ok(node) = &line.node else { continue };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "\n{} (version {})", line.server.id, node.version);
+        if let Some(group) = group(line, log) {
+            let settings = group.settings.clone().unwrap_or_default();
+            let or_all = |n: u64, unit: &str| if n == 0 { "all".to_owned() } else { format!("{n} {unit}") };
+            let (bytes, age) = (or_all(settings.retention_bytes, "bytes"), or_all(settings.retention_ms, "ms"));
+            let _ = writeln!(text, "  {} bytes stored; kept by size: {bytes}, by age: {age}", group.stored_bytes);
+        }
+        for counter in node.counters.iter().filter(|counter| counter.value > 0) {
+            let _ = writeln!(text, "  {} {}", counter.name, counter.value);
+        }
+    }
+    text
+}
+
+fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
+    let nodes = lines.iter().map(|line| {
+        let mut object = json!({ "name": line.server.id, "rpc_addr": line.server.rpc_addr });
+        match &line.node {
+            Err(error) => object["error"] = json!(error),
+            Ok(node) => {
+                object["version"] = json!(node.version);
+                let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
+                object["counters"] = serde_json::Value::Object(counters.collect());
+            }
+        }
+        if let Some(group) = group(line, log) {
+            let settings = group.settings.clone().unwrap_or_default();
+            object["log"] = json!({
+                "role": role(group),
+                "term": group.term,
+                "commit_index": group.commit_index,
+                "applied_index": group.applied_index,
+                "first_offset": group.first_offset,
+                "next_offset": group.next_offset,
+                "stored_bytes": group.stored_bytes,
+                "retention_bytes": settings.retention_bytes,
+                "retention_ms": settings.retention_ms,
+                "damage": group.damage,
+            });
+        }
+        object
+    });
+    json!({ "cluster_id": cluster_id, "log": log, "nodes": nodes.collect::<Vec<_>>() })
+}
+
 fn role(group: &GroupStatus) -> &'static str {
     match group.role.enum_value_or_default() {
         Role::ROLE_UNKNOWN => "unknown",
@@ -128,6 +205,7 @@ fn role(group: &GroupStatus) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::admin::Counter;
 
     fn line(name: &str, role: Role, commit: u64) -> Line {
         let group = GroupStatus {
@@ -143,6 +221,23 @@ mod tests {
         let node = GetNodeResponse { cluster_name: "demo".into(), groups: vec![group], ..GetNodeResponse::default() };
         let server = Server { id: name.into(), rpc_addr: "127.0.0.1:84".into(), ..Server::default() };
         Line { server, node: Ok(node) }
+    }
+
+    #[test]
+    fn details_and_json_say_the_rest() {
+        let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+        let node = lines[0].node.as_mut().expect("an answer");
+        let counter = |name: &str, value| Counter { name: name.into(), value, ..Counter::default() };
+        node.counters = vec![counter("a_total", 3), counter("b_total", 0)];
+        assert_eq!(
+            details("default", &lines),
+            "\nn1 (version )\n  0 bytes stored; kept by size: all, by age: all\n  a_total 3\n"
+        );
+        lines.push(Line { server: Server { id: "n2".into(), ..Server::default() }, node: Err("refused".into()) });
+        let json = json("c0ffee", "default", &lines);
+        assert_eq!(json["nodes"][0]["log"]["role"], "leader");
+        assert_eq!(json["nodes"][0]["counters"]["b_total"], 0);
+        assert_eq!(json["nodes"][1]["error"], "refused");
     }
 
     #[test]

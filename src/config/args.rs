@@ -69,12 +69,36 @@ pub struct ServeArgs {
     /// A file of a log is closed and a new one begun beyond this size [default: 64MiB]
     #[arg(long, env = "SERIATIM_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<String>,
-    /// How many streams one caller may have open [default: 16384]
+    /// With less free space on the disk there is a warning [default: 2GiB, at most an eighth of the file system]
+    #[arg(long, env = "SERIATIM_DISK_FREE_SOFT_BYTES", value_name = "BYTES")]
+    pub disk_free_soft_bytes: Option<String>,
+    /// With less free space appends are refused [default: 256MiB, at most a sixteenth of the file system]
+    #[arg(long, env = "SERIATIM_DISK_FREE_HARD_BYTES", value_name = "BYTES")]
+    pub disk_free_hard_bytes: Option<String>,
+    /// A file that is given back when a full disk would stop the node itself [default: 32MiB, at most a 32nd of the file system]
+    #[arg(long, env = "SERIATIM_DISK_RESERVE_BYTES", value_name = "BYTES")]
+    pub disk_reserve_bytes: Option<String>,
+    /// A disk that does not answer for so long ends the process, so that others take over [default: 30]
+    #[arg(long, env = "SERIATIM_HANG_SECONDS_MAX", value_name = "SECONDS")]
+    pub hang_seconds_max: Option<String>,
+    /// How many streams one caller may have open [default: 12288]
     #[arg(long, env = "SERIATIM_STREAMS_PER_PRINCIPAL_MAX", value_name = "N")]
     pub streams_per_principal_max: Option<String>,
-    /// How many bytes of one caller may wait for their answer [default: 64MiB]
+    /// How many streams all callers may have open [default: 16384]
+    #[arg(long, env = "SERIATIM_STREAMS_MAX", value_name = "N")]
+    pub streams_max: Option<String>,
+    /// How many calls of one caller, streams aside, may wait for their answer [default: 1024]
+    #[arg(long, env = "SERIATIM_CALLS_PER_PRINCIPAL_MAX", value_name = "N")]
+    pub calls_per_principal_max: Option<String>,
+    /// How many calls of all may [default: 4096]
+    #[arg(long, env = "SERIATIM_CALLS_MAX", value_name = "N")]
+    pub calls_max: Option<String>,
+    /// How many bytes of one caller may be on their way, in requests and in answers [default: 24MiB]
     #[arg(long, env = "SERIATIM_BYTES_PER_PRINCIPAL_MAX", value_name = "BYTES")]
     pub bytes_per_principal_max: Option<String>,
+    /// How many bytes of all may [default: 64MiB]
+    #[arg(long, env = "SERIATIM_BYTES_MAX", value_name = "BYTES")]
+    pub bytes_max: Option<String>,
     /// How much memory gRPC may use for clients [default: 512MiB]
     #[arg(long, env = "SERIATIM_CLIENT_MEMORY_BYTES_MAX", value_name = "BYTES")]
     pub client_memory_bytes_max: Option<String>,
@@ -117,7 +141,7 @@ impl ServeArgs {
     }
 
     /// Every option that has one value, by its name in the file.
-    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 24] {
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 32] {
         [
             ("node_name", &mut self.node_name),
             ("cluster_name", &mut self.cluster_name),
@@ -138,8 +162,16 @@ impl ServeArgs {
             ("acl_model_file", &mut self.acl_model_file),
             ("acl_policy_file", &mut self.acl_policy_file),
             ("segment_bytes", &mut self.segment_bytes),
+            ("disk_free_soft_bytes", &mut self.disk_free_soft_bytes),
+            ("disk_free_hard_bytes", &mut self.disk_free_hard_bytes),
+            ("disk_reserve_bytes", &mut self.disk_reserve_bytes),
+            ("hang_seconds_max", &mut self.hang_seconds_max),
             ("streams_per_principal_max", &mut self.streams_per_principal_max),
+            ("streams_max", &mut self.streams_max),
+            ("calls_per_principal_max", &mut self.calls_per_principal_max),
+            ("calls_max", &mut self.calls_max),
             ("bytes_per_principal_max", &mut self.bytes_per_principal_max),
+            ("bytes_max", &mut self.bytes_max),
             ("client_memory_bytes_max", &mut self.client_memory_bytes_max),
             ("peer_memory_bytes_max", &mut self.peer_memory_bytes_max),
             ("log_level", &mut self.log_level),

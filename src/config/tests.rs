@@ -187,3 +187,26 @@ fn flags_without_a_value() {
         assert!(check_cluster_name(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn watermarks_of_the_disk() {
+    let load = |more: &[&str]| {
+        let given = parse(more).expect("arguments");
+        Config::load(&ServeArgs {
+            disk_free_soft_bytes: given.disk_free_soft_bytes,
+            disk_free_hard_bytes: given.disk_free_hard_bytes,
+            disk_reserve_bytes: given.disk_reserve_bytes,
+            hang_seconds_max: given.hang_seconds_max,
+            ..secure()
+        })
+    };
+    let plain = load(&[]).expect("a configuration");
+    assert_eq!((plain.disk_space, plain.hang_seconds_max), (DiskSpace::default(), 30));
+    let given = ["--disk-free-soft-bytes=2GiB", "--disk-free-hard-bytes=1GiB", "--disk-reserve-bytes=0"];
+    let space = load(&given).expect("a configuration").disk_space;
+    assert_eq!(space, DiskSpace { soft_bytes: Some(2 << 30), hard_bytes: Some(1 << 30), reserve_bytes: Some(0) });
+    let bad = ["--disk-free-soft-bytes=2MiB", "--disk-free-hard-bytes=3MiB", "--hang-seconds-max=0"];
+    let problems = load(&bad).expect_err("bad").0;
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("below disk-free-hard-bytes"), "{problems:#?}");
+}

@@ -1,13 +1,12 @@
 //! What comes up to `consensus`: "it is on disk" from the log-writer, fetched entries from the readers.
 //!
 //! A completion never blocks whoever reports it. Persisted Readies are merged to the highest of each group; fetches are
-//! bounded by what raft waits for. A full wake channel means that the thread will look anyway.
+//! bounded by what raft waits for. Whoever reports rings for the thread.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
+use crate::doorbell::Doorbell;
 use crate::storage::entry::Entry;
 use crate::storage::reader::ReadError;
 use crate::types::{GroupId, LogIndex};
@@ -22,17 +21,16 @@ struct Arrived {
 }
 
 /// The reporting side; a clone reports to the same thread.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Completions {
     arrived: Arc<Mutex<Arrived>>,
-    wake: Sender<()>,
+    bell: Doorbell,
 }
 
 impl Completions {
-    /// Makes the reporting side and the channel that wakes `consensus`.
-    pub fn new() -> (Completions, Receiver<()>) {
-        let (wake, woken) = bounded(1);
-        (Completions { arrived: Arc::default(), wake }, woken)
+    /// Rings this one.
+    pub fn new(bell: Doorbell) -> Completions {
+        Completions { arrived: Arc::default(), bell }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arrived> {
@@ -46,13 +44,19 @@ impl Completions {
             let highest = arrived.persisted.entry(group).or_default();
             *highest = ready.max(*highest);
         }
-        let _ = self.wake.try_send(());
+        self.bell.ring();
     }
 
     /// A range was fetched, or could not be.
     pub fn fetched(&self, fetched: Fetched) {
         self.lock().fetched.push(fetched);
-        let _ = self.wake.try_send(());
+        self.bell.ring();
+    }
+
+    /// True when nothing has arrived.
+    pub fn is_empty(&self) -> bool {
+        let arrived = self.lock();
+        arrived.persisted.is_empty() && arrived.fetched.is_empty()
     }
 
     /// Takes what has arrived.

@@ -10,20 +10,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
+use super::retention::Retention;
 use super::status::Statuses;
 use super::{Outbound, wire};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::doorbell::Doorbell;
 use crate::logs::{Logs, OpenLog};
 use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
-use crate::storage::entry::Kind;
+use crate::storage::entry::{Kind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::payload::{RecordFields, encode_record};
@@ -42,8 +44,8 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 pub struct Consensus {
     inbox: Receiver<ConsensusMsg>,
     handle: ConsensusHandle,
+    bell: Doorbell,
     completions: Completions,
-    woken: Receiver<()>,
     statuses: Arc<Statuses>,
     progress: Progress,
 }
@@ -77,10 +79,11 @@ pub struct ConsensusParts {
 impl Default for Consensus {
     fn default() -> Consensus {
         let (inbox_tx, inbox) = bounded(INBOX_MESSAGES_MAX);
-        let (completions, woken) = Completions::new();
+        let bell = Doorbell::default();
+        let completions = Completions::new(bell.clone());
         let statuses = Arc::new(Statuses::default());
-        let handle = ConsensusHandle::new(inbox_tx, statuses.clone());
-        Consensus { inbox, handle, completions, woken, statuses, progress: Progress::default() }
+        let handle = ConsensusHandle::new(inbox_tx, bell.clone(), statuses.clone());
+        Consensus { inbox, handle, bell, completions, statuses, progress: Progress::default() }
     }
 }
 
@@ -108,7 +111,8 @@ impl Consensus {
     pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
         let mut driver = Driver {
             inbox: self.inbox,
-            woken: self.woken,
+            bell: self.bell,
+            next_tick: Instant::now(),
             statuses: self.statuses,
             progress: self.progress,
             groups_dir: parts.data_dir.groups_dir(),
@@ -128,6 +132,7 @@ impl Consensus {
             logs: parts.logs,
             catalog: Catalog::default(),
             groups: BTreeMap::new(),
+            retention: Retention::new(self.handle),
             handing_over: None,
         };
         for group in driver.node_file.groups.clone() {
@@ -148,7 +153,8 @@ enum Event {
 
 struct Driver {
     inbox: Receiver<ConsensusMsg>,
-    woken: Receiver<()>,
+    bell: Doorbell,
+    next_tick: Instant,
     statuses: Arc<Statuses>,
     progress: Progress,
     groups_dir: PathBuf,
@@ -163,14 +169,15 @@ struct Driver {
     logs: Logs,
     catalog: Catalog,
     groups: BTreeMap<GroupId, Hosted>,
+    retention: Retention,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
 
 impl Driver {
     fn run(mut self) -> Result<(), HostError> {
-        let ticks = tick(Duration::from_millis(TICK_MS));
+        self.bell.answer_here();
         loop {
-            match self.next_event(&ticks) {
+            match self.next_event() {
                 Event::Message(message) => {
                     self.handle(message);
                     for message in self.inbox.clone().try_iter().take(DRAIN_MESSAGES_MAX) {
@@ -181,32 +188,33 @@ impl Driver {
                     }
                 }
                 Event::Completed => {}
-                Event::Tick => self.tick(),
+                Event::Tick => self.tick()?,
                 Event::Stop => return self.stop(),
             }
             self.take_completions();
             self.perform()?;
+            self.disk.space().kept();
             self.progress.mark();
         }
     }
 
-    fn next_event(&self, ticks: &Receiver<Instant>) -> Event {
-        // Ticks first: a flood of requests must not stop time.
-        if ticks.try_recv().is_ok() {
-            return Event::Tick;
-        }
-        let give_up = self
-            .handing_over
-            .as_ref()
-            .map_or_else(never, |(_, until)| after(until.saturating_duration_since(Instant::now())));
-        select! {
-            recv(self.inbox) -> message => match message {
-                Ok(ConsensusMsg::Stop) | Err(_) => Event::Stop,
-                Ok(message) => Event::Message(message),
-            },
-            recv(self.woken) -> _ => Event::Completed,
-            recv(ticks) -> _ => Event::Tick,
-            recv(give_up) -> _ => Event::Tick,
+    fn next_event(&mut self) -> Event {
+        loop {
+            // Ticks first: a flood of requests must not stop time. Those that are late are not made up for.
+            let now = Instant::now();
+            if now >= self.next_tick {
+                self.next_tick = now + Duration::from_millis(TICK_MS);
+                return Event::Tick;
+            }
+            match self.inbox.try_recv() {
+                Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Event::Stop,
+                Ok(message) => return Event::Message(message),
+                Err(TryRecvError::Empty) => {}
+            }
+            if !self.ways.completions.is_empty() {
+                return Event::Completed;
+            }
+            self.bell.wait_until(self.next_tick);
         }
     }
 
@@ -279,16 +287,20 @@ impl Driver {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);
+            hosted.write_commit()?;
+            // What has changed without an effect to perform: damage.
+            self.statuses.publish(hosted.group.status());
         }
         self.govern();
         let leads = self.groups.values().any(|hosted| hosted.group.leads() && hosted.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
             reply.send(());
         }
+        Ok(())
     }
 
     /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
@@ -303,6 +315,9 @@ impl Driver {
                 Some(_) | None => &members,
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
+            if let Some(log) = self.catalog.log(*id) {
+                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
+            }
         }
         let Some(command) = self.wanted_command() else { return };
         if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
@@ -333,8 +348,10 @@ impl Driver {
         loop {
             let mut commands = Vec::new();
             for hosted in self.groups.values_mut() {
-                commands.extend(hosted.perform_ready(&self.ways)?);
-                self.statuses.publish(hosted.group.status());
+                if let Some(more) = hosted.perform_ready(&self.ways)? {
+                    commands.extend(more);
+                    self.statuses.publish(hosted.group.status());
+                }
             }
             let done = commands.is_empty();
             if !done {
@@ -378,7 +395,8 @@ impl Driver {
     }
 
     fn open_for_clients(&self, log: &LogMeta, hosted: &Hosted) {
-        if self.logs.get(&log.name).is_none() {
+        let limits = (log.record_bytes_max, log.request_bytes_max);
+        if self.logs.get(&log.name).is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
             self.logs.insert(OpenLog {
                 name: log.name.clone(),
                 group: log.group,
@@ -408,7 +426,8 @@ impl Driver {
             _ => Watermark::default(),
         };
         let config = GroupConfig { id: group, me: self.me.id, election_ticks: None, rules: Rules::default() };
-        let hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
+        let mut hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
+        hosted.group.set_space(self.disk.space().clone());
         self.groups.insert(group, hosted);
         Ok(())
     }
@@ -418,6 +437,7 @@ impl Driver {
         for hosted in self.groups.values_mut() {
             hosted.group.stop();
             hosted.perform_ready(&self.ways)?;
+            hosted.write_commit()?;
             hosted.release();
             hosted.watermark.close();
         }
@@ -441,9 +461,9 @@ impl Driver {
 /// A change of the catalog as an entry: one record, whose value is the command.
 pub fn command_proposal(command: &Command) -> Proposal {
     let value = command.encode();
-    let mut payload = Vec::with_capacity(value.len() + 64);
+    let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload)
+    Proposal::new(GroupId::CATALOG, Kind::Records, 1, Unstamped::new(payload))
 }
 
 /// The wall clock, Unix microseconds. Only records are stamped with it; timeouts use the monotonic clock (lesson 22).

@@ -94,6 +94,7 @@ pub struct Group {
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
     pub(super) damage: Option<String>,
+    pub(super) space: crate::storage::space::Space,
     reads: Reads,
     /// Messages that wait for a Ready to be persisted.
     held: VecDeque<(u64, Vec<Message>)>,
@@ -151,6 +152,7 @@ impl Group {
             queue: VecDeque::new(),
             out: Effects::default(),
             damage: None,
+            space: Default::default(),
             reads: Reads::default(),
             held: VecDeque::new(),
             held_for_term: Vec::new(),
@@ -208,8 +210,10 @@ impl Group {
         if self.damage.is_some() {
             return;
         }
-        if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.may_campaign() {
-            return;
+        match message.get_msg_type() {
+            MessageType::MsgTimeoutNow if !self.may_campaign() => return,
+            MessageType::MsgAppend if !self.has_room_for(&message) => return,
+            _ => {}
         }
         let last_index = self.node.raft.raft_log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat

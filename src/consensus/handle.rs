@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
 
 use crate::catalog::Command;
+use crate::doorbell::Doorbell;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
-use crate::storage::entry::Kind;
+use crate::storage::entry::{Kind, Unstamped};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
 
 /// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
@@ -37,7 +37,7 @@ pub struct Proposal {
     /// How many records the payload holds; 0 for a trim.
     pub count: u32,
     /// The payload in its canonical form (`storage/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
-    pub payload: Bytes,
+    pub payload: Unstamped,
     /// Append only if this is the log's next offset.
     pub expected_offset: Option<Offset>,
     /// 0: none.
@@ -52,12 +52,12 @@ pub struct Proposal {
 
 impl Proposal {
     /// A proposal that asks for nothing more: whatever the next offset is, without a producer, a row or a deadline.
-    pub fn new(group: GroupId, kind: Kind, count: u32, payload: impl Into<Bytes>) -> Proposal {
+    pub fn new(group: GroupId, kind: Kind, count: u32, payload: Unstamped) -> Proposal {
         Proposal {
             group,
             kind,
             count,
-            payload: payload.into(),
+            payload,
             expected_offset: None,
             producer_id: 0,
             sequence: 0,
@@ -92,6 +92,8 @@ pub enum ProposeError {
     },
     /// The inbox, or the budget of uncommitted bytes, is full.
     QueueFull,
+    /// The leader's disk is full.
+    DiskFull,
     /// The entry is larger than the format allows.
     TooLarge,
     /// The leader is handing over, or lost its place before another entry took this one's, or what stands before it in its
@@ -203,13 +205,14 @@ pub enum ConsensusMsg {
 #[derive(Clone, Debug)]
 pub struct ConsensusHandle {
     inbox: Sender<ConsensusMsg>,
+    bell: Doorbell,
     statuses: Arc<super::status::Statuses>,
 }
 
 impl ConsensusHandle {
     /// Made by `Consensus::new`.
-    pub fn new(inbox: Sender<ConsensusMsg>, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
-        ConsensusHandle { inbox, statuses }
+    pub fn new(inbox: Sender<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
+        ConsensusHandle { inbox, bell, statuses }
     }
 
     /// Proposes an entry. The reply comes when it is committed and visible here, or when it is known that it is not.
@@ -240,29 +243,31 @@ impl ConsensusHandle {
 
     /// Hands over what a peer sent. Dropped when the inbox is full: raft sends again.
     pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
-        let _ = self.inbox.try_send(ConsensusMsg::Peer(from, messages));
+        self.tell(ConsensusMsg::Peer(from, messages));
     }
 
     /// Messages to `node` were lost.
     pub fn unreachable(&self, node: NodeId) {
-        let _ = self.inbox.try_send(ConsensusMsg::Unreachable(node));
+        self.tell(ConsensusMsg::Unreachable(node));
     }
 
     /// What became of a marker for `node`.
     pub fn marker_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
-        let _ = self.inbox.try_send(ConsensusMsg::MarkerSent(group, node, arrived));
+        self.tell(ConsensusMsg::MarkerSent(group, node, arrived));
     }
 
     /// Starts handing leadership over; the reply comes when that is done, or can't be.
     pub fn hand_over(&self) -> ReplyReceiver<()> {
         let (tx, rx) = reply();
         let _ = self.inbox.send(ConsensusMsg::HandOver(tx));
+        self.bell.ring();
         rx
     }
 
     /// Tells the thread to fail what is pending and to end.
     pub fn stop(&self) {
         let _ = self.inbox.send(ConsensusMsg::Stop);
+        self.bell.ring();
     }
 
     /// What this node knows of a group it carries.
@@ -275,10 +280,16 @@ impl ConsensusHandle {
         self.statuses.all()
     }
 
+    /// Sends what may be dropped when the inbox is full.
+    fn tell(&self, message: ConsensusMsg) {
+        let _ = self.inbox.try_send(message);
+        self.bell.ring();
+    }
+
     /// Sends a request that may be refused; a refusal is answered at once.
     fn request(&self, message: ConsensusMsg) {
         let (message, full) = match self.inbox.try_send(message) {
-            Ok(()) => return,
+            Ok(()) => return self.bell.ring(),
             Err(TrySendError::Full(m)) => (m, true),
             Err(TrySendError::Disconnected(m)) => (m, false),
         };

@@ -99,6 +99,8 @@ pub struct Hosted {
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
+    /// A commit index that is not written yet: it goes behind the next entries, with a sync, or at the next tick.
+    commit_due: bool,
     /// The catalog's watermark and answers, until its commands are applied.
     held: Held,
 }
@@ -138,7 +140,16 @@ impl Hosted {
         watermark.advance(group.mark());
         let log = Arc::new(Mutex::new(log));
         ways.writer.register(id, log.clone());
-        Ok(Hosted { group, watermark, reader, id, log, hard_state: recovered.hard_state, held: Held::default() })
+        Ok(Hosted {
+            group,
+            watermark,
+            reader,
+            id,
+            log,
+            hard_state: recovered.hard_state,
+            commit_due: false,
+            held: Held::default(),
+        })
     }
 
     fn log(&self) -> MutexGuard<'_, GroupLog> {
@@ -146,21 +157,37 @@ impl Hosted {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Performs everything that the machine wants done now. Gives the catalog's commands that were applied.
+    /// Performs everything that the machine wants done now. Gives the catalog's commands that were applied; `None` when
+    /// nothing was to be done.
     ///
     /// # Errors
     /// When the log can't be written: nothing is acknowledged after that.
-    pub fn perform_ready(&mut self, ways: &Ways) -> Result<Vec<Bytes>, HostError> {
-        let mut commands = Vec::new();
+    pub fn perform_ready(&mut self, ways: &Ways) -> Result<Option<Vec<Bytes>>, HostError> {
+        let mut commands = None;
         while let Some(effects) = self.group.ready() {
-            self.perform(effects, ways, &mut commands)?;
+            self.perform(effects, ways, commands.get_or_insert_default())?;
         }
         Ok(commands)
+    }
+
+    /// Writes a commit index that nothing else took along. For every tick, and the end.
+    ///
+    /// # Errors
+    /// When the log can't be written.
+    pub fn write_commit(&mut self) -> Result<(), HostError> {
+        if std::mem::take(&mut self.commit_due) {
+            self.log().append_hard_state(&self.hard_state)?;
+        }
+        Ok(())
     }
 
     fn perform(&mut self, effects: Effects, ways: &Ways, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
         if let Some(write) = &effects.write {
             self.write(write)?;
+        }
+        // Whoever wants a sync may want the commit on the disk: conf changes and trims do.
+        if effects.sync.is_some() || effects.conf_state.is_some() || effects.trim.is_some() {
+            self.write_commit()?;
         }
         let mut sync = effects.sync;
         if let Some((conf_state, as_of)) = effects.conf_state {
@@ -202,9 +229,17 @@ impl Hosted {
         held.answers.into_iter().for_each(Answer::send);
     }
 
+    /// A commit index alone is only remembered: a client's answer does not wait for it, as no promise needs it, and with the
+    /// next entries it costs nothing.
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
         if let Some(hard_state) = &write.hard_state {
+            let commit = hard_state.commit;
+            let commit_alone = HardState { commit, ..self.hard_state } == *hard_state;
             self.hard_state = *hard_state;
+            self.commit_due = true;
+            if commit_alone && write.marker.is_none() && write.truncate_from.is_none() && write.entries.is_empty() {
+                return Ok(());
+            }
         }
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(marker) = &write.marker {
@@ -213,13 +248,8 @@ impl Hosted {
         if let Some(from) = write.truncate_from {
             log.truncate_suffix(from)?;
         }
-        if !write.entries.is_empty() {
-            log.append(&write.entries)?;
-        }
-        if let Some(hard_state) = &write.hard_state {
-            log.append_hard_state(hard_state)?;
-        }
-        Ok(())
+        let hard_state = std::mem::take(&mut self.commit_due).then_some(&self.hard_state);
+        log.append_ready(&write.entries, hard_state)
     }
 
     fn note_applied(&self, mark: Mark) {

@@ -24,11 +24,12 @@ mod pending;
 mod propose;
 mod raft_log;
 mod reconcile;
+mod retention;
 mod rows;
 pub mod status;
 mod wire;
 
-pub use driver::{Consensus, ConsensusParts};
+pub use driver::{Consensus, ConsensusParts, command_proposal};
 pub use hosted::HostError;
 
 use crate::pb::peer::RaftMessage;

@@ -4,16 +4,39 @@
 
 use std::time::Instant;
 
+use raft::eraftpb::Message;
+
 use super::adapter::End;
 use super::group::{Group, UNCOMMITTED_BYTES_MAX};
 use super::handle::{Appended, Proposal, ProposeError};
 use super::pending::{Answer, WAIT_MAX};
 use crate::reply::ReplySender;
 use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
+use crate::storage::frame::frame_bytes;
 use crate::storage::payload::stamp_records;
-use crate::types::{LogIndex, Offset, Term};
+use crate::storage::space::Space;
+use crate::types::{GroupId, LogIndex, Offset, Term};
 
 impl Group {
+    /// Counts what is appended against the space of this disk; without it there is no end of it.
+    pub fn set_space(&mut self, space: Space) {
+        self.space = space;
+    }
+
+    /// Can a leader's entries be stored? If not it is as if the network had lost them: the leader goes on without us, and
+    /// sends them again until there is room. The catalog's are small and few, and tell a node what it should be.
+    pub(super) fn has_room_for(&self, append: &Message) -> bool {
+        if append.entries.is_empty() || self.config.id == GroupId::CATALOG {
+            return true;
+        }
+        let bytes = append.entries.iter().map(|e| frame_bytes(e.data.len().max(e.context.len())) as u64).sum();
+        let fits = self.space.promise_to_leader(bytes);
+        if !fits {
+            log::debug!("group {}: the disk is full, {bytes} bytes of entries are not taken", self.config.id);
+        }
+        fits
+    }
+
     /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.
     pub fn propose(
         &mut self,
@@ -22,16 +45,16 @@ impl Group {
         time_us: u64,
         reply: ReplySender<Result<Appended, ProposeError>>,
     ) {
-        match self.try_propose(&proposal, now, time_us) {
+        let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
+        match self.try_propose(proposal, now, time_us) {
             Ok(appended) => {
-                let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
                 self.pending.insert(appended, deadline, reply, &mut self.out.answers);
             }
             Err(error) => self.out.answers.push(Answer::Append(reply, Err(error))),
         }
     }
 
-    fn try_propose(&mut self, proposal: &Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
+    fn try_propose(&mut self, proposal: Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
         if self.damage.is_some() {
             return Err(ProposeError::Damaged);
         }
@@ -52,8 +75,15 @@ impl Group {
         if proposal.expected_offset.is_some_and(|expected| expected != end.offset) {
             return Err(ProposeError::ExpectedOffset { next_offset: end.offset });
         }
-        if proposal.kind == Kind::Trim && trim_to(proposal)? > end.offset {
+        if proposal.kind == Kind::Trim && trim_to(&proposal)? > end.offset {
             return Err(ProposeError::PastEnd { next_offset: end.offset });
+        }
+        // A trim makes room, and the catalog is small: they go on when the disk is full.
+        if proposal.kind == Kind::Records
+            && self.config.id != GroupId::CATALOG
+            && !self.space.promise(frame_bytes(proposal.payload.len()) as u64)
+        {
+            return Err(ProposeError::DiskFull);
         }
         let appended = Appended {
             offset: end.offset,
@@ -62,9 +92,10 @@ impl Group {
             index: LogIndex(self.node.raft.raft_log.last_index() + 1),
             append_time_us: time_us.max(end.append_time_us),
         };
+        let place = proposal.place;
         let data = stamped(proposal, &appended)?;
         self.node.propose(Vec::new(), data).map_err(|e| self.refusal(&e))?;
-        if let Some(place) = proposal.place {
+        if let Some(place) = place {
             self.rows.taken(place, term);
         }
         Ok(appended)
@@ -104,7 +135,7 @@ fn trim_to(proposal: &Proposal) -> Result<Offset, ProposeError> {
 }
 
 /// The entry's data: the stamp and the records, with offsets, term and time filled in.
-fn stamped(proposal: &Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
+fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
     let stamp = Stamp {
         kind: proposal.kind,
         count: proposal.count,
@@ -113,9 +144,7 @@ fn stamped(proposal: &Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeE
         producer_id: proposal.producer_id,
         sequence: proposal.sequence,
     };
-    let mut data = Vec::with_capacity(Stamp::BYTES + proposal.payload.len());
-    data.extend_from_slice(&stamp.encode());
-    data.extend_from_slice(&proposal.payload);
+    let mut data = proposal.payload.stamp(&stamp);
     if proposal.kind == Kind::Records {
         let records = &mut data[Stamp::BYTES..];
         let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);

@@ -151,7 +151,7 @@ impl Unanswered {
                 let propose = job.mut_propose();
                 propose.kind = proposal.kind as u32;
                 propose.count = proposal.count;
-                propose.payload = proposal.payload;
+                propose.payload = proposal.payload.payload();
                 propose.expected_offset = proposal.expected_offset.map(|o| o.0);
                 propose.producer_id = proposal.producer_id;
                 propose.sequence = proposal.sequence;
@@ -207,7 +207,7 @@ pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::pe
         group: GroupId(group),
         kind,
         count: propose.count,
-        payload: propose.payload,
+        payload: propose.payload.as_ref().into(),
         expected_offset: propose.expected_offset.map(Offset),
         producer_id: propose.producer_id,
         sequence: propose.sequence,

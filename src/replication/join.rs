@@ -133,6 +133,7 @@ fn undecided(error: ProposeError) -> Refusal {
     let text = match error {
         ProposeError::NotLeader { .. } => "the catalog has no leader that this node knows",
         ProposeError::QueueFull => "the leader is overloaded",
+        ProposeError::DiskFull => "the disk of the leader is full",
         ProposeError::Dropped => "the leader is handing over",
         ProposeError::OutcomeUnknown => "the leader lost its place meanwhile",
         ProposeError::DeadlinePassed => "the leader took too long",

@@ -216,7 +216,7 @@ mod tests {
     fn forwards_are_refused_beyond_the_budget_and_after_the_stop() {
         let mailbox = Mailbox::default();
         let forward = |bytes: usize| {
-            let proposal = Proposal::new(GroupId(1), Kind::Records, 1, vec![0; bytes]);
+            let proposal = Proposal::new(GroupId(1), Kind::Records, 1, vec![0; bytes].as_slice().into());
             Forward { principal: "root".to_owned(), work: Work::Propose(proposal, reply().0) }
         };
         mailbox.put_forward(forward(8 << 20)).expect("within the budget");

@@ -19,6 +19,7 @@ const NO_SUCH_GROUP: u32 = 9;
 const DAMAGED: u32 = 10;
 const STOPPING: u32 = 11;
 const UNCONFIRMED: u32 = 12;
+const DISK_FULL: u32 = 13;
 
 /// The outcome of a proposal, to be sent.
 pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer::Outcome {
@@ -35,6 +36,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
         }
         Err(ProposeError::NotLeader { .. }) => (NOT_LEADER, 0),
         Err(ProposeError::QueueFull) => (QUEUE_FULL, 0),
+        Err(ProposeError::DiskFull) => (DISK_FULL, 0),
         Err(ProposeError::TooLarge) => (TOO_LARGE, 0),
         Err(ProposeError::Dropped) => (DROPPED, 0),
         Err(ProposeError::OutcomeUnknown) => (OUTCOME_UNKNOWN, 0),
@@ -91,12 +93,13 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     Err(match refused.code {
         NOT_LEADER | DROPPED | NO_SUCH_GROUP | DAMAGED | STOPPING => ProposeError::Dropped,
         QUEUE_FULL => ProposeError::QueueFull,
+        DISK_FULL => ProposeError::DiskFull,
         TOO_LARGE => ProposeError::TooLarge,
         DEADLINE_PASSED => ProposeError::DeadlinePassed,
         EXPECTED_OFFSET => ProposeError::ExpectedOffset { next_offset },
         PAST_END => ProposeError::PastEnd { next_offset },
         // A code of a newer version says nothing about what happened.
-        OUTCOME_UNKNOWN | 0 | 12.. => ProposeError::OutcomeUnknown,
+        OUTCOME_UNKNOWN | UNCONFIRMED | 0 | 14.. => ProposeError::OutcomeUnknown,
     })
 }
 
@@ -130,6 +133,7 @@ mod tests {
         let next_offset = Offset(9);
         for same in [
             ProposeError::QueueFull,
+            ProposeError::DiskFull,
             ProposeError::TooLarge,
             ProposeError::Dropped,
             ProposeError::OutcomeUnknown,

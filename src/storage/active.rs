@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
-use super::frame::{Header, Position};
+use super::frame::Position;
+use super::frames::Frames;
 use super::index::Index;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_path};
 
@@ -70,16 +71,11 @@ impl Active {
     }
 
     /// Writes frames to the end, and shows them to the readers. Into the page cache; nothing is synced.
-    pub(super) fn append(
-        &mut self,
-        frames: &[u8],
-        headers: &[(Header, u64)],
-        segment_bytes: u64,
-    ) -> Result<(), StorageError> {
-        let end = self.at + frames.len() as u64;
+    pub(super) fn append(&mut self, frames: &Frames, segment_bytes: u64) -> Result<(), StorageError> {
+        let end = self.at + frames.bytes() as u64;
         self.reserve(end, segment_bytes)?;
-        self.file.write_at(self.at, frames)?;
-        headers.iter().for_each(|(header, position)| self.index.push(header, *position));
+        self.file.write_parts_at(self.at, &frames.slices())?;
+        frames.headers().iter().for_each(|(header, position)| self.index.push(header, *position));
         self.at = end;
         self.segment.publish_end(end);
         Ok(())
@@ -95,17 +91,24 @@ impl Active {
         if needed <= self.allocated {
             return Ok(());
         }
-        let step = self.step.min(self.disk.free_bytes(self.file.path())? / FREE_PART);
+        let free = match self.disk.space().free_bytes() {
+            Some(free) => free,
+            None => self.disk.free_bytes(self.file.path())?,
+        };
+        let step = self.step.min(free / FREE_PART);
         self.step = (self.step * 2).min(STEP_BYTES_MAX);
         let wanted = (self.allocated + step).min(segment_bytes).max(needed).next_multiple_of(4096);
         let reserved = match self.file.allocate(self.allocated, wanted) {
-            Err(StorageError::DiskFull { .. }) if wanted > needed => {
-                self.file.allocate(self.allocated, needed).map(|done| done.then_some(needed))
+            // What is needed was promised, or is our own: then also with the reserve file's space.
+            Err(StorageError::DiskFull { .. }) => {
+                self.file.allocate_needed(self.allocated, needed).map(|done| done.then_some(needed))
             }
             other => other.map(|done| done.then_some(wanted)),
         };
         // Where space can't be reserved the write makes the file longer.
-        self.allocated = reserved?.unwrap_or(needed);
+        let allocated = reserved?.unwrap_or(needed);
+        self.disk.space().took(allocated - self.allocated);
+        self.allocated = allocated;
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests one that forgets what was not
 //! synced. Every failure comes back with what was tried on which file. Nothing here syncs on its own account but
-//! `Disk::replace`, which says so.
+//! `Disk::replace`, which says so. A write of ours that finds the disk full is tried once more when the reserve file could be
+//! given back for it (`space.rs`); a failed sync is never tried again.
 
 mod real;
 #[cfg(test)]
@@ -16,6 +17,8 @@ use std::sync::atomic::AtomicU64;
 
 use super::error::StorageError;
 use super::faults::{Fault, broken};
+use super::space::Space;
+use crate::config::DiskSpace;
 
 /// What a file system must do. Paths are whole; errors are the system's own.
 pub trait Backend: Send + Sync {
@@ -37,6 +40,10 @@ pub trait Backend: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that are free for us where `path` is.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Bytes of the whole file system where `path` is.
+    fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
     /// Locks a file, made if need be, for this process until the guard is dropped; [`io::ErrorKind::WouldBlock`] when
     /// another has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
@@ -54,6 +61,10 @@ pub trait BackendFile: Send + Sync {
     fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>>;
     /// Writes all of it.
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all parts, one behind the other.
+    fn write_parts_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_at(at, &parts.concat())
+    }
     /// Puts the contents, and what is needed to find them, on the disk.
     fn sync(&self) -> io::Result<()>;
     /// How long the file is.
@@ -89,12 +100,29 @@ impl Words {
 
 /// A file system; a clone is the same one.
 #[derive(Clone)]
-pub struct Disk(Arc<dyn Backend>);
+pub struct Disk {
+    backend: Arc<dyn Backend>,
+    space: Space,
+}
 
 /// An open file that knows its name.
 pub struct DiskFile {
     path: PathBuf,
     file: Box<dyn BackendFile>,
+    space: Space,
+}
+
+/// True when the system says that there is no space left, or none for us.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Does what may find the disk full; then once more, if the reserve file could be given back for it.
+fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match act() {
+        Err(error) if is_full(&error) && space.give_reserve() => act(),
+        other => other,
+    }
 }
 
 impl Disk {
@@ -105,16 +133,39 @@ impl Disk {
 
     /// Another one.
     pub fn new(backend: Arc<dyn Backend>) -> Disk {
-        Disk(backend)
+        Disk { backend, space: Space::default() }
+    }
+
+    /// Begins to watch the space of a data directory.
+    ///
+    /// # Errors
+    /// When the system can't say how much is free.
+    pub fn watch_space(&self, dir: &Path, config: &DiskSpace) -> Result<(), StorageError> {
+        self.space.watch(&self.backend, dir, config)
+    }
+
+    /// How much room there is.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    #[cfg(test)]
+    pub(super) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    fn file(&self, path: &Path, file: Box<dyn BackendFile>) -> DiskFile {
+        DiskFile { path: path.to_owned(), file, space: self.space.clone() }
     }
 
     pub(crate) fn create_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.0.create_dir(path).map_err(|e| StorageError::io("make the directory", path, e))
+        with_reserve(&self.space, || self.backend.create_dir(path))
+            .map_err(|e| StorageError::io("make the directory", path, e))
     }
 
     /// The names in a directory; `None` if there is none.
     pub(crate) fn list(&self, dir: &Path) -> Result<Option<Vec<String>>, StorageError> {
-        match self.0.list(dir) {
+        match self.backend.list(dir) {
             Ok(names) => Ok(Some(names)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(StorageError::io("list", dir, e)),
@@ -122,19 +173,19 @@ impl Disk {
     }
 
     pub(crate) fn create(&self, path: &Path) -> Result<DiskFile, StorageError> {
-        let file = self.0.create(path).map_err(|e| StorageError::io("create", path, e))?;
-        Ok(DiskFile { path: path.to_owned(), file })
+        let file = with_reserve(&self.space, || self.backend.create(path));
+        Ok(self.file(path, file.map_err(|e| StorageError::io("create", path, e))?))
     }
 
     pub(crate) fn open(&self, path: &Path) -> Result<DiskFile, StorageError> {
-        let file = self.0.open(path).map_err(|e| StorageError::io("open", path, e))?;
-        Ok(DiskFile { path: path.to_owned(), file })
+        let file = self.backend.open(path).map_err(|e| StorageError::io("open", path, e))?;
+        Ok(self.file(path, file))
     }
 
     /// All bytes of a small file; `None` if it is not there.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
-        let file = match self.0.open(path) {
-            Ok(file) => DiskFile { path: path.to_owned(), file },
+        let file = match self.backend.open(path) {
+            Ok(file) => self.file(path, file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StorageError::io("open", path, e)),
         };
@@ -154,7 +205,8 @@ impl Disk {
         if !broken(Fault::ManifestNotSynced) {
             file.sync()?;
         }
-        self.0.rename(&temporary, path).map_err(|e| StorageError::io("replace", path, e))?;
+        with_reserve(&self.space, || self.backend.rename(&temporary, path))
+            .map_err(|e| StorageError::io("replace", path, e))?;
         if broken(Fault::NoDirSyncAfterRename) {
             return Ok(());
         }
@@ -162,32 +214,32 @@ impl Disk {
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
-        self.0.rename(from, to).map_err(|e| StorageError::io("rename", from, e))
+        with_reserve(&self.space, || self.backend.rename(from, to)).map_err(|e| StorageError::io("rename", from, e))
     }
 
     /// Removes a file; one that is gone already is fine.
     pub(crate) fn unlink(&self, path: &Path) -> Result<(), StorageError> {
-        match self.0.unlink(path) {
+        match self.backend.unlink(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn remove_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.0.remove_dir(path).map_err(|e| StorageError::io("remove", path, e))
+        self.backend.remove_dir(path).map_err(|e| StorageError::io("remove", path, e))
     }
 
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
-        self.0.sync_dir(dir).map_err(|e| StorageError::io("sync the directory", dir, e))
+        self.backend.sync_dir(dir).map_err(|e| StorageError::io("sync the directory", dir, e))
     }
 
     pub(crate) fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
-        self.0.free_bytes(path).map_err(|e| StorageError::io("ask for the free space of", path, e))
+        self.backend.free_bytes(path).map_err(|e| StorageError::io("ask for the free space of", path, e))
     }
 
     /// Locks a file; `None` when another process has it.
     pub(crate) fn lock(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
-        match self.0.lock(path) {
+        match self.backend.lock(path) {
             Ok(guard) => Ok(Some(guard)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(StorageError::io("lock", path, e)),
@@ -195,11 +247,11 @@ impl Disk {
     }
 
     pub(crate) fn map(&self, path: &Path, words: usize, create: bool) -> Result<Words, StorageError> {
-        self.0.map(path, words, create).map_err(|e| StorageError::io("map", path, e))
+        self.backend.map(path, words, create).map_err(|e| StorageError::io("map", path, e))
     }
 
     pub(crate) fn random(&self) -> Result<u64, StorageError> {
-        self.0.random().map_err(|e| StorageError::io("get randomness for", Path::new("a segment"), e))
+        self.backend.random().map_err(|e| StorageError::io("get randomness for", Path::new("a segment"), e))
     }
 }
 
@@ -218,7 +270,13 @@ impl DiskFile {
     }
 
     pub(crate) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        self.file.write_at(at, bytes).map_err(|e| StorageError::io("write", &self.path, e))
+        with_reserve(&self.space, || self.file.write_at(at, bytes))
+            .map_err(|e| StorageError::io("write", &self.path, e))
+    }
+
+    pub(crate) fn write_parts_at(&self, at: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
+        with_reserve(&self.space, || self.file.write_parts_at(at, parts))
+            .map_err(|e| StorageError::io("write", &self.path, e))
     }
 
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
@@ -227,6 +285,14 @@ impl DiskFile {
 
     pub(crate) fn len(&self) -> Result<u64, StorageError> {
         self.file.bytes().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
+    }
+
+    /// As [`DiskFile::allocate`], with the reserve file's space if need be.
+    pub(crate) fn allocate_needed(&self, from: u64, to: u64) -> Result<bool, StorageError> {
+        match self.allocate(from, to) {
+            Err(StorageError::DiskFull { .. }) if self.space.give_reserve() => self.allocate(from, to),
+            other => other,
+        }
     }
 
     /// Reserves space; `false` where the file system can't.

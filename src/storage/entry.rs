@@ -15,6 +15,7 @@
 //! first offset to keep), of a no-op nothing.
 
 use std::fmt;
+use std::ops::Deref;
 
 use bytes::Bytes;
 
@@ -149,6 +150,63 @@ impl Stamp {
     /// [`BadEntry`] when there is no such number.
     pub fn end_offset(&self) -> Result<Offset, BadEntry> {
         self.base_offset.0.checked_add(u64::from(self.count)).map(Offset).ok_or(BadEntry("offsets overflow"))
+    }
+}
+
+/// The payload of an entry that is not appended yet, with room for its stamp in front: the bytes that are put together once,
+/// on a grpc thread, are those that go to the disk and to the peers. A clone shares them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Unstamped(Bytes);
+
+impl Unstamped {
+    /// Room for the stamp, to which the payload is then added.
+    pub fn room(payload_bytes: usize) -> Vec<u8> {
+        let mut data = Vec::with_capacity(Stamp::BYTES + payload_bytes);
+        data.resize(Stamp::BYTES, 0);
+        data
+    }
+
+    /// Takes what began as [`Unstamped::room`].
+    ///
+    /// # Panics
+    /// If it is shorter than a stamp.
+    pub fn new(data: Vec<u8>) -> Unstamped {
+        assert!(data.len() >= Stamp::BYTES, "no room for a stamp");
+        Unstamped(data.into())
+    }
+
+    /// The payload alone, shared.
+    pub fn payload(&self) -> Bytes {
+        self.0.slice(Stamp::BYTES..)
+    }
+
+    /// Puts the stamp in front: the data of an entry. Copies only what a clone still shares.
+    pub fn stamp(self, stamp: &Stamp) -> Vec<u8> {
+        let mut data = Vec::from(self.0);
+        data[..Stamp::BYTES].copy_from_slice(&stamp.encode());
+        data
+    }
+}
+
+impl From<&[u8]> for Unstamped {
+    fn from(payload: &[u8]) -> Unstamped {
+        let mut data = Unstamped::room(payload.len());
+        data.extend_from_slice(payload);
+        Unstamped::new(data)
+    }
+}
+
+impl Deref for Unstamped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0[Stamp::BYTES..]
+    }
+}
+
+impl fmt::Debug for Unstamped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unstamped({} bytes)", self.len())
     }
 }
 

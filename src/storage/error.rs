@@ -102,7 +102,7 @@ impl StorageError {
     }
 
     pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if super::disk::is_full(&error) {
             return StorageError::DiskFull { file: file.to_owned() };
         }
         StorageError::Io { action, file: file.to_owned(), error }

@@ -95,6 +95,11 @@ fn checksum(frame: &[u8], salt: u64, position: u64) -> u32 {
     crc32c::crc32c_append(seed(frame, salt, position), &frame[covered..])
 }
 
+/// The zeros behind a payload.
+pub fn padding(payload_bytes: usize) -> &'static [u8] {
+    &[0; 8][..payload_bytes.next_multiple_of(8) - payload_bytes]
+}
+
 fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
     let crc = crc32c::crc32c_append(seed(frame, salt, position), &frame[8..9]);
     if broken(Fault::CrcWithoutHeader) {
@@ -127,6 +132,16 @@ pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Resu
 /// # Panics
 /// If the payload is too large, or the position not a multiple of 8.
 pub fn encode(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payload: &[u8]) {
+    encode_head(out, salt, position, header, payload);
+    out.extend_from_slice(payload);
+    out.extend_from_slice(padding(payload.len()));
+}
+
+/// Appends what stands before the payload; behind it [`padding`] has to follow.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payload: &[u8]) {
     assert!(payload.len() <= ENTRY_BYTES_MAX && position.is_multiple_of(8));
     let start = out.len();
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -146,11 +161,10 @@ pub fn encode(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payl
     for number in numbers {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    out.extend_from_slice(payload);
-    out.resize(start + frame_bytes(payload.len()), 0);
     let check = header_check(&out[start..], salt, position);
     out[start + 9..start + 12].copy_from_slice(&check);
-    let crc = checksum(&out[start..], salt, position);
+    let crc = crc32c::crc32c_append(checksum(&out[start..], salt, position), payload);
+    let crc = crc32c::crc32c_append(crc, padding(payload.len()));
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 

@@ -35,6 +35,8 @@ pub enum Key {
     Index(LogIndex),
     /// A record.
     Offset(Offset),
+    /// The first record that is not older, Unix microseconds.
+    Time(u64),
 }
 
 /// The index of one segment.
@@ -143,9 +145,12 @@ impl Index {
     pub fn position(&self, key: Key) -> u64 {
         let capacity = (self.words.get().len() - ENTRIES) / ENTRY_WORDS;
         let count = (self.count().load(Ordering::Acquire) as usize).min(capacity);
+        // A no-op has no time: what stands before it says where it is.
+        let time = |i: usize| (0..=i).rev().map(|i| self.entry(i)[2]).find(|time| *time != 0).unwrap_or(0);
         let not_behind = |i: usize| match key {
             Key::Index(index) => self.entry(i)[0] <= index.0,
             Key::Offset(offset) => self.entry(i)[1] <= offset.0,
+            Key::Time(wanted) => time(i) < wanted,
         };
         let (mut low, mut high) = (0, count);
         while low < high {
@@ -155,6 +160,10 @@ impl Index {
             } else {
                 high = middle;
             }
+        }
+        if let Key::Time(_) = key {
+            // Between a timed frame and a no-op noted behind it records may stand that are newer than that frame.
+            low = (1..=low).rev().find(|i| self.entry(*i - 1)[2] != 0).unwrap_or(0);
         }
         if low == 0 { SEGMENT_HEADER_BYTES } else { self.entry(low - 1)[3] }
     }

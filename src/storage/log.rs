@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use super::active::Active;
 use super::disk::{Disk, DiskFile};
-use super::entry::{ENTRY_BYTES_MAX, Entry, Kind, Stamp};
+use super::entry::{ENTRY_BYTES_MAX, Entry, Kind};
 pub use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::frame::{Header, Position, encode, frame_bytes};
+use super::frame::{Header, Position, frame_bytes};
+use super::frames::Frames;
 use super::manifest::Manifest;
 use super::reader::GroupReader;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -27,6 +28,8 @@ use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// Frames are gathered up to here before they are written.
 const BATCH_BYTES: usize = 1 << 20;
+/// A trim of everything ends a newest segment that holds so much, or a quarter of a small one: then it can go, too.
+const TRIM_ROLL_BYTES: u64 = 64 << 10;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -89,7 +92,7 @@ pub struct GroupLog {
     pub(super) new_files: bool,
     pub(super) manifest_due: bool,
     pub(super) unlinks: Vec<u64>,
-    pub(super) buffer: Vec<u8>,
+    pub(super) frames: Frames,
     pub(super) failed: bool,
 }
 
@@ -130,49 +133,10 @@ impl GroupLog {
     /// # Panics
     /// If index, term or offset do not continue, or an entry is too large.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
-        self.guarded(|log| {
-            let mut frames = std::mem::take(&mut log.buffer);
-            let result = log.append_entries(entries, &mut frames);
-            frames.clear();
-            frames.shrink_to(2 * BATCH_BYTES);
-            log.buffer = frames;
-            result
-        })
+        self.append_ready(entries, None)
     }
 
-    fn append_entries(&mut self, entries: &[Entry], frames: &mut Vec<u8>) -> Result<(), StorageError> {
-        let mut headers = Vec::new();
-        for entry in entries {
-            let header = Header::of_entry(entry, self.floor)?;
-            assert_eq!(entry.index, self.last.index.next(), "an entry of group {} does not continue", self.group);
-            assert!(entry.term >= self.last.term, "entry {} of group {} has an older term", entry.index, self.group);
-            assert_eq!(header.base_offset, self.last.offset, "entry {} of group {}", entry.index, self.group);
-            assert!(entry.data.len() <= ENTRY_BYTES_MAX, "entry {} of group {} is too large", entry.index, self.group);
-            let payload = &entry.data[Stamp::BYTES..];
-            let end = self.active.position().at + (frames.len() + frame_bytes(payload.len())) as u64;
-            let empty = self.active.position().at == SEGMENT_HEADER_BYTES && frames.is_empty();
-            let full = end > self.segment_bytes && !empty;
-            if full || frames.len() >= BATCH_BYTES {
-                self.write(frames, &headers)?;
-                frames.clear();
-                headers.clear();
-            }
-            if full {
-                self.roll()?;
-            }
-            let position = self.active.position().at + frames.len() as u64;
-            encode(frames, self.active.segment.header.salt, position, &header, payload);
-            headers.push((header, position));
-            if entry.term > self.last.term {
-                self.terms.push((entry.index, entry.term));
-            }
-            self.last = Base { index: entry.index, term: entry.term, offset: entry.end_offset()? };
-            self.last_time_us = self.last_time_us.max(header.append_time_us);
-        }
-        self.write(frames, &headers)
-    }
-
-    /// Appends the hard state, behind the entries of its Ready.
+    /// Appends a hard state alone.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -180,18 +144,71 @@ impl GroupLog {
     /// # Panics
     /// If the commit is past the last entry.
     pub fn append_hard_state(&mut self, hard_state: &HardState) -> Result<(), StorageError> {
+        self.append_ready(&[], Some(hard_state))
+    }
+
+    /// Appends entries, and behind them the hard state of their Ready: one write.
+    ///
+    /// # Errors
+    /// [`StorageError`]; final for this log.
+    ///
+    /// # Panics
+    /// As the two above.
+    pub fn append_ready(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), StorageError> {
         self.guarded(|log| {
-            assert!(hard_state.commit <= log.last.index, "a commit of group {} past the last entry", log.group);
-            let (header, payload) = Header::of_hard_state(hard_state, log.floor);
             let file = log.active.position().file;
-            let forgotten = broken(Fault::HardStateNotSynced) && !log.dirty.contains_key(&file);
-            log.write_note(&header, &payload)?;
+            let forgotten = broken(Fault::HardStateNotSynced) && entries.is_empty() && !log.dirty.contains_key(&file);
+            let mut frames = std::mem::take(&mut log.frames);
+            let result = log.append_frames(entries, hard_state, &mut frames);
+            frames.clear();
+            log.frames = frames;
             if forgotten {
                 log.dirty.remove(&file);
             }
-            log.hard_state = *hard_state;
-            Ok(())
+            result
         })
+    }
+
+    fn append_frames(
+        &mut self,
+        entries: &[Entry],
+        hard_state: Option<&HardState>,
+        frames: &mut Frames,
+    ) -> Result<(), StorageError> {
+        for entry in entries {
+            let header = Header::of_entry(entry, self.floor)?;
+            assert_eq!(entry.index, self.last.index.next(), "an entry of group {} does not continue", self.group);
+            assert!(entry.term >= self.last.term, "entry {} of group {} has an older term", entry.index, self.group);
+            assert_eq!(header.base_offset, self.last.offset, "entry {} of group {}", entry.index, self.group);
+            assert!(entry.data.len() <= ENTRY_BYTES_MAX, "entry {} of group {} is too large", entry.index, self.group);
+            let payload = entry.payload();
+            let end = self.active.position().at + (frames.bytes() + frame_bytes(payload.len())) as u64;
+            let empty = self.active.position().at == SEGMENT_HEADER_BYTES && frames.bytes() == 0;
+            let full = end > self.segment_bytes && !empty;
+            if full || frames.bytes() >= BATCH_BYTES {
+                self.write(frames)?;
+                frames.clear();
+            }
+            if full {
+                self.roll()?;
+            }
+            let position = self.active.position().at + frames.bytes() as u64;
+            frames.push(self.active.segment.header.salt, position, &header, &payload);
+            if entry.term > self.last.term {
+                self.terms.push((entry.index, entry.term));
+            }
+            self.last = Base { index: entry.index, term: entry.term, offset: entry.end_offset()? };
+            self.last_time_us = self.last_time_us.max(header.append_time_us);
+        }
+        if let Some(hard_state) = hard_state {
+            assert!(hard_state.commit <= self.last.index, "a commit of group {} past the last entry", self.group);
+            let (header, payload) = Header::of_hard_state(hard_state, self.floor);
+            let position = self.active.position().at + frames.bytes() as u64;
+            frames.push_small(self.active.segment.header.salt, position, &header, &payload);
+        }
+        self.write(frames)?;
+        self.hard_state = hard_state.copied().unwrap_or(self.hard_state);
+        Ok(())
     }
 
     /// Entries from `from` on are gone. The log goes on in a new segment, whose predecessor is the end of the entry before;
@@ -231,7 +248,8 @@ impl GroupLog {
         })
     }
 
-    /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds. Only entries that
+    /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds; when that is all of
+    /// them, the log goes on in a new one, so that a trim frees a full disk whatever the segments' size. Only entries that
     /// are applied are dropped, and only as far as the derived state has seen them ([`GroupLog::set_derived`]): a
     /// restart needs what is behind. The files go in the drain that has synced what says so.
     ///
@@ -239,10 +257,18 @@ impl GroupLog {
     /// [`StorageError`]; final for this log.
     pub fn trim(&mut self, first_offset: Offset, applied: LogIndex) -> Result<Base, StorageError> {
         self.guarded(|log| {
-            let view = log.shared.get();
             log.applied = log.applied.max(applied);
             let seen = applied.min(log.derived_index).min(log.hard_state.commit);
+            let written = log.active.position().at - SEGMENT_HEADER_BYTES;
+            if log.last.offset <= first_offset
+                && log.last.index <= seen
+                && written >= TRIM_ROLL_BYTES.min(log.segment_bytes / 4)
+            {
+                // Nothing in the newest segment is wanted either.
+                log.roll()?;
+            }
             let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
+            let view = log.shared.get();
             let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
             let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
             if dropped == 0 {
@@ -388,11 +414,11 @@ impl GroupLog {
         result
     }
 
-    fn write(&mut self, frames: &[u8], headers: &[(Header, u64)]) -> Result<(), StorageError> {
-        if frames.is_empty() {
+    fn write(&mut self, frames: &Frames) -> Result<(), StorageError> {
+        if frames.bytes() == 0 {
             return Ok(());
         }
-        self.active.append(frames, headers, self.segment_bytes)?;
+        self.active.append(frames, self.segment_bytes)?;
         self.dirty.insert(self.active.position().file, self.active.file.clone());
         self.content_end = self.active.position();
         self.floor_noted = self.floor_noted.max(self.floor);
@@ -401,9 +427,9 @@ impl GroupLog {
 
     fn write_note(&mut self, header: &Header, payload: &[u8]) -> Result<(), StorageError> {
         let position = self.active.position().at;
-        let mut frame = Vec::with_capacity(frame_bytes(payload.len()));
-        encode(&mut frame, self.active.segment.header.salt, position, header, payload);
-        self.write(&frame, &[])
+        let mut frames = Frames::default();
+        frames.push_small(self.active.segment.header.salt, position, header, payload);
+        self.write(&frames)
     }
 
     /// Goes on in a new segment where the log is now.

@@ -6,6 +6,7 @@
 //! ```text
 //!   <data_dir>/
 //!     node.toml, lock                     node.rs      whose directory this is
+//!     reserve                             space.rs     given back when the disk is full
 //!     groups/<group id>/                  create.rs    made whole or not at all
 //!       manifest                          manifest.rs  where the log begins, the synced floor, conf and derived state
 //!       00000000000000000001.seg          segment.rs   a header, then frames (frame.rs), which hold entries (entry.rs)
@@ -36,9 +37,11 @@ pub mod log;
 pub mod reader;
 
 pub mod frame;
+mod frames;
 pub mod segment;
 
 mod active;
+mod by_time;
 mod chain;
 mod create;
 mod faults;
@@ -46,6 +49,7 @@ mod index;
 mod manifest;
 mod pool;
 mod recovery;
+pub mod space;
 mod sync;
 mod view;
 mod walk;

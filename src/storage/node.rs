@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
 use super::error::StorageError;
+use super::space::RESERVE_FILE;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 /// The newest format of `node.toml` that this version reads, and the one that it writes.
@@ -29,7 +30,7 @@ const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
 /// What may be in a directory that is not ours yet: what a first start leaves when it is stopped early, and what a fresh
 /// file system has.
-const HARMLESS: [&str; 4] = [LOCK_FILE, GROUPS_DIR, "node.tmp", "lost+found"];
+const HARMLESS: [&str; 5] = [LOCK_FILE, GROUPS_DIR, RESERVE_FILE, "node.tmp", "lost+found"];
 
 /// What `node.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,10 +74,10 @@ pub struct Slice {
 
 /// Reads one group's log; a clone reads the same.
 #[derive(Clone)]
-pub struct GroupReader(Arc<Shared>);
+pub struct GroupReader(pub(super) Arc<Shared>);
 
 /// What a visitor of frames says.
-enum Visit {
+pub(super) enum Visit {
     Next,
     Done,
 }
@@ -243,7 +243,7 @@ impl GroupReader {
     }
 
     /// Reads from the view of the moment; once more, if a segment of it was removed meanwhile.
-    fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
+    pub(super) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let view = self.0.get();
         match read(&view) {
             Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
@@ -255,7 +255,7 @@ impl GroupReader {
     }
 
     /// Walks from the last indexed frame that is not behind the key to the end of the log, or until the visitor is done.
-    fn visit(
+    pub(super) fn visit(
         &self,
         view: &View,
         key: Key,
@@ -265,6 +265,7 @@ impl GroupReader {
         let first = match key {
             Key::Index(index) => view.part_of_index(index),
             Key::Offset(offset) => view.part_of_offset(offset),
+            Key::Time(time_us) => view.part_of_time(time_us),
         };
         for part in &view.parts[first..] {
             let failed = |error| read_error(part, error);
@@ -313,10 +314,12 @@ fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
     match key {
         Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
         Key::Offset(offset) => !frame.header.kind.is_entry() || frame.header.base_offset > offset,
+        // No time proves nothing of the frames before.
+        Key::Time(time_us) => frame.header.append_time_us == 0 || frame.header.append_time_us >= time_us,
     }
 }
 
-fn damaged(part: &Part, at: u64, what: &str) -> ReadError {
+pub(super) fn damaged(part: &Part, at: u64, what: &str) -> ReadError {
     ReadError::Damaged(format!("{} byte {at}: {what}", part.segment.path().display()))
 }
 

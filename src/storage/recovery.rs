@@ -25,6 +25,7 @@ use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::Position;
+use super::frames::Frames;
 use super::index::{self, Index, index_path};
 use super::log::{GroupLog, LogOptions};
 use super::manifest::{MANIFEST, Manifest};
@@ -301,7 +302,7 @@ fn build(
         new_files: false,
         manifest_due: false,
         unlinks: Vec::new(),
-        buffer: Vec::new(),
+        frames: Frames::default(),
         failed: false,
     })
 }

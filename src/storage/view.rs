@@ -21,6 +21,11 @@ impl Part {
         self.limit.unwrap_or_else(|| self.segment.end())
     }
 
+    /// Bytes of the log's frames here.
+    pub fn bytes(&self) -> u64 {
+        self.end() - SEGMENT_HEADER_BYTES
+    }
+
     /// The entry before the first one here.
     pub fn base(&self) -> Base {
         self.segment.header.base
@@ -47,9 +52,14 @@ impl View {
         self.parts.partition_point(|part| part.base().offset <= offset).saturating_sub(1)
     }
 
+    /// The part before which every record is older, Unix microseconds; the last such one.
+    pub fn part_of_time(&self, time_us: u64) -> usize {
+        self.parts.partition_point(|part| part.segment.header.time_before_us < time_us).saturating_sub(1)
+    }
+
     /// Bytes of the log's frames.
     pub fn stored_bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.end() - SEGMENT_HEADER_BYTES).sum()
+        self.parts.iter().map(Part::bytes).sum()
     }
 }
 

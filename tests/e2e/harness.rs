@@ -146,6 +146,14 @@ pub fn loudly(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Memory of its own that a process has in use now, bytes (`RssAnon`).
+pub fn memory_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// A client with these files.
 pub fn client_with(addr: impl ToString, files: Option<ClientFiles>) -> Client {
     let options = ClientOptions { addr: addr.to_string(), files, timeout: Duration::from_secs(10) };
@@ -220,6 +228,8 @@ pub struct NodeOptions {
     pub more: Vec<String>,
     /// The network namespace to run in.
     pub netns: Option<String>,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 /// A node as a process of its own.
@@ -254,10 +264,17 @@ impl Node {
                 command.env_remove(name);
             }
             command.args(serve_args(options, &cluster, &certs, &policy, &data));
+            command.envs(options.env.iter().cloned());
             command
         };
-        let (child, bind_addr, rpc_addr) = spawn(&mut command(&options), &log);
+        let started = spawn(&mut command(&options), &log);
+        let (child, bind_addr, rpc_addr) = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &log)));
         Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -287,10 +304,27 @@ impl Node {
     /// Starts it again at the same addresses, and waits until it takes calls.
     #[track_caller]
     pub fn start_again(&mut self) {
+        self.try_start_again().unwrap_or_else(|status| panic!("{}", not_ready(status, &self.log)));
+    }
+
+    /// The same; gives how it ended when it did before it took calls.
+    #[track_caller]
+    pub fn try_start_again(&mut self) -> Result<(), ExitStatus> {
         self.options.bind_addr = Some(self.bind_addr.clone());
         self.options.rpc_addr = Some(self.rpc_addr.clone());
-        let (child, bind_addr, rpc_addr) = spawn(&mut (self.command)(&self.options), &self.log);
+        let (child, bind_addr, rpc_addr) = spawn(&mut (self.command)(&self.options), &self.log)?;
         (self.child, self.bind_addr, self.rpc_addr) = (child, bind_addr, rpc_addr);
+        Ok(())
+    }
+
+    /// What its environment has at the next start.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.options.env = env;
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has logged so far, over all its lives.
@@ -343,7 +377,7 @@ fn serve_args(options: &NodeOptions, cluster: &str, certs: &Path, policy: &Path,
 
 /// Starts the process and waits for its `ready` line: (process, bind_addr, rpc_addr).
 #[track_caller]
-fn spawn(command: &mut Command, log: &Path) -> (Child, String, String) {
+fn spawn(command: &mut Command, log: &Path) -> Result<(Child, String, String), ExitStatus> {
     let stderr = File::options().create(true).append(true).open(log).expect("a log file");
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
@@ -359,10 +393,13 @@ fn spawn(command: &mut Command, log: &Path) -> (Child, String, String) {
     let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
     let (Some(bind_addr), Some(rpc_addr)) = (field("bind_addr="), field("rpc_addr=")) else {
         let _ = child.kill();
-        let status = child.wait();
-        panic!("not ready: {line:?}, {status:?}, {}", fs::read_to_string(log).unwrap_or_default());
+        return Err(child.wait().expect("waits"));
     };
-    (child, bind_addr, rpc_addr)
+    Ok((child, bind_addr, rpc_addr))
+}
+
+fn not_ready(status: ExitStatus, log: &Path) -> String {
+    format!("not ready: {status}, {}", fs::read_to_string(log).unwrap_or_default())
 }
 
 /// Nodes as processes that are one cluster.
@@ -381,10 +418,17 @@ impl Cluster {
     /// The same, with more arguments of `serve` for each.
     #[track_caller]
     pub fn start_with(nodes: usize, more: &[&str]) -> Cluster {
-        let site = Site::new();
+        Cluster::start_at(Site::new(), nodes, more, |_| Vec::new())
+    }
+
+    /// The same in a site that is there, each with variables of its own.
+    #[track_caller]
+    pub fn start_at(site: Site, nodes: usize, more: &[&str], env: impl Fn(&str) -> Vec<(String, String)>) -> Cluster {
         let more: Vec<String> = more.iter().map(|m| (*m).to_owned()).collect();
-        let options =
-            |number: usize| NodeOptions { name: format!("n{number}"), more: more.clone(), ..NodeOptions::default() };
+        let options = |number: usize| {
+            let name = format!("n{number}");
+            NodeOptions { env: env(&name), name, more: more.clone(), ..NodeOptions::default() }
+        };
         let first = Node::start(&site, NodeOptions { bootstrap: true, ..options(1) });
         let join = vec![first.bind_addr.clone()];
         let mut all = vec![first];

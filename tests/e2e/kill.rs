@@ -1,17 +1,12 @@
 //! `kill -9` of a random node at random moments, while four clients produce through all nodes.
 //!
-//! Afterwards: every acknowledged record stands at the offset that was acknowledged, offsets have no gap, no record is there
-//! twice, one of unknown outcome once or not at all, one that was refused not at all, all nodes hold the same bytes, and
-//! each node has always started again by itself. `make kill RUNS=100` does it so many times (lessons 1, 5, 9 and 25).
+//! Afterwards the account of `load.rs` holds, and each node has always started again by itself. `make kill RUNS=100` does it
+//! so many times (lessons 1, 5, 9 and 25).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use seriatim::client::{Client, Fate};
-use seriatim::pb::log::{ProduceRequest, Record};
-
-use crate::harness::{Cluster, eventually, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, wait_for_voters};
+use crate::load::{Random, check, pause, under_load};
 
 #[test]
 fn three_nodes() {
@@ -28,236 +23,25 @@ fn runs() -> usize {
     std::env::var("SERIATIM_TEST_KILL_RUNS").map_or(5, |runs| runs.parse().expect("a number"))
 }
 
-/// What a producer knows about the records that it sent, by value.
-#[derive(Default)]
-struct Sent {
-    acknowledged: BTreeMap<String, u64>,
-    unknown: Vec<String>,
-    refused: Vec<String>,
-}
-
 fn kill_loop(nodes: usize, runs: usize) {
-    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
-    });
-    eprintln!("{nodes} nodes, {runs} kills, SEED={seed}");
-    let mut random = Random(seed | 1);
+    let mut random = Random::from_env(&format!("{nodes} nodes, {runs} kills"));
     // Small segments: rolls are among what is interrupted.
     let mut cluster = Cluster::start_with(nodes, &["--segment-bytes=262144"]);
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
-    let stop = AtomicBool::new(false);
-    let sent: Vec<Sent> = std::thread::scope(|scope| {
-        let (site, addrs, stop) = (&cluster.site, &addrs, &stop);
-        let producers: Vec<_> = (0..4)
-            .map(|producer| {
-                let seed = random.next();
-                scope.spawn(move || {
-                    let clients: Vec<Client> = addrs.iter().map(|addr| site.client(addr, "root")).collect();
-                    let random = Random(seed | 1);
-                    // Two send request after request, two have many on their way.
-                    if producer % 2 == 0 {
-                        produce(producer, &clients, random, stop)
-                    } else {
-                        stream(producer, &clients, random, stop)
-                    }
-                })
-            })
-            .collect();
-        // Producers must end with their scope, also when a node does not start again.
-        let ending = StopOnDrop(stop);
+    let (site, nodes) = (&cluster.site, &mut cluster.nodes);
+    let (sent, ()) = under_load(site, &addrs, &mut random, |random| {
         for run in 1..=runs {
-            let victim = random.below(nodes as u64) as usize;
+            let victim = random.below(addrs.len() as u64) as usize;
             pause(random.below(400));
-            cluster.nodes[victim].kill();
+            nodes[victim].kill();
             pause(random.below(200));
             let begin = Instant::now();
-            cluster.nodes[victim].start_again();
+            nodes[victim].start_again();
             if run % 10 == 0 {
                 eprintln!("{run} kills, the last start took {:?}", begin.elapsed());
             }
         }
-        drop(ending);
-        producers.into_iter().map(|producer| producer.join().expect("a producer")).collect()
     });
     wait_for_voters(&cluster.clients());
     check(&cluster, &sent);
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn check(cluster: &Cluster, sent: &[Sent]) {
-    let clients = cluster.clients();
-    let log = clients[0].get_log("").expect("a log");
-    let ends: Vec<u64> = clients
-        .iter()
-        .map(|client| {
-            eventually("every node has everything", || {
-                let node = client.get_node().map_err(|e| e.to_string())?;
-                let group = node.groups.iter().find(|g| g.log == "default").ok_or("no log")?;
-                (group.next_offset == log.next_offset).then_some(group.next_offset).ok_or(format!("{group:?}"))
-            })
-        })
-        .collect();
-    let all: Vec<Vec<Record>> = clients.iter().map(read_all).collect();
-    for (node, (records, end)) in all.iter().zip(&ends).enumerate() {
-        assert_eq!(records.len() as u64, *end, "node {node}");
-        for (number, record) in records.iter().enumerate() {
-            assert_eq!(record.offset, number as u64, "node {node}: offsets have no gap");
-        }
-        assert!(records == &all[0], "node {node} holds other bytes than the first");
-    }
-    let mut found: HashMap<&[u8], u64> = HashMap::new();
-    for record in &all[0] {
-        let twice = found.insert(&record.value[..], record.offset);
-        assert_eq!(twice, None, "twice in the log: {:?}, again at {}", record.value, record.offset);
-    }
-    let (mut acknowledged, mut unknown, mut landed, mut refused) = (0, 0, 0, 0);
-    for producer in sent {
-        for (value, offset) in &producer.acknowledged {
-            assert_eq!(found.remove(value.as_bytes()), Some(*offset), "{value} was acknowledged at {offset}");
-            acknowledged += 1;
-        }
-        for value in &producer.unknown {
-            landed += usize::from(found.remove(value.as_bytes()).is_some());
-            unknown += 1;
-        }
-        for value in &producer.refused {
-            assert_eq!(found.get(value.as_bytes()), None, "{value} was refused and is there");
-            refused += 1;
-        }
-    }
-    assert!(found.is_empty(), "in the log, and nobody sent them: {found:?}");
-    assert!(acknowledged > 0, "nothing was acknowledged in the whole run");
-    eprintln!(
-        "{acknowledged} records acknowledged, {unknown} of unknown outcome ({landed} of them are there), {refused} refused"
-    );
-}
-
-/// One request after the other, through node after node.
-fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &AtomicBool) -> Sent {
-    let mut sent = Sent::default();
-    for request in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let values = values(producer, request, &mut random);
-        let node = random.below(clients.len() as u64) as usize;
-        match clients[node].produce("", values.iter().map(record).collect()) {
-            Ok(answer) => sent.acknowledge(values, answer.offset),
-            Err(error) => {
-                if error.fate() == Fate::NotAppended {
-                    sent.refused.extend(values)
-                } else {
-                    sent.unknown.extend(values)
-                }
-                // A dead node refuses faster than anybody else answers.
-                clients[node].wait_connected(Duration::from_millis(100));
-            }
-        }
-    }
-    sent
-}
-
-/// Streams of requests, through node after node.
-fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &AtomicBool) -> Sent {
-    let mut sent = Sent::default();
-    let mut request = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let node = random.below(clients.len() as u64) as usize;
-        let Ok(mut stream) = clients[node].produce_stream() else { continue };
-        let (mut unanswered, mut answered, mut open) = (VecDeque::new(), 0, true);
-        let length = 50 + random.below(500);
-        let mut status = None;
-        for _ in 0..length {
-            let values = values(producer, request, &mut random);
-            request += 1;
-            let records = values.iter().map(record).collect();
-            unanswered.push_back(values);
-            open = stream.send(ProduceRequest { records, ..ProduceRequest::default() });
-            if !open || stop.load(Ordering::Relaxed) {
-                break;
-            }
-            if unanswered.len() >= 20 {
-                match stream.answer() {
-                    Some(Ok(answer)) => sent.acknowledge(unanswered.pop_front().expect("one"), answer.offset),
-                    ended => {
-                        status = ended;
-                        break;
-                    }
-                }
-                answered += 1;
-            }
-        }
-        if open {
-            stream.close();
-        }
-        while status.is_none() {
-            match stream.answer() {
-                Some(Ok(answer)) => sent.acknowledge(unanswered.pop_front().expect("one"), answer.offset),
-                Some(Err(error)) => {
-                    status = Some(Err(error));
-                    break;
-                }
-                None => break,
-            }
-            answered += 1;
-        }
-        // Nothing behind the first failure is proposed, but for what the status names.
-        let error = status.and_then(Result::err);
-        let certain = error.as_ref().is_some_and(|error| {
-            let status = error.status();
-            error.fate() == Fate::NotAppended
-                && status.is_some_and(|s| {
-                    s.number("failed_request") == Some(answered) && s.number("unknown_through").is_none()
-                })
-        });
-        let rest = unanswered.into_iter().flatten();
-        if certain {
-            sent.refused.extend(rest)
-        } else {
-            sent.unknown.extend(rest)
-        }
-        clients[node].wait_connected(Duration::from_millis(100));
-    }
-    sent
-}
-
-impl Sent {
-    fn acknowledge(&mut self, values: Vec<String>, offset: u64) {
-        self.acknowledged.extend((offset..).zip(values).map(|(offset, value)| (value, offset)));
-    }
-}
-
-/// One to five values that nobody else sends, of all sizes.
-fn values(producer: usize, request: u64, random: &mut Random) -> Vec<String> {
-    let count = 1 + random.below(5);
-    let padding = if random.below(20) == 0 { random.below(50_000) } else { random.below(200) } as usize;
-    (0..count).map(|number| format!("{producer}-{request}-{number}-{}", "x".repeat(padding))).collect()
-}
-
-/// A random moment: not a time to wait for something.
-fn pause(milliseconds: u64) {
-    std::thread::sleep(Duration::from_millis(milliseconds));
-}
-
-/// xorshift64*: a run is told again by its seed, as far as the threads' timing allows.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }

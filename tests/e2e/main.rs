@@ -3,17 +3,26 @@
 //! `make e2e ONLY=name` runs some of them. Read `harness.rs` for the words that they use.
 
 mod harness;
+mod load;
+mod raw;
+mod shim;
 mod traces;
 
 mod scenario;
 
 mod bad_input;
+mod cli_log;
+mod disk_full;
 mod dist;
 mod floors;
+mod hostile;
 mod kill;
 mod netns;
+mod one_log;
+mod power;
 mod refusals;
 mod roundtrip;
 mod shutdown;
+mod sick_disk;
 mod streams;
 mod unit;

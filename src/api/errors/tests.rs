@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use grpcio::RpcStatusCode as Code;
 
 use super::*;
+use crate::metrics::Limit;
 
 fn name() -> LogName {
     LogName::new("default").expect("a name")
@@ -38,10 +39,11 @@ fn number(error: &ApiError) -> usize {
         ApiError::DeadlinePassed => 18,
         ApiError::Damaged { .. } => 19,
         ApiError::Internal(_) => 20,
+        ApiError::DiskFull => 21,
     }
 }
 
-const VARIANTS: usize = 21;
+const VARIANTS: usize = 22;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -64,10 +66,12 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "RECORD_TOO_LARGE",
         ),
         (Invalid::RequestTooLarge { bytes: 2, bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+        (Invalid::EntryTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+        (Invalid::Settings("no").into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::LogChanged.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Start(9).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Heartbeat { heartbeat_ms_min: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
-        (ApiError::Unimplemented("START_TIME"), Code::UNIMPLEMENTED, "UNIMPLEMENTED"),
+        (ApiError::Unimplemented("producer_id"), Code::UNIMPLEMENTED, "UNIMPLEMENTED"),
         (ApiError::OffsetPastEnd(bounds(), Offset(8)), Code::OUT_OF_RANGE, "OFFSET_PAST_END"),
         (ApiError::OffsetTrimmed(bounds(), Offset(2)), Code::OUT_OF_RANGE, "OFFSET_TRIMMED"),
         (ApiError::NoSuchLog(name()), Code::NOT_FOUND, "NO_SUCH_LOG"),
@@ -79,8 +83,8 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "EXPECTED_OFFSET_MISMATCH",
         ),
         (ApiError::QueueFull, Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"),
-        (LimitReached::Streams { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
-        (LimitReached::Bytes { max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
+        (ApiError::DiskFull, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
+        (LimitReached { limit: Limit::Streams, max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),
         (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
         (ApiError::Joining, Code::UNAVAILABLE, "JOINING"),
@@ -154,12 +158,12 @@ fn a_broken_stream_tells_where() {
 #[test]
 fn only_an_unknown_outcome_is_not_surely_unappended() {
     let bounds = bounds();
-    let asked = |producer_id| Asked { bounds: &bounds, offset: Offset(8), bytes: 1, producer_id };
+    let asked = |producer_id| Asked { bounds: &bounds, offset: Offset(8), producer_id };
     let all = [
         (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
         (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),
         (ProposeError::QueueFull, ApiError::QueueFull),
-        (ProposeError::TooLarge, Invalid::RequestTooLarge { bytes: 1, bytes_max: ENTRY_BYTES_MAX }.into()),
+        (ProposeError::TooLarge, Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into()),
         (ProposeError::Dropped, ApiError::NotAppended),
         (ProposeError::OutcomeUnknown, ApiError::OutcomeUnknown { retry_is_safe: false }),
         (ProposeError::DeadlinePassed, ApiError::DeadlinePassed),

@@ -146,6 +146,7 @@ fn a_node_that_lags_waits_for_the_leader_before_it_says_no() {
 #[test]
 fn a_follower_forwards_once() {
     let node = Node::serving();
+    node.leader_is(Some(OTHER));
     node.fates(&[Fate::Fail(ProposeError::NotLeader { leader: Some(OTHER) })]);
     assert_eq!(node.client.produce(&produce(&["a"])).expect("appended").offset, 0);
     assert_eq!(node.forwarded(), ["anonymous"]);
@@ -155,13 +156,19 @@ fn a_follower_forwards_once() {
         (ProposeError::NotLeader { leader: Some(ME) }, code(Code::UNAVAILABLE, "NOT_APPENDED")),
         (ProposeError::OutcomeUnknown, code(Code::UNKNOWN, "OUTCOME_UNKNOWN")),
         (ProposeError::QueueFull, code(Code::RESOURCE_EXHAUSTED, "QUEUE_FULL")),
+        (ProposeError::DiskFull, code(Code::RESOURCE_EXHAUSTED, "DISK_FULL")),
     ] {
         node.fates(&[away, Fate::Fail(fate)]);
         assert_eq!(reason(node.client.produce(&produce(&["a"]))), expected);
     }
-    assert_eq!(node.forwarded().len(), 5, "one hop each");
+    assert_eq!(node.forwarded().len(), 6, "one hop each");
     node.fates(&[Fate::Fail(ProposeError::NotLeader { leader: None })]);
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "NO_LEADER"));
+    // It took itself for the leader until just now.
+    node.leader_is(Some(ME));
+    node.fates(&[away]);
+    assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "NOT_APPENDED"));
+    assert_eq!(node.forwarded().len(), 6);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! at once, refuses or keeps silent as the test says.
 
 mod calls;
+mod limits;
 mod node;
 mod streams;
 

@@ -15,6 +15,7 @@ use crate::consensus::handle::{
     Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
 };
 use crate::consensus::status::Statuses;
+use crate::doorbell::Doorbell;
 use crate::grpc::{Env, client_channel};
 use crate::logs::{Logs, OpenLog};
 use crate::pb::admin_grpc::AdminClient;
@@ -28,6 +29,7 @@ use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::stamp_records;
 use crate::storage::reader::Readers;
+use crate::storage::space::Space;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
 use crate::watermark::{Mark, Watermark};
@@ -180,9 +182,10 @@ pub struct Node {
 pub fn limits() -> config::Limits {
     config::Limits {
         streams_per_principal_max: 4,
+        calls_per_principal_max: 64,
         bytes_per_principal_max: 12 << 20,
-        client_memory_bytes_max: 256 << 20,
-        peer_memory_bytes_max: 256 << 20,
+        bytes_max: 48 << 20,
+        ..config::Limits::default()
     }
 }
 
@@ -240,6 +243,8 @@ impl Node {
             founded: false,
             record_bytes_max: 1 << 20,
             request_bytes_max: 4 << 20,
+            retention_bytes: 0,
+            retention_ms: 0,
         }));
         let view = CatalogView::default();
         view.publish(catalog);
@@ -266,12 +271,13 @@ impl Node {
         let core = Core {
             me: me.clone(),
             cluster_id: ClusterId(7),
-            consensus: ConsensusHandle::new(inbox, statuses.clone()),
+            consensus: ConsensusHandle::new(inbox, Doorbell::default(), statuses.clone()),
             logs,
             catalog: view,
             catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),
             forward: Arc::new(fake.clone()),
             readers: readers.handle(),
+            space: Space::default(),
         };
         let options = ApiOptions {
             listen_addr: "127.0.0.1:0".to_owned(),
@@ -279,6 +285,7 @@ impl Node {
             identities: Identities::new("test", true),
             acl: acl.clone(),
             limits: limits(),
+            metrics: Arc::default(),
             me,
         };
         let api = Api::start(options, &fatal).expect("a listener");

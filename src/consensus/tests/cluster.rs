@@ -135,7 +135,7 @@ impl World {
         let disk = node.sim.disk();
         let (log, recovered) = GroupLog::open(&disk, Path::new(GROUPS_DIR), GROUP, &options())
             .unwrap_or_else(|e| panic!("step {}: node {} does not start: {e}", self.step, node.id));
-        let (completions, _woken) = Completions::new();
+        let completions = Completions::default();
         let reports = completions.clone();
         let writer = ByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
         let readers = ReadersByHand::new(2);
@@ -317,7 +317,7 @@ impl World {
         let time_us = 1_000_000 + self.rng.below(1000);
         let Some(process) = &mut self.nodes[i].process else { return };
         let (sender, answer) = reply();
-        let proposal = Proposal { deadline, ..Proposal::new(GROUP, kind, count, payload) };
+        let proposal = Proposal { deadline, ..Proposal::new(GROUP, kind, count, payload.as_slice().into()) };
         process.hosted.group.propose(proposal, self.now, time_us, sender);
         self.asked.extend(value.map(|value| (value, answer)));
         if !self.rng.once_in(3) {

@@ -4,6 +4,7 @@ mod cluster;
 mod conf_changes;
 mod disk;
 mod elections;
+mod full_disk;
 mod markers;
 mod rules;
 mod sim;

@@ -167,7 +167,7 @@ impl World {
     fn propose_kind(&mut self, i: usize, value: u64, kind: Kind, count: u32, payload: Vec<u8>) {
         let Some(group) = &mut self.nodes[i].group else { return };
         let (sender, answer) = reply();
-        group.propose(Proposal::new(GroupId(1), kind, count, payload), self.now, 1, sender);
+        group.propose(Proposal::new(GroupId(1), kind, count, payload.as_slice().into()), self.now, 1, sender);
         if kind == Kind::Records {
             self.asked.push(Asked { value, answer });
         }

@@ -16,7 +16,7 @@ fn proposal(text: &str) -> Proposal {
         group: GroupId(1),
         kind: Kind::Records,
         count: 1,
-        payload: text.to_owned().into(),
+        payload: text.as_bytes().into(),
         expected_offset: Some(Offset(0)),
         producer_id: 4,
         sequence: 5,

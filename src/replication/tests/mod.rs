@@ -16,6 +16,7 @@ use crate::catalog::{Catalog, CatalogView, Command, Member};
 use crate::config::TlsFiles;
 use crate::consensus::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX};
 use crate::consensus::status::Statuses;
+use crate::doorbell::Doorbell;
 use crate::grpc::Env;
 use crate::pb::peer::{Entry, Marker, RaftMessage};
 use crate::replication::Late;
@@ -89,7 +90,7 @@ impl Setup<'_> {
         let catalog = CatalogView::default();
         let (tx, inbox) = bounded(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
-        assert!(consensus.set(ConsensusHandle::new(tx, Arc::new(Statuses::default()))).is_ok());
+        assert!(consensus.set(ConsensusHandle::new(tx, Doorbell::default(), Arc::new(Statuses::default()))).is_ok());
         let me = PeerIdentity {
             cluster_name: self.cluster_name.to_owned(),
             cluster_id: self.cluster_id,

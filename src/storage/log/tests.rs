@@ -3,6 +3,8 @@
 use super::super::payload::{RecordFields, encode_record, records, stamp_records};
 use super::super::reader::{Access, ReadError};
 use super::*;
+use crate::storage::entry::Stamp;
+use crate::storage::frame::encode;
 use crate::types::NodeId;
 
 const GROUP: GroupId = GroupId(3);
@@ -212,6 +214,37 @@ fn what_stood_behind_a_truncated_entry_stays_dead() {
     };
     assert_eq!(last_after_crash(false), LogIndex(3));
     assert_eq!(last_after_crash(true), LogIndex(5), "what the rule is for");
+}
+
+/// On a 64 MiB file system with segments of 64 MiB a trim gave nothing back: all was in the newest one (lesson 14).
+#[test]
+fn a_trim_of_everything_ends_the_newest_segment() {
+    let home = Home::new(Genesis::Founder(NodeId(1)));
+    let large = LogOptions { segment_bytes: 64 << 20 };
+    let open = || GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened");
+    let (mut log, _) = open();
+    for _ in 0..3 {
+        log.append(&[batch(&log, 1, &[&[7; 50_000]])]).expect("appended");
+    }
+    let bounds = log.bounds();
+    let (end, last) = (bounds.next_offset, bounds.last_index);
+    log.append_hard_state(&HardState { term: Term(1), vote: None, commit: last }).expect("appended");
+    log.set_derived(Derived { first_offset: end, last_append_time_us: 1003 }, last);
+    let before = log.trim(Offset(end.0 - 1), last).expect("trimmed");
+    assert_eq!(before.index, LogIndex(1), "one record is kept, and its segment with it");
+    assert_eq!(log.trim(end, LogIndex(last.0 - 1)).expect("trimmed"), before, "the last entry is not applied");
+    let base = log.trim(end, last).expect("trimmed");
+    assert_eq!((base.index, base.offset), (last, end));
+    sync(&mut log, &home);
+    assert_eq!(home.segments(), ["00000000000000000002.seg"]);
+    assert_eq!(log.stored_bytes(), 0);
+    assert_eq!(log.trim(end, last).expect("trimmed"), base, "an empty segment is not ended again");
+    log.append(&[batch(&log, 1, &[b"next"])]).expect("appended");
+    sync(&mut log, &home);
+    drop(log);
+    let (log, recovered) = open();
+    assert_eq!((recovered.base, recovered.next_offset), (base, Offset(end.0 + 1)));
+    assert_eq!(log.bounds().last_index, last.next());
 }
 
 #[test]

@@ -267,8 +267,17 @@ impl Model {
 
     pub fn trim(&mut self) -> Result<(), StorageError> {
         let mut state = self.now();
+        let last = state.last();
+        let mut offset = Offset(self.rng.below(last.offset.0 + 1));
+        if self.rng.once_in(2) {
+            // All of it: then the newest segment ends, too.
+            offset = last.offset;
+            let term = Term(self.term.max(last.term.0));
+            state.hard_state = HardState { term, vote: None, commit: last.index };
+            self.states.push(state.clone());
+            self.log.append_hard_state(&state.hard_state)?;
+        }
         let commit = state.hard_state.commit;
-        let offset = Offset(self.rng.below(state.last().offset.0 + 1));
         self.log.set_derived(Derived { first_offset: offset, last_append_time_us: self.clock }, commit);
         let base = self.log.trim(offset, commit)?;
         assert!(base.offset <= offset.max(state.base.offset) && base.index <= commit.max(state.base.index));

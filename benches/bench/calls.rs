@@ -1,0 +1,261 @@
+//! The client's side of every measurement: raw bytes over one channel, the same code against a node and against the raw
+//! server, so that what the client costs stands on both sides of a ratio.
+
+use std::io::Read as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::channel::{mpsc, oneshot};
+use futures::executor::block_on;
+use futures::future::join_all;
+use futures::{SinkExt as _, StreamExt as _};
+use grpcio::{
+    CallOption, Channel, ChannelCredentialsBuilder, Client, GrpcSlice, Marshaller, MessageReader, Method, MethodType,
+    WriteFlags,
+};
+use protobuf::Message as _;
+use seriatim::client::ClientFiles;
+use seriatim::grpc::{Env, client_channel};
+use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Record};
+use seriatim::thread::fatal_channel;
+
+/// A message as bytes.
+pub type Bytes = Vec<u8>;
+
+pub const PRODUCE: Method<Bytes, Bytes> = method(MethodType::Unary, "/log.v1.Log/Produce");
+pub const PRODUCE_STREAM: Method<Bytes, Bytes> = method(MethodType::Duplex, "/log.v1.Log/ProduceStream");
+pub const CONSUME_STREAM: Method<Bytes, Bytes> = method(MethodType::ServerStreaming, "/log.v1.Log/ConsumeStream");
+
+const fn method(ty: MethodType, name: &'static str) -> Method<Bytes, Bytes> {
+    Method { ty, name, req_mar: Marshaller { ser: put, de: take }, resp_mar: Marshaller { ser: put, de: take } }
+}
+
+fn put(bytes: &Bytes, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    *buffer = GrpcSlice::from(bytes.as_slice());
+    Ok(())
+}
+
+fn take(mut reader: MessageReader) -> grpcio::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(reader.len());
+    reader.read_to_end(&mut bytes).map_err(|e| grpcio::Error::Codec(Box::new(e)))?;
+    Ok(bytes)
+}
+
+/// A channel with mutual TLS, and its thread.
+pub struct Caller {
+    client: Option<Client>,
+    channel: Option<Channel>,
+    env: Option<Env>,
+}
+
+impl Caller {
+    /// Connects to a node or to the raw server.
+    pub fn connect(addr: &str, files: &ClientFiles) -> Caller {
+        let read = |path| std::fs::read(path).expect("a certificate");
+        let credentials = ChannelCredentialsBuilder::new()
+            .root_cert(read(&files.ca_file))
+            .cert(read(&files.cert_file), read(&files.key_file))
+            .build();
+        let (fatal, _) = fatal_channel();
+        let env = Env::start("bench-client", 1, &fatal);
+        let channel = client_channel(env.get(), addr, credentials, Some("localhost"));
+        assert!(block_on(channel.wait_for_connected(Duration::from_secs(10))), "no connection to {addr}");
+        Caller { client: Some(Client::new(channel.clone())), channel: Some(channel), env: Some(env) }
+    }
+
+    fn client(&self) -> &Client {
+        self.client.as_ref().expect("in use")
+    }
+
+    /// Runs on the channel's own thread, and waits for the result.
+    fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, receiver) = oneshot::channel();
+        self.client().spawn(async move {
+            let _ = sender.send(future.await);
+        });
+        block_on(receiver).expect("the load ends")
+    }
+
+    /// One unary call after the other: how long each took.
+    pub fn latencies(&self, request: Bytes, took: Duration) -> Vec<Duration> {
+        let client = self.client().clone();
+        self.run(async move {
+            let mut times = Vec::new();
+            let end = Instant::now() + took;
+            while Instant::now() < end {
+                let begin = Instant::now();
+                let call = client.unary_call_async(&PRODUCE, &request, CallOption::default()).expect("a call");
+                call.await.expect("an answer");
+                times.push(begin.elapsed());
+            }
+            times
+        })
+    }
+
+    /// So many unary calls at any time: calls per second.
+    pub fn unary_rate(&self, request: &Bytes, in_flight: usize, took: Duration) -> f64 {
+        let begin = Instant::now();
+        let end = begin + took;
+        let done = Arc::new(AtomicU64::new(0));
+        let all = (0..in_flight).map(|_| {
+            let (client, request, done) = (self.client().clone(), request.clone(), done.clone());
+            let (sender, receiver) = oneshot::channel::<()>();
+            self.client().spawn(async move {
+                while Instant::now() < end {
+                    let call = client.unary_call_async(&PRODUCE, &request, CallOption::default()).expect("a call");
+                    call.await.expect("an answer");
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                let _ = sender.send(());
+            });
+            receiver
+        });
+        let all: Vec<_> = all.collect();
+        block_on(join_all(all));
+        done.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64()
+    }
+
+    /// One stream upwards, at most `window` messages unanswered: messages per second.
+    pub fn upload_rate(&self, message: Bytes, window: usize, took: Duration) -> f64 {
+        self.upload_until(message, window, move |_, time| time >= took)
+    }
+
+    /// The same for so many messages, or a few more.
+    pub fn upload(&self, message: Bytes, window: usize, messages: u64) {
+        self.upload_until(message, window, move |count, _| count >= messages);
+    }
+
+    fn upload_until(
+        &self,
+        message: Bytes,
+        window: usize,
+        enough: impl Fn(u64, Duration) -> bool + Send + 'static,
+    ) -> f64 {
+        let (mut sink, mut answers) =
+            self.client().duplex_streaming(&PRODUCE_STREAM, CallOption::default()).expect("a stream");
+        let (mut take, mut give) = mpsc::channel::<()>(window.saturating_sub(1));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = stop.clone();
+        let (closed, is_closed) = oneshot::channel::<()>();
+        self.client().spawn(async move {
+            sink.enhance_batch(true);
+            while !stopping.load(Ordering::Relaxed) && take.feed(()).await.is_ok() {
+                sink.send((message.clone(), WriteFlags::default())).await.expect("sends");
+            }
+            sink.close().await.expect("closes");
+            let _ = closed.send(());
+        });
+        self.run(async move {
+            let begin = Instant::now();
+            let mut count = 0u64;
+            let mut at_end = begin;
+            while let Some(answer) = answers.next().await {
+                answer.expect("an answer");
+                count += 1;
+                at_end = Instant::now();
+                if enough(count, at_end - begin) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                give.next().await;
+            }
+            let _ = is_closed.await;
+            count as f64 / (at_end - begin).as_secs_f64()
+        })
+    }
+
+    /// One stream downwards, to its end: messages, bytes and the time.
+    pub fn download(&self, request: Bytes) -> Download {
+        let mut answers =
+            self.client().server_streaming(&CONSUME_STREAM, &request, CallOption::default()).expect("a stream");
+        self.run(async move {
+            let begin = Instant::now();
+            let mut download = Download::default();
+            while let Some(answer) = answers.next().await {
+                let bytes = answer.expect("records").len() as u64;
+                download.messages += 1;
+                download.bytes += bytes;
+                download.message_bytes = download.message_bytes.max(bytes);
+            }
+            download.took = begin.elapsed();
+            download
+        })
+    }
+
+    /// Sends messages at a pace, and does not wait for one before the next.
+    pub fn feed(&self, messages: u64, every: Duration, message: impl Fn() -> Bytes + Send + 'static) {
+        let (mut sink, mut answers) =
+            self.client().duplex_streaming(&PRODUCE_STREAM, CallOption::default()).expect("a stream");
+        let begin = Instant::now();
+        for number in 0..messages {
+            let at = begin + every * number as u32;
+            std::thread::park_timeout(at.saturating_duration_since(Instant::now()));
+            block_on(sink.send((message(), WriteFlags::default()))).expect("sends");
+        }
+        block_on(sink.close()).expect("closes");
+        self.run(async move { while answers.next().await.is_some() {} });
+    }
+
+    /// Opens streams downwards and leaves them open until the result is dropped.
+    pub fn tails(&self, request: &Bytes, count: usize) -> Tails {
+        let open =
+            |_| self.client().server_streaming(&CONSUME_STREAM, request, CallOption::default()).expect("a stream");
+        Tails((0..count).map(open).collect())
+    }
+
+    /// Runs a future on the channel's thread, unwatched.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.client().spawn(future);
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.client = None;
+        self.channel = None;
+        if let Some(env) = self.env.take() {
+            let _ = env.stop();
+        }
+    }
+}
+
+/// Open streams.
+pub struct Tails(pub Vec<grpcio::ClientSStreamReceiver<Bytes>>);
+
+impl Tails {
+    /// Waits until each of them has got a message.
+    pub fn wait_for_first(&mut self) {
+        for tail in &mut self.0 {
+            block_on(pin!(tail).next()).expect("open").expect("a message");
+        }
+    }
+}
+
+/// What came down a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Download {
+    pub messages: u64,
+    pub bytes: u64,
+    pub message_bytes: u64,
+    pub took: Duration,
+}
+
+impl Download {
+    /// Megabytes per second.
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.took.as_secs_f64()
+    }
+}
+
+/// A `ProduceRequest` of so many records of so many bytes.
+pub fn produce_request(records: usize, value_bytes: usize) -> Bytes {
+    let record = Record { value: vec![7; value_bytes].into(), ..Record::default() };
+    let request = ProduceRequest { records: vec![record; records], ..ProduceRequest::default() };
+    request.write_to_bytes().expect("bytes")
+}
+
+/// A `ConsumeRequest`.
+pub fn consume_request(request: &ConsumeRequest) -> Bytes {
+    request.write_to_bytes().expect("bytes")
+}

@@ -1,0 +1,349 @@
+//! The figures of one node under load: produce, consume, tails, memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use seriatim::pb::log::ConsumeRequest;
+
+use super::calls::{Bytes, Caller, consume_request, produce_request};
+use super::harness::Cluster;
+use super::process::{Highest, anon_bytes, cpu_part};
+use super::raw::{Raw, RawFile};
+use super::report::{Row, Target, Values};
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The run: what was asked for, and what came of it.
+pub struct Bench {
+    pub only: String,
+    /// For a profiler: no ceilings.
+    pub ours_alone: bool,
+    pub rounds: usize,
+    pub turn: Duration,
+    pub rows: Vec<Row>,
+}
+
+impl Bench {
+    pub fn wants(&self, name: &str) -> bool {
+        name.contains(&self.only)
+    }
+
+    /// Measures ceiling and node in turns.
+    pub fn compare(
+        &mut self,
+        name: &str,
+        unit: &'static str,
+        target: Target,
+        mut ceiling: impl FnMut() -> f64,
+        mut ours: impl FnMut() -> f64,
+    ) {
+        if !self.wants(name) {
+            return;
+        }
+        let mut row = Row::new(name, unit, target);
+        // One turn of each to warm up.
+        if !self.ours_alone {
+            ceiling();
+        }
+        ours();
+        for _ in 0..self.rounds {
+            let ceiling = if self.ours_alone { f64::NAN } else { ceiling() };
+            let ours = ours();
+            row.ceiling.push(ceiling);
+            row.ours.push(ours);
+            row.ratio.push(ours / ceiling);
+        }
+        self.add(row);
+    }
+
+    pub fn add(&mut self, row: Row) {
+        row.print();
+        self.rows.push(row);
+    }
+
+    /// A figure without a ceiling.
+    pub fn single(&mut self, name: &str, unit: &'static str, target: Target, value: f64, note: &str) {
+        let mut row = Row::new(name, unit, target);
+        row.ours.push(value);
+        row.note = note.to_owned();
+        self.add(row);
+    }
+}
+
+impl Row {
+    pub fn new(name: &str, unit: &'static str, target: Target) -> Row {
+        let values = Values::default;
+        Row {
+            name: name.to_owned(),
+            unit,
+            ceiling: values(),
+            ours: values(),
+            ratio: values(),
+            target,
+            note: String::new(),
+        }
+    }
+}
+
+/// A node of its own, the raw server beside it, and a client of each.
+pub struct Pair {
+    pub node: Caller,
+    pub raw: Caller,
+    pub cluster: Cluster,
+    pub server: Raw,
+}
+
+impl Pair {
+    pub fn start() -> Pair {
+        let cluster = Cluster::start_with(1, &["--streams-per-principal-max=20000"]);
+        let files = cluster.site.client_files("root");
+        let server = Raw::start(&cluster.site.certs(), files.clone());
+        let node = Caller::connect(&cluster.nodes[0].rpc_addr, &files);
+        Pair { node, raw: server.connect(), cluster, server }
+    }
+
+    /// After a restart of the node.
+    pub fn reconnect(&mut self) {
+        let files = self.cluster.site.client_files("root");
+        self.node = Caller::connect(&self.cluster.nodes[0].rpc_addr, &files);
+    }
+
+    pub fn file(&self) -> RawFile {
+        RawFile::create(self.cluster.site.path(), 256 << 20)
+    }
+}
+
+pub fn run(bench: &mut Bench) {
+    produce(bench);
+    consume(bench);
+    tails(bench);
+    memory(bench);
+}
+
+fn median_us(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times.get(times.len() / 2).map_or(f64::NAN, |t| t.as_secs_f64() * 1e6)
+}
+
+fn produce(bench: &mut Bench) {
+    let turn = bench.turn;
+    let block = vec![7; 1 << 20];
+    {
+        let pair = Pair::start();
+        let mut file = pair.file();
+        let small = produce_request(1, 100);
+        bench.compare(
+            "produce: unary, 100 B, one in flight, p50",
+            "µs",
+            Target::AtMost(1.3),
+            || {
+                let echo = median_us(pair.raw.latencies(small.clone(), turn / 2));
+                echo + median_us(file.latencies(&block[..200], turn / 2))
+            },
+            || median_us(pair.node.latencies(small.clone(), turn)),
+        );
+        bench.compare(
+            "produce: unary, 100 B, 256 in flight",
+            "/s",
+            Target::AtLeast(0.7),
+            || pair.raw.unary_rate(&small, 256, turn),
+            || pair.node.unary_rate(&small, 256, turn),
+        );
+    }
+    {
+        let pair = Pair::start();
+        let one = produce_request(1, 1024);
+        bench.compare(
+            "produce: stream, 1 KiB a message",
+            "/s",
+            Target::AtLeast(0.5),
+            || pair.raw.upload_rate(one.clone(), 128, turn),
+            || pair.node.upload_rate(one.clone(), 128, turn),
+        );
+    }
+    {
+        let pair = Pair::start();
+        let mut file = pair.file();
+        let hundred = produce_request(100, 1024);
+        let megabytes = hundred.len() as f64 / 1e6;
+        bench.compare(
+            "produce: stream, 100 × 1 KiB a message",
+            "MB/s",
+            Target::AtLeast(0.7),
+            || {
+                let raw = pair.raw.upload_rate(hundred.clone(), 32, turn / 2) * megabytes;
+                raw.min(file.rate(&block, turn / 2))
+            },
+            || pair.node.upload_rate(hundred.clone(), 32, turn) * megabytes,
+        );
+    }
+    {
+        let pair = Pair::start();
+        let mut file = pair.file();
+        let batch = produce_request(1024, 1000);
+        let megabytes = batch.len() as f64 / 1e6;
+        bench.compare(
+            "produce: 1 MiB batches, a sync each, 4 in flight",
+            "MB/s",
+            Target::AtLeast(0.8),
+            || file.rate(&block, turn),
+            || pair.node.upload_rate(batch.clone(), 4, turn) * megabytes,
+        );
+        bench.compare(
+            "produce: 1 MiB batches, one in flight",
+            "MB/s",
+            Target::None,
+            || file.rate(&block, turn),
+            || pair.node.upload_rate(batch.clone(), 1, turn) * megabytes,
+        );
+    }
+}
+
+/// Puts so many megabytes of records of 1 KiB into the log.
+pub fn fill(pair: &Pair, megabytes: usize) {
+    let batch = produce_request(512, 1024);
+    let wanted = (megabytes << 20).div_ceil(batch.len()) as u64;
+    pair.node.upload(batch, 16, wanted);
+}
+
+pub fn from_the_first(max_bytes: u32) -> Bytes {
+    let request = ConsumeRequest { max_records: 100_000, max_bytes, stop_at_end: true, ..ConsumeRequest::default() };
+    consume_request(&request)
+}
+
+/// The raw server's messages, as many and as large as the node's were.
+pub fn raw_download(pair: &Pair, messages: u64, message_bytes: u64) -> f64 {
+    let (max_records, max_bytes) = (messages as u32, message_bytes as u32);
+    let request = ConsumeRequest { max_records, max_bytes, ..ConsumeRequest::default() };
+    pair.raw.download(consume_request(&request)).rate()
+}
+
+fn consume(bench: &mut Bench) {
+    let name = "consume: catching up, page cache";
+    if !bench.wants(name) {
+        return;
+    }
+    let pair = Pair::start();
+    fill(&pair, 256);
+    for (max_bytes, what) in [(0, "default batches"), (1 << 20, "1 MiB batches")] {
+        let request = from_the_first(max_bytes);
+        let first = pair.node.download(request.clone());
+        let mean = first.bytes / first.messages.max(1);
+        bench.compare(
+            &format!("{name}, {what}"),
+            "MB/s",
+            Target::AtLeast(0.8),
+            || raw_download(&pair, first.messages, mean),
+            || pair.node.download(request.clone()).rate(),
+        );
+    }
+}
+
+/// A thousand tails on one log, fed at a thousand records per second: from the send to the arrival at each.
+fn tails(bench: &mut Bench) {
+    let name = "tails: 1,000 on one log, 1,000 records/s, delivery p99";
+    if !bench.wants(name) {
+        return;
+    }
+    const TAILS: usize = 1000;
+    let pair = Pair::start();
+    let begin = Instant::now();
+    let stamp = move || begin.elapsed().as_micros() as u64;
+    let request = consume_request(&ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() });
+    let results = Arc::new(std::sync::Mutex::new(Vec::new()));
+    pair.node.upload(stamped(0), 1, 1);
+    let records = (bench.turn.as_secs_f64() * 5.0 * 1000.0) as u64;
+    let (all_open, opened) = crossbeam_channel::bounded(TAILS);
+    let (done, ended) = crossbeam_channel::bounded(TAILS);
+    for tail in pair.node.tails(&request, TAILS).0 {
+        let (results, all_open, done) = (results.clone(), all_open.clone(), done.clone());
+        pair.node.spawn(async move {
+            let mut tail = tail;
+            let mut late = Vec::new();
+            let mut seen = 0;
+            while seen <= records {
+                let message = tail.next().await.expect("open").expect("records");
+                let now = stamp();
+                for sent in stamps(&message) {
+                    if sent == 0 {
+                        let _ = all_open.send(());
+                    } else {
+                        late.push((now - sent) as f64);
+                    }
+                    seen += 1;
+                }
+            }
+            results.lock().expect("whole").extend(late);
+            let _ = done.send(());
+        });
+    }
+    (0..TAILS).for_each(|_| opened.recv().expect("a tail opens"));
+    let feeder = Caller::connect(&pair.cluster.nodes[0].rpc_addr, &pair.cluster.site.client_files("root"));
+    feeder.feed(records, Duration::from_millis(1), move || stamped(stamp()));
+    (0..TAILS).for_each(|_| ended.recv_timeout(Duration::from_secs(60)).expect("no tail is starved"));
+    let mut late = std::mem::take(&mut *results.lock().expect("whole"));
+    assert_eq!(late.len(), TAILS * records as usize, "every tail got every record");
+    late.sort_by(f64::total_cmp);
+    let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1000.0;
+    let note = format!("p50 {:.1} ms, longest {:.1} ms; every tail got all {records}", at(0.5), at(1.0));
+    bench.single(name, "ms", Target::None, at(0.99), &note);
+}
+
+/// A request with one record that begins with a number.
+fn stamped(number: u64) -> Bytes {
+    let mut request = produce_request(1, 100);
+    // The value is the end of the message.
+    let at = request.len() - 100;
+    request[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    request
+}
+
+/// Those numbers, in the order of the records.
+fn stamps(message: &[u8]) -> Vec<u64> {
+    use protobuf::Message as _;
+    let message = seriatim::pb::log::ConsumeResponse::parse_from_bytes(message).expect("an answer");
+    let first = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    message.records.iter().map(|record| first(&record.value)).collect()
+}
+
+fn memory(bench: &mut Bench) {
+    if !bench.wants("memory") {
+        return;
+    }
+    let pair = Pair::start();
+    let pid = pair.cluster.nodes[0].pid();
+    bench.single("memory: idle", "MiB", Target::Under(25.0), anon_bytes(pid) as f64 / MIB, "RssAnon");
+    let part = cpu_part(pid, bench.turn * 10) * 100.0;
+    bench.single("memory: CPU of an idle node", "% of a core", Target::Under(0.2), part, "");
+
+    pair.node.upload(produce_request(1, 100), 1, 1);
+    let waiting = consume_request(&ConsumeRequest { max_records: 1, ..ConsumeRequest::default() });
+    let idle = consume_request(&ConsumeRequest { max_bytes: 100, ..ConsumeRequest::default() });
+    let of_tails = |pid: u32, connect: &dyn Fn() -> Caller, request: &Bytes| {
+        let before = anon_bytes(pid);
+        let callers: Vec<Caller> = (0..10).map(|_| connect()).collect();
+        let mut tails: Vec<_> = callers.iter().map(|caller| caller.tails(request, 1000)).collect();
+        tails.iter_mut().for_each(super::calls::Tails::wait_for_first);
+        (anon_bytes(pid).saturating_sub(before)) as f64 / 10_000.0 / 1024.0
+    };
+    let files = pair.cluster.site.client_files("root");
+    let addr = pair.cluster.nodes[0].rpc_addr.clone();
+    let raw = of_tails(pair.server.pid(), &|| pair.server.connect(), &idle);
+    let ours = of_tails(pid, &|| Caller::connect(&addr, &files), &waiting);
+    let note = format!("{ours:.1} KiB, of which raw gRPC takes {raw:.1}");
+    bench.single("memory: an idle tail, of 10,000, above raw gRPC", "KiB", Target::Under(8.0), ours - raw, &note);
+    drop(pair);
+
+    let pair = Pair::start();
+    let highest = Highest::of(pair.cluster.nodes[0].pid());
+    let small = produce_request(1, 100);
+    let batch = produce_request(1024, 1000);
+    pair.node.unary_rate(&small, 256, bench.turn * 3);
+    pair.node.upload_rate(batch, 32, bench.turn * 3);
+    for _ in 0..3 {
+        pair.node.download(from_the_first(1 << 20));
+    }
+    let note = "RssAnon over 256 unary calls in flight, 1 MiB batches and catching up";
+    bench.single("memory: highest under load", "MiB", Target::Under(256.0), highest.get() as f64 / MIB, note);
+}

@@ -1,0 +1,50 @@
+//! `make bench`: what one node gives, each figure beside its ceiling.
+//!
+//! A ceiling is the raw disk or a gRPC server that does nothing, measured in turns with the node in the same run, as times
+//! mean nothing on a machine that others share. Client, node and ceiling run on this machine, with mutual TLS on both sides.
+//! `docs/benchmarks/README.md` says what each figure is. Variables: `SERIATIM_BENCH` (a part of a figure's name: only
+//! those), `SERIATIM_BENCH_ROUNDS`, `SERIATIM_BENCH_SECONDS` (of one turn),
+//! `SERIATIM_BENCH_OURS_ALONE` (no ceilings: for a profiler), `SERIATIM_BENCH_OUT` (where the table goes).
+
+#[path = "../../tests/e2e/harness.rs"]
+#[allow(dead_code)]
+mod harness;
+
+mod calls;
+mod figures;
+mod process;
+mod raw;
+mod report;
+mod storage;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use figures::Bench;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|arg| arg == raw::SERVE) {
+        return raw::serve(&PathBuf::from(args.get(2).expect("the folder of certificates")));
+    }
+    // `cargo test --benches` and clippy build this too; `--test` asks for nothing to be measured.
+    if args.iter().any(|arg| arg == "--test") {
+        return;
+    }
+    let number = |name: &str, default: f64| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
+    let mut bench = Bench {
+        only: std::env::var("SERIATIM_BENCH").unwrap_or_default(),
+        ours_alone: std::env::var_os("SERIATIM_BENCH_OURS_ALONE").is_some(),
+        rounds: number("SERIATIM_BENCH_ROUNDS", 7.0) as usize,
+        turn: Duration::from_secs_f64(number("SERIATIM_BENCH_SECONDS", 1.0)),
+        rows: Vec::new(),
+    };
+    figures::run(&mut bench);
+    storage::run(&mut bench);
+    if let Some(out) = std::env::var_os("SERIATIM_BENCH_OUT") {
+        let version = format!("seriatim {}", env!("CARGO_PKG_VERSION"));
+        let mut facts = process::facts();
+        facts.push(format!("{version}, {} rounds of {:?}", bench.rounds, bench.turn));
+        report::write(&PathBuf::from(out), &facts, &bench.rows);
+    }
+}

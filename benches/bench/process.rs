@@ -1,0 +1,70 @@
+//! What the system says about a process, and about this machine.
+
+use std::time::{Duration, Instant};
+
+/// Anonymous resident memory, bytes: what the process has for itself, without its files.
+pub fn anon_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
+    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+    kib << 10
+}
+
+/// Processor time that the process has used.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    // The name, in parentheses, may hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks");
+    Duration::from_millis(ticks * 10)
+}
+
+/// Samples the memory of a process until dropped.
+pub struct Highest {
+    stop: crossbeam_channel::Sender<()>,
+    thread: Option<std::thread::JoinHandle<u64>>,
+}
+
+impl Highest {
+    pub fn of(pid: u32) -> Highest {
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let thread = std::thread::spawn(move || {
+            let mut highest = anon_bytes(pid);
+            while stopped.recv_timeout(Duration::from_millis(5)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                highest = highest.max(anon_bytes(pid));
+            }
+            highest
+        });
+        Highest { stop, thread: Some(thread) }
+    }
+
+    pub fn get(mut self) -> u64 {
+        let (stop, _) = crossbeam_channel::bounded(0);
+        self.stop = stop;
+        self.thread.take().map_or(0, |thread| thread.join().expect("samples"))
+    }
+}
+
+/// Processor time over a while, as a part of one core.
+pub fn cpu_part(pid: u32, over: Duration) -> f64 {
+    let (begin, used) = (Instant::now(), cpu_time(pid));
+    std::thread::park_timeout(over);
+    (cpu_time(pid) - used).as_secs_f64() / begin.elapsed().as_secs_f64()
+}
+
+/// The machine, in one line each.
+pub fn facts() -> Vec<String> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
+    let memory = read("/proc/meminfo");
+    let total = memory.lines().find_map(|l| l.strip_prefix("MemTotal:")).unwrap_or_default();
+    let os = read("/etc/os-release");
+    let os = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or_default().trim_matches('"').to_owned();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    vec![
+        format!("{cores} cores, {}", model.trim_start_matches([' ', '\t', ':'])),
+        format!("memory {}", total.trim()),
+        format!("Linux {}, {os}", read("/proc/sys/kernel/osrelease").trim()),
+    ]
+}

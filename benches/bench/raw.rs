@@ -1,0 +1,189 @@
+//! The ceilings: gRPC alone, in a process of its own, and the disk alone.
+//!
+//! The raw server has the node's own listener options, mutual TLS and method names, and does nothing: `Produce` echoes,
+//! `ProduceStream` answers each message with a small one, `ConsumeStream` sends messages as the request's `max_bytes`
+//! (their size) and `max_records` (their number; 0: one, and then nothing more) ask for.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures::{SinkExt as _, StreamExt as _};
+use grpcio::{CertificateRequestType, ServerCredentialsBuilder, ServiceBuilder, WriteFlags};
+use protobuf::Message as _;
+use seriatim::client::ClientFiles;
+use seriatim::grpc::{Env, client_listener};
+use seriatim::pb::log::ConsumeRequest;
+use seriatim::thread::fatal_channel;
+
+use super::calls::{CONSUME_STREAM, Caller, PRODUCE, PRODUCE_STREAM};
+
+/// The argument that makes this program the raw server.
+pub const SERVE: &str = "--raw-server";
+
+/// As a child: serves until its standard input ends.
+pub fn serve(certs: &Path) {
+    let read = |name: &str| std::fs::read(certs.join(name)).expect("a certificate");
+    let request = CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
+    let credentials = ServerCredentialsBuilder::new()
+        .root_cert(read("ca.pem"), request)
+        .add_cert(read("server.pem"), read("server-key.pem"))
+        .build();
+    let (fatal, _) = fatal_channel();
+    let env = Env::start("raw", 1, &fatal);
+    let builder = ServiceBuilder::new()
+        .add_unary_handler(&PRODUCE, |ctx, request, sink| {
+            ctx.spawn(async move { drop(sink.success(request).await) });
+        })
+        .add_duplex_streaming_handler(&PRODUCE_STREAM, |ctx, mut requests, mut sink| {
+            ctx.spawn(async move {
+                sink.enhance_batch(true);
+                while let Some(Ok(_)) = requests.next().await {
+                    if sink.send((vec![7; 20], WriteFlags::default())).await.is_err() {
+                        return;
+                    }
+                }
+                let _ = sink.close().await;
+            });
+        })
+        .add_server_streaming_handler(&CONSUME_STREAM, |ctx, request, mut sink| {
+            let request = ConsumeRequest::parse_from_bytes(&request).expect("a request");
+            ctx.spawn(async move {
+                let message = vec![7; request.max_bytes as usize];
+                for _ in 0..request.max_records.max(1) {
+                    if sink.send((message.clone(), WriteFlags::default())).await.is_err() {
+                        return;
+                    }
+                }
+                if request.max_records == 0 {
+                    // An idle stream.
+                    futures::future::pending::<()>().await;
+                }
+                let _ = sink.close().await;
+            });
+        });
+    let mut server = client_listener(&env, u64::MAX >> 1).register_service(builder.build()).build().expect("a server");
+    let port = server.add_listening_port("127.0.0.1:0", credentials).expect("a port");
+    server.start();
+    println!("{port}");
+    let _ = std::io::stdout().flush();
+    let _ = std::io::stdin().read(&mut [0]);
+    // The process ends here, with whatever is open.
+    std::process::exit(0);
+}
+
+/// The raw server as a process of its own; ends when dropped.
+pub struct Raw {
+    child: Child,
+    addr: String,
+    files: ClientFiles,
+}
+
+impl Raw {
+    pub fn start(certs: &Path, files: ClientFiles) -> Raw {
+        let program = std::env::current_exe().expect("this program");
+        let mut child = Command::new(program)
+            .arg(SERVE)
+            .arg(certs)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the raw server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a port");
+        Raw { child, addr: format!("127.0.0.1:{}", line.trim()), files }
+    }
+
+    pub fn connect(&self) -> Caller {
+        Caller::connect(&self.addr, &self.files)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file that is written as the log is: behind its end, its space reserved.
+pub struct RawFile {
+    file: File,
+    at: u64,
+    bytes: u64,
+}
+
+impl RawFile {
+    pub fn create(dir: &Path, bytes: u64) -> RawFile {
+        let file = tempfile::tempfile_in(dir).expect("a file");
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("space");
+        file.sync_all().expect("syncs");
+        RawFile { file, at: 0, bytes }
+    }
+
+    fn write_and_sync(&mut self, block: &[u8]) {
+        if self.at + block.len() as u64 > self.bytes {
+            self.at = 0;
+        }
+        self.file.write_all_at(block, self.at).expect("writes");
+        self.file.sync_data().expect("syncs");
+        self.at += block.len() as u64;
+    }
+
+    /// Writes blocks, each synced: megabytes per second.
+    pub fn rate(&mut self, block: &[u8], took: Duration) -> f64 {
+        let begin = Instant::now();
+        let mut bytes = 0;
+        while begin.elapsed() < took {
+            self.write_and_sync(block);
+            bytes += block.len();
+        }
+        bytes as f64 / 1e6 / begin.elapsed().as_secs_f64()
+    }
+
+    /// Writes blocks, each synced: how long each took.
+    pub fn latencies(&mut self, block: &[u8], took: Duration) -> Vec<Duration> {
+        let end = Instant::now() + took;
+        let mut times = Vec::new();
+        while Instant::now() < end {
+            let begin = Instant::now();
+            self.write_and_sync(block);
+            times.push(begin.elapsed());
+        }
+        times
+    }
+}
+
+/// Reads files from their beginning to their end: megabytes per second.
+pub fn read_rate(files: &[File]) -> f64 {
+    let begin = Instant::now();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    for file in files {
+        let mut at = 0;
+        loop {
+            let read = file.read_at(&mut buffer, at).expect("reads");
+            if read == 0 {
+                break;
+            }
+            at += read as u64;
+        }
+        bytes += at;
+    }
+    bytes as f64 / 1e6 / begin.elapsed().as_secs_f64()
+}
+
+/// Has the page cache forget files.
+pub fn forget(files: &[File]) {
+    for file in files {
+        file.sync_all().expect("syncs");
+        rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("forgets");
+    }
+}

@@ -1,0 +1,94 @@
+//! The figures in which the disk counts: reading from a cold cache, starting with a large log.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::figures::{Bench, Pair, fill, from_the_first};
+use super::raw::{forget, read_rate};
+use super::report::{Row, Target};
+
+pub fn run(bench: &mut Bench) {
+    cold(bench);
+    start(bench);
+}
+
+/// The segments of the log `default`.
+fn segments(pair: &Pair) -> Vec<File> {
+    let groups = pair.cluster.site.path().join("n1").join("groups");
+    let mut files = Vec::new();
+    collect(&groups, &mut files);
+    files
+}
+
+fn collect(dir: &Path, files: &mut Vec<File>) {
+    for entry in std::fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|e| e == "seg") {
+            files.push(File::open(path).expect("a segment"));
+        }
+    }
+}
+
+fn cold(bench: &mut Bench) {
+    let name = "consume: catching up, cold cache";
+    if !bench.wants(name) {
+        return;
+    }
+    let pair = Pair::start();
+    fill(&pair, 512);
+    let request = from_the_first(1 << 20);
+    bench.compare(
+        name,
+        "MB/s",
+        Target::AtLeast(0.8),
+        || {
+            let files = segments(&pair);
+            forget(&files);
+            read_rate(&files)
+        },
+        || {
+            forget(&segments(&pair));
+            pair.node.download(request.clone()).rate()
+        },
+    );
+}
+
+/// From the start of the process to `ready`, with little and with much in the log, its tail in the page cache.
+fn start(bench: &mut Bench) {
+    let name = "start: 16 GiB against 1 GiB of log";
+    if !bench.wants(name) {
+        return;
+    }
+    let gib = std::env::var("SERIATIM_BENCH_START_GIB").map_or(16, |n| n.parse().expect("a number"));
+    let mut pair = Pair::start();
+    let mut row = Row::new(name, "ms", Target::Under(100.0));
+    fill(&pair, 1024);
+    let small = starts(&mut pair, bench.rounds);
+    fill(&pair, (gib - 1) << 10);
+    let large = starts(&mut pair, bench.rounds);
+    for (small, large) in small.into_iter().zip(large) {
+        row.ceiling.push(small);
+        row.ours.push(large);
+        row.ratio.push(large / small);
+    }
+    row.note = format!("{gib} GiB beside 1 GiB; process start to ready, page cache warm");
+    bench.add(row);
+}
+
+fn starts(pair: &mut Pair, rounds: usize) -> Vec<f64> {
+    let mut times = Vec::new();
+    for round in 0..=rounds {
+        pair.cluster.nodes[0].stop();
+        let begin = Instant::now();
+        pair.cluster.nodes[0].start_again();
+        let took: Duration = begin.elapsed();
+        if round > 0 {
+            times.push(took.as_secs_f64() * 1e3);
+        }
+    }
+    pair.reconnect();
+    times
+}

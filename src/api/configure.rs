@@ -1,0 +1,109 @@
+//! `ConfigureLog`: how a log is kept, changed by a command of the catalog.
+
+use super::core::{Core, bounds, check_log_id};
+use super::errors::{ApiError, Asked, Invalid};
+use super::methods::{Request, decode};
+use super::router::proposal_deadline;
+use super::service::{Call, Service};
+use crate::catalog::{Command, LogChange, LogMeta};
+use crate::consensus::command_proposal;
+use crate::consensus::handle::Proposal;
+use crate::logs::OpenLog;
+use crate::pb::admin;
+use crate::security::acl::Action;
+use crate::types::{GroupId, LogName, Offset};
+
+/// Age is looked at about every second.
+const RETENTION_MS_LEAST: u64 = 1000;
+
+/// Serves one `ConfigureLog`: answered once it holds on this node.
+///
+/// # Errors
+/// The status table's.
+pub async fn configure_log(
+    service: Service,
+    call: Call,
+    request: Request,
+) -> Result<admin::ConfigureLogResponse, ApiError> {
+    let caller = call.caller()?;
+    let request: admin::ConfigureLogRequest = decode(&request)?;
+    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    caller.check(&name, Action::Admin)?;
+    let core = service.core()?;
+    let log = core.log(&name, &service.timers, call.deadline).await?;
+    check_log_id(&log, request.log_id)?;
+    let change = LogChange {
+        retention_bytes: request.retention_bytes,
+        retention_ms: request.retention_ms,
+        record_bytes_max: request.record_bytes_max,
+        request_bytes_max: request.request_bytes_max,
+    };
+    let deadline = proposal_deadline(call.deadline);
+    core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
+    if !change.is_empty() {
+        check(meta(core, &log)?, change)?;
+        let command = command_proposal(&Command::ConfigureLog(log.group, change));
+        let proposal = Proposal { deadline: Some(deadline), ..command };
+        let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
+            let bounds = bounds(&log, &log.watermark.get());
+            ApiError::from_propose(error, &Asked { bounds: &bounds, offset: Offset::default(), producer_id: 0 })
+        })?;
+        core.applied(applied.index, &core.catalog_watermark, &service.timers, deadline).await?;
+    }
+    let mut response = admin::ConfigureLogResponse::new();
+    response.settings = Some(settings(&meta(core, &log)?)).into();
+    Ok(response)
+}
+
+fn meta(core: &Core, log: &OpenLog) -> Result<LogMeta, ApiError> {
+    core.catalog.get().log(log.group).cloned().ok_or_else(|| ApiError::NoSuchLog(log.name.clone()))
+}
+
+fn check(meta: LogMeta, change: LogChange) -> Result<(), Invalid> {
+    if change.retention_ms.is_some_and(|ms| (1..RETENTION_MS_LEAST).contains(&ms)) {
+        return Err(Invalid::Settings("`retention_ms` is 0, for ever, or at least 1000"));
+    }
+    if !meta.changed(change).limits_hold() {
+        return Err(Invalid::Settings(
+            "`record_bytes_max` is from 1024 to 4128768, and `request_bytes_max` from there to 8323072",
+        ));
+    }
+    Ok(())
+}
+
+/// How a log is kept, for people.
+pub fn settings(meta: &LogMeta) -> admin::LogSettings {
+    let mut settings = admin::LogSettings::new();
+    settings.retention_bytes = meta.retention_bytes;
+    settings.retention_ms = meta.retention_ms;
+    settings.record_bytes_max = meta.record_bytes_max;
+    settings.request_bytes_max = meta.request_bytes_max;
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    #[test]
+    fn what_can_not_hold_is_refused() {
+        let meta = LogMeta::first(NodeId(1)).expect("a log");
+        let change = LogChange::default();
+        for ms in [0, 1000, u64::MAX] {
+            assert_eq!(check(meta.clone(), LogChange { retention_ms: Some(ms), ..change }), Ok(()));
+        }
+        assert!(check(meta.clone(), LogChange { retention_ms: Some(999), ..change }).is_err());
+        for (record, request, holds) in [
+            (1024, 1024, true),
+            (4_128_768, 8_323_072, true),
+            (1023, 4096, false),
+            (4_128_769, 8_323_072, false),
+            (4096, 4095, false),
+            (1024, 8_323_073, false),
+        ] {
+            let change = LogChange { record_bytes_max: Some(record), request_bytes_max: Some(request), ..change };
+            assert_eq!(check(meta.clone(), change).is_ok(), holds, "{change:?}");
+        }
+    }
+}

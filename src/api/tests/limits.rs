@@ -1,0 +1,72 @@
+//! Every limit has its status and its counter.
+
+use grpcio::RpcStatusCode as Code;
+
+use super::node::{Fate, Node, limits};
+use super::*;
+use crate::metrics::Limit;
+use crate::pb::admin;
+
+fn counters(node: &Node) -> Vec<(String, u64)> {
+    let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
+    about.counters.into_iter().map(|counter| (counter.name, counter.value)).collect()
+}
+
+fn refused(node: &Node, limit: Limit) -> u64 {
+    let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.name());
+    counters(node).into_iter().find(|(other, _)| *other == name).expect("a counter").1
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_counted() {
+    let node = Node::serving();
+    let (fits, large) = ("x".repeat(1_000_000), "x".repeat((1 << 20) + 1));
+    let too_large = |reason| (Code::INVALID_ARGUMENT, reason);
+    let (code, info) = refusal(node.client.produce(&produce(&[&large])));
+    assert_eq!((code, info.reason.as_str()), too_large("RECORD_TOO_LARGE"));
+    assert_eq!(refused(&node, Limit::RecordBytes), 1);
+    assert_eq!(info.metadata.get("record_bytes_max").map(String::as_str), Some("1048576"));
+
+    let (_, info) = refusal(node.client.produce(&produce(&[fits.as_str(); 5])));
+    assert_eq!(info.metadata.get("request_bytes_max").map(String::as_str), Some("4194304"));
+    // So many records that no entry holds them: the log's own limit is not what is named.
+    let many = log::ProduceRequest { records: vec![record(""); 1 << 20], ..log::ProduceRequest::default() };
+    let (code, info) = refusal(node.client.produce(&many));
+    assert_eq!((code, info.reason.as_str()), too_large("REQUEST_TOO_LARGE"));
+    assert!(info.metadata.contains_key("entry_bytes_max") && !info.metadata.contains_key("request_bytes_max"));
+    assert_eq!(refused(&node, Limit::RequestBytes), 2);
+
+    let mut request = consume(0, 1);
+    request.log = "x".repeat(70 << 10);
+    let before = refused(&node, Limit::MessageBytes);
+    assert_eq!(reason(node.client.consume(&request)), (Code::INVALID_ARGUMENT, "INVALID_REQUEST".to_owned()));
+    assert_eq!(refused(&node, Limit::MessageBytes), before + 1);
+}
+
+#[test]
+fn calls_and_bytes_of_one_principal_are_limited() {
+    let node = Node::serving();
+    node.fate(Fate::Silence);
+    let max = limits().calls_per_principal_max as usize;
+    let waiting: Vec<_> = (0..max).map(|_| node.client.produce_async(&produce(&["a"])).expect("sent")).collect();
+    node.until("all wait", |node| node.silent() == max);
+    let (code, info) = refusal(node.client.produce(&produce(&["a"])));
+    assert_eq!((code, info.reason.as_str()), (Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"));
+    assert_eq!(info.metadata.get("limit").map(String::as_str), Some("calls_per_principal_max"));
+    node.answer_the_silent(crate::consensus::handle::ProposeError::Dropped);
+    for call in waiting {
+        futures::executor::block_on(call).expect_err("dropped");
+    }
+    assert_eq!(refused(&node, Limit::PrincipalCalls), 1);
+
+    // Twelve MiB in flight, by four at a time.
+    let four = "x".repeat(1_000_000);
+    let waiting: Vec<_> =
+        (0..3).map(|_| node.client.produce_async(&produce(&[four.as_str(); 4])).expect("sent")).collect();
+    node.until("three wait", |node| node.silent() == 3);
+    let (code, info) = refusal(node.client.produce(&produce(&[four.as_str(); 4])));
+    assert_eq!((code, info.reason.as_str()), (Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"));
+    assert_eq!(info.metadata.get("limit").map(String::as_str), Some("bytes_per_principal_max"));
+    assert_eq!(refused(&node, Limit::PrincipalBytes), 1);
+    drop(waiting);
+}

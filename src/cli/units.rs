@@ -1,0 +1,120 @@
+//! Sizes, spans and moments as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`.
+
+/// Bytes: a number, or one with KiB, MiB, GiB or TiB behind it.
+///
+/// # Errors
+/// What it should look like.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
+    number(text, &units.map(|(unit, shift)| (unit, 1 << shift))).ok_or_else(|| "bytes, like 500000 or 10GiB".to_owned())
+}
+
+/// Milliseconds of a span: a number with ms, s, m, h or d behind it.
+///
+/// # Errors
+/// What it should look like.
+pub fn milliseconds(text: &str) -> Result<u64, String> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    number(text, &units).ok_or_else(|| "a span, like 90s, 12h or 30d".to_owned())
+}
+
+/// The same of 0 for `none`.
+///
+/// # Errors
+/// What it should look like.
+pub fn or_none(text: &str, read: fn(&str) -> Result<u64, String>) -> Result<u64, String> {
+    match text {
+        "none" => Ok(0),
+        _ => match read(text) {
+            Ok(0) => Err("more than 0; `none` keeps everything".to_owned()),
+            Ok(number) => Ok(number),
+            Err(error) => Err(format!("{error}, or `none`")),
+        },
+    }
+}
+
+fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// A moment, Unix microseconds: RFC 3339 with its offset from UTC.
+///
+/// # Errors
+/// What it should look like.
+pub fn moment(text: &str) -> Result<u64, String> {
+    let wrong = || "a time like 2026-01-31T12:00:00Z".to_owned();
+    let parsed: toml::value::Datetime = text.parse().map_err(|_| wrong())?;
+    let (Some(date), Some(time), Some(offset)) = (parsed.date, parsed.time, parsed.offset) else {
+        return Err(wrong());
+    };
+    let minutes_east = match offset {
+        toml::value::Offset::Z => 0,
+        toml::value::Offset::Custom { minutes } => i64::from(minutes),
+    };
+    let days = days_since_1970(date.year.into(), date.month.into(), date.day.into());
+    let minutes = (days * 24 + i64::from(time.hour)) * 60 + i64::from(time.minute) - minutes_east;
+    let seconds = minutes * 60 + i64::from(time.second.unwrap_or(0));
+    let us = seconds * 1_000_000 + i64::from(time.nanosecond.unwrap_or(0) / 1000);
+    u64::try_from(us).map_err(|_| "a time since 1970".to_owned())
+}
+
+/// Moments for people, in UTC.
+pub fn show_moment(us: u64) -> String {
+    let seconds = us / 1_000_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // The inverse of `days_since_1970`: years that begin with March, in eras of 400.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", us % 1_000_000)
+}
+
+/// Of the Gregorian calendar, for years from 0 on (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans() {
+        assert_eq!((bytes("7"), bytes("10GiB"), bytes("1 KiB")), (Ok(7), Ok(10 << 30), Ok(1024)));
+        assert_eq!((milliseconds("30d"), milliseconds("1500ms")), (Ok(2_592_000_000), Ok(1500)));
+        for bad in ["", "x", "10GB", "-1", "99999999999TiB", "1.5GiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+        assert!(milliseconds("30").is_err() && milliseconds("d").is_err());
+        assert_eq!((or_none("none", bytes), or_none("2", bytes)), (Ok(0), Ok(2)));
+        assert!(or_none("0", bytes).is_err(), "0 might be taken for `nothing is kept`");
+    }
+
+    #[test]
+    fn moments() {
+        assert_eq!(moment("1970-01-01T00:00:00Z"), Ok(0));
+        assert_eq!(moment("2000-02-29T12:30:15.25Z"), Ok(951_827_415_250_000));
+        assert_eq!(moment("2026-01-31T12:00:00+01:00"), moment("2026-01-31T11:00:00Z"));
+        for bad in
+            ["", "yesterday", "2026-01-31", "2026-01-31T12:00:00", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"]
+        {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+        for us in [0, 951_827_415_250_000, 951_782_400_000_000, 4_102_444_799_999_999, 1_763_880_000_000_001] {
+            assert_eq!(moment(&show_moment(us)), Ok(us), "{}", show_moment(us));
+        }
+        assert_eq!(show_moment(951_827_415_250_000), "2000-02-29T12:30:15.250000Z");
+    }
+}

@@ -1,0 +1,183 @@
+//! Retention: the leader of a log proposes to trim what is too much or too old, so that all nodes agree on what is gone.
+//!
+//! - **By size** whole segments go, the oldest first, as long as at least `retention_bytes` stay on the leader: a log has at
+//!   most a segment more.
+//! - **By age** entries go whose append time is more than `retention_ms` ago. Their file goes with its last record.
+//! - What was appended is the leader's clock; what time it is now is [`LogClock`]'s, which no jump of the wall clock moves far.
+//! - One look and one trim at a time, every second at most and a twentieth of the age. Records are searched by a `reader`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::handle::{ConsensusHandle, Proposal};
+use super::hosted::Hosted;
+use crate::catalog::LogMeta;
+use crate::storage::entry::Kind;
+use crate::storage::reader::{Access, GroupReader, ReadersHandle};
+use crate::types::{GroupId, Offset};
+use crate::watermark::Mark;
+
+/// Between two looks at a log, at least, and at most.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How much faster than the monotonic clock a [`LogClock`] may run.
+const HURRY: u32 = 2;
+
+/// What this node knows of its logs' retention, and the way to propose a trim.
+pub struct Retention {
+    consensus: ConsensusHandle,
+    logs: BTreeMap<GroupId, State>,
+}
+
+#[derive(Default)]
+struct State {
+    clock: LogClock,
+    next_look: Option<Instant>,
+    looking: Arc<AtomicBool>,
+}
+
+/// The time that the age of records is measured with, Unix microseconds.
+///
+/// It begins with the newest record and follows the wall clock, but never runs at more than twice the speed of the monotonic
+/// clock, and never back. So a wall clock that jumps into the future lets no record go before half its time has passed, and
+/// there is time to notice; and after a long stop it catches up. What can't be told from the truth is a wrong clock that
+/// also stamped records, over a restart.
+#[derive(Debug, Default)]
+struct LogClock(Option<(u64, Instant)>);
+
+impl LogClock {
+    fn now(&mut self, newest_us: u64, wall_us: u64, now: Instant) -> u64 {
+        let first = if newest_us == 0 { wall_us } else { newest_us.min(wall_us) };
+        let (then_us, then) = *self.0.get_or_insert((first, now));
+        let passed = now.saturating_duration_since(then).saturating_mul(HURRY);
+        let most = then_us.saturating_add(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX));
+        let now_us = wall_us.clamp(then_us, most);
+        self.0 = Some((now_us, now));
+        now_us
+    }
+}
+
+/// What has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    /// At least so many bytes stay.
+    bytes: Option<u64>,
+    /// Records that were appended before go.
+    not_before_us: Option<u64>,
+}
+
+impl Wanted {
+    fn of(log: &LogMeta, now_us: u64) -> Option<Wanted> {
+        let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
+        let age_us = Some(log.retention_ms).filter(|ms| *ms > 0).map(|ms| ms.saturating_mul(1000));
+        let not_before_us = age_us.map(|age| now_us.saturating_sub(age));
+        (bytes.is_some() || not_before_us.is_some()).then_some(Wanted { bytes, not_before_us })
+    }
+
+    /// The first record to keep, where that is another one than now.
+    fn first_to_keep(&self, reader: &GroupReader, mark: Mark) -> Option<Offset> {
+        let by_size = self.bytes.and_then(|bytes| reader.first_within(bytes));
+        let by_age = self.not_before_us.and_then(|time_us| {
+            let found = reader.first_not_before(time_us, mark.first_offset, mark.next_offset, Access::Blocking);
+            match found {
+                Ok(found) => Some(found.unwrap_or(mark.next_offset)),
+                Err(error) => {
+                    log::warn!("retention: records can't be read, and stay: {error}");
+                    None
+                }
+            }
+        });
+        by_size.max(by_age).map(|first| first.min(mark.next_offset)).filter(|first| *first > mark.first_offset)
+    }
+}
+
+fn look_every(log: &LogMeta) -> Duration {
+    let (least, most) = LOOK_EVERY;
+    if log.retention_ms == 0 { least } else { Duration::from_millis(log.retention_ms / 20).clamp(least, most) }
+}
+
+impl Retention {
+    /// Proposes by this handle.
+    pub fn new(consensus: ConsensusHandle) -> Retention {
+        Retention { consensus, logs: BTreeMap::new() }
+    }
+
+    /// Looks after one log, if it is time to; the leader proposes.
+    pub fn look(&mut self, log: &LogMeta, hosted: &Hosted, readers: &ReadersHandle, now: Instant, wall_us: u64) {
+        let state = self.logs.entry(log.group).or_default();
+        let mark = hosted.group.mark();
+        // On every node, so that a new leader's clock is not new.
+        let now_us = state.clock.now(mark.last_append_time_us, wall_us, now);
+        if !hosted.group.leads() || state.next_look.is_some_and(|next| now < next) {
+            return;
+        }
+        let Some(wanted) = Wanted::of(log, now_us) else { return };
+        if state.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        state.next_look = Some(now + look_every(log));
+        let (group, reader, consensus) = (log.group, hosted.reader.clone(), self.consensus.clone());
+        let looking = Arc::clone(&state.looking);
+        let job = move || {
+            if let Some(first) = wanted.first_to_keep(&reader, mark) {
+                log::debug!("retention: group {group} keeps records from {first} on");
+                let payload = first.0.to_le_bytes().as_slice().into();
+                // Refused or lost, it is proposed again at the next look.
+                drop(consensus.propose(Proposal::new(group, Kind::Trim, 0, payload)));
+            }
+            looking.store(false, Ordering::Release);
+        };
+        if readers.run(Box::new(job)).is_err() {
+            state.looking.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_jump_of_the_wall_clock_moves_the_log_clock_no_further_than_time_allows() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut clock = LogClock::default();
+        assert_eq!(clock.now(1000 * SECOND, 1001 * SECOND, at(0)), 1000 * SECOND, "it begins with the newest record");
+        assert_eq!(clock.now(0, 1002 * SECOND, at(1)), 1002 * SECOND, "and catches up");
+        assert_eq!(clock.now(0, 1012 * SECOND, at(11)), 1012 * SECOND);
+        let far = 9_000_000 * SECOND;
+        assert_eq!(clock.now(far, far, at(12)), 1014 * SECOND, "twice as fast, and not to the far future");
+        assert_eq!(clock.now(far, far, at(112)), 1214 * SECOND);
+        assert_eq!(clock.now(far, 1113 * SECOND, at(113)), 1214 * SECOND, "never back");
+        assert_eq!(clock.now(far, 1215 * SECOND, at(215)), 1215 * SECOND, "and right again");
+    }
+
+    #[test]
+    fn an_empty_log_begins_now_and_a_clock_that_was_behind_catches_up() {
+        let start = Instant::now();
+        assert_eq!(LogClock::default().now(0, 7 * SECOND, start), 7 * SECOND);
+        let mut clock = LogClock::default();
+        assert_eq!(clock.now(1000 * SECOND, 5 * SECOND, start), 5 * SECOND, "before the network told the time");
+        let later = start + Duration::from_secs(600);
+        assert_eq!(clock.now(1000 * SECOND, 1600 * SECOND, later), 1205 * SECOND);
+    }
+
+    #[test]
+    fn what_nobody_limits_stays() {
+        let log = LogMeta::first(NodeId(1)).expect("a log");
+        assert_eq!(Wanted::of(&log, 1), None);
+        let aged = LogMeta { retention_ms: 2000, ..log.clone() };
+        let wanted = Wanted { bytes: None, not_before_us: Some(3 * SECOND) };
+        assert_eq!(Wanted::of(&aged, 5 * SECOND), Some(wanted));
+        assert_eq!(Wanted::of(&aged, SECOND).and_then(|w| w.not_before_us), Some(0), "older than time itself");
+        let sized = LogMeta { retention_bytes: 9, ..log };
+        assert_eq!(Wanted::of(&sized, 1), Some(Wanted { bytes: Some(9), not_before_us: None }));
+        assert_eq!(look_every(&aged), Duration::from_secs(1));
+        assert_eq!(look_every(&LogMeta { retention_ms: 10 * 60 * 1000, ..aged }), Duration::from_secs(30));
+    }
+}

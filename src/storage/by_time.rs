@@ -1,0 +1,67 @@
+//! Where a moment stands in a log: the first record that was appended then or later.
+//!
+//! Append times never go back within a log, so one record divides it. A segment's header says that no record before it is
+//! newer than some time, and its index notes times: both only say where the search may begin. The index is checked by
+//! the frame that it leads to, and everything from there on is read and compared.
+
+use super::entry::Kind;
+use super::index::Key;
+use super::reader::{Access, GroupReader, ReadError, Visit, damaged};
+use crate::types::Offset;
+
+impl GroupReader {
+    /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
+    /// them are older. Records below `from` that are not stored any more are as good as older.
+    ///
+    /// # Errors
+    /// [`ReadError`]; never `Trimmed`.
+    pub fn first_not_before(
+        &self,
+        time_us: u64,
+        from: Offset,
+        until: Offset,
+        access: Access,
+    ) -> Result<Option<Offset>, ReadError> {
+        self.read(|view| {
+            let from = from.max(view.base.offset);
+            let mut found = None;
+            if from >= until {
+                return Ok(found);
+            }
+            self.visit(view, Key::Time(time_us), access, |part, at, frame| {
+                let header = &frame.header;
+                if header.kind != Kind::Records || header.append_time_us < time_us {
+                    return Ok(Visit::Next);
+                }
+                let Some(end) = header.base_offset.0.checked_add(u64::from(header.count)) else {
+                    return Err(damaged(part, at, "offsets overflow"));
+                };
+                if end <= from.0 {
+                    return Ok(Visit::Next);
+                }
+                // The records of an entry share one time.
+                found = Some(header.base_offset.max(from)).filter(|offset| *offset < until);
+                Ok(Visit::Done)
+            })?;
+            Ok(found)
+        })
+    }
+
+    /// The first record to keep so that whole segments go and at least `bytes` stay; `None` when none can go. Reads nothing.
+    pub fn first_within(&self, bytes: u64) -> Option<Offset> {
+        let view = self.0.get();
+        let mut stays = view.stored_bytes();
+        let mut keep = None;
+        for pair in view.parts.windows(2) {
+            stays -= pair[0].bytes();
+            if stays < bytes {
+                break;
+            }
+            keep = Some(pair[1].base().offset);
+        }
+        keep
+    }
+}
+
+#[cfg(test)]
+mod tests;

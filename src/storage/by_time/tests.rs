@@ -1,0 +1,192 @@
+//! A search by time beside a plain scan of everything that was appended.
+
+use super::super::disk::sim::Rng;
+use super::super::entry::{Entry, Stamp};
+use super::super::log::tests::{Home, sync};
+use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, Marker};
+use super::super::payload::{RecordFields, encode_record, stamp_records};
+use super::*;
+use crate::types::{LogIndex, NodeId, Term};
+
+/// What a log should hold: the time of each record from `first` on.
+#[derive(Default)]
+struct Model {
+    first: u64,
+    times: Vec<u64>,
+    now: u64,
+    term: u64,
+}
+
+impl Model {
+    fn next(&self) -> u64 {
+        self.first + self.times.len() as u64
+    }
+
+    fn scan(&self, time_us: u64, from: u64, until: u64) -> Option<Offset> {
+        (from.max(self.first)..until).find(|o| self.times[(o - self.first) as usize] >= time_us).map(Offset)
+    }
+
+    fn append(&mut self, log: &mut GroupLog, random: &mut Rng, kind: Kind) {
+        let bounds = log.bounds();
+        // Often equal, now and then far apart.
+        self.now += [0, 0, 0, 1, 2, 1000][random.below(6) as usize];
+        let count = if kind == Kind::Records { 1 + random.below(3) as u32 } else { 0 };
+        let mut payload = Vec::new();
+        for _ in 0..count {
+            let value = vec![7; random.below(2500) as usize];
+            encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
+        }
+        if kind == Kind::Trim {
+            payload.extend_from_slice(&self.first.to_le_bytes());
+        }
+        // raft's own entries have no time.
+        let time = if kind == Kind::Noop { 0 } else { self.now };
+        let term = Term(self.term);
+        if count > 0 {
+            stamp_records(&mut payload, bounds.next_offset, term, time).expect("canonical");
+        }
+        let base_offset = bounds.next_offset;
+        let stamp = Stamp { kind, count, base_offset, append_time_us: time, producer_id: 0, sequence: 0 };
+        log.append(&[Entry::new(bounds.last_index.next(), term, stamp, &payload)]).expect("appended");
+        self.times.extend((0..count).map(|_| time));
+    }
+
+    fn commit(&self, log: &mut GroupLog) {
+        let commit = log.bounds().last_index;
+        let hard_state = HardState { term: Term(self.term), vote: Some(NodeId(9)), commit };
+        log.append_hard_state(&hard_state).expect("appended");
+    }
+
+    fn check(&self, log: &GroupLog, random: &mut Rng) {
+        let reader = log.reader();
+        for _ in 0..8 {
+            let (a, b) = (random.below(self.next() + 1), random.below(self.next() + 1));
+            let (from, until) = if random.once_in(2) { (0, self.next()) } else { (a.min(b), a.max(b)) };
+            let known = self.times.get(random.below(self.times.len() as u64 + 1) as usize).copied();
+            let time = known.unwrap_or_else(|| random.below(self.now + 3)) + random.below(2);
+            let found = reader.first_not_before(time, Offset(from), Offset(until), Access::Blocking);
+            assert_eq!(found, Ok(self.scan(time, from, until)), "time {time} in {from}..{until}");
+        }
+    }
+}
+
+fn marker(log: &GroupLog, model: &Model) -> Marker {
+    let bounds = log.bounds();
+    let base = Base { index: LogIndex(bounds.last_index.0 + 5), term: Term(model.term), offset: Offset(model.next()) };
+    let derived = Derived { first_offset: base.offset, last_append_time_us: model.now };
+    Marker {
+        base,
+        conf_state: ConfState { voters: vec![NodeId(9)], learners: Vec::new() },
+        conf_index: base.index,
+        derived,
+        derived_index: base.index,
+    }
+}
+
+/// Random times, many of them equal, over rolls, cut suffixes, trims, markers, no-ops and reopened logs.
+#[test]
+fn it_finds_what_a_scan_finds() {
+    for seed in 0..5 {
+        let random = &mut Rng(seed + 1);
+        let home = Home::new(Genesis::Founder(NodeId(5)));
+        let (mut log, _) = home.open();
+        let mut model = Model { term: 1, now: 10, ..Model::default() };
+        for _ in 0..150 {
+            match random.below(100) {
+                0..60 => model.append(&mut log, random, Kind::Records),
+                60..75 => model.append(&mut log, random, Kind::Noop),
+                75..78 => model.append(&mut log, random, Kind::Trim),
+                78..84 => model.commit(&mut log),
+                84..88 => {
+                    let first = Offset(model.first + random.below(model.next() - model.first + 1));
+                    model.commit(&mut log);
+                    let derived = Derived { first_offset: first, last_append_time_us: model.now };
+                    let applied = log.bounds().last_index;
+                    log.set_derived(derived, applied);
+                    let base = log.trim(first, applied).expect("trimmed");
+                    model.times.drain(..(base.offset.0 - model.first) as usize);
+                    model.first = base.offset.0;
+                }
+                88..92 => {
+                    // Entries that were never committed go; what comes instead may be older than they were.
+                    let committed = log.bounds().last_index;
+                    let next = model.next();
+                    model.commit(&mut log);
+                    let now = model.now;
+                    for _ in 0..1 + random.below(3) {
+                        model.append(&mut log, random, Kind::Records);
+                    }
+                    log.truncate_suffix(committed.next()).expect("cut");
+                    model.times.truncate((next - model.first) as usize);
+                    (model.now, model.term) = (now, model.term + 1);
+                }
+                92..94 => {
+                    let marker = marker(&log, &model);
+                    let term = Term(model.term);
+                    let hard_state = HardState { term, vote: Some(NodeId(9)), commit: marker.base.index };
+                    log.install_marker(&marker, &hard_state).expect("installed");
+                    (model.first, model.times) = (model.next(), Vec::new());
+                }
+                _ => {
+                    log.close().expect("closed");
+                    drop(log);
+                    log = home.open().0;
+                }
+            }
+            model.check(&log, random);
+        }
+    }
+}
+
+/// An index may be anything that passes for one: the frame that it leads to tells.
+#[test]
+fn a_wrong_index_only_costs_time() {
+    let random = &mut Rng(3);
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    let mut model = Model { term: 1, now: 10, ..Model::default() };
+    for _ in 0..300 {
+        model.append(&mut log, random, Kind::Records);
+    }
+    sync(&mut log, &home);
+    log.close().expect("closed");
+    drop(log);
+    for name in home.segments() {
+        let path = home.path(&name.replace(".seg", ".idx"));
+        let mut bytes = std::fs::read(&path).expect("read");
+        for time in bytes.chunks_exact_mut(32).skip(1).map(|entry| &mut entry[16..24]) {
+            if time.iter().any(|b| *b != 0) {
+                let wrong: u64 = [1, model.now / 2, model.now][random.below(3) as usize];
+                time.copy_from_slice(&wrong.to_le_bytes());
+            }
+        }
+        std::fs::write(&path, bytes).expect("written");
+    }
+    let (log, _) = home.open();
+    for time in 0..model.now + 2 {
+        let found = log.reader().first_not_before(time, Offset(0), Offset(model.next()), Access::Blocking);
+        assert_eq!(found, Ok(model.scan(time, 0, model.next())), "time {time}");
+    }
+}
+
+#[test]
+fn by_size_whole_segments_go() {
+    let random = &mut Rng(4);
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    let mut model = Model { term: 1, now: 10, ..Model::default() };
+    assert_eq!(log.reader().first_within(0), None, "the newest segment stays");
+    for _ in 0..50 {
+        model.append(&mut log, random, Kind::Records);
+    }
+    model.commit(&mut log);
+    let all = log.reader().stored_bytes();
+    assert_eq!(log.reader().first_within(all), None);
+    let first = log.reader().first_within(20_000).expect("some can go");
+    let applied = log.bounds().last_index;
+    log.set_derived(Derived { first_offset: first, last_append_time_us: model.now }, applied);
+    log.trim(first, applied).expect("trimmed");
+    let left = log.reader().stored_bytes();
+    assert!((20_000..20_000 + 3 * 4096).contains(&left), "{left} of {all} bytes");
+    assert_eq!(log.reader().first_within(20_000), None, "once is enough");
+}

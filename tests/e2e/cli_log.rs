@@ -1,0 +1,120 @@
+//! The command line beyond lines in and lines out: keys and headers, conditions, times, and how a log is kept.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, eventually};
+
+/// Runs the program; gives its exit code, stdout and stderr.
+fn run(cluster: &Cluster, args: &[&str], input: &str) -> (i32, String, String) {
+    let mut command = cluster.site.cli(&cluster.nodes[0].rpc_addr, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn done(cluster: &Cluster, args: &[&str], input: &str) -> String {
+    let (code, out, error) = run(cluster, args, input);
+    assert_eq!(code, 0, "{args:?}: {error}");
+    out
+}
+
+fn consumed(cluster: &Cluster, args: &[&str]) -> Vec<Value> {
+    let args = [&["consume", "--format", "json"], args].concat();
+    done(cluster, &args, "").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn records_have_keys_headers_and_conditions() {
+    let cluster = Cluster::start(1);
+    let with_keys =
+        ["produce", "--key-separator", "=>", "--header", "source=test", "--header", "source=again", "--type", "7"];
+    done(&cluster, &with_keys, "k=>v\nnone\n=>empty\n");
+    done(&cluster, &["produce", "--key", "all"], "x\n");
+    let records = consumed(&cluster, &[]);
+    let field = |name: &str| records.iter().map(|r| r[name].clone()).collect::<Vec<_>>();
+    assert_eq!(field("key"), [json!("k"), Value::Null, json!(""), json!("all")]);
+    assert_eq!(field("value"), ["v", "none", "empty", "x"]);
+    assert_eq!(field("type"), [json!(7), json!(7), json!(7), Value::Null]);
+    let headers = json!([{"name": "source", "value": "test"}, {"name": "source", "value": "again"}]);
+    assert_eq!(records[0]["headers"], headers);
+
+    done(&cluster, &["produce", "--expected-offset", "4"], "a\nb\n");
+    let (code, _, error) = run(&cluster, &["produce", "--expected-offset", "4"], "c\n");
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("EXPECTED_OFFSET_MISMATCH") && error.contains("nothing appended"), "{error}");
+    let info = done(&cluster, &["log", "info"], "");
+    assert!(info.contains("offsets            0..6 (6 records)"), "{info}");
+    let id = info.split(['(', ')']).nth(1).expect("an id");
+    done(&cluster, &["produce", "--log-id", id], "d\n");
+    for command in [&["produce", "--log-id", "00000000000000ff"][..], &["consume", "--log-id", "00000000000000ff"]] {
+        let (code, _, error) = run(&cluster, command, "e\n");
+        assert_eq!(code, 1, "{error}");
+        assert!(error.contains("LOG_ID_MISMATCH"), "{error}");
+    }
+
+    // By time, as it is shown and as a number.
+    let records = consumed(&cluster, &["--until-end"]);
+    let time = records[4]["append_time_us"].as_u64().expect("a time");
+    assert_eq!(consumed(&cluster, &["--from", &format!("us:{time}")])[0]["offset"], 4);
+    assert_eq!(consumed(&cluster, &["--from", "2001-01-01T00:00:00Z", "--max-records", "2"]).len(), 2);
+    assert_eq!(consumed(&cluster, &["--from", "2901-01-01T00:00:00Z"]).len(), 0);
+    let (code, _, error) = run(&cluster, &["consume", "--from", "yesterday"], "");
+    assert_eq!(code, 2, "{error}");
+}
+
+#[test]
+fn how_a_log_is_kept_is_said_and_changed() {
+    let cluster = Cluster::start(1);
+    done(&cluster, &["produce"], "a\nb\nc\n");
+    let kept = done(&cluster, &["log", "configure", "default"], "");
+    assert!(kept.contains("kept by size       all\nkept by age        for ever\n"), "{kept}");
+    let changed =
+        done(&cluster, &["log", "configure", "default", "--retention-bytes", "10GiB", "--retention-age", "30d"], "");
+    assert!(changed.contains("at least 10737418240 bytes") && changed.contains("2592000 s"), "{changed}");
+    let status = done(&cluster, &["status", "--verbose"], "");
+    assert!(status.contains("kept by size: 10737418240 bytes, by age: 2592000000 ms"), "{status}");
+    let kept = done(&cluster, &["log", "configure", "--retention-bytes", "none"], "");
+    assert!(kept.contains("kept by size       all\nkept by age        2592000 s\n"), "{kept}");
+
+    done(&cluster, &["log", "configure", "--record-bytes-max", "1KiB"], "");
+    let (code, _, error) = run(&cluster, &["produce"], &format!("fits\n{}\n", "x".repeat(1024)));
+    assert_eq!(code, 65, "{error}");
+    assert!(error.contains("line 2 has more than") && error.contains("1 record appended"), "{error}");
+    let (code, _, error) = run(&cluster, &["log", "configure", "--request-bytes-max", "100"], "");
+    assert_eq!(code, 65, "{error}");
+
+    assert_eq!(done(&cluster, &["log", "trim", "--before", "2"], ""), "log default begins at offset 2\n");
+    assert_eq!(consumed(&cluster, &[])[0]["offset"], 2);
+    let (code, _, error) = run(&cluster, &["log", "trim", "--before", "99"], "");
+    assert_eq!(code, 65, "{error}");
+    assert_eq!(done(&cluster, &["log", "trim", "--before", "latest"], ""), "log default begins at offset 4\n");
+    let status: Value = serde_json::from_str(&done(&cluster, &["status", "--json"], "")).expect("JSON");
+    assert_eq!(status["nodes"][0]["log"]["first_offset"], 4);
+    assert_eq!(status["nodes"][0]["counters"]["seriatim_streams_now"], 0);
+}
+
+/// `produce` gave up at its first question for the log when an election was on, although it has patience for everything later.
+#[test]
+fn a_produce_waits_for_a_leader() {
+    let mut cluster = Cluster::start(3);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    eventually("nobody leads any more", || match cluster.client(0).get_log("") {
+        Ok(_) => Err("somebody does".into()),
+        Err(_) => Ok(()),
+    });
+    let mut command = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["produce", "--timeout", "60"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("stdin").write_all(b"patient\n").expect("written");
+    cluster.nodes[1].start_again();
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(consumed(&cluster, &[])[0]["value"], "patient");
+}

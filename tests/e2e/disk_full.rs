@@ -1,0 +1,294 @@
+//! A disk that is full: a tmpfs of 64 MiB as data directory.
+//!
+//! Appends are refused and definitely not appended, reads and trims go on, and it resumes by itself within ten seconds of
+//! space coming back (lesson 14). Needs root, to mount; says so where it can't run. `SERIATIM_TEST_TMPFS=required` (CI) makes that
+//! a failure. `make disk-full RUNS=20` fills and trims so many times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use seriatim::client::{Client, Fate};
+use seriatim::pb::admin::DiskState;
+
+use crate::harness::{Cluster, Node, Site, eventually, loudly, read_all, record, wait_for_voters};
+use crate::load::{Random, StopOnDrop};
+
+/// It has so long to resume by itself.
+const RESUME: Duration = Duration::from_secs(10);
+
+#[test]
+fn filled_under_load_and_emptied_by_trim() {
+    let rounds = std::env::var("SERIATIM_TEST_FULL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
+    let site = Site::new();
+    let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n1"), 64) else { return };
+    let cluster = Cluster::start_at(site, 1, &[], |_| Vec::new());
+    let client = cluster.client(0);
+    let mut random = Random::from_env(&format!("a tmpfs of 64 MiB, filled {rounds} times"));
+    let book = Book::default();
+    let stop = AtomicBool::new(false);
+    let mut memory = Vec::new();
+    std::thread::scope(|scope| {
+        let (book, stop) = (&book, &stop);
+        let _ending = StopOnDrop(stop);
+        for producer in 0..4 {
+            let (random, client) = (Random::new(random.next()), cluster.client(0));
+            scope.spawn(move || produce(producer, &client, random, book, stop));
+        }
+        for round in 1..=rounds {
+            wait_for_disk(&client, DiskState::DISK_STATE_FULL);
+            let refused = book.refused();
+            eventually("appends are refused", || (book.refused() > refused + 4).then_some(()).ok_or("none".into()));
+            memory.push(anonymous_memory(&cluster.nodes[0]));
+            book.compare(&client);
+            let log = client.get_log("").expect("reads go on");
+            // Now and then something is kept.
+            let keep = if random.below(3) == 0 { random.below(200) } else { 0 };
+            let first = log.next_offset.saturating_sub(keep).max(log.first_offset);
+            let acknowledged = book.last();
+            let trimmed = client.trim("", first).expect("trims a full disk");
+            assert_eq!(trimmed.first_offset, first);
+            let begin = Instant::now();
+            eventually("it resumes", || (book.last() > acknowledged).then_some(()).ok_or("not yet".into()));
+            assert!(begin.elapsed() < RESUME, "it took {:?} to resume", begin.elapsed());
+            eprintln!("round {round}: trimmed to {first}, {:?} until the next record, {memory:?} KiB", begin.elapsed());
+        }
+    });
+    book.compare(&client);
+    assert_eq!(book.refused_and_there(&client), 0);
+    let (early, last) = (memory[memory.len() / 2], memory[memory.len() - 1]);
+    assert!(last < early + early / 4 + (16 << 10), "memory grows: {memory:?} KiB");
+    let log = cluster.nodes[0].log();
+    assert!(log.contains("is full: ") && log.contains("has room again"), "{log}");
+    assert!(!log.contains("the reserve file is given back"), "the watermark was enough: {log}");
+}
+
+/// Nothing at all is free: others took it. The node goes on with its reserve, and starts again there, too.
+#[test]
+fn filled_by_others_to_the_last_byte() {
+    let site = Site::new();
+    let dir = site.path().join("n1");
+    let Some(_tmpfs) = Tmpfs::mount(&dir, 64) else { return };
+    let mut cluster = Cluster::start_at(site, 1, &[], |_| Vec::new());
+    let client = cluster.client(0);
+    let values: Vec<String> = (0..100).map(|n| format!("{n}-{}", "x".repeat(20_000))).collect();
+    for value in &values {
+        client.produce("", vec![record(value)]).expect("there is room");
+    }
+    let foreign = dir.join("groups/foreign");
+    fill(&foreign);
+    wait_for_disk(&client, DiskState::DISK_STATE_FULL);
+    let error = client.produce("", vec![record("one more")]).expect_err("full");
+    let status = error.status().expect("a status");
+    assert_eq!((status.code.to_string().as_str(), status.reason.as_str()), ("8-RESOURCE_EXHAUSTED", "DISK_FULL"));
+    assert!(error.fate() == Fate::NotAppended && status.retry_after.is_some(), "{status}");
+    let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("DISK FULL"), "{output:?}");
+
+    // Elections, terms and votes: at a start there is one. Twice: the second time the reserve may be gone.
+    for _ in 0..2 {
+        cluster.nodes[0].kill();
+        cluster.nodes[0].start_again();
+        wait_for_voters(&cluster.clients());
+        fill(&foreign);
+    }
+    let client = cluster.client(0);
+    wait_for_disk(&client, DiskState::DISK_STATE_FULL);
+    let found: Vec<String> = read_all(&client).iter().map(|r| String::from_utf8_lossy(&r.value).into_owned()).collect();
+    assert_eq!(found, values, "everything can be read");
+    assert_eq!(client.trim("", 50).expect("a trim is taken").first_offset, 50);
+    assert_eq!(client.produce("", vec![record("no")]).expect_err("full").fate(), Fate::NotAppended);
+
+    fs::remove_file(&foreign).expect("somebody makes room");
+    let begin = Instant::now();
+    let offset = eventually("it resumes", || {
+        client.produce("", vec![record("again")]).map(|answer| answer.offset).map_err(|e| e.to_string())
+    });
+    assert!(begin.elapsed() < RESUME, "it took {:?}", begin.elapsed());
+    assert_eq!(offset, 100, "what was refused is not there");
+    eventually("the reserve is made again", || {
+        let disk = client.get_node().map_err(|e| e.to_string())?.disk;
+        disk.reserve.then_some(()).ok_or(format!("{disk:?}"))
+    });
+}
+
+/// A follower without room does not say that it has what it has not: the others go on without it, and it comes back.
+#[test]
+fn a_follower_without_room() {
+    let site = Site::new();
+    let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n3"), 64) else { return };
+    let mut cluster = Cluster::start_at(site, 3, &["--segment-bytes=1MiB"], |_| Vec::new());
+    if cluster.leader() == 2 {
+        // Handed over, and not back: it starts as a follower.
+        assert!(cluster.nodes[2].stop().success());
+        cluster.nodes[2].start_again();
+        wait_for_voters(&cluster.clients());
+    }
+    let leader = cluster.client(cluster.leader());
+    let value = "y".repeat(1_000_000);
+    for _ in 0..90 {
+        leader.produce("", vec![record(&value)]).expect("two of three have room");
+    }
+    let third = cluster.client(2);
+    wait_for_disk(&third, DiskState::DISK_STATE_FULL);
+    let next = |client: &Client| {
+        let node = client.get_node().map_err(|e| e.to_string())?;
+        node.groups.iter().find(|g| g.log == "default").map(|g| g.next_offset).ok_or("no log".to_owned())
+    };
+    let behind = next(&third).expect("it answers");
+    assert!(behind < 70, "64 MiB hold no {behind} records of 1 MB");
+    assert_eq!(leader.trim("", 90).expect("trims").first_offset, 90);
+    let begin = Instant::now();
+    eventually("it catches up", || next(&third).and_then(|n| (n >= 90).then_some(()).ok_or(format!("{n} records"))));
+    eprintln!("caught up {:?} after the trim", begin.elapsed());
+    let offset = leader.produce("", vec![record("after")]).expect("produces").offset;
+    assert_eq!(third.consume_at("", offset).expect("reads").value, "after");
+    wait_for_disk(&third, DiskState::DISK_STATE_ENOUGH);
+}
+
+/// Every record that was acknowledged, and the labels of those that were refused.
+#[derive(Default)]
+struct Book {
+    acknowledged: Mutex<BTreeMap<u64, String>>,
+    refused: Mutex<BTreeSet<String>>,
+    refusals: AtomicUsize,
+}
+
+impl Book {
+    fn refused(&self) -> usize {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// The last offset that was acknowledged.
+    fn last(&self) -> u64 {
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        acknowledged.last_key_value().map_or(0, |(offset, _)| *offset)
+    }
+
+    /// What was acknowledged and is not trimmed is there, where it was acknowledged, once.
+    #[track_caller]
+    fn compare(&self, client: &Client) {
+        let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let records = read_all(client);
+        let first = records.first().map_or(u64::MAX, |record| record.offset);
+        let mut labels = BTreeSet::new();
+        for (record, offset) in records.iter().zip(first..) {
+            assert_eq!(record.offset, offset, "no gap");
+            assert!(labels.insert(whole(&record.value)), "twice: {:?}", whole(&record.value));
+        }
+        for (offset, label) in known.range(client.get_log("").expect("a log").first_offset..) {
+            let found = offset.checked_sub(first).and_then(|at| records.get(at as usize));
+            let found = found.map(|record| whole(&record.value));
+            assert_eq!(found.as_ref(), Some(label), "acknowledged at {offset}");
+        }
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).retain(|offset, _| *offset >= first);
+    }
+
+    /// How many of the refused are in the log all the same.
+    fn refused_and_there(&self, client: &Client) -> usize {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        read_all(client).iter().filter(|record| refused.contains(&whole(&record.value))).count()
+    }
+}
+
+/// A value is its label and a padding whose length the label says.
+fn value(label: &str, padding: u64) -> String {
+    format!("{label}-{padding}-{}", "z".repeat(padding as usize))
+}
+
+/// The label of a value that is whole.
+#[track_caller]
+fn whole(bytes: &[u8]) -> String {
+    let text = std::str::from_utf8(bytes).expect("text");
+    let (rest, padding) = text.rsplit_once('-').expect("a value");
+    let (_, length) = rest.rsplit_once('-').expect("a length");
+    assert!(length.parse() == Ok(padding.len()) && padding.bytes().all(|b| b == b'z'), "not whole: {rest}");
+    rest.to_owned()
+}
+
+fn produce(producer: usize, client: &Client, mut random: Random, book: &Book, stop: &AtomicBool) {
+    for request in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let count = 1 + random.below(4);
+        let padding = random.below(30_000);
+        let values: Vec<String> = (0..count).map(|n| value(&format!("{producer}-{request}-{n}"), padding)).collect();
+        let labels = values.iter().map(|v| whole(v.as_bytes()));
+        match client.produce("", values.iter().map(record).collect()) {
+            Ok(answer) => {
+                let mut acknowledged = book.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+                acknowledged.extend((answer.offset..).zip(labels));
+            }
+            Err(error) => {
+                let status = error.status().unwrap_or_else(|| panic!("{error}"));
+                assert_eq!(status.reason, "DISK_FULL", "{status}");
+                assert_eq!(error.fate(), Fate::NotAppended);
+                book.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(labels);
+                book.refusals.fetch_add(1, Ordering::Relaxed);
+                // A client that does as it is told.
+                std::thread::sleep(status.retry_after.expect("when to try again"));
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn wait_for_disk(client: &Client, state: DiskState) {
+    eventually("the disk's state", || {
+        let disk = client.get_node().map_err(|e| e.to_string())?.disk;
+        (disk.state.enum_value() == Ok(state)).then_some(()).ok_or(format!("{disk:?}"))
+    });
+}
+
+/// Takes all the space that there is.
+fn fill(path: &Path) {
+    let mut file = File::options().create(true).append(true).open(path).expect("a file");
+    let bytes = vec![1; 1 << 16];
+    let mut step = bytes.len();
+    while step > 0 {
+        if file.write(&bytes[..step]).is_err() {
+            step /= 2;
+        }
+    }
+}
+
+/// KiB of a process that are neither a file nor shared.
+fn anonymous_memory(node: &Node) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// A file system in memory, with a link to it; gone when dropped.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount(link: &Path, mib: u32) -> Option<Tmpfs> {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink(dir.path(), link).expect("a link");
+        let size = format!("size={mib}m");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "seriatim-test"]).arg(dir.path()).output();
+        let why = match output {
+            Ok(output) if output.status.success() => return Some(Tmpfs(dir)),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let required = std::env::var("SERIATIM_TEST_TMPFS").is_ok_and(|v| v == "required");
+        assert!(!required, "no tmpfs can be mounted: {why}");
+        loudly(&format!("SKIPPED: a full disk, which needs root to mount a tmpfs: {why}"));
+        None
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Its process may be ending still.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}

@@ -1,0 +1,303 @@
+//! Hostile clients: whatever they do, an honest client's calls succeed and the node's memory stays within its bound.
+//!
+//! The hostile ones have certificates, where they have any, of other names than the honest one. `make hostile` runs the
+//! whole; without `SERIATIM_TEST_HOSTILE=full` it is a tenth of it. Times are printed and not judged: they are the
+//! machine's.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use futures::stream::StreamExt as _;
+use grpcio::{CallOption, ClientSStreamReceiver};
+use seriatim::client::Client;
+use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, ProduceRequest, Start};
+use seriatim::pb::log_grpc::LogClient;
+
+use crate::harness::{Cluster, PATIENCE, eventually, loudly, memory_bytes, record};
+use crate::raw::{Connection, Dialer};
+
+/// What docs/DESIGN.md, "Memory", promises of a node with the default limits.
+fn memory_bytes_max(scale: &Scale) -> u64 {
+    let connections = (scale.idle + scale.garbage + scale.few + 20) as u64;
+    let (program, grpc, in_flight, uncommitted) = (32 << 20, 512 << 20, 64 << 20, 64 << 20);
+    program + grpc + in_flight + uncommitted + connections * (100 << 10) + scale.tails as u64 * (11 << 10)
+}
+
+/// How much of everything.
+struct Scale {
+    idle: usize,
+    garbage: usize,
+    tails: usize,
+    /// Connections of each of the other kinds.
+    few: usize,
+    seconds: u64,
+}
+
+fn scale() -> Scale {
+    let full = std::env::var("SERIATIM_TEST_HOSTILE").is_ok_and(|v| v == "full");
+    if full {
+        Scale { idle: 1000, garbage: 1000, tails: 10_000, few: 16, seconds: 10 }
+    } else {
+        Scale { idle: 100, garbage: 100, tails: 1000, few: 2, seconds: 1 }
+    }
+}
+
+/// Who watches the node's memory.
+struct Memory {
+    process: u32,
+    peak: AtomicU64,
+}
+
+impl Memory {
+    fn look(&self) -> u64 {
+        let now = memory_bytes(self.process);
+        self.peak.fetch_max(now, Ordering::Relaxed);
+        now
+    }
+}
+
+/// The honest client: appends and reads, one after the other, and fails at the first call that does.
+struct Honest {
+    client: Client,
+    produce: Mutex<Vec<Duration>>,
+    consume: Mutex<Vec<Duration>>,
+}
+
+impl Honest {
+    fn call(&self) {
+        let start = Instant::now();
+        let answer = self.client.produce("", vec![record([b'h'; 100])]).expect("an honest produce");
+        self.produce.lock().expect("no panic").push(start.elapsed());
+        let start = Instant::now();
+        let record = self.client.consume_at("", answer.offset).expect("an honest consume");
+        self.consume.lock().expect("no panic").push(start.elapsed());
+        assert_eq!(&record.value[..], [b'h'; 100]);
+    }
+
+    fn report(&self, what: &str, memory: &Memory) {
+        let median = |times: &Mutex<Vec<Duration>>| {
+            let mut times = std::mem::take(&mut *times.lock().expect("no panic"));
+            times.sort();
+            (times.len(), times.get(times.len() / 2).copied().unwrap_or_default())
+        };
+        let ((calls, produce), (_, consume)) = (median(&self.produce), median(&self.consume));
+        let (now, peak) = (memory.look() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
+        loudly(&format!(
+            "  {what:38} {calls:5} calls, median produce {produce:8.2?} consume {consume:8.2?}, memory {now} KiB, peak so far {peak}"
+        ));
+    }
+}
+
+/// Runs an attack while the honest client works.
+fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + Send) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                memory.look();
+                honest.call();
+            }
+        });
+        attack();
+        over.store(true, Ordering::Release);
+    });
+    honest.report(what, memory);
+}
+
+/// Bytes that are no TLS, half a handshake, HTTP/2 without TLS, nothing at all; some stay open.
+fn garbage(dialer: &Dialer, connections: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    for i in 0..connections {
+        let Ok(mut tcp) = dialer.tcp() else { continue };
+        let bytes: Vec<u8> = match i % 4 {
+            0 => (0..4096)
+                .map(|_| {
+                    noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (noise >> 56) as u8
+                })
+                .collect(),
+            // The header of a record of a handshake, and the beginning of a ClientHello that never ends.
+            1 => [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 100]].concat(),
+            2 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
+            _ => Vec::new(),
+        };
+        // The node may have closed it already.
+        let _ = tcp.write_all(&bytes);
+        open.push(tcp);
+    }
+    open
+}
+
+/// Tails that wait at the end, as many on each connection as one takes.
+fn tails(clients: &[Client], tails: usize) -> Vec<ClientSStreamReceiver<ConsumeResponse>> {
+    let request = ConsumeRequest { start: Start::START_LATEST.into(), max_records: 10, ..ConsumeRequest::default() };
+    let logs: Vec<LogClient> = clients.iter().map(|c| LogClient::new(c.channel().clone())).collect();
+    (0..tails)
+        .map(|i| logs[i % logs.len()].consume_stream_opt(&request, CallOption::default()).expect("a stream"))
+        .collect()
+}
+
+/// Messages that never become whole: a byte now and then.
+fn a_byte_a_second(dialer: &Dialer, connections: usize, seconds: u64) {
+    let mut open: Vec<(Connection, Vec<u32>)> = Vec::new();
+    for _ in 0..connections {
+        let mut connection = dialer.connect().expect("connected");
+        let streams: Vec<u32> = (0..100).map(|_| connection.call("/log.v1.Log/Produce")).collect();
+        // A message of 8 MiB is announced.
+        streams.iter().for_each(|stream| connection.data(*stream, &[0, 0, 0x80, 0, 0]));
+        connection.flush().expect("sent");
+        open.push((connection, streams));
+    }
+    for _ in 0..seconds {
+        for (connection, streams) in &mut open {
+            streams.iter().for_each(|stream| connection.data(*stream, &[0x0a]));
+            connection.flush().expect("sent");
+        }
+        // The attack is made of waiting.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// HTTP/2 rapid reset: calls that are taken back as they are made.
+fn rapid_reset(dialer: &Dialer, connections: usize, seconds: u64) -> u64 {
+    let calls = AtomicU64::new(0);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                let mut connection = dialer.connect().expect("connected");
+                while Instant::now() < until {
+                    for _ in 0..100 {
+                        let stream = connection.call("/log.v1.Log/ConsumeStream");
+                        // An empty request is a whole one.
+                        connection.data(stream, &[0; 5]);
+                        connection.reset(stream);
+                    }
+                    calls.fetch_add(100, Ordering::Relaxed);
+                    if connection.flush().is_err() || connection.is_closed() {
+                        connection = dialer.connect().expect("connected again");
+                    }
+                }
+            });
+        }
+    });
+    calls.into_inner()
+}
+
+/// Calls whose messages are larger than anything, side by side.
+fn too_large(client: &Client, calls: usize) {
+    let log = LogClient::new(client.channel().clone());
+    for bytes in [5 << 20, 8 << 20] {
+        let request = ProduceRequest { records: vec![record(vec![b'x'; bytes])], ..ProduceRequest::default() };
+        let option = || CallOption::default().timeout(PATIENCE);
+        let calls: Vec<_> = (0..calls).map(|_| log.produce_async_opt(&request, option()).expect("a call")).collect();
+        for call in calls {
+            block_on(call).expect_err("it is too large");
+        }
+    }
+}
+
+/// Streams from the beginning on of which only the first message is taken.
+fn never_read(clients: &[Client], streams: usize) -> Vec<ClientSStreamReceiver<ConsumeResponse>> {
+    let request = ConsumeRequest { max_records: 10_000, max_bytes: 4 << 20, ..ConsumeRequest::default() };
+    let logs: Vec<LogClient> = clients.iter().map(|c| LogClient::new(c.channel().clone())).collect();
+    (0..streams).map(|i| logs[i % logs.len()].consume_stream(&request).expect("a stream")).collect()
+}
+
+#[test]
+fn an_honest_client_works_on_and_memory_is_bounded() {
+    raise_open_files();
+    let scale = scale();
+    let Scale { idle, garbage: garbage_connections, tails: tail_count, few, seconds } = scale;
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[0];
+    let memory = Memory { process: node.process(), peak: AtomicU64::default() };
+    let client = cluster.client(0);
+    let honest = Honest { client: client.clone(), produce: Mutex::default(), consume: Mutex::default() };
+    loudly(&format!("hostile clients (memory idle: {} KiB)", memory.look() >> 10));
+    let quiet = || std::thread::sleep(Duration::from_secs(seconds));
+    under("nobody else", &honest, &memory, quiet);
+
+    let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files("reader"));
+    let mut connections = Vec::new();
+    under(&format!("{idle} idle connections come"), &honest, &memory, || {
+        connections.extend((0..idle).map(|_| dialer.connect().expect("connected")));
+    });
+    under("and stay", &honest, &memory, quiet);
+    assert!(connections.iter_mut().all(|c| !c.is_closed()), "idle connections stay open");
+    let mut open = Vec::new();
+    under(&format!("{garbage_connections} garbage connections"), &honest, &memory, || {
+        open = garbage(&dialer, garbage_connections);
+    });
+    drop((connections, open));
+
+    let readers: Vec<Client> =
+        (0..tail_count.div_ceil(1000)).map(|_| cluster.site.client(&node.rpc_addr, "reader")).collect();
+    let mut waiting = Vec::new();
+    under(&format!("{tail_count} tails come"), &honest, &memory, || {
+        waiting = tails(&readers, tail_count);
+        eventually("all tails are there", || match counter(&client, "seriatim_streams_now") {
+            now if now >= tail_count as u64 => Ok(()),
+            now => Err(format!("{now} of them")),
+        });
+    });
+    let next = client.get_log("").expect("a log").next_offset;
+    under("and each gets every record", &honest, &memory, || {
+        for tail in &mut waiting {
+            let offset = loop {
+                let answer = block_on(tail.next()).expect("an answer").expect("records");
+                if let Some(last) = answer.records.last().filter(|last| last.offset >= next) {
+                    break last.offset;
+                }
+            };
+            assert!(offset >= next);
+        }
+    });
+    drop(waiting);
+
+    for _ in 0..32 {
+        client.produce("", vec![record(vec![b'x'; 1_000_000])]).expect("appended");
+    }
+    let mut stuck = Vec::new();
+    under("readers that never read", &honest, &memory, || {
+        stuck = never_read(&readers, few * 64);
+        quiet();
+    });
+    let sibling = cluster.site.client(&node.rpc_addr, "reader");
+    let got = sibling.consume_at("", 0).expect("another reader of the same name");
+    assert_eq!(got.offset, 0);
+    drop((stuck, readers));
+
+    let writer = cluster.site.client(&node.rpc_addr, "writer");
+    under("messages over the limit", &honest, &memory, || too_large(&writer, few * 4));
+    let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files("writer"));
+    under("a byte a second", &honest, &memory, || a_byte_a_second(&dialer, few, seconds));
+    let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files("reader"));
+    let mut resets = 0;
+    under("calls taken back", &honest, &memory, || resets = rapid_reset(&dialer, few, seconds));
+    loudly(&format!("  {resets} calls were taken back"));
+    under("nobody else any more", &honest, &memory, quiet);
+    let peak = memory.peak.load(Ordering::Relaxed);
+    assert!(peak < memory_bytes_max(&scale), "{} KiB of memory", peak >> 10);
+    eventually("nothing is held", || match counter(&client, "seriatim_streams_now") {
+        0 => Ok(()),
+        now => Err(format!("{now} streams")),
+    });
+}
+
+fn counter(client: &Client, name: &str) -> u64 {
+    let node = client.get_node().expect("an answer");
+    node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
+}
+
+/// A connection is a file on each side.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).expect("open files");
+}

@@ -1,0 +1,222 @@
+//! One log on three nodes: where reading begins by time, what retention and trim take away, and what readers are told.
+
+use std::time::Duration;
+
+use grpcio::RpcStatusCode as Code;
+use seriatim::client::{Client, ClientError, Status};
+use seriatim::pb::admin::ConfigureLogRequest;
+use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, GetLogResponse, Record, Start};
+
+use crate::harness::{Cluster, PATIENCE, eventually, record};
+
+const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "64KiB"];
+
+fn append(client: &Client, records: usize, bytes: usize) -> (u64, u64) {
+    let batch: Vec<Record> = (0..records).map(|_| record(vec![b'x'; bytes])).collect();
+    let answer = client.produce("", batch).expect("appended");
+    (answer.offset, answer.append_time_us)
+}
+
+fn status(error: &ClientError) -> &Status {
+    error.status().expect("a status of the node")
+}
+
+#[track_caller]
+fn assert_trimmed(error: &ClientError, first_offset: u64) {
+    let status = status(error);
+    assert_eq!((status.code, status.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"), "{status}");
+    assert!(status.number("first_offset") >= Some(first_offset), "{status:?}");
+    assert!(status.number("next_offset") >= Some(first_offset), "{status:?}");
+    assert!(status.metadata.contains_key("log") && status.metadata.contains_key("log_id"), "{status:?}");
+}
+
+/// Where a stream from that time begins: the offset, and how many records there are.
+fn from_time(client: &Client, start_time_us: u64) -> (Option<u64>, usize) {
+    let request = ConsumeRequest {
+        start: Start::START_TIME.into(),
+        start_time_us,
+        max_records: 1000,
+        stop_at_end: true,
+        ..ConsumeRequest::default()
+    };
+    let answers = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+    let answers: Vec<ConsumeResponse> = answers.collect::<Result<_, _>>().expect("records");
+    let offsets: Vec<u64> = answers.iter().flat_map(|a| &a.records).map(|r| r.offset).collect();
+    (offsets.first().copied(), offsets.len())
+}
+
+#[test]
+fn a_stream_starts_by_time_on_any_node() {
+    let cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
+    let clients = cluster.clients();
+    let times: Vec<(u64, u64)> = (0..60).map(|i| append(&clients[i % 3], 3, 1000 * (i % 7))).collect();
+    for (i, client) in clients.iter().enumerate() {
+        for &(offset, time) in &times {
+            // Two batches may have one time: then the first of them is meant.
+            let first = times.iter().find(|(_, t)| *t >= time).expect("one at least").0;
+            assert_eq!(from_time(client, time), (Some(first), 180 - first as usize), "record {offset} on node {i}");
+        }
+        assert_eq!(from_time(client, 0), (Some(0), 180));
+        assert_eq!(from_time(client, times[59].1 + 1), (None, 0), "later than all: as LATEST");
+    }
+    // What a node has just acknowledged is found on another one at once, and a call may wait for it.
+    let (offset, time) = append(&clients[0], 1, 1);
+    assert_eq!(from_time(&clients[1], time).0, Some(offset));
+    let waits = ConsumeRequest {
+        start: Start::START_TIME.into(),
+        start_time_us: u64::MAX,
+        max_records: 1,
+        wait_ms: 60_000,
+        ..ConsumeRequest::default()
+    };
+    let waiting = clients[2].clone();
+    let thread = std::thread::spawn(move || waiting.consume(&waits));
+    eventually("the waiting call is answered", || {
+        append(&clients[0], 1, 1);
+        if thread.is_finished() { Ok(()) } else { Err("not yet".into()) }
+    });
+    let answer = thread.join().expect("no panic").expect("a record");
+    assert!(answer.records[0].offset > offset);
+    clients[0].trim("", 100).expect("trimmed");
+    assert_eq!(from_time(&clients[0], 0).0, Some(100), "the first one that is still there");
+}
+
+fn log(client: &Client) -> GetLogResponse {
+    client.get_log("").expect("a log")
+}
+
+fn configure(client: &Client, bytes: Option<u64>, ms: Option<u64>) -> (u64, u64) {
+    let request = ConfigureLogRequest { retention_bytes: bytes, retention_ms: ms, ..ConfigureLogRequest::default() };
+    let settings = client.configure_log(&request).expect("configured");
+    (settings.retention_bytes, settings.retention_ms)
+}
+
+#[track_caller]
+fn all_begin_at(clients: &[Client], first_offset: u64) {
+    for client in clients {
+        assert_eq!(log(client).first_offset, first_offset, "{}", client.addr());
+    }
+}
+
+#[test]
+fn retention_by_size_takes_whole_segments_on_every_node() {
+    let cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
+    let clients = cluster.clients();
+    for client in clients.iter().cycle().take(40) {
+        append(client, 10, 2000);
+    }
+    all_begin_at(&clients, 0);
+    let follower = (cluster.leader() + 1) % 3;
+    assert_eq!(configure(&clients[follower], Some(200 << 10), None), (200 << 10, 0));
+    let first = eventually("old records go, and their files", || {
+        let log = log(&clients[cluster.leader()]);
+        let (bytes, first) = (log.stored_bytes, log.first_offset);
+        if bytes < (200 << 10) + (128 << 10) && first > 0 { Ok(first) } else { Err(format!("{first}, {bytes} bytes")) }
+    });
+    assert!(log(&clients[0]).stored_bytes >= 200 << 10, "and no more than that");
+    all_begin_at(&clients, first);
+    for client in &clients {
+        assert_trimmed(&client.consume_at("", first - 1).expect_err("it is gone"), first);
+        assert_eq!(client.consume_at("", first).expect("it is there").offset, first);
+        let node = client.get_node().expect("an answer");
+        let group = node.groups.iter().find(|g| g.group == 1).expect("the log");
+        assert_eq!(group.settings.retention_bytes, 200 << 10);
+    }
+    assert_eq!(configure(&clients[0], Some(0), None), (0, 0), "and nothing more goes");
+    let refused = ConfigureLogRequest { retention_ms: Some(5), ..ConfigureLogRequest::default() };
+    let error = clients[0].configure_log(&refused).expect_err("too short");
+    assert_eq!(status(&error).code, Code::INVALID_ARGUMENT);
+    let other = ConfigureLogRequest { log_id: Some(1), retention_ms: Some(0), ..ConfigureLogRequest::default() };
+    let error = clients[0].configure_log(&other).expect_err("another log");
+    assert_eq!(status(&error).reason, "LOG_ID_MISMATCH");
+}
+
+#[test]
+fn retention_by_age_takes_what_is_old_and_a_change_of_leader_takes_no_more() {
+    let mut cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
+    let clients = cluster.clients();
+    append(&clients[0], 100, 1000);
+    assert_eq!(configure(&clients[1], None, Some(4000)), (0, 4000));
+    eventually("all is old", || match log(&clients[2]).first_offset {
+        100 => Ok(()),
+        other => Err(format!("it begins at {other}")),
+    });
+    all_begin_at(&clients, 100);
+    let leader = cluster.leader();
+    cluster.nodes[leader].kill();
+    let follower = &clients[(leader + 1) % 3];
+    let (kept, _) = eventually("another one leads", || {
+        follower.produce("", vec![record("new")]).map(|a| (a.offset, a.append_time_us)).map_err(|e| e.to_string())
+    });
+    assert_eq!(follower.consume_at("", kept).expect("it is young").offset, kept);
+    eventually("the new leader goes on with it", || match log(follower).first_offset {
+        first if first > kept => Ok(()),
+        other => Err(format!("it begins at {other}")),
+    });
+}
+
+/// Readers whose records go: a call, a stream that is slow, a call and a stream that wait.
+#[test]
+fn a_reader_that_is_trimmed_away_under_its_feet_is_told() {
+    let cluster = Cluster::start_with(1, &SMALL_SEGMENTS);
+    let client = cluster.client(0);
+    for _ in 0..60 {
+        append(&client, 10, 50_000);
+    }
+    let end = log(&client).next_offset;
+    let request =
+        |offset, max_bytes| ConsumeRequest { offset, max_bytes, max_records: 1000, ..ConsumeRequest::default() };
+    let mut slow = client.consume_stream(&request(0, 1 << 16), Some(PATIENCE)).expect("a stream");
+    let first = slow.next().expect("an answer").expect("records");
+    assert_eq!(first.records[0].offset, 0);
+    let mut waiting = client.consume_stream(&request(end, 0), Some(PATIENCE)).expect("a stream");
+    let waits = ConsumeRequest { wait_ms: 60_000, ..request(end, 0) };
+    let other = cluster.client(0);
+    let call = std::thread::spawn(move || other.consume(&waits));
+
+    assert_eq!(client.trim("", end).expect("trimmed").first_offset, end);
+    assert_trimmed(&client.consume(&request(end - 1, 0)).expect_err("gone"), end);
+    let mut next = first.records.len() as u64;
+    let error = loop {
+        match slow.next().expect("a status at the end") {
+            Ok(answer) => {
+                assert_eq!(answer.records[0].offset, next, "without a gap");
+                next += answer.records.len() as u64;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_trimmed(&error, end);
+    assert!(next < end, "{next} of {end} records were on their way already");
+
+    // Those that wait at the end lose nothing by it, and hear of what comes.
+    let (offset, _) = append(&client, 1, 1);
+    assert_eq!(waiting.next().expect("an answer").expect("a record").records[0].offset, offset);
+    assert_eq!(call.join().expect("no panic").expect("a record").records[0].offset, offset);
+    // A tail that is behind when all goes hears of that.
+    let mut tail = client.consume_stream(&request(offset, 1), Some(PATIENCE)).expect("a stream");
+    tail.next().expect("an answer").expect("a record");
+    for _ in 0..100 {
+        append(&client, 1, 1 << 19);
+    }
+    let end = log(&client).next_offset;
+    client.trim("", end).expect("trimmed");
+    let error = tail.find_map(Result::err).expect("a status");
+    assert_trimmed(&error, end);
+}
+
+/// The least wait: a stream with heartbeats is never silent for long.
+#[test]
+fn a_quiet_tail_has_heartbeats() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    let request = ConsumeRequest {
+        start: Start::START_LATEST.into(),
+        max_records: 10,
+        heartbeat_ms: 1000,
+        ..ConsumeRequest::default()
+    };
+    let mut tail = client.consume_stream(&request, Some(Duration::from_secs(30))).expect("a stream");
+    let beat = tail.next().expect("an answer").expect("a heartbeat");
+    assert!(beat.records.is_empty() && beat.log_id != 0);
+}

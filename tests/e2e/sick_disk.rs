@@ -1,0 +1,90 @@
+//! A disk that fails under a real process: the process ends and says why, nothing is acknowledged after it, and the next start
+//! has every acknowledged record (lessons 13 and 19, promise P7).
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Cluster, PATIENCE, Site, eventually, wait_for_voters};
+use crate::load::{Random, check, under_load};
+use crate::shim::{Order, Shim};
+
+const SIGABRT: i32 = 6;
+
+#[test]
+fn a_write_error_ends_the_process() {
+    let (status, said) = fails(&Order::WriteError("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write") && said.contains("Input/output error"), "{said}");
+    assert!(said.contains("thread consensus failed"), "{said}");
+}
+
+/// The shim drops what the failed sync should have written, as Linux may: a second try would succeed and lose it.
+#[test]
+fn a_failed_sync_is_final() {
+    let (status, said) = fails(&Order::SyncError("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot sync") && said.contains("Input/output error"), "{said}");
+    assert!(said.contains("thread log-writer failed"), "{said}");
+}
+
+#[test]
+fn a_manifest_that_can_not_be_synced_ends_the_process() {
+    let (status, said) = fails(&Order::SyncError("manifest"));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot sync") && said.contains("manifest"), "{said}");
+}
+
+/// It is refused before, by the watermarks; here they do not see it coming.
+#[test]
+fn a_disk_that_is_full_all_the_same_ends_the_process() {
+    let (status, said) = fails(&Order::WriteFull("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the reserve file is given back"), "{said}");
+    assert!(said.contains("no space left") && said.contains("free some"), "{said}");
+}
+
+#[test]
+fn a_sync_that_hangs_ends_the_process() {
+    let begin = Instant::now();
+    let (status, said) = fails(&Order::SyncHang("groups/1/0"));
+    assert_eq!(status.signal(), Some(SIGABRT), "{said}");
+    assert!(said.contains("thread log-writer hangs"), "{said}");
+    assert!(begin.elapsed() < PATIENCE, "within hang_seconds_max, or nearly");
+}
+
+/// One node fails so under load; gives how it ended and what it said. Then it starts again, and the account holds.
+fn fails(order: &Order<'_>) -> (ExitStatus, String) {
+    let mut random = Random::from_env("one node with a sick disk");
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    // Small segments, for manifests to be written.
+    let more = ["--segment-bytes=262144", "--hang-seconds-max=2"];
+    let mut cluster = Cluster::start_at(site, 1, &more, |_| shim.env(&dir, None, 7));
+    let addrs = [cluster.nodes[0].rpc_addr.clone()];
+    let (site, node) = (&cluster.site, &mut cluster.nodes[0]);
+    let client = site.client(&addrs[0], "root");
+    let records = |more: u64| {
+        let from = std::cell::Cell::new(None);
+        eventually("there is load", || {
+            client.wait_connected(Duration::from_millis(100));
+            let next = client.get_log("").map_err(|e| e.to_string())?.next_offset;
+            let first = from.get().unwrap_or(next);
+            from.set(Some(first));
+            (next >= first + more).then_some(()).ok_or(format!("{next} records"))
+        });
+    };
+    let (sent, ended) = under_load(site, &addrs, &mut random, |_| {
+        records(200);
+        shim.order(&dir, order);
+        let status = node.wait();
+        let said = node.log();
+        node.start_again();
+        records(50);
+        (status, said)
+    });
+    wait_for_voters(&cluster.clients());
+    check(&cluster, &sent);
+    ended
+}

@@ -1,0 +1,753 @@
+/* A disk that fails, under a real process: LD_PRELOAD, Linux, for the tests (tests/e2e/shim.rs compiles and drives it).
+ *
+ * It sits between the program and libc for the files below SHIM_DIR, and remembers how to undo what was not synced:
+ *
+ *   pwrite          the bytes that were there, until an fsync or fdatasync of the file that began later has succeeded
+ *   create, rename, unlink    the names (and the files: an unlinked one is kept aside), until an fsync of the directory
+ *   length          what the file had at its last sync (space is reserved by a system call that is not seen here)
+ *
+ * The file SHIM_DIR.control says what is to happen; it is removed when it is taken, within milliseconds:
+ *
+ *   cut SEED             the power goes: of all that, any part is undone, each 512-byte sector and each name for itself, files
+ *                        get shorter again, memory-mapped files (*.idx) get arbitrary pages, and the process is gone
+ *   write-error NAME     the next write to a file whose path contains NAME gets half-way, and fails with EIO
+ *   write-full NAME      from now on every write to such a file fails with ENOSPC
+ *   sync-error NAME      the next sync of such a file fails with EIO, once, and what it should have written is dropped from
+ *                        the page cache, as Linux does: a second sync succeeds and means nothing
+ *   sync-hang NAME       the next sync of such a file does not come back
+ *
+ * SHIM_CUT_OPS=N SHIM_SEED=S cuts the power at the N-th operation: that also happens during recovery.
+ *
+ * Directories are made and renamed at once, as if synced: that happens when a log is made, not later.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define SECTOR 512
+#define FDS 65536
+
+/* How to undo a write: the bytes before it; NULL: zeros. */
+struct undo {
+    struct undo *older;
+    uint64_t seq;
+    off_t at;
+    size_t len;
+    char *old;
+};
+
+struct file {
+    struct file *next;
+    dev_t dev;
+    ino_t ino;
+    int fd; /* our own */
+    off_t durable;
+    struct undo *newest;
+    char path[PATH_MAX];
+};
+
+enum kind { CREATED, UNLINKED, RENAMED };
+
+/* How to undo a change of a name. */
+struct name {
+    struct name *older;
+    uint64_t seq;
+    enum kind kind;
+    ino_t ino;
+    char path[PATH_MAX];
+    char from[PATH_MAX];
+    char aside[PATH_MAX]; /* the file that had the name; empty: none */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char dir[PATH_MAX], control[PATH_MAX + 16], grave[PATH_MAX + 16];
+static size_t dir_len;
+static uint64_t seq, ops, cut_ops, rng, graves;
+static struct file *files;
+static struct name *names;
+static char write_error[256], write_full[256], sync_error[256], sync_hang[256];
+
+/* What a descriptor is open on. */
+static struct file *open_files[FDS];
+static char *open_dirs[FDS];
+
+static int (*real_open)(const char *, int, ...);
+static int (*real_close)(int);
+static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
+static ssize_t (*real_write)(int, const void *, size_t);
+static int (*real_fsync)(int);
+static int (*real_fdatasync)(int);
+static int (*real_rename)(const char *, const char *);
+static int (*real_unlink)(const char *);
+
+static void die(const char *what)
+{
+    fprintf(stderr, "shim: %s: %s\n", what, strerror(errno));
+    _exit(99);
+}
+
+static void *find(const char *symbol)
+{
+    void *found = dlsym(RTLD_NEXT, symbol);
+    if (!found) {
+        die(symbol);
+    }
+    return found;
+}
+
+static void *watch(void *unused);
+
+__attribute__((constructor)) static void begin(void)
+{
+    real_open = find("open64");
+    real_close = find("close");
+    real_pwrite = find("pwrite64");
+    real_write = find("write");
+    real_fsync = find("fsync");
+    real_fdatasync = find("fdatasync");
+    real_rename = find("rename");
+    real_unlink = find("unlink");
+    const char *given = getenv("SHIM_DIR");
+    if (!given || strlen(given) > PATH_MAX - 64) {
+        die("SHIM_DIR");
+    }
+    strcpy(dir, given);
+    dir_len = strlen(dir);
+    snprintf(control, sizeof control, "%s.control", dir);
+    snprintf(grave, sizeof grave, "%s.grave", dir);
+    if (mkdir(grave, 0700) && errno != EEXIST) {
+        die(grave);
+    }
+    const char *text = getenv("SHIM_CUT_OPS");
+    cut_ops = text ? strtoull(text, NULL, 10) : 0;
+    text = getenv("SHIM_SEED");
+    rng = text ? strtoull(text, NULL, 10) : 1;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, watch, NULL)) {
+        die("a thread");
+    }
+}
+
+static int ours(const char *path)
+{
+    return dir_len && !strncmp(path, dir, dir_len) && (path[dir_len] == '/' || !path[dir_len]);
+}
+
+/* splitmix64 */
+static uint64_t random_below(uint64_t limit)
+{
+    uint64_t z = rng += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return (z ^ (z >> 31)) % limit;
+}
+
+static void parent(const char *path, char *out)
+{
+    strcpy(out, path);
+    char *slash = strrchr(out, '/');
+    if (slash) {
+        *slash = 0;
+    }
+}
+
+/* --- the cut */
+
+/* All, nothing, or each for itself. */
+static int mode;
+
+static int dropped(void)
+{
+    return mode == 0 || (mode > 1 && random_below(2));
+}
+
+static void put_back(struct file *file, const struct undo *undo, off_t at, size_t len)
+{
+    static const char zeros[SECTOR];
+    const char *old = undo->old ? undo->old + (at - undo->at) : zeros;
+    if (real_pwrite(file->fd, old, len, at) != (ssize_t)len) {
+        die("undo");
+    }
+}
+
+/* Of each sector some version since the last sync is kept: the newest writes of it are undone, as many as chance will. */
+static void undo_writes(struct file *file)
+{
+    off_t end = 0;
+    for (struct undo *undo = file->newest; undo; undo = undo->older) {
+        end = undo->at + (off_t)undo->len > end ? undo->at + (off_t)undo->len : end;
+    }
+    char *settled = calloc(end / SECTOR + 1, 1);
+    if (!settled) {
+        die("memory");
+    }
+    for (struct undo *undo = file->newest; undo; undo = undo->older) {
+        off_t at = undo->at;
+        while (at < undo->at + (off_t)undo->len) {
+            off_t sector = at / SECTOR;
+            off_t until = (sector + 1) * SECTOR;
+            if (until > undo->at + (off_t)undo->len) {
+                until = undo->at + undo->len;
+            }
+            if (!settled[sector]) {
+                if (dropped()) {
+                    put_back(file, undo, at, until - at);
+                } else {
+                    settled[sector] = 1;
+                }
+            }
+            at = until;
+        }
+    }
+    free(settled);
+    struct stat now;
+    if (fstat(file->fd, &now)) {
+        die("fstat");
+    }
+    if (now.st_size > file->durable && dropped()) {
+        off_t size = file->durable;
+        if (random_below(2)) {
+            size += random_below(now.st_size - file->durable + 1);
+        }
+        if (ftruncate(file->fd, size)) {
+            die("ftruncate");
+        }
+    }
+}
+
+static void undo_name(const struct name *name)
+{
+    struct stat found;
+    switch (name->kind) {
+    case CREATED:
+        if (!lstat(name->path, &found) && found.st_ino == name->ino) {
+            real_unlink(name->path);
+        }
+        break;
+    case UNLINKED:
+        if (lstat(name->path, &found)) {
+            real_rename(name->aside, name->path);
+        }
+        break;
+    case RENAMED:
+        if (!lstat(name->path, &found) && found.st_ino == name->ino) {
+            real_rename(name->path, name->from);
+            if (name->aside[0]) {
+                real_rename(name->aside, name->path);
+            }
+        }
+        break;
+    }
+}
+
+/* What is mapped was written back at any time, or not at all. */
+static void scramble_indexes(const char *path)
+{
+    DIR *open = opendir(path);
+    if (!open) {
+        return;
+    }
+    struct dirent *entry;
+    while ((entry = readdir(open))) {
+        char inside[PATH_MAX];
+        if (entry->d_name[0] == '.' && strncmp(entry->d_name, ".new-", 5)) {
+            continue;
+        }
+        if (snprintf(inside, sizeof inside, "%s/%s", path, entry->d_name) >= (int)sizeof inside) {
+            continue;
+        }
+        struct stat found;
+        if (lstat(inside, &found)) {
+            continue;
+        }
+        if (S_ISDIR(found.st_mode)) {
+            scramble_indexes(inside);
+            continue;
+        }
+        size_t len = strlen(inside);
+        if (len < 4 || strcmp(inside + len - 4, ".idx") || random_below(3)) {
+            continue;
+        }
+        int fd = real_open(inside, O_RDWR);
+        char page[4096];
+        for (off_t at = 0; fd >= 0 && at < found.st_size; at += sizeof page) {
+            if (random_below(2)) {
+                continue;
+            }
+            int zeros = random_below(2);
+            for (size_t i = 0; i < sizeof page; i++) {
+                page[i] = zeros ? 0 : (char)random_below(256);
+            }
+            size_t n = found.st_size - at < (off_t)sizeof page ? (size_t)(found.st_size - at) : sizeof page;
+            if (real_pwrite(fd, page, n, at) < 0) {
+                die("scramble");
+            }
+        }
+        if (fd >= 0) {
+            if (!random_below(8) && ftruncate(fd, random_below(found.st_size + 1))) {
+                die("ftruncate");
+            }
+            real_close(fd);
+        }
+    }
+    closedir(open);
+}
+
+static void stay(int signal)
+{
+    for (;;) {
+        pause();
+    }
+    (void)signal;
+}
+
+/* The lock is held, for ever: no other thread changes a file, and what it waits for is never answered. */
+__attribute__((noreturn)) static void cut(void)
+{
+    mode = (int)random_below(4);
+    /* Another thread may look into an index that is getting shorter. It is dead, and does not know it. */
+    signal(SIGBUS, stay);
+    fprintf(stderr, "shim: the power goes, at operation %llu, mode %d\n", (unsigned long long)ops, mode);
+    for (struct file *file = files; file; file = file->next) {
+        undo_writes(file);
+    }
+    for (struct name *name = names; name; name = name->older) {
+        if (dropped()) {
+            undo_name(name);
+        }
+    }
+    scramble_indexes(dir);
+    kill(getpid(), SIGKILL);
+    for (;;) {
+        pause();
+    }
+}
+
+/* Before each operation, under the lock. */
+static void step(void)
+{
+    ops++;
+    if (cut_ops && ops >= cut_ops) {
+        cut();
+    }
+}
+
+/* Takes what the control file says, if there is one. Under the lock. */
+static void obey(void)
+{
+    int fd = real_open(control, O_RDONLY);
+    if (fd < 0) {
+        return;
+    }
+    char text[512], verb[32], word[256];
+    ssize_t n = read(fd, text, sizeof text - 1);
+    real_close(fd);
+    real_unlink(control);
+    text[n < 0 ? 0 : n] = 0;
+    if (sscanf(text, "%31s %255s", verb, word) != 2) {
+        die(text);
+    }
+    if (!strcmp(verb, "cut")) {
+        rng = strtoull(word, NULL, 10);
+        cut();
+    } else if (!strcmp(verb, "write-error")) {
+        strcpy(write_error, word);
+    } else if (!strcmp(verb, "write-full")) {
+        strcpy(write_full, word);
+    } else if (!strcmp(verb, "sync-error")) {
+        strcpy(sync_error, word);
+    } else if (!strcmp(verb, "sync-hang")) {
+        strcpy(sync_hang, word);
+    } else {
+        die(verb);
+    }
+}
+
+static void *watch(void *unused)
+{
+    for (;;) {
+        usleep(2000);
+        pthread_mutex_lock(&lock);
+        obey();
+        pthread_mutex_unlock(&lock);
+    }
+    return unused;
+}
+
+static int matches(const char *pattern, const char *path)
+{
+    return pattern[0] && strstr(path, pattern);
+}
+
+/* --- names */
+
+static struct name *new_name(enum kind kind, const char *path, ino_t ino)
+{
+    struct name *name = calloc(1, sizeof *name);
+    if (!name || strlen(path) >= PATH_MAX) {
+        die("memory");
+    }
+    name->kind = kind;
+    name->seq = ++seq;
+    name->ino = ino;
+    strcpy(name->path, path);
+    name->older = names;
+    names = name;
+    return name;
+}
+
+static void put_aside(struct name *name)
+{
+    if (snprintf(name->aside, PATH_MAX, "%s/%d-%llu", grave, (int)getpid(), (unsigned long long)++graves) >= PATH_MAX) {
+        die("path");
+    }
+}
+
+/* The names of a directory are on the disk, as they were at `until`. */
+static void names_synced(const char *path, uint64_t until)
+{
+    struct name **at = &names;
+    while (*at) {
+        struct name *name = *at;
+        char of[PATH_MAX];
+        parent(name->path, of);
+        if (name->seq > until || strcmp(of, path)) {
+            at = &name->older;
+            continue;
+        }
+        if (name->aside[0]) {
+            real_unlink(name->aside);
+        }
+        *at = name->older;
+        free(name);
+    }
+}
+
+/* --- files */
+
+static struct file *file_of(int fd, const char *path, int created)
+{
+    struct stat found;
+    if (fstat(fd, &found)) {
+        die("fstat");
+    }
+    for (struct file *file = files; file; file = file->next) {
+        if (file->dev == found.st_dev && file->ino == found.st_ino) {
+            if (!created) {
+                return file;
+            }
+            /* The number of one that is gone. */
+            file->ino = 0;
+        }
+    }
+    struct file *file = calloc(1, sizeof *file);
+    if (!file) {
+        die("memory");
+    }
+    file->dev = found.st_dev;
+    file->ino = found.st_ino;
+    file->fd = fcntl(fd, F_DUPFD_CLOEXEC, FDS / 2);
+    if (file->fd < 0) {
+        file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 512);
+    }
+    if (file->fd < 0) {
+        die("dup");
+    }
+    file->durable = created ? 0 : found.st_size;
+    strcpy(file->path, path);
+    file->next = files;
+    files = file;
+    return file;
+}
+
+static void forget(struct file *file, uint64_t until)
+{
+    struct undo **at = &file->newest;
+    while (*at) {
+        struct undo *undo = *at;
+        if (undo->seq > until) {
+            at = &undo->older;
+            continue;
+        }
+        *at = undo->older;
+        free(undo->old);
+        free(undo);
+    }
+}
+
+static int do_open(const char *path, int flags, mode_t permissions)
+{
+    if (!ours(path)) {
+        return real_open(path, flags, permissions);
+    }
+    pthread_mutex_lock(&lock);
+    int creates = flags & O_CREAT;
+    struct stat before;
+    int there = !creates || !lstat(path, &before);
+    if (!there) {
+        step();
+    }
+    int fd = real_open(path, flags, permissions);
+    int saved = errno;
+    if (fd >= 0 && fd < FDS) {
+        struct stat found;
+        if (fstat(fd, &found)) {
+            die("fstat");
+        }
+        if (!there) {
+            new_name(CREATED, path, found.st_ino);
+        }
+        open_files[fd] = NULL;
+        open_dirs[fd] = NULL;
+        if (S_ISDIR(found.st_mode)) {
+            open_dirs[fd] = strdup(path);
+        } else if ((flags & O_ACCMODE) == O_RDWR) {
+            open_files[fd] = file_of(fd, path, !there);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    errno = saved;
+    return fd;
+}
+
+static mode_t permissions_of(int flags, va_list more)
+{
+    return flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0;
+}
+
+int open64(const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    mode_t permissions = permissions_of(flags, more);
+    va_end(more);
+    return do_open(path, flags, permissions);
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    mode_t permissions = permissions_of(flags, more);
+    va_end(more);
+    return do_open(path, flags, permissions);
+}
+
+int close(int fd)
+{
+    if (fd >= 0 && fd < FDS && (open_files[fd] || open_dirs[fd])) {
+        pthread_mutex_lock(&lock);
+        free(open_dirs[fd]);
+        open_files[fd] = NULL;
+        open_dirs[fd] = NULL;
+        int result = real_close(fd);
+        pthread_mutex_unlock(&lock);
+        return result;
+    }
+    return real_close(fd);
+}
+
+static ssize_t do_pwrite(int fd, const void *bytes, size_t len, off_t at)
+{
+    struct file *file = fd >= 0 && fd < FDS ? open_files[fd] : NULL;
+    if (!file) {
+        return real_pwrite(fd, bytes, len, at);
+    }
+    pthread_mutex_lock(&lock);
+    step();
+    if (matches(write_full, file->path)) {
+        pthread_mutex_unlock(&lock);
+        errno = ENOSPC;
+        return -1;
+    }
+    struct undo *undo = calloc(1, sizeof *undo);
+    char *old = calloc(len ? len : 1, 1);
+    if (!undo || !old) {
+        die("memory");
+    }
+    if (pread(fd, old, len, at) < 0) {
+        die("pread");
+    }
+    size_t i = 0;
+    while (i < len && !old[i]) {
+        i++;
+    }
+    if (i == len) {
+        free(old);
+        old = NULL;
+    }
+    undo->seq = ++seq;
+    undo->at = at;
+    undo->len = len;
+    undo->old = old;
+    undo->older = file->newest;
+    file->newest = undo;
+    ssize_t result;
+    if (matches(write_error, file->path)) {
+        write_error[0] = 0;
+        if (real_pwrite(fd, bytes, len / 2, at) < 0) {
+            die("pwrite");
+        }
+        errno = EIO;
+        result = -1;
+    } else {
+        result = real_pwrite(fd, bytes, len, at);
+    }
+    int saved = errno;
+    pthread_mutex_unlock(&lock);
+    errno = saved;
+    return result;
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t len, off_t at)
+{
+    return do_pwrite(fd, bytes, len, at);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t len, off_t at)
+{
+    return do_pwrite(fd, bytes, len, at);
+}
+
+ssize_t write(int fd, const void *bytes, size_t len)
+{
+    if (fd >= 0 && fd < FDS && open_files[fd]) {
+        errno = ENOSYS;
+        die("write without a position to a file of the data directory");
+    }
+    return real_write(fd, bytes, len);
+}
+
+static int sync_file(struct file *file, int fd, int (*real)(int))
+{
+    pthread_mutex_lock(&lock);
+    step();
+    if (matches(sync_hang, file->path)) {
+        pthread_mutex_unlock(&lock);
+        fprintf(stderr, "shim: a sync hangs\n");
+        for (;;) {
+            pause();
+        }
+    }
+    uint64_t until = seq;
+    struct stat now;
+    if (fstat(fd, &now)) {
+        die("fstat");
+    }
+    if (matches(sync_error, file->path)) {
+        sync_error[0] = 0;
+        mode = (int)random_below(4);
+        fprintf(stderr, "shim: a sync fails, mode %d\n", mode);
+        off_t durable = file->durable;
+        file->durable = now.st_size;
+        undo_writes(file);
+        file->durable = durable;
+        forget(file, until);
+        pthread_mutex_unlock(&lock);
+        errno = EIO;
+        return -1;
+    }
+    pthread_mutex_unlock(&lock);
+    int result = real(fd);
+    if (result) {
+        return result;
+    }
+    pthread_mutex_lock(&lock);
+    forget(file, until);
+    if (now.st_size > file->durable) {
+        file->durable = now.st_size;
+    }
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+static int do_sync(int fd, int (*real)(int))
+{
+    if (fd < 0 || fd >= FDS) {
+        return real(fd);
+    }
+    if (open_files[fd]) {
+        return sync_file(open_files[fd], fd, real);
+    }
+    if (!open_dirs[fd]) {
+        return real(fd);
+    }
+    pthread_mutex_lock(&lock);
+    step();
+    uint64_t until = seq;
+    char path[PATH_MAX];
+    strcpy(path, open_dirs[fd]);
+    pthread_mutex_unlock(&lock);
+    int result = real(fd);
+    if (!result) {
+        pthread_mutex_lock(&lock);
+        names_synced(path, until);
+        pthread_mutex_unlock(&lock);
+    }
+    return result;
+}
+
+int fsync(int fd)
+{
+    return do_sync(fd, real_fsync);
+}
+
+int fdatasync(int fd)
+{
+    return do_sync(fd, real_fdatasync);
+}
+
+int rename(const char *from, const char *to)
+{
+    struct stat found, replaced;
+    if (!ours(to) || lstat(from, &found) || S_ISDIR(found.st_mode)) {
+        return real_rename(from, to);
+    }
+    pthread_mutex_lock(&lock);
+    step();
+    struct name *name = new_name(RENAMED, to, found.st_ino);
+    strcpy(name->from, from);
+    if (!lstat(to, &replaced)) {
+        put_aside(name);
+        if (link(to, name->aside)) {
+            die("link");
+        }
+    }
+    int result = real_rename(from, to);
+    if (result) {
+        die("rename");
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+int unlink(const char *path)
+{
+    struct stat found;
+    if (!ours(path) || lstat(path, &found)) {
+        return real_unlink(path);
+    }
+    pthread_mutex_lock(&lock);
+    step();
+    struct name *name = new_name(UNLINKED, path, found.st_ino);
+    put_aside(name);
+    int result = real_rename(path, name->aside);
+    if (result) {
+        die("unlink");
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
