@@ -267,8 +267,8 @@ impl GroupLog {
                 // Nothing in the newest segment is wanted either.
                 log.roll()?;
             }
-            let view = log.shared.get();
             let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
+            let view = log.shared.get();
             let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
             let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
             if dropped == 0 {

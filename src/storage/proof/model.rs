@@ -267,10 +267,10 @@ impl Model {
 
     pub fn trim(&mut self) -> Result<(), StorageError> {
         let mut state = self.now();
-        let mut offset = Offset(self.rng.below(state.last().offset.0 + 1));
+        let last = state.last();
+        let mut offset = Offset(self.rng.below(last.offset.0 + 1));
         if self.rng.once_in(2) {
             // All of it: then the newest segment ends, too.
-            let last = state.last();
             offset = last.offset;
             let term = Term(self.term.max(last.term.0));
             state.hard_state = HardState { term, vote: None, commit: last.index };
