@@ -84,7 +84,7 @@ pub struct Agent {
     rpc_addr: SocketAddr,
     tls: Tls,
     acl: Acl,
-    peer_env: Option<Env>,
+    env: Option<Env>,
     space: Option<SpaceWatch>,
     failures: Receiver<Fatal>,
 }
@@ -106,7 +106,7 @@ impl Agent {
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
         let node_file = node_file(&config, &data_dir)?;
 
-        let peer_env = Env::start("grpc-peer", 1, &fatal);
+        let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);
         let late_peers: Late<PeersHandle> = Arc::new(OnceLock::new());
         let options = PeerListenerOptions {
             bind_addr: config.bind_addr.to_string(),
@@ -115,7 +115,7 @@ impl Agent {
         };
         let guard = Guard::new(identities.clone(), acl.clone());
         let creds = tls.peer_listener();
-        let listener = PeerListener::start(&peer_env, &options, creds, guard, late_peers.clone(), fatal.clone())
+        let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
         let api = Api::start(
             ApiOptions {
@@ -131,6 +131,7 @@ impl Agent {
                     cluster_name: config.cluster_name.clone(),
                 },
             },
+            &env,
             &fatal,
         )?;
         let bind_addr = SocketAddr::new(config.bind_addr.ip(), listener.port());
@@ -141,7 +142,7 @@ impl Agent {
             bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
             rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
         };
-        let dialer = Dialer::for_cluster(peer_env.get(), tls.clone(), &config.cluster_name);
+        let dialer = Dialer::for_cluster(env.get(), tls.clone(), &config.cluster_name);
         let options =
             Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
         let membership = Membership::start(options, me.clone(), dialer.clone(), &fatal).map_err(no_thread)?;
@@ -166,7 +167,7 @@ impl Agent {
             rpc_addr,
             tls,
             acl,
-            peer_env: Some(peer_env),
+            env: Some(env),
             space: Some(space),
             failures,
         };
@@ -265,8 +266,8 @@ impl Agent {
         self.listener = None;
         self.space = None;
         drop(base);
-        if let Some(Err(error)) = self.peer_env.take().map(Env::stop) {
-            log::warn!("threads of the peer listener did not end: {error:?}");
+        if let Some(Err(error)) = self.env.take().map(Env::stop) {
+            log::warn!("gRPC's threads did not end: {error:?}");
         }
     }
 }

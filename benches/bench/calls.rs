@@ -3,8 +3,8 @@
 
 use std::io::Read as _;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use futures::channel::{mpsc, oneshot};
@@ -12,8 +12,7 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use futures::{SinkExt as _, StreamExt as _};
 use grpcio::{
-    CallOption, Channel, ChannelCredentialsBuilder, Client, GrpcSlice, Marshaller, MessageReader, Method, MethodType,
-    WriteFlags,
+    CallOption, ChannelCredentialsBuilder, Client, GrpcSlice, Marshaller, MessageReader, Method, MethodType, WriteFlags,
 };
 use protobuf::Message as _;
 use seriatim::client::ClientFiles;
@@ -43,12 +42,11 @@ fn take(mut reader: MessageReader) -> grpcio::Result<Bytes> {
     Ok(bytes)
 }
 
-/// A channel with mutual TLS, and its thread.
-pub struct Caller {
-    client: Option<Client>,
-    channel: Option<Channel>,
-    env: Option<Env>,
-}
+/// One thread for all channels, as a client would have: gRPC's threads get into each other's way.
+static ENV: LazyLock<Env> = LazyLock::new(|| Env::start("bench-client", 1, &fatal_channel().0));
+
+/// A channel with mutual TLS.
+pub struct Caller(Client);
 
 impl Caller {
     /// Connects to a node or to the raw server.
@@ -58,15 +56,13 @@ impl Caller {
             .root_cert(read(&files.ca_file))
             .cert(read(&files.cert_file), read(&files.key_file))
             .build();
-        let (fatal, _) = fatal_channel();
-        let env = Env::start("bench-client", 1, &fatal);
-        let channel = client_channel(env.get(), addr, credentials, Some("localhost"));
+        let channel = client_channel(ENV.get(), addr, credentials, Some("localhost"));
         assert!(block_on(channel.wait_for_connected(Duration::from_secs(10))), "no connection to {addr}");
-        Caller { client: Some(Client::new(channel.clone())), channel: Some(channel), env: Some(env) }
+        Caller(Client::new(channel))
     }
 
     fn client(&self) -> &Client {
-        self.client.as_ref().expect("in use")
+        &self.0
     }
 
     /// Runs on the channel's own thread, and waits for the result.
@@ -207,16 +203,6 @@ impl Caller {
     /// Runs a future on the channel's thread, unwatched.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.client().spawn(future);
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        self.client = None;
-        self.channel = None;
-        if let Some(env) = self.env.take() {
-            let _ = env.stop();
-        }
     }
 }
 

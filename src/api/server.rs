@@ -73,8 +73,8 @@ impl Error for StartError {}
 pub struct Api {
     port: u16,
     service: Service,
-    /// Taken by the stop, in this order: calls end, then time, then the threads.
-    running: Option<(Server, Timers, Env)>,
+    /// Taken by the stop, in this order: calls end, then time.
+    running: Option<(Server, Timers)>,
 }
 
 impl Api {
@@ -82,7 +82,7 @@ impl Api {
     ///
     /// # Errors
     /// [`StartError`] when it can't listen.
-    pub fn start(options: ApiOptions, fatal: &FatalSender) -> Result<Api, StartError> {
+    pub fn start(options: ApiOptions, env: &Env, fatal: &FatalSender) -> Result<Api, StartError> {
         let timers = Timers::start(fatal).map_err(StartError::Thread)?;
         let limits = &options.limits;
         let service = Service {
@@ -96,8 +96,7 @@ impl Api {
             late: Arc::new(OnceLock::new()),
             fatal: fatal.clone(),
         };
-        let env = Env::start("grpc-api", completion_queues(), fatal);
-        let mut server = client_listener(&env, limits.client_memory_bytes_max)
+        let mut server = client_listener(env, limits.client_memory_bytes_max)
             .register_service(handlers(&service))
             .add_checker(Guard::new(service.access.clone(), service.metrics.clone(), fatal.clone()))
             .build()
@@ -108,7 +107,7 @@ impl Api {
             other => StartError::Grpc(other),
         })?;
         server.start();
-        Ok(Api { port, service, running: Some((server, timers, env)) })
+        Ok(Api { port, service, running: Some((server, timers)) })
     }
 
     /// The port it listens on.
@@ -142,13 +141,13 @@ impl Api {
         self.service.in_flight.wait_until(deadline)
     }
 
-    /// Closes the listener, cancels what is left and joins its threads.
+    /// Closes the listener and cancels what is left.
     pub fn stop(mut self) {
         self.stop_now();
     }
 
     fn stop_now(&mut self) {
-        let Some((mut server, timers, env)) = self.running.take() else {
+        let Some((mut server, timers)) = self.running.take() else {
             return;
         };
         self.service.state.enter(Phase::Stopping);
@@ -159,9 +158,6 @@ impl Api {
         }
         drop(server);
         drop(timers);
-        if let Err(error) = env.stop() {
-            log::warn!("threads of the client listener did not end: {error}");
-        }
     }
 }
 
@@ -169,11 +165,6 @@ impl Drop for Api {
     fn drop(&mut self) {
         self.stop_now();
     }
-}
-
-/// More than two bring nothing on the machines that it was measured on.
-fn completion_queues() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
 }
 
 /// Every method is a stream of requests to gRPC's binding, also where its client sends one: on the wire there is no

@@ -71,6 +71,12 @@ impl Env {
         Env { env: OwnEnvironment(Arc::new(env)), threads: JoinOnDrop(Some(all)) }
     }
 
+    /// How many threads serve both listeners and the channels to the peers. More bring nothing on the machines that it was
+    /// measured on.
+    pub fn threads_for_this_machine() -> usize {
+        thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
+    }
+
     /// For servers and channels on these threads.
     pub fn get(&self) -> Arc<Environment> {
         self.env.0.clone()

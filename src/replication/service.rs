@@ -1,7 +1,7 @@
 //! The Peer service: what other nodes may ask of this one.
 //!
 //! It exists before this node is a member: until its core is filled, every call is answered UNAVAILABLE. A stream is
-//! served by one future on a `grpc-peer` thread, which hands everything on to consensus and never waits for it in turn.
+//! served by one future on a `grpc` thread, which hands everything on to consensus and never waits for it in turn.
 
 use std::sync::Arc;
 use std::task::Poll;

@@ -173,6 +173,7 @@ pub struct Node {
     core: Core,
     statuses: Arc<Statuses>,
     _client_env: Env,
+    _env: Env,
     readers: Option<Readers>,
     thread: Option<Joiner>,
     failures: Receiver<Fatal>,
@@ -290,7 +291,8 @@ impl Node {
             metrics: Arc::default(),
             me,
         };
-        let api = Api::start(options, &fatal).expect("a listener");
+        let env = Env::start("test-api", 1, &fatal);
+        let api = Api::start(options, &env, &fatal).expect("a listener");
         let client_env = Env::start("test-client", 1, &fatal);
         let addr = format!("127.0.0.1:{}", api.port());
         let channel = client_channel(client_env.get(), &addr, ChannelCredentials::insecure(), None);
@@ -306,6 +308,7 @@ impl Node {
             core,
             statuses,
             _client_env: client_env,
+            _env: env,
             readers: Some(readers),
             thread: Some(thread.expect("a thread")),
             failures,
