@@ -8,7 +8,7 @@ use seriatim::pb::log::ConsumeRequest;
 
 use super::calls::{Bytes, Caller, consume_request, produce_request};
 use super::harness::Cluster;
-use super::process::{Highest, anon_bytes, cpu_part};
+use super::process::{Highest, anon_bytes, cpu_part, cpu_time};
 use super::raw::{Raw, RawFile};
 use super::report::{Row, Target, Values};
 
@@ -121,6 +121,13 @@ pub fn run(bench: &mut Bench) {
     memory(bench);
 }
 
+/// Processor time of the server for one of the calls that a load made, µs.
+fn cpu_per_call(pid: u32, took: Duration, load: impl FnOnce() -> f64) -> f64 {
+    let before = cpu_time(pid);
+    let rate = load();
+    (cpu_time(pid) - before).as_secs_f64() * 1e6 / (rate * took.as_secs_f64())
+}
+
 fn median_us(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |t| t.as_secs_f64() * 1e6)
@@ -149,6 +156,14 @@ fn produce(bench: &mut Bench) {
             Target::AtLeast(0.7),
             || pair.raw.unary_rate(&small, 256, turn),
             || pair.node.unary_rate(&small, 256, turn),
+        );
+        let (raw, node) = (pair.server.pid(), pair.cluster.nodes[0].pid());
+        bench.compare(
+            "produce: unary, 100 B, 256 in flight, CPU of the server",
+            "µs a call",
+            Target::None,
+            || cpu_per_call(raw, turn, || pair.raw.unary_rate(&small, 256, turn)),
+            || cpu_per_call(node, turn, || pair.node.unary_rate(&small, 256, turn)),
         );
     }
     {

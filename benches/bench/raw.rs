@@ -9,17 +9,34 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt as _, StreamExt as _};
-use grpcio::{CertificateRequestType, ServerCredentialsBuilder, ServiceBuilder, WriteFlags};
+use grpcio::{
+    CertificateRequestType, GrpcSlice, Marshaller, Method, MethodType, ServerCredentialsBuilder, ServiceBuilder,
+    WriteFlags,
+};
 use protobuf::Message as _;
 use seriatim::client::ClientFiles;
 use seriatim::grpc::{Env, client_listener};
 use seriatim::pb::log::ConsumeRequest;
 use seriatim::thread::fatal_channel;
 
-use super::calls::{CONSUME_STREAM, Caller, PRODUCE, PRODUCE_STREAM};
+use super::calls::{Bytes, CONSUME_STREAM, Caller, PRODUCE, PRODUCE_STREAM};
+
+/// `ConsumeStream` as the raw server has it.
+const SEND: Method<Bytes, Arc<[u8]>> = Method {
+    ty: MethodType::ServerStreaming,
+    name: CONSUME_STREAM.name,
+    req_mar: CONSUME_STREAM.req_mar,
+    resp_mar: Marshaller { ser: put_shared, de: |_| Err(grpcio::Error::Codec("only a client reads this".into())) },
+};
+
+fn put_shared(bytes: &Arc<[u8]>, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    *buffer = GrpcSlice::from(&bytes[..]);
+    Ok(())
+}
 
 /// The argument that makes this program the raw server.
 pub const SERVE: &str = "--raw-server";
@@ -49,10 +66,11 @@ pub fn serve(certs: &Path) {
                 let _ = sink.close().await;
             });
         })
-        .add_server_streaming_handler(&CONSUME_STREAM, |ctx, request, mut sink| {
+        .add_server_streaming_handler(&SEND, |ctx, request, mut sink| {
             let request = ConsumeRequest::parse_from_bytes(&request).expect("a request");
             ctx.spawn(async move {
-                let message = vec![7; request.max_bytes as usize];
+                // Shared: the one copy is that into gRPC's buffer.
+                let message: Arc<[u8]> = vec![7; request.max_bytes as usize].into();
                 for _ in 0..request.max_records.max(1) {
                     if sink.send((message.clone(), WriteFlags::default())).await.is_err() {
                         return;

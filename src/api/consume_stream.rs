@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::SinkExt;
 use futures::future::{Either, poll_fn, select};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
@@ -28,8 +29,8 @@ use crate::watermark::Until;
 /// Where the request leaves it to the server.
 const BYTES_DEFAULT: usize = 256 << 10;
 
-/// Bytes of a read whose records go out one by one.
-const ONE_BY_ONE_BYTES: usize = 64 << 10;
+/// What is read at once, where there is room: whole entries, whose checksums are then looked at once, for several messages.
+const READ_BYTES: usize = 512 << 10;
 
 /// A heartbeat is not asked for more often.
 const HEARTBEAT_MS_MIN: u32 = 1000;
@@ -72,9 +73,8 @@ async fn serve(service: &Service, call: &Call, request: &Request, sink: &mut Out
     let tail = async {
         let log = core.log(&name, &service.timers, call.deadline).await?;
         let begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
-        let mut batching = Batching::of(&request, BYTES_DEFAULT);
+        let batching = Batching::of(&request, BYTES_DEFAULT);
         if batching.one_by_one {
-            batching.bytes_max = batching.bytes_max.min(ONE_BY_ONE_BYTES);
             // Small messages that are there together share a write.
             sink.enhance_batch(true);
         }
@@ -134,8 +134,9 @@ impl Tail<'_> {
                 mark.next_offset = mark.next_offset.min(end);
             }
             if self.begin.offset < mark.next_offset {
-                let room = self.service.limits.read(&self.principal, self.batching.bytes_max)?;
-                if let Some((slice, _room)) = self.begin.read(self.core, &mark, self.batching, room).await? {
+                let bytes_max = self.batching.bytes_max.max(READ_BYTES);
+                let room = self.service.limits.read(&self.principal, bytes_max)?;
+                if let Some((slice, _room)) = self.begin.read_on(self.core, &mark, bytes_max, room).await? {
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }
@@ -163,32 +164,48 @@ impl Tail<'_> {
         }
     }
 
-    async fn send(&mut self, mut slice: Slice, sink: &mut Out) -> Result<(), End> {
-        let next = slice.next;
-        if self.batching.one_by_one {
-            let damaged = |offset| ApiError::Damaged {
-                log: self.begin.log.name.clone(),
-                offset,
-                what: "what was read is no row of records".to_owned(),
+    /// Sends what was read, in messages as the request wants them; what is there together shares writes.
+    async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), End> {
+        let bytes = Bytes::from(slice.bytes);
+        let mut at = 0;
+        while at < bytes.len() {
+            let (end, count) =
+                match bytes.len() - at <= self.batching.bytes_max && slice.count <= self.batching.records_max {
+                    true if at == 0 && !self.batching.one_by_one => (bytes.len(), slice.count),
+                    _ => self.message(&bytes, at)?,
+                };
+            let reply = if self.batching.one_by_one {
+                let mut record = bytes[at..end].to_vec();
+                retag(&mut record);
+                ConsumeReply::one(record)
+            } else {
+                let mark = self.begin.log.watermark.get();
+                ConsumeReply::many(bytes.slice(at..end), mark, self.begin.log.log_id)
             };
-            let mut offset = self.begin.offset;
-            let mut rest = slice.bytes.as_mut_slice();
-            while !rest.is_empty() {
-                let first = records(rest).next().and_then(Result::ok).map(<[u8]>::len);
-                let (record, behind) =
-                    first.and_then(|n| rest.split_at_mut_checked(n)).ok_or_else(|| damaged(offset))?;
-                retag(record);
-                sink.feed((ConsumeReply::one(record), WriteFlags::default())).await.map_err(|_| End::Gone)?;
-                offset.0 += 1;
-                rest = behind;
-            }
-            sink.flush().await.map_err(|_| End::Gone)?;
-        } else {
-            let mark = self.begin.log.watermark.get();
-            send_all([ConsumeReply::many(slice.bytes, mark, self.begin.log.log_id)], sink).await?;
+            sink.feed((reply, WriteFlags::default())).await.map_err(|_| End::Gone)?;
+            self.begin.offset.0 += u64::from(count);
+            at = end;
         }
-        self.begin.offset = next;
-        Ok(())
+        sink.flush().await.map_err(|_| End::Gone)
+    }
+
+    /// Where the next message ends, and how many records it has: as many as it may, but one at least.
+    fn message(&self, bytes: &Bytes, at: usize) -> Result<(usize, u32), ApiError> {
+        let (mut end, mut count) = (at, 0);
+        let records_max = if self.batching.one_by_one { 1 } else { self.batching.records_max };
+        for record in records(&bytes[at..]) {
+            let record = record.map_err(|_| ApiError::Damaged {
+                log: self.begin.log.name.clone(),
+                offset: Offset(self.begin.offset.0 + u64::from(count)),
+                what: "what was read is no row of records".to_owned(),
+            })?;
+            if count == records_max || count > 0 && end - at + record.len() > self.batching.bytes_max {
+                break;
+            }
+            end += record.len();
+            count += 1;
+        }
+        Ok((end, count))
     }
 }
 

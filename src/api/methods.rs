@@ -6,6 +6,7 @@
 use std::io::Read;
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType, pb_de, pb_ser};
 use protobuf::Message;
 
@@ -25,24 +26,24 @@ pub struct Request(pub Vec<u8>);
 #[derive(Debug, Default)]
 pub struct ConsumeReply {
     /// Fields `record` or `records`, one behind the other.
-    pub records: Vec<u8>,
+    pub records: Bytes,
     /// The fields behind them.
     pub tail: Vec<u8>,
 }
 
 impl ConsumeReply {
     /// One record, already a field `record` = 2, and nothing else.
-    pub fn one(record: &[u8]) -> ConsumeReply {
-        ConsumeReply { records: record.to_vec(), tail: Vec::new() }
+    pub fn one(record: Vec<u8>) -> ConsumeReply {
+        ConsumeReply { records: record.into(), tail: Vec::new() }
     }
 
     /// Some records, or none, and where the log stands.
-    pub fn many(records: Vec<u8>, mark: Mark, log_id: LogId) -> ConsumeReply {
+    pub fn many(records: impl Into<Bytes>, mark: Mark, log_id: LogId) -> ConsumeReply {
         let mut tail = Vec::with_capacity(32);
         put_varint_field(&mut tail, 4, mark.first_offset.0);
         put_varint_field(&mut tail, 5, mark.next_offset.0);
         put_fixed64_field(&mut tail, 6, log_id.0);
-        ConsumeReply { records, tail }
+        ConsumeReply { records: records.into(), tail }
     }
 
     /// Bytes of the message.

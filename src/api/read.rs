@@ -10,6 +10,7 @@ use super::timers::TimersHandle;
 use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
+use crate::storage::frame::Position;
 use crate::storage::reader::{Access, ReadError, Slice};
 use crate::types::Offset;
 use crate::watermark::Mark;
@@ -53,6 +54,8 @@ pub struct Beginning {
     pub earliest: bool,
     /// The mark with everything acknowledged before the call, if it was needed.
     pub confirmed: Option<Mark>,
+    /// Where the last read of a stream ended.
+    place: Option<Position>,
 }
 
 /// Finds the beginning. The caller's right is checked already.
@@ -68,7 +71,7 @@ pub async fn beginning(
 ) -> Result<Beginning, ApiError> {
     check_log_id(&log, request.log_id)?;
     let start = request.start.enum_value().map_err(|value| ApiError::from(Invalid::Start(value)))?;
-    let at = |log, offset| Beginning { log, offset, earliest: false, confirmed: None };
+    let at = |log, offset| Beginning { log, offset, earliest: false, confirmed: None, place: None };
     match start {
         Start::START_OFFSET => Ok(at(log, Offset(request.offset))),
         Start::START_EARLIEST => {
@@ -107,6 +110,44 @@ impl Beginning {
         Err(ApiError::OffsetTrimmed(bounds(&self.log, &mark), self.offset))
     }
 
+    /// The next records of a stream, below the mark: whole entries where that can be, about `bytes_max` or as many as there
+    /// is room for, with what they hold of it. `None`: the beginning has moved, look again.
+    ///
+    /// # Errors
+    /// As [`Beginning::read`].
+    pub async fn read_on(
+        &mut self,
+        core: &Core,
+        mark: &Mark,
+        bytes_max: usize,
+        room: Permit,
+    ) -> Result<Option<(Slice, Permit)>, ApiError> {
+        if self.offset < mark.first_offset {
+            return self.trimmed(mark, mark.first_offset).map(|()| None);
+        }
+        let (from, until, place) = (self.offset, mark.next_offset, self.place);
+        let bytes_max = bytes_max.min(room.bytes());
+        let block = match self.log.reader.block(from, until, bytes_max, Access::Cached, place) {
+            Err(ReadError::NotCached) => {
+                let reader = self.log.reader.clone();
+                // What does not fit goes before it waits for anybody.
+                let job = move || {
+                    let (slice, place) = reader.block(from, until, bytes_max, Access::Blocking, place)?;
+                    Ok((fit(slice, room), place))
+                };
+                by_reader(core, job).await?
+            }
+            done => done.map(|(slice, place)| (fit(slice, room), place)),
+        };
+        match block {
+            Ok((read, place)) => {
+                self.place = place;
+                self.taken(mark, Ok(read))
+            }
+            Err(error) => self.taken(mark, Err(error)),
+        }
+    }
+
     /// Records from the beginning on, below the mark, as many as there is room for, with what they hold of it. `None`: the
     /// beginning has moved, look again.
     ///
@@ -122,7 +163,12 @@ impl Beginning {
         if self.offset < mark.first_offset {
             return self.trimmed(mark, mark.first_offset).map(|()| None);
         }
-        match read(core, &self.log, self.offset, mark.next_offset, batching, room).await? {
+        let read = read(core, &self.log, self.offset, mark.next_offset, batching, room).await?;
+        self.taken(mark, read)
+    }
+
+    fn taken(&mut self, mark: &Mark, read: Read) -> Result<Option<(Slice, Permit)>, ApiError> {
+        match read {
             Ok((slice, room)) if slice.next > self.offset => {
                 self.earliest = false;
                 Ok(Some((slice, room?)))

@@ -83,6 +83,8 @@ pub trait BackendFile: Send + Sync {
     fn bytes(&self) -> io::Result<u64>;
     /// Reserves space up to a length; the new part reads as zeros. [`io::ErrorKind::Unsupported`] where that can't be done.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
+    /// These bytes will be read soon: begins to fetch them, as far as the system does so.
+    fn will_need(&self, _from: u64, _bytes: u64) {}
     /// Forgets what the page cache has of the file, so that the next read is from the disk.
     fn drop_cache(&self) -> io::Result<()>;
 }
@@ -333,6 +335,10 @@ impl DiskFile {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
             Err(e) => Err(StorageError::io("reserve space for", &self.path, e)),
         }
+    }
+
+    pub(crate) fn will_need(&self, from: u64, bytes: u64) {
+        self.file.will_need(from, bytes);
     }
 
     pub(crate) fn drop_cache(&self) -> Result<(), StorageError> {

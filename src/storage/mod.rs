@@ -46,6 +46,7 @@ mod frames;
 pub mod segment;
 
 mod active;
+mod block;
 mod by_time;
 mod chain;
 mod create;

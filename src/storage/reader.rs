@@ -243,6 +243,11 @@ impl GroupReader {
         }
     }
 
+    /// The log as it is now.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.0.get()
+    }
+
     /// Bytes of the log's frames on this node.
     pub fn stored_bytes(&self) -> u64 {
         self.0.get().stored_bytes()

@@ -214,6 +214,15 @@ impl BackendFile for RealFile {
         }
     }
 
+    fn will_need(&self, from: u64, bytes: u64) {
+        // One call fetches about this much, whatever it is asked for.
+        const STEP: u64 = 1 << 20;
+        for at in (from..from.saturating_add(bytes)).step_by(STEP as usize) {
+            // Advice: nothing is lost without it.
+            let _ = rustix::fs::fadvise(&self.0, at, NonZeroU64::new(STEP), Advice::WillNeed);
+        }
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }

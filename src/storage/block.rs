@@ -1,0 +1,153 @@
+//! Reading on and on: whole frames in one block, from where the last read ended.
+//!
+//! A stream reads megabytes: it needs no index once it knows its place, each frame's checksum is checked once, and the
+//! payloads are moved together in the buffer that they were read into. What is not simple (a beginning inside a frame, a
+//! watermark inside one, a place that is not there any more, a bad frame) is left to [`GroupReader::records`].
+
+use super::entry::Kind;
+use super::frame::{self, HEADER_BYTES, Position};
+use super::index::Key;
+use super::reader::{Access, GroupReader, ReadError, Slice};
+use super::segment::SEGMENT_HEADER_BYTES;
+use super::view::{Part, View};
+use crate::types::Offset;
+
+/// A frame up to this size is read whole, also where fewer bytes were wanted.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+/// What is read besides the payloads that are wanted: their headers, and notes between them.
+const SLACK_BYTES: usize = 8 << 10;
+/// After a read that waited for the disk, so much more is fetched.
+const AHEAD_BYTES: u64 = 8 << 20;
+
+/// What a read gave, and the place behind it, for the next one.
+pub type Block = (Slice, Option<Position>);
+
+impl GroupReader {
+    /// Records from an offset on and below `until`, the watermark, about `bytes_max` of them: whole frames, where that can
+    /// be. `place` is where the last read ended, if there was one.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn block(
+        &self,
+        from: Offset,
+        until: Offset,
+        bytes_max: usize,
+        access: Access,
+        place: Option<Position>,
+    ) -> Result<Block, ReadError> {
+        let view = self.view();
+        if let Some(place) = place.or_else(|| start(&view, from, access)) {
+            match frames(&view, place, from, until, bytes_max, access) {
+                Frames::Some(block) => return Ok(block),
+                Frames::NotCached => return Err(ReadError::NotCached),
+                Frames::NotSimple => {}
+            }
+        }
+        Ok((self.records(from, until, u32::MAX, bytes_max, access)?, None))
+    }
+}
+
+enum Frames {
+    Some(Block),
+    NotCached,
+    NotSimple,
+}
+
+/// By the index, a place before the record.
+fn start(view: &View, from: Offset, access: Access) -> Option<Position> {
+    let part = &view.parts[view.part_of_offset(from)];
+    let at = part.segment.index(access).ok()??.position(Key::Offset(from)).min(part.end());
+    Some(Position { file: part.segment.header.number, at })
+}
+
+fn frames(view: &View, place: Position, from: Offset, until: Offset, bytes_max: usize, access: Access) -> Frames {
+    let Some(first) = view.parts.iter().position(|part| part.segment.header.number == place.file) else {
+        return Frames::NotSimple;
+    };
+    let mut at = place.at;
+    for part in &view.parts[first..] {
+        if at < part.end() {
+            match frames_of(part, at, from, until, bytes_max, access) {
+                Frames::Some((slice, _)) if slice.count == 0 => {}
+                other => return other,
+            }
+        }
+        at = SEGMENT_HEADER_BYTES;
+    }
+    Frames::NotSimple
+}
+
+/// The frames of one segment from a place on; no record when the segment has none there.
+fn frames_of(part: &Part, start: u64, from: Offset, until: Offset, bytes_max: usize, access: Access) -> Frames {
+    let Ok(Some(file)) = part.segment.file(access) else { return Frames::NotSimple };
+    let left = usize::try_from(part.end().saturating_sub(start)).unwrap_or(usize::MAX);
+    let salt = part.segment.header.salt;
+    let read = |at: usize, buffer: &mut [u8]| {
+        let position = start + at as u64;
+        match access {
+            Access::Cached => file.read_cached_at(position, buffer).ok().map(|read| read.unwrap_or(0)),
+            Access::Blocking | Access::Disk => {
+                file.will_need(position + buffer.len() as u64, AHEAD_BYTES);
+                file.read_at(position, buffer).ok()
+            }
+        }
+    };
+    let mut buffer = vec![0; bytes_max.saturating_add(SLACK_BYTES).min(left)];
+    let Some(mut have) = read(0, &mut buffer) else { return Frames::NotSimple };
+    let mut slice = Slice { next: from, ..Slice::default() };
+    // Frames are read at `at`, and their payloads stand together below `filled`, which is never above it.
+    let (mut at, mut filled) = (0, 0);
+    while at < left {
+        let position = start + at as u64;
+        let head = buffer[..have].get(at..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
+        let bytes = match head.map(|head| frame::peek_bytes(head, salt, position)) {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(_)) => return Frames::NotSimple,
+            None => HEADER_BYTES,
+        };
+        if head.is_none() || at + bytes > have {
+            if slice.count > 0 {
+                break;
+            }
+            if at + bytes <= buffer.len() {
+                // It was not read although there was room for it.
+                return if access == Access::Cached { Frames::NotCached } else { Frames::NotSimple };
+            }
+            if bytes > FRAME_BYTES_MAX || at + bytes > left {
+                return Frames::NotSimple;
+            }
+            buffer.resize(at + bytes, 0);
+            let Some(more) = read(have, &mut buffer[have..]) else { return Frames::NotSimple };
+            have += more;
+            continue;
+        }
+        let Ok(frame) = frame::decode(&buffer[at..at + bytes], salt, position) else { return Frames::NotSimple };
+        let (header, payload_bytes) = (frame.header, frame.payload.len());
+        let base = header.base_offset;
+        let end = Offset(base.0.saturating_add(u64::from(header.count)));
+        if header.kind == Kind::Records && end > slice.next {
+            if filled > 0 && filled + payload_bytes > bytes_max || slice.next >= until {
+                break;
+            }
+            if base != slice.next || end > until {
+                if slice.count > 0 {
+                    break;
+                }
+                return Frames::NotSimple;
+            }
+            let payload = at + HEADER_BYTES;
+            buffer.copy_within(payload..payload + payload_bytes, filled);
+            filled += payload_bytes;
+            slice.count += header.count;
+            slice.next = end;
+        }
+        at += bytes;
+    }
+    buffer.truncate(filled);
+    slice.bytes = buffer;
+    Frames::Some((slice, Some(Position { file: part.segment.header.number, at: start + at as u64 })))
+}
+
+#[cfg(test)]
+mod tests;
