@@ -92,7 +92,7 @@ async fn confirm(
 fn some(batching: Batching, mut slice: Slice, log: &OpenLog, mark: Mark) -> ConsumeReply {
     if batching.one_by_one {
         retag(&mut slice.bytes);
-        return ConsumeReply { records: slice.bytes.into(), tail: Vec::new() };
+        return ConsumeReply::one(slice.bytes);
     }
     ConsumeReply::many(slice.bytes, mark, log.log_id)
 }

@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::SinkExt;
 use futures::future::{Either, poll_fn, select};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
@@ -26,11 +25,11 @@ use crate::storage::reader::Slice;
 use crate::types::{LogName, Offset};
 use crate::watermark::Until;
 
-/// Where the request leaves it to the server.
-const BYTES_DEFAULT: usize = 256 << 10;
+/// Where the request leaves it to the server, a message is what was read at once: so much, or one entry that is larger.
+const BYTES_DEFAULT: usize = 1 << 20;
 
 /// What is read at once, where there is room: whole entries, whose checksums are then looked at once, for several messages.
-const READ_BYTES: usize = 512 << 10;
+const READ_BYTES: usize = 600 << 10;
 
 /// A heartbeat is not asked for more often.
 const HEARTBEAT_MS_MIN: u32 = 1000;
@@ -74,11 +73,12 @@ async fn serve(service: &Service, call: &Call, request: &Request, sink: &mut Out
         let log = core.log(&name, &service.timers, call.deadline).await?;
         let begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
         let batching = Batching::of(&request, BYTES_DEFAULT);
+        let read_bytes = if request.max_bytes == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         if batching.one_by_one {
             // Small messages that are there together share a write.
             sink.enhance_batch(true);
         }
-        let mut tail = Tail { service, core, principal, begin, batching, heartbeat, end: None };
+        let mut tail = Tail { service, core, principal, begin, batching, read_bytes, heartbeat, end: None };
         tail.find_end(&request, call.deadline).await?;
         tail.run(sink).await
     };
@@ -103,6 +103,8 @@ struct Tail<'a> {
     principal: Principal,
     begin: Beginning,
     batching: Batching,
+    /// What is read at once.
+    read_bytes: usize,
     heartbeat: Option<Duration>,
     /// Where to stop.
     end: Option<Offset>,
@@ -134,9 +136,8 @@ impl Tail<'_> {
                 mark.next_offset = mark.next_offset.min(end);
             }
             if self.begin.offset < mark.next_offset {
-                let bytes_max = self.batching.bytes_max.max(READ_BYTES);
-                let room = self.service.limits.read(&self.principal, bytes_max)?;
-                if let Some((slice, _room)) = self.begin.read_on(self.core, &mark, bytes_max, room).await? {
+                let room = self.service.limits.read(&self.principal, self.read_bytes)?;
+                if let Some((slice, _room)) = self.begin.read_on(self.core, &mark, self.read_bytes, room).await? {
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }
@@ -166,21 +167,23 @@ impl Tail<'_> {
 
     /// Sends what was read, in messages as the request wants them; what is there together shares writes.
     async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), End> {
-        let bytes = Bytes::from(slice.bytes);
+        let Slice { bytes, count, next } = slice;
+        let Batching { one_by_one, records_max, bytes_max } = self.batching;
+        if !one_by_one && count <= records_max && bytes.len() <= bytes_max {
+            let mark = self.begin.log.watermark.get();
+            self.begin.offset = next;
+            return send_all([ConsumeReply::many(bytes, mark, self.begin.log.log_id)], sink).await;
+        }
         let mut at = 0;
         while at < bytes.len() {
-            let (end, count) =
-                match bytes.len() - at <= self.batching.bytes_max && slice.count <= self.batching.records_max {
-                    true if at == 0 && !self.batching.one_by_one => (bytes.len(), slice.count),
-                    _ => self.message(&bytes, at)?,
-                };
-            let reply = if self.batching.one_by_one {
+            let (end, count) = self.message(&bytes, at)?;
+            let reply = if one_by_one {
                 let mut record = bytes[at..end].to_vec();
                 retag(&mut record);
                 ConsumeReply::one(record)
             } else {
                 let mark = self.begin.log.watermark.get();
-                ConsumeReply::many(bytes.slice(at..end), mark, self.begin.log.log_id)
+                ConsumeReply::part(&bytes[at..end], mark, self.begin.log.log_id)
             };
             sink.feed((reply, WriteFlags::default())).await.map_err(|_| End::Gone)?;
             self.begin.offset.0 += u64::from(count);
@@ -190,7 +193,7 @@ impl Tail<'_> {
     }
 
     /// Where the next message ends, and how many records it has: as many as it may, but one at least.
-    fn message(&self, bytes: &Bytes, at: usize) -> Result<(usize, u32), ApiError> {
+    fn message(&self, bytes: &[u8], at: usize) -> Result<(usize, u32), ApiError> {
         let (mut end, mut count) = (at, 0);
         let records_max = if self.batching.one_by_one { 1 } else { self.batching.records_max };
         for record in records(&bytes[at..]) {

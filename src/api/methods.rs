@@ -3,10 +3,9 @@
 //! A request comes as bytes and is taken apart by its handler: what is malformed is the handler's to answer
 //! (INVALID_ARGUMENT; gRPC itself would say INTERNAL). Stored records go out as they are.
 
+use std::cell::Cell;
 use std::io::Read;
-use std::mem::MaybeUninit;
 
-use bytes::Bytes;
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType, pb_de, pb_ser};
 use protobuf::Message;
 
@@ -22,33 +21,33 @@ const SMALL_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// A request as it came.
 pub struct Request(pub Vec<u8>);
 
-/// A `ConsumeResponse`, its records as they are stored.
-#[derive(Debug, Default)]
-pub struct ConsumeReply {
-    /// Fields `record` or `records`, one behind the other.
-    pub records: Bytes,
-    /// The fields behind them.
-    pub tail: Vec<u8>,
-}
+/// A `ConsumeResponse`, its records as they are stored. Sent once: gRPC takes the bytes as they are, without a copy.
+#[derive(Default)]
+pub struct ConsumeReply(Cell<Vec<u8>>);
+
+/// What [`ConsumeReply::many`] may add to the records.
+const TAIL_BYTES_MAX: usize = 32;
 
 impl ConsumeReply {
     /// One record, already a field `record` = 2, and nothing else.
     pub fn one(record: Vec<u8>) -> ConsumeReply {
-        ConsumeReply { records: record.into(), tail: Vec::new() }
+        ConsumeReply(Cell::new(record))
     }
 
     /// Some records, or none, and where the log stands.
-    pub fn many(records: impl Into<Bytes>, mark: Mark, log_id: LogId) -> ConsumeReply {
-        let mut tail = Vec::with_capacity(32);
-        put_varint_field(&mut tail, 4, mark.first_offset.0);
-        put_varint_field(&mut tail, 5, mark.next_offset.0);
-        put_fixed64_field(&mut tail, 6, log_id.0);
-        ConsumeReply { records: records.into(), tail }
+    pub fn many(mut records: Vec<u8>, mark: Mark, log_id: LogId) -> ConsumeReply {
+        records.reserve(TAIL_BYTES_MAX);
+        put_varint_field(&mut records, 4, mark.first_offset.0);
+        put_varint_field(&mut records, 5, mark.next_offset.0);
+        put_fixed64_field(&mut records, 6, log_id.0);
+        ConsumeReply(Cell::new(records))
     }
 
-    /// Bytes of the message.
-    fn len(&self) -> usize {
-        self.records.len() + self.tail.len()
+    /// A part of records that were read together, as [`ConsumeReply::many`].
+    pub fn part(records: &[u8], mark: Mark, log_id: LogId) -> ConsumeReply {
+        let mut part = Vec::with_capacity(records.len() + TAIL_BYTES_MAX);
+        part.extend_from_slice(records);
+        ConsumeReply::many(part, mark, log_id)
     }
 }
 
@@ -75,18 +74,11 @@ fn put_request(request: &Request, buffer: &mut GrpcSlice) -> grpcio::Result<()> 
 }
 
 fn put_reply(reply: &ConsumeReply, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
-    // SAFETY: every byte of the room is written below.
-    let room = unsafe { buffer.realloc(reply.len()) };
-    let (records, tail) = room.split_at_mut(reply.records.len());
-    copy(records, &reply.records);
-    copy(tail, &reply.tail);
+    let mut bytes = reply.0.take();
+    // Only then are they taken as they are.
+    bytes.shrink_to_fit();
+    *buffer = GrpcSlice::from(bytes);
     Ok(())
-}
-
-fn copy(to: &mut [MaybeUninit<u8>], from: &[u8]) {
-    for (to, byte) in to.iter_mut().zip(from) {
-        to.write(*byte);
-    }
 }
 
 fn no_reply(_: MessageReader) -> grpcio::Result<ConsumeReply> {
