@@ -2,11 +2,7 @@
 //!
 //! The receiving side is a future for gRPC's threads and can be waited for by a plain thread. A sender that is dropped
 //! unsent is seen by the receiver as [`Dropped`]: an answer is never awaited in vain.
-//!
-//! Many answers at once go out as a row ([`ReplySender::send_then`]): only the first receiver is woken from the thread that
-//! answers, and where that one runs it wakes the others, which costs it next to nothing.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,28 +11,11 @@ use futures::channel::oneshot;
 
 /// Gives the answer, once.
 #[derive(Debug)]
-pub struct ReplySender<T>(oneshot::Sender<(T, Then)>);
+pub struct ReplySender<T>(oneshot::Sender<T>);
 
 /// Takes the answer.
 #[derive(Debug)]
-pub struct ReplyReceiver<T>(oneshot::Receiver<(T, Then)>);
-
-/// What happens when the answer is taken, or let go.
-struct Then(Option<Box<dyn FnOnce() + Send>>);
-
-impl Drop for Then {
-    fn drop(&mut self) {
-        if let Some(then) = self.0.take() {
-            then();
-        }
-    }
-}
-
-impl fmt::Debug for Then {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Then" } else { "Nothing" })
-    }
-}
+pub struct ReplyReceiver<T>(oneshot::Receiver<T>);
 
 /// Who should have answered is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +30,7 @@ pub fn reply<T>() -> (ReplySender<T>, ReplyReceiver<T>) {
 impl<T> ReplySender<T> {
     /// Answers. Nobody may be waiting any more: then the answer is let go.
     pub fn send(self, answer: T) {
-        let _ = self.0.send((answer, Then(None)));
-    }
-
-    /// Answers, and has the receiver's thread do `then`, or this one if nobody waits.
-    pub fn send_then(self, answer: T, then: impl FnOnce() + Send + 'static) {
-        let _ = self.0.send((answer, Then(Some(Box::new(then)))));
+        let _ = self.0.send(answer);
     }
 
     /// True when nobody waits for the answer any more.
@@ -79,7 +53,7 @@ impl<T> Future for ReplyReceiver<T> {
     type Output = Result<T, Dropped>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|r| r.map(|(answer, _then)| answer).map_err(|_| Dropped))
+        Pin::new(&mut self.0).poll(cx).map(|r| r.map_err(|_| Dropped))
     }
 }
 
@@ -95,16 +69,5 @@ mod tests {
         let (tx, rx) = reply::<u8>();
         drop(tx);
         assert_eq!(rx.wait(), Err(Dropped));
-    }
-
-    #[test]
-    fn a_row_goes_on_where_an_answer_is_taken_or_let_go() {
-        let (first, takes) = reply();
-        let (second, let_go) = reply();
-        let (third, at_the_end) = reply();
-        first.send_then(1, move || second.send_then(2, move || third.send(3)));
-        drop(let_go);
-        assert_eq!(takes.wait(), Ok(1));
-        assert_eq!(at_the_end.wait(), Ok(3));
     }
 }

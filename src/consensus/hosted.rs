@@ -226,7 +226,7 @@ impl Hosted {
         if let Some(mark) = held.mark {
             self.watermark.advance(mark);
         }
-        Answer::send_all(held.answers);
+        held.answers.into_iter().for_each(Answer::send);
     }
 
     /// A commit index alone is only remembered: a client's answer does not wait for it, as no promise needs it, and with the

@@ -34,18 +34,6 @@ impl Answer {
             Answer::Read(reply, result) => reply.send(result),
         }
     }
-
-    /// Gives all these answers. Who waits for the first gives the others, where it runs: a group commit of many requests
-    /// then wakes gRPC's thread once.
-    pub fn send_all(answers: Vec<Answer>) {
-        let mut answers = answers.into_iter();
-        let Some(first) = answers.next() else { return };
-        let rest = move || answers.for_each(Answer::send);
-        match first {
-            Answer::Append(reply, result) => reply.send_then(result, rest),
-            Answer::Read(reply, result) => reply.send_then(result, rest),
-        }
-    }
 }
 
 struct Proposed {
