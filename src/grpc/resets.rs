@@ -7,12 +7,15 @@
 //! same certificate. A call counts as lost when it was begun, and neither answered nor sent a message. Who loses calls for
 //! a good reason (all its deadlines pass while a node hangs) loses at most as many as may be open, and stays below.
 //!
+//! A connection costs more than its first calls before it can be known whose it is. So when such a host comes back all the
+//! same, it gets no connection at all for a second at a time: whoever else is there must wait that long for a new one.
+//!
 //! Looked at are all gRPC servers of the process: whoever has an accepted certificate can reach the peer listener, too.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +43,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// So long nobody who was over a limit gets a new connection.
 const BAN: Duration = Duration::from_secs(10);
 
+/// After so many closed connections of somebody who may have none, their host is paused.
+const KNOCKS_MAX: u32 = 4;
+
+/// So long a host gets no new connection.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Connections are looked at one by one when a server has lost so many calls since the last look.
 const GROWTH: u64 = 256;
 
@@ -49,6 +58,9 @@ const LOOK_BANNED: Duration = Duration::from_millis(2);
 
 /// And for each connection that was looked at, this much is added, so that looking takes a fifth of a core at most.
 const LOOK_EACH: Duration = Duration::from_micros(100);
+
+/// The same for each file of the process, while a host is paused.
+const LOOK_EACH_FILE: Duration = Duration::from_micros(5);
 
 /// The running thread; dropping it ends it.
 pub struct Resets {
@@ -84,6 +96,7 @@ impl Drop for Resets {
 
 /// One look at everything; gives the time until the next.
 fn look(watch: &mut Watch, metrics: &Metrics) -> Duration {
+    let files = keep_paused(watch, metrics);
     let mut growing = false;
     let mut connections = Vec::new();
     let servers = sockets::servers();
@@ -118,12 +131,35 @@ fn look(watch: &mut Watch, metrics: &Metrics) -> Duration {
         }
         metrics.flood_closed.inc();
     }
+    for (owner, port) in watch.knocked_too_often() {
+        // Those in the middle of a handshake are not among them: they are most likely the same once more.
+        let here = |c: &Connection| (c.remote.ip(), c.local.port()) == (owner.0, port);
+        let ids = servers.iter().flat_map(|server| sockets::connections(server.id, 0));
+        let known = ids.filter_map(sockets::connection).filter(here).map(|c| c.remote).collect();
+        watch.pause(&owner, port, known, Instant::now());
+        log::debug!("no new connection from {} for a second", owner.0);
+    }
     let pace = match (growing, watch.bans()) {
         (_, true) => LOOK_BANNED,
         (true, false) => LOOK_GROWING,
         (false, false) => LOOK_QUIET,
     };
-    pace + looked_at
+    pace + looked_at + LOOK_EACH_FILE * files
+}
+
+/// Ends what comes from paused hosts; gives how many files were looked at.
+fn keep_paused(watch: &mut Watch, metrics: &Metrics) -> u32 {
+    let mut files = 0;
+    for ((host, port), known) in watch.paused(Instant::now()) {
+        match sockets::abort_new(*host, *port, known) {
+            Ok((looked_at, aborted)) => {
+                files += u32::try_from(looked_at).unwrap_or(u32::MAX);
+                (0..aborted).for_each(|_| metrics.flood_closed.inc());
+            }
+            Err(e) => log::debug!("can't look at the connections from {host}: {e}"),
+        }
+    }
+    files
 }
 
 fn name(connection: &Connection) -> String {
@@ -155,12 +191,27 @@ struct Window {
     calls: Calls,
 }
 
+/// Who may have no new connection, and how often they tried.
+struct Ban {
+    until: Instant,
+    knocks: u32,
+    /// Our port.
+    port: u16,
+}
+
+/// A host gets no connection but those that it had.
+struct Pause {
+    until: Instant,
+    known: HashSet<SocketAddr>,
+}
+
 /// What was seen so far. Bounded by servers, connections, and offences within [`BAN`].
 #[derive(Default)]
 struct Watch {
     servers: HashMap<u64, Server>,
     windows: HashMap<u64, Window>,
-    banned: HashMap<Owner, Instant>,
+    banned: HashMap<Owner, Ban>,
+    pauses: HashMap<(IpAddr, u16), Pause>,
 }
 
 impl Watch {
@@ -186,6 +237,26 @@ impl Watch {
         !self.banned.is_empty()
     }
 
+    /// Those whose host is to be paused, and the port that they want.
+    fn knocked_too_often(&self) -> Vec<(Owner, u16)> {
+        let often = self.banned.iter().filter(|(_, ban)| ban.knocks >= KNOCKS_MAX);
+        often.map(|(owner, ban)| (owner.clone(), ban.port)).collect()
+    }
+
+    /// Pauses a host; then its owner may knock again.
+    fn pause(&mut self, owner: &Owner, port: u16, known: HashSet<SocketAddr>, now: Instant) {
+        if let Some(ban) = self.banned.get_mut(owner) {
+            ban.knocks = 0;
+        }
+        self.pauses.insert((owner.0, port), Pause { until: now + PAUSE, known });
+    }
+
+    /// The hosts and ports that are paused, and what they have.
+    fn paused(&mut self, now: Instant) -> impl Iterator<Item = (&(IpAddr, u16), &HashSet<SocketAddr>)> {
+        self.pauses.retain(|_, pause| pause.until > now);
+        self.pauses.iter().map(|(at, pause)| (at, &pause.known))
+    }
+
     /// Which of these connections have to go. Each with its number, and whether it came since the last look.
     fn judge(
         &mut self,
@@ -193,7 +264,7 @@ impl Watch {
         growing: bool,
         now: Instant,
     ) -> Vec<(Connection, Why)> {
-        self.banned.retain(|_, until| *until > now);
+        self.banned.retain(|_, ban| ban.until > now);
         if growing {
             let there: HashSet<u64> = connections.iter().map(|(id, ..)| *id).collect();
             self.windows.retain(|id, _| there.contains(id));
@@ -221,9 +292,13 @@ impl Watch {
                 gone.push((owner, connection, Why::Banned));
             }
         }
-        for (owner, _, why) in &gone {
-            if matches!(why, Why::Lost(_)) {
-                self.banned.insert(owner.clone(), now + BAN);
+        for (owner, connection, why) in &gone {
+            match (why, self.banned.get_mut(owner)) {
+                (Why::Banned, Some(ban)) => ban.knocks += 1,
+                (Why::Lost(_) | Why::Banned, _) => {
+                    let ban = Ban { until: now + BAN, knocks: 0, port: connection.local.port() };
+                    self.banned.insert(owner.clone(), ban);
+                }
             }
         }
         gone.into_iter().map(|(_, connection, why)| (connection, why)).collect()
@@ -250,8 +325,6 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -301,6 +374,14 @@ mod tests {
         let rows = vec![new(3, 1, "bad"), new(4, 2, "bad"), new(5, 1, "honest")];
         let gone = watch.judge(rows, false, now + MS * 60);
         assert_eq!(gone, [(connection(1, "bad", 0, 0, 0), Why::Banned)], "that host with that certificate alone");
+        assert_eq!(watch.knocked_too_often(), []);
+        let again = (0..u64::from(KNOCKS_MAX)).map(|i| new(10 + i, 1, "bad")).collect();
+        assert_eq!(watch.judge(again, false, now + MS * 65).len(), 4);
+        let [(owner, port)] = &watch.knocked_too_often()[..] else { panic!("one") };
+        assert_eq!((owner.0, *port), (IpAddr::from([10, 0, 0, 1]), 8400));
+        watch.pause(owner, *port, HashSet::new(), now);
+        assert_eq!((watch.knocked_too_often(), watch.paused(now).count()), (Vec::new(), 1));
+        assert_eq!(watch.paused(now + PAUSE).count(), 0);
         let old = vec![(6, false, connection(1, "bad", 10, 0, 0))];
         assert_eq!(watch.judge(old, false, now + MS * 70), [], "what it has and does little harm stays");
         assert!(watch.bans());

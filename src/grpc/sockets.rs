@@ -3,6 +3,7 @@
 //! `grpcio` shows no connection. The core counts calls for each (channelz), whatever has become of them since: also those that
 //! no handler has seen, or ever will. That costs nothing here; looking takes some 20 µs for each connection.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
@@ -128,30 +129,45 @@ fn address(end: &Value) -> Option<SocketAddr> {
 /// # Errors
 /// The system's.
 pub fn abort(connection: &Connection) -> io::Result<bool> {
+    let (_, aborted) = abort_all(|local, remote| (local, remote) == (connection.local, connection.remote))?;
+    Ok(aborted > 0)
+}
+
+/// Ends the connections from a host to one of our ports but those that are known. How many files were looked at, and how many
+/// connections ended.
+///
+/// # Errors
+/// The system's.
+pub fn abort_new(host: IpAddr, port: u16, known: &HashSet<SocketAddr>) -> io::Result<(usize, usize)> {
+    abort_all(|local, remote| (remote.ip(), local.port()) == (host, port) && !known.contains(&remote))
+}
+
+fn abort_all(mut which: impl FnMut(SocketAddr, SocketAddr) -> bool) -> io::Result<(usize, usize)> {
     let dir = openat(CWD, "/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let (mut looked_at, mut aborted) = (0, 0);
     for entry in Dir::new(dir)? {
         let entry = entry?;
         let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
         let Some(number) = number.filter(|n| *n >= 0) else { continue };
+        looked_at += 1;
         // SAFETY: it is not ours and may be closed, or be another file's, at any time. All that is done with it is to ask
         // for its addresses and to copy it; neither changes what it stands for, and a closed one is an error.
         let theirs = unsafe { BorrowedFd::borrow_raw(number) };
-        if !is(theirs, connection) {
-            continue;
-        }
+        let Some(both) = ends(theirs).filter(|(local, remote)| which(*local, *remote)) else { continue };
+        let Ok(own) = fcntl_dupfd_cloexec(theirs, 0) else { continue };
         // From here on it is our own, so that what is looked at is what is ended, whatever becomes of the number.
-        let own = fcntl_dupfd_cloexec(theirs, 0)?;
-        if is(&own, connection) {
+        if ends(&own) == Some(both) {
             connect_unspec(&own).or_else(|_| shutdown(&own, Shutdown::Both))?;
-            return Ok(true);
+            aborted += 1;
         }
     }
-    Ok(false)
+    Ok((looked_at, aborted))
 }
 
-fn is(socket: impl AsFd, connection: &Connection) -> bool {
-    let remote = getpeername(&socket).ok().flatten().and_then(canonical);
-    remote == Some(connection.remote) && getsockname(&socket).ok().and_then(canonical) == Some(connection.local)
+/// Our end and the other one of a connection.
+fn ends(socket: impl AsFd) -> Option<(SocketAddr, SocketAddr)> {
+    let remote = getpeername(&socket).ok()??;
+    Some((canonical(getsockname(&socket).ok()?)?, canonical(remote)?))
 }
 
 fn canonical(address: SocketAddrAny) -> Option<SocketAddr> {
@@ -183,6 +199,9 @@ mod tests {
             certificate: Vec::new(),
             calls: Calls::default(),
         };
+        let host = connection.remote.ip();
+        let both = HashSet::from([connection.remote, other.local_addr().expect("an address")]);
+        assert_eq!(abort_new(host, port, &both).expect("a walk").1, 0);
         assert!(abort(&connection).expect("a walk"));
         assert!(server.read(&mut [0; 8]).is_err(), "nothing is read any more");
         assert!(client.read(&mut [0; 8]).is_err(), "a reset");
@@ -191,6 +210,8 @@ mod tests {
         other_server.write_all(b"x").expect("the other one goes on");
         assert_eq!(other.read(&mut [0; 8]).expect("read"), 1);
         assert_eq!(other_server.read(&mut [0; 8]).expect("read"), 3);
+        assert_eq!(abort_new(host, port, &HashSet::new()).expect("a walk").1, 1);
+        assert!(other.read(&mut [0; 8]).is_err(), "a reset");
     }
 
     #[test]
