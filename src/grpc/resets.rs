@@ -52,7 +52,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Connections are looked at one by one when a server has lost so many calls since the last look.
 const GROWTH: u64 = 256;
 
-const LOOK_QUIET: Duration = Duration::from_millis(50);
+const LOOK_QUIET: Duration = Duration::from_millis(25);
 const LOOK_GROWING: Duration = Duration::from_millis(10);
 const LOOK_BANNED: Duration = Duration::from_millis(2);
 
