@@ -4,7 +4,7 @@
 //! The core of this version neither counts such calls nor bounds how many of them wait to be cleaned up; it reads them faster
 //! than it gets rid of them, so memory and every other call's wait grow as long as they come. This thread looks how many a
 //! connection has lost; too many within a second end it, and for a while every new one that comes from the same host with the
-//! same certificate. A call counts as lost when it was begun, and neither answered nor sent a message. Who loses calls for
+//! same certificate. A call counts as lost when it was begun, and is neither open, nor answered, nor was sent a message. Who loses calls for
 //! a good reason (all its deadlines pass while a node hangs) loses at most as many as may be open, and stays below.
 //!
 //! A connection costs more than its first calls before it can be known whose it is. So when such a host comes back all the
@@ -26,11 +26,14 @@ use crate::metrics::Metrics;
 use crate::security::identity::principal_of;
 use crate::thread::{FatalSender, Joiner, spawn};
 
-/// Lost calls of one connection within [`WINDOW`]: all that may be open on it (1,024), twice.
-const LOST_MAX: u64 = 2048;
+/// So many calls may be open on a connection (`LISTENER` in `grpc.rs`); they are not lost.
+const OPEN_MAX: u64 = 1024;
+
+/// Lost calls of one connection within [`WINDOW`]: all that were open, once.
+const LOST_MAX: u64 = OPEN_MAX;
 
 /// Lost calls within [`WINDOW`] of all connections from one host with one certificate.
-const OWNER_LOST_MAX: u64 = 2 * LOST_MAX;
+const OWNER_LOST_MAX: u64 = 4096;
 
 /// Who is over a limit keeps the connections that lost fewer than this.
 const LOST_LITTLE: u64 = 64;
@@ -314,12 +317,15 @@ impl Watch {
         let answered = since(calls.answered, then.answered);
         // A stream that was answered by messages and then given up is not lost.
         let more_messages = since(calls.messages_sent, then.messages_sent).saturating_sub(answered);
-        let lost = since(calls.started, then.started).saturating_sub(answered + more_messages);
+        let over = calls.answered + calls.failed;
+        let left = calls.started.saturating_sub(over);
+        // Calls that were taken back look like open ones until they are cleaned up, but there are only so many of those.
+        let well = answered + more_messages + left.min(OPEN_MAX);
+        let lost = since(calls.started, then.started).saturating_sub(well);
         if now.saturating_duration_since(window.begin) >= WINDOW {
             *window = Window { begin: now, calls: *calls };
         }
-        let over = calls.answered + calls.failed;
-        (lost, calls.started.saturating_sub(over))
+        (lost, left)
     }
 }
 
@@ -396,6 +402,13 @@ mod tests {
         let mut rows: Vec<_> = (0..5).map(flood).collect();
         rows.push((9, true, connection(1, "bad", 10, 0, 0)));
         assert_eq!(why(watch.judge(rows, true, now)), [Why::Lost(1000); 5]);
+    }
+
+    #[test]
+    fn as_many_open_streams_as_may_be_are_no_flood() {
+        let open = Calls { started: OPEN_MAX, ..Calls::default() };
+        let all_at_once = |id| (id, true, Connection { calls: open, ..connection(1, "a", 0, 0, 0) });
+        assert_eq!(Watch::default().judge((0..12).map(all_at_once).collect(), true, Instant::now()), []);
     }
 
     #[test]
