@@ -1,11 +1,14 @@
 //! gRPC as Seriatim uses it: every option of servers and channels stands in this file, with why it is not the default.
 //!
-//! [`mod@env`] has the completion-queue threads and what runs on them, [`mod@log`] the C core's own log. `api` and `replication`
+//! [`mod@env`] has the completion-queue threads and what runs on them, [`mod@log`] the C core's own log, [`resets`] the thread
+//! that ends connections which flood it, as [`sockets`] counts them. `api` and `replication`
 //! build their servers with [`client_listener`] and [`peer_listener`]; `replication` and `client` dial with
 //! [`peer_channel`] and [`client_channel`].
 
 pub mod env;
 pub mod log;
+pub mod resets;
+pub mod sockets;
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use grpcio_sys as core;
 
 pub use env::{Env, StillInUse, guarded, spawn_guarded};
 pub use log::redirect_log;
+pub use resets::Resets;
 
 use crate::security::identity::peer_san;
 
@@ -47,6 +51,9 @@ const LISTENER: Options = &[
     // A client may ping every ten seconds; half of that, so that a ping that comes early is no offence. Five minutes by
     // default, and then the connection is closed for "too_many_pings".
     (core::GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5_000),
+    // What is read of a connection at once is worked through at once: calls that are taken back have 140 bytes each, and 4 MiB,
+    // as it is by default, are 30,000 of them, which no closing stops (`resets`).
+    (core::GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 64 << 10),
     // gRPC does not count connections for us, so those without a call for five minutes go. An open stream is a call.
     (core::GRPC_ARG_MAX_CONNECTION_IDLE_MS, 300_000),
 ];

@@ -84,6 +84,8 @@ pub struct Metrics {
     limit_refused: [Counter; Limit::ALL.len()],
     /// Calls that were refused because of who made them.
     pub access_refused: Counter,
+    /// Connections that were closed because their calls were taken back in floods.
+    pub flood_closed: Counter,
 }
 
 impl Metrics {
@@ -99,7 +101,8 @@ impl Metrics {
             (name, self.limit_refused(*limit).get())
         });
         let access = ("seriatim_access_refused_total".to_owned(), self.access_refused.get());
-        limits.chain([access]).collect()
+        let flood = ("seriatim_flood_connections_closed_total".to_owned(), self.flood_closed.get());
+        limits.chain([access, flood]).collect()
     }
 }
 
@@ -115,7 +118,7 @@ mod tests {
             (0..=i).for_each(|_| metrics.limit_refused(*limit).inc());
         }
         let all = metrics.all();
-        let expected: Vec<u64> = (1..=Limit::ALL.len() as u64).chain([0]).collect();
+        let expected: Vec<u64> = (1..=Limit::ALL.len() as u64).chain([0, 0]).collect();
         assert_eq!(all.iter().map(|(_, value)| *value).collect::<Vec<_>>(), expected);
         assert_eq!(all[4].0, "seriatim_limit_refused_total{limit=\"streams_max\"}");
     }

@@ -17,7 +17,7 @@ use super::state::{Phase, State};
 use super::timers::Timers;
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
-use crate::grpc::{Env, client_listener};
+use crate::grpc::{Env, Resets, client_listener};
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
@@ -75,6 +75,8 @@ pub struct Api {
     service: Service,
     /// Taken by the stop, in this order: calls end, then time.
     running: Option<(Server, Timers)>,
+    /// Against floods, of which the drain may be one.
+    _resets: Resets,
 }
 
 impl Api {
@@ -84,6 +86,7 @@ impl Api {
     /// [`StartError`] when it can't listen.
     pub fn start(options: ApiOptions, env: &Env, fatal: &FatalSender) -> Result<Api, StartError> {
         let timers = Timers::start(fatal).map_err(StartError::Thread)?;
+        let resets = Resets::start(options.metrics.clone(), fatal).map_err(StartError::Thread)?;
         let limits = &options.limits;
         let service = Service {
             me: options.me,
@@ -107,7 +110,7 @@ impl Api {
             other => StartError::Grpc(other),
         })?;
         server.start();
-        Ok(Api { port, service, running: Some((server, timers)) })
+        Ok(Api { port, service, running: Some((server, timers)), _resets: resets })
     }
 
     /// The port it listens on.

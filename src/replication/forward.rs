@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::catalog::Command;
 use crate::consensus::handle::{Appended, Place, Proposal, ProposeError, ReadIndexError};
 use crate::pb::peer::{Job, Outcome};
 use crate::replication::outcome::{read_appended, read_read_index};
 use crate::reply::ReplySender;
 use crate::storage::entry::Kind;
+use crate::storage::payload;
 use crate::types::{GroupId, LogIndex, Offset, RowId};
 
 /// After its deadline a job's answer is awaited this much longer: the leader knows better what became of it than we do.
@@ -204,9 +206,11 @@ impl Unanswered {
 /// be applied would stop its group on every node.
 pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::peer::Propose) -> Option<Proposal> {
     let kind = [Kind::Records, Kind::Trim].into_iter().find(|k| *k as u32 == propose.kind)?;
+    let catalog = group == GroupId::CATALOG.0;
     let fits = match kind {
-        Kind::Records => propose.count > 0,
-        Kind::Trim => propose.count == 0 && propose.payload.len() == 8,
+        Kind::Records => propose.count > 0 && (!catalog || holds_commands(&propose.payload)),
+        // The catalog is never trimmed: a start replays all of it.
+        Kind::Trim => !catalog && propose.count == 0 && propose.payload.len() == 8,
         Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => false,
     };
     fits.then(|| Proposal {
@@ -222,11 +226,21 @@ pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::pe
     })
 }
 
+/// Whether every record is a change of the catalog that this version knows. The command of a newer version is surely not
+/// appended, so its proposer may ask again when this node is newer, too.
+fn holds_commands(records: &[u8]) -> bool {
+    let is_command = |record: &[u8]| payload::record_value(record).is_ok_and(|value| Command::decode(value).is_ok());
+    payload::records(records).all(|record| record.is_ok_and(is_command))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::command_proposal;
+    use crate::pb::peer::Propose;
     use crate::replication::outcome::read_index_outcome;
     use crate::reply::reply;
+    use crate::storage::payload::{RecordFields, encode_record};
 
     #[test]
     fn answers_are_matched_by_id_and_given_once() {
@@ -264,5 +278,30 @@ mod tests {
         assert_eq!(unanswered.job(forward, now), None);
         assert_eq!(rx.wait(), Ok(Err(ReadIndexError::Unconfirmed)));
         assert_eq!(unanswered.len(), 0);
+    }
+
+    /// Once, a peer could have any record appended to the catalog. Applied, what is no command ends every node.
+    #[test]
+    fn nothing_but_commands_goes_to_the_catalog() {
+        let propose = |kind: Kind, count, payload: &[u8]| Propose {
+            kind: kind as u32,
+            count,
+            payload: payload.to_vec().into(),
+            ..Propose::default()
+        };
+        let mut record = Vec::new();
+        encode_record(&mut record, &RecordFields { value: b"no command", ..RecordFields::default() });
+        let command = command_proposal(&Command::Founded(GroupId(1))).payload.payload();
+        let both = [&command[..], &record[..]].concat();
+        let taken = |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload));
+
+        let proposal = taken(0, Kind::Records, 1, &command).expect("a command");
+        assert_eq!(proposal.payload.payload(), command);
+        assert!(taken(0, Kind::Records, 1, &record).is_none());
+        assert!(taken(0, Kind::Records, 2, &both).is_none(), "behind a command");
+        assert!(taken(0, Kind::Records, 1, &command[1..]).is_none(), "no records");
+        assert!(taken(0, Kind::Trim, 0, &[0; 8]).is_none(), "the catalog is replayed from its beginning");
+        assert!(taken(1, Kind::Records, 1, &record).is_some());
+        assert!(taken(1, Kind::Trim, 0, &[0; 8]).is_some());
     }
 }

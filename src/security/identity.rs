@@ -193,6 +193,11 @@ impl Identities {
     }
 }
 
+/// The principal that a certificate (PEM) names, for a message to people: whether it still holds is not looked at.
+pub fn principal_of(pem: &[u8]) -> Option<Principal> {
+    Certificate::read(pem).ok()?.principal.ok()
+}
+
 /// What a certificate says of its owner.
 struct Certificate {
     principal: Result<Principal, NoIdentity>,

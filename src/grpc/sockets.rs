@@ -1,0 +1,227 @@
+//! The connections of this process's gRPC servers as the C core counts them, and the way to end one.
+//!
+//! `grpcio` shows no connection. The core counts calls for each (channelz), whatever has become of them since: also those that
+//! no handler has seen, or ever will. That costs nothing here; looking takes some 20 µs for each connection.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+
+use grpcio::channelz;
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{Shutdown, SocketAddrAny, connect_unspec, getpeername, getsockname, shutdown};
+use serde_json::Value;
+
+/// Connections in one answer of the core.
+const PAGE: usize = 1000;
+
+/// A server of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerCalls {
+    /// Its number.
+    pub id: u64,
+    /// Calls that were begun and did not end well: open ones, failed ones, and those that were taken back.
+    pub not_well: u64,
+}
+
+/// A connection from a client or a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The other end's certificate, PEM; empty without TLS.
+    pub certificate: Vec<u8>,
+    /// Calls on it so far.
+    pub calls: Calls,
+}
+
+/// Numbers of calls since a connection began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Begun.
+    pub started: u64,
+    /// Ended by us with a status, whichever.
+    pub answered: u64,
+    /// Gone without one. A call that is taken back counts here once the core has cleaned up behind it.
+    pub failed: u64,
+    /// Messages that we sent.
+    pub messages_sent: u64,
+}
+
+/// Every server of this process.
+pub fn servers() -> Vec<ServerCalls> {
+    let mut servers = Vec::new();
+    let mut from = 0;
+    loop {
+        let page = channelz::get_servers(from, parse);
+        let rows = page["server"].as_array().map_or(&[][..], Vec::as_slice);
+        servers.extend(rows.iter().map(|row| {
+            let data = &row["data"];
+            let not_well = number(&data["callsStarted"]).saturating_sub(number(&data["callsSucceeded"]));
+            ServerCalls { id: number(&row["ref"]["serverId"]), not_well }
+        }));
+        match servers.last() {
+            Some(last) if !rows.is_empty() && page["end"] != true => from = last.id + 1,
+            Some(_) | None => return servers,
+        }
+    }
+}
+
+/// The numbers of a server's connections from `from` on, ascending; a later one has a higher number.
+pub fn connections(server: u64, mut from: u64) -> Vec<u64> {
+    let mut ids = Vec::new();
+    loop {
+        let page = channelz::get_server_sockets(server, from, PAGE, parse);
+        let rows = page["socketRef"].as_array().map_or(&[][..], Vec::as_slice);
+        ids.extend(rows.iter().map(|row| number(&row["socketId"])));
+        match ids.last() {
+            Some(last) if !rows.is_empty() && page["end"] != true => from = last + 1,
+            Some(_) | None => return ids,
+        }
+    }
+}
+
+/// One connection; `None` when it is gone, or not of TCP.
+pub fn connection(id: u64) -> Option<Connection> {
+    let answer = channelz::get_socket(id, parse);
+    let socket = &answer["socket"];
+    let data = &socket["data"];
+    let pem = socket["security"]["tls"]["remote_certificate"].as_str().unwrap_or_default();
+    Some(Connection {
+        local: address(&socket["local"])?,
+        remote: address(&socket["remote"])?,
+        certificate: openssl::base64::decode_block(pem).unwrap_or_default(),
+        calls: Calls {
+            started: number(&data["streamsStarted"]),
+            answered: number(&data["streamsSucceeded"]),
+            failed: number(&data["streamsFailed"]),
+            messages_sent: number(&data["messagesSent"]),
+        },
+    })
+}
+
+fn parse(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or(Value::Null)
+}
+
+/// Numbers are written as text there, and those that are zero not at all.
+fn number(value: &Value) -> u64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn address(end: &Value) -> Option<SocketAddr> {
+    let tcp = &end["tcpip_address"];
+    let packed = openssl::base64::decode_block(tcp["ip_address"].as_str()?).ok()?;
+    let ip = match <[u8; 4]>::try_from(&packed[..]) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&packed[..]).ok()?),
+    };
+    Some(SocketAddr::new(ip.to_canonical(), tcp["port"].as_str()?.parse().ok()?))
+}
+
+/// Ends a connection under the core's feet: what has come and was not read is thrown away, and the other end gets a reset. The
+/// core then finds its socket broken. False when there is no such connection any more.
+///
+/// # Errors
+/// The system's.
+pub fn abort(connection: &Connection) -> io::Result<bool> {
+    let (_, aborted) = abort_all(|local, remote| (local, remote) == (connection.local, connection.remote))?;
+    Ok(aborted > 0)
+}
+
+/// Ends the connections from a host to one of our ports but those that are known. How many files were looked at, and how many
+/// connections ended.
+///
+/// # Errors
+/// The system's.
+pub fn abort_new(host: IpAddr, port: u16, known: &HashSet<SocketAddr>) -> io::Result<(usize, usize)> {
+    abort_all(|local, remote| (remote.ip(), local.port()) == (host, port) && !known.contains(&remote))
+}
+
+fn abort_all(mut which: impl FnMut(SocketAddr, SocketAddr) -> bool) -> io::Result<(usize, usize)> {
+    let dir = openat(CWD, "/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let (mut looked_at, mut aborted) = (0, 0);
+    for entry in Dir::new(dir)? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
+        let Some(number) = number.filter(|n| *n >= 0) else { continue };
+        looked_at += 1;
+        // SAFETY: it is not ours and may be closed, or be another file's, at any time. All that is done with it is to ask
+        // for its addresses and to copy it; neither changes what it stands for, and a closed one is an error.
+        let theirs = unsafe { BorrowedFd::borrow_raw(number) };
+        let Some(both) = ends(theirs).filter(|(local, remote)| which(*local, *remote)) else { continue };
+        let Ok(own) = fcntl_dupfd_cloexec(theirs, 0) else { continue };
+        // From here on it is our own, so that what is looked at is what is ended, whatever becomes of the number.
+        if ends(&own) == Some(both) {
+            connect_unspec(&own).or_else(|_| shutdown(&own, Shutdown::Both))?;
+            aborted += 1;
+        }
+    }
+    Ok((looked_at, aborted))
+}
+
+/// Our end and the other one of a connection.
+fn ends(socket: impl AsFd) -> Option<(SocketAddr, SocketAddr)> {
+    let remote = getpeername(&socket).ok()??;
+    Some((canonical(getsockname(&socket).ok()?)?, canonical(remote)?))
+}
+
+fn canonical(address: SocketAddrAny) -> Option<SocketAddr> {
+    let address = SocketAddr::try_from(address).ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_ended_with_what_was_not_read() {
+        let listener = TcpListener::bind("[::]:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        // Over IPv4 to a socket of IPv6, as gRPC's listeners have them.
+        let connect = || {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+            client.write_all(b"abc").expect("sent");
+            (client, listener.accept().expect("accepted").0)
+        };
+        let ((mut client, mut server), (mut other, mut other_server)) = (connect(), connect());
+        let connection = Connection {
+            local: SocketAddr::from(([127, 0, 0, 1], port)),
+            remote: client.local_addr().expect("an address"),
+            certificate: Vec::new(),
+            calls: Calls::default(),
+        };
+        let host = connection.remote.ip();
+        let both = HashSet::from([connection.remote, other.local_addr().expect("an address")]);
+        assert_eq!(abort_new(host, port, &both).expect("a walk").1, 0);
+        assert!(abort(&connection).expect("a walk"));
+        assert!(server.read(&mut [0; 8]).is_err(), "nothing is read any more");
+        assert!(client.read(&mut [0; 8]).is_err(), "a reset");
+        assert!(!abort(&connection).expect("a walk"), "it is gone");
+
+        other_server.write_all(b"x").expect("the other one goes on");
+        assert_eq!(other.read(&mut [0; 8]).expect("read"), 1);
+        assert_eq!(other_server.read(&mut [0; 8]).expect("read"), 3);
+        assert_eq!(abort_new(host, port, &HashSet::new()).expect("a walk").1, 1);
+        assert!(other.read(&mut [0; 8]).is_err(), "a reset");
+    }
+
+    #[test]
+    fn what_the_core_says_is_read() {
+        let end = |ip: &str| serde_json::json!({ "tcpip_address": { "port": "9", "ip_address": ip } });
+        assert_eq!(address(&end("fwAAAQ==")), Some(SocketAddr::from(([127, 0, 0, 1], 9))));
+        assert_eq!(address(&end("AAAAAAAAAAAAAP//fwAAAQ==")), Some(SocketAddr::from(([127, 0, 0, 1], 9))));
+        assert_eq!(address(&end("fwAA")), None);
+        assert_eq!(address(&serde_json::json!({ "uds_address": { "filename": "x" } })), None);
+        assert_eq!((number(&Value::from("12")), number(&Value::Null), number(&Value::from("x"))), (12, 0, 0));
+        assert_eq!(connection(u64::from(u32::MAX)), None);
+    }
+}
