@@ -56,6 +56,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GROWTH: u64 = 256;
 
 const LOOK_QUIET: Duration = Duration::from_millis(25);
+
+/// A process that uses less than this part of a core is in no flood.
+const BUSY_PART: u32 = 8;
+
 const LOOK_GROWING: Duration = Duration::from_millis(10);
 const LOOK_BANNED: Duration = Duration::from_millis(2);
 
@@ -81,8 +85,13 @@ impl Resets {
         let joiner = spawn("resets", fatal, move || {
             let mut watch = Watch::default();
             let mut wait = LOOK_QUIET;
+            let mut used = processor_time();
             while stopped.recv_timeout(wait).is_err_and(|e| e.is_timeout()) {
-                wait = look(&mut watch, &metrics);
+                let before = std::mem::replace(&mut used, processor_time());
+                // A flood costs processor time, and a look costs some too: without the one there is not the other.
+                if wait != LOOK_QUIET || watch.bans() || used.saturating_sub(before) >= LOOK_QUIET / BUSY_PART {
+                    wait = look(&mut watch, &metrics);
+                }
             }
             Ok::<(), Infallible>(())
         })?;
@@ -95,6 +104,12 @@ impl Drop for Resets {
         let _ = self.stop.try_send(());
         self.joiner.take();
     }
+}
+
+/// What this process has used.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// One look at everything; gives the time until the next.
