@@ -4,13 +4,63 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use seriatim::storage::disk::Disk;
+use seriatim::storage::entry::{Entry, Kind, Stamp};
+use seriatim::storage::log::{Derived, Genesis, GroupLog, HardState, LogOptions};
+use seriatim::types::{GroupId, NodeId};
+
 use super::figures::{Bench, Pair, fill, from_the_first};
-use super::raw::{forget, read_rate};
+use super::raw::{RawFile, forget, read_rate};
 use super::report::{Row, Target};
 
 pub fn run(bench: &mut Bench) {
+    append(bench);
     cold(bench);
     start(bench);
+}
+
+/// The storage alone: what it adds to a write and a sync of the same bytes.
+fn append(bench: &mut Bench) {
+    const BYTES: usize = 1 << 20;
+    let home = tempfile::tempdir().expect("a folder");
+    let (disk, group, options) = (Disk::real(), GroupId(1), LogOptions::default());
+    GroupLog::create(&disk, home.path(), group, &options, Genesis::Founder(NodeId(1))).expect("made");
+    let (mut log, _) = GroupLog::open(&disk, home.path(), group, &options).expect("opened");
+    let block = vec![7; BYTES];
+    let turn = bench.turn;
+    bench.compare(
+        "storage: append of 1 MiB batches, a sync each",
+        "MB/s",
+        Target::AtLeast(0.8),
+        || RawFile::create(home.path(), 1 << 30).rate(&block, turn),
+        || {
+            let begin = Instant::now();
+            let mut bytes = 0;
+            while begin.elapsed() < turn {
+                let bounds = log.bounds();
+                let (base_offset, count) = (bounds.next_offset, 1000);
+                let (kind, append_time_us) = (Kind::Records, 1);
+                let stamp = Stamp { kind, count, base_offset, append_time_us, producer_id: 0, sequence: 0 };
+                let entry = Entry::new(bounds.last_index.next(), bounds.last_term, stamp, &block);
+                log.append(&[entry]).expect("appends");
+                let job = log.begin_sync().expect("something to sync");
+                job.perform(&disk).expect("syncs");
+                log.end_sync(job);
+                bytes += BYTES;
+            }
+            let rate = bytes as f64 / 1e6 / begin.elapsed().as_secs_f64();
+            // What was appended makes room for the next turn.
+            let bounds = log.bounds();
+            log.append_hard_state(&HardState { term: bounds.last_term, vote: None, commit: bounds.last_index })
+                .expect("appends");
+            log.set_derived(Derived { first_offset: bounds.next_offset, last_append_time_us: 1 }, bounds.last_index);
+            log.trim(bounds.next_offset, bounds.last_index).expect("trims");
+            let job = log.begin_sync().expect("something to sync");
+            job.perform(&disk).expect("syncs");
+            log.end_sync(job);
+            rate
+        },
+    );
 }
 
 /// The segments of the log `default`.
