@@ -57,8 +57,10 @@ const GROWTH: u64 = 256;
 
 const LOOK_QUIET: Duration = Duration::from_millis(25);
 
-/// A process that uses less than this part of a core is in no flood.
+/// A process that uses less than this part of a core is in no flood
 const BUSY_PART: u32 = 8;
+/// and is looked at after so long.
+const LOOK_IDLE: Duration = Duration::from_millis(100);
 
 const LOOK_GROWING: Duration = Duration::from_millis(10);
 const LOOK_BANNED: Duration = Duration::from_millis(2);
@@ -84,14 +86,13 @@ impl Resets {
         let (stop, stopped) = bounded(1);
         let joiner = spawn("resets", fatal, move || {
             let mut watch = Watch::default();
-            let mut wait = LOOK_QUIET;
+            let mut wait = LOOK_IDLE;
             let mut used = processor_time();
             while stopped.recv_timeout(wait).is_err_and(|e| e.is_timeout()) {
                 let before = std::mem::replace(&mut used, processor_time());
                 // A flood costs processor time, and a look costs some too: without the one there is not the other.
-                if wait != LOOK_QUIET || watch.bans() || used.saturating_sub(before) >= LOOK_QUIET / BUSY_PART {
-                    wait = look(&mut watch, &metrics);
-                }
+                let idle = used.saturating_sub(before) < wait / BUSY_PART;
+                wait = if idle && !watch.bans() { LOOK_IDLE } else { look(&mut watch, &metrics) };
             }
             Ok::<(), Infallible>(())
         })?;
