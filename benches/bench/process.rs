@@ -19,10 +19,10 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Samples the memory of a process until dropped.
+/// Samples the memory of a process until it is asked for the highest.
 pub struct Highest {
     stop: crossbeam_channel::Sender<()>,
-    thread: Option<std::thread::JoinHandle<u64>>,
+    thread: std::thread::JoinHandle<u64>,
 }
 
 impl Highest {
@@ -35,13 +35,12 @@ impl Highest {
             }
             highest
         });
-        Highest { stop, thread: Some(thread) }
+        Highest { stop, thread }
     }
 
-    pub fn get(mut self) -> u64 {
-        let (stop, _) = crossbeam_channel::bounded(0);
-        self.stop = stop;
-        self.thread.take().map_or(0, |thread| thread.join().expect("samples"))
+    pub fn get(self) -> u64 {
+        drop(self.stop);
+        self.thread.join().expect("samples")
     }
 }
 

@@ -139,13 +139,11 @@ impl Beginning {
             }
             done => done.map(|(slice, place)| (fit(slice, room), place)),
         };
-        match block {
-            Ok((read, place)) => {
-                self.place = place;
-                self.taken(mark, Ok(read))
-            }
-            Err(error) => self.taken(mark, Err(error)),
-        }
+        let read = block.map(|(read, place)| {
+            self.place = place;
+            read
+        });
+        self.taken(mark, read)
     }
 
     /// Records from the beginning on, below the mark, as many as there is room for, with what they hold of it. `None`: the
