@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use seriatim::pb::log::ConsumeRequest;
 
-use super::calls::{Bytes, Caller, consume_request, produce_request};
+use super::calls::{Bytes, Caller, Download, consume_request, produce_request};
 use super::harness::Cluster;
 use super::process::{Highest, anon_bytes, cpu_part, cpu_time};
 use super::raw::{Raw, RawFile};
@@ -224,11 +224,10 @@ pub fn from_the_first(max_bytes: u32) -> Bytes {
     consume_request(&request)
 }
 
-/// The raw server's messages, as many and as large as the node's were.
-pub fn raw_download(pair: &Pair, messages: u64, message_bytes: u64) -> f64 {
-    let (max_records, max_bytes) = (messages as u32, message_bytes as u32);
-    let request = ConsumeRequest { max_records, max_bytes, ..ConsumeRequest::default() };
-    pair.raw.download(consume_request(&request)).rate()
+/// Asks the raw server for messages, as many and as large as the node's were.
+pub fn raw_request(like: &Download) -> Bytes {
+    let (max_records, max_bytes) = (like.messages as u32, (like.bytes / like.messages.max(1)) as u32);
+    consume_request(&ConsumeRequest { max_records, max_bytes, ..ConsumeRequest::default() })
 }
 
 fn consume(bench: &mut Bench) {
@@ -241,12 +240,12 @@ fn consume(bench: &mut Bench) {
     for (max_bytes, what) in [(0, "default batches"), (1 << 20, "1 MiB batches")] {
         let request = from_the_first(max_bytes);
         let first = pair.node.download(request.clone());
-        let mean = first.bytes / first.messages.max(1);
+        let alike = raw_request(&first);
         bench.compare(
             &format!("{name}, {what}"),
             "MB/s",
             Target::AtLeast(0.8),
-            || raw_download(&pair, first.messages, mean),
+            || pair.raw.download(alike.clone()).rate(),
             || pair.node.download(request.clone()).rate(),
         );
     }

@@ -12,6 +12,7 @@ mod harness;
 
 mod calls;
 mod figures;
+mod instructions;
 mod process;
 mod raw;
 mod report;
@@ -41,6 +42,7 @@ fn main() {
     };
     figures::run(&mut bench);
     storage::run(&mut bench);
+    instructions::run(&mut bench);
     if let Some(out) = std::env::var_os("SERIATIM_BENCH_OUT") {
         let version = format!("seriatim {}", env!("CARGO_PKG_VERSION"));
         let mut facts = process::facts();

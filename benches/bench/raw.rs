@@ -102,8 +102,15 @@ pub struct Raw {
 
 impl Raw {
     pub fn start(certs: &Path, files: ClientFiles) -> Raw {
-        let program = std::env::current_exe().expect("this program");
-        let mut child = Command::new(program)
+        Raw::start_under(&[], certs, files)
+    }
+
+    /// The same with words in front of the program: what runs it.
+    pub fn start_under(under: &[String], certs: &Path, files: ClientFiles) -> Raw {
+        let program = std::env::current_exe().expect("this program").display().to_string();
+        let mut words = under.iter().chain([&program]);
+        let mut child = Command::new(words.next().expect("the program"))
+            .args(words)
             .arg(SERVE)
             .arg(certs)
             .stdin(Stdio::piped())

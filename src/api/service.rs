@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
-use futures::{Sink, SinkExt, StreamExt};
+use futures::{FutureExt as _, Sink, SinkExt, StreamExt};
 use grpcio::{ClientStreamingSink, DuplexSink, RequestStream, RpcContext};
 
 use super::authorize::{Access, Caller};
@@ -190,7 +190,9 @@ impl Service {
                     sink.fail(error.status()).await
                 }
             };
-            // Dropped before the status is out, it would cancel the call.
+            // Dropped before the status is out, it would cancel the call; and after it, too, at the price of a cancellation,
+            // unless its end was seen, which has come with the message from everybody who makes unary calls.
+            let _ = requests.next().now_or_never();
             drop(requests);
             drop(in_flight);
         });

@@ -4,7 +4,7 @@
 //! not enough (of two common names it gives the first, and of an end nothing), so the certificate itself is read, once: what
 //! was found is remembered for the calls after. Whether it has ended is looked at on every call.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -138,7 +138,8 @@ impl std::error::Error for NoIdentity {}
 pub struct Identities {
     insecure: bool,
     peer_san: Arc<str>,
-    seen: Arc<Mutex<HashMap<Vec<u8>, Arc<Certificate>>>>,
+    /// By its text. Ordered and not hashed: texts differ early, and a hash reads all of it, twice a call.
+    seen: Arc<Mutex<BTreeMap<Vec<u8>, Arc<Certificate>>>>,
 }
 
 impl Identities {

@@ -226,8 +226,8 @@ pub struct NodeOptions {
     pub rpc_addr: Option<String>,
     /// More arguments of `serve`. One given here again replaces nothing: say each once.
     pub more: Vec<String>,
-    /// The network namespace to run in.
-    pub netns: Option<String>,
+    /// The words in front of the program: what runs it.
+    pub under: Vec<String>,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
 }
@@ -252,14 +252,9 @@ impl Node {
         let plain = site.command(&[]);
         let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
         let command = move |options: &NodeOptions| {
-            let mut command = match &options.netns {
-                Some(netns) => {
-                    let mut command = Command::new("ip");
-                    command.args(["netns", "exec", netns, SERIATIM]);
-                    command
-                }
-                None => Command::new(SERIATIM),
-            };
+            let mut words = options.under.iter().map(String::as_str).chain([SERIATIM]);
+            let mut command = Command::new(words.next().unwrap_or(SERIATIM));
+            command.args(words);
             for name in &removed {
                 command.env_remove(name);
             }
