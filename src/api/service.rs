@@ -182,6 +182,8 @@ impl Service {
                 Err(End::Error(error)) => Err(error),
                 Err(End::Gone) => return,
             };
+            // Whoever makes unary calls sends the end with the message. Not looked at, it would be a call to cancel, below.
+            let _ = requests.next().now_or_never();
             // A failed send means that the client is gone, which is its own affair.
             let _ = match result {
                 Ok((answer, _holds)) => sink.success(answer).await,
@@ -190,9 +192,7 @@ impl Service {
                     sink.fail(error.status()).await
                 }
             };
-            // Dropped before the status is out, it would cancel the call; and after it, too, at the price of a cancellation,
-            // unless its end was seen, which has come with the message from everybody who makes unary calls.
-            let _ = requests.next().now_or_never();
+            // Dropped before the status is out, it would cancel the call.
             drop(requests);
             drop(in_flight);
         });
