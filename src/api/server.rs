@@ -187,7 +187,7 @@ fn handlers(service: &Service) -> grpcio::Service {
     let builder = unary!(builder, methods::PRODUCE, produce::produce);
     let s = service.clone();
     let builder = builder.add_client_streaming_handler(&methods::CONSUME, move |ctx, requests, sink| {
-        s.answer_holding(&ctx, requests, sink, consume::consume);
+        s.answer_waiting(&ctx, requests, sink, consume::consume);
     });
     let builder = unary!(builder, methods::GET_SERVERS, info::get_servers);
     let builder = unary!(builder, methods::GET_LOG, info::get_log);

@@ -1,7 +1,7 @@
 //! What every handler starts from: who calls, until when, what the node can do now, and the ways to end a call.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -29,6 +29,9 @@ use crate::watermark::{Until, Watermark};
 
 /// A call's message has to be whole by then.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
+
+/// How often a call that waits for a record looks whether its client is still there.
+const LOOK_FOR_CLIENT: Duration = Duration::from_secs(1);
 
 /// Shared by all handlers; a clone is the same.
 #[derive(Clone)]
@@ -144,6 +147,18 @@ impl Service {
         })
     }
 
+    /// Resolves soon after the client took the call back, or its connection broke. gRPC's binding wakes nobody for that in a
+    /// call with one answer, but tells who asks for the next message.
+    async fn taken_back(&self, requests: &mut RequestStream<Request>) {
+        loop {
+            self.timers.at(Instant::now() + LOOK_FOR_CLIENT).await;
+            // A second message, which is none of such a call's, is thrown away: one with each look.
+            if let Some(Some(Err(_))) = requests.next().now_or_never() {
+                return;
+            }
+        }
+    }
+
     /// Runs a call that has one answer, within its principal's limits.
     pub fn answer<T: Send + 'static, F>(
         &self,
@@ -158,15 +173,29 @@ impl Service {
             let answer = work(service, call, request);
             async move { answer.await.map(|answer| (answer, None)) }
         };
-        self.answer_holding(ctx, requests, sink, work);
+        self.run(ctx, requests, sink, false, work);
     }
 
-    /// The same for an answer that holds bytes of its own until it is sent.
-    pub fn answer_holding<T: Send + 'static, F>(
+    /// The same for a call that may wait long, and whose answer holds bytes of its own until it is sent. When its client goes
+    /// away it ends, and holds nothing any more.
+    pub fn answer_waiting<T: Send + 'static, F>(
+        &self,
+        ctx: &RpcContext<'_>,
+        requests: RequestStream<Request>,
+        sink: ClientStreamingSink<T>,
+        work: impl FnOnce(Service, Call, Request) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(T, Option<Permit>), ApiError>> + Send + 'static,
+    {
+        self.run(ctx, requests, sink, true, work);
+    }
+
+    fn run<T: Send + 'static, F>(
         &self,
         ctx: &RpcContext<'_>,
         mut requests: RequestStream<Request>,
         sink: ClientStreamingSink<T>,
+        waits: bool,
         work: impl FnOnce(Service, Call, Request) -> F + Send + 'static,
     ) where
         F: Future<Output = Result<(T, Option<Permit>), ApiError>> + Send + 'static,
@@ -178,6 +207,14 @@ impl Service {
             // A call that is not here yet is not waited for by a drain.
             let in_flight = service.in_flight.enter();
             let result = match received {
+                Ok((request, permit)) if waits => {
+                    let work = pin!(service.work(call, request, permit, work));
+                    // In this order: most have their answer at once, and need no look.
+                    match select(work, pin!(service.taken_back(&mut requests))).await {
+                        Either::Left((result, _)) => result,
+                        Either::Right(((), _)) => return,
+                    }
+                }
                 Ok((request, permit)) => service.work(call, request, permit, work).await,
                 Err(End::Error(error)) => Err(error),
                 Err(End::Gone) => return,

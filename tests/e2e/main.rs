@@ -17,6 +17,7 @@ mod dist;
 mod floors;
 mod hostile;
 mod kill;
+mod limits;
 mod netns;
 mod one_log;
 mod power;
