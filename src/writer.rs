@@ -139,10 +139,7 @@ impl Worker {
                     }
                     marks_due = true;
                 }
-                Event::Quiet => {
-                    self.note_floors()?;
-                    marks_due = false;
-                }
+                Event::Quiet => marks_due = !self.note_floors()?,
                 Event::Stop => return self.close(),
             }
         }
@@ -180,15 +177,20 @@ impl Worker {
         Ok(())
     }
 
-    fn note_floors(&self) -> Result<(), StorageError> {
+    /// Leaves every log its mark, on the disk. `false`: something was written meanwhile, so look again.
+    fn note_floors(&self) -> Result<bool, StorageError> {
         let logs = self.inbox.state().logs.clone();
+        let mut all = true;
         for (group, log) in logs {
+            // Nobody wants the commit index that is written behind the last entries on the disk; the mark does.
+            self.sync(group)?;
             let noted = lock(&log).append_synced_mark()?;
             if noted {
                 self.sync(group)?;
             }
+            all &= lock(&log).is_synced();
         }
-        Ok(())
+        Ok(all)
     }
 
     fn close(&self) -> Result<(), StorageError> {
@@ -250,7 +252,7 @@ impl ByHand {
     pub fn quiet(&mut self, stop: bool) -> Result<(), StorageError> {
         self.begin();
         self.end()?;
-        if stop { self.worker.close() } else { self.worker.note_floors() }
+        if stop { self.worker.close() } else { self.worker.note_floors().map(drop) }
     }
 }
 

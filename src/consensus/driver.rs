@@ -41,6 +41,9 @@ const DRAIN_MESSAGES_MAX: usize = 512;
 /// How long a hand-over of leadership may take before the stop goes on without it.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
+/// Between the ticks of a node that leads all its groups, alone.
+const TICK_ALONE_MS: u64 = 250;
+
 /// The inbox, before the thread exists: others are made with its sending sides.
 pub struct Consensus {
     inbox: Receiver<ConsensusMsg>,
@@ -208,7 +211,7 @@ impl Driver {
             // Ticks first: a flood of requests must not stop time. Those that are late are not made up for.
             let now = Instant::now();
             if now >= self.next_tick {
-                self.next_tick = now + Duration::from_millis(TICK_MS);
+                self.next_tick = now + self.tick_every();
                 return Event::Tick;
             }
             match self.inbox.try_recv() {
@@ -221,6 +224,13 @@ impl Driver {
             }
             self.bell.wait_until(self.next_tick);
         }
+    }
+
+    /// A node alone has no heartbeat to send and no election to hold; what its ticks do besides has time, and an idle
+    /// machine sleeps.
+    fn tick_every(&self) -> Duration {
+        let alone = self.groups.values().all(|hosted| hosted.group.leads_alone());
+        Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
     }
 
     fn handle(&mut self, message: ConsensusMsg) {
@@ -254,7 +264,8 @@ impl Driver {
                 for hosted in self.groups.values_mut() {
                     hosted.group.hand_over();
                 }
-                self.handing_over = Some((reply, Instant::now() + HAND_OVER_MAX));
+                self.handing_over = Some((reply, now + HAND_OVER_MAX));
+                self.next_tick = now;
             }
             ConsensusMsg::Stop => {}
         }

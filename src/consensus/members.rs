@@ -27,6 +27,11 @@ impl Group {
         self.replicas().iter().any(|r| r.voter && r.active && r.node != self.config.me)
     }
 
+    /// True when it leads, and there is nobody whom it could tell.
+    pub fn leads_alone(&self) -> bool {
+        self.leads() && self.replicas().iter().all(|r| r.node == self.config.me)
+    }
+
     /// True when every entry here is applied.
     pub fn is_idle(&self) -> bool {
         self.mark.applied.0 == self.node.raft.raft_log.last_index()

@@ -60,7 +60,7 @@ const LOOK_QUIET: Duration = Duration::from_millis(25);
 /// A process that uses less than this part of a core is in no flood
 const BUSY_PART: u32 = 8;
 /// and is looked at after so long.
-const LOOK_IDLE: Duration = Duration::from_millis(100);
+const LOOK_IDLE: Duration = Duration::from_millis(150);
 
 const LOOK_GROWING: Duration = Duration::from_millis(10);
 const LOOK_BANNED: Duration = Duration::from_millis(2);

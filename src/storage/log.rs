@@ -328,7 +328,7 @@ impl GroupLog {
     /// Takes everything that is to be synced now; `None` when all is on the disk. One job at a time: it is to be performed
     /// and handed back before the next is taken.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
-        if self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty() {
+        if self.is_synced() {
             return None;
         }
         let covered = self.active.position();
@@ -354,6 +354,11 @@ impl GroupLog {
         if job.manifest.is_some() {
             self.floor_noted = self.floor_noted.max(job.covered);
         }
+    }
+
+    /// True when nothing is to be synced.
+    pub fn is_synced(&self) -> bool {
+        self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty()
     }
 
     /// After a second of quiet: if everything is synced but no frame or manifest says so yet, appends a `synced` frame and

@@ -7,7 +7,7 @@ use crate::storage::disk::sim::Sim;
 use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, HardState, LogOptions};
 use crate::thread::fatal_channel;
-use crate::types::{NodeId, Term};
+use crate::types::{LogIndex, NodeId, Term};
 
 const GROUPS: &str = "/groups";
 
@@ -132,4 +132,38 @@ fn quiet_notes_the_floor() {
     let marked = lock(&log).stored_bytes();
     drop(writer);
     assert_eq!(lock(&log).stored_bytes(), marked, "one mark is enough");
+}
+
+/// The commit index of the last entries is written behind them, at a tick, and nobody wants a sync for it. The mark was never
+/// written then: whatever was produced last stayed above the floor for as long as nothing else came, and a byte of it that
+/// a bad disk changed was cut off as torn, silently.
+#[test]
+fn quiet_notes_the_floor_also_behind_a_commit_that_nobody_wants_synced() {
+    let sim = Sim::default();
+    let (fatal, _failures) = fatal_channel();
+    let (report, reported) = reports();
+    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let log = log(&sim, 1);
+    writer.handle().register(GroupId(1), log.clone());
+    append(&log);
+    let entries = lock(&log).stored_bytes();
+    writer.handle().sync(GroupId(1), 1);
+    assert_eq!(reported.recv(), Ok((GroupId(1), 1)));
+    let commit = HardState { term: Term(1), commit: LogIndex(2), ..HardState::default() };
+    lock(&log).append_hard_state(&commit).expect("appended");
+    let before = lock(&log).stored_bytes();
+    assert!(before > entries);
+    let deadline = Instant::now() + 5 * QUIET;
+    while lock(&log).stored_bytes() == before || !lock(&log).is_synced() {
+        assert!(Instant::now() < deadline, "no mark was written, or not synced");
+        std::thread::yield_now();
+    }
+    // As killed: no clean mark.
+    sim.power_cut(&mut crate::storage::disk::sim::Rng(5));
+    let path = Path::new(GROUPS).join("1/00000000000000000001.seg");
+    let file = sim.disk().open(&path).expect("opened");
+    file.write_at(crate::storage::segment::SEGMENT_HEADER_BYTES + 40, &[0xff]).expect("a byte of the entry is changed");
+    let options = LogOptions { segment_bytes: 1 << 20 };
+    let error = GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).err().expect("refused");
+    assert!(error.is_damage(), "{error}");
 }
