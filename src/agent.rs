@@ -101,6 +101,9 @@ impl Agent {
         let acl = Acl::load(config.acl_model_file.as_deref(), &config.acl_policy_file)?;
         let identities = Identities::new(&config.cluster_name, tls.is_insecure());
         let disk = Disk::real();
+        if let Err(error) = disk.keep_descriptors() {
+            log::warn!("{error}: whoever opens too many connections can end this node");
+        }
         let data_dir = Arc::new(DataDir::open(&disk, &config.data_dir)?);
         disk.watch_space(&config.data_dir, &config.disk_space)?;
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;

@@ -162,6 +162,11 @@ pub enum ApiError {
         /// What is known.
         what: String,
     },
+    /// The node had no descriptor or no memory left to read with.
+    Shortage {
+        /// What it could not do.
+        what: String,
+    },
     /// A bug, logged where it was met.
     Internal(&'static str),
 }
@@ -247,6 +252,7 @@ impl ApiError {
                 Bounds { first_offset: bounds.first_offset.max(first_offset), ..bounds },
                 offset,
             ),
+            ReadError::Shortage(what) => ApiError::Shortage { what },
             ReadError::Damaged(what) | ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, what },
         }
     }
@@ -379,6 +385,10 @@ impl ApiError {
             ApiError::DiskFull => {
                 let message = "not appended: the leader's disk is full, until it is trimmed or somebody makes room";
                 Facts::new(Code::RESOURCE_EXHAUSTED, "DISK_FULL", message).retry()
+            }
+            ApiError::Shortage { what } => {
+                let message = format!("not read: this node is short of descriptors or memory for now: {what}");
+                Facts::new(Code::RESOURCE_EXHAUSTED, "SHORTAGE", message).retry()
             }
             ApiError::Limit(LimitReached { limit, max }) => {
                 let message = format!("refused: {} is {max} on this node, and would be exceeded", limit.name());

@@ -31,6 +31,7 @@ pub fn count(metrics: &Metrics, error: &ApiError) {
         | ApiError::OutcomeUnknown { .. }
         | ApiError::DeadlinePassed
         | ApiError::Damaged { .. }
+        | ApiError::Shortage { .. }
         | ApiError::Internal(_) => {}
     }
 }

@@ -81,7 +81,10 @@ impl HostError {
         match self {
             HostError::Storage(error) => error.is_damage(),
             HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
-            HostError::Read(_, ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_))
+            HostError::Read(
+                _,
+                ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_) | ReadError::Shortage(_),
+            )
             | HostError::Catalog(_)
             | HostError::Thread(_) => false,
         }

@@ -57,11 +57,9 @@ impl Active {
         at: u64,
     ) -> Result<Active, StorageError> {
         let allocated = file.len()?;
-        let segment = Segment::new(disk, dir, *header, index_capacity, at).with_open(file.clone(), index);
+        let index = Arc::new(index);
+        let segment = Segment::new(disk, dir, *header, index_capacity, at).with_open(file.clone(), index.clone());
         let segment = Arc::new(segment);
-        let index = segment.index(super::reader::Access::Cached)?.cloned();
-        // It was given just before.
-        let Some(index) = index else { return Err(StorageError::Failed { path: dir.to_owned() }) };
         Ok(Active { segment, file, index, disk: disk.clone(), at, allocated, step: STEP_BYTES_MIN })
     }
 
@@ -84,6 +82,7 @@ impl Active {
     /// Nothing more will be written.
     pub(super) fn seal(&self) {
         self.index.seal(self.at);
+        self.segment.sealed();
     }
 
     /// Reserves space before it is needed, so that a full disk is noticed before anything is written.

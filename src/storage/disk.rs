@@ -5,6 +5,7 @@
 //! `Disk::replace`, which says so. A write of ours that finds the disk full is tried once more when the reserve file could be
 //! given back for it (`space.rs`); a failed sync is never tried again.
 
+mod descriptors;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -17,6 +18,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::error::StorageError;
 use super::faults::{Fault, broken};
+use super::opened::Opened;
 use super::space::Space;
 use crate::config::DiskSpace;
 
@@ -57,6 +59,10 @@ pub trait Backend: Send + Sync {
     }
     /// Maps a file of exactly so many words. With `create` it is made anew, all zeros, and its space reserved.
     fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words>;
+    /// From now on some descriptors are kept for what must be opened: whatever `open`, `create`, `sync_dir` and `map` open.
+    fn keep_descriptors(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// A random number.
     fn random(&self) -> io::Result<u64>;
 }
@@ -117,6 +123,7 @@ impl Words {
 pub struct Disk {
     backend: Arc<dyn Backend>,
     space: Space,
+    opened: Opened,
 }
 
 /// An open file that knows its name.
@@ -131,6 +138,11 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// True when the system has no descriptors or no memory left for us, for now.
+pub(super) fn is_short(error: &io::Error) -> bool {
+    real::is_short(error)
+}
+
 /// Does what may find the disk full; then once more, if the reserve file could be given back for it.
 fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match act() {
@@ -142,12 +154,12 @@ fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result
 impl Disk {
     /// The machine's own file system.
     pub fn real() -> Disk {
-        Disk::new(Arc::new(real::Real))
+        Disk::new(Arc::new(real::Real::default()))
     }
 
     /// Another one.
     pub fn new(backend: Arc<dyn Backend>) -> Disk {
-        Disk { backend, space: Space::default() }
+        Disk { backend, space: Space::default(), opened: Opened::default() }
     }
 
     /// Begins to watch the space of a data directory.
@@ -156,6 +168,21 @@ impl Disk {
     /// When the system can't say how much is free.
     pub fn watch_space(&self, dir: &Path, config: &DiskSpace) -> Result<(), StorageError> {
         self.space.watch(&self.backend, dir, config)
+    }
+
+    /// Keeps some of the process's descriptors for the files that the node must open: a log that can't go on in a new segment
+    /// ends the process, and connections take what there is.
+    ///
+    /// # Errors
+    /// When the system does not say, or does not let us.
+    pub fn keep_descriptors(&self) -> Result<(), StorageError> {
+        let error = |e| StorageError::io("keep descriptors for", Path::new("the node's files"), e);
+        self.backend.keep_descriptors().map_err(error)
+    }
+
+    /// The sealed segments that are open.
+    pub(super) fn opened(&self) -> &Opened {
+        &self.opened
     }
 
     /// How much room there is.
@@ -170,6 +197,14 @@ impl Disk {
 
     fn file(&self, path: &Path, file: Box<dyn BackendFile>) -> DiskFile {
         DiskFile { path: path.to_owned(), file, space: self.space.clone() }
+    }
+
+    /// Does what opens something; once more, if it finds no descriptor and sealed segments can be closed for it.
+    fn opening<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
+            Err(error) if real::no_descriptor(&error) && self.opened.close_all() => open(),
+            other => other,
+        }
     }
 
     pub(crate) fn create_dir(&self, path: &Path) -> Result<(), StorageError> {
@@ -187,18 +222,18 @@ impl Disk {
     }
 
     pub(crate) fn create(&self, path: &Path) -> Result<DiskFile, StorageError> {
-        let file = with_reserve(&self.space, || self.backend.create(path));
+        let file = with_reserve(&self.space, || self.opening(|| self.backend.create(path)));
         Ok(self.file(path, file.map_err(|e| StorageError::io("create", path, e))?))
     }
 
     pub(crate) fn open(&self, path: &Path) -> Result<DiskFile, StorageError> {
-        let file = self.backend.open(path).map_err(|e| StorageError::io("open", path, e))?;
+        let file = self.opening(|| self.backend.open(path)).map_err(|e| StorageError::io("open", path, e))?;
         Ok(self.file(path, file))
     }
 
     /// Opens a file that is there, for reading alone; `None` if it is not there.
     pub(crate) fn open_to_read(&self, path: &Path) -> Result<Option<DiskFile>, StorageError> {
-        match self.backend.open_to_read(path) {
+        match self.opening(|| self.backend.open_to_read(path)) {
             Ok(file) => Ok(Some(self.file(path, file))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(StorageError::io("open", path, e)),
@@ -249,7 +284,8 @@ impl Disk {
     }
 
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
-        self.backend.sync_dir(dir).map_err(|e| StorageError::io("sync the directory", dir, e))
+        // No sync is tried again: where there is no descriptor, none was begun.
+        self.opening(|| self.backend.sync_dir(dir)).map_err(|e| StorageError::io("sync the directory", dir, e))
     }
 
     pub(crate) fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
@@ -276,7 +312,7 @@ impl Disk {
     }
 
     pub(crate) fn map(&self, path: &Path, words: usize, create: bool) -> Result<Words, StorageError> {
-        self.backend.map(path, words, create).map_err(|e| StorageError::io("map", path, e))
+        self.opening(|| self.backend.map(path, words, create)).map_err(|e| StorageError::io("map", path, e))
     }
 
     pub(crate) fn random(&self) -> Result<u64, StorageError> {

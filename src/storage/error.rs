@@ -101,6 +101,22 @@ impl StorageError {
         }
     }
 
+    /// True when the system had no descriptor or no memory left for it: later it may, and nothing is known to be wrong with
+    /// the file.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            StorageError::Io { error, .. } => super::disk::is_short(error),
+            StorageError::DiskFull { .. }
+            | StorageError::Damaged { .. }
+            | StorageError::NewerFormat { .. }
+            | StorageError::ForeignDirectory { .. }
+            | StorageError::InUse { .. }
+            | StorageError::NotBlank { .. }
+            | StorageError::BadEntry(_)
+            | StorageError::Failed { .. } => false,
+        }
+    }
+
     pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
         if super::disk::is_full(&error) {
             return StorageError::DiskFull { file: file.to_owned() };

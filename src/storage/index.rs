@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::{Disk, DiskFile, Words};
+use super::error::StorageError;
 use super::frame::Header;
 use super::reader::Access;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -84,11 +85,21 @@ impl Index {
     }
 
     /// The index of a sealed segment, if there is a whole one.
-    pub fn load(disk: &Disk, dir: &Path, number: u64, salt: u64, capacity: usize) -> Option<Index> {
-        let words = disk.map(&index_path(dir, number), ENTRIES + ENTRY_WORDS * capacity, false).ok()?;
-        let index = Index { words };
-        index.checked_count(salt)?;
-        Some(index)
+    ///
+    /// # Errors
+    /// When the system has nothing left to open it with, which says nothing about it.
+    pub fn load(
+        disk: &Disk,
+        dir: &Path,
+        number: u64,
+        salt: u64,
+        capacity: usize,
+    ) -> Result<Option<Index>, StorageError> {
+        match disk.map(&index_path(dir, number), ENTRIES + ENTRY_WORDS * capacity, false) {
+            Ok(words) => Ok(Some(Index { words }).filter(|index| index.checked_count(salt).is_some())),
+            Err(error) if error.is_shortage() => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The entries of a sealed segment's index, from the bytes of its file; `None` when they are not whole.
@@ -245,13 +256,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::real();
         let index = filled(&disk, dir.path());
-        assert!(Index::load(&disk, dir.path(), 1, 7, 64).is_none(), "not sealed");
+        let load =
+            |number, salt, capacity| Index::load(&disk, dir.path(), number, salt, capacity).expect("no shortage");
+        assert!(load(1, 7, 64).is_none(), "not sealed");
         index.seal(1 << 30);
-        assert!(Index::load(&disk, dir.path(), 1, 7, 64).is_some());
-        assert!(Index::load(&disk, dir.path(), 1, 8, 64).is_none(), "of another segment");
-        assert!(Index::load(&disk, dir.path(), 1, 7, 65).is_none(), "of another length");
-        assert!(Index::load(&disk, dir.path(), 2, 7, 64).is_none(), "missing");
+        assert!(load(1, 7, 64).is_some());
+        assert!(load(1, 8, 64).is_none(), "of another segment");
+        assert!(load(1, 7, 65).is_none(), "of another length");
+        assert!(load(2, 7, 64).is_none(), "missing");
         index.words.get()[ENTRIES + 8].store(0, Ordering::Relaxed);
-        assert!(Index::load(&disk, dir.path(), 1, 7, 64).is_none(), "a page of zeros");
+        assert!(load(1, 7, 64).is_none(), "a page of zeros");
     }
 }

@@ -53,6 +53,7 @@ mod create;
 mod faults;
 mod index;
 mod manifest;
+mod opened;
 mod pool;
 mod recovery;
 pub mod space;

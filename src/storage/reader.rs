@@ -48,6 +48,8 @@ pub enum ReadError {
     Damaged(String),
     /// The system refused to read; names the file.
     Io(String),
+    /// The system had no descriptor or no memory left to read with: a passing condition, which says nothing about the bytes.
+    Shortage(String),
 }
 
 impl std::fmt::Display for ReadError {
@@ -56,7 +58,7 @@ impl std::fmt::Display for ReadError {
             ReadError::NotCached => f.write_str("not in memory"),
             ReadError::Trimmed { first_offset } => write!(f, "trimmed away: the first record is {first_offset}"),
             ReadError::Damaged(what) => write!(f, "damaged: {what}"),
-            ReadError::Io(what) => f.write_str(what),
+            ReadError::Io(what) | ReadError::Shortage(what) => f.write_str(what),
         }
     }
 }
@@ -236,7 +238,9 @@ impl GroupReader {
             (Ok(()), None) => {
                 Err(StorageError::damaged(&path, view.parts[part].end(), format!("entry {index} is missing")))
             }
-            (Err(ReadError::Io(what)), _) => Err(StorageError::io("read", &path, std::io::Error::other(what))),
+            (Err(ReadError::Io(what) | ReadError::Shortage(what)), _) => {
+                Err(StorageError::io("read", &path, std::io::Error::other(what)))
+            }
             (Err(other @ (ReadError::Damaged(_) | ReadError::NotCached | ReadError::Trimmed { .. })), _) => {
                 Err(StorageError::damaged(&path, 0, format!("entry {index} can't be read: {other}")))
             }
@@ -253,15 +257,20 @@ impl GroupReader {
         self.0.get().stored_bytes()
     }
 
-    /// Reads from the view of the moment; once more, if a segment of it was removed meanwhile.
+    /// Reads from the view of the moment; again, whenever a segment of it may have been removed meanwhile.
     pub(super) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
-        let view = self.0.get();
-        match read(&view) {
-            Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
-                let newer = self.0.get();
-                if Arc::ptr_eq(&view, &newer) { Err(error) } else { read(&newer) }
+        let mut view = self.0.get();
+        loop {
+            match read(&view) {
+                Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
+                    let newer = self.0.get();
+                    if Arc::ptr_eq(&view, &newer) {
+                        return Err(error);
+                    }
+                    view = newer;
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
@@ -288,7 +297,7 @@ impl GroupReader {
                 start = index.ok_or(ReadError::NotCached)?.position(key).min(end);
             }
             let file = segment.file(access).map_err(|e| failed(WalkError::Disk(e)))?.ok_or(ReadError::NotCached)?;
-            let mut walk = Walk::new(file, segment.header.salt, start, end, access);
+            let mut walk = Walk::new(&file, segment.header.salt, start, end, access);
             let mut begun = false;
             loop {
                 match walk.next() {
@@ -314,7 +323,7 @@ impl GroupReader {
                 }
                 log::warn!("the index of {} is wrong: reading from the beginning", segment.path().display());
                 start = SEGMENT_HEADER_BYTES;
-                walk = Walk::new(file, segment.header.salt, start, end, access);
+                walk = Walk::new(&file, segment.header.salt, start, end, access);
             }
         }
         Ok(())
@@ -338,6 +347,7 @@ fn read_error(part: &Part, error: WalkError) -> ReadError {
     match error {
         WalkError::NotCached => ReadError::NotCached,
         WalkError::Bad { position, what } => damaged(part, position, what),
+        WalkError::Disk(error) if error.is_shortage() => ReadError::Shortage(error.to_string()),
         WalkError::Disk(error) => ReadError::Io(error.to_string()),
     }
 }

@@ -25,6 +25,8 @@ use crate::types::{GroupId, Offset};
 
 /// The first pass begins so long after the start (or after the interval, if that is shorter): a start has other things to do.
 const FIRST_AFTER: Duration = Duration::from_secs(600);
+/// Where the system has no descriptor or memory left, it tries again after so long.
+const SHORTAGE_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 /// After so many bytes it waits for the rate limit, and looks whether it is to stop.
 const STEP_BYTES: u64 = 256 << 10;
 /// So many ranges of a group are listed; more are told in the log and counted.
@@ -274,10 +276,13 @@ impl Scrubber {
             what,
         };
         // A descriptor of its own: what it tells the kernel about its reads is not for others.
-        let file = match self.disk.open_to_read(&path) {
-            Ok(Some(file)) => file,
-            Ok(None) => return Ok(vec![damaged(0, next_offset, "the file is missing".to_owned())]),
-            Err(error) => return Ok(vec![damaged(0, next_offset, error.to_string())]),
+        let file = loop {
+            match self.disk.open_to_read(&path) {
+                Ok(Some(file)) => break file,
+                Ok(None) => return Ok(vec![damaged(0, next_offset, "the file is missing".to_owned())]),
+                Err(error) if error.is_shortage() => self.wait(Instant::now() + SHORTAGE_WAIT)?,
+                Err(error) => return Ok(vec![damaged(0, next_offset, error.to_string())]),
+            }
         };
         let mut found: Vec<DamagedRange> = Vec::new();
         // The ranges from here on have no entry behind them yet.
@@ -301,6 +306,10 @@ impl Scrubber {
                     continue;
                 }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
+                Err(WalkError::Disk(error)) if error.is_shortage() => {
+                    self.wait(Instant::now() + SHORTAGE_WAIT)?;
+                    continue;
+                }
                 Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
                 Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
             };

@@ -22,8 +22,8 @@
 //! overwritten; a log that loses its suffix goes on in a new file, whose predecessor is where the kept part ends.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use super::disk::{Disk, DiskFile};
 use super::entry::{u32_at, u64_at};
@@ -31,6 +31,7 @@ use super::error::StorageError;
 use super::frame::Position;
 use super::index::Index;
 use super::manifest::NUMBERS_MAX;
+use super::opened::Slot;
 use super::reader::Access;
 use super::state::{Base, HardState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
@@ -163,7 +164,7 @@ pub fn segment_number(name: &str) -> Option<u64> {
     (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-/// A segment, for who reads it: opened when it is first read.
+/// A segment, for who reads it: opened when it is read, and closed when too many others are (`opened.rs`).
 pub struct Segment {
     /// What it says of itself.
     pub header: SegmentHeader,
@@ -172,8 +173,7 @@ pub struct Segment {
     index_capacity: usize,
     /// Frames are whole up to here. Grows in the newest segment alone, after the write.
     end: AtomicU64,
-    file: OnceLock<Arc<DiskFile>>,
-    index: OnceLock<Arc<Index>>,
+    slot: Arc<Slot>,
 }
 
 impl Segment {
@@ -185,16 +185,18 @@ impl Segment {
             dir: dir.to_owned(),
             index_capacity,
             end: AtomicU64::new(end),
-            file: OnceLock::new(),
-            index: OnceLock::new(),
+            slot: Arc::default(),
         }
     }
 
-    /// Gives the file and the index, where they are open already.
-    pub fn with_open(self, file: Arc<DiskFile>, index: Index) -> Segment {
-        let _ = self.file.set(file);
-        let _ = self.index.set(Arc::new(index));
-        self
+    /// The newest segment of a log: open, and it stays so until it is sealed.
+    pub fn with_open(self, file: Arc<DiskFile>, index: Arc<Index>) -> Segment {
+        Segment { slot: Arc::new(Slot::of(file, index)), ..self }
+    }
+
+    /// It is not written any more, and stays open only as long as it is read.
+    pub fn sealed(&self) {
+        self.disk.opened().keep(&self.slot);
     }
 
     /// Its file's name.
@@ -216,35 +218,39 @@ impl Segment {
     ///
     /// # Errors
     /// When it can't be opened.
-    pub fn file(&self, access: Access) -> Result<Option<&Arc<DiskFile>>, StorageError> {
-        if let Some(file) = self.file.get() {
+    pub fn file(&self, access: Access) -> Result<Option<Arc<DiskFile>>, StorageError> {
+        if let Some(file) = self.slot.file() {
             return Ok(Some(file));
         }
         if access == Access::Cached {
             return Ok(None);
         }
-        let file = Arc::new(self.disk.open(&self.path())?);
-        Ok(Some(self.file.get_or_init(|| file)))
+        let path = self.path();
+        let missing = || StorageError::io("open", &path, std::io::ErrorKind::NotFound.into());
+        let file = self.disk.open_to_read(&path)?.ok_or_else(missing)?;
+        Ok(Some(self.disk.opened().keep_file(&self.slot, Arc::new(file))))
     }
 
     /// Its index; `None` when it would have to be opened and may not. One that is missing or wrong is made anew.
     ///
     /// # Errors
-    /// When it has to be made anew and the segment can't be read.
-    pub fn index(&self, access: Access) -> Result<Option<&Arc<Index>>, StorageError> {
-        if let Some(index) = self.index.get() {
+    /// When the segment can't be opened, or the system has nothing left to open the index with.
+    pub fn index(&self, access: Access) -> Result<Option<Arc<Index>>, StorageError> {
+        if let Some(index) = self.slot.index() {
             return Ok(Some(index));
         }
         let (Access::Blocking, Some(file)) = (access, self.file(access)?) else { return Ok(None) };
         let (number, salt) = (self.header.number, self.header.salt);
-        let index = match Index::load(&self.disk, &self.dir, number, salt, self.index_capacity) {
+        let index = match Index::load(&self.disk, &self.dir, number, salt, self.index_capacity)? {
             Some(index) => index,
             None => {
                 log::info!("the index of {} is missing or wrong: making it anew", self.path().display());
-                Index::rebuild(&self.disk, &self.dir, &self.header, self.index_capacity, file, self.end())
+                Index::rebuild(&self.disk, &self.dir, &self.header, self.index_capacity, &file, self.end())
             }
         };
-        Ok(Some(self.index.get_or_init(|| Arc::new(index))))
+        let index = Arc::new(index);
+        self.slot.keep_index(index.clone());
+        Ok(Some(index))
     }
 }
 

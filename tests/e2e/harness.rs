@@ -230,6 +230,8 @@ pub struct NodeOptions {
     pub netns: Option<String>,
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
+    /// It may have so many files open, if that is limited.
+    pub open_files: Option<u64>,
 }
 
 /// A node as a process of its own.
@@ -252,13 +254,18 @@ impl Node {
         let plain = site.command(&[]);
         let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
         let command = move |options: &NodeOptions| {
-            let mut command = match &options.netns {
-                Some(netns) => {
+            let mut command = match (&options.netns, options.open_files) {
+                (None, Some(most)) => {
+                    let mut command = Command::new("sh");
+                    command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), SERIATIM]);
+                    command
+                }
+                (Some(netns), _) => {
                     let mut command = Command::new("ip");
                     command.args(["netns", "exec", netns, SERIATIM]);
                     command
                 }
-                None => Command::new(SERIATIM),
+                (None, None) => Command::new(SERIATIM),
             };
             for name in &removed {
                 command.env_remove(name);

@@ -40,10 +40,11 @@ fn number(error: &ApiError) -> usize {
         ApiError::Damaged { .. } => 19,
         ApiError::Internal(_) => 20,
         ApiError::DiskFull => 21,
+        ApiError::Shortage { .. } => 22,
     }
 }
 
-const VARIANTS: usize = 22;
+const VARIANTS: usize = 23;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -83,6 +84,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "EXPECTED_OFFSET_MISMATCH",
         ),
         (ApiError::QueueFull, Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+        (ApiError::Shortage { what: "no file".into() }, Code::RESOURCE_EXHAUSTED, "SHORTAGE"),
         (ApiError::DiskFull, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
         (LimitReached { limit: Limit::Streams, max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),

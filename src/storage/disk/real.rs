@@ -6,19 +6,24 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::MmapRaw;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::descriptors::Descriptors;
 use super::{Backend, BackendFile, Words};
 
 /// Of the page cache; where pages are larger, those at the ends of a range stay in it.
 const PAGE_BYTES: u64 = 4096;
 
 /// The kernel's.
-pub(super) struct Real;
+#[derive(Default)]
+pub(super) struct Real {
+    kept: OnceLock<Descriptors>,
+}
 
 struct RealFile(File);
 
@@ -35,6 +40,26 @@ impl Mapping {
     }
 }
 
+/// No descriptor, of this process or of the system. Only opening says so.
+pub(super) fn no_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Neither a descriptor nor memory.
+pub(super) fn is_short(error: &io::Error) -> bool {
+    no_descriptor(error) || Errno::from_io_error(error) == Some(Errno::NOMEM)
+}
+
+impl Real {
+    /// Opens what must be opened, with a kept descriptor if need be.
+    fn open_needed<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match (open(), self.kept.get()) {
+            (Err(error), Some(kept)) if Errno::from_io_error(&error) == Some(Errno::MFILE) => kept.with(open),
+            (other, _) => other,
+        }
+    }
+}
+
 impl Backend for Real {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -45,12 +70,14 @@ impl Backend for Real {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        Ok(Box::new(RealFile(self.open_needed(|| options.open(path))?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        let file = self.open_needed(|| OpenOptions::new().read(true).write(true).open(path))?;
+        Ok(Box::new(RealFile(file)))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
@@ -70,7 +97,7 @@ impl Backend for Real {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        self.open_needed(|| File::open(dir))?.sync_all()
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -104,17 +131,24 @@ impl Backend for Real {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            let file = options.create_new(true).open(path)?;
+            options.create_new(true);
+            let file = self.open_needed(|| options.open(path))?;
             // Reserved, not sparse: a write into a hole of a full disk would be a SIGBUS.
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
             file
         } else {
-            options.open(path)?
+            self.open_needed(|| options.open(path))?
         };
         if file.metadata()?.len() != bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "of another length"));
         }
         Ok(Words::Mapped(Mapping(MmapRaw::map_raw(&file)?)))
+    }
+
+    fn keep_descriptors(&self) -> io::Result<()> {
+        let kept = Descriptors::keep()?;
+        let _ = self.kept.set(kept);
+        Ok(())
     }
 
     fn random(&self) -> io::Result<u64> {

@@ -98,6 +98,11 @@ impl Sim {
         world.died = false;
     }
 
+    /// So many times from now on there is no descriptor to open anything with.
+    pub fn no_descriptor(&self, times: u64) {
+        self.world().shortages = times;
+    }
+
     /// True once something failed for that reason.
     pub fn died(&self) -> bool {
         self.world().died
@@ -183,12 +188,18 @@ impl Backend for Sim {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        let inode = self.world().make(path, false)?;
+        let mut world = self.world();
+        world.descriptor()?;
+        let inode = world.make(path, false)?;
+        drop(world);
         Ok(self.open_file(inode))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        let inode = self.world().file(path)?;
+        let mut world = self.world();
+        world.descriptor()?;
+        let inode = world.file(path)?;
+        drop(world);
         Ok(self.open_file(inode))
     }
 
@@ -216,6 +227,7 @@ impl Backend for Sim {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.world();
+        world.descriptor()?;
         let dir = world.find(dir)?;
         world.change()?;
         let world = &mut *world;
@@ -243,6 +255,7 @@ impl Backend for Sim {
 
     fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words> {
         let mut world = self.world();
+        world.descriptor()?;
         if create {
             if world.file(path).is_ok() {
                 world.remove(path)?;

@@ -167,3 +167,26 @@ fn a_reader_goes_on_beside_the_writer() {
     assert_eq!(reader.entries(entry.index, entry.index.next(), 1, Access::Blocking), Ok(vec![entry]));
     assert_eq!(reader.stored_bytes(), log.stored_bytes());
 }
+
+/// A segment that is trimmed away under a read is looked for in the newer log; a second trim meanwhile made it lost data.
+#[test]
+fn a_read_looks_again_as_often_as_the_log_has_changed() {
+    let (_home, log) = filled();
+    let reader = log.reader();
+    let tries = std::cell::Cell::new(0);
+    let gone = || ReadError::Io("no such file".to_owned());
+    let read = reader.read(|view| {
+        tries.set(tries.get() + 1);
+        if tries.get() < 5 {
+            reader.shared().set(View { base: view.base, parts: view.parts.clone() });
+            return Err(gone());
+        }
+        Ok(tries.get())
+    });
+    assert_eq!(read, Ok(5));
+    let read: Result<(), ReadError> = reader.read(|_| {
+        tries.set(tries.get() + 1);
+        Err(gone())
+    });
+    assert_eq!((read, tries.get()), (Err(gone()), 6), "the same log says the same");
+}

@@ -109,6 +109,29 @@ fn damage_is_found_and_the_log_goes_on() {
     assert_eq!(pass(&scrubber), [], "put right");
 }
 
+/// It found no descriptor, and told for a week that a whole segment was damaged.
+#[test]
+fn without_a_descriptor_it_waits_and_tells_no_damage() {
+    let sim = crate::storage::disk::sim::Sim::default();
+    let (disk, groups) = (sim.disk(), std::path::Path::new("/groups"));
+    let options = LogOptions { segment_bytes: 4096 };
+    GroupLog::create(&disk, groups, GROUP, &options, Genesis::Founder(NodeId(5))).expect("made");
+    let (mut log, _) = GroupLog::open(&disk, groups, GROUP, &options).expect("opened");
+    for _ in 0..10 {
+        log.append(&[batch(&log, 1, &[&[7; 1500]])]).expect("appended");
+    }
+    let job = log.begin_sync().expect("something to sync");
+    job.perform(&disk).expect("synced");
+    log.end_sync(job);
+    let handle = ScrubHandle::default();
+    handle.add(GROUP, log.reader());
+    let (_sender, inbox) = bounded(1);
+    let scrubber = Scrubber { handle, disk: sim.disk(), options: OPTIONS, inbox };
+    sim.no_descriptor(5);
+    assert_eq!(pass(&scrubber), []);
+    assert_eq!(scrubber.handle.counts().bytes, log.stored_bytes(), "all of it was read");
+}
+
 /// Bytes of each entry's frame.
 fn frame_bytes(home: &Home) -> u64 {
     home.log.stored_bytes() / (home.log.bounds().last_index.0 - 1)

@@ -121,6 +121,8 @@ pub(super) struct World {
     pub(super) died: bool,
     pub(super) changes: u64,
     pub(super) salt: u64,
+    /// So many times nothing can be opened.
+    pub(super) shortages: u64,
 }
 
 impl Default for World {
@@ -135,11 +137,21 @@ impl Default for World {
             died: false,
             changes: 0,
             salt: 0,
+            shortages: 0,
         }
     }
 }
 
 impl World {
+    /// Opening takes a descriptor.
+    pub(super) fn descriptor(&mut self) -> io::Result<()> {
+        if self.shortages > 0 {
+            self.shortages -= 1;
+            return Err(rustix::io::Errno::MFILE.into());
+        }
+        Ok(())
+    }
+
     pub(super) fn change(&mut self) -> io::Result<()> {
         self.changes += 1;
         match &mut self.changes_left {

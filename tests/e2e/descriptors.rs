@@ -1,0 +1,94 @@
+//! A node with few descriptors: neither a long log nor strangers who take all of them end it, or make it answer wrongly.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use grpcio::RpcStatusCode as Code;
+use seriatim::client::Client;
+
+use crate::harness::{Node, NodeOptions, Site, eventually, read_all, record, wait_for_voters};
+
+const RECORD_BYTES: usize = 60_000;
+
+/// A node that may have so many files open, each record in a segment of its own.
+fn start(site: &Site, open_files: u64) -> (Node, Client) {
+    let more = ["--segment-bytes=65536"].map(str::to_owned).to_vec();
+    let options = NodeOptions {
+        name: "n1".to_owned(),
+        bootstrap: true,
+        more,
+        open_files: Some(open_files),
+        ..NodeOptions::default()
+    };
+    let node = Node::start(site, options);
+    let client = site.client(&node.rpc_addr, "root");
+    wait_for_voters(std::slice::from_ref(&client));
+    (node, client)
+}
+
+fn descriptors(node: &Node) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", node.process())).map_or(0, Iterator::count)
+}
+
+#[track_caller]
+fn append(client: &Client, records: usize) {
+    for _ in 0..records {
+        client.produce("", vec![record(vec![b'x'; RECORD_BYTES])]).expect("appended");
+    }
+}
+
+#[track_caller]
+fn check(client: &Client, records: u64) {
+    let all = read_all(client);
+    assert_eq!(all.iter().map(|r| r.offset).collect::<Vec<_>>(), (0..records).collect::<Vec<_>>());
+    assert!(all.iter().all(|r| r.value.len() == RECORD_BYTES));
+}
+
+/// Each segment that was written since the start stayed open: a node ended when it had written as many as it had descriptors.
+#[test]
+fn a_log_may_have_more_segments_than_the_process_descriptors() {
+    let site = Site::new();
+    let (mut node, client) = start(&site, 100);
+    append(&client, 300);
+    check(&client, 300);
+    append(&client, 1);
+    assert!(node.stop().success());
+    node.start_again();
+    check(&site.client(&node.rpc_addr, "root"), 301);
+}
+
+/// A connection takes a descriptor before anybody knows whose it is. A node without any could not roll, and ended.
+#[test]
+fn strangers_who_take_every_descriptor_do_not_end_the_node() {
+    let site = Site::new();
+    let (mut node, client) = start(&site, 200);
+    append(&client, 30);
+    // A quarter is kept.
+    let most = 150;
+    let addr = node.rpc_addr.parse().expect("an address");
+    let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10)).expect("a connection");
+    let strangers: Vec<TcpStream> = (0..300).map(connect).collect();
+    eventually("every descriptor is taken", || {
+        let taken = descriptors(&node);
+        (taken >= most).then_some(()).ok_or(format!("{taken} of {most}"))
+    });
+    append(&client, 100);
+    assert!(descriptors(&node) >= most - 10, "it was so all the while: {}", descriptors(&node));
+    // A record that is not in a segment that is open: it is there, or not for now; never lost.
+    for offset in 0..30 {
+        match client.consume_at("", offset) {
+            Ok(record) => assert_eq!(record.offset, offset),
+            Err(error) => {
+                let status = error.status().expect("a status of the node");
+                assert_eq!((status.code, status.reason.as_str()), (Code::RESOURCE_EXHAUSTED, "SHORTAGE"), "{status}");
+            }
+        }
+    }
+    drop(strangers);
+    eventually("there are descriptors again", || {
+        let taken = descriptors(&node);
+        (taken < most).then_some(()).ok_or(format!("{taken}"))
+    });
+    check(&client, 130);
+    assert!(node.stop().success());
+}
