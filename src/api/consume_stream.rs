@@ -13,6 +13,7 @@ use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::core::{Core, bounds};
 use super::errors::{ApiError, Invalid};
+use super::limits::Permit;
 use super::methods::{ConsumeReply, Request, decode};
 use super::read::{Batching, Beginning, beginning};
 use super::service::{Call, End, Service, end_stream, gone};
@@ -136,7 +137,7 @@ impl Tail<'_> {
                 mark.next_offset = mark.next_offset.min(end);
             }
             if self.begin.offset < mark.next_offset {
-                let room = self.service.limits.read(&self.principal, self.read_bytes)?;
+                let room = self.room(sink).await?;
                 if let Some((slice, _room)) = self.begin.read_on(self.core, &mark, self.read_bytes, room).await? {
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
@@ -151,6 +152,15 @@ impl Tail<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Room for the next read, as long as the client is there.
+    async fn room(&self, sink: &mut Out) -> Result<Permit, End> {
+        let room = pin!(self.service.limits.read_soon(&self.principal, self.read_bytes, &self.service.timers));
+        match select(room, poll_fn(|cx| gone(sink, cx))).await {
+            Either::Left((room, _)) => Ok(room?),
+            Either::Right(_) => Err(End::Gone),
+        }
     }
 
     /// Waits for the next record (true) or the heartbeat (false), as long as the client is there.

@@ -8,7 +8,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::timers::TimersHandle;
 use crate::config;
 use crate::metrics::Limit;
 use crate::security::identity::Principal;
@@ -18,6 +20,11 @@ const CALL_BYTES: u64 = 1024;
 
 /// A reader gets as much, however little is left of two thirds of its principal's allowance.
 const READ_BYTES_LEAST: u64 = 16 << 10;
+
+/// So long an open stream waits for bytes to read into, before it is refused,
+const READ_SOON: Duration = Duration::from_secs(10);
+/// and asks this often.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 
 /// Somebody is at a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +144,27 @@ impl Limits {
         Ok(self.hold(&mut held, principal, more))
     }
 
+    /// The same, and waits some seconds for them. Others of the same name, a thousand tails that one record wakes, may hold
+    /// all there is for a moment: a stream that is open does not end for that.
+    ///
+    /// # Errors
+    /// [`LimitReached`], of bytes, all the time.
+    pub async fn read_soon(
+        &self,
+        principal: &Principal,
+        wanted: usize,
+        timers: &TimersHandle,
+    ) -> Result<Permit, LimitReached> {
+        let until = Instant::now() + READ_SOON;
+        loop {
+            let now = Instant::now();
+            match self.read(principal, wanted) {
+                Err(_) if now < until => timers.at(now + READ_AGAIN).await,
+                result => return result,
+            }
+        }
+    }
+
     fn readers_within(&self, all: Usage) -> Result<(), LimitReached> {
         let bytes_max = self.0.max.bytes_max;
         within(all.read_bytes, bytes_max / 4 * 3, Limit::Bytes)?;
@@ -233,6 +261,11 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt as _;
+    use futures::executor::block_on;
+
     use super::*;
 
     const KIB: u64 = 1 << 10;
@@ -316,6 +349,19 @@ mod tests {
         assert_eq!(all.len(), 18, "a quarter of four MiB is for those who append");
         assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::Bytes, 3 * MIB));
         assert!(limits.bytes(&a, 1 << 19).is_ok());
+    }
+
+    #[test]
+    fn an_open_stream_waits_for_room() {
+        let (fatal, _failures) = crate::thread::fatal_channel();
+        let timers = super::super::timers::Timers::start(&fatal).expect("a thread");
+        let (limits, a) = (limits(), who("a"));
+        let held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
+        let handle = timers.handle();
+        let mut room = pin!(limits.read_soon(&a, 1 << 20, &handle));
+        assert!(room.as_mut().now_or_never().is_none(), "there is none now");
+        drop(held);
+        assert!(block_on(room).is_ok_and(|permit| permit.bytes() > 0));
     }
 
     #[test]

@@ -17,7 +17,7 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 /// What is read besides the payloads that are wanted: their headers, and notes between them.
 const SLACK_BYTES: usize = 8 << 10;
 /// After a read that waited for the disk, so much more is fetched.
-const AHEAD_BYTES: u64 = 16 << 20;
+const AHEAD_BYTES: u64 = 8 << 20;
 
 /// What a read gave, and the place behind it, for the next one.
 pub type Block = (Slice, Option<Position>);

@@ -89,7 +89,7 @@ pub(super) fn open(
         last_index: ended.last.index,
         last_term: ended.last.term,
         next_offset: ended.last.offset,
-        last_append_time_us: ended.time_us.max(manifest.derived.last_append_time_us),
+        last_append_time_us: ended.time_us,
         terms: ended.terms,
         conf_state: manifest.conf_state.clone(),
         conf_index: manifest.conf_index,

@@ -37,8 +37,8 @@ const (
 // Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
 // (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
 // EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-// QUEUE_FULL, DISK_FULL, LIMIT_REACHED, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED, NO_IDENTITY,
-// UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
+// QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
+// NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
 // name that has no right at all) carries its status alone.
 type LogClient interface {
 	// Acknowledged once a majority has synced it to disk. On any node.
@@ -142,8 +142,8 @@ func (c *logClient) GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.
 // Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
 // (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
 // EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-// QUEUE_FULL, DISK_FULL, LIMIT_REACHED, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED, NO_IDENTITY,
-// UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
+// QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
+// NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
 // name that has no right at all) carries its status alone.
 type LogServer interface {
 	// Acknowledged once a majority has synced it to disk. On any node.

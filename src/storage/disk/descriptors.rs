@@ -32,16 +32,16 @@ impl Descriptors {
         let soft = soft.min(hard - kept);
         let limit = |soft| Rlimit { current: Some(soft), maximum: now.maximum };
         let descriptors = Descriptors { below: limit(soft), with_kept: limit(soft + kept), raised: Mutex::default() };
-        setrlimit(Resource::Nofile, descriptors.below.clone())?;
+        setrlimit(Resource::Nofile, descriptors.below)?;
         Ok(descriptors)
     }
 
     /// Opens something with the limit raised.
     pub(super) fn with<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let _raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        setrlimit(Resource::Nofile, self.with_kept.clone())?;
+        setrlimit(Resource::Nofile, self.with_kept)?;
         let opened = open();
-        setrlimit(Resource::Nofile, self.below.clone())?;
+        setrlimit(Resource::Nofile, self.below)?;
         opened
     }
 }

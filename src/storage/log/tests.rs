@@ -275,6 +275,43 @@ fn a_trim_drops_whole_segments() {
     assert_eq!(values(&log, 50, 60).len(), 10);
 }
 
+/// Its commit is what a restart applies up to: behind it the log must still be there.
+#[test]
+fn a_trim_drops_nothing_whose_commit_is_not_written() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    for _ in 0..20 {
+        append(&mut log, 1, &[&[1; 300]]);
+    }
+    commit(&mut log, 1);
+    let committed = log.bounds().last_index;
+    for _ in 0..40 {
+        append(&mut log, 1, &[&[1; 300]]);
+    }
+    sync(&mut log, &home);
+    let applied = log.bounds().last_index;
+    log.set_derived(Derived { first_offset: Offset(50), last_append_time_us: 7 }, applied);
+    let base = log.trim(Offset(50), applied).expect("trimmed");
+    assert!(base.index <= committed && base.offset > Offset(0), "{base:?}");
+    commit(&mut log, 1);
+    assert!(log.trim(Offset(50), applied).expect("trimmed").index > committed);
+}
+
+#[test]
+fn the_number_of_a_removed_segment_is_not_used_again() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    drop(home.open());
+    // As a power cut leaves one that was not synced.
+    std::fs::write(home.path("00000000000000000090.seg"), [0; 4096]).expect("written");
+    drop(home.open());
+    assert_eq!(home.segments(), ["00000000000000000001.seg"]);
+    let (mut log, _) = home.open();
+    for _ in 0..10 {
+        append(&mut log, 1, &[&[1; 1000]]);
+    }
+    assert_eq!(home.segments()[1], "00000000000000000091.seg");
+}
+
 #[test]
 fn a_marker_begins_the_log_anew() {
     let home = Home::new(Genesis::Blank);
@@ -290,6 +327,8 @@ fn a_marker_begins_the_log_anew() {
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
     let ahead = HardState { commit: LogIndex(101), ..hard_state };
     log.install_marker(&marker, &ahead).expect("installed");
+    let time_before_us = |log: &GroupLog| log.shared.get().parts[0].segment.header.time_before_us;
+    assert_eq!(time_before_us(&log), 9, "no record before is newer, and none is here");
     append(&mut log, 8, &[b"a"]);
     sync(&mut log, &home);
     assert_eq!(home.segments(), ["00000000000000000002.seg"]);
@@ -331,6 +370,34 @@ fn after_an_error_the_log_refuses_everything() {
     assert!(matches!(log.append(&[entry]), Err(StorageError::Failed { .. })));
     let refused = log.begin_sync().map(|job| job.perform(&sim.disk()));
     assert!(matches!(refused, None | Some(Err(StorageError::Failed { .. }))));
+}
+
+/// A marker that could not be installed has already noted which segments are to go: they must not.
+#[test]
+fn what_a_failed_change_has_begun_no_sync_finishes() {
+    let sim = super::super::disk::sim::Sim::default();
+    let dir = Path::new("/groups");
+    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Founder(NodeId(5))).expect("made");
+    let (mut log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
+    for _ in 0..20 {
+        append(&mut log, 1, &[&[1; 1000]]);
+    }
+    let job = log.begin_sync().expect("something to sync");
+    job.perform(&sim.disk()).expect("synced");
+    log.end_sync(job);
+    let end = log.bounds();
+    let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000) };
+    let marker = Marker { base, ..Marker::default() };
+    sim.no_descriptor(u64::MAX);
+    let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
+    assert!(log.install_marker(&marker, &hard_state).expect_err("no new segment").is_shortage());
+    sim.no_descriptor(0);
+    let job = log.begin_sync().expect("it has begun");
+    assert!(matches!(job.perform(&sim.disk()), Err(StorageError::Failed { .. })));
+    assert!(matches!(log.close(), Err(StorageError::Failed { .. })));
+    drop(log);
+    let (log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
+    assert_eq!(log.bounds(), end);
 }
 
 #[test]

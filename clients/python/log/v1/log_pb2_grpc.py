@@ -32,8 +32,8 @@ class LogStub(object):
     Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
     (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
     EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED, NO_IDENTITY,
-    UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
+    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
+    NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
     name that has no right at all) carries its status alone.
     """
 
@@ -82,8 +82,8 @@ class LogServicer(object):
     Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
     (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
     EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED, NO_IDENTITY,
-    UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
+    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
+    NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
     name that has no right at all) carries its status alone.
     """
 
@@ -174,8 +174,8 @@ class Log(object):
     Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
     (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
     EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED, NO_IDENTITY,
-    UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
+    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
+    NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
     name that has no right at all) carries its status alone.
     """
 

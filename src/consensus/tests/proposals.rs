@@ -1,0 +1,90 @@
+//! What a leader refuses before raft sees it, and that nothing of it is appended then.
+
+use std::time::{Duration, Instant};
+
+use super::sim::World;
+use crate::consensus::group::Rules;
+use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::reply::{ReplyReceiver, reply};
+use crate::storage::entry::{Kind, Unstamped};
+use crate::storage::payload::{RecordFields, encode_record};
+use crate::types::{GroupId, Offset};
+
+/// One node, which leads.
+fn alone() -> World {
+    let mut world = World::new(3, 1, Rules::default());
+    assert!(world.settle(500) && world.leader() == Some(0));
+    world
+}
+
+fn record() -> Proposal {
+    let mut payload = Vec::new();
+    encode_record(&mut payload, &RecordFields { value: b"a", ..RecordFields::default() });
+    Proposal::new(GroupId(1), Kind::Records, 1, Unstamped::from(payload.as_slice()))
+}
+
+fn trim(first: u64) -> Proposal {
+    Proposal::new(GroupId(1), Kind::Trim, 0, first.to_le_bytes().as_slice().into())
+}
+
+type Answer = ReplyReceiver<Result<Appended, ProposeError>>;
+
+fn propose(world: &mut World, proposal: Proposal, now: Instant) -> Answer {
+    let (sender, answer) = reply();
+    world.nodes[0].group.as_mut().expect("running").propose(proposal, now, 1, sender);
+    answer
+}
+
+fn last_index(world: &World) -> u64 {
+    world.nodes[0].group.as_ref().expect("running").status().last_index.0
+}
+
+#[track_caller]
+fn refused(world: &mut World, proposal: Proposal, now: Instant, why: ProposeError) {
+    let before = last_index(world);
+    let answer = propose(world, proposal, now);
+    world.perform(0);
+    assert_eq!(answer.wait(), Ok(Err(why)));
+    assert!(world.settle(500));
+    assert_eq!(last_index(world), before, "and it never is");
+}
+
+#[test]
+fn what_is_late_is_never_appended() {
+    let mut world = alone();
+    let now = Instant::now();
+    let by = |deadline| Proposal { deadline: Some(deadline), ..record() };
+    refused(&mut world, by(now), now, ProposeError::DeadlinePassed);
+    refused(&mut world, by(now), now + Duration::from_secs(1), ProposeError::DeadlinePassed);
+    let answer = propose(&mut world, by(now + Duration::from_secs(1)), now);
+    assert!(world.settle(500));
+    assert_eq!(answer.wait().map(|answer| answer.map(|a| a.offset)), Ok(Ok(Offset(0))), "in time");
+}
+
+#[test]
+fn of_two_that_expect_the_same_offset_one_is_appended() {
+    let mut world = alone();
+    let now = Instant::now();
+    let at = |offset| Proposal { expected_offset: Some(Offset(offset)), ..record() };
+    refused(&mut world, at(1), now, ProposeError::ExpectedOffset { next_offset: Offset(0) });
+    // All within one turn: nothing of them is on the disk yet.
+    let answers: Vec<Answer> = [0, 0, 1, 0].map(|offset| propose(&mut world, at(offset), now)).into();
+    assert!(world.settle(500));
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.wait().map(|a| a.map(|a| a.offset.0))).collect();
+    let not = |next| Ok(Err(ProposeError::ExpectedOffset { next_offset: Offset(next) }));
+    assert_eq!(answers, [Ok(Ok(0)), not(1), Ok(Ok(1)), not(2)]);
+    // A client that lost its answer asks again, and learns where the log ends.
+    refused(&mut world, at(1), now, ProposeError::ExpectedOffset { next_offset: Offset(2) });
+}
+
+#[test]
+fn a_trim_beyond_the_end_is_none() {
+    let mut world = alone();
+    let now = Instant::now();
+    refused(&mut world, trim(1), now, ProposeError::PastEnd { next_offset: Offset(0) });
+    let appended = propose(&mut world, record(), now);
+    let trimmed = propose(&mut world, trim(1), now);
+    assert!(world.settle(500));
+    assert!(matches!((appended.wait(), trimmed.wait()), (Ok(Ok(_)), Ok(Ok(_)))));
+    assert_eq!(world.nodes[0].group.as_ref().expect("running").mark().first_offset, Offset(1));
+}
