@@ -13,6 +13,8 @@ const READ_BYTES: usize = 256 * 1024;
 /// Cuts its input into lines.
 pub struct Lines<R> {
     input: R,
+    /// What one read fills. Lines are copied out of it: a line of a slow pipe must not hold all of it until it is appended.
+    buffer: Box<[u8]>,
     value_bytes_max: usize,
     /// The beginning of a line whose end is not read yet.
     partial: Vec<u8>,
@@ -34,7 +36,14 @@ pub enum Piece {
 impl<R: Read> Lines<R> {
     /// Lines of at most `value_bytes_max` bytes, `\n` not counted.
     pub fn new(input: R, value_bytes_max: usize) -> Lines<R> {
-        Lines { input, value_bytes_max, partial: Vec::new(), ended: false, too_long: false }
+        Lines {
+            input,
+            buffer: vec![0; READ_BYTES].into(),
+            value_bytes_max,
+            partial: Vec::new(),
+            ended: false,
+            too_long: false,
+        }
     }
 
     /// What is there; blocks only until the first whole line.
@@ -49,24 +58,22 @@ impl<R: Read> Lines<R> {
             if self.ended {
                 return Ok(Piece::End);
             }
-            let begun = self.partial.len();
-            self.partial.resize(begun + READ_BYTES, 0);
             let read = loop {
-                match self.input.read(&mut self.partial[begun..]) {
+                match self.input.read(&mut self.buffer) {
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    result => break result?,
+                    result => break &self.buffer[..result?],
                 }
             };
-            self.partial.truncate(begun + read);
-            let whole = if read == 0 {
-                self.ended = true;
-                self.partial.len()
+            self.ended = read.is_empty();
+            let ends = read.iter().rposition(|b| *b == b'\n').map(|at| at + 1);
+            let (end, rest) = read.split_at(ends.unwrap_or(read.len()));
+            self.partial.extend_from_slice(end);
+            let lines = if ends.is_some() || self.ended {
+                let whole = std::mem::replace(&mut self.partial, rest.to_vec());
+                self.cut(Bytes::from(whole))
             } else {
-                self.partial[begun..].iter().rposition(|b| *b == b'\n').map_or(0, |at| begun + at + 1)
+                Vec::new()
             };
-            let rest = self.partial.split_off(whole);
-            let whole = std::mem::replace(&mut self.partial, rest);
-            let lines = self.cut(Bytes::from(whole));
             self.too_long |= self.partial.len() > self.value_bytes_max;
             if !lines.is_empty() {
                 return Ok(Piece::Lines(lines));
@@ -152,6 +159,16 @@ mod tests {
         assert_eq!(cut(&["abc\n"], 3), (vec!["abc".into()], Piece::End));
         assert_eq!(cut(&["a\nlo", "ng"], 3), (vec!["a".into()], Piece::TooLong));
         assert_eq!(cut(&["long"], 3), (vec![], Piece::TooLong));
+    }
+
+    /// What is appended later holds its own bytes, and not what one read could have brought.
+    #[test]
+    fn lines_of_a_slow_pipe_hold_little() {
+        let mut lines = Lines::new(Pieces(vec!["one\n", "two\n"]), 9);
+        let Ok(Piece::Lines(mut first)) = lines.next() else { panic!("a line") };
+        let Ok(Piece::Lines(_)) = lines.next() else { panic!("another") };
+        let first = first.remove(0).try_into_mut().expect("nobody else has it");
+        assert!(first.capacity() < 100, "{}", first.capacity());
     }
 
     #[test]
