@@ -4,6 +4,7 @@ use super::entry::Kind;
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::Position;
+use super::manifest::NUMBERS_MAX;
 use super::reader::Access;
 use super::recovery::Files;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -178,6 +179,9 @@ impl Ended {
         let header = &frame.header;
         match header.kind {
             Kind::Records | Kind::Noop | Kind::ConfChange | Kind::Trim => {
+                if header.index.0 > NUMBERS_MAX {
+                    return Err("the entry has an impossible index");
+                }
                 let offset = header.base_offset.0.checked_add(u64::from(header.count));
                 let continues = header.index == self.last.index.next()
                     && header.term >= self.last.term
