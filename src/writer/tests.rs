@@ -6,7 +6,7 @@ use super::*;
 use crate::storage::disk::sim::Sim;
 use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, HardState, LogOptions};
-use crate::thread::fatal_channel;
+use crate::thread::{Fatal, fatal_channel};
 use crate::types::{LogIndex, NodeId, Term};
 
 const GROUPS: &str = "/groups";
@@ -30,6 +30,26 @@ fn append(log: &SharedLog) {
     };
     log.append(&[Entry::new(bounds.last_index.next(), Term(1), stamp, b"")]).expect("appended");
     log.append_hard_state(&HardState { term: Term(1), ..HardState::default() }).expect("appended");
+}
+
+/// The thread, and one log that it knows, with an entry that is not synced.
+struct Started {
+    sim: Sim,
+    writer: Writer,
+    reported: Receiver<(GroupId, u64)>,
+    failures: Receiver<Fatal>,
+    log: SharedLog,
+}
+
+fn started() -> Started {
+    let sim = Sim::default();
+    let (fatal, failures) = fatal_channel();
+    let (report, reported) = reports();
+    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let log = log(&sim, 1);
+    writer.handle().register(GroupId(1), log.clone());
+    append(&log);
+    Started { sim, writer, reported, failures, log }
 }
 
 fn reports() -> (Report, Receiver<(GroupId, u64)>) {
@@ -73,13 +93,7 @@ fn what_is_reported_survives_a_power_cut() {
 
 #[test]
 fn a_failed_sync_is_final() {
-    let sim = Sim::default();
-    let (fatal, failures) = fatal_channel();
-    let (report, reported) = reports();
-    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
-    let log = log(&sim, 1);
-    writer.handle().register(GroupId(1), log.clone());
-    append(&log);
+    let Started { sim, writer, reported, failures, log: _log } = started();
     sim.die_after(Some(0));
     writer.handle().sync(GroupId(1), 1);
     let failure = failures.recv().expect("it is told");
@@ -92,13 +106,7 @@ fn a_failed_sync_is_final() {
 
 #[test]
 fn a_stop_leaves_the_clean_mark() {
-    let sim = Sim::default();
-    let (fatal, failures) = fatal_channel();
-    let (report, reported) = reports();
-    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
-    let log = log(&sim, 1);
-    writer.handle().register(GroupId(1), log.clone());
-    append(&log);
+    let Started { sim, writer, reported, failures, log } = started();
     writer.handle().sync(GroupId(1), 1);
     // Without a sync of its own: the stop syncs once more.
     append(&log);
@@ -114,13 +122,7 @@ fn a_stop_leaves_the_clean_mark() {
 
 #[test]
 fn quiet_notes_the_floor() {
-    let sim = Sim::default();
-    let (fatal, _failures) = fatal_channel();
-    let (report, reported) = reports();
-    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
-    let log = log(&sim, 1);
-    writer.handle().register(GroupId(1), log.clone());
-    append(&log);
+    let Started { sim: _sim, writer, reported, failures: _failures, log } = started();
     writer.handle().sync(GroupId(1), 1);
     assert_eq!(reported.recv(), Ok((GroupId(1), 1)));
     let before = lock(&log).stored_bytes();
@@ -139,13 +141,7 @@ fn quiet_notes_the_floor() {
 /// a bad disk changed was cut off as torn, silently.
 #[test]
 fn quiet_notes_the_floor_also_behind_a_commit_that_nobody_wants_synced() {
-    let sim = Sim::default();
-    let (fatal, _failures) = fatal_channel();
-    let (report, reported) = reports();
-    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
-    let log = log(&sim, 1);
-    writer.handle().register(GroupId(1), log.clone());
-    append(&log);
+    let Started { sim, writer, reported, failures: _failures, log } = started();
     let entries = lock(&log).stored_bytes();
     writer.handle().sync(GroupId(1), 1);
     assert_eq!(reported.recv(), Ok((GroupId(1), 1)));

@@ -27,7 +27,7 @@ fn start(site: &Site, open_files: u64) -> (Node, Client) {
 }
 
 fn descriptors(node: &Node) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", node.process())).map_or(0, Iterator::count)
+    std::fs::read_dir(format!("/proc/{}/fd", node.pid())).map_or(0, Iterator::count)
 }
 
 #[track_caller]

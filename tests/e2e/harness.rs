@@ -267,11 +267,6 @@ impl Node {
         Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
     }
 
-    /// Its process.
-    pub fn process(&self) -> u32 {
-        self.child.id()
-    }
-
     /// `kill -9`, and waits until it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("kills");

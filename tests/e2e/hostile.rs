@@ -225,7 +225,7 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     let Scale { idle, garbage: garbage_connections, tails: tail_count, few, seconds } = scale;
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory { process: node.process(), peak: AtomicU64::default() };
+    let memory = Memory { process: node.pid(), peak: AtomicU64::default() };
     let client = cluster.client(0);
     let honest = Honest { client: client.clone(), produce: Mutex::default(), consume: Mutex::default() };
     loudly(&format!("hostile clients (memory idle: {} KiB)", memory.look() >> 10));
@@ -303,7 +303,7 @@ fn calls_that_are_taken_back_at_once() {
     let Scale { few, seconds, .. } = scale();
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory { process: node.process(), peak: AtomicU64::default() };
+    let memory = Memory { process: node.pid(), peak: AtomicU64::default() };
     let client = cluster.client(0);
     let honest = Honest { client: client.clone(), produce: Mutex::default(), consume: Mutex::default() };
     loudly(&format!("calls that are taken back (memory idle: {} KiB)", memory.look() >> 10));
