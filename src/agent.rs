@@ -74,6 +74,21 @@ struct Base {
     running: Mutex<Option<Running>>,
 }
 
+/// What a stop is at. A clone shows the same.
+#[derive(Clone, Debug, Default)]
+pub struct StopStep(Arc<Mutex<&'static str>>);
+
+impl StopStep {
+    /// What it is at now; empty before it began.
+    pub fn get(&self) -> &'static str {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, step: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
+    }
+}
+
 /// A running node. Dropping it stops it.
 pub struct Agent {
     /// Gone once stopped, and with it the data directory's lock.
@@ -87,6 +102,7 @@ pub struct Agent {
     env: Option<Env>,
     space: Option<SpaceWatch>,
     failures: Receiver<Fatal>,
+    step: StopStep,
 }
 
 impl Agent {
@@ -173,6 +189,7 @@ impl Agent {
             env: Some(env),
             space: Some(space),
             failures,
+            step: StopStep::default(),
         };
         agent.admission = base.begin(node_file)?;
         Ok(agent)
@@ -227,6 +244,11 @@ impl Agent {
         running.as_ref()?.peers.handle().removal().map(str::to_owned)
     }
 
+    /// For who watches [`Agent::stop`].
+    pub fn stop_step(&self) -> StopStep {
+        self.step.clone()
+    }
+
     /// Stops the node: every call gets an answer or a status, what is written is synced, a clean mark is left. Every step
     /// runs, whatever the others came to.
     ///
@@ -242,29 +264,37 @@ impl Agent {
 
     fn stop_now(&mut self) {
         let Some(base) = self.base.take() else { return };
+        self.step.set("leaving the cluster's membership");
         base.api().leave();
         base.membership.handle().stop();
         self.admission = None;
         let running = base.running().take();
         if let Some(running) = &running {
+            self.step.set("handing leadership over");
             // Answered within its own bound, also when nobody can take over.
             let _ = running.consensus.hand_over().wait();
         }
+        self.step.set("ending calls");
         if !base.api().drain(Instant::now() + DRAIN_MAX) {
             log::warn!("some calls are cut off: they took longer than {DRAIN_MAX:?} to end");
         }
         if let Some(running) = running {
+            self.step.set("stopping consensus");
             running.consensus.stop();
             running.thread.join();
+            self.step.set("stopping replication");
             if let Some(listener) = &mut self.listener {
                 listener.stop();
             }
             running.peers.stop();
             drop(running.peers);
+            self.step.set("syncing the logs");
             running.writer.stop();
+            self.step.set("ending reads");
             running.readers.stop();
             running.scrub.stop();
         }
+        self.step.set("closing connections");
         // Whoever holds a channel holds the threads that serve it: they go first.
         self.listener = None;
         self.space = None;

@@ -7,6 +7,7 @@ pub mod types;
 
 pub mod config;
 pub mod doorbell;
+pub mod inbox;
 pub mod metrics;
 pub mod pb;
 pub mod reply;

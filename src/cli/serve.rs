@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select, tick};
+use crossbeam_channel::{Receiver, after, bounded, select, tick};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::exit::{Exit, Failure};
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
 use crate::consensus::HostError;
 use crate::grpc;
@@ -24,6 +24,8 @@ const EXTEND: Duration = Duration::from_secs(30);
 const WATCH: Duration = Duration::from_secs(1);
 /// How often certificates and policy are looked at: what has changed is loaded.
 const LOOK_AT_FILES: Duration = Duration::from_secs(60);
+/// How long a stop takes at most, besides what the disk may: hand-over and calls in flight have less, together.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// The options of `serve`.
 pub type Args = ServeArgs;
@@ -40,6 +42,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     grpc::redirect_log();
     let signals = SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("no signals: {e}"), ""))?;
     let name = config.node_name.clone();
+    let stop_max = STOP_MAX + Duration::from_secs(config.hang_seconds_max);
     let agent = {
         let _patience = Patience::start();
         Agent::start(config).map_err(|e| failure(&e))?
@@ -50,6 +53,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let failed = wait(&agent, &signals.received);
     notify(&[NotifyState::Stopping]);
+    end_within(stop_max, agent.stop_step());
     let stopped = agent.stop();
     match (failed, stopped) {
         (Some(failed), _) => Err(failed),
@@ -87,6 +91,22 @@ fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<Failure> {
                 return Some(failed.map_or_else(|_| Failure::new(Exit::Failed, "the node ended", ""), failed_inside));
             }
         }
+    }
+}
+
+/// Aborts the process if it still lives after that time: a node that has failed, or was told to stop, must not linger
+/// because its disk hangs.
+fn end_within(time: Duration, step: StopStep) {
+    let (fatal, _) = fatal_channel();
+    let watch = move || -> Result<(), String> {
+        let _ = after(time).recv();
+        log::error!("the stop hangs at {:?} (a disk that does not answer?): aborting", step.get());
+        std::process::abort();
+    };
+    match thread::spawn("stop-watch", &fatal, watch) {
+        // Never joined: it ends with the process.
+        Ok(watch) => std::mem::forget(watch),
+        Err(error) => log::warn!("nobody watches the stop: {error}"),
     }
 }
 

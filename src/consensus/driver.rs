@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::TryRecvError;
 
 use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
@@ -21,6 +21,7 @@ use super::status::Statuses;
 use super::{Outbound, wire};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
 use crate::doorbell::Doorbell;
+use crate::inbox::{Inbox, inbox};
 use crate::logs::{Logs, OpenLog};
 use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
@@ -46,7 +47,7 @@ const TICK_ALONE_MS: u64 = 250;
 
 /// The inbox, before the thread exists: others are made with its sending sides.
 pub struct Consensus {
-    inbox: Receiver<ConsensusMsg>,
+    inbox: Inbox<ConsensusMsg>,
     handle: ConsensusHandle,
     bell: Doorbell,
     completions: Completions,
@@ -84,11 +85,11 @@ pub struct ConsensusParts {
 
 impl Default for Consensus {
     fn default() -> Consensus {
-        let (inbox_tx, inbox) = bounded(INBOX_MESSAGES_MAX);
+        let (outbox, inbox) = inbox(INBOX_MESSAGES_MAX);
         let bell = Doorbell::default();
         let completions = Completions::new(bell.clone());
         let statuses = Arc::new(Statuses::default());
-        let handle = ConsensusHandle::new(inbox_tx, bell.clone(), statuses.clone());
+        let handle = ConsensusHandle::new(outbox, bell.clone(), statuses.clone());
         Consensus { inbox, handle, bell, completions, statuses, progress: Progress::default() }
     }
 }
@@ -159,7 +160,7 @@ enum Event {
 }
 
 struct Driver {
-    inbox: Receiver<ConsensusMsg>,
+    inbox: Inbox<ConsensusMsg>,
     bell: Doorbell,
     next_tick: Instant,
     statuses: Arc<Statuses>,

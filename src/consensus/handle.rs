@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::TrySendError;
 
 use crate::catalog::Command;
 use crate::doorbell::Doorbell;
+use crate::inbox::Outbox;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{Kind, Unstamped};
@@ -204,14 +205,14 @@ pub enum ConsensusMsg {
 /// The sending side of the inbox; a clone sends to the same thread.
 #[derive(Clone, Debug)]
 pub struct ConsensusHandle {
-    inbox: Sender<ConsensusMsg>,
+    inbox: Outbox<ConsensusMsg>,
     bell: Doorbell,
     statuses: Arc<super::status::Statuses>,
 }
 
 impl ConsensusHandle {
     /// Made by `Consensus::new`.
-    pub fn new(inbox: Sender<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
+    pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
         ConsensusHandle { inbox, bell, statuses }
     }
 
@@ -256,17 +257,17 @@ impl ConsensusHandle {
         self.tell(ConsensusMsg::MarkerSent(group, node, arrived));
     }
 
-    /// Starts handing leadership over; the reply comes when that is done, or can't be.
+    /// Starts handing leadership over; the reply comes when that is done, or can't be, or the thread has failed.
     pub fn hand_over(&self) -> ReplyReceiver<()> {
         let (tx, rx) = reply();
-        let _ = self.inbox.send(ConsensusMsg::HandOver(tx));
+        self.inbox.send(ConsensusMsg::HandOver(tx));
         self.bell.ring();
         rx
     }
 
     /// Tells the thread to fail what is pending and to end.
     pub fn stop(&self) {
-        let _ = self.inbox.send(ConsensusMsg::Stop);
+        self.inbox.send(ConsensusMsg::Stop);
         self.bell.ring();
     }
 

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
+use crate::inbox::{Inbox, Outbox, inbox};
 use crate::thread::{self, FatalSender, Joiner};
 
 /// How many threads.
@@ -41,7 +40,7 @@ pub struct Readers {
 
 /// Gives jobs to the threads; a clone gives to the same.
 #[derive(Clone)]
-pub struct ReadersHandle(Sender<ReaderMsg>);
+pub struct ReadersHandle(Outbox<ReaderMsg>);
 
 impl Readers {
     /// Starts them.
@@ -49,11 +48,11 @@ impl Readers {
     /// # Errors
     /// When the system can't make threads.
     pub fn start(fatal: &FatalSender) -> io::Result<Readers> {
-        let (sender, receiver) = bounded(QUEUE_JOBS_MAX);
-        let mut readers = Readers { handle: ReadersHandle(sender), threads: Vec::new() };
+        let (outbox, inbox) = inbox(QUEUE_JOBS_MAX);
+        let mut readers = Readers { handle: ReadersHandle(outbox), threads: Vec::new() };
         for i in 0..READERS {
-            let receiver = receiver.clone();
-            let body = move || run(&receiver);
+            let inbox = inbox.clone();
+            let body = move || run(&inbox);
             readers.threads.push(thread::spawn(&format!("reader-{i}"), fatal, body)?);
         }
         Ok(readers)
@@ -71,14 +70,14 @@ impl Readers {
 impl Drop for Readers {
     fn drop(&mut self) {
         for _ in &self.threads {
-            // Waits for room, which a running reader makes. An error says that none runs.
-            let _ = self.handle.0.send(ReaderMsg::Stop);
+            // Waits for room, which a running reader makes.
+            self.handle.0.send(ReaderMsg::Stop);
         }
         self.threads.clear();
     }
 }
 
-fn run(jobs: &Receiver<ReaderMsg>) -> Result<(), io::Error> {
+fn run(jobs: &Inbox<ReaderMsg>) -> Result<(), io::Error> {
     while let Ok(ReaderMsg::Run(job)) = jobs.recv() {
         job();
     }
@@ -99,15 +98,15 @@ impl ReadersHandle {
 #[cfg(test)]
 pub(crate) struct ByHand {
     handle: ReadersHandle,
-    jobs: Receiver<ReaderMsg>,
+    jobs: Inbox<ReaderMsg>,
 }
 
 #[cfg(test)]
 impl ByHand {
     /// With room for so many jobs.
     pub fn new(jobs_max: usize) -> ByHand {
-        let (sender, jobs) = bounded(jobs_max);
-        ByHand { handle: ReadersHandle(sender), jobs }
+        let (outbox, jobs) = inbox(jobs_max);
+        ByHand { handle: ReadersHandle(outbox), jobs }
     }
 
     pub fn handle(&self) -> ReadersHandle {
@@ -128,6 +127,7 @@ impl ByHand {
 mod tests {
     use super::*;
     use crate::reply::reply;
+    use crossbeam_channel::bounded;
 
     #[test]
     fn jobs_run_and_the_queue_has_an_end() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// the first.
 const FLOORS: [(&str, &[&str]); 11] = [
     ("F0", &["types", "pb", "fuzz"]),
-    ("F0", &["thread", "reply", "doorbell", "watermark", "config", "metrics"]),
+    ("F0", &["thread", "reply", "inbox", "doorbell", "watermark", "config", "metrics"]),
     ("F1", &["storage", "security"]),
     ("F2", &["grpc"]),
     ("F2", &["logs", "catalog", "writer", "reader", "client"]),

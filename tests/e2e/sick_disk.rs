@@ -5,7 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, PATIENCE, Site, eventually, wait_for_voters};
+use seriatim::pb::log::ProduceRequest;
+
+use crate::harness::{Cluster, PATIENCE, Site, eventually, record, wait_for_voters};
 use crate::load::{Random, check, under_load};
 use crate::shim::{Order, Shim};
 
@@ -51,6 +53,29 @@ fn a_sync_that_hangs_ends_the_process() {
     assert_eq!(status.signal(), Some(SIGABRT), "{said}");
     assert!(said.contains("thread log-writer hangs"), "{said}");
     assert!(begin.elapsed() < PATIENCE, "within hang_seconds_max, or nearly");
+}
+
+/// Told to stop, it waits for what is being synced, but not for ever.
+#[test]
+fn a_stop_on_a_disk_that_hangs_ends_the_process() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    let mut cluster = Cluster::start_at(site, 1, &["--hang-seconds-max=5"], |_| shim.env(&dir, None, 7));
+    let client = cluster.client(0);
+    let node = &mut cluster.nodes[0];
+    shim.order(&dir, &Order::SyncHang(".seg"));
+    let mut unanswered = Vec::new();
+    eventually("a sync hangs", || {
+        let mut calls = client.produce_stream().map_err(|e| e.to_string())?;
+        calls.send(ProduceRequest { records: vec![record("a")], ..ProduceRequest::default() });
+        unanswered.push(calls);
+        node.log().contains("shim: a sync hangs").then_some(()).ok_or("none yet".into())
+    });
+    node.terminate();
+    let status = node.wait();
+    assert_eq!(status.signal(), Some(SIGABRT), "{}", node.log());
+    assert!(node.log().contains("the stop hangs at \"syncing the logs\""), "{}", node.log());
 }
 
 /// One node fails so under load; gives how it ended and what it said. Then it starts again, and the account holds.

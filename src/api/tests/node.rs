@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 use grpcio::{Channel, ChannelCredentials, ServerCredentials};
 
 use crate::api::{Api, ApiOptions, Core, Forward, Me};
@@ -17,6 +17,7 @@ use crate::consensus::handle::{
 use crate::consensus::status::Statuses;
 use crate::doorbell::Doorbell;
 use crate::grpc::{Env, client_channel};
+use crate::inbox::{Inbox, inbox};
 use crate::logs::{Logs, OpenLog};
 use crate::pb::admin_grpc::AdminClient;
 use crate::pb::health_grpc::HealthClient;
@@ -261,7 +262,7 @@ impl Node {
             forwarded: Vec::new(),
             read_index: Ok(()),
         })));
-        let (inbox, messages) = bounded(INBOX_MESSAGES_MAX);
+        let (inbox, messages) = inbox(INBOX_MESSAGES_MAX);
         let statuses = Arc::new(Statuses::default());
         let runs = fake.clone();
         let thread = spawn("fake-consensus", &fatal, move || {
@@ -393,8 +394,8 @@ impl Node {
     }
 }
 
-fn answer(fake: &Fake, messages: &Receiver<ConsensusMsg>) {
-    for message in messages {
+fn answer(fake: &Fake, messages: &Inbox<ConsensusMsg>) {
+    for message in messages.iter() {
         match message {
             ConsensusMsg::Propose(proposal, reply) => fake.propose(proposal, reply),
             ConsensusMsg::ReadIndex(group, _, reply) => {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::RecvTimeoutError;
 
 use crate::catalog::{Catalog, CatalogView, Command, Member};
 use crate::config::TlsFiles;
@@ -18,6 +18,7 @@ use crate::consensus::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX
 use crate::consensus::status::Statuses;
 use crate::doorbell::Doorbell;
 use crate::grpc::Env;
+use crate::inbox::{Inbox, inbox};
 use crate::pb::peer::{Entry, Marker, RaftMessage};
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
@@ -41,7 +42,7 @@ pub(crate) struct TestNode {
     pub(crate) id: NodeId,
     pub(crate) addr: String,
     pub(crate) catalog: CatalogView,
-    pub(crate) inbox: Receiver<ConsensusMsg>,
+    pub(crate) inbox: Inbox<ConsensusMsg>,
     pub(crate) dialer: Dialer,
     pub(crate) fatal: FatalSender,
     pub(crate) late: Late<PeersHandle>,
@@ -88,7 +89,7 @@ impl Setup<'_> {
         let addr = format!("127.0.0.1:{}", listener.port());
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), self.cluster_name);
         let catalog = CatalogView::default();
-        let (tx, inbox) = bounded(INBOX_MESSAGES_MAX);
+        let (tx, inbox) = inbox(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
         assert!(consensus.set(ConsensusHandle::new(tx, Doorbell::default(), Arc::new(Statuses::default()))).is_ok());
         let me = PeerIdentity {
