@@ -10,8 +10,9 @@ use super::timers::TimersHandle;
 use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
+use crate::storage::ahead::Ahead;
 use crate::storage::frame::Position;
-use crate::storage::reader::{Access, ReadError, Slice};
+use crate::storage::reader::{Access, GroupReader, ReadError, Slice};
 use crate::types::Offset;
 use crate::watermark::Mark;
 
@@ -54,8 +55,9 @@ pub struct Beginning {
     pub earliest: bool,
     /// The mark with everything acknowledged before the call, if it was needed.
     pub confirmed: Option<Mark>,
-    /// Where the last read of a stream ended.
+    /// Where the last read of a stream ended, and up to where the disk has been asked for more.
     place: Option<Position>,
+    ahead: Ahead,
 }
 
 /// Finds the beginning. The caller's right is checked already.
@@ -71,7 +73,8 @@ pub async fn beginning(
 ) -> Result<Beginning, ApiError> {
     check_log_id(&log, request.log_id)?;
     let start = request.start.enum_value().map_err(|value| ApiError::from(Invalid::Start(value)))?;
-    let at = |log, offset| Beginning { log, offset, earliest: false, confirmed: None, place: None };
+    let at =
+        |log, offset| Beginning { log, offset, earliest: false, confirmed: None, place: None, ahead: Ahead::default() };
     match start {
         Start::START_OFFSET => Ok(at(log, Offset(request.offset))),
         Start::START_EARLIEST => {
@@ -127,22 +130,19 @@ impl Beginning {
         }
         let (from, until, place) = (self.offset, mark.next_offset, self.place);
         let bytes_max = bytes_max.min(room.bytes());
-        let block = match self.log.reader.block(from, until, bytes_max, Access::Cached, place) {
-            Err(ReadError::NotCached) => {
-                let reader = self.log.reader.clone();
-                // What does not fit goes before it waits for anybody.
-                let job = move || {
-                    let (slice, place) = reader.block(from, until, bytes_max, Access::Blocking, place)?;
-                    Ok((fit(slice, room), place))
-                };
-                by_reader(core, job).await?
-            }
-            done => done.map(|(slice, place)| (fit(slice, room), place)),
-        };
-        let read = block.map(|(read, place)| {
+        let block = move |reader: &GroupReader, access| reader.block(from, until, bytes_max, access, place);
+        let (read, waited) = read(core, &self.log, room, block).await?;
+        let read = read.map(|(slice, place)| {
             self.place = place;
-            read
+            if waited {
+                self.ahead = Ahead::of_waited(place);
+            }
+            slice
         });
+        if let Some(fetch) = self.place.and_then(|place| self.log.reader.to_fetch(place, &mut self.ahead)) {
+            // Refused, the next read waits itself: no more.
+            let _ = core.readers.run(Box::new(move || fetch.run()));
+        }
         self.taken(mark, read)
     }
 
@@ -161,11 +161,16 @@ impl Beginning {
         if self.offset < mark.first_offset {
             return self.trimmed(mark, mark.first_offset).map(|()| None);
         }
-        let read = read(core, &self.log, self.offset, mark.next_offset, batching, room).await?;
-        self.taken(mark, read)
+        let (from, until, records_max) = (self.offset, mark.next_offset, batching.records_max);
+        let bytes_max = batching.bytes_max.min(room.bytes());
+        let records = move |reader: &GroupReader, access| {
+            reader.records(from, until, records_max, bytes_max, access).map(|slice| (slice, ()))
+        };
+        let (read, _) = read(core, &self.log, room, records).await?;
+        self.taken(mark, read.map(|(slice, ())| slice))
     }
 
-    fn taken(&mut self, mark: &Mark, read: Read) -> Result<Option<(Slice, Permit)>, ApiError> {
+    fn taken(&mut self, mark: &Mark, read: Result<Fitted, ReadError>) -> Result<Option<(Slice, Permit)>, ApiError> {
         match read {
             Ok((slice, room)) if slice.next > self.offset => {
                 self.earliest = false;
@@ -182,33 +187,26 @@ impl Beginning {
 }
 
 /// What was read, and the room that it holds; or that one record is too much for it.
-type Read = Result<(Slice, Result<Permit, LimitReached>), ReadError>;
+type Fitted = (Slice, Result<Permit, LimitReached>);
 
-/// Reads from memory, or by a `reader`: this thread never waits for the disk.
-async fn read(
+/// Reads from memory, or by a `reader` (then `true`): this thread never waits for the disk.
+async fn read<T: Send + 'static>(
     core: &Core,
     log: &Arc<OpenLog>,
-    from: Offset,
-    until: Offset,
-    batching: Batching,
     room: Permit,
-) -> Result<Read, ApiError> {
-    let Batching { records_max, bytes_max, .. } = batching;
-    let bytes_max = bytes_max.min(room.bytes());
-    match log.reader.records(from, until, records_max, bytes_max, Access::Cached) {
+    read: impl Fn(&GroupReader, Access) -> Result<(Slice, T), ReadError> + Send + 'static,
+) -> Result<(Result<(Fitted, T), ReadError>, bool), ApiError> {
+    match read(&log.reader, Access::Cached) {
         Err(ReadError::NotCached) => {}
-        done => return Ok(done.map(|slice| fit(slice, room))),
+        done => return Ok((done.map(|(slice, more)| (fit(slice, room), more)), false)),
     }
     let reader = log.reader.clone();
     // What does not fit goes before it waits for anybody.
-    let job = move || {
-        let slice = reader.records(from, until, records_max, bytes_max, Access::Blocking)?;
-        Ok(fit(slice, room))
-    };
-    by_reader(core, job).await
+    let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (fit(slice, room), more));
+    Ok((by_reader(core, job).await?, true))
 }
 
-fn fit(slice: Slice, mut room: Permit) -> (Slice, Result<Permit, LimitReached>) {
+fn fit(slice: Slice, mut room: Permit) -> Fitted {
     match room.fits(slice.bytes.len()) {
         Ok(()) => (slice, Ok(room)),
         Err(limit) => (Slice { bytes: Vec::new(), ..slice }, Err(limit)),

@@ -4,6 +4,7 @@
 //! payloads are moved together in the buffer that they were read into. What is not simple (a beginning inside a frame, a
 //! watermark inside one, a place that is not there any more, a bad frame) is left to [`GroupReader::records`].
 
+use super::ahead::AHEAD_BYTES;
 use super::entry::Kind;
 use super::frame::{self, HEADER_BYTES, Position};
 use super::index::Key;
@@ -16,8 +17,6 @@ use crate::types::Offset;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 /// What is read besides the payloads that are wanted: their headers, and notes between them.
 const SLACK_BYTES: usize = 8 << 10;
-/// After a read that waited for the disk, so much more is fetched.
-const AHEAD_BYTES: u64 = 8 << 20;
 
 /// What a read gave, and the place behind it, for the next one.
 pub type Block = (Slice, Option<Position>);
@@ -83,43 +82,48 @@ fn frames_of(part: &Part, start: u64, from: Offset, until: Offset, bytes_max: us
     let Ok(Some(file)) = part.segment.file(access) else { return Frames::NotSimple };
     let left = usize::try_from(part.end().saturating_sub(start)).unwrap_or(usize::MAX);
     let salt = part.segment.header.salt;
-    let read = |at: usize, buffer: &mut [u8]| {
-        let position = start + at as u64;
+    // Reads on until so many bytes are there, where they are.
+    let read_on = |room: usize, buffer: &mut Vec<u8>| {
+        let (position, more) = (start + buffer.len() as u64, room - buffer.len());
         match access {
-            Access::Cached => file.read_cached_at(position, buffer).ok().map(|read| read.unwrap_or(0)),
+            Access::Cached => file.append_cached_at(position, more, buffer).map(|read| read.unwrap_or(0)),
             Access::Blocking | Access::Disk => {
-                file.will_need(position + buffer.len() as u64, AHEAD_BYTES);
-                file.read_at(position, buffer).ok()
+                file.will_need(position + more as u64, AHEAD_BYTES);
+                file.append_at(position, more, buffer)
             }
         }
     };
-    let mut buffer = vec![0; bytes_max.saturating_add(SLACK_BYTES).min(left)];
-    let Some(mut have) = read(0, &mut buffer) else { return Frames::NotSimple };
+    let mut room = bytes_max.saturating_add(SLACK_BYTES).min(left);
+    let mut buffer = Vec::new();
+    if read_on(room, &mut buffer).is_err() {
+        return Frames::NotSimple;
+    }
     let mut slice = Slice { next: from, ..Slice::default() };
     // Frames are read at `at`, and their payloads stand together below `filled`, which is never above it.
     let (mut at, mut filled) = (0, 0);
     while at < left {
         let position = start + at as u64;
-        let head = buffer[..have].get(at..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
+        let head = buffer.get(at..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
         let bytes = match head.map(|head| frame::peek_bytes(head, salt, position)) {
             Some(Ok(bytes)) => bytes,
             Some(Err(_)) => return Frames::NotSimple,
             None => HEADER_BYTES,
         };
-        if head.is_none() || at + bytes > have {
+        if head.is_none() || at + bytes > buffer.len() {
             if slice.count > 0 {
                 break;
             }
-            if at + bytes <= buffer.len() {
+            if at + bytes <= room {
                 // It was not read although there was room for it.
                 return if access == Access::Cached { Frames::NotCached } else { Frames::NotSimple };
             }
             if bytes > FRAME_BYTES_MAX || at + bytes > left {
                 return Frames::NotSimple;
             }
-            buffer.resize(at + bytes, 0);
-            let Some(more) = read(have, &mut buffer[have..]) else { return Frames::NotSimple };
-            have += more;
+            room = at + bytes;
+            if read_on(room, &mut buffer).is_err() {
+                return Frames::NotSimple;
+            }
             continue;
         }
         let Ok(frame) = frame::decode(&buffer[at..at + bytes], salt, position) else { return Frames::NotSimple };

@@ -71,8 +71,8 @@ pub trait Backend: Send + Sync {
 pub trait BackendFile: Send + Sync {
     /// Reads until the buffer is full or the file ends; gives the number of bytes.
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// As `read_at`, but stops where it would have to wait for the disk. `None`: not even one byte without waiting.
-    fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+    /// Appends so many bytes to the buffer, or as many as there are without waiting for the disk; `None`: not even one.
+    fn append_cached_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<Option<usize>>;
     /// As `read_at`, but from the disk, whatever the page cache has; and leaves in the cache what was there, and no more.
     fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_at(at, buffer)
@@ -320,6 +320,19 @@ impl Disk {
     }
 }
 
+/// Has `read` fill new bytes at the buffer's end, and keeps those that it says.
+fn appended<E>(
+    bytes: usize,
+    buffer: &mut Vec<u8>,
+    read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> Result<usize, E> {
+    let have = buffer.len();
+    buffer.resize(have + bytes, 0);
+    let read = read(&mut buffer[have..]);
+    buffer.truncate(have + read.as_ref().map_or(0, |read| *read));
+    read
+}
+
 impl DiskFile {
     /// Its name.
     pub fn path(&self) -> &Path {
@@ -330,8 +343,24 @@ impl DiskFile {
         self.file.read_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
     }
 
-    pub(crate) fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> Result<Option<usize>, StorageError> {
-        self.file.read_cached_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    /// Appends so many bytes to the buffer, or fewer where the file ends.
+    pub(crate) fn append_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
+        appended(bytes, buffer, |buffer| self.read_at(at, buffer))
+    }
+
+    /// The same from the disk, as [`DiskFile::read_disk_at`].
+    pub(crate) fn append_disk_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
+        appended(bytes, buffer, |buffer| self.read_disk_at(at, buffer))
+    }
+
+    /// The same, as far as it needs not wait for the disk; `None`: not even one byte.
+    pub(crate) fn append_cached_at(
+        &self,
+        at: u64,
+        bytes: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<usize>, StorageError> {
+        self.file.append_cached_at(at, bytes, buffer).map_err(|e| StorageError::io("read", &self.path, e))
     }
 
     pub(crate) fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {

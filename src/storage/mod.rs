@@ -15,7 +15,8 @@
 //!   consensus    ── append, hard state, truncate, trim, marker ──▶  GroupLog (log.rs, active.rs)
 //!   log-writer   ── begin_sync, SyncJob::perform, end_sync ──────▶  GroupLog, sync.rs
 //!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  view.rs, walk.rs
-//!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs)
+//!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs), and what a stream will come to
+//!                                          (ahead.rs)
 //!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
 //!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs
 //!   log verify   ── the same eyes, changing nothing ──▶  verify.rs
@@ -46,6 +47,7 @@ mod frames;
 pub mod segment;
 
 mod active;
+pub mod ahead;
 mod block;
 mod by_time;
 mod chain;

@@ -113,15 +113,14 @@ impl<'a> Walk<'a> {
         self.buffer.drain(..(self.at - self.buffer_at) as usize);
         self.buffer_at = self.at;
         let have = self.buffer.len();
-        self.buffer.resize(wanted.max(self.read_bytes).max(have).min(left), 0);
+        let more = wanted.max(self.read_bytes).max(have).min(left) - have;
         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-        let read = match self.access {
-            Access::Blocking => self.file.read_at(self.at + have as u64, &mut self.buffer[have..]).map(Some),
-            Access::Disk => self.file.read_disk_at(self.at + have as u64, &mut self.buffer[have..]).map(Some),
-            Access::Cached => self.file.read_cached_at(self.at + have as u64, &mut self.buffer[have..]),
-        };
-        self.buffer.truncate(have + read.as_ref().map_or(0, |n| n.unwrap_or(0)));
-        read?;
+        let at = self.at + have as u64;
+        match self.access {
+            Access::Blocking => self.file.append_at(at, more, &mut self.buffer).map(Some),
+            Access::Disk => self.file.append_disk_at(at, more, &mut self.buffer).map(Some),
+            Access::Cached => self.file.append_cached_at(at, more, &mut self.buffer),
+        }?;
         match self.access {
             _ if self.buffer.len() >= wanted => Ok(()),
             Access::Blocking | Access::Disk => Err(cut_off),

@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -11,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 
 use memmap2::MmapRaw;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
 use super::{Backend, BackendFile, Words};
@@ -172,18 +173,31 @@ impl BackendFile for RealFile {
         Ok(done)
     }
 
-    fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    fn append_cached_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        buffer.reserve_exact(bytes);
         let mut done = 0;
-        while done < buffer.len() {
-            let at = at + done as u64;
-            let rest = &mut [IoSliceMut::new(&mut buffer[done..])];
-            match rustix::io::preadv2(&self.0, rest, at, ReadWriteFlags::NOWAIT) {
+        while done < bytes {
+            let spare = &mut buffer.spare_capacity_mut()[..bytes - done];
+            let part = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
+            let (file, at) = (self.0.as_raw_fd(), at + done as u64);
+            // SAFETY: the kernel writes only into the spare capacity, which is ours. (Clearing it first, for rustix to take it,
+            // was 7 % of the time of a node that streams.)
+            let read = unsafe { libc::preadv2(file, &raw const part, 1, at.cast_signed(), libc::RWF_NOWAIT) };
+            match usize::try_from(read) {
                 Ok(0) => break,
-                Ok(n) => done += n,
-                Err(Errno::INTR) => {}
-                // Not in the cache; a file system without the flag; a kernel without the call.
-                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok((done > 0).then_some(done)),
-                Err(e) => return Err(e.into()),
+                Ok(read) => {
+                    done += read;
+                    // SAFETY: so many bytes behind the old length the kernel has written now.
+                    unsafe { buffer.set_len(buffer.len() + read) };
+                }
+                Err(_) => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    // Not in the cache; a file system without the flag; a kernel without the call.
+                    e if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                        return Ok((done > 0).then_some(done));
+                    }
+                    e => return Err(e),
+                },
             }
         }
         Ok(Some(done))
@@ -197,7 +211,7 @@ impl BackendFile for RealFile {
         // Without it the kernel would read ahead, pages that then stay; even the question below would make it.
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::Random)?;
         // Others may have these pages for a reason: what was there before (its first byte says so) is there again after.
-        let was_cached = self.read_cached_at(at, &mut buffer[..1])?.is_some();
+        let was_cached = self.append_cached_at(at, 1, &mut Vec::new())?.is_some();
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::DontNeed)?;
         let read = self.read_at(at, buffer)?;
         if !was_cached {
@@ -282,9 +296,11 @@ mod tests {
         assert_eq!(file.read_at(4, &mut buffer).expect("read"), 96);
         assert_eq!(&buffer[..8], b"\0hello\0\0");
         // In the cache now, or on a file system that can't say so.
-        if let Some(n) = file.read_cached_at(5, &mut buffer[..5]).expect("read") {
-            assert_eq!(&buffer[..n], &b"hello"[..n]);
+        let mut more = b"say ".to_vec();
+        if let Some(n) = file.append_cached_at(5, 5, &mut more).expect("read") {
+            assert_eq!(more, b"say hello"[..4 + n]);
         }
+        assert!(matches!(file.append_cached_at(100, 5, &mut more), Ok(Some(0) | None)), "the file ends there");
         disk.replace(&path, b"new").expect("replaced");
         assert_eq!(disk.read(&path).expect("read").as_deref(), Some(&b"new"[..]));
         assert_eq!(disk.list(dir.path()).expect("listed"), Some(vec!["a".to_owned()]));

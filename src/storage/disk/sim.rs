@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::world::{Inode, Kept, NameOp, ROOT, SECTOR, World};
-use super::{Backend, BackendFile, Disk, Words};
+use super::{Backend, BackendFile, Disk, Words, appended};
 
 /// A small generator of pseudo-random numbers (splitmix64): the same seed gives the same test.
 pub struct Rng(pub u64);
@@ -292,8 +292,8 @@ impl BackendFile for SimFile {
         Ok(n)
     }
 
-    fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        self.read_at(at, buffer).map(Some)
+    fn append_cached_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        appended(bytes, buffer, |buffer| self.read_at(at, buffer)).map(Some)
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

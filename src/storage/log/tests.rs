@@ -7,7 +7,7 @@ use crate::storage::entry::Stamp;
 use crate::storage::frame::encode;
 use crate::types::NodeId;
 
-const GROUP: GroupId = GroupId(3);
+pub(in crate::storage) const GROUP: GroupId = GroupId(3);
 
 pub(in crate::storage) struct Home {
     pub dir: tempfile::TempDir,

@@ -238,8 +238,9 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         file
     };
     // To ask is to have the kernel read ahead: each place is asked once.
-    let cached =
-        |file: &super::super::disk::DiskFile, at| file.read_cached_at(at, &mut [0; 1]).expect("asked").is_some();
+    let cached = |file: &super::super::disk::DiskFile, at| {
+        file.append_cached_at(at, 1, &mut Vec::new()).expect("asked").is_some()
+    };
     let other = cold("other");
     let (was, warm) = (cached(&other, 0), other.read_at(512 << 10, &mut [0; 4096]).map(|_| cached(&other, 512 << 10)));
     if was || !warm.expect("read") {

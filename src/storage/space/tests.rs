@@ -83,8 +83,8 @@ impl BackendFile for SmallFile {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(at, buffer)
     }
-    fn read_cached_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        self.file.read_cached_at(at, buffer)
+    fn append_cached_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        self.file.append_cached_at(at, bytes, buffer)
     }
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_at(at, bytes)
