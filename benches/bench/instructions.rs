@@ -70,14 +70,12 @@ impl<'a> Counted<'a> {
 }
 
 pub fn run(bench: &mut Bench) {
-    const NAMES: [&str; 5] = [
-        "instructions: produce, stream, 100 × 1 KiB a message",
-        "instructions: consume, catching up, 1 KiB, default batches",
-        "instructions: produce, stream, 1 KiB a message",
-        "instructions: produce, unary, 100 B, one in flight",
-        "instructions: produce, unary, 100 B, 256 in flight",
-    ];
-    if !NAMES.iter().any(|name| bench.wants(name)) {
+    const BATCHES: &str = "instructions: produce, stream, 100 × 1 KiB a message";
+    const CONSUME: &str = "instructions: consume, catching up, 1 KiB, default batches";
+    const SMALL: &str = "instructions: produce, stream, 1 KiB a message";
+    const ONE: &str = "instructions: produce, unary, 100 B, one in flight";
+    const MANY: &str = "instructions: produce, unary, 100 B, 256 in flight";
+    if ![BATCHES, CONSUME, SMALL, ONE, MANY].iter().any(|name| bench.wants(name)) {
         return;
     }
     if Command::new(CALLGRIND).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
@@ -108,18 +106,20 @@ pub fn run(bench: &mut Bench) {
         callers[server].upload(produce_request(records, 1024), window, messages);
         (records as u64 * messages) as f64
     };
-    count(NAMES[0], &|server| upload(server, 100, 32, 200));
+    count(BATCHES, &|server| upload(server, 100, 32, 200));
+    // Something to consume, also where nothing else was wanted.
+    upload(1, 100, 32, 200);
     let request = from_the_first(0);
     let log = callers[1].download(request.clone());
     let requests = [raw_request(&log), request];
-    count(NAMES[1], &|server| {
+    count(CONSUME, &|server| {
         callers[server].download(requests[server].clone());
         log.bytes as f64 / 1024.0
     });
-    count(NAMES[2], &|server| upload(server, 1, 128, 5000));
+    count(SMALL, &|server| upload(server, 1, 128, 5000));
     let (small, turn) = (produce_request(1, 100), Duration::from_secs(3));
-    count(NAMES[3], &|server| callers[server].latencies(small.clone(), turn).len() as f64);
-    count(NAMES[4], &|server| {
+    count(ONE, &|server| callers[server].latencies(small.clone(), turn).len() as f64);
+    count(MANY, &|server| {
         let begin = Instant::now();
         let rate = callers[server].unary_rate(&small, 256, turn);
         rate * begin.elapsed().as_secs_f64()

@@ -11,7 +11,7 @@ use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
 use crate::storage::ahead::Ahead;
-use crate::storage::frame::Position;
+use crate::storage::block::Place;
 use crate::storage::reader::{Access, GroupReader, ReadError, Slice};
 use crate::types::Offset;
 use crate::watermark::Mark;
@@ -56,7 +56,7 @@ pub struct Beginning {
     /// The mark with everything acknowledged before the call, if it was needed.
     pub confirmed: Option<Mark>,
     /// Where the last read of a stream ended, and up to where the disk has been asked for more.
-    place: Option<Position>,
+    place: Option<Place>,
     ahead: Ahead,
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::block::Place;
 use super::frame::Position;
 use super::reader::{Access, GroupReader};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
@@ -27,8 +28,8 @@ pub struct Fetch {
 
 impl Ahead {
     /// Of a stream whose read has waited for the disk and ended at `place`.
-    pub fn of_waited(place: Option<Position>) -> Ahead {
-        Ahead(place.map(|place| Position { at: place.at + AHEAD_BYTES, ..place }))
+    pub fn of_waited(place: Option<Place>) -> Ahead {
+        Ahead(place.map(|Place { position, .. }| Position { at: position.at + AHEAD_BYTES, ..position }))
     }
 }
 
@@ -44,7 +45,8 @@ impl Fetch {
 
 impl GroupReader {
     /// What is to be fetched next for a stream that stands at `place`, if it is time. Never waits.
-    pub fn to_fetch(&self, place: Position, ahead: &mut Ahead) -> Option<Fetch> {
+    pub fn to_fetch(&self, place: Place, ahead: &mut Ahead) -> Option<Fetch> {
+        let place = place.position;
         let reached = ahead.0?.max(place);
         let view = self.view();
         let index = |file| view.parts.iter().position(|part| part.segment.header.number == file);
@@ -92,13 +94,14 @@ mod tests {
         while next < until {
             let (slice, behind) = reader.block(next, until, 1 << 20, Access::Blocking, place).expect("records");
             (next, place) = (slice.next, behind);
-            let here = place.expect("whole entries");
+            let now = place.expect("whole entries");
+            let here = now.position;
             if fetched.is_empty() {
-                assert!(reader.to_fetch(here, &mut ahead).is_none(), "it has not waited");
-                ahead = Ahead::of_waited(place);
+                assert!(reader.to_fetch(now, &mut ahead).is_none(), "it has not waited");
+                ahead = Ahead::of_waited(Some(now));
                 fetched.push((here.file, here.at + AHEAD_BYTES));
             }
-            while let Some(fetch) = reader.to_fetch(here, &mut ahead) {
+            while let Some(fetch) = reader.to_fetch(now, &mut ahead) {
                 let file = fetch.segment.header.number;
                 let last = fetched.last_mut().expect("the first");
                 if last.0 == file {

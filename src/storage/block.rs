@@ -18,8 +18,17 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 /// What is read besides the payloads that are wanted: their headers, and notes between them.
 const SLACK_BYTES: usize = 8 << 10;
 
-/// What a read gave, and the place behind it, for the next one.
-pub type Block = (Slice, Option<Position>);
+/// Where a read ended, for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The frame that comes next.
+    pub position: Position,
+    /// How long it is, as its header says; 0 where that was not read.
+    frame_bytes: usize,
+}
+
+/// What a read gave, and the place behind it.
+pub type Block = (Slice, Option<Place>);
 
 impl GroupReader {
     /// Records from an offset on and below `until`, the watermark, about `bytes_max` of them: whole frames, where that can
@@ -33,7 +42,7 @@ impl GroupReader {
         until: Offset,
         bytes_max: usize,
         access: Access,
-        place: Option<Position>,
+        place: Option<Place>,
     ) -> Result<Block, ReadError> {
         let view = self.view();
         if let Some(place) = place.or_else(|| start(&view, from, access)) {
@@ -54,31 +63,39 @@ enum Frames {
 }
 
 /// By the index, a place before the record.
-fn start(view: &View, from: Offset, access: Access) -> Option<Position> {
+fn start(view: &View, from: Offset, access: Access) -> Option<Place> {
     let part = &view.parts[view.part_of_offset(from)];
     let at = part.segment.index(access).ok()??.position(Key::Offset(from)).min(part.end());
-    Some(Position { file: part.segment.header.number, at })
+    Some(Place { position: Position { file: part.segment.header.number, at }, frame_bytes: 0 })
 }
 
-fn frames(view: &View, place: Position, from: Offset, until: Offset, bytes_max: usize, access: Access) -> Frames {
-    let Some(first) = view.parts.iter().position(|part| part.segment.header.number == place.file) else {
+fn frames(view: &View, place: Place, from: Offset, until: Offset, bytes_max: usize, access: Access) -> Frames {
+    let Some(first) = view.parts.iter().position(|part| part.segment.header.number == place.position.file) else {
         return Frames::NotSimple;
     };
-    let mut at = place.at;
+    let (mut at, mut frame_bytes) = (place.position.at, place.frame_bytes);
     for part in &view.parts[first..] {
         if at < part.end() {
-            match frames_of(part, at, from, until, bytes_max, access) {
+            match frames_of(part, at, frame_bytes, from, until, bytes_max, access) {
                 Frames::Some((slice, _)) if slice.count == 0 => {}
                 other => return other,
             }
         }
-        at = SEGMENT_HEADER_BYTES;
+        (at, frame_bytes) = (SEGMENT_HEADER_BYTES, 0);
     }
     Frames::NotSimple
 }
 
 /// The frames of one segment from a place on; no record when the segment has none there.
-fn frames_of(part: &Part, start: u64, from: Offset, until: Offset, bytes_max: usize, access: Access) -> Frames {
+fn frames_of(
+    part: &Part,
+    start: u64,
+    frame_bytes: usize,
+    from: Offset,
+    until: Offset,
+    bytes_max: usize,
+    access: Access,
+) -> Frames {
     let Ok(Some(file)) = part.segment.file(access) else { return Frames::NotSimple };
     let left = usize::try_from(part.end().saturating_sub(start)).unwrap_or(usize::MAX);
     let salt = part.segment.header.salt;
@@ -93,7 +110,12 @@ fn frames_of(part: &Part, start: u64, from: Offset, until: Offset, bytes_max: us
             }
         }
     };
-    let mut room = bytes_max.saturating_add(SLACK_BYTES).min(left);
+    // Those behind it are likely as long: of one that does not fit any more nothing needs to be read but its header.
+    let likely = match bytes_max.checked_div(frame_bytes) {
+        Some(frames) if frame_bytes <= FRAME_BYTES_MAX => frames.max(1) * frame_bytes,
+        _ => bytes_max,
+    };
+    let mut room = likely.saturating_add(SLACK_BYTES).min(left);
     let mut buffer = Vec::new();
     if read_on(room, &mut buffer).is_err() {
         return Frames::NotSimple;
@@ -148,9 +170,12 @@ fn frames_of(part: &Part, start: u64, from: Offset, until: Offset, bytes_max: us
         }
         at += bytes;
     }
+    let position = Position { file: part.segment.header.number, at: start + at as u64 };
+    let head = buffer.get(at..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
+    let frame_bytes = head.and_then(|head| frame::peek_bytes(head, salt, position.at).ok()).unwrap_or(0);
     buffer.truncate(filled);
     slice.bytes = buffer;
-    Frames::Some((slice, Some(Position { file: part.segment.header.number, at: start + at as u64 })))
+    Frames::Some((slice, Some(Place { position, frame_bytes })))
 }
 
 #[cfg(test)]

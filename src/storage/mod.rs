@@ -48,7 +48,7 @@ pub mod segment;
 
 mod active;
 pub mod ahead;
-mod block;
+pub mod block;
 mod by_time;
 mod chain;
 mod create;

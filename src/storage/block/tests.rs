@@ -66,7 +66,8 @@ fn a_place_that_is_wrong_costs_time_only() {
     let until = log.bounds().next_offset;
     let whole = reader.records(Offset(3), until, u32::MAX, 5000, Access::Blocking).expect("records");
     for _ in 0..500 {
-        let place = Position { file: rng.below(40), at: rng.below(5000) };
+        let position = Position { file: rng.below(40), at: rng.below(5000) };
+        let place = Place { position, frame_bytes: rng.below(9000) as usize };
         let (slice, _) = reader.block(Offset(3), until, 5000, Access::Blocking, Some(place)).expect("records");
         assert!(whole.bytes.starts_with(&slice.bytes) || slice.bytes.starts_with(&whole.bytes), "{place:?}");
         assert!(slice.count > 0 && slice.next.0 == 3 + u64::from(slice.count));
