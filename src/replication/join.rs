@@ -18,6 +18,8 @@ use crate::types::{ClusterId, NodeId, NodeName};
 
 /// How long the leader may take for what was passed on to it.
 const HOP_MAX: Duration = Duration::from_secs(3);
+/// How long a member may take to say that it lives where the new node wants to be reached.
+const THERE_MAX: Duration = Duration::from_secs(1);
 
 /// Answers a join request.
 ///
@@ -32,6 +34,9 @@ pub(super) async fn answer(
     let catalog = core.peers.catalog().get();
     if request.probe || catalog.member(member.id) == Some(&member) {
         return Ok(response(core.peers.me().cluster_id, &catalog));
+    }
+    if catalog.member(member.id).is_none() {
+        check_addresses(&core, &catalog, &member, &request).await.map_err(|r| r.status())?;
     }
     match core.consensus.command(Command::AddNode(member.clone())).await {
         Ok(Ok(_)) => decided(&core, &member).map_err(|r| r.status()),
@@ -72,6 +77,29 @@ fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest)
         rpc_addr: request.rpc_addr.clone(),
     };
     Ok((core, member))
+}
+
+/// Refuses a new node at the addresses of a member that is there, which a copied configuration makes: it would be a voter
+/// that nobody reaches. The addresses of a member that is gone are taken over. Not final: a lagging node may be wrong.
+async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: &JoinRequest) -> Result<(), Refusal> {
+    let same = |m: &&Member| m.id != new.id && (m.bind_addr == new.bind_addr || m.rpc_addr == new.rpc_addr);
+    for other in catalog.members().filter(same) {
+        let node = core.peers.node();
+        let probe = JoinRequest { probe: true, forwarded: true, ..request.clone() };
+        // Only a member of this cluster answers a probe; a node that wants to join does not.
+        if other.id != node.me.node_id && node.dialer.join(&other.bind_addr, &probe, THERE_MAX).await.is_err() {
+            continue;
+        }
+        let (what, addr) =
+            if other.bind_addr == new.bind_addr { ("bind_addr", &new.bind_addr) } else { ("rpc_addr", &new.rpc_addr) };
+        let text = format!(
+            "the address {addr} belongs to the member {}, which answers: give this node a {what} (or \
+             advertise_{what}) of its own",
+            other.name
+        );
+        return Err(Refusal::new(Reason::AddressTaken, text));
+    }
+    Ok(())
 }
 
 fn is_address(addr: &str) -> bool {

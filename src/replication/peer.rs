@@ -309,6 +309,7 @@ impl Peer {
                     | Reason::ClusterId
                     | Reason::Removed
                     | Reason::NameTaken
+                    | Reason::AddressTaken
                     | Reason::Malformed,
                 ) => log::warn!("refused by {trouble}"),
             }

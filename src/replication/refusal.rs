@@ -40,6 +40,8 @@ pub enum Reason {
     Removed,
     /// Another member has the caller's name.
     NameTaken,
+    /// Another member, which is there, has one of the caller's addresses.
+    AddressTaken,
     /// The request makes no sense.
     Malformed,
     /// Too many nodes of unknown id.
@@ -47,7 +49,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Reason; 12] = [
+    const ALL: [Reason; 13] = [
         Reason::NoPeer,
         Reason::NotAllowed,
         Reason::NotReady,
@@ -58,6 +60,7 @@ impl Reason {
         Reason::WrongNode,
         Reason::Removed,
         Reason::NameTaken,
+        Reason::AddressTaken,
         Reason::Malformed,
         Reason::TooMany,
     ];
@@ -75,6 +78,7 @@ impl Reason {
             Reason::WrongNode => "WRONG_NODE",
             Reason::Removed => "NODE_REMOVED",
             Reason::NameTaken => "NODE_NAME_TAKEN",
+            Reason::AddressTaken => "NODE_ADDRESS_TAKEN",
             Reason::Malformed => "MALFORMED",
             Reason::TooMany => "TOO_MANY_NODES",
         }
@@ -88,7 +92,7 @@ impl Reason {
             Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode | Reason::Removed => {
                 RpcStatusCode::FAILED_PRECONDITION
             }
-            Reason::NameTaken => RpcStatusCode::ALREADY_EXISTS,
+            Reason::NameTaken | Reason::AddressTaken => RpcStatusCode::ALREADY_EXISTS,
             Reason::Malformed => RpcStatusCode::INVALID_ARGUMENT,
             Reason::TooMany => RpcStatusCode::RESOURCE_EXHAUSTED,
         }
@@ -101,7 +105,7 @@ impl Reason {
             // The address may be another cluster's or an old node's, and the next one right.
             Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode => false,
             Reason::NoPeer | Reason::NotAllowed | Reason::Malformed => false,
-            Reason::NotReady | Reason::NoLeader | Reason::TooMany => false,
+            Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::AddressTaken => false,
         }
     }
 }

@@ -127,3 +127,23 @@ fn a_leader_that_is_gone_is_not_waited_for_for_ever() {
     assert_eq!(ask(&a, &c, &request(&c.member())), Err(Reason::NoLeader));
     following.join().expect("no panic");
 }
+
+/// A copied configuration: a fourth node advertised the addresses of the first, and became a voter that nobody could reach.
+/// Two of three real nodes were no majority any more, and nothing removes a node yet.
+#[test]
+fn the_address_of_a_member_that_is_there_is_not_given_away() {
+    let (a, mut b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    let like_a = JoinRequest { bind_addr: a.addr.clone(), ..request(&c.member()) };
+    let like_b = JoinRequest { rpc_addr: b.member().rpc_addr, ..request(&c.member()) };
+    for (asked, taken) in [(&a, &like_a), (&b, &like_a), (&a, &like_b), (&b, &like_b)] {
+        assert_eq!(ask(asked, &c, taken), Err(Reason::AddressTaken), "{taken}");
+    }
+    assert!(a.is_quiet() && b.is_quiet());
+
+    // Who is gone can be replaced at its addresses.
+    b.stop_listening();
+    let leading = consensus_of(&a, a.id, 1);
+    assert!(ask(&a, &c, &like_b).is_ok());
+    leading.join().expect("no panic");
+}
