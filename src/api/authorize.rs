@@ -45,7 +45,7 @@ enum Needs {
 }
 
 fn needs(method: &[u8]) -> Needs {
-    const LOOK: &[Action] = &[Action::Produce, Action::Consume, Action::Admin];
+    const LOOK: &[Action] = &[Action::Consume, Action::Produce, Action::Admin];
     match std::str::from_utf8(method).unwrap_or_default() {
         name::PRODUCE | name::PRODUCE_STREAM => Needs::AnyOf(&[Action::Produce]),
         name::CONSUME | name::CONSUME_STREAM => Needs::AnyOf(&[Action::Consume]),
