@@ -441,8 +441,11 @@ fn tls_options(args: &ServeArgs) -> [(&'static str, Option<&String>); 6] {
     ]
 }
 
-/// An address that others can dial.
-fn check_host_port(addr: &str) -> Result<(), String> {
+/// Checks an address that others can dial, `host:port`.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_host_port(addr: &str) -> Result<(), String> {
     let wrong = || format!("{addr:?} is not a host and a port, like node-1.example:8401");
     let (host, port) = addr.rsplit_once(':').ok_or_else(wrong)?;
     if port.parse::<u16>().ok().is_none_or(|p| p == 0) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
+use super::output;
 use crate::security::certs::{self, CertsError};
 
 /// Make a development CA and certificates of servers, peers and clients.
@@ -51,8 +52,5 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         Failure::new(Exit::Failed, error.to_string(), next)
     })?;
-    for file in files {
-        println!("{}", file.display());
-    }
-    Ok(())
+    output::say(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
 }

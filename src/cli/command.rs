@@ -29,21 +29,23 @@ enum Command {
     Produce(produce::Args),
     #[command(after_help = exit::TABLE)]
     Consume(consume::Args),
-    /// Show every node: role, term, commit, lag
     #[command(after_help = exit::TABLE)]
     Status(status::Args),
     /// Look at a log, and change how it is kept
     #[command(subcommand, after_help = exit::TABLE)]
     Log(Log),
-    /// Make a development CA and certificates of servers, peers and clients
+    #[command(after_help = exit::TABLE)]
     Certs(certs::Args),
 }
 
 #[derive(Debug, Subcommand)]
 enum Log {
     // Without words here they have those of their arguments.
+    #[command(after_help = exit::TABLE)]
     Info(log_admin::InfoArgs),
+    #[command(after_help = exit::TABLE)]
     Configure(log_admin::ConfigureArgs),
+    #[command(after_help = exit::TABLE)]
     Trim(log_admin::TrimArgs),
     #[command(after_help = exit::TABLE)]
     Verify(verify::Args),
@@ -95,5 +97,7 @@ mod tests {
         };
         assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
         assert!(help("consume").contains("When the connection breaks"), "{}", help("consume"));
+        assert!(help("status").contains("COMMIT is the last entry"), "{}", help("status"));
+        assert!(help("certs").contains("issues what --hosts"), "{}", help("certs"));
     }
 }

@@ -8,8 +8,8 @@ use grpcio::RpcStatusCode;
 
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
-use super::exit::{Exit, Failure};
-use super::units;
+use super::exit::Failure;
+use super::{output, units};
 use crate::client::{Client, ClientError};
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::types::LogId;
@@ -100,10 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         match end {
             Ok(()) => break,
-            Err(Stop::OutputClosed) => return Ok(()),
-            Err(Stop::Output(error)) => {
-                return Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""));
-            }
+            Err(Stop::Output(error)) => return output::written(Err(error)),
             Err(Stop::Call(error)) if passes(&error) && broken_since.elapsed() < args.connect.timeout() => {
                 log::info!("{}: {error}; going on", client.addr());
                 // A timer: nothing tells when the cluster is there again.
@@ -113,12 +110,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Err(Stop::Call(error)) => return Err(Failure::of_call(client.addr(), &error)),
         }
     }
-    match reading.out.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""))
-        }
-        _ => Ok(()),
-    }
+    output::written(reading.out.flush())
 }
 
 fn passes(error: &ClientError) -> bool {
@@ -137,14 +129,12 @@ struct Reading<W: Write> {
 
 enum Stop {
     Call(ClientError),
-    /// Who read our output has gone: that is no failure.
-    OutputClosed,
     Output(io::Error),
 }
 
 impl std::convert::From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
-        if error.kind() == io::ErrorKind::BrokenPipe { Stop::OutputClosed } else { Stop::Output(error) }
+        Stop::Output(error)
     }
 }
 

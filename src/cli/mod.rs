@@ -27,6 +27,7 @@ pub mod verify;
 
 mod encode;
 mod lines;
+mod output;
 mod pipeline;
 pub mod record_shape;
 mod units;

@@ -1,7 +1,9 @@
 //! The command line beyond lines in and lines out: keys and headers, conditions, times, and how a log is kept.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -117,4 +119,63 @@ fn a_produce_waits_for_a_leader() {
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(consumed(&cluster, &[])[0]["value"], "patient");
+}
+
+/// `seriatim status | true` ended with a panic and code 101, and so did every command but consume; likewise on a full disk.
+#[test]
+fn an_output_that_is_not_taken_is_no_panic() {
+    let cluster = Cluster::start(1);
+    done(&cluster, &["produce"], "a\nb\n");
+    let commands: [&[&str]; 7] = [
+        &["status"],
+        &["status", "--json"],
+        &["log", "info"],
+        &["log", "configure"],
+        &["log", "trim", "--before", "0"],
+        &["consume"],
+        &["consume", "--format", "json"],
+    ];
+    for args in commands {
+        let command = |stdout: Stdio| {
+            let output =
+                cluster.site.cli(&cluster.nodes[0].rpc_addr, args).stdout(stdout).stderr(Stdio::piped()).output();
+            let output = output.expect("it ran");
+            (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+        };
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(command(writer.into()), (Some(0), String::new()), "{args:?}: its reader has gone");
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let (code, said) = command(full.into());
+        assert_eq!((code, said.contains("standard output can't be written")), (Some(1), true), "{args:?}: {said}");
+    }
+}
+
+/// All of --timeout was spent on each address that refuses connections, before the next one was tried, and by `status` on each
+/// member that is down.
+#[test]
+fn a_node_that_is_down_costs_no_timeout() {
+    const TIMEOUT: &str = "120";
+    let mut cluster = Cluster::start(3);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].start_again();
+    let [up, down] = [0, 1].map(|n| cluster.nodes[n].rpc_addr.clone());
+    eventually("a leader", || cluster.client(0).get_log("").map_err(|e| e.to_string()));
+    let begin = Instant::now();
+    let addrs = format!("{down},{up}");
+    done(&cluster, &["produce", "--timeout", TIMEOUT, "--addr", &addrs], "a\n");
+    assert_eq!(done(&cluster, &["consume", "--timeout", TIMEOUT, "--addr", &addrs], ""), "a\n");
+    let (code, table, error) = run(&cluster, &["status", "--timeout", TIMEOUT, "--addr", &addrs], "");
+    assert_eq!((code, error.contains("no answer from n2")), (69, true), "{table}{error}");
+    assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
+
+    let (code, _, error) = run(&cluster, &["status", "--timeout", "1", "--addr", "127.0.0.1:1,127.0.0.1:2"], "");
+    assert_eq!(code, 69, "{error}");
+    assert!(error.contains("127.0.0.1:1:") && error.contains("127.0.0.1:2:"), "each says why: {error}");
+    // No port became 443, and 99999 became 34463.
+    for bad in ["", ",", "localhost", "localhost:99999", ":8400", "http://localhost:8400", "localhost:0"] {
+        let (code, _, error) = run(&cluster, &["status", "--addr", bad], "");
+        assert_eq!((code, error.contains("a host and a port")), (2, true), "{bad:?}: {error}");
+    }
 }
