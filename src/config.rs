@@ -357,7 +357,12 @@ impl Check {
                 default
             }
             None => {
-                self.0.push(format!("{option}: {given:?} is not a number, like 67108864 or 64MiB"));
+                let what = match option {
+                    option if option.contains("bytes") => "number of bytes, like 67108864 or 64MiB",
+                    option if option.contains("seconds") => "whole number of seconds",
+                    _ => "whole number",
+                };
+                self.0.push(format!("{option}: {given:?} is not a {what}"));
                 default
             }
         }
