@@ -20,8 +20,8 @@ enum Command {
     /// Run a node
     ///
     /// Prints one line on stdout when it takes calls: `ready node=NAME bind_addr=HOST:PORT rpc_addr=HOST:PORT`. SIGTERM and
-    /// SIGINT stop it cleanly, a second one at once; SIGHUP reads certificates and access policy again. An option is
-    /// given by a flag, else by the environment, else by the TOML file of --config.
+    /// SIGINT stop it cleanly, a second one at once. Certificates and access policy are read again once a minute if they have
+    /// changed, and at SIGHUP. An option is given by a flag, else by the environment, else by the TOML file of --config.
     #[command(after_help = exit::TABLE)]
     Serve(Box<serve::Args>),
     // Without words here it has those of its arguments, all of them.

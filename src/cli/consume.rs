@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "follow")]
     pub until_end: bool,
     /// Read only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     /// How a record is written
     #[arg(long, value_enum, default_value_t = Format::Lines)]

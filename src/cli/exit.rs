@@ -77,7 +77,26 @@ impl Failure {
     }
 
     fn of_status(addr: &str, status: &Status) -> Failure {
-        let (exit, next) = match status.code {
+        // What Seriatim says is told apart by its reason; what gRPC says has a code alone.
+        let of_reason = match status.reason.as_str() {
+            "OFFSET_TRIMMED" => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
+            "OFFSET_PAST_END" => Some((Exit::Failed, "`seriatim log info` shows which offsets there are")),
+            "NO_SUCH_LOG" => Some((Exit::Failed, "there is one log for now: default")),
+            "LOG_ID_MISMATCH" => Some((
+                Exit::Failed,
+                "another log has that name now, and offsets of the old one mean nothing in it: `seriatim log info` shows it",
+            )),
+            "EXPECTED_OFFSET_MISMATCH" => Some((
+                Exit::Failed,
+                "somebody appended meanwhile, or this did before: look with `seriatim consume` first",
+            )),
+            "DISK_FULL" => Some((
+                Exit::Unavailable,
+                "`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk",
+            )),
+            _ => None,
+        };
+        let (exit, next) = of_reason.unwrap_or_else(|| match status.code {
             RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => (
                 Exit::Unavailable,
                 "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then the reason is in the node's log",
@@ -94,7 +113,7 @@ impl Failure {
             }
             RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => (Exit::BadData, ""),
             _ => (Exit::Failed, ""),
-        };
+        });
         let exit = if status.reason == "OUTCOME_UNKNOWN" && status.fate() == Fate::Unknown {
             Exit::OutcomeUnknown
         } else {

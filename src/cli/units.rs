@@ -1,4 +1,6 @@
-//! Sizes, spans and moments as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`.
+//! Sizes, spans, moments and ids as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
+
+use crate::types::LogId;
 
 /// Bytes: a number, or one with KiB, MiB, GiB or TiB behind it.
 ///
@@ -38,6 +40,16 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at(digits);
     let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The id of a log, as `seriatim log info` shows it.
+///
+/// # Errors
+/// What it should look like.
+pub fn log_id(text: &str) -> Result<LogId, String> {
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let wrong = "16 hexadecimal digits, as `seriatim log info` shows them (the API has the same number in decimal)";
+    text.parse().ok().filter(|_| digits).ok_or_else(|| wrong.to_owned())
 }
 
 /// A moment, Unix microseconds: RFC 3339 with its offset from UTC.

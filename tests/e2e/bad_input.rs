@@ -151,7 +151,17 @@ fn the_command_line_says_what_to_do_next() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, said) = run(&["consume", "--from", "5"]);
-    assert_eq!((code, said.contains("OFFSET_PAST_END")), (Some(1), true), "{said}");
+    assert_eq!((code, said.contains("OFFSET_PAST_END"), said.contains("log info")), (Some(1), true, true), "{said}");
+    cluster.client(0).produce("", vec![record("a"), record("b")]).expect("produces");
+    cluster.client(0).trim("", 1).expect("trims");
+    let (code, said) = run(&["consume", "--from", "0"]);
+    assert_eq!((code, said.contains("--from earliest")), (Some(1), true), "{said}");
+    let (code, said) = run(&["consume", "--log", "other"]);
+    assert_eq!((code, said.contains("default")), (Some(1), true), "{said}");
+    for id in ["12028844426381751448", "xyz", "1"] {
+        let (code, said) = run(&["consume", "--log-id", id]);
+        assert_eq!((code, said.contains("16 hexadecimal digits")), (Some(2), true), "{said}");
+    }
     std::fs::write(cluster.site.path().join("line"), "a line\n").expect("a file");
     let (code, said) = run(&["produce", "--user", "nobody", "line"]);
     assert_eq!((code, said.contains("acl/policy.csv")), (Some(77), true), "{said}");
