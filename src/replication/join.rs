@@ -79,8 +79,9 @@ fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest)
     Ok((core, member))
 }
 
-/// Refuses a new node at the addresses of a member that is there, which a copied configuration makes: it would be a voter
-/// that nobody reaches. The addresses of a member that is gone are taken over. Not final: a lagging node may be wrong.
+/// Refuses a new node at the addresses of a member that is there, which a copied configuration makes: it would be a voter,
+/// and whoever dials it reaches the other. The addresses of a member that is gone are taken over. Not final: a lagging node
+/// may be wrong.
 async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: &JoinRequest) -> Result<(), Refusal> {
     let same = |m: &&Member| m.id != new.id && (m.bind_addr == new.bind_addr || m.rpc_addr == new.rpc_addr);
     for other in catalog.members().filter(same) {
