@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::exit::{self, Failure};
-use super::{certs, consume, log_admin, produce, serve, status, verify};
+use super::{certs, consume, descriptors, log_admin, produce, serve, status, verify};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -53,6 +53,10 @@ enum Log {
 
 /// Parses the arguments, runs the command, says on stderr why it failed.
 pub fn main() -> ExitCode {
+    if let Err(failure) = descriptors::keep_standard_streams() {
+        report(&failure);
+        return failure.exit.into();
+    }
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Produce(args) => produce::run(&args),

@@ -96,7 +96,7 @@ impl Failure {
             )),
             _ => None,
         };
-        let (exit, next) = of_reason.unwrap_or_else(|| match status.code {
+        let (exit, next) = of_reason.unwrap_or(match status.code {
             RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => (
                 Exit::Unavailable,
                 "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then the reason is in the node's log",

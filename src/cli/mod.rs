@@ -14,6 +14,7 @@
 
 pub mod command;
 pub mod connect;
+mod descriptors;
 pub mod exit;
 mod interrupt;
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -177,5 +177,36 @@ fn a_node_that_is_down_costs_no_timeout() {
     for bad in ["", ",", "localhost", "localhost:99999", ":8400", "http://localhost:8400", "localhost:0"] {
         let (code, _, error) = run(&cluster, &["status", "--addr", bad], "");
         assert_eq!((code, error.contains("a host and a port")), (2, true), "{bad:?}: {error}");
+    }
+}
+
+/// gRPC's core took the number of a closed stream for itself: `produce <&-` could not read "for now", and `consume >&-` wrote to it.
+#[test]
+fn a_closed_stream_is_an_empty_one() {
+    let cluster = Cluster::start(1);
+    done(&cluster, &["produce"], "a\n");
+    for (args, closed, out, error) in [
+        (&["produce"], "<&-", "", "nothing appended"),
+        (&["consume"], "<&- >&-", "", ""),
+        (&["consume"], ">&-", "", ""),
+        (&["consume"], "2>&-", "a\n", ""),
+    ] {
+        let cli = cluster.site.cli(&cluster.nodes[0].rpc_addr, args);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec \"$0\" \"$@\" {closed}")).arg(cli.get_program()).args(cli.get_args());
+        for (name, value) in cli.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let output = shell.output().expect("it ran");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(0), out.as_bytes()),
+            "{args:?} {closed}: {said}"
+        );
+        assert!(said.contains(error), "{args:?} {closed}: {said}");
     }
 }
