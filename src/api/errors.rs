@@ -10,6 +10,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
+use super::authorize::Which;
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::{error_details, status};
@@ -97,8 +98,8 @@ pub enum ApiError {
     NotAllowed {
         /// Who.
         principal: Principal,
-        /// With which log; none: with any.
-        log: Option<LogName>,
+        /// With which log.
+        log: Which,
         /// What.
         action: Action,
     },
@@ -345,7 +346,6 @@ impl ApiError {
         match self {
             ApiError::NoIdentity(error) => Facts::new(Code::UNAUTHENTICATED, "NO_IDENTITY", error.to_string()),
             ApiError::NotAllowed { principal, log, action } => {
-                let log = log.as_ref().map_or_else(|| "any log".to_owned(), |log| format!("the log {log}"));
                 let message =
                     format!("{principal} may not {} {log}: the access policy gives it no such right", verb(*action));
                 Facts::new(Code::PERMISSION_DENIED, "NOT_ALLOWED", message)

@@ -52,7 +52,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
     vec![
         (ApiError::NoIdentity(NoIdentity::NoCommonName), Code::UNAUTHENTICATED, "NO_IDENTITY"),
         (
-            ApiError::NotAllowed { principal, log: Some(name()), action: Action::Produce },
+            ApiError::NotAllowed { principal, log: Which::One(name()), action: Action::Produce },
             Code::PERMISSION_DENIED,
             "NOT_ALLOWED",
         ),
