@@ -310,6 +310,7 @@ impl Peer {
                     | Reason::Removed
                     | Reason::NameTaken
                     | Reason::AddressTaken
+                    | Reason::IdTaken
                     | Reason::Malformed,
                 ) => log::warn!("refused by {trouble}"),
             }
