@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::exit::{Exit, Failure};
 use crate::client::{Client, ClientFiles, ClientOptions};
 use crate::config::check_host_port;
+use crate::grpc::redirect_log;
 
 /// Of several addresses the next one has its turn after so long, until one answers.
 const TURN: Duration = Duration::from_millis(300);
@@ -92,6 +93,8 @@ impl ConnectArgs {
     /// # Errors
     /// Without certificates.
     pub fn dial(&self, addr: &str) -> Result<Client, Failure> {
+        // What it says of each attempt is in the call's status too; a command has no log, so it goes nowhere.
+        redirect_log();
         let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
         Client::new(&options).map_err(|e| Failure::of_call(addr, &e))
     }

@@ -97,10 +97,9 @@ impl Failure {
             _ => None,
         };
         let (exit, next) = of_reason.unwrap_or(match status.code {
-            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => (
-                Exit::Unavailable,
-                "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then the reason is in the node's log",
-            ),
+            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => {
+                (Exit::Unavailable, no_connection(&status.message))
+            }
             RpcStatusCode::UNAVAILABLE => (Exit::Unavailable, "try again, or ask `seriatim status`"),
             RpcStatusCode::DEADLINE_EXCEEDED => (Exit::Unavailable, "try again, or with a longer --timeout"),
             RpcStatusCode::RESOURCE_EXHAUSTED => (Exit::Unavailable, "try again later"),
@@ -120,6 +119,19 @@ impl Failure {
             exit
         };
         Failure::new(exit, format!("{addr}: {status}"), next)
+    }
+}
+
+/// Why there is no connection, where gRPC's words tell: it has nothing else for that.
+fn no_connection(message: &str) -> &'static str {
+    if message.contains("not in peer certificate") {
+        "the node's certificate does not name the host that you dial: dial one that it names, or issue one that names it too \
+         (`seriatim certs --use-ca --hosts`)"
+    } else if message.contains("certificate verify failed") {
+        "the node's certificate is of another CA than yours (--ca-file, ca.pem in --certs), or has expired"
+    } else {
+        "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then \
+         the reason is in the node's log"
     }
 }
 

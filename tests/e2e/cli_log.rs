@@ -210,3 +210,29 @@ fn a_closed_stream_is_an_empty_one() {
         assert!(said.contains(error), "{args:?} {closed}: {said}");
     }
 }
+
+/// Two mistakes of everybody's first hour: another CA's folder, and a host that the certificate does not name. The first came with a
+/// line of gRPC's for each attempt, and both were told as if the node were down.
+#[test]
+fn why_there_is_no_connection() {
+    let cluster = Cluster::start(1);
+    let addr = cluster.nodes[0].rpc_addr.clone();
+    let other = cluster.site.path().join("other").display().to_string();
+    assert_eq!(run(&cluster, &["certs", "--out", &other], "").0, 0);
+    let (code, _, error) = run(&cluster, &["status", "--certs", &other, "--timeout", "1"], "");
+    assert_eq!((code, error.contains("of another CA than yours")), (69, true), "{error}");
+    assert!(!error.contains("ssl_transport_security"), "{error}");
+
+    let here = cluster.site.certs().display().to_string();
+    assert_eq!(run(&cluster, &["certs", "--out", &here, "--use-ca", "--hosts", "elsewhere.example"], "").0, 0);
+    let mut cluster = cluster;
+    assert!(cluster.nodes[0].stop().success());
+    cluster.nodes[0].start_again();
+    let (code, _, error) = run(&cluster, &["status", "--addr", &addr, "--timeout", "1"], "");
+    assert_eq!((code, error.contains("does not name the host that you dial")), (69, true), "{error}");
+    assert!(
+        cluster.nodes[0].log().contains("does not name 127.0.0.1"),
+        "the node warns of it: {}",
+        cluster.nodes[0].log()
+    );
+}
