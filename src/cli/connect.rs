@@ -46,7 +46,7 @@ pub struct ConnectArgs {
     #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Plain text, to a node that runs with --insecure
-    #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new(), conflicts_with_all = ["certs", "ca_file", "cert_file", "key_file"])]
+    #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
     /// Seconds to wait for a connection, and for an answer
     #[arg(long, env = "SERIATIM_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -101,6 +101,15 @@ impl ConnectArgs {
 
     fn files(&self) -> Result<Option<ClientFiles>, Failure> {
         if self.insecure {
+            // Not clap's to say: to it SERIATIM_INSECURE=false is --insecure too.
+            let files = [&self.certs, &self.ca_file, &self.cert_file, &self.key_file];
+            if files.iter().any(|file| file.is_some()) {
+                return Err(Failure::new(
+                    Exit::BadConfig,
+                    "plain text (--insecure, SERIATIM_INSECURE) does not go with certificates (--certs, SERIATIM_CERTS, --ca-file, --cert-file, --key-file)",
+                    "leave one out",
+                ));
+            }
             return Ok(None);
         }
         let in_certs = |name: String| self.certs.as_ref().map(|dir| dir.join(name));

@@ -53,7 +53,7 @@ fn parse_from(text: &str) -> Result<From, String> {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
-    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
     /// Where to begin: an offset, `earliest`, `latest`, or the first record appended at a time or later, given as
     /// 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix microseconds)

@@ -15,7 +15,7 @@ use crate::pb::log::GetLogResponse;
 #[derive(Clone, Debug, clap::Args)]
 pub struct InfoArgs {
     /// The log
-    #[arg(env = "SERIATIM_LOG", value_name = "LOG", default_value = "default")]
+    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -29,7 +29,7 @@ pub struct InfoArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigureArgs {
     /// The log
-    #[arg(env = "SERIATIM_LOG", value_name = "LOG", default_value = "default")]
+    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
     /// Let the oldest records go while at least so many bytes stay (500MiB, 10GiB); `none`: keep all
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| units::or_none(text, units::bytes))]
@@ -53,7 +53,7 @@ pub struct ConfigureArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The log
-    #[arg(env = "SERIATIM_LOG", value_name = "LOG", default_value = "default")]
+    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
     /// Records below this offset go; `latest`: all that are there now
     #[arg(long, value_name = "OFFSET", value_parser = parse_before)]

@@ -40,7 +40,7 @@ pub struct Args {
     /// The file; none or `-`: standard input
     pub file: Option<PathBuf>,
     /// The log
-    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
     /// The whole input is one record
     #[arg(long)]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
-use super::output;
+use super::{output, units};
 use crate::client::ClientError;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
@@ -19,7 +19,7 @@ use crate::pb::log::Server;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
-    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
     /// Also show how the log is kept, what each node holds now, and what it has refused since its start
     #[arg(long, short)]

@@ -211,6 +211,26 @@ fn a_closed_stream_is_an_empty_one() {
     }
 }
 
+/// `SERIATIM_INSECURE=0` beside `SERIATIM_CERTS` was refused as if it were --insecure, and an empty name of a log was none.
+#[test]
+fn the_environment_says_what_it_means() {
+    let cluster = Cluster::start(1);
+    let with = |name: &str, value: &str| {
+        let output =
+            cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).env(name, value).output().expect("it ran");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    };
+    for off in ["0", "false", ""] {
+        assert_eq!(with("SERIATIM_INSECURE", off).0, Some(0), "{off:?}");
+    }
+    let (code, said) = with("SERIATIM_INSECURE", "1");
+    assert_eq!((code, said.contains("does not go with certificates")), (Some(78), true), "{said}");
+    let (code, said) = with("SERIATIM_LOG", "");
+    assert_eq!((code, said.contains("log default")), (Some(0), true), "{said}");
+    assert_eq!(with("SERIATIM_LOG", "a b").0, Some(2));
+}
+
 /// Two mistakes of everybody's first hour: another CA's folder, and a host that the certificate does not name. The first came with a
 /// line of gRPC's for each attempt, and both were told as if the node were down.
 #[test]
