@@ -161,6 +161,7 @@ impl Agent {
             bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
             rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
         };
+        tls.warn_unless_named(&me.rpc_addr);
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), &config.cluster_name);
         let options =
             Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
@@ -213,7 +214,12 @@ impl Agent {
     /// Loads certificates and the policy anew, if they have changed. What can't be used is left aside, and the last good one kept.
     pub fn reload(&self) {
         match self.tls.reload() {
-            Ok(true) => log::info!("certificates loaded anew"),
+            Ok(true) => {
+                log::info!("certificates loaded anew");
+                if let Some(base) = &self.base {
+                    self.tls.warn_unless_named(&base.me.rpc_addr);
+                }
+            }
             Ok(false) => {}
             Err(error) => log::error!("the old certificates stay: {error}"),
         }

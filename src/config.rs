@@ -357,7 +357,12 @@ impl Check {
                 default
             }
             None => {
-                self.0.push(format!("{option}: {given:?} is not a number, like 67108864 or 64MiB"));
+                let what = match option {
+                    option if option.contains("bytes") => "number of bytes, like 67108864 or 64MiB",
+                    option if option.contains("seconds") => "whole number of seconds",
+                    _ => "whole number",
+                };
+                self.0.push(format!("{option}: {given:?} is not a {what}"));
                 default
             }
         }
@@ -441,8 +446,11 @@ fn tls_options(args: &ServeArgs) -> [(&'static str, Option<&String>); 6] {
     ]
 }
 
-/// An address that others can dial.
-fn check_host_port(addr: &str) -> Result<(), String> {
+/// Checks an address that others can dial, `host:port`.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_host_port(addr: &str) -> Result<(), String> {
     let wrong = || format!("{addr:?} is not a host and a port, like node-1.example:8401");
     let (host, port) = addr.rsplit_once(':').ok_or_else(wrong)?;
     if port.parse::<u16>().ok().is_none_or(|p| p == 0) {

@@ -1,5 +1,6 @@
 //! Who calls, and whether they may: before a message is looked at, before a log is looked up, and while a stream is open.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,6 +36,27 @@ pub struct Caller {
     acl: Acl,
 }
 
+/// The logs that somebody wanted to do something with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Any log at all.
+    Any,
+    /// All of them: only a line for `*` gives that.
+    Every,
+    /// This one.
+    One(LogName),
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Any => f.write_str("any log"),
+            Which::Every => f.write_str("every log (`*` in the policy)"),
+            Which::One(log) => write!(f, "the log {log}"),
+        }
+    }
+}
+
 /// What a method needs before its message is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
@@ -45,7 +67,7 @@ enum Needs {
 }
 
 fn needs(method: &[u8]) -> Needs {
-    const LOOK: &[Action] = &[Action::Produce, Action::Consume, Action::Admin];
+    const LOOK: &[Action] = &[Action::Consume, Action::Produce, Action::Admin];
     match std::str::from_utf8(method).unwrap_or_default() {
         name::PRODUCE | name::PRODUCE_STREAM => Needs::AnyOf(&[Action::Produce]),
         name::CONSUME | name::CONSUME_STREAM => Needs::AnyOf(&[Action::Consume]),
@@ -90,7 +112,7 @@ impl Caller {
             return Ok(());
         }
         let action = actions.first().copied().unwrap_or(Action::Admin);
-        Err(ApiError::NotAllowed { principal: self.principal().clone(), log: None, action })
+        Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Which::Any, action })
     }
 
     /// Checks the certificate's end and one of the rights.
@@ -103,7 +125,7 @@ impl Caller {
             return Ok(());
         }
         let action = actions.first().copied().unwrap_or(Action::Admin);
-        Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Some(log.clone()), action })
+        Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Which::One(log.clone()), action })
     }
 
     /// Checks the certificate's end and the right.
@@ -123,7 +145,7 @@ impl Caller {
         if self.acl.allows(self.principal(), Acl::EVERY_LOG, action) {
             return Ok(());
         }
-        Err(ApiError::NotAllowed { principal: self.principal().clone(), log: None, action })
+        Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Which::Every, action })
     }
 
     /// When to look again: at the certificate's end, at the latest after [`RECHECK_EVERY`].

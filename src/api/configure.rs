@@ -61,12 +61,16 @@ fn meta(core: &Core, log: &OpenLog) -> Result<LogMeta, ApiError> {
 
 fn check(meta: LogMeta, change: LogChange) -> Result<(), Invalid> {
     if change.retention_ms.is_some_and(|ms| (1..RETENTION_MS_LEAST).contains(&ms)) {
-        return Err(Invalid::Settings("`retention_ms` is 0, for ever, or at least 1000"));
+        return Err(Invalid::Settings("`retention_ms` is 0, for ever, or at least 1000".to_owned()));
     }
-    if !meta.changed(change).limits_hold() {
-        return Err(Invalid::Settings(
-            "`record_bytes_max` is from 1024 to 4128768, and `request_bytes_max` from there to 8323072",
-        ));
+    let changed = meta.changed(change);
+    if !changed.limits_hold() {
+        // With both values: the one that was not given may be what the other one does not go with.
+        return Err(Invalid::Settings(format!(
+            "`record_bytes_max` would be {}, `request_bytes_max` {}: the first is from 1024 to 4128768, the second from \
+             there to 8323072",
+            changed.record_bytes_max, changed.request_bytes_max
+        )));
     }
     Ok(())
 }
@@ -105,5 +109,8 @@ mod tests {
             let change = LogChange { record_bytes_max: Some(record), request_bytes_max: Some(request), ..change };
             assert_eq!(check(meta.clone(), change).is_ok(), holds, "{change:?}");
         }
+        let refused = check(meta, LogChange { request_bytes_max: Some(5000), ..change });
+        let Err(Invalid::Settings(what)) = refused else { panic!("{refused:?}") };
+        assert!(what.contains("would be 1048576, `request_bytes_max` 5000"), "{what}");
     }
 }

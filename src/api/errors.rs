@@ -10,6 +10,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
+use super::authorize::Which;
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::{error_details, status};
@@ -76,7 +77,7 @@ pub enum Invalid {
         bytes_max: usize,
     },
     /// A log can't be kept like that.
-    Settings(&'static str),
+    Settings(String),
     /// A stream names another log than its first message did.
     LogChanged,
     /// `start` has a value that this version does not know.
@@ -97,8 +98,8 @@ pub enum ApiError {
     NotAllowed {
         /// Who.
         principal: Principal,
-        /// With which log; none: with any.
-        log: Option<LogName>,
+        /// With which log.
+        log: Which,
         /// What.
         action: Action,
     },
@@ -320,6 +321,10 @@ impl Facts {
         self
     }
 
+    fn limit(self, name: &str, max: impl ToString) -> Facts {
+        self.with("limit", name).with("max", max)
+    }
+
     fn retry(self) -> Facts {
         Facts { retry: true, ..self }
     }
@@ -341,7 +346,6 @@ impl ApiError {
         match self {
             ApiError::NoIdentity(error) => Facts::new(Code::UNAUTHENTICATED, "NO_IDENTITY", error.to_string()),
             ApiError::NotAllowed { principal, log, action } => {
-                let log = log.as_ref().map_or_else(|| "any log".to_owned(), |log| format!("the log {log}"));
                 let message =
                     format!("{principal} may not {} {log}: the access policy gives it no such right", verb(*action));
                 Facts::new(Code::PERMISSION_DENIED, "NOT_ALLOWED", message)
@@ -392,10 +396,7 @@ impl ApiError {
             }
             ApiError::Limit(LimitReached { limit, max }) => {
                 let message = format!("refused: {} is {max} on this node, and would be exceeded", limit.name());
-                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message)
-                    .with("limit", limit.name())
-                    .with("max", max)
-                    .retry()
+                Facts::new(Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED", message).limit(limit.name(), max).retry()
             }
             ApiError::NotAppended => {
                 Facts::new(Code::UNAVAILABLE, "NOT_APPENDED", "not appended: the leader changed, try again")
@@ -451,18 +452,21 @@ impl Invalid {
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "RECORD_TOO_LARGE", message)
                     .with("position", position)
                     .with("record_bytes_max", bytes_max)
+                    .limit("record_bytes_max", bytes_max)
             }
             Invalid::RequestTooLarge { bytes, bytes_max } => {
                 let message = format!("the records have {bytes} bytes together, one request takes {bytes_max}");
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
                     .with("request_bytes_max", bytes_max)
+                    .limit("request_bytes_max", bytes_max)
             }
             Invalid::EntryTooLarge { bytes_max } => {
                 let message = format!("the records have more than {bytes_max} bytes together, which no log takes");
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
                     .with("entry_bytes_max", bytes_max)
+                    .limit("entry_bytes_max", bytes_max)
             }
-            Invalid::Settings(what) => invalid((*what).to_owned()),
+            Invalid::Settings(what) => invalid(what.clone()),
             Invalid::LogChanged => invalid("a stream stays with the log of its first message".to_owned()),
             Invalid::Start(value) => invalid(format!("{value} is no value of `start`")),
             Invalid::Heartbeat { heartbeat_ms_min } => {

@@ -3,23 +3,26 @@
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
+use super::output;
 use crate::security::certs::{self, CertsError};
 
 /// Make a development CA and certificates of servers, peers and clients.
 ///
 /// For development and tests: the CA's private key lies beside the certificates. A CA that is there is never overwritten;
-/// with --use-ca it issues the certificates anew, and those of more clients.
+/// with --use-ca it issues what --hosts (servers and peers) and --clients name, and nothing else: more clients, or a renewal.
+/// A node that runs loads changed certificates by itself.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where they go; private keys are readable by you alone
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Names and addresses of all nodes, separated by commas: all of them stand in the server certificate
-    #[arg(long, value_name = "HOST", value_delimiter = ',', default_value = "localhost,127.0.0.1,::1")]
-    pub hosts: Vec<String>,
-    /// Common names of client certificates, separated by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "root")]
-    pub clients: Vec<String>,
+    /// Names and addresses of all nodes, separated by commas: all of them stand in the server certificate [default:
+    /// localhost,127.0.0.1,::1; with --use-ca none, and servers and peers keep theirs]
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub hosts: Option<Vec<String>>,
+    /// Common names of client certificates, separated by commas [default: root; with --use-ca none]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub clients: Option<Vec<String>>,
     /// The cluster whose peers may use the peer certificate
     #[arg(long, value_name = "NAME", default_value = "seriatim")]
     pub cluster_name: String,
@@ -34,7 +37,14 @@ pub struct Args {
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let make = if args.use_ca { certs::renew } else { certs::make };
-    let files = make(&args.out, &args.hosts, &args.clients, &args.cluster_name).map_err(|error| {
+    let given = |given: &Option<Vec<String>>, default: &[&str]| match given {
+        Some(given) => given.clone(),
+        None if args.use_ca => Vec::new(),
+        None => default.iter().map(|&name| name.to_owned()).collect(),
+    };
+    let hosts = given(&args.hosts, &["localhost", "127.0.0.1", "::1"]);
+    let clients = given(&args.clients, &["root"]);
+    let files = make(&args.out, &hosts, &clients, &args.cluster_name).map_err(|error| {
         let next = match &error {
             CertsError::CaExists(_) => "issue from it with --use-ca, or choose another directory",
             CertsError::BadPlan(_) => "`seriatim certs --help` explains every option",
@@ -42,8 +52,5 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         Failure::new(Exit::Failed, error.to_string(), next)
     })?;
-    for file in files {
-        println!("{}", file.display());
-    }
-    Ok(())
+    output::say(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
 }

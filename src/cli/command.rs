@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::exit::{self, Failure};
-use super::{certs, consume, log_admin, produce, serve, status, verify};
+use super::{certs, consume, descriptors, log_admin, produce, serve, status, verify};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -20,8 +20,8 @@ enum Command {
     /// Run a node
     ///
     /// Prints one line on stdout when it takes calls: `ready node=NAME bind_addr=HOST:PORT rpc_addr=HOST:PORT`. SIGTERM and
-    /// SIGINT stop it cleanly, a second one at once; SIGHUP reads certificates and access policy again. An option is
-    /// given by a flag, else by the environment, else by the TOML file of --config.
+    /// SIGINT stop it cleanly, a second one at once. Certificates and access policy are read again once a minute if they have
+    /// changed, and at SIGHUP. An option is given by a flag, else by the environment, else by the TOML file of --config.
     #[command(after_help = exit::TABLE)]
     Serve(Box<serve::Args>),
     // Without words here it has those of its arguments, all of them.
@@ -29,21 +29,23 @@ enum Command {
     Produce(produce::Args),
     #[command(after_help = exit::TABLE)]
     Consume(consume::Args),
-    /// Show every node: role, term, commit, lag
     #[command(after_help = exit::TABLE)]
     Status(status::Args),
     /// Look at a log, and change how it is kept
     #[command(subcommand, after_help = exit::TABLE)]
     Log(Log),
-    /// Make a development CA and certificates of servers, peers and clients
+    #[command(after_help = exit::TABLE)]
     Certs(certs::Args),
 }
 
 #[derive(Debug, Subcommand)]
 enum Log {
     // Without words here they have those of their arguments.
+    #[command(after_help = exit::TABLE)]
     Info(log_admin::InfoArgs),
+    #[command(after_help = exit::TABLE)]
     Configure(log_admin::ConfigureArgs),
+    #[command(after_help = exit::TABLE)]
     Trim(log_admin::TrimArgs),
     #[command(after_help = exit::TABLE)]
     Verify(verify::Args),
@@ -51,6 +53,10 @@ enum Log {
 
 /// Parses the arguments, runs the command, says on stderr why it failed.
 pub fn main() -> ExitCode {
+    if let Err(failure) = descriptors::keep_standard_streams() {
+        report(&failure);
+        return failure.exit.into();
+    }
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Produce(args) => produce::run(&args),
@@ -95,5 +101,7 @@ mod tests {
         };
         assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
         assert!(help("consume").contains("When the connection breaks"), "{}", help("consume"));
+        assert!(help("status").contains("COMMIT is the last entry"), "{}", help("status"));
+        assert!(help("certs").contains("issues what --hosts"), "{}", help("certs"));
     }
 }

@@ -1,10 +1,20 @@
 //! How a command that talks to a node finds it, and as whom: the options that they share.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Failure};
 use crate::client::{Client, ClientFiles, ClientOptions};
+use crate::config::check_host_port;
+use crate::grpc::redirect_log;
+
+/// Of several addresses the next one has its turn after so long, until one answers.
+const TURN: Duration = Duration::from_millis(300);
+
+fn parse_addr(text: &str) -> Result<String, String> {
+    let addr = text.trim();
+    check_host_port(addr).map(|()| addr.to_owned())
+}
 
 /// Where the nodes are, and the certificate to show them.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,7 +26,8 @@ pub struct ConnectArgs {
         env = "SERIATIM_ADDR",
         value_name = "HOST:PORT",
         value_delimiter = ',',
-        default_value = "127.0.0.1:8400"
+        default_value = "127.0.0.1:8400",
+        value_parser = parse_addr
     )]
     pub addr: Vec<String>,
     /// A folder made by `seriatim certs`: stands for the next three options
@@ -35,7 +46,7 @@ pub struct ConnectArgs {
     #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Plain text, to a node that runs with --insecure
-    #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new(), conflicts_with_all = ["certs", "ca_file", "cert_file", "key_file"])]
+    #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
     /// Seconds to wait for a connection, and for an answer
     #[arg(long, env = "SERIATIM_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -48,40 +59,57 @@ impl ConnectArgs {
         Duration::from_secs(self.timeout.into())
     }
 
-    /// Connects to the first node that answers.
+    /// Connects to the first node that answers, in the order of the addresses.
     ///
     /// # Errors
-    /// Without certificates, or when none answers: then the reason of the last.
+    /// Without certificates, or when none answers: then the reasons of all.
     pub fn connect(&self) -> Result<Client, Failure> {
-        let mut last = None;
-        for addr in &self.addr {
-            match self.connect_to(addr) {
-                Ok(client) => return Ok(client),
-                Err(failure) if failure.exit == Exit::Unavailable => last = Some(failure),
-                Err(failure) => return Err(failure),
+        let clients = self.addr.iter().map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>()?;
+        let until = Instant::now() + self.timeout();
+        let turn = if clients.len() == 1 { self.timeout() } else { TURN };
+        // Each goes on connecting while the others have their turn.
+        while !until.saturating_duration_since(Instant::now()).is_zero() {
+            for client in &clients {
+                if client.wait_connected(turn.min(until.saturating_duration_since(Instant::now()))) {
+                    return Ok(client.clone());
+                }
             }
         }
-        Err(last.unwrap_or_else(|| Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")))
+        let mut failed: Option<Failure> = None;
+        for client in clients {
+            // A call that can't wait says why there is no connection.
+            let Err(error) = client.get_servers("") else { return Ok(client) };
+            let failure = Failure::of_call(client.addr(), &error);
+            failed = Some(match failed {
+                None => failure,
+                Some(others) => Failure { message: format!("{}\n{}", others.message, failure.message), ..failure },
+            });
+        }
+        Err(failed.unwrap_or_else(|| Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")))
     }
 
-    /// Connects to the node at `addr`.
+    /// A client of the node at `addr`; its first call connects.
     ///
     /// # Errors
-    /// Without certificates, or when it does not answer.
-    pub fn connect_to(&self, addr: &str) -> Result<Client, Failure> {
+    /// Without certificates.
+    pub fn dial(&self, addr: &str) -> Result<Client, Failure> {
+        // What it says of each attempt is in the call's status too; a command has no log, so it goes nowhere.
+        redirect_log();
         let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
-        let client = Client::new(&options).map_err(|e| Failure::of_call(addr, &e))?;
-        if !client.wait_connected(self.timeout()) {
-            // A call that can't wait says why there is no connection.
-            if let Err(error) = client.get_servers("") {
-                return Err(Failure::of_call(addr, &error));
-            }
-        }
-        Ok(client)
+        Client::new(&options).map_err(|e| Failure::of_call(addr, &e))
     }
 
     fn files(&self) -> Result<Option<ClientFiles>, Failure> {
         if self.insecure {
+            // Not clap's to say: to it SERIATIM_INSECURE=false is --insecure too.
+            let files = [&self.certs, &self.ca_file, &self.cert_file, &self.key_file];
+            if files.iter().any(|file| file.is_some()) {
+                return Err(Failure::new(
+                    Exit::BadConfig,
+                    "plain text (--insecure, SERIATIM_INSECURE) does not go with certificates (--certs, SERIATIM_CERTS, --ca-file, --cert-file, --key-file)",
+                    "leave one out",
+                ));
+            }
             return Ok(None);
         }
         let in_certs = |name: String| self.certs.as_ref().map(|dir| dir.join(name));

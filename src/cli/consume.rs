@@ -8,8 +8,8 @@ use grpcio::RpcStatusCode;
 
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
-use super::exit::{Exit, Failure};
-use super::units;
+use super::exit::Failure;
+use super::{output, units};
 use crate::client::{Client, ClientError};
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::types::LogId;
@@ -53,7 +53,7 @@ fn parse_from(text: &str) -> Result<From, String> {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
-    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
     /// Where to begin: an offset, `earliest`, `latest`, or the first record appended at a time or later, given as
     /// 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix microseconds)
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "follow")]
     pub until_end: bool,
     /// Read only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     /// How a record is written
     #[arg(long, value_enum, default_value_t = Format::Lines)]
@@ -100,10 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         match end {
             Ok(()) => break,
-            Err(Stop::OutputClosed) => return Ok(()),
-            Err(Stop::Output(error)) => {
-                return Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""));
-            }
+            Err(Stop::Output(error)) => return output::written(Err(error)),
             Err(Stop::Call(error)) if passes(&error) && broken_since.elapsed() < args.connect.timeout() => {
                 log::info!("{}: {error}; going on", client.addr());
                 // A timer: nothing tells when the cluster is there again.
@@ -113,12 +110,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Err(Stop::Call(error)) => return Err(Failure::of_call(client.addr(), &error)),
         }
     }
-    match reading.out.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"), ""))
-        }
-        _ => Ok(()),
-    }
+    output::written(reading.out.flush())
 }
 
 fn passes(error: &ClientError) -> bool {
@@ -137,14 +129,12 @@ struct Reading<W: Write> {
 
 enum Stop {
     Call(ClientError),
-    /// Who read our output has gone: that is no failure.
-    OutputClosed,
     Output(io::Error),
 }
 
 impl std::convert::From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
-        if error.kind() == io::ErrorKind::BrokenPipe { Stop::OutputClosed } else { Stop::Output(error) }
+        Stop::Output(error)
     }
 }
 

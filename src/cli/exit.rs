@@ -77,11 +77,29 @@ impl Failure {
     }
 
     fn of_status(addr: &str, status: &Status) -> Failure {
-        let (exit, next) = match status.code {
-            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => (
+        // What Seriatim says is told apart by its reason; what gRPC says has a code alone.
+        let of_reason = match status.reason.as_str() {
+            "OFFSET_TRIMMED" => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
+            "OFFSET_PAST_END" => Some((Exit::Failed, "`seriatim log info` shows which offsets there are")),
+            "NO_SUCH_LOG" => Some((Exit::Failed, "there is one log for now: default")),
+            "LOG_ID_MISMATCH" => Some((
+                Exit::Failed,
+                "another log has that name now, and offsets of the old one mean nothing in it: `seriatim log info` shows it",
+            )),
+            "EXPECTED_OFFSET_MISMATCH" => Some((
+                Exit::Failed,
+                "somebody appended meanwhile, or this did before: look with `seriatim consume` first",
+            )),
+            "DISK_FULL" => Some((
                 Exit::Unavailable,
-                "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then the reason is in the node's log",
-            ),
+                "`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk",
+            )),
+            _ => None,
+        };
+        let (exit, next) = of_reason.unwrap_or(match status.code {
+            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => {
+                (Exit::Unavailable, no_connection(&status.message))
+            }
             RpcStatusCode::UNAVAILABLE => (Exit::Unavailable, "try again, or ask `seriatim status`"),
             RpcStatusCode::DEADLINE_EXCEEDED => (Exit::Unavailable, "try again, or with a longer --timeout"),
             RpcStatusCode::RESOURCE_EXHAUSTED => (Exit::Unavailable, "try again later"),
@@ -94,13 +112,26 @@ impl Failure {
             }
             RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => (Exit::BadData, ""),
             _ => (Exit::Failed, ""),
-        };
+        });
         let exit = if status.reason == "OUTCOME_UNKNOWN" && status.fate() == Fate::Unknown {
             Exit::OutcomeUnknown
         } else {
             exit
         };
         Failure::new(exit, format!("{addr}: {status}"), next)
+    }
+}
+
+/// Why there is no connection, where gRPC's words tell: it has nothing else for that.
+fn no_connection(message: &str) -> &'static str {
+    if message.contains("not in peer certificate") {
+        "the node's certificate does not name the host that you dial: dial one that it names, or issue one that names it too \
+         (`seriatim certs --use-ca --hosts`)"
+    } else if message.contains("certificate verify failed") {
+        "the node's certificate is of another CA than yours (--ca-file, ca.pem in --certs), or has expired"
+    } else {
+        "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then \
+         the reason is in the node's log"
     }
 }
 

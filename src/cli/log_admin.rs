@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
-use super::units;
+use super::{output, units};
 use crate::client::{Client, ClientError};
 use crate::pb::admin::{ConfigureLogRequest, LogSettings};
 use crate::pb::log::GetLogResponse;
@@ -15,7 +15,7 @@ use crate::pb::log::GetLogResponse;
 #[derive(Clone, Debug, clap::Args)]
 pub struct InfoArgs {
     /// The log
-    #[arg(env = "SERIATIM_LOG", value_name = "LOG", default_value = "default")]
+    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -29,7 +29,7 @@ pub struct InfoArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigureArgs {
     /// The log
-    #[arg(env = "SERIATIM_LOG", value_name = "LOG", default_value = "default")]
+    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
     /// Let the oldest records go while at least so many bytes stay (500MiB, 10GiB); `none`: keep all
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| units::or_none(text, units::bytes))]
@@ -53,7 +53,7 @@ pub struct ConfigureArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The log
-    #[arg(env = "SERIATIM_LOG", value_name = "LOG", default_value = "default")]
+    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
     /// Records below this offset go; `latest`: all that are there now
     #[arg(long, value_name = "OFFSET", value_parser = parse_before)]
@@ -93,8 +93,7 @@ pub fn info(args: &InfoArgs) -> Result<(), Failure> {
     let request = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
     // Who may not administer the log sees the rest all the same.
     let settings = client.configure_log(&request).ok();
-    print!("{}", described(&log, settings.as_ref()));
-    Ok(())
+    output::say(&described(&log, settings.as_ref()))
 }
 
 /// Runs `log configure`.
@@ -112,8 +111,7 @@ pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
         ..ConfigureLogRequest::default()
     };
     let settings = client.configure_log(&request).map_err(|e| failed(&client, &e))?;
-    print!("log {}\n{}", args.log, kept(&settings));
-    Ok(())
+    output::say(&format!("log {}\n{}", args.log, kept(&settings)))
 }
 
 /// Runs `log trim`.
@@ -133,8 +131,7 @@ pub fn trim(args: &TrimArgs) -> Result<(), Failure> {
             Some(_) | None => failure,
         }
     })?;
-    println!("log {} begins at offset {}", args.log, trimmed.first_offset);
-    Ok(())
+    output::say(&format!("log {} begins at offset {}\n", args.log, trimmed.first_offset))
 }
 
 fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {

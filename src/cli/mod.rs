@@ -14,6 +14,7 @@
 
 pub mod command;
 pub mod connect;
+mod descriptors;
 pub mod exit;
 mod interrupt;
 
@@ -27,6 +28,7 @@ pub mod verify;
 
 mod encode;
 mod lines;
+mod output;
 mod pipeline;
 pub mod record_shape;
 mod units;

@@ -14,6 +14,7 @@ use super::interrupt::Interrupt;
 use super::lines::{Lines, Piece, record_bytes, value_bytes_max};
 use super::pipeline::{Done, Failed, Pipeline};
 use super::record_shape::RecordArgs;
+use super::units;
 use crate::client::{Client, ClientError, Fate};
 use crate::types::LogId;
 
@@ -39,7 +40,7 @@ pub struct Args {
     /// The file; none or `-`: standard input
     pub file: Option<PathBuf>,
     /// The log
-    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
     /// The whole input is one record
     #[arg(long)]
@@ -48,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "OFFSET")]
     pub expected_offset: Option<u64>,
     /// Append only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     #[command(flatten)]
     records: RecordArgs,
@@ -318,7 +319,8 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
             let call = Failure::of_call(addr, &failed.error);
             if failed.unknown_records == 0 && failed.error.fate() == Fate::NotAppended {
                 let next = format!("{}{}", call.next, resume(args, done.records + 1));
-                return Failure::new(call.exit, format!("{}; {known}, nothing else", call.message), next);
+                let else_nothing = if done.records == 0 { "" } else { ", nothing else" };
+                return Failure::new(call.exit, format!("{}; {known}{else_nothing}", call.message), next);
             }
             let unknown = match (args.whole, failed.unknown_records) {
                 (true, _) => "the record".to_owned(),

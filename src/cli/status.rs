@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
+use super::{output, units};
 use crate::client::ClientError;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
@@ -18,7 +19,7 @@ use crate::pb::log::Server;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
-    #[arg(long, env = "SERIATIM_LOG", value_name = "NAME", default_value = "default")]
+    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
     /// Also show how the log is kept, what each node holds now, and what it has refused since its start
     #[arg(long, short)]
@@ -51,24 +52,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut lines = Vec::new();
     for server in servers.servers {
-        let node = match args.connect.connect_to(&server.rpc_addr) {
-            Ok(client) => match client.get_node() {
-                Ok(node) => Ok(node),
-                Err(error) if denied(&error) => return Err(Failure::of_call(client.addr(), &error)),
-                Err(error) => Err(Failure::of_call(client.addr(), &error).message),
-            },
-            Err(failure) => Err(failure.message),
+        // A node that is down refuses the connection: that is its answer, and not waited for.
+        let client = args.connect.dial(&server.rpc_addr)?;
+        let node = match client.get_node() {
+            Ok(node) => Ok(node),
+            Err(error) if denied(&error) => return Err(Failure::of_call(client.addr(), &error)),
+            Err(error) => Err(Failure::of_call(client.addr(), &error).message),
         };
         lines.push(Line { server, node });
     }
-    if args.json {
-        println!("{}", json(&servers.cluster_id, &args.log, &lines));
+    let mut text = if args.json {
+        format!("{}\n", json(&servers.cluster_id, &args.log, &lines))
     } else {
-        print!("{}", table(&servers.cluster_id, &args.log, &lines));
-    }
+        table(&servers.cluster_id, &args.log, &lines)
+    };
     if args.verbose && !args.json {
-        print!("{}", details(&args.log, &lines));
+        text += &details(&args.log, &lines);
     }
+    output::say(&text)?;
     let lost: Vec<&str> = lines.iter().filter(|l| l.node.is_err()).map(|l| l.server.id.as_str()).collect();
     if !lost.is_empty() {
         let message = format!("no answer from {}", lost.join(", "));
@@ -183,6 +184,7 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
             Err(error) => object["error"] = json!(error),
             Ok(node) => {
                 object["version"] = json!(node.version);
+                object["disk"] = disk_json(node);
                 let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
                 object["counters"] = serde_json::Value::Object(counters.collect());
             }
@@ -200,11 +202,42 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
                 "retention_bytes": settings.retention_bytes,
                 "retention_ms": settings.retention_ms,
                 "damage": group.damage,
+                "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
             });
         }
         object
     });
     json!({ "cluster_id": cluster_id, "log": log, "nodes": nodes.collect::<Vec<_>>() })
+}
+
+/// As in the API, sizes in bytes.
+fn disk_json(node: &GetNodeResponse) -> serde_json::Value {
+    let disk = node.disk.get_or_default();
+    let state = match disk.state.enum_value_or_default() {
+        DiskState::DISK_STATE_ENOUGH => "enough",
+        DiskState::DISK_STATE_LOW => "low",
+        DiskState::DISK_STATE_FULL => "full",
+    };
+    json!({
+        "state": state,
+        "free_bytes": disk.free_bytes,
+        "total_bytes": disk.total_bytes,
+        "soft_bytes": disk.soft_bytes,
+        "hard_bytes": disk.hard_bytes,
+        "refused": disk.refused,
+        "reserve": disk.reserve,
+    })
+}
+
+fn range_json(range: &DamagedRange) -> serde_json::Value {
+    json!({
+        "file": range.file,
+        "position": range.position,
+        "bytes": range.bytes,
+        "first_offset": range.first_offset,
+        "next_offset": range.next_offset,
+        "what": range.what,
+    })
 }
 
 fn role(group: &GroupStatus) -> &'static str {
@@ -220,7 +253,7 @@ fn role(group: &GroupStatus) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::admin::Counter;
+    use crate::pb::admin::{Counter, DiskStatus};
 
     fn line(name: &str, role: Role, commit: u64) -> Line {
         let group = GroupStatus {
@@ -244,6 +277,9 @@ mod tests {
         let node = lines[0].node.as_mut().expect("an answer");
         let counter = |name: &str, value| Counter { name: name.into(), value, ..Counter::default() };
         node.counters = vec![counter("a_total", 3), counter("b_total", 0)];
+        node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_LOW.into(), ..DiskStatus::default() }).into();
+        let damaged = DamagedRange { first_offset: 3, ..DamagedRange::default() };
+        node.groups[0].damaged_ranges.push(damaged);
         assert_eq!(
             details("default", &lines),
             "\nn1 (version )\n  0 bytes stored; kept by size: all, by age: all\n  a_total 3\n"
@@ -252,6 +288,8 @@ mod tests {
         let json = json("c0ffee", "default", &lines);
         assert_eq!(json["nodes"][0]["log"]["role"], "leader");
         assert_eq!(json["nodes"][0]["counters"]["b_total"], 0);
+        assert_eq!(json["nodes"][0]["disk"]["state"], "low");
+        assert_eq!(json["nodes"][0]["log"]["damaged_ranges"][0]["first_offset"], 3);
         assert_eq!(json["nodes"][1]["error"], "refused");
     }
 

@@ -1,4 +1,6 @@
-//! Sizes, spans and moments as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`.
+//! Sizes, spans, moments and ids as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
+
+use crate::types::{LogId, LogName};
 
 /// Bytes: a number, or one with KiB, MiB, GiB or TiB behind it.
 ///
@@ -38,6 +40,24 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at(digits);
     let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The name of a log; without one the default's.
+///
+/// # Errors
+/// What it should look like.
+pub fn log_name(text: &str) -> Result<String, String> {
+    LogName::new(text).map(|name| name.to_string()).map_err(|e| e.to_string())
+}
+
+/// The id of a log, as `seriatim log info` shows it.
+///
+/// # Errors
+/// What it should look like.
+pub fn log_id(text: &str) -> Result<LogId, String> {
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let wrong = "16 hexadecimal digits, as `seriatim log info` shows them (the API has the same number in decimal)";
+    text.parse().ok().filter(|_| digits).ok_or_else(|| wrong.to_owned())
 }
 
 /// A moment, Unix microseconds: RFC 3339 with its offset from UTC.
@@ -100,6 +120,16 @@ mod tests {
         assert!(milliseconds("30").is_err() && milliseconds("d").is_err());
         assert_eq!((or_none("none", bytes), or_none("2", bytes)), (Ok(0), Ok(2)));
         assert!(or_none("0", bytes).is_err(), "0 might be taken for `nothing is kept`");
+    }
+
+    #[test]
+    fn logs_and_their_ids() {
+        assert_eq!((log_name(""), log_name("a-1")), (Ok("default".to_owned()), Ok("a-1".to_owned())));
+        assert!(log_name("a b").is_err());
+        assert_eq!(log_id("00000000000000ff"), Ok(LogId(255)));
+        for bad in ["", "ff", "+0000000000000ff", "12028844426381751448"] {
+            assert!(log_id(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
+use super::output;
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, verify};
@@ -37,11 +38,8 @@ pub struct Args {
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
-    if args.json {
-        println!("{}", to_json(&report));
-    } else {
-        print!("{}", to_text(&report));
-    }
+    let text = if args.json { format!("{}\n", to_json(&report)) } else { to_text(&report) };
+    output::say(&text)?;
     match report.worst() {
         Some(Severity::Damage) => {
             let places = report.findings.iter().filter(|f| f.severity == Severity::Damage).count() as u64 + report.more;

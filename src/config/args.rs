@@ -142,7 +142,12 @@ impl ServeArgs {
                 None => problems.push(format!("{}: join is not a list of addresses", file.display())),
             }
         }
-        problems.extend(table.keys().map(|key| format!("{}: there is no option {key:?}", file.display())));
+        for key in table.keys() {
+            let meant = key.replace('-', "_");
+            let is_one = meant == "join" || self.slots().iter().any(|(name, _)| *name == meant);
+            let hint = if is_one { format!("; in a file it is written {meant}") } else { String::new() };
+            problems.push(format!("{}: there is no option {key:?}{hint}", file.display()));
+        }
         problems
     }
 

@@ -167,7 +167,15 @@ fn a_bad_file_is_named() {
     };
     let found = with("bind-addr = \"127.0.0.1:1\"\nnode_name = [1]\njoin = 1.5\nsegment_bytes = -1\n");
     assert_eq!(found.len(), 4, "{found:#?}");
-    assert!(found[2].ends_with("there is no option \"bind-addr\""), "{found:#?}");
+    assert!(found[2].ends_with("there is no option \"bind-addr\"; in a file it is written bind_addr"), "{found:#?}");
+    assert!(with("bind_adr = \"x\"\n")[0].ends_with("there is no option \"bind_adr\""));
+    let number = |text: &str| with(text).remove(0);
+    assert_eq!(number("hang_seconds_max = \"30s\"\n"), "hang-seconds-max: \"30s\" is not a whole number of seconds");
+    assert_eq!(number("streams_max = \"many\"\n"), "streams-max: \"many\" is not a whole number");
+    assert_eq!(
+        number("segment_bytes = \"64MB\"\n"),
+        "segment-bytes: \"64MB\" is not a number of bytes, like 67108864 or 64MiB"
+    );
     assert!(with("bind_addr = ")[0].starts_with(&file.display().to_string()));
     fs::remove_file(&file).expect("removed");
     let missing = problems(&ServeArgs { config: Some(file.display().to_string()), ..secure() });

@@ -419,6 +419,9 @@ impl Driver {
                 }));
             }
             Goal::Keep { peers, .. } => {
+                if refusal.reason == Reason::IdTaken {
+                    peers.give_way(refusal.text.clone());
+                }
                 log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
                 self.goal = Goal::Keep { peers, settled: true };
             }

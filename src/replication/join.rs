@@ -10,7 +10,7 @@ use grpcio::RpcStatus;
 use crate::catalog::{Catalog, Command, Member};
 use crate::consensus::handle::ProposeError;
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
-use crate::replication::hello::{check_cluster_id, check_removed, check_version};
+use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed, check_version};
 use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::replication::service::Core;
 use crate::reply::Dropped;
@@ -18,6 +18,8 @@ use crate::types::{ClusterId, NodeId, NodeName};
 
 /// How long the leader may take for what was passed on to it.
 const HOP_MAX: Duration = Duration::from_secs(3);
+/// How long a member may take to say that it lives where the new node wants to be reached.
+const THERE_MAX: Duration = Duration::from_secs(1);
 
 /// Answers a join request.
 ///
@@ -30,8 +32,13 @@ pub(super) async fn answer(
 ) -> Result<JoinResponse, RpcStatus> {
     let (core, member) = check(cluster_name, core, &request).map_err(|r| r.status())?;
     let catalog = core.peers.catalog().get();
+    check_not_me(core.peers.me(), &request).map_err(|r| r.status())?;
     if request.probe || catalog.member(member.id) == Some(&member) {
         return Ok(response(core.peers.me().cluster_id, &catalog));
+    }
+    match catalog.member(member.id) {
+        None => check_addresses(&core, &catalog, &member, &request).await.map_err(|r| r.status())?,
+        Some(old) => check_moved(&core, old, &request).await.map_err(|r| r.status())?,
     }
     match core.consensus.command(Command::AddNode(member.clone())).await {
         Ok(Ok(_)) => decided(&core, &member).map_err(|r| r.status()),
@@ -72,6 +79,56 @@ fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest)
         rpc_addr: request.rpc_addr.clone(),
     };
     Ok((core, member))
+}
+
+/// Refuses a probe in the name of this very node, from a process that is reached elsewhere.
+fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal> {
+    if !request.probe || request.node_id != me.node_id.0 || request.bind_addr == me.bind_addr {
+        return Ok(());
+    }
+    let text = format!(
+        "node {} ({}) runs at {} already, and this one at {}: one has a copy of the other's data directory, and two that vote \
+         in one name lose records",
+        request.node_name, me.node_id, me.bind_addr, request.bind_addr
+    );
+    Err(Refusal::new(Reason::IdTaken, text))
+}
+
+/// Refuses to move a member while it is still there, where it was: a copied data directory, or a machine that was cloned.
+async fn check_moved(core: &Core, old: &Member, request: &JoinRequest) -> Result<(), Refusal> {
+    if old.bind_addr == request.bind_addr {
+        return Ok(());
+    }
+    let probe = JoinRequest { probe: true, forwarded: true, ..request.clone() };
+    let refusal = match core.peers.node().dialer.join(&old.bind_addr, &probe, THERE_MAX).await {
+        Ok(_) => None,
+        Err(error) => Refusal::from_error(&error),
+    };
+    refusal.filter(|r| r.reason == Reason::IdTaken).map_or(Ok(()), Err)
+}
+
+/// Refuses a new node at the addresses of a member that is there, which a copied configuration makes: it would be a voter,
+/// and whoever dials it reaches the other. The addresses of a member that is gone are taken over. Not final: a lagging node
+/// may be wrong.
+async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: &JoinRequest) -> Result<(), Refusal> {
+    let same = |m: &&Member| m.id != new.id && (m.bind_addr == new.bind_addr || m.rpc_addr == new.rpc_addr);
+    for other in catalog.members().filter(same) {
+        let node = core.peers.node();
+        let probe = JoinRequest { probe: true, forwarded: true, ..request.clone() };
+        // Only a member of this cluster answers a probe; a node that wants to join does not.
+        if other.id != node.me.node_id && node.dialer.join(&other.bind_addr, &probe, THERE_MAX).await.is_err() {
+            continue;
+        }
+        let (what, addr) =
+            if other.bind_addr == new.bind_addr { ("bind_addr", &new.bind_addr) } else { ("rpc_addr", &new.rpc_addr) };
+        let text = format!(
+            "the address {addr} belongs to the member {}, which answers: give this node a {what} (or \
+             advertise_{what}) of its own",
+            other.name
+        );
+        return Err(Refusal::new(Reason::AddressTaken, text));
+    }
+    Ok(())
 }
 
 fn is_address(addr: &str) -> bool {

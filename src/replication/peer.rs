@@ -309,6 +309,8 @@ impl Peer {
                     | Reason::ClusterId
                     | Reason::Removed
                     | Reason::NameTaken
+                    | Reason::AddressTaken
+                    | Reason::IdTaken
                     | Reason::Malformed,
                 ) => log::warn!("refused by {trouble}"),
             }

@@ -109,6 +109,12 @@ impl PeersHandle {
         self.0.node.removal.get().map(String::as_str)
     }
 
+    /// Another process runs in the name of this node, and was there first: this one takes part in nothing any more.
+    pub fn give_way(&self, why: String) {
+        // What was said first stays.
+        let _ = self.0.node.removal.set(why);
+    }
+
     /// The mailbox of a peer, whose thread is started if it has none yet.
     fn mailbox(&self, peer: NodeId) -> Result<Arc<Mailbox>, NoThread> {
         let mut running = self.lock();

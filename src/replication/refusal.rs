@@ -40,6 +40,10 @@ pub enum Reason {
     Removed,
     /// Another member has the caller's name.
     NameTaken,
+    /// Another member, which is there, has one of the caller's addresses.
+    AddressTaken,
+    /// A process with the caller's id runs at another address: one of the two has a copy of the other's data directory.
+    IdTaken,
     /// The request makes no sense.
     Malformed,
     /// Too many nodes of unknown id.
@@ -47,7 +51,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Reason; 12] = [
+    const ALL: [Reason; 14] = [
         Reason::NoPeer,
         Reason::NotAllowed,
         Reason::NotReady,
@@ -58,6 +62,8 @@ impl Reason {
         Reason::WrongNode,
         Reason::Removed,
         Reason::NameTaken,
+        Reason::AddressTaken,
+        Reason::IdTaken,
         Reason::Malformed,
         Reason::TooMany,
     ];
@@ -75,6 +81,8 @@ impl Reason {
             Reason::WrongNode => "WRONG_NODE",
             Reason::Removed => "NODE_REMOVED",
             Reason::NameTaken => "NODE_NAME_TAKEN",
+            Reason::AddressTaken => "NODE_ADDRESS_TAKEN",
+            Reason::IdTaken => "NODE_ID_TAKEN",
             Reason::Malformed => "MALFORMED",
             Reason::TooMany => "TOO_MANY_NODES",
         }
@@ -88,7 +96,7 @@ impl Reason {
             Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode | Reason::Removed => {
                 RpcStatusCode::FAILED_PRECONDITION
             }
-            Reason::NameTaken => RpcStatusCode::ALREADY_EXISTS,
+            Reason::NameTaken | Reason::AddressTaken | Reason::IdTaken => RpcStatusCode::ALREADY_EXISTS,
             Reason::Malformed => RpcStatusCode::INVALID_ARGUMENT,
             Reason::TooMany => RpcStatusCode::RESOURCE_EXHAUSTED,
         }
@@ -97,11 +105,11 @@ impl Reason {
     /// True for what a node that asks to join can't wait out: it must be started otherwise.
     pub fn is_final(self) -> bool {
         match self {
-            Reason::Removed | Reason::NameTaken => true,
+            Reason::Removed | Reason::NameTaken | Reason::IdTaken => true,
             // The address may be another cluster's or an old node's, and the next one right.
             Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode => false,
             Reason::NoPeer | Reason::NotAllowed | Reason::Malformed => false,
-            Reason::NotReady | Reason::NoLeader | Reason::TooMany => false,
+            Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::AddressTaken => false,
         }
     }
 }

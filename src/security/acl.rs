@@ -148,6 +148,8 @@ pub enum AclError {
         /// Why.
         error: String,
     },
+    /// A file gives nobody any right: a node that nobody may use, or a file that is just being written.
+    Empty(PathBuf),
     /// Casbin can't use the model, or it defines requests or policies in another way than ours.
     Model {
         /// Which.
@@ -171,6 +173,9 @@ impl fmt::Display for AclError {
         match self {
             AclError::Unreadable { file, error } | AclError::Model { file, error } => {
                 write!(f, "{}: {error}", file.display())
+            }
+            AclError::Empty(file) => {
+                write!(f, "{}: nobody may do anything: no line begins with \"p\" (a permission)", file.display())
             }
             AclError::Line { file, line, error } => write!(f, "{}:{line}: {error}", file.display()),
         }
@@ -201,7 +206,8 @@ impl Policy {
             fs::read_to_string(file).map_err(|e| AclError::Unreadable { file: file.to_owned(), error: e.to_string() })
         };
         let model_text = model.map_or_else(|| Ok(MODEL.to_owned()), read)?;
-        Policy::new(&model_text, &read(policy)?, model.unwrap_or(Path::new("the built-in model")), policy)
+        let new = Policy::new(&model_text, &read(policy)?, model.unwrap_or(Path::new("the built-in model")), policy)?;
+        if new.patterns.is_empty() { Err(AclError::Empty(policy.to_owned())) } else { Ok(new) }
     }
 
     fn new(model: &str, policy: &str, model_file: &Path, policy_file: &Path) -> Result<Policy, AclError> {

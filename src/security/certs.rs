@@ -45,6 +45,9 @@ const PEER_NAME: &str = "peer";
 /// [`CertsError`]; an authority that is there is never overwritten.
 pub fn make(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
     check(hosts, clients, cluster_name)?;
+    if hosts.is_empty() {
+        return Err(CertsError::BadPlan("no host is given; clients check the name that they dial".to_owned()));
+    }
     let ca_files = [out.join("ca.pem"), out.join("ca-key.pem")];
     if let Some(there) = ca_files.iter().find(|f| f.exists()) {
         return Err(CertsError::CaExists(there.clone()));
@@ -55,19 +58,23 @@ pub fn make(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str
     Ok([ca_files.to_vec(), issue_all(&ca, out, hosts, clients, cluster_name)?].concat())
 }
 
-/// Issues the same certificates from the authority that is there, in place of those that are: a renewal, or more clients.
+/// Issues from the authority that is there, in place of what is there, a renewal or more clients: without a host no server's
+/// and no peer's certificate, so that a running node's is not replaced by one with other names.
 ///
 /// # Errors
 /// [`CertsError`].
 pub fn renew(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
     check(hosts, clients, cluster_name)?;
+    if hosts.is_empty() && clients.is_empty() {
+        return Err(CertsError::BadPlan("neither hosts nor clients are given: there is nothing to issue".to_owned()));
+    }
     issue_all(&Ca::load(out)?, out, hosts, clients, cluster_name)
 }
 
 fn check(hosts: &[String], clients: &[String], cluster_name: &str) -> Result<(), CertsError> {
     check_cluster_name(cluster_name).map_err(CertsError::BadPlan)?;
-    if hosts.is_empty() {
-        return Err(CertsError::BadPlan("no host is given; clients check the name that they dial".to_owned()));
+    if let Some(bad) = hosts.iter().find(|host| !is_host(host)) {
+        return Err(CertsError::BadPlan(format!("{bad:?} is no name and no address of a host")));
     }
     for client in clients {
         let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
@@ -77,6 +84,14 @@ fn check(hosts: &[String], clients: &[String], cluster_name: &str) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// An IP address, or a name as DNS has them; `*.` may stand for one label in front.
+fn is_host(host: &str) -> bool {
+    let label =
+        |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    host.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(label))
 }
 
 fn issue_all(
@@ -96,8 +111,10 @@ fn issue_all(
         };
         ca.issue_files(&request, out, stem).map(|(cert, key)| made.extend([cert, key]))
     };
-    issue("server", "server", hosts, Usage::Server)?;
-    issue("peer", PEER_NAME, &[peer_san(cluster_name)], Usage::Peer)?;
+    if !hosts.is_empty() {
+        issue("server", "server", hosts, Usage::Server)?;
+        issue("peer", PEER_NAME, &[peer_san(cluster_name)], Usage::Peer)?;
+    }
     for client in clients {
         issue(&format!("client-{client}"), client, &[], Usage::Client)?;
     }
@@ -347,6 +364,8 @@ mod tests {
         make(out, &own(&["localhost", "127.0.0.1", "::1"]), &own(&["root", "nobody"]), "seriatim")
     }
 
+    /// One more client, `--use-ca --clients carol`, once came with new certificates of the servers and peers for the default
+    /// hosts: a node on other addresses took them, and every client turned away from it.
     #[test]
     fn makes_everything_and_keeps_an_authority() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -369,8 +388,15 @@ mod tests {
         fs::remove_file(out.join("ca.pem")).expect("removed");
         assert_eq!(make_in(&out), Err(CertsError::CaExists(out.join("ca-key.pem"))));
         fs::write(out.join("ca.pem"), &ca).expect("written");
-        let more = renew(&out, &own(&["localhost"]), &own(&["carol"]), "seriatim").expect("more");
-        assert!(more.contains(&out.join("client-carol.pem")));
+        let server = fs::read(out.join("server.pem")).expect("a certificate");
+        let more = renew(&out, &[], &own(&["carol"]), "seriatim").expect("more");
+        assert_eq!(more, [out.join("client-carol.pem"), out.join("client-carol-key.pem")]);
+        assert_eq!(fs::read(out.join("server.pem")).expect("a certificate"), server);
+        let renewed = renew(&out, &own(&["localhost"]), &[], "seriatim").expect("renewed");
+        let names = ["server.pem", "server-key.pem", "peer.pem", "peer-key.pem"];
+        assert_eq!(renewed, names.map(|name| out.join(name)));
+        assert_ne!(fs::read(out.join("server.pem")).expect("a certificate"), server);
+        assert!(matches!(renew(&out, &[], &[], "seriatim"), Err(CertsError::BadPlan(_))));
         assert_eq!(fs::read(out.join("ca.pem")).expect("the CA"), ca);
     }
 
@@ -401,6 +427,9 @@ mod tests {
         }
         assert!(matches!(with(&["a"], "not a name"), Err(CertsError::BadPlan(_))));
         assert!(matches!(make(&out, &[], &[], "seriatim"), Err(CertsError::BadPlan(_))));
+        for bad in ["", "a b", "localhost:8400", "http://a", "a..b", ".a", "*"] {
+            assert!(matches!(make(&out, &own(&[bad]), &[], "seriatim"), Err(CertsError::BadPlan(_))), "{bad:?}");
+        }
         assert!(!out.exists());
     }
 }

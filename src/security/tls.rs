@@ -8,6 +8,7 @@
 //! Both listeners require a certificate of their authority; gRPC speaks TLS 1.2 and 1.3 and nothing older. The names of
 //! hosts are checked by whoever dials: a client against the host that it dialled, a peer against [`peer_san`] alone.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,7 +24,7 @@ use openssl::pkey::PKey;
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
-use openssl::x509::{X509, X509StoreContext};
+use openssl::x509::{X509, X509PurposeId, X509StoreContext};
 
 use super::identity::{peer_san, system_time};
 use crate::config::TlsFiles;
@@ -115,6 +116,21 @@ impl Tls {
         Ok(true)
     }
 
+    /// Warns when the server's certificate does not name the host of `rpc_addr` (`host:port`), where clients are told to
+    /// dial this node: all of them would turn away. Only a warning: they may dial it by another name.
+    pub fn warn_unless_named(&self, rpc_addr: &str) {
+        let Some(shared) = &self.0 else { return };
+        let host = rpc_addr.rsplit_once(':').map_or(rpc_addr, |(host, _)| host).trim_matches(['[', ']']);
+        let certs = X509::stack_from_pem(&shared.current().server.cert).unwrap_or_default();
+        if certs.first().is_some_and(|cert| !names(cert, host)) {
+            let file = shared.files.server_cert_file.display();
+            log::warn!(
+                "{file} does not name {host}: clients that dial this node at {rpc_addr} will refuse it. Name {host} in the \
+                 certificate, or set advertise_rpc_addr to what it names"
+            );
+        }
+    }
+
     /// When the first of the certificates in use ends; none without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|shared| shared.current().expires)
@@ -191,6 +207,13 @@ pub enum TlsError {
         /// What OpenSSL says.
         error: String,
     },
+    /// Clients would refuse this node's server certificate: it is for another use.
+    NotAServers {
+        /// The certificate.
+        cert: PathBuf,
+        /// What OpenSSL says.
+        error: String,
+    },
     /// This node's peer certificate lacks the cluster's peer name.
     NoPeerName {
         /// The certificate.
@@ -217,6 +240,9 @@ impl fmt::Display for TlsError {
             }
             TlsError::NotOfCa { cert, ca, error } => {
                 write!(f, "{} would be refused by peers that trust {}: {error}", cert.display(), ca.display())
+            }
+            TlsError::NotAServers { cert, error } => {
+                write!(f, "{} would be refused by clients: {error} (as a server's)", cert.display())
             }
             TlsError::NoPeerName { cert, expected } => write!(
                 f,
@@ -251,6 +277,10 @@ impl Material {
         let (peer_ca, peer_ca_certs) = read_ca(&files.peer_ca_file)?;
         let (server, server_certs) = read_pair(&files.server_cert_file, &files.server_key_file)?;
         let (peer, peer_certs) = read_pair(&files.peer_cert_file, &files.peer_key_file)?;
+        // Who signed it is for clients to judge, so it is its own authority here.
+        if let Some(error) = refused(&server_certs[..1], &server_certs, X509PurposeId::SSL_SERVER) {
+            return Err(TlsError::NotAServers { cert: files.server_cert_file.clone(), error });
+        }
         check_peer(files, peer_san, &peer_ca_certs, &peer_certs)?;
         let mut expires = Vec::new();
         for (certs, file) in [
@@ -320,31 +350,50 @@ fn check_peer(files: &TlsFiles, peer_san: &str, ca: &[X509], certs: &[X509]) -> 
     if !names.iter().flatten().any(|name| name.dnsname() == Some(peer_san)) {
         return Err(TlsError::NoPeerName { cert: cert_file.clone(), expected: peer_san.to_owned() });
     }
-    for (purpose, role) in [
-        (openssl::x509::X509PurposeId::SSL_SERVER, "as a server's"),
-        (openssl::x509::X509PurposeId::SSL_CLIENT, "as a client's"),
-    ] {
-        let verified = || -> Result<Option<String>, ErrorStack> {
-            let mut store = X509StoreBuilder::new()?;
-            store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?; // as gRPC does
-            for cert in ca {
-                store.add_cert(cert.clone())?;
-            }
-            store.set_purpose(purpose)?;
-            let mut chain = Stack::new()?;
-            for cert in &certs[1..] {
-                chain.push(cert.clone())?;
-            }
-            X509StoreContext::new()?.init(&store.build(), &certs[0], &chain, |context| {
-                Ok((!context.verify_cert()?).then(|| context.error().error_string().to_owned()))
-            })
-        };
-        if let Some(error) = verified().unwrap_or_else(|e| Some(e.to_string())) {
+    for (purpose, role) in [(X509PurposeId::SSL_SERVER, "as a server's"), (X509PurposeId::SSL_CLIENT, "as a client's")]
+    {
+        if let Some(error) = refused(ca, certs, purpose) {
             let error = format!("{error} ({role})");
             return Err(TlsError::NotOfCa { cert: cert_file.clone(), ca: ca_file.clone(), error });
         }
     }
     Ok(())
+}
+
+/// Why somebody who trusts `ca` refuses the first of `certs`, the others being its chain, for this purpose.
+fn refused(ca: &[X509], certs: &[X509], purpose: X509PurposeId) -> Option<String> {
+    let verified = || -> Result<Option<String>, ErrorStack> {
+        let mut store = X509StoreBuilder::new()?;
+        store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?; // as gRPC does
+        for cert in ca {
+            store.add_cert(cert.clone())?;
+        }
+        store.set_purpose(purpose)?;
+        let mut chain = Stack::new()?;
+        for cert in &certs[1..] {
+            chain.push(cert.clone())?;
+        }
+        X509StoreContext::new()?.init(&store.build(), &certs[0], &chain, |context| {
+            Ok((!context.verify_cert()?).then(|| context.error().error_string().to_owned()))
+        })
+    };
+    verified().unwrap_or_else(|e| Some(e.to_string()))
+}
+
+/// True when the subject alternative names of `cert` have this host, which is an IP address or a name.
+fn names(cert: &X509, host: &str) -> bool {
+    let ip = host.parse::<IpAddr>().ok().map(|ip| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    });
+    let is = |name: &str| {
+        let behind = |name: &str| name.split_once('.').map(|(_, rest)| rest.to_ascii_lowercase());
+        name.eq_ignore_ascii_case(host) || (name.starts_with("*.") && behind(name) == behind(host))
+    };
+    cert.subject_alt_names().iter().flatten().any(|name| match &ip {
+        Some(ip) => name.ipaddress() == Some(ip),
+        None => name.dnsname().is_some_and(is),
+    })
 }
 
 /// Gives gRPC a listener's certificates when they are new to it.

@@ -1,7 +1,7 @@
 //! Bad input has a clear error.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use grpcio::RpcStatusCode as Code;
 use seriatim::client::{ClientError, Status};
@@ -151,7 +151,17 @@ fn the_command_line_says_what_to_do_next() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, said) = run(&["consume", "--from", "5"]);
-    assert_eq!((code, said.contains("OFFSET_PAST_END")), (Some(1), true), "{said}");
+    assert_eq!((code, said.contains("OFFSET_PAST_END"), said.contains("log info")), (Some(1), true, true), "{said}");
+    cluster.client(0).produce("", vec![record("a"), record("b")]).expect("produces");
+    cluster.client(0).trim("", 1).expect("trims");
+    let (code, said) = run(&["consume", "--from", "0"]);
+    assert_eq!((code, said.contains("--from earliest")), (Some(1), true), "{said}");
+    let (code, said) = run(&["consume", "--log", "other"]);
+    assert_eq!((code, said.contains("default")), (Some(1), true), "{said}");
+    for id in ["12028844426381751448", "xyz", "1"] {
+        let (code, said) = run(&["consume", "--log-id", id]);
+        assert_eq!((code, said.contains("16 hexadecimal digits")), (Some(2), true), "{said}");
+    }
     std::fs::write(cluster.site.path().join("line"), "a line\n").expect("a file");
     let (code, said) = run(&["produce", "--user", "nobody", "line"]);
     assert_eq!((code, said.contains("acl/policy.csv")), (Some(77), true), "{said}");
@@ -162,6 +172,26 @@ fn the_command_line_says_what_to_do_next() {
     let (code, said) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
     assert_eq!((code, said.contains("is the node running")), (Some(69), true), "{said}");
     assert_eq!(run(&["produce", "--no-such-option"]).0, Some(2));
+}
+
+/// A data directory was copied (or a machine cloned), and the copy took the node's place in the cluster while it still ran: two
+/// processes acknowledged and voted in one name, which loses what was acknowledged.
+#[test]
+fn a_copied_data_directory_is_no_second_member() {
+    let mut cluster = Cluster::start(3);
+    cluster.nodes[2].kill();
+    let dir = cluster.site.path().to_owned();
+    let copied = Command::new("cp").arg("-r").arg(dir.join("n3")).arg(dir.join("copy")).status().expect("runs");
+    assert!(copied.success());
+    cluster.nodes[2].start_again();
+    let mut copy = Node::start(&cluster.site, NodeOptions { name: "copy".to_owned(), ..NodeOptions::default() });
+    let (status, log) = (copy.wait(), copy.log());
+    let there = format!("runs at {} already", cluster.nodes[2].bind_addr);
+    let named = log.contains(&there) && log.contains("with an empty data directory");
+    assert_eq!((status.code(), named), (Some(78), true), "{log}");
+    let servers = cluster.client(0).get_servers("").expect("an answer").servers;
+    let third = servers.iter().find(|server| server.id == "n3").expect("keeps its name");
+    assert_eq!(third.rpc_addr, cluster.nodes[2].rpc_addr, "and its place");
 }
 
 fn at(offset: u64) -> ConsumeRequest {

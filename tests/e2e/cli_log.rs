@@ -1,7 +1,9 @@
 //! The command line beyond lines in and lines out: keys and headers, conditions, times, and how a log is kept.
 
+use std::fs::File;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -117,4 +119,140 @@ fn a_produce_waits_for_a_leader() {
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(consumed(&cluster, &[])[0]["value"], "patient");
+}
+
+/// `seriatim status | true` ended with a panic and code 101, and so did every command but consume; likewise on a full disk.
+#[test]
+fn an_output_that_is_not_taken_is_no_panic() {
+    let cluster = Cluster::start(1);
+    done(&cluster, &["produce"], "a\nb\n");
+    let commands: [&[&str]; 7] = [
+        &["status"],
+        &["status", "--json"],
+        &["log", "info"],
+        &["log", "configure"],
+        &["log", "trim", "--before", "0"],
+        &["consume"],
+        &["consume", "--format", "json"],
+    ];
+    for args in commands {
+        let command = |stdout: Stdio| {
+            let output =
+                cluster.site.cli(&cluster.nodes[0].rpc_addr, args).stdout(stdout).stderr(Stdio::piped()).output();
+            let output = output.expect("it ran");
+            (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+        };
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(command(writer.into()), (Some(0), String::new()), "{args:?}: its reader has gone");
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let (code, said) = command(full.into());
+        assert_eq!((code, said.contains("standard output can't be written")), (Some(1), true), "{args:?}: {said}");
+    }
+}
+
+/// All of --timeout was spent on each address that refuses connections, before the next one was tried, and by `status` on each
+/// member that is down.
+#[test]
+fn a_node_that_is_down_costs_no_timeout() {
+    const TIMEOUT: &str = "120";
+    let mut cluster = Cluster::start(3);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].start_again();
+    let [up, down] = [0, 1].map(|n| cluster.nodes[n].rpc_addr.clone());
+    eventually("a leader", || cluster.client(0).get_log("").map_err(|e| e.to_string()));
+    let begin = Instant::now();
+    let addrs = format!("{down},{up}");
+    done(&cluster, &["produce", "--timeout", TIMEOUT, "--addr", &addrs], "a\n");
+    assert_eq!(done(&cluster, &["consume", "--timeout", TIMEOUT, "--addr", &addrs], ""), "a\n");
+    let (code, table, error) = run(&cluster, &["status", "--timeout", TIMEOUT, "--addr", &addrs], "");
+    assert_eq!((code, error.contains("no answer from n2")), (69, true), "{table}{error}");
+    assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
+
+    let (code, _, error) = run(&cluster, &["status", "--timeout", "1", "--addr", "127.0.0.1:1,127.0.0.1:2"], "");
+    assert_eq!(code, 69, "{error}");
+    assert!(error.contains("127.0.0.1:1:") && error.contains("127.0.0.1:2:"), "each says why: {error}");
+    // No port became 443, and 99999 became 34463.
+    for bad in ["", ",", "localhost", "localhost:99999", ":8400", "http://localhost:8400", "localhost:0"] {
+        let (code, _, error) = run(&cluster, &["status", "--addr", bad], "");
+        assert_eq!((code, error.contains("a host and a port")), (2, true), "{bad:?}: {error}");
+    }
+}
+
+/// gRPC's core took the number of a closed stream for itself: `produce <&-` could not read "for now", and `consume >&-` wrote to it.
+#[test]
+fn a_closed_stream_is_an_empty_one() {
+    let cluster = Cluster::start(1);
+    done(&cluster, &["produce"], "a\n");
+    for (args, closed, out, error) in [
+        (&["produce"], "<&-", "", "nothing appended"),
+        (&["consume"], "<&- >&-", "", ""),
+        (&["consume"], ">&-", "", ""),
+        (&["consume"], "2>&-", "a\n", ""),
+    ] {
+        let cli = cluster.site.cli(&cluster.nodes[0].rpc_addr, args);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec \"$0\" \"$@\" {closed}")).arg(cli.get_program()).args(cli.get_args());
+        for (name, value) in cli.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let output = shell.output().expect("it ran");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice()),
+            (Some(0), out.as_bytes()),
+            "{args:?} {closed}: {said}"
+        );
+        assert!(said.contains(error), "{args:?} {closed}: {said}");
+    }
+}
+
+/// `SERIATIM_INSECURE=0` beside `SERIATIM_CERTS` was refused as if it were --insecure, and an empty name of a log was none.
+#[test]
+fn the_environment_says_what_it_means() {
+    let cluster = Cluster::start(1);
+    let with = |name: &str, value: &str| {
+        let output =
+            cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).env(name, value).output().expect("it ran");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    };
+    for off in ["0", "false", ""] {
+        assert_eq!(with("SERIATIM_INSECURE", off).0, Some(0), "{off:?}");
+    }
+    let (code, said) = with("SERIATIM_INSECURE", "1");
+    assert_eq!((code, said.contains("does not go with certificates")), (Some(78), true), "{said}");
+    let (code, said) = with("SERIATIM_LOG", "");
+    assert_eq!((code, said.contains("log default")), (Some(0), true), "{said}");
+    assert_eq!(with("SERIATIM_LOG", "a b").0, Some(2));
+}
+
+/// Two mistakes of everybody's first hour: another CA's folder, and a host that the certificate does not name. The first came with a
+/// line of gRPC's for each attempt, and both were told as if the node were down.
+#[test]
+fn why_there_is_no_connection() {
+    let cluster = Cluster::start(1);
+    let addr = cluster.nodes[0].rpc_addr.clone();
+    let other = cluster.site.path().join("other").display().to_string();
+    assert_eq!(run(&cluster, &["certs", "--out", &other], "").0, 0);
+    let (code, _, error) = run(&cluster, &["status", "--certs", &other, "--timeout", "1"], "");
+    assert_eq!((code, error.contains("of another CA than yours")), (69, true), "{error}");
+    assert!(!error.contains("ssl_transport_security"), "{error}");
+
+    let here = cluster.site.certs().display().to_string();
+    assert_eq!(run(&cluster, &["certs", "--out", &here, "--use-ca", "--hosts", "elsewhere.example"], "").0, 0);
+    let mut cluster = cluster;
+    assert!(cluster.nodes[0].stop().success());
+    cluster.nodes[0].start_again();
+    let (code, _, error) = run(&cluster, &["status", "--addr", &addr, "--timeout", "1"], "");
+    assert_eq!((code, error.contains("does not name the host that you dial")), (69, true), "{error}");
+    assert!(
+        cluster.nodes[0].log().contains("does not name 127.0.0.1"),
+        "the node warns of it: {}",
+        cluster.nodes[0].log()
+    );
 }

@@ -400,7 +400,7 @@ type ConsumeRequest struct {
 	Start         Start                  `protobuf:"varint,3,opt,name=start,proto3,enum=log.v1.Start" json:"start,omitempty"`
 	StartTimeUs   uint64                 `protobuf:"fixed64,4,opt,name=start_time_us,json=startTimeUs,proto3" json:"start_time_us,omitempty"`
 	MaxRecords    uint32                 `protobuf:"varint,5,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"`    // per message. 0: exactly one, in `record`
-	MaxBytes      uint32                 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`          // per message; 0: the server's default. One record is sent even if larger
+	MaxBytes      uint32                 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`          // per message; 0: 1 MiB; at most 4 MiB, less 64 KiB. One record is sent even if larger
 	WaitMs        uint32                 `protobuf:"varint,7,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`                // Consume: wait for a record, at most 60 s and the deadline; then OK and empty (OUT_OF_RANGE where max_records is 0)
 	HeartbeatMs   uint32                 `protobuf:"varint,8,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"` // ConsumeStream with max_records > 0: an empty message after so much silence; 0: none, else >= 1000
 	StopAtEnd     bool                   `protobuf:"varint,9,opt,name=stop_at_end,json=stopAtEnd,proto3" json:"stop_at_end,omitempty"`     // ConsumeStream: OK after what was visible when the call arrived (by ReadIndex)

@@ -52,7 +52,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
     vec![
         (ApiError::NoIdentity(NoIdentity::NoCommonName), Code::UNAUTHENTICATED, "NO_IDENTITY"),
         (
-            ApiError::NotAllowed { principal, log: Some(name()), action: Action::Produce },
+            ApiError::NotAllowed { principal, log: Which::One(name()), action: Action::Produce },
             Code::PERMISSION_DENIED,
             "NOT_ALLOWED",
         ),
@@ -68,7 +68,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         ),
         (Invalid::RequestTooLarge { bytes: 2, bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
         (Invalid::EntryTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
-        (Invalid::Settings("no").into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::Settings("no".to_owned()).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::LogChanged.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Start(9).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Heartbeat { heartbeat_ms_min: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
@@ -98,6 +98,20 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (ApiError::Damaged { log: name(), offset: Offset(4), what: "crc".into() }, Code::DATA_LOSS, "DAMAGED"),
         (ApiError::Internal("a bug"), Code::INTERNAL, "INTERNAL"),
     ]
+}
+
+/// Who meets a limit is told alike which one it was: by `limit` and `max`.
+#[test]
+fn limits_are_named_alike() {
+    for (error, limit, max) in [
+        (Invalid::RecordTooLarge { position: 1, bytes: 9, bytes_max: 8 }.into(), "record_bytes_max", "8"),
+        (Invalid::RequestTooLarge { bytes: 9, bytes_max: 7 }.into(), "request_bytes_max", "7"),
+        (Invalid::EntryTooLarge { bytes_max: 6 }.into(), "entry_bytes_max", "6"),
+        (ApiError::from(LimitReached { limit: Limit::Streams, max: 5 }), "streams_max", "5"),
+    ] {
+        let metadata = details(&error.status()).info.metadata;
+        assert_eq!((metadata["limit"].as_str(), metadata["max"].as_str()), (limit, max), "{error:?}");
+    }
 }
 
 /// The details of a status, as a client reads them.

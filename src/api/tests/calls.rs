@@ -221,8 +221,14 @@ fn rights_are_asked_before_anything_is_looked_up() {
     assert_eq!(reason(node.client.produce(&request)), code(Code::PERMISSION_DENIED, "NOT_ALLOWED"));
     request.log = "team-absent".to_owned();
     assert_eq!(reason(node.client.produce(&request)), code(Code::NOT_FOUND, "NO_SUCH_LOG"));
-    let status = rpc_status(node.admin.get_node(&admin::GetNodeRequest::new()).expect_err("no right at all"));
-    assert_eq!(status.code(), Code::PERMISSION_DENIED);
+    let about = || rpc_status(node.admin.get_node(&admin::GetNodeRequest::new()).expect_err("no right to that"));
+    assert_eq!(about().code(), Code::PERMISSION_DENIED);
+    assert!(about().message().contains("may not administer any log"), "{}", about().message());
+    // Whoever may administer one log was told that it may administer none.
+    std::fs::write(&node.policy_file, "p, anonymous, team-*, admin\n").expect("written");
+    assert!(node.acl.reload().expect("a policy"));
+    assert_eq!(about().code(), Code::PERMISSION_DENIED);
+    assert!(about().message().contains("may not administer every log (`*` in the policy)"), "{}", about().message());
     assert_eq!(node.client.get_servers(&log::GetServersRequest::new()).expect("for everybody").servers.len(), 2);
 }
 

@@ -127,3 +127,45 @@ fn a_leader_that_is_gone_is_not_waited_for_for_ever() {
     assert_eq!(ask(&a, &c, &request(&c.member())), Err(Reason::NoLeader));
     following.join().expect("no panic");
 }
+
+/// A copied configuration: a fourth node advertised the addresses of the first, and became a voter, and who
+/// dialled it reached the first. Once it was stopped, two of three real nodes were no majority any more, and nothing removes a node yet.
+#[test]
+fn the_address_of_a_member_that_is_there_is_not_given_away() {
+    let (a, mut b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    let like_a = JoinRequest { bind_addr: a.addr.clone(), ..request(&c.member()) };
+    let like_b = JoinRequest { rpc_addr: b.member().rpc_addr, ..request(&c.member()) };
+    for (asked, taken) in [(&a, &like_a), (&b, &like_a), (&a, &like_b), (&b, &like_b)] {
+        assert_eq!(ask(asked, &c, taken), Err(Reason::AddressTaken), "{taken}");
+    }
+    assert!(a.is_quiet() && b.is_quiet());
+
+    // Who is gone can be replaced at its addresses.
+    b.stop_listening();
+    let leading = consensus_of(&a, a.id, 1);
+    assert!(ask(&a, &c, &like_b).is_ok());
+    leading.join().expect("no panic");
+}
+
+/// A data directory was copied (or a machine cloned), and both processes ran as the same node: the later took the other's place in
+/// the catalog, and both acknowledged and voted in one name.
+#[test]
+fn a_member_that_is_still_there_is_not_moved() {
+    let (a, mut b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    let moved = Member { bind_addr: c.addr.clone(), ..b.member() };
+    let copy = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&moved) };
+    assert_eq!(ask(&a, &c, &copy), Err(Reason::IdTaken));
+    assert!(a.is_quiet());
+    // Other names for where it is are its own to choose.
+    let leading = consensus_of(&a, a.id, 1);
+    let renamed = JoinRequest { rpc_addr: "127.0.0.1:9".to_owned(), ..request(&b.member()) };
+    assert!(ask(&a, &c, &renamed).is_ok());
+    leading.join().expect("no panic");
+
+    b.stop_listening();
+    let leading = consensus_of(&a, a.id, 1);
+    assert!(ask(&a, &c, &copy).is_ok(), "it has moved");
+    leading.join().expect("no panic");
+}

@@ -144,7 +144,7 @@ impl TestNode {
             id: self.id,
             name: NodeName::new(&format!("n{}", self.id.0)).expect("a name"),
             bind_addr: self.addr.clone(),
-            rpc_addr: "127.0.0.1:9".to_owned(),
+            rpc_addr: format!("127.0.0.1:{}", 9000 + self.id.0),
         }
     }
 

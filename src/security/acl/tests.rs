@@ -114,6 +114,12 @@ fn a_reload_keeps_the_last_good_policy() {
     fs::write(&file, "p, a, *, nonsense\n").expect("written");
     assert!(acl.reload().is_err());
     assert!(held.allows(&a, "x", Action::Consume) && held.generation() == 1);
+    // Whoever writes the file anew empties it first; a look at that moment took everybody's rights away.
+    for nothing in ["", "# p, a, *, consume\n", "g, a, role:x\n"] {
+        fs::write(&file, nothing).expect("written");
+        assert_eq!(acl.reload(), Err(AclError::Empty(file.clone())), "{nothing:?}");
+        assert!(held.allows(&a, "x", Action::Consume) && held.generation() == 1);
+    }
     fs::write(&file, "p, b, *, consume\n").expect("written");
     assert_eq!((acl.reload(), held.generation()), (Ok(true), 2));
     assert!(!held.allows(&a, "x", Action::Consume));

@@ -77,6 +77,41 @@ fn certificates_that_peers_would_refuse() {
     assert!(Tls::load(Some(&with("fine")), "c").is_ok());
 }
 
+/// A client's certificate in the server's place was taken, the node said "ready", and no client ever reached it.
+#[test]
+fn a_certificate_that_clients_would_refuse() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = certs(dir.path());
+    let ca = Ca::load(dir.path()).expect("the CA");
+    let load = |ca: &Ca, usage: Usage| {
+        issue(ca, dir.path(), "server", "localhost", usage, 60);
+        Tls::load(Some(&good), "c").map(|_| ())
+    };
+    let Err(TlsError::NotAServers { cert, error }) = load(&ca, Usage::Client) else { panic!("taken") };
+    assert_eq!(cert, dir.path().join("server.pem"));
+    assert!(!error.is_empty());
+    assert_eq!(load(&ca, Usage::Peer), Ok(()), "it is a server's too");
+    assert_eq!(load(&Ca::create("another").expect("a CA"), Usage::Server), Ok(()), "clients judge who signed it");
+}
+
+#[test]
+fn which_hosts_a_certificate_names() {
+    let request = Request {
+        common_names: vec!["server".to_owned()],
+        hosts: ["node-1.example", "*.seriatim.example", "192.0.2.1", "::1"].map(str::to_owned).to_vec(),
+        usage: Usage::Server,
+        lifetime_seconds: 60,
+    };
+    let issued = Ca::create("x").and_then(|ca| ca.issue(&request)).expect("a certificate");
+    let cert = X509::from_pem(&issued.cert_pem).expect("a certificate");
+    for host in ["node-1.example", "Node-1.Example", "a.seriatim.example", "192.0.2.1", "::1", "0::1"] {
+        assert!(names(&cert, host), "{host}");
+    }
+    for host in ["server", "example", "seriatim.example", "a.b.seriatim.example", "192.0.2.2", "::2", ""] {
+        assert!(!names(&cert, host), "{host}");
+    }
+}
+
 #[test]
 fn a_reload_takes_all_or_keeps_the_last_good_ones() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -29,12 +29,29 @@ class LogStub(object):
     """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
     response are those that existing log.v1 clients use; a request that uses nothing else gets exactly their behaviour.
 
-    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
-    (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
-    EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
-    NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
-    name that has no right at all) carries its status alone.
+    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
+
+    OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
+    NOT_FOUND            NO_SUCH_LOG (log)
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max)
+    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
+    SEQUENCE_TOO_OLD
+    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+    DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
+    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
+    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
+    DATA_LOSS            DAMAGED (log, offset): go to another node
+    PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
+    UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
+
+    A status without ErrorInfo is gRPC's own. So are UNAVAILABLE of a connection that broke, DEADLINE_EXCEEDED and CANCELLED:
+    a Produce that ends so may have been appended. So is RESOURCE_EXHAUSTED for a message of more than 9 MiB. And a call that is
+    refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a name that has no right at all) carries its
+    status alone.
+
+    What a certificate's common name needs in the access policy: Produce and ProduceStream `produce`, Consume and ConsumeStream
+    `consume`, GetLog one of these or `admin`, GetServers nothing.
     """
 
     def __init__(self, channel):
@@ -79,12 +96,29 @@ class LogServicer(object):
     """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
     response are those that existing log.v1 clients use; a request that uses nothing else gets exactly their behaviour.
 
-    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
-    (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
-    EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
-    NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
-    name that has no right at all) carries its status alone.
+    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
+
+    OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
+    NOT_FOUND            NO_SUCH_LOG (log)
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max)
+    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
+    SEQUENCE_TOO_OLD
+    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+    DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
+    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
+    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
+    DATA_LOSS            DAMAGED (log, offset): go to another node
+    PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
+    UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
+
+    A status without ErrorInfo is gRPC's own. So are UNAVAILABLE of a connection that broke, DEADLINE_EXCEEDED and CANCELLED:
+    a Produce that ends so may have been appended. So is RESOURCE_EXHAUSTED for a message of more than 9 MiB. And a call that is
+    refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a name that has no right at all) carries its
+    status alone.
+
+    What a certificate's common name needs in the access policy: Produce and ProduceStream `produce`, Consume and ConsumeStream
+    `consume`, GetLog one of these or `admin`, GetServers nothing.
     """
 
     def Produce(self, request, context):
@@ -108,7 +142,9 @@ class LogServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ProduceStream(self, request_iterator, context):
-        """Pipelined. Answers in request order; the first failure ends the stream, nothing behind it is appended.
+        """Pipelined. Answers in request order; the first failure ends the stream, nothing behind it is appended. Its ErrorInfo
+        names failed_request, from 0 (as many as were answered before it), and for OUTCOME_UNKNOWN unknown_through, the last
+        request that may have been appended. The log of the first request holds for all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,12 +207,29 @@ class Log(object):
     """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
     response are those that existing log.v1 clients use; a request that uses nothing else gets exactly their behaviour.
 
-    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Reasons: OFFSET_PAST_END, OFFSET_TRIMMED
-    (metadata: log, log_id, first_offset, next_offset), NO_SUCH_LOG, NOT_APPENDED, OUTCOME_UNKNOWN,
-    EXPECTED_OFFSET_MISMATCH, LOG_ID_MISMATCH, SEQUENCE_GAP, SEQUENCE_TOO_OLD, RECORD_TOO_LARGE, REQUEST_TOO_LARGE,
-    QUEUE_FULL, DISK_FULL, LIMIT_REACHED, SHORTAGE, NO_LEADER, JOINING, STOPPING, DAMAGED, INVALID_REQUEST, NOT_ALLOWED,
-    NO_IDENTITY, UNIMPLEMENTED, INTERNAL. A call that is refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a
-    name that has no right at all) carries its status alone.
+    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
+
+    OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
+    NOT_FOUND            NO_SUCH_LOG (log)
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max)
+    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
+    SEQUENCE_TOO_OLD
+    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+    DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
+    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
+    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
+    DATA_LOSS            DAMAGED (log, offset): go to another node
+    PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
+    UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
+
+    A status without ErrorInfo is gRPC's own. So are UNAVAILABLE of a connection that broke, DEADLINE_EXCEEDED and CANCELLED:
+    a Produce that ends so may have been appended. So is RESOURCE_EXHAUSTED for a message of more than 9 MiB. And a call that is
+    refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a name that has no right at all) carries its
+    status alone.
+
+    What a certificate's common name needs in the access policy: Produce and ProduceStream `produce`, Consume and ConsumeStream
+    `consume`, GetLog one of these or `admin`, GetServers nothing.
     """
 
     @staticmethod
