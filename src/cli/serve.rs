@@ -1,6 +1,5 @@
 //! `seriatim serve`: runs a node until a signal, or until a part of it fails.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::exit::{Exit, Failure};
+use super::output::say;
 use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
 use crate::consensus::HostError;
@@ -47,9 +47,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let _patience = Patience::start();
         Agent::start(config).map_err(|e| failure(&e))?
     };
-    println!("ready node={name} bind_addr={} rpc_addr={}", agent.bind_addr(), agent.rpc_addr());
+    let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
     // Who started us may have closed our stdout: then nobody waits for the line.
-    let _ = std::io::stdout().flush();
+    if let Err(failure) = say(&ready) {
+        log::warn!("{failure}");
+    }
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let failed = wait(&agent, &signals.received);
     notify(&[NotifyState::Stopping]);
