@@ -168,13 +168,14 @@ fn produce(bench: &mut Bench) {
     }
     {
         let pair = Pair::start();
-        let one = produce_request(1, 1024);
+        // As many as the node takes unanswered.
+        let (one, window) = (produce_request(1, 1024), 256);
         bench.compare(
             "produce: stream, 1 KiB a message",
             "/s",
             Target::AtLeast(0.5),
-            || pair.raw.upload_rate(one.clone(), 128, turn),
-            || pair.node.upload_rate(one.clone(), 128, turn),
+            || pair.raw.upload_rate(one.clone(), window, turn),
+            || pair.node.upload_rate(one.clone(), window, turn),
         );
     }
     {
