@@ -273,17 +273,19 @@ fn tails(bench: &mut Bench) {
         pair.node.spawn(async move {
             let mut tail = tail;
             let mut late = Vec::new();
-            let mut seen = 0;
-            while seen <= records {
+            let mut next = 0;
+            while late.len() < records as usize {
                 let message = tail.next().await.expect("open").expect("records");
                 let now = stamp();
-                for sent in stamps(&message) {
-                    if sent == 0 {
-                        let _ = all_open.send(());
-                    } else {
-                        late.push((now - sent) as f64);
+                for (offset, sent) in stamps(&message) {
+                    assert_eq!(offset, next, "each record once, in order");
+                    next += 1;
+                    // Those that were there before.
+                    match sent {
+                        0 if offset == 0 => drop(all_open.send(())),
+                        0 => {}
+                        sent => late.push((now - sent) as f64),
                     }
-                    seen += 1;
                 }
             }
             results.lock().expect("whole").extend(late);
@@ -311,12 +313,12 @@ fn stamped(number: u64) -> Bytes {
     request
 }
 
-/// Those numbers, in the order of the records.
-fn stamps(message: &[u8]) -> Vec<u64> {
+/// Offsets and those numbers, in the order of the records.
+fn stamps(message: &[u8]) -> Vec<(u64, u64)> {
     use protobuf::Message as _;
     let message = seriatim::pb::log::ConsumeResponse::parse_from_bytes(message).expect("an answer");
     let first = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    message.records.iter().map(|record| first(&record.value)).collect()
+    message.records.iter().map(|record| (record.offset, first(&record.value))).collect()
 }
 
 fn memory(bench: &mut Bench) {

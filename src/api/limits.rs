@@ -6,10 +6,16 @@
 //! never read what they asked for do not starve others of the same name. All readers leave a quarter of the node's bytes to
 //! those who append.
 
-use std::collections::HashMap;
+mod turn;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
+
+use self::turn::{Turn, Waiting};
 use super::timers::TimersHandle;
 use crate::config;
 use crate::metrics::Limit;
@@ -23,7 +29,7 @@ const READ_BYTES_LEAST: u64 = 16 << 10;
 
 /// So long an open stream waits for bytes to read into, before it is refused,
 const READ_SOON: Duration = Duration::from_secs(10);
-/// and asks this often.
+/// and asks this often, besides when one of the same name gives some back: it may be all together who hold too many.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
 /// Somebody is at a limit.
@@ -78,6 +84,17 @@ struct Held {
     all: Usage,
     /// Who holds nothing is not in it, so it is bounded by the calls in flight.
     each: HashMap<Principal, Usage>,
+    /// Who waits for bytes to read into; bounded by the open streams.
+    queues: HashMap<Principal, VecDeque<Waiting>>,
+    /// What the next one who waits gets.
+    next_ticket: u64,
+}
+
+impl Held {
+    /// The first in a principal's queue, to be woken when the lock is let go.
+    fn first(&self, principal: &Principal) -> Option<Waker> {
+        Some(self.queues.get(principal)?.front()?.waker.clone())
+    }
 }
 
 struct Inner {
@@ -133,19 +150,22 @@ impl Limits {
     /// # Errors
     /// [`LimitReached`], of bytes.
     pub fn read(&self, principal: &Principal, wanted: usize) -> Result<Permit, LimitReached> {
+        self.read_in(&mut self.lock(), principal, wanted)
+    }
+
+    fn read_in(&self, held: &mut Held, principal: &Principal, wanted: usize) -> Result<Permit, LimitReached> {
         let max = &self.0.max;
-        let mut held = self.lock();
         let now = held.each.get(principal).copied().unwrap_or_default();
         let left = (max.bytes_per_principal_max / 3 * 2).saturating_sub(now.read_bytes);
         let read_bytes = (wanted as u64).min((left / 4).max(READ_BYTES_LEAST));
         let more = Usage { read_bytes, ..Usage::default() };
         within(now.plus(more).read_bytes, max.bytes_per_principal_max, Limit::PrincipalBytes)?;
         self.readers_within(held.all.plus(more))?;
-        Ok(self.hold(&mut held, principal, more))
+        Ok(self.hold(held, principal, more))
     }
 
-    /// The same, and waits some seconds for them. Others of the same name, a thousand tails that one record wakes, may hold
-    /// all there is for a moment: a stream that is open does not end for that.
+    /// The same, and waits some seconds for them, in the order of coming. Others of the same name, a thousand tails that one
+    /// record wakes, may hold all there is for a moment: a stream that is open does not end for that, nor is it overtaken.
     ///
     /// # Errors
     /// [`LimitReached`], of bytes, all the time.
@@ -156,11 +176,13 @@ impl Limits {
         timers: &TimersHandle,
     ) -> Result<Permit, LimitReached> {
         let until = Instant::now() + READ_SOON;
+        let mut turn = Turn::new(self, principal, wanted);
         loop {
             let now = Instant::now();
-            match self.read(principal, wanted) {
-                Err(_) if now < until => timers.at(now + READ_AGAIN).await,
-                result => return result,
+            match select(&mut turn, timers.at(now + READ_AGAIN)).await {
+                Either::Left((permit, _)) => return Ok(permit),
+                Either::Right(_) if now < until => {}
+                Either::Right(_) => return self.read(principal, wanted),
             }
         }
     }
@@ -240,8 +262,10 @@ impl Permit {
         if let Some(usage) = held.each.get_mut(&self.principal) {
             *usage = one;
         }
+        let next = held.first(&self.principal);
         drop(held);
         self.held.read_bytes = read_bytes;
+        next.into_iter().for_each(Waker::wake);
         Ok(())
     }
 }
@@ -256,6 +280,9 @@ impl Drop for Permit {
                 held.each.remove(&self.principal);
             }
         }
+        let next = held.first(&self.principal);
+        drop(held);
+        next.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -362,6 +389,38 @@ mod tests {
         assert!(room.as_mut().now_or_never().is_none(), "there is none now");
         drop(held);
         assert!(block_on(room).is_ok_and(|permit| permit.bytes() > 0));
+    }
+
+    /// A thousand tails that fell behind together: who asked every tenth of a second was overtaken for seconds by those that
+    /// came back for more.
+    #[test]
+    fn nobody_who_waits_for_room_is_overtaken() {
+        let (fatal, _failures) = crate::thread::fatal_channel();
+        let timers = super::super::timers::Timers::start(&fatal).expect("a thread");
+        let (limits, a, handle) = (limits(), who("a"), timers.handle());
+        let mut held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
+        let wait = || Box::pin(limits.read_soon(&a, 1 << 20, &handle));
+        let mut waiting: Vec<_> = (0..5).map(|_| wait()).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        // The third loses its client.
+        drop(waiting.remove(2));
+        drop(held.pop());
+        let mut late = wait();
+        assert!(late.as_mut().now_or_never().is_none(), "there is room for one, and others were first");
+        for one in waiting.iter_mut().skip(1) {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        let mut first = waiting.remove(0);
+        let got = first.as_mut().now_or_never().expect("its turn").expect("room");
+        drop(first);
+        drop((got, held));
+        for one in waiting {
+            assert!(block_on(one).is_ok());
+        }
+        assert!(block_on(late).is_ok());
+        assert!(limits.lock().queues.is_empty());
     }
 
     #[test]
