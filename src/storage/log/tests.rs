@@ -363,13 +363,15 @@ fn after_an_error_the_log_refuses_everything() {
     let dir = Path::new("/groups");
     GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Blank).expect("made");
     let (mut log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
+    append(&mut log, 1, &[b"written, and not synced"]);
     let entry = batch(&log, 1, &[b"a"]);
     sim.die_after(Some(0));
     assert!(matches!(log.append(std::slice::from_ref(&entry)), Err(StorageError::Io { .. })));
     sim.die_after(None);
     assert!(matches!(log.append(&[entry]), Err(StorageError::Failed { .. })));
-    let refused = log.begin_sync().map(|job| job.perform(&sim.disk()));
-    assert!(matches!(refused, None | Some(Err(StorageError::Failed { .. }))));
+    let refused = log.begin_sync().expect("something to sync").perform(&sim.disk());
+    assert!(matches!(refused, Err(StorageError::Failed { .. })));
+    assert!(matches!(log.close(), Err(StorageError::Failed { .. })));
 }
 
 /// A marker that could not be installed has already noted which segments are to go: they must not.

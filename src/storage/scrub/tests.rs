@@ -247,13 +247,17 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         println!("SKIPPED: this file system keeps its pages, or can't say what it has");
         return;
     }
-    let file = cold("a");
-    file.read_at(512 << 10, &mut [0; 4096]).expect("read");
-    let mut buffer = vec![0; 64 << 10];
-    for at in [0, 512 << 10] {
-        file.read_disk_at(at, &mut buffer).expect("read");
-        assert!(buffer == bytes[at as usize..at as usize + buffer.len()]);
-    }
-    assert!(!cached(&file, 0), "what was not there");
-    assert!(cached(&file, 512 << 10), "what was");
+    // A busy system keeps a page that it was told to forget, or forgets one by itself; it does not do so each time.
+    let as_it_was = (0..10).any(|attempt| {
+        let file = cold(&attempt.to_string());
+        file.read_at(512 << 10, &mut [0; 4096]).expect("read");
+        let mut buffer = vec![0; 64 << 10];
+        for at in [0, 512 << 10] {
+            file.read_disk_at(at, &mut buffer).expect("read");
+            assert!(buffer == bytes[at as usize..at as usize + buffer.len()]);
+        }
+        let (not_there, there) = (cached(&file, 0), cached(&file, 512 << 10));
+        !not_there && there
+    });
+    assert!(as_it_was, "what was not there is not there, and what was is");
 }
