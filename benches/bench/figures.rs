@@ -232,18 +232,21 @@ pub fn raw_request(like: &Download) -> Bytes {
 }
 
 fn consume(bench: &mut Bench) {
-    let name = "consume: catching up, page cache";
-    if !bench.wants(name) {
+    let figures = [
+        ("consume: catching up, page cache, default batches", 0),
+        ("consume: catching up, page cache, 1 MiB batches", 1 << 20),
+    ];
+    if !figures.iter().any(|(name, _)| bench.wants(name)) {
         return;
     }
     let pair = Pair::start();
     fill(&pair, 256);
-    for (max_bytes, what) in [(0, "default batches"), (1 << 20, "1 MiB batches")] {
+    for (name, max_bytes) in figures {
         let request = from_the_first(max_bytes);
         let first = pair.node.download(request.clone());
         let alike = raw_request(&first);
         bench.compare(
-            &format!("{name}, {what}"),
+            name,
             "MB/s",
             Target::AtLeast(0.8),
             || pair.raw.download(alike.clone()).rate(),
