@@ -53,7 +53,9 @@ pub fn next_step(
             return if voter.node == me { Some(Step::HandOver) } else { change(ConfChangeKind::Remove, voter.node) };
         }
     }
-    let caught_up = |r: &&Replica| r.active && r.matched.0 + CAUGHT_UP_ENTRIES >= last_index.0;
+    // Who has never acknowledged anything may not be there at all, and raft takes a new one for active.
+    let caught_up =
+        |r: &&Replica| r.active && r.matched > LogIndex(0) && r.matched.0 + CAUGHT_UP_ENTRIES >= last_index.0;
     if let Some(learner) = replicas.iter().filter(|r| !r.voter && wanted.contains(&r.node)).find(caught_up) {
         let with = replicas.iter().filter(|r| r.voter || r.node == learner.node);
         if can_commit(with) {
@@ -95,6 +97,15 @@ mod tests {
         assert_eq!(step(&[me, replica(2, false, 990, true)], &[1, 2]), change(ConfChangeKind::AddVoter, 2));
         assert_eq!(step(&[me, replica(2, false, 990, false)], &[1, 2]), None);
         assert_eq!(step(&[me, replica(2, true, 990, true)], &[1, 2]), None);
+    }
+
+    /// A log of a few entries: a node that nobody could reach had its vote at once, and one of two is no majority.
+    #[test]
+    fn who_never_answered_gets_no_vote() {
+        let me = replica(1, true, 10, true);
+        let young = |other| next_step(NodeId(1), LogIndex(10), &[me, other], &[NodeId(1), NodeId(2)], |_| false);
+        assert_eq!(young(replica(2, false, 0, true)), None);
+        assert_eq!(young(replica(2, false, 1, true)), change(ConfChangeKind::AddVoter, 2));
     }
 
     #[test]
