@@ -94,3 +94,24 @@ fn a_block_holds_little_more_than_its_records() {
         (next, place) = (slice.next, behind);
     }
 }
+
+/// Of an entry that does not fit any more only the header is read, once it is known how long entries are here.
+#[test]
+fn a_stream_reads_what_it_will_use() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let options = LogOptions { segment_bytes: 64 << 20 };
+    let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
+    for _ in 0..10 {
+        append(&mut log, 1, &[&[1; 300 << 10]]);
+    }
+    let (reader, until) = (log.reader(), log.bounds().next_offset);
+    let (first, mut place) = reader.block(Offset(0), until, 500 << 10, Access::Blocking, None).expect("records");
+    assert_eq!(first.count, 1);
+    let mut next = first.next;
+    while next < until {
+        let (slice, behind) = reader.block(next, until, 500 << 10, Access::Blocking, place).expect("records");
+        let (read, bytes) = (slice.bytes.capacity(), slice.bytes.len());
+        assert!(read <= bytes + SLACK_BYTES + 2 * HEADER_BYTES, "{read} bytes for {bytes}");
+        (next, place) = (slice.next, behind);
+    }
+}
