@@ -81,9 +81,10 @@ fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest)
     Ok((core, member))
 }
 
-/// Refuses a probe in the name of this very node, from a process that is reached elsewhere.
+/// Refuses who asks in the name of this very node, from a process that is reached elsewhere. Not only a probe: where the
+/// catalog has it is no longer where this node is, once it has moved.
 fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal> {
-    if !request.probe || request.node_id != me.node_id.0 || request.bind_addr == me.bind_addr {
+    if request.node_id != me.node_id.0 || request.bind_addr == me.bind_addr {
         return Ok(());
     }
     let text = format!(

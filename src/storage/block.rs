@@ -17,6 +17,8 @@ use crate::types::Offset;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 /// What is read besides the payloads that are wanted: their headers, and notes between them.
 const SLACK_BYTES: usize = 8 << 10;
+/// What an answer appends to the records.
+const ANSWER_ENDS_BYTES: usize = 64;
 
 /// Where a read ended, for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +176,10 @@ fn frames_of(
     let head = buffer.get(at..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
     let frame_bytes = head.and_then(|head| frame::peek_bytes(head, salt, position.at).ok()).unwrap_or(0);
     buffer.truncate(filled);
+    if buffer.capacity() > 2 * filled + ANSWER_ENDS_BYTES {
+        // It may wait long for its client, and only the records are charged for.
+        buffer.shrink_to(filled + ANSWER_ENDS_BYTES);
+    }
     slice.bytes = buffer;
     Frames::Some((slice, Some(Place { position, frame_bytes })))
 }

@@ -169,3 +169,30 @@ fn a_member_that_is_still_there_is_not_moved() {
     assert!(ask(&a, &c, &copy).is_ok(), "it has moved");
     leading.join().expect("no panic");
 }
+
+/// A node that has moved, and leads, decided that the copy of its data lives elsewhere: at its own old address nobody
+/// answered. The copy then told it to give way.
+#[test]
+fn a_node_does_not_move_itself_for_its_copy() {
+    let (a, _b) = pair();
+    let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    a.knows(&[Member { bind_addr: "127.0.0.1:1".to_owned(), ..a.member() }]);
+    let copy = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&Member { bind_addr: c.addr.clone(), ..a.member() }) };
+    // Where it was wrong it asked consensus, which would now say who leads.
+    let leading = consensus_of(&a, NodeId(0), 1);
+    assert_eq!(ask(&a, &c, &copy), Err(Reason::IdTaken));
+    assert_eq!(ask(&a, &c, &request(&c.member())), Err(Reason::NoLeader));
+    leading.join().expect("no panic");
+}
+
+/// The same place by another name: at the old one the node itself answers, and that is no other.
+#[test]
+fn a_node_may_change_the_name_of_where_it_is() {
+    let (a, b) = pair();
+    let port = b.addr.rsplit_once(':').expect("host:port").1;
+    a.knows(&[Member { bind_addr: format!("localhost:{port}"), ..b.member() }]);
+    let leading = consensus_of(&a, a.id, 1);
+    assert_eq!(ask(&a, &b, &request(&b.member())).map(|_| ()), Ok(()));
+    leading.join().expect("no panic");
+    assert_eq!(a.catalog.get().member(b.id), Some(&b.member()));
+}

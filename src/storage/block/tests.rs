@@ -1,7 +1,7 @@
 //! Blocks are what the same reads give record by record, whatever was wanted and wherever they begin.
 
-use super::super::log::tests::{Home, append};
-use super::super::log::{Genesis, GroupLog};
+use super::super::log::tests::{GROUP, Home, append};
+use super::super::log::{Genesis, GroupLog, LogOptions};
 use super::*;
 use crate::storage::disk::sim::Rng;
 use crate::storage::state::HardState;
@@ -71,5 +71,47 @@ fn a_place_that_is_wrong_costs_time_only() {
         let (slice, _) = reader.block(Offset(3), until, 5000, Access::Blocking, Some(place)).expect("records");
         assert!(whole.bytes.starts_with(&slice.bytes) || slice.bytes.starts_with(&whole.bytes), "{place:?}");
         assert!(slice.count > 0 && slice.next.0 == 3 + u64::from(slice.count));
+    }
+}
+
+/// Small entries between large ones: what was read of a large one, and not given, was held until the small one was sent,
+/// a thousand times what the stream's room was charged for.
+#[test]
+fn a_block_holds_little_more_than_its_records() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let options = LogOptions { segment_bytes: 64 << 20 };
+    let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
+    for _ in 0..20 {
+        append(&mut log, 1, &[&[1; 100]]);
+        append(&mut log, 1, &[&[2; 600 << 10]]);
+    }
+    let (reader, until) = (log.reader(), log.bounds().next_offset);
+    let (mut next, mut place) = (Offset(0), None);
+    while next < until {
+        let (slice, behind) = reader.block(next, until, 500 << 10, Access::Blocking, place).expect("records");
+        let (held, bytes) = (slice.bytes.capacity(), slice.bytes.len());
+        assert!(held <= 2 * bytes + ANSWER_ENDS_BYTES, "{held} bytes for {bytes}");
+        (next, place) = (slice.next, behind);
+    }
+}
+
+/// Of an entry that does not fit any more only the header is read, once it is known how long entries are here.
+#[test]
+fn a_stream_reads_what_it_will_use() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let options = LogOptions { segment_bytes: 64 << 20 };
+    let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
+    for _ in 0..10 {
+        append(&mut log, 1, &[&[1; 300 << 10]]);
+    }
+    let (reader, until) = (log.reader(), log.bounds().next_offset);
+    let (first, mut place) = reader.block(Offset(0), until, 500 << 10, Access::Blocking, None).expect("records");
+    assert_eq!(first.count, 1);
+    let mut next = first.next;
+    while next < until {
+        let (slice, behind) = reader.block(next, until, 500 << 10, Access::Blocking, place).expect("records");
+        let (read, bytes) = (slice.bytes.capacity(), slice.bytes.len());
+        assert!(read <= bytes + SLACK_BYTES + 2 * HEADER_BYTES, "{read} bytes for {bytes}");
+        (next, place) = (slice.next, behind);
     }
 }

@@ -301,6 +301,12 @@ mod tests {
             assert_eq!(more, b"say hello"[..4 + n]);
         }
         assert!(matches!(file.append_cached_at(100, 5, &mut more), Ok(Some(0) | None)), "the file ends there");
+        // Two reads at least: the second finds the end, where the first one stopped.
+        let mut rest = b"say ".to_vec();
+        if let Some(n) = file.append_cached_at(7, 200, &mut rest).expect("read") {
+            assert!(n <= 93 && rest.len() == 4 + n, "{n} bytes");
+            assert!(b"say llo\0".iter().zip(&rest).all(|(a, b)| a == b), "{rest:?}");
+        }
         disk.replace(&path, b"new").expect("replaced");
         assert_eq!(disk.read(&path).expect("read").as_deref(), Some(&b"new"[..]));
         assert_eq!(disk.list(dir.path()).expect("listed"), Some(vec!["a".to_owned()]));
