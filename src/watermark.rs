@@ -1,14 +1,16 @@
 //! How far a group is applied: what readers may see, and the futures that wait for more.
 //!
 //! `consensus` advances it, everybody reads it. It only grows. A waiter is a small future and no thread; an advance wakes
-//! those whose condition holds and nobody else, a few at once, who wake the others.
+//! those whose condition holds and nobody else, in rounds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
+use crate::timers::TimersHandle;
 use crate::types::{LogIndex, Offset};
 
 /// A position up to which a group is applied.
@@ -46,9 +48,24 @@ impl Until {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// So many waiters are woken by whoever advances; each of those wakes as many more when it runs, and so on. Ten thousand
-/// tails are then woken on the threads that serve them, and not by `consensus`.
-const WAKE_AT_ONCE: usize = 8;
+/// So many waiters are woken by whoever advances. They are a round, and the next is woken when all of them have run. So ten
+/// thousand tails are not woken by `consensus`, and gRPC's threads are not theirs alone for as long as they have work.
+const FIRST_ROUND: usize = 8;
+
+/// Every other round.
+const ROUND: usize = 32;
+
+/// Between two rounds: in it gRPC's thread comes to look at its connections, which it does only when it has nothing to run.
+const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
+
+/// Calls before tails, then in the order in which they came.
+type Due = (Rank, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Call,
+    Tail,
+}
 
 #[derive(Default)]
 struct State {
@@ -58,8 +75,12 @@ struct State {
     /// By what they wait for, and in the order in which they came.
     by_offset: BTreeMap<(Offset, u64), Waker>,
     by_index: BTreeMap<(LogIndex, u64), Waker>,
-    /// What these waited for is there; who runs next wakes some of them.
-    due: VecDeque<Waker>,
+    /// What these waited for is there; they are woken round by round.
+    due: BTreeMap<Due, Waker>,
+    /// How many of the round that was woken last have not run.
+    running: usize,
+    /// The next round has its time.
+    planned: bool,
 }
 
 impl State {
@@ -68,11 +89,13 @@ impl State {
         let Mark { applied, next_offset, .. } = self.mark;
         let waits = |key: &(Offset, u64)| !self.closed && key.0 >= next_offset;
         while let Some(first) = self.by_offset.first_entry().filter(|e| !waits(e.key())) {
-            self.due.push_back(first.remove());
+            let ((_, id), waker) = first.remove_entry();
+            self.due.insert((Rank::Tail, id), waker);
         }
         let waits = |key: &(LogIndex, u64)| !self.closed && key.0 > applied;
         while let Some(first) = self.by_index.first_entry().filter(|e| !waits(e.key())) {
-            self.due.push_back(first.remove());
+            let ((_, id), waker) = first.remove_entry();
+            self.due.insert((Rank::Call, id), waker);
         }
     }
 
@@ -83,33 +106,61 @@ impl State {
         };
     }
 
-    /// False: it was woken already.
+    /// False: it was woken.
     fn remove(&mut self, until: Until, id: u64) -> bool {
-        match until {
-            Until::Visible(offset) => self.by_offset.remove(&(offset, id)).is_some(),
-            Until::Applied(index) => self.by_index.remove(&(index, id)).is_some(),
+        let (waited, rank) = match until {
+            Until::Visible(offset) => (self.by_offset.remove(&(offset, id)), Rank::Tail),
+            Until::Applied(index) => (self.by_index.remove(&(index, id)), Rank::Call),
+        };
+        waited.or_else(|| self.due.remove(&(rank, id))).is_some()
+    }
+
+    /// Who is woken now: so many at most, and nobody before those who were woken last have run and the next have their time.
+    fn round(&mut self, waiters: usize) -> Vec<Waker> {
+        if self.running > 0 || self.planned {
+            return Vec::new();
         }
+        let round: Vec<Waker> = std::iter::from_fn(|| Some(self.due.pop_first()?.1)).take(waiters).collect();
+        self.running = round.len();
+        round
+    }
+}
+
+#[derive(Default)]
+struct Shared(Mutex<State>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The next round's time has come.
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        let round = {
+            let mut state = self.lock();
+            state.planned = false;
+            state.round(ROUND)
+        };
+        round.into_iter().for_each(Waker::wake);
     }
 }
 
 /// One group's mark, shared; a clone is the same mark.
 #[derive(Clone, Default)]
-pub struct Watermark(Arc<Mutex<State>>);
+pub struct Watermark(Arc<Shared>);
 
 impl Watermark {
     /// Starts at `mark`.
     pub fn new(mark: Mark) -> Watermark {
-        Watermark(Arc::new(Mutex::new(State { mark, ..State::default() })))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Watermark(Arc::new(Shared(Mutex::new(State { mark, ..State::default() }))))
     }
 
     /// How far it is now.
     pub fn get(&self) -> Mark {
-        self.lock().mark
+        self.0.lock().mark
     }
 
     /// Moves on and wakes who waited for it.
@@ -117,8 +168,8 @@ impl Watermark {
     /// # Panics
     /// If any part of the mark would go back.
     pub fn advance(&self, to: Mark) {
-        {
-            let mut state = self.lock();
+        let round = {
+            let mut state = self.0.lock();
             let old = state.mark;
             assert!(
                 to.applied >= old.applied && to.first_offset >= old.first_offset && to.next_offset >= old.next_offset,
@@ -126,37 +177,37 @@ impl Watermark {
             );
             state.mark = to;
             state.collect_due();
-        }
-        self.wake_some();
+            state.round(FIRST_ROUND)
+        };
+        round.into_iter().for_each(Waker::wake);
     }
 
     /// Ends every wait, now and later, with [`Closed`].
     pub fn close(&self) {
-        {
-            let mut state = self.lock();
+        let all = {
+            let mut state = self.0.lock();
             state.closed = true;
             state.collect_due();
-        }
-        self.wake_some();
-    }
-
-    fn wake_some(&self) {
-        let some: Vec<Waker> = {
-            let mut state = self.lock();
-            let count = state.due.len().min(WAKE_AT_ONCE);
-            state.due.drain(..count).collect()
+            let all = std::mem::take(&mut state.due);
+            state.running += all.len();
+            all
         };
-        some.into_iter().for_each(Waker::wake);
+        all.into_values().for_each(Waker::wake);
     }
 
     /// Waits until the condition holds. The future gives the mark at which it held.
     pub fn wait(&self, until: Until) -> Wait {
-        Wait { watermark: self.clone(), until, id: None }
+        Wait { watermark: self.clone(), until, id: None, timers: None }
+    }
+
+    /// The same for one of a crowd: between two rounds there is time for others.
+    pub fn wait_in_rounds(&self, until: Until, timers: &TimersHandle) -> Wait {
+        Wait { watermark: self.clone(), until, id: None, timers: Some(timers.clone()) }
     }
 
     /// How many futures wait.
     pub fn waiters(&self) -> usize {
-        let state = self.lock();
+        let state = self.0.lock();
         state.by_offset.len() + state.by_index.len()
     }
 }
@@ -167,6 +218,7 @@ pub struct Wait {
     until: Until,
     /// While it waits, or is woken and has not run.
     id: Option<u64>,
+    timers: Option<TimersHandle>,
 }
 
 impl Future for Wait {
@@ -174,7 +226,7 @@ impl Future for Wait {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut state = this.watermark.lock();
+        let mut state = this.watermark.0.lock();
         let outcome = match (this.until.holds(&state.mark), state.closed) {
             (true, _) => Ok(state.mark),
             (false, true) => Err(Closed),
@@ -193,12 +245,29 @@ impl Future for Wait {
 }
 
 impl Wait {
-    /// Whoever was woken wakes the next, whether it has run or was dropped before.
+    /// The last of a round, whether it has run or was dropped before, sees to the next.
     fn end(&mut self) {
-        if let Some(id) = self.id.take()
-            && !self.watermark.lock().remove(self.until, id)
-        {
-            self.watermark.wake_some();
+        let Some(id) = self.id.take() else { return };
+        let shared = &self.watermark.0;
+        let mut state = shared.lock();
+        if state.remove(self.until, id) {
+            return;
+        }
+        state.running -= 1;
+        if state.running > 0 || state.planned || state.due.is_empty() {
+            return;
+        }
+        match &self.timers {
+            Some(timers) => {
+                state.planned = true;
+                drop(state);
+                timers.wake_at(Instant::now() + BETWEEN_ROUNDS, Waker::from(shared.clone()));
+            }
+            None => {
+                let round = state.round(ROUND);
+                drop(state);
+                round.into_iter().for_each(Waker::wake);
+            }
         }
     }
 }
@@ -270,7 +339,7 @@ mod tests {
         }
         w.advance(mark(1, 1));
         let woken = |count: &Arc<Count>| count.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
-        assert_eq!(counts.iter().filter(|c| woken(c)).count(), WAKE_AT_ONCE);
+        assert_eq!(counts.iter().filter(|c| woken(c)).count(), FIRST_ROUND);
         // Only who was woken runs, and every third of those is dropped instead.
         let mut left = waits.len();
         while let Some(i) = (0..waits.len()).find(|i| waits[*i].is_some() && woken(&counts[*i])) {

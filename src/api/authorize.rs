@@ -11,12 +11,12 @@ use super::errors::ApiError;
 use super::methods::name;
 use super::refusals::count;
 use super::state::{Phase, Seen, State};
-use super::timers::TimersHandle;
 use crate::grpc::guarded;
 use crate::metrics::Metrics;
 use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, Identity, Principal};
 use crate::thread::FatalSender;
+use crate::timers::TimersHandle;
 use crate::types::LogName;
 
 /// An open stream's rights are checked again after this long.
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn an_open_stream_ends_when_its_certificate_does() {
         let (fatal, _failures) = crate::thread::fatal_channel();
-        let timers = super::super::timers::Timers::start(&fatal).expect("a thread");
+        let timers = crate::timers::Timers::start(&fatal).expect("a thread");
         let expires = SystemTime::now() + Duration::from_millis(50);
         let identity = Identity { principal: Principal::anonymous(), expires: Some(expires) };
         let caller = Caller { identity, acl: Acl::from_text("p, anonymous, *, consume").expect("a policy") };

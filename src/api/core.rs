@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::errors::{ApiError, Bounds};
 use super::router::Forward;
-use super::timers::TimersHandle;
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
 use crate::logs::{Logs, OpenLog};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
+use crate::timers::TimersHandle;
 use crate::types::{ClusterId, GroupId, LogName, NodeId, NodeName};
 use crate::watermark::{Mark, Watermark};
 

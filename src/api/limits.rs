@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use futures::future::{Either, select};
 
 use self::turn::{Turn, Waiting};
-use super::timers::TimersHandle;
 use crate::config;
 use crate::metrics::Limit;
 use crate::security::identity::Principal;
+use crate::timers::TimersHandle;
 
 /// What a call in flight costs besides its bytes.
 const CALL_BYTES: u64 = 1024;
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn an_open_stream_waits_for_room() {
         let (fatal, _failures) = crate::thread::fatal_channel();
-        let timers = super::super::timers::Timers::start(&fatal).expect("a thread");
+        let timers = crate::timers::Timers::start(&fatal).expect("a thread");
         let (limits, a) = (limits(), who("a"));
         let held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let handle = timers.handle();
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn nobody_who_waits_for_room_is_overtaken() {
         let (fatal, _failures) = crate::thread::fatal_channel();
-        let timers = super::super::timers::Timers::start(&fatal).expect("a thread");
+        let timers = crate::timers::Timers::start(&fatal).expect("a thread");
         let (limits, a, handle) = (limits(), who("a"), timers.handle());
         let mut held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let wait = || Box::pin(limits.read_soon(&a, 1 << 20, &handle));

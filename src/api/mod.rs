@@ -43,7 +43,6 @@ pub mod errors;
 pub mod deadline;
 pub mod in_flight;
 pub mod state;
-pub mod timers;
 pub mod wire;
 
 pub use self::core::{Core, Me};

@@ -6,13 +6,13 @@ use std::time::Instant;
 use super::core::{Core, bounds, check_log_id};
 use super::errors::{ApiError, Invalid};
 use super::limits::{LimitReached, Permit};
-use super::timers::TimersHandle;
 use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
 use crate::storage::ahead::Ahead;
 use crate::storage::block::Place;
 use crate::storage::reader::{Access, GroupReader, ReadError, Slice};
+use crate::timers::TimersHandle;
 use crate::types::Offset;
 use crate::watermark::Mark;
 

@@ -6,10 +6,10 @@ use futures::future::{Either, select};
 
 use super::core::Core;
 use super::errors::ApiError;
-use super::timers::TimersHandle;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
 use crate::replication::peers::PeersHandle;
 use crate::reply::{Dropped, ReplyReceiver};
+use crate::timers::TimersHandle;
 use crate::types::{GroupId, LogIndex, NodeId};
 use crate::watermark::{Mark, Until, Watermark};
 

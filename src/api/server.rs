@@ -14,7 +14,6 @@ use super::in_flight::InFlight;
 use super::limits::Limits;
 use super::service::Service;
 use super::state::{Phase, State};
-use super::timers::Timers;
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
 use crate::grpc::{Env, Resets, client_listener};
@@ -22,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::thread::FatalSender;
+use crate::timers::Timers;
 
 /// What the client listener is started with.
 pub struct ApiOptions {

@@ -19,11 +19,11 @@ use super::limits::{Limits, Permit};
 use super::methods::Request;
 use super::refusals::count;
 use super::state::{Phase, State};
-use super::timers::TimersHandle;
 use crate::grpc::spawn_guarded;
 use crate::metrics::Metrics;
 use crate::security::identity::Principal;
 use crate::thread::FatalSender;
+use crate::timers::TimersHandle;
 use crate::types::Offset;
 use crate::watermark::{Until, Watermark};
 

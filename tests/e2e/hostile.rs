@@ -27,6 +27,8 @@ fn memory_bytes_max(scale: &Scale) -> u64 {
     program + grpc + in_flight + uncommitted + connections * (100 << 10) + scale.tails as u64 * (11 << 10)
 }
 
+const PACE: Duration = Duration::from_millis(100);
+
 /// How much of everything.
 struct Scale {
     idle: usize,
@@ -97,9 +99,12 @@ fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + S
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let mut next = Instant::now();
             while !over.load(Ordering::Acquire) {
                 memory.look();
                 honest.call();
+                next = (next + PACE).max(Instant::now());
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         attack();

@@ -102,12 +102,37 @@ impl TimersHandle {
         Sleep { timers: self.clone(), at, id: None }
     }
 
+    /// Wakes at that moment. Not to be taken back: for what is rare, or shared.
+    pub fn wake_at(&self, at: Instant, waker: Waker) {
+        self.insert(at, None, waker);
+    }
+
     /// Resolves at that moment, or never.
     pub async fn at_or_never(&self, at: Option<Instant>) {
         match at {
             Some(at) => self.at(at).await,
             None => futures::future::pending().await,
         }
+    }
+
+    /// Gives the sleeper's id, a new one where it has none.
+    fn insert(&self, at: Instant, id: Option<u64>, waker: Waker) -> u64 {
+        let mut inner = self.0.lock();
+        let id = id.unwrap_or_else(|| {
+            inner.next_id += 1;
+            inner.next_id
+        });
+        inner.sleepers.insert((at, id), waker);
+        // Nearly every call has a sleep that it does not use: the thread is woken for those alone that it would miss.
+        let missed = inner.next_look.is_none_or(|look| at < look);
+        if missed {
+            inner.next_look = Some(at);
+        }
+        drop(inner);
+        if missed {
+            self.0.changed.notify_one();
+        }
+        id
     }
 }
 
@@ -126,25 +151,7 @@ impl Future for Sleep {
         if Instant::now() >= this.at {
             return Poll::Ready(());
         }
-        let mut inner = this.timers.0.lock();
-        let id = match this.id {
-            Some(id) => id,
-            None => {
-                inner.next_id += 1;
-                inner.next_id
-            }
-        };
-        inner.sleepers.insert((this.at, id), cx.waker().clone());
-        // Nearly every call has a sleep that it does not use: the thread is woken for those alone that it would miss.
-        let missed = inner.next_look.is_none_or(|look| this.at < look);
-        if missed {
-            inner.next_look = Some(this.at);
-        }
-        drop(inner);
-        this.id = Some(id);
-        if missed {
-            this.timers.0.changed.notify_one();
-        }
+        this.id = Some(this.timers.insert(this.at, this.id, cx.waker().clone()));
         Poll::Pending
     }
 }
