@@ -196,13 +196,8 @@ impl Watermark {
     }
 
     /// Waits until the condition holds. The future gives the mark at which it held.
-    pub fn wait(&self, until: Until) -> Wait {
-        Wait { watermark: self.clone(), until, id: None, timers: None }
-    }
-
-    /// The same for one of a crowd: between two rounds there is time for others.
-    pub fn wait_in_rounds(&self, until: Until, timers: &TimersHandle) -> Wait {
-        Wait { watermark: self.clone(), until, id: None, timers: Some(timers.clone()) }
+    pub fn wait(&self, until: Until, timers: &TimersHandle) -> Wait {
+        Wait { watermark: self.clone(), until, id: None, timers: timers.clone() }
     }
 
     /// How many futures wait.
@@ -218,7 +213,8 @@ pub struct Wait {
     until: Until,
     /// While it waits, or is woken and has not run.
     id: Option<u64>,
-    timers: Option<TimersHandle>,
+    /// For the next round.
+    timers: TimersHandle,
 }
 
 impl Future for Wait {
@@ -254,20 +250,10 @@ impl Wait {
             return;
         }
         state.running -= 1;
-        if state.running > 0 || state.planned || state.due.is_empty() {
-            return;
-        }
-        match &self.timers {
-            Some(timers) => {
-                state.planned = true;
-                drop(state);
-                timers.wake_at(Instant::now() + BETWEEN_ROUNDS, Waker::from(shared.clone()));
-            }
-            None => {
-                let round = state.round(ROUND);
-                drop(state);
-                round.into_iter().for_each(Waker::wake);
-            }
+        if state.running == 0 && !state.planned && !state.due.is_empty() {
+            state.planned = true;
+            drop(state);
+            self.timers.wake_at(Instant::now() + BETWEEN_ROUNDS, Waker::from(shared.clone()));
         }
     }
 }
@@ -279,76 +265,4 @@ impl Drop for Wait {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::executor::block_on;
-
-    fn mark(applied: u64, next: u64) -> Mark {
-        Mark { applied: LogIndex(applied), next_offset: Offset(next), ..Mark::default() }
-    }
-
-    #[test]
-    fn waits_for_its_own_condition() {
-        let w = Watermark::new(mark(1, 0));
-        let waiting = w.clone();
-        let t = std::thread::spawn(move || block_on(waiting.wait(Until::Visible(Offset(1)))));
-        w.advance(mark(2, 1));
-        w.advance(mark(3, 2));
-        assert_eq!(t.join().expect("no panic"), Ok(mark(3, 2)));
-        assert_eq!(block_on(w.wait(Until::Applied(LogIndex(3)))), Ok(mark(3, 2)));
-        assert_eq!(w.waiters(), 0);
-    }
-
-    #[test]
-    fn a_dropped_wait_leaves_nothing() {
-        let w = Watermark::default();
-        let mut wait = Box::pin(w.wait(Until::Visible(Offset(0))));
-        let waker = futures::task::noop_waker();
-        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        assert_eq!(w.waiters(), 1);
-        drop(wait);
-        assert_eq!(w.waiters(), 0);
-    }
-
-    #[test]
-    fn closing_ends_every_wait() {
-        let w = Watermark::default();
-        let waiting = w.clone();
-        let t = std::thread::spawn(move || block_on(waiting.wait(Until::Visible(Offset(0)))));
-        w.close();
-        assert_eq!(t.join().expect("no panic"), Err(Closed));
-    }
-
-    #[test]
-    fn a_crowd_wakes_itself_also_when_some_of_it_went_away() {
-        struct Count(std::sync::atomic::AtomicUsize);
-        impl futures::task::ArcWake for Count {
-            fn wake_by_ref(this: &Arc<Self>) {
-                this.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            }
-        }
-        let w = Watermark::default();
-        let counts: Vec<_> = (0..1000).map(|_| Arc::new(Count(0.into()))).collect();
-        let poll = |wait: &mut Pin<Box<Wait>>, count: &Arc<Count>| {
-            wait.as_mut().poll(&mut Context::from_waker(&futures::task::waker(count.clone())))
-        };
-        let mut waits: Vec<_> = counts.iter().map(|_| Some(Box::pin(w.wait(Until::Visible(Offset(0)))))).collect();
-        for (wait, count) in waits.iter_mut().zip(&counts) {
-            assert!(poll(wait.as_mut().expect("a wait"), count).is_pending());
-        }
-        w.advance(mark(1, 1));
-        let woken = |count: &Arc<Count>| count.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
-        assert_eq!(counts.iter().filter(|c| woken(c)).count(), FIRST_ROUND);
-        // Only who was woken runs, and every third of those is dropped instead.
-        let mut left = waits.len();
-        while let Some(i) = (0..waits.len()).find(|i| waits[*i].is_some() && woken(&counts[*i])) {
-            let mut wait = waits[i].take().expect("a wait");
-            if i % 3 > 0 {
-                assert_eq!(poll(&mut wait, &counts[i]), Poll::Ready(Ok(mark(1, 1))));
-            }
-            left -= 1;
-        }
-        assert_eq!((left, w.waiters()), (0, 0));
-    }
-}
+mod tests;

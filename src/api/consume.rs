@@ -80,7 +80,7 @@ async fn confirm(
 ) -> Result<Option<Mark>, ApiError> {
     let log = &begin.log;
     let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
-    let visible = log.watermark.wait(Until::Visible(begin.offset));
+    let visible = log.watermark.wait(Until::Visible(begin.offset), &service.timers);
     match select(visible, Box::pin(confirmed)).await {
         // Closed here: the leader's answer can't be had either, and says so better.
         Either::Left((Err(_), confirmed)) => confirmed.await.map(Some),

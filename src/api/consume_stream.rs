@@ -165,7 +165,7 @@ impl Tail<'_> {
 
     /// Waits for the next record (true) or the heartbeat (false), as long as the client is there.
     async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, End> {
-        let more = self.begin.log.watermark.wait_in_rounds(Until::Visible(self.begin.offset), &self.service.timers);
+        let more = self.begin.log.watermark.wait(Until::Visible(self.begin.offset), &self.service.timers);
         let quiet = pin!(self.service.timers.at_or_never(beat));
         match select(select(more, poll_fn(|cx| gone(sink, cx))), quiet).await {
             Either::Left((Either::Left((Ok(_), _)), _)) => Ok(true),

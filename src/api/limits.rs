@@ -8,14 +8,14 @@
 
 mod turn;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
-use self::turn::{Turn, Waiting};
+use self::turn::{Queue, Turn};
 use crate::config;
 use crate::metrics::Limit;
 use crate::security::identity::Principal;
@@ -29,8 +29,15 @@ const READ_BYTES_LEAST: u64 = 16 << 10;
 
 /// So long an open stream waits for bytes to read into, before it is refused,
 const READ_SOON: Duration = Duration::from_secs(10);
-/// and asks this often, besides when one of the same name gives some back: it may be all together who hold too many.
+/// and the first of its name asks this often, besides when one of the same name gives some back: it may be all together who
+/// hold too many.
 const READ_AGAIN: Duration = Duration::from_millis(100);
+
+/// When a principal's streams wait for each other, they read so much
+const BURST_BYTES: u64 = 512 << 10;
+/// and then nothing for so long: in it gRPC's thread comes to look at its connections, which it does only when it has nothing
+/// to run.
+const BETWEEN_BURSTS: Duration = Duration::from_millis(1);
 
 /// Somebody is at a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +92,7 @@ struct Held {
     /// Who holds nothing is not in it, so it is bounded by the calls in flight.
     each: HashMap<Principal, Usage>,
     /// Who waits for bytes to read into; bounded by the open streams.
-    queues: HashMap<Principal, VecDeque<Waiting>>,
+    queues: HashMap<Principal, Queue>,
     /// What the next one who waits gets.
     next_ticket: u64,
 }
@@ -93,7 +100,7 @@ struct Held {
 impl Held {
     /// The first in a principal's queue, to be woken when the lock is let go.
     fn first(&self, principal: &Principal) -> Option<Waker> {
-        Some(self.queues.get(principal)?.front()?.waker.clone())
+        Some(self.queues.get(principal)?.waiting.front()?.waker.clone())
     }
 }
 
@@ -175,15 +182,10 @@ impl Limits {
         wanted: usize,
         timers: &TimersHandle,
     ) -> Result<Permit, LimitReached> {
-        let until = Instant::now() + READ_SOON;
-        let mut turn = Turn::new(self, principal, wanted);
-        loop {
-            let now = Instant::now();
-            match select(&mut turn, timers.at(now + READ_AGAIN)).await {
-                Either::Left((permit, _)) => return Ok(permit),
-                Either::Right(_) if now < until => {}
-                Either::Right(_) => return self.read(principal, wanted),
-            }
+        let turn = Turn::new(self, principal, wanted, timers);
+        match select(turn, timers.at(Instant::now() + READ_SOON)).await {
+            Either::Left((permit, _)) => Ok(permit),
+            Either::Right(_) => self.read(principal, wanted),
         }
     }
 
@@ -261,6 +263,9 @@ impl Permit {
         held.all = all;
         if let Some(usage) = held.each.get_mut(&self.principal) {
             *usage = one;
+        }
+        if let Some(queue) = held.queues.get_mut(&self.principal) {
+            queue.end_burst();
         }
         let next = held.first(&self.principal);
         drop(held);

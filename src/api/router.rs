@@ -163,7 +163,7 @@ impl Core {
         timers: &TimersHandle,
         deadline: Instant,
     ) -> Result<Mark, ApiError> {
-        match select(watermark.wait(Until::Applied(index)), timers.at(deadline)).await {
+        match select(watermark.wait(Until::Applied(index), timers), timers.at(deadline)).await {
             Either::Left((mark, _)) => mark.map_err(|_| ApiError::ReplicaDamaged),
             Either::Right(((), _)) => Err(ApiError::Joining),
         }

@@ -129,7 +129,7 @@ impl Service {
     /// STOPPING, or the log has stopped here.
     pub async fn visible(&self, watermark: &Watermark, offset: Offset, until: Instant) -> Result<(), ApiError> {
         let over = select(self.timers.at(until), self.stopping());
-        match select(watermark.wait(Until::Visible(offset)), over).await {
+        match select(watermark.wait(Until::Visible(offset), &self.timers), over).await {
             Either::Left((Ok(_), _)) | Either::Right((Either::Left(_), _)) => Ok(()),
             Either::Left((Err(_), _)) => Err(ApiError::ReplicaDamaged),
             Either::Right((Either::Right(_), _)) => Err(ApiError::Stopping),

@@ -27,6 +27,8 @@ fn memory_bytes_max(scale: &Scale) -> u64 {
     program + grpc + in_flight + uncommitted + connections * (100 << 10) + scale.tails as u64 * (11 << 10)
 }
 
+/// The honest client calls ten times a second, and not as fast as it is answered: each of its records is one more message to
+/// each of ten thousand tails.
 const PACE: Duration = Duration::from_millis(100);
 
 /// How much of everything.
@@ -104,7 +106,7 @@ fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + S
                 memory.look();
                 honest.call();
                 next = (next + PACE).max(Instant::now());
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
             }
         });
         attack();

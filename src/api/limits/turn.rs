@@ -1,11 +1,40 @@
 //! Who waits for bytes to read into has a turn: of one principal, in the order of coming.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
-use super::{Held, Limits, Permit};
+use super::{BETWEEN_BURSTS, BURST_BYTES, Held, Limits, Permit, READ_AGAIN};
 use crate::security::identity::Principal;
+use crate::timers::{Sleep, TimersHandle};
+
+/// Those of one principal who wait; there is none where nobody does.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) waiting: VecDeque<Waiting>,
+    /// What was given since the last pause.
+    burst_bytes: u64,
+    /// Nobody gets anything before.
+    pause_until: Option<Instant>,
+}
+
+impl Queue {
+    /// What was given is read. If it was enough, the pause begins.
+    pub(super) fn end_burst(&mut self) {
+        if self.burst_bytes >= BURST_BYTES {
+            self.burst_bytes = 0;
+            self.pause_until = Some(Instant::now() + BETWEEN_BURSTS);
+        }
+    }
+
+    /// The rest of the pause.
+    fn pause(&mut self) -> Option<Instant> {
+        self.pause_until = self.pause_until.filter(|until| *until > Instant::now());
+        self.pause_until
+    }
+}
 
 /// One who waits; tickets grow along a queue.
 pub(super) struct Waiting {
@@ -18,24 +47,32 @@ pub(super) struct Turn<'a> {
     limits: &'a Limits,
     principal: &'a Principal,
     wanted: usize,
+    timers: &'a TimersHandle,
     /// In the queue.
     ticket: Option<u64>,
+    /// Of who is first: it asks again.
+    again: Option<Sleep>,
 }
 
 impl<'a> Turn<'a> {
     /// Not in the queue yet.
-    pub(super) fn new(limits: &'a Limits, principal: &'a Principal, wanted: usize) -> Turn<'a> {
-        Turn { limits, principal, wanted, ticket: None }
+    pub(super) fn new(
+        limits: &'a Limits,
+        principal: &'a Principal,
+        wanted: usize,
+        timers: &'a TimersHandle,
+    ) -> Turn<'a> {
+        Turn { limits, principal, wanted, timers, ticket: None, again: None }
     }
 
     /// Leaves the queue; gives whose turn it is now.
     fn leave(&mut self, held: &mut Held) -> Option<Waker> {
         let ticket = self.ticket.take()?;
         let queue = held.queues.get_mut(self.principal)?;
-        if let Ok(at) = queue.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
-            queue.remove(at);
+        if let Ok(at) = queue.waiting.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
+            queue.waiting.remove(at);
         }
-        if queue.is_empty() {
+        if queue.waiting.is_empty() {
             held.queues.remove(self.principal);
         }
         held.first(self.principal)
@@ -46,33 +83,50 @@ impl Future for Turn<'_> {
     type Output = Permit;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        let limits = self.limits;
+        let this = &mut *self;
+        let limits = this.limits;
         let mut guard = limits.lock();
         let held = &mut *guard;
-        let first = held.queues.get(self.principal).and_then(|queue| queue.front()).map(|first| first.ticket);
-        if (first.is_none() || first == self.ticket)
-            && let Ok(permit) = limits.read_in(held, self.principal, self.wanted)
+        let queue = held.queues.get_mut(this.principal);
+        let first = queue.as_ref().and_then(|queue| queue.waiting.front()).map(|first| first.ticket);
+        let is_first = first.is_none() || first == this.ticket;
+        let pause = queue.and_then(Queue::pause);
+        if is_first
+            && pause.is_none()
+            && let Ok(permit) = limits.read_in(held, this.principal, this.wanted)
         {
-            let next = self.leave(held);
+            if let Some(queue) = held.queues.get_mut(this.principal) {
+                queue.burst_bytes += permit.held.read_bytes;
+            }
+            let next = this.leave(held);
             drop(guard);
             // There may be room for one more.
             next.into_iter().for_each(Waker::wake);
             return Poll::Ready(permit);
         }
         let waker = cx.waker().clone();
-        let queue = held.queues.entry(self.principal.clone()).or_default();
-        match self.ticket {
+        let queue = held.queues.entry(this.principal.clone()).or_default();
+        match this.ticket {
             None => {
                 let ticket = held.next_ticket;
                 held.next_ticket += 1;
-                queue.push_back(Waiting { ticket, waker });
-                self.ticket = Some(ticket);
+                queue.waiting.push_back(Waiting { ticket, waker });
+                this.ticket = Some(ticket);
             }
             Some(ticket) => {
-                if let Ok(at) = queue.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
-                    queue[at].waker = waker;
+                if let Ok(at) = queue.waiting.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
+                    queue.waiting[at].waker = waker;
                 }
             }
+        }
+        drop(guard);
+        if is_first {
+            let at = pause.unwrap_or_else(|| Instant::now() + READ_AGAIN);
+            let mut again = this.timers.at(at);
+            if Pin::new(&mut again).poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            this.again = Some(again);
         }
         Poll::Pending
     }
@@ -93,8 +147,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use futures::executor::block_on;
+
     use super::*;
     use crate::config;
+    use crate::thread::fatal_channel;
+    use crate::timers::Timers;
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
@@ -118,11 +176,13 @@ mod tests {
             bytes_max: 4 << 20,
             ..config::Limits::default()
         });
+        // Time does not pass: its thread has ended.
+        let timers = Timers::start(&fatal_channel().0).expect("a thread").handle();
         let a = Principal::new("a").expect("a name");
         let mut held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let woken: [Arc<Woken>; 4] = Default::default();
         let counts = || woken.each_ref().map(|woken| woken.0.swap(0, Ordering::SeqCst));
-        let [mut first, mut second, mut third, mut fourth] = [(); 4].map(|()| Turn::new(&limits, &a, 1 << 20));
+        let [mut first, mut second, mut third, mut fourth] = [(); 4].map(|()| Turn::new(&limits, &a, 1 << 20, &timers));
         for (turn, woken) in [&mut first, &mut second, &mut third, &mut fourth].into_iter().zip(&woken) {
             assert!(poll(turn, woken).is_pending());
         }
@@ -145,5 +205,40 @@ mod tests {
         assert_eq!(counts(), [1, 0, 0, 0]);
         drop((got, more, third, fourth));
         assert!(limits.lock().queues.is_empty());
+    }
+
+    /// Else gRPC's thread would be theirs alone for as long as there is room and somebody waits for it.
+    #[test]
+    fn who_waits_for_each_other_makes_a_pause_between_bursts() {
+        let limits = Limits::new(config::Limits {
+            bytes_per_principal_max: 6 << 20,
+            bytes_max: 64 << 20,
+            ..config::Limits::default()
+        });
+        let time = Timers::start(&fatal_channel().0).expect("a thread");
+        let timers = time.handle();
+        let a = Principal::new("a").expect("a name");
+        let woken: Arc<Woken> = Arc::default();
+        let mut held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
+        let [mut first, mut second, mut third] = [(); 3].map(|()| Turn::new(&limits, &a, 1 << 20, &timers));
+        for turn in [&mut first, &mut second, &mut third] {
+            assert!(poll(turn, &woken).is_pending());
+        }
+        held.clear();
+        let Poll::Ready(mut got) = poll(&mut first, &woken) else { panic!("its turn") };
+        assert!(got.bytes() as u64 >= BURST_BYTES);
+        got.fits(100).expect("fewer");
+        assert!(poll(&mut second, &woken).is_pending(), "a pause, although there is room");
+        // It asks again by itself behind the pause, and long before the tenth of a second.
+        let start = Instant::now();
+        assert!(block_on(&mut second).bytes() > 0);
+        assert!(start.elapsed() >= BETWEEN_BURSTS / 2);
+        drop(second);
+        assert!(block_on(third).bytes() > 0);
+        // Nobody waits, so nobody makes a pause.
+        assert!(limits.lock().queues.is_empty());
+        let Poll::Ready(mut more) = poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken) else { panic!("room") };
+        more.fits(100).expect("fewer");
+        assert!(poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken).is_ready());
     }
 }

@@ -1,0 +1,153 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::executor::block_on;
+
+use super::*;
+use crate::thread::fatal_channel;
+use crate::timers::Timers;
+
+fn mark(applied: u64, next: u64) -> Mark {
+    Mark { applied: LogIndex(applied), next_offset: Offset(next), ..Mark::default() }
+}
+
+fn time() -> Timers {
+    Timers::start(&fatal_channel().0).expect("a thread")
+}
+
+/// Time that does not pass: its thread has ended.
+fn no_time() -> TimersHandle {
+    time().handle()
+}
+
+/// One of a crowd that waits.
+struct One {
+    wait: Option<Wait>,
+    woken: Arc<Woken>,
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl One {
+    fn new(wait: Wait) -> One {
+        let mut one = One { wait: Some(wait), woken: Arc::default() };
+        assert!(one.poll().is_pending());
+        one
+    }
+
+    fn poll(&mut self) -> Poll<Result<Mark, Closed>> {
+        let waker = Waker::from(self.woken.clone());
+        Pin::new(self.wait.as_mut().expect("it waits")).poll(&mut Context::from_waker(&waker))
+    }
+
+    fn is_woken(&self) -> bool {
+        self.woken.0.load(Ordering::SeqCst) > 0
+    }
+}
+
+fn tails(watermark: &Watermark, timers: &TimersHandle, count: usize) -> Vec<One> {
+    (0..count).map(|_| One::new(watermark.wait(Until::Visible(Offset(0)), timers))).collect()
+}
+
+fn woken(crowd: &[One]) -> Vec<usize> {
+    (0..crowd.len()).filter(|i| crowd[*i].is_woken()).collect()
+}
+
+#[test]
+fn waits_for_its_own_condition() {
+    let (w, timers) = (Watermark::new(mark(1, 0)), no_time());
+    let waiting = w.wait(Until::Visible(Offset(1)), &timers);
+    let t = std::thread::spawn(move || block_on(waiting));
+    w.advance(mark(2, 1));
+    w.advance(mark(3, 2));
+    assert_eq!(t.join().expect("no panic"), Ok(mark(3, 2)));
+    assert_eq!(block_on(w.wait(Until::Applied(LogIndex(3)), &timers)), Ok(mark(3, 2)));
+    assert_eq!(w.waiters(), 0);
+}
+
+#[test]
+fn a_dropped_wait_leaves_nothing() {
+    let w = Watermark::default();
+    let mut one = One::new(w.wait(Until::Visible(Offset(0)), &no_time()));
+    assert!(one.poll().is_pending());
+    assert_eq!(w.waiters(), 1);
+    drop(one);
+    assert_eq!(w.waiters(), 0);
+}
+
+/// Also of those who are due and not woken yet.
+#[test]
+fn closing_ends_every_wait() {
+    let (w, timers) = (Watermark::default(), no_time());
+    let mut crowd = tails(&w, &timers, 100);
+    w.advance(mark(1, 1));
+    let late = w.wait(Until::Visible(Offset(1)), &timers);
+    let t = std::thread::spawn(move || block_on(late));
+    w.close();
+    assert_eq!(t.join().expect("no panic"), Err(Closed));
+    assert_eq!(woken(&crowd).len(), 100);
+    assert!(crowd.iter_mut().all(|one| one.poll() == Poll::Ready(Ok(mark(1, 1)))));
+}
+
+#[test]
+fn the_next_round_begins_when_all_of_one_have_run_and_its_time_has_come() {
+    let (w, timers) = (Watermark::default(), no_time());
+    let mut crowd = tails(&w, &timers, 100);
+    // It came last, and goes first: it is a call's.
+    crowd.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
+    w.advance(mark(1, 1));
+    assert_eq!(woken(&crowd), [0, 1, 2, 3, 4, 5, 6, 100]);
+
+    // Those who look by themselves, or go away, are of no round.
+    assert_eq!(crowd[50].poll(), Poll::Ready(Ok(mark(1, 1))));
+    crowd[51].wait = None;
+    let next_time = || Waker::from(w.0.clone()).wake();
+    for i in [0, 1, 2, 3, 4, 5, 100] {
+        assert_eq!(crowd[i].poll(), Poll::Ready(Ok(mark(1, 1))));
+    }
+    w.advance(mark(2, 2));
+    assert_eq!(woken(&crowd).len(), 8, "one of the round has not run");
+    crowd[6].wait = None;
+    assert_eq!(woken(&crowd).len(), 8, "not before its time");
+    w.advance(mark(3, 3));
+    assert_eq!(woken(&crowd).len(), 8, "not for an advance either");
+
+    next_time();
+    assert_eq!(woken(&crowd), [(0..39).collect(), vec![100]].concat());
+    for one in &mut crowd[7..39] {
+        assert_eq!(one.poll(), Poll::Ready(Ok(mark(3, 3))));
+    }
+    next_time();
+    assert_eq!(woken(&crowd), [(0..50).collect(), (52..73).collect(), vec![100]].concat());
+}
+
+#[test]
+fn a_crowd_is_woken_also_when_some_of_it_went_away() {
+    let (w, timers) = (Watermark::default(), time());
+    let mut crowd = tails(&w, &timers.handle(), 1000);
+    w.advance(mark(1, 1));
+    let until = Instant::now() + Duration::from_secs(60);
+    for i in 0.. {
+        // Only who was woken runs, and every third of those is dropped instead.
+        let Some(at) = (0..crowd.len()).find(|at| crowd[*at].is_woken()) else {
+            assert!(!crowd.is_empty() && Instant::now() < until, "{} were not woken", crowd.len());
+            std::thread::yield_now();
+            continue;
+        };
+        let mut one = crowd.swap_remove(at);
+        if i % 3 > 0 {
+            assert_eq!(one.poll(), Poll::Ready(Ok(mark(1, 1))));
+        }
+        drop(one);
+        if crowd.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(w.waiters(), 0);
+}
