@@ -2,7 +2,8 @@
 //!
 //! The hostile ones have certificates, where they have any, of other names than the honest one. `make hostile` runs the
 //! whole; without `SERIATIM_TEST_HOSTILE=full` it is a tenth of it. Times are printed and not judged: they are the
-//! machine's.
+//! machine's. How much of them is, is seen at a second node that nobody attacks: it has the same honest calls at the same time,
+//! on processors that the attackers use as well.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -30,6 +31,9 @@ fn memory_bytes_max(scale: &Scale) -> u64 {
 /// The honest client calls ten times a second, and not as fast as it is answered: each of its records is one more message to
 /// each of ten thousand tails.
 const PACE: Duration = Duration::from_millis(100);
+
+/// The node's memory is looked at as often.
+const MEMORY_PACE: Duration = Duration::from_millis(20);
 
 /// How much of everything.
 struct Scale {
@@ -66,12 +70,47 @@ impl Memory {
 
 /// The honest client: appends and reads, one after the other, and fails at the first call that does.
 struct Honest {
+    attacked: Calls,
+    alone: Calls,
+}
+
+impl Honest {
+    fn new(attacked: Client, alone: Client) -> Honest {
+        Honest { attacked: Calls::new(attacked), alone: Calls::new(alone) }
+    }
+
+    fn report(&self, what: &str, memory: &Memory) {
+        let (calls, produce, consume) = self.attacked.medians();
+        let (_, alone, _) = self.alone.medians();
+        let (now, peak) = (memory.look() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
+        loudly(&format!(
+            "  {what:28} {calls:4} calls, median produce {produce:8.2?} (alone {alone:8.2?}) consume {consume:8.2?}, \
+             memory {now} KiB, peak so far {peak}"
+        ));
+    }
+}
+
+/// The calls to one node, and how long they took.
+struct Calls {
     client: Client,
     produce: Mutex<Vec<Duration>>,
     consume: Mutex<Vec<Duration>>,
 }
 
-impl Honest {
+impl Calls {
+    fn new(client: Client) -> Calls {
+        Calls { client, produce: Mutex::default(), consume: Mutex::default() }
+    }
+
+    fn until(&self, over: &AtomicBool) {
+        let mut next = Instant::now();
+        while !over.load(Ordering::Acquire) {
+            self.call();
+            next = (next + PACE).max(Instant::now());
+            std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
     fn call(&self) {
         let start = Instant::now();
         let answer = self.client.produce("", vec![record([b'h'; 100])]).expect("an honest produce");
@@ -82,17 +121,15 @@ impl Honest {
         assert_eq!(&record.value[..], [b'h'; 100]);
     }
 
-    fn report(&self, what: &str, memory: &Memory) {
+    /// How many since the last time, and the median of each kind.
+    fn medians(&self) -> (usize, Duration, Duration) {
         let median = |times: &Mutex<Vec<Duration>>| {
             let mut times = std::mem::take(&mut *times.lock().expect("no panic"));
             times.sort();
             (times.len(), times.get(times.len() / 2).copied().unwrap_or_default())
         };
         let ((calls, produce), (_, consume)) = (median(&self.produce), median(&self.consume));
-        let (now, peak) = (memory.look() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
-        loudly(&format!(
-            "  {what:38} {calls:5} calls, median produce {produce:8.2?} consume {consume:8.2?}, memory {now} KiB, peak so far {peak}"
-        ));
+        (calls, produce, consume)
     }
 }
 
@@ -100,13 +137,12 @@ impl Honest {
 fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + Send) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        scope.spawn(|| honest.attacked.until(&over));
+        scope.spawn(|| honest.alone.until(&over));
         scope.spawn(|| {
-            let mut next = Instant::now();
             while !over.load(Ordering::Acquire) {
                 memory.look();
-                honest.call();
-                next = (next + PACE).max(Instant::now());
-                std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
+                std::thread::park_timeout(MEMORY_PACE);
             }
         });
         attack();
@@ -234,7 +270,8 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     let node = &cluster.nodes[0];
     let memory = Memory { process: node.pid(), peak: AtomicU64::default() };
     let client = cluster.client(0);
-    let honest = Honest { client: client.clone(), produce: Mutex::default(), consume: Mutex::default() };
+    let other = Cluster::start(1);
+    let honest = Honest::new(client.clone(), other.client(0));
     loudly(&format!("hostile clients (memory idle: {} KiB)", memory.look() >> 10));
     let quiet = || std::thread::sleep(Duration::from_secs(seconds));
     under("nobody else", &honest, &memory, quiet);
@@ -312,7 +349,8 @@ fn calls_that_are_taken_back_at_once() {
     let node = &cluster.nodes[0];
     let memory = Memory { process: node.pid(), peak: AtomicU64::default() };
     let client = cluster.client(0);
-    let honest = Honest { client: client.clone(), produce: Mutex::default(), consume: Mutex::default() };
+    let other = Cluster::start(1);
+    let honest = Honest::new(client.clone(), other.client(0));
     loudly(&format!("calls that are taken back (memory idle: {} KiB)", memory.look() >> 10));
     let quiet = || std::thread::sleep(Duration::from_secs(seconds));
     under("nobody else", &honest, &memory, quiet);
