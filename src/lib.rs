@@ -12,7 +12,9 @@ pub mod metrics;
 pub mod pb;
 pub mod reply;
 pub mod thread;
+
 pub mod timers;
+
 pub mod watermark;
 
 pub mod security;
