@@ -1,8 +1,9 @@
 //! `seriatim`: its subcommands, and how they end.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::{self, Failure};
 use super::{certs, consume, descriptors, log_admin, produce, serve, status, verify};
@@ -77,6 +78,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Those of these variables that are meant for us and are no option's: misspelt, most likely.
+pub(super) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<String> {
+    let mut known = BTreeSet::from([super::serve::LOG_FILTER.to_owned()]);
+    let mut commands = vec![Cli::command()];
+    while let Some(command) = commands.pop() {
+        known.extend(command.get_arguments().filter_map(|a| Some(a.get_env()?.to_string_lossy().into_owned())));
+        commands.extend(command.get_subcommands().cloned());
+    }
+    given.filter(|name| name.starts_with("SERIATIM_") && !known.contains(name)).collect()
+}
+
 fn report(failure: &Failure) {
     eprintln!("seriatim: {failure}");
 }
@@ -84,11 +96,17 @@ fn report(failure: &Failure) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found() {
+        let given =
+            ["SERIATIM_DATA_DIRS", "SERIATIM_DATA_DIR", "SERIATIM_LOG_FILTER", "SERIATIM_ADDR", "PATH", "SERIATIM"];
+        assert_eq!(unknown_variables(given.into_iter().map(str::to_owned)), ["SERIATIM_DATA_DIRS"]);
     }
 
     /// `produce --help` once had its first line alone: the words at the subcommand hid those at its arguments, which say

@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::command::unknown_variables;
 use super::exit::{Exit, Failure};
 use super::output::say;
 use crate::agent::{Agent, AgentError, StopStep};
@@ -19,6 +20,9 @@ use crate::thread::{self, Joiner, fatal_channel};
 
 /// A start that takes longer than systemd's patience (recovery of a large log) asks for so much more, three times as often.
 const EXTEND: Duration = Duration::from_secs(30);
+
+/// What the log shows, more finely than `--log-level`: env_logger's syntax.
+pub(super) const LOG_FILTER: &str = "SERIATIM_LOG_FILTER";
 
 /// How often the threads are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -38,8 +42,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(args).map_err(|problems| {
         Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` explains every option")
     })?;
-    env_logger::Builder::new().filter_level(config.log_level).parse_env("SERIATIM_LOG_FILTER").init();
+    env_logger::Builder::new().filter_level(config.log_level).parse_env(LOG_FILTER).init();
     grpc::redirect_log();
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    for name in unknown_variables(variables) {
+        log::warn!(
+            "the environment variable {name} is no option's: it is ignored (`seriatim serve --help` names those that are)"
+        );
+    }
     let signals = SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("no signals: {e}"), ""))?;
     let name = config.node_name.clone();
     let stop_max = STOP_MAX + Duration::from_secs(config.hang_seconds_max);
