@@ -17,7 +17,7 @@ struct Inner {
     stopped: bool,
     /// When the thread looks next by itself; `None`: not before it is told.
     next_look: Option<Instant>,
-    /// One for each waiting future, so bounded as calls are.
+    /// One for each waiting future, so bounded as calls are; and one for each watermark (`wake_at`).
     sleepers: BTreeMap<(Instant, u64), Waker>,
 }
 

@@ -58,14 +58,9 @@ const ROUND: usize = 32;
 /// Between two rounds: in it gRPC's thread comes to look at its connections, which it does only when it has nothing to run.
 const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 
-/// Calls before tails, then in the order in which they came.
-type Due = (Rank, u64);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Call,
-    Tail,
-}
+/// Calls go before tails, but leave them one place of so many: there may be more calls than a round takes for as long as
+/// clients like.
+const TAILS_PART: usize = 8;
 
 #[derive(Default)]
 struct State {
@@ -75,8 +70,9 @@ struct State {
     /// By what they wait for, and in the order in which they came.
     by_offset: BTreeMap<(Offset, u64), Waker>,
     by_index: BTreeMap<(LogIndex, u64), Waker>,
-    /// What these waited for is there; they are woken round by round.
-    due: BTreeMap<Due, Waker>,
+    /// What these waited for is there; they are woken round by round, in the order in which they came.
+    due_calls: BTreeMap<u64, Waker>,
+    due_tails: BTreeMap<u64, Waker>,
     /// How many of the round that was woken last have not run.
     running: usize,
     /// The next round has its time.
@@ -90,12 +86,12 @@ impl State {
         let waits = |key: &(Offset, u64)| !self.closed && key.0 >= next_offset;
         while let Some(first) = self.by_offset.first_entry().filter(|e| !waits(e.key())) {
             let ((_, id), waker) = first.remove_entry();
-            self.due.insert((Rank::Tail, id), waker);
+            self.due_tails.insert(id, waker);
         }
         let waits = |key: &(LogIndex, u64)| !self.closed && key.0 > applied;
         while let Some(first) = self.by_index.first_entry().filter(|e| !waits(e.key())) {
             let ((_, id), waker) = first.remove_entry();
-            self.due.insert((Rank::Call, id), waker);
+            self.due_calls.insert(id, waker);
         }
     }
 
@@ -108,11 +104,15 @@ impl State {
 
     /// False: it was woken.
     fn remove(&mut self, until: Until, id: u64) -> bool {
-        let (waited, rank) = match until {
-            Until::Visible(offset) => (self.by_offset.remove(&(offset, id)), Rank::Tail),
-            Until::Applied(index) => (self.by_index.remove(&(index, id)), Rank::Call),
+        let (waited, due) = match until {
+            Until::Visible(offset) => (self.by_offset.remove(&(offset, id)), &mut self.due_tails),
+            Until::Applied(index) => (self.by_index.remove(&(index, id)), &mut self.due_calls),
         };
-        waited.or_else(|| self.due.remove(&(rank, id))).is_some()
+        waited.or_else(|| due.remove(&id)).is_some()
+    }
+
+    fn due(&self) -> usize {
+        self.due_calls.len() + self.due_tails.len()
     }
 
     /// Who is woken now: so many at most, and nobody before those who were woken last have run and the next have their time.
@@ -120,7 +120,10 @@ impl State {
         if self.running > 0 || self.planned {
             return Vec::new();
         }
-        let round: Vec<Waker> = std::iter::from_fn(|| Some(self.due.pop_first()?.1)).take(waiters).collect();
+        let tails_least = self.due_tails.len().min(waiters / TAILS_PART);
+        let calls = std::iter::from_fn(|| self.due_calls.pop_first()).take(waiters - tails_least);
+        let tails = std::iter::from_fn(|| self.due_tails.pop_first());
+        let round: Vec<Waker> = calls.chain(tails).take(waiters).map(|(_, waker)| waker).collect();
         self.running = round.len();
         round
     }
@@ -188,11 +191,11 @@ impl Watermark {
             let mut state = self.0.lock();
             state.closed = true;
             state.collect_due();
-            let all = std::mem::take(&mut state.due);
-            state.running += all.len();
+            let all = [std::mem::take(&mut state.due_calls), std::mem::take(&mut state.due_tails)];
+            state.running += all.iter().map(BTreeMap::len).sum::<usize>();
             all
         };
-        all.into_values().for_each(Waker::wake);
+        all.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
     }
 
     /// Waits until the condition holds. The future gives the mark at which it held.
@@ -250,7 +253,7 @@ impl Wait {
             return;
         }
         state.running -= 1;
-        if state.running == 0 && !state.planned && !state.due.is_empty() {
+        if state.running == 0 && !state.planned && state.due() > 0 {
             state.planned = true;
             drop(state);
             self.timers.wake_at(Instant::now() + BETWEEN_ROUNDS, Waker::from(shared.clone()));

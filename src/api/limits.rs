@@ -33,7 +33,7 @@ const READ_SOON: Duration = Duration::from_secs(10);
 /// hold too many.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
-/// When a principal's streams wait for each other, they read so much
+/// When a principal's streams wait for each other, they read so much, each [`READ_BYTES_LEAST`] or more,
 const BURST_BYTES: u64 = 512 << 10;
 /// and then nothing for so long: in it gRPC's thread comes to look at its connections, which it does only when it has nothing
 /// to run.
@@ -222,7 +222,7 @@ impl Limits {
             Some(usage) => *usage = usage.plus(more),
             None => drop(held.each.insert(principal.clone(), more)),
         }
-        Permit { limits: self.clone(), principal: principal.clone(), held: more }
+        Permit { limits: self.clone(), principal: principal.clone(), held: more, waited: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -236,6 +236,8 @@ pub struct Permit {
     limits: Limits,
     principal: Principal,
     held: Usage,
+    /// For its turn.
+    waited: bool,
 }
 
 impl Permit {
@@ -264,8 +266,10 @@ impl Permit {
         if let Some(usage) = held.each.get_mut(&self.principal) {
             *usage = one;
         }
-        if let Some(queue) = held.queues.get_mut(&self.principal) {
-            queue.end_burst();
+        if self.waited
+            && let Some(queue) = held.queues.get_mut(&self.principal)
+        {
+            queue.has_read(read_bytes);
         }
         let next = held.first(&self.principal);
         drop(held);

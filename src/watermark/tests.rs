@@ -151,3 +151,26 @@ fn a_crowd_is_woken_also_when_some_of_it_went_away() {
     }
     assert_eq!(w.waiters(), 0);
 }
+
+/// Else a tail waits for as long as there are more calls than a round takes.
+#[test]
+fn calls_that_keep_coming_leave_tails_a_part_of_each_round() {
+    let (w, timers) = (Watermark::default(), no_time());
+    let call = |index| One::new(w.wait(Until::Applied(LogIndex(index)), &timers));
+    let mut tails = tails(&w, &timers, 10);
+    let mut calls: Vec<One> = (0..100).map(|_| call(1)).collect();
+    w.advance(mark(1, 1));
+    for index in 2..12 {
+        for tail in tails.iter_mut().filter(|tail| tail.is_woken()) {
+            assert!(tail.poll().is_ready());
+        }
+        // Who has its answer asks again.
+        for one in calls.iter_mut().filter(|one| one.is_woken()) {
+            assert!(one.poll().is_ready());
+            *one = call(index);
+        }
+        w.advance(mark(index, 1));
+        Waker::from(w.0.clone()).wake();
+    }
+    assert_eq!(woken(&tails).len(), 10);
+}
