@@ -97,6 +97,12 @@ fn run(shared: &Shared) {
 }
 
 impl TimersHandle {
+    /// For tests: time that does not pass, because its thread has ended.
+    #[cfg(test)]
+    pub fn stopped() -> TimersHandle {
+        Timers::start(&crate::thread::fatal_channel().0).expect("a thread").handle()
+    }
+
     /// Resolves at that moment.
     pub fn at(&self, at: Instant) -> Sleep {
         Sleep { timers: self.clone(), at, id: None }

@@ -185,7 +185,7 @@ impl Watermark {
         round.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends every wait, now and later, with [`Closed`].
+    /// Ends every wait, now and later, with [`Closed`]; wakes all at once.
     pub fn close(&self) {
         let all = {
             let mut state = self.0.lock();

@@ -236,7 +236,7 @@ pub struct Permit {
     limits: Limits,
     principal: Principal,
     held: Usage,
-    /// For its turn.
+    /// It was got by a turn in a queue: what it reads counts for the pauses.
     waited: bool,
 }
 

@@ -10,15 +10,6 @@ fn mark(applied: u64, next: u64) -> Mark {
     Mark { applied: LogIndex(applied), next_offset: Offset(next), ..Mark::default() }
 }
 
-fn time() -> Timers {
-    Timers::start(&fatal_channel().0).expect("a thread")
-}
-
-/// Time that does not pass: its thread has ended.
-fn no_time() -> TimersHandle {
-    time().handle()
-}
-
 /// One of a crowd that waits.
 struct One {
     wait: Option<Wait>,
@@ -61,7 +52,7 @@ fn woken(crowd: &[One]) -> Vec<usize> {
 
 #[test]
 fn waits_for_its_own_condition() {
-    let (w, timers) = (Watermark::new(mark(1, 0)), no_time());
+    let (w, timers) = (Watermark::new(mark(1, 0)), TimersHandle::stopped());
     let waiting = w.wait(Until::Visible(Offset(1)), &timers);
     let t = std::thread::spawn(move || block_on(waiting));
     w.advance(mark(2, 1));
@@ -74,7 +65,7 @@ fn waits_for_its_own_condition() {
 #[test]
 fn a_dropped_wait_leaves_nothing() {
     let w = Watermark::default();
-    let mut one = One::new(w.wait(Until::Visible(Offset(0)), &no_time()));
+    let mut one = One::new(w.wait(Until::Visible(Offset(0)), &TimersHandle::stopped()));
     assert!(one.poll().is_pending());
     assert_eq!(w.waiters(), 1);
     drop(one);
@@ -84,7 +75,7 @@ fn a_dropped_wait_leaves_nothing() {
 /// Also of those who are due and not woken yet.
 #[test]
 fn closing_ends_every_wait() {
-    let (w, timers) = (Watermark::default(), no_time());
+    let (w, timers) = (Watermark::default(), TimersHandle::stopped());
     let mut crowd = tails(&w, &timers, 100);
     w.advance(mark(1, 1));
     let late = w.wait(Until::Visible(Offset(1)), &timers);
@@ -97,7 +88,7 @@ fn closing_ends_every_wait() {
 
 #[test]
 fn the_next_round_begins_when_all_of_one_have_run_and_its_time_has_come() {
-    let (w, timers) = (Watermark::default(), no_time());
+    let (w, timers) = (Watermark::default(), TimersHandle::stopped());
     let mut crowd = tails(&w, &timers, 100);
     // It came last, and goes first: it is a call's.
     crowd.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
@@ -129,8 +120,9 @@ fn the_next_round_begins_when_all_of_one_have_run_and_its_time_has_come() {
 
 #[test]
 fn a_crowd_is_woken_also_when_some_of_it_went_away() {
-    let (w, timers) = (Watermark::default(), time());
-    let mut crowd = tails(&w, &timers.handle(), 1000);
+    let time = Timers::start(&fatal_channel().0).expect("a thread");
+    let (w, timers) = (Watermark::default(), time.handle());
+    let mut crowd = tails(&w, &timers, 1000);
     w.advance(mark(1, 1));
     let until = Instant::now() + Duration::from_secs(60);
     for i in 0.. {
@@ -155,7 +147,7 @@ fn a_crowd_is_woken_also_when_some_of_it_went_away() {
 /// Else a tail waits for as long as there are more calls than a round takes.
 #[test]
 fn calls_that_keep_coming_leave_tails_a_part_of_each_round() {
-    let (w, timers) = (Watermark::default(), no_time());
+    let (w, timers) = (Watermark::default(), TimersHandle::stopped());
     let call = |index| One::new(w.wait(Until::Applied(LogIndex(index)), &timers));
     let mut tails = tails(&w, &timers, 10);
     let mut calls: Vec<One> = (0..100).map(|_| call(1)).collect();

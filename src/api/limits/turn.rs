@@ -163,6 +163,10 @@ mod tests {
         }
     }
 
+    fn limits(bytes_per_principal_max: u64, bytes_max: u64) -> Limits {
+        Limits::new(config::Limits { bytes_per_principal_max, bytes_max, ..config::Limits::default() })
+    }
+
     fn poll(turn: &mut Turn<'_>, woken: &Arc<Woken>) -> Poll<Permit> {
         Pin::new(turn).poll(&mut Context::from_waker(&Waker::from(woken.clone())))
     }
@@ -171,13 +175,8 @@ mod tests {
     /// tenth of a second hides a wake that is lost.)
     #[test]
     fn each_change_wakes_who_is_first_and_nobody_else() {
-        let limits = Limits::new(config::Limits {
-            bytes_per_principal_max: 1 << 20,
-            bytes_max: 4 << 20,
-            ..config::Limits::default()
-        });
-        // Time does not pass: its thread has ended.
-        let timers = Timers::start(&fatal_channel().0).expect("a thread").handle();
+        let limits = limits(1 << 20, 4 << 20);
+        let timers = TimersHandle::stopped();
         let a = Principal::new("a").expect("a name");
         let mut held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let woken: [Arc<Woken>; 4] = Default::default();
@@ -210,11 +209,7 @@ mod tests {
     /// Else gRPC's thread would be theirs alone for as long as there is room and somebody waits for it.
     #[test]
     fn who_waits_for_each_other_makes_a_pause_between_bursts() {
-        let limits = Limits::new(config::Limits {
-            bytes_per_principal_max: 6 << 20,
-            bytes_max: 64 << 20,
-            ..config::Limits::default()
-        });
+        let limits = limits(6 << 20, 64 << 20);
         let time = Timers::start(&fatal_channel().0).expect("a thread");
         let timers = time.handle();
         let a = Principal::new("a").expect("a name");
@@ -245,12 +240,8 @@ mod tests {
     /// that was there once would not end.
     #[test]
     fn a_pause_is_for_what_was_read_and_not_for_the_room() {
-        let limits = Limits::new(config::Limits {
-            bytes_per_principal_max: 6 << 20,
-            bytes_max: 64 << 20,
-            ..config::Limits::default()
-        });
-        let timers = Timers::start(&fatal_channel().0).expect("a thread").handle();
+        let limits = limits(6 << 20, 64 << 20);
+        let timers = TimersHandle::stopped();
         let a = Principal::new("a").expect("a name");
         let woken: Arc<Woken> = Arc::default();
         let held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
