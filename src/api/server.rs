@@ -16,7 +16,8 @@ use super::service::Service;
 use super::state::{Phase, State};
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
-use crate::grpc::{Env, Resets, client_listener};
+use crate::grpc::sockets::bound_receive_buffers;
+use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, Resets, client_listener};
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
@@ -109,6 +110,13 @@ impl Api {
             grpcio::Error::BindFail(_) => StartError::Bind { addr: options.listen_addr },
             other => StartError::Grpc(other),
         })?;
+        match bound_receive_buffers(port, RECEIVE_BUFFER_BYTES) {
+            Ok(1..) => {}
+            Ok(0) => log::warn!(
+                "the socket that listens on port {port} was not found; its connections' buffers have no bound"
+            ),
+            Err(e) => log::warn!("can't bound what the system keeps of a connection on port {port}: {e}"),
+        }
         server.start();
         Ok(Api { port, service, running: Some((server, timers)), _resets: resets })
     }

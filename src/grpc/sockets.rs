@@ -1,4 +1,5 @@
-//! The connections of this process's gRPC servers as the C core counts them, and the way to end one.
+//! The connections of this process's gRPC servers as the C core counts them, the way to end one, and what the system may keep
+//! of each.
 //!
 //! `grpcio` shows no connection. The core counts calls for each (channelz), whatever has become of them since: also those that
 //! no handler has seen, or ever will. That costs nothing here; looking takes some 20 µs for each connection.
@@ -6,11 +7,12 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use grpcio::channelz;
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, socket_acceptconn};
 use rustix::net::{Shutdown, SocketAddrAny, connect_unspec, getpeername, getsockname, shutdown};
 use serde_json::Value;
 
@@ -143,25 +145,61 @@ pub fn abort_new(host: IpAddr, port: u16, known: &HashSet<SocketAddr>) -> io::Re
 }
 
 fn abort_all(mut which: impl FnMut(SocketAddr, SocketAddr) -> bool) -> io::Result<(usize, usize)> {
+    let mut aborted = 0;
+    let looked_at = sockets(
+        |socket| ends(socket).filter(|(local, remote)| which(*local, *remote)),
+        |own| {
+            aborted += 1;
+            connect_unspec(&own).or_else(|_| shutdown(&own, Shutdown::Both))
+        },
+    )?;
+    Ok((looked_at, aborted))
+}
+
+/// Bounds what the system keeps of a connection until it is read, for those that are accepted from now on at a port on which
+/// this process listens. Gives how many sockets listen there.
+///
+/// # Errors
+/// The system's.
+pub fn bound_receive_buffers(port: u16, bytes: usize) -> io::Result<usize> {
+    let mut bounded = 0;
+    sockets(
+        |socket| {
+            let listens = socket_acceptconn(socket).unwrap_or(false);
+            let local = getsockname(socket).ok().filter(|_| listens).and_then(canonical);
+            local.filter(|local| local.port() == port)
+        },
+        |own| {
+            bounded += 1;
+            set_socket_recv_buffer_size(own, bytes)
+        },
+    )?;
+    Ok(bounded)
+}
+
+/// Acts on a copy of each socket of this process of which `which` says something. Gives how many files were looked at.
+fn sockets<T: PartialEq>(
+    mut which: impl FnMut(BorrowedFd<'_>) -> Option<T>,
+    mut act: impl FnMut(OwnedFd) -> rustix::io::Result<()>,
+) -> io::Result<usize> {
     let dir = openat(CWD, "/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let (mut looked_at, mut aborted) = (0, 0);
+    let mut looked_at = 0;
     for entry in Dir::new(dir)? {
         let entry = entry?;
         let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
         let Some(number) = number.filter(|n| *n >= 0) else { continue };
         looked_at += 1;
         // SAFETY: it is not ours and may be closed, or be another file's, at any time. All that is done with it is to ask
-        // for its addresses and to copy it; neither changes what it stands for, and a closed one is an error.
+        // what it is and to copy it; neither changes what it stands for, and a closed one is an error.
         let theirs = unsafe { BorrowedFd::borrow_raw(number) };
-        let Some(both) = ends(theirs).filter(|(local, remote)| which(*local, *remote)) else { continue };
+        let Some(said) = which(theirs) else { continue };
         let Ok(own) = fcntl_dupfd_cloexec(theirs, 0) else { continue };
-        // From here on it is our own, so that what is looked at is what is ended, whatever becomes of the number.
-        if ends(&own) == Some(both) {
-            connect_unspec(&own).or_else(|_| shutdown(&own, Shutdown::Both))?;
-            aborted += 1;
+        // From here on it is our own, so that what is looked at is what is acted on, whatever becomes of the number.
+        if which(own.as_fd()) == Some(said) {
+            act(own)?;
         }
     }
-    Ok((looked_at, aborted))
+    Ok(looked_at)
 }
 
 /// Our end and the other one of a connection.
@@ -179,6 +217,8 @@ fn canonical(address: SocketAddrAny) -> Option<SocketAddr> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
+
+    use rustix::net::sockopt::socket_recv_buffer_size;
 
     use super::*;
 
@@ -212,6 +252,23 @@ mod tests {
         assert_eq!(other_server.read(&mut [0; 8]).expect("read"), 3);
         assert_eq!(abort_new(host, port, &HashSet::new()).expect("a walk").1, 1);
         assert!(other.read(&mut [0; 8]).is_err(), "a reset");
+    }
+
+    #[test]
+    fn connections_to_a_bounded_port_have_small_buffers() {
+        let bounded = TcpListener::bind("[::]:0").expect("a port");
+        let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+        let accepted_bytes = |listener: &TcpListener| {
+            let _client = TcpStream::connect(("127.0.0.1", port(listener))).expect("connected");
+            socket_recv_buffer_size(listener.accept().expect("accepted").0).expect("a size")
+        };
+        assert_eq!(bound_receive_buffers(port(&bounded), 16 << 10).expect("a walk"), 1);
+        // The system takes as much again for what it notes down beside the bytes.
+        assert_eq!(accepted_bytes(&bounded), 32 << 10);
+        assert!(accepted_bytes(&other) > 32 << 10);
+        drop(bounded);
+        assert_eq!(bound_receive_buffers(1, 16 << 10).expect("a walk"), 0, "nobody listens there");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The hostile ones have certificates, where they have any, of other names than the honest one. `make hostile` runs the
 //! whole; without `SERIATIM_TEST_HOSTILE=full` it is a tenth of it. Times are printed and not judged: they are the
 //! machine's. How much of them is, is seen at a second node that nobody attacks: it has the same honest calls at the same time,
-//! on processors that the attackers use as well.
+//! on processors that the attackers use as well. They get of them what the nodes and the honest clients leave (`from_afar`).
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -45,9 +45,12 @@ struct Scale {
     seconds: u64,
 }
 
+fn is_full() -> bool {
+    std::env::var("SERIATIM_TEST_HOSTILE").is_ok_and(|v| v == "full")
+}
+
 fn scale() -> Scale {
-    let full = std::env::var("SERIATIM_TEST_HOSTILE").is_ok_and(|v| v == "full");
-    if full {
+    if is_full() {
         Scale { idle: 1000, garbage: 1000, tails: 10_000, few: 16, seconds: 10 }
     } else {
         Scale { idle: 100, garbage: 100, tails: 1000, few: 2, seconds: 1 }
@@ -84,7 +87,7 @@ impl Honest {
         let (_, alone, _) = self.alone.medians();
         let (now, peak) = (memory.look() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
         loudly(&format!(
-            "  {what:28} {calls:4} calls, median produce {produce:8.2?} (alone {alone:8.2?}) consume {consume:8.2?}, \
+            "  {what:29} {calls:4} calls, median produce {produce:8.2?} (alone {alone:8.2?}) consume {consume:8.2?}, \
              memory {now} KiB, peak so far {peak}"
         ));
     }
@@ -133,6 +136,22 @@ impl Calls {
     }
 }
 
+/// Does what comes from other hosts. On this one it would take the node's processors as well: with sixteen attackers on two of
+/// them a busy node waits for its turn among theirs, and an honest call took 11 ms instead of 3 for that alone. So it gets what
+/// the others leave, where nothing else runs: among other tests that may be nothing.
+fn from_afar<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let afar = scope.spawn(|| {
+            if is_full() {
+                // Of this thread, and of those that it starts.
+                rustix::process::nice(19).expect("that needs no rights");
+            }
+            act()
+        });
+        afar.join().expect("no panic")
+    })
+}
+
 /// Runs an attack while the honest client works.
 fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + Send) {
     let over = AtomicBool::new(false);
@@ -145,7 +164,7 @@ fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + S
                 std::thread::park_timeout(MEMORY_PACE);
             }
         });
-        attack();
+        from_afar(attack);
         over.store(true, Ordering::Release);
     });
     honest.report(what, memory);
@@ -242,9 +261,13 @@ fn rapid_reset(dialer: &Dialer, path: &str, connections: usize, seconds: u64) ->
 }
 
 /// Calls whose messages are larger than anything, side by side.
-fn too_large(client: &Client, calls: usize) {
+fn too_large(client: &Client, calls: usize, seconds: u64) {
     let log = LogClient::new(client.channel().clone());
-    for bytes in [5 << 20, 8 << 20] {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    for (round, bytes) in [5 << 20, 8 << 20].into_iter().cycle().enumerate() {
+        if round >= 2 && Instant::now() >= until {
+            return;
+        }
         let request = ProduceRequest { records: vec![record(vec![b'x'; bytes])], ..ProduceRequest::default() };
         let option = || CallOption::default().timeout(PATIENCE);
         let calls: Vec<_> = (0..calls).map(|_| log.produce_async_opt(&request, option()).expect("a call")).collect();
@@ -284,13 +307,15 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     under("and stay", &honest, &memory, quiet);
     assert!(connections.iter_mut().all(|c| !c.is_closed()), "idle connections stay open");
     let mut open = Vec::new();
-    under(&format!("{garbage_connections} garbage connections"), &honest, &memory, || {
+    under(&format!("{garbage_connections} garbage connections come"), &honest, &memory, || {
         open = garbage(&dialer, garbage_connections);
     });
+    under("and stay", &honest, &memory, quiet);
     drop((connections, open));
 
+    let (site, addr) = (&cluster.site, node.rpc_addr.as_str());
     let readers: Vec<Client> =
-        (0..tail_count.div_ceil(1000)).map(|_| cluster.site.client(&node.rpc_addr, "reader")).collect();
+        from_afar(|| (0..tail_count.div_ceil(1000)).map(|_| site.client(addr, "reader")).collect());
     let mut waiting = Vec::new();
     under(&format!("{tail_count} tails come"), &honest, &memory, || {
         waiting = tails(&readers, tail_count);
@@ -326,8 +351,8 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     assert_eq!(got.offset, 0);
     drop((stuck, readers));
 
-    let writer = cluster.site.client(&node.rpc_addr, "writer");
-    under("messages over the limit", &honest, &memory, || too_large(&writer, few * 4));
+    let writer = from_afar(|| site.client(addr, "writer"));
+    under("messages of 5 and 8 MiB", &honest, &memory, || too_large(&writer, few * 4, seconds));
     let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files("writer"));
     under("a byte a second", &honest, &memory, || a_byte_a_second(&dialer, few, seconds));
     under("nobody else any more", &honest, &memory, quiet);
@@ -362,9 +387,14 @@ fn calls_that_are_taken_back_at_once() {
         under(&format!("{few} connections of {user}"), &honest, &memory, || {
             (calls, closed) = rapid_reset(&dialer, path, few, seconds);
         });
-        let counted = counter(&client, "seriatim_flood_connections_closed_total") - before;
+        let counted = eventually("a closed connection is counted", || {
+            match counter(&client, "seriatim_flood_connections_closed_total") - before {
+                0 => Err("none".to_owned()),
+                counted => Ok(counted),
+            }
+        });
         loudly(&format!("  {calls} calls were taken back; {closed} connections were closed, {counted} as a flood"));
-        assert!(closed > 0 && counted > 0, "nobody stopped it");
+        assert!(closed > 0, "nobody stopped it");
     }
     under("nobody else any more", &honest, &memory, quiet);
     let peak = memory.peak.load(Ordering::Relaxed);
