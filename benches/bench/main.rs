@@ -40,6 +40,7 @@ fn main() {
         turn: Duration::from_secs_f64(number("SERIATIM_BENCH_SECONDS", 1.0)),
         rows: Vec::new(),
     };
+    let begin = process::Ticks::now();
     figures::run(&mut bench);
     storage::run(&mut bench);
     instructions::run(&mut bench);
@@ -47,6 +48,8 @@ fn main() {
         let version = format!("seriatim {}", env!("CARGO_PKG_VERSION"));
         let mut facts = process::facts();
         facts.push(format!("{version}, {} rounds of {:?}", bench.rounds, bench.turn));
+        let stolen = process::Ticks::now().stolen_since(begin);
+        facts.push(format!("{stolen:.1} % of the processors' time went to others on the same hardware (\"steal\")"));
         report::write(&PathBuf::from(out), &facts, &bench.rows);
     }
 }

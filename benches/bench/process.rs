@@ -52,6 +52,29 @@ pub fn cpu_part(pid: u32, over: Duration) -> f64 {
     (cpu_time(pid) - used).as_secs_f64() / begin.elapsed().as_secs_f64()
 }
 
+/// What the machine's processors had to do since it started, and what of it others on the same hardware did instead, in ticks.
+#[derive(Clone, Copy)]
+pub struct Ticks {
+    all: u64,
+    stolen: u64,
+}
+
+impl Ticks {
+    /// Until now.
+    pub fn now() -> Ticks {
+        let stat = std::fs::read_to_string("/proc/stat").expect("counts");
+        // user nice system idle iowait irq softirq steal; what follows is a part of the first two.
+        let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).expect("all processors");
+        let ticks: Vec<u64> = line.split_whitespace().take(8).map(|n| n.parse().expect("a number")).collect();
+        Ticks { all: ticks.iter().sum(), stolen: ticks.get(7).copied().unwrap_or_default() }
+    }
+
+    /// Percent that were stolen since then.
+    pub fn stolen_since(self, then: Ticks) -> f64 {
+        100.0 * (self.stolen - then.stolen) as f64 / (self.all - then.all).max(1) as f64
+    }
+}
+
 /// The machine, in one line each.
 pub fn facts() -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
