@@ -29,10 +29,12 @@ pub const CLIENT_MESSAGE_BYTES_MAX: usize = 9 << 20;
 /// What the peer listener and its peers take in one message, and send: a batch that ends with an entry of the largest size.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// What the system keeps of a client's connection until it is read; twice as much with its notes, and less where
-/// `net.core.rmem_max` is less. gRPC's core reads a connection until nothing is left there, and serves no other one meanwhile:
-/// with what Linux gives it by itself, up to 32 MiB on a short way, an honest call beside messages of 8 MiB took 30 ms and not
-/// 10. It is faster, too: 1 KiB messages by a quarter. A long way has this much in flight at most: 25 MB/s at 10 ms.
+/// What the system is asked to keep of a client's connection until it is read (`SO_RCVBUF`). It takes twice that for the bytes and
+/// its notes, so they may be 500 KiB; and 208 KiB are asked for where `net.core.rmem_max` is that, as it is by default.
+///
+/// gRPC's core reads a connection until nothing is left there, and serves no other one meanwhile: with as much as Linux gives
+/// by itself (`tcp_rmem`, 6 to 32 MiB), an honest call beside messages of 8 MiB took 30 ms and not 10. It is faster, too: a
+/// stream of 1 KiB messages by a quarter. One connection has no more than that in flight: 25 to 50 MB/s at 10 ms.
 pub const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
 
 type Options = &'static [(&'static [u8], i32)];

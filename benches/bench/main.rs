@@ -49,7 +49,7 @@ fn main() {
         let mut facts = process::facts();
         facts.push(format!("{version}, {} rounds of {:?}", bench.rounds, bench.turn));
         let stolen = process::Ticks::now().stolen_since(begin);
-        facts.push(format!("{stolen:.1} % of the processors' time went to others on the same hardware (\"steal\")"));
+        facts.push(format!("{stolen:.1} % of the processors' time went to others on the same hardware, as far as the hypervisor tells (\"steal\")"));
         report::write(&PathBuf::from(out), &facts, &bench.rows);
     }
 }

@@ -71,7 +71,9 @@ impl Ticks {
 
     /// Percent that were stolen since then.
     pub fn stolen_since(self, then: Ticks) -> f64 {
-        100.0 * (self.stolen - then.stolen) as f64 / (self.all - then.all).max(1) as f64
+        // Neither is sure to grow: a machine may have moved to other hardware.
+        let stolen = self.stolen.saturating_sub(then.stolen);
+        100.0 * stolen as f64 / self.all.saturating_sub(then.all).max(1) as f64
     }
 }
 

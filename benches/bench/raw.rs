@@ -19,7 +19,8 @@ use grpcio::{
 };
 use protobuf::Message as _;
 use seriatim::client::ClientFiles;
-use seriatim::grpc::{Env, client_listener};
+use seriatim::grpc::sockets::bound_receive_buffers;
+use seriatim::grpc::{Env, RECEIVE_BUFFER_BYTES, client_listener};
 use seriatim::pb::log::ConsumeRequest;
 use seriatim::thread::fatal_channel;
 
@@ -85,6 +86,8 @@ pub fn serve(certs: &Path) {
         });
     let mut server = client_listener(&env, u64::MAX >> 1).register_service(builder.build()).build().expect("a server");
     let port = server.add_listening_port("127.0.0.1:0", credentials).expect("a port");
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(bound_receive_buffers(addr, RECEIVE_BUFFER_BYTES).expect("a bound"), 1);
     server.start();
     println!("{port}");
     let _ = std::io::stdout().flush();

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -80,6 +81,19 @@ pub struct Api {
     _resets: Resets,
 }
 
+/// Not worth failing for.
+fn bound_connections(listen_addr: &str, port: u16) {
+    let Ok(mut addr) = listen_addr.parse::<SocketAddr>() else {
+        return log::warn!("{listen_addr} is no address: what the system keeps of its connections has no bound");
+    };
+    addr.set_port(port);
+    match bound_receive_buffers(addr, RECEIVE_BUFFER_BYTES) {
+        Ok(1..) => {}
+        Ok(0) => log::warn!("no socket listens on {addr}: what the system keeps of its connections has no bound"),
+        Err(e) => log::warn!("can't bound what the system keeps of a connection to {addr}: {e}"),
+    }
+}
+
 impl Api {
     /// Binds and takes calls. Until [`Api::serve`] they are answered with JOINING.
     ///
@@ -107,16 +121,10 @@ impl Api {
             .map_err(StartError::Grpc)?;
         let port = server.add_listening_port(options.listen_addr.clone(), options.credentials);
         let port = port.map_err(|error| match error {
-            grpcio::Error::BindFail(_) => StartError::Bind { addr: options.listen_addr },
+            grpcio::Error::BindFail(_) => StartError::Bind { addr: options.listen_addr.clone() },
             other => StartError::Grpc(other),
         })?;
-        match bound_receive_buffers(port, RECEIVE_BUFFER_BYTES) {
-            Ok(1..) => {}
-            Ok(0) => log::warn!(
-                "the socket that listens on port {port} was not found; its connections' buffers have no bound"
-            ),
-            Err(e) => log::warn!("can't bound what the system keeps of a connection on port {port}: {e}"),
-        }
+        bound_connections(&options.listen_addr, port);
         server.start();
         Ok(Api { port, service, running: Some((server, timers)), _resets: resets })
     }

@@ -143,7 +143,7 @@ fn from_afar<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let afar = scope.spawn(|| {
             if is_full() {
-                // Of this thread, and of those that it starts.
+                // Of this thread, and of those that it starts. What gRPC has for all clients of a process runs already.
                 rustix::process::nice(19).expect("that needs no rights");
             }
             act()

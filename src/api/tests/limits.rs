@@ -1,9 +1,14 @@
 //! Every limit has its status and its counter.
 
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use grpcio::RpcStatusCode as Code;
 
 use super::node::{Fate, Node, limits};
 use super::*;
+use crate::grpc::RECEIVE_BUFFER_BYTES;
+use crate::grpc::sockets::receive_buffer_bytes;
 use crate::metrics::Limit;
 use crate::pb::admin;
 
@@ -15,6 +20,25 @@ fn counters(node: &Node) -> Vec<(String, u64)> {
 fn refused(node: &Node, limit: Limit) -> u64 {
     let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.name());
     counters(node).into_iter().find(|(other, _)| *other == name).expect("a counter").1
+}
+
+#[test]
+fn what_the_system_keeps_of_a_connection_is_bounded() {
+    let node = Node::serving();
+    let client = TcpStream::connect(("127.0.0.1", node.api().port())).expect("connected");
+    let (node_end, client_end) = (client.peer_addr().expect("connected"), client.local_addr().expect("connected"));
+    let until = Instant::now() + Duration::from_secs(10);
+    let bytes = loop {
+        match receive_buffer_bytes(node_end, client_end) {
+            Some(bytes) => break bytes,
+            None => assert!(Instant::now() < until, "gRPC did not accept it"),
+        }
+        std::thread::yield_now();
+    };
+    let max = std::fs::read_to_string("/proc/sys/net/core/rmem_max").expect("Linux");
+    let max: usize = max.trim().parse().expect("a number");
+    // Twice: with the system's notes.
+    assert_eq!(bytes, 2 * RECEIVE_BUFFER_BYTES.min(max));
 }
 
 #[test]
