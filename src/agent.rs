@@ -138,7 +138,7 @@ impl Agent {
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
         let api = Api::start(
             ApiOptions {
-                listen_addr: config.rpc_addr.to_string(),
+                listen_addr: config.rpc_addr,
                 credentials: tls.client_listener(),
                 identities,
                 acl: acl.clone(),

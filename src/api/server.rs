@@ -27,8 +27,8 @@ use crate::timers::Timers;
 
 /// What the client listener is started with.
 pub struct ApiOptions {
-    /// Where to listen, `host:port`; port 0 takes any.
-    pub listen_addr: String,
+    /// Where to listen; port 0 takes any.
+    pub listen_addr: SocketAddr,
     /// The listener's credentials.
     pub credentials: ServerCredentials,
     /// Tells who calls.
@@ -82,11 +82,7 @@ pub struct Api {
 }
 
 /// Not worth failing for.
-fn bound_connections(listen_addr: &str, port: u16) {
-    let Ok(mut addr) = listen_addr.parse::<SocketAddr>() else {
-        return log::warn!("{listen_addr} is no address: what the system keeps of its connections has no bound");
-    };
-    addr.set_port(port);
+fn bound_connections(addr: SocketAddr) {
     match bound_receive_buffers(addr, RECEIVE_BUFFER_BYTES) {
         Ok(1..) => {}
         Ok(0) => log::warn!("no socket listens on {addr}: what the system keeps of its connections has no bound"),
@@ -119,12 +115,12 @@ impl Api {
             .add_checker(Guard::new(service.access.clone(), service.metrics.clone(), fatal.clone()))
             .build()
             .map_err(StartError::Grpc)?;
-        let port = server.add_listening_port(options.listen_addr.clone(), options.credentials);
+        let port = server.add_listening_port(options.listen_addr.to_string(), options.credentials);
         let port = port.map_err(|error| match error {
-            grpcio::Error::BindFail(_) => StartError::Bind { addr: options.listen_addr.clone() },
+            grpcio::Error::BindFail(_) => StartError::Bind { addr: options.listen_addr.to_string() },
             other => StartError::Grpc(other),
         })?;
-        bound_connections(&options.listen_addr, port);
+        bound_connections(SocketAddr::new(options.listen_addr.ip(), port));
         server.start();
         Ok(Api { port, service, running: Some((server, timers)), _resets: resets })
     }

@@ -284,7 +284,7 @@ impl Node {
             space: Space::default(),
         };
         let options = ApiOptions {
-            listen_addr: "127.0.0.1:0".to_owned(),
+            listen_addr: ([127, 0, 0, 1], 0).into(),
             credentials: ServerCredentials::insecure(),
             identities: Identities::new("test", true),
             acl: acl.clone(),
