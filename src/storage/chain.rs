@@ -1,9 +1,12 @@
 //! The chain of segments back from one of them, and a walk over what of it has to be read at start.
 
+use std::collections::BTreeMap;
+
 use super::entry::Kind;
 use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::frame::Position;
+use super::frame::{Header, Position};
+use super::index::worth_noting;
 use super::manifest::NUMBERS_MAX;
 use super::reader::Access;
 use super::recovery::Files;
@@ -36,11 +39,23 @@ pub(super) struct Ended {
     pub(super) time_us: u64,
     pub(super) hard_state: HardState,
     pub(super) terms: Vec<(LogIndex, Term)>,
+    /// The highest floor of the frames that were read,
+    pub(super) floor: Position,
+    /// and up to where in each segment they were.
+    pub(super) read: BTreeMap<u64, u64>,
+    /// What the index of the newest segment says, and where each of these frames stands.
+    pub(super) noted: Vec<(Header, u64)>,
 }
 
 impl Chain {
-    /// The chain back from a segment.
-    pub(super) fn back(files: &Files, newest: u64) -> Result<Chain, Break> {
+    /// The chain back from a segment, and what it holds.
+    pub(super) fn read(files: &Files, newest: u64) -> Result<(Chain, Ended), Break> {
+        let chain = Chain::back(files, newest)?;
+        let ended = chain.scan(files)?;
+        Ok((chain, ended))
+    }
+
+    fn back(files: &Files, newest: u64) -> Result<Chain, Break> {
         let first = files.manifest.first_segment;
         let mut headers = Vec::new();
         let mut number = newest;
@@ -100,7 +115,7 @@ impl Chain {
 
     /// Reads the frames from the segment that holds the manifest's floor on, or the newest, if that one is older: what is
     /// before is on the disk, and its terms are in the manifest.
-    pub(super) fn scan(&self, files: &Files) -> Result<Ended, Break> {
+    fn scan(&self, files: &Files) -> Result<Ended, Break> {
         let manifest = &files.manifest;
         let newest = self.headers.len() - 1;
         let start = self.numbers.partition_point(|n| *n < manifest.floor.file).min(newest);
@@ -132,6 +147,9 @@ impl Ended {
             time_us: header.time_before_us,
             hard_state: header.hard_state,
             terms,
+            floor: Position::default(),
+            read: BTreeMap::new(),
+            noted: Vec::new(),
         }
     }
 
@@ -151,18 +169,26 @@ impl Ended {
             Some(limit) => limit,
             None => file.len().map_err(Break::Disk)?,
         };
+        self.noted.clear();
         let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
         loop {
             let (at, what) = match walk.next() {
                 Ok(None) => (end, "the file ends"),
                 Ok(Some((at, frame))) => match self.frame(&frame) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        self.floor = self.floor.max(frame.header.floor);
+                        if worth_noting(self.noted.last().map(|(_, at)| *at), &frame.header, at) {
+                            self.noted.push((frame.header, at));
+                        }
+                        continue;
+                    }
                     Err(what) => (at, what),
                 },
                 Err(WalkError::Bad { position, what }) => (position, what),
                 Err(WalkError::Disk(error)) => return Err(Break::Disk(error)),
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };
+            self.read.insert(number, at);
             return match limit {
                 Some(limit) if at == limit || broken(Fault::PredecessorEndIgnored) => Ok(()),
                 Some(_) => Err(Break::At(Position { file: number, at }, what)),

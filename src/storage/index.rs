@@ -68,6 +68,11 @@ pub fn capacity(segment_bytes: u64) -> usize {
     usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX).clamp(if cfg!(test) { 8 } else { 64 }, 1 << 20)
 }
 
+/// Does an index note this frame, if the last one that it noted stands at `last`?
+pub(super) fn worth_noting(last: Option<u64>, header: &Header, position: u64) -> bool {
+    header.kind.is_entry() && last.is_none_or(|last| position >= last + BYTES_BETWEEN)
+}
+
 impl Index {
     /// An empty index for a segment.
     pub fn create(disk: &Disk, dir: &Path, number: u64, salt: u64, capacity: usize) -> Index {
@@ -172,13 +177,10 @@ impl Index {
     /// Notes where a frame stands, if it is an entry's and far enough from the last one noted. For the appending thread
     /// alone, before the frame is published.
     pub fn push(&self, header: &Header, position: u64) {
-        if !header.kind.is_entry() {
-            return;
-        }
         let count = self.count().load(Ordering::Relaxed) as usize;
         let at = ENTRIES + ENTRY_WORDS * count;
-        let near = count > 0 && position < self.entry(count - 1)[3] + BYTES_BETWEEN;
-        if near || at + ENTRY_WORDS > self.words.get().len() {
+        let last = count.checked_sub(1).map(|last| self.entry(last)[3]);
+        if !worth_noting(last, header, position) || at + ENTRY_WORDS > self.words.get().len() {
             return;
         }
         let entry = [header.index.0, header.base_offset.0, header.append_time_us, position];

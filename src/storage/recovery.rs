@@ -24,7 +24,7 @@ use super::create::group_dir;
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::frame::Position;
+use super::frame::{Header, Position};
 use super::frames::Frames;
 use super::index::{self, Index, index_path};
 use super::log::{GroupLog, LogOptions};
@@ -67,8 +67,7 @@ pub(super) fn open(
     options: &LogOptions,
 ) -> Result<(GroupLog, Recovered), StorageError> {
     let files = Files::read(disk, group_dir(groups_dir, group), group, Purpose::Recover)?;
-    let floor = files.floor()?;
-    let (chain, ended) = choose(&files, floor)?;
+    let (chain, ended) = Survey::of(&files)?.choose(&files)?;
     let end = Position { file: chain.newest(), at: ended.at };
     let (zeros_behind, torn_bytes) = look_behind(&files, &chain, ended.at)?;
     if torn_bytes > 0 {
@@ -98,7 +97,7 @@ pub(super) fn open(
         applied: if broken(Fault::AppliedUnbounded) { manifest.applied } else { applied },
         torn_bytes,
     };
-    let mut log = build(disk, &files, group, options, &chain, end, &recovered)?;
+    let mut log = build(disk, &files, options, &chain, &ended.noted, end, &recovered)?;
     finish(&mut log, &files, &chain, zeros_behind)?;
     Ok((log, recovered))
 }
@@ -158,77 +157,104 @@ impl Files {
         }
         Ok(files)
     }
+}
 
-    /// Step 2.
-    pub(super) fn floor(&self) -> Result<Position, StorageError> {
-        let mut floor = self.manifest.floor;
-        if broken(Fault::FloorIgnored) {
-            return Ok(Position::default());
-        }
-        if broken(Fault::FrameFloorsIgnored) {
-            return Ok(floor);
-        }
-        for (number, file) in &self.open {
-            let Some(Some(header)) = self.headers.get(number) else { continue };
-            let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, file.len()?, Access::Blocking);
-            loop {
-                // A valid frame behind a bad one tells that the bad one is no torn tail, if it was synced by then.
-                match walk.next() {
-                    Ok(Some((_, frame))) => floor = floor.max(frame.header.floor),
-                    Ok(None) => break,
-                    Err(WalkError::Disk(error)) => return Err(error),
-                    Err(_) if broken(Fault::FloorsBehindBadIgnored) => break,
-                    Err(WalkError::Bad { .. } | WalkError::NotCached) => match walk.skip_bad() {
-                        Ok(true) => {}
-                        Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
-                        Err(WalkError::Disk(error)) => return Err(error),
-                    },
+/// Steps 2 and 3. They read every frame once, if nothing is wrong: the newest segment's chain first, and only what it does
+/// not reach is looked at for floors besides.
+pub(super) struct Survey {
+    pub(super) floor: Position,
+    newest: Option<Result<(Chain, Ended), Break>>,
+}
+
+impl Survey {
+    pub(super) fn of(files: &Files) -> Result<Survey, StorageError> {
+        let newest = match files.headers.keys().next_back().map(|newest| Chain::read(files, *newest)) {
+            Some(Err(Break::Disk(error))) => return Err(error),
+            other => other,
+        };
+        let floor = match &newest {
+            Some(Ok((_, ended))) => floor(files, ended.floor, &ended.read)?,
+            _ => floor(files, Position::default(), &BTreeMap::new())?,
+        };
+        Ok(Survey { floor, newest })
+    }
+
+    /// Step 3.
+    pub(super) fn choose(mut self, files: &Files) -> Result<(Chain, Ended), StorageError> {
+        let floor = self.floor;
+        let damaged =
+            |at: Position, what: String| Err(StorageError::damaged(&segment_path(&files.dir, at.file), at.at, what));
+        for newest in files.headers.keys().rev().copied() {
+            let (chain, ended) = match self.newest.take().unwrap_or_else(|| Chain::read(files, newest)) {
+                Ok(found) => found,
+                Err(Break::Disk(error)) => return Err(error),
+                Err(Break::At(at, what)) if at < floor => {
+                    return damaged(
+                        at,
+                        format!("{what}, below byte {} of segment {}, the synced floor", floor.at, floor.file),
+                    );
                 }
+                Err(Break::At(at, what)) => {
+                    let (path, of) = (segment_path(&files.dir, newest), segment_path(&files.dir, at.file));
+                    log::warn!(
+                        "{} was never synced ({} byte {}: {what}): rejected",
+                        path.display(),
+                        of.display(),
+                        at.at
+                    );
+                    continue;
+                }
+            };
+            if floor.file > newest && !broken(Fault::FloorInNewerIgnored) {
+                let what =
+                    format!("the log was synced up to byte {} of this file, which is not part of it now", floor.at);
+                return damaged(Position { file: floor.file, at: 0 }, what);
             }
+            let end = Position { file: newest, at: ended.at };
+            if end < floor && (floor.file == newest || !broken(Fault::FloorInNewerIgnored)) {
+                return damaged(end, format!("{}, below byte {}, the synced floor", ended.what, floor.at));
+            }
+            if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitBehindEndTaken) {
+                let (commit, last) = (ended.hard_state.commit, ended.last.index);
+                return damaged(end, format!("entries up to {commit} are committed, but the log ends with {last}"));
+            }
+            return Ok((chain, ended));
         }
-        Ok(floor)
+        let first = Position { file: files.manifest.first_segment, at: 0 };
+        damaged(first, "the log's first segment is missing".to_owned())
     }
 }
 
-/// Step 3.
-pub(super) fn choose(files: &Files, floor: Position) -> Result<(Chain, Ended), StorageError> {
-    let damaged =
-        |at: Position, what: String| Err(StorageError::damaged(&segment_path(&files.dir, at.file), at.at, what));
-    for newest in files.headers.keys().rev().copied() {
-        let (chain, ended) = match Chain::back(files, newest).and_then(|chain| {
-            let ended = chain.scan(files)?;
-            Ok((chain, ended))
-        }) {
-            Ok(found) => found,
-            Err(Break::Disk(error)) => return Err(error),
-            Err(Break::At(at, what)) if at < floor => {
-                return damaged(
-                    at,
-                    format!("{what}, below byte {} of segment {}, the synced floor", floor.at, floor.file),
-                );
-            }
-            Err(Break::At(at, what)) => {
-                let (path, of) = (segment_path(&files.dir, newest), segment_path(&files.dir, at.file));
-                log::warn!("{} was never synced ({} byte {}: {what}): rejected", path.display(), of.display(), at.at);
-                continue;
-            }
-        };
-        if floor.file > newest && !broken(Fault::FloorInNewerIgnored) {
-            let what = format!("the log was synced up to byte {} of this file, which is not part of it now", floor.at);
-            return damaged(Position { file: floor.file, at: 0 }, what);
-        }
-        let end = Position { file: newest, at: ended.at };
-        if end < floor && (floor.file == newest || !broken(Fault::FloorInNewerIgnored)) {
-            return damaged(end, format!("{}, below byte {}, the synced floor", ended.what, floor.at));
-        }
-        if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitBehindEndTaken) {
-            let (commit, last) = (ended.hard_state.commit, ended.last.index);
-            return damaged(end, format!("entries up to {commit} are committed, but the log ends with {last}"));
-        }
-        return Ok((chain, ended));
+/// Step 2: the highest of the manifest's floor, of `seen`, which is that of the frames up to `read` in each segment, and
+/// of those behind.
+fn floor(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
+    if broken(Fault::FloorIgnored) {
+        return Ok(Position::default());
     }
-    let first = Position { file: files.manifest.first_segment, at: 0 };
-    damaged(first, "the log's first segment is missing".to_owned())
+    if broken(Fault::FrameFloorsIgnored) {
+        return Ok(files.manifest.floor);
+    }
+    let mut floor = files.manifest.floor.max(seen);
+    for (number, file) in &files.open {
+        let Some(Some(header)) = files.headers.get(number) else { continue };
+        let from = read.get(number).copied().unwrap_or(SEGMENT_HEADER_BYTES);
+        let mut walk = Walk::new(file, header.salt, from, file.len()?, Access::Blocking);
+        loop {
+            // A valid frame behind a bad one tells that the bad one is no torn tail, if it was synced by then.
+            match walk.next() {
+                Ok(Some((_, frame))) => floor = floor.max(frame.header.floor),
+                Ok(None) => break,
+                Err(WalkError::Disk(error)) => return Err(error),
+                Err(_) if broken(Fault::FloorsBehindBadIgnored) => break,
+                Err(WalkError::Bad { .. } | WalkError::NotCached) => match walk.skip_bad() {
+                    Ok(true) => {}
+                    Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
+                    Err(WalkError::Disk(error)) => return Err(error),
+                },
+            }
+        }
+    }
+    Ok(floor)
 }
 
 /// Is there nothing but zeros behind the end? And how much was written once behind it and in rejected segments?
@@ -264,9 +290,9 @@ fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
 fn build(
     disk: &Disk,
     files: &Files,
-    group: GroupId,
     options: &LogOptions,
     chain: &Chain,
+    noted: &[(Header, u64)],
     end: Position,
     recovered: &Recovered,
 ) -> Result<GroupLog, StorageError> {
@@ -277,7 +303,9 @@ fn build(
         None => Arc::new(disk.open(&segment_path(&files.dir, end.file))?),
     };
     // The index of the newest segment may know frames that are cut off now.
-    let index = Index::rebuild(disk, &files.dir, newest, capacity, &file, end.at);
+    let index = Index::create(disk, &files.dir, newest.number, newest.salt, capacity);
+    noted.iter().for_each(|(header, at)| index.push(header, *at));
+    index.seal(end.at);
     let active = Active::resume(disk, &files.dir, newest, capacity, file, index, end.at)?;
     let mut parts: Vec<Part> = Vec::new();
     for (header, limit) in chain.sealed() {
@@ -289,7 +317,7 @@ fn build(
     Ok(GroupLog {
         disk: disk.clone(),
         dir: files.dir.clone(),
-        group,
+        group: files.manifest.group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
         shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end)),

@@ -20,7 +20,7 @@ use super::manifest::MANIFEST;
 use super::node::{DataDir, NodeFile};
 use super::payload::check_stamped;
 use super::reader::Access;
-use super::recovery::{Files, Purpose, choose, look_behind};
+use super::recovery::{Files, Purpose, Survey, look_behind};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
 use super::state::Base;
 use super::walk::{Walk, WalkError};
@@ -184,12 +184,13 @@ impl Look<'_> {
             Ok(files) => files,
             Err(error) => return self.report.add_error(error),
         };
-        let floor = match files.floor() {
-            Ok(floor) => floor,
+        let survey = match Survey::of(&files) {
+            Ok(survey) => survey,
             Err(error) => return self.report.add_error(error),
         };
         let mut torn_bytes = 0;
-        let (stretches, next_offset) = match choose(&files, floor) {
+        let floor = survey.floor;
+        let (stretches, next_offset) = match survey.choose(&files) {
             Ok((chain, ended)) => {
                 let newest = segment_path(&files.dir, chain.newest());
                 match look_behind(&files, &chain, ended.at) {
