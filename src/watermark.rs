@@ -53,7 +53,7 @@ pub struct Closed;
 const FIRST_ROUND: usize = 8;
 
 /// Every other round.
-const ROUND: usize = 32;
+const ROUND: usize = 16;
 
 /// Between two rounds: in it gRPC's thread comes to look at its connections, which it does only when it has nothing to run.
 const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);

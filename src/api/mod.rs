@@ -21,6 +21,7 @@ pub mod service;
 pub mod authorize;
 pub mod limits;
 pub mod refusals;
+pub mod tarpit;
 
 pub mod batch;
 pub mod produce;

@@ -118,9 +118,13 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
     let Ok(row) = RowId::random() else {
         return before_the_first(ApiError::Internal("the system has no randomness to give"));
     };
+    let bytes = first.0.len();
     let (core, log, batch, permit) = match open(service, call, caller, first).await {
         Ok(opened) => opened,
-        Err(error) => return before_the_first(error),
+        Err(error) => {
+            service.hold_back(&error, bytes, call.deadline).await;
+            return before_the_first(error);
+        }
     };
     let mut run = Run {
         service,
@@ -183,8 +187,8 @@ struct Run<'a> {
     answered: u64,
     /// Read, but for now over its principal's limit of bytes. Then something is unanswered, and nothing is read.
     held: Option<Request>,
-    /// Why the request behind all of `unanswered` was not proposed. Nothing is read any more.
-    failed: Option<ApiError>,
+    /// Why the request behind all of `unanswered` was not proposed, and its bytes. Nothing is read any more.
+    failed: Option<(ApiError, usize)>,
     all_read: bool,
 }
 
@@ -192,8 +196,9 @@ impl Run<'_> {
     async fn run(&mut self, requests: &mut Requests, sink: &mut Out) -> Result<Served, Gone> {
         loop {
             if self.unanswered.is_empty() {
-                if let Some(error) = self.failed.take() {
+                if let Some((error, bytes)) = self.failed.take() {
                     sink.flush().await.map_err(|_| Gone)?;
+                    self.service.hold_back(&error, bytes, self.deadline).await;
                     let broken = Broken { failed_request: self.answered, unknown_through: None };
                     return Ok(Served::Broken(error, broken));
                 }
@@ -205,7 +210,7 @@ impl Run<'_> {
             match poll_fn(|cx| self.poll_event(cx, requests, sink)).await? {
                 Event::Request(request) => self.take(request),
                 Event::NoMoreRequests => self.all_read = true,
-                Event::Ends(error) => self.failed = Some(error),
+                Event::Ends(error) => self.failed = Some((error, 0)),
                 Event::Answer(Ok(appended)) => {
                     let response = response(&appended, &self.log);
                     self.pop();
@@ -269,13 +274,13 @@ impl Run<'_> {
                 return;
             }
             Err(limit) => {
-                self.failed = Some(limit.into());
+                self.failed = Some((limit.into(), request.0.len()));
                 return;
             }
         };
         match self.check(&request) {
             Ok(batch) => self.propose(batch, permit),
-            Err(error) => self.failed = Some(error),
+            Err(error) => self.failed = Some((error, request.0.len())),
         }
     }
 

@@ -103,6 +103,7 @@ impl Api {
             me: options.me,
             access: Access::new(options.identities, options.acl),
             limits: Limits::new(limits.clone()),
+            tarpit: Arc::default(),
             metrics: options.metrics,
             state: State::default(),
             timers: timers.handle(),

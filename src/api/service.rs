@@ -19,6 +19,7 @@ use super::limits::{Limits, Permit};
 use super::methods::Request;
 use super::refusals::count;
 use super::state::{Phase, State};
+use super::tarpit::Tarpit;
 use crate::grpc::spawn_guarded;
 use crate::metrics::Metrics;
 use crate::security::identity::Principal;
@@ -42,6 +43,8 @@ pub struct Service {
     pub access: Access,
     /// What each principal, and all, may hold.
     pub limits: Limits,
+    /// When refusals of large requests are due.
+    pub tarpit: Arc<Tarpit>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Serving or not.
@@ -136,6 +139,13 @@ impl Service {
         }
     }
 
+    /// Waits until the refusal of a request of so many bytes is due, or the node stops.
+    pub async fn hold_back(&self, error: &ApiError, bytes: usize, deadline: Option<Instant>) {
+        if let Some(due) = self.tarpit.due(error, bytes, Instant::now(), deadline) {
+            select(self.timers.at(due), self.stopping()).await;
+        }
+    }
+
     /// Resolves when the node stops.
     fn stopping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let state = self.state.clone();
@@ -206,28 +216,36 @@ impl Service {
             let received = service.receive(&call, &mut requests).await;
             // A call that is not here yet is not waited for by a drain.
             let in_flight = service.in_flight.enter();
-            let result = match received {
-                Ok((request, permit)) if waits => {
-                    let work = pin!(service.work(call, request, permit, work));
-                    // In this order: most have their answer at once, and need no look.
-                    match select(work, pin!(service.taken_back(&mut requests))).await {
-                        Either::Left((result, _)) => result,
-                        Either::Right(((), _)) => return,
-                    }
+            let deadline = call.deadline;
+            let (result, bytes, permit) = match received {
+                Ok((request, permit)) => {
+                    let bytes = request.0.len();
+                    let work = pin!(service.work(call, request, work));
+                    let result = if waits {
+                        // In this order: most have their answer at once, and need no look.
+                        match select(work, pin!(service.taken_back(&mut requests))).await {
+                            Either::Left((result, _)) => result,
+                            Either::Right(((), _)) => return,
+                        }
+                    } else {
+                        work.await
+                    };
+                    (result, bytes, Some(permit))
                 }
-                Ok((request, permit)) => service.work(call, request, permit, work).await,
-                Err(End::Error(error)) => Err(error),
+                Err(End::Error(error)) => (Err(error), 0, None),
                 Err(End::Gone) => return,
             };
+            if let Err(error) = &result {
+                count(&service.metrics, error);
+                service.hold_back(error, bytes, deadline).await;
+            }
+            drop(permit);
             // Whoever makes unary calls sends the end with the message. Not looked at, it would be a call to cancel, below.
             let _ = requests.next().now_or_never();
             // A failed send means that the client is gone, which is its own affair.
             let _ = match result {
                 Ok((answer, _holds)) => sink.success(answer).await,
-                Err(error) => {
-                    count(&service.metrics, &error);
-                    sink.fail(error.status()).await
-                }
+                Err(error) => sink.fail(error.status()).await,
             };
             // Dropped before the status is out, it would cancel the call.
             drop(requests);
@@ -239,7 +257,6 @@ impl Service {
         &self,
         call: Call,
         request: Request,
-        _permit: Permit,
         work: impl FnOnce(Service, Call, Request) -> F,
     ) -> Result<(T, Option<Permit>), ApiError>
     where

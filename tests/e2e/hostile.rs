@@ -75,20 +75,34 @@ impl Memory {
 struct Honest {
     attacked: Calls,
     alone: Calls,
+    /// The produces of an attack that has two parts, its coming and its staying.
+    attack: Mutex<Vec<Duration>>,
 }
 
 impl Honest {
     fn new(attacked: Client, alone: Client) -> Honest {
-        Honest { attacked: Calls::new(attacked), alone: Calls::new(alone) }
+        Honest { attacked: Calls::new(attacked), alone: Calls::new(alone), attack: Mutex::default() }
     }
 
     fn report(&self, what: &str, memory: &Memory) {
-        let (calls, produce, consume) = self.attacked.medians();
-        let (_, alone, _) = self.alone.medians();
+        let (produces, consumes) = (take_sorted(&self.attacked.produce), take_sorted(&self.attacked.consume));
+        let alone = median(&take_sorted(&self.alone.produce));
+        take_sorted(&self.alone.consume);
         let (now, peak) = (memory.look() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
+        let mut attack = self.attack.lock().expect("no panic");
+        let goes_on = what.starts_with("and ");
+        if !goes_on {
+            attack.clear();
+        }
+        attack.extend(&produces);
+        attack.sort();
+        let whole = if goes_on { format!(", in all since they came {:.2?}", median(&attack)) } else { String::new() };
         loudly(&format!(
-            "  {what:29} {calls:4} calls, median produce {produce:8.2?} (alone {alone:8.2?}) consume {consume:8.2?}, \
-             memory {now} KiB, peak so far {peak}"
+            "  {what:29} {:4} calls, median produce {:8.2?} (alone {alone:8.2?}) consume {:8.2?}, memory {now} KiB, \
+             peak so far {peak}{whole}",
+            produces.len(),
+            median(&produces),
+            median(&consumes),
         ));
     }
 }
@@ -123,17 +137,16 @@ impl Calls {
         self.consume.lock().expect("no panic").push(start.elapsed());
         assert_eq!(&record.value[..], [b'h'; 100]);
     }
+}
 
-    /// How many since the last time, and the median of each kind.
-    fn medians(&self) -> (usize, Duration, Duration) {
-        let median = |times: &Mutex<Vec<Duration>>| {
-            let mut times = std::mem::take(&mut *times.lock().expect("no panic"));
-            times.sort();
-            (times.len(), times.get(times.len() / 2).copied().unwrap_or_default())
-        };
-        let ((calls, produce), (_, consume)) = (median(&self.produce), median(&self.consume));
-        (calls, produce, consume)
-    }
+fn take_sorted(times: &Mutex<Vec<Duration>>) -> Vec<Duration> {
+    let mut times = std::mem::take(&mut *times.lock().expect("no panic"));
+    times.sort();
+    times
+}
+
+fn median(sorted: &[Duration]) -> Duration {
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 /// Does what comes from other hosts. On this one it would take the node's processors as well: with sixteen attackers on two of
@@ -326,14 +339,22 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     });
     let next = client.get_log("").expect("a log").next_offset;
     under("and each gets every record", &honest, &memory, || {
-        for tail in &mut waiting {
-            let offset = loop {
-                let answer = block_on(tail.next()).expect("an answer").expect("records");
-                if let Some(last) = answer.records.last().filter(|last| last.offset >= next) {
-                    break last.offset;
-                }
-            };
-            assert!(offset >= next);
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let mut seen = next;
+        loop {
+            for tail in &mut waiting {
+                let offset = loop {
+                    let answer = block_on(tail.next()).expect("an answer").expect("records");
+                    if let Some(last) = answer.records.last().filter(|last| last.offset >= seen) {
+                        break last.offset;
+                    }
+                };
+                assert!(offset >= seen);
+            }
+            if Instant::now() >= until {
+                return;
+            }
+            seen = client.get_log("").expect("a log").next_offset;
         }
     });
     drop(waiting);

@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use grpcio::RpcStatusCode as Code;
 
 use super::node::{Fate, Node, limits};
@@ -65,6 +66,35 @@ fn what_is_too_large_is_refused_and_counted() {
     let before = refused(&node, Limit::MessageBytes);
     assert_eq!(reason(node.client.consume(&request)), (Code::INVALID_ARGUMENT, "INVALID_REQUEST".to_owned()));
     assert_eq!(refused(&node, Limit::MessageBytes), before + 1);
+}
+
+#[test]
+fn large_requests_that_are_refused_are_answered_late_and_at_once_by_a_node_that_stops() {
+    let mut node = Node::serving();
+    let five = "x".repeat(1_000_000);
+    let large: Vec<_> =
+        (0..30).map(|_| node.client.produce_async(&produce(&[five.as_str(); 5])).expect("sent")).collect();
+    // Each is too large, or too much beside the others.
+    node.until("all are refused", |node| {
+        refused(node, Limit::RequestBytes) + refused(node, Limit::PrincipalBytes) == large.len() as u64
+    });
+    // They are worth more than four seconds.
+    let mut waiting = Vec::new();
+    for mut call in large {
+        if (&mut call).now_or_never().is_none() {
+            waiting.push(call);
+        }
+    }
+    assert!(waiting.len() > 10, "{} wait", waiting.len());
+    node.client.produce(&produce(&["a"])).expect("others are served");
+    let over = Instant::now() + Duration::from_secs(10);
+    let api = node.api.take().expect("it serves");
+    assert!(api.drain(over), "it waits for nobody");
+    for call in waiting {
+        let (code, _) = refusal(futures::executor::block_on(call));
+        assert!(matches!(code, Code::INVALID_ARGUMENT | Code::RESOURCE_EXHAUSTED), "{code:?}");
+    }
+    api.stop();
 }
 
 #[test]
