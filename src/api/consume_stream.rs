@@ -16,7 +16,7 @@ use super::errors::{ApiError, Invalid};
 use super::limits::Permit;
 use super::methods::{ConsumeReply, Request, decode};
 use super::read::{Batching, Beginning, beginning};
-use super::service::{Call, End, Service, end_stream, gone};
+use super::service::{Call, End, Service, gone};
 use crate::grpc::spawn_guarded;
 use crate::pb::log::ConsumeRequest;
 use crate::security::acl::Action;
@@ -44,14 +44,14 @@ pub fn consume_stream(service: Service, ctx: &RpcContext<'_>, call: Call, mut re
     spawn_guarded(ctx, &fatal, async move {
         let received = service.receive(&call, &mut requests).await;
         let in_flight = service.in_flight.enter();
-        let result = match received {
+        let (result, bytes) = match received {
             Ok((request, as_a_call)) => {
                 drop(as_a_call);
-                serve(&service, &call, &request, &mut sink).await
+                (serve(&service, &call, &request, &mut sink).await, request.0.len())
             }
-            Err(end) => Err(end),
+            Err(end) => (Err(end), 0),
         };
-        end_stream(&service.metrics, sink, result).await;
+        service.end_stream(&call, bytes, sink, result).await;
         // Dropped before the status is out, it would cancel the call.
         drop(requests);
         drop(in_flight);

@@ -8,7 +8,7 @@ use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::errors::ApiError;
 use super::methods::{Request, decode};
-use super::service::{Call, End, Service, end_stream, gone};
+use super::service::{Call, End, Service, gone};
 use super::state::Phase;
 use crate::grpc::spawn_guarded;
 use crate::pb::health::health_check_response::ServingStatus;
@@ -42,14 +42,14 @@ pub fn watch(
     spawn_guarded(ctx, &fatal, async move {
         let received = service.receive(&call, &mut requests).await;
         let in_flight = service.in_flight.enter();
-        let result = match received {
+        let (result, bytes) = match received {
             Ok((request, as_a_call)) => {
                 drop(as_a_call);
-                tell(&service, &call, &request, &mut sink).await
+                (tell(&service, &call, &request, &mut sink).await, request.0.len())
             }
-            Err(end) => Err(end),
+            Err(end) => (Err(end), 0),
         };
-        end_stream(&service.metrics, sink, result).await;
+        service.end_stream(&call, bytes, sink, result).await;
         // Dropped before the status is out, it would cancel the call.
         drop(requests);
         drop(in_flight);

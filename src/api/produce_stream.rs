@@ -122,7 +122,7 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
     let (core, log, batch, permit) = match open(service, call, caller, first).await {
         Ok(opened) => opened,
         Err(error) => {
-            service.hold_back(&error, bytes, call.deadline).await;
+            service.hold_back(caller.principal(), &error, bytes, call.deadline).await;
             return before_the_first(error);
         }
     };
@@ -198,7 +198,7 @@ impl Run<'_> {
             if self.unanswered.is_empty() {
                 if let Some((error, bytes)) = self.failed.take() {
                     sink.flush().await.map_err(|_| Gone)?;
-                    self.service.hold_back(&error, bytes, self.deadline).await;
+                    self.service.hold_back(self.caller.principal(), &error, bytes, self.deadline).await;
                     let broken = Broken { failed_request: self.answered, unknown_through: None };
                     return Ok(Served::Broken(error, broken));
                 }

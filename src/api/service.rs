@@ -89,6 +89,11 @@ impl Call {
     pub fn caller(&self) -> Result<&Caller, ApiError> {
         self.caller.as_ref().map_err(Clone::clone)
     }
+
+    /// Whose limits it counts for: all who have no usable name share one's.
+    pub fn principal(&self) -> Principal {
+        self.caller.as_ref().map_or_else(|_| Principal::anonymous(), |caller| caller.principal().clone())
+    }
 }
 
 impl Service {
@@ -102,10 +107,7 @@ impl Service {
     /// # Errors
     /// The limit, no message, or one that is not whole after a minute; or the client is gone.
     pub async fn receive(&self, call: &Call, requests: &mut RequestStream<Request>) -> Result<(Request, Permit), End> {
-        let nobody = Principal::anonymous();
-        // All who have no usable name share one.
-        let principal = call.caller.as_ref().map_or(&nobody, Caller::principal);
-        let permit = self.limits.call(principal, 0)?;
+        let permit = self.limits.call(&call.principal(), 0)?;
         let request = match select(requests.next(), self.timers.at(Instant::now() + REQUEST_MAX)).await {
             Either::Left((Some(Ok(request)), _)) => request,
             Either::Left((Some(Err(_)), _)) => return Err(End::Gone),
@@ -140,8 +142,8 @@ impl Service {
     }
 
     /// Waits until the refusal of a request of so many bytes is due, or the node stops.
-    pub async fn hold_back(&self, error: &ApiError, bytes: usize, deadline: Option<Instant>) {
-        if let Some(due) = self.tarpit.due(error, bytes, Instant::now(), deadline) {
+    pub async fn hold_back(&self, caller: &Principal, error: &ApiError, bytes: usize, deadline: Option<Instant>) {
+        if let Some(due) = self.tarpit.due(caller, error, bytes, Instant::now(), deadline) {
             select(self.timers.at(due), self.stopping()).await;
         }
     }
@@ -217,7 +219,7 @@ impl Service {
             // A call that is not here yet is not waited for by a drain.
             let in_flight = service.in_flight.enter();
             let deadline = call.deadline;
-            let (result, bytes, permit) = match received {
+            let (result, held) = match received {
                 Ok((request, permit)) => {
                     let bytes = request.0.len();
                     let work = pin!(service.work(call, request, work));
@@ -230,16 +232,18 @@ impl Service {
                     } else {
                         work.await
                     };
-                    (result, bytes, Some(permit))
+                    (result, Some((permit, bytes)))
                 }
-                Err(End::Error(error)) => (Err(error), 0, None),
+                Err(End::Error(error)) => (Err(error), None),
                 Err(End::Gone) => return,
             };
             if let Err(error) = &result {
                 count(&service.metrics, error);
-                service.hold_back(error, bytes, deadline).await;
+                if let Some((permit, bytes)) = &held {
+                    service.hold_back(permit.principal(), error, *bytes, deadline).await;
+                }
             }
-            drop(permit);
+            drop(held);
             // Whoever makes unary calls sends the end with the message. Not looked at, it would be a call to cancel, below.
             let _ = requests.next().now_or_never();
             // A failed send means that the client is gone, which is its own affair.
@@ -253,6 +257,20 @@ impl Service {
         });
     }
 
+    /// Ends a stream of answers to a request of so many bytes with its status.
+    pub async fn end_stream<T>(&self, call: &Call, bytes: usize, mut sink: DuplexSink<T>, result: Result<(), End>) {
+        // A failed send means that the client is gone, which is its own affair.
+        let _ = match result {
+            Ok(()) => sink.close().await,
+            Err(End::Error(error)) => {
+                count(&self.metrics, &error);
+                self.hold_back(&call.principal(), &error, bytes, call.deadline).await;
+                sink.fail(error.status()).await
+            }
+            Err(End::Gone) => Ok(()),
+        };
+    }
+
     async fn work<T, F>(
         &self,
         call: Call,
@@ -262,24 +280,9 @@ impl Service {
     where
         F: Future<Output = Result<(T, Option<Permit>), ApiError>>,
     {
-        let nobody = Principal::anonymous();
-        let principal = call.caller.as_ref().map_or(&nobody, Caller::principal);
-        let _bytes = self.limits.bytes(principal, request.0.len())?;
+        let _bytes = self.limits.bytes(&call.principal(), request.0.len())?;
         work(self.clone(), call, request).await
     }
-}
-
-/// Ends a stream of answers with its status.
-pub async fn end_stream<T>(metrics: &Metrics, mut sink: DuplexSink<T>, result: Result<(), End>) {
-    if let Err(End::Error(error)) = &result {
-        count(metrics, error);
-    }
-    // A failed send means that the client is gone, which is its own affair.
-    let _ = match result {
-        Ok(()) => sink.close().await,
-        Err(End::Error(error)) => sink.fail(error.status()).await,
-        Err(End::Gone) => Ok(()),
-    };
 }
 
 /// Ready when the client has gone away, for a stream that has nothing to send.

@@ -75,9 +75,8 @@ fn large_requests_that_are_refused_are_answered_late_and_at_once_by_a_node_that_
     let large: Vec<_> =
         (0..30).map(|_| node.client.produce_async(&produce(&[five.as_str(); 5])).expect("sent")).collect();
     // Each is too large, or too much beside the others.
-    node.until("all are refused", |node| {
-        refused(node, Limit::RequestBytes) + refused(node, Limit::PrincipalBytes) == large.len() as u64
-    });
+    let all = |node: &Node| refused(node, Limit::RequestBytes) + refused(node, Limit::PrincipalBytes);
+    node.until("all are refused", |node| all(node) == large.len() as u64);
     // They are worth more than four seconds.
     let mut waiting = Vec::new();
     for mut call in large {
