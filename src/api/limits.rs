@@ -241,11 +241,6 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Whose it is.
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
     /// How many bytes may be read into it.
     pub fn bytes(&self) -> usize {
         usize::try_from(self.held.read_bytes).unwrap_or(usize::MAX)

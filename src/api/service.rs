@@ -141,6 +141,12 @@ impl Service {
         }
     }
 
+    /// Counts the refusal of a request of so many bytes, and holds it back.
+    async fn refuse(&self, caller: &Principal, error: &ApiError, bytes: usize, deadline: Option<Instant>) {
+        count(&self.metrics, error);
+        self.hold_back(caller, error, bytes, deadline).await;
+    }
+
     /// Waits until the refusal of a request of so many bytes is due, or the node stops.
     pub async fn hold_back(&self, caller: &Principal, error: &ApiError, bytes: usize, deadline: Option<Instant>) {
         if let Some(due) = self.tarpit.due(caller, error, bytes, Instant::now(), deadline) {
@@ -218,8 +224,8 @@ impl Service {
             let received = service.receive(&call, &mut requests).await;
             // A call that is not here yet is not waited for by a drain.
             let in_flight = service.in_flight.enter();
-            let deadline = call.deadline;
-            let (result, held) = match received {
+            let (principal, deadline) = (call.principal(), call.deadline);
+            let (result, bytes, permit) = match received {
                 Ok((request, permit)) => {
                     let bytes = request.0.len();
                     let work = pin!(service.work(call, request, work));
@@ -232,18 +238,15 @@ impl Service {
                     } else {
                         work.await
                     };
-                    (result, Some((permit, bytes)))
+                    (result, bytes, Some(permit))
                 }
-                Err(End::Error(error)) => (Err(error), None),
+                Err(End::Error(error)) => (Err(error), 0, None),
                 Err(End::Gone) => return,
             };
             if let Err(error) = &result {
-                count(&service.metrics, error);
-                if let Some((permit, bytes)) = &held {
-                    service.hold_back(permit.principal(), error, *bytes, deadline).await;
-                }
+                service.refuse(&principal, error, bytes, deadline).await;
             }
-            drop(held);
+            drop(permit);
             // Whoever makes unary calls sends the end with the message. Not looked at, it would be a call to cancel, below.
             let _ = requests.next().now_or_never();
             // A failed send means that the client is gone, which is its own affair.
@@ -263,8 +266,7 @@ impl Service {
         let _ = match result {
             Ok(()) => sink.close().await,
             Err(End::Error(error)) => {
-                count(&self.metrics, &error);
-                self.hold_back(&call.principal(), &error, bytes, call.deadline).await;
+                self.refuse(&call.principal(), &error, bytes, call.deadline).await;
                 sink.fail(error.status()).await
             }
             Err(End::Gone) => Ok(()),

@@ -57,31 +57,15 @@ impl Tarpit {
 /// Something that is wrong with the request whenever it is sent. A limit of what may be in flight, or an offset that is not the
 /// expected one, is met by those, too, who do nothing wrong and try again.
 fn is_lasting(error: &ApiError) -> bool {
-    match error {
+    matches!(
+        error,
         ApiError::NoIdentity(_)
-        | ApiError::NotAllowed { .. }
-        | ApiError::Invalid(_)
-        | ApiError::Unimplemented(_)
-        | ApiError::NoSuchLog(_)
-        | ApiError::LogIdMismatch { .. } => true,
-        ApiError::Limit(_)
-        | ApiError::OffsetPastEnd(..)
-        | ApiError::OffsetTrimmed(..)
-        | ApiError::NoSuchService
-        | ApiError::ExpectedOffset { .. }
-        | ApiError::QueueFull
-        | ApiError::DiskFull
-        | ApiError::NotAppended
-        | ApiError::NoLeader
-        | ApiError::Joining
-        | ApiError::Stopping
-        | ApiError::ReplicaDamaged
-        | ApiError::OutcomeUnknown { .. }
-        | ApiError::DeadlinePassed
-        | ApiError::Damaged { .. }
-        | ApiError::Shortage { .. }
-        | ApiError::Internal(_) => false,
-    }
+            | ApiError::NotAllowed { .. }
+            | ApiError::Invalid(_)
+            | ApiError::Unimplemented(_)
+            | ApiError::NoSuchLog(_)
+            | ApiError::LogIdMismatch { .. }
+    )
 }
 
 #[cfg(test)]
