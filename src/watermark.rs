@@ -66,6 +66,7 @@ const TAILS_PART: usize = 8;
 struct State {
     mark: Mark,
     closed: bool,
+    withdrawn: bool,
     next_waiter: u64,
     /// By what they wait for, and in the order in which they came.
     by_offset: BTreeMap<(Offset, u64), Waker>,
@@ -196,6 +197,17 @@ impl Watermark {
             all
         };
         all.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
+    }
+
+    /// This replica is not what the others are: what is below the mark must not be shown any more. Ends every wait, too.
+    pub fn withdraw(&self) {
+        self.0.lock().withdrawn = true;
+        self.close();
+    }
+
+    /// True after [`Watermark::withdraw`].
+    pub fn is_withdrawn(&self) -> bool {
+        self.0.lock().withdrawn
     }
 
     /// Waits until the condition holds. The future gives the mark at which it held.

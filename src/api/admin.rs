@@ -36,7 +36,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
         ApiError::from_propose(error, &Asked { bounds: &bounds, offset, producer_id: 0 })
     })?;
     // It is committed, and so holds, even if this node does not get there in time.
-    let mark = core.applied(applied.index, &log.watermark, &service.timers, deadline).await;
+    let mark = core.applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await;
     let mark = mark.unwrap_or_else(|_| log.watermark.get());
     let mut response = admin::TrimResponse::new();
     response.first_offset = mark.first_offset.0.max(request.first_offset);
@@ -63,6 +63,11 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
         response.cluster_id = core.cluster_id.to_string();
         response.disk = Some(disk(&core.space.status())).into();
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
+        let damaged = response.groups.iter().filter(|group| !group.damage.is_empty()).count();
+        let ranges: usize = response.groups.iter().map(|group| group.damaged_ranges.len()).sum();
+        let now = [("replicas_damaged", damaged), ("damaged_ranges", ranges)];
+        let now = now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value as u64)));
+        response.counters.extend(now);
     }
     Ok(response)
 }
@@ -120,6 +125,13 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.voters = status.voters.iter().map(|id| id.0).collect();
     group.learners = status.learners.iter().map(|id| id.0).collect();
     group.damage = status.damage.clone().unwrap_or_default();
+    group.blocked = status
+        .blocked
+        .map(|(leader, entry)| {
+            let leader = catalog.member(leader).map_or_else(|| leader.to_string(), |member| member.name.to_string());
+            format!("entry {entry} is missing here, and the leader {leader} can't read it from its disk")
+        })
+        .unwrap_or_default();
     group.settings = meta.map(settings).into();
     let log = meta.and_then(|meta| core.logs.get(&meta.name));
     group.stored_bytes = log.map_or(0, |log| log.reader.stored_bytes());

@@ -18,7 +18,7 @@ use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::reader::ReadError;
-use crate::types::{BadName, LogId, LogName, Offset};
+use crate::types::{BadName, LogId, LogIndex, LogName, Offset};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
@@ -147,6 +147,13 @@ pub enum ApiError {
     Stopping,
     /// The group's replica on this node, or on the leader, is damaged and takes no part; nothing was appended.
     ReplicaDamaged,
+    /// This node lacks an entry that was asked for, and the leader can't read it from its disk.
+    LeaderUnreadable {
+        /// The leader's name; empty: unknown.
+        leader: String,
+        /// The entry.
+        entry: LogIndex,
+    },
     /// It may have been appended, or not.
     OutcomeUnknown {
         /// A retry is safe: the request has a producer id.
@@ -414,6 +421,12 @@ impl ApiError {
                 let message =
                     "nothing was done: the log is damaged on the node that had to answer, and waits for repair";
                 Facts::new(Code::UNAVAILABLE, "DAMAGED", message)
+            }
+            ApiError::LeaderUnreadable { leader, entry } => {
+                let message = format!(
+                    "not read: this node lacks entry {entry}, and the leader {leader} can't read it from its disk: ask another node"
+                );
+                Facts::new(Code::UNAVAILABLE, "LEADER_DAMAGED", message)
             }
             ApiError::OutcomeUnknown { retry_is_safe: true } => {
                 let message = "it may have been appended or not: the same request again is appended once";

@@ -196,6 +196,7 @@ async fn read<T: Send + 'static>(
     room: Permit,
     read: impl Fn(&GroupReader, Access) -> Result<(Slice, T), ReadError> + Send + 'static,
 ) -> Result<(Result<(Fitted, T), ReadError>, bool), ApiError> {
+    not_withdrawn(log)?;
     match read(&log.reader, Access::Cached) {
         Err(ReadError::NotCached) => {}
         done => return Ok((done.map(|(slice, more)| (fit(slice, room), more)), false)),
@@ -204,6 +205,11 @@ async fn read<T: Send + 'static>(
     // What does not fit goes before it waits for anybody.
     let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (fit(slice, room), more));
     Ok((by_reader(core, job).await?, true))
+}
+
+/// A replica that differs from the others shows nothing: a client could read other bytes here than elsewhere.
+fn not_withdrawn(log: &OpenLog) -> Result<(), ApiError> {
+    if log.watermark.is_withdrawn() { Err(ApiError::ReplicaDamaged) } else { Ok(()) }
 }
 
 fn fit(slice: Slice, mut room: Permit) -> Fitted {
@@ -220,6 +226,7 @@ async fn first_not_before(
     mark: &Mark,
     time_us: u64,
 ) -> Result<Option<Offset>, ApiError> {
+    not_withdrawn(log)?;
     if mark.last_append_time_us < time_us {
         return Ok(None);
     }
@@ -239,6 +246,7 @@ async fn first_not_before(
 /// # Errors
 /// As [`Beginning::read`].
 pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, mark: &Mark) -> Result<Option<u64>, ApiError> {
+    not_withdrawn(log)?;
     let (from, until) = (mark.first_offset, mark.next_offset);
     let time = match log.reader.append_time_us(from, until, Access::Cached) {
         Err(ReadError::NotCached) => {

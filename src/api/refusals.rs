@@ -28,6 +28,7 @@ pub fn count(metrics: &Metrics, error: &ApiError) {
         | ApiError::Joining
         | ApiError::Stopping
         | ApiError::ReplicaDamaged
+        | ApiError::LeaderUnreadable { .. }
         | ApiError::OutcomeUnknown { .. }
         | ApiError::DeadlinePassed
         | ApiError::Damaged { .. }

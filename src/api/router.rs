@@ -16,6 +16,9 @@ use crate::watermark::{Mark, Until, Watermark};
 /// How long a read waits for this node to catch up, where its caller would wait longer. Then it is JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
+/// A leader that can't read what this node lacks hands over to one that can. Where that takes longer, the read is told why.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a proposal may stay unanswered, where its caller would wait longer. Then its outcome is unknown.
 const PROPOSAL_MAX: Duration = Duration::from_secs(30);
 
@@ -149,23 +152,32 @@ impl Core {
             Either::Left((index, _)) => index?,
             Either::Right(((), _)) => return Err(ApiError::NoLeader),
         };
-        self.applied(index, watermark, timers, deadline).await
+        self.applied(group, index, watermark, timers, deadline).await
     }
 
-    /// Waits until this node has applied an entry; gives its mark then.
+    /// Waits until this node has applied an entry; returns its mark then.
     ///
     /// # Errors
     /// It did not get there in time, or the group has stopped here.
     pub async fn applied(
         &self,
+        group: GroupId,
         index: LogIndex,
         watermark: &Watermark,
         timers: &TimersHandle,
         deadline: Instant,
     ) -> Result<Mark, ApiError> {
-        match select(watermark.wait(Until::Applied(index), timers), timers.at(deadline)).await {
-            Either::Left((mark, _)) => mark.map_err(|_| ApiError::ReplicaDamaged),
-            Either::Right(((), _)) => Err(ApiError::Joining),
+        for until in [deadline.min(Instant::now() + BLOCKED_AFTER), deadline] {
+            match select(watermark.wait(Until::Applied(index), timers), timers.at(until)).await {
+                Either::Left((mark, _)) => return mark.map_err(|_| ApiError::ReplicaDamaged),
+                Either::Right(((), _)) => {
+                    if let Some((leader, entry)) = self.consensus.status(group).and_then(|status| status.blocked) {
+                        let leader = self.catalog.get().member(leader).map(|m| m.name.to_string()).unwrap_or_default();
+                        return Err(ApiError::LeaderUnreadable { leader, entry });
+                    }
+                }
+            }
         }
+        Err(ApiError::Joining)
     }
 }

@@ -15,7 +15,7 @@ use crate::pb::log::Server;
 ///
 /// Any node names the members; each is then asked itself (which needs the action `admin`). COMMIT is the last entry that
 /// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Ends with
-/// exit code 69 when a member can't be reached or none leads.
+/// exit code 65 when data of a node is damaged, of whatever log, and 69 when a member can't be reached or none leads.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
@@ -70,6 +70,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text += &details(&args.log, &lines);
     }
     output::say(&text)?;
+    let damaged: Vec<&str> = lines.iter().filter(|l| is_damaged(l)).map(|l| l.server.id.as_str()).collect();
+    if !damaged.is_empty() {
+        let message = format!("data is damaged on {}", damaged.join(", "));
+        let next = "the table names what is wrong. Check the disk; where other nodes have the log, stop the node, move its \
+                    data directory away and let it join as a new node";
+        return Err(Failure::new(Exit::BadData, message, next));
+    }
     let lost: Vec<&str> = lines.iter().filter(|l| l.node.is_err()).map(|l| l.server.id.as_str()).collect();
     if !lost.is_empty() {
         let message = format!("no answer from {}", lost.join(", "));
@@ -109,15 +116,7 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
                 row[4] = group.commit_index.to_string();
                 row[5] = commit.saturating_sub(group.applied_index).to_string();
                 row[6] = format!("{}..{}", group.first_offset, group.next_offset);
-                row[7] = disk(node);
-                if !group.damage.is_empty() {
-                    row[7] = format!("DAMAGED: {}", group.damage);
-                } else if !group.damaged_ranges.is_empty() {
-                    row[7] = format!(
-                        "DAMAGED ON DISK: {}",
-                        group.damaged_ranges.iter().map(range).collect::<Vec<_>>().join("; ")
-                    );
-                }
+                row[7] = note(node, group);
             }
         }
         rows.push(row);
@@ -135,6 +134,37 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The worst that is to be said of a node: of this log first, then of another one or of the catalog.
+fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
+    let of_log = group_note(group);
+    let other = || {
+        let mut others = node.groups.iter().filter(|other| other.group != group.group);
+        others.find_map(|other| {
+            let name = if other.group == 0 { "the catalog".to_owned() } else { format!("log {}", other.log) };
+            group_note(other).map(|note| format!("{name}: {note}"))
+        })
+    };
+    of_log.or_else(other).unwrap_or_else(|| disk(node))
+}
+
+fn group_note(group: &GroupStatus) -> Option<String> {
+    if !group.damage.is_empty() {
+        Some(format!("DAMAGED: {}", group.damage))
+    } else if !group.damaged_ranges.is_empty() {
+        let ranges = group.damaged_ranges.iter().map(range).collect::<Vec<_>>().join("; ");
+        Some(format!("DAMAGED ON DISK: {ranges}"))
+    } else if !group.blocked.is_empty() {
+        Some(format!("BEHIND: {}", group.blocked))
+    } else {
+        None
+    }
+}
+
+fn is_damaged(line: &Line) -> bool {
+    let groups = line.node.iter().flat_map(|node| &node.groups);
+    groups.into_iter().any(|group| !group.damage.is_empty() || !group.damaged_ranges.is_empty())
 }
 
 /// Where, and which records.
@@ -202,6 +232,7 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
                 "retention_bytes": settings.retention_bytes,
                 "retention_ms": settings.retention_ms,
                 "damage": group.damage,
+                "blocked": group.blocked,
                 "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
             });
         }

@@ -13,7 +13,7 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::wire;
 use crate::storage::entry::Stamp;
-use crate::storage::log::{Base, ConfState, Derived, Marker, Recovered};
+use crate::storage::log::{Base, ConfState, Derived, HardState, Marker, Recovered};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date.
@@ -170,6 +170,12 @@ impl Adapter {
         self.fetching.get_mut().fetched.clear();
     }
 
+    /// The last entry of a term before this one.
+    pub fn last_before_term(&self, term: Term) -> LogIndex {
+        let first_of_term = self.terms.iter().rev().take_while(|(_, of)| *of >= term).last();
+        first_of_term.map_or(self.last_index, |(first, _)| LogIndex(first.0.saturating_sub(1)))
+    }
+
     /// Lets go of applied entries beyond the budget; the newest applied one's end stays known.
     pub fn evict(&mut self, applied: LogIndex) {
         while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|c| c.end.index < applied) {
@@ -216,6 +222,15 @@ impl Adapter {
     /// Remembers raft's hard state.
     pub fn set_hard_state(&mut self, hard_state: RaftHardState) {
         self.hard_state = hard_state;
+    }
+
+    /// raft's hard state, in the disk's form.
+    pub fn hard_state(&self) -> HardState {
+        HardState {
+            term: Term(self.hard_state.term),
+            vote: Some(NodeId(self.hard_state.vote)).filter(|n| n.0 != 0),
+            commit: LogIndex(self.hard_state.commit),
+        }
     }
 
     /// Remembers the conf state after the conf change at `index`.

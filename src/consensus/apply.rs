@@ -4,6 +4,7 @@
 //! synced, and everything behind it waits with it. Conf changes at or below the index that the conf state is as of, and
 //! trims and times at or below the one that the derived state is as of, were applied before a marker or a restart.
 
+use bytes::Bytes;
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use super::group::Group;
@@ -37,6 +38,7 @@ impl Group {
             return;
         }
         let before = self.mark;
+        let mut failed = None;
         while let Some(committed) = self.queue.front() {
             let (_, conf_index) = self.node.store().conf();
             let new_conf_change = is_conf_change(&committed.entry) && committed.entry.index > conf_index.0;
@@ -47,15 +49,22 @@ impl Group {
             }
             let Some(Committed { entry, .. }) = self.queue.pop_front() else { break };
             if let Err(error) = self.apply_entry(&entry, new_conf_change) {
-                self.set_damaged(format!("entry {} can't be applied: {error}", entry.index));
-                return;
+                failed = Some(format!("entry {} can't be applied: {error}", entry.index));
+                break;
             }
             self.mark.applied = LogIndex(entry.index);
             self.pending.applied(LogIndex(entry.index), Term(entry.term), &mut self.out.answers);
         }
-        if self.mark == before {
-            return;
+        // What was applied before a failure is acknowledged, so it must be visible too.
+        if self.mark != before {
+            self.publish_mark();
         }
+        if let Some(what) = failed {
+            self.set_damaged(what);
+        }
+    }
+
+    fn publish_mark(&mut self) {
         let applied = self.mark.applied;
         self.node.advance_apply_to(applied.0);
         let store = self.node.mut_store();
@@ -79,11 +88,11 @@ impl Group {
         let body = &entry.data[Stamp::BYTES..];
         match stamp.kind {
             Kind::Records => {
+                if self.config.id == GroupId::CATALOG {
+                    self.out.commands.extend(commands(entry, body)?);
+                }
                 self.mark.next_offset = Offset(stamp.base_offset.0 + u64::from(stamp.count));
                 self.mark.last_append_time_us = self.mark.last_append_time_us.max(stamp.append_time_us);
-                if self.config.id == GroupId::CATALOG {
-                    self.take_commands(entry, body)?;
-                }
                 Ok(())
             }
             Kind::Trim => self.apply_trim(entry, body),
@@ -91,14 +100,6 @@ impl Group {
                 Err(format!("an entry of kind {:?}", stamp.kind))
             }
         }
-    }
-
-    fn take_commands(&mut self, entry: &RaftEntry, body: &[u8]) -> Result<(), String> {
-        for record in payload::records(body) {
-            let value = record.and_then(payload::record_value).map_err(|e| e.to_string())?;
-            self.out.commands.push(entry.data.slice_ref(value));
-        }
-        Ok(())
     }
 
     /// Moves the logical front. Which files can go for it is the storage's matter, and that of its next sync.
@@ -138,6 +139,12 @@ impl Group {
     }
 }
 
-fn is_conf_change(entry: &RaftEntry) -> bool {
+/// The values of an entry's records: the catalog's commands.
+fn commands(entry: &RaftEntry, body: &[u8]) -> Result<Vec<Bytes>, String> {
+    let value = |record: Result<_, _>| record.and_then(payload::record_value).map_err(|e| e.to_string());
+    payload::records(body).map(|record| value(record).map(|value| entry.data.slice_ref(value))).collect()
+}
+
+pub(super) fn is_conf_change(entry: &RaftEntry) -> bool {
     matches!(entry.get_entry_type(), EntryType::EntryConfChange | EntryType::EntryConfChangeV2)
 }

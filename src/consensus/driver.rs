@@ -12,13 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use crossbeam_channel::TryRecvError;
 
+use super::Outbound;
 use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
 use super::retention::Retention;
 use super::status::Statuses;
-use super::{Outbound, wire};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
 use crate::doorbell::Doorbell;
 use crate::inbox::{Inbox, inbox};
@@ -279,9 +279,8 @@ impl Driver {
             return;
         }
         let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };
-        match wire::message_from_pb(message) {
-            Ok(message) => hosted.group.step(message),
-            Err(error) => log::warn!("node {from} sent {error}: dropped"),
+        if let Err(error) = hosted.step(message) {
+            log::warn!("node {from} sent {error}: dropped");
         }
     }
 
@@ -293,13 +292,8 @@ impl Driver {
             }
         }
         for (group, low, entries) in fetched {
-            let Some(hosted) = self.groups.get_mut(&group) else { continue };
-            match entries {
-                Ok(entries) => hosted.group.fetched(low, &entries),
-                Err(error) => {
-                    log::error!("group {group}: entries from {low} on could not be read for a follower: {error:?}");
-                    hosted.group.fetched(low, &[]);
-                }
+            if let Some(hosted) = self.groups.get_mut(&group) {
+                hosted.fetched(low, entries);
             }
         }
     }
@@ -452,11 +446,11 @@ impl Driver {
 
     /// Fails what waits, so that every caller has an answer; the log-writer syncs what is written.
     fn stop(mut self) -> Result<(), HostError> {
+        self.groups.values_mut().for_each(|hosted| hosted.group.stop());
+        // As always: what the catalog's watermark shows, the published catalog shows too.
+        self.perform()?;
         for hosted in self.groups.values_mut() {
-            hosted.group.stop();
-            hosted.perform_ready(&self.ways)?;
             hosted.write_commit()?;
-            hosted.release();
             hosted.watermark.close();
         }
         for message in self.inbox.try_iter() {

@@ -49,7 +49,7 @@ fn conf_change() {
 
 fn a_marker() -> Marker {
     Marker {
-        base: Base { index: LogIndex(9), term: Term(2), offset: Offset(7) },
+        base: Base { index: LogIndex(9), term: Term(2), offset: Offset(7), ..Base::default() },
         conf_state: ConfState { voters: vec![NodeId(1), NodeId(2)], learners: vec![NodeId(3)] },
         conf_index: LogIndex(4),
         derived: Derived { first_offset: Offset(3), last_append_time_us: 4 },

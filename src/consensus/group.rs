@@ -18,15 +18,17 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::adapter::{Adapter, End};
-use super::apply::Committed;
-use super::effects::{Effects, Write};
-use super::handle::{GroupStatus, ReadIndexError, Role};
+use super::apply::{Committed, is_conf_change};
+use super::effects::Effects;
+use super::handle::{GroupStatus, ProposeError, ReadIndexError, Role};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
+use super::ready::Persistence;
 use super::rows::Rows;
+use super::unreadable::Unreadable;
 use super::wire;
 use crate::reply::ReplySender;
 use crate::storage::entry::Entry;
-use crate::storage::log::{Base, HardState, Marker, Recovered};
+use crate::storage::log::{Base, Derived, HardState, Recovered};
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::Mark;
 
@@ -58,29 +60,27 @@ pub struct Rules {
     pub hold_unsynced_term: bool,
     /// A conf change waits until the commit that covers it is synced.
     pub sync_commit_before_conf_change: bool,
+    /// At start, every conf change of the log but the last counts as committed (`committed_by_conf_changes`).
+    pub recover_commit_of_conf_changes: bool,
+    /// What a leader says is compared with what is committed here, and acknowledgements with what the leader has.
+    pub compare_with_leader: bool,
+    /// Only what an append shows to be the same is acknowledged.
+    pub acknowledge_compared_only: bool,
+    /// A refusal that speaks of the log's end waits until that end is committed.
+    pub hold_uncommitted_refusals: bool,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { hold_unsynced_term: true, sync_commit_before_conf_change: true }
+        Rules {
+            hold_unsynced_term: true,
+            sync_commit_before_conf_change: true,
+            recover_commit_of_conf_changes: true,
+            hold_uncommitted_refusals: true,
+            compare_with_leader: true,
+            acknowledge_compared_only: true,
+        }
     }
-}
-
-/// What a Ready needs before it counts as persisted.
-#[derive(Debug, Default)]
-pub(super) struct Persistence {
-    /// The newest Ready.
-    pub last: u64,
-    /// The newest Ready that must be synced.
-    pub last_needed: u64,
-    /// Everything up to this Ready is synced, says the log-writer.
-    pub synced: u64,
-    /// The terms that Readies brought, until they are synced.
-    terms: VecDeque<(u64, u64)>,
-    /// The newest synced term.
-    term: u64,
-    /// Ticks since the log-writer made progress while something waited for it.
-    stalled_ticks: usize,
 }
 
 /// One group on this node.
@@ -94,16 +94,19 @@ pub struct Group {
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
     pub(super) damage: Option<String>,
+    differs: bool,
     pub(super) space: crate::storage::space::Space,
-    reads: Reads,
+    pub(super) reads: Reads,
     /// Messages that wait for a Ready to be persisted.
-    held: VecDeque<(u64, Vec<Message>)>,
+    pub(super) held: VecDeque<(u64, Vec<Message>)>,
     /// A leader's messages that wait for its term to be synced.
-    held_for_term: Vec<Message>,
+    pub(super) held_for_term: Vec<Message>,
     /// A marker that is being persisted: its Ready and its position.
-    installing: Option<(u64, Mark)>,
+    pub(super) installing: Option<(u64, Mark)>,
     leading: Option<u64>,
-    ticks: usize,
+    pub(super) ticks: usize,
+    pub(super) unreadable: Unreadable,
+    pub(super) blocked: Option<(NodeId, LogIndex)>,
 }
 
 impl Group {
@@ -113,7 +116,12 @@ impl Group {
     /// A text that says what about the recovered state is impossible.
     pub fn new(config: GroupConfig, recovered: &Recovered, start: End, tail: &[Entry]) -> Result<Group, String> {
         let tail = tail.iter().map(wire::entry_to_raft).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-        let adapter = Adapter::new(recovered, start, tail).map_err(|e| e.to_string())?;
+        let mut recovered = recovered.clone();
+        if config.rules.recover_commit_of_conf_changes {
+            let proven = committed_by_conf_changes(&tail, &recovered);
+            recovered.hard_state.commit = recovered.hard_state.commit.max(proven);
+        }
+        let adapter = Adapter::new(&recovered, start, tail).map_err(|e| e.to_string())?;
         let raft_config = raft::Config {
             id: config.me.0,
             election_tick: ELECTION_TICKS,
@@ -152,6 +160,7 @@ impl Group {
             queue: VecDeque::new(),
             out: Effects::default(),
             damage: None,
+            differs: false,
             space: Default::default(),
             reads: Reads::default(),
             held: VecDeque::new(),
@@ -159,7 +168,20 @@ impl Group {
             installing: None,
             leading: None,
             ticks: 0,
+            unreadable: Unreadable::default(),
+            blocked: None,
         })
+    }
+
+    /// The hard state as of the last Ready, or of the start.
+    pub fn hard_state(&self) -> HardState {
+        self.node.store().hard_state()
+    }
+
+    /// The log state, and the entry that it is as of.
+    pub fn derived(&self) -> (Derived, LogIndex) {
+        let (derived, as_of) = self.node.store().derived();
+        (*derived, as_of)
     }
 
     /// How far the group is applied.
@@ -180,12 +202,33 @@ impl Group {
         Some(NodeId(self.node.raft.leader_id)).filter(|id| id.0 != 0)
     }
 
+    /// Stops taking part, as another replica holds other entries below the commit index. Nothing here may be shown any more.
+    pub fn set_differing(&mut self, what: String) {
+        self.differs = true;
+        self.set_damaged(what);
+    }
+
+    /// True if the group takes no part.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.is_some()
+    }
+
+    /// True if another replica is known to hold other entries.
+    pub fn differs(&self) -> bool {
+        self.differs
+    }
+
     /// Stops taking part: no votes, no acks, no answers but refusals, until the damage is repaired.
     pub fn set_damaged(&mut self, what: String) {
         log::error!("group {} is damaged and takes no part until repaired: {what}", self.config.id);
         self.damage = Some(what);
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
+    }
+
+    /// True if replicas are compared.
+    pub fn compares(&self) -> bool {
+        self.config.rules.compare_with_leader
     }
 
     /// Asks for a position that everything acknowledged before lies below.
@@ -206,7 +249,13 @@ impl Group {
     }
 
     /// Takes a peer's message. One that this group must not take is dropped, with a log line.
+    #[cfg(test)]
     pub fn step(&mut self, message: Message) {
+        self.step_with(message, None);
+    }
+
+    /// Takes a peer's message that came with the last index of the leader's log.
+    pub fn step_with(&mut self, message: Message, claimed_last: Option<LogIndex>) {
         if self.damage.is_some() {
             return;
         }
@@ -215,21 +264,22 @@ impl Group {
             MessageType::MsgAppend if !self.has_room_for(&message) => return,
             _ => {}
         }
-        let last_index = self.node.raft.raft_log.last_index();
-        if message.get_msg_type() == MessageType::MsgHeartbeat
-            && message.term >= self.node.raft.term
-            && message.commit > last_index
-        {
-            // A leader never sends a commit beyond what we acknowledged: entries were lost here.
-            let commit = message.commit;
-            self.set_damaged(format!(
-                "the leader says that entry {commit} was acknowledged here, the last one is {last_index}"
-            ));
-            return;
+        if self.config.rules.compare_with_leader {
+            if let Some(what) = self.contradiction(&message, claimed_last) {
+                return self.set_differing(what);
+            }
+            if self.acknowledges_too_much(&message) {
+                log::warn!(
+                    "group {}: node {} acknowledges entry {}, the last one here is {}: not counted",
+                    self.config.id,
+                    NodeId(message.from),
+                    message.index,
+                    self.last_index()
+                );
+                return;
+            }
         }
-        if let Err(error) = self.node.step(message) {
-            log::debug!("group {}: a message was not taken: {error}", self.config.id);
-        }
+        self.step_compared(message);
     }
 
     /// Time passed: one tick.
@@ -250,6 +300,7 @@ impl Group {
         if self.ticks.is_multiple_of(2 * ELECTION_TICKS) {
             self.retry_lost_markers();
         }
+        self.give_way();
         if self.may_campaign() {
             self.node.tick();
         }
@@ -301,38 +352,6 @@ impl Group {
         }
     }
 
-    /// Everything up to this Ready is on disk.
-    pub fn persisted(&mut self, ready: u64) {
-        if self.damage.is_some() {
-            return;
-        }
-        self.persistence.synced = self.persistence.synced.max(ready);
-        self.persistence.stalled_ticks = 0;
-        self.settle();
-    }
-
-    /// Lets go of what waited for persisted Readies. One that needs no sync counts once all before it do.
-    fn settle(&mut self) {
-        let p = &mut self.persistence;
-        let done = if p.last_needed <= p.synced { p.last } else { p.synced };
-        self.node.on_persist_ready(done);
-        while let Some((ready, term)) = p.terms.front().copied().filter(|(ready, _)| *ready <= done) {
-            p.term = term;
-            p.terms.pop_front();
-            log::trace!("term {term} persisted with Ready {ready}");
-        }
-        while self.held.front().is_some_and(|(ready, _)| *ready <= done) {
-            self.out.messages.extend(self.held.pop_front().map(|(_, m)| m).unwrap_or_default());
-        }
-        let term = p.term;
-        self.out.messages.extend(self.held_for_term.extract_if(.., |m| m.term <= term));
-        if let Some((_, mark)) = self.installing.take_if(|(ready, _)| *ready <= done) {
-            self.node.advance_apply_to(mark.applied.0);
-            self.mark = mark;
-            self.out.mark = Some(mark);
-        }
-    }
-
     /// The next effects to perform, or nothing when there is nothing to do.
     pub fn ready(&mut self) -> Option<Effects> {
         if self.damage.is_none() {
@@ -354,6 +373,8 @@ impl Group {
         if leading != self.leading {
             let leader = self.leader();
             self.reads.fail_all(ReadIndexError::NotLeader { leader }, &mut self.out.answers);
+            self.pending.withdraw_refusals(ProposeError::NotLeader { leader }, &mut self.out.answers);
+            self.blocked = None;
             self.leading = leading;
         }
         if self.is_leader()
@@ -362,101 +383,6 @@ impl Group {
         {
             self.node.read_index(context);
         }
-    }
-
-    fn handle_ready(&mut self) {
-        let mut ready = self.node.ready();
-        let number = ready.number();
-        let mut write = Write::default();
-        if let Some(hard_state) = ready.hs() {
-            if hard_state.term > self.persistence.terms.back().map_or(self.persistence.term, |t| t.1) {
-                self.persistence.terms.push_back((number, hard_state.term));
-            }
-            write.hard_state = Some(HardState {
-                term: Term(hard_state.term),
-                vote: Some(NodeId(hard_state.vote)).filter(|n| n.0 != 0),
-                commit: LogIndex(hard_state.commit),
-            });
-            self.node.mut_store().set_hard_state(hard_state.clone());
-        }
-        if !ready.snapshot().is_empty() {
-            match wire::marker_from_snapshot(ready.snapshot()) {
-                Ok(marker) => self.install(number, marker, &mut write),
-                Err(error) => return self.set_damaged(error.to_string()),
-            }
-        }
-        if let Err(error) = self.append(ready.take_entries(), &mut write) {
-            return self.set_damaged(error);
-        }
-        for read in ready.take_read_states() {
-            self.reads.confirmed(&read.request_ctx, LogIndex(read.index), &mut self.out.answers);
-        }
-        let committed = ready.take_committed_entries();
-        self.persistence.last = number;
-        if ready.must_sync() {
-            self.persistence.last_needed = number;
-            self.out.sync = Some(number);
-        }
-        self.hold_or_send(number, ready.take_messages(), ready.take_persisted_messages());
-        if write != Write::default() {
-            self.out.write = Some(write);
-        }
-        self.node.advance_append_async(ready);
-        self.enqueue(number, committed);
-        if self.persistence.last_needed <= self.persistence.synced {
-            self.settle();
-        }
-    }
-
-    fn hold_or_send(&mut self, number: u64, messages: Vec<Message>, after_persisting: Vec<Message>) {
-        for message in messages {
-            if message.term > self.persistence.term && self.config.rules.hold_unsynced_term {
-                self.held_for_term.push(message);
-            } else {
-                self.out.messages.push(message);
-            }
-        }
-        if !after_persisting.is_empty() {
-            self.held.push_back((number, after_persisting));
-        }
-    }
-
-    /// The group's log begins anew behind a marker.
-    fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
-        log::info!("group {}: the log begins behind entry {} here", self.config.id, marker.base.index);
-        self.queue.clear();
-        self.pending.skipped(marker.base.index, &mut self.out.answers);
-        self.node.mut_store().install(&marker);
-        let mark = Mark {
-            applied: marker.base.index,
-            first_offset: marker.derived.first_offset.max(self.mark.first_offset),
-            next_offset: marker.base.offset.max(self.mark.next_offset),
-            last_append_time_us: marker.derived.last_append_time_us,
-        };
-        self.installing = Some((number, mark));
-        write.marker = Some(marker);
-    }
-
-    /// New entries: checked, kept in memory, and written.
-    fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut Write) -> Result<(), String> {
-        let store = self.node.mut_store();
-        if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {
-            store.truncate_suffix(first);
-            write.truncate_from = Some(first);
-        }
-        for entry in entries {
-            let before = store.last_end();
-            let stored = wire::entry_to_storage(&entry, before.offset);
-            let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
-            if stamp.base_offset != before.offset {
-                let (index, base) = (entry.index, stamp.base_offset);
-                return Err(format!("entry {index} begins at offset {base}, the one before ends at {}", before.offset));
-            }
-            let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
-            write.entries.push(stored);
-            store.push(entry, end);
-        }
-        Ok(())
     }
 
     /// Fails everything that waits: the node stops.
@@ -493,6 +419,21 @@ impl Group {
             voters: conf.voters.clone(),
             learners: conf.learners.clone(),
             damage: self.damage.clone(),
+            // Told by the leader of the moment, until this node has it.
+            blocked: self.blocked.filter(|(by, index)| self.leader() == Some(*by) && self.mark.applied < *index),
         }
     }
+}
+
+/// A commit index that the recovered log proves, whatever commit index was recovered with it.
+///
+/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that came
+/// with them. Were the node to fall back to an older commit index, it would forget voters that a majority has long applied,
+/// and could be elected by a majority of the old ones. Two facts bound this from below:
+/// - whoever proposed a conf change had applied the one before it (raft's `pending_conf_index`), so every conf change in the
+///   log but the last is committed;
+/// - the conf state was made by a committed entry, which is in the log unless a snapshot's log has not come that far.
+fn committed_by_conf_changes(tail: &[raft::eraftpb::Entry], recovered: &Recovered) -> LogIndex {
+    let last_but_one = tail.iter().rev().filter(|e| is_conf_change(e)).nth(1).map_or(0, |e| e.index);
+    LogIndex(last_but_one).max(recovered.conf_index.min(recovered.last_index))
 }

@@ -179,6 +179,8 @@ pub struct GroupStatus {
     pub learners: Vec<NodeId>,
     /// What is damaged here.
     pub damage: Option<String>,
+    /// This node lacks the entry, and the leader can't read it from its own disk.
+    pub blocked: Option<(NodeId, LogIndex)>,
 }
 
 /// The inbox of the `consensus` thread.

@@ -3,17 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
 
 use super::Outbound;
 use super::adapter::{End, FETCH_BYTES, Fetch};
+use super::compare::{Checkpoint, Claim, Comparison};
 use super::completions::Completions;
 use super::effects::{Effects, Write};
 use super::group::{Group, GroupConfig};
 use super::pending::Answer;
-use super::wire;
+use super::wire::{self, BadMessage};
 use crate::catalog::BadCommand;
+use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
-use crate::storage::log::{Derived, GroupLog, HardState, Recovered, StorageError};
+use crate::storage::log::{GroupLog, HardState, Recovered, StorageError};
 use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 use crate::watermark::{Mark, Watermark};
@@ -106,6 +109,8 @@ pub struct Hosted {
     commit_due: bool,
     /// The catalog's watermark and answers, until its commands are applied.
     held: Held,
+    comparison: Comparison,
+    heartbeats: u64,
 }
 
 #[derive(Default)]
@@ -143,15 +148,18 @@ impl Hosted {
         watermark.advance(group.mark());
         let log = Arc::new(Mutex::new(log));
         ways.writer.register(id, log.clone());
+        let hard_state = group.hard_state();
         Ok(Hosted {
             group,
             watermark,
             reader,
             id,
             log,
-            hard_state: recovered.hard_state,
-            commit_due: false,
+            hard_state,
+            commit_due: hard_state != recovered.hard_state,
             held: Held::default(),
+            comparison: Comparison::default(),
+            heartbeats: 0,
         })
     }
 
@@ -169,6 +177,12 @@ impl Hosted {
         let mut commands = None;
         while let Some(effects) = self.group.ready() {
             self.perform(effects, ways, commands.get_or_insert_default())?;
+        }
+        if self.group.differs() {
+            self.watermark.withdraw();
+        } else if self.group.is_damaged() {
+            // What is visible stays so; nothing more will be.
+            self.watermark.close();
         }
         Ok(commands)
     }
@@ -208,7 +222,10 @@ impl Hosted {
             ways.writer.sync(self.id, ready);
         }
         for message in effects.messages {
-            ways.outbound.send(NodeId(message.to), wire::message_to_pb(self.id, message));
+            let claim = self.claim_with(&message);
+            let (to, mut message) = (NodeId(message.to), wire::message_to_pb(self.id, message));
+            message.claim = claim.as_ref().map(wire::claim_to_pb).into();
+            ways.outbound.send(to, message);
         }
         commands.extend(effects.commands);
         self.held.mark = effects.mark.or(self.held.mark);
@@ -220,6 +237,70 @@ impl Hosted {
             self.fetch(fetch, ways);
         }
         Ok(())
+    }
+
+    /// Takes a peer's message.
+    ///
+    /// # Errors
+    /// [`BadMessage`] for what no peer of this version sends; it is dropped.
+    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), BadMessage> {
+        let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
+        let message = wire::message_from_pb(message)?;
+        if let Some(claim) = claim.as_ref().filter(|_| message.term >= self.group.term().0) {
+            self.compare(NodeId(message.from), claim);
+        }
+        self.group.step_with(message, claim.map(|claim| claim.last_index));
+        Ok(())
+    }
+
+    /// What goes along with a leader's message. None with one of a term in which this node does not lead any more: its log may
+    /// have been cut since.
+    fn claim_with(&mut self, message: &Message) -> Option<Claim> {
+        let heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
+        let of_leader = heartbeat || message.get_msg_type() == MessageType::MsgAppend;
+        if !of_leader || !self.group.leads() || message.term != self.group.term().0 {
+            return None;
+        }
+        let unreadable = self.group.unreadable_for(NodeId(message.to));
+        let checkpoints = if heartbeat { self.claimed_checkpoints() } else { Vec::new() };
+        Some(Claim { last_index: self.group.last_index(), checkpoints, unreadable })
+    }
+
+    /// The newest committed checkpoint, and the end of the log if it is committed; now and then all, to narrow a difference
+    /// down. A prime number of heartbeats apart, so that each peer is sent all of them.
+    fn claimed_checkpoints(&mut self) -> Vec<Checkpoint> {
+        const ALL_AFTER_HEARTBEATS: u64 = 61;
+        self.heartbeats += 1;
+        let committed = self.group.commit_index();
+        let log = self.log();
+        let known = log.checkpoints();
+        let known = &known[..known.partition_point(|at| at.index <= committed)];
+        let all = self.heartbeats.is_multiple_of(ALL_AFTER_HEARTBEATS);
+        let first = if all { 0 } else { known.len().saturating_sub(1) };
+        let last = log.last();
+        let end =
+            Some(&last).filter(|last| last.index <= committed && known.last().is_none_or(|at| at.index < last.index));
+        known[first..].iter().chain(end).map(Checkpoint::from).collect()
+    }
+
+    /// Compares what is committed here with a leader's checkpoints.
+    fn compare(&mut self, leader: NodeId, claim: &Claim) {
+        if !self.group.compares() {
+            return;
+        }
+        self.group.set_blocked(claim.unreadable.map(|index| (leader, index)));
+        let committed = self.group.commit_index();
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = false;
+        for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
+            if let Some(ours) = log.digest_at(theirs.index) {
+                news |= self.comparison.take(leader, *theirs, ours);
+            }
+        }
+        drop(log);
+        if let Some(difference) = self.comparison.difference.filter(|_| news) {
+            self.group.set_differing(difference.to_string());
+        }
     }
 
     /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are
@@ -255,10 +336,11 @@ impl Hosted {
         log.append_ready(&write.entries, hard_state)
     }
 
+    /// After a snapshot the log state may be as of a later entry than the applied one.
     fn note_applied(&self, mark: Mark) {
-        let derived = Derived { first_offset: mark.first_offset, last_append_time_us: mark.last_append_time_us };
+        let (derived, as_of) = self.group.derived();
         let mut log = self.log();
-        log.set_derived(derived, mark.applied);
+        log.set_derived(derived, as_of);
         log.set_applied(mark.applied);
     }
 
@@ -266,6 +348,24 @@ impl Hosted {
         let base = self.log().trim(first_offset, applied)?;
         self.group.trimmed(base);
         Ok(())
+    }
+
+    /// Takes what a `reader` fetched for a follower. Damage on this disk is told once for each place; the leader then looks for
+    /// a node that can serve the follower (`Group::tick`).
+    pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
+        match entries {
+            Ok(entries) => self.group.fetched(low, &entries),
+            Err(error @ (ReadError::Damaged(_) | ReadError::Io(_))) => {
+                if self.group.set_unreadable(low) {
+                    log::error!("group {}: entry {low} can't be read for a follower: {error}", self.id);
+                }
+                self.group.fetched(low, &[]);
+            }
+            // The follower is sent a snapshot, or raft asks again.
+            Err(ReadError::Trimmed { .. } | ReadError::NotCached | ReadError::Shortage(_)) => {
+                self.group.fetched(low, &[]);
+            }
+        }
     }
 
     /// Has a `reader` fetch old entries. When the readers are busy raft asks again.

@@ -37,7 +37,7 @@ impl Group {
         self.mark.applied.0 == self.node.raft.raft_log.last_index()
     }
 
-    fn replicas(&self) -> Vec<Replica> {
+    pub(super) fn replicas(&self) -> Vec<Replica> {
         let prs = self.node.raft.prs();
         let voters = prs.conf().voters().ids();
         let replica = |(id, progress): (&u64, &raft::Progress)| Replica {

@@ -13,6 +13,7 @@
 
 mod adapter;
 mod apply;
+mod compare;
 mod completions;
 mod driver;
 mod effects;
@@ -23,10 +24,12 @@ mod members;
 mod pending;
 mod propose;
 mod raft_log;
+mod ready;
 mod reconcile;
 mod retention;
 mod rows;
 pub mod status;
+mod unreadable;
 mod wire;
 
 pub use driver::{Consensus, ConsensusParts, command_proposal};

@@ -1,8 +1,9 @@
-//! Who waits for an answer of a group: proposals until their entry is applied, reads until a majority confirmed the leader.
+//! Requests that wait for a group's answer: proposals until their entry is applied, reads until a majority confirmed the
+//! leader, and refusals that speak of the log's end until that end is committed.
 //!
 //! A proposal is remembered by (term, index). When that very entry is applied it is answered; when another takes its
 //! place, it is known not to be appended; when neither is seen before its deadline, the outcome is unknown. Each is
-//! answered exactly once. Bounded by the uncommitted bytes that raft takes and by the inbox.
+//! answered exactly once. Bounded by the uncommitted bytes that raft takes, by the inbox, and by the limit of open calls.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -42,10 +43,33 @@ struct Proposed {
     reply: AppendReply,
 }
 
+/// A refusal of a proposal that is true only if the log's last entry, as the leader knew it, is committed: a leader that was
+/// cut off would otherwise tell of records that another leader has replaced.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What is wrong with the proposal.
+    pub error: ProposeError,
+    /// The last entry at that moment.
+    pub last_index: LogIndex,
+    /// Its term.
+    pub last_term: Term,
+    /// Given up then, as never proposed.
+    pub deadline: Instant,
+    /// Waits for it.
+    pub reply: AppendReply,
+}
+
+impl Refusal {
+    fn answer(self, error: ProposeError) -> Answer {
+        Answer::Append(self.reply, Err(error))
+    }
+}
+
 /// The proposals of a group that are not answered yet.
 #[derive(Default)]
 pub struct Pending {
     by_index: BTreeMap<LogIndex, Proposed>,
+    refusals: BTreeMap<LogIndex, Vec<Refusal>>,
 }
 
 impl Pending {
@@ -58,8 +82,27 @@ impl Pending {
         }
     }
 
+    /// Holds a refusal until the entry that it speaks of is applied.
+    pub fn refuse(&mut self, refusal: Refusal, applied: LogIndex, out: &mut Vec<Answer>) {
+        if refusal.last_index <= applied {
+            let error = refusal.error;
+            out.push(refusal.answer(error));
+        } else {
+            self.refusals.entry(refusal.last_index).or_default().push(refusal);
+        }
+    }
+
+    /// Nobody knows any more whether the refusals are true: the proposals were not appended, for this reason.
+    pub fn withdraw_refusals(&mut self, error: ProposeError, out: &mut Vec<Answer>) {
+        out.extend(std::mem::take(&mut self.refusals).into_values().flatten().map(|r| r.answer(error)));
+    }
+
     /// The entry at `index` of `term` is applied.
     pub fn applied(&mut self, index: LogIndex, term: Term, out: &mut Vec<Answer>) {
+        for refusal in self.refusals.remove(&index).into_iter().flatten() {
+            let error = if refusal.last_term == term { refusal.error } else { ProposeError::Dropped };
+            out.push(refusal.answer(error));
+        }
         if let Some(proposed) = self.by_index.remove(&index) {
             let result =
                 if proposed.appended.term == term { Ok(proposed.appended) } else { Err(ProposeError::Dropped) };
@@ -71,6 +114,7 @@ impl Pending {
     pub fn skipped(&mut self, index: LogIndex, out: &mut Vec<Answer>) {
         let rest = self.by_index.split_off(&index.next());
         let skipped = std::mem::replace(&mut self.by_index, rest);
+        self.withdraw_refusals(ProposeError::Dropped, out);
         out.extend(skipped.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
     }
 
@@ -78,23 +122,50 @@ impl Pending {
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.by_index.extract_if(.., |_, p| p.deadline <= now);
         out.extend(expired.map(|(_, p)| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
+        for refusals in self.refusals.values_mut() {
+            let expired = refusals.extract_if(.., |r| r.deadline <= now);
+            out.extend(expired.map(|r| r.answer(ProposeError::DeadlinePassed)));
+        }
+        self.refusals.retain(|_, refusals| !refusals.is_empty());
     }
 
     /// Gives up everything.
     pub fn fail_all(&mut self, out: &mut Vec<Answer>) {
+        self.withdraw_refusals(ProposeError::Dropped, out);
         let all = std::mem::take(&mut self.by_index);
         out.extend(all.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
     }
 }
 
+enum Waiter {
+    Read(ReadReply),
+    Refusal(Refusal),
+}
+
 struct Read {
-    reply: ReadReply,
+    waiter: Waiter,
     deadline: Instant,
     /// The round of heartbeats that must confirm it; none is under way yet.
     round: Option<u64>,
 }
 
-/// The reads of a leader that are not confirmed yet. All that wait when a round starts share it.
+impl Read {
+    fn fail(self, error: ReadIndexError) -> Answer {
+        match self.waiter {
+            Waiter::Read(reply) => Answer::Read(reply, Err(error)),
+            Waiter::Refusal(refusal) => refusal.answer(match error {
+                ReadIndexError::NotLeader { leader } => ProposeError::NotLeader { leader },
+                ReadIndexError::Unconfirmed => ProposeError::DeadlinePassed,
+                ReadIndexError::QueueFull => ProposeError::QueueFull,
+                ReadIndexError::NoSuchGroup => ProposeError::NoSuchGroup,
+                ReadIndexError::Damaged => ProposeError::Damaged,
+                ReadIndexError::Stopping => ProposeError::Stopping,
+            }),
+        }
+    }
+}
+
+/// What waits for a majority to confirm the leader: reads, and refusals. All that wait when a round starts share it.
 #[derive(Default)]
 pub struct Reads {
     waiting: Vec<Read>,
@@ -104,10 +175,15 @@ pub struct Reads {
 impl Reads {
     /// Remembers a read.
     pub fn insert(&mut self, deadline: Instant, reply: ReadReply) {
-        self.waiting.push(Read { reply, deadline, round: None });
+        self.waiting.push(Read { waiter: Waiter::Read(reply), deadline, round: None });
     }
 
-    /// The context of a new round, if somebody waits for one.
+    /// Remembers a refusal that is true only if this node still leads.
+    pub fn confirm_first(&mut self, refusal: Refusal) {
+        self.waiting.push(Read { deadline: refusal.deadline, waiter: Waiter::Refusal(refusal), round: None });
+    }
+
+    /// The context of a new round, if anything waits for one.
     pub fn start_round(&mut self) -> Option<Vec<u8>> {
         if self.waiting.iter().all(|r| r.round.is_some()) {
             return None;
@@ -119,21 +195,28 @@ impl Reads {
         Some(self.rounds.to_le_bytes().to_vec())
     }
 
-    /// A majority confirmed the round of `context`, and with it every earlier one, at `index`.
-    pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) {
-        let Ok(round) = context.try_into().map(u64::from_le_bytes) else { return };
-        let confirmed = self.waiting.extract_if(.., |r| r.round.is_some_and(|own| own <= round));
-        out.extend(confirmed.map(|r| Answer::Read(r.reply, Ok(index))));
+    /// A majority confirmed the round of `context`, and with it every earlier one, at `index`. Returns the confirmed refusals.
+    #[must_use]
+    pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) -> Vec<Refusal> {
+        let mut refusals = Vec::new();
+        let Ok(round) = context.try_into().map(u64::from_le_bytes) else { return refusals };
+        for read in self.waiting.extract_if(.., |r| r.round.is_some_and(|own| own <= round)) {
+            match read.waiter {
+                Waiter::Read(reply) => out.push(Answer::Read(reply, Ok(index))),
+                Waiter::Refusal(refusal) => refusals.push(refusal),
+            }
+        }
+        refusals
     }
 
     /// Gives up what has waited too long.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.waiting.extract_if(.., |r| r.deadline <= now);
-        out.extend(expired.map(|r| Answer::Read(r.reply, Err(ReadIndexError::Unconfirmed))));
+        out.extend(expired.map(|r| r.fail(ReadIndexError::Unconfirmed)));
     }
 
     /// Gives up everything.
     pub fn fail_all(&mut self, error: ReadIndexError, out: &mut Vec<Answer>) {
-        out.extend(self.waiting.drain(..).map(|r| Answer::Read(r.reply, Err(error))));
+        out.extend(self.waiting.drain(..).map(|r| r.fail(error)));
     }
 }

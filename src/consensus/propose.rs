@@ -1,6 +1,7 @@
 //! Proposing: what is checked before raft is asked, and the stamp that the leader puts on an entry.
 //!
-//! An entry's base offset is where raft's last entry ends, stored or not: derived, and no counter of its own.
+//! An entry's base offset is where raft's last entry ends, stored or not: derived, and no counter of its own. What is refused
+//! because of that end is refused only once the end is committed: until then another leader may replace it.
 
 use std::time::Instant;
 
@@ -9,13 +10,28 @@ use raft::eraftpb::Message;
 use super::adapter::End;
 use super::group::{Group, UNCOMMITTED_BYTES_MAX};
 use super::handle::{Appended, Proposal, ProposeError};
-use super::pending::{Answer, WAIT_MAX};
+use super::pending::{Answer, Refusal, WAIT_MAX};
 use crate::reply::ReplySender;
 use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
 use crate::storage::frame::frame_bytes;
 use crate::storage::payload::stamp_records;
 use crate::storage::space::Space;
 use crate::types::{GroupId, LogIndex, Offset, Term};
+
+/// Why a proposal is not made.
+enum Refused {
+    /// Whatever the log holds.
+    AtOnce(ProposeError),
+    /// The log ends where the request does not expect it. True once the last entry is committed; if the request expects more
+    /// than that (`beyond`), only from a leader that is confirmed since, as a newer one may have more.
+    ByLogEnd { error: ProposeError, beyond: bool },
+}
+
+impl From<ProposeError> for Refused {
+    fn from(error: ProposeError) -> Refused {
+        Refused::AtOnce(error)
+    }
+}
 
 impl Group {
     /// Counts what is appended against the space of this disk; without it there is no end of it.
@@ -50,40 +66,54 @@ impl Group {
             Ok(appended) => {
                 self.pending.insert(appended, deadline, reply, &mut self.out.answers);
             }
-            Err(error) => self.out.answers.push(Answer::Append(reply, Err(error))),
+            Err(Refused::AtOnce(error)) => self.out.answers.push(Answer::Append(reply, Err(error))),
+            Err(Refused::ByLogEnd { error, .. }) if !self.config.rules.hold_uncommitted_refusals => {
+                self.out.answers.push(Answer::Append(reply, Err(error)));
+            }
+            Err(Refused::ByLogEnd { error, beyond }) => {
+                let log = &self.node.raft.raft_log;
+                let (last_index, last_term) = (LogIndex(log.last_index()), Term(log.last_term()));
+                let refusal = Refusal { error, last_index, last_term, deadline, reply };
+                if beyond {
+                    self.reads.confirm_first(refusal);
+                } else {
+                    self.pending.refuse(refusal, self.mark.applied, &mut self.out.answers);
+                }
+            }
         }
     }
 
-    fn try_propose(&mut self, proposal: Proposal, now: Instant, time_us: u64) -> Result<Appended, ProposeError> {
+    fn try_propose(&mut self, proposal: Proposal, now: Instant, time_us: u64) -> Result<Appended, Refused> {
         if self.damage.is_some() {
-            return Err(ProposeError::Damaged);
+            return Err(ProposeError::Damaged.into());
         }
         if !self.is_leader() {
-            return Err(ProposeError::NotLeader { leader: self.leader() });
+            return Err(ProposeError::NotLeader { leader: self.leader() }.into());
         }
         let term = Term(self.node.raft.term);
         if proposal.place.is_some_and(|place| !self.rows.take(place, term)) {
-            return Err(ProposeError::Dropped);
+            return Err(ProposeError::Dropped.into());
         }
         if proposal.deadline.is_some_and(|d| d <= now) {
-            return Err(ProposeError::DeadlinePassed);
+            return Err(ProposeError::DeadlinePassed.into());
         }
         if proposal.payload.len() + Stamp::BYTES > ENTRY_BYTES_MAX {
-            return Err(ProposeError::TooLarge);
+            return Err(ProposeError::TooLarge.into());
         }
         let end = self.log_end()?;
-        if proposal.expected_offset.is_some_and(|expected| expected != end.offset) {
-            return Err(ProposeError::ExpectedOffset { next_offset: end.offset });
+        if let Some(expected) = proposal.expected_offset.filter(|expected| *expected != end.offset) {
+            let error = ProposeError::ExpectedOffset { next_offset: end.offset };
+            return Err(Refused::ByLogEnd { error, beyond: expected > end.offset });
         }
         if proposal.kind == Kind::Trim && trim_to(&proposal)? > end.offset {
-            return Err(ProposeError::PastEnd { next_offset: end.offset });
+            return Err(Refused::ByLogEnd { error: ProposeError::PastEnd { next_offset: end.offset }, beyond: true });
         }
         // A trim makes room, and the catalog is small: they go on when the disk is full.
         if proposal.kind == Kind::Records
             && self.config.id != GroupId::CATALOG
             && !self.space.promise(frame_bytes(proposal.payload.len()) as u64)
         {
-            return Err(ProposeError::DiskFull);
+            return Err(ProposeError::DiskFull.into());
         }
         let appended = Appended {
             offset: end.offset,

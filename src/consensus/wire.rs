@@ -9,7 +9,9 @@
 use bytes::Bytes;
 use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
 
+use super::compare::{Checkpoint, Claim};
 use crate::pb::peer as pb;
+use crate::storage::digest::Digest;
 use crate::storage::entry::{BadEntry, Entry, Kind, Stamp};
 use crate::storage::log::{Base, ConfState, Derived, Marker};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
@@ -183,10 +185,10 @@ pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
     ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners) }
 }
 
-/// A marker as raft's snapshot. What raft does not know of it stands in the snapshot's data, 24 bytes and the derived state.
+/// A marker as raft's snapshot. What raft does not know of it stands in the snapshot's data, 32 bytes and the log state.
 pub fn marker_to_snapshot(marker: &Marker) -> Snapshot {
     let mut data = Vec::with_capacity(64);
-    for number in [marker.base.offset.0, marker.conf_index.0, marker.derived_index.0] {
+    for number in [marker.base.offset.0, marker.base.digest.0, marker.conf_index.0, marker.derived_index.0] {
         data.extend_from_slice(&number.to_le_bytes());
     }
     data.extend_from_slice(&marker.derived.encode());
@@ -204,17 +206,22 @@ pub fn marker_to_snapshot(marker: &Marker) -> Snapshot {
 /// [`BadMessage`] for anything else.
 pub fn marker_from_snapshot(snapshot: &Snapshot) -> Result<Marker, BadMessage> {
     const BAD: BadMessage = BadMessage("a malformed marker");
-    let (numbers, derived) = snapshot.data.split_at_checked(24).ok_or(BAD)?;
+    let (numbers, derived) = snapshot.data.split_at_checked(32).ok_or(BAD)?;
     let number = |i: usize| -> u64 {
         numbers[i * 8..i * 8 + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     };
     let metadata = snapshot.get_metadata();
     Ok(Marker {
-        base: Base { index: LogIndex(metadata.index), term: Term(metadata.term), offset: Offset(number(0)) },
+        base: Base {
+            index: LogIndex(metadata.index),
+            term: Term(metadata.term),
+            offset: Offset(number(0)),
+            digest: Digest(number(1)),
+        },
         conf_state: conf_from_raft(metadata.get_conf_state()),
-        conf_index: LogIndex(number(1)),
+        conf_index: LogIndex(number(2)),
         derived: Derived::decode(derived).map_err(|_| BAD)?,
-        derived_index: LogIndex(number(2)),
+        derived_index: LogIndex(number(3)),
     })
 }
 
@@ -295,6 +302,36 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
     Ok(raft)
 }
 
+/// A leader's claim in the peers' form.
+pub fn claim_to_pb(claim: &Claim) -> pb::LogClaim {
+    let checkpoint = |at: &Checkpoint| pb::Checkpoint {
+        index: at.index.0,
+        offset: at.offset.0,
+        digest: at.digest.0,
+        ..Default::default()
+    };
+    pb::LogClaim {
+        last_index: claim.last_index.0,
+        checkpoints: claim.checkpoints.iter().map(checkpoint).collect(),
+        unreadable_index: claim.unreadable.map_or(0, |index| index.0),
+        ..Default::default()
+    }
+}
+
+/// The claim that came with a peer's message.
+pub fn claim_from_pb(claim: &pb::LogClaim) -> Claim {
+    let checkpoint = |at: &pb::Checkpoint| Checkpoint {
+        index: LogIndex(at.index),
+        offset: Offset(at.offset),
+        digest: Digest(at.digest),
+    };
+    Claim {
+        last_index: LogIndex(claim.last_index),
+        checkpoints: claim.checkpoints.iter().map(checkpoint).collect(),
+        unreadable: Some(LogIndex(claim.unreadable_index)).filter(|index| index.0 != 0),
+    }
+}
+
 fn marker_to_pb(marker: &Marker) -> pb::Marker {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
     pb::Marker {
@@ -309,6 +346,7 @@ fn marker_to_pb(marker: &Marker) -> pb::Marker {
         conf_index: marker.conf_index.0,
         derived: Bytes::from(marker.derived.encode()),
         derived_index: marker.derived_index.0,
+        digest: marker.base.digest.0,
         ..Default::default()
     }
 }
@@ -325,7 +363,12 @@ fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
         return Err(BadMessage("a marker whose nodes are not there once each, in order"));
     }
     Ok(Marker {
-        base: Base { index: LogIndex(marker.index), term: Term(marker.term), offset: Offset(marker.offset) },
+        base: Base {
+            index: LogIndex(marker.index),
+            term: Term(marker.term),
+            offset: Offset(marker.offset),
+            digest: Digest(marker.digest),
+        },
         conf_state: ConfState { voters: ids(&marker.conf_state.voters), learners: ids(&marker.conf_state.learners) },
         conf_index: LogIndex(marker.conf_index),
         derived: Derived::decode(&marker.derived).map_err(|_| BadMessage("a malformed derived state"))?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::digest::Checkpoints;
 use super::entry::Kind;
 use super::error::StorageError;
 use super::faults::{Fault, broken};
@@ -13,7 +14,7 @@ use super::recovery::Files;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::state::{Base, HardState};
 use super::walk::{Walk, WalkError};
-use crate::types::{LogIndex, Term};
+use crate::types::{LogIndex, Offset, Term};
 
 /// Why a chain is none.
 pub(super) enum Break {
@@ -39,6 +40,7 @@ pub(super) struct Ended {
     pub(super) time_us: u64,
     pub(super) hard_state: HardState,
     pub(super) terms: Vec<(LogIndex, Term)>,
+    pub(super) checkpoints: Checkpoints,
     /// The highest floor of the frames that were read,
     pub(super) floor: Position,
     /// and up to where in each segment they were.
@@ -129,6 +131,7 @@ impl Chain {
             return Err(Break::At(Position { file: header.number, at: 64 }, what));
         }
         let mut ended = Ended::before(header, terms);
+        ended.checkpoints = Checkpoints::up_to(&manifest.checkpoints, header.base.index);
         for i in start..=newest {
             let limit = self.headers.get(i + 1).map(|next| next.predecessor.at);
             ended.segment(files, &self.headers[i], limit)?;
@@ -147,6 +150,7 @@ impl Ended {
             time_us: header.time_before_us,
             hard_state: header.hard_state,
             terms,
+            checkpoints: Checkpoints::default(),
             floor: Position::default(),
             read: BTreeMap::new(),
             noted: Vec::new(),
@@ -218,7 +222,9 @@ impl Ended {
                 if header.term > self.last.term {
                     self.terms.push((header.index, header.term));
                 }
-                self.last = Base { index: header.index, term: header.term, offset: crate::types::Offset(offset) };
+                let digest = self.last.digest.then(header, frame.payload);
+                self.last = Base { index: header.index, term: header.term, offset: Offset(offset), digest };
+                self.checkpoints.note(self.last);
                 self.time_us = self.time_us.max(header.append_time_us);
             }
             Kind::HardState => self.hard_state = frame.hard_state().map_err(|bad| bad.0)?,

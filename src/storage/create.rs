@@ -12,7 +12,7 @@ use super::log::LogOptions;
 use super::manifest::{MANIFEST, Manifest};
 use super::segment::SegmentHeader;
 use super::state::{Base, ConfState, Derived, Genesis, HardState};
-use crate::types::{GroupId, LogIndex, Offset, Term};
+use crate::types::{GroupId, LogIndex, Term};
 
 /// Where a group lives.
 pub(super) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
@@ -38,7 +38,7 @@ impl Beginning {
                 Beginning { base: Base::default(), hard_state: HardState::default(), conf_state: ConfState::default() }
             }
             Genesis::Founder(founder) => Beginning {
-                base: Base { index: LogIndex(1), term: Term(1), offset: Offset(0) },
+                base: Base { index: LogIndex(1), term: Term(1), ..Base::default() },
                 hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
                 conf_state: ConfState { voters: vec![founder], learners: Vec::new() },
             },
@@ -95,6 +95,7 @@ pub(super) fn create(
         derived: Derived::default(),
         derived_index: beginning.base.index,
         terms: vec![(beginning.base.index, beginning.base.term)],
+        checkpoints: Vec::new(),
     };
     disk.replace(&unfinished.join(MANIFEST), &manifest.encode())?;
     disk.rename(&unfinished, &dir)?;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active::Active;
+use super::digest::{Checkpoints, Digest};
 use super::disk::{Disk, DiskFile};
 use super::entry::{ENTRY_BYTES_MAX, Entry, Kind};
 pub use super::error::StorageError;
@@ -73,6 +74,7 @@ pub struct GroupLog {
     pub(super) last_time_us: u64,
     /// Runs of one term by their first index; the first begins at the base.
     pub(super) terms: Vec<(LogIndex, Term)>,
+    pub(super) checkpoints: Checkpoints,
     /// The last one that was appended.
     pub(super) hard_state: HardState,
     pub(super) conf_state: ConfState,
@@ -197,7 +199,9 @@ impl GroupLog {
             if entry.term > self.last.term {
                 self.terms.push((entry.index, entry.term));
             }
-            self.last = Base { index: entry.index, term: entry.term, offset: entry.end_offset()? };
+            let digest = self.last.digest.then(&header, &payload);
+            self.last = Base { index: entry.index, term: entry.term, offset: entry.end_offset()?, digest };
+            self.checkpoints.note(self.last);
             self.last_time_us = self.last_time_us.max(header.append_time_us);
         }
         if let Some(hard_state) = hard_state {
@@ -229,14 +233,14 @@ impl GroupLog {
                 return Ok(());
             }
             let kept = LogIndex(from.0 - 1);
-            let (part, at, offset) = if kept == view.base.index {
-                (0, SEGMENT_HEADER_BYTES, view.base.offset)
+            let (part, at, last) = if kept == view.base.index {
+                (0, SEGMENT_HEADER_BYTES, view.base)
             } else {
                 log.reader().locate(&view, kept)?
             };
             log.terms.retain(|(first, _)| *first < from);
-            let term = log.terms.last().map_or(view.base.term, |(_, term)| *term);
-            log.last = Base { index: kept, term, offset };
+            log.checkpoints.truncate_suffix(from);
+            log.last = last;
             let predecessor = Position { file: view.parts[part].segment.header.number, at };
             let mut parts = view.parts[..=part].to_vec();
             parts[part].limit = Some(at);
@@ -301,6 +305,7 @@ impl GroupLog {
             log.last = base;
             log.last_time_us = log.last_time_us.max(marker.derived.last_append_time_us);
             log.terms = vec![(base.index, base.term)];
+            log.checkpoints = Checkpoints::default();
             (log.conf_state, log.conf_index) = (marker.conf_state.clone(), marker.conf_index);
             (log.derived, log.derived_index) = (marker.derived, marker.derived_index);
             log.applied = base.index;
@@ -399,8 +404,25 @@ impl GroupLog {
 
     /// Where the log begins and ends.
     pub fn bounds(&self) -> Bounds {
-        let Base { index, term, offset } = self.last;
+        let Base { index, term, offset, .. } = self.last;
         Bounds { base: self.shared.get().base, last_index: index, last_term: term, next_offset: offset }
+    }
+
+    /// Where the log stands at its last entry.
+    pub fn last(&self) -> Base {
+        self.last
+    }
+
+    /// The running digest after the entry at `index`, if it is known without reading: at a checkpoint and at either end.
+    pub fn digest_at(&self, index: LogIndex) -> Option<Digest> {
+        let ends = [self.last, self.shared.get().base];
+        let known = ends.iter().chain(self.checkpoints.at(index)).find(|at| at.index == index);
+        known.map(|at| at.digest)
+    }
+
+    /// Where the log stood at fixed indexes that all replicas share.
+    pub fn checkpoints(&self) -> &[Base] {
+        self.checkpoints.all()
     }
 
     /// Bytes of the log's frames.
@@ -489,6 +511,7 @@ impl GroupLog {
             derived: self.derived,
             derived_index: self.derived_index,
             terms: self.terms.clone(),
+            checkpoints: self.checkpoints.all().to_vec(),
         }
     }
 }

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //!   0  "SERIATMF"
-//!   8  format version u32   1
+//!   8  format version u32   2
 //!  12  crc u32              CRC-32C of the file without these four bytes
 //!  16  group u64
-//!  24  base: index u64, term u64, offset u64       the entry before the first stored one
-//!  48  first segment u64                           the oldest that the log's chain reaches
-//!  56  next segment u64                            no file of this number or a higher one was there when this was written
-//!  64  synced floor: file u64, position u64
-//!  80  applied u64
-//!  88  conf state as of u64
-//!  96  derived state as of u64
-//! 104  voters u32, learners u32, term runs u32, bytes of derived state u32
-//! 120  voters u64 each, learners u64 each, runs (first index u64, term u64) each, derived state
+//!  24  base: index u64, term u64, offset u64, digest u64       the entry before the first stored one
+//!  56  first segment u64                           the oldest that the log's chain reaches
+//!  64  next segment u64                            no file of this number or a higher one was there when this was written
+//!  72  synced floor: file u64, position u64
+//!  88  applied u64
+//!  96  conf state as of u64
+//! 104  derived state as of u64
+//! 112  voters u32, learners u32, term runs u32, checkpoints u32, bytes of derived state u32, 0 u32
+//! 136  voters u64 each, learners u64 each, runs (first index u64, term u64) each,
+//!      checkpoints (index u64, term u64, offset u64, digest u64) each, derived state
 //! ```
 //!
 //! The runs say which entries have which term, from the base on, so that no old segment has to be read for it at start.
@@ -21,23 +22,25 @@
 
 use std::path::Path;
 
+use super::digest::Digest;
 use super::entry::{u32_at, u64_at};
 use super::error::StorageError;
 use super::frame::Position;
-use super::state::{Base, ConfState, Derived};
+use super::state::{BadDerived, Base, ConfState, DERIVED_FORMAT, Derived};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The manifest's name in the group's directory.
 pub const MANIFEST: &str = "manifest";
 
 /// The newest format of manifests that this version reads, and the one that it writes.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 
 /// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
 pub(super) const NUMBERS_MAX: u64 = 1 << 62;
 
+const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
-const HEADER_BYTES: usize = 120;
+const HEADER_BYTES: usize = 136;
 
 /// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Manifest {
     pub derived_index: LogIndex,
     /// Runs of one term by their first index.
     pub terms: Vec<(LogIndex, Term)>,
+    /// Where the log stood at fixed indexes, ascending (`digest.rs`).
+    pub checkpoints: Vec<Base>,
 }
 
 impl Manifest {
@@ -79,6 +84,7 @@ impl Manifest {
             self.base.index.0,
             self.base.term.0,
             self.base.offset.0,
+            self.base.digest.0,
             self.first_segment,
             self.next_segment,
             self.floor.file,
@@ -89,13 +95,18 @@ impl Manifest {
         ];
         numbers.iter().for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()));
         let (voters, learners) = (&self.conf_state.voters, &self.conf_state.learners);
-        for count in [voters.len(), learners.len(), self.terms.len(), derived.len()] {
+        for count in [voters.len(), learners.len(), self.terms.len(), self.checkpoints.len(), derived.len(), 0] {
             bytes.extend_from_slice(&(count as u32).to_le_bytes());
         }
         voters.iter().chain(learners).for_each(|id| bytes.extend_from_slice(&id.0.to_le_bytes()));
         for (index, term) in &self.terms {
             bytes.extend_from_slice(&index.0.to_le_bytes());
             bytes.extend_from_slice(&term.0.to_le_bytes());
+        }
+        for at in &self.checkpoints {
+            for number in [at.index.0, at.term.0, at.offset.0, at.digest.0] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
         }
         bytes.extend_from_slice(&derived);
         let crc = checksum(&bytes);
@@ -120,41 +131,44 @@ impl Manifest {
             return damaged(12, "the checksum does not match");
         }
         let count = |at| u32_at(bytes, at) as usize;
-        let (voters, learners, runs, derived) = (count(104), count(108), count(112), count(116));
-        let derived_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
+        let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(112 + 4 * i));
+        let checkpoints_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
+        let derived_at = checkpoints_at + CHECKPOINT_BYTES * checkpoints;
         if bytes.len() != derived_at + derived || runs == 0 {
-            return damaged(104, "the lengths do not add up");
+            return damaged(112, "the lengths do not add up");
         }
         let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));
         let run = |i: usize| {
             let at = HEADER_BYTES + 8 * (voters + learners) + 16 * i;
             (LogIndex(u64_at(bytes, at)), Term(u64_at(bytes, at + 8)))
         };
-        if [24, 56].into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX) {
+        let checkpoint = |i: usize| base_at(bytes, checkpoints_at + CHECKPOINT_BYTES * i);
+        if [24, 64].into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX) {
             return damaged(24, "a number that no log comes to");
         }
-        let Ok(derived) = Derived::decode(&bytes[derived_at..]) else {
-            return damaged(derived_at, "derived state of another version");
+        let derived = match Derived::decode(&bytes[derived_at..]) {
+            Ok(derived) => derived,
+            Err(BadDerived::Newer(version)) => {
+                return Err(StorageError::NewerFormat { file: file.to_owned(), version, known: DERIVED_FORMAT });
+            }
+            Err(BadDerived::Malformed) => return damaged(derived_at, "the log state is malformed"),
         };
         Ok(Manifest {
             group: GroupId(u64_at(bytes, 16)),
-            base: Base {
-                index: LogIndex(u64_at(bytes, 24)),
-                term: Term(u64_at(bytes, 32)),
-                offset: Offset(u64_at(bytes, 40)),
-            },
-            first_segment: u64_at(bytes, 48),
-            next_segment: u64_at(bytes, 56),
-            floor: Position { file: u64_at(bytes, 64), at: u64_at(bytes, 72) },
-            applied: LogIndex(u64_at(bytes, 80)),
-            conf_index: LogIndex(u64_at(bytes, 88)),
-            derived_index: LogIndex(u64_at(bytes, 96)),
+            base: base_at(bytes, 24),
+            first_segment: u64_at(bytes, 56),
+            next_segment: u64_at(bytes, 64),
+            floor: Position { file: u64_at(bytes, 72), at: u64_at(bytes, 80) },
+            applied: LogIndex(u64_at(bytes, 88)),
+            conf_index: LogIndex(u64_at(bytes, 96)),
+            derived_index: LogIndex(u64_at(bytes, 104)),
             conf_state: ConfState {
                 voters: (0..voters).map(id).collect(),
                 learners: (voters..voters + learners).map(id).collect(),
             },
             derived,
             terms: (0..runs).map(run).collect(),
+            checkpoints: (0..checkpoints).map(checkpoint).collect(),
         })
     }
 }
@@ -170,6 +184,15 @@ impl Manifest {
     }
 }
 
+fn base_at(bytes: &[u8], at: usize) -> Base {
+    Base {
+        index: LogIndex(u64_at(bytes, at)),
+        term: Term(u64_at(bytes, at + 8)),
+        offset: Offset(u64_at(bytes, at + 16)),
+        digest: Digest(u64_at(bytes, at + 24)),
+    }
+}
+
 fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
 }
@@ -181,7 +204,7 @@ mod tests {
     fn manifest() -> Manifest {
         Manifest {
             group: GroupId(1),
-            base: Base { index: LogIndex(2), term: Term(3), offset: Offset(4) },
+            base: Base { index: LogIndex(2), term: Term(3), offset: Offset(4), digest: Digest(19) },
             first_segment: 5,
             next_segment: 6,
             floor: Position { file: 7, at: 8 },
@@ -191,13 +214,14 @@ mod tests {
             derived: Derived { first_offset: Offset(14), last_append_time_us: 15 },
             derived_index: LogIndex(16),
             terms: vec![(LogIndex(2), Term(3)), (LogIndex(17), Term(18))],
+            checkpoints: vec![Base { index: LogIndex(20), term: Term(21), offset: Offset(22), digest: Digest(23) }],
         }
     }
 
     #[test]
     fn a_manifest_is_these_bytes() {
         let bytes = manifest().encode();
-        assert_eq!(bytes, include_bytes!("../../tests/golden/manifest-v1.bin"));
+        crate::storage::assert_golden("manifest-v2.bin", &bytes);
         assert_eq!(Manifest::decode(&bytes, Path::new("m")).expect("a manifest"), manifest());
     }
 
@@ -217,5 +241,16 @@ mod tests {
         newer[8] = 9;
         let error = Manifest::decode(&newer, Path::new("m")).expect_err("newer");
         assert!(error.is_config() && error.to_string().contains("format 9"), "{error}");
+    }
+
+    /// A newer version's log state once counted as damage (exit code 65), which sends its owner after a sound disk.
+    #[test]
+    fn a_newer_log_state_is_no_damage() {
+        let mut bytes = manifest().encode();
+        let version_at = bytes.len() - 24;
+        bytes[version_at] = 2;
+        Manifest::seal(&mut bytes);
+        let error = Manifest::decode(&bytes, Path::new("m")).expect_err("newer");
+        assert!(error.is_config() && !error.is_damage() && error.to_string().contains("format 2"), "{error}");
     }
 }

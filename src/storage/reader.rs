@@ -19,6 +19,7 @@ use super::payload;
 pub(crate) use super::pool::ByHand as ReadersByHand;
 pub use super::pool::{QueueFull, Readers, ReadersHandle};
 use super::segment::SEGMENT_HEADER_BYTES;
+use super::state::Base;
 use super::view::{Part, Shared, View};
 use super::walk::{Walk, WalkError};
 use crate::types::{LogIndex, Offset};
@@ -217,24 +218,32 @@ impl GroupReader {
         })
     }
 
-    /// Where an entry behind the base stands: number of its part in the view, where its frame ends, and its end offset.
-    pub(super) fn locate(&self, view: &View, index: LogIndex) -> Result<(usize, u64, Offset), StorageError> {
+    /// Where an entry after the base stands: number of its part in the view, where its frame ends, and where the log stands
+    /// there. Reads its segment from the beginning, for the digest.
+    pub(super) fn locate(&self, view: &View, index: LogIndex) -> Result<(usize, u64, Base), StorageError> {
         let mut found = None;
-        let visited = self.visit(view, Key::Index(index), Access::Blocking, |part, at, frame| {
-            if !frame.header.kind.is_entry() || frame.header.index < index {
+        let part = view.part_of_index(index);
+        let mut last = view.parts[part].base();
+        let visited = self.visit(view, Key::Index(last.index.next()), Access::Blocking, |part, at, frame| {
+            let header = &frame.header;
+            if !header.kind.is_entry() {
                 return Ok(Visit::Next);
             }
-            if frame.header.index > index {
+            if header.index != last.index.next() {
                 return Err(damaged(part, at, "the entry before this one is missing"));
             }
-            let end = at + super::frame::frame_bytes(frame.payload.len()) as u64;
-            found = Some((end, Offset(frame.header.base_offset.0 + u64::from(frame.header.count))));
+            let offset = Offset(header.base_offset.0 + u64::from(header.count));
+            let digest = last.digest.then(header, frame.payload);
+            last = Base { index: header.index, term: header.term, offset, digest };
+            if last.index < index {
+                return Ok(Visit::Next);
+            }
+            found = Some((at + super::frame::frame_bytes(frame.payload.len()) as u64, last));
             Ok(Visit::Done)
         });
-        let part = view.part_of_index(index);
         let path = view.parts[part].segment.path();
         match (visited, found) {
-            (Ok(()), Some((end, offset))) => Ok((part, end, offset)),
+            (Ok(()), Some((end, last))) => Ok((part, end, last)),
             (Ok(()), None) => {
                 Err(StorageError::damaged(&path, view.parts[part].end(), format!("entry {index} is missing")))
             }

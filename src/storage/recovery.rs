@@ -24,7 +24,7 @@ use super::create::group_dir;
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::frame::{Header, Position};
+use super::frame::Position;
 use super::frames::Frames;
 use super::index::{self, Index, index_path};
 use super::log::{GroupLog, LogOptions};
@@ -89,7 +89,7 @@ pub(super) fn open(
         last_term: ended.last.term,
         next_offset: ended.last.offset,
         last_append_time_us: ended.time_us,
-        terms: ended.terms,
+        terms: ended.terms.clone(),
         conf_state: manifest.conf_state.clone(),
         conf_index: manifest.conf_index,
         derived: manifest.derived,
@@ -97,7 +97,7 @@ pub(super) fn open(
         applied: if broken(Fault::AppliedUnbounded) { manifest.applied } else { applied },
         torn_bytes,
     };
-    let mut log = build(disk, &files, options, &chain, &ended.noted, end, &recovered)?;
+    let mut log = build(disk, &files, options, &chain, &ended, end, &recovered)?;
     finish(&mut log, &files, &chain, zeros_behind)?;
     Ok((log, recovered))
 }
@@ -292,7 +292,7 @@ fn build(
     files: &Files,
     options: &LogOptions,
     chain: &Chain,
-    noted: &[(Header, u64)],
+    ended: &Ended,
     end: Position,
     recovered: &Recovered,
 ) -> Result<GroupLog, StorageError> {
@@ -304,7 +304,7 @@ fn build(
     };
     // The index of the newest segment may know frames that are cut off now.
     let index = Index::create(disk, &files.dir, newest.number, newest.salt, capacity);
-    noted.iter().for_each(|(header, at)| index.push(header, *at));
+    ended.noted.iter().for_each(|(header, at)| index.push(header, *at));
     index.seal(end.at);
     let active = Active::resume(disk, &files.dir, newest, capacity, file, index, end.at)?;
     let mut parts: Vec<Part> = Vec::new();
@@ -323,13 +323,10 @@ fn build(
         shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end)),
         active,
         next_segment,
-        last: super::state::Base {
-            index: recovered.last_index,
-            term: recovered.last_term,
-            offset: recovered.next_offset,
-        },
+        last: ended.last,
         last_time_us: recovered.last_append_time_us,
         terms: recovered.terms.clone(),
+        checkpoints: ended.checkpoints.clone(),
         hard_state: recovered.hard_state,
         conf_state: recovered.conf_state.clone(),
         conf_index: recovered.conf_index,

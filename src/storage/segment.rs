@@ -14,7 +14,8 @@
 //!  72  base offset u64        of the first record that this file takes
 //!  80  time before u64        no record before is newer, Unix microseconds
 //!  88  hard state: term u64, vote u64, commit u64     the last one written before this file was made
-//! 112  0 u64, 0 u64
+//! 112  digest before u64      the running digest of the log up to the entry before the first one (`digest.rs`)
+//! 120  0 u64
 //! 128  frames
 //! ```
 //!
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::digest::Digest;
 use super::disk::{Disk, DiskFile};
 use super::entry::{u32_at, u64_at};
 use super::error::StorageError;
@@ -91,6 +93,7 @@ impl SegmentHeader {
             self.hard_state.term.0,
             self.hard_state.vote.unwrap_or_default().0,
             self.hard_state.commit.0,
+            self.base.digest.0,
         ];
         for (i, number) in numbers.iter().enumerate() {
             bytes[16 + 8 * i..24 + 8 * i].copy_from_slice(&number.to_le_bytes());
@@ -127,6 +130,7 @@ impl SegmentHeader {
                 index: LogIndex(first_index - 1),
                 term: Term(u64_at(bytes, 64)),
                 offset: Offset(u64_at(bytes, 72)),
+                digest: Digest(u64_at(bytes, 112)),
             },
             time_before_us: u64_at(bytes, 80),
             hard_state: HardState {
@@ -264,7 +268,7 @@ mod tests {
             number: 2,
             salt: 3,
             predecessor: Position { file: 4, at: 5 },
-            base: Base { index: LogIndex(5), term: Term(7), offset: Offset(8) },
+            base: Base { index: LogIndex(5), term: Term(7), offset: Offset(8), digest: Digest(13) },
             time_before_us: 9,
             hard_state: HardState { term: Term(10), vote: Some(NodeId(11)), commit: LogIndex(12) },
         }
@@ -273,7 +277,7 @@ mod tests {
     #[test]
     fn a_header_is_these_bytes() {
         let bytes = header().encode();
-        assert_eq!(&bytes, include_bytes!("../../tests/golden/segment-header-v1.bin"));
+        crate::storage::assert_golden("segment-header-v2.bin", &bytes);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
     }
 

@@ -1,6 +1,8 @@
 //! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
 
-use super::entry::BadEntry;
+use super::digest::Digest;
+use super::entry::{BadEntry, Entry, u32_at, u64_at};
+use super::frame::{Header, Position};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Raft's hard state.
@@ -32,6 +34,20 @@ pub struct Base {
     pub term: Term,
     /// The offset of the first record behind it.
     pub offset: Offset,
+    /// The running digest of the log up to and including it.
+    pub digest: Digest,
+}
+
+impl Base {
+    /// Where the log stands after one more entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the entry does not begin with a stamp.
+    pub fn then(&self, entry: &Entry) -> Result<Base, BadEntry> {
+        let header = Header::of_entry(entry, Position::default())?;
+        let digest = self.digest.then(&header, &entry.payload());
+        Ok(Base { index: entry.index, term: entry.term, offset: entry.end_offset()?, digest })
+    }
 }
 
 /// Derived state: what applying entries has made.
@@ -98,11 +114,23 @@ pub struct Recovered {
     pub torn_bytes: u64,
 }
 
+/// The newest format of the log state that this version reads, and the one that it writes.
+pub const DERIVED_FORMAT: u32 = 1;
+
+/// Why bytes are no log state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadDerived {
+    /// They are not what was written.
+    Malformed,
+    /// A newer version wrote them.
+    Newer(u32),
+}
+
 impl Derived {
     /// The bytes, as a manifest and a marker carry them: version u32, 0 u32, first offset u64, last append time u64.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(24);
-        bytes.extend_from_slice(&1u64.to_le_bytes());
+        bytes.extend_from_slice(&u64::from(DERIVED_FORMAT).to_le_bytes());
         bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
         bytes.extend_from_slice(&self.last_append_time_us.to_le_bytes());
         bytes
@@ -111,11 +139,14 @@ impl Derived {
     /// Reads what [`Derived::encode`] wrote.
     ///
     /// # Errors
-    /// [`BadEntry`] for anything else.
-    pub fn decode(bytes: &[u8]) -> Result<Derived, BadEntry> {
-        use super::entry::u64_at;
-        if bytes.len() != 24 || u64_at(bytes, 0) != 1 {
-            return Err(BadEntry("derived state of another version"));
+    /// [`BadDerived`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Derived, BadDerived> {
+        let version = if bytes.len() < 8 { return Err(BadDerived::Malformed) } else { u32_at(bytes, 0) };
+        if version > DERIVED_FORMAT {
+            return Err(BadDerived::Newer(version));
+        }
+        if version != DERIVED_FORMAT || bytes.len() != 24 || u32_at(bytes, 4) != 0 {
+            return Err(BadDerived::Malformed);
         }
         Ok(Derived { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
     }

@@ -47,7 +47,7 @@ fn a_conf_change_that_waits_is_not_applied_on_top_of_a_marker() {
     let mut snapshot = message(MessageType::MsgSnapshot, 0, 0);
     let derived = Derived { first_offset: Offset(0), last_append_time_us: 0 };
     snapshot.set_snapshot(wire::marker_to_snapshot(&Marker {
-        base: Base { index: LogIndex(10), term: Term(1), offset: Offset(0) },
+        base: Base { index: LogIndex(10), term: Term(1), offset: Offset(0), ..Base::default() },
         conf_state: ConfState { voters: voters(&[1, 2, 3]), learners: Vec::new() },
         conf_index: LogIndex(9),
         derived,

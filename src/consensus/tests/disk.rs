@@ -12,7 +12,8 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 pub enum Change {
     Write(Write),
     Conf(ConfState, LogIndex),
-    Applied(Derived, LogIndex),
+    /// The log state, the entry that it is as of, and the applied index.
+    Applied(Derived, LogIndex, LogIndex),
     Trim(Base),
 }
 
@@ -24,6 +25,7 @@ pub struct Files {
     pub conf_state: ConfState,
     pub conf_index: LogIndex,
     pub derived: Derived,
+    pub derived_index: LogIndex,
     pub applied: LogIndex,
     pub entries: Vec<Entry>,
 }
@@ -35,13 +37,14 @@ impl Files {
             Genesis::Blank => None,
         };
         let first = u64::from(founder.is_some());
-        let base = Base { index: LogIndex(first), term: Term(first), offset: Offset(0) };
+        let base = Base { index: LogIndex(first), term: Term(first), ..Base::default() };
         Files {
             hard_state: HardState { term: Term(first), vote: None, commit: LogIndex(first) },
             base,
             conf_state: ConfState { voters: founder.into_iter().collect(), learners: Vec::new() },
             conf_index: base.index,
             derived: Derived { first_offset: Offset(0), last_append_time_us: 0 },
+            derived_index: base.index,
             applied: base.index,
             entries: Vec::new(),
         }
@@ -53,7 +56,7 @@ impl Files {
                 if let Some(marker) = &write.marker {
                     self.base = marker.base;
                     (self.conf_state, self.conf_index) = (marker.conf_state.clone(), marker.conf_index);
-                    self.derived = marker.derived;
+                    (self.derived, self.derived_index) = (marker.derived, marker.derived_index);
                     self.applied = marker.base.index;
                     self.entries.clear();
                 }
@@ -69,7 +72,9 @@ impl Files {
                 }
             }
             Change::Conf(conf_state, index) => (self.conf_state, self.conf_index) = (conf_state.clone(), *index),
-            Change::Applied(derived, index) => (self.derived, self.applied) = (*derived, *index),
+            Change::Applied(derived, as_of, applied) => {
+                (self.derived, self.derived_index, self.applied) = (*derived, *as_of, *applied);
+            }
             Change::Trim(base) => {
                 self.base = *base;
                 self.entries.retain(|e| e.index > base.index);
@@ -101,9 +106,13 @@ impl Disk {
         Disk { synced: files.clone(), files, unsynced: Vec::new(), ready: 0 }
     }
 
+    /// Makes a change. A write reaches the disk frame by frame, so a power cut, a kill or a full disk may leave any first part.
     pub fn make(&mut self, change: Change) {
         self.files.make(&change);
-        self.unsynced.push(change);
+        match change {
+            Change::Write(write) => self.unsynced.extend(frames(write).map(Change::Write)),
+            other => self.unsynced.push(other),
+        }
     }
 
     /// The log-writer is to report this Ready.
@@ -161,7 +170,7 @@ impl Disk {
             conf_state: files.conf_state.clone(),
             conf_index: files.conf_index,
             derived: files.derived,
-            derived_index: files.applied,
+            derived_index: files.derived_index,
             applied: files.applied,
             torn_bytes: 0,
         };
@@ -171,4 +180,18 @@ impl Disk {
         let config = GroupConfig { id: GroupId(1), me, ..config.clone() };
         Group::new(config, &recovered, start, &tail).expect("a possible state")
     }
+}
+
+/// The parts of a write, in the order in which they reach the disk. A snapshot counts only together with its hard state, as
+/// the manifest that names its segment is written after both.
+fn frames(write: Write) -> impl Iterator<Item = Write> {
+    let Write { marker, truncate_from, entries, hard_state } = write;
+    let install = marker.map(|marker| {
+        let hard_state = hard_state.map(|h| HardState { commit: h.commit.min(marker.base.index), ..h });
+        Write { marker: Some(marker), hard_state, ..Write::default() }
+    });
+    let truncate = truncate_from.map(|from| Write { truncate_from: Some(from), ..Write::default() });
+    let entries = entries.into_iter().map(|entry| Write { entries: vec![entry], ..Write::default() });
+    let hard_state = hard_state.map(|h| Write { hard_state: Some(h), ..Write::default() });
+    install.into_iter().chain(truncate).chain(entries).chain(hard_state)
 }

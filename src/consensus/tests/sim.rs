@@ -11,8 +11,8 @@ use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
 use crate::consensus::wire;
 use crate::reply::{ReplyReceiver, reply};
-use crate::storage::entry::Kind;
-use crate::storage::log::{Base, Derived, Genesis};
+use crate::storage::entry::{Entry, Kind};
+use crate::storage::log::Genesis;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
@@ -197,18 +197,15 @@ impl World {
             node.disk.make(Change::Conf(conf, index));
         }
         if let Some(mark) = effects.mark {
-            let derived = Derived { first_offset: mark.first_offset, last_append_time_us: mark.last_append_time_us };
-            node.disk.make(Change::Applied(derived, mark.applied));
+            let (derived, as_of) = node.group.as_ref().expect("running").derived();
+            node.disk.make(Change::Applied(derived, as_of, mark.applied));
         }
         if let Some((first, applied)) = effects.trim {
-            let last_below = node
-                .disk
-                .files
-                .entries
-                .iter()
-                .take_while(|e| e.index < applied && e.end_offset().expect("a stamp") <= first);
-            if let Some(last) = last_below.last() {
-                let base = Base { index: last.index, term: last.term, offset: last.end_offset().expect("a stamp") };
+            let files = &node.disk.files;
+            let below = |e: &&Entry| e.index < applied && e.end_offset().expect("a stamp") <= first;
+            let dropped = files.entries.iter().take_while(below);
+            let base = dropped.fold(files.base, |at, entry| at.then(entry).expect("a stamp"));
+            if base != files.base {
                 node.disk.make(Change::Trim(base));
                 node.group.as_mut().expect("running").trimmed(base);
             }

@@ -72,7 +72,12 @@ impl Model {
 
 fn marker(log: &GroupLog, model: &Model) -> Marker {
     let bounds = log.bounds();
-    let base = Base { index: LogIndex(bounds.last_index.0 + 5), term: Term(model.term), offset: Offset(model.next()) };
+    let base = Base {
+        index: LogIndex(bounds.last_index.0 + 5),
+        term: Term(model.term),
+        offset: Offset(model.next()),
+        ..Base::default()
+    };
     let derived = Derived { first_offset: base.offset, last_append_time_us: model.now };
     Marker {
         base,

@@ -91,7 +91,7 @@ fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
 fn a_founder_begins_behind_a_base_that_nobody_stores() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (_, found) = home.open();
-    assert_eq!(found.base, Base { index: LogIndex(1), term: Term(1), offset: Offset(0) });
+    assert_eq!(found.base, Base { index: LogIndex(1), term: Term(1), offset: Offset(0), ..Base::default() });
     assert_eq!(found.hard_state, HardState { term: Term(1), vote: None, commit: LogIndex(1) });
     assert_eq!((found.last_index, found.last_term, found.applied), (LogIndex(1), Term(1), LogIndex(1)));
     assert_eq!((found.conf_state.voters, found.conf_index), (vec![NodeId(5)], LogIndex(1)));
@@ -316,7 +316,7 @@ fn the_number_of_a_removed_segment_is_not_used_again() {
 fn a_marker_begins_the_log_anew() {
     let home = Home::new(Genesis::Blank);
     let (mut log, _) = home.open();
-    let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000) };
+    let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000), ..Base::default() };
     let marker = Marker {
         base,
         conf_state: ConfState { voters: vec![NodeId(1)], learners: vec![NodeId(2)] },
@@ -388,7 +388,7 @@ fn what_a_failed_change_has_begun_no_sync_finishes() {
     job.perform(&sim.disk()).expect("synced");
     log.end_sync(job);
     let end = log.bounds();
-    let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000) };
+    let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000), ..Base::default() };
     let marker = Marker { base, ..Marker::default() };
     sim.no_descriptor(u64::MAX);
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::digest::Digest;
 use super::super::disk::sim::{Rng, Sim};
 use super::super::entry::{Entry, Kind, Stamp};
 use super::super::frame::{self, Header, Position};
@@ -28,11 +29,14 @@ pub struct State {
 
 impl State {
     fn last(&self) -> Base {
-        last_of(&self.entries).unwrap_or(self.start)
+        end_of(self.start, &self.entries)
     }
 
     /// The state as recovery tells it, when it begins at `base`.
     fn matches(&self, found: &Recovered, entries: &[Entry]) -> bool {
+        if self.entries.last().is_some_and(|last| last.index != found.last_index) {
+            return false;
+        }
         let last = self.last();
         let mut hard_state = self.hard_state;
         if last.term > hard_state.term {
@@ -55,9 +59,9 @@ impl State {
     }
 }
 
-fn last_of(entries: &[Entry]) -> Option<Base> {
-    let last = entries.last()?;
-    Some(Base { index: last.index, term: last.term, offset: last.end_offset().expect("a stamp") })
+/// Where a log stands after `entries`, which follow `before`.
+pub fn end_of(before: Base, entries: &[Entry]) -> Base {
+    entries.iter().fold(before, |at, entry| at.then(entry).expect("a stamp"))
 }
 
 /// A log, and what it may hold.
@@ -213,8 +217,8 @@ impl Model {
         for _ in 0..count {
             self.clock += 1;
             let entry = entry(last, Term(self.term), &mut self.rng, self.even, self.clock);
+            last = last.then(&entry).expect("a stamp");
             entries.push(entry);
-            last = last_of(&entries).unwrap_or(last);
         }
         self.append_these(entries)
     }
@@ -237,7 +241,7 @@ impl Model {
         }
         let count = 1 + self.rng.below(lost.len() as u64) as usize;
         let again: Vec<Entry> = lost.drain(..count).collect();
-        *before = last_of(&again).unwrap_or(*before);
+        *before = end_of(*before, &again);
         self.append_these(again)
     }
 
@@ -290,7 +294,12 @@ impl Model {
         let last = self.now().last();
         let index = LogIndex(last.index.0 + 1 + self.rng.below(9));
         self.term += 1;
-        let base = Base { index, term: Term(self.term), offset: Offset(last.offset.0 + self.rng.below(9)) };
+        let base = Base {
+            index,
+            term: Term(self.term),
+            offset: Offset(last.offset.0 + self.rng.below(9)),
+            digest: Digest(index.0),
+        };
         let marker = Marker {
             base,
             conf_state: ConfState { voters: vec![NodeId(index.0)], learners: Vec::new() },
@@ -392,6 +401,15 @@ impl Model {
             let states: Vec<_> = self.states.iter().map(|s| (s.start, s.last(), s.hard_state)).collect();
             panic!("found {found:#?},\nnone of {states:#?}");
         };
+        assert_eq!(log.last(), state.last(), "the digest is that of the entries");
+        assert!(log.checkpoints().iter().all(|at| at.index <= log.last().index), "{:?}", log.checkpoints());
+        let ends = state.entries.iter().scan(state.start, |at, entry| {
+            *at = at.then(entry).expect("a stamp");
+            Some(*at)
+        });
+        for at in ends {
+            assert!(log.digest_at(at.index).is_none_or(|digest| digest == at.digest), "the checkpoint at {at:?}");
+        }
         assert!(found.base.index >= self.states[0].base.index, "what was trimmed stays so");
         assert!(found.conf_index >= self.states[0].conf_index);
         assert!((found.base.index..=found.hard_state.commit).contains(&found.applied), "{found:?}");

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::super::digest::Digest;
 use super::super::disk::sim::{Rng, Sim};
 use super::super::entry::Entry;
 use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker};
@@ -24,6 +25,8 @@ struct Plain {
     reader: GroupReader,
     base: Base,
     entries: Vec<Entry>,
+    /// Where the log stands after each of them.
+    ends: Vec<Base>,
     hard_state: HardState,
     /// What says where the log begins now is not on the disk yet: a kill takes that back.
     begins_anew: bool,
@@ -47,6 +50,7 @@ impl Plain {
             log,
             base: found.base,
             entries: Vec::new(),
+            ends: Vec::new(),
             hard_state: found.hard_state,
             begins_anew: false,
             term: 1,
@@ -55,11 +59,7 @@ impl Plain {
     }
 
     fn last(&self) -> Base {
-        self.entries.last().map_or(self.base, |e| Base {
-            index: e.index,
-            term: e.term,
-            offset: e.end_offset().expect("a stamp"),
-        })
+        self.ends.last().copied().unwrap_or(self.base)
     }
 
     fn step(&mut self) {
@@ -71,6 +71,7 @@ impl Plain {
                     self.clock += 1;
                     self.term += u64::from(self.rng.once_in(20));
                     let next = entry(self.last(), Term(self.term), &mut self.rng, false, self.clock);
+                    self.ends.push(self.last().then(&next).expect("a stamp"));
                     self.entries.push(next);
                 }
                 self.log.append(&self.entries[from..]).expect("appended");
@@ -88,6 +89,7 @@ impl Plain {
                 let from = LogIndex(commit + 1 + self.rng.below(last.index.0 - commit + 1));
                 self.log.truncate_suffix(from).expect("cut");
                 self.entries.retain(|e| e.index < from);
+                self.ends.truncate(self.entries.len());
                 self.term += 1;
             }
             16 => self.trim(),
@@ -99,6 +101,7 @@ impl Plain {
         }
         assert_eq!(self.log.bounds().base, self.base);
         let last = self.last();
+        assert_eq!(self.log.last(), last, "the digest is that of the entries");
         let bounds = self.log.bounds();
         assert_eq!((bounds.last_index, bounds.last_term, bounds.next_offset), (last.index, last.term, last.offset));
         self.read_entries();
@@ -120,11 +123,11 @@ impl Plain {
         let base = self.log.trim(offset, commit).expect("trimmed");
         assert!(base.offset <= offset && base.index <= commit && base.index >= self.base.index, "{base:?}");
         let dropped = self.entries.iter().filter(|e| e.index <= base.index).count();
-        if let Some(last) = self.entries[..dropped].last() {
-            let at = Base { index: last.index, term: last.term, offset: last.end_offset().expect("a stamp") };
-            assert_eq!(base, at);
+        if let Some(at) = self.ends[..dropped].last() {
+            assert_eq!(base, *at);
         }
         self.entries.drain(..dropped);
+        self.ends.drain(..dropped);
         self.begins_anew |= base != self.base;
         self.base = base;
     }
@@ -133,7 +136,12 @@ impl Plain {
         self.term += 1;
         let last = self.last();
         let index = LogIndex(last.index.0 + 1 + self.rng.below(9));
-        let base = Base { index, term: Term(self.term), offset: Offset(last.offset.0 + self.rng.below(9)) };
+        let base = Base {
+            index,
+            term: Term(self.term),
+            offset: Offset(last.offset.0 + self.rng.below(9)),
+            digest: Digest(index.0),
+        };
         let conf_state = ConfState { voters: vec![NodeId(3)], learners: vec![NodeId(4)] };
         let derived = Derived { first_offset: base.offset, last_append_time_us: self.clock };
         let marker = Marker { base, conf_state, conf_index: index, derived, derived_index: index };
@@ -141,6 +149,7 @@ impl Plain {
         self.log.install_marker(&marker, &self.hard_state).expect("installed");
         self.base = base;
         self.entries.clear();
+        self.ends.clear();
         self.begins_anew = true;
     }
 
@@ -160,6 +169,8 @@ impl Plain {
         let hard_state = HardState { term: last.term, vote: None, ..self.hard_state };
         assert_eq!(found.hard_state, if raised { hard_state } else { self.hard_state });
         self.hard_state = found.hard_state;
+        assert_eq!(log.last(), last, "the digest is found again");
+        assert_eq!(log.checkpoints(), self.log.checkpoints());
         self.reader = log.reader();
         self.log = log;
     }

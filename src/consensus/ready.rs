@@ -1,0 +1,177 @@
+//! raft's Readies: what one brings is written, what it says waits until it may be said.
+//!
+//! A follower's promises (votes, acknowledgements) wait until the Ready that they belong to is on the disk. What promises
+//! nothing (the answer to a heartbeat, a rejection, a question for a pre-vote) waits only until its term is, so that a slow
+//! disk does not look like a dead node.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{Message, MessageType};
+
+use super::effects::Write;
+use super::group::Group;
+use super::wire;
+use crate::storage::log::Marker;
+use crate::types::LogIndex;
+use crate::watermark::Mark;
+
+/// True for what says only "I am here, in this term" or "not that": it stays true whatever a crash forgets besides the term.
+fn promises_nothing(message: &Message) -> bool {
+    match message.get_msg_type() {
+        MessageType::MsgHeartbeatResponse | MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse => {
+            true
+        }
+        MessageType::MsgAppendResponse | MessageType::MsgRequestVoteResponse => message.reject,
+        _ => false,
+    }
+}
+
+/// What a Ready needs before it counts as persisted.
+#[derive(Debug, Default)]
+pub(super) struct Persistence {
+    /// The newest Ready.
+    pub last: u64,
+    /// The newest Ready that must be synced.
+    pub last_needed: u64,
+    /// Everything up to this Ready is synced, says the log-writer.
+    pub synced: u64,
+    /// The terms that Readies brought, until they are synced.
+    pub terms: VecDeque<(u64, u64)>,
+    /// The newest synced term.
+    pub term: u64,
+    /// Ticks since the log-writer made progress while something waited for it.
+    pub stalled_ticks: usize,
+}
+
+impl Group {
+    /// Everything up to this Ready is on disk.
+    pub fn persisted(&mut self, ready: u64) {
+        if self.damage.is_some() {
+            return;
+        }
+        self.persistence.synced = self.persistence.synced.max(ready);
+        self.persistence.stalled_ticks = 0;
+        self.settle();
+    }
+
+    /// Lets go of what waited for persisted Readies. One that needs no sync counts once all before it do.
+    fn settle(&mut self) {
+        let p = &mut self.persistence;
+        let done = if p.last_needed <= p.synced { p.last } else { p.synced };
+        self.node.on_persist_ready(done);
+        while let Some((ready, term)) = p.terms.front().copied().filter(|(ready, _)| *ready <= done) {
+            p.term = term;
+            p.terms.pop_front();
+            log::trace!("term {term} persisted with Ready {ready}");
+        }
+        while self.held.front().is_some_and(|(ready, _)| *ready <= done) {
+            self.out.messages.extend(self.held.pop_front().map(|(_, m)| m).unwrap_or_default());
+        }
+        let term = p.term;
+        self.out.messages.extend(self.held_for_term.extract_if(.., |m| m.term <= term));
+        if let Some((_, mark)) = self.installing.take_if(|(ready, _)| *ready <= done) {
+            self.node.advance_apply_to(mark.applied.0);
+            self.mark = mark;
+            self.out.mark = Some(mark);
+        }
+    }
+
+    pub(super) fn handle_ready(&mut self) {
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        let mut write = Write::default();
+        if let Some(hard_state) = ready.hs() {
+            if hard_state.term > self.persistence.terms.back().map_or(self.persistence.term, |t| t.1) {
+                self.persistence.terms.push_back((number, hard_state.term));
+            }
+            let store = self.node.mut_store();
+            store.set_hard_state(hard_state.clone());
+            write.hard_state = Some(store.hard_state());
+        }
+        if !ready.snapshot().is_empty() {
+            match wire::marker_from_snapshot(ready.snapshot()) {
+                Ok(marker) => self.install(number, marker, &mut write),
+                Err(error) => return self.set_damaged(error.to_string()),
+            }
+        }
+        if let Err(error) = self.append(ready.take_entries(), &mut write) {
+            return self.set_damaged(error);
+        }
+        for read in ready.take_read_states() {
+            let index = LogIndex(read.index);
+            for refusal in self.reads.confirmed(&read.request_ctx, index, &mut self.out.answers) {
+                self.pending.refuse(refusal, self.mark.applied, &mut self.out.answers);
+            }
+        }
+        let committed = ready.take_committed_entries();
+        self.persistence.last = number;
+        if ready.must_sync() {
+            self.persistence.last_needed = number;
+            self.out.sync = Some(number);
+        }
+        self.hold_or_send(number, ready.take_messages(), ready.take_persisted_messages());
+        if write != Write::default() {
+            self.out.write = Some(write);
+        }
+        self.node.advance_append_async(ready);
+        self.enqueue(number, committed);
+        if self.persistence.last_needed <= self.persistence.synced {
+            self.settle();
+        }
+    }
+
+    fn hold_or_send(&mut self, number: u64, messages: Vec<Message>, after_persisting: Vec<Message>) {
+        for message in messages {
+            if message.term > self.persistence.term && self.config.rules.hold_unsynced_term {
+                self.held_for_term.push(message);
+            } else {
+                self.out.messages.push(message);
+            }
+        }
+        let term_synced = self.node.raft.term <= self.persistence.term;
+        let (at_once, held): (Vec<_>, Vec<_>) =
+            after_persisting.into_iter().partition(|m| term_synced && promises_nothing(m));
+        self.out.messages.extend(at_once);
+        if !held.is_empty() {
+            self.held.push_back((number, held));
+        }
+    }
+
+    /// The group's log begins anew behind a marker.
+    fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
+        log::info!("group {}: the log begins behind entry {} here", self.config.id, marker.base.index);
+        self.queue.clear();
+        self.pending.skipped(marker.base.index, &mut self.out.answers);
+        self.node.mut_store().install(&marker);
+        let mark = Mark {
+            applied: marker.base.index,
+            first_offset: marker.derived.first_offset.max(self.mark.first_offset),
+            next_offset: marker.base.offset.max(self.mark.next_offset),
+            last_append_time_us: marker.derived.last_append_time_us,
+        };
+        self.installing = Some((number, mark));
+        write.marker = Some(marker);
+    }
+
+    /// New entries: checked, kept in memory, and written.
+    fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut Write) -> Result<(), String> {
+        let store = self.node.mut_store();
+        if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {
+            store.truncate_suffix(first);
+            write.truncate_from = Some(first);
+        }
+        for entry in entries {
+            let before = store.last_end();
+            let stored = wire::entry_to_storage(&entry, before.offset);
+            let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
+            if stamp.base_offset != before.offset {
+                let (index, base) = (entry.index, stamp.base_offset);
+                return Err(format!("entry {index} begins at offset {base}, the one before ends at {}", before.offset));
+            }
+            let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
+            write.entries.push(stored);
+            store.push(entry, end);
+        }
+        Ok(())
+    }
+}

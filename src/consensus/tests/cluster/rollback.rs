@@ -1,0 +1,148 @@
+//! Disks that are put back to an older copy, or lose a synced tail: what was acknowledged may be lost then, as two of three
+//! nodes no longer have it. But nothing is hidden. Replicas that differ below their commit indexes do not go on as if they
+//! were equal, and no leader counts a node that does not have its entries.
+
+use super::*;
+use crate::consensus::handle::{GroupStatus, Role};
+use crate::consensus::tests::violations;
+
+impl World {
+    fn status(&self, i: usize) -> Option<GroupStatus> {
+        self.nodes[i].process.as_ref().map(|p| p.hosted.group.status())
+    }
+
+    fn entry(&self, i: usize, index: LogIndex) -> Option<Entry> {
+        let reader = &self.nodes[i].process.as_ref()?.hosted.reader;
+        reader.entries(index, index.next(), u64::MAX, Access::Blocking).ok()?.into_iter().next()
+    }
+
+    /// Random steps without changes of membership, and now and then a disk that is put back.
+    fn rollback_step(&mut self, copies: &mut [Sim]) {
+        self.step += 1;
+        let n = self.nodes.len();
+        let i = self.rng.below(n as u64) as usize;
+        match self.rng.below(1000) {
+            0..250 => self.tick(i),
+            250..600 => (0..n).for_each(|_| self.deliver()),
+            600..800 => {
+                let end = self.rng.once_in(2);
+                self.sync(i, end);
+            }
+            800..940 => self.leader().into_iter().for_each(|leader| self.produce(leader)),
+            940..950 => {
+                if let Some(process) = &self.nodes[i].process {
+                    process.readers.run();
+                    self.perform(i);
+                }
+            }
+            950..962 => copies[i] = self.nodes[i].sim.copy(),
+            962..966 => {
+                self.kill(i, true);
+                self.nodes[i].sim = copies[i].copy();
+            }
+            966..972 => self.kill(i, true),
+            972..988 => {
+                if self.nodes[i].process.is_none() {
+                    self.start(i);
+                }
+            }
+            988..993 => {
+                let other = self.rng.below(n as u64) + 1;
+                self.cut.extend([(i as u64 + 1, other), (other, i as u64 + 1)]);
+            }
+            _ => self.cut.clear(),
+        }
+        self.check_acknowledged();
+    }
+
+    /// What was acknowledged since the last step is at a majority, as far as running nodes tell. (One that is down may hold it.)
+    fn check_acknowledged(&mut self) {
+        let index = std::mem::take(&mut self.acknowledged);
+        if index == LogIndex(0) {
+            return;
+        }
+        let leader = (0..self.nodes.len()).filter(|i| self.status(*i).is_some_and(|s| s.role == Role::Leader));
+        let holds = |a: &Entry, b: usize| self.nodes[b].process.is_none() || self.entry(b, index).as_ref() == Some(a);
+        let most = leader
+            .filter_map(|i| self.entry(i, index))
+            .map(|entry| (0..self.nodes.len()).filter(|b| holds(&entry, *b)).count())
+            .max();
+        assert!(
+            most.is_none_or(|most| most > self.nodes.len() / 2),
+            "step {}: {index} is at {most:?} nodes",
+            self.step
+        );
+    }
+
+    /// After everything has healed: any two nodes that call themselves sound hold the same.
+    fn check_replicas(&self) {
+        let sound: Vec<usize> =
+            (0..self.nodes.len()).filter(|i| self.status(*i).is_some_and(|s| s.damage.is_none())).collect();
+        for (a, b) in sound.iter().flat_map(|a| sound.iter().filter(move |b| a < b).map(move |b| (*a, *b))) {
+            let applied = |i| self.status(i).expect("running").applied_index;
+            for index in (2..=applied(a).min(applied(b)).0).map(LogIndex) {
+                let (in_a, in_b) = (self.entry(a, index), self.entry(b, index));
+                assert!(
+                    in_a.is_some() && in_a == in_b,
+                    "entry {index} differs at nodes {a} and {b}: {in_a:?}, {in_b:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Returns how many nodes call themselves damaged in the end.
+fn history(seed: u64, rules: Rules) -> usize {
+    let mut world = World::new(seed, 3);
+    (world.rules, world.rolls_back) = (rules, true);
+    for i in 0..3 {
+        world.kill(i, true);
+        world.start(i);
+        world.nodes[i].wanted = world.wanted.clone();
+    }
+    let grown = |world: &World| (0..3).all(|i| world.status(i).is_some_and(|s| s.voters.len() == 3));
+    while !grown(&world) {
+        world.heal_step();
+    }
+    let mut copies: Vec<Sim> = world.nodes.iter().map(|node| node.sim.copy()).collect();
+    (0..6000).for_each(|_| world.rollback_step(&mut copies));
+    world.cut.clear();
+    (0..400).for_each(|_| world.heal_step());
+    world.check_replicas();
+    (0..3).filter(|i| world.status(*i).is_some_and(|s| s.damage.is_some())).count()
+}
+
+impl World {
+    /// Every node runs, ticks and syncs, and messages arrive.
+    fn heal_step(&mut self) {
+        self.step += 1;
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].process.is_none() {
+                self.start(i);
+            }
+            self.tick(i);
+            self.sync(i, false);
+            self.sync(i, true);
+            if let Some(process) = &self.nodes[i].process {
+                process.readers.run();
+            }
+        }
+        (0..self.network.len().min(100)).for_each(|_| self.deliver());
+    }
+}
+
+#[test]
+fn replicas_that_differ_say_so() {
+    let damaged: usize = (1..=60).map(|seed| history(seed, Rules::default())).sum();
+    assert!(damaged > 0, "the histories make replicas differ");
+}
+
+#[test]
+fn histories_find_replicas_that_are_not_compared() {
+    let forgotten = Rules { compare_with_leader: false, acknowledge_compared_only: false, ..Rules::default() };
+    assert!(
+        violations(60, |seed| {
+            history(seed, forgotten);
+        }) > 0
+    );
+}

@@ -1,0 +1,163 @@
+//! The running digest of a log: one number that says which entries a log holds, so that replicas can be compared.
+//!
+//! The digest after an entry is the XXH3 hash (64 bits, <https://github.com/Cyan4973/xxHash>) of the entry's header fields
+//! and payload, seeded with the digest before it. Two replicas with the same digest at an index hold the same entries up to
+//! it. The fields are those that all replicas share, so the salt of a segment and the position in it are not among them.
+//!
+//! Every segment header holds the digest before its first entry. [`Checkpoints`] keeps it at fixed indexes, which are the
+//! same on every node: dense near the end of the log and sparse far from it, so that a few hundred cover any log.
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::frame::Header;
+use super::state::Base;
+use crate::types::LogIndex;
+
+/// A checkpoint is kept at each multiple of this index. Small in tests, whose logs are short.
+pub const CHECKPOINT_ENTRIES: u64 = if cfg!(test) { 8 } else { 256 };
+
+/// Of the checkpoints that are multiples of a power of two, about this many of the newest are kept.
+const KEPT_OF_EACH_POWER: u64 = 16;
+
+/// The running digest after some entry. The log before its first entry has digest 0.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Digest(pub u64);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Digest {
+    /// The digest after one more entry.
+    #[must_use]
+    pub fn then(self, header: &Header, payload: &[u8]) -> Digest {
+        let fields = [
+            u64::from(header.kind as u8) | u64::from(header.count) << 32,
+            header.term.0,
+            header.index.0,
+            header.base_offset.0,
+            header.append_time_us,
+            header.producer_id,
+            header.sequence,
+        ];
+        let mut bytes = [0; 56];
+        for (chunk, field) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(fields) {
+            *chunk = field.to_le_bytes();
+        }
+        Digest(xxh3_64_with_seed(payload, xxh3_64_with_seed(&bytes, self.0)))
+    }
+}
+
+/// Where a log stood at fixed indexes, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoints(Vec<Base>);
+
+impl Checkpoints {
+    /// Takes what [`Checkpoints::all`] returned, up to an index.
+    pub fn up_to(all: &[Base], index: LogIndex) -> Checkpoints {
+        Checkpoints(all.iter().copied().filter(|at| at.index <= index).collect())
+    }
+
+    /// The log has one more entry, and stands here.
+    pub fn note(&mut self, at: Base) {
+        if !at.index.0.is_multiple_of(CHECKPOINT_ENTRIES) || at.index.0 == 0 {
+            return;
+        }
+        self.0.push(at);
+        let newest = at.index.0 / CHECKPOINT_ENTRIES;
+        self.0.retain(|at| {
+            let number = at.index.0 / CHECKPOINT_ENTRIES;
+            newest - number < KEPT_OF_EACH_POWER << number.trailing_zeros()
+        });
+    }
+
+    /// The entries from this one on are gone.
+    pub fn truncate_suffix(&mut self, from: LogIndex) {
+        self.0.retain(|at| at.index < from);
+    }
+
+    /// All of them, by index.
+    pub fn all(&self) -> &[Base] {
+        &self.0
+    }
+
+    /// The one at that index.
+    pub fn at(&self, index: LogIndex) -> Option<&Base> {
+        let found = self.0.binary_search_by_key(&index, |at| at.index).ok()?;
+        self.0.get(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::entry::Kind;
+    use crate::storage::frame::Position;
+    use crate::types::{Offset, Term};
+
+    fn header() -> Header {
+        Header {
+            kind: Kind::Records,
+            count: 1,
+            term: Term(2),
+            index: LogIndex(3),
+            base_offset: Offset(4),
+            append_time_us: 5,
+            producer_id: 6,
+            sequence: 7,
+            floor: Position { file: 8, at: 9 },
+        }
+    }
+
+    /// A stored format: nodes of different versions compare it.
+    #[test]
+    fn a_digest_is_this_number() {
+        assert_eq!(Digest(1).then(&header(), b"payload").0, 0x1fd5_3d15_9b98_c5d7);
+    }
+
+    #[test]
+    fn depends_on_every_shared_field_and_on_nothing_local() {
+        let digest = Digest(1).then(&header(), b"payload");
+        let other = [
+            Digest(2).then(&header(), b"payload"),
+            Digest(1).then(&header(), b"payloae"),
+            Digest(1).then(&header(), b""),
+            Digest(1).then(&Header { kind: Kind::Trim, ..header() }, b"payload"),
+            Digest(1).then(&Header { count: 2, ..header() }, b"payload"),
+            Digest(1).then(&Header { term: Term(3), ..header() }, b"payload"),
+            Digest(1).then(&Header { index: LogIndex(4), ..header() }, b"payload"),
+            Digest(1).then(&Header { base_offset: Offset(5), ..header() }, b"payload"),
+            Digest(1).then(&Header { append_time_us: 6, ..header() }, b"payload"),
+            Digest(1).then(&Header { producer_id: 7, ..header() }, b"payload"),
+            Digest(1).then(&Header { sequence: 8, ..header() }, b"payload"),
+        ];
+        assert!(other.iter().all(|other| *other != digest));
+        let local = Header { floor: Position { file: 1, at: 2 }, ..header() };
+        assert_eq!(Digest(1).then(&local, b"payload"), digest);
+    }
+
+    #[test]
+    fn keeps_a_few_hundred_checkpoints_of_any_log_dense_at_its_end() {
+        let mut checkpoints = Checkpoints::default();
+        let last = 1_000_000 * CHECKPOINT_ENTRIES;
+        for number in 1..=1_000_000 {
+            let index = LogIndex(number * CHECKPOINT_ENTRIES);
+            checkpoints.note(Base { index, digest: Digest(number), ..Base::default() });
+        }
+        assert!(checkpoints.all().len() < 400, "{}", checkpoints.all().len());
+        for age in 0..KEPT_OF_EACH_POWER {
+            assert!(checkpoints.at(LogIndex(last - age * CHECKPOINT_ENTRIES)).is_some());
+        }
+        // Nodes that are at different indexes share most of them.
+        let mut behind = Checkpoints::up_to(checkpoints.all(), LogIndex(last / 2));
+        assert!(behind.all().len() > 100);
+        behind.truncate_suffix(LogIndex(last / 4));
+        assert!(behind.all().iter().all(|at| at.index < LogIndex(last / 4)));
+        checkpoints.note(Base { index: LogIndex(last + 1), ..Base::default() });
+        assert!(checkpoints.at(LogIndex(last + 1)).is_none(), "not a multiple");
+    }
+}
