@@ -45,7 +45,7 @@ fn number(error: &ApiError) -> usize {
     }
 }
 
-const VARIANTS: usize = 23;
+const VARIANTS: usize = 24;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();

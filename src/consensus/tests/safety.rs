@@ -1,14 +1,9 @@
 //! Faults that reading and trials from outside found: each is shown here as it was met, and stays out.
 
-use std::time::Instant;
-
-use futures::FutureExt;
-
-use super::sim::{Fate, World};
+use super::sim::{Fate, World, answered};
 use super::violations;
 use crate::consensus::group::Rules;
-use crate::consensus::handle::{Appended, Proposal, ProposeError};
-use crate::reply::{ReplyReceiver, reply};
+use crate::consensus::handle::{Proposal, ProposeError};
 use crate::storage::entry::Kind;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, NodeId, Offset};
@@ -116,19 +111,6 @@ fn proposal(value: u64, expected: Option<u64>) -> Proposal {
     Proposal { expected_offset, ..Proposal::new(GroupId(1), Kind::Records, 1, payload.as_slice().into()) }
 }
 
-type Answer = ReplyReceiver<Result<Appended, ProposeError>>;
-
-fn propose(world: &mut World, i: usize, proposal: Proposal) -> Answer {
-    let (sender, answer) = reply();
-    world.nodes[i].group.as_mut().expect("running").propose(proposal, Instant::now(), 1, sender);
-    world.perform(i);
-    answer
-}
-
-fn answered(answer: &mut Answer) -> Option<Result<Appended, ProposeError>> {
-    answer.now_or_never().map(|answer| answer.expect("answered"))
-}
-
 /// A leader that is cut off appends at offset 0 and can't commit it. A retry that expects offset 0 was refused at once, with
 /// 1 as the next offset, which reads as "the first try stands", and then another leader gave offset 0 to another record.
 #[test]
@@ -140,8 +122,8 @@ fn no_refusal_speaks_of_records_that_are_not_committed() {
         assert!(world.settle(2000));
         let leader = world.leader().expect("a leader");
         isolate(&mut world, leader);
-        let mut first = propose(&mut world, leader, proposal(1, Some(0)));
-        let mut retry = propose(&mut world, leader, proposal(1, Some(0)));
+        let mut first = world.ask(leader, proposal(1, Some(0)));
+        let mut retry = world.ask(leader, proposal(1, Some(0)));
         assert_eq!(answered(&mut first), None);
         let at_once = answered(&mut retry);
         assert_eq!(at_once.is_none(), held, "{at_once:?}");
@@ -164,15 +146,15 @@ fn a_refusal_comes_with_the_commit_of_what_it_speaks_of() {
     let mut world = World::new(5, 3, Rules::default());
     assert!(world.settle(2000));
     let leader = world.leader().expect("a leader");
-    let mut first = propose(&mut world, leader, proposal(1, Some(0)));
-    let mut retry = propose(&mut world, leader, proposal(1, Some(0)));
+    let mut first = world.ask(leader, proposal(1, Some(0)));
+    let mut retry = world.ask(leader, proposal(1, Some(0)));
     assert_eq!(answered(&mut retry), None, "nothing is committed yet");
     for _ in 0..20 {
         round(&mut world);
     }
     assert_eq!(answered(&mut first).expect("answered").map(|a| a.offset), Ok(Offset(0)));
     assert_eq!(answered(&mut retry).expect("answered"), Err(ProposeError::ExpectedOffset { next_offset: Offset(1) }));
-    let mut again = propose(&mut world, leader, proposal(1, Some(0)));
+    let mut again = world.ask(leader, proposal(1, Some(0)));
     let refused = Err(ProposeError::ExpectedOffset { next_offset: Offset(1) });
     assert_eq!(answered(&mut again), Some(refused), "it is committed: at once");
 }
@@ -185,16 +167,16 @@ fn no_refusal_speaks_of_an_end_that_may_be_past() {
     let mut world = World::new(5, 3, Rules::default());
     assert!(world.settle(2000));
     let leader = world.leader().expect("a leader");
-    let mut beyond = propose(&mut world, leader, proposal(1, Some(7)));
-    let mut past = propose(&mut world, leader, trim(7));
+    let mut beyond = world.ask(leader, proposal(1, Some(7)));
+    let mut past = world.ask(leader, trim(7));
     (0..20).for_each(|_| round(&mut world));
     let at_end = Offset(0);
     assert_eq!(answered(&mut beyond), Some(Err(ProposeError::ExpectedOffset { next_offset: at_end })));
     assert_eq!(answered(&mut past), Some(Err(ProposeError::PastEnd { next_offset: at_end })));
 
     isolate(&mut world, leader);
-    let mut beyond = propose(&mut world, leader, proposal(1, Some(7)));
-    let mut past = propose(&mut world, leader, trim(7));
+    let mut beyond = world.ask(leader, proposal(1, Some(7)));
+    let mut past = world.ask(leader, trim(7));
     assert_eq!((answered(&mut beyond), answered(&mut past)), (None, None));
     (0..100).for_each(|_| round(&mut world));
     for answer in [&mut beyond, &mut past] {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 
 use super::disk::{Change, Disk};
 use crate::consensus::effects::Effects;
@@ -39,6 +40,14 @@ pub struct Node {
 struct Asked {
     value: u64,
     answer: ReplyReceiver<Result<Appended, ProposeError>>,
+}
+
+/// The answer to a proposal, awaited.
+pub type Answer = ReplyReceiver<Result<Appended, ProposeError>>;
+
+/// What has been answered, if it has.
+pub fn answered(answer: &mut Answer) -> Option<Result<Appended, ProposeError>> {
+    answer.now_or_never().map(|answer| answer.expect("answered"))
 }
 
 /// What happened to a proposed value.
@@ -174,6 +183,14 @@ impl World {
         self.perform(i);
     }
 
+    /// Proposes on behalf of a client that waits for the answer itself.
+    pub fn ask(&mut self, i: usize, proposal: Proposal) -> Answer {
+        let (sender, answer) = reply();
+        self.nodes[i].group.as_mut().expect("running").propose(proposal, self.now, 1, sender);
+        self.perform(i);
+        answer
+    }
+
     pub fn perform(&mut self, i: usize) {
         while let Some(effects) = self.nodes[i].group.as_mut().and_then(Group::ready) {
             self.perform_effects(i, effects);
@@ -292,8 +309,8 @@ impl World {
         false
     }
 
-    /// After a history: what was acknowledged is there, where it was said to be; what was not appended is nowhere.
-    pub fn check_fates(&self) {
+    /// Where each committed value stands.
+    pub fn found(&self) -> BTreeMap<u64, Vec<Offset>> {
         let mut found: BTreeMap<u64, Vec<Offset>> = BTreeMap::new();
         for (term_data, index) in self.committed.iter().map(|(i, d)| (d, i)) {
             let entry = crate::storage::entry::Entry { index: *index, term: term_data.0, data: term_data.1.clone() };
@@ -306,6 +323,12 @@ impl World {
                 found.entry(value).or_default().push(stamp.base_offset);
             }
         }
+        found
+    }
+
+    /// After a history: what was acknowledged is there, where it was said to be; what was not appended is nowhere.
+    pub fn check_fates(&self) {
+        let found = self.found();
         for (value, fate) in &self.fates {
             let places = found.get(value).map_or(&[][..], Vec::as_slice);
             match fate {
