@@ -134,7 +134,7 @@ impl Manifest {
         let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(112 + 4 * i));
         let checkpoints_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
         let derived_at = checkpoints_at + CHECKPOINT_BYTES * checkpoints;
-        if bytes.len() != derived_at + derived || runs == 0 {
+        if bytes.len() != derived_at + derived || runs == 0 || u32_at(bytes, 132) != 0 {
             return damaged(112, "the lengths do not add up");
         }
         let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));

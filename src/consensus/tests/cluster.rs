@@ -82,6 +82,8 @@ struct World {
     rules: Rules,
     /// Disks are put back to older copies: then replicas may come to differ, and must say so.
     rolls_back: bool,
+    /// What each node held when its disk was put back.
+    held: Vec<Vec<Entry>>,
 }
 
 fn options() -> LogOptions {
@@ -117,6 +119,7 @@ impl World {
             values: 0,
             rules: Rules::default(),
             rolls_back: false,
+            held: vec![Vec::new(); nodes as usize],
         };
         (0..nodes).for_each(|_| world.add());
         world

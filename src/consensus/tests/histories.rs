@@ -96,7 +96,13 @@ impl History {
         match self.below(4) {
             0 => self.world.propose(leader, self.value),
             1 => self.expect(leader),
-            _ => self.send_on_stream(leader),
+            _ => {
+                let burst = 1 + self.below(4);
+                for _ in 0..burst {
+                    self.value += 1;
+                    self.send_on_stream(leader);
+                }
+            }
         }
     }
 

@@ -45,9 +45,9 @@ struct Asked {
 /// The answer to a proposal, awaited.
 pub type Answer = ReplyReceiver<Result<Appended, ProposeError>>;
 
-/// What has been answered, if it has.
+/// What has been answered, if it has. A node that is gone answers nothing: the outcome is unknown.
 pub fn answered(answer: &mut Answer) -> Option<Result<Appended, ProposeError>> {
-    answer.now_or_never().map(|answer| answer.expect("answered"))
+    answer.now_or_never().map(|answer| answer.unwrap_or(Err(ProposeError::OutcomeUnknown)))
 }
 
 /// What happened to a proposed value.

@@ -16,6 +16,18 @@ impl World {
         reader.entries(index, index.next(), u64::MAX, Access::Blocking).ok()?.into_iter().next()
     }
 
+    /// A disk is put back. What it held counts as held: no leader can know that it was lost.
+    fn roll_back(&mut self, i: usize, copy: &Sim) {
+        if let Some(process) = &self.nodes[i].process {
+            let reader = &process.hosted.reader;
+            let first = process.hosted.group.status().last_index.0.saturating_sub(200).max(2);
+            let held = reader.entries(LogIndex(first), LogIndex(u64::MAX), u64::MAX, Access::Blocking);
+            self.held[i].extend(held.unwrap_or_default());
+        }
+        self.kill(i, true);
+        self.nodes[i].sim = copy.copy();
+    }
+
     /// Random steps without changes of membership, and now and then a disk that is put back.
     fn rollback_step(&mut self, copies: &mut [Sim]) {
         self.step += 1;
@@ -37,8 +49,8 @@ impl World {
             }
             950..962 => copies[i] = self.nodes[i].sim.copy(),
             962..966 => {
-                self.kill(i, true);
-                self.nodes[i].sim = copies[i].copy();
+                let copy = copies[i].copy();
+                self.roll_back(i, &copy);
             }
             966..972 => self.kill(i, true),
             972..988 => {
@@ -62,7 +74,10 @@ impl World {
             return;
         }
         let leader = (0..self.nodes.len()).filter(|i| self.status(*i).is_some_and(|s| s.role == Role::Leader));
-        let holds = |a: &Entry, b: usize| self.nodes[b].process.is_none() || self.entry(b, index).as_ref() == Some(a);
+        let holds = |a: &Entry, b: usize| {
+            let held = self.nodes[b].process.is_none() || self.held[b].contains(a);
+            held || self.entry(b, index).as_ref() == Some(a)
+        };
         let most = leader
             .filter_map(|i| self.entry(i, index))
             .map(|entry| (0..self.nodes.len()).filter(|b| holds(&entry, *b)).count())
