@@ -43,6 +43,9 @@ pub trait Outbound: Send + Sync {
 }
 
 #[cfg(test)]
+pub(crate) use rows::Rows;
+
+#[cfg(test)]
 mod tests;
 
 #[cfg(test)]
