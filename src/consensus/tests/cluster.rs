@@ -3,6 +3,7 @@
 //! change of a file, power is cut at one node or at all.
 
 mod chaos;
+mod fetches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
