@@ -4,6 +4,11 @@
 //! It writes to the page cache and nothing slower; the log-writer syncs. Only making a group, which is rare, waits for the
 //! disk here. The catalog's state machine runs here too: it says which groups this node carries.
 
+mod govern;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,6 +124,11 @@ impl Consensus {
         let mut driver = Driver {
             inbox: self.inbox,
             bell: self.bell,
+        let driver = self.recover(parts)?;
+        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
+    }
+
+    fn recover(self, parts: ConsensusParts) -> Result<Driver, HostError> {
             next_tick: Instant::now(),
             statuses: self.statuses,
             progress: self.progress,
@@ -147,7 +157,7 @@ impl Consensus {
             driver.open(group)?;
         }
         driver.perform()?;
-        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
+        Ok(driver)
     }
 }
 
@@ -241,13 +251,7 @@ impl Driver {
                 Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
                 None => reply.send(Err(ProposeError::NoSuchGroup)),
             },
-            ConsensusMsg::Command(command, reply) => {
-                let proposal = command_proposal(&command);
-                match self.groups.get_mut(&GroupId::CATALOG) {
-                    Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
-                    None => reply.send(Err(ProposeError::NoSuchGroup)),
-                }
-            }
+            ConsensusMsg::Command(command, reply) => self.command(&command, now, reply),
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
                 Some(hosted) => hosted.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
@@ -318,46 +322,6 @@ impl Driver {
             reply.send(());
         }
         Ok(())
-    }
-
-    /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
-    fn govern(&mut self) {
-        if self.handing_over.is_some() {
-            return;
-        }
-        let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
-        for (id, hosted) in &mut self.groups {
-            let wanted = match self.catalog.log(*id) {
-                Some(log) if !log.founded => continue,
-                Some(_) | None => &members,
-            };
-            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
-            if let Some(log) = self.catalog.log(*id) {
-                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
-            }
-        }
-        let Some(command) = self.wanted_command() else { return };
-        if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
-            let (reply, _nobody_waits) = crate::reply::reply();
-            catalog.group.propose(command_proposal(&command), Instant::now(), time_us(), reply);
-        }
-    }
-
-    /// What this node would have the catalog say: itself as a member at its addresses, a first log, and that the logs that
-    /// it was to found are there.
-    fn wanted_command(&self) -> Option<Command> {
-        if !self.catalog.is_removed(self.me.id) && self.catalog.member(self.me.id) != Some(&self.me) {
-            return Some(Command::AddNode(self.me.clone()));
-        }
-        let founded =
-            |log: &&LogMeta| log.founder == self.me.id && !log.founded && self.groups.contains_key(&log.group);
-        if let Some(log) = self.catalog.logs().find(founded) {
-            return Some(Command::Founded(log.group));
-        }
-        if self.catalog.logs().next().is_none() {
-            return LogMeta::first(self.me.id).map(Command::CreateLog);
-        }
-        None
     }
 
     /// Performs what all groups want done, until none wants anything.

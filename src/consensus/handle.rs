@@ -19,12 +19,12 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
 /// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 
-/// Where a proposal stands among those of its stream: it is appended only behind the one before it (`rows.rs`).
+/// Where a proposal stands in a run of its stream: it is appended only behind the one before it (`rows.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The stream's.
+    /// The run's: another one whenever everything before it in the stream is answered.
     pub row: RowId,
-    /// From 0, without gaps. 0 again, once everything before it is answered, begins the row anew.
+    /// In its run, from 0, without gaps.
     pub position: u64,
 }
 
@@ -223,7 +223,8 @@ impl ConsensusHandle {
         rx
     }
 
-    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log.
+    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log. One that would change nothing is
+    /// answered [`ProposeError::Dropped`].
     pub fn command(&self, command: Command) -> ReplyReceiver<Result<Appended, ProposeError>> {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::Command(command, tx));

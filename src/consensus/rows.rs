@@ -13,9 +13,9 @@ use std::collections::HashMap;
 use super::handle::Place;
 use crate::types::{RowId, Term};
 
-/// Rows of one generation. When it is full the generation before it is forgotten: a row without a proposal for so long
-/// is refused from then on. That is longer than a run waits: its entries are applied in the order of the log, so nearly all of
-/// the rows that began after it would have to be on their way at a time.
+/// Rows of one generation. When it is full the generation before it is forgotten: a row without a proposal for that long is
+/// refused from then on. A run that is still unanswered comes back sooner: entries are applied in the order of the log, and
+/// 32,768 other runs would have to begin between two of its proposals.
 const ROWS_MAX: usize = 1 << 15;
 
 /// Where a row goes on.

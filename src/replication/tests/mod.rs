@@ -32,6 +32,7 @@ use crate::security::tls::Tls;
 use crate::thread::{FatalSender, fatal_channel};
 use crate::types::{ClusterId, NodeId, NodeName};
 
+use crate::watermark::Watermark;
 pub(crate) const CLUSTER: &str = "test";
 pub(crate) const CLUSTER_ID: ClusterId = ClusterId(77);
 /// Longer than anything takes; only a failing test waits for it.
@@ -98,7 +99,7 @@ impl Setup<'_> {
             node_id: NodeId(self.id),
             bind_addr: addr.clone(),
         };
-        let peers = Peers::start(me, dialer.clone(), catalog.clone(), consensus, fatal.clone());
+        let peers = Peers::start(me, dialer.clone(), catalog.clone(), Watermark::default(), consensus, fatal.clone());
         if self.is_member {
             assert!(late.set(peers.handle()).is_ok());
         }

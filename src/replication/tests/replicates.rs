@@ -117,7 +117,7 @@ fn a_removed_peer_is_cut_off_while_its_stream_is_open() {
     a.peers.handle().send(b.id, message(a.id, b.id, 2, 1));
     assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
     assert!(b.is_quiet(), "nothing reaches consensus");
-    assert!(a.peers.handle().removal().is_some_and(|text| text.contains("removed")));
+    assert!(a.peers.handle().excluded().is_some_and(|refusal| refusal.text.contains("removed")));
 }
 
 #[test]
