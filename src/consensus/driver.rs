@@ -21,6 +21,7 @@ use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
+use super::peer_inbox::{PeerInbox, keeps_its_place};
 use super::retention::Retention;
 use super::status::Statuses;
 use super::{Outbound, wire};
@@ -44,6 +45,8 @@ use crate::writer::WriterHandle;
 
 /// Messages taken from the inbox before their effects are performed: what one fdatasync then covers.
 const DRAIN_MESSAGES_MAX: usize = 512;
+/// The same in bytes, of clients' records and again of peers' entries: they are written before the next heartbeat is looked at.
+const DRAIN_BYTES_MAX: usize = 8 << 20;
 /// How long a hand-over of leadership may take before the stop goes on without it.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -121,14 +124,15 @@ impl Consensus {
     /// # Errors
     /// When a group can't be recovered, or the thread not be made.
     pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
-        let mut driver = Driver {
-            inbox: self.inbox,
-            bell: self.bell,
         let driver = self.recover(parts)?;
         spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
     }
 
     fn recover(self, parts: ConsensusParts) -> Result<Driver, HostError> {
+        let mut driver = Driver {
+            inbox: self.inbox,
+            peers: self.handle.peer_inbox(),
+            bell: self.bell,
             next_tick: Instant::now(),
             statuses: self.statuses,
             progress: self.progress,
@@ -164,6 +168,7 @@ impl Consensus {
 /// What wakes the thread.
 enum Event {
     Message(ConsensusMsg),
+    /// Of the log-writer or a reader; or a peer has sent something.
     Completed,
     Tick,
     Stop,
@@ -171,6 +176,7 @@ enum Event {
 
 struct Driver {
     inbox: Inbox<ConsensusMsg>,
+    peers: Arc<PeerInbox>,
     bell: Doorbell,
     next_tick: Instant,
     statuses: Arc<Statuses>,
@@ -196,14 +202,23 @@ impl Driver {
     fn run(mut self) -> Result<(), HostError> {
         self.bell.answer_here();
         loop {
-            match self.next_event() {
+            let event = self.next_event();
+            for (from, message) in self.peers.take(DRAIN_BYTES_MAX) {
+                self.step(from, message);
+            }
+            match event {
                 Event::Message(message) => {
+                    let mut bytes = message.bytes();
                     self.handle(message);
                     for message in self.inbox.clone().try_iter().take(DRAIN_MESSAGES_MAX) {
                         if matches!(message, ConsensusMsg::Stop) {
                             return self.stop();
                         }
+                        bytes += message.bytes();
                         self.handle(message);
+                        if bytes > DRAIN_BYTES_MAX {
+                            break;
+                        }
                     }
                 }
                 Event::Completed => {}
@@ -230,7 +245,7 @@ impl Driver {
                 Ok(message) => return Event::Message(message),
                 Err(TryRecvError::Empty) => {}
             }
-            if !self.ways.completions.is_empty() {
+            if !self.ways.completions.is_empty() || !self.peers.is_empty() {
                 return Event::Completed;
             }
             self.bell.wait_until(self.next_tick);
@@ -256,7 +271,6 @@ impl Driver {
                 Some(hosted) => hosted.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
             },
-            ConsensusMsg::Peer(from, messages) => messages.into_iter().for_each(|m| self.step(from, m)),
             ConsensusMsg::Unreachable(node) => {
                 self.groups.values_mut().for_each(|hosted| hosted.group.unreachable(node));
             }
@@ -283,6 +297,9 @@ impl Driver {
             return;
         }
         let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };
+        if keeps_its_place(&message) && hosted.group.is_behind_with_syncs() {
+            return self.peers.count_dropped();
+        }
         match wire::message_from_pb(message) {
             Ok(message) => hosted.group.step(message),
             Err(error) => log::warn!("node {from} sent {error}: dropped"),
@@ -430,10 +447,7 @@ impl Driver {
                 }
                 ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),
                 ConsensusMsg::HandOver(reply) => reply.send(()),
-                ConsensusMsg::Peer(..)
-                | ConsensusMsg::Unreachable(_)
-                | ConsensusMsg::MarkerSent(..)
-                | ConsensusMsg::Stop => {}
+                ConsensusMsg::Unreachable(_) | ConsensusMsg::MarkerSent(..) | ConsensusMsg::Stop => {}
             }
         }
         Ok(())

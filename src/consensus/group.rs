@@ -90,6 +90,7 @@ pub struct Group {
     pub(super) mark: Mark,
     pub(super) pending: Pending,
     pub(super) rows: Rows,
+    pub(super) catch_up: super::catch_up::CatchUp,
     pub(super) persistence: Persistence,
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
@@ -103,7 +104,7 @@ pub struct Group {
     /// A marker that is being persisted: its Ready and its position.
     installing: Option<(u64, Mark)>,
     leading: Option<u64>,
-    ticks: usize,
+    pub(super) ticks: usize,
 }
 
 impl Group {
@@ -148,6 +149,7 @@ impl Group {
             mark,
             pending: Pending::default(),
             rows: Rows::default(),
+            catch_up: Default::default(),
             persistence,
             queue: VecDeque::new(),
             out: Effects::default(),

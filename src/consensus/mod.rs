@@ -13,6 +13,7 @@
 
 mod adapter;
 mod apply;
+mod catch_up;
 mod completions;
 mod driver;
 mod effects;
@@ -20,6 +21,7 @@ mod group;
 pub mod handle;
 mod hosted;
 mod members;
+mod peer_inbox;
 mod pending;
 mod propose;
 mod raft_log;
@@ -31,6 +33,7 @@ mod wire;
 
 pub use driver::{Consensus, ConsensusParts, command_proposal};
 pub use hosted::HostError;
+pub use peer_inbox::keeps_its_place;
 
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
@@ -42,6 +45,8 @@ pub trait Outbound: Send + Sync {
     fn send(&self, to: NodeId, message: RaftMessage);
 }
 
+#[cfg(test)]
+pub(crate) use peer_inbox::PeerInbox;
 #[cfg(test)]
 pub(crate) use rows::Rows;
 

@@ -5,6 +5,7 @@ mod conf_changes;
 mod disk;
 mod elections;
 mod full_disk;
+mod learners;
 mod markers;
 mod proposals;
 mod rules;
