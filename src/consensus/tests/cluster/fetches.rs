@@ -7,10 +7,8 @@ use super::*;
 fn a_follower_gets_old_entries_while_clients_fill_the_readers() {
     let mut world = World::new(9, 1);
     assert!(world.settle(200));
-    for _ in 0..60 {
-        world.produce(0);
-        assert!(world.settle(60));
-    }
+    (0..60).for_each(|_| world.produce(0));
+    assert!(world.settle(200));
     // After a restart what is applied is on the disk alone.
     world.kill(0, false);
     world.add();
