@@ -30,6 +30,7 @@ use crate::replication::guard::Guard;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::listener::{PeerListener, PeerListenerOptions};
 use crate::replication::peers::{Peers, PeersHandle};
+use crate::replication::refusal::Refusal;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::security::tls::Tls;
@@ -244,10 +245,10 @@ impl Agent {
         sync_hangs.then_some("log-writer")
     }
 
-    /// What a peer said when it refused this node as removed from the cluster: it takes part in nothing any more.
-    pub fn removed(&self) -> Option<String> {
+    /// Why the cluster will not have this node as it is, once it has said so: it takes part in nothing any more.
+    pub fn excluded(&self) -> Option<Refusal> {
         let running = self.base.as_ref()?.running();
-        running.as_ref()?.peers.handle().removal().map(str::to_owned)
+        running.as_ref()?.peers.handle().excluded().cloned()
     }
 
     /// For who watches [`Agent::stop`].
@@ -397,7 +398,14 @@ impl Base {
             bind_addr: self.me.bind_addr.clone(),
         };
         let dialer = self.dialer.clone();
-        let peers = Peers::start(identity, dialer, catalog.clone(), late_consensus.clone(), self.fatal.clone());
+        let peers = Peers::start(
+            identity,
+            dialer,
+            catalog.clone(),
+            catalog_watermark.clone(),
+            late_consensus.clone(),
+            self.fatal.clone(),
+        );
         let parts = ConsensusParts {
             me: self.me.clone(),
             disk: self.disk.clone(),

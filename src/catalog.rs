@@ -228,41 +228,94 @@ pub struct Catalog {
     logs: BTreeMap<GroupId, LogMeta>,
 }
 
+/// Why a command can't apply: with the catalog as it is, every node would ignore its entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// The node was removed, and an id never comes back.
+    NodeRemoved(NodeId),
+    /// Another member has the name.
+    NameTaken(Member),
+    /// It never was a member.
+    NoSuchNode(NodeId),
+    /// Another log has the name or the group, or the group is the catalog's own.
+    LogTaken,
+    /// There is no log of that group.
+    NoSuchLog(GroupId),
+    /// The log's limits would not go together.
+    BadLimits(GroupId),
+}
+
+/// What a command does to a catalog.
+enum Change {
+    Member(Member),
+    MemberRemoved(NodeId),
+    Log(LogMeta),
+}
+
 impl Catalog {
-    /// Applies a command. A command that does not fit any more (a removed node added again, a name or id taken) changes
+    /// Whether an entry with this command would change anything now. Who proposes asks first: an entry that changes nothing is
+    /// synced on every node and kept for ever all the same.
+    ///
+    /// # Errors
+    /// [`Conflict`]: it would not change anything, and what it asks for is not so.
+    pub fn would_change(&self, command: &Command) -> Result<bool, Conflict> {
+        self.change(command).map(|change| change.is_some())
+    }
+
+    /// Applies a command. One that does not fit any more (a removed node added again, a name or id taken) changes
     /// nothing: every node decides so alike, and its proposer looks at the state to see what became of it.
     pub fn apply(&mut self, command: Command) {
+        match self.change(&command) {
+            Ok(Some(Change::Member(member))) => {
+                self.members.insert(member.id, member);
+            }
+            Ok(Some(Change::MemberRemoved(id))) => {
+                self.members.remove(&id);
+                self.removed.insert(id);
+            }
+            Ok(Some(Change::Log(log))) => {
+                self.logs.insert(log.group, log);
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+
+    /// What the command would change. All that decides it is here, for who proposes and for who applies.
+    fn change(&self, command: &Command) -> Result<Option<Change>, Conflict> {
+        let log_of = |group| self.logs.get(group).ok_or(Conflict::NoSuchLog(*group));
         match command {
             Command::AddNode(member) => {
-                let name_taken = self.members.values().any(|m| m.id != member.id && m.name == member.name);
-                if !self.removed.contains(&member.id) && !name_taken {
-                    self.members.insert(member.id, member);
+                if self.removed.contains(&member.id) {
+                    return Err(Conflict::NodeRemoved(member.id));
                 }
-            }
-            Command::RemoveNode(id) => {
-                if self.members.remove(&id).is_some() {
-                    self.removed.insert(id);
+                if let Some(other) = self.members.values().find(|m| m.id != member.id && m.name == member.name) {
+                    return Err(Conflict::NameTaken(other.clone()));
                 }
+                let is_new = self.members.get(&member.id) != Some(member);
+                Ok(is_new.then(|| Change::Member(member.clone())))
             }
+            Command::RemoveNode(id) if self.removed.contains(id) => Ok(None),
+            Command::RemoveNode(id) if self.members.contains_key(id) => Ok(Some(Change::MemberRemoved(*id))),
+            Command::RemoveNode(id) => Err(Conflict::NoSuchNode(*id)),
             Command::CreateLog(log) => {
                 let taken = self.logs.values().any(|l| l.name == log.name || l.group == log.group);
-                if !taken && log.group != GroupId::CATALOG {
-                    self.logs.insert(log.group, LogMeta { founded: false, ..log });
+                if taken || log.group == GroupId::CATALOG {
+                    return Err(Conflict::LogTaken);
                 }
+                Ok(Some(Change::Log(LogMeta { founded: false, ..log.clone() })))
             }
             Command::Founded(group) => {
-                if let Some(log) = self.logs.get_mut(&group) {
-                    log.founded = true;
-                }
+                let log = log_of(group)?;
+                Ok((!log.founded).then(|| Change::Log(LogMeta { founded: true, ..log.clone() })))
             }
             Command::ConfigureLog(group, change) => {
-                if let Some(log) = self.logs.get_mut(&group) {
-                    let changed = log.clone().changed(change);
-                    // Two changes that were right alone may not be together.
-                    if changed.limits_hold() {
-                        *log = changed;
-                    }
+                let log = log_of(group)?;
+                let changed = log.clone().changed(*change);
+                // Two changes that were right alone may not be together.
+                if !changed.limits_hold() {
+                    return Err(Conflict::BadLimits(*group));
                 }
+                Ok((changed != *log).then_some(Change::Log(changed)))
             }
         }
     }
@@ -320,90 +373,4 @@ impl CatalogView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(id: u64, name: &str) -> Member {
-        Member {
-            id: NodeId(id),
-            name: NodeName::new(name).expect("a name"),
-            bind_addr: format!("{name}:1"),
-            rpc_addr: format!("{name}:2"),
-        }
-    }
-
-    fn log(group: u64, name: &str) -> LogMeta {
-        LogMeta {
-            name: LogName::new(name).expect("a name"),
-            group: GroupId(group),
-            log_id: LogId(9),
-            founder: NodeId(1),
-            founded: false,
-            record_bytes_max: 1 << 20,
-            request_bytes_max: 4 << 20,
-            retention_bytes: 0,
-            retention_ms: 0,
-        }
-    }
-
-    #[test]
-    fn commands_read_what_they_write() {
-        let commands = [
-            Command::AddNode(member(1, "a")),
-            Command::RemoveNode(NodeId(1)),
-            Command::CreateLog(log(1, "default")),
-            Command::Founded(GroupId(1)),
-            Command::ConfigureLog(GroupId(1), LogChange { retention_ms: Some(0), ..LogChange::default() }),
-        ];
-        for command in commands {
-            assert_eq!(Command::decode(&command.encode()), Ok(command));
-        }
-        assert!(Command::decode(b"").is_err());
-        assert!(Command::decode(b"\xff\xff").is_err());
-    }
-
-    #[test]
-    fn a_removed_id_and_a_taken_name_stay_out() {
-        let mut catalog = Catalog::default();
-        catalog.apply(Command::AddNode(member(1, "a")));
-        catalog.apply(Command::AddNode(member(2, "a")));
-        assert_eq!(catalog.member(NodeId(2)), None);
-        catalog.apply(Command::RemoveNode(NodeId(1)));
-        catalog.apply(Command::AddNode(member(1, "b")));
-        assert!(catalog.is_removed(NodeId(1)) && catalog.members().count() == 0);
-        catalog.apply(Command::AddNode(member(2, "a")));
-        assert_eq!(catalog.member_named(&NodeName::new("a").expect("a name")).map(|m| m.id), Some(NodeId(2)));
-    }
-
-    #[test]
-    fn a_log_takes_clients_once_founded() {
-        let mut catalog = Catalog::default();
-        catalog.apply(Command::CreateLog(log(1, "default")));
-        catalog.apply(Command::CreateLog(log(2, "default")));
-        assert_eq!(catalog.logs().count(), 1);
-        assert!(!catalog.log(GroupId(1)).expect("a log").founded);
-        catalog.apply(Command::Founded(GroupId(1)));
-        assert!(catalog.log(GroupId(1)).expect("a log").founded);
-    }
-
-    #[test]
-    fn a_change_keeps_what_it_does_not_name_and_limits_that_hold() {
-        let mut catalog = Catalog::default();
-        catalog.apply(Command::CreateLog(log(1, "default")));
-        let mut change = |change| {
-            catalog.apply(Command::ConfigureLog(GroupId(1), change));
-            catalog.log(GroupId(1)).cloned().expect("a log")
-        };
-        let kept = change(LogChange { retention_bytes: Some(7), ..LogChange::default() });
-        assert_eq!((kept.retention_bytes, kept.retention_ms, kept.record_bytes_max), (7, 0, 1 << 20));
-        let smaller =
-            change(LogChange { retention_ms: Some(9), request_bytes_max: Some(2 << 20), ..LogChange::default() });
-        assert_eq!((smaller.retention_bytes, smaller.retention_ms, smaller.request_bytes_max), (7, 9, 2 << 20));
-        for (record, request) in [(None, Some(1000)), (Some(3 << 20), None), (Some(100), None), (None, Some(u32::MAX))]
-        {
-            let bad = LogChange { record_bytes_max: record, request_bytes_max: request, ..LogChange::default() };
-            assert_eq!(change(bad), smaller, "{bad:?}");
-        }
-        assert_eq!(change(LogChange { retention_bytes: Some(0), ..LogChange::default() }).retention_bytes, 0);
-    }
-}
+mod tests;

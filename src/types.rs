@@ -91,7 +91,7 @@ random_id! {
     ClusterId
 }
 random_id! {
-    /// Ties the proposals of one stream together: none is appended behind one that was not.
+    /// Ties the proposals of one run of a stream together: none is appended behind one that was not. Never used again.
     RowId
 }
 random_id! {
@@ -102,6 +102,14 @@ random_id! {
 impl GroupId {
     /// Group 0: which nodes are members, which logs exist.
     pub const CATALOG: GroupId = GroupId(0);
+}
+
+impl RowId {
+    /// The id of the stream's next run. Streams begin at random ids, so that no two of them meet.
+    #[must_use]
+    pub fn next(self) -> RowId {
+        RowId(self.0.checked_add(1).unwrap_or(1))
+    }
 }
 
 impl LogIndex {
@@ -211,5 +219,11 @@ mod tests {
     fn ids_read_what_they_write() {
         let id = NodeId::random().expect("randomness");
         assert_eq!(id.to_string().parse::<NodeId>(), Ok(id));
+    }
+
+    #[test]
+    fn a_run_never_has_the_id_that_stands_for_none() {
+        assert_eq!(RowId(7).next(), RowId(8));
+        assert_eq!(RowId(u64::MAX).next(), RowId(1));
     }
 }

@@ -61,6 +61,8 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
     if let Some(core) = service.late.get() {
         response.cluster_id = core.cluster_id.to_string();
+        let dropped = core.consensus.peer_messages_dropped();
+        response.counters.push(counter(("seriatim_peer_messages_dropped_total".to_owned(), dropped)));
         response.disk = Some(disk(&core.space.status())).into();
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
         let damaged = response.groups.iter().filter(|group| !group.damage.is_empty()).count();

@@ -42,8 +42,11 @@ pub async fn configure_log(
     core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
     if !change.is_empty() {
         check(meta(core, &log)?, change)?;
-        let command = command_proposal(&Command::ConfigureLog(log.group, change));
-        let proposal = Proposal { deadline: Some(deadline), ..command };
+    }
+    let command = Command::ConfigureLog(log.group, change);
+    // Caught up, so what is so already needs no entry that every node keeps for ever.
+    if core.catalog.get().would_change(&command) != Ok(false) {
+        let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&command) };
         let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
             let bounds = bounds(&log, &log.watermark.get());
             ApiError::from_propose(error, &Asked { bounds: &bounds, offset: Offset::default(), producer_id: 0 })

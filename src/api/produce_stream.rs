@@ -10,7 +10,7 @@
 //! says through which request.
 //!
 //! All proposals that are unanswered at a time went to the same node, so they can't overtake each other: where they go is
-//! chosen anew only when none is on its way.
+//! chosen anew only when none is on its way. Then a new run begins, with an id of its own.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -178,8 +178,9 @@ struct Run<'a> {
     deadline: Option<Instant>,
     broken: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
+    /// The run that began when nothing was unanswered.
     row: RowId,
-    /// Since nothing was unanswered: the position of the next proposal in the row.
+    /// The position of the next proposal in the run.
     proposed: u64,
     route: Route,
     unanswered: VecDeque<Unanswered>,
@@ -296,6 +297,7 @@ impl Run<'_> {
     fn propose(&mut self, batch: Batch, permit: Permit) {
         if self.unanswered.is_empty() {
             self.route = self.core.route(self.log.group);
+            self.row = self.row.next();
             self.proposed = 0;
         }
         let place = Place { row: self.row, position: self.proposed };

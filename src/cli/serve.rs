@@ -85,9 +85,8 @@ fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<Failure> {
                     log::error!("thread {thread} hangs (a disk that does not answer?): aborting");
                     std::process::abort();
                 }
-                if let Some(removed) = agent.removed() {
-                    let next = "to come back it must join as a new node: with an empty data directory";
-                    return Some(Failure::new(Exit::BadConfig, removed, next));
+                if let Some(refusal) = agent.excluded() {
+                    return Some(Failure::new(Exit::BadConfig, refusal.text, refusal.reason.next_step()));
                 }
             }
             recv(look) -> _ => agent.reload(),

@@ -278,6 +278,11 @@ impl Adapter {
         fetching.waiting.remove(&low.0).unwrap_or_default()
     }
 
+    /// What the entries in memory take.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache_bytes
+    }
+
     fn first_cached(&self) -> u64 {
         self.cache_start.index.0 + 1
     }

@@ -4,6 +4,11 @@
 //! It writes to the page cache and nothing slower; the log-writer syncs. Only making a group, which is rare, waits for the
 //! disk here. The catalog's state machine runs here too: it says which groups this node carries.
 
+mod govern;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
+use super::peer_inbox::{PeerInbox, keeps_its_place};
 use super::retention::Retention;
 use super::status::Statuses;
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
@@ -39,6 +45,8 @@ use crate::writer::WriterHandle;
 
 /// Messages taken from the inbox before their effects are performed: what one fdatasync then covers.
 const DRAIN_MESSAGES_MAX: usize = 512;
+/// The same in bytes, of clients' records and again of peers' entries: they are written before the next heartbeat is looked at.
+const DRAIN_BYTES_MAX: usize = 8 << 20;
 /// How long a hand-over of leadership may take before the stop goes on without it.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -116,8 +124,14 @@ impl Consensus {
     /// # Errors
     /// When a group can't be recovered, or the thread not be made.
     pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
+        let driver = self.recover(parts)?;
+        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
+    }
+
+    fn recover(self, parts: ConsensusParts) -> Result<Driver, HostError> {
         let mut driver = Driver {
             inbox: self.inbox,
+            peers: self.handle.peer_inbox(),
             bell: self.bell,
             next_tick: Instant::now(),
             statuses: self.statuses,
@@ -147,13 +161,14 @@ impl Consensus {
             driver.open(group)?;
         }
         driver.perform()?;
-        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
+        Ok(driver)
     }
 }
 
 /// What wakes the thread.
 enum Event {
     Message(ConsensusMsg),
+    /// Of the log-writer or a reader; or a peer has sent something.
     Completed,
     Tick,
     Stop,
@@ -161,6 +176,7 @@ enum Event {
 
 struct Driver {
     inbox: Inbox<ConsensusMsg>,
+    peers: Arc<PeerInbox>,
     bell: Doorbell,
     next_tick: Instant,
     statuses: Arc<Statuses>,
@@ -186,14 +202,23 @@ impl Driver {
     fn run(mut self) -> Result<(), HostError> {
         self.bell.answer_here();
         loop {
-            match self.next_event() {
+            let event = self.next_event();
+            for (from, message) in self.peers.take(DRAIN_BYTES_MAX) {
+                self.step(from, message);
+            }
+            match event {
                 Event::Message(message) => {
+                    let mut bytes = message.bytes();
                     self.handle(message);
                     for message in self.inbox.clone().try_iter().take(DRAIN_MESSAGES_MAX) {
                         if matches!(message, ConsensusMsg::Stop) {
                             return self.stop();
                         }
+                        bytes += message.bytes();
                         self.handle(message);
+                        if bytes > DRAIN_BYTES_MAX {
+                            break;
+                        }
                     }
                 }
                 Event::Completed => {}
@@ -220,7 +245,7 @@ impl Driver {
                 Ok(message) => return Event::Message(message),
                 Err(TryRecvError::Empty) => {}
             }
-            if !self.ways.completions.is_empty() {
+            if !self.ways.completions.is_empty() || !self.peers.is_empty() {
                 return Event::Completed;
             }
             self.bell.wait_until(self.next_tick);
@@ -241,18 +266,11 @@ impl Driver {
                 Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
                 None => reply.send(Err(ProposeError::NoSuchGroup)),
             },
-            ConsensusMsg::Command(command, reply) => {
-                let proposal = command_proposal(&command);
-                match self.groups.get_mut(&GroupId::CATALOG) {
-                    Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
-                    None => reply.send(Err(ProposeError::NoSuchGroup)),
-                }
-            }
+            ConsensusMsg::Command(command, reply) => self.command(&command, now, reply),
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
                 Some(hosted) => hosted.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
             },
-            ConsensusMsg::Peer(from, messages) => messages.into_iter().for_each(|m| self.step(from, m)),
             ConsensusMsg::Unreachable(node) => {
                 self.groups.values_mut().for_each(|hosted| hosted.group.unreachable(node));
             }
@@ -279,6 +297,9 @@ impl Driver {
             return;
         }
         let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };
+        if keeps_its_place(&message) && hosted.group.is_behind_with_syncs() {
+            return self.peers.count_dropped();
+        }
         if let Err(error) = hosted.step(message) {
             log::warn!("node {from} sent {error}: dropped");
         }
@@ -312,46 +333,6 @@ impl Driver {
             reply.send(());
         }
         Ok(())
-    }
-
-    /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
-    fn govern(&mut self) {
-        if self.handing_over.is_some() {
-            return;
-        }
-        let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
-        for (id, hosted) in &mut self.groups {
-            let wanted = match self.catalog.log(*id) {
-                Some(log) if !log.founded => continue,
-                Some(_) | None => &members,
-            };
-            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
-            if let Some(log) = self.catalog.log(*id) {
-                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
-            }
-        }
-        let Some(command) = self.wanted_command() else { return };
-        if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
-            let (reply, _nobody_waits) = crate::reply::reply();
-            catalog.group.propose(command_proposal(&command), Instant::now(), time_us(), reply);
-        }
-    }
-
-    /// What this node would have the catalog say: itself as a member at its addresses, a first log, and that the logs that
-    /// it was to found are there.
-    fn wanted_command(&self) -> Option<Command> {
-        if !self.catalog.is_removed(self.me.id) && self.catalog.member(self.me.id) != Some(&self.me) {
-            return Some(Command::AddNode(self.me.clone()));
-        }
-        let founded =
-            |log: &&LogMeta| log.founder == self.me.id && !log.founded && self.groups.contains_key(&log.group);
-        if let Some(log) = self.catalog.logs().find(founded) {
-            return Some(Command::Founded(log.group));
-        }
-        if self.catalog.logs().next().is_none() {
-            return LogMeta::first(self.me.id).map(Command::CreateLog);
-        }
-        None
     }
 
     /// Performs what all groups want done, until none wants anything.
@@ -460,10 +441,7 @@ impl Driver {
                 }
                 ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),
                 ConsensusMsg::HandOver(reply) => reply.send(()),
-                ConsensusMsg::Peer(..)
-                | ConsensusMsg::Unreachable(_)
-                | ConsensusMsg::MarkerSent(..)
-                | ConsensusMsg::Stop => {}
+                ConsensusMsg::Unreachable(_) | ConsensusMsg::MarkerSent(..) | ConsensusMsg::Stop => {}
             }
         }
         Ok(())

@@ -1,13 +1,14 @@
 //! How the rest of the program talks to the `consensus` thread: the messages of its inbox and what comes back.
 //!
-//! The inbox is bounded. Requests are refused when it is full ([`ProposeError::QueueFull`]), and messages of peers are
-//! dropped (raft sends again). Completions come back by one-shot replies.
+//! The inbox is bounded: requests are refused when it is full ([`ProposeError::QueueFull`]). Messages of peers have a queue of
+//! their own (`peer_inbox.rs`), and are dropped over its budget (raft sends again). Completions come back by one-shot replies.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::TrySendError;
 
+use super::peer_inbox::PeerInbox;
 use crate::catalog::Command;
 use crate::doorbell::Doorbell;
 use crate::inbox::Outbox;
@@ -16,15 +17,16 @@ use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{Kind, Unstamped};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
 
-/// The inbox of `consensus` holds this many messages. Beyond it produces are refused and peers' messages dropped.
+/// The inbox of `consensus` holds this many messages. Beyond it produces are refused. Its bytes are those of the clients'
+/// requests in flight (`bytes_max`), and 16 MiB for each peer that forwards.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 
-/// Where a proposal stands among those of its stream: it is appended only behind the one before it (`rows.rs`).
+/// Where a proposal stands in a run of its stream: it is appended only behind the one before it (`rows.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The stream's.
+    /// The run's: another one whenever everything before it in the stream is answered.
     pub row: RowId,
-    /// From 0, without gaps. 0 again, once everything before it is answered, begins the row anew.
+    /// In its run, from 0, without gaps.
     pub position: u64,
 }
 
@@ -192,8 +194,6 @@ pub enum ConsensusMsg {
     Command(Command, ReplySender<Result<Appended, ProposeError>>),
     /// A linearizable position is wanted.
     ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
-    /// Messages of a peer, in their order.
-    Peer(NodeId, Vec<RaftMessage>),
     /// Messages to a peer were lost.
     Unreachable(NodeId),
     /// A marker was handed to the network for a peer (`true`), or was lost.
@@ -204,10 +204,26 @@ pub enum ConsensusMsg {
     Stop,
 }
 
+impl ConsensusMsg {
+    /// The bytes of the records in it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            ConsensusMsg::Propose(proposal, _) => proposal.payload.len(),
+            ConsensusMsg::Command(..)
+            | ConsensusMsg::ReadIndex(..)
+            | ConsensusMsg::Unreachable(_)
+            | ConsensusMsg::MarkerSent(..)
+            | ConsensusMsg::HandOver(_)
+            | ConsensusMsg::Stop => 0,
+        }
+    }
+}
+
 /// The sending side of the inbox; a clone sends to the same thread.
 #[derive(Clone, Debug)]
 pub struct ConsensusHandle {
     inbox: Outbox<ConsensusMsg>,
+    peers: Arc<PeerInbox>,
     bell: Doorbell,
     statuses: Arc<super::status::Statuses>,
 }
@@ -215,7 +231,7 @@ pub struct ConsensusHandle {
 impl ConsensusHandle {
     /// Made by `Consensus::new`.
     pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
-        ConsensusHandle { inbox, bell, statuses }
+        ConsensusHandle { inbox, peers: Arc::default(), bell, statuses }
     }
 
     /// Proposes an entry. The reply comes when it is committed and visible here, or when it is known that it is not.
@@ -225,7 +241,8 @@ impl ConsensusHandle {
         rx
     }
 
-    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log.
+    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log. One that would change nothing is
+    /// answered [`ProposeError::Dropped`].
     pub fn command(&self, command: Command) -> ReplyReceiver<Result<Appended, ProposeError>> {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::Command(command, tx));
@@ -244,9 +261,20 @@ impl ConsensusHandle {
         rx
     }
 
-    /// Hands over what a peer sent. Dropped when the inbox is full: raft sends again.
+    /// Hands over what a peer sent. Dropped over the budget: raft sends again.
     pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
-        self.tell(ConsensusMsg::Peer(from, messages));
+        self.peers.put(from, messages);
+        self.bell.ring();
+    }
+
+    /// The queue of what peers sent.
+    pub(crate) fn peer_inbox(&self) -> Arc<PeerInbox> {
+        self.peers.clone()
+    }
+
+    /// How many messages of peers were dropped since the process started, as too much of them waited.
+    pub fn peer_messages_dropped(&self) -> u64 {
+        self.peers.dropped()
     }
 
     /// Messages to `node` were lost.

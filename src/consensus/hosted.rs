@@ -375,7 +375,7 @@ impl Hosted {
             let entries = reader.entries(fetch.low, fetch.high, FETCH_BYTES, Access::Blocking);
             completions.fetched((id, fetch.low, entries));
         });
-        if ways.readers.run(job).is_err() {
+        if ways.readers.run_own(job).is_err() {
             ways.completions.fetched((id, fetch.low, Ok(Vec::new())));
         }
     }

@@ -1,6 +1,7 @@
 //! A group's membership, moved by its leader: one step at a time, as `reconcile.rs` decides.
 
-use super::group::Group;
+use super::adapter::CACHE_BYTES_MAX;
+use super::group::{ELECTION_TICKS, Group, UNCOMMITTED_BYTES_MAX};
 use super::reconcile::{Replica, Step, next_step};
 use super::wire::ConfChange;
 use crate::types::{LogIndex, NodeId};
@@ -8,12 +9,17 @@ use crate::types::{LogIndex, NodeId};
 impl Group {
     /// As the leader, takes the next step towards who should carry the group (`reconcile.rs`), when none is under way.
     pub fn reconcile(&mut self, wanted: &[NodeId], removed: impl Fn(NodeId) -> bool) {
-        if !self.leads() || self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some() {
+        if !self.leads() {
             return;
         }
-        let replicas = self.replicas();
+        let mut replicas = self.replicas();
         let last_index = LogIndex(self.node.raft.raft_log.last_index());
-        match next_step(self.config.me, last_index, &replicas, wanted, removed) {
+        let (term, tick) = (self.node.raft.term, self.ticks as u64);
+        self.catch_up.look(term, tick, last_index, &mut replicas, ELECTION_TICKS as u64);
+        if self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some() {
+            return;
+        }
+        match next_step(self.config.me, &replicas, wanted, removed) {
             Some(Step::Change(change)) => self.propose_conf_change(change),
             Some(Step::HandOver) => {
                 self.hand_over();
@@ -37,6 +43,13 @@ impl Group {
         self.mark.applied.0 == self.node.raft.raft_log.last_index()
     }
 
+    /// True when so much waits for the disk here that a leader's entries can't be taken now. A leader may send 64 messages of
+    /// 8 MiB before it waits for an acknowledgement, and all that is not synced stays in memory.
+    pub fn is_behind_with_syncs(&self) -> bool {
+        let waits = self.persistence.last_needed > self.persistence.synced;
+        waits && self.node.store().cached_bytes() > CACHE_BYTES_MAX + UNCOMMITTED_BYTES_MAX as usize
+    }
+
     pub(super) fn replicas(&self) -> Vec<Replica> {
         let prs = self.node.raft.prs();
         let voters = prs.conf().voters().ids();
@@ -45,6 +58,7 @@ impl Group {
             voter: voters.contains(*id),
             matched: LogIndex(progress.matched),
             active: progress.recent_active || *id == self.config.me.0,
+            caught_up: false,
         };
         let mut replicas: Vec<Replica> = prs.iter().map(replica).collect();
         replicas.sort_unstable_by_key(|r| r.node);

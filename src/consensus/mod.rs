@@ -13,6 +13,7 @@
 
 mod adapter;
 mod apply;
+mod catch_up;
 mod compare;
 mod completions;
 mod driver;
@@ -21,6 +22,7 @@ mod group;
 pub mod handle;
 mod hosted;
 mod members;
+mod peer_inbox;
 mod pending;
 mod propose;
 mod raft_log;
@@ -34,6 +36,7 @@ mod wire;
 
 pub use driver::{Consensus, ConsensusParts, command_proposal};
 pub use hosted::HostError;
+pub use peer_inbox::keeps_its_place;
 
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
@@ -44,6 +47,11 @@ pub trait Outbound: Send + Sync {
     /// [`handle::ConsensusHandle::unreachable`].
     fn send(&self, to: NodeId, message: RaftMessage);
 }
+
+#[cfg(test)]
+pub(crate) use peer_inbox::PeerInbox;
+#[cfg(test)]
+pub(crate) use rows::Rows;
 
 #[cfg(test)]
 mod tests;

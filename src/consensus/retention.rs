@@ -129,7 +129,7 @@ impl Retention {
             }
             looking.store(false, Ordering::Release);
         };
-        if readers.run(Box::new(job)).is_err() {
+        if readers.run_own(Box::new(job)).is_err() {
             state.looking.store(false, Ordering::Release);
         }
     }

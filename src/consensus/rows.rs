@@ -1,16 +1,21 @@
-//! Rows: proposals of one stream, of which none may be appended behind one that was not.
+//! Rows: proposals of one run of a stream, of which none may be appended behind one that was not.
 //!
 //! A stream does not wait for one answer before it sends the next request, so when one is refused (a full queue, an
 //! `expected_offset`, a leader that went) others are on their way behind it, here or over a peer's link. Whoever leads
 //! takes a row from its position 0 on, one by one, within one term; what comes behind a gap is refused.
+//!
+//! A run ends when all of it is answered, and the next one has another id. The leader does not learn that a run has ended,
+//! and remembers where it would go on: with the same id for both, position 1 of the second run would be taken for the first
+//! run's next although position 0 was refused on its way. So an id that is known does not begin again either.
 
 use std::collections::HashMap;
 
 use super::handle::Place;
 use crate::types::{RowId, Term};
 
-/// Rows of one generation. When it is full the generation before it is forgotten: a row without a proposal for so long
-/// is refused from then on, and its stream begins another one.
+/// Rows of one generation. When it is full the generation before it is forgotten: a row without a proposal for that long is
+/// refused from then on. A run that is still unanswered comes back sooner: entries are applied in the order of the log, and
+/// 32,768 other runs would have to begin between two of its proposals.
 const ROWS_MAX: usize = 1 << 15;
 
 /// Where a row goes on.
@@ -31,7 +36,10 @@ impl Rows {
     /// True when the proposal at that place is the row's next. Afterwards the row is broken, unless [`Rows::taken`].
     pub fn take(&mut self, place: Place, term: Term) -> bool {
         let next = self.young.remove(&place.row).or_else(|| self.old.remove(&place.row));
-        place.position == 0 || next == Some(Next { position: place.position, term })
+        match next {
+            None => place.position == 0,
+            Some(next) => next == Next { position: place.position, term },
+        }
     }
 
     /// The proposal at that place was appended.
@@ -65,7 +73,21 @@ mod tests {
         assert!(!propose(&mut rows, 7, 2, 1), "and is late now");
         assert!(!propose(&mut rows, 8, 1, 2), "what was before it may be lost with its term");
         assert!(!propose(&mut rows, 9, 1, 1), "0 was not taken");
-        assert!(propose(&mut rows, 7, 0, 2) && propose(&mut rows, 7, 1, 2), "a row begins anew");
+        assert!(propose(&mut rows, 10, 0, 2) && propose(&mut rows, 10, 1, 2), "the next run, in the next term");
+    }
+
+    /// A stream's runs once had one id. The first run ended at position 2; of the second one 0 and 1 met a full inbox and never
+    /// came here, and 2 was appended behind them.
+    #[test]
+    fn a_run_that_lost_its_first_requests_is_refused() {
+        let mut rows = Rows::default();
+        let first = RowId(7);
+        assert!(propose(&mut rows, first.0, 0, 1) && propose(&mut rows, first.0, 1, 1));
+        let second = first.next();
+        for position in [2, 1, 3] {
+            assert!(!propose(&mut rows, second.0, position, 1), "{position} without those before");
+        }
+        assert!(!propose(&mut rows, first.0, 0, 1), "an id that is used again");
     }
 
     #[test]

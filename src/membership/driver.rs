@@ -419,10 +419,8 @@ impl Driver {
                 }));
             }
             Goal::Keep { peers, .. } => {
-                if refusal.reason == Reason::IdTaken {
-                    peers.give_way(refusal.text.clone());
-                }
                 log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
+                peers.exclude(refusal);
                 self.goal = Goal::Keep { peers, settled: true };
             }
             goal @ (Goal::Nothing | Goal::Probe { .. }) => self.goal = goal,

@@ -8,6 +8,7 @@ use crossbeam_channel::{Sender, bounded};
 use crate::catalog::{Catalog, Member};
 use crate::consensus::handle::{Appended, ConsensusMsg};
 use crate::membership::{AdmissionError, Membership, Options};
+use crate::replication::refusal::Reason;
 use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode, pair};
 use crate::replication::wait::block_until;
 use crate::reply::{Dropped, ReplyReceiver};
@@ -26,12 +27,16 @@ impl Leader {
                     recv(inbox) -> message => message.expect("a message"),
                     recv(stopped) -> _ => return,
                 };
-                if let ConsensusMsg::Command(command, reply) = message {
-                    let mut new = Catalog::clone(&catalog.get());
-                    new.apply(command);
-                    catalog.publish(new);
-                    let (offset, index) = (Offset(0), LogIndex(2));
-                    reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
+                match message {
+                    ConsensusMsg::Command(command, reply) => {
+                        let mut new = Catalog::clone(&catalog.get());
+                        new.apply(command);
+                        catalog.publish(new);
+                        let (offset, index) = (Offset(0), LogIndex(2));
+                        reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
+                    }
+                    ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Ok(LogIndex(0))),
+                    _ => {}
                 }
             }
         });
@@ -110,6 +115,33 @@ fn a_taken_name_and_a_removed_node_are_final() {
     let members = membership(&b, &[&a.addr]);
     let answer = wait(members.handle().admission()).expect("an answer");
     assert!(matches!(&answer, Err(AdmissionError::Removed(text)) if text.contains("data directory")), "{answer:?}");
+}
+
+/// A member was started again by the name of another one, and went on running although the cluster had refused it.
+#[test]
+fn a_member_by_the_name_of_another_is_to_end() {
+    let (a, b) = pair();
+    let _leader = Leader::of(&a);
+    let before = a.catalog.get();
+    let me = Member { name: NodeName::new("n1").expect("a name"), ..b.member() };
+    // Its own address, which it asks first, answers nothing.
+    let c = blank(3);
+    let me = Member { bind_addr: c.addr.clone(), ..me };
+    let mut b = b;
+    b.stop_listening();
+    let members = membership_as(&b, me, &[&a.addr]);
+    members.handle().admitted(b.peers.handle());
+    let until = Instant::now() + LONG;
+    let refusal = loop {
+        if let Some(refusal) = b.peers.handle().excluded() {
+            break refusal.clone();
+        }
+        assert!(Instant::now() < until, "nobody said so");
+        std::thread::park_timeout(Duration::from_millis(20));
+    };
+    assert_eq!(refusal.reason, Reason::NameTaken);
+    assert!(refusal.text.contains("by the name n2, can't be called n1"), "{}", refusal.text);
+    assert_eq!(a.catalog.get(), before, "nothing was proposed");
 }
 
 #[test]

@@ -1,20 +1,22 @@
 //! How a member answers a node that asks to join, or to have its addresses changed.
 //!
 //! Only the catalog's leader decides, by a committed entry; any other member passes the question on to it, one hop. What
-//! is refused for good is refused by what the leader has applied after that entry, never by what a lagging node believes.
+//! is refused for good is refused by what the leader has applied after that entry, or after a read index when the entry would
+//! change nothing, and never by what a lagging node believes.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use grpcio::RpcStatus;
 
-use crate::catalog::{Catalog, Command, Member};
-use crate::consensus::handle::ProposeError;
+use crate::catalog::{Catalog, Command, Conflict, Member};
+use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
 use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed, check_version};
 use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::replication::service::Core;
 use crate::reply::Dropped;
-use crate::types::{ClusterId, NodeId, NodeName};
+use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 /// How long the leader may take for what was passed on to it.
 const HOP_MAX: Duration = Duration::from_secs(3);
@@ -40,8 +42,22 @@ pub(super) async fn answer(
         None => check_addresses(&core, &catalog, &member, &request).await.map_err(|r| r.status())?,
         Some(old) => check_moved(&core, old, &request).await.map_err(|r| r.status())?,
     }
-    match core.consensus.command(Command::AddNode(member.clone())).await {
-        Ok(Ok(_)) => decided(&core, &member).map_err(|r| r.status()),
+    let command = Command::AddNode(member.clone());
+    if catalog.would_change(&command).is_err() {
+        match newest(&core).await {
+            // An entry would change nothing, and be kept for ever.
+            Ok(newest) if newest.would_change(&command).is_err() => {
+                return Err(refused(&newest, &command, &member).status());
+            }
+            Ok(_) => {}
+            Err(ReadIndexError::NotLeader { leader: Some(leader) }) if !request.forwarded => {
+                return pass_on(&core, leader, request).await;
+            }
+            Err(error) => return Err(unconfirmed(error).status()),
+        }
+    }
+    match core.consensus.command(command.clone()).await {
+        Ok(Ok(_)) => decided(&core, &command, &member).map_err(|r| r.status()),
         Ok(Err(ProposeError::NotLeader { leader: Some(leader) })) if !request.forwarded => {
             pass_on(&core, leader, request).await
         }
@@ -137,25 +153,73 @@ fn is_address(addr: &str) -> bool {
     addr.len() <= 300 && parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
 }
 
+/// The catalog, as the leader has it: nothing that was committed before this call is missing.
+async fn newest(core: &Core) -> Result<Arc<Catalog>, ReadIndexError> {
+    let deadline = Instant::now() + HOP_MAX;
+    let index = core.consensus.read_index(GroupId::CATALOG, Some(deadline)).await;
+    let index = index.unwrap_or(Err(ReadIndexError::Stopping))?;
+    if core.peers.node().catalog_watermark.get().applied < index {
+        return Err(ReadIndexError::Unconfirmed);
+    }
+    Ok(core.peers.catalog().get())
+}
+
 /// The command is applied here: what has become of it?
-fn decided(core: &Core, member: &Member) -> Result<JoinResponse, Refusal> {
+fn decided(core: &Core, command: &Command, member: &Member) -> Result<JoinResponse, Refusal> {
     let catalog = core.peers.catalog().get();
     if catalog.member(member.id) == Some(member) {
         log::info!("node {} ({}) is a member, at {}", member.name, member.id, member.bind_addr);
         return Ok(response(core.peers.me().cluster_id, &catalog));
     }
-    check_removed(member.id, &catalog)?;
-    match catalog.member_named(&member.name).filter(|m| m.id != member.id) {
-        Some(other) => {
+    Err(refused(&catalog, command, member))
+}
+
+/// Why the catalog does not take a member.
+fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
+    if let Err(removed) = check_removed(member.id, catalog) {
+        return removed;
+    }
+    match (catalog.would_change(command), catalog.member(member.id)) {
+        (Err(Conflict::NameTaken(other)), None) => {
             let text = format!(
                 "the name {} belongs to another member of the cluster (node {} at {}): take another node name, or \
                  remove that member first if it is gone for good",
                 member.name, other.id, other.bind_addr
             );
-            Err(Refusal::new(Reason::NameTaken, text))
+            Refusal::new(Reason::NameTaken, text)
         }
-        None => Err(Refusal::new(Reason::NoLeader, "the catalog has changed meanwhile: ask again")),
+        (Err(Conflict::NameTaken(other)), Some(before)) => {
+            let text = format!(
+                "node {} at {}, a member by the name {}, can't be called {}: that is the name of another member, node {} at {}",
+                before.id, member.bind_addr, before.name, member.name, other.id, other.bind_addr
+            );
+            Refusal::new(Reason::NameTaken, text)
+        }
+        (
+            Err(
+                Conflict::NodeRemoved(_)
+                | Conflict::NoSuchNode(_)
+                | Conflict::LogTaken
+                | Conflict::NoSuchLog(_)
+                | Conflict::BadLimits(_),
+            )
+            | Ok(_),
+            _,
+        ) => Refusal::new(Reason::NoLeader, "the catalog has changed meanwhile: ask again"),
     }
+}
+
+/// The leader could not be sure that it still leads, or this node is none. Asking again is safe.
+fn unconfirmed(error: ReadIndexError) -> Refusal {
+    let text = match error {
+        ReadIndexError::NotLeader { .. } => "the catalog has no leader that this node knows",
+        ReadIndexError::Unconfirmed => "no majority answers the leader",
+        ReadIndexError::QueueFull => "the leader is overloaded",
+        ReadIndexError::NoSuchGroup => "this node does not carry the catalog yet",
+        ReadIndexError::Damaged => "the catalog is damaged on this node",
+        ReadIndexError::Stopping => return Refusal::new(Reason::NotReady, "this node is stopping"),
+    };
+    Refusal::new(Reason::NoLeader, text)
 }
 
 fn response(cluster_id: ClusterId, catalog: &Catalog) -> JoinResponse {
@@ -192,7 +256,7 @@ fn undecided(error: ProposeError) -> Refusal {
         ProposeError::NotLeader { .. } => "the catalog has no leader that this node knows",
         ProposeError::QueueFull => "the leader is overloaded",
         ProposeError::DiskFull => "the disk of the leader is full",
-        ProposeError::Dropped => "the leader is handing over",
+        ProposeError::Dropped => "the leader is handing over, or the catalog has changed meanwhile",
         ProposeError::OutcomeUnknown => "the leader lost its place meanwhile",
         ProposeError::DeadlinePassed => "the leader took too long",
         ProposeError::NoSuchGroup => "this node does not carry the catalog yet",

@@ -9,7 +9,8 @@
 //!
 //! What must stay true:
 //! - Nothing of a stream but its hello is looked at before the hello is accepted, and nothing else is sent before.
-//! - Raft messages to one peer keep their order. They may be lost; then consensus is told that the peer was unreachable.
+//! - Raft's appends and markers to one peer keep their order; messages without entries go before them, in theirs. All may be lost;
+//!   then consensus is told that the peer was unreachable.
 //! - A forwarded request is sent once and goes one hop. Not handed to the stream: surely not appended. Handed to it and no
 //!   answer: outcome unknown.
 //! - Every queue has a budget of bytes or a count, and a named consequence beyond it.

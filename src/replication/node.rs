@@ -9,7 +9,9 @@ use crate::replication::Late;
 use crate::replication::addresses::Addresses;
 use crate::replication::dial::Dialer;
 use crate::replication::hello::PeerIdentity;
+use crate::replication::refusal::Refusal;
 use crate::types::{GroupId, NodeId};
+use crate::watermark::Watermark;
 
 /// This node and its surroundings.
 pub struct Node {
@@ -23,8 +25,10 @@ pub struct Node {
     pub addresses: Addresses,
     /// Comes later: consensus is started after replication, to which it sends.
     pub consensus: Late<ConsensusHandle>,
-    /// What a peer said when it refused this node as removed.
-    pub removal: OnceLock<String>,
+    /// How far the catalog's group is applied here; what `catalog` shows is never older.
+    pub catalog_watermark: Watermark,
+    /// Why the cluster will not have this node as it is, once it has said so.
+    pub excluded: OnceLock<Refusal>,
 }
 
 impl Node {

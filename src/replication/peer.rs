@@ -15,7 +15,7 @@ use crate::replication::forward::{NotSent, Unanswered};
 use crate::replication::link::{Link, Lost};
 use crate::replication::mailbox::Mailbox;
 use crate::replication::node::{Node, marker_of};
-use crate::replication::refusal::Reason;
+use crate::replication::refusal::{Reason, Refusal};
 use crate::replication::wait::{park_until, thread_waker};
 use crate::types::{GroupId, NodeId};
 
@@ -294,7 +294,7 @@ impl Peer {
         let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
         let trouble = format!("peer {}{addr}: {}", self.name(), lost.text);
         if lost.refusal.as_ref().is_some_and(|r| r.reason == Reason::Removed) {
-            let _ = self.node.removal.set(trouble.clone());
+            let _ = self.node.excluded.set(Refusal::new(Reason::Removed, trouble.clone()));
         }
         if self.last_trouble.as_ref() != Some(&trouble) {
             match lost.refusal.as_ref().map(|r| r.reason) {

@@ -17,9 +17,11 @@ use crate::replication::hello::PeerIdentity;
 use crate::replication::mailbox::Mailbox;
 use crate::replication::node::{Node, marker_of};
 use crate::replication::peer::Peer;
+use crate::replication::refusal::Refusal;
 use crate::reply::{ReplyReceiver, reply};
 use crate::thread::{FatalSender, Joiner, spawn};
 use crate::types::{GroupId, LogIndex, NodeId};
+use crate::watermark::Watermark;
 
 /// The threads of all peers. Dropping it stops and joins them.
 pub struct Peers {
@@ -51,11 +53,13 @@ impl Peers {
         me: PeerIdentity,
         dialer: Dialer,
         catalog: CatalogView,
+        catalog_watermark: Watermark,
         consensus: Late<ConsensusHandle>,
         fatal: FatalSender,
     ) -> Peers {
         let addresses = Addresses::new(catalog.clone());
-        let node = Arc::new(Node { me, dialer, catalog, addresses, consensus, removal: OnceLock::new() });
+        let excluded = OnceLock::new();
+        let node = Arc::new(Node { me, dialer, catalog, addresses, consensus, catalog_watermark, excluded });
         Peers { handle: PeersHandle(Arc::new(Shared { node, fatal, running: Mutex::default() })) }
     }
 
@@ -103,16 +107,16 @@ impl PeersHandle {
         &self.0.node.catalog
     }
 
-    /// What a peer said when it refused this node as removed from the cluster. That is final: this node takes part in
-    /// nothing any more, though its own catalog may never tell it.
-    pub fn removal(&self) -> Option<&str> {
-        self.0.node.removal.get().map(String::as_str)
+    /// Why the cluster will not have this node as it is: it was removed, runs a second time, or has the name of another member.
+    /// That is final: this node takes part in nothing any more, though its own catalog may never tell it.
+    pub fn excluded(&self) -> Option<&Refusal> {
+        self.0.node.excluded.get()
     }
 
-    /// Another process runs in the name of this node, and was there first: this one takes part in nothing any more.
-    pub fn give_way(&self, why: String) {
+    /// The cluster will not have this node as it is.
+    pub fn exclude(&self, refusal: Refusal) {
         // What was said first stays.
-        let _ = self.0.node.removal.set(why);
+        let _ = self.0.node.excluded.set(refusal);
     }
 
     /// The mailbox of a peer, whose thread is started if it has none yet.

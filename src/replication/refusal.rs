@@ -102,6 +102,29 @@ impl Reason {
         }
     }
 
+    /// What the owner of a node can do that was refused for good.
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Reason::NameTaken => {
+                "start it with a --node-name that no other member has; the name that it had before is still its own"
+            }
+            Reason::Removed | Reason::IdTaken => {
+                "to come back it must join as a new node: with an empty data directory"
+            }
+            Reason::NoPeer
+            | Reason::NotAllowed
+            | Reason::NotReady
+            | Reason::NoLeader
+            | Reason::ProtocolVersion
+            | Reason::ClusterName
+            | Reason::ClusterId
+            | Reason::WrongNode
+            | Reason::AddressTaken
+            | Reason::Malformed
+            | Reason::TooMany => "",
+        }
+    }
+
     /// True for what a node that asks to join can't wait out: it must be started otherwise.
     pub fn is_final(self) -> bool {
         match self {

@@ -1,17 +1,24 @@
 //! The `reader` threads: they do the reads that would make others wait for the disk.
+//!
+//! There are two queues: what clients read, and what the node itself needs (entries for followers, retention's looks). Each has
+//! its own room, and one of the threads that looks at it first. So clients who read a cold log from many places neither fill
+//! the queue for followers nor hold up more than the one read that a thread is at; and a follower that catches up leaves one
+//! thread to the clients.
 
 use std::fmt;
 use std::io;
 
+use crossbeam_channel::{Receiver, select};
+
 use crate::inbox::{Inbox, Outbox, inbox};
 use crate::thread::{self, FatalSender, Joiner};
 
-/// How many threads.
-const READERS: usize = 2;
-
-/// How many jobs wait at most. Beyond it a job is refused with [`QueueFull`]: its owner answers RESOURCE_EXHAUSTED or asks
-/// again.
+/// How many jobs of clients wait at most. Beyond it a job is refused with [`QueueFull`]: its owner answers RESOURCE_EXHAUSTED.
 pub const QUEUE_JOBS_MAX: usize = 1024;
+
+/// How many jobs of the node itself wait at most: a fetch for each follower of each group, and a look for each log. Beyond it
+/// one is refused, and its owner asks again.
+pub const OWN_JOBS_MAX: usize = 1024;
 
 /// The queue of cold reads is full, or the readers have stopped. The job was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +47,10 @@ pub struct Readers {
 
 /// Gives jobs to the threads; a clone gives to the same.
 #[derive(Clone)]
-pub struct ReadersHandle(Outbox<ReaderMsg>);
+pub struct ReadersHandle {
+    clients: Outbox<ReaderMsg>,
+    own: Outbox<ReaderMsg>,
+}
 
 impl Readers {
     /// Starts them.
@@ -48,11 +58,12 @@ impl Readers {
     /// # Errors
     /// When the system can't make threads.
     pub fn start(fatal: &FatalSender) -> io::Result<Readers> {
-        let (outbox, inbox) = inbox(QUEUE_JOBS_MAX);
-        let mut readers = Readers { handle: ReadersHandle(outbox), threads: Vec::new() };
-        for i in 0..READERS {
-            let inbox = inbox.clone();
-            let body = move || run(&inbox);
+        let (clients, of_clients) = inbox(QUEUE_JOBS_MAX);
+        let (own, of_own) = inbox(OWN_JOBS_MAX);
+        let mut readers = Readers { handle: ReadersHandle { clients, own }, threads: Vec::new() };
+        for (i, [first, second]) in [[&of_own, &of_clients], [&of_clients, &of_own]].into_iter().enumerate() {
+            let (first, second) = (first.clone(), second.clone());
+            let body = move || run(&first, &second);
             readers.threads.push(thread::spawn(&format!("reader-{i}"), fatal, body)?);
         }
         Ok(readers)
@@ -69,28 +80,54 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
+        // A thread ends when it has come to the stop of both queues. Waits for room, which a running reader makes.
         for _ in &self.threads {
-            // Waits for room, which a running reader makes.
-            self.handle.0.send(ReaderMsg::Stop);
+            self.handle.clients.send(ReaderMsg::Stop);
+            self.handle.own.send(ReaderMsg::Stop);
         }
         self.threads.clear();
     }
 }
 
-fn run(jobs: &Inbox<ReaderMsg>) -> Result<(), io::Error> {
-    while let Ok(ReaderMsg::Run(job)) = jobs.recv() {
-        job();
+/// Does what is in the queues, of `first` as long as there is something.
+fn run(first: &Inbox<ReaderMsg>, second: &Inbox<ReaderMsg>) -> Result<(), io::Error> {
+    let (mut first, mut second) = (Receiver::clone(first), Receiver::clone(second));
+    let never = crossbeam_channel::never;
+    let mut open = 2;
+    while open > 0 {
+        let (message, of_first) = match first.try_recv() {
+            Ok(message) => (Some(message), true),
+            Err(_) => select! {
+                recv(first) -> message => (message.ok(), true),
+                recv(second) -> message => (message.ok(), false),
+            },
+        };
+        match message {
+            Some(ReaderMsg::Run(job)) => job(),
+            Some(ReaderMsg::Stop) | None => {
+                open -= 1;
+                if of_first { first = never() } else { second = never() }
+            }
+        }
     }
     Ok(())
 }
 
 impl ReadersHandle {
-    /// Queues a job; never blocks.
+    /// Queues a client's job; never blocks.
     ///
     /// # Errors
     /// [`QueueFull`].
     pub fn run(&self, job: Job) -> Result<(), QueueFull> {
-        self.0.try_send(ReaderMsg::Run(job)).map_err(|_| QueueFull)
+        self.clients.try_send(ReaderMsg::Run(job)).map_err(|_| QueueFull)
+    }
+
+    /// Queues a job that the node itself needs done; never blocks.
+    ///
+    /// # Errors
+    /// [`QueueFull`].
+    pub fn run_own(&self, job: Job) -> Result<(), QueueFull> {
+        self.own.try_send(ReaderMsg::Run(job)).map_err(|_| QueueFull)
     }
 }
 
@@ -98,15 +135,15 @@ impl ReadersHandle {
 #[cfg(test)]
 pub(crate) struct ByHand {
     handle: ReadersHandle,
-    jobs: Inbox<ReaderMsg>,
+    queues: [Inbox<ReaderMsg>; 2],
 }
 
 #[cfg(test)]
 impl ByHand {
-    /// With room for so many jobs.
+    /// With room for so many jobs of each kind.
     pub fn new(jobs_max: usize) -> ByHand {
-        let (outbox, jobs) = inbox(jobs_max);
-        ByHand { handle: ReadersHandle(outbox), jobs }
+        let ((clients, of_clients), (own, of_own)) = (inbox(jobs_max), inbox(jobs_max));
+        ByHand { handle: ReadersHandle { clients, own }, queues: [of_own, of_clients] }
     }
 
     pub fn handle(&self) -> ReadersHandle {
@@ -115,7 +152,7 @@ impl ByHand {
 
     /// Does what is queued.
     pub fn run(&self) {
-        self.jobs.try_iter().for_each(|msg| {
+        self.queues.iter().flat_map(|queue| queue.try_iter()).for_each(|msg| {
             if let ReaderMsg::Run(job) = msg {
                 job();
             }
@@ -127,7 +164,7 @@ impl ByHand {
 mod tests {
     use super::*;
     use crate::reply::reply;
-    use crossbeam_channel::bounded;
+    use crossbeam_channel::{TrySendError, bounded, unbounded};
 
     #[test]
     fn jobs_run_and_the_queue_has_an_end() {
@@ -135,7 +172,7 @@ mod tests {
         let readers = Readers::start(&fatal).expect("threads");
         let handle = readers.handle();
         let (gate, gates) = bounded::<()>(0);
-        for _ in 0..READERS {
+        for _ in 0..readers.threads.len() {
             let gates = gates.clone();
             let job = move || assert!(gates.recv().is_err(), "opened by going away");
             handle.run(Box::new(job)).expect("room");
@@ -144,13 +181,13 @@ mod tests {
         while handle.run(Box::new(|| ())).is_ok() {
             queued += 1;
         }
-        assert!((QUEUE_JOBS_MAX - READERS..=QUEUE_JOBS_MAX).contains(&queued), "{queued}");
+        assert!((QUEUE_JOBS_MAX - readers.threads.len()..=QUEUE_JOBS_MAX).contains(&queued), "{queued}");
         drop(gate);
         let (tx, rx) = reply();
         let mut job: Job = Box::new(move || tx.send(1));
         let sent = loop {
-            match handle.0.try_send(ReaderMsg::Run(job)) {
-                Err(crossbeam_channel::TrySendError::Full(ReaderMsg::Run(again))) => job = again,
+            match handle.clients.try_send(ReaderMsg::Run(job)) {
+                Err(TrySendError::Full(ReaderMsg::Run(again))) => job = again,
                 other => break other.is_ok(),
             }
         };
@@ -158,5 +195,48 @@ mod tests {
         assert_eq!(rx.wait(), Ok(1));
         readers.stop();
         assert_eq!(handle.run(Box::new(|| ())), Err(QueueFull), "stopped");
+        assert_eq!(handle.run_own(Box::new(|| ())), Err(QueueFull), "stopped");
+    }
+
+    /// A thousand cold reads of clients once filled the one queue: a follower's fetch was refused, and had it been taken it would
+    /// have waited for all of them.
+    #[test]
+    fn neither_queue_starves_the_other() {
+        const ROUNDS: usize = 200;
+        let (fatal, _failures) = thread::fatal_channel();
+        let readers = Readers::start(&fatal).expect("threads");
+        let handle = readers.handle();
+        let (at_gate, arrived) = unbounded::<(usize, bool)>();
+        let (gates, waits): (Vec<_>, Vec<_>) = [bounded::<()>(0), bounded(0)].into_iter().unzip();
+        // Every job waits at the gate of its thread.
+        let job = |own: bool| {
+            let (at_gate, waits) = (at_gate.clone(), waits.clone());
+            Box::new(move || {
+                let name = std::thread::current().name().map(str::to_owned).unwrap_or_default();
+                let reader = usize::from(name == "reader-1");
+                // At the end nobody listens, and the gates are gone.
+                let _ = at_gate.send((reader, own));
+                let _ = waits[reader].recv();
+            })
+        };
+        for _ in 0..2 {
+            handle.run(job(false)).expect("room");
+            assert!(arrived.recv().is_ok_and(|(_, own)| !own), "each thread is at a client's job");
+        }
+        while handle.run(job(false)).is_ok() {}
+        for _ in 0..ROUNDS {
+            handle.run_own(job(true)).expect("room, though clients have filled theirs");
+        }
+        let next = |reader: usize| {
+            gates[reader].send(()).expect("it waits");
+            arrived.recv().expect("the next job")
+        };
+        for round in 0..ROUNDS {
+            assert_eq!(next(0), (0, true), "round {round}: the node's own come first");
+            assert_eq!(next(1), (1, false), "round {round}: the clients' go on");
+        }
+        assert_eq!(next(0), (0, false), "with nothing of the node's own it helps the clients");
+        drop((gates, arrived));
+        readers.stop();
     }
 }

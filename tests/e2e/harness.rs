@@ -307,6 +307,11 @@ impl Node {
         Ok(())
     }
 
+    /// The further arguments of its next start; gives those that it had.
+    pub fn set_more(&mut self, more: Vec<String>) -> Vec<String> {
+        std::mem::replace(&mut self.options.more, more)
+    }
+
     /// What its environment has at the next start.
     pub fn set_env(&mut self, env: Vec<(String, String)>) {
         self.options.env = env;

@@ -19,6 +19,7 @@ mod floors;
 mod hostile;
 mod kill;
 mod limits;
+mod names;
 mod netns;
 mod one_log;
 mod power;

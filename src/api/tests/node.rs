@@ -11,6 +11,7 @@ use grpcio::{Channel, ChannelCredentials, ServerCredentials};
 use crate::api::{Api, ApiOptions, Core, Forward, Me};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
 use crate::config;
+use crate::consensus::Rows;
 use crate::consensus::handle::{
     Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
 };
@@ -69,6 +70,11 @@ struct State {
     silent: Vec<ReplySender<Result<Appended, ProposeError>>>,
     /// The principal of each forwarded proposal.
     forwarded: Vec<String>,
+    /// What the leader remembers of streams.
+    rows: Rows,
+    proposed: usize,
+    /// Proposals that the leader has refused since what stands before them in their run was not appended.
+    out_of_row: usize,
     read_index: Result<(), ReadIndexError>,
 }
 
@@ -83,6 +89,16 @@ impl Fake {
     fn propose(&self, proposal: Proposal, reply: ReplySender<Result<Appended, ProposeError>>) {
         let mut state = self.lock();
         let fate = state.fates.pop_front().unwrap_or(state.fate);
+        state.proposed += 1;
+        if matches!(fate, Fate::Commit | Fate::CommitElsewhere)
+            && let Some(place) = proposal.place
+        {
+            if !state.rows.take(place, Term(1)) {
+                state.out_of_row += 1;
+                return reply.send(Err(ProposeError::Dropped));
+            }
+            state.rows.taken(place, Term(1));
+        }
         match fate {
             Fate::Commit => {
                 let appended = state.append(&proposal);
@@ -260,6 +276,9 @@ impl Node {
             fate: Fate::Commit,
             silent: Vec::new(),
             forwarded: Vec::new(),
+            rows: Rows::default(),
+            proposed: 0,
+            out_of_row: 0,
             read_index: Ok(()),
         })));
         let (inbox, messages) = inbox(INBOX_MESSAGES_MAX);
@@ -373,6 +392,16 @@ impl Node {
 
     pub fn silent(&self) -> usize {
         self.fake.lock().silent.len()
+    }
+
+    /// How many proposals have come to the leader.
+    pub fn proposed(&self) -> usize {
+        self.fake.lock().proposed
+    }
+
+    /// How many proposals came behind one of their run that did not.
+    pub fn out_of_row(&self) -> usize {
+        self.fake.lock().out_of_row
     }
 
     pub fn forwarded(&self) -> Vec<String> {

@@ -9,7 +9,7 @@ use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
 use grpcio::{ClientDuplexReceiver, ClientSStreamReceiver, RpcStatusCode as Code, WriteFlags};
 
-use super::node::{Fate, Node, OPEN_POLICY, OTHER};
+use super::node::{Fate, ME, Node, OPEN_POLICY, OTHER};
 use super::*;
 use crate::consensus::handle::ProposeError;
 use crate::pb::health::HealthCheckRequest;
@@ -201,6 +201,34 @@ fn the_first_failure_ends_a_produce_stream_and_says_where() {
         assert_eq!(info.metadata.get("unknown_through").map(String::as_str), unknown);
     }
     node.fate(Fate::Commit);
+}
+
+/// A stream's first request is answered, and the next one meets a full inbox on its way to the leader while the one behind it
+/// gets there. That one was once appended: the leader took it for the second request of the first run. The client heard that
+/// nothing behind the failed request is in the log, sent both again, and had one twice and out of order.
+#[test]
+fn nothing_behind_a_refused_request_is_appended_in_a_later_run() {
+    for leader in [ME, OTHER] {
+        let node = Node::serving();
+        node.leader_is(Some(leader));
+        let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
+        let mut send = |value: &str| {
+            block_on(requests.send((produce(&[value]), WriteFlags::default()))).expect("sent");
+        };
+        send("a");
+        assert_eq!(block_on(answers.next()).expect("an answer").expect("appended").offset, 0);
+        node.fates(&[Fate::Silence, Fate::Commit]);
+        send("b");
+        send("c");
+        node.until("both are proposed", |node| node.silent() == 1 && node.proposed() == 3);
+        node.answer_the_silent(ProposeError::QueueFull);
+        let (acknowledged, code, info) = acknowledged(answers);
+        assert_eq!((acknowledged, code), (0, Code::RESOURCE_EXHAUSTED));
+        assert_eq!(info.metadata.get("failed_request").map(String::as_str), Some("1"));
+        assert_eq!(info.metadata.get("unknown_through"), None);
+        assert_eq!(node.out_of_row(), 1, "the leader refused what came behind it");
+        assert_eq!(values(&node.client.consume(&consume(0, 10)).expect("records")), ["a"]);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod disk;
 mod elections;
 mod full_disk;
 mod histories;
+mod learners;
 mod markers;
 mod proposals;
 mod rules;

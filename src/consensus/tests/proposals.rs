@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::sim::World;
 use crate::consensus::group::Rules;
-use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::consensus::handle::{Appended, Place, Proposal, ProposeError};
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{Kind, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, Offset};
+use crate::types::{GroupId, Offset, RowId};
 
 /// One node, which leads.
 fn alone() -> World {
@@ -87,4 +87,25 @@ fn a_trim_beyond_the_end_is_none() {
     assert!(world.settle(500));
     assert!(matches!((appended.wait(), trimmed.wait()), (Ok(Ok(_)), Ok(Ok(_)))));
     assert_eq!(world.nodes[0].group.as_ref().expect("running").mark().first_offset, Offset(1));
+}
+
+/// A stream's first run was answered through position 1. The first two requests of its second run met a full inbox on the way
+/// to the leader: the third one, which came, was once appended, since both runs had one id.
+#[test]
+fn nothing_of_a_run_is_appended_without_its_first_request() {
+    let mut world = alone();
+    let now = Instant::now();
+    let at = |row, position| Proposal { place: Some(Place { row, position }), ..record() };
+    let (first, second) = (RowId(7), RowId(7).next());
+    let answers: Vec<Answer> = [0, 1].map(|position| propose(&mut world, at(first, position), now)).into();
+    assert!(world.settle(500));
+    for (offset, answer) in (0..).zip(answers) {
+        assert_eq!(answer.wait().map(|answer| answer.map(|a| a.offset)), Ok(Ok(Offset(offset))));
+    }
+    refused(&mut world, at(second, 2), now, ProposeError::Dropped);
+    refused(&mut world, at(second, 1), now, ProposeError::Dropped);
+    refused(&mut world, at(first, 0), now, ProposeError::Dropped);
+    let third = propose(&mut world, at(second.next(), 0), now);
+    assert!(world.settle(500));
+    assert_eq!(third.wait().map(|answer| answer.map(|a| a.offset)), Ok(Ok(Offset(2))), "and the run after it goes on");
 }

@@ -4,13 +4,13 @@ use std::thread::JoinHandle;
 
 use super::{CLUSTER, CLUSTER_ID, Setup, TestNode, pair};
 use crate::catalog::{Catalog, Member};
-use crate::consensus::handle::{Appended, ConsensusMsg, ProposeError};
+use crate::consensus::handle::{Appended, ConsensusMsg, ProposeError, ReadIndexError};
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::hello::PROTOCOL_VERSION;
 use crate::replication::refusal::{Reason, Refusal};
-use crate::types::{LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
-/// A consensus that leads the catalog, or knows who does, for as many messages as are said.
+/// A consensus that leads the catalog, or knows who does, for as many commands and reads of it as are said.
 pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> JoinHandle<()> {
     let (inbox, catalog, own) = (node.inbox.clone(), node.catalog.clone(), node.id);
     std::thread::spawn(move || {
@@ -28,6 +28,12 @@ pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> 
                 }
                 ConsensusMsg::Command(_, reply) => {
                     reply.send(Err(ProposeError::NotLeader { leader: Some(leader).filter(|l| l.0 != 0) }));
+                    left -= 1;
+                }
+                ConsensusMsg::ReadIndex(GroupId::CATALOG, _, reply) => {
+                    let leader = Some(leader).filter(|l| l.0 != 0);
+                    let leads = leader == Some(own);
+                    reply.send(if leads { Ok(LogIndex(0)) } else { Err(ReadIndexError::NotLeader { leader }) });
                     left -= 1;
                 }
                 _ => {}
@@ -105,6 +111,17 @@ fn refusals_have_their_reason() {
     assert_eq!(ask(&b, &c, &taken), Err(Reason::NameTaken));
     leading.join().expect("no panic");
     following.join().expect("no panic");
+
+    // A member that took the name of another: told whose it is, and what it was called itself.
+    let leading = consensus_of(&a, a.id, 1);
+    let renamed = JoinRequest { cluster_id: CLUSTER_ID.0, node_name: "n1".to_owned(), ..request(&b.member()) };
+    let refusal = a.dial(&b).join(&renamed).map_err(|e| Refusal::from_error(&e)).expect_err("refused");
+    let refusal = refusal.expect("with a reason");
+    assert_eq!(refusal.reason, Reason::NameTaken);
+    for part in [a.id.to_string(), b.id.to_string(), a.addr.clone(), b.addr.clone(), "by the name n2".to_owned()] {
+        assert!(refusal.text.contains(&part), "{part}: {}", refusal.text);
+    }
+    leading.join().expect("no panic");
 
     let nobody_leads = consensus_of(&a, NodeId(0), 1);
     assert_eq!(ask(&a, &c, &good), Err(Reason::NoLeader));

@@ -8,12 +8,13 @@ mod tls;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::catalog::{Catalog, CatalogView, Command, Member};
 use crate::config::TlsFiles;
+use crate::consensus::PeerInbox;
 use crate::consensus::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX};
 use crate::consensus::status::Statuses;
 use crate::doorbell::Doorbell;
@@ -31,6 +32,7 @@ use crate::security::identity::Identities;
 use crate::security::tls::Tls;
 use crate::thread::{FatalSender, fatal_channel};
 use crate::types::{ClusterId, NodeId, NodeName};
+use crate::watermark::Watermark;
 
 pub(crate) const CLUSTER: &str = "test";
 pub(crate) const CLUSTER_ID: ClusterId = ClusterId(77);
@@ -43,6 +45,7 @@ pub(crate) struct TestNode {
     pub(crate) addr: String,
     pub(crate) catalog: CatalogView,
     pub(crate) inbox: Inbox<ConsensusMsg>,
+    pub(crate) from_peers: Arc<PeerInbox>,
     pub(crate) dialer: Dialer,
     pub(crate) fatal: FatalSender,
     pub(crate) late: Late<PeersHandle>,
@@ -91,14 +94,16 @@ impl Setup<'_> {
         let catalog = CatalogView::default();
         let (tx, inbox) = inbox(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
-        assert!(consensus.set(ConsensusHandle::new(tx, Doorbell::default(), Arc::new(Statuses::default()))).is_ok());
+        let handle = ConsensusHandle::new(tx, Doorbell::default(), Arc::new(Statuses::default()));
+        let from_peers = handle.peer_inbox();
+        assert!(consensus.set(handle).is_ok());
         let me = PeerIdentity {
             cluster_name: self.cluster_name.to_owned(),
             cluster_id: self.cluster_id,
             node_id: NodeId(self.id),
             bind_addr: addr.clone(),
         };
-        let peers = Peers::start(me, dialer.clone(), catalog.clone(), consensus, fatal.clone());
+        let peers = Peers::start(me, dialer.clone(), catalog.clone(), Watermark::default(), consensus, fatal.clone());
         if self.is_member {
             assert!(late.set(peers.handle()).is_ok());
         }
@@ -107,6 +112,7 @@ impl Setup<'_> {
             addr,
             catalog,
             inbox,
+            from_peers,
             dialer,
             fatal,
             late,
@@ -170,18 +176,20 @@ impl TestNode {
 
     /// Messages of a peer, until `count` have come.
     pub(crate) fn messages(&self, count: usize) -> Vec<RaftMessage> {
+        let until = Instant::now() + LONG;
         let mut messages = Vec::new();
         while messages.len() < count {
-            if let ConsensusMsg::Peer(_, batch) = self.next() {
-                messages.extend(batch);
-            }
+            assert!(Instant::now() < until, "{} of {count} messages", messages.len());
+            messages.extend(self.from_peers.take(usize::MAX).into_iter().map(|(_, message)| message));
+            std::thread::yield_now();
         }
         messages
     }
 
     /// True when nothing comes for a while.
     pub(crate) fn is_quiet(&self) -> bool {
-        matches!(self.inbox.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout))
+        let nothing = matches!(self.inbox.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout));
+        nothing && self.from_peers.is_empty()
     }
 
     pub(crate) fn knows(&self, members: &[Member]) {

@@ -81,7 +81,7 @@ fn a_peer_that_is_down_is_unreachable_and_comes_back() {
     b.listen_again(&addr);
     // As raft does, send until something arrives.
     let mut index = 3;
-    while b.inbox.is_empty() {
+    while b.from_peers.is_empty() {
         a.peers.handle().send(b.id, message(a.id, b.id, index, 1));
         index += 1;
         std::thread::park_timeout(Duration::from_millis(20));
@@ -117,7 +117,7 @@ fn a_removed_peer_is_cut_off_while_its_stream_is_open() {
     a.peers.handle().send(b.id, message(a.id, b.id, 2, 1));
     assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
     assert!(b.is_quiet(), "nothing reaches consensus");
-    assert!(a.peers.handle().removal().is_some_and(|text| text.contains("removed")));
+    assert!(a.peers.handle().excluded().is_some_and(|refusal| refusal.text.contains("removed")));
 }
 
 #[test]

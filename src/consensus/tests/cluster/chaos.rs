@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Everything heals. True once those that are wanted vote, nobody else does, and all have applied the same.
-    fn settle(&mut self, rounds: usize) -> bool {
+    pub(super) fn settle(&mut self, rounds: usize) -> bool {
         self.cut.clear();
         for node in &mut self.nodes {
             node.hangs_until = 0;

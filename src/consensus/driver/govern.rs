@@ -1,0 +1,66 @@
+//! What this node has the cluster do as the leader of the catalog or of a group: members, logs, retention.
+
+use std::time::Instant;
+
+use super::{Driver, command_proposal, time_us};
+use crate::catalog::{Command, LogMeta};
+use crate::consensus::handle::{Appended, ProposeError};
+use crate::reply::ReplySender;
+use crate::types::{GroupId, NodeId};
+
+impl Driver {
+    /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
+    pub(super) fn govern(&mut self) {
+        if self.handing_over.is_some() {
+            return;
+        }
+        let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
+        for (id, hosted) in &mut self.groups {
+            let wanted = match self.catalog.log(*id) {
+                Some(log) if !log.founded => continue,
+                Some(_) | None => &members,
+            };
+            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
+            if let Some(log) = self.catalog.log(*id) {
+                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
+            }
+        }
+        let Some(command) = self.wanted_command() else { return };
+        if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
+            let (reply, _nobody_waits) = crate::reply::reply();
+            catalog.group.propose(command_proposal(&command), Instant::now(), time_us(), reply);
+        }
+    }
+
+    /// What this node would have the catalog say and it does not: itself as a member at its addresses, a first log, and that the
+    /// logs that it was to found are there. Never what can't apply (a name that another member has): it would be proposed again
+    /// at every tick, for ever. What then becomes of this node, `membership` sees to.
+    fn wanted_command(&self) -> Option<Command> {
+        let me = std::iter::once_with(|| Command::AddNode(self.me.clone()));
+        let founds = |log: &&LogMeta| log.founder == self.me.id && self.groups.contains_key(&log.group);
+        let founded = self.catalog.logs().filter(founds).map(|log| Command::Founded(log.group));
+        let none = self.catalog.logs().next().is_none();
+        let first = std::iter::once_with(|| none.then(|| LogMeta::first(self.me.id)).flatten());
+        me.chain(founded)
+            .chain(first.flatten().map(Command::CreateLog))
+            .find(|command| self.catalog.would_change(command) == Ok(true))
+    }
+
+    /// Proposes a change of the catalog for somebody. One that would change nothing is not appended: what its proposer finds in
+    /// the catalog says the same.
+    pub(super) fn command(
+        &mut self,
+        command: &Command,
+        now: Instant,
+        reply: ReplySender<Result<Appended, ProposeError>>,
+    ) {
+        let Some(hosted) = self.groups.get_mut(&GroupId::CATALOG) else {
+            return reply.send(Err(ProposeError::NoSuchGroup));
+        };
+        let newest = hosted.group.leads() && hosted.group.is_idle();
+        if newest && self.catalog.would_change(command) != Ok(true) {
+            return reply.send(Err(ProposeError::Dropped));
+        }
+        hosted.group.propose(command_proposal(command), now, time_us(), reply);
+    }
+}

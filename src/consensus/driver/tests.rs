@@ -1,0 +1,170 @@
+//! The thread's loop without the thread: what it proposes by itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::consensus::handle::Appended;
+use crate::reply::reply;
+use crate::storage::scrub::ScrubHandle;
+use crate::thread::fatal_channel;
+use crate::types::{LogIndex, LogName, NodeName};
+
+struct Nobody;
+
+impl Outbound for Nobody {
+    fn send(&self, _to: NodeId, _message: RaftMessage) {}
+}
+
+/// A founder alone, by this name, in that directory. Its log-writer and readers are real, its clock is not.
+struct Founder {
+    driver: Driver,
+    _writer: crate::writer::Writer,
+    _readers: crate::storage::reader::Readers,
+}
+
+const ME: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+
+fn member(id: NodeId, name: &str) -> Member {
+    Member {
+        id,
+        name: NodeName::new(name).expect("a name"),
+        bind_addr: format!("{name}:1"),
+        rpc_addr: format!("{name}:2"),
+    }
+}
+
+impl Founder {
+    fn start(dir: &std::path::Path, name: &str) -> Founder {
+        let (fatal, _) = fatal_channel();
+        let disk = Disk::real();
+        let data_dir = Arc::new(DataDir::open(&disk, dir).expect("a data directory"));
+        let log_options = LogOptions::default();
+        let node_file = data_dir.load().expect("read").unwrap_or_else(|| {
+            let groups = vec![GroupId::CATALOG];
+            GroupLog::create(&disk, &data_dir.groups_dir(), GroupId::CATALOG, &log_options, Genesis::Founder(ME))
+                .expect("made");
+            let node_name = NodeName::new(name).expect("a name");
+            NodeFile { node_id: ME, node_name, cluster_id: Some(crate::types::ClusterId(7)), groups }
+        });
+        data_dir.store(&node_file).expect("stored");
+        let consensus = Consensus::default();
+        let writer = crate::writer::Writer::start(&disk, consensus.report(), &fatal).expect("a thread");
+        let readers = crate::storage::reader::Readers::start(&fatal).expect("threads");
+        let parts = ConsensusParts {
+            me: member(ME, name),
+            disk,
+            data_dir,
+            node_file,
+            log_options,
+            writer: writer.handle(),
+            readers: readers.handle(),
+            scrub: ScrubHandle::default(),
+            outbound: Arc::new(Nobody),
+            catalog: CatalogView::default(),
+            catalog_watermark: Watermark::default(),
+            logs: Logs::default(),
+        };
+        let driver = consensus.recover(parts).expect("recovered");
+        driver.bell.answer_here();
+        Founder { driver, _writer: writer, _readers: readers }
+    }
+
+    /// Ticks until it leads, with everything synced and applied after each.
+    fn tick(&mut self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        self.driver.tick().expect("a tick");
+        loop {
+            self.driver.take_completions();
+            self.driver.perform().expect("performed");
+            if self.driver.groups.values().all(|hosted| hosted.group.leads() && hosted.group.is_idle()) {
+                return;
+            }
+            assert!(Instant::now() < until, "not applied in time");
+            if self.driver.groups.values().all(|hosted| hosted.group.leads()) {
+                self.driver.bell.wait_until(until);
+            } else {
+                // A conf change that is to be applied again keeps it from leading at once: an election's time has to pass.
+                self.driver.bell.wait_until(Instant::now() + Duration::from_millis(1));
+                self.driver.tick().expect("a tick");
+            }
+        }
+    }
+
+    /// Has a change of the catalog proposed, and waits for its answer.
+    fn command(&mut self, command: Command) -> Result<Appended, ProposeError> {
+        let (tx, rx) = reply();
+        self.driver.handle(ConsensusMsg::Command(command, tx));
+        self.tick();
+        rx.wait().expect("an answer")
+    }
+
+    fn last_index(&self) -> LogIndex {
+        self.driver.groups[&GroupId::CATALOG].group.status().last_index
+    }
+
+    /// Ticks until nothing is proposed any more, for which it has a hundred.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let before = self.last_index();
+            self.tick();
+            self.tick();
+            if self.last_index() == before {
+                return;
+            }
+        }
+        panic!("an entry at every tick, the last is {}", self.last_index());
+    }
+}
+
+/// A member was started again by the name of another one. When it led the catalog it proposed that name at every tick, and
+/// nobody applied it: twenty entries a second, synced on every node and kept for ever.
+#[test]
+fn a_name_that_another_member_has_is_not_proposed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n1")));
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    drop(founder);
+
+    let mut founder = Founder::start(dir.path(), "n2");
+    founder.settle();
+    let before = founder.last_index();
+    (0..100).for_each(|_| founder.tick());
+    assert_eq!(founder.last_index(), before);
+    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n1")));
+    drop(founder);
+
+    let mut founder = Founder::start(dir.path(), "n3");
+    founder.settle();
+    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n3")), "a free name is taken");
+}
+
+/// Whatever would change nothing is not appended, whoever asks for it.
+#[test]
+fn a_command_that_changes_nothing_is_not_appended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let log = founder.driver.catalog.logs().next().expect("the first log").clone();
+    assert!(log.founded && log.name == LogName::new("").expect("a name"));
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.command(Command::RemoveNode(OTHER)).expect("removed");
+    founder.settle();
+    let before = founder.last_index();
+    for command in [
+        Command::AddNode(member(ME, "n1")),
+        Command::AddNode(member(NodeId(3), "n1")),
+        Command::AddNode(member(OTHER, "n2")),
+        Command::RemoveNode(OTHER),
+        Command::CreateLog(log.clone()),
+        Command::Founded(log.group),
+    ] {
+        assert_eq!(founder.command(command.clone()), Err(ProposeError::Dropped), "{command:?}");
+    }
+    assert_eq!(founder.last_index(), before);
+    assert!(founder.command(Command::AddNode(member(NodeId(3), "n2"))).is_ok());
+}

@@ -1,0 +1,103 @@
+//! Learners while the leader takes entries all the time: who can keep up gets its vote, who can't stays a learner.
+
+use std::time::Instant;
+
+use super::sim::World;
+use crate::consensus::group::Rules;
+use crate::consensus::handle::Proposal;
+use crate::reply::reply;
+use crate::storage::entry::{Kind, Unstamped};
+use crate::storage::payload::{RecordFields, encode_record};
+use crate::types::GroupId;
+
+/// Two nodes, of which the second joins while `per_second` entries are proposed. It syncs every `sync_ticks` ticks, the leader at
+/// each. Gives the tick at which it votes, of at most `ticks`.
+fn votes_at(per_second: u64, sync_ticks: u64, ticks: u64) -> Option<u64> {
+    let mut world = World::new(11, 2, Rules::default());
+    let mut proposed = 0;
+    for tick in 0..ticks {
+        (0..2).for_each(|i| world.tick(i));
+        while proposed < tick * per_second / 20 {
+            proposed += 1;
+            world.propose(0, proposed);
+        }
+        for _ in 0..2 {
+            (0..world.network.len().min(3000)).for_each(|_| world.deliver());
+            world.sync(0);
+            if tick % sync_ticks == 0 {
+                world.sync(1);
+            }
+        }
+        let status = world.nodes[0].group.as_ref().expect("running").status();
+        if status.voters.len() == 2 {
+            return Some(tick);
+        }
+        assert!(per_second == 0 || tick < 20 || status.commit_index.0 > 10, "the leader goes on");
+    }
+    None
+}
+
+/// "Caught up" was to be at most 64 entries behind, whatever the rate: with 1,400 a second and a round trip and a sync of 50 ms a
+/// learner was always farther behind, and never got its vote.
+#[test]
+fn a_learner_that_keeps_up_gets_its_vote_at_any_load() {
+    for per_second in [0, 10, 200, 1000, 1400, 2000, 8000] {
+        let tick = votes_at(per_second, 1, 600);
+        assert!(tick.is_some_and(|tick| tick < 60), "{per_second} entries a second: {tick:?}");
+    }
+}
+
+/// It would hold up the cluster as soon as its vote were needed.
+#[test]
+fn a_learner_whose_disk_is_slower_than_an_election_stays_one_under_load() {
+    assert_eq!(votes_at(2000, 40, 600), None);
+    assert!(votes_at(0, 40, 600).is_some(), "without load there is nothing to catch up with");
+}
+
+/// A follower whose disk does not answer holds all that it was sent in memory: its leader may send 64 messages of 8 MiB before it
+/// waits for an acknowledgement.
+#[test]
+fn a_follower_that_can_not_sync_takes_only_so_much() {
+    let mut world = World::new(5, 2, Rules::default());
+    let round = |world: &mut World, sync: bool| {
+        (0..2).for_each(|i| world.tick(i));
+        (0..world.network.len().min(500)).for_each(|_| world.deliver());
+        world.sync(0);
+        if sync {
+            world.sync(1);
+        }
+    };
+    let status = |world: &World, i: usize| world.nodes[i].group.as_ref().expect("running").status();
+    let is_full = |world: &World| world.nodes[1].group.as_ref().expect("running").is_behind_with_syncs();
+    for tick in 0.. {
+        assert!(tick < 500, "no learner");
+        round(&mut world, true);
+        if !status(&world, 0).learners.is_empty() {
+            // It stays one.
+            world.wanted.truncate(1);
+            if status(&world, 1).applied_index == status(&world, 0).last_index {
+                break;
+            }
+        }
+    }
+    let mut payload = Vec::new();
+    let value = vec![7; 2 << 20];
+    encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
+    let payload: Unstamped = payload.as_slice().into();
+    let before = status(&world, 1).last_index.0;
+    for count in 1.. {
+        assert!(count < 60, "it would take all that is sent");
+        let proposal = Proposal::new(GroupId(1), Kind::Records, 1, payload.clone());
+        world.nodes[0].group.as_mut().expect("running").propose(proposal, Instant::now(), 1, reply().0);
+        (0..4).for_each(|_| round(&mut world, false));
+        let taken = status(&world, 1).last_index.0 - before;
+        if is_full(&world) {
+            assert!((36..=44).contains(&taken), "8 MiB and 64 MiB, and what came with the last: {taken} of 2 MiB");
+            break;
+        }
+        assert!(taken <= 36, "{taken} of 2 MiB");
+    }
+    (0..20).for_each(|_| round(&mut world, true));
+    assert!(!is_full(&world), "its disk answers again");
+    assert_eq!(status(&world, 1).applied_index, status(&world, 0).last_index);
+}

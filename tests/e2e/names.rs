@@ -1,0 +1,52 @@
+//! A member that is started again by the name of another one.
+
+use seriatim::client::Client;
+
+use crate::harness::{Cluster, eventually, wait_for_voters};
+
+/// The last entry of the catalog, as a node has it, and the name of the node that leads it.
+fn catalog(client: &Client) -> (u64, String) {
+    let node = client.get_node().expect("answers");
+    let catalog = node.groups.iter().find(|group| group.group == 0).expect("every node carries it");
+    (catalog.last_index, catalog.leader.clone())
+}
+
+/// It went on running, and whenever it led the catalog it proposed the name at every tick: twenty entries a second that
+/// changed nothing, synced on every node and kept for ever.
+#[test]
+fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
+    let mut cluster = Cluster::start(3);
+    let clients = cluster.clients();
+    let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("answers").node_id).collect();
+    let leader = eventually("a leader of the catalog", || {
+        let (_, leader) = catalog(&clients[0]);
+        ["n1", "n2", "n3"].iter().position(|name| *name == leader).ok_or("none".into())
+    });
+    // Not the leader, so that no election adds an entry either.
+    let victim = (leader + 1) % 3;
+    let other = (leader + 2) % 3;
+    eventually("all have the same catalog", || {
+        let (last, others) = (catalog(&clients[leader]).0, [victim, other].map(|i| catalog(&clients[i]).0));
+        (others == [last; 2]).then_some(()).ok_or(format!("{last} {others:?}"))
+    });
+    let before = catalog(&clients[leader]);
+    let (name, taken) = (format!("n{}", victim + 1), format!("n{}", other + 1));
+
+    let mut node = cluster.nodes.remove(victim);
+    assert!(node.stop().success());
+    let more = node.set_more(vec![format!("--node-name={taken}")]);
+    node.try_start_again().expect("it takes calls, until the cluster has refused it");
+    assert_eq!(node.wait().code(), Some(78), "{}", node.log());
+    let log = node.log();
+    let error = log.lines().rev().find(|line| line.contains("can't be called")).unwrap_or_else(|| panic!("{log}"));
+    for part in [&name, &taken, &format!("{:016x}", ids[victim]), &format!("{:016x}", ids[other])] {
+        assert!(error.contains(part.as_str()), "{part}: {error}");
+    }
+    assert!(log.contains("next: start it with a --node-name that no other member has"), "{log}");
+    assert_eq!(catalog(&clients[leader]), before, "not one entry");
+
+    node.set_more(more);
+    node.start_again();
+    cluster.nodes.insert(victim, node);
+    wait_for_voters(&cluster.clients());
+}
