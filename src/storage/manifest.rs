@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0  "SERIATMF"
-//!   8  format version u32   1
+//!   8  format version u32   2
 //!  12  crc u32              CRC-32C of the file without these four bytes
 //!  16  group u64
 //!  24  base: index u64, term u64, offset u64       the entry before the first stored one
@@ -12,9 +12,14 @@
 //!  80  applied u64
 //!  88  conf state as of u64
 //!  96  derived state as of u64
-//! 104  voters u32, learners u32, term runs u32, bytes of derived state u32
-//! 120  voters u64 each, learners u64 each, runs (first index u64, term u64) each, derived state
+//! 104  the log's end at the synced floor: last index u64, next offset u64
+//! 120  voters u32, learners u32, term runs u32, bytes of derived state u32
+//! 136  voters u64 each, learners u64 each, runs (first index u64, term u64) each, derived state
 //! ```
+//!
+//! **The synced floor here is the evidence that damage at the end of the newest segment does not destroy.** The frames carry it
+//! too, but those that a bad sector takes along say nothing any more. So it is written when the log goes quiet and, under load,
+//! every few seconds or megabytes (`sync.rs`); the end of the log at the floor says what is lost when it is not there.
 //!
 //! The runs say which entries have which term, from the base on, so that no old segment has to be read for it at start.
 //! They are right up to the first entry of the segment that holds the floor; behind it recovery reads the entries.
@@ -31,13 +36,13 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 pub const MANIFEST: &str = "manifest";
 
 /// The newest format of manifests that this version reads, and the one that it writes.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 
 /// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
 pub(super) const NUMBERS_MAX: u64 = 1 << 62;
 
 const MAGIC: &[u8; 8] = b"SERIATMF";
-const HEADER_BYTES: usize = 120;
+const HEADER_BYTES: usize = 136;
 
 /// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub struct Manifest {
     pub next_segment: u64,
     /// Up to here the log is known to be on the disk.
     pub floor: Position,
+    /// The last entry below the floor, and the offset that the next record gets there: what has to be found at start.
+    pub floor_end: (LogIndex, Offset),
     /// Applied up to here.
     pub applied: LogIndex,
     /// Who carries the group,
@@ -86,6 +93,8 @@ impl Manifest {
             self.applied.0,
             self.conf_index.0,
             self.derived_index.0,
+            self.floor_end.0.0,
+            self.floor_end.1.0,
         ];
         numbers.iter().for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()));
         let (voters, learners) = (&self.conf_state.voters, &self.conf_state.learners);
@@ -113,17 +122,17 @@ impl Manifest {
             return damaged(0, "this is no manifest");
         }
         let version = u32_at(bytes, 8);
-        if version > MANIFEST_FORMAT {
+        if version != MANIFEST_FORMAT && version != 0 {
             return Err(StorageError::NewerFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
         }
         if version == 0 || u32_at(bytes, 12) != checksum(bytes) {
             return damaged(12, "the checksum does not match");
         }
         let count = |at| u32_at(bytes, at) as usize;
-        let (voters, learners, runs, derived) = (count(104), count(108), count(112), count(116));
+        let (voters, learners, runs, derived) = (count(120), count(124), count(128), count(132));
         let derived_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
         if bytes.len() != derived_at + derived || runs == 0 {
-            return damaged(104, "the lengths do not add up");
+            return damaged(120, "the lengths do not add up");
         }
         let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));
         let run = |i: usize| {
@@ -146,6 +155,7 @@ impl Manifest {
             first_segment: u64_at(bytes, 48),
             next_segment: u64_at(bytes, 56),
             floor: Position { file: u64_at(bytes, 64), at: u64_at(bytes, 72) },
+            floor_end: (LogIndex(u64_at(bytes, 104)), Offset(u64_at(bytes, 112))),
             applied: LogIndex(u64_at(bytes, 80)),
             conf_index: LogIndex(u64_at(bytes, 88)),
             derived_index: LogIndex(u64_at(bytes, 96)),
@@ -185,6 +195,7 @@ mod tests {
             first_segment: 5,
             next_segment: 6,
             floor: Position { file: 7, at: 8 },
+            floor_end: (LogIndex(19), Offset(20)),
             applied: LogIndex(9),
             conf_state: ConfState { voters: vec![NodeId(10), NodeId(11)], learners: vec![NodeId(12)] },
             conf_index: LogIndex(13),
@@ -197,7 +208,7 @@ mod tests {
     #[test]
     fn a_manifest_is_these_bytes() {
         let bytes = manifest().encode();
-        assert_eq!(bytes, include_bytes!("../../tests/golden/manifest-v1.bin"));
+        assert_eq!(bytes, include_bytes!("../../tests/golden/manifest-v2.bin"));
         assert_eq!(Manifest::decode(&bytes, Path::new("m")).expect("a manifest"), manifest());
     }
 
@@ -213,9 +224,12 @@ mod tests {
         for length in 0..good.len() {
             assert!(Manifest::decode(&good[..length], Path::new("m")).is_err(), "cut to {length}");
         }
-        let mut newer = good;
-        newer[8] = 9;
-        let error = Manifest::decode(&newer, Path::new("m")).expect_err("newer");
-        assert!(error.is_config() && error.to_string().contains("format 9"), "{error}");
+        for (version, next) in [(9, "start the newer version"), (1, "before the first release")] {
+            let mut other = good.clone();
+            other[8] = version;
+            let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
+            let told = error.to_string();
+            assert!(error.is_config() && told.contains(&format!("format {version}")) && told.contains(next), "{told}");
+        }
     }
 }
