@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::TryRecvError;
@@ -20,6 +20,7 @@ use super::retention::Retention;
 use super::status::Statuses;
 use super::{Outbound, wire};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::clock::{PeerClocks, StampClock, wall_us};
 use crate::doorbell::Doorbell;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::{Logs, OpenLog};
@@ -140,6 +141,8 @@ impl Consensus {
             logs: parts.logs,
             catalog: Catalog::default(),
             groups: BTreeMap::new(),
+            clock: StampClock::default(),
+            peer_clocks: self.handle.peer_clocks().clone(),
             retention: Retention::new(self.handle),
             handing_over: None,
         };
@@ -178,6 +181,8 @@ struct Driver {
     logs: Logs,
     catalog: Catalog,
     groups: BTreeMap<GroupId, Hosted>,
+    clock: StampClock,
+    peer_clocks: PeerClocks,
     retention: Retention,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
@@ -236,15 +241,16 @@ impl Driver {
 
     fn handle(&mut self, message: ConsensusMsg) {
         let now = Instant::now();
+        let time_us = self.clock.now(wall_us(), now);
         match message {
             ConsensusMsg::Propose(proposal, reply) => match self.groups.get_mut(&proposal.group) {
-                Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
+                Some(hosted) => hosted.group.propose(proposal, now, time_us, reply),
                 None => reply.send(Err(ProposeError::NoSuchGroup)),
             },
             ConsensusMsg::Command(command, reply) => {
                 let proposal = command_proposal(&command);
                 match self.groups.get_mut(&GroupId::CATALOG) {
-                    Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
+                    Some(hosted) => hosted.group.propose(proposal, now, time_us, reply),
                     None => reply.send(Err(ProposeError::NoSuchGroup)),
                 }
             }
@@ -306,13 +312,16 @@ impl Driver {
 
     fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
+        self.clock.look(&self.peer_clocks.ahead(now));
+        let time_us = self.clock.now(wall_us(), now);
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);
+            hosted.set_local_time(time_us);
             hosted.write_commit()?;
             // What has changed without an effect to perform: damage.
             self.statuses.publish(hosted.group.status());
         }
-        self.govern();
+        self.govern(now, time_us)?;
         let leads = self.groups.values().any(|hosted| hosted.group.leads() && hosted.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
             reply.send(());
@@ -321,9 +330,9 @@ impl Driver {
     }
 
     /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
-    fn govern(&mut self) {
+    fn govern(&mut self, now: Instant, time_us: u64) -> Result<(), HostError> {
         if self.handing_over.is_some() {
-            return;
+            return Ok(());
         }
         let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
         for (id, hosted) in &mut self.groups {
@@ -333,14 +342,17 @@ impl Driver {
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
             if let Some(log) = self.catalog.log(*id) {
-                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
+                if let Some(before_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us()) {
+                    hosted.end_old_segment(before_us, &self.ways)?;
+                }
             }
         }
-        let Some(command) = self.wanted_command() else { return };
+        let Some(command) = self.wanted_command() else { return Ok(()) };
         if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
             let (reply, _nobody_waits) = crate::reply::reply();
-            catalog.group.propose(command_proposal(&command), Instant::now(), time_us(), reply);
+            catalog.group.propose(command_proposal(&command), now, time_us, reply);
         }
+        Ok(())
     }
 
     /// What this node would have the catalog say: itself as a member at its addresses, a first log, and that the logs that
@@ -482,9 +494,4 @@ pub fn command_proposal(command: &Command) -> Proposal {
     let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
     Proposal::new(GroupId::CATALOG, Kind::Records, 1, Unstamped::new(payload))
-}
-
-/// The wall clock, Unix microseconds. Only records are stamped with it; timeouts use the monotonic clock (lesson 22).
-fn time_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }

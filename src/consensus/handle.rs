@@ -9,6 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::TrySendError;
 
 use crate::catalog::Command;
+use crate::clock::PeerClocks;
 use crate::doorbell::Doorbell;
 use crate::inbox::Outbox;
 use crate::pb::peer::RaftMessage;
@@ -208,12 +209,13 @@ pub struct ConsensusHandle {
     inbox: Outbox<ConsensusMsg>,
     bell: Doorbell,
     statuses: Arc<super::status::Statuses>,
+    peer_clocks: PeerClocks,
 }
 
 impl ConsensusHandle {
     /// Made by `Consensus::new`.
     pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
-        ConsensusHandle { inbox, bell, statuses }
+        ConsensusHandle { inbox, bell, statuses, peer_clocks: PeerClocks::default() }
     }
 
     /// Proposes an entry. The reply comes when it is committed and visible here, or when it is known that it is not.
@@ -240,6 +242,11 @@ impl ConsensusHandle {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::ReadIndex(group, deadline, tx));
         rx
+    }
+
+    /// What the peers' clocks say.
+    pub fn peer_clocks(&self) -> &PeerClocks {
+        &self.peer_clocks
     }
 
     /// Hands over what a peer sent. Dropped when the inbox is full: raft sends again.
