@@ -5,6 +5,7 @@
 
 pub mod types;
 
+pub mod clock;
 pub mod config;
 pub mod doorbell;
 pub mod inbox;

@@ -3,20 +3,23 @@
 //! Its inbox is a map of group → highest Ready number, so it can't fill and `consensus` never waits for the disk. One drain
 //! takes everything that is there; while it syncs, the next one gathers: group commit without a timer. A failed sync is
 //! final (P7): the thread ends with its error, and nothing is reported after it.
+//!
+//! It also tells each log's manifest how far the log is on the disk, when nobody waits or when it is overdue (`storage/sync.rs`
+//! says what for). That is no part of a drain: what a drain covers has been reported by then.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
-use crate::storage::log::GroupLog;
+use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, SyncJob, Urgency};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::GroupId;
 
-/// After so long without work the logs get their `synced` marks.
-const QUIET: Duration = Duration::from_secs(1);
+/// Under load, manifests that are written for their floors alone take one part in so many of the time.
+const NOTE_PART: u32 = 5;
 
 /// Who is told what is on the disk: the group and the highest Ready number. Must not block.
 pub type Report = Arc<dyn Fn(GroupId, u64) + Send + Sync>;
@@ -42,6 +45,8 @@ struct Inbox {
 #[derive(Default)]
 struct State {
     logs: BTreeMap<GroupId, SharedLog>,
+    /// Those that the thread has not looked at yet.
+    registered: Vec<GroupId>,
     /// What is wanted on the disk: merged, so one place for each group is enough.
     wanted: BTreeMap<GroupId, u64>,
     stopping: bool,
@@ -49,7 +54,10 @@ struct State {
 
 enum Event {
     Sync(BTreeMap<GroupId, u64>),
-    Quiet,
+    /// A manifest is overdue, while others wait for syncs.
+    Note(GroupId),
+    /// A manifest is due, and there is nothing else to do.
+    Quiet(GroupId),
     Stop,
 }
 
@@ -86,7 +94,11 @@ impl Drop for Writer {
 impl WriterHandle {
     /// Makes a log known.
     pub fn register(&self, group: GroupId, log: Arc<Mutex<GroupLog>>) {
-        self.0.state().logs.insert(group, log);
+        let mut state = self.0.state();
+        state.logs.insert(group, log);
+        state.registered.push(group);
+        drop(state);
+        self.0.wake.notify_one();
     }
 
     /// Wants on the disk what the log holds now; then this Ready number is reported, or a higher one. Never blocks.
@@ -125,72 +137,154 @@ struct Worker {
     report: Report,
 }
 
+/// The logs whose manifests are to be told what is on the disk, and when.
+#[derive(Default)]
+struct Notes {
+    due: BTreeMap<GroupId, Note>,
+    /// Under load no manifest is written before: they take a fifth of the thread's time at most, however many logs there are.
+    not_before: Option<Instant>,
+}
+
+struct Note {
+    /// Since when,
+    first: Instant,
+    /// when the log was synced last,
+    last: Instant,
+    urgency: Urgency,
+}
+
+impl Note {
+    /// Then it is written, if nobody waits for a sync.
+    fn idle_at(&self) -> Instant {
+        match self.urgency {
+            Urgency::Nothing | Urgency::Quiet => self.last + QUIET,
+            Urgency::Vote | Urgency::Now => self.first,
+        }
+    }
+
+    /// Then it is written before the next sync.
+    fn must_at(&self) -> Instant {
+        match self.urgency {
+            Urgency::Nothing | Urgency::Quiet => self.first + NOTE_EVERY,
+            Urgency::Vote => self.first + QUIET,
+            Urgency::Now => self.first,
+        }
+    }
+}
+
+impl Notes {
+    /// A log was synced, or has become known.
+    fn synced(&mut self, group: GroupId, urgency: Urgency, now: Instant) {
+        let note = self.due.entry(group).or_insert(Note { first: now, last: now, urgency });
+        (note.last, note.urgency) = (now, urgency);
+    }
+
+    /// The one that may not wait any longer.
+    fn overdue(&self, now: Instant) -> Option<GroupId> {
+        if self.not_before.is_some_and(|then| now < then) {
+            return None;
+        }
+        let first = self.due.iter().min_by_key(|(_, note)| note.must_at())?;
+        (first.1.must_at() <= now).then_some(*first.0)
+    }
+
+    /// The next one when there is nothing else to do, and when that is.
+    fn next(&self) -> Option<(GroupId, Instant)> {
+        let idle_at = |note: &Note| note.idle_at().min(note.must_at());
+        self.due.iter().map(|(group, note)| (*group, idle_at(note))).min_by_key(|(_, at)| *at)
+    }
+}
+
 impl Worker {
     fn run(self) -> Result<(), StorageError> {
-        // Marks are looked for once after each busy time, not every second for ever.
-        let mut marks_due = true;
+        let mut notes = Notes::default();
         loop {
-            let event = self.next_event(marks_due);
+            let event = self.next_event(&mut notes);
             match event {
                 Event::Sync(wanted) => {
                     for (group, ready_number) in wanted {
-                        self.sync(group)?;
+                        let urgency = self.sync(group)?;
                         (self.report)(group, ready_number);
+                        notes.synced(group, urgency, Instant::now());
                     }
-                    marks_due = true;
                 }
-                Event::Quiet => marks_due = !self.note_floors()?,
+                Event::Note(group) => {
+                    let began = Instant::now();
+                    self.note(group)?;
+                    notes.not_before = Some(began + began.elapsed() * NOTE_PART);
+                    notes.due.remove(&group);
+                }
+                Event::Quiet(group) => {
+                    notes.due.remove(&group);
+                    if !self.note_quiet(group)? {
+                        notes.synced(group, Urgency::Quiet, Instant::now());
+                    }
+                }
                 Event::Stop => return self.close(),
             }
         }
     }
 
-    fn next_event(&self, marks_due: bool) -> Event {
+    fn next_event(&self, notes: &mut Notes) -> Event {
         let mut state = self.inbox.state();
-        let quiet_at = Instant::now() + QUIET;
         loop {
+            let now = Instant::now();
+            for group in std::mem::take(&mut state.registered) {
+                notes.synced(group, Urgency::Quiet, now);
+            }
             if !state.wanted.is_empty() {
-                return Event::Sync(std::mem::take(&mut state.wanted));
+                // One between two drains at most.
+                return match notes.overdue(now) {
+                    Some(group) => Event::Note(group),
+                    None => Event::Sync(std::mem::take(&mut state.wanted)),
+                };
             }
             if state.stopping {
                 return Event::Stop;
             }
-            if !marks_due {
+            let Some((group, at)) = notes.next() else {
                 state = self.inbox.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
+            };
+            if at <= now {
+                return Event::Quiet(group);
             }
-            let left = quiet_at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Event::Quiet;
-            }
-            state = self.inbox.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.inbox.wake.wait_timeout(state, at - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn sync(&self, group: GroupId) -> Result<(), StorageError> {
+    /// Syncs a log; says how soon its manifest should know.
+    fn sync(&self, group: GroupId) -> Result<Urgency, StorageError> {
+        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(Urgency::Nothing) };
+        let job = lock(&log).begin_sync();
+        self.perform(&log, job)
+    }
+
+    /// Tells a log's manifest what is on the disk.
+    fn note(&self, group: GroupId) -> Result<(), StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(()) };
-        let Some(job) = lock(&log).begin_sync() else { return Ok(()) };
+        let job = lock(&log).begin_note();
+        self.perform(&log, job).map(drop)
+    }
+
+    fn perform(&self, log: &SharedLog, job: Option<SyncJob>) -> Result<Urgency, StorageError> {
+        let Some(job) = job else { return Ok(lock(log).urgency()) };
         self.inbox.set_busy(Some(Instant::now()));
         job.perform(&self.disk)?;
         self.inbox.set_busy(None);
-        lock(&log).end_sync(job);
-        Ok(())
+        let mut log = lock(log);
+        log.end_sync(job);
+        Ok(log.urgency())
     }
 
-    /// Leaves every log its mark, on the disk. `false`: something was written meanwhile, so look again.
-    fn note_floors(&self) -> Result<bool, StorageError> {
-        let logs = self.inbox.state().logs.clone();
-        let mut all = true;
-        for (group, log) in logs {
-            // Nobody wants the commit index that is written behind the last entries on the disk; the mark does.
-            self.sync(group)?;
-            let noted = lock(&log).append_synced_mark()?;
-            if noted {
-                self.sync(group)?;
-            }
-            all &= lock(&log).is_synced();
-        }
-        Ok(all)
+    /// Nobody waits for anything of this log: all of it is synced, and the manifest says so. `false`: something was written
+    /// meanwhile, so look again.
+    fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
+        // Nobody wants the commit index that is written behind the last entries on the disk; the manifest does.
+        self.sync(group)?;
+        self.note(group)?;
+        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
+        Ok(lock(&log).is_synced())
     }
 
     fn close(&self) -> Result<(), StorageError> {
@@ -210,7 +304,7 @@ impl Worker {
 #[cfg(test)]
 pub(crate) struct ByHand {
     worker: Worker,
-    begun: Vec<(GroupId, u64, Option<crate::storage::log::SyncJob>)>,
+    begun: Vec<(GroupId, u64, Option<SyncJob>)>,
 }
 
 #[cfg(test)]
@@ -252,7 +346,11 @@ impl ByHand {
     pub fn quiet(&mut self, stop: bool) -> Result<(), StorageError> {
         self.begin();
         self.end()?;
-        if stop { self.worker.close() } else { self.worker.note_floors().map(drop) }
+        if stop {
+            return self.worker.close();
+        }
+        let groups: Vec<GroupId> = self.worker.inbox.state().logs.keys().copied().collect();
+        groups.into_iter().try_for_each(|group| self.worker.note_quiet(group).map(drop))
     }
 }
 

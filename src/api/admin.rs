@@ -6,6 +6,7 @@ use super::errors::{ApiError, Asked, Invalid};
 use super::methods::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
+use crate::clock::wall_us;
 use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::pb::admin;
 use crate::security::acl::Action;
@@ -67,9 +68,14 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
         response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
         let damaged = response.groups.iter().filter(|group| !group.damage.is_empty()).count();
         let ranges: usize = response.groups.iter().map(|group| group.damaged_ranges.len()).sum();
-        let now = [("replicas_damaged", damaged), ("damaged_ranges", ranges)];
-        let now = now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value as u64)));
-        response.counters.extend(now);
+        let most = |of: fn(&admin::GroupStatus) -> u64| response.groups.iter().map(of).max().unwrap_or(0);
+        let now = [
+            ("replicas_damaged", damaged as u64),
+            ("damaged_ranges", ranges as u64),
+            ("stamp_ahead_ms", most(|g| g.stamp_ahead_ms)),
+            ("unprotected_bytes", most(|g| g.unprotected_bytes)),
+        ];
+        response.counters.extend(now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value))));
     }
     Ok(response)
 }
@@ -136,7 +142,12 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
         .unwrap_or_default();
     group.settings = meta.map(settings).into();
     let log = meta.and_then(|meta| core.logs.get(&meta.name));
-    group.stored_bytes = log.map_or(0, |log| log.reader.stored_bytes());
+    if let Some(log) = log {
+        group.stored_bytes = log.reader.stored_bytes();
+        group.unprotected_bytes = log.reader.unprotected_bytes();
+        group.last_append_time_us = mark.last_append_time_us;
+        group.stamp_ahead_ms = mark.last_append_time_us.saturating_sub(wall_us()) / 1000;
+    }
     group.damaged_ranges = core.scrub.damaged(status.group).iter().map(damaged_range).collect();
     group
 }

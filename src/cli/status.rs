@@ -1,6 +1,7 @@
 //! `seriatim status`: every node: role, term, commit, lag.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -8,6 +9,7 @@ use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::{output, units};
 use crate::client::ClientError;
+use crate::clock::AHEAD_MAX;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
@@ -146,7 +148,10 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
             group_note(other).map(|note| format!("{name}: {note}"))
         })
     };
-    of_log.or_else(other).unwrap_or_else(|| disk(node))
+    of_log.or_else(other).unwrap_or_else(|| {
+        let notes = [disk(node), stamps(group)];
+        notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
+    })
 }
 
 fn group_note(group: &GroupStatus) -> Option<String> {
@@ -187,6 +192,15 @@ fn disk(node: &GetNodeResponse) -> String {
     }
 }
 
+/// Stamps that are ahead of the node's clock by more than clocks may differ.
+fn stamps(group: &GroupStatus) -> String {
+    let ahead = Duration::from_millis(group.stamp_ahead_ms);
+    if ahead <= AHEAD_MAX {
+        return String::new();
+    }
+    format!("newest record stamped {} ahead of the clock", units::rough(ahead))
+}
+
 /// What the table has no room for. Counters at 0 are left out.
 fn details(log: &str, lines: &[Line]) -> String {
     let mut text = String::new();
@@ -199,6 +213,9 @@ fn details(log: &str, lines: &[Line]) -> String {
             let or_all = |n: u64, unit: &str| if n == 0 { "all".to_owned() } else { format!("{n} {unit}") };
             let (bytes, age) = (or_all(settings.retention_bytes, "bytes"), or_all(settings.retention_ms, "ms"));
             let _ = writeln!(text, "  {} bytes stored; kept by size: {bytes}, by age: {age}", group.stored_bytes);
+            if group.unprotected_bytes > 0 {
+                let _ = writeln!(text, "  {} bytes at the end not noted in the manifest yet", group.unprotected_bytes);
+            }
         }
         for counter in node.counters.iter().filter(|counter| counter.value > 0) {
             let _ = writeln!(text, "  {} {}", counter.name, counter.value);
@@ -229,6 +246,9 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
                 "first_offset": group.first_offset,
                 "next_offset": group.next_offset,
                 "stored_bytes": group.stored_bytes,
+                "unprotected_bytes": group.unprotected_bytes,
+                "last_append_time_us": group.last_append_time_us,
+                "stamp_ahead_ms": group.stamp_ahead_ms,
                 "retention_bytes": settings.retention_bytes,
                 "retention_ms": settings.retention_ms,
                 "damage": group.damage,
@@ -322,6 +342,20 @@ mod tests {
         assert_eq!(json["nodes"][0]["disk"]["state"], "low");
         assert_eq!(json["nodes"][0]["log"]["damaged_ranges"][0]["first_offset"], 3);
         assert_eq!(json["nodes"][1]["error"], "refused");
+    }
+
+    /// A leader's clock was wrong by a year, and nobody was told.
+    #[test]
+    fn stamps_ahead_of_the_clock_are_noted() {
+        let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+        let mut note = |ms| {
+            lines[0].node.as_mut().expect("a node").groups[0].stamp_ahead_ms = ms;
+            table("c", "default", &lines).lines().nth(2).expect("a line").to_owned()
+        };
+        let year = 365 * 24 * 3600 * 1000;
+        assert!(note(year + 3).ends_with("newest record stamped 365 days ahead of the clock"), "{}", note(year));
+        assert!(note(61_000).ends_with("newest record stamped 61 s ahead of the clock"));
+        assert!(note(60_000).ends_with("0..11"), "clocks differ");
     }
 
     #[test]

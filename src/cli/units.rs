@@ -1,5 +1,7 @@
 //! Sizes, spans, moments and ids as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
 
+use std::time::Duration;
+
 use crate::types::{LogId, LogName};
 
 /// Bytes: a number, or one with KiB, MiB, GiB or TiB behind it.
@@ -104,6 +106,16 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// A time that needs not be read exactly.
+pub fn rough(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=300 => format!("{seconds} s"),
+        seconds @ 301..=18_000 => format!("{} min", seconds / 60),
+        seconds @ 18_001..=432_000 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
 }
 
 #[cfg(test)]

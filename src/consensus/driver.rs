@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::TryRecvError;
@@ -26,6 +26,7 @@ use super::peer_inbox::{PeerInbox, keeps_its_place};
 use super::retention::Retention;
 use super::status::Statuses;
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::clock::{PeerClocks, StampClock, wall_us};
 use crate::doorbell::Doorbell;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::{Logs, OpenLog};
@@ -154,6 +155,8 @@ impl Consensus {
             logs: parts.logs,
             catalog: Catalog::default(),
             groups: BTreeMap::new(),
+            clock: StampClock::default(),
+            peer_clocks: self.handle.peer_clocks().clone(),
             retention: Retention::new(self.handle),
             handing_over: None,
         };
@@ -194,6 +197,8 @@ struct Driver {
     logs: Logs,
     catalog: Catalog,
     groups: BTreeMap<GroupId, Hosted>,
+    clock: StampClock,
+    peer_clocks: PeerClocks,
     retention: Retention,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
@@ -261,12 +266,13 @@ impl Driver {
 
     fn handle(&mut self, message: ConsensusMsg) {
         let now = Instant::now();
+        let time_us = self.clock.now(wall_us(), now);
         match message {
             ConsensusMsg::Propose(proposal, reply) => match self.groups.get_mut(&proposal.group) {
-                Some(hosted) => hosted.group.propose(proposal, now, time_us(), reply),
+                Some(hosted) => hosted.group.propose(proposal, now, time_us, reply),
                 None => reply.send(Err(ProposeError::NoSuchGroup)),
             },
-            ConsensusMsg::Command(command, reply) => self.command(&command, now, reply),
+            ConsensusMsg::Command(command, reply) => self.command(&command, now, time_us, reply),
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
                 Some(hosted) => hosted.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
@@ -321,13 +327,16 @@ impl Driver {
 
     fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
+        self.clock.look(&self.peer_clocks.ahead(now));
+        let time_us = self.clock.now(wall_us(), now);
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);
+            hosted.set_local_time(time_us);
             hosted.write_commit()?;
             // What has changed without an effect to perform: damage.
             self.statuses.publish(hosted.group.status());
         }
-        self.govern();
+        self.govern(now, time_us)?;
         let leads = self.groups.values().any(|hosted| hosted.group.leads() && hosted.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
             reply.send(());
@@ -454,9 +463,4 @@ pub fn command_proposal(command: &Command) -> Proposal {
     let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
     Proposal::new(GroupId::CATALOG, Kind::Records, 1, Unstamped::new(payload))
-}
-
-/// The wall clock, Unix microseconds. Only records are stamped with it; timeouts use the monotonic clock (lesson 22).
-fn time_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }

@@ -10,6 +10,7 @@ use crossbeam_channel::TrySendError;
 
 use super::peer_inbox::PeerInbox;
 use crate::catalog::Command;
+use crate::clock::PeerClocks;
 use crate::doorbell::Doorbell;
 use crate::inbox::Outbox;
 use crate::pb::peer::RaftMessage;
@@ -226,12 +227,13 @@ pub struct ConsensusHandle {
     peers: Arc<PeerInbox>,
     bell: Doorbell,
     statuses: Arc<super::status::Statuses>,
+    peer_clocks: PeerClocks,
 }
 
 impl ConsensusHandle {
     /// Made by `Consensus::new`.
     pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
-        ConsensusHandle { inbox, peers: Arc::default(), bell, statuses }
+        ConsensusHandle { inbox, peers: Arc::default(), bell, statuses, peer_clocks: PeerClocks::default() }
     }
 
     /// Proposes an entry. The reply comes when it is committed and visible here, or when it is known that it is not.
@@ -259,6 +261,11 @@ impl ConsensusHandle {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::ReadIndex(group, deadline, tx));
         rx
+    }
+
+    /// What the peers' clocks say.
+    pub fn peer_clocks(&self) -> &PeerClocks {
+        &self.peer_clocks
     }
 
     /// Hands over what a peer sent. Dropped over the budget: raft sends again.

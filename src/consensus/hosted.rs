@@ -198,6 +198,22 @@ impl Hosted {
         Ok(())
     }
 
+    /// Notes what time this node's own clock says, for the next segment.
+    pub fn set_local_time(&self, local_us: u64) {
+        self.log().set_local_time(local_us);
+    }
+
+    /// Ends the newest segment if it holds something and was begun before that time.
+    ///
+    /// # Errors
+    /// When the log can't be written.
+    pub fn end_old_segment(&self, before_us: u64, ways: &Ways) -> Result<(), HostError> {
+        if self.log().end_old_segment(before_us)? {
+            ways.writer.sync(self.id, 0);
+        }
+        Ok(())
+    }
+
     fn perform(&mut self, effects: Effects, ways: &Ways, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
         if let Some(write) = &effects.write {
             self.write(write)?;

@@ -3,6 +3,10 @@
 //! - **By size** whole segments go, the oldest first, as long as at least `retention_bytes` stay on the leader: a log has at
 //!   most a segment more.
 //! - **By age** entries go whose append time is more than `retention_ms` ago. Their file goes with its last record.
+//! - **Stamps that are ahead of the clock** tell no age: a leader's clock was wrong once, by a year perhaps, and the records since
+//!   are stamped so. Then a segment goes by the time at which this node began the one behind it (by its own clock, in the
+//!   segment's header): all that it holds had arrived by then. So that there is such a segment, the newest one ends after an eighth of
+//!   the age. A record stays at most twice its time and that eighth.
 //! - What was appended is the leader's clock; what time it is now is [`LogClock`]'s, which no jump of the wall clock moves far.
 //! - One look and one trim at a time, every second at most and a twentieth of the age. Records are searched by a `reader`.
 
@@ -14,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::handle::{ConsensusHandle, Proposal};
 use super::hosted::Hosted;
 use crate::catalog::LogMeta;
+use crate::clock::AHEAD_MAX;
 use crate::storage::entry::Kind;
 use crate::storage::reader::{Access, GroupReader, ReadersHandle};
 use crate::types::{GroupId, Offset};
@@ -36,7 +41,12 @@ struct State {
     clock: LogClock,
     next_look: Option<Instant>,
     looking: Arc<AtomicBool>,
+    /// It was said that the newest record's stamp is ahead of the clock.
+    said_ahead: bool,
 }
+
+/// How old the newest segment of a log whose stamps are ahead may be: an eighth of the age, within these.
+const SEGMENT_AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// The time that the age of records is measured with, Unix microseconds.
 ///
@@ -66,6 +76,8 @@ struct Wanted {
     bytes: Option<u64>,
     /// Records that were appended before go.
     not_before_us: Option<u64>,
+    /// What time it is.
+    now_us: u64,
 }
 
 impl Wanted {
@@ -73,7 +85,7 @@ impl Wanted {
         let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
         let age_us = Some(log.retention_ms).filter(|ms| *ms > 0).map(|ms| ms.saturating_mul(1000));
         let not_before_us = age_us.map(|age| now_us.saturating_sub(age));
-        (bytes.is_some() || not_before_us.is_some()).then_some(Wanted { bytes, not_before_us })
+        (bytes.is_some() || not_before_us.is_some()).then_some(Wanted { bytes, not_before_us, now_us })
     }
 
     /// The first record to keep, where that is another one than now.
@@ -89,7 +101,12 @@ impl Wanted {
                 }
             }
         });
-        by_size.max(by_age).map(|first| first.min(mark.next_offset)).filter(|first| *first > mark.first_offset)
+        let by_arrival = self.not_before_us.and_then(|time_us| reader.arrived_before(time_us, self.now_us));
+        by_size
+            .max(by_age)
+            .max(by_arrival)
+            .map(|first| first.min(mark.next_offset))
+            .filter(|first| *first > mark.first_offset)
     }
 }
 
@@ -104,18 +121,28 @@ impl Retention {
         Retention { consensus, logs: BTreeMap::new() }
     }
 
-    /// Looks after one log, if it is time to; the leader proposes.
-    pub fn look(&mut self, log: &LogMeta, hosted: &Hosted, readers: &ReadersHandle, now: Instant, wall_us: u64) {
+    /// Looks after one log, if it is time to; the leader proposes. Some time: the newest segment, if it was begun before, should
+    /// end.
+    pub fn look(
+        &mut self,
+        log: &LogMeta,
+        hosted: &Hosted,
+        readers: &ReadersHandle,
+        now: Instant,
+        wall_us: u64,
+    ) -> Option<u64> {
         let state = self.logs.entry(log.group).or_default();
         let mark = hosted.group.mark();
         // On every node, so that a new leader's clock is not new.
         let now_us = state.clock.now(mark.last_append_time_us, wall_us, now);
+        state.warn_of_stamps(log, mark.last_append_time_us, wall_us);
+        let ends = segment_ends(log, mark.last_append_time_us, now_us);
         if !hosted.group.leads() || state.next_look.is_some_and(|next| now < next) {
-            return;
+            return ends;
         }
-        let Some(wanted) = Wanted::of(log, now_us) else { return };
+        let Some(wanted) = Wanted::of(log, now_us) else { return ends };
         if state.looking.swap(true, Ordering::AcqRel) {
-            return;
+            return ends;
         }
         state.next_look = Some(now + look_every(log));
         let (group, reader, consensus) = (log.group, hosted.reader.clone(), self.consensus.clone());
@@ -132,7 +159,37 @@ impl Retention {
         if readers.run_own(Box::new(job)).is_err() {
             state.looking.store(false, Ordering::Release);
         }
+        ends
     }
+}
+
+impl State {
+    /// Says once that the newest record is stamped ahead of the clock, and once that it is not any more.
+    fn warn_of_stamps(&mut self, log: &LogMeta, newest_us: u64, wall_us: u64) {
+        let ahead = Duration::from_micros(newest_us.saturating_sub(wall_us));
+        if self.said_ahead == (ahead > AHEAD_MAX) {
+            return;
+        }
+        self.said_ahead = ahead > AHEAD_MAX;
+        if self.said_ahead {
+            log::warn!(
+                "log {}: the newest record is stamped {ahead:.0?} ahead of this node's clock, and new ones repeat its stamp until \
+                 the clock is there; if this node's clock is right, a leader's was wrong: docs/RELIABILITY.md says what to do",
+                log.name
+            );
+        } else {
+            log::info!("log {}: the newest record's stamp is no longer ahead of this node's clock", log.name);
+        }
+    }
+}
+
+/// When stamps tell no age: the newest segment ends if it was begun before this.
+fn segment_ends(log: &LogMeta, newest_us: u64, now_us: u64) -> Option<u64> {
+    let ahead = Duration::from_micros(newest_us.saturating_sub(now_us)) > AHEAD_MAX;
+    let (least, most) = SEGMENT_AGE;
+    let age = Duration::from_millis(log.retention_ms / 8).clamp(least, most);
+    let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+    (ahead && log.retention_ms > 0).then(|| now_us.saturating_sub(age_us))
 }
 
 #[cfg(test)]
@@ -167,16 +224,36 @@ mod tests {
         assert_eq!(clock.now(1000 * SECOND, 1600 * SECOND, later), 1205 * SECOND);
     }
 
+    /// Where stamps are ahead of the clock, what has arrived long ago goes, and the newest segment ends, so that there is a later one.
+    #[test]
+    fn what_is_stamped_ahead_goes_by_its_arrival() {
+        let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };
+        let day = 86_400 * SECOND;
+        assert_eq!(segment_ends(&log, 100 * SECOND, 100 * SECOND), None);
+        assert_eq!(segment_ends(&log, 159 * SECOND, 100 * SECOND), None, "clocks differ");
+        assert_eq!(segment_ends(&log, 365 * day, 100 * SECOND), Some(90 * SECOND));
+        let forever = LogMeta { retention_ms: 0, ..log.clone() };
+        assert_eq!(segment_ends(&forever, 365 * day, 100 * SECOND), None, "nothing expires");
+        let years = LogMeta { retention_ms: u64::MAX, ..log };
+        assert_eq!(segment_ends(&years, 365 * day, 3 * day), Some(2 * day), "a day at most");
+
+        let mut state = State::default();
+        for (newest, said) in [(0, false), (60 * SECOND, false), (62 * SECOND, true), (99 * SECOND, true), (7, false)] {
+            state.warn_of_stamps(&forever, newest, SECOND);
+            assert_eq!(state.said_ahead, said);
+        }
+    }
+
     #[test]
     fn what_nobody_limits_stays() {
         let log = LogMeta::first(NodeId(1)).expect("a log");
         assert_eq!(Wanted::of(&log, 1), None);
         let aged = LogMeta { retention_ms: 2000, ..log.clone() };
-        let wanted = Wanted { bytes: None, not_before_us: Some(3 * SECOND) };
+        let wanted = Wanted { bytes: None, not_before_us: Some(3 * SECOND), now_us: 5 * SECOND };
         assert_eq!(Wanted::of(&aged, 5 * SECOND), Some(wanted));
         assert_eq!(Wanted::of(&aged, SECOND).and_then(|w| w.not_before_us), Some(0), "older than time itself");
         let sized = LogMeta { retention_bytes: 9, ..log };
-        assert_eq!(Wanted::of(&sized, 1), Some(Wanted { bytes: Some(9), not_before_us: None }));
+        assert_eq!(Wanted::of(&sized, 1), Some(Wanted { bytes: Some(9), not_before_us: None, now_us: 1 }));
         assert_eq!(look_every(&aged), Duration::from_secs(1));
         assert_eq!(look_every(&LogMeta { retention_ms: 10 * 60 * 1000, ..aged }), Duration::from_secs(30));
     }

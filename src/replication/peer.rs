@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::clock::wall_us;
 use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
 use crate::pb::peer_grpc::PeerClient;
 use crate::replication::forward::{NotSent, Unanswered};
@@ -256,7 +257,7 @@ impl Peer {
     fn send_messages(&mut self) {
         let messages = self.mailbox.take_messages(REQUEST_BYTES);
         let markers: Vec<GroupId> = messages.iter().filter_map(marker_of).collect();
-        let request = ReplicateRequest { messages, ..ReplicateRequest::default() };
+        let request = ReplicateRequest { messages, clock_us: wall_us(), ..ReplicateRequest::default() };
         let Some(link) = self.connection.as_mut().and_then(|c| c.replicate.as_mut()) else { return };
         let sent = link.send(request);
         for group in markers {

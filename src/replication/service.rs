@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use grpcio::{DuplexSink, RequestStream, RpcContext, Service, UnarySink, WriteFlags};
 
+use crate::clock::wall_us;
 use crate::consensus::handle::{ConsensusHandle, ProposeError, ReadIndexError};
 use crate::grpc::spawn_guarded;
 use crate::pb::peer::{
@@ -198,6 +199,9 @@ async fn replicate(
         }
         if request.messages.iter().any(|m| m.from != from.0 || m.to != me.0) {
             return Refusal::new(Reason::Malformed, format!("a message that is not from {from} to {me}")).into();
+        }
+        if request.clock_us > 0 {
+            core.consensus.peer_clocks().heard(from, request.clock_us, wall_us(), Instant::now());
         }
         core.consensus.peer(from, request.messages);
     }

@@ -7,6 +7,7 @@
 use super::entry::Kind;
 use super::index::Key;
 use super::reader::{Access, GroupReader, ReadError, Visit, damaged};
+use super::segment::SegmentHeader;
 use crate::types::Offset;
 
 impl GroupReader {
@@ -45,6 +46,25 @@ impl GroupReader {
             })?;
             Ok(found)
         })
+    }
+
+    /// Where the newest segment begins that this node began before `before_us`, by its own clock, and before which a record is
+    /// stamped later than `now_us`: such stamps tell no age, but all that is before had arrived by then. `None` when there is
+    /// none. Reads nothing.
+    ///
+    /// Where stamps can be believed they tell the age of each record, and also when it was this node's clock that was wrong.
+    pub fn arrived_before(&self, before_us: u64, now_us: u64) -> Option<Offset> {
+        let view = self.0.get();
+        let arrived = |header: &SegmentHeader| {
+            header.begun_us != 0 && header.begun_us < before_us && header.time_before_us > now_us
+        };
+        let part = view.parts.iter().skip(1).rfind(|part| arrived(&part.segment.header));
+        part.map(|part| part.base().offset)
+    }
+
+    /// How many bytes at its end are acknowledged, and no manifest says so yet ([`super::sync`]).
+    pub fn unprotected_bytes(&self) -> u64 {
+        self.0.unprotected_bytes()
     }
 
     /// The first record to keep so that whole segments go and at least `bytes` stay; `None` when none can go. Reads nothing.

@@ -78,6 +78,8 @@ pub(super) fn create(
         base: beginning.base,
         time_before_us: 0,
         hard_state: beginning.hard_state,
+        // Nothing is before it.
+        begun_us: 0,
     };
     let active = Active::create(disk, &unfinished, &header, index::capacity(options.segment_bytes))?;
     if !broken(Fault::GroupNotSynced) {
@@ -89,6 +91,7 @@ pub(super) fn create(
         first_segment: 1,
         next_segment: 2,
         floor: active.position(),
+        floor_end: (beginning.base.index, beginning.base.offset),
         applied: beginning.base.index,
         conf_state: beginning.conf_state,
         conf_index: beginning.base.index,

@@ -32,13 +32,13 @@ pub enum StorageError {
         /// What is wrong there.
         what: String,
     },
-    /// Written by a newer version.
+    /// Written by a newer version, or in a format from before the first release.
     NewerFormat {
         /// Which file.
         file: PathBuf,
         /// Its format.
         version: u32,
-        /// The newest format that this version reads.
+        /// The format that this version reads.
         known: u32,
     },
     /// The directory is not empty and not a data directory of ours.
@@ -144,6 +144,12 @@ impl fmt::Display for StorageError {
                 f,
                 "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from \
                  the others: move its data directory away and let it join as a new node",
+                file.display()
+            ),
+            StorageError::NewerFormat { file, version, known } if version < known => write!(
+                f,
+                "{} has format {version}, from before the first release; this version of seriatim reads {known}: start the \
+                 version that wrote it, or begin with a new data directory",
                 file.display()
             ),
             StorageError::NewerFormat { file, version, known } => write!(

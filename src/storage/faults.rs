@@ -41,6 +41,10 @@ pub(super) enum Fault {
     PredecessorEndIgnored,
     /// The floor is raised when a sync begins.
     FloorTooHigh,
+    /// The manifest says that more is synced than is.
+    NoteAheadOfSync,
+    /// Between rolls the manifest is not told what is synced.
+    FloorNotNoted,
     /// Recovery has no floor.
     FloorIgnored,
     /// Recovery has the manifest's floor alone.

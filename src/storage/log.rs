@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::active::Active;
 use super::digest::{Checkpoints, Digest};
 use super::disk::{Disk, DiskFile};
-use super::entry::{ENTRY_BYTES_MAX, Entry, Kind};
+use super::entry::{ENTRY_BYTES_MAX, Entry};
 pub use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::{Header, Position, frame_bytes};
@@ -23,7 +23,7 @@ use super::manifest::Manifest;
 use super::reader::GroupReader;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use super::state::{Base, ConfState, Derived, Genesis, HardState, Marker, Recovered};
-pub use super::sync::SyncJob;
+pub use super::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
 use super::view::{Part, Shared, View};
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
@@ -85,10 +85,14 @@ pub struct GroupLog {
 
     /// Everything up to here is on the disk.
     pub(super) floor: Position,
-    /// The highest floor that a frame or a manifest says.
-    pub(super) floor_noted: Position,
-    /// The end of the newest frame that is no `synced` one.
-    pub(super) content_end: Position,
+    /// The last entry below it, and the offset behind that.
+    pub(super) floor_end: (LogIndex, Offset),
+    /// The manifest that is on the disk.
+    pub(super) noted: Manifest,
+    /// Where the frame of the newest term and vote ends.
+    pub(super) vote_end: Position,
+    /// What time this node's own clock says, for the next segment; 0: not known.
+    pub(super) local_us: u64,
 
     pub(super) dirty: BTreeMap<u64, Arc<DiskFile>>,
     pub(super) new_files: bool,
@@ -211,7 +215,12 @@ impl GroupLog {
             frames.push_small(self.active.segment.header.salt, position, &header, &payload);
         }
         self.write(frames)?;
-        self.hard_state = hard_state.copied().unwrap_or(self.hard_state);
+        if let Some(hard_state) = hard_state {
+            if (hard_state.term, hard_state.vote) != (self.hard_state.term, self.hard_state.vote) {
+                self.vote_end = self.active.position();
+            }
+            self.hard_state = *hard_state;
+        }
         Ok(())
     }
 
@@ -330,71 +339,23 @@ impl GroupLog {
         self.applied = self.applied.max(applied);
     }
 
-    /// Takes everything that is to be synced now; `None` when all is on the disk. One job at a time: it is to be performed
-    /// and handed back before the next is taken.
-    pub fn begin_sync(&mut self) -> Option<SyncJob> {
-        if self.is_synced() {
-            return None;
-        }
-        let covered = self.active.position();
-        if broken(Fault::FloorTooHigh) {
-            self.floor = covered;
-        }
-        let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered).encode());
-        Some(SyncJob {
-            dir: self.dir.clone(),
-            files: std::mem::take(&mut self.dirty).into_values().collect(),
-            new_files: std::mem::take(&mut self.new_files),
-            manifest,
-            unlinks: std::mem::take(&mut self.unlinks),
-            covered,
-            failed: self.failed,
-        })
+    /// Notes what time this node's own clock says (Unix microseconds), for the header of the next segment.
+    pub fn set_local_time(&mut self, local_us: u64) {
+        self.local_us = local_us;
     }
 
-    /// Takes back a job that was performed: what it covers is the floor now.
-    pub fn end_sync(&mut self, job: SyncJob) {
-        self.floor = self.floor.max(job.covered);
-        self.shared.raise_floor(self.floor);
-        if job.manifest.is_some() {
-            self.floor_noted = self.floor_noted.max(job.covered);
-        }
-    }
-
-    /// True when nothing is to be synced.
-    pub fn is_synced(&self) -> bool {
-        self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty()
-    }
-
-    /// After a second of quiet: if everything is synced but no frame or manifest says so yet, appends a `synced` frame and
-    /// gives `true`. It has to be synced, too.
+    /// Ends the newest segment if it holds entries and was begun before that time by this node's own clock, or it is not known
+    /// when: what it holds has arrived by now, says the next one. True: it has to be synced.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
-    pub fn append_synced_mark(&mut self) -> Result<bool, StorageError> {
-        if self.floor < self.content_end || self.floor_noted >= self.content_end {
+    pub fn end_old_segment(&mut self, before_us: u64) -> Result<bool, StorageError> {
+        let header = &self.active.segment.header;
+        if self.last.index <= header.base.index || header.begun_us > before_us || self.local_us == 0 {
             return Ok(false);
         }
-        self.guarded(|log| {
-            let content_end = log.content_end;
-            log.write_note(&Header::of_note(Kind::Synced, log.floor), &[])?;
-            log.content_end = content_end;
-            log.floor_noted = log.floor;
-            Ok(true)
-        })
-    }
-
-    /// Syncs everything and leaves the clean mark: a manifest whose floor is the end of the log.
-    ///
-    /// # Errors
-    /// [`StorageError`]; the next start looks at the disk as after a crash.
-    pub fn close(&mut self) -> Result<(), StorageError> {
-        self.manifest_due = true;
-        if let Some(job) = self.begin_sync() {
-            job.perform(&self.disk)?;
-            self.end_sync(job);
-        }
-        Ok(())
+        self.guarded(GroupLog::roll)?;
+        Ok(true)
     }
 
     /// For who reads the log, beside whoever appends.
@@ -448,16 +409,7 @@ impl GroupLog {
         }
         self.active.append(frames, self.segment_bytes)?;
         self.dirty.insert(self.active.position().file, self.active.file.clone());
-        self.content_end = self.active.position();
-        self.floor_noted = self.floor_noted.max(self.floor);
         Ok(())
-    }
-
-    fn write_note(&mut self, header: &Header, payload: &[u8]) -> Result<(), StorageError> {
-        let position = self.active.position().at;
-        let mut frames = Frames::default();
-        frames.push_small(self.active.segment.header.salt, position, header, payload);
-        self.write(&frames)
     }
 
     /// Goes on in a new segment where the log is now.
@@ -484,6 +436,7 @@ impl GroupLog {
             base: self.last,
             time_before_us: self.last_time_us,
             hard_state,
+            begun_us: self.local_us,
         };
         self.next_segment += 1;
         self.active.seal();
@@ -491,13 +444,13 @@ impl GroupLog {
         self.dirty.insert(header.number, self.active.file.clone());
         self.new_files = true;
         self.manifest_due = true;
-        self.content_end = self.active.position();
         kept.parts.push(Part { segment: self.active.segment.clone(), limit: None });
         self.shared.set(kept);
         Ok(())
     }
 
-    pub(super) fn manifest(&self, floor: Position) -> Manifest {
+    /// What the manifest has to say when everything up to here is synced.
+    pub(super) fn manifest(&self, floor: Position, floor_end: (LogIndex, Offset)) -> Manifest {
         let view = self.shared.get();
         Manifest {
             group: self.group,
@@ -505,6 +458,7 @@ impl GroupLog {
             first_segment: view.parts[0].segment.header.number,
             next_segment: self.next_segment,
             floor,
+            floor_end,
             applied: self.applied,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,

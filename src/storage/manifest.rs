@@ -12,10 +12,15 @@
 //!  88  applied u64
 //!  96  conf state as of u64
 //! 104  derived state as of u64
-//! 112  voters u32, learners u32, term runs u32, checkpoints u32, bytes of derived state u32, 0 u32
-//! 136  voters u64 each, learners u64 each, runs (first index u64, term u64) each,
+//! 112  the log's end at the synced floor: last index u64, next offset u64
+//! 128  voters u32, learners u32, term runs u32, checkpoints u32, bytes of derived state u32, 0 u32
+//! 152  voters u64 each, learners u64 each, runs (first index u64, term u64) each,
 //!      checkpoints (index u64, term u64, offset u64, digest u64) each, derived state
 //! ```
+//!
+//! **The synced floor here is the evidence that damage at the end of the newest segment does not destroy.** The frames carry it
+//! too, but those that a bad sector takes along say nothing any more. So it is written when the log goes quiet and, under load,
+//! every few seconds or megabytes (`sync.rs`); the end of the log at the floor says what is lost when it is not there.
 //!
 //! The runs say which entries have which term, from the base on, so that no old segment has to be read for it at start.
 //! They are right up to the first entry of the segment that holds the floor; behind it recovery reads the entries.
@@ -40,7 +45,7 @@ pub(super) const NUMBERS_MAX: u64 = 1 << 62;
 
 const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
-const HEADER_BYTES: usize = 136;
+const HEADER_BYTES: usize = 152;
 
 /// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct Manifest {
     pub next_segment: u64,
     /// Up to here the log is known to be on the disk.
     pub floor: Position,
+    /// The last entry below the floor, and the offset that the next record gets there: what has to be found at start.
+    pub floor_end: (LogIndex, Offset),
     /// Applied up to here.
     pub applied: LogIndex,
     /// Who carries the group,
@@ -92,6 +99,8 @@ impl Manifest {
             self.applied.0,
             self.conf_index.0,
             self.derived_index.0,
+            self.floor_end.0.0,
+            self.floor_end.1.0,
         ];
         numbers.iter().for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()));
         let (voters, learners) = (&self.conf_state.voters, &self.conf_state.learners);
@@ -124,18 +133,18 @@ impl Manifest {
             return damaged(0, "this is no manifest");
         }
         let version = u32_at(bytes, 8);
-        if version > MANIFEST_FORMAT {
+        if version != MANIFEST_FORMAT && version != 0 {
             return Err(StorageError::NewerFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
         }
         if version == 0 || u32_at(bytes, 12) != checksum(bytes) {
             return damaged(12, "the checksum does not match");
         }
         let count = |at| u32_at(bytes, at) as usize;
-        let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(112 + 4 * i));
+        let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(128 + 4 * i));
         let checkpoints_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
         let derived_at = checkpoints_at + CHECKPOINT_BYTES * checkpoints;
-        if bytes.len() != derived_at + derived || runs == 0 || u32_at(bytes, 132) != 0 {
-            return damaged(112, "the lengths do not add up");
+        if bytes.len() != derived_at + derived || runs == 0 || u32_at(bytes, 148) != 0 {
+            return damaged(128, "the lengths do not add up");
         }
         let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));
         let run = |i: usize| {
@@ -162,6 +171,7 @@ impl Manifest {
             applied: LogIndex(u64_at(bytes, 88)),
             conf_index: LogIndex(u64_at(bytes, 96)),
             derived_index: LogIndex(u64_at(bytes, 104)),
+            floor_end: (LogIndex(u64_at(bytes, 112)), Offset(u64_at(bytes, 120))),
             conf_state: ConfState {
                 voters: (0..voters).map(id).collect(),
                 learners: (voters..voters + learners).map(id).collect(),
@@ -208,6 +218,7 @@ mod tests {
             first_segment: 5,
             next_segment: 6,
             floor: Position { file: 7, at: 8 },
+            floor_end: (LogIndex(19), Offset(20)),
             applied: LogIndex(9),
             conf_state: ConfState { voters: vec![NodeId(10), NodeId(11)], learners: vec![NodeId(12)] },
             conf_index: LogIndex(13),
@@ -237,10 +248,13 @@ mod tests {
         for length in 0..good.len() {
             assert!(Manifest::decode(&good[..length], Path::new("m")).is_err(), "cut to {length}");
         }
-        let mut newer = good;
-        newer[8] = 9;
-        let error = Manifest::decode(&newer, Path::new("m")).expect_err("newer");
-        assert!(error.is_config() && error.to_string().contains("format 9"), "{error}");
+        for (version, next) in [(9, "start the newer version"), (1, "before the first release")] {
+            let mut other = good.clone();
+            other[8] = version;
+            let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
+            let told = error.to_string();
+            assert!(error.is_config() && told.contains(&format!("format {version}")) && told.contains(next), "{told}");
+        }
     }
 
     /// A newer version's log state once counted as damage (exit code 65), which sends its owner after a sound disk.

@@ -267,6 +267,11 @@ mod tests {
         disk.create_dir(&data.groups_dir().join("0")).expect("a group");
         drop(data);
         assert_eq!(DataDir::open(&disk, &path).expect("ours").load().expect("read"), Some(node()));
+        for (bytes, what) in [(&b""[..], "empty"), (&[0; 4096], "zeros")] {
+            std::fs::write(path.join(NODE_FILE), bytes).expect("damaged");
+            let error = DataDir::open(&disk, &path).expect("locked").load().expect_err("no new identity is made");
+            assert!(error.is_damage() && error.to_string().contains(NODE_FILE), "{what}: {error}");
+        }
         disk.unlink(&path.join(NODE_FILE)).expect("lost");
         assert!(DataDir::open(&disk, &path).err().expect("lost").is_damage());
     }

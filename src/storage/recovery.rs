@@ -33,7 +33,7 @@ use super::reader::Access;
 use super::segment::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_number, segment_path,
 };
-use super::state::{HardState, Recovered};
+use super::state::{Base, HardState, Recovered};
 use super::view::{Part, Shared, View};
 use super::walk::{Walk, WalkError};
 use crate::types::GroupId;
@@ -212,7 +212,8 @@ impl Survey {
             }
             let end = Position { file: newest, at: ended.at };
             if end < floor && (floor.file == newest || !broken(Fault::FloorInNewerIgnored)) {
-                return damaged(end, format!("{}, below byte {}, the synced floor", ended.what, floor.at));
+                let lost = lost(&files.manifest, floor, &ended.last);
+                return damaged(end, format!("{}, below byte {}, the synced floor: {lost}", ended.what, floor.at));
             }
             if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitBehindEndTaken) {
                 let (commit, last) = (ended.hard_state.commit, ended.last.index);
@@ -223,6 +224,25 @@ impl Survey {
         let first = Position { file: files.manifest.first_segment, at: 0 };
         damaged(first, "the log's first segment is missing".to_owned())
     }
+}
+
+/// What stood behind the end that was found, and below the floor.
+fn lost(manifest: &Manifest, floor: Position, last: &Base) -> String {
+    let (index, offset) = manifest.floor_end;
+    let (first, next) = (last.index.next(), last.offset);
+    if floor > manifest.floor {
+        // A frame knows the floor, and not what is below it.
+        return format!("lost are the entries from {first} on, with the records from {next} on, up to there");
+    }
+    let mut lost = Vec::new();
+    if index > last.index {
+        lost.push(format!("entries {first} to {index}"));
+    }
+    if offset > next {
+        lost.push(format!("records {next} to {}", offset.0 - 1));
+    }
+    lost.push("perhaps a term and a vote".to_owned());
+    format!("lost: {}", lost.join(", "))
 }
 
 /// Step 2: the highest of the manifest's floor, of `seen`, which is that of the frames up to `read` in each segment, and
@@ -320,7 +340,7 @@ fn build(
         group: files.manifest.group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
-        shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end)),
+        shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end, files.manifest.floor)),
         active,
         next_segment,
         last: ended.last,
@@ -335,8 +355,11 @@ fn build(
         applied: recovered.applied,
         // Everything that is part of the log was synced before it was read.
         floor: end,
-        floor_noted: files.manifest.floor,
-        content_end: end,
+        floor_end: (recovered.last_index, recovered.next_offset),
+        noted: files.manifest.clone(),
+        // It may be among what the manifest does not protect yet.
+        vote_end: end,
+        local_us: 0,
         dirty: BTreeMap::new(),
         new_files: false,
         manifest_due: false,
@@ -350,9 +373,10 @@ fn build(
 fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) -> Result<(), StorageError> {
     let dead: Vec<u64> = files.numbers.iter().copied().filter(|n| !chain.contains(*n)).collect();
     if !dead.is_empty() {
-        let manifest = log.manifest(log.floor).encode();
-        log.disk.replace(&files.dir.join(MANIFEST), &manifest)?;
-        log.floor_noted = log.floor;
+        let manifest = log.manifest(log.floor, log.floor_end);
+        log.disk.replace(&files.dir.join(MANIFEST), &manifest.encode())?;
+        log.shared.note_floor(manifest.floor);
+        log.noted = manifest;
     }
     let dead_indexes = files.names.iter().filter_map(|name| {
         let number = segment_number(&format!("{}.seg", name.strip_suffix(".idx")?))?;
@@ -385,3 +409,5 @@ fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) 
 
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod evidence;

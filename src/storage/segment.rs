@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0  "SERIATSG"
-//!   8  format version u32     1
+//!   8  format version u32     2
 //!  12  crc u32                CRC-32C of the header without these four bytes
 //!  16  group u64
 //!  24  file number u64        also its name; never used twice
@@ -15,12 +15,15 @@
 //!  80  time before u64        no record before is newer, Unix microseconds
 //!  88  hard state: term u64, vote u64, commit u64     the last one written before this file was made
 //! 112  digest before u64      the running digest of the log up to the entry before the first one (`digest.rs`)
-//! 120  0 u64
+//! 120  begun at u64           this node's own clock when it made this file, Unix microseconds; 0: not known
 //! 128  frames
 //! ```
 //!
 //! The log is the chain of predecessors back from the newest segment: what no chain reaches is dead. Nothing is ever
 //! overwritten; a log that loses its suffix goes on in a new file, whose predecessor is where the kept part ends.
+//!
+//! *Begun at* is local: nodes differ in it. All that is before a segment arrived here before that moment, whatever the stamps of
+//! the leaders say; retention by age goes by it where stamps are wrong (`consensus/retention.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +44,8 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// Bytes before the first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 128;
 
-/// The newest format of segments that this version reads, and the one that it writes.
-pub const SEGMENT_FORMAT: u32 = 1;
+/// The format of segments that this version reads and writes.
+pub const SEGMENT_FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"SERIATSG";
 
@@ -63,6 +66,8 @@ pub struct SegmentHeader {
     pub time_before_us: u64,
     /// The last hard state written before this file was made.
     pub hard_state: HardState,
+    /// This node's clock when it made the file, Unix microseconds: what is before it had arrived. 0: not known.
+    pub begun_us: u64,
 }
 
 /// Why bytes are no header.
@@ -70,7 +75,7 @@ pub struct SegmentHeader {
 pub enum BadHeader {
     /// They are not what was written, or were never written.
     Torn,
-    /// A newer version wrote them.
+    /// A newer version wrote them, or one from before the first release.
     Newer(u32),
 }
 
@@ -94,6 +99,7 @@ impl SegmentHeader {
             self.hard_state.vote.unwrap_or_default().0,
             self.hard_state.commit.0,
             self.base.digest.0,
+            self.begun_us,
         ];
         for (i, number) in numbers.iter().enumerate() {
             bytes[16 + 8 * i..24 + 8 * i].copy_from_slice(&number.to_le_bytes());
@@ -113,7 +119,7 @@ impl SegmentHeader {
             return Err(BadHeader::Torn);
         }
         let version = u32_at(bytes, 8);
-        if version > SEGMENT_FORMAT {
+        if version != SEGMENT_FORMAT && version != 0 {
             return Err(BadHeader::Newer(version));
         }
         let first_index = u64_at(bytes, 56);
@@ -138,6 +144,7 @@ impl SegmentHeader {
                 vote: Some(NodeId(u64_at(bytes, 96))).filter(|v| v.0 != 0),
                 commit: LogIndex(u64_at(bytes, 104)),
             },
+            begun_us: u64_at(bytes, 120),
         })
     }
 }
@@ -271,6 +278,7 @@ mod tests {
             base: Base { index: LogIndex(5), term: Term(7), offset: Offset(8), digest: Digest(13) },
             time_before_us: 9,
             hard_state: HardState { term: Term(10), vote: Some(NodeId(11)), commit: LogIndex(12) },
+            begun_us: 14,
         }
     }
 
@@ -291,9 +299,11 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "bit {bit}");
         }
-        let mut newer = good;
-        newer[8] = 2;
-        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::Newer(2)));
+        for version in [1, 3] {
+            let mut other = good;
+            other[8] = version;
+            assert_eq!(SegmentHeader::decode(&other), Err(BadHeader::Newer(version.into())));
+        }
     }
 
     #[test]

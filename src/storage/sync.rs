@@ -1,15 +1,47 @@
-//! What one drain of `log-writer` does for a group, in the order that makes it safe to stop anywhere.
+//! What one drain of `log-writer` does for a group, in the order that makes it safe to stop anywhere; and when the manifest is
+//! told how far the log is on the disk.
+//!
+//! **The synced floor is evidence, and stored where the damage is not.** Each frame carries the floor of the moment at which it
+//! was written, so the newest records are below no floor that a frame says, and a bad sector at the end of the newest segment
+//! takes the frames' floors along. What is acknowledged is then told from a torn tail by the manifest alone. So the manifest
+//! is written again with a new floor ([`GroupLog::begin_note`]) when the log goes quiet, soon after a term or a vote was
+//! written, and under load every few seconds or megabytes: [`Urgency`] says when. It is the manifest that is on the disk, with
+//! another floor (and the terms before it), so it may be written at any moment between two drains, whatever has been appended meanwhile,
+//! and no acknowledgement waits for it. `docs/RELIABILITY.md` says which damage is still taken for a torn tail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::Position;
 use super::index::index_path;
-use super::manifest::MANIFEST;
+use super::log::GroupLog;
+use super::manifest::{MANIFEST, Manifest};
 use super::segment::segment_path;
+use crate::types::{LogIndex, Offset};
+
+/// A log without work for so long is quiet: its manifest is told the floor.
+pub const QUIET: Duration = Duration::from_secs(1);
+/// Under load the manifest's floor is at most so old
+pub const NOTE_EVERY: Duration = Duration::from_secs(5);
+/// and at most so many bytes behind.
+pub const NOTE_BYTES: u64 = 16 << 20;
+
+/// How soon the manifest should be told the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// It knows.
+    Nothing,
+    /// When the log is quiet, or after a few seconds of load.
+    Quiet,
+    /// As soon as nobody waits for a sync, or after a second of load: without it one bad sector makes this node forget a vote.
+    Vote,
+    /// Now: too much is above it.
+    Now,
+}
 
 /// Everything of one log that was written when the job was taken, and the position that it covers.
 ///
@@ -20,9 +52,10 @@ pub struct SyncJob {
     pub(super) dir: PathBuf,
     pub(super) files: Vec<Arc<DiskFile>>,
     pub(super) new_files: bool,
-    pub(super) manifest: Option<Vec<u8>>,
+    pub(super) manifest: Option<Manifest>,
     pub(super) unlinks: Vec<u64>,
     pub(super) covered: Position,
+    pub(super) covered_end: (LogIndex, Offset),
     pub(super) failed: bool,
 }
 
@@ -53,7 +86,7 @@ impl SyncJob {
 
     fn replace_manifest(&self, disk: &Disk) -> Result<(), StorageError> {
         match &self.manifest {
-            Some(manifest) => disk.replace(&self.dir.join(MANIFEST), manifest),
+            Some(manifest) => disk.replace(&self.dir.join(MANIFEST), &manifest.encode()),
             None => Ok(()),
         }
     }
@@ -62,6 +95,100 @@ impl SyncJob {
         for number in &self.unlinks {
             disk.unlink(&segment_path(&self.dir, *number))?;
             disk.unlink(&index_path(&self.dir, *number))?;
+        }
+        Ok(())
+    }
+}
+
+impl GroupLog {
+    /// Takes everything that is to be synced now; `None` when all is on the disk. One job at a time: it is to be performed
+    /// and handed back before the next is taken.
+    pub fn begin_sync(&mut self) -> Option<SyncJob> {
+        if self.is_synced() {
+            return None;
+        }
+        let covered = self.active.position();
+        if broken(Fault::FloorTooHigh) {
+            self.floor = covered;
+        }
+        let covered_end = (self.last.index, self.last.offset);
+        let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered, covered_end));
+        Some(SyncJob {
+            dir: self.dir.clone(),
+            files: std::mem::take(&mut self.dirty).into_values().collect(),
+            new_files: std::mem::take(&mut self.new_files),
+            manifest,
+            unlinks: std::mem::take(&mut self.unlinks),
+            covered,
+            covered_end,
+            failed: self.failed,
+        })
+    }
+
+    /// Takes the manifest that is to be written for its floor alone; `None` when it says the floor, or the next drain will. It is
+    /// a job like that of [`GroupLog::begin_sync`], and takes its turn with them.
+    pub fn begin_note(&mut self) -> Option<SyncJob> {
+        if self.urgency() == Urgency::Nothing || broken(Fault::FloorNotNoted) {
+            return None;
+        }
+        let mut manifest = self.noted.clone();
+        (manifest.floor, manifest.floor_end) = (self.floor, self.floor_end);
+        if broken(Fault::NoteAheadOfSync) {
+            (manifest.floor, manifest.floor_end) = (self.active.position(), (self.last.index, self.last.offset));
+        }
+        // A start may have found segments that the manifest does not know: the terms before the one with the floor have to be right.
+        manifest.terms.clone_from(&self.terms);
+        manifest.next_segment = self.next_segment;
+        Some(SyncJob {
+            dir: self.dir.clone(),
+            files: Vec::new(),
+            new_files: false,
+            manifest: Some(manifest),
+            unlinks: Vec::new(),
+            covered: self.floor,
+            covered_end: self.floor_end,
+            failed: self.failed,
+        })
+    }
+
+    /// Takes back a job that was performed: what it covers is the floor now.
+    pub fn end_sync(&mut self, job: SyncJob) {
+        if job.covered > self.floor {
+            (self.floor, self.floor_end) = (job.covered, job.covered_end);
+        }
+        self.shared.raise_floor(self.floor);
+        if let Some(manifest) = job.manifest {
+            self.shared.note_floor(manifest.floor);
+            self.noted = manifest;
+        }
+    }
+
+    /// How soon the manifest should be told the floor.
+    pub fn urgency(&self) -> Urgency {
+        if self.noted.floor >= self.floor || self.manifest_due {
+            return Urgency::Nothing;
+        }
+        match self.shared.unprotected_bytes() {
+            bytes if bytes >= NOTE_BYTES => Urgency::Now,
+            _ if self.vote_end > self.noted.floor && self.vote_end <= self.floor => Urgency::Vote,
+            _ => Urgency::Quiet,
+        }
+    }
+
+    /// True when nothing is to be synced.
+    pub fn is_synced(&self) -> bool {
+        self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty()
+    }
+
+    /// Syncs everything and leaves the clean mark: a manifest whose floor is the end of the log.
+    ///
+    /// # Errors
+    /// [`StorageError`]; the next start looks at the disk as after a crash.
+    pub fn close(&mut self) -> Result<(), StorageError> {
+        self.manifest_due = true;
+        if let Some(job) = self.begin_sync() {
+            job.perform(&self.disk)?;
+            self.end_sync(job);
         }
         Ok(())
     }

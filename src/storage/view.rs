@@ -64,16 +64,32 @@ impl View {
     }
 }
 
-/// The newest view of one log, and its synced floor, shared between who writes and who reads.
+/// The newest view of one log, and its synced floor, as it is and as the manifest says it, shared between who writes and who reads.
 pub struct Shared {
     view: Mutex<Arc<View>>,
     floor: Mutex<Position>,
+    noted: Mutex<Position>,
 }
 
 impl Shared {
     /// Begins with a view.
-    pub fn new(view: View, floor: Position) -> Shared {
-        Shared { view: Mutex::new(Arc::new(view)), floor: Mutex::new(floor) }
+    pub fn new(view: View, floor: Position, noted: Position) -> Shared {
+        Shared { view: Mutex::new(Arc::new(view)), floor: Mutex::new(floor), noted: Mutex::new(noted) }
+    }
+
+    /// How many bytes at the end of the log are on the disk, and only the log itself says so: damage there can't be told from a
+    /// torn tail.
+    pub fn unprotected_bytes(&self) -> u64 {
+        let noted = *self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = self.floor();
+        // A manifest of an older segment is replaced in the drain of a newer one's first bytes.
+        let from = if noted.file == floor.file { noted.at } else { SEGMENT_HEADER_BYTES };
+        floor.at.saturating_sub(from)
+    }
+
+    /// The manifest says so much.
+    pub fn note_floor(&self, noted: Position) {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = noted;
     }
 
     /// Up to here the log is on the disk.

@@ -114,52 +114,103 @@ fn a_stop_leaves_the_clean_mark() {
     assert_eq!(reported.try_recv(), Ok((GroupId(1), 1)));
     sim.power_cut(&mut crate::storage::disk::sim::Rng(3));
     let options = LogOptions { segment_bytes: 1 << 20 };
-    let (mut log, found) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).expect("opened");
+    let (log, found) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).expect("opened");
     assert_eq!(found.last_index.0, 3);
-    assert!(!log.append_synced_mark().expect("nothing"), "the manifest says that all is synced");
+    assert_eq!(log.urgency(), Urgency::Nothing, "the manifest says that all is synced");
     assert!(failures.is_empty());
 }
 
-#[test]
-fn quiet_notes_the_floor() {
-    let Started { sim: _sim, writer, reported, failures: _failures, log } = started();
-    writer.handle().sync(GroupId(1), 1);
-    assert_eq!(reported.recv(), Ok((GroupId(1), 1)));
-    let before = lock(&log).stored_bytes();
+/// Waits until the manifest says that everything is on the disk.
+fn wait_until_noted(log: &SharedLog) {
     let deadline = Instant::now() + 5 * QUIET;
-    while lock(&log).stored_bytes() == before {
-        assert!(Instant::now() < deadline, "no mark was written");
+    loop {
+        let log = lock(log);
+        if log.is_synced() && log.urgency() == Urgency::Nothing {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the manifest was not told");
+        drop(log);
         std::thread::yield_now();
     }
-    let marked = lock(&log).stored_bytes();
-    drop(writer);
-    assert_eq!(lock(&log).stored_bytes(), marked, "one mark is enough");
 }
 
-/// The commit index of the last entries is written behind them, at a tick, and nobody wants a sync for it. The mark was never
-/// written then: whatever was produced last stayed above the floor for as long as nothing else came, and a byte of it that
-/// a bad disk changed was cut off as torn, silently.
-#[test]
-fn quiet_notes_the_floor_also_behind_a_commit_that_nobody_wants_synced() {
-    let Started { sim, writer, reported, failures: _failures, log } = started();
-    let entries = lock(&log).stored_bytes();
-    writer.handle().sync(GroupId(1), 1);
-    assert_eq!(reported.recv(), Ok((GroupId(1), 1)));
-    let commit = HardState { term: Term(1), commit: LogIndex(2), ..HardState::default() };
-    lock(&log).append_hard_state(&commit).expect("appended");
-    let before = lock(&log).stored_bytes();
-    assert!(before > entries);
-    let deadline = Instant::now() + 5 * QUIET;
-    while lock(&log).stored_bytes() == before || !lock(&log).is_synced() {
-        assert!(Instant::now() < deadline, "no mark was written, or not synced");
-        std::thread::yield_now();
-    }
-    // As killed: no clean mark.
+/// The power goes, and then the last sector that was written can't be read any more: what it held was acknowledged.
+fn lose_the_last_sector(sim: &Sim) -> StorageError {
     sim.power_cut(&mut crate::storage::disk::sim::Rng(5));
     let path = Path::new(GROUPS).join("1/00000000000000000001.seg");
-    let file = sim.disk().open(&path).expect("opened");
-    file.write_at(crate::storage::segment::SEGMENT_HEADER_BYTES + 40, &[0xff]).expect("a byte of the entry is changed");
+    let bytes = sim.files()[&path].clone().expect("a segment");
+    let used = bytes.iter().rposition(|byte| *byte != 0).expect("frames");
+    let mut bytes = bytes;
+    bytes[used / 512 * 512..].fill(0);
+    sim.damage(&path, bytes);
     let options = LogOptions { segment_bytes: 1 << 20 };
-    let error = GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).err().expect("refused");
+    GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).err().expect("refused")
+}
+
+/// The floor that protects the last records stood among them: a bad sector at the end of the newest segment, hours after
+/// the last record, was taken for a torn tail, and acknowledged records were cut off.
+#[test]
+fn a_log_that_is_quiet_loses_nothing_to_a_bad_sector() {
+    let Started { sim, writer: _writer, reported, failures: _failures, log } = started();
+    (0..20).for_each(|_| append(&log));
+    writer_synced(&_writer, &reported, 1);
+    wait_until_noted(&log);
+    let error = lose_the_last_sector(&sim);
     assert!(error.is_damage(), "{error}");
+    assert!(error.to_string().contains("lost: "), "{error}");
+}
+
+fn writer_synced(writer: &Writer, reported: &Receiver<(GroupId, u64)>, ready: u64) {
+    writer.handle().sync(GroupId(1), ready);
+    assert_eq!(reported.recv(), Ok((GroupId(1), ready)));
+}
+
+/// The commit index of the last entries is written behind them, at a tick, and nobody wants a sync for it. It is synced and noted
+/// all the same when the log is quiet, and then nothing more is written.
+#[test]
+fn a_quiet_log_is_noted_once_also_behind_a_commit_that_nobody_wants_synced() {
+    let Started { sim, writer, reported, failures: _failures, log } = started();
+    writer_synced(&writer, &reported, 1);
+    let commit = HardState { term: Term(1), commit: LogIndex(2), ..HardState::default() };
+    lock(&log).append_hard_state(&commit).expect("appended");
+    assert!(!lock(&log).is_synced());
+    wait_until_noted(&log);
+    let stored = lock(&log).stored_bytes();
+    let changes = sim.changes();
+    // Another log becomes known, and is noted a second later: whatever else was due is done by then.
+    let other = self::log(&sim, 2);
+    let made = sim.changes();
+    append(&other);
+    let written = sim.changes();
+    writer.handle().register(GroupId(2), other.clone());
+    wait_until_noted(&other);
+    let noted = sim.changes() - written;
+    assert!(noted < 10 && made > changes, "one sync, one manifest: {noted} changes");
+    assert_eq!(lock(&log).stored_bytes(), stored, "and nothing is written for it");
+}
+
+/// Under steady load the log is never quiet: the manifest is told after some seconds all the same, and no report waits for it.
+#[test]
+fn under_load_the_manifest_is_told_every_few_seconds() {
+    let start = Instant::now();
+    let at = |seconds: u64| start + std::time::Duration::from_secs(seconds);
+    let (one, two) = (GroupId(1), GroupId(2));
+    let mut notes = Notes::default();
+    for second in 0..4 {
+        notes.synced(one, Urgency::Quiet, at(second));
+        notes.synced(two, Urgency::Nothing, at(second));
+        assert_eq!(notes.overdue(at(second)), None, "second {second}");
+    }
+    assert_eq!(notes.next(), Some((one, at(4))), "quiet for a second");
+    notes.synced(one, Urgency::Vote, at(4));
+    assert_eq!(notes.overdue(at(4)), Some(one), "a vote waits for a second at most");
+    notes.due.remove(&one);
+    assert_eq!(notes.overdue(at(5)), Some(two));
+    notes.not_before = Some(at(6));
+    assert_eq!(notes.overdue(at(5)), None, "not all of the thread's time is theirs");
+    assert_eq!(notes.overdue(at(6)), Some(two));
+    notes.due.remove(&two);
+    assert_eq!((notes.overdue(at(9)), notes.next()), (None, None));
+    notes.synced(two, Urgency::Now, at(9));
+    assert_eq!(notes.overdue(at(9)), Some(two), "too much is above the floor");
 }

@@ -10,8 +10,10 @@ mod traces;
 
 mod scenario;
 
+mod bad_block;
 mod bad_input;
 mod cli_log;
+mod clocks;
 mod descriptors;
 mod disk_full;
 mod dist;

@@ -23,6 +23,8 @@ pub enum Order<'a> {
     SyncError(&'a str),
     /// The next sync of a file of such a name does not come back.
     SyncHang(&'a str),
+    /// The wall clock is so many seconds ahead of the machine's.
+    Clock(i64),
 }
 
 impl Shim {
@@ -65,6 +67,7 @@ impl Shim {
             Order::WriteFull(name) => format!("write-full {name}"),
             Order::SyncError(name) => format!("sync-error {name}"),
             Order::SyncHang(name) => format!("sync-hang {name}"),
+            Order::Clock(seconds) => format!("clock {seconds}"),
         };
         let (new, control) = (data_dir.with_extension("new"), data_dir.with_extension("control"));
         fs::write(&new, text).expect("written");

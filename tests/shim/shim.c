@@ -15,6 +15,9 @@
  *   sync-error NAME      the next sync of such a file fails with EIO, once, and what it should have written is dropped from
  *                        the page cache, as Linux does: a second sync succeeds and means nothing
  *   sync-hang NAME       the next sync of such a file does not come back
+ *   clock SECONDS        the wall clock is so far ahead of the machine's from now on
+ *
+ * SHIM_CLOCK=SECONDS is the same from the start.
  *
  * SHIM_CUT_OPS=N SHIM_SEED=S cuts the power at the N-th operation: that also happens during recovery.
  *
@@ -36,6 +39,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SECTOR 512
@@ -80,6 +84,7 @@ static size_t dir_len;
 static uint64_t seq, ops, cut_ops, rng, graves;
 static struct file *files;
 static struct name *names;
+static _Atomic long long clock_ahead;
 static char write_error[256], write_full[256], sync_error[256], sync_hang[256];
 
 /* What a descriptor is open on. */
@@ -94,6 +99,7 @@ static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static int (*real_rename)(const char *, const char *);
 static int (*real_unlink)(const char *);
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 static void die(const char *what)
 {
@@ -122,6 +128,7 @@ __attribute__((constructor)) static void begin(void)
     real_fdatasync = find("fdatasync");
     real_rename = find("rename");
     real_unlink = find("unlink");
+    real_clock_gettime = find("clock_gettime");
     const char *given = getenv("SHIM_DIR");
     if (!given || strlen(given) > PATH_MAX - 64) {
         die("SHIM_DIR");
@@ -135,6 +142,8 @@ __attribute__((constructor)) static void begin(void)
     }
     const char *text = getenv("SHIM_CUT_OPS");
     cut_ops = text ? strtoull(text, NULL, 10) : 0;
+    text = getenv("SHIM_CLOCK");
+    clock_ahead = text ? strtoll(text, NULL, 10) : 0;
     text = getenv("SHIM_SEED");
     rng = text ? strtoull(text, NULL, 10) : 1;
     pthread_t thread;
@@ -373,6 +382,8 @@ static void obey(void)
         strcpy(sync_error, word);
     } else if (!strcmp(verb, "sync-hang")) {
         strcpy(sync_hang, word);
+    } else if (!strcmp(verb, "clock")) {
+        clock_ahead = strtoll(word, NULL, 10);
     } else {
         die(verb);
     }
@@ -387,6 +398,18 @@ static void *watch(void *unused)
         pthread_mutex_unlock(&lock);
     }
     return unused;
+}
+
+int clock_gettime(clockid_t id, struct timespec *at)
+{
+    if (!real_clock_gettime) {
+        real_clock_gettime = find("clock_gettime");
+    }
+    int result = real_clock_gettime(id, at);
+    if (!result && id == CLOCK_REALTIME) {
+        at->tv_sec += clock_ahead;
+    }
+    return result;
 }
 
 static int matches(const char *pattern, const char *path)

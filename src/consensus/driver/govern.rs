@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use super::{Driver, command_proposal, time_us};
+use super::{Driver, HostError, command_proposal};
 use crate::catalog::{Command, LogMeta};
+use crate::clock::wall_us;
 use crate::consensus::handle::{Appended, ProposeError};
 use crate::reply::ReplySender;
 use crate::types::{GroupId, NodeId};
 
 impl Driver {
     /// As the leader of the catalog or of a group, brings the cluster one step closer to what the catalog says.
-    pub(super) fn govern(&mut self) {
+    pub(super) fn govern(&mut self, now: Instant, time_us: u64) -> Result<(), HostError> {
         if self.handing_over.is_some() {
-            return;
+            return Ok(());
         }
         let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
         for (id, hosted) in &mut self.groups {
@@ -21,15 +22,18 @@ impl Driver {
                 Some(_) | None => &members,
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
-            if let Some(log) = self.catalog.log(*id) {
-                self.retention.look(log, hosted, &self.ways.readers, Instant::now(), time_us());
+            if let Some(log) = self.catalog.log(*id)
+                && let Some(before_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us())
+            {
+                hosted.end_old_segment(before_us, &self.ways)?;
             }
         }
-        let Some(command) = self.wanted_command() else { return };
+        let Some(command) = self.wanted_command() else { return Ok(()) };
         if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG).filter(|c| c.group.leads() && c.group.is_idle()) {
             let (reply, _nobody_waits) = crate::reply::reply();
-            catalog.group.propose(command_proposal(&command), Instant::now(), time_us(), reply);
+            catalog.group.propose(command_proposal(&command), now, time_us, reply);
         }
+        Ok(())
     }
 
     /// What this node would have the catalog say and it does not: itself as a member at its addresses, a first log, and that the
@@ -52,6 +56,7 @@ impl Driver {
         &mut self,
         command: &Command,
         now: Instant,
+        time_us: u64,
         reply: ReplySender<Result<Appended, ProposeError>>,
     ) {
         let Some(hosted) = self.groups.get_mut(&GroupId::CATALOG) else {
@@ -61,6 +66,6 @@ impl Driver {
         if newest && self.catalog.would_change(command) != Ok(true) {
             return reply.send(Err(ProposeError::Dropped));
         }
-        hosted.group.propose(command_proposal(command), now, time_us(), reply);
+        hosted.group.propose(command_proposal(command), now, time_us, reply);
     }
 }

@@ -70,6 +70,38 @@ impl Model {
     }
 }
 
+/// A leader's clock was wrong by a year for one record: since then all records are stamped a year ahead, and none was old for a year.
+#[test]
+fn stamps_that_are_ahead_leave_the_time_of_arrival() {
+    const YEAR: u64 = 365 * 86_400_000_000;
+    let home = Home::new(Genesis::Founder(NodeId(1)));
+    let (mut log, _) = home.open();
+    let (mut model, mut random) = (Model { term: 1, ..Model::default() }, Rng(1));
+    let mut begun = Vec::new();
+    assert!(!log.end_old_segment(u64::MAX).expect("nothing"), "it is not known what time it is");
+    for (stamped, next_begins) in [(100, 10_000), (YEAR, 20_000), (YEAR, 30_000)] {
+        model.now = stamped.max(model.now);
+        model.append(&mut log, &mut random, Kind::Records);
+        log.set_local_time(next_begins);
+        assert!(log.end_old_segment(next_begins).expect("ended"));
+        assert!(!log.end_old_segment(u64::MAX).expect("nothing"), "an empty one is not ended again");
+        begun.push(Offset(model.next()));
+    }
+    model.append(&mut log, &mut random, Kind::Records);
+    assert!(!log.end_old_segment(29_999).expect("nothing"), "it is not old");
+    let check = |log: &GroupLog| {
+        let arrived = |before_us, now_us| log.reader().arrived_before(before_us, now_us);
+        assert_eq!(arrived(20_000, 50_000), None, "before the second segment stamps tell the age");
+        assert_eq!(arrived(20_001, 50_000), Some(begun[1]));
+        assert_eq!(arrived(45_000, 50_000), Some(begun[2]));
+        assert_eq!(arrived(45_000, 2 * YEAR), None, "the clock is there: stamps tell the age again");
+    };
+    check(&log);
+    sync(&mut log, &home);
+    drop(log);
+    check(&home.open().0);
+}
+
 fn marker(log: &GroupLog, model: &Model) -> Marker {
     let bounds = log.bounds();
     let base = Base {

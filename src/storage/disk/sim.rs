@@ -98,6 +98,11 @@ impl Sim {
         world.died = false;
     }
 
+    /// How many changes of files or names there were.
+    pub fn changes(&self) -> u64 {
+        self.world().changes
+    }
+
     /// So many times from now on there is no descriptor to open anything with.
     pub fn no_descriptor(&self, times: u64) {
         self.world().shortages = times;

@@ -3,7 +3,7 @@
 use super::super::payload::{RecordFields, encode_record, records, stamp_records};
 use super::super::reader::{Access, ReadError};
 use super::*;
-use crate::storage::entry::Stamp;
+use crate::storage::entry::{Kind, Stamp};
 use crate::storage::frame::encode;
 use crate::types::NodeId;
 
@@ -341,20 +341,65 @@ fn a_marker_begins_the_log_anew() {
     assert_eq!(values(&log, 1000, 1001), [b"a"]);
 }
 
+fn note(log: &mut GroupLog, home: &Home) {
+    let job = log.begin_note().expect("something to note");
+    job.perform(&home.disk).expect("noted");
+    log.end_sync(job);
+}
+
+/// The floor stood in the frames of the newest segment alone, and so was lost with them.
 #[test]
-fn the_floor_is_noted_once_after_quiet() {
+fn the_manifest_is_told_the_floor_once() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
-    assert!(!log.append_synced_mark().expect("nothing"), "a new log is noted");
+    let floor = || Manifest::decode(&std::fs::read(home.path("manifest")).expect("a manifest"), Path::new("m"));
+    assert!(log.begin_note().is_none(), "a new log is noted");
     append(&mut log, 1, &[b"a"]);
-    assert!(!log.append_synced_mark().expect("nothing"), "not synced yet");
+    assert!(log.begin_note().is_none(), "not synced yet");
     sync(&mut log, &home);
-    assert!(log.append_synced_mark().expect("noted"));
+    assert_eq!(log.urgency(), Urgency::Quiet);
+    assert!(log.shared.unprotected_bytes() > 0);
+    let synced = log.active.position();
+    append(&mut log, 1, &[b"not synced"]);
+    note(&mut log, &home);
+    let told = floor().expect("a manifest");
+    assert_eq!((told.floor, told.floor_end), (synced, (LogIndex(2), Offset(1))), "what is synced, and no more");
+    assert_eq!((log.urgency(), log.shared.unprotected_bytes()), (Urgency::Nothing, 0));
+    assert!(log.begin_note().is_none(), "once");
     sync(&mut log, &home);
-    assert!(!log.append_synced_mark().expect("nothing"), "it is noted");
-    append(&mut log, 1, &[b"b"]);
     log.close().expect("closed");
-    assert!(!log.append_synced_mark().expect("nothing"), "the clean mark says so");
+    assert!(log.begin_note().is_none(), "the clean mark says so");
+    assert_eq!(floor().expect("a manifest").floor, log.active.position());
+}
+
+/// What is asked for most urgently: much that is above the noted floor, then a term or a vote.
+#[test]
+fn a_vote_is_noted_before_records() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let large = LogOptions { segment_bytes: 64 << 20 };
+    let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened");
+    let hard_state = |term, vote, commit| HardState { term: Term(term), vote, commit: LogIndex(commit) };
+    append(&mut log, 1, &[b"a"]);
+    log.append_hard_state(&hard_state(1, None, 2)).expect("appended");
+    sync(&mut log, &home);
+    assert_eq!(log.urgency(), Urgency::Quiet, "a commit index alone is no vote");
+    log.append_hard_state(&hard_state(2, Some(NodeId(9)), 2)).expect("appended");
+    assert_eq!(log.urgency(), Urgency::Quiet, "it is not synced yet");
+    sync(&mut log, &home);
+    assert_eq!(log.urgency(), Urgency::Vote);
+    note(&mut log, &home);
+    assert_eq!(log.urgency(), Urgency::Nothing);
+    let value = vec![7; 1 << 20];
+    while log.shared.unprotected_bytes() < NOTE_BYTES {
+        append(&mut log, 2, &[&value]);
+        sync(&mut log, &home);
+    }
+    assert_eq!(log.urgency(), Urgency::Now);
+    // A roll tells it besides.
+    log.roll().expect("rolled");
+    assert_eq!(log.urgency(), Urgency::Nothing, "the next drain does");
+    sync(&mut log, &home);
+    assert_eq!((log.urgency(), log.shared.unprotected_bytes()), (Urgency::Nothing, 0));
 }
 
 #[test]

@@ -21,7 +21,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// Every so manieth byte is.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 35] = [
+const FOUND_BY: [(Fault, Proof); 37] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -40,9 +40,11 @@ const FOUND_BY: [(Fault, Proof); 35] = [
     (Fault::HoleAccepted, Proof::Forged),
     (Fault::PredecessorEndIgnored, Proof::TornEnds),
     (Fault::FloorTooHigh, Proof::Histories),
+    (Fault::NoteAheadOfSync, Proof::Histories),
+    (Fault::FloorNotNoted, Proof::Sweep(sweep::End::Killed)),
     (Fault::FloorIgnored, Proof::Sweep(sweep::End::Stopped)),
-    (Fault::FrameFloorsIgnored, Proof::Sweep(sweep::End::Killed)),
-    (Fault::FloorsBehindBadIgnored, Proof::Sweep(sweep::End::Killed)),
+    (Fault::FrameFloorsIgnored, Proof::Sweep(sweep::End::Busy)),
+    (Fault::FloorsBehindBadIgnored, Proof::Sweep(sweep::End::Busy)),
     (Fault::FloorInNewerIgnored, Proof::Sweep(sweep::End::Stopped)),
     (Fault::AppliedUnbounded, Proof::Forged),
     (Fault::WritesOverTorn, Proof::TornEnds),
@@ -85,7 +87,7 @@ fn panics(proof: impl FnOnce()) -> bool {
 
 #[test]
 fn every_fault_is_found() {
-    for proof in [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Killed), Proof::Forged] {
+    for proof in [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Busy), Proof::Forged] {
         assert_eq!(proof.fails(250), None, "{proof:?} fails without a fault");
     }
     let mut silent = Vec::new();

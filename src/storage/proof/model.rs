@@ -200,7 +200,7 @@ impl Model {
             14 => self.trim(),
             15 if self.rng.once_in(3) => self.marker(),
             16 if !self.syncing => self.apply(),
-            17 => self.mark(),
+            17 if !self.syncing => self.note(),
             18 if !self.syncing => self.close(),
             19..=20 => self.append_lost(),
             _ if !self.syncing => self.sync(),
@@ -339,8 +339,13 @@ impl Model {
         Ok(())
     }
 
-    pub fn mark(&mut self) -> Result<(), StorageError> {
-        self.log.append_synced_mark().map(drop)
+    /// Between two drains, whatever was written since the last one.
+    pub fn note(&mut self) -> Result<(), StorageError> {
+        if let Some(job) = self.log.begin_note() {
+            job.perform(&self.sim.disk())?;
+            self.log.end_sync(job);
+        }
+        Ok(())
     }
 
     pub fn close(&mut self) -> Result<(), StorageError> {

@@ -95,7 +95,7 @@ impl Plain {
             16 => self.trim(),
             17 if self.rng.once_in(8) => self.marker(),
             18..=20 => self.sync(),
-            21 => drop(self.log.append_synced_mark().expect("noted")),
+            21 => self.note(),
             22 if self.rng.once_in(3) => self.reopen(),
             _ => {}
         }
@@ -106,6 +106,13 @@ impl Plain {
         assert_eq!((bounds.last_index, bounds.last_term, bounds.next_offset), (last.index, last.term, last.offset));
         self.read_entries();
         self.read_records();
+    }
+
+    fn note(&mut self) {
+        if let Some(job) = self.log.begin_note() {
+            job.perform(&self.sim.disk()).expect("noted");
+            self.log.end_sync(job);
+        }
     }
 
     fn sync(&mut self) {

@@ -78,7 +78,12 @@ impl Story {
             log.append(2)?;
             log.sync()?;
         }
-        log.mark()?;
+        log.note()?;
+        log.append(1)?;
+        log.note()?;
+        log.sync()?;
+        log.append(1)?;
+        log.note()?;
         log.sync()?;
         log.append(4)?;
         log.hard_state()?;

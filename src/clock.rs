@@ -1,0 +1,210 @@
+//! Wall clocks: what time records are stamped with, and how far that may be from the truth.
+//!
+//! A wall clock is wrong now and then, by a second or by a year, and a stamp is for ever: stamps never go back within a log, so
+//! one that is a year ahead is repeated by every later record until the clocks have caught up. So the wall clock is not
+//! believed at once ([`StampClock`]):
+//!
+//! - **More than a minute ahead of the majority of the cluster's clocks**, as far as they are known: the majority's time is taken.
+//!   Peers tell their clocks with every request of raft messages ([`PeerClocks`]); it takes three clocks to have a majority.
+//! - **A jump of more than a minute ahead**, against the monotonic clock: while no majority confirms it, stamps go on as if it had
+//!   not been, for ten minutes. Then it is taken: it lasts, and a machine that slept has jumped too.
+//!
+//! A clock that is behind, or jumps back, is followed: stamps repeat the last one meanwhile. With fewer than three clocks one
+//! that is wrong from the start can't be told from one that is right; it is warned of as soon as any two differ.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::types::NodeId;
+
+/// Clocks that differ by more are not both right.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60);
+const AHEAD_US: i64 = 60_000_000;
+/// A jump that nobody confirms is taken for true after so long.
+const HOLD: Duration = Duration::from_secs(600);
+/// What a peer said longer ago is not its clock any more.
+const HEARD: Duration = Duration::from_secs(10);
+
+/// The wall clock, Unix microseconds. Timeouts use the monotonic clock.
+pub fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// What the peers' clocks said last, against this node's; a clone is the same.
+#[derive(Clone, Debug, Default)]
+pub struct PeerClocks(Arc<Mutex<BTreeMap<NodeId, (i64, Instant)>>>);
+
+impl PeerClocks {
+    /// A peer's clock says so, now.
+    pub fn heard(&self, peer: NodeId, clock_us: u64, wall_us: u64, now: Instant) {
+        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < HEARD);
+        clocks.insert(peer, (ahead_us(clock_us, wall_us), now));
+    }
+
+    /// How far the clocks that were heard are ahead of this node's, microseconds.
+    pub fn ahead(&self, now: Instant) -> Vec<(NodeId, i64)> {
+        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = clocks.iter().filter(|(_, (_, heard))| now.saturating_duration_since(*heard) < HEARD);
+        recent.map(|(peer, (ahead, _))| (*peer, *ahead)).collect()
+    }
+}
+
+/// How far one clock is ahead of another.
+pub fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
+    let least = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
+    least(clock_us) - least(of_us)
+}
+
+/// What is wrong with this node's clock, as far as it can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    /// Most clocks are behind it: records are stamped with theirs.
+    AheadOfMajority,
+    /// It has jumped, and nobody confirms it.
+    Jumped,
+    /// It differs from a peer's clock, and no third one decides, or from the majority's, which is ahead.
+    Differs(NodeId),
+}
+
+/// The time that records are stamped with.
+#[derive(Debug, Default)]
+pub struct StampClock {
+    /// The wall clock as it was followed last.
+    line: Option<(u64, Instant)>,
+    /// Since when the wall clock is ahead of that.
+    jumped: Option<Instant>,
+    /// How far the majority's clock is ahead of this node's; `None` when fewer than three clocks are known.
+    majority: Option<i64>,
+    /// A peer whose clock differs from this node's, where no majority says that it is that one's fault.
+    differs: Option<(NodeId, i64)>,
+    wrong: Option<Wrong>,
+}
+
+impl StampClock {
+    /// Takes how far the peers' clocks are ahead of this node's, as far as they are known. To be called now and then.
+    pub fn look(&mut self, peers: &[(NodeId, i64)]) {
+        let mut all: Vec<i64> = peers.iter().map(|(_, ahead)| *ahead).chain([0]).collect();
+        all.sort_unstable();
+        self.majority = (all.len() > 2).then(|| all[all.len() / 2]);
+        let unclear = self.majority.is_none_or(|ahead| ahead > AHEAD_US);
+        self.differs = peers.iter().copied().find(|(_, ahead)| unclear && ahead.abs() > AHEAD_US);
+    }
+
+    /// What a record is stamped with now, if the one before was not stamped later.
+    pub fn now(&mut self, wall_us: u64, now: Instant) -> u64 {
+        let (then_us, then) = *self.line.get_or_insert((wall_us, now));
+        let passed = u64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(u64::MAX);
+        let line_us = then_us.saturating_add(passed);
+        if let Some(ahead) = self.majority.filter(|ahead| *ahead < -AHEAD_US) {
+            // The line stays where it is: it is not this clock's time that is used.
+            self.note(Some(Wrong::AheadOfMajority), ahead);
+            return wall_us.saturating_add_signed(ahead);
+        }
+        let jump = ahead_us(wall_us, line_us);
+        if jump > AHEAD_US && self.majority.is_none() {
+            let since = *self.jumped.get_or_insert(now);
+            if now.saturating_duration_since(since) < HOLD {
+                self.note(Some(Wrong::Jumped), jump);
+                return line_us;
+            }
+        }
+        self.jumped = None;
+        self.line = Some((wall_us, now));
+        self.note(self.differs.map(|(peer, _)| Wrong::Differs(peer)), self.differs.map_or(0, |(_, ahead)| ahead));
+        wall_us
+    }
+
+    /// Says it once, and once when it is over.
+    fn note(&mut self, wrong: Option<Wrong>, by_us: i64) {
+        if self.wrong == wrong {
+            return;
+        }
+        self.wrong = wrong;
+        let by = Duration::from_micros(by_us.unsigned_abs());
+        match wrong {
+            Some(Wrong::AheadOfMajority) => log::warn!(
+                "this node's clock is {by:.0?} ahead of most of the cluster's: records are stamped with their time; set the clock"
+            ),
+            Some(Wrong::Jumped) => log::warn!(
+                "this node's clock has jumped {by:.0?} ahead: for {HOLD:?} records are stamped as if it had not; set the clock \
+                 if that was wrong"
+            ),
+            Some(Wrong::Differs(peer)) => {
+                let side = if by_us > 0 { "behind" } else { "ahead of" };
+                log::warn!("this node's clock is {by:.0?} {side} that of node {peer}: one of them is wrong; set it");
+            }
+            None => log::info!("this node's clock can be believed again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+    const YEAR: u64 = 365 * 24 * 3600 * SECOND;
+    const T: u64 = 50 * YEAR;
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    fn peers(ahead: &[i64]) -> Vec<(NodeId, i64)> {
+        ahead.iter().enumerate().map(|(i, ahead)| (NodeId(i as u64 + 2), *ahead)).collect()
+    }
+
+    /// The clock of a leader was wrong by a year for the time of one record, and every later record of every node was
+    /// stamped a year ahead.
+    #[test]
+    fn a_jump_ahead_is_not_stamped() {
+        let (start, mut clock) = (Instant::now(), StampClock::default());
+        assert_eq!(clock.now(T, start), T);
+        assert_eq!(clock.now(T + 50 * SECOND, at(start, 1)), T + 50 * SECOND, "small ones are followed");
+        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + 51 * SECOND, "as if it had not been");
+        assert_eq!(clock.wrong, Some(Wrong::Jumped));
+        assert_eq!(clock.now(T + 52 * SECOND, at(start, 3)), T + 52 * SECOND, "set right again");
+        assert_eq!(clock.wrong, None);
+        // It lasts: a machine that slept.
+        assert_eq!(clock.now(T + YEAR, at(start, 4)), T + 53 * SECOND);
+        assert_eq!(clock.now(T + YEAR, at(start, 603)), T + 652 * SECOND);
+        assert_eq!(clock.now(T + YEAR, at(start, 604)), T + YEAR);
+        assert_eq!(clock.now(T, at(start, 605)), T, "back is followed: stamps repeat the last one");
+    }
+
+    #[test]
+    fn the_majority_bounds_a_clock_that_is_wrong_from_the_start() {
+        let (start, year) = (Instant::now(), YEAR as i64);
+        let mut clock = StampClock::default();
+        clock.look(&peers(&[-year]));
+        assert_eq!(clock.now(T + YEAR, start), T + YEAR, "of two nobody knows which is right");
+        assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
+        clock.look(&peers(&[-year, 5 - year]));
+        assert_eq!(clock.now(T + YEAR, start), T + 5, "of three the majority does");
+        assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
+        // One that is wrong decides nothing, on either side.
+        for wrong in [year, -year] {
+            clock.look(&peers(&[wrong, 3]));
+            assert_eq!(clock.now(T, at(start, 1)), T);
+            assert_eq!(clock.wrong, None);
+        }
+        // A jump that the majority confirms is taken at once.
+        clock.look(&peers(&[0, 7]));
+        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + YEAR);
+        // The majority is ahead: this clock is used, and warned of.
+        clock.look(&peers(&[year, year]));
+        assert_eq!(clock.now(T + YEAR, at(start, 3)), T + YEAR);
+        assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
+    }
+
+    #[test]
+    fn what_a_peer_said_long_ago_counts_no_more() {
+        let (start, clocks) = (Instant::now(), PeerClocks::default());
+        clocks.heard(NodeId(2), T + 3, T, start);
+        clocks.heard(NodeId(3), 0, u64::MAX, at(start, 5));
+        assert_eq!(clocks.ahead(at(start, 9)), [(NodeId(2), 3), (NodeId(3), -i64::MAX)]);
+        assert_eq!(clocks.ahead(at(start, 12)), [(NodeId(3), -i64::MAX)]);
+    }
+}

@@ -1,0 +1,128 @@
+//! Blocks at the end of the newest segment that go bad under a node which was idle, or is at work: what was acknowledged long before
+//! is not taken for a torn tail. `docs/RELIABILITY.md` has the figures that this measures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use seriatim::client::Client;
+use seriatim::pb::admin::GroupStatus;
+use seriatim::storage::log::{NOTE_BYTES, NOTE_EVERY};
+
+use crate::harness::{Cluster, eventually, loudly, read_all, record};
+
+const SEGMENT: &str = "groups/1/00000000000000000001.seg";
+const SECTOR: usize = 512;
+
+fn status(client: &Client) -> Result<GroupStatus, String> {
+    let node = client.get_node().map_err(|e| e.to_string())?;
+    node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
+}
+
+/// Waits until the manifest says that all of the log is on the disk.
+fn wait_until_noted(client: &Client) {
+    eventually("the log is noted", || match status(client)?.unprotected_bytes {
+        0 => Ok(()),
+        bytes => Err(format!("{bytes} bytes are not")),
+    });
+}
+
+/// One node acknowledges 2,000 records, is idle for seconds, and killed. Its last sector is bad then, or its last 4 or 64 KiB, or
+/// the file is shorter by some sectors. The start said "were never synced: cut off", exit code 0, and gave the offsets
+/// again; `log verify` said "torn", exit code 0.
+#[test]
+fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
+    let mut cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    for n in 0..2000 / 50 {
+        let records = (0..50).map(|i| record(format!("record {}", 50 * n + i))).collect();
+        client.produce("", records).expect("produces");
+    }
+    wait_until_noted(&client);
+    cluster.nodes[0].kill();
+    let data_dir = cluster.site.path().join("n1");
+    let file = data_dir.join(SEGMENT);
+    let whole = fs::read(&file).expect("a segment");
+    let used = (whole.iter().rposition(|byte| *byte != 0).expect("frames") / SECTOR + 1) * SECTOR;
+    let zeroed = |bytes: usize| [&whole[..used - bytes], &vec![0; whole.len() - used + bytes]].concat();
+    let mut damages: Vec<(String, Vec<u8>)> =
+        [SECTOR, 4 << 10, 64 << 10].map(|bytes| (format!("the last {bytes} bytes zeroed"), zeroed(bytes))).into();
+    damages.extend((1..=5).map(|n| (format!("{n} sectors cut off"), whole[..used - n * SECTOR].to_vec())));
+    for (what, bytes) in damages {
+        fs::write(&file, &bytes).expect("written");
+        let status = cluster.nodes[0].try_start_again().expect_err("it must not start");
+        let said = last_lines(&cluster.nodes[0].log());
+        assert_eq!(status.code(), Some(65), "{what}: {said}");
+        assert!(said.contains(SEGMENT) && said.contains("the synced floor: lost: "), "{what}: {said}");
+        // The last sector may hold the last commit alone.
+        assert!(
+            bytes.len() == whole.len() - 1 || said.contains("to 1999") || said.contains("perhaps a vote"),
+            "{said}"
+        );
+        let output = cluster.site.command(&["log", "verify", "--data-dir", &data_dir.display().to_string()]).output();
+        let output = output.expect("runs");
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(65), "{what}: {report}");
+        assert!(report.contains(&format!("DAMAGE {SEGMENT} byte ")), "{what}: {report}");
+        assert_eq!(fs::read(&file).expect("a segment"), bytes, "nothing was changed");
+    }
+    fs::write(&file, &whole).expect("written");
+    cluster.nodes[0].start_again();
+    assert_eq!(read_all(&cluster.client(0)).len(), 2000);
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().rev().take(3).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// What is left under steady load: how many acknowledged bytes at the end, and how old, no manifest says are on the disk.
+#[test]
+fn under_load_little_is_unprotected_and_not_for_long() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    let manifest = cluster.site.path().join("n1/groups/1/manifest");
+    let value = vec![7; 1 << 18];
+    let (mut bytes_max, mut age_max, mut produced) = (0, Duration::ZERO, 0);
+    let load = |records: usize, until: Instant, pause: Duration| {
+        let (mut noted, mut noted_at) = (floor(&manifest), Instant::now());
+        while Instant::now() < until {
+            client.produce("", vec![record(&value); records]).expect("produces");
+            produced += 1;
+            bytes_max = bytes_max.max(status(&client).expect("a status").unprotected_bytes);
+            let now = floor(&manifest);
+            if now != noted {
+                (noted, noted_at) = (now, Instant::now());
+            }
+            age_max = age_max.max(noted_at.elapsed());
+            // The pace of a client.
+            std::thread::park_timeout(pause);
+        }
+    };
+    let mut load = load;
+    // As fast as it goes: megabytes count. And never quiet, with little: seconds count.
+    load(8, Instant::now() + Duration::from_secs(4), Duration::ZERO);
+    load(1, Instant::now() + 2 * NOTE_EVERY, Duration::from_millis(200));
+    loudly(&format!(
+        "unprotected under load: {bytes_max} bytes at most, for {age_max:.1?} at most ({produced} requests of up to 2 MiB)"
+    ));
+    // A drain may be one request above it, and a slow machine late.
+    assert!(bytes_max < NOTE_BYTES + (8 << 20), "{bytes_max} bytes");
+    assert!(age_max < 2 * NOTE_EVERY, "{age_max:?}");
+    let began = Instant::now();
+    wait_until_noted(&client);
+    loudly(&format!("unprotected after the last record: for {:.1?}", began.elapsed()));
+    let noted = fs::metadata(&manifest).expect("a manifest").modified().expect("a time");
+    // Idle, nothing is written any more: many heartbeats and ticks later it is the same file.
+    let applied = status(&client).expect("a status").applied_index;
+    let idle = Instant::now() + Duration::from_secs(3);
+    eventually("some idle seconds", || (Instant::now() > idle).then_some(()).ok_or("not yet".into()));
+    assert_eq!(fs::metadata(&manifest).expect("a manifest").modified().expect("a time"), noted, "written once");
+    assert_eq!(status(&client).expect("a status").applied_index, applied);
+}
+
+/// The floor as the manifest says it.
+fn floor(manifest: &PathBuf) -> Vec<u8> {
+    let read = |path: &Path| fs::read(path).ok().and_then(|bytes| bytes.get(64..80).map(<[u8]>::to_vec));
+    read(manifest).unwrap_or_default()
+}

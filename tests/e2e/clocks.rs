@@ -1,0 +1,102 @@
+//! Wall clocks that are wrong by a month: under the leader for the time of one record, or from the start of a node.
+
+use seriatim::client::Client;
+use seriatim::pb::admin::GroupStatus;
+use seriatim::pb::log::Record;
+
+use crate::harness::{Cluster, Site, eventually, read_all, record};
+use crate::shim::{Order, Shim};
+
+const MONTH_SECONDS: i64 = 30 * 86_400;
+const MINUTE_US: u64 = 60_000_000;
+
+fn status(client: &Client) -> Result<GroupStatus, String> {
+    let node = client.get_node().map_err(|e| e.to_string())?;
+    node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
+}
+
+fn wall_us() -> u64 {
+    seriatim::clock::wall_us()
+}
+
+fn stamp(records: &[Record]) -> u64 {
+    records.last().expect("a record").append_time_us
+}
+
+/// The leader's clock was wrong for the time of one record. That one and all that followed, of every leader, were stamped so; no
+/// record expired for as long, and nothing was said.
+#[test]
+fn a_jump_of_the_leaders_clock_is_not_stamped() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = |name: &str| site.path().join(name);
+    let (n1, env) = (dir("n1"), |name: &str| shim.env(&dir(name), None, 1));
+    let envs: Vec<_> = ["n1"].map(|name| (name, env(name))).into();
+    let cluster = Cluster::start_at(site, 1, &[], |name| {
+        envs.iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone()).unwrap_or_default()
+    });
+    let client = cluster.client(0);
+    client.produce("", vec![record("before")]).expect("produces");
+    shim.order(&n1, &Order::Clock(MONTH_SECONDS));
+    eventually("the jump is noticed", || {
+        client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
+        let said = cluster.nodes[0].log();
+        said.contains("clock has jumped").then_some(()).ok_or("not yet".into())
+    });
+    shim.order(&n1, &Order::Clock(0));
+    eventually("it is over", || {
+        client.produce("", vec![record("after")]).map_err(|e| e.to_string())?;
+        cluster.nodes[0].log().contains("can be believed again").then_some(()).ok_or("not yet".into())
+    });
+    let records = read_all(&client);
+    assert!(records.len() >= 3);
+    let newest = stamp(&records);
+    assert!(newest < wall_us() + MINUTE_US, "stamped {} s ahead", (newest - wall_us()) / 1_000_000);
+    let said = cluster.nodes[0].log();
+    assert_eq!(said.matches("clock has jumped").count(), 1, "said once");
+}
+
+/// A node alone was started with a wrong clock, which nobody could tell, and stamped records with it. With the clock set right its
+/// status says so, and what is older than the retention goes by the time of its arrival; nothing went for a month.
+#[test]
+fn records_that_are_stamped_ahead_expire_by_their_arrival() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    let right = shim.env(&dir, None, 1);
+    let mut wrong = right.clone();
+    wrong.push(("SHIM_CLOCK".to_owned(), MONTH_SECONDS.to_string()));
+    let mut cluster = Cluster::start_at(site, 1, &[], |_| wrong.clone());
+    let client = cluster.client(0);
+    for _ in 0..3 {
+        client.produce("", vec![record("a month ahead")]).expect("produces");
+    }
+    assert!(cluster.nodes[0].stop().success());
+    cluster.nodes[0].set_env(right);
+    cluster.nodes[0].start_again();
+    let client = cluster.client(0);
+    eventually("it leads", || {
+        client.produce("", vec![record("repeats the stamp")]).map(drop).map_err(|e| e.to_string())
+    });
+    let group = status(&client).expect("a status");
+    assert!(group.stamp_ahead_ms > 29 * 86_400_000, "{}", group.stamp_ahead_ms);
+    let cli = |args: &[&str]| {
+        let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, args).output().expect("runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = cli(&["status"]);
+    assert!(shown.contains("newest record stamped 29 days ahead of the clock"), "{shown}");
+    assert!(cli(&["status", "--verbose"]).contains("seriatim_stamp_ahead_ms_now"));
+    eventually("the log says so", || {
+        let said = cluster.nodes[0].log();
+        said.contains("ahead of this node's clock").then_some(()).ok_or("not yet".into())
+    });
+    assert_eq!(status(&client).expect("a status").first_offset, 0, "nothing is limited yet");
+    cli(&["log", "configure", "--retention-age", "2s"]);
+    eventually("what arrived goes", || {
+        let group = status(&client)?;
+        (group.first_offset == 4).then_some(()).ok_or(format!("{} of {}", group.first_offset, group.next_offset))
+    });
+    client.produce("", vec![record("the next")]).expect("produces");
+}
