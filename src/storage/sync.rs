@@ -138,6 +138,7 @@ impl GroupLog {
         }
         // A start may have found segments that the manifest does not know: the terms before the one with the floor have to be right.
         manifest.terms.clone_from(&self.terms);
+        manifest.checkpoints = self.checkpoints.all().to_vec();
         manifest.next_segment = self.next_segment;
         Some(SyncJob {
             dir: self.dir.clone(),
