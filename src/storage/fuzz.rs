@@ -160,7 +160,7 @@ fn walk() {
 
 #[test]
 fn segment_header() {
-    let golden = include_bytes!("../../tests/golden/segment-header-v1.bin").to_vec();
+    let golden = include_bytes!("../../tests/golden/segment-header-v2.bin").to_vec();
     let mend = |bytes: &mut Vec<u8>, _: &mut Rng| SegmentHeader::seal(bytes);
     Loop::new("segment_header", vec![golden]).mend(mend).run(|bytes| {
         let Ok(header) = SegmentHeader::decode(bytes) else { return false };
