@@ -16,7 +16,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz check bench test-clients proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz check bench test-clients test-decoders proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,8 +77,11 @@ bench: deps first-build ## each figure beside its ceiling; ONLY=part of a name c
 	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
 	    $(CARGO) bench --profile release --locked --bench bench
 
-test-clients: build ## the Python and the Go client against three nodes (downloads their packages)
+test-clients: build ## the Python, the Go and the Java client against three nodes (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh
+
+test-decoders: ## the protobuf decoders of other languages on golden responses (downloads them)
+	@clients/decoders/test.sh
 
 proto: ## generates the clients' committed code again (downloads the generators)
 	@clients/generate.sh

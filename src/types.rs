@@ -99,6 +99,22 @@ random_id! {
     LogId
 }
 
+impl Offset {
+    /// The largest offset, and the largest `next_offset`: 63 bits, which a varint of nine bytes holds. protobuf-java reads
+    /// the tenth byte of a padded varint as 1, and a Java `long` would be negative.
+    pub const MAX: Offset = Offset(i64::MAX as u64);
+
+    /// The offset `count` records later; `None` past [`Offset::MAX`].
+    pub fn plus(self, count: u64) -> Option<Offset> {
+        self.0.checked_add(count).map(Offset).filter(|end| *end <= Offset::MAX)
+    }
+}
+
+impl Term {
+    /// The largest term: as [`Offset::MAX`].
+    pub const MAX: Term = Term(i64::MAX as u64);
+}
+
 impl GroupId {
     /// Group 0: which nodes are members, which logs exist.
     pub const CATALOG: GroupId = GroupId(0);

@@ -25,14 +25,17 @@ SERIATIM = os.environ["SERIATIM"]
 CLIENTS = {
     "python": [sys.executable, str(REPO / "clients/python/client.py")],
     "go": [os.environ["CLIENT_GO"]],
+    # One processor's worth of threads, and no time for a better compiler: each call starts a program.
+    "java": ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", os.environ["CLIENT_JAVA"]],
 }
 # How long a condition may take on a busy machine. Nothing waits so long when all is well.
 PATIENCE = 60.0
-# The caller's settings and proxies do not reach nodes and clients.
+# The caller's settings and proxies do not reach nodes and clients. A JVM reports its own on stderr.
+JAVA_SETTINGS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 ENV = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith("SERIATIM") and not name.lower().endswith("_proxy")
+    if not name.startswith("SERIATIM") and not name.lower().endswith("_proxy") and name not in JAVA_SETTINGS
 }
 
 

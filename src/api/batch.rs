@@ -104,7 +104,8 @@ impl Batch {
     /// Takes the bytes of a `ProduceRequest` apart.
     ///
     /// # Errors
-    /// [`Invalid`]: malformed, without a record, with both `record` and `records`, or larger than an entry can be.
+    /// [`Invalid`]: malformed, without a record, with both `record` and `records`, larger than an entry can be, or with an
+    /// expected offset that no log has.
     pub fn decode(message: &[u8]) -> Result<Batch, Invalid> {
         let mut log = "";
         let (mut expected_offset, mut producer_id, mut sequence, mut log_id) = (None, 0, 0, None);
@@ -133,6 +134,9 @@ impl Batch {
             Some(parts) => payload.push(&parts)?,
             None if payload.count == 0 => return Err(Invalid::NoRecord),
             None => {}
+        }
+        if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
+            return Err(Invalid::ExpectedOffset(offset));
         }
         Ok(Batch {
             log: LogName::new(log).map_err(Invalid::LogName)?,

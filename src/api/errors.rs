@@ -80,6 +80,8 @@ pub enum Invalid {
     Settings(String),
     /// A stream names another log than its first message did.
     LogChanged,
+    /// `expected_offset` is more than any log has.
+    ExpectedOffset(Offset),
     /// `start` has a value that this version does not know.
     Start(i32),
     /// `heartbeat_ms` below its limit, or with `max_records` 0.
@@ -481,6 +483,9 @@ impl Invalid {
             }
             Invalid::Settings(what) => invalid(what.clone()),
             Invalid::LogChanged => invalid("a stream stays with the log of its first message".to_owned()),
+            Invalid::ExpectedOffset(offset) => {
+                invalid(format!("`expected_offset` {offset} exceeds the largest offset ({})", Offset::MAX))
+            }
             Invalid::Start(value) => invalid(format!("{value} is no value of `start`")),
             Invalid::Heartbeat { heartbeat_ms_min } => {
                 invalid(format!("`heartbeat_ms` is 0 or at least {heartbeat_ms_min}, and needs `max_records`"))

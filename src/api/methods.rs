@@ -7,10 +7,10 @@ use std::cell::Cell;
 use std::io::Read;
 
 use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType, pb_de, pb_ser};
-use protobuf::Message;
+use protobuf::{Message, MessageFull};
 
 use super::errors::Invalid;
-use super::wire::{put_fixed64_field, put_varint_field};
+use super::wire::{canonical, put_fixed64_field, put_varint_field};
 use crate::pb::{self, admin, health, log};
 use crate::types::LogId;
 use crate::watermark::Mark;
@@ -51,15 +51,23 @@ impl ConsumeReply {
     }
 }
 
+#[cfg(test)]
+impl ConsumeReply {
+    /// What goes out.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.take()
+    }
+}
+
 /// Reads a small request.
 ///
 /// # Errors
 /// [`Invalid`] when it is malformed or large.
-pub fn decode<M: Message>(request: &Request) -> Result<M, Invalid> {
+pub fn decode<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
     if request.0.len() > SMALL_REQUEST_BYTES_MAX {
         return Err(Invalid::MessageTooLarge { bytes_max: SMALL_REQUEST_BYTES_MAX });
     }
-    pb::parse(&request.0).map_err(|_| Invalid::Malformed)
+    pb::parse(&canonical::<M>(&request.0)?).map_err(|_| Invalid::Malformed)
 }
 
 fn take(mut reader: MessageReader) -> grpcio::Result<Request> {

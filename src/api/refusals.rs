@@ -48,6 +48,7 @@ fn limit_of(invalid: &Invalid) -> Option<Limit> {
         | Invalid::RecordAndRecords
         | Invalid::Settings(_)
         | Invalid::LogChanged
+        | Invalid::ExpectedOffset(_)
         | Invalid::Start(_)
         | Invalid::Heartbeat { .. } => None,
     }

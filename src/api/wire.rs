@@ -3,7 +3,16 @@
 //! A produce request of 4 MiB may claim two million empty records; taken apart field by field, it costs no more memory
 //! than what is kept of it.
 
+use std::collections::BTreeMap;
+
+use protobuf::MessageFull;
+use protobuf::descriptor::field_descriptor_proto::Type;
+use protobuf::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
+
 use super::errors::Invalid;
+
+/// Groups in groups, and messages in messages: deeper ones are refused, as every other parser does.
+const DEPTH_MAX: usize = 100;
 
 /// A field's value, as its wire type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +59,14 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
-    fn field(&mut self) -> Result<(u32, Value<'a>), Invalid> {
+    /// A field's number and wire type.
+    fn tag(&mut self) -> Result<(u32, u32), Invalid> {
         let tag = u32::try_from(self.varint()?).map_err(|_| Invalid::Malformed)?;
-        let number = tag >> 3;
-        if number == 0 {
-            return Err(Invalid::Malformed);
-        }
-        let value = match tag & 7 {
+        if tag >> 3 == 0 { Err(Invalid::Malformed) } else { Ok((tag >> 3, tag & 7)) }
+    }
+
+    fn value(&mut self, wire_type: u32) -> Result<Value<'a>, Invalid> {
+        Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| Invalid::Malformed)?)),
             2 => {
@@ -64,26 +74,122 @@ impl<'a> Fields<'a> {
                 Value::Bytes(self.take(length)?)
             }
             5 => Value::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| Invalid::Malformed)?)),
-            // Groups are not in proto3, and no wire type is above 5.
+            // The end of a group that did not begin; no wire type is above 5.
             _ => return Err(Invalid::Malformed),
-        };
-        Ok((number, value))
+        })
+    }
+
+    /// Skips to the end of a group. proto3 has none, so it is an unknown field, and those are skipped.
+    fn skip_group(&mut self, number: u32) -> Result<(), Invalid> {
+        let mut open = vec![number];
+        while let Some(&innermost) = open.last() {
+            match self.tag()? {
+                (number, GROUP) if open.len() < DEPTH_MAX => open.push(number),
+                (number, GROUP_END) if number == innermost => _ = open.pop(),
+                (_, wire_type) => _ = self.value(wire_type)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, Invalid> {
+        while !self.rest.is_empty() {
+            let (number, wire_type) = self.tag()?;
+            if wire_type != GROUP {
+                return Ok(Some((number, self.value(wire_type)?)));
+            }
+            self.skip_group(number)?;
+        }
+        Ok(None)
     }
 }
+
+const GROUP: u32 = 3;
+const GROUP_END: u32 = 4;
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u32, Value<'a>), Invalid>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
         let field = self.field();
         if field.is_err() {
             self.rest = &[];
         }
-        Some(field)
+        field.transpose()
     }
+}
+
+/// The same message as rust-protobuf reads it right. What other encoders may send, and it refuses or reads otherwise than
+/// the standard says: a varint with more bits than its type has (they are dropped), a group, and a message field that comes
+/// twice (it is merged). Unknown fields are dropped.
+///
+/// # Errors
+/// [`Invalid::Malformed`].
+pub fn canonical<M: MessageFull>(message: &[u8]) -> Result<Vec<u8>, Invalid> {
+    canonical_of(&M::descriptor(), message, DEPTH_MAX)
+}
+
+fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) -> Result<Vec<u8>, Invalid> {
+    let depth = depth.checked_sub(1).ok_or(Invalid::Malformed)?;
+    let mut out = Vec::with_capacity(message.len());
+    // To merge messages is to read their bytes one after the other.
+    let mut merged: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    for field in Fields::new(message) {
+        let (number, value) = field?;
+        let Some(known) = descriptor.field_by_number(number) else { continue };
+        let ty = known.proto().type_();
+        match value {
+            Value::Varint(value) => {
+                put_tag(&mut out, number, 0);
+                put_varint(&mut out, of_type(ty, value));
+            }
+            Value::Fixed64(value) => {
+                put_tag(&mut out, number, 1);
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+            Value::Fixed32(value) => {
+                put_tag(&mut out, number, 5);
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+            Value::Bytes(bytes) => match known.runtime_field_type() {
+                RuntimeFieldType::Singular(RuntimeType::Message(_)) => {
+                    merged.entry(number).or_default().extend_from_slice(bytes);
+                }
+                RuntimeFieldType::Repeated(RuntimeType::Message(inner)) => {
+                    put_bytes_field(&mut out, number, &canonical_of(&inner, bytes, depth)?);
+                }
+                _ => put_bytes_field(&mut out, number, bytes),
+            },
+        }
+    }
+    for (number, bytes) in merged {
+        if let Some(RuntimeFieldType::Singular(RuntimeType::Message(inner))) =
+            descriptor.field_by_number(number).map(|known| known.runtime_field_type())
+        {
+            put_bytes_field(&mut out, number, &canonical_of(&inner, &bytes, depth)?);
+        }
+    }
+    Ok(out)
+}
+
+/// What a varint means for a field of that type. The casts are protobuf's own: a type of 32 bits keeps the low ones.
+fn of_type(ty: Type, value: u64) -> u64 {
+    match ty {
+        Type::TYPE_INT32 | Type::TYPE_ENUM => i64::from(value as i32) as u64,
+        Type::TYPE_UINT32 | Type::TYPE_SINT32 => u64::from(value as u32),
+        Type::TYPE_BOOL => u64::from(value != 0),
+        _ => value,
+    }
+}
+
+fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
+    put_varint(out, u64::from(number << 3 | wire_type));
+}
+
+fn put_bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_tag(out, number, 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -98,7 +204,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 /// Appends a varint field; zero, proto3's default, takes no bytes.
 pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
-        put_varint(out, u64::from(number << 3));
+        put_tag(out, number, 0);
         put_varint(out, value);
     }
 }
@@ -106,7 +212,7 @@ pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
 /// Appends a fixed64 field; zero takes no bytes.
 pub fn put_fixed64_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
-        put_varint(out, u64::from(number << 3 | 1));
+        put_tag(out, number, 1);
         out.extend_from_slice(&value.to_le_bytes());
     }
 }
@@ -135,7 +241,11 @@ mod tests {
             &[0x0a],
             &[0x00, 1],
             &[0x0b],
+            &[0x0c],
+            &[0x0b, 0x14],
+            &[0x0b, 0x13, 0x0c, 0x14],
             &[0x0f, 1],
+            &[0x0b; DEPTH_MAX + 1],
             &[0x09, 1, 2],
             &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
             &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],

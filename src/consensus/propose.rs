@@ -178,9 +178,16 @@ fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeEr
     if proposal.kind == Kind::Records {
         let records = &mut data[Stamp::BYTES..];
         let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);
-        if count != Ok(proposal.count) {
-            log::error!("a proposal whose payload does not hold its {} records", proposal.count);
-            return Err(ProposeError::Dropped);
+        match count {
+            Ok(count) if count == proposal.count => {}
+            Ok(count) => {
+                log::error!("a proposal of {} records whose payload holds {count}", proposal.count);
+                return Err(ProposeError::Dropped);
+            }
+            Err(bad) => {
+                log::error!("a proposal that cannot be appended at offset {}: {bad}", appended.offset);
+                return Err(ProposeError::Dropped);
+            }
         }
     }
     Ok(data)

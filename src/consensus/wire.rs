@@ -12,7 +12,7 @@ use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
 use super::compare::{Checkpoint, Claim};
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
-use crate::storage::entry::{BadEntry, Entry, Kind, Stamp};
+use crate::storage::entry::{BadEntry, Entry, Kind, OFFSET_TOO_LARGE, Stamp, TERM_TOO_LARGE};
 use crate::storage::log::{Base, ConfState, Derived, Marker};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
@@ -154,6 +154,9 @@ fn entry_to_pb(entry: eraftpb::Entry) -> pb::Entry {
 }
 
 fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
+    if Term(entry.term) > Term::MAX {
+        return Err(BadMessage(TERM_TOO_LARGE.0));
+    }
     let mut raft = eraftpb::Entry { index: entry.index, term: entry.term, ..Default::default() };
     match entry.kind {
         NOOP => {}
@@ -269,6 +272,10 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
         t if t == MessageType::MsgRequestPreVoteResponse as u32 => MessageType::MsgRequestPreVoteResponse,
         _ => return Err(BadMessage("a kind of raft message that peers do not send")),
     };
+    let terms = [message.term, message.log_term, message.commit_term];
+    if terms.iter().any(|term| Term(*term) > Term::MAX) {
+        return Err(BadMessage(TERM_TOO_LARGE.0));
+    }
     let mut raft = eraftpb::Message {
         from: message.from,
         to: message.to,
@@ -362,6 +369,13 @@ fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
     if !ordered(voters) || !ordered(learners) || learners.iter().any(|id| voters.contains(id)) {
         return Err(BadMessage("a marker whose nodes are not there once each, in order"));
     }
+    let derived = Derived::decode(&marker.derived).map_err(|_| BadMessage("a malformed derived state"))?;
+    if Term(marker.term) > Term::MAX {
+        return Err(BadMessage(TERM_TOO_LARGE.0));
+    }
+    if Offset(marker.offset).max(derived.first_offset) > Offset::MAX {
+        return Err(BadMessage(OFFSET_TOO_LARGE.0));
+    }
     Ok(Marker {
         base: Base {
             index: LogIndex(marker.index),
@@ -371,7 +385,54 @@ fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
         },
         conf_state: ConfState { voters: ids(&marker.conf_state.voters), learners: ids(&marker.conf_state.learners) },
         conf_index: LogIndex(marker.conf_index),
-        derived: Derived::decode(&marker.derived).map_err(|_| BadMessage("a malformed derived state"))?,
+        derived,
         derived_index: LogIndex(marker.derived_index),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append() -> pb::RaftMessage {
+        let entry = pb::Entry { term: 3, index: 2, kind: NOOP, ..Default::default() };
+        let msg_type = MessageType::MsgAppend as u32;
+        pb::RaftMessage { type_: msg_type, term: 3, index: 1, entries: vec![entry], ..Default::default() }
+    }
+
+    fn marker() -> pb::RaftMessage {
+        let marker = Marker {
+            base: Base { index: LogIndex(1), term: Term(1), offset: Offset(1), ..Base::default() },
+            conf_state: ConfState { voters: vec![NodeId(1)], learners: Vec::new() },
+            ..Marker::default()
+        };
+        let marker = protobuf::MessageField::some(marker_to_pb(&marker));
+        pb::RaftMessage { type_: MessageType::MsgSnapshot as u32, marker, ..Default::default() }
+    }
+
+    /// A larger term or offset has no place in a record: it is refused before raft takes it over for good.
+    #[test]
+    fn terms_and_offsets_of_more_than_63_bits_are_refused() {
+        assert!(message_from_pb(append()).is_ok() && message_from_pb(marker()).is_ok());
+        let large = 1 << 63;
+        let changes: [fn(&mut pb::RaftMessage, u64); 4] =
+            [|m, n| m.term = n, |m, n| m.log_term = n, |m, n| m.commit_term = n, |m, n| m.entries[0].term = n];
+        for change in changes {
+            let mut message = append();
+            change(&mut message, large - 1);
+            assert!(message_from_pb(message.clone()).is_ok());
+            change(&mut message, large);
+            assert_eq!(message_from_pb(message).expect_err("too large"), BadMessage(TERM_TOO_LARGE.0));
+        }
+        let mut message = marker();
+        message.marker.mut_or_insert_default().term = large;
+        assert_eq!(message_from_pb(message).expect_err("too large"), BadMessage(TERM_TOO_LARGE.0));
+        let derived = Derived { first_offset: Offset(large), last_append_time_us: 0 }.encode();
+        for (offset, derived) in [(large, Derived::default().encode()), (1, derived)] {
+            let mut message = marker();
+            let marker = message.marker.mut_or_insert_default();
+            (marker.offset, marker.derived) = (offset, derived.into());
+            assert_eq!(message_from_pb(message).expect_err("too large"), BadMessage(OFFSET_TOO_LARGE.0));
+        }
+    }
 }

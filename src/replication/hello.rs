@@ -5,8 +5,9 @@ use crate::pb::peer::Hello;
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{ClusterId, NodeId};
 
-/// The version of everything that peers say to each other. Another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The version of everything that peers say to each other. Another one is refused. Records of version 1 had ten bytes for an
+/// offset and for a term.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// This node, as its peers know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ mod tests {
         assert_eq!(check(&me(3).hello(NodeId(1))), Err(Reason::Removed));
         let foreign = PeerIdentity { cluster_id: ClusterId(6), ..me(2) };
         assert_eq!(check(&foreign.hello(NodeId(1))), Err(Reason::ClusterId));
-        let newer = Hello { protocol_version: 2, ..me(2).hello(NodeId(1)) };
+        let newer = Hello { protocol_version: PROTOCOL_VERSION + 1, ..me(2).hello(NodeId(1)) };
         assert_eq!(check(&newer), Err(Reason::ProtocolVersion));
     }
 }

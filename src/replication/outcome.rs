@@ -77,6 +77,12 @@ fn refused(id: u64, code: u32, detail: u64) -> peer::Outcome {
 /// What the outcome means for a proposal that this node forwarded. What can't be understood may have been appended.
 pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     let refused = match outcome.outcome {
+        // No log comes to such numbers, and no client could be told.
+        Some(peer::outcome::Outcome::Appended(a))
+            if Offset(a.offset).plus(a.count.into()).is_none() || Term(a.term) > Term::MAX =>
+        {
+            return Err(ProposeError::OutcomeUnknown);
+        }
         Some(peer::outcome::Outcome::Appended(a)) => {
             return Ok(Appended {
                 offset: Offset(a.offset),
@@ -130,6 +136,9 @@ mod tests {
             append_time_us: 1_700_000_000_000_000,
         };
         assert_eq!(read_appended(appended_outcome(1, Ok(appended))), Ok(appended));
+        for large in [Appended { offset: Offset::MAX, ..appended }, Appended { term: Term(1 << 63), ..appended }] {
+            assert_eq!(read_appended(appended_outcome(1, Ok(large))), Err(ProposeError::OutcomeUnknown));
+        }
         let next_offset = Offset(9);
         for same in [
             ProposeError::QueueFull,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::digest::Checkpoints;
-use super::entry::Kind;
+use super::entry::{Kind, OFFSET_TOO_LARGE, TERM_TOO_LARGE};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::{Header, Position};
@@ -14,7 +14,7 @@ use super::recovery::Files;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::state::{Base, HardState};
 use super::walk::{Walk, WalkError};
-use crate::types::{LogIndex, Offset, Term};
+use crate::types::{LogIndex, Term};
 
 /// Why a chain is none.
 pub(super) enum Break {
@@ -212,18 +212,23 @@ impl Ended {
                 if header.index.0 > NUMBERS_MAX {
                     return Err("the entry has an impossible index");
                 }
-                let offset = header.base_offset.0.checked_add(u64::from(header.count));
+                if header.term > Term::MAX {
+                    return Err(TERM_TOO_LARGE.0);
+                }
+                let Some(offset) = header.base_offset.plus(u64::from(header.count)) else {
+                    return Err(OFFSET_TOO_LARGE.0);
+                };
                 let continues = header.index == self.last.index.next()
                     && header.term >= self.last.term
                     && header.base_offset == self.last.offset;
-                let Some(offset) = offset.filter(|_| continues || broken(Fault::HoleAccepted)) else {
+                if !continues && !broken(Fault::HoleAccepted) {
                     return Err("the entry does not continue the log");
-                };
+                }
                 if header.term > self.last.term {
                     self.terms.push((header.index, header.term));
                 }
                 let digest = self.last.digest.then(header, frame.payload);
-                self.last = Base { index: header.index, term: header.term, offset: Offset(offset), digest };
+                self.last = Base { index: header.index, term: header.term, offset, digest };
                 self.checkpoints.note(self.last);
                 self.time_us = self.time_us.max(header.append_time_us);
             }
@@ -231,5 +236,31 @@ impl Ended {
             Kind::Synced | Kind::Filler => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::Frame;
+    use super::*;
+    use crate::types::Offset;
+
+    /// A frame whose checksum is right may still say what no log comes to: it is refused by name, and no sum overflows.
+    #[test]
+    fn entries_with_impossible_numbers_are_refused_by_name() {
+        let golden = include_bytes!("../../tests/golden/segment-header-v2.bin");
+        let header = SegmentHeader::decode(golden).expect("a header");
+        let read = |base_offset: Offset, term, count| {
+            let mut ended = Ended::before(&header, Vec::new());
+            ended.last.offset = base_offset;
+            let note = Header::of_note(Kind::Records, Position::default());
+            let header = Header { count, term, index: ended.last.index.next(), base_offset, ..note };
+            ended.frame(&Frame { header, payload: &[] }).map(|()| ended.last.offset)
+        };
+        let last = Offset(Offset::MAX.0 - 1);
+        assert_eq!(read(last, Term::MAX, 1), Ok(Offset::MAX));
+        assert_eq!(read(last, Term::MAX, 2), Err(OFFSET_TOO_LARGE.0));
+        assert_eq!(read(Offset(u64::MAX), Term::MAX, 1), Err(OFFSET_TOO_LARGE.0));
+        assert_eq!(read(last, Term(1 << 63), 1), Err(TERM_TOO_LARGE.0));
     }
 }

@@ -80,6 +80,11 @@ impl fmt::Display for BadEntry {
 
 impl std::error::Error for BadEntry {}
 
+/// No log comes to such an offset ([`Offset::MAX`]).
+pub const OFFSET_TOO_LARGE: BadEntry = BadEntry("an offset of more than 63 bits");
+/// No log comes to such a term ([`Term::MAX`]).
+pub const TERM_TOO_LARGE: BadEntry = BadEntry("a term of more than 63 bits");
+
 /// What the leader notes on an entry when it appends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -147,9 +152,9 @@ impl Stamp {
     /// The offset of the record behind the entry.
     ///
     /// # Errors
-    /// [`BadEntry`] when there is no such number.
+    /// [`BadEntry`] when it has more than 63 bits.
     pub fn end_offset(&self) -> Result<Offset, BadEntry> {
-        self.base_offset.0.checked_add(u64::from(self.count)).map(Offset).ok_or(BadEntry("offsets overflow"))
+        self.base_offset.plus(u64::from(self.count)).ok_or(OFFSET_TOO_LARGE)
     }
 }
 
@@ -311,7 +316,10 @@ mod tests {
             bytes[at] = value;
             assert!(Stamp::decode(&bytes).is_err(), "{at} {value}");
         }
-        let last = Stamp { kind: Kind::Records, count: 1, base_offset: Offset(u64::MAX), ..good };
-        assert!(Stamp::decode(&last.encode()).is_err(), "overflow");
+        for (base_offset, fits) in [(i64::MAX as u64 - 1, true), (i64::MAX as u64, false), (u64::MAX, false)] {
+            let last = Stamp { kind: Kind::Records, count: 1, base_offset: Offset(base_offset), ..good };
+            let expected = if fits { Ok(last) } else { Err(OFFSET_TOO_LARGE) };
+            assert_eq!(Stamp::decode(&last.encode()), expected, "{base_offset}");
+        }
     }
 }

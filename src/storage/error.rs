@@ -32,8 +32,8 @@ pub enum StorageError {
         /// What is wrong there.
         what: String,
     },
-    /// Written by a newer version, or in a format from before the first release.
-    NewerFormat {
+    /// Written by a version with another format, an older or a newer one.
+    OtherFormat {
         /// Which file.
         file: PathBuf,
         /// Its format.
@@ -74,7 +74,7 @@ impl StorageError {
             StorageError::Damaged { .. } | StorageError::BadEntry(_) => true,
             StorageError::Io { .. }
             | StorageError::DiskFull { .. }
-            | StorageError::NewerFormat { .. }
+            | StorageError::OtherFormat { .. }
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. }
@@ -85,7 +85,7 @@ impl StorageError {
     /// True when the data directory or the program is the wrong one: exit code 78.
     pub fn is_config(&self) -> bool {
         match self {
-            StorageError::NewerFormat { .. }
+            StorageError::OtherFormat { .. }
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. } => true,
@@ -108,7 +108,7 @@ impl StorageError {
             StorageError::Io { error, .. } => super::disk::is_short(error),
             StorageError::DiskFull { .. }
             | StorageError::Damaged { .. }
-            | StorageError::NewerFormat { .. }
+            | StorageError::OtherFormat { .. }
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. }
@@ -146,15 +146,16 @@ impl fmt::Display for StorageError {
                  the others: move its data directory away and let it join as a new node",
                 file.display()
             ),
-            StorageError::NewerFormat { file, version, known } if version < known => write!(
+            StorageError::OtherFormat { file, version, known } if version < known => write!(
                 f,
-                "{} has format {version}, from before the first release; this version of seriatim reads {known}: start the \
-                 version that wrote it, or begin with a new data directory",
+                "{} has format {version}, older than what this version of seriatim reads (format {known}): start the version \
+                 that wrote it, or move the data directory away and let the node join as a new node",
                 file.display()
             ),
-            StorageError::NewerFormat { file, version, known } => write!(
+            StorageError::OtherFormat { file, version, known } => write!(
                 f,
-                "{} has format {version}, this version of seriatim reads up to {known}: start the newer version",
+                "{} has format {version}, newer than what this version of seriatim reads (format {known}): start the newer \
+                 version",
                 file.display()
             ),
             StorageError::ForeignDirectory { path, found } => write!(
@@ -185,7 +186,7 @@ impl std::error::Error for StorageError {
             StorageError::BadEntry(bad) => Some(bad),
             StorageError::DiskFull { .. }
             | StorageError::Damaged { .. }
-            | StorageError::NewerFormat { .. }
+            | StorageError::OtherFormat { .. }
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. }

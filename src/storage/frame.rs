@@ -22,7 +22,7 @@
 //! the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no payload, a filler's is
 //! of no meaning.
 
-use super::entry::{BadEntry, ENTRY_BYTES_MAX, Entry, Kind, Stamp, u32_at, u64_at};
+use super::entry::{BadEntry, ENTRY_BYTES_MAX, Entry, Kind, Stamp, TERM_TOO_LARGE, u32_at, u64_at};
 use super::faults::{Fault, broken};
 use super::state::HardState;
 use crate::types::{LogIndex, NodeId, Offset, Term};
@@ -201,8 +201,11 @@ impl Header {
     /// The header of an entry's frame.
     ///
     /// # Errors
-    /// [`BadEntry`] when the entry has no stamp.
+    /// [`BadEntry`] when the entry has no stamp, or a term of more than 63 bits.
     pub fn of_entry(entry: &Entry, floor: Position) -> Result<Header, BadEntry> {
+        if entry.term > Term::MAX {
+            return Err(TERM_TOO_LARGE);
+        }
         let Stamp { kind, count, base_offset, append_time_us, producer_id, sequence } = entry.stamp()?;
         Ok(Header {
             kind,
@@ -251,10 +254,13 @@ impl Frame<'_> {
     /// The hard state that a hard state's frame holds.
     ///
     /// # Errors
-    /// [`BadFrame`] when the payload is none.
+    /// [`BadFrame`] when the payload is none, or the term has more than 63 bits.
     pub fn hard_state(&self) -> Result<HardState, BadFrame> {
         if self.payload.len() != 8 {
             return Err(BadFrame("a hard state of another length"));
+        }
+        if self.header.term > Term::MAX {
+            return Err(BadFrame(TERM_TOO_LARGE.0));
         }
         let vote = Some(NodeId(u64_at(self.payload, 0))).filter(|v| v.0 != 0);
         Ok(HardState { term: self.header.term, vote, commit: self.header.index })
@@ -310,6 +316,25 @@ mod tests {
         }
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length], 1, 128).is_err(), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn terms_of_more_than_63_bits_are_refused() {
+        let noop = Stamp {
+            kind: Kind::Noop,
+            count: 0,
+            base_offset: Offset(0),
+            append_time_us: 0,
+            producer_id: 0,
+            sequence: 0,
+        };
+        for (term, fits) in [(Term::MAX, true), (Term(1 << 63), false)] {
+            let entry = Entry::new(LogIndex(3), term, noop, b"");
+            assert_eq!(Header::of_entry(&entry, Position::default()).is_ok(), fits, "{term}");
+            let state = HardState { term, vote: None, commit: LogIndex(1) };
+            let (header, payload) = Header::of_hard_state(&state, Position::default());
+            assert_eq!(Frame { header, payload: &payload }.hard_state().is_ok(), fits, "{term}");
         }
     }
 

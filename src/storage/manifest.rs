@@ -28,7 +28,7 @@
 use std::path::Path;
 
 use super::digest::Digest;
-use super::entry::{u32_at, u64_at};
+use super::entry::{OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u64_at};
 use super::error::StorageError;
 use super::frame::Position;
 use super::state::{BadDerived, Base, ConfState, DERIVED_FORMAT, Derived};
@@ -126,17 +126,19 @@ impl Manifest {
     /// Reads a manifest; `file` is its name, for the error.
     ///
     /// # Errors
-    /// [`StorageError::NewerFormat`], or [`StorageError::Damaged`] for anything that [`Manifest::encode`] did not write.
+    /// [`StorageError::OtherFormat`], or [`StorageError::Damaged`] for anything that [`Manifest::encode`] did not write.
     pub fn decode(bytes: &[u8], file: &Path) -> Result<Manifest, StorageError> {
         let damaged = |at: usize, what: &str| Err(StorageError::damaged(file, at as u64, what));
         if bytes.len() < HEADER_BYTES || &bytes[..8] != MAGIC {
             return damaged(0, "this is no manifest");
         }
         let version = u32_at(bytes, 8);
-        if version != MANIFEST_FORMAT && version != 0 {
-            return Err(StorageError::NewerFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
+        let sound = u32_at(bytes, 12) == checksum(bytes);
+        // A newer manifest may have its checksum elsewhere. An older one that does not match it was damaged.
+        if version > MANIFEST_FORMAT || version < MANIFEST_FORMAT && sound {
+            return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
         }
-        if version == 0 || u32_at(bytes, 12) != checksum(bytes) {
+        if version != MANIFEST_FORMAT || !sound {
             return damaged(12, "the checksum does not match");
         }
         let count = |at| u32_at(bytes, at) as usize;
@@ -158,10 +160,18 @@ impl Manifest {
         let derived = match Derived::decode(&bytes[derived_at..]) {
             Ok(derived) => derived,
             Err(BadDerived::Newer(version)) => {
-                return Err(StorageError::NewerFormat { file: file.to_owned(), version, known: DERIVED_FORMAT });
+                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: DERIVED_FORMAT });
             }
             Err(BadDerived::Malformed) => return damaged(derived_at, "the log state is malformed"),
         };
+        let terms: Vec<(LogIndex, Term)> = (0..runs).map(run).collect();
+        let offsets = [Offset(u64_at(bytes, 40)), derived.first_offset];
+        if offsets.iter().any(|offset| *offset > Offset::MAX) {
+            return damaged(40, OFFSET_TOO_LARGE.0);
+        }
+        if Term(u64_at(bytes, 32)) > Term::MAX || terms.iter().any(|(_, term)| *term > Term::MAX) {
+            return damaged(32, TERM_TOO_LARGE.0);
+        }
         Ok(Manifest {
             group: GroupId(u64_at(bytes, 16)),
             base: base_at(bytes, 24),
@@ -177,7 +187,7 @@ impl Manifest {
                 learners: (voters..voters + learners).map(id).collect(),
             },
             derived,
-            terms: (0..runs).map(run).collect(),
+            terms,
             checkpoints: (0..checkpoints).map(checkpoint).collect(),
         })
     }
@@ -248,12 +258,12 @@ mod tests {
         for length in 0..good.len() {
             assert!(Manifest::decode(&good[..length], Path::new("m")).is_err(), "cut to {length}");
         }
-        for (version, next) in [(9, "start the newer version"), (1, "before the first release")] {
+        for (version, told) in [(9, "format 9, newer than"), (1, "format 1, older than"), (0, "format 0, older than")] {
             let mut other = good.clone();
             other[8] = version;
+            Manifest::seal(&mut other);
             let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
-            let told = error.to_string();
-            assert!(error.is_config() && told.contains(&format!("format {version}")) && told.contains(next), "{told}");
+            assert!(error.is_config() && error.to_string().contains(told), "{error}");
         }
     }
 
@@ -266,5 +276,20 @@ mod tests {
         Manifest::seal(&mut bytes);
         let error = Manifest::decode(&bytes, Path::new("m")).expect_err("newer");
         assert!(error.is_config() && !error.is_damage() && error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn numbers_of_more_than_63_bits_are_refused() {
+        let large = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            let error = Manifest::decode(&manifest.encode(), Path::new("m")).expect_err("too large");
+            assert!(error.is_damage(), "{error}");
+            error.to_string()
+        };
+        assert!(large(|m| m.base.term = Term(1 << 63)).contains("a term of more than 63 bits"));
+        assert!(large(|m| m.terms[1].1 = Term(1 << 63)).contains("a term of more than 63 bits"));
+        assert!(large(|m| m.base.offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
+        assert!(large(|m| m.derived.first_offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
     }
 }

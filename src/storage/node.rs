@@ -81,7 +81,7 @@ impl NodeFile {
     /// Reads what [`NodeFile::encode`] wrote; `file` is its name, for the error.
     ///
     /// # Errors
-    /// [`StorageError::NewerFormat`] or [`StorageError::Damaged`].
+    /// [`StorageError::OtherFormat`] or [`StorageError::Damaged`].
     pub fn decode(bytes: &[u8], file: &Path) -> Result<NodeFile, StorageError> {
         let damaged = |at: usize, what: String| StorageError::damaged(file, at as u64, what);
         let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "this is no text".to_owned()))?;
@@ -90,12 +90,15 @@ impl NodeFile {
             .and_then(|number| number.parse().ok())
             .ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
         if format > NODE_FORMAT {
-            return Err(StorageError::NewerFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
+            return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
         }
         let end = text.rfind("crc32c = ").ok_or_else(|| damaged(bytes.len(), "the last line is missing".to_owned()))?;
         let (lines, last) = text.split_at(end);
         if last != format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes())) {
             return Err(damaged(end, "the checksum does not match; if it was edited, undo that".to_owned()));
+        }
+        if format < NODE_FORMAT {
+            return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
         }
         let lines: Lines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
         let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is no id: {e}")));
@@ -249,6 +252,12 @@ mod tests {
         }
         let error = NodeFile::decode(good.replace("format = 1", "format = 2").as_bytes(), Path::new("n"));
         assert!(error.expect_err("newer").is_config());
+        let older = good.replace("format = 1", "format = 0");
+        let (lines, _) = older.split_at(older.rfind("crc32c").expect("the last line"));
+        let sealed = format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()));
+        let error = NodeFile::decode(sealed.as_bytes(), Path::new("n")).expect_err("older");
+        assert!(error.is_config() && error.to_string().contains("format 0, older than"), "{error}");
+        assert!(NodeFile::decode(older.as_bytes(), Path::new("n")).expect_err("damaged").is_damage());
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! ```text
 //! 1a length                the record, one of `records`
 //!    0a length bytes       value            absent when empty
-//!    10 ten bytes          offset           always, padded: it is patched when the entry is appended
-//!    18 ten bytes          term             the same
+//!    10 nine bytes         offset           always, padded: it is patched when the entry is appended
+//!    18 nine bytes         term             the same
 //!    20 varint             type             absent when 0
 //!    29 eight bytes        append_time_us   always
 //!    32 length bytes       key              absent when there is none
@@ -16,9 +16,11 @@
 //!       12 length bytes       value         absent when empty
 //! ```
 //!
-//! Varints are as short as can be, but for the padded ones: nine bytes with the continuation bit and a tenth.
+//! Varints are as short as can be, but for the padded ones: eight bytes with the continuation bit and a ninth. Nine bytes
+//! hold 63 bits, so no offset and no term is larger ([`Offset::MAX`]). A tenth byte would hold the last bit, but
+//! protobuf-java does not read it: it takes it to be 1.
 
-use super::entry::BadEntry;
+use super::entry::{BadEntry, OFFSET_TOO_LARGE, TERM_TOO_LARGE};
 use crate::types::{Offset, Term};
 
 const RECORDS: u8 = 0x1a;
@@ -34,8 +36,10 @@ const NAME: u8 = 0x0a;
 const HEADER_VALUE: u8 = 0x12;
 
 /// Offset, term and time, without what stands between them.
-const PADDED_BYTES: usize = 10;
+const PADDED_BYTES: usize = 9;
 const TIME_BYTES: usize = 8;
+/// Zero, padded: an offset or a term that is not there yet.
+const UNSTAMPED: [u8; PADDED_BYTES] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0];
 
 /// What of a client's record is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,9 +70,9 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
     let body_start = out.len();
     put_bytes(out, VALUE, record.value);
     out.push(OFFSET);
-    out.extend_from_slice(&padded(0));
+    out.extend_from_slice(&UNSTAMPED);
     out.push(TERM);
-    out.extend_from_slice(&padded(0));
+    out.extend_from_slice(&UNSTAMPED);
     if record.kind != 0 {
         out.push(TYPE);
         put_varint(out, u64::from(record.kind));
@@ -93,15 +97,15 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
 /// Writes offset, term and time into every record; gives how many there are.
 ///
 /// # Errors
-/// [`BadEntry`] when the payload is not canonical; it may then be half stamped.
+/// [`BadEntry`] when the payload is not canonical, or an offset or the term has more than 63 bits; it may then be half stamped.
 pub fn stamp_records(payload: &mut [u8], base: Offset, term: Term, append_time_us: u64) -> Result<u32, BadEntry> {
+    let term = padded_term(term)?;
     let mut at = 0;
     let mut count = 0u32;
     while at < payload.len() {
         let fields = Fields::find(&payload[at..])?;
-        let offset = base.0.checked_add(u64::from(count)).ok_or(BadEntry("offsets overflow"))?;
-        put_at(payload, at + fields.offset, &padded(offset));
-        put_at(payload, at + fields.term, &padded(term.0));
+        put_at(payload, at + fields.offset, &padded_offset(base, count)?);
+        put_at(payload, at + fields.term, &term);
         put_at(payload, at + fields.time, &append_time_us.to_le_bytes());
         count = count.checked_add(1).ok_or(BadEntry("too many records"))?;
         at += fields.bytes;
@@ -120,13 +124,13 @@ pub fn check_stamped(
     append_time_us: u64,
     count: u32,
 ) -> Result<(), BadEntry> {
+    let term = padded_term(term)?;
     let mut seen = 0u32;
     for record in records(payload) {
         let record = record?;
         let fields = Fields::find(record)?;
-        let offset = base.0.checked_add(u64::from(seen)).ok_or(BadEntry("offsets overflow"))?;
-        let good = record[fields.offset..].starts_with(&padded(offset))
-            && record[fields.term..].starts_with(&padded(term.0))
+        let good = record[fields.offset..].starts_with(&padded_offset(base, seen)?)
+            && record[fields.term..].starts_with(&term)
             && record[fields.time..].starts_with(&append_time_us.to_le_bytes());
         if !good {
             return Err(BadEntry("a record is stamped otherwise than its entry"));
@@ -257,7 +261,7 @@ impl Walk<'_> {
     fn skip_padded(&mut self) -> Result<usize, BadEntry> {
         let range = self.skip(PADDED_BYTES)?;
         let field = &self.bytes[range.clone()];
-        if field[..PADDED_BYTES - 1].iter().all(|b| b & 0x80 != 0) && field[PADDED_BYTES - 1] <= 1 {
+        if field[..PADDED_BYTES - 1].iter().all(|b| b & 0x80 != 0) && field[PADDED_BYTES - 1] & 0x80 == 0 {
             Ok(range.start)
         } else {
             Err(BadEntry("a record is not in canonical form"))
@@ -331,9 +335,21 @@ fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     }
 }
 
+/// The offset of a record, `position` records after `base`.
+fn padded_offset(base: Offset, position: u32) -> Result<[u8; PADDED_BYTES], BadEntry> {
+    // The offset after it must be one, too: it is `next_offset`.
+    let offset = base.plus(u64::from(position)).filter(|offset| *offset < Offset::MAX);
+    Ok(padded(offset.ok_or(OFFSET_TOO_LARGE)?.0))
+}
+
+fn padded_term(term: Term) -> Result<[u8; PADDED_BYTES], BadEntry> {
+    if term <= Term::MAX { Ok(padded(term.0)) } else { Err(TERM_TOO_LARGE) }
+}
+
+/// A number of at most 63 bits as a varint of fixed width.
 fn padded(number: u64) -> [u8; PADDED_BYTES] {
     std::array::from_fn(|i| {
-        let bits = (number >> (7 * i)) as u8;
+        let bits = (number >> (7 * i)) as u8 & 0x7f;
         if i < PADDED_BYTES - 1 { bits | 0x80 } else { bits }
     })
 }

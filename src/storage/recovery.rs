@@ -137,9 +137,9 @@ impl Files {
             let header = match SegmentHeader::decode(&bytes[..read]) {
                 Ok(header) => Some(header).filter(|h| h.number == number && h.group == group),
                 Err(BadHeader::Torn) => None,
-                Err(BadHeader::Newer(version)) => {
+                Err(BadHeader::OtherFormat(version)) => {
                     let file = segment_path(&files.dir, number);
-                    return Err(StorageError::NewerFormat { file, version, known: SEGMENT_FORMAT });
+                    return Err(StorageError::OtherFormat { file, version, known: SEGMENT_FORMAT });
                 }
             };
             files.headers.insert(number, header);

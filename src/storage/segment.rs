@@ -44,8 +44,12 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// Bytes before the first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 128;
 
-/// The format of segments that this version reads and writes.
+/// The one format of segments that this version reads and writes. Format 1, of no release, had ten bytes for an offset and
+/// for a term, which protobuf-java misreads.
 pub const SEGMENT_FORMAT: u32 = 2;
+
+/// Bytes of the header of format 1: what its checksum covers.
+const FORMAT_1_HEADER_BYTES: usize = 128;
 
 const MAGIC: &[u8; 8] = b"SERIATSG";
 
@@ -75,8 +79,8 @@ pub struct SegmentHeader {
 pub enum BadHeader {
     /// They are not what was written, or were never written.
     Torn,
-    /// A newer version wrote them, or one from before the first release.
-    Newer(u32),
+    /// A version wrote them that has another format: an older or a newer one.
+    OtherFormat(u32),
 }
 
 impl SegmentHeader {
@@ -114,17 +118,23 @@ impl SegmentHeader {
     /// # Errors
     /// [`BadHeader`] for anything that [`SegmentHeader::encode`] did not write.
     pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, BadHeader> {
-        let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
-        if &bytes[..8] != MAGIC {
+        let old = bytes.first_chunk::<FORMAT_1_HEADER_BYTES>().ok_or(BadHeader::Torn)?;
+        if &old[..8] != MAGIC {
             return Err(BadHeader::Torn);
         }
-        let version = u32_at(bytes, 8);
-        if version != SEGMENT_FORMAT && version != 0 {
-            return Err(BadHeader::Newer(version));
+        let version = u32_at(old, 8);
+        // A newer header may have its checksum elsewhere. An older one that does not match it was damaged.
+        if version > SEGMENT_FORMAT || version < SEGMENT_FORMAT && u32_at(old, 12) == checksum(old) {
+            return Err(BadHeader::OtherFormat(version));
         }
+        let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
         let first_index = u64_at(bytes, 56);
         let numbered = (1..=NUMBERS_MAX).contains(&first_index);
-        if version == 0 || u32_at(bytes, 12) != checksum(bytes) || !numbered {
+        if version != SEGMENT_FORMAT || u32_at(bytes, 12) != checksum(bytes) || !numbered {
+            return Err(BadHeader::Torn);
+        }
+        let terms = [u64_at(bytes, 64), u64_at(bytes, 88)];
+        if terms.iter().any(|term| Term(*term) > Term::MAX) || Offset(u64_at(bytes, 72)) > Offset::MAX {
             return Err(BadHeader::Torn);
         }
         Ok(SegmentHeader {
@@ -160,7 +170,7 @@ impl SegmentHeader {
     }
 }
 
-fn checksum(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> u32 {
+fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
 }
 
@@ -299,10 +309,33 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "bit {bit}");
         }
-        for version in [1, 3] {
-            let mut other = good;
-            other[8] = version;
-            assert_eq!(SegmentHeader::decode(&other), Err(BadHeader::Newer(version.into())));
+        let mut newer = good;
+        newer[8] = 3;
+        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)));
+    }
+
+    /// What the version before wrote is named for what it is, and not called damage.
+    #[test]
+    fn the_old_format_is_told_from_damage() {
+        let old = include_bytes!("../../tests/golden/segment-header-v1.bin");
+        assert_eq!(SegmentHeader::decode(old), Err(BadHeader::OtherFormat(1)));
+        for bit in (0..old.len() * 8).filter(|bit| !(64..96).contains(bit)) {
+            let mut bytes = *old;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_more_than_63_bits_are_refused() {
+        for at in [64, 72, 88] {
+            let mut bytes = header().encode();
+            bytes[at..at + 8].copy_from_slice(&(i64::MAX as u64).to_le_bytes());
+            SegmentHeader::seal(&mut bytes);
+            assert!(SegmentHeader::decode(&bytes).is_ok(), "byte {at}");
+            bytes[at..at + 8].copy_from_slice(&(1u64 << 63).to_le_bytes());
+            SegmentHeader::seal(&mut bytes);
+            assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "byte {at}");
         }
     }
 

@@ -114,7 +114,7 @@ impl Report {
                 self.add(Severity::Damage, &file, 0, format!("cannot {action} it: {error}"));
             }
             StorageError::DiskFull { .. }
-            | StorageError::NewerFormat { .. }
+            | StorageError::OtherFormat { .. }
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. }
@@ -128,7 +128,7 @@ impl Report {
 /// Looks at a data directory.
 ///
 /// # Errors
-/// [`StorageError::InUse`], [`StorageError::ForeignDirectory`], [`StorageError::NewerFormat`], or that there is none.
+/// [`StorageError::InUse`], [`StorageError::ForeignDirectory`], [`StorageError::OtherFormat`], or that there is none.
 pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
     let data_dir = DataDir::look(disk, path)?;
     let mut report =

@@ -76,8 +76,8 @@ func (Start) EnumDescriptor() ([]byte, []int) {
 type Record struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`                                       // may be empty
-	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`                                    // set by the server; ignored on produce
-	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`                                        // set by the server; ignored on produce
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`                                    // set by the server, at most 63 bits; ignored on produce
+	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`                                        // set by the server, at most 63 bits; ignored on produce
 	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`                                        // the producer's own; stored as given
 	AppendTimeUs  uint64                 `protobuf:"fixed64,5,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"` // Unix microseconds, the leader's clock; never goes back within a log
 	Key           []byte                 `protobuf:"bytes,6,opt,name=key,proto3,oneof" json:"key,omitempty"`                                     // absent differs from empty

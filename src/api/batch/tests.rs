@@ -98,6 +98,8 @@ fn what_is_no_batch_is_refused() {
     request.log.clear();
     let good = bytes(&request);
     assert_eq!(Batch::decode(&good[..good.len() - 1]), Err(Invalid::Malformed));
+    request.expected_offset = Some(1 << 63);
+    assert_eq!(Batch::decode(&bytes(&request)), Err(Invalid::ExpectedOffset(Offset(1 << 63))));
     // A header whose name is no UTF-8.
     let header = [0x0a, 7, 0x3a, 5, 0x0a, 1, 0xff, 0x12, 0];
     assert_eq!(Batch::decode(&header), Err(Invalid::Malformed));

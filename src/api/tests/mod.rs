@@ -4,7 +4,10 @@
 mod calls;
 mod limits;
 mod node;
+mod requests;
+mod responses;
 mod streams;
+mod text;
 
 use grpcio::{Error, RpcStatus, RpcStatusCode};
 use protobuf::Message;

@@ -20,7 +20,7 @@ fn stamped(base: u64) -> Vec<u8> {
         let before = payload.len();
         assert_eq!(encode_record(&mut payload, &record), payload.len() - before);
     }
-    assert_eq!(stamp_records(&mut payload, Offset(base), Term(u64::MAX), 99), Ok(4));
+    assert_eq!(stamp_records(&mut payload, Offset(base), Term::MAX, 99), Ok(4));
     payload
 }
 
@@ -30,21 +30,21 @@ fn a_record_is_these_bytes() {
     encode_record(&mut bytes, &RecordFields { value: b"v", kind: 2, key: Some(b"k"), headers: &[("h", b"x")] });
     stamp_records(&mut bytes, Offset(300), Term(1), 0x0102).expect("canonical");
     let golden = [
-        0x1a, 0x2f, 0x0a, 1, b'v', 0x10, 0xac, 0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x18, 0x81, 0x80,
-        0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x20, 2, 0x29, 2, 1, 0, 0, 0, 0, 0, 0, 0x32, 1, b'k', 0x3a, 6,
-        0x0a, 1, b'h', 0x12, 1, b'x',
+        0x1a, 0x2d, 0x0a, 1, b'v', 0x10, 0xac, 0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x18, 0x81, 0x80, 0x80,
+        0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x20, 2, 0x29, 2, 1, 0, 0, 0, 0, 0, 0, 0x32, 1, b'k', 0x3a, 6, 0x0a, 1, b'h',
+        0x12, 1, b'x',
     ];
     assert_eq!(bytes, golden);
 }
 
 #[test]
 fn any_protobuf_reads_it() {
-    let payload = stamped(u64::MAX - 9);
+    let payload = stamped(Offset::MAX.0 - 9);
     let response = pb::ConsumeResponse::parse_from_bytes(&payload).expect("the field of the response");
     assert_eq!(response.records.len(), 4);
     for (i, (record, fields)) in response.records.iter().zip(samples()).enumerate() {
         assert_eq!(record.value, fields.value);
-        assert_eq!((record.offset, record.term), (u64::MAX - 9 + i as u64, u64::MAX));
+        assert_eq!((record.offset, record.term), (Offset::MAX.0 - 9 + i as u64, Term::MAX.0));
         assert_eq!((record.type_, record.append_time_us), (fields.kind, 99));
         assert_eq!(record.key.as_deref(), fields.key);
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (h.name.as_str(), &h.value[..])).collect();
@@ -63,12 +63,53 @@ fn any_protobuf_reads_it() {
 #[test]
 fn stamps_are_checked() {
     let payload = stamped(10);
-    assert_eq!(check_stamped(&payload, Offset(10), Term(u64::MAX), 99, 4), Ok(()));
-    assert!(check_stamped(&payload, Offset(11), Term(u64::MAX), 99, 4).is_err());
+    assert_eq!(check_stamped(&payload, Offset(10), Term::MAX, 99, 4), Ok(()));
+    assert!(check_stamped(&payload, Offset(11), Term::MAX, 99, 4).is_err());
     assert!(check_stamped(&payload, Offset(10), Term(1), 99, 4).is_err());
-    assert!(check_stamped(&payload, Offset(10), Term(u64::MAX), 98, 4).is_err());
-    assert!(check_stamped(&payload, Offset(10), Term(u64::MAX), 99, 3).is_err());
-    assert!(stamp_records(&mut payload.clone(), Offset(u64::MAX - 2), Term(1), 1).is_err(), "overflow");
+    assert!(check_stamped(&payload, Offset(10), Term::MAX, 98, 4).is_err());
+    assert!(check_stamped(&payload, Offset(10), Term::MAX, 99, 3).is_err());
+}
+
+/// protobuf-java takes the tenth byte of a varint to be 1, whatever it is: records that were padded to ten bytes had offset and
+/// term with bit 63 set in every Java client. So the padding ends before it, and what does not fit is refused by name.
+#[test]
+fn no_number_needs_a_tenth_byte() {
+    let mut payload = stamped(0);
+    let largest = Offset(Offset::MAX.0 - 4);
+    assert_eq!(stamp_records(&mut payload, largest, Term::MAX, 1), Ok(4));
+    assert_eq!(check_stamped(&payload, largest, Term::MAX, 1, 4), Ok(()));
+    for record in records(&payload) {
+        let record = record.expect("a record");
+        let fields = Fields::find(record).expect("canonical");
+        for at in [fields.offset, fields.term] {
+            let bytes = record[at..].iter().position(|byte| byte & 0x80 == 0).expect("its end") + 1;
+            assert_eq!(bytes, PADDED_BYTES);
+        }
+    }
+    // `next_offset` after them would be too large.
+    let past = Offset(largest.0 + 1);
+    assert_eq!(stamp_records(&mut payload.clone(), past, Term(1), 1), Err(OFFSET_TOO_LARGE));
+    assert_eq!(stamp_records(&mut payload.clone(), Offset(u64::MAX - 2), Term(1), 1), Err(OFFSET_TOO_LARGE));
+    assert_eq!(stamp_records(&mut payload.clone(), Offset(0), Term(1 << 63), 1), Err(TERM_TOO_LARGE));
+    assert_eq!(
+        check_stamped(&payload, past, Term(1), 1, 4),
+        Err(BadEntry("a record is stamped otherwise than its entry"))
+    );
+    assert_eq!(check_stamped(&payload, Offset(1 << 63), Term(1), 1, 4), Err(OFFSET_TOO_LARGE));
+    assert_eq!(check_stamped(&payload, largest, Term(1 << 63), 1, 4), Err(TERM_TOO_LARGE));
+}
+
+/// A record as format 1 had it is not taken: nothing padded to ten bytes reaches a client.
+#[test]
+fn ten_bytes_for_an_offset_are_not_canonical() {
+    let mut bytes = Vec::new();
+    encode_record(&mut bytes, &RecordFields::default());
+    let fields = Fields::find(&bytes).expect("canonical");
+    bytes[fields.offset + PADDED_BYTES - 1] = 0x80;
+    bytes.insert(fields.offset + PADDED_BYTES, 0);
+    bytes[1] += 1;
+    assert!(records(&bytes).all(|record| record.is_ok()), "its length is right");
+    assert!(stamp_records(&mut bytes, Offset(0), Term(1), 1).is_err());
 }
 
 #[test]

@@ -283,5 +283,28 @@ fn foreign_used_and_missing_directories_are_refused() {
         bytes[8] = 9;
         assert!(Manifest::decode(bytes, Path::new("m")).is_err());
     });
-    assert!(matches!(verify(&home.disk, home.dir.path()), Err(StorageError::NewerFormat { .. })));
+    assert!(matches!(verify(&home.disk, home.dir.path()), Err(StorageError::OtherFormat { .. })));
+}
+
+/// A directory of the version before. Its segments are whole, so this is no damage and no torn tail: the file and its format
+/// are named, by a look and by a start, and nothing is changed.
+#[test]
+fn an_older_format_is_named_and_is_no_damage() {
+    let home = Home::new(true);
+    let old = include_bytes!("../../../tests/golden/segment-header-v1.bin");
+    for segment in home.segments() {
+        home.change(&segment, |bytes| bytes[..old.len()].copy_from_slice(old));
+    }
+    let before = all_files(home.dir.path());
+    let looked = verify(&home.disk, home.dir.path()).expect_err("older");
+    let started = GroupLog::open(&home.disk, &home.dir.path().join("groups"), GroupId(3), &options());
+    for error in [looked, started.err().expect("older")] {
+        assert!(error.is_config() && !error.is_damage(), "{error:?}");
+        let said = error.to_string();
+        assert!(
+            said.contains(".seg has format 1, older than what this version of seriatim reads (format 2)"),
+            "{said}"
+        );
+    }
+    assert!(before == all_files(home.dir.path()), "nothing is changed");
 }

@@ -1,0 +1,306 @@
+package seriatim.client;
+
+import com.google.gson.Gson;
+import com.google.gson.GsonBuilder;
+import com.google.protobuf.Any;
+import com.google.protobuf.ByteString;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.rpc.ErrorInfo;
+import io.grpc.ManagedChannel;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.ClientCallStreamObserver;
+import io.grpc.stub.ClientResponseObserver;
+import java.io.BufferedInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.PrintStream;
+import java.math.BigInteger;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Iterator;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
+import log.v1.LogGrpc;
+import log.v1.LogOuterClass.ConsumeRequest;
+import log.v1.LogOuterClass.ConsumeResponse;
+import log.v1.LogOuterClass.GetServersRequest;
+import log.v1.LogOuterClass.Header;
+import log.v1.LogOuterClass.ProduceRequest;
+import log.v1.LogOuterClass.ProduceResponse;
+import log.v1.LogOuterClass.Record;
+import log.v1.LogOuterClass.Server;
+import log.v1.LogOuterClass.Start;
+
+/**
+ * A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
+ *
+ * <p>Written against log.proto alone. Records are shown as JSON, one on a line; bytes as UTF-8. README.md has examples.
+ */
+public final class Client {
+    private static final String USAGE =
+            """
+            client [--addr HOST:PORT] [--certs DIR] [--user NAME] [--log NAME] COMMAND
+              produce [--key K] [--header NAME=VALUE]... [--type N] VALUE...   one batch: all or nothing
+              pipe                                  each line of stdin is a record
+              get OFFSET                            one record
+              consume [--from OFFSET] [--max-records N]   what is there, then ends; N 0: one by one
+              tail [--from OFFSET] [--max-records N]      the same, then waits for more
+              servers                               the members, and which leads the log
+            """;
+    private static final int CALL_SECONDS = 10;
+    private static final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
+    private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+
+    /** One log as one user sees it through one node. */
+    private final ManagedChannel channel;
+
+    private final String name;
+
+    private Client(ManagedChannel channel, String name) {
+        this.channel = channel;
+        this.name = name;
+    }
+
+    public static void main(String[] words) {
+        System.exit(run(new Arguments(words)));
+    }
+
+    private static int run(Arguments args) {
+        try {
+            var options = new TreeMap<>(Map.of("--addr", "localhost:8400", "--certs", "certs", "--user", "root", "--log", ""));
+            var known = new TreeMap<String, Consumer<String>>();
+            options.keySet().forEach(name -> known.put(name, value -> options.put(name, value)));
+            args.options(known);
+            String command = args.word("a command");
+            var channel = Connection.open(options.get("--addr"), Path.of(options.get("--certs")), options.get("--user"));
+            try {
+                new Client(channel, options.get("--log")).call(command, args);
+            } finally {
+                channel.shutdownNow();
+            }
+            return 0;
+        } catch (StatusRuntimeException error) {
+            System.err.println("error: " + describe(error));
+            return 1;
+        } catch (Arguments.UsageException error) {
+            System.err.print("error: " + error.getMessage() + "\n" + USAGE);
+            return 2;
+        } catch (IOException | NumberFormatException error) {
+            System.err.println("error: " + error.getMessage());
+            return 1;
+        } catch (InterruptedException error) {
+            return 130;
+        }
+    }
+
+    private void call(String command, Arguments args)
+            throws IOException, InterruptedException, Arguments.UsageException {
+        switch (command) {
+            case "produce" -> produce(args);
+            case "pipe" -> pipe(System.in);
+            case "get" -> get(Long.parseUnsignedLong(args.word("an offset")));
+            case "consume" -> consume(args, true);
+            case "tail" -> consume(args, false);
+            case "servers" -> servers();
+            default -> throw new Arguments.UsageException("there is no command " + command);
+        }
+    }
+
+    /** Appends the values as one batch, whole or not at all, and prints the offset of each. */
+    private void produce(Arguments args) throws Arguments.UsageException {
+        var common = Record.newBuilder();
+        args.options(Map.of(
+                "--key", key -> common.setKey(ByteString.copyFromUtf8(key)), // Present, even when it is empty.
+                "--type", type -> common.setType(Integer.parseUnsignedInt(type)),
+                "--header", header -> common.addHeaders(header(header))));
+        var request = ProduceRequest.newBuilder().setLog(name);
+        for (String value : args.rest()) {
+            request.addRecords(common.clone().setValue(ByteString.copyFromUtf8(value)));
+        }
+        ProduceResponse answer = once().produce(request.build());
+        for (int i = 0; i < answer.getCount(); i++) {
+            OUT.println(Long.toUnsignedString(answer.getOffset() + i));
+        }
+    }
+
+    private static Header header(String text) {
+        int at = text.indexOf('=');
+        String value = at < 0 ? "" : text.substring(at + 1);
+        return Header.newBuilder()
+                .setName(at < 0 ? text : text.substring(0, at))
+                .setValue(ByteString.copyFromUtf8(value))
+                .build();
+    }
+
+    /** Sends each line as a record, without waiting for answers, and prints the offset of each. */
+    private void pipe(InputStream input) throws IOException, InterruptedException {
+        var stream = new Pipe();
+        LogGrpc.newStub(channel).produceStream(stream);
+        var sender = new Thread(() -> sendLines(stream, new BufferedInputStream(input)), "sender");
+        sender.setDaemon(true); // It may wait for a line that never comes when the stream has failed.
+        sender.start();
+        try {
+            stream.ended.get();
+        } catch (ExecutionException error) {
+            if (error.getCause() instanceof StatusRuntimeException status) {
+                throw status;
+            }
+            throw new IOException(error.getCause().getMessage());
+        }
+    }
+
+    private void sendLines(Pipe stream, InputStream lines) {
+        try {
+            for (ByteString line = line(lines); line != null && !stream.ended.isDone(); line = line(lines)) {
+                var record = Record.newBuilder().setValue(line);
+                stream.send(ProduceRequest.newBuilder().setLog(name).setRecord(record).build());
+            }
+            stream.requests.onCompleted();
+        } catch (IOException | InterruptedException error) {
+            stream.ended.completeExceptionally(error);
+        }
+    }
+
+    /** A stream of requests, no faster than the server takes them, and its answers. */
+    private static final class Pipe implements ClientResponseObserver<ProduceRequest, ProduceResponse> {
+        final CompletableFuture<Void> ended = new CompletableFuture<>();
+        ClientCallStreamObserver<ProduceRequest> requests;
+        private final Semaphore changed = new Semaphore(0);
+
+        @Override
+        public void beforeStart(ClientCallStreamObserver<ProduceRequest> requests) {
+            this.requests = requests;
+            requests.setOnReadyHandler(changed::release);
+        }
+
+        void send(ProduceRequest request) throws InterruptedException {
+            while (!requests.isReady() && !ended.isDone()) {
+                changed.acquire();
+            }
+            requests.onNext(request); // Dropped once the stream has ended, which has its reason.
+        }
+
+        @Override
+        public void onNext(ProduceResponse answer) {
+            OUT.println(Long.toUnsignedString(answer.getOffset()));
+        }
+
+        @Override
+        public void onError(Throwable error) {
+            ended.completeExceptionally(error);
+            changed.release();
+        }
+
+        @Override
+        public void onCompleted() {
+            ended.complete(null);
+            changed.release();
+        }
+    }
+
+    /** Returns the bytes up to the next newline, or null at the end. */
+    private static ByteString line(InputStream input) throws IOException {
+        var line = new ByteArrayOutputStream();
+        int next = input.read();
+        if (next < 0) {
+            return null;
+        }
+        while (next >= 0 && next != '\n') {
+            line.write(next);
+            next = input.read();
+        }
+        return ByteString.copyFrom(line.toByteArray());
+    }
+
+    /** Prints one record. */
+    private void get(long offset) {
+        var request = ConsumeRequest.newBuilder().setLog(name).setOffset(offset);
+        show(once().consume(request.build()).getRecord());
+    }
+
+    /** Prints what is there, from an offset on, else from the first record; then ends, or waits for more. */
+    private void consume(Arguments args, boolean stopAtEnd) throws Arguments.UsageException {
+        var request = ConsumeRequest.newBuilder()
+                .setLog(name)
+                .setStart(Start.START_EARLIEST)
+                .setMaxRecords(1000)
+                .setStopAtEnd(stopAtEnd);
+        args.options(Map.of(
+                "--from", from -> request.setStart(Start.START_OFFSET).setOffset(Long.parseUnsignedLong(from)),
+                "--max-records", max -> request.setMaxRecords(Integer.parseUnsignedInt(max))));
+        Iterator<ConsumeResponse> answers = LogGrpc.newBlockingStub(channel).consumeStream(request.build());
+        while (answers.hasNext()) {
+            ConsumeResponse answer = answers.next();
+            // With max_records 0 a message has one record, and has it in another field.
+            List<Record> records = request.getMaxRecords() == 0 ? List.of(answer.getRecord()) : answer.getRecordsList();
+            records.forEach(Client::show);
+        }
+    }
+
+    /** Prints the members of the cluster, and which of them leads the log. */
+    private void servers() {
+        var request = GetServersRequest.newBuilder().setLog(name);
+        for (Server server : once().getServers(request.build()).getServersList()) {
+            var line = new LinkedHashMap<String, Object>();
+            line.put("id", server.getId());
+            line.put("rpc_addr", server.getRpcAddr());
+            line.put("leader", server.getIsLeader());
+            line.put("voter", server.getIsVoter());
+            OUT.println(JSON.toJson(line));
+        }
+    }
+
+    private LogGrpc.LogBlockingStub once() {
+        return LogGrpc.newBlockingStub(channel).withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS);
+    }
+
+    private static void show(Record record) {
+        var line = new LinkedHashMap<String, Object>();
+        line.put("offset", unsigned(record.getOffset()));
+        line.put("value", record.getValue().toStringUtf8());
+        line.put("type", Integer.toUnsignedLong(record.getType()));
+        // A key that is absent is another thing than an empty one.
+        line.put("key", record.hasKey() ? record.getKey().toStringUtf8() : null);
+        var headers = new ArrayList<List<String>>();
+        record.getHeadersList().forEach(h -> headers.add(List.of(h.getName(), h.getValue().toStringUtf8())));
+        line.put("headers", headers);
+        line.put("term", unsigned(record.getTerm()));
+        line.put("append_time_us", unsigned(record.getAppendTimeUs()));
+        OUT.println(JSON.toJson(line));
+    }
+
+    /** A uint64, which Java has as a long that may be negative. */
+    private static BigInteger unsigned(long number) {
+        return new BigInteger(Long.toUnsignedString(number));
+    }
+
+    /** Returns {@code CODE (REASON): message {metadata}}; the reason is ErrorInfo's, made for programs: it never changes. */
+    private static String describe(StatusRuntimeException error) {
+        Status status = error.getStatus();
+        var details = StatusProto.fromThrowable(error);
+        for (Any detail : details == null ? List.<Any>of() : details.getDetailsList()) {
+            if (detail.is(ErrorInfo.class)) {
+                try {
+                    ErrorInfo info = detail.unpack(ErrorInfo.class);
+                    String metadata = info.getMetadataCount() == 0 ? "" : " " + new TreeMap<>(info.getMetadataMap());
+                    return "%s (%s): %s%s".formatted(status.getCode(), info.getReason(), status.getDescription(), metadata);
+                } catch (InvalidProtocolBufferException bad) {
+                    return "%s: %s (its details cannot be read: %s)"
+                            .formatted(status.getCode(), status.getDescription(), bad.getMessage());
+                }
+            }
+        }
+        return "%s: %s".formatted(status.getCode(), status.getDescription());
+    }
+}
