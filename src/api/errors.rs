@@ -158,8 +158,10 @@ pub enum ApiError {
     Damaged {
         /// The log.
         log: LogName,
-        /// At or behind this offset.
+        /// The first record that is damaged,
         offset: Offset,
+        /// and the one behind the last, where reading can go on, if that is known.
+        resume: Option<Offset>,
         /// What is known.
         what: String,
     },
@@ -254,7 +256,13 @@ impl ApiError {
                 offset,
             ),
             ReadError::Shortage(what) => ApiError::Shortage { what },
-            ReadError::Damaged(what) | ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, what },
+            ReadError::Damaged(range) => ApiError::Damaged {
+                log: bounds.log,
+                offset: range.first_offset.max(offset),
+                resume: range.next_offset,
+                what: range.to_string(),
+            },
+            ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
         }
     }
 
@@ -427,9 +435,18 @@ impl ApiError {
                 let message = "the deadline passed before anything was done, and nothing will be";
                 Facts::new(Code::DEADLINE_EXCEEDED, "NOT_APPENDED", message)
             }
-            ApiError::Damaged { log, offset, what } => {
-                let message = format!("the log {log} is damaged on this node at offset {offset}: {what}");
-                Facts::new(Code::DATA_LOSS, "DAMAGED", message).with("log", log).with("offset", offset)
+            ApiError::Damaged { log, offset, resume, what } => {
+                let records = match resume {
+                    Some(resume) if resume.0 > offset.0 + 1 => format!("records {offset} to {}", resume.0 - 1),
+                    Some(_) => format!("record {offset}"),
+                    None => format!("records from {offset} on"),
+                };
+                let message = format!("{records} of log {log} are damaged on this node, others may have them: {what}");
+                let facts = Facts::new(Code::DATA_LOSS, "DAMAGED", message).with("log", log).with("offset", offset);
+                match resume {
+                    Some(resume) => facts.with("resume_offset", resume),
+                    None => facts,
+                }
             }
             ApiError::Internal(what) => Facts::new(Code::INTERNAL, "INTERNAL", *what),
         }

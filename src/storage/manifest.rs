@@ -36,6 +36,9 @@ pub const MANIFEST_FORMAT: u32 = 1;
 /// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
 pub(super) const NUMBERS_MAX: u64 = 1 << 62;
 
+/// None is longer: a run of terms is 16 bytes, and there are never so many elections.
+pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
+
 const MAGIC: &[u8; 8] = b"SERIATMF";
 const HEADER_BYTES: usize = 120;
 
@@ -130,7 +133,7 @@ impl Manifest {
             let at = HEADER_BYTES + 8 * (voters + learners) + 16 * i;
             (LogIndex(u64_at(bytes, at)), Term(u64_at(bytes, at + 8)))
         };
-        if [24, 56].into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX) {
+        if [24, 40, 48, 56, 64, 72, 80, 88, 96].into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX) {
             return damaged(24, "a number that no log comes to");
         }
         let Ok(derived) = Derived::decode(&bytes[derived_at..]) else {
@@ -212,6 +215,19 @@ mod tests {
         }
         for length in 0..good.len() {
             assert!(Manifest::decode(&good[..length], Path::new("m")).is_err(), "cut to {length}");
+        }
+        // A right checksum does not make a number one that can be counted on from.
+        for at in [24, 40, 48, 56, 64, 72, 80, 88, 96] {
+            let mut bytes = good.clone();
+            bytes[at..at + 8].fill(0xff);
+            Manifest::seal(&mut bytes);
+            assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "number at {at}");
+        }
+        for at in [104, 108, 112, 116] {
+            let mut bytes = good.clone();
+            bytes[at..at + 4].fill(0xff);
+            Manifest::seal(&mut bytes);
+            assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "count at {at}");
         }
         let mut newer = good;
         newer[8] = 9;

@@ -12,6 +12,7 @@ mod scenario;
 
 mod bad_input;
 mod cli_log;
+mod damage;
 mod descriptors;
 mod disk_full;
 mod dist;

@@ -9,7 +9,7 @@
  * The file SHIM_DIR.control says what is to happen; it is removed when it is taken, within milliseconds:
  *
  *   cut SEED             the power goes: of all that, any part is undone, each 512-byte sector and each name for itself, files
- *                        get shorter again, memory-mapped files (*.idx) get arbitrary pages, and the process is gone
+ *                        get shorter again, indexes (*.idx), which nothing syncs, get arbitrary pages, and the process is gone
  *   write-error NAME     the next write to a file whose path contains NAME gets half-way, and fails with EIO
  *   write-full NAME      from now on every write to such a file fails with ENOSPC
  *   sync-error NAME      the next sync of such a file fails with EIO, once, and what it should have written is dropped from
@@ -255,7 +255,7 @@ static void undo_name(const struct name *name)
     }
 }
 
-/* What is mapped was written back at any time, or not at all. */
+/* What is never synced was written back at any time, or not at all. */
 static void scramble_indexes(const char *path)
 {
     DIR *open = opendir(path);
