@@ -10,6 +10,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
+use self::facts::Facts;
 use super::authorize::Which;
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
@@ -19,6 +20,8 @@ use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::reader::ReadError;
 use crate::types::{BadName, LogId, LogName, Offset};
+
+mod facts;
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
@@ -306,45 +309,6 @@ impl ApiError {
         whole.message.clone_from(&message);
         whole.details = details;
         RpcStatus::with_details(code, message, whole.write_to_bytes().unwrap_or_default())
-    }
-}
-
-/// What a status says of an error.
-struct Facts {
-    code: RpcStatusCode,
-    reason: &'static str,
-    message: String,
-    metadata: Vec<(&'static str, String)>,
-    retry: bool,
-    localized: Option<String>,
-}
-
-impl Facts {
-    fn new(code: RpcStatusCode, reason: &'static str, message: impl Into<String>) -> Facts {
-        Facts { code, reason, message: message.into(), metadata: Vec::new(), retry: false, localized: None }
-    }
-
-    fn with(mut self, key: &'static str, value: impl ToString) -> Facts {
-        self.metadata.push((key, value.to_string()));
-        self
-    }
-
-    fn limit(self, name: &str, max: impl ToString) -> Facts {
-        self.with("limit", name).with("max", max)
-    }
-
-    fn retry(self) -> Facts {
-        Facts { retry: true, ..self }
-    }
-
-    fn bounds(self, bounds: &Bounds, offset: Offset) -> Facts {
-        let facts = self
-            .with("log", &bounds.log)
-            .with("log_id", bounds.log_id)
-            .with("first_offset", bounds.first_offset)
-            .with("next_offset", bounds.next_offset);
-        // What clients of the first server of this API show to people.
-        Facts { localized: Some(format!("The requested offset is outside the log's range: {offset}")), ..facts }
     }
 }
 

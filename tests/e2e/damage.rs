@@ -8,7 +8,8 @@ use std::path::Path;
 use grpcio::RpcStatusCode as Code;
 use seriatim::pb::log::{ConsumeRequest, Start};
 
-use crate::harness::{Cluster, eventually, record};
+use crate::harness::{Cluster, Site, eventually, record};
+use crate::shim::{Order, Shim};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
 
@@ -119,4 +120,60 @@ fn an_index_never_stops_anything() {
     eventually("it serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
     read_all(&cluster);
     assert!(fs::metadata(&index).expect("made anew").len() > 40);
+}
+
+/// A bad sector under a sealed segment's index killed the process; one in the segment itself withheld a whole read's records.
+#[test]
+fn a_bad_sector_costs_what_is_on_it() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    let mut cluster = Cluster::start_at(site, 1, &["--segment-bytes=64KiB"], |_| shim.env(&dir, None, 7));
+    let client = cluster.client(0);
+    for n in 0..60 {
+        client.produce("", vec![record(format!("record {n} {}", "x".repeat(3000)))]).expect("produces");
+    }
+    // Nothing is open of what was sealed before.
+    assert!(cluster.nodes[0].stop().success());
+    cluster.nodes[0].start_again();
+    let client = cluster.client(0);
+    eventually("it serves again", || client.consume_at("", 59).map(drop).map_err(|e| e.to_string()));
+    let taken = || {
+        let control = dir.with_extension("control");
+        eventually("the shim takes its order", || if control.exists() { Err("not yet".to_owned()) } else { Ok(()) });
+    };
+    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.idx", 0));
+    taken();
+    for offset in 0..60 {
+        assert_eq!(client.consume_at("", offset).expect("served").offset, offset);
+    }
+    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.seg", 8));
+    taken();
+    let lost = (0..60).filter(|offset| match client.consume_at("", *offset) {
+        Ok(record) => {
+            assert_eq!(record.offset, *offset);
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.status().map(|status| status.code), Some(Code::DATA_LOSS), "{error}");
+            true
+        }
+    });
+    let lost: Vec<u64> = lost.collect();
+    assert!((1..=3).contains(&lost.len()), "3 KB each, and 4 KiB of them: {lost:?}");
+    let request = ConsumeRequest { max_records: 1000, stop_at_end: true, ..ConsumeRequest::default() };
+    let mut got = 0;
+    let mut failed = None;
+    for answer in client.consume_stream(&request, None).expect("opens") {
+        match answer {
+            Ok(answer) => got += answer.records.len() as u64,
+            Err(error) => failed = error.status().cloned(),
+        }
+    }
+    let failed = failed.expect("a status");
+    let said = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
+    let (first, behind) = (lost[0], lost[lost.len() - 1] + 1);
+    assert_eq!((got, said("offset"), said("resume_offset")), (first, Some(first), Some(behind)), "{}", failed.message);
+    assert!(cluster.nodes[0].log().contains("Input/output error"), "{}", cluster.nodes[0].log());
+    assert!(cluster.nodes[0].stop().success());
 }

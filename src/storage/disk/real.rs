@@ -86,7 +86,7 @@ impl Backend for Real {
 
     fn file_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
         let metadata = std::fs::metadata(path)?;
-        Ok(metadata.is_file().then(|| metadata.len()))
+        Ok(metadata.is_file().then_some(metadata.len()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

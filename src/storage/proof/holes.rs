@@ -207,7 +207,11 @@ impl Holes {
             let read = reader.entries(first, LogIndex(first.0 + (high - low) as u64), u64::MAX, Access::Blocking);
             let sound = self.frames[low..].iter().take(high - low).take_while(|frame| !frame.lost).count();
             match read {
-                Ok(read) => assert_eq!(read, self.entries[low..low + sound], "{low} to {high}"),
+                // It may end before damage that holds no entry.
+                Ok(read) => {
+                    assert!(!read.is_empty() && read.len() <= sound, "{low} to {high}");
+                    assert!(read == self.entries[low..low + read.len()], "{low} to {high}");
+                }
                 Err(ReadError::Damaged(_)) => assert_eq!(sound, 0, "{low} to {high}"),
                 Err(other) => panic!("{other}"),
             }
