@@ -389,7 +389,7 @@ impl Base {
             bytes_per_second: self.config.scrub_bytes_per_second,
             interval: Duration::from_secs(self.config.scrub_interval_seconds),
         };
-        let scrub = Scrub::start(&self.disk, options, &self.fatal).map_err(no_thread)?;
+        let scrub = Scrub::start(&self.disk, self.data_dir.path(), options, &self.fatal).map_err(no_thread)?;
         let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
         let identity = PeerIdentity {
             cluster_name: self.config.cluster_name.clone(),

@@ -210,6 +210,7 @@ impl Tail<'_> {
             let record = record.map_err(|_| ApiError::Damaged {
                 log: self.begin.log.name.clone(),
                 offset: Offset(self.begin.offset.0 + u64::from(count)),
+                resume: None,
                 what: "what was read is no row of records".to_owned(),
             })?;
             if count == records_max || count > 0 && end - at + record.len() > self.batching.bytes_max {

@@ -10,6 +10,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
+use self::facts::Facts;
 use super::authorize::Which;
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
@@ -19,6 +20,8 @@ use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::reader::ReadError;
 use crate::types::{BadName, LogId, LogIndex, LogName, Offset};
+
+mod facts;
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
@@ -167,8 +170,10 @@ pub enum ApiError {
     Damaged {
         /// The log.
         log: LogName,
-        /// At or behind this offset.
+        /// The first record that is damaged,
         offset: Offset,
+        /// and the one behind the last, where reading can go on, if that is known.
+        resume: Option<Offset>,
         /// What is known.
         what: String,
     },
@@ -263,7 +268,13 @@ impl ApiError {
                 offset,
             ),
             ReadError::Shortage(what) => ApiError::Shortage { what },
-            ReadError::Damaged(what) | ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, what },
+            ReadError::Damaged(range) => ApiError::Damaged {
+                log: bounds.log,
+                offset: range.first_offset.max(offset),
+                resume: range.next_offset,
+                what: range.to_string(),
+            },
+            ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
         }
     }
 
@@ -307,45 +318,6 @@ impl ApiError {
         whole.message.clone_from(&message);
         whole.details = details;
         RpcStatus::with_details(code, message, whole.write_to_bytes().unwrap_or_default())
-    }
-}
-
-/// What a status says of an error.
-struct Facts {
-    code: RpcStatusCode,
-    reason: &'static str,
-    message: String,
-    metadata: Vec<(&'static str, String)>,
-    retry: bool,
-    localized: Option<String>,
-}
-
-impl Facts {
-    fn new(code: RpcStatusCode, reason: &'static str, message: impl Into<String>) -> Facts {
-        Facts { code, reason, message: message.into(), metadata: Vec::new(), retry: false, localized: None }
-    }
-
-    fn with(mut self, key: &'static str, value: impl ToString) -> Facts {
-        self.metadata.push((key, value.to_string()));
-        self
-    }
-
-    fn limit(self, name: &str, max: impl ToString) -> Facts {
-        self.with("limit", name).with("max", max)
-    }
-
-    fn retry(self) -> Facts {
-        Facts { retry: true, ..self }
-    }
-
-    fn bounds(self, bounds: &Bounds, offset: Offset) -> Facts {
-        let facts = self
-            .with("log", &bounds.log)
-            .with("log_id", bounds.log_id)
-            .with("first_offset", bounds.first_offset)
-            .with("next_offset", bounds.next_offset);
-        // What clients of the first server of this API show to people.
-        Facts { localized: Some(format!("The requested offset is outside the log's range: {offset}")), ..facts }
     }
 }
 
@@ -442,9 +414,18 @@ impl ApiError {
                 let message = "the deadline passed before anything was done, and nothing will be";
                 Facts::new(Code::DEADLINE_EXCEEDED, "NOT_APPENDED", message)
             }
-            ApiError::Damaged { log, offset, what } => {
-                let message = format!("the log {log} is damaged on this node at offset {offset}: {what}");
-                Facts::new(Code::DATA_LOSS, "DAMAGED", message).with("log", log).with("offset", offset)
+            ApiError::Damaged { log, offset, resume, what } => {
+                let records = match resume {
+                    Some(resume) if resume.0 > offset.0 + 1 => format!("records {offset} to {}", resume.0 - 1),
+                    Some(_) => format!("record {offset}"),
+                    None => format!("records from {offset} on"),
+                };
+                let message = format!("{records} of log {log} are damaged on this node, others may have them: {what}");
+                let facts = Facts::new(Code::DATA_LOSS, "DAMAGED", message).with("log", log).with("offset", offset);
+                match resume {
+                    Some(resume) => facts.with("resume_offset", resume),
+                    None => facts,
+                }
             }
             ApiError::Internal(what) => Facts::new(Code::INTERNAL, "INTERNAL", *what),
         }

@@ -178,7 +178,7 @@ impl Beginning {
             }
             Ok(_) => {
                 let what = "nothing is stored below the watermark".to_owned();
-                Err(ApiError::Damaged { log: self.log.name.clone(), offset: self.offset, what })
+                Err(ApiError::Damaged { log: self.log.name.clone(), offset: self.offset, resume: None, what })
             }
             Err(ReadError::Trimmed { first_offset }) => self.trimmed(mark, first_offset).map(|()| None),
             Err(error) => Err(ApiError::from_read(error, bounds(&self.log, mark), self.offset)),

@@ -107,7 +107,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 let _ = after(Duration::from_millis(200)).recv();
                 client = args.connect.connect()?;
             }
-            Err(Stop::Call(error)) => return Err(Failure::of_call(client.addr(), &error)),
+            Err(Stop::Call(error)) => {
+                // What came before it is whole.
+                output::written(reading.out.flush())?;
+                return Err(Failure::of_call(client.addr(), &error));
+            }
         }
     }
     output::written(reading.out.flush())

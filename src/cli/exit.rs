@@ -14,7 +14,7 @@ Exit codes:
    1  failed, and for a produce: what is not said to be appended was not appended
    2  wrong usage
    3  outcome unknown: records may have been appended, or not
-  65  bad data: an input that can't become a record; serve, log verify: damage on the disk
+  65  bad data: an input that can't become a record; consume, serve, log verify: damage on the disk
   69  unavailable: no connection, no leader, or a member can't be reached
   77  not allowed, or no usable identity
   78  bad configuration
@@ -77,6 +77,9 @@ impl Failure {
     }
 
     fn of_status(addr: &str, status: &Status) -> Failure {
+        if status.code == RpcStatusCode::DATA_LOSS && status.reason == "DAMAGED" {
+            return Failure::new(Exit::BadData, format!("{addr}: {status}"), behind_damage(status));
+        }
         // What Seriatim says is told apart by its reason; what gRPC says has a code alone.
         let of_reason = match status.reason.as_str() {
             "OFFSET_TRIMMED" => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
@@ -120,6 +123,14 @@ impl Failure {
         };
         Failure::new(exit, format!("{addr}: {status}"), next)
     }
+}
+
+/// Where else records are that are damaged on one node, and how to read what is behind them.
+fn behind_damage(status: &Status) -> String {
+    let from = |key| status.metadata.get(key).map(|offset| format!("`seriatim consume --from {offset}"));
+    let elsewhere = from("offset").map(|consume| format!("{consume} --addr HOST:PORT` asks another node for them"));
+    let behind = from("resume_offset").map(|consume| format!("{consume}` goes on behind them"));
+    [elsewhere, behind].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// Why there is no connection, where gRPC's words tell: it has nothing else for that.

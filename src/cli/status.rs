@@ -167,6 +167,10 @@ fn group_note(group: &GroupStatus) -> Option<String> {
     }
 }
 
+fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
+    node.groups.iter().filter(|group| group.group == 0).flat_map(|group| &group.damaged_ranges)
+}
+
 fn is_damaged(line: &Line) -> bool {
     let groups = line.node.iter().flat_map(|node| &node.groups);
     groups.into_iter().any(|group| !group.damage.is_empty() || !group.damaged_ranges.is_empty())
@@ -234,6 +238,7 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
                 object["disk"] = disk_json(node);
                 let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
                 object["counters"] = serde_json::Value::Object(counters.collect());
+                object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
             }
         }
         if let Some(group) = group(line, log) {
@@ -369,6 +374,10 @@ mod tests {
             ..DamagedRange::default()
         };
         lines[1].node.as_mut().expect("a node").groups[0].damaged_ranges.push(damaged);
+        let node_file =
+            DamagedRange { file: "node.toml".into(), position: 9, next_offset: Some(0), ..DamagedRange::default() };
+        let catalog = GroupStatus { damaged_ranges: vec![node_file], ..GroupStatus::default() };
+        lines[1].node.as_mut().expect("a node").groups.push(catalog);
         let server = Server { id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
         lines.push(Line { server, node: Err("refused".into()) });
         assert_eq!(
@@ -376,7 +385,8 @@ mod tests {
             "cluster demo (c0ffee), log default\n\
              NODE    ADDRESS       ROLE      TERM  COMMIT  LAG  RECORDS  NOTE\n\
              n1      127.0.0.1:84  leader    2     12      0    0..11\n\
-             node-2  127.0.0.1:84  follower  2     10      2    0..9     DAMAGED ON DISK: 1.seg byte 128, records 3..5\n\
+             node-2  127.0.0.1:84  follower  2     10      2    0..9     DAMAGED ON DISK: 1.seg byte 128, records 3..5; catalog \
+             node.toml byte 9, no records\n\
              n3      127.0.0.1:85  -         -     -       -    -        no answer: refused\n"
         );
     }

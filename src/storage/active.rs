@@ -1,6 +1,6 @@
 //! The newest segment of a log: the one that is written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
@@ -23,6 +23,7 @@ pub(super) struct Active {
     pub(super) file: Arc<DiskFile>,
     index: Arc<Index>,
     disk: Disk,
+    dir: PathBuf,
     at: u64,
     allocated: u64,
     step: u64,
@@ -37,7 +38,7 @@ impl Active {
         index_capacity: usize,
     ) -> Result<Active, StorageError> {
         let file = Arc::new(disk.create(&segment_path(dir, header.number))?);
-        let index = Index::create(disk, dir, header.number, header.salt, index_capacity);
+        let index = Index::new(index_capacity);
         let mut active = Active::resume(disk, dir, header, index_capacity, file, index, 0)?;
         active.reserve(SEGMENT_HEADER_BYTES, u64::MAX)?;
         active.file.write_at(0, &header.encode())?;
@@ -60,7 +61,8 @@ impl Active {
         let index = Arc::new(index);
         let segment = Segment::new(disk, dir, *header, index_capacity, at).with_open(file.clone(), index.clone());
         let segment = Arc::new(segment);
-        Ok(Active { segment, file, index, disk: disk.clone(), at, allocated, step: STEP_BYTES_MIN })
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        Ok(Active { segment, file, index, disk, dir, at, allocated, step: STEP_BYTES_MIN })
     }
 
     /// Where the next frame goes.
@@ -79,9 +81,10 @@ impl Active {
         Ok(())
     }
 
-    /// Nothing more will be written.
+    /// Nothing more will be written. The index goes to its file, for who opens the segment later.
     pub(super) fn seal(&self) {
-        self.index.seal(self.at);
+        let header = &self.segment.header;
+        self.index.store(&self.disk, &self.dir, header.number, header.salt, self.at);
         self.segment.sealed();
     }
 

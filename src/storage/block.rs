@@ -130,6 +130,8 @@ fn frames_of(
         let head = buffer.get(at..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
         let bytes = match head.map(|head| frame::peek_bytes(head, salt, position)) {
             Some(Ok(bytes)) => bytes,
+            // What is sound before a bad frame is served; which records are lost in it is found out behind that.
+            Some(Err(_)) if slice.count > 0 => break,
             Some(Err(_)) => return Frames::NotSimple,
             None => HEADER_BYTES,
         };
@@ -150,7 +152,11 @@ fn frames_of(
             }
             continue;
         }
-        let Ok(frame) = frame::decode(&buffer[at..at + bytes], salt, position) else { return Frames::NotSimple };
+        let frame = match frame::decode(&buffer[at..at + bytes], salt, position) {
+            Ok(frame) => frame,
+            Err(_) if slice.count > 0 => break,
+            Err(_) => return Frames::NotSimple,
+        };
         let (header, payload_bytes) = (frame.header, frame.payload.len());
         let base = header.base_offset;
         let end = Offset(base.0.saturating_add(u64::from(header.count)));

@@ -6,13 +6,14 @@
 
 use super::entry::Kind;
 use super::index::Key;
-use super::reader::{Access, GroupReader, ReadError, Visit, damaged};
+use super::reader::{Access, GroupReader, ReadError};
 use super::segment::SegmentHeader;
+use super::visit::Visit;
 use crate::types::Offset;
 
 impl GroupReader {
     /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-    /// them are older. Records below `from` that are not stored any more are as good as older.
+    /// them are older. Where damage may have taken it, the first record that it has taken. Records below `from` that are not stored any more are as good as older.
     ///
     /// # Errors
     /// [`ReadError`]; never `Trimmed`.
@@ -29,21 +30,35 @@ impl GroupReader {
             if from >= until {
                 return Ok(found);
             }
-            self.visit(view, Key::Time(time_us), access, |part, at, frame| {
+            // The first record that damage has taken and that may be the one: no time behind it says that it is older.
+            let mut lost = None;
+            let ended = self.visit(view, Key::Time(time_us), access, |part, at, frame, hole| {
                 let header = &frame.header;
-                if header.kind != Kind::Records || header.append_time_us < time_us {
+                if !header.kind.is_entry() {
+                    return Ok(Visit::Next);
+                }
+                if let Some(hole) = hole.filter(|hole| hole.first_offset < header.base_offset) {
+                    lost = lost.or(Some(hole.first_offset));
+                }
+                if header.kind != Kind::Records {
                     return Ok(Visit::Next);
                 }
                 let Some(end) = header.base_offset.0.checked_add(u64::from(header.count)) else {
-                    return Err(damaged(part, at, "offsets overflow"));
+                    return Err(ReadError::Damaged(part.damaged(at, "offsets overflow")));
                 };
-                if end <= from.0 {
+                if header.append_time_us < time_us || end <= from.0 {
+                    lost = None;
                     return Ok(Visit::Next);
                 }
                 // The records of an entry share one time.
-                found = Some(header.base_offset.max(from)).filter(|offset| *offset < until);
+                found = Some(lost.take().unwrap_or(header.base_offset).max(from)).filter(|offset| *offset < until);
                 Ok(Visit::Done)
             })?;
+            if found.is_none()
+                && let Some(lost) = lost.or(ended.map(|hole| hole.first_offset))
+            {
+                found = Some(lost.max(from)).filter(|offset| *offset < until);
+            }
             Ok(found)
         })
     }

@@ -14,7 +14,6 @@ use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::error::StorageError;
 use super::faults::{Fault, broken};
@@ -30,6 +29,10 @@ pub trait Backend: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes a file that must not be there yet.
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
+    /// As `create`, for a file that the node can do without: no kept descriptor is used.
+    fn create_spare(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        self.create(path)
+    }
     /// Opens a file that is there.
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
     /// Opens a file that is there, for reading alone.
@@ -57,9 +60,11 @@ pub trait Backend: Send + Sync {
     fn lock_if_there(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         self.lock(path)
     }
-    /// Maps a file of exactly so many words. With `create` it is made anew, all zeros, and its space reserved.
-    fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words>;
-    /// From now on some descriptors are kept for what must be opened: whatever `open`, `create`, `sync_dir` and `map` open.
+    /// Bytes of a file, which is not opened; `None` for a directory, a pipe, or whatever else is no plain file.
+    fn file_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.open_to_read(path)?.bytes().map(Some)
+    }
+    /// From now on some descriptors are kept for what must be opened: whatever `open`, `create` and `sync_dir` open.
     fn keep_descriptors(&self) -> io::Result<()> {
         Ok(())
     }
@@ -91,31 +96,12 @@ pub trait BackendFile: Send + Sync {
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// These bytes will be read soon: begins to fetch them, as far as the system does so.
     fn will_need(&self, _from: u64, _bytes: u64) {}
+    /// Where, from a position on, the next byte is that may be none of a hole; `None` when there is none. A hole reads as zeros.
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        Ok(Some(at).filter(|at| self.bytes().is_ok_and(|bytes| *at < bytes)))
+    }
     /// Forgets what the page cache has of the file, so that the next read is from the disk.
     fn drop_cache(&self) -> io::Result<()>;
-}
-
-/// Memory that is mapped to a file, or was to be: derived data only, as a read error in it ends the process.
-pub enum Words {
-    /// Mapped.
-    Mapped(real::Mapping),
-    /// Memory of our own.
-    Memory(Arc<[AtomicU64]>),
-}
-
-impl Words {
-    /// Memory of our own, zeros.
-    pub fn memory(words: usize) -> Words {
-        Words::Memory((0..words).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    /// The words.
-    pub fn get(&self) -> &[AtomicU64] {
-        match self {
-            Words::Mapped(mapping) => mapping.words(),
-            Words::Memory(words) => words,
-        }
-    }
 }
 
 /// A file system; a clone is the same one.
@@ -240,13 +226,51 @@ impl Disk {
         }
     }
 
-    /// All bytes of a small file; `None` if it is not there.
-    pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    /// All bytes of a small file; `None` if it is not there. Its length is not believed: a file may be as long as it likes.
+    ///
+    /// # Errors
+    /// Also [`StorageError::Damaged`] when it has more than `bytes_max`.
+    pub(crate) fn read(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(path, bytes_max, DiskFile::append_at)
+    }
+
+    /// The same from the disk, as [`DiskFile::read_disk_at`].
+    pub(crate) fn read_disk(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(path, bytes_max, DiskFile::append_disk_at)
+    }
+
+    fn read_small(
+        &self,
+        path: &Path,
+        bytes_max: usize,
+        read: impl Fn(&DiskFile, u64, usize, &mut Vec<u8>) -> Result<usize, StorageError>,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
         let Some(file) = self.open_to_read(path)? else { return Ok(None) };
-        let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
-        let read = file.read_at(0, &mut bytes)?;
-        bytes.truncate(read);
+        let length = file.len()?;
+        let Some(length) = usize::try_from(length).ok().filter(|length| *length <= bytes_max) else {
+            let what = format!("it has {length} bytes, and none was written with more than {bytes_max}");
+            return Err(StorageError::damaged(path, bytes_max as u64, what));
+        };
+        let mut bytes = Vec::new();
+        read(&file, 0, length, &mut bytes)?;
         Ok(Some(bytes))
+    }
+
+    /// Makes a file of these bytes in place of the one that is there. For what is derived: nothing is synced, no space and no
+    /// descriptor that is kept for the node is used, and after a crash any part of it may be there.
+    pub(crate) fn write_derived(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        self.unlink(path)?;
+        let written = self.backend.create_spare(path).and_then(|file| file.write_at(0, bytes));
+        written.map_err(|error| {
+            // Better none than a part of one.
+            let _ = self.unlink(path);
+            StorageError::io("write", path, error)
+        })
+    }
+
+    /// Bytes of a file, which is not opened; `None` for what is no plain file.
+    pub(crate) fn file_bytes(&self, path: &Path) -> Result<Option<u64>, StorageError> {
+        self.backend.file_bytes(path).map_err(|e| StorageError::io("look at", path, e))
     }
 
     /// Replaces a file whole, on the disk when this returns: a new file under another name, synced; renamed; the
@@ -309,10 +333,6 @@ impl Disk {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Box::new(()))),
             Err(e) => Err(StorageError::io("lock", path, e)),
         }
-    }
-
-    pub(crate) fn map(&self, path: &Path, words: usize, create: bool) -> Result<Words, StorageError> {
-        self.opening(|| self.backend.map(path, words, create)).map_err(|e| StorageError::io("map", path, e))
     }
 
     pub(crate) fn random(&self) -> Result<u64, StorageError> {
@@ -400,6 +420,11 @@ impl DiskFile {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
             Err(e) => Err(StorageError::io("reserve space for", &self.path, e)),
         }
+    }
+
+    /// Where, from a position on, the next byte is that may be none of a hole; `None` when there is none.
+    pub(crate) fn next_data(&self, at: u64) -> Result<Option<u64>, StorageError> {
+        self.file.next_data(at).map_err(|e| StorageError::io("look for data in", &self.path, e))
     }
 
     pub(crate) fn will_need(&self, from: u64, bytes: u64) {

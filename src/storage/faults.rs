@@ -79,6 +79,14 @@ pub(super) enum Fault {
     GroupNotSynced,
     /// A new group's name is not put on the disk.
     GroupNameNotSynced,
+    /// A sealed segment can't be read without its index.
+    IndexMustBeRead,
+    /// What stands behind a bad frame is not read.
+    NothingBehindDamage,
+    /// A read that meets damage gives nothing of what is sound before it.
+    SoundWithheld,
+    /// Damage is passed over without an error.
+    LossSkipped,
 }
 
 /// True when the rule is to be broken.

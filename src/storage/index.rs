@@ -1,31 +1,36 @@
 //! The sparse index of a segment: (index, offset, time) → position, one entry for each 16 KiB or more.
 //!
 //! ```text
-//!  0  "SERIIDX1" u64      8  salt u64      16  count u64      24  end u64: all below is indexed; 0 while it grows
-//! 32  entries of four u64: index, offset, append time, position
+//!  0  "SERIIDX2" u64      8  salt u64      16  count u64      24  end u64: all below is indexed
+//! 32  crc u64             CRC-32C of the file without these eight bytes
+//! 40  entries of four u64: index, offset, append time, position
 //! ```
 //!
-//! It is derived and only ever saves time: never synced and never trusted. It is memory-mapped, written by the one thread
-//! that appends, and read without a lock: an entry is whole before the count says so. One that is missing, short or wrong
-//! is made anew from the segment; where no file can be had, it lives in memory.
+//! It is derived and only ever saves time: never synced and never trusted. The index of the segment that is written lives in
+//! memory, and is written out, whole, when the segment is sealed; that of a sealed one is read into memory when the segment
+//! is opened. Nothing of it is mapped: a bad sector under a mapping ends the process. One that is missing, wrong or can't
+//! be read is made anew from the segment.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Disk, DiskFile, Words};
+use super::disk::{Disk, DiskFile};
+use super::entry::u64_at;
 use super::error::StorageError;
+use super::faults::{Fault, broken};
 use super::frame::Header;
 use super::reader::Access;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::walk::Walk;
+use super::walk::{Walk, WalkError};
 use crate::types::{LogIndex, Offset};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"SERIIDX1");
-const SALT: usize = 1;
-const COUNT: usize = 2;
-const END: usize = 3;
-const ENTRIES: usize = 4;
-const ENTRY_WORDS: usize = 4;
+const MAGIC: u64 = u64::from_le_bytes(*b"SERIIDX2");
+const HEADER_BYTES: usize = 40;
+const ENTRY_BYTES: usize = 32;
+/// No index has more entries.
+const ENTRIES_MAX: usize = 1 << 20;
+/// Nor is its file longer.
+pub(super) const INDEX_BYTES_MAX: usize = HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES;
 /// Small in tests, whose segments are.
 const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 
@@ -53,9 +58,10 @@ pub struct IndexEntry {
     pub position: u64,
 }
 
-/// The index of one segment.
+/// The index of one segment. One thread adds to it while others look into it.
 pub struct Index {
-    words: Words,
+    entries: Mutex<Vec<IndexEntry>>,
+    entries_max: usize,
 }
 
 /// The name of an index's file.
@@ -65,89 +71,100 @@ pub fn index_path(dir: &Path, number: u64) -> PathBuf {
 
 /// How many entries the index of a segment of that size gets; past them it just ends.
 pub fn capacity(segment_bytes: u64) -> usize {
-    usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX).clamp(if cfg!(test) { 8 } else { 64 }, 1 << 20)
+    let entries = usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX);
+    entries.clamp(if cfg!(test) { 8 } else { 64 }, ENTRIES_MAX)
 }
 
 /// Does an index note this frame, if the last one that it noted stands at `last`?
 pub(super) fn worth_noting(last: Option<u64>, header: &Header, position: u64) -> bool {
-    header.kind.is_entry() && last.is_none_or(|last| position >= last + BYTES_BETWEEN)
+    header.kind.is_entry() && last.is_none_or(|last| position >= last.saturating_add(BYTES_BETWEEN))
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES - 8]), &bytes[HEADER_BYTES..]).into()
 }
 
 impl Index {
-    /// An empty index for a segment.
-    pub fn create(disk: &Disk, dir: &Path, number: u64, salt: u64, capacity: usize) -> Index {
-        let words = ENTRIES + ENTRY_WORDS * capacity;
-        let path = index_path(dir, number);
-        let words = disk.map(&path, words, true).unwrap_or_else(|error| {
-            log::warn!("{error}; the index of this segment is kept in memory");
-            // A file half made would be taken for one at the next start, and refused: better none.
-            let _ = disk.unlink(&path);
-            Words::memory(words)
-        });
-        words.get()[0].store(MAGIC, Ordering::Relaxed);
-        words.get()[SALT].store(salt, Ordering::Relaxed);
-        Index { words }
+    /// An empty one, for so many entries.
+    pub fn new(entries_max: usize) -> Index {
+        Index { entries: Mutex::default(), entries_max }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The index of a sealed segment, if there is a whole one.
     ///
     /// # Errors
     /// When the system has nothing left to open it with, which says nothing about it.
-    pub fn load(
-        disk: &Disk,
-        dir: &Path,
-        number: u64,
-        salt: u64,
-        capacity: usize,
-    ) -> Result<Option<Index>, StorageError> {
-        match disk.map(&index_path(dir, number), ENTRIES + ENTRY_WORDS * capacity, false) {
-            Ok(words) => Ok(Some(Index { words }).filter(|index| index.checked_count(salt).is_some())),
-            Err(error) if error.is_shortage() => Err(error),
-            Err(_) => Ok(None),
+    pub fn load(disk: &Disk, dir: &Path, number: u64, salt: u64) -> Result<Option<Index>, StorageError> {
+        match disk.read(&index_path(dir, number), INDEX_BYTES_MAX) {
+            Ok(bytes) => Ok(bytes.and_then(|bytes| Index::decode(&bytes, salt)).map(|entries| {
+                let entries_max = entries.len();
+                Index { entries: Mutex::new(entries), entries_max }
+            })),
+            Err(error) if error.is_shortage() || broken(Fault::IndexMustBeRead) => Err(error),
+            Err(error) => {
+                log::warn!("{error}: the index is made anew");
+                Ok(None)
+            }
         }
     }
 
     /// The entries of a sealed segment's index, from the bytes of its file; `None` when they are not whole.
-    pub fn entries_of(bytes: &[u8], salt: u64) -> Option<Vec<IndexEntry>> {
-        if !bytes.len().is_multiple_of(8) || bytes.len() < 8 * ENTRIES {
+    pub fn decode(bytes: &[u8], salt: u64) -> Option<Vec<IndexEntry>> {
+        let entries = bytes.get(HEADER_BYTES..)?;
+        let count = usize::try_from(u64_at(bytes, 16)).ok()?;
+        let end = u64_at(bytes, 24);
+        if u64_at(bytes, 0) != MAGIC
+            || u64_at(bytes, 8) != salt
+            || count > ENTRIES_MAX
+            || entries.len() != count * ENTRY_BYTES
+            || u64_at(bytes, 32) != checksum(bytes)
+        {
             return None;
         }
-        let index = Index::in_memory(bytes);
-        let count = index.checked_count(salt)?;
-        let entry = |i| {
-            let [index, base_offset, append_time_us, position] = index.entry(i);
-            IndexEntry { index, base_offset, append_time_us, position }
+        let entry = |bytes: &[u8; ENTRY_BYTES]| IndexEntry {
+            index: u64_at(bytes, 0),
+            base_offset: u64_at(bytes, 8),
+            append_time_us: u64_at(bytes, 16),
+            position: u64_at(bytes, 24),
         };
-        Some((0..count).map(entry).collect())
+        let entries: Vec<IndexEntry> = entries.as_chunks().0.iter().map(entry).collect();
+        let ascends = |two: &[IndexEntry]| {
+            two[0].index < two[1].index && two[0].base_offset <= two[1].base_offset && two[0].position < two[1].position
+        };
+        let inside = |entry: &IndexEntry| (SEGMENT_HEADER_BYTES..end).contains(&entry.position) && entry.index > 0;
+        (entries.iter().all(inside) && entries.windows(2).all(ascends)).then_some(entries)
     }
 
-    /// From a copy of the file.
-    pub(super) fn in_memory(bytes: &[u8]) -> Index {
-        let words = bytes.as_chunks::<8>().0.iter().map(|word| AtomicU64::new(u64::from_le_bytes(*word)));
-        Index { words: Words::Memory(words.collect()) }
-    }
-
-    /// How many entries a whole index of that segment has.
-    fn checked_count(&self, salt: u64) -> Option<usize> {
-        let words = self.words.get();
-        let head: [u64; ENTRIES] = std::array::from_fn(|i| words[i].load(Ordering::Acquire));
-        let count = usize::try_from(head[COUNT]).ok()?;
-        let capacity = (words.len() - ENTRIES) / ENTRY_WORDS;
-        if head[0] != MAGIC || head[SALT] != salt || head[END] < SEGMENT_HEADER_BYTES || count > capacity {
-            return None;
+    /// The file's bytes: all below `end` is indexed.
+    fn encode(&self, salt: u64, end: u64) -> Vec<u8> {
+        let entries = self.entries();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + entries.len() * ENTRY_BYTES);
+        for number in [MAGIC, salt, entries.len() as u64, end, 0] {
+            bytes.extend_from_slice(&number.to_le_bytes());
         }
-        let mut last = [0, 0, 0, SEGMENT_HEADER_BYTES - 1];
-        for i in 0..count {
-            let entry = self.entry(i);
-            if entry[0] <= last[0] || entry[1] < last[1] || entry[3] <= last[3] || entry[3] >= head[END] {
-                return None;
+        for entry in entries.iter() {
+            for number in [entry.index, entry.base_offset, entry.append_time_us, entry.position] {
+                bytes.extend_from_slice(&number.to_le_bytes());
             }
-            last = entry;
         }
-        Some(count)
+        let crc = checksum(&bytes);
+        bytes[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        bytes
     }
 
-    /// Makes the index of a segment anew, from its frames below `end`. A bad frame ends it: who reads there will see.
+    /// Writes it out, as of a segment that ends at `end`: into the page cache, nothing is synced. Where it can't be written
+    /// there is none, and who needs it makes it anew.
+    pub fn store(&self, disk: &Disk, dir: &Path, number: u64, salt: u64, end: u64) {
+        if let Err(error) = disk.write_derived(&index_path(dir, number), &self.encode(salt, end)) {
+            log::info!("{error}: the index of this segment will be made anew when it is needed");
+        }
+    }
+
+    /// Makes the index of a segment anew, from its frames below `end`, also those behind a bad one, and writes it out.
     pub fn rebuild(
         disk: &Disk,
         dir: &Path,
@@ -156,57 +173,53 @@ impl Index {
         file: &DiskFile,
         end: u64,
     ) -> Index {
-        let index = Index::create(disk, dir, header.number, header.salt, capacity);
+        let index = Index::new(capacity);
         let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
-        while let Ok(Some((at, frame))) = walk.next() {
-            index.push(&frame.header, at);
+        loop {
+            match walk.next() {
+                Ok(Some((at, frame))) => index.push(&frame.header, at),
+                Ok(None) | Err(WalkError::NotCached) => break,
+                // What says nothing about the segment must not be written down.
+                Err(WalkError::Disk(error)) if error.is_shortage() => return index,
+                Err(WalkError::Bad { .. } | WalkError::Disk(_)) => match walk.skip_bad() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => return index,
+                },
+            }
         }
-        index.seal(end);
+        index.store(disk, dir, header.number, header.salt, end);
         index
-    }
-
-    fn entry(&self, i: usize) -> [u64; ENTRY_WORDS] {
-        let at = ENTRIES + ENTRY_WORDS * i;
-        std::array::from_fn(|word| self.words.get()[at + word].load(Ordering::Relaxed))
-    }
-
-    fn count(&self) -> &AtomicU64 {
-        &self.words.get()[COUNT]
     }
 
     /// Notes where a frame stands, if it is an entry's and far enough from the last one noted. For the appending thread
     /// alone, before the frame is published.
     pub fn push(&self, header: &Header, position: u64) {
-        let count = self.count().load(Ordering::Relaxed) as usize;
-        let at = ENTRIES + ENTRY_WORDS * count;
-        let last = count.checked_sub(1).map(|last| self.entry(last)[3]);
-        if !worth_noting(last, header, position) || at + ENTRY_WORDS > self.words.get().len() {
+        let mut entries = self.entries();
+        if entries.len() >= self.entries_max
+            || !worth_noting(entries.last().map(|last| last.position), header, position)
+        {
             return;
         }
-        let entry = [header.index.0, header.base_offset.0, header.append_time_us, position];
-        for (word, number) in self.words.get()[at..].iter().zip(entry) {
-            word.store(number, Ordering::Relaxed);
-        }
-        self.count().store(count as u64 + 1, Ordering::Release);
-    }
-
-    /// Nothing will be added any more: all below `end` is indexed.
-    pub fn seal(&self, end: u64) {
-        self.words.get()[END].store(end, Ordering::Release);
+        entries.push(IndexEntry {
+            index: header.index.0,
+            base_offset: header.base_offset.0,
+            append_time_us: header.append_time_us,
+            position,
+        });
     }
 
     /// A position from which on a walk finds the key: the last noted frame that is not behind it.
     pub fn position(&self, key: Key) -> u64 {
-        let capacity = (self.words.get().len() - ENTRIES) / ENTRY_WORDS;
-        let count = (self.count().load(Ordering::Acquire) as usize).min(capacity);
+        let entries = self.entries();
         // A no-op has no time: what stands before it says where it is.
-        let time = |i: usize| (0..=i).rev().map(|i| self.entry(i)[2]).find(|time| *time != 0).unwrap_or(0);
+        let time = |i: usize| (0..=i).rev().map(|i| entries[i].append_time_us).find(|time| *time != 0).unwrap_or(0);
         let not_behind = |i: usize| match key {
-            Key::Index(index) => self.entry(i)[0] <= index.0,
-            Key::Offset(offset) => self.entry(i)[1] <= offset.0,
+            Key::Index(index) => entries[i].index <= index.0,
+            Key::Offset(offset) => entries[i].base_offset <= offset.0,
             Key::Time(wanted) => time(i) < wanted,
         };
-        let (mut low, mut high) = (0, count);
+        let (mut low, mut high) = (0, entries.len());
         while low < high {
             let middle = low + (high - low) / 2;
             if not_behind(middle) {
@@ -217,56 +230,34 @@ impl Index {
         }
         if let Key::Time(_) = key {
             // Between a timed frame and a no-op noted behind it records may stand that are newer than that frame.
-            low = (1..=low).rev().find(|i| self.entry(*i - 1)[2] != 0).unwrap_or(0);
+            low = (1..=low).rev().find(|i| entries[*i - 1].append_time_us != 0).unwrap_or(0);
         }
-        if low == 0 { SEGMENT_HEADER_BYTES } else { self.entry(low - 1)[3] }
+        if low == 0 { SEGMENT_HEADER_BYTES } else { entries[low - 1].position }
+    }
+
+    /// The position that is noted so many entries before this one; the first frame's where there are not so many.
+    pub fn before(&self, position: u64, entries_before: usize) -> u64 {
+        let entries = self.entries();
+        let here = entries.partition_point(|entry| entry.position < position);
+        here.checked_sub(entries_before).map_or(SEGMENT_HEADER_BYTES, |i| entries[i].position)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::entry::Kind;
-    use super::super::frame::Position;
-    use super::*;
+impl Index {
+    /// Of these entries.
+    pub(super) fn of(entries: Vec<IndexEntry>) -> Index {
+        Index { entries_max: entries.len(), entries: Mutex::new(entries) }
+    }
 
-    fn filled(disk: &Disk, dir: &Path) -> Index {
-        let index = Index::create(disk, dir, 1, 7, 64);
-        for i in 0..100u64 {
-            let note = Header::of_note(Kind::Records, Position::default());
-            let header = Header { index: LogIndex(10 + i), base_offset: Offset(i / 2), ..note };
-            index.push(&header, SEGMENT_HEADER_BYTES + i * BYTES_BETWEEN / 2);
-            index.push(&Header::of_note(Kind::Synced, Position::default()), u64::MAX / 2);
+    /// Puts the checksum right.
+    pub(super) fn seal(bytes: &mut [u8]) {
+        if bytes.len() >= HEADER_BYTES {
+            let crc = checksum(bytes);
+            bytes[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
         }
-        index
-    }
-
-    #[test]
-    fn it_finds_the_last_frame_not_behind() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let index = filled(&Disk::real(), dir.path());
-        let at = |i: u64| SEGMENT_HEADER_BYTES + i * BYTES_BETWEEN / 2;
-        assert_eq!(index.position(Key::Index(LogIndex(1))), SEGMENT_HEADER_BYTES);
-        assert_eq!(index.position(Key::Index(LogIndex(10))), at(0));
-        assert_eq!(index.position(Key::Index(LogIndex(13))), at(2));
-        assert_eq!(index.position(Key::Index(LogIndex(14))), at(4));
-        assert_eq!(index.position(Key::Offset(Offset(2))), at(4));
-        assert_eq!(index.position(Key::Index(LogIndex(u64::MAX))), at(98));
-    }
-
-    #[test]
-    fn one_that_is_not_whole_is_none() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let disk = Disk::real();
-        let index = filled(&disk, dir.path());
-        let load =
-            |number, salt, capacity| Index::load(&disk, dir.path(), number, salt, capacity).expect("no shortage");
-        assert!(load(1, 7, 64).is_none(), "not sealed");
-        index.seal(1 << 30);
-        assert!(load(1, 7, 64).is_some());
-        assert!(load(1, 8, 64).is_none(), "of another segment");
-        assert!(load(1, 7, 65).is_none(), "of another length");
-        assert!(load(2, 7, 64).is_none(), "missing");
-        index.words.get()[ENTRIES + 8].store(0, Ordering::Relaxed);
-        assert!(load(1, 7, 64).is_none(), "a page of zeros");
     }
 }
+
+#[cfg(test)]
+mod tests;

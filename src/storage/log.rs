@@ -245,7 +245,10 @@ impl GroupLog {
             let (part, at, last) = if kept == view.base.index {
                 (0, SEGMENT_HEADER_BYTES, view.base)
             } else {
-                log.reader().locate(&view, kept)?
+                {
+                    let near = log.checkpoints.all().iter().rev().find(|at| at.index < kept);
+                    log.reader().locate(&view, kept, near.copied())?
+                }
             };
             log.terms.retain(|(first, _)| *first < from);
             log.checkpoints.truncate_suffix(from);

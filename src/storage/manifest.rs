@@ -43,9 +43,14 @@ pub const MANIFEST_FORMAT: u32 = 2;
 /// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
 pub(super) const NUMBERS_MAX: u64 = 1 << 62;
 
+/// None is longer: a run of terms is 16 bytes, and there are never so many elections.
+pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
+
 const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
 const HEADER_BYTES: usize = 152;
+/// Where the numbers stand that are counted on from: indexes, file numbers, positions.
+const NUMBERED: [usize; 8] = [24, 56, 64, 72, 80, 88, 96, 104];
 
 /// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +159,9 @@ impl Manifest {
             (LogIndex(u64_at(bytes, at)), Term(u64_at(bytes, at + 8)))
         };
         let checkpoint = |i: usize| base_at(bytes, checkpoints_at + CHECKPOINT_BYTES * i);
-        if [24, 64].into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX) {
+        if NUMBERED.into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX)
+            || (0..checkpoints).any(|i| checkpoint(i).index.0 > NUMBERS_MAX)
+        {
             return damaged(24, "a number that no log comes to");
         }
         let derived = match Derived::decode(&bytes[derived_at..]) {
@@ -165,8 +172,9 @@ impl Manifest {
             Err(BadDerived::Malformed) => return damaged(derived_at, "the log state is malformed"),
         };
         let terms: Vec<(LogIndex, Term)> = (0..runs).map(run).collect();
-        let offsets = [Offset(u64_at(bytes, 40)), derived.first_offset];
-        if offsets.iter().any(|offset| *offset > Offset::MAX) {
+        let offsets = [Offset(u64_at(bytes, 40)), Offset(u64_at(bytes, 120)), derived.first_offset];
+        if offsets.into_iter().chain((0..checkpoints).map(|i| checkpoint(i).offset)).any(|offset| offset > Offset::MAX)
+        {
             return damaged(40, OFFSET_TOO_LARGE.0);
         }
         if Term(u64_at(bytes, 32)) > Term::MAX || terms.iter().any(|(_, term)| *term > Term::MAX) {
@@ -265,6 +273,19 @@ mod tests {
             let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
             assert!(error.is_config() && error.to_string().contains(told), "{error}");
         }
+        // A right checksum does not make a number one that can be counted on from.
+        for at in NUMBERED {
+            let mut bytes = good.clone();
+            bytes[at..at + 8].fill(0xff);
+            Manifest::seal(&mut bytes);
+            assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "number at {at}");
+        }
+        for at in [128, 132, 136, 140, 144, 148] {
+            let mut bytes = good.clone();
+            bytes[at..at + 4].fill(0xff);
+            Manifest::seal(&mut bytes);
+            assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "count at {at}");
+        }
     }
 
     /// A newer version's log state once counted as damage (exit code 65), which sends its owner after a sound disk.
@@ -290,6 +311,8 @@ mod tests {
         assert!(large(|m| m.base.term = Term(1 << 63)).contains("a term of more than 63 bits"));
         assert!(large(|m| m.terms[1].1 = Term(1 << 63)).contains("a term of more than 63 bits"));
         assert!(large(|m| m.base.offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
+        assert!(large(|m| m.floor_end.1 = Offset(1 << 63)).contains("an offset of more than 63 bits"));
+        assert!(large(|m| m.checkpoints[0].offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
         assert!(large(|m| m.derived.first_offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
     }
 }

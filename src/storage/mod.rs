@@ -14,11 +14,11 @@
 //!
 //!   consensus    ── append, hard state, truncate, trim, marker ──▶  GroupLog (log.rs, active.rs)
 //!   log-writer   ── begin_sync, SyncJob::perform, end_sync ──────▶  GroupLog, sync.rs
-//!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  view.rs, walk.rs
+//!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  visit.rs, view.rs, walk.rs
 //!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs), and what a stream will come to
 //!                                          (ahead.rs)
 //!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
-//!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs
+//!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs; what it and reads find: damage.rs
 //!   log verify   ── the same eyes, changing nothing ──▶  verify.rs
 //! ```
 //!
@@ -53,6 +53,7 @@ pub mod block;
 mod by_time;
 mod chain;
 mod create;
+pub mod damage;
 mod faults;
 mod index;
 mod manifest;
@@ -62,6 +63,7 @@ mod recovery;
 pub mod space;
 mod sync;
 mod view;
+mod visit;
 mod walk;
 
 pub mod disk;

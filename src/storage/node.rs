@@ -13,6 +13,7 @@
 //! lost it, and that is damage. A group is listed in it once its directory is complete; then its first message may leave.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,9 @@ use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 /// The newest format of `node.toml` that this version reads, and the one that it writes.
 pub const NODE_FORMAT: u32 = 1;
 
-const NODE_FILE: &str = "node.toml";
+pub(super) const NODE_FILE: &str = "node.toml";
+/// None is longer: a line for each of five things, and the groups.
+pub(super) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
 /// What may be in a directory that is not ours yet: what a first start leaves when it is stopped early, and what a fresh
@@ -101,6 +104,10 @@ impl NodeFile {
             return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
         }
         let lines: Lines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
+        let groups: BTreeSet<u64> = lines.groups.iter().copied().collect();
+        if groups.len() != lines.groups.len() {
+            return Err(damaged(0, "a group is listed twice".to_owned()));
+        }
         let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is no id: {e}")));
         Ok(NodeFile {
             node_id: id(&lines.node_id)?,
@@ -171,7 +178,7 @@ impl DataDir {
     /// [`StorageError`].
     pub fn load(&self) -> Result<Option<NodeFile>, StorageError> {
         let path = self.path.join(NODE_FILE);
-        self.disk.read(&path)?.map(|bytes| NodeFile::decode(&bytes, &path)).transpose()
+        self.disk.read(&path, NODE_FILE_BYTES_MAX)?.map(|bytes| NodeFile::decode(&bytes, &path)).transpose()
     }
 
     /// Replaces `node.toml`; on the disk when this returns.
@@ -250,6 +257,9 @@ mod tests {
             assert!(NodeFile::decode(&bytes, Path::new("n")).is_err(), "byte {at}");
             assert!(NodeFile::decode(&good.as_bytes()[..at], Path::new("n")).is_err(), "cut to {at}");
         }
+        let twice = NodeFile { groups: vec![GroupId(1), GroupId(1)], ..node() };
+        let error = NodeFile::decode(twice.encode().as_bytes(), Path::new("n")).expect_err("one log, opened twice");
+        assert!(error.is_damage(), "{error}");
         let error = NodeFile::decode(good.replace("format = 1", "format = 2").as_bytes(), Path::new("n"));
         assert!(error.expect_err("newer").is_config());
         let older = good.replace("format = 1", "format = 0");

@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
+use super::damage::DamagedRange;
 use super::entry::{Entry, Kind};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::frame::Frame;
 use super::index::Key;
 use super::payload;
 #[cfg(test)]
@@ -20,8 +20,8 @@ pub(crate) use super::pool::ByHand as ReadersByHand;
 pub use super::pool::{QueueFull, Readers, ReadersHandle};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::state::Base;
-use super::view::{Part, Shared, View};
-use super::walk::{Walk, WalkError};
+use super::view::{Shared, View};
+use super::visit::Visit;
 use crate::types::{LogIndex, Offset};
 
 /// How a read may get at the bytes.
@@ -45,8 +45,9 @@ pub enum ReadError {
         /// The first stored record. Clients may read from the watermark's first offset on, which is not below it.
         first_offset: Offset,
     },
-    /// The bytes are not what was written; names file and position.
-    Damaged(String),
+    /// The bytes are not what was written, or can't be read: which, and which records are lost in them, from the first that
+    /// was asked for on.
+    Damaged(DamagedRange),
     /// The system refused to read; names the file.
     Io(String),
     /// The system had no descriptor or no memory left to read with: a passing condition, which says nothing about the bytes.
@@ -58,7 +59,7 @@ impl std::fmt::Display for ReadError {
         match self {
             ReadError::NotCached => f.write_str("not in memory"),
             ReadError::Trimmed { first_offset } => write!(f, "trimmed away: the first record is {first_offset}"),
-            ReadError::Damaged(what) => write!(f, "damaged: {what}"),
+            ReadError::Damaged(range) => write!(f, "damaged: {range}"),
             ReadError::Io(what) | ReadError::Shortage(what) => f.write_str(what),
         }
     }
@@ -81,12 +82,6 @@ pub struct Slice {
 #[derive(Clone)]
 pub struct GroupReader(pub(super) Arc<Shared>);
 
-/// What a visitor of frames says.
-pub(super) enum Visit {
-    Next,
-    Done,
-}
-
 impl GroupReader {
     pub(super) fn new(shared: Arc<Shared>) -> GroupReader {
         GroupReader(shared)
@@ -97,11 +92,11 @@ impl GroupReader {
     }
 
     /// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
-    /// but gives at least one record, however large, when there is one. Each call checks whole frames: whoever wants records
-    /// one by one reads many at once and takes them apart with [`payload::records`].
+    /// but gives at least one record, however large, when there is one; and ends before damage. Each call checks whole frames:
+    /// whoever wants records one by one reads many at once and takes them apart with [`payload::records`].
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError`]; damage when the first record is in it.
     pub fn records(
         &self,
         from: Offset,
@@ -118,21 +113,34 @@ impl GroupReader {
             if from >= until || records_max == 0 {
                 return Ok(slice);
             }
-            self.visit(view, Key::Offset(from), access, |part, at, frame| {
-                if frame.header.kind != Kind::Records {
+            let ended = self.visit(view, Key::Offset(from), access, |part, at, frame, hole| {
+                if !frame.header.kind.is_entry() {
                     return Ok(Visit::Next);
                 }
-                let bad = |what: &str| Err(damaged(part, at, what));
                 let (base, count) = (frame.header.base_offset, frame.header.count);
-                let Some(end) = base.0.checked_add(u64::from(count)) else { return bad("offsets overflow") };
-                if end <= slice.next.0 {
-                    return Ok(Visit::Next);
+                let lost = |next: Offset, what: &str| {
+                    let range = hole.cloned().unwrap_or_else(|| part.damaged(at, what));
+                    Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(next), ..range }))
+                };
+                let Some(end) = base.0.checked_add(u64::from(count)) else { return lost(until, "offsets overflow") };
+                let go_on = if slice.count > 0 { Visit::NextSound } else { Visit::Next };
+                if end < slice.next.0 || end == slice.next.0 && base < slice.next {
+                    return Ok(go_on);
                 }
                 if base >= until {
                     return Ok(Visit::Done);
                 }
                 if base > slice.next {
-                    return bad("the record before this one is missing");
+                    if slice.count > 0 && !broken(Fault::SoundWithheld) {
+                        return Ok(Visit::Done);
+                    }
+                    if !broken(Fault::LossSkipped) {
+                        return lost(base, "the record before this one is missing");
+                    }
+                    slice.next = base;
+                }
+                if frame.header.kind != Kind::Records {
+                    return Ok(go_on);
                 }
                 let fits = count <= records_max - slice.count && slice.bytes.len() + frame.payload.len() <= bytes_max;
                 if base == slice.next && end <= until.0 && fits {
@@ -142,7 +150,11 @@ impl GroupReader {
                 } else {
                     let skipped = (slice.next.0 - base.0) as usize;
                     for record in payload::records(frame.payload).skip(skipped) {
-                        let record = record.map_err(|e| damaged(part, at, e.0))?;
+                        let record = match record {
+                            Ok(record) => record,
+                            Err(_) if slice.count > 0 => return Ok(Visit::Done),
+                            Err(bad) => return lost(Offset(end), bad.0),
+                        };
                         let fits = slice.count < records_max && slice.bytes.len() + record.len() <= bytes_max;
                         if slice.next >= until || slice.count > 0 && !fits {
                             return Ok(Visit::Done);
@@ -152,35 +164,53 @@ impl GroupReader {
                         slice.next.0 += 1;
                     }
                     if slice.next.0 != end {
-                        return bad("a count of records that is not theirs");
+                        return lost(Offset(end), "a count of records that is not theirs");
                     }
                 }
                 let full = slice.count >= records_max || slice.bytes.len() >= bytes_max || slice.next >= until;
-                Ok(if full { Visit::Done } else { Visit::Next })
+                Ok(if full { Visit::Done } else { Visit::NextSound })
             })?;
             if slice.count == 0 {
                 let last = &view.parts[view.parts.len() - 1];
-                return Err(damaged(last, last.end(), &format!("record {from} is missing")));
+                let range = ended.unwrap_or_else(|| last.damaged(last.end(), &format!("record {from} is missing")));
+                return Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(until), ..range }));
             }
             Ok(slice)
         })
     }
 
-    /// The append time of the record at an offset below `until`, Unix microseconds; `None` when there is none.
+    /// The append time of the record at an offset below `until`, Unix microseconds; `None` when there is none. Of one that is
+    /// damaged it is that of the next one that is not, if that is found soon.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn append_time_us(&self, offset: Offset, until: Offset, access: Access) -> Result<Option<u64>, ReadError> {
-        let slice = self.records(offset, until, 1, 0, access)?;
+        let mut from = offset;
+        let mut tries = 0;
+        let slice = loop {
+            match self.records(from, until, 1, 0, access) {
+                Err(ReadError::Damaged(DamagedRange { next_offset: Some(next), .. })) if next < until && tries < 8 => {
+                    (from, tries) = (next, tries + 1);
+                }
+                other => break other?,
+            }
+        };
         let time = payload::records(&slice.bytes).next().map(|r| r.and_then(payload::record_time_us)).transpose();
-        time.map_err(|e| ReadError::Damaged(format!("record {offset}: {e}")))
+        time.map_err(|bad| {
+            let view = self.view();
+            let part = &view.parts[view.part_of_offset(offset)];
+            let range = part.damaged(SEGMENT_HEADER_BYTES, &format!("record {offset}: {bad}"));
+            let next_offset = Some(Offset(offset.0.saturating_add(1)));
+            ReadError::Damaged(DamagedRange { first_offset: offset, next_offset, ..range })
+        })
     }
 
     /// Entries from `low` on and below `high`, as far as `bytes_max` reaches, but at least one. Fewer, or none, where the
-    /// log is shorter: it may have been cut since. Whoever needs them to be of one log checks their terms.
+    /// log is shorter: it may have been cut since. Fewer before damage, too. Whoever needs them to be of one log checks
+    /// their terms.
     ///
     /// # Errors
-    /// [`ReadError`]; `Trimmed` when `low` is not behind the base.
+    /// [`ReadError`]; `Trimmed` when `low` is not behind the base; `Damaged` when the first one is in it.
     pub fn entries(
         &self,
         low: LogIndex,
@@ -198,12 +228,18 @@ impl GroupReader {
             }
             let mut wanted = low;
             let mut bytes = 0;
-            self.visit(view, Key::Index(low), access, |part, at, frame| {
+            let ended = self.visit(view, Key::Index(low), access, |part, at, frame, hole| {
+                let go_on = if entries.is_empty() { Visit::Next } else { Visit::NextSound };
                 if !frame.header.kind.is_entry() || frame.header.index < wanted {
-                    return Ok(Visit::Next);
+                    return Ok(go_on);
                 }
                 if frame.header.index > wanted {
-                    return Err(damaged(part, at, "the entry before this one is missing"));
+                    if !entries.is_empty() && !broken(Fault::SoundWithheld) {
+                        return Ok(Visit::Done);
+                    }
+                    let range = hole.cloned();
+                    let range = range.unwrap_or_else(|| part.damaged(at, "the entry before this one is missing"));
+                    return Err(ReadError::Damaged(range));
                 }
                 let entry = frame.entry();
                 bytes += entry.data.len() as u64;
@@ -212,27 +248,38 @@ impl GroupReader {
                 }
                 entries.push(entry);
                 wanted = wanted.next();
-                Ok(if wanted >= high { Visit::Done } else { Visit::Next })
+                Ok(if wanted >= high { Visit::Done } else { Visit::NextSound })
             })?;
-            Ok(entries)
+            match ended {
+                Some(range) if entries.is_empty() => Err(ReadError::Damaged(range)),
+                _ => Ok(entries),
+            }
         })
     }
 
     /// Where an entry after the base stands: number of its part in the view, where its frame ends, and where the log stands
-    /// there. Reads its segment from the beginning, for the digest.
-    pub(super) fn locate(&self, view: &View, index: LogIndex) -> Result<(usize, u64, Base), StorageError> {
+    /// there. Reads from `near` on, an earlier entry whose digest is known, or from the beginning of the segment.
+    pub(super) fn locate(
+        &self,
+        view: &View,
+        index: LogIndex,
+        near: Option<Base>,
+    ) -> Result<(usize, u64, Base), StorageError> {
         let mut found = None;
         let part = view.part_of_index(index);
-        let mut last = view.parts[part].base();
-        let visited = self.visit(view, Key::Index(last.index.next()), Access::Blocking, |part, at, frame| {
+        let first = view.parts[part].base();
+        let mut last = near.filter(|near| near.index > first.index && near.index < index).unwrap_or(first);
+        let visited = self.visit(view, Key::Index(last.index.next()), Access::Blocking, |part, at, frame, hole| {
             let header = &frame.header;
-            if !header.kind.is_entry() {
+            if !header.kind.is_entry() || header.index <= last.index {
                 return Ok(Visit::Next);
             }
             if header.index != last.index.next() {
-                return Err(damaged(part, at, "the entry before this one is missing"));
+                let range = hole.cloned();
+                let range = range.unwrap_or_else(|| part.damaged(at, "the entry before this one is missing"));
+                return Err(ReadError::Damaged(range));
             }
-            let offset = Offset(header.base_offset.0 + u64::from(header.count));
+            let offset = Offset(header.base_offset.0.saturating_add(u64::from(header.count)));
             let digest = last.digest.then(header, frame.payload);
             last = Base { index: header.index, term: header.term, offset, digest };
             if last.index < index {
@@ -243,9 +290,11 @@ impl GroupReader {
         });
         let path = view.parts[part].segment.path();
         match (visited, found) {
-            (Ok(()), Some((end, last))) => Ok((part, end, last)),
-            (Ok(()), None) => {
-                Err(StorageError::damaged(&path, view.parts[part].end(), format!("entry {index} is missing")))
+            (Ok(_), Some((end, last))) => Ok((part, end, last)),
+            (Ok(hole), None) => {
+                let missing = || view.parts[part].damaged(view.parts[part].end(), "it is missing");
+                let DamagedRange { position, what, .. } = hole.unwrap_or_else(missing);
+                Err(StorageError::damaged(&path, position, format!("entry {index} can't be read: {what}")))
             }
             (Err(ReadError::Io(what) | ReadError::Shortage(what)), _) => {
                 Err(StorageError::io("read", &path, std::io::Error::other(what)))
@@ -281,83 +330,6 @@ impl GroupReader {
                 other => return other,
             }
         }
-    }
-
-    /// Walks from the last indexed frame that is not behind the key to the end of the log, or until the visitor is done.
-    pub(super) fn visit(
-        &self,
-        view: &View,
-        key: Key,
-        access: Access,
-        mut visitor: impl FnMut(&Part, u64, &Frame<'_>) -> Result<Visit, ReadError>,
-    ) -> Result<(), ReadError> {
-        let first = match key {
-            Key::Index(index) => view.part_of_index(index),
-            Key::Offset(offset) => view.part_of_offset(offset),
-            Key::Time(time_us) => view.part_of_time(time_us),
-        };
-        for part in &view.parts[first..] {
-            let failed = |error| read_error(part, error);
-            let segment = &part.segment;
-            let mut start = SEGMENT_HEADER_BYTES;
-            let end = part.end();
-            if std::ptr::eq(part, &view.parts[first]) {
-                let index = segment.index(access).map_err(|e| failed(WalkError::Disk(e)))?;
-                start = index.ok_or(ReadError::NotCached)?.position(key).min(end);
-            }
-            let file = segment.file(access).map_err(|e| failed(WalkError::Disk(e)))?.ok_or(ReadError::NotCached)?;
-            let mut walk = Walk::new(&file, segment.header.salt, start, end, access);
-            let mut begun = false;
-            loop {
-                match walk.next() {
-                    Ok(Some((at, frame))) => {
-                        // An index that leads behind the key is wrong, and so is one that leads to no frame.
-                        let behind = !begun
-                            && start > SEGMENT_HEADER_BYTES
-                            && is_behind(&frame, key)
-                            && !broken(Fault::IndexTrusted);
-                        begun = true;
-                        if !behind {
-                            if let Visit::Done = visitor(part, at, &frame)? {
-                                return Ok(());
-                            }
-                            continue;
-                        }
-                    }
-                    // Nor does one lead to where the log goes on in the next segment. (The newest's was made by this process.)
-                    Ok(None) if begun || part.limit.is_none() || start == SEGMENT_HEADER_BYTES => break,
-                    Ok(None) => {}
-                    Err(WalkError::Bad { .. }) if !begun && start > SEGMENT_HEADER_BYTES => {}
-                    Err(error) => return Err(failed(error)),
-                }
-                log::warn!("the index of {} is wrong: reading from the beginning", segment.path().display());
-                start = SEGMENT_HEADER_BYTES;
-                walk = Walk::new(&file, segment.header.salt, start, end, access);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
-    match key {
-        Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
-        Key::Offset(offset) => !frame.header.kind.is_entry() || frame.header.base_offset > offset,
-        // No time proves nothing of the frames before.
-        Key::Time(time_us) => frame.header.append_time_us == 0 || frame.header.append_time_us >= time_us,
-    }
-}
-
-pub(super) fn damaged(part: &Part, at: u64, what: &str) -> ReadError {
-    ReadError::Damaged(format!("{} byte {at}: {what}", part.segment.path().display()))
-}
-
-fn read_error(part: &Part, error: WalkError) -> ReadError {
-    match error {
-        WalkError::NotCached => ReadError::NotCached,
-        WalkError::Bad { position, what } => damaged(part, position, what),
-        WalkError::Disk(error) if error.is_shortage() => ReadError::Shortage(error.to_string()),
-        WalkError::Disk(error) => ReadError::Io(error.to_string()),
     }
 }
 

@@ -28,7 +28,7 @@ use super::frame::Position;
 use super::frames::Frames;
 use super::index::{self, Index, index_path};
 use super::log::{GroupLog, LogOptions};
-use super::manifest::{MANIFEST, Manifest};
+use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use super::reader::Access;
 use super::segment::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_number, segment_path,
@@ -58,6 +58,8 @@ pub(super) struct Files {
     /// Every segment's number, dead ones too.
     pub(super) numbers: Vec<u64>,
     pub(super) names: Vec<String>,
+    /// Segments that could not be read at all, for who only looks.
+    pub(super) unreadable: Vec<StorageError>,
 }
 
 pub(super) fn open(
@@ -111,40 +113,31 @@ impl Files {
             disk.sync_dir(&dir)?;
         }
         let path = dir.join(MANIFEST);
-        let bytes = disk.read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
+        let bytes = disk
+            .read(&path, MANIFEST_BYTES_MAX)?
+            .ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
         let manifest = Manifest::decode(&bytes, &path)?;
         if manifest.group != group {
             return Err(StorageError::damaged(&path, 16, format!("this is group {}'s, not {group}'s", manifest.group)));
         }
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
-        let mut files = Files { dir, manifest, headers: BTreeMap::new(), open: BTreeMap::new(), numbers, names };
+        let (headers, open, unreadable) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut files = Files { dir, manifest, headers, open, numbers, names, unreadable };
         for number in files.numbers.iter().copied().filter(|n| *n >= files.manifest.first_segment) {
-            let path = segment_path(&files.dir, number);
-            let file = match purpose {
-                Purpose::Recover => disk.open(&path)?,
-                // Listed just before; who takes it away now is not this program.
-                Purpose::Look => disk.open_to_read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "missing"))?,
-            };
-            if number >= files.manifest.floor.file {
-                if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
-                    file.sync()?;
+            match files.segment(disk, number, purpose) {
+                Ok((header, file)) => {
+                    files.headers.insert(number, header);
+                    if number >= files.manifest.floor.file {
+                        files.open.insert(number, Arc::new(file));
+                    }
                 }
-                file.drop_cache()?;
-            }
-            let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-            let read = file.read_at(0, &mut bytes)?;
-            let header = match SegmentHeader::decode(&bytes[..read]) {
-                Ok(header) => Some(header).filter(|h| h.number == number && h.group == group),
-                Err(BadHeader::Torn) => None,
-                Err(BadHeader::OtherFormat(version)) => {
-                    let file = segment_path(&files.dir, number);
-                    return Err(StorageError::OtherFormat { file, version, known: SEGMENT_FORMAT });
+                // The others can be looked at all the same.
+                Err(error @ (StorageError::Io { .. } | StorageError::Damaged { .. })) if purpose == Purpose::Look => {
+                    files.headers.insert(number, None);
+                    files.unreadable.push(error);
                 }
-            };
-            files.headers.insert(number, header);
-            if number >= files.manifest.floor.file {
-                files.open.insert(number, Arc::new(file));
+                Err(error) => return Err(error),
             }
         }
         if broken(Fault::UnfinishedMarkerTaken)
@@ -156,6 +149,39 @@ impl Files {
             files.manifest.terms = vec![(header.base.index, header.base.term)];
         }
         Ok(files)
+    }
+
+    /// A segment's header, if it has a valid one, and its file.
+    fn segment(
+        &self,
+        disk: &Disk,
+        number: u64,
+        purpose: Purpose,
+    ) -> Result<(Option<SegmentHeader>, DiskFile), StorageError> {
+        let path = segment_path(&self.dir, number);
+        let file = match purpose {
+            Purpose::Recover => disk.open(&path)?,
+            // Listed just before; who takes it away now is not this program.
+            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "missing"))?,
+        };
+        if number >= self.manifest.floor.file {
+            if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
+                file.sync()?;
+            }
+            file.drop_cache()?;
+        }
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let read = file.read_at(0, &mut bytes)?;
+        match SegmentHeader::decode(&bytes[..read]) {
+            Ok(header) => {
+                let ours = header.number == number && header.group == self.manifest.group;
+                Ok((Some(header).filter(|_| ours), file))
+            }
+            Err(BadHeader::Torn) => Ok((None, file)),
+            Err(BadHeader::OtherFormat(version)) => {
+                Err(StorageError::OtherFormat { file: path, version, known: SEGMENT_FORMAT })
+            }
+        }
     }
 }
 
@@ -266,11 +292,18 @@ fn floor(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Pos
                 Ok(None) => break,
                 Err(WalkError::Disk(error)) => return Err(error),
                 Err(_) if broken(Fault::FloorsBehindBadIgnored) => break,
-                Err(WalkError::Bad { .. } | WalkError::NotCached) => match walk.skip_bad() {
-                    Ok(true) => {}
-                    Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
-                    Err(WalkError::Disk(error)) => return Err(error),
-                },
+                Err(WalkError::Bad { .. } | WalkError::NotCached) => {
+                    let more = walk.skip_bad();
+                    if let Some(error) = walk.unreadable() {
+                        // It may hold the frame that tells.
+                        return Err(error);
+                    }
+                    match more {
+                        Ok(true) => {}
+                        Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
+                        Err(WalkError::Disk(error)) => return Err(error),
+                    }
+                }
             }
         }
     }
@@ -292,19 +325,22 @@ pub(super) fn look_behind(files: &Files, chain: &Chain, end: u64) -> Result<(boo
 }
 
 /// How many bytes from `from` to the last one that is not zero.
-fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
+pub(super) fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
     let mut buffer = vec![0; 1 << 20];
     let (mut at, mut written) = (from, 0);
-    loop {
+    // Holes are zeros, and not read.
+    while let Some(data) = file.next_data(at)? {
+        at = at.max(data);
         let read = file.read_at(at, &mut buffer)?;
         if let Some(last) = buffer[..read].iter().rposition(|b| *b != 0) {
             written = at + last as u64 + 1 - from;
         }
         at += read as u64;
         if read < buffer.len() {
-            return Ok(written);
+            break;
         }
     }
+    Ok(written)
 }
 
 fn build(
@@ -322,10 +358,10 @@ fn build(
         Some(file) => file.clone(),
         None => Arc::new(disk.open(&segment_path(&files.dir, end.file))?),
     };
-    // The index of the newest segment may know frames that are cut off now.
-    let index = Index::create(disk, &files.dir, newest.number, newest.salt, capacity);
+    // What was written out of it once may know frames that are cut off now.
+    disk.unlink(&index_path(&files.dir, newest.number))?;
+    let index = Index::new(capacity);
     ended.noted.iter().for_each(|(header, at)| index.push(header, *at));
-    index.seal(end.at);
     let active = Active::resume(disk, &files.dir, newest, capacity, file, index, end.at)?;
     let mut parts: Vec<Part> = Vec::new();
     for (header, limit) in chain.sealed() {

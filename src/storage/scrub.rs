@@ -1,24 +1,28 @@
 //! The `scrub` thread: reads what is synced from the disk, slowly, and checks every frame, so that damage is found while
 //! other nodes still have the records, and not when somebody needs them.
 //!
-//! A pass goes over all segments of all groups up to their synced floors. It reads the disk and not the page cache, and
+//! A pass goes over `node.toml`, the manifests, and all segments of all groups up to their synced floors, headers first. It reads the disk and not the page cache, and
 //! leaves in the page cache what was there, and no more ([`Access::Disk`]). It waits on its inbox, for the next pass or for
 //! the rate limit, and so costs nothing in between. What it finds damaged is told in the log and listed
-//! ([`ScrubHandle::damaged`]); the group goes on, and who reads such a record gets DATA_LOSS, as without a scrub. A segment
+//! with what reads have met ([`ScrubHandle::damaged`]); the group goes on, and who reads such a record gets DATA_LOSS, as without a scrub. A segment
 //! that is trimmed away meanwhile is no error.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::disk::Disk;
+pub use super::damage::DamagedRange;
+use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
+use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use super::node::{NODE_FILE, NODE_FILE_BYTES_MAX, NodeFile};
 use super::reader::{Access, GroupReader};
-use super::segment::SEGMENT_HEADER_BYTES;
-use super::view::Part;
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number};
+use super::view::{Part, View};
 use super::walk::{Walk, WalkError};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::{GroupId, Offset};
@@ -29,9 +33,6 @@ const FIRST_AFTER: Duration = Duration::from_secs(600);
 const SHORTAGE_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 /// After so many bytes it waits for the rate limit, and looks whether it is to stop.
 const STEP_BYTES: u64 = 256 << 10;
-/// So many ranges of a group are listed; more are told in the log and counted.
-const RANGES_MAX: usize = 64;
-
 /// How it is done.
 #[derive(Clone, Copy, Debug)]
 pub struct ScrubOptions {
@@ -41,23 +42,6 @@ pub struct ScrubOptions {
     pub interval: Duration,
 }
 
-/// Bytes on the disk that are not what was written there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamagedRange {
-    /// The file's name in the group's directory.
-    pub file: String,
-    /// Where it begins.
-    pub position: u64,
-    /// How long it is.
-    pub bytes: u64,
-    /// The first record in it,
-    pub first_offset: Offset,
-    /// and the one behind the last; `None` when nothing behind tells. The same as the first: no record is lost.
-    pub next_offset: Option<Offset>,
-    /// What is wrong.
-    pub what: String,
-}
-
 /// How much was done since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrubCounts {
@@ -65,7 +49,7 @@ pub struct ScrubCounts {
     pub passes: u64,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Damaged ranges that were found; one that is found again counts once.
+    /// Damaged ranges that were found, by reads, too; one that is found again counts once.
     pub damaged_ranges: u64,
 }
 
@@ -73,10 +57,8 @@ pub struct ScrubCounts {
 #[derive(Default)]
 struct State {
     groups: Mutex<BTreeMap<GroupId, GroupReader>>,
-    damaged: Mutex<BTreeMap<GroupId, Vec<DamagedRange>>>,
     passes: AtomicU64,
     bytes: AtomicU64,
-    damaged_ranges: AtomicU64,
 }
 
 /// Gives groups to the scrub and takes what it found; a clone is of the same. The default one belongs to no thread.
@@ -89,9 +71,19 @@ impl ScrubHandle {
         self.groups().insert(group, reader);
     }
 
-    /// What is known to be damaged of a group, as of the last pass, and what this one has found so far.
+    /// What is known to be damaged of a group: as of the last pass, what this one has found so far, and what reads have met
+    /// since. What is not part of the log any more is not.
     pub fn damaged(&self, group: GroupId) -> Vec<DamagedRange> {
-        self.ranges().get(&group).cloned().unwrap_or_default()
+        let Some(reader) = self.groups().get(&group).cloned() else { return Vec::new() };
+        let view = reader.view();
+        let there = |range: &DamagedRange| {
+            let Some(number) = segment_number(&range.file) else { return true };
+            let part = view.parts.iter().find(|part| part.segment.header.number == number);
+            part.is_some_and(|part| range.position < part.end())
+        };
+        let mut ranges = reader.shared().damages().list();
+        ranges.retain(there);
+        ranges
     }
 
     /// How much was done.
@@ -100,41 +92,12 @@ impl ScrubHandle {
         ScrubCounts {
             passes: count(&self.0.passes),
             bytes: count(&self.0.bytes),
-            damaged_ranges: count(&self.0.damaged_ranges),
+            damaged_ranges: self.groups().values().map(|reader| reader.shared().damages().count()).sum(),
         }
     }
 
     fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupReader>> {
         self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ranges(&self) -> MutexGuard<'_, BTreeMap<GroupId, Vec<DamagedRange>>> {
-        self.0.damaged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lists and tells a range, unless it is known.
-    fn tell(&self, group: GroupId, range: &DamagedRange) {
-        let mut all = self.ranges();
-        let known = all.entry(group).or_default();
-        if known.iter().any(|k| (&k.file, k.position) == (&range.file, range.position)) {
-            return;
-        }
-        if known.len() < RANGES_MAX {
-            known.push(range.clone());
-        }
-        drop(all);
-        self.0.damaged_ranges.fetch_add(1, Ordering::Relaxed);
-        let DamagedRange { file, position, bytes, first_offset, next_offset, what } = range;
-        let records = match next_offset {
-            Some(next) if next <= first_offset => "no record is in them".to_owned(),
-            Some(next) => format!("they hold records {first_offset} to {}", next.0 - 1),
-            None => format!("they hold records from {first_offset} on"),
-        };
-        log::error!(
-            "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}, which this node answers \
-             with DATA_LOSS. Check the disk. Where other nodes have the log: stop this one, move its data directory away and \
-             let it join as a new node; `seriatim log verify` looks at a stopped one"
-        );
     }
 }
 
@@ -155,10 +118,16 @@ impl Scrub {
     ///
     /// # Errors
     /// When the system can't make a thread.
-    pub fn start(disk: &Disk, options: ScrubOptions, fatal: &FatalSender) -> std::io::Result<Scrub> {
+    pub fn start(disk: &Disk, data_dir: &Path, options: ScrubOptions, fatal: &FatalSender) -> std::io::Result<Scrub> {
         let handle = ScrubHandle::default();
         let (sender, inbox) = bounded(1);
-        let scrubber = Scrubber { handle: handle.clone(), disk: disk.clone(), options, inbox };
+        let scrubber = Scrubber {
+            handle: handle.clone(),
+            disk: disk.clone(),
+            node_file: data_dir.join(NODE_FILE),
+            options,
+            inbox,
+        };
         let thread = if options.bytes_per_second == 0 {
             None
         } else {
@@ -190,6 +159,7 @@ struct Stopped;
 struct Scrubber {
     handle: ScrubHandle,
     disk: Disk,
+    node_file: PathBuf,
     options: ScrubOptions,
     inbox: Receiver<ScrubMsg>,
 }
@@ -227,17 +197,22 @@ impl Scrubber {
         for (group, reader) in groups {
             let found = self.group(group, &reader, &mut pace)?;
             // What was damaged once and is not found any more was trimmed away, or written anew.
-            if let Some(known) = self.handle.ranges().get_mut(&group) {
-                known.retain(|k| found.iter().any(|f| (&f.file, f.position) == (&k.file, k.position)));
-            }
+            reader.shared().damages().keep(&found);
         }
         self.handle.0.passes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn group(&self, group: GroupId, reader: &GroupReader, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
-        let mut found = Vec::new();
         let view = reader.shared().get();
+        let mut found = self.manifest(group, &view, reader)?;
+        if group == GroupId::CATALOG {
+            // Every node carries it.
+            let node_file = self
+                .small(&self.node_file, NODE_FILE_BYTES_MAX, |bytes, path| NodeFile::decode(bytes, path).map(drop))?;
+            found.extend(node_file);
+        }
+        found.iter().for_each(|range| reader.shared().damages().tell(group, range));
         let floor = reader.shared().floor();
         for (i, part) in view.parts.iter().enumerate() {
             let number = part.segment.header.number;
@@ -247,13 +222,79 @@ impl Scrubber {
             let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
             let next_offset = view.parts.get(i + 1).map(|next| next.base().offset);
             for range in self.part(part, end, next_offset, pace)? {
-                if still_there(reader, part, range.position) {
-                    self.handle.tell(group, &range);
+                if reader.still_there(part, range.position) {
+                    reader.shared().damages().tell(group, &range);
                     found.push(range);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Is the manifest one that the next start takes?
+    fn manifest(&self, group: GroupId, view: &View, reader: &GroupReader) -> Result<Vec<DamagedRange>, Stopped> {
+        let Some(dir) = view.parts[0].segment.path().parent().map(Path::to_owned) else { return Ok(Vec::new()) };
+        let found = self.small(&dir.join(MANIFEST), MANIFEST_BYTES_MAX, |bytes, path| {
+            let manifest = Manifest::decode(bytes, path)?;
+            // It is written after a trim, and may still name a segment that the log does not have any more.
+            let view = reader.view();
+            let first = view.parts.iter().find(|part| part.segment.header.number == manifest.first_segment);
+            if manifest.group != group || first.is_some_and(|part| part.base() != manifest.base) {
+                return Err(StorageError::damaged(path, 16, "it is not this log's"));
+            }
+            Ok(())
+        })?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// Reads a small file, and has it checked. What is wrong with it stops the next start, and no read.
+    fn small(
+        &self,
+        path: &Path,
+        bytes_max: usize,
+        check: impl Fn(&[u8], &Path) -> Result<(), StorageError>,
+    ) -> Result<Option<DamagedRange>, Stopped> {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let damaged = |position, what| {
+            let (first_offset, next_offset) = (Offset(0), Some(Offset(0)));
+            Ok(Some(DamagedRange { file: file.clone(), position, bytes: 0, first_offset, next_offset, what }))
+        };
+        loop {
+            return match self.disk.read_disk(path, bytes_max) {
+                Ok(Some(bytes)) => match check(&bytes, path) {
+                    Ok(()) => Ok(None),
+                    Err(StorageError::Damaged { position, what, .. }) => damaged(position, what),
+                    Err(error) => damaged(0, error.to_string()),
+                },
+                Ok(None) => damaged(0, "the file is missing".to_owned()),
+                Err(error) if error.is_shortage() => {
+                    self.wait(Instant::now() + SHORTAGE_WAIT)?;
+                    continue;
+                }
+                Err(error) => damaged(0, error.to_string()),
+            };
+        }
+    }
+
+    /// Is the header still what it was when the segment was made or opened? With it goes the chain.
+    fn header(&self, part: &Part, file: &DiskFile) -> Result<Option<DamagedRange>, Stopped> {
+        let bytes = SEGMENT_HEADER_BYTES as usize;
+        let what = loop {
+            let mut buffer = Vec::new();
+            break match file.append_disk_at(0, bytes, &mut buffer) {
+                Ok(_) => match SegmentHeader::decode(&buffer) {
+                    Ok(header) if header == part.segment.header => return Ok(None),
+                    Ok(_) | Err(_) => "its header is not what was written".to_owned(),
+                },
+                Err(error) if error.is_shortage() => {
+                    self.wait(Instant::now() + SHORTAGE_WAIT)?;
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+        };
+        let next_offset = Some(part.base().offset);
+        Ok(Some(DamagedRange { bytes: SEGMENT_HEADER_BYTES, next_offset, ..part.damaged(0, &what) }))
     }
 
     /// Reads a segment up to `end`; behind it the log goes on with the record `behind`, if that is known.
@@ -284,9 +325,9 @@ impl Scrubber {
                 Err(error) => return Ok(vec![damaged(0, next_offset, error.to_string())]),
             }
         };
-        let mut found: Vec<DamagedRange> = Vec::new();
+        let mut found: Vec<DamagedRange> = self.header(part, &file)?.into_iter().collect();
         // The ranges from here on have no entry behind them yet.
-        let mut open = 0;
+        let mut open = found.len();
         let mut walk = Walk::new(&file, part.segment.header.salt, SEGMENT_HEADER_BYTES, end, Access::Disk);
         let mut before = SEGMENT_HEADER_BYTES;
         loop {
@@ -338,13 +379,6 @@ impl Scrubber {
         let seconds = pace.bytes as f64 / self.options.bytes_per_second as f64;
         self.wait(pace.begun + Duration::from_secs_f64(seconds))
     }
-}
-
-/// Is this position part of the log, now that something was found there? It may have been trimmed or cut meanwhile.
-fn still_there(reader: &GroupReader, part: &Part, position: u64) -> bool {
-    let view = reader.shared().get();
-    let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
-    now.is_some_and(|now| position < now.end())
 }
 
 #[cfg(test)]

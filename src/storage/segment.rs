@@ -27,7 +27,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::digest::Digest;
 use super::disk::{Disk, DiskFile};
@@ -129,7 +129,8 @@ impl SegmentHeader {
         }
         let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
         let first_index = u64_at(bytes, 56);
-        let numbered = (1..=NUMBERS_MAX).contains(&first_index);
+        let counted = [40, 48].into_iter().all(|at| u64_at(bytes, at) <= NUMBERS_MAX);
+        let numbered = counted && (1..=NUMBERS_MAX).contains(&first_index);
         if version != SEGMENT_FORMAT || u32_at(bytes, 12) != checksum(bytes) || !numbered {
             return Err(BadHeader::Torn);
         }
@@ -182,7 +183,9 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
 /// The number of the file of that name, if it is a segment's.
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    let number = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
+    // The next file gets the number behind the highest: one that is near the end of them was not made here.
+    number.filter(|number| *number < NUMBERS_MAX / 2)
 }
 
 /// A segment, for who reads it: opened when it is read, and closed when too many others are (`opened.rs`).
@@ -195,6 +198,9 @@ pub struct Segment {
     /// Frames are whole up to here. Grows in the newest segment alone, after the write.
     end: AtomicU64,
     slot: Arc<Slot>,
+    /// Its index was made anew once, and that was told.
+    index_made: AtomicBool,
+    index_wrong: AtomicBool,
 }
 
 impl Segment {
@@ -207,6 +213,8 @@ impl Segment {
             index_capacity,
             end: AtomicU64::new(end),
             slot: Arc::default(),
+            index_made: AtomicBool::new(false),
+            index_wrong: AtomicBool::new(false),
         }
     }
 
@@ -252,6 +260,13 @@ impl Segment {
         Ok(Some(self.disk.opened().keep_file(&self.slot, Arc::new(file))))
     }
 
+    /// Its index leads to where it should not: that is told once.
+    pub(super) fn tell_wrong_index(&self) {
+        if !self.index_wrong.swap(true, Ordering::Relaxed) {
+            log::warn!("the index of {} is wrong: reading from before", self.path().display());
+        }
+    }
+
     /// Its index; `None` when it would have to be opened and may not. One that is missing or wrong is made anew.
     ///
     /// # Errors
@@ -262,10 +277,12 @@ impl Segment {
         }
         let (Access::Blocking, Some(file)) = (access, self.file(access)?) else { return Ok(None) };
         let (number, salt) = (self.header.number, self.header.salt);
-        let index = match Index::load(&self.disk, &self.dir, number, salt, self.index_capacity)? {
+        let index = match Index::load(&self.disk, &self.dir, number, salt)? {
             Some(index) => index,
             None => {
-                log::info!("the index of {} is missing or wrong: making it anew", self.path().display());
+                if !self.index_made.swap(true, Ordering::Relaxed) {
+                    log::info!("the index of {} is missing or wrong: making it anew", self.path().display());
+                }
                 Index::rebuild(&self.disk, &self.dir, &self.header, self.index_capacity, &file, self.end())
             }
         };
@@ -309,6 +326,12 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "bit {bit}");
         }
+        for at in [40, 48, 56, 72] {
+            let mut bytes = good;
+            bytes[at..at + 8].fill(0xff);
+            SegmentHeader::seal(&mut bytes);
+            assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "number at {at}");
+        }
         let mut newer = good;
         newer[8] = 3;
         assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)));
@@ -343,7 +366,14 @@ mod tests {
     fn names() {
         assert_eq!(segment_path(Path::new("g"), 1), Path::new("g/00000000000000000001.seg"));
         assert_eq!(segment_number("00000000000000000012.seg"), Some(12));
-        for other in ["1.seg", "00000000000000000001.idx", "+0000000000000000001.seg", "99999999999999999999.seg"] {
+        for other in [
+            "1.seg",
+            "00000000000000000001.idx",
+            "+0000000000000000001.seg",
+            "99999999999999999999.seg",
+            "18446744073709551615.seg",
+            "04611686018427387903.seg",
+        ] {
             assert_eq!(segment_number(other), None, "{other}");
         }
     }

@@ -141,10 +141,15 @@ impl Space {
             reserve_bytes: or_part(config.reserve_bytes, RESERVE),
             looking: Mutex::default(),
         };
-        let there = match backend.open(&watched.reserve_path()) {
-            Ok(file) => Some(file.bytes().map_err(ask)?),
+        // Not opened: nothing in it is read, and a pipe would wait for somebody.
+        let there = match backend.file_bytes(&watched.reserve_path()) {
+            Ok(Some(bytes)) => Some(bytes),
+            Ok(None) => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "it is no plain file");
+                return Err(StorageError::io("use", &watched.reserve_path(), error));
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(StorageError::io("open", &watched.reserve_path(), e)),
+            Err(e) => return Err(StorageError::io("look at", &watched.reserve_path(), e)),
         };
         self.0.reserve.store(there == Some(watched.reserve_bytes), Ordering::Relaxed);
         if there.is_some_and(|bytes| bytes != watched.reserve_bytes) {

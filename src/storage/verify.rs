@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use super::chain::Ended;
 use super::create::group_dir;
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::entry::Kind;
 use super::error::StorageError;
 use super::frame::{Frame, Position};
-use super::index::{Index, IndexEntry, index_path};
+use super::index::{INDEX_BYTES_MAX, Index, IndexEntry, index_path};
 use super::manifest::MANIFEST;
 use super::node::{DataDir, NodeFile};
 use super::payload::check_stamped;
 use super::reader::Access;
-use super::recovery::{Files, Purpose, Survey, look_behind};
+use super::recovery::{Files, Purpose, Survey, look_behind, written_behind};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
 use super::state::Base;
 use super::walk::{Walk, WalkError};
@@ -138,7 +138,13 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
         Err(error) => report.add_error(error)?,
     }
     let groups_dir = data_dir.groups_dir();
-    let names = disk.list(&groups_dir)?.unwrap_or_default();
+    let names = match disk.list(&groups_dir) {
+        Ok(names) => names.unwrap_or_default(),
+        Err(error) => {
+            report.add_error(error)?;
+            Vec::new()
+        }
+    };
     let there: BTreeSet<GroupId> = names.iter().filter_map(|name| name.parse().ok().map(GroupId)).collect();
     let listed: BTreeSet<GroupId> = match &report.node {
         Some(node) => node.groups.iter().copied().collect(),
@@ -180,17 +186,17 @@ struct Seen {
 
 impl Look<'_> {
     fn run(mut self, dir: PathBuf) -> Result<(), StorageError> {
-        let files = match Files::read(self.disk, dir, self.group, Purpose::Look) {
+        let mut files = match Files::read(self.disk, dir, self.group, Purpose::Look) {
             Ok(files) => files,
             Err(error) => return self.report.add_error(error),
         };
-        let survey = match Survey::of(&files) {
-            Ok(survey) => survey,
-            Err(error) => return self.report.add_error(error),
-        };
+        std::mem::take(&mut files.unreadable).into_iter().try_for_each(|error| self.report.add_error(error))?;
         let mut torn_bytes = 0;
-        let floor = survey.floor;
-        let (stretches, next_offset) = match survey.choose(&files) {
+        let (floor, chosen) = match Survey::of(&files) {
+            Ok(survey) => (survey.floor, survey.choose(&files)),
+            Err(error) => (files.manifest.floor, Err(error)),
+        };
+        let (stretches, next_offset) = match chosen {
             Ok((chain, ended)) => {
                 let newest = segment_path(&files.dir, chain.newest());
                 match look_behind(&files, &chain, ended.at) {
@@ -216,6 +222,7 @@ impl Look<'_> {
             }
             Err(error) => {
                 self.report.add_error(error)?;
+                self.gaps(&files);
                 (by_headers(&files), None)
             }
         };
@@ -227,37 +234,32 @@ impl Look<'_> {
             entries: 0,
             segments: 0,
             log_bytes: 0,
-            file_bytes: self.file_bytes(&files)?,
+            file_bytes: self.file_bytes(&files),
             torn_bytes,
         };
         self.names(&files);
-        let mut before: Option<Seen> = None;
+        let mut before: Option<(u64, Seen)> = None;
         for (i, stretch) in stretches.iter().enumerate() {
             let header = &stretch.header;
-            if before.is_some_and(|seen| !seen.lost && seen.last != header.base) {
-                let what = "the segment does not continue the one before";
-                self.report.add(Severity::Damage, &segment_path(&files.dir, header.number), 56, what);
+            if let Some((number, seen)) = before.filter(|(_, seen)| !seen.lost && seen.last != header.base) {
+                self.missing_between(&files, number, header, &seen.last);
             }
-            let newest = i + 1 == stretches.len();
-            let seen = self.stretch(&files, stretch, floor, newest)?;
+            let next = stretches.get(i + 1).map(|next| &next.header);
+            let seen = self.stretch(&files, stretch, floor, next)?;
             group.segments += 1;
             group.entries += seen.entries;
-            group.log_bytes += seen.end - SEGMENT_HEADER_BYTES;
+            group.log_bytes += seen.end.saturating_sub(SEGMENT_HEADER_BYTES);
             group.last_index = group.last_index.max(seen.last.index);
-            before = Some(seen);
+            before = Some((header.number, seen));
         }
         self.report.groups.push(group);
         Ok(())
     }
 
-    fn file_bytes(&self, files: &Files) -> Result<u64, StorageError> {
-        let mut bytes = 0;
-        for name in &files.names {
-            if let Some(file) = self.disk.open_to_read(&files.dir.join(name))? {
-                bytes += file.len()?;
-            }
-        }
-        Ok(bytes)
+    /// Of what can't be looked at nothing is known.
+    fn file_bytes(&self, files: &Files) -> u64 {
+        let bytes = |name| self.disk.file_bytes(&files.dir.join(name)).ok().flatten().unwrap_or(0);
+        files.names.iter().map(bytes).sum()
     }
 
     /// Names that the log does not use.
@@ -280,22 +282,27 @@ impl Look<'_> {
         files: &Files,
         stretch: &Stretch,
         floor: Position,
-        newest: bool,
+        next: Option<&SegmentHeader>,
     ) -> Result<Seen, StorageError> {
         let header = &stretch.header;
         let path = segment_path(&files.dir, header.number);
         let mut state = Ended::before(header, Vec::new());
         let mut seen = Seen { end: SEGMENT_HEADER_BYTES, last: header.base, entries: 0, lost: false };
-        let Some(file) = self.disk.open_to_read(&path)? else {
-            self.report.add(Severity::Damage, &path, 0, "the segment is missing");
-            return Ok(Seen { lost: true, ..seen });
+        let opened = match self.disk.open_to_read(&path) {
+            Ok(Some(file)) => file.len().map(|bytes| (file, bytes)),
+            Ok(None) => Err(StorageError::damaged(&path, 0, "the segment is missing")),
+            Err(error) => Err(error),
+        };
+        let (file, bytes) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.report.add_error(error)?;
+                return Ok(Seen { lost: true, ..seen });
+            }
         };
         // The newest one's index is made anew at every start.
-        let mut index = if newest { None } else { self.index(files, header)? };
-        let end = match stretch.limit {
-            Some(limit) => limit,
-            None => file.len()?,
-        };
+        let mut index = if next.is_some() { self.index(files, header)? } else { None };
+        let end = stretch.limit.unwrap_or(bytes);
         let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
         let mut hole: Option<u64> = None;
         loop {
@@ -304,7 +311,7 @@ impl Look<'_> {
                 Ok(Some((at, frame))) => {
                     if frame.header.kind.is_entry() {
                         if let Some(from) = hole.take() {
-                            self.lost(&path, from, at, &state.last, &frame);
+                            self.lost(&path, from, at, &state.last, Some(&before_entry(&frame)));
                             state.last = before_entry(&frame);
                         }
                         seen.entries += 1;
@@ -330,16 +337,23 @@ impl Look<'_> {
                 Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
                 Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
             };
-            if stretch.limit.is_none() && (Position { file: header.number, at: position }) >= floor {
+            // Where nobody says that the log goes on elsewhere it ends, and what is behind are zeros.
+            let below_floor = Position { file: header.number, at: position } < floor;
+            let ends =
+                || header.number != floor.file && written_behind(&file, position).is_ok_and(|written| written == 0);
+            if stretch.limit.is_none() && (!below_floor || ends()) {
                 break;
             }
             self.report.add(Severity::Damage, &path, position, what);
             hole = hole.or(Some(position));
             match walk.skip_bad() {
-                Ok(true) if walk.position() < end => {}
-                Ok(_) => break,
-                Err(WalkError::Disk(_) | WalkError::Bad { .. } | WalkError::NotCached) => break,
+                Ok(true) => {}
+                Ok(false) | Err(WalkError::Disk(_) | WalkError::Bad { .. } | WalkError::NotCached) => break,
             }
+        }
+        if let Some(from) = hole {
+            let behind = next.filter(|next| next.predecessor.file == header.number).map(|next| &next.base);
+            self.lost(&path, from, end, &state.last, behind);
         }
         if index.is_some_and(|index| !index.is_done(end)) && hole.is_none() {
             self.wrong_index(files, header.number, "leads to where no frame is");
@@ -348,35 +362,38 @@ impl Look<'_> {
         Ok(seen)
     }
 
-    /// Says which entries and records stood where nothing can be read, now that the frame behind is known.
-    fn lost(&mut self, path: &Path, from: u64, at: u64, before: &Base, behind: &Frame<'_>) {
-        let header = &behind.header;
-        let entries = (before.index.0 + 1, header.index.0.saturating_sub(1));
+    /// Says which entries and records stood where nothing can be read, now that it is known what is behind, if anything is.
+    fn lost(&mut self, path: &Path, from: u64, at: u64, before: &Base, behind: Option<&Base>) {
         let Some(finding) = self.report.findings.iter_mut().find(|f| f.file == path && f.position == from) else {
             return;
         };
-        if entries.0 > entries.1 {
-            return;
-        }
-        finding.what += &format!("; up to byte {at}: entries {} to {}", entries.0, entries.1);
-        if header.base_offset > before.offset {
-            finding.what += &format!(", records {} to {}", before.offset, header.base_offset.0 - 1);
+        match behind {
+            Some(behind) if behind.index <= before.index => {}
+            Some(behind) => finding.what += &format!("; up to byte {at}: {}", between(before, behind)),
+            None => {
+                finding.what += &format!(
+                    "; nothing behind it tells what is lost: entries from {}, records from {} on, if there were any",
+                    before.index.next(),
+                    before.offset
+                );
+            }
         }
     }
 
     /// What the index of a sealed segment says, if it is whole.
     fn index(&mut self, files: &Files, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
-        let Some(file) = self.disk.open_to_read(&index_path(&files.dir, header.number))? else {
-            self.wrong_index(files, header.number, "is missing");
-            return Ok(None);
+        let what = match self.disk.read(&index_path(&files.dir, header.number), INDEX_BYTES_MAX) {
+            Ok(Some(bytes)) => match Index::decode(&bytes, header.salt) {
+                Some(entries) => return Ok(Some(Noted { entries, next: 0 })),
+                None => "is not whole".to_owned(),
+            },
+            Ok(None) => "is missing".to_owned(),
+            Err(error) if error.is_shortage() => return Err(error),
+            Err(StorageError::Io { error, .. }) => format!("can't be read ({error})"),
+            Err(_) => "is not whole".to_owned(),
         };
-        match Index::entries_of(&all_bytes(&file)?, header.salt) {
-            Some(entries) => Ok(Some(Noted { entries, next: 0 })),
-            None => {
-                self.wrong_index(files, header.number, "is not whole");
-                Ok(None)
-            }
-        }
+        self.wrong_index(files, header.number, &what);
+        Ok(None)
     }
 
     /// An index is derived: a wrong one costs time, and nothing else.
@@ -447,12 +464,15 @@ fn by_headers(files: &Files) -> Vec<Stretch> {
     headers().map(|header| Stretch { header: *header, limit: limit(header.number) }).collect()
 }
 
-fn all_bytes(file: &DiskFile) -> Result<Vec<u8>, StorageError> {
-    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
+/// Which entries and records are between two places in the log.
+fn between(before: &Base, behind: &Base) -> String {
+    let mut text = format!("entries {} to {}", before.index.next(), behind.index);
+    if behind.offset > before.offset {
+        text += &format!(", records {} to {}", before.offset, behind.offset.0 - 1);
+    }
+    text
 }
 
+mod gaps;
 #[cfg(test)]
 mod tests;

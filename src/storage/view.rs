@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::damage::{DamagedRange, Damages};
 use super::frame::Position;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
 use super::state::Base;
@@ -30,6 +31,19 @@ impl Part {
     /// The entry before the first one here.
     pub fn base(&self) -> Base {
         self.segment.header.base
+    }
+
+    /// Damage here, from `position` to the end, as far as is known; no record is in it, as far as is known.
+    pub(super) fn damaged(&self, position: u64, what: &str) -> DamagedRange {
+        let path = self.segment.path();
+        DamagedRange {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            position,
+            bytes: self.end().saturating_sub(position),
+            first_offset: self.base().offset,
+            next_offset: None,
+            what: what.to_owned(),
+        }
     }
 }
 
@@ -64,17 +78,29 @@ impl View {
     }
 }
 
-/// The newest view of one log, and its synced floor, as it is and as the manifest says it, shared between who writes and who reads.
+/// The newest view of one log, its synced floor, as it is and as the manifest says it, and what is damaged of it, shared between
+/// who writes and who reads.
 pub struct Shared {
     view: Mutex<Arc<View>>,
     floor: Mutex<Position>,
     noted: Mutex<Position>,
+    damages: Damages,
 }
 
 impl Shared {
     /// Begins with a view.
     pub fn new(view: View, floor: Position, noted: Position) -> Shared {
-        Shared { view: Mutex::new(Arc::new(view)), floor: Mutex::new(floor), noted: Mutex::new(noted) }
+        Shared {
+            view: Mutex::new(Arc::new(view)),
+            floor: Mutex::new(floor),
+            noted: Mutex::new(noted),
+            damages: Damages::default(),
+        }
+    }
+
+    /// What is known to be damaged.
+    pub fn damages(&self) -> &Damages {
+        &self.damages
     }
 
     /// How many bytes at the end of the log are on the disk, and only the log itself says so: damage there can't be told from a

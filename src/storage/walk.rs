@@ -10,6 +10,10 @@ use super::reader::Access;
 
 const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
+/// What a disk can't read is as large, or so many times as large.
+const BLOCK_BYTES: u64 = 4096;
+/// Of more than this in a row that can't be read not every block is tried, as each may take seconds.
+const UNREADABLE_BYTES: u64 = 1 << 20;
 
 /// Why a walk could not go on.
 #[derive(Debug)]
@@ -53,12 +57,14 @@ pub struct Walk<'a> {
     buffer: Vec<u8>,
     buffer_at: u64,
     read_bytes: usize,
+    unreadable: Option<StorageError>,
 }
 
 impl<'a> Walk<'a> {
     /// From the frame at `at` up to `end`, where a frame has to end too.
     pub fn new(file: &'a DiskFile, salt: u64, at: u64, end: u64, access: Access) -> Walk<'a> {
-        Walk { file, salt, access, at, end, buffer: Vec::new(), buffer_at: at, read_bytes: READ_BYTES_MIN }
+        let (buffer, read_bytes) = (Vec::new(), READ_BYTES_MIN);
+        Walk { file, salt, access, at, end, buffer, buffer_at: at, read_bytes, unreadable: None }
     }
 
     /// Where the next frame begins.
@@ -106,7 +112,7 @@ impl<'a> Walk<'a> {
 
     fn fill(&mut self, wanted: usize) -> Result<(), WalkError> {
         let cut_off = WalkError::Bad { position: self.at, what: "a frame is cut off" };
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
         if wanted > left || wanted == left && broken(Fault::TailCutEarly) {
             return Err(cut_off);
         }
@@ -115,39 +121,102 @@ impl<'a> Walk<'a> {
         let have = self.buffer.len();
         let more = wanted.max(self.read_bytes).max(have).min(left) - have;
         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-        let at = self.at + have as u64;
-        match self.access {
-            Access::Blocking => self.file.append_at(at, more, &mut self.buffer).map(Some),
-            Access::Disk => self.file.append_disk_at(at, more, &mut self.buffer).map(Some),
-            Access::Cached => self.file.append_cached_at(at, more, &mut self.buffer),
-        }?;
-        match self.access {
-            _ if self.buffer.len() >= wanted => Ok(()),
-            Access::Blocking | Access::Disk => Err(cut_off),
-            // It may have stopped anywhere; only a blocking read tells where the file ends.
-            Access::Cached => Err(WalkError::NotCached),
+        let read = match self.read_on(more) {
+            Err(error) if more > wanted - have && !error.is_shortage() => {
+                // What can't be read may lie behind what is wanted.
+                self.read_bytes = READ_BYTES_MIN;
+                self.read_on(wanted - have)
+            }
+            other => other,
+        };
+        match (read, self.access) {
+            (Ok(()), _) if self.buffer.len() >= wanted => Ok(()),
+            (Ok(()), Access::Blocking | Access::Disk) => Err(cut_off),
+            // It may have stopped anywhere; only a blocking read tells where the file ends, and what can't be read.
+            (Ok(()) | Err(_), Access::Cached) => Err(WalkError::NotCached),
+            (Err(error), Access::Blocking | Access::Disk) => Err(error.into()),
         }
     }
-    /// Goes on to the next position, behind this one, at which the header of a frame stands; `false` if there is none. For
-    /// who has to know what stands behind a bad frame.
+
+    /// Appends so many bytes to the buffer, or fewer.
+    fn read_on(&mut self, bytes: usize) -> Result<(), StorageError> {
+        let at = self.buffer_at + self.buffer.len() as u64;
+        match self.access {
+            Access::Blocking => self.file.append_at(at, bytes, &mut self.buffer).map(drop),
+            Access::Disk => self.file.append_disk_at(at, bytes, &mut self.buffer).map(drop),
+            Access::Cached => self.file.append_cached_at(at, bytes, &mut self.buffer).map(drop),
+        }
+    }
+
+    /// Goes on to the next position, behind this one and before the end, at which the header of a frame stands; `false`, and
+    /// stays, if there is none. For who has to know what stands behind a bad frame. May wait for the disk, whatever the access.
+    /// What can't be read is passed over: [`Walk::unreadable`] says so.
     ///
     /// # Errors
-    /// [`WalkError::Disk`].
+    /// [`WalkError::Disk`], but not for what can't be read.
     pub fn skip_bad(&mut self) -> Result<bool, WalkError> {
-        let mut buffer = vec![0; READ_BYTES_MAX + HEADER_BYTES];
-        self.buffer.clear();
-        let mut at = self.at + 8;
-        loop {
-            let read = self.file.read_at(at, &mut buffer)?;
-            for start in (0..READ_BYTES_MAX).step_by(8) {
-                let Some(header) = buffer[..read].get(start..).and_then(|b| b.first_chunk()) else { return Ok(false) };
-                let position = at + start as u64;
-                if frame::peek_bytes(header, self.salt, position).is_ok() {
-                    (self.at, self.buffer_at) = (position, position);
-                    return Ok(true);
+        let mut buffer = Vec::new();
+        let mut at = self.at / 8 * 8 + 8;
+        let mut step = READ_BYTES_MIN as u64;
+        let mut unreadable = 0;
+        while at < self.end {
+            match self.file.next_data(at)? {
+                // A hole is zeros, which are no frames, and is not read.
+                Some(data) => at = at.max(data / 8 * 8),
+                None => return Ok(false),
+            }
+            match self.headers(at, step + HEADER_BYTES as u64, &mut buffer) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {
+                    if (buffer.len() as u64) < step + HEADER_BYTES as u64 {
+                        return Ok(false);
+                    }
+                    at += step;
+                    step = (step * 2).min(READ_BYTES_MAX as u64);
+                    unreadable = 0;
+                }
+                // Once more, less at a time.
+                Err(_) if step > BLOCK_BYTES => step = BLOCK_BYTES,
+                Err(error) => {
+                    // It may be the next block alone that can't be read.
+                    let block_end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
+                    if let Ok(true) = self.headers(at, block_end - at, &mut buffer) {
+                        return Ok(true);
+                    }
+                    self.unreadable.get_or_insert(error);
+                    let skipped = if unreadable < UNREADABLE_BYTES { BLOCK_BYTES } else { READ_BYTES_MAX as u64 };
+                    unreadable += skipped;
+                    at = block_end + skipped - BLOCK_BYTES;
                 }
             }
-            at += READ_BYTES_MAX as u64;
         }
+        Ok(false)
+    }
+
+    /// Goes to the first header among these bytes, if there is one.
+    fn headers(&mut self, at: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<bool, StorageError> {
+        buffer.clear();
+        let wanted = usize::try_from(bytes.min(self.end.saturating_sub(at))).unwrap_or(usize::MAX);
+        match self.access {
+            Access::Disk => self.file.append_disk_at(at, wanted, buffer),
+            Access::Blocking | Access::Cached => self.file.append_at(at, wanted, buffer),
+        }?;
+        for (i, header) in buffer.windows(HEADER_BYTES).step_by(8).enumerate() {
+            let position = at + 8 * i as u64;
+            if header.first_chunk().is_some_and(|header| frame::peek_bytes(header, self.salt, position).is_ok()) {
+                (self.at, self.buffer_at) = (position, position);
+                self.buffer.clear();
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first error of what [`Walk::skip_bad`] could not read and passed over, once.
+    pub fn unreadable(&mut self) -> Option<StorageError> {
+        self.unreadable.take()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ mod bad_block;
 mod bad_input;
 mod cli_log;
 mod clocks;
+mod damage;
 mod descriptors;
 mod disk_full;
 mod dist;

@@ -1,7 +1,7 @@
 //! Power cuts under real processes, while four clients produce: what was written and not synced is lost, in any part.
 //!
 //! A shim between the process and libc remembers how to undo what was not synced; at the cut it undoes any of it, down to
-//! single sectors and names of files, scrambles the memory-mapped indexes, and kills the process. Every third start is cut
+//! single sectors and names of files, scrambles the indexes, and kills the process. Every third start is cut
 //! again, most of these in the middle of recovery. Afterwards the account of `load.rs` holds, and each node has started again
 //! by itself. `make power RUNS=200` does it so many times (lessons 1, 2, 9 and 10).
 

@@ -17,6 +17,8 @@ pub enum Order<'a> {
     Cut(u64),
     /// The next write to a file of such a name fails with EIO, half done.
     WriteError(&'a str),
+    /// Every read of this block of 4096 bytes of a file of such a name fails with EIO.
+    ReadError(&'a str, u64),
     /// Every write to a file of such a name fails with ENOSPC.
     WriteFull(&'a str),
     /// The next sync of a file of such a name fails with EIO, and what it should have written is lost.
@@ -64,6 +66,7 @@ impl Shim {
         let text = match order {
             Order::Cut(seed) => format!("cut {seed}"),
             Order::WriteError(name) => format!("write-error {name}"),
+            Order::ReadError(name, block) => format!("read-error {name}@{block}"),
             Order::WriteFull(name) => format!("write-full {name}"),
             Order::SyncError(name) => format!("sync-error {name}"),
             Order::SyncHang(name) => format!("sync-hang {name}"),

@@ -9,8 +9,9 @@
  * The file SHIM_DIR.control says what is to happen; it is removed when it is taken, within milliseconds:
  *
  *   cut SEED             the power goes: of all that, any part is undone, each 512-byte sector and each name for itself, files
- *                        get shorter again, memory-mapped files (*.idx) get arbitrary pages, and the process is gone
+ *                        get shorter again, indexes (*.idx), which nothing syncs, get arbitrary pages, and the process is gone
  *   write-error NAME     the next write to a file whose path contains NAME gets half-way, and fails with EIO
+ *   read-error NAME@BLOCK    from now on reads of that block of 4096 bytes of such a file fail with EIO
  *   write-full NAME      from now on every write to such a file fails with ENOSPC
  *   sync-error NAME      the next sync of such a file fails with EIO, once, and what it should have written is dropped from
  *                        the page cache, as Linux does: a second sync succeeds and means nothing
@@ -85,7 +86,8 @@ static uint64_t seq, ops, cut_ops, rng, graves;
 static struct file *files;
 static struct name *names;
 static _Atomic long long clock_ahead;
-static char write_error[256], write_full[256], sync_error[256], sync_hang[256];
+static char write_error[256], write_full[256], sync_error[256], sync_hang[256], read_error[256];
+static off_t bad_block;
 
 /* What a descriptor is open on. */
 static struct file *open_files[FDS];
@@ -94,6 +96,8 @@ static char *open_dirs[FDS];
 static int (*real_open)(const char *, int, ...);
 static int (*real_close)(int);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
+static ssize_t (*real_pread)(int, void *, size_t, off_t);
+static ssize_t (*real_preadv2)(int, const struct iovec *, int, off_t, int);
 static ssize_t (*real_write)(int, const void *, size_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
@@ -123,6 +127,8 @@ __attribute__((constructor)) static void begin(void)
     real_open = find("open64");
     real_close = find("close");
     real_pwrite = find("pwrite64");
+    real_pread = find("pread64");
+    real_preadv2 = find("preadv2");
     real_write = find("write");
     real_fsync = find("fsync");
     real_fdatasync = find("fdatasync");
@@ -264,7 +270,7 @@ static void undo_name(const struct name *name)
     }
 }
 
-/* What is mapped was written back at any time, or not at all. */
+/* What is never synced was written back at any time, or not at all. */
 static void scramble_indexes(const char *path)
 {
     DIR *open = opendir(path);
@@ -376,6 +382,14 @@ static void obey(void)
         cut();
     } else if (!strcmp(verb, "write-error")) {
         strcpy(write_error, word);
+    } else if (!strcmp(verb, "read-error")) {
+        char *block = strchr(word, '@');
+        if (!block) {
+            die("read-error");
+        }
+        *block = 0;
+        bad_block = strtoll(block + 1, NULL, 10) * 4096;
+        strcpy(read_error, word);
     } else if (!strcmp(verb, "write-full")) {
         strcpy(write_full, word);
     } else if (!strcmp(verb, "sync-error")) {
@@ -639,6 +653,46 @@ static ssize_t do_pwrite(int fd, const void *bytes, size_t len, off_t at)
     pthread_mutex_unlock(&lock);
     errno = saved;
     return result;
+}
+
+/* How many bytes of these can be read before the bad block; all, where it is not among them. */
+static size_t readable(int fd, size_t len, off_t at)
+{
+    if (!read_error[0] || at >= bad_block + 4096 || at + (off_t)len <= bad_block) {
+        return len;
+    }
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t got = readlink(link, path, sizeof path - 1);
+    if (got < 0) {
+        return len;
+    }
+    path[got] = 0;
+    if (!matches(read_error, path)) {
+        return len;
+    }
+    return at < bad_block ? (size_t)(bad_block - at) : 0;
+}
+
+/* As the kernel does it: what is before the bad block comes first, and the next read fails. */
+ssize_t pread64(int fd, void *bytes, size_t len, off_t at)
+{
+    size_t good = readable(fd, len, at);
+    if (len && !good) {
+        errno = EIO;
+        return -1;
+    }
+    return real_pread(fd, bytes, good, at);
+}
+
+/* What can't be read is never in the page cache. */
+ssize_t preadv2(int fd, const struct iovec *parts, int count, off_t at, int flags)
+{
+    if (count != 1 || readable(fd, parts[0].iov_len, at) == parts[0].iov_len) {
+        return real_preadv2(fd, parts, count, at, flags);
+    }
+    errno = EAGAIN;
+    return -1;
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t len, off_t at)

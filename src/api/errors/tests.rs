@@ -6,6 +6,7 @@ use grpcio::RpcStatusCode as Code;
 
 use super::*;
 use crate::metrics::Limit;
+use crate::storage::damage::DamagedRange;
 
 fn name() -> LogName {
     LogName::new("default").expect("a name")
@@ -97,7 +98,11 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (ApiError::OutcomeUnknown { retry_is_safe: true }, Code::UNAVAILABLE, "OUTCOME_UNKNOWN"),
         (ApiError::OutcomeUnknown { retry_is_safe: false }, Code::UNKNOWN, "OUTCOME_UNKNOWN"),
         (ApiError::DeadlinePassed, Code::DEADLINE_EXCEEDED, "NOT_APPENDED"),
-        (ApiError::Damaged { log: name(), offset: Offset(4), what: "crc".into() }, Code::DATA_LOSS, "DAMAGED"),
+        (
+            ApiError::Damaged { log: name(), offset: Offset(4), resume: None, what: "crc".into() },
+            Code::DATA_LOSS,
+            "DAMAGED",
+        ),
         (ApiError::Internal("a bug"), Code::INTERNAL, "INTERNAL"),
     ]
 }
@@ -206,8 +211,26 @@ fn only_an_unknown_outcome_is_not_surely_unappended() {
 
 #[test]
 fn a_read_names_log_and_offset() {
-    let error = ApiError::from_read(ReadError::Damaged("a bad CRC".into()), bounds(), Offset(4));
-    assert_eq!(error, ApiError::Damaged { log: name(), offset: Offset(4), what: "a bad CRC".into() });
+    let range = DamagedRange {
+        file: "1.seg".into(),
+        position: 9,
+        bytes: 8,
+        first_offset: Offset(4),
+        next_offset: Some(Offset(6)),
+        what: "a bad CRC".into(),
+    };
+    let error = ApiError::from_read(ReadError::Damaged(range.clone()), bounds(), Offset(4));
+    let (log, what) = (name(), "1.seg byte 9: a bad CRC".to_owned());
+    assert_eq!(error, ApiError::Damaged { log, offset: Offset(4), resume: Some(Offset(6)), what });
+    let status = error.status();
+    assert!(status.message().starts_with("records 4 to 5 of log "), "{}", status.message());
+    let metadata = details(&status).info.metadata;
+    assert_eq!((metadata["offset"].as_str(), metadata["resume_offset"].as_str()), ("4", "6"));
+    let unknown = ApiError::from_read(ReadError::Io("gone".into()), bounds(), Offset(4)).status();
+    assert!(!details(&unknown).info.metadata.contains_key("resume_offset"));
+    let one = ReadError::Damaged(DamagedRange { next_offset: Some(Offset(5)), ..range });
+    let one = ApiError::from_read(one, bounds(), Offset(4)).status();
+    assert!(one.message().starts_with("record 4 of log "), "{}", one.message());
     let error = ApiError::from_read(ReadError::Trimmed { first_offset: Offset(5) }, bounds(), Offset(4));
     assert_eq!(error, ApiError::OffsetTrimmed(Bounds { first_offset: Offset(5), ..bounds() }, Offset(4)));
 }

@@ -190,13 +190,15 @@ fn a_wrong_index_only_costs_time() {
     drop(log);
     for name in home.segments() {
         let path = home.path(&name.replace(".seg", ".idx"));
-        let mut bytes = std::fs::read(&path).expect("read");
-        for time in bytes.chunks_exact_mut(32).skip(1).map(|entry| &mut entry[16..24]) {
+        // The newest segment has none.
+        let Ok(mut bytes) = std::fs::read(&path) else { continue };
+        for time in bytes[40..].chunks_exact_mut(32).map(|entry| &mut entry[16..24]) {
             if time.iter().any(|b| *b != 0) {
                 let wrong: u64 = [1, model.now / 2, model.now][random.below(3) as usize];
                 time.copy_from_slice(&wrong.to_le_bytes());
             }
         }
+        super::super::index::Index::seal(&mut bytes);
         std::fs::write(&path, bytes).expect("written");
     }
     let (log, _) = home.open();

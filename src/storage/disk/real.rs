@@ -8,14 +8,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
 
-use memmap2::MmapRaw;
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
-use super::{Backend, BackendFile, Words};
+use super::{Backend, BackendFile};
 
 /// Of the page cache; where pages are larger, those at the ends of a range stay in it.
 const PAGE_BYTES: u64 = 4096;
@@ -28,17 +26,13 @@ pub(super) struct Real {
 
 struct RealFile(File);
 
-/// A file in memory.
-pub struct Mapping(MmapRaw);
-
-impl Mapping {
-    /// The mapped words.
-    pub fn words(&self) -> &[AtomicU64] {
-        let words = self.0.len() / size_of::<AtomicU64>();
-        // SAFETY: the mapping begins at a page and lives as long as `self`; atomics may be written by whoever shares it,
-        // and every value is one. Nobody shortens the file: it is ours alone under the directory's lock.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<AtomicU64>(), words) }
+/// Opens a file that is there, if it is a plain one: a pipe, once opened, would wait for somebody at its other end.
+fn open_plain(path: &Path, write: bool) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file"));
     }
+    Ok(file)
 }
 
 /// No descriptor, of this process or of the system. Only opening says so.
@@ -76,13 +70,23 @@ impl Backend for Real {
         Ok(Box::new(RealFile(self.open_needed(|| options.open(path))?)))
     }
 
+    fn create_spare(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        Ok(Box::new(RealFile(options.open(path)?)))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        let file = self.open_needed(|| OpenOptions::new().read(true).write(true).open(path))?;
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(RealFile(self.open_needed(|| open_plain(path, true))?)))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        Ok(Box::new(RealFile(File::open(path)?)))
+        Ok(Box::new(RealFile(open_plain(path, false)?)))
+    }
+
+    fn file_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(metadata.is_file().then_some(metadata.len()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -118,32 +122,9 @@ impl Backend for Real {
     }
 
     fn lock_if_there(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = File::open(path)?;
+        let file = open_plain(path, false)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
-    }
-
-    fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words> {
-        let bytes = (words * size_of::<AtomicU64>()) as u64;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o600);
-        let file = if create {
-            match std::fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            options.create_new(true);
-            let file = self.open_needed(|| options.open(path))?;
-            // Reserved, not sparse: a write into a hole of a full disk would be a SIGBUS.
-            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-            file
-        } else {
-            self.open_needed(|| options.open(path))?
-        };
-        if file.metadata()?.len() != bytes {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "of another length"));
-        }
-        Ok(Words::Mapped(Mapping(MmapRaw::map_raw(&file)?)))
     }
 
     fn keep_descriptors(&self) -> io::Result<()> {
@@ -271,6 +252,16 @@ impl BackendFile for RealFile {
         }
     }
 
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.0, SeekFrom::Data(at)) {
+            Ok(at) => Ok(Some(at)),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system without holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at).filter(|at| self.bytes().is_ok_and(|b| *at < b))),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
@@ -279,7 +270,6 @@ impl BackendFile for RealFile {
 #[cfg(test)]
 mod tests {
     use super::super::Disk;
-    use std::sync::atomic::Ordering;
 
     #[test]
     fn files() {
@@ -308,28 +298,56 @@ mod tests {
             assert!(b"say llo\0".iter().zip(&rest).all(|(a, b)| a == b), "{rest:?}");
         }
         disk.replace(&path, b"new").expect("replaced");
-        assert_eq!(disk.read(&path).expect("read").as_deref(), Some(&b"new"[..]));
+        assert_eq!(disk.read(&path, 3).expect("read").as_deref(), Some(&b"new"[..]));
         assert_eq!(disk.list(dir.path()).expect("listed"), Some(vec!["a".to_owned()]));
         disk.unlink(&path).expect("removed");
         disk.unlink(&path).expect("gone already");
-        assert_eq!(disk.read(&path).expect("read"), None);
+        assert_eq!(disk.read(&path, 3).expect("read"), None);
         assert!(disk.free_bytes(dir.path()).expect("space") > 0);
     }
 
     #[test]
-    fn maps_and_locks() {
+    fn locks() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::real();
-        let path = dir.path().join("a");
-        let map = disk.map(&path, 16, true).expect("mapped");
-        map.get()[15].store(7, Ordering::Relaxed);
-        drop(map);
-        assert!(disk.map(&path, 17, false).is_err(), "of another length");
-        assert_eq!(disk.map(&path, 16, false).expect("mapped").get()[15].load(Ordering::Relaxed), 7);
         let guard = disk.lock(&dir.path().join("lock")).expect("locked");
         assert!(guard.is_some());
         assert!(disk.lock(&dir.path().join("lock")).expect("asked").is_none(), "taken");
         drop(guard);
         assert!(disk.lock(&dir.path().join("lock")).expect("asked").is_some());
+    }
+
+    /// A pipe in a data directory stopped `log verify` for good: opening it waits for a writer.
+    #[test]
+    fn what_is_no_plain_file_is_not_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let path = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
+        for refused in [disk.open(&path).map(drop), disk.open_to_read(&path).map(drop), disk.read(&path, 9).map(drop)] {
+            assert!(refused.expect_err("refused").to_string().contains("no plain file"));
+        }
+        assert!(disk.lock_if_there(&path).is_err());
+        assert_eq!(disk.file_bytes(&path).expect("looked"), None);
+        assert!(disk.open_to_read(dir.path()).is_err(), "nor a directory");
+        let loops = dir.path().join("loop");
+        std::os::unix::fs::symlink(&loops, &loops).expect("a link to itself");
+        assert!(disk.open_to_read(&loops).is_err() && disk.file_bytes(&loops).is_err());
+    }
+
+    /// A file of a terabyte that holds nothing is looked through in no time, and never read into memory whole.
+    #[test]
+    fn holes_are_passed_over_and_lengths_not_believed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (disk, path) = (Disk::real(), dir.path().join("sparse"));
+        let file = disk.create(&path).expect("created");
+        file.write_at(0, b"head").expect("written");
+        std::fs::OpenOptions::new().write(true).open(&path).expect("opened").set_len(1 << 40).expect("longer");
+        assert_eq!(file.next_data(2).expect("asked"), Some(2));
+        let refused = disk.read(&path, 1 << 20).expect_err("refused");
+        assert!(refused.is_damage() && refused.to_string().contains("1099511627776 bytes"), "{refused}");
+        let next = file.next_data(1 << 20).expect("asked");
+        assert!(next.is_none() || next == Some(1 << 20), "none, or a file system that does not say: {next:?}");
+        assert_eq!(file.next_data(1 << 40).expect("asked"), None, "the end");
     }
 }

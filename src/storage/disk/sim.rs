@@ -2,7 +2,7 @@
 //! directories, each for itself. A kill leaves the page cache as it is. For tests.
 //!
 //! Every change is counted, and after any of them the process can be dead: `create`, `write_at` (which may then have
-//! written a part), `allocate`, `sync`, `map`, `rename`, `unlink`, `create_dir`, `remove_dir`, `sync_dir`, `lock`. Names in
+//! written a part), `allocate`, `sync`, `rename`, `unlink`, `create_dir`, `remove_dir`, `sync_dir`, `lock`. Names in
 //! the root are mount points: they are on the disk at once.
 
 mod world;
@@ -10,12 +10,12 @@ mod world;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::world::{Inode, Kept, NameOp, ROOT, SECTOR, World};
-use super::{Backend, BackendFile, Disk, Words, appended};
+use self::world::{Inode, Kept, NameOp, ROOT, World};
+use super::{Backend, BackendFile, Disk, appended};
 
 /// A small generator of pseudo-random numbers (splitmix64): the same seed gives the same test.
 pub struct Rng(pub u64);
@@ -71,13 +71,10 @@ impl Sim {
         let world = self.world();
         let inodes = world.inodes.iter().map(|inode| Inode {
             is_dir: inode.is_dir,
-            now: inode.contents(),
+            now: inode.now.clone(),
             disk: inode.disk.clone(),
-            dirty: match inode.map {
-                Some(_) => (0..inode.contents().len().div_ceil(SECTOR)).collect(),
-                None => inode.dirty.clone(),
-            },
-            map: None,
+            dirty: inode.dirty.clone(),
+            unreadable: inode.unreadable.clone(),
         });
         let copy = World {
             inodes: inodes.collect(),
@@ -116,7 +113,6 @@ impl Sim {
     /// The process is gone and nothing is lost.
     pub fn kill(&self) {
         let mut world = self.world();
-        world.inodes.iter_mut().for_each(Inode::unmap);
         world.locks.clear();
         world.forget();
     }
@@ -133,7 +129,7 @@ impl Sim {
         }
         world.names = world.disk_names.clone();
         let kept = Kept::choose(rng);
-        let stale = rng.once_in(6).then(|| world.inodes[rng.below(world.inodes.len() as u64) as usize].contents());
+        let stale = rng.once_in(6).then(|| world.inodes[rng.below(world.inodes.len() as u64) as usize].now.clone());
         for inode in &mut world.inodes {
             inode.power_cut(kept, stale.as_deref(), rng);
         }
@@ -150,7 +146,7 @@ impl Sim {
             for (name, inode) in world.inside(dir) {
                 let path = path.join(name);
                 let is_dir = world.inodes[inode].is_dir;
-                files.insert(path.clone(), (!is_dir).then(|| world.inodes[inode].contents()));
+                files.insert(path.clone(), (!is_dir).then(|| world.inodes[inode].now.clone()));
                 if is_dir {
                     dirs.push((path, inode));
                 }
@@ -163,7 +159,15 @@ impl Sim {
     pub fn damage(&self, path: &Path, bytes: Vec<u8>) {
         let mut world = self.world();
         let inode = world.file(path).expect("a file");
-        world.inodes[inode] = Inode { now: bytes.clone(), disk: bytes, ..Inode::default() };
+        let unreadable = std::mem::take(&mut world.inodes[inode].unreadable);
+        world.inodes[inode] = Inode { now: bytes.clone(), disk: bytes, unreadable, ..Inode::default() };
+    }
+
+    /// Reads of these bytes of a file fail with EIO from now on, as those of a bad sector do.
+    pub fn unreadable(&self, path: &Path, bytes: Range<u64>) {
+        let mut world = self.world();
+        let inode = world.file(path).expect("a file");
+        world.inodes[inode].unreadable.push(bytes);
     }
 
     /// A file or a directory is gone, on the disk.
@@ -258,29 +262,6 @@ impl Backend for Sim {
         Ok(Box::new(Lock(self.clone(), path.to_owned())))
     }
 
-    fn map(&self, path: &Path, words: usize, create: bool) -> io::Result<Words> {
-        let mut world = self.world();
-        world.descriptor()?;
-        if create {
-            if world.file(path).is_ok() {
-                world.remove(path)?;
-            }
-            let inode = world.make(path, false)?;
-            world.change()?;
-            world.inodes[inode].now = vec![0; 8 * words];
-        }
-        let inode = world.file(path)?;
-        let inode = &mut world.inodes[inode];
-        if inode.contents().len() != 8 * words {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "of another length"));
-        }
-        if inode.map.is_none() {
-            let words = inode.now.chunks_exact(8).map(|word| AtomicU64::new(super::super::entry::u64_at(word, 0)));
-            inode.map = Some(words.collect());
-        }
-        inode.map.clone().map(Words::Memory).ok_or(io::ErrorKind::NotFound.into())
-    }
-
     fn random(&self) -> io::Result<u64> {
         let mut world = self.world();
         world.salt += 1;
@@ -291,8 +272,12 @@ impl Backend for Sim {
 impl BackendFile for SimFile {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let world = self.world.world();
-        let bytes = world.inodes[self.inode].now.get(at as usize..).unwrap_or_default();
+        let inode = &world.inodes[self.inode];
+        let bytes = inode.now.get(at as usize..).unwrap_or_default();
         let n = bytes.len().min(buffer.len());
+        if inode.unreadable.iter().any(|bad| bad.start < at + n as u64 && at < bad.end) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         buffer[..n].copy_from_slice(&bytes[..n]);
         Ok(n)
     }

@@ -195,7 +195,7 @@ fn what_stood_behind_a_truncated_entry_stays_dead() {
         sync(&mut log, &home);
         if in_place {
             let view = log.shared.get();
-            let (part, at, _) = log.reader().locate(&view, LogIndex(2)).expect("located");
+            let (part, at, _) = log.reader().locate(&view, LogIndex(2), None).expect("located");
             let segment = &view.parts[part].segment;
             let header = Header::of_entry(&new, Position::default()).expect("an entry");
             let mut frame = Vec::new();

@@ -49,13 +49,15 @@ fn a_long_log_takes_few_descriptors() {
     let inodes = |names: &[String]| -> Vec<u64> {
         names.iter().map(|name| std::fs::metadata(index(name)).expect("an index").ino()).collect()
     };
-    let before = inodes(&segments);
+    // The newest one's is in memory alone.
+    let sealed = &segments[..segments.len() - 1];
+    let before = inodes(sealed);
     for _ in 0..2 {
         check(&log.reader(), 100);
         assert!(descriptors(home.dir.path()) <= SEALED_OPEN_MAX + 1, "read: {}", descriptors(home.dir.path()));
         assert_eq!(home.disk.opened().count(), SEALED_OPEN_MAX);
     }
-    assert_eq!(inodes(&segments), before, "an index that is opened again is not made again");
+    assert_eq!(inodes(sealed), before, "an index that is opened again is not made again");
     // What is being written is not closed, however much else is read.
     let newest = log.reader().records(Offset(99), Offset(100), 1, 1, Access::Cached);
     assert!(matches!(newest, Ok(_) | Err(ReadError::NotCached)), "{newest:?}");

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::super::faults::{self, Fault};
-use super::{forged, histories, story, sweep};
+use super::{forged, histories, holes, story, sweep};
 
 /// Which proof finds a fault.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,7 @@ enum Proof {
     Story,
     Sweep(sweep::End),
     Forged,
+    Holes,
 }
 
 /// So many histories are enough for any of them.
@@ -21,7 +22,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// Every so manieth byte is.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 37] = [
+const FOUND_BY: [(Fault, Proof); 41] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -32,7 +33,7 @@ const FOUND_BY: [(Fault, Proof); 37] = [
     (Fault::UnlinksBeforeManifest, Proof::Histories),
     (Fault::UnlinksAtOnce, Proof::Histories),
     (Fault::ManifestBeforeFiles, Proof::Histories),
-    (Fault::IndexTrusted, Proof::Sweep(sweep::End::Stopped)),
+    (Fault::IndexTrusted, Proof::Forged),
     (Fault::TailCutEarly, Proof::Histories),
     (Fault::TailCutLate, Proof::Histories),
     (Fault::CrcWithoutHeader, Proof::Histories),
@@ -59,6 +60,10 @@ const FOUND_BY: [(Fault, Proof); 37] = [
     (Fault::TrimBeyondApplied, Proof::Histories),
     (Fault::GroupNotSynced, Proof::Story),
     (Fault::GroupNameNotSynced, Proof::Story),
+    (Fault::IndexMustBeRead, Proof::Forged),
+    (Fault::NothingBehindDamage, Proof::Holes),
+    (Fault::SoundWithheld, Proof::Holes),
+    (Fault::LossSkipped, Proof::Holes),
 ];
 
 impl Proof {
@@ -68,6 +73,7 @@ impl Proof {
         match self {
             Proof::Histories => by_seed(histories::history),
             Proof::TornEnds => by_seed(histories::torn_ends),
+            Proof::Holes => by_seed(holes::history),
             Proof::Story => panics(|| {
                 story::told(0, 2);
             })
@@ -87,7 +93,9 @@ fn panics(proof: impl FnOnce()) -> bool {
 
 #[test]
 fn every_fault_is_found() {
-    for proof in [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Busy), Proof::Forged] {
+    for proof in
+        [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Busy), Proof::Forged, Proof::Holes]
+    {
         assert_eq!(proof.fails(250), None, "{proof:?} fails without a fault");
     }
     let mut silent = Vec::new();

@@ -1,13 +1,16 @@
 //! What neither a crash nor one damaged byte can make: valid bytes that say something impossible. A rule against it is the
 //! last line against a mistake of our own, or a disk that puts a write in another place.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::disk::sim::{Rng, Sim};
+use super::super::entry::u64_at;
 use super::super::frame::{self, Header};
+use super::super::index::{Index, index_path};
 use super::super::log::{Genesis, GroupLog, HardState, LogOptions, Recovered, StorageError};
+use super::super::reader::Access;
 use super::model::entry;
-use crate::types::{GroupId, LogIndex, NodeId, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
@@ -77,8 +80,80 @@ pub fn applied_behind_the_commit() {
     assert_eq!((found.applied, found.hard_state.commit), (LogIndex(1), LogIndex(1)));
 }
 
+/// A sealed segment, and the path of its index.
+fn sealed() -> (Sim, GroupLog, PathBuf) {
+    let (sim, mut log) = filled();
+    for time in 3..30 {
+        let next = entry(log.last, Term(1), &mut Rng(time), true, time);
+        log.append(&[next]).expect("appended");
+    }
+    log.disk.opened().close_all();
+    (sim, log, index_path(&Path::new(GROUPS).join(GROUP.to_string()), 1))
+}
+
+/// Every record, one by one.
+fn read_all(log: &GroupLog) {
+    let until = log.bounds().next_offset;
+    for offset in 0..until.0 {
+        let read = log.reader().records(Offset(offset), until, 1, 1, Access::Blocking);
+        assert_eq!(read.expect("a record").next, Offset(offset + 1));
+        let time = log.reader().append_time_us(Offset(offset), until, Access::Blocking).expect("a record");
+        let first = log.reader().first_not_before(time.unwrap_or(0), Offset(0), until, Access::Blocking);
+        assert!(first.expect("found").is_some_and(|first| first <= Offset(offset)));
+    }
+}
+
+/// An index whose checksum is right and that leads elsewhere: behind what is wanted, or to no frame.
+pub fn an_index_that_leads_astray() {
+    for (word, change) in [(1, u64::MAX), (2, u64::MAX), (3, 8), (3, 1), (1, 1), (2, 100)] {
+        let (sim, log, path) = sealed();
+        let mut bytes = sim.files()[&path].clone().expect("an index");
+        let entries = (bytes.len() - 40) / 32;
+        assert!(entries > 2, "{entries}");
+        for i in 0..entries {
+            let at = 40 + 32 * i + 8 * word;
+            let number = u64_at(&bytes, at);
+            let number = match (word, change) {
+                // Everything is said to be in the frames that come later.
+                (_, u64::MAX) => i as u64,
+                (3, more) => number + more,
+                (_, more) => number.saturating_sub(more),
+            };
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        Index::seal(&mut bytes);
+        sim.damage(&path, bytes);
+        read_all(&log);
+    }
+}
+
+/// An index on a bad sector: the segment is read all the same, and has a new one.
+pub fn an_index_that_can_not_be_read() {
+    let (sim, log, path) = sealed();
+    sim.unreadable(&path, 0..4096);
+    read_all(&log);
+    assert!(log.reader().shared().damages().list().is_empty(), "no data is damaged");
+}
+
+/// A name that no log of ours comes to leaves the numbers of new segments alone.
+pub fn a_number_that_is_too_high() {
+    let (sim, log) = filled();
+    drop(log);
+    for name in ["18446744073709551615.seg", "04611686018427387904.seg", "04611686018427387903.seg"] {
+        sim.disk().create(&Path::new(GROUPS).join(GROUP.to_string()).join(name)).expect("created");
+    }
+    let (mut log, _) = open(&sim).expect("opened");
+    log.roll().expect("rolled");
+    assert_eq!(log.active.position().file, 2);
+    log.close().expect("closed");
+    open(&sim).expect("opened again");
+}
+
 /// All of them.
 pub fn all() {
+    an_index_that_leads_astray();
+    an_index_that_can_not_be_read();
+    a_number_that_is_too_high();
     a_hole();
     a_commit_behind_the_end();
     applied_behind_the_commit();

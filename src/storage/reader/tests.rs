@@ -103,10 +103,12 @@ fn an_index_is_never_trusted() {
             _ => {
                 let position: u64 = if damage == "leads behind" { 128 + 80 + 80 + 192 } else { 136 };
                 let numbers = [1u64, 0, 0, position];
-                bytes[16] = 1;
+                bytes.truncate(40 + 32);
+                bytes[16..24].copy_from_slice(&1u64.to_le_bytes());
                 for (i, number) in numbers.iter().enumerate() {
-                    bytes[32 + 8 * i..40 + 8 * i].copy_from_slice(&number.to_le_bytes());
+                    bytes[40 + 8 * i..48 + 8 * i].copy_from_slice(&number.to_le_bytes());
                 }
+                super::super::index::Index::seal(&mut bytes);
             }
         }
         if bytes.is_empty() {
@@ -134,10 +136,16 @@ fn a_damaged_frame_is_named_and_not_skipped() {
     let (log, _) = home.open();
     let reader = log.reader();
     let error = reader.records(Offset(0), Offset(300), u32::MAX, usize::MAX, Access::Blocking).expect_err("damaged");
-    let ReadError::Damaged(what) = error else { panic!("{error}") };
-    assert!(what.contains(name) && what.contains("byte 208"), "{what}");
-    let error = reader.entries(LogIndex(2), LogIndex(9), u64::MAX, Access::Blocking).expect_err("damaged");
-    assert!(matches!(error, ReadError::Damaged(_)));
+    let ReadError::Damaged(range) = error else { panic!("{error}") };
+    assert_eq!((range.file.as_str(), range.position), (name, 208));
+    assert_eq!((range.first_offset, range.next_offset), (Offset(0), Some(Offset(3))), "the three of that entry");
+    let entries = |low, high| reader.entries(LogIndex(low), LogIndex(high), u64::MAX, Access::Blocking);
+    assert_eq!(entries(2, 9).expect("the one before").len(), 1);
+    assert!(matches!(entries(3, 9), Err(ReadError::Damaged(_))));
+    assert_eq!(entries(4, 9).expect("those behind").len(), 5);
+    assert_eq!(read(&reader, 3, 300, u32::MAX, usize::MAX).1, 300, "at once, and not from the next index point");
+    // GetLog asks for the first record's, and failed with it.
+    assert_eq!(reader.append_time_us(Offset(0), Offset(300), Access::Blocking), Ok(Some(1004)));
     assert_eq!(read(&reader, 280, 300, u32::MAX, usize::MAX).1, 300, "the rest is served");
 }
 

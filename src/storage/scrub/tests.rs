@@ -68,7 +68,8 @@ impl Home {
         let handle = ScrubHandle::default();
         handle.add(GROUP, self.log.reader());
         let (sender, inbox) = bounded(1);
-        (Scrubber { handle, disk: self.disk.clone(), options: OPTIONS, inbox }, sender)
+        let node_file = self.dir.path().join(NODE_FILE);
+        (Scrubber { handle, disk: self.disk.clone(), node_file, options: OPTIONS, inbox }, sender)
     }
 }
 
@@ -126,7 +127,7 @@ fn without_a_descriptor_it_waits_and_tells_no_damage() {
     let handle = ScrubHandle::default();
     handle.add(GROUP, log.reader());
     let (_sender, inbox) = bounded(1);
-    let scrubber = Scrubber { handle, disk: sim.disk(), options: OPTIONS, inbox };
+    let scrubber = Scrubber { handle, disk: sim.disk(), node_file: NODE_FILE.into(), options: OPTIONS, inbox };
     sim.no_descriptor(5);
     assert_eq!(pass(&scrubber), []);
     assert_eq!(scrubber.handle.counts().bytes, log.stored_bytes(), "all of it was read");
@@ -172,7 +173,7 @@ fn segments_that_go_meanwhile_are_no_damage() {
     let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
     let found = scrubber.part(&old.parts[0], old.parts[0].end(), None, &mut pace).ok().expect("not stopped");
     assert_eq!((found[0].position, found[0].what.as_str()), (0, "the file is missing"));
-    assert!(!still_there(&home.log.reader(), &old.parts[0], 0));
+    assert!(!home.log.reader().still_there(&old.parts[0], 0));
     assert_eq!(pass(&scrubber), [], "and what was damaged in it is forgotten");
 
     // A suffix that is cut: the position is not part of the log any more.
@@ -183,8 +184,8 @@ fn segments_that_go_meanwhile_are_no_damage() {
     // In the entry before the one that is cut.
     let kept = old.parts[0].end() - frame - frame / 2;
     home.log.truncate_suffix(LogIndex(from.0)).expect("cut");
-    assert!(still_there(&home.log.reader(), &old.parts[0], kept));
-    assert!(!still_there(&home.log.reader(), &old.parts[0], old.parts[0].end() - 8));
+    assert!(home.log.reader().still_there(&old.parts[0], kept));
+    assert!(!home.log.reader().still_there(&old.parts[0], old.parts[0].end() - 8));
 }
 
 #[test]
@@ -201,7 +202,7 @@ fn the_thread_keeps_its_pace_and_stops_at_once() {
     let job = big.begin_sync().expect("something to sync");
     job.perform(&home.disk).expect("synced");
     big.end_sync(job);
-    let scrub = Scrub::start(&home.disk, options, &fatal).expect("a thread");
+    let scrub = Scrub::start(&home.disk, home.dir.path(), options, &fatal).expect("a thread");
     scrub.handle().add(GROUP, big.reader());
     let until = Instant::now() + Duration::from_secs(20);
     while scrub.handle().counts().bytes < STEP_BYTES {
@@ -217,7 +218,8 @@ fn the_thread_keeps_its_pace_and_stops_at_once() {
     assert_eq!(handle.counts(), counts, "and did nothing meanwhile");
     assert!(failures.try_recv().is_err());
 
-    let off = Scrub::start(&home.disk, ScrubOptions { bytes_per_second: 0, ..options }, &fatal).expect("none");
+    let off = Scrub::start(&home.disk, home.dir.path(), ScrubOptions { bytes_per_second: 0, ..options }, &fatal)
+        .expect("none");
     assert!(off.thread.is_none());
 }
 
@@ -260,4 +262,87 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         !not_there && there
     });
     assert!(as_it_was, "what was not there is not there, and what was is");
+}
+
+/// What stops the next start, and no read before it: a flipped byte in a segment's header or in the manifest. The scrub
+/// looked at neither, and the node did not come back.
+#[test]
+fn what_stops_the_next_start_is_found() {
+    let home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    let names = home.segments();
+    for (name, at) in [(&names[0], 30), (&names[1], 40), (&names[2], 8), (&"manifest".to_owned(), 20)] {
+        home.flip(name, at);
+        let found = pass(&scrubber);
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        assert_eq!((&found[0].file, found[0].next_offset), (name, Some(found[0].first_offset)), "no record is in it");
+        home.flip(name, at);
+        assert_eq!(pass(&scrubber), [], "{name}: put right");
+    }
+    for bytes in [&b""[..], &[0; 300][..]] {
+        let whole = fs::read(home.path("manifest")).expect("a manifest");
+        fs::write(home.path("manifest"), bytes).expect("written");
+        assert_eq!(pass(&scrubber)[0].file, "manifest");
+        fs::remove_file(home.path("manifest")).expect("removed");
+        assert_eq!(pass(&scrubber)[0].what, "the file is missing");
+        fs::write(home.path("manifest"), whole).expect("written");
+    }
+    assert_eq!(pass(&scrubber), []);
+}
+
+/// Nor did it look at `node.toml`.
+#[test]
+fn the_node_file_is_looked_at_with_the_catalog() {
+    let sim = crate::storage::disk::sim::Sim::default();
+    let data_dir = std::path::Path::new("/mnt/data");
+    let data = crate::storage::node::DataDir::open(&sim.disk(), data_dir).expect("made");
+    let options = LogOptions { segment_bytes: 4096 };
+    let group = GroupId::CATALOG;
+    GroupLog::create(&sim.disk(), &data.groups_dir(), group, &options, Genesis::Founder(NodeId(5))).expect("made");
+    let (log, _) = GroupLog::open(&sim.disk(), &data.groups_dir(), group, &options).expect("opened");
+    let node_name = crate::types::NodeName::new("a").expect("a name");
+    data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![group] }).expect("stored");
+    let handle = ScrubHandle::default();
+    handle.add(group, log.reader());
+    let (_sender, inbox) = bounded(1);
+    let node_file = data_dir.join(NODE_FILE);
+    let scrubber = Scrubber { handle, disk: sim.disk(), node_file: node_file.clone(), options: OPTIONS, inbox };
+    let found = || {
+        assert!(scrubber.pass().is_ok(), "not stopped");
+        scrubber.handle.damaged(group)
+    };
+    assert_eq!(found(), []);
+    let whole = sim.files()[&node_file].clone().expect("a file");
+    let mut bytes = whole.clone();
+    bytes[30] ^= 1;
+    sim.damage(&node_file, bytes);
+    let range = &found()[0];
+    assert!(range.file == "node.toml" && range.what.contains("checksum"), "{range:?}");
+    sim.damage(&node_file, whole);
+    sim.unreadable(&node_file, 0..10);
+    let range = &found()[0];
+    assert!(range.what.contains("Input/output error"), "{range:?}");
+}
+
+/// A reader that met damage told only its client.
+#[test]
+fn what_a_read_meets_is_listed_and_told_once() {
+    let home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    let names = home.segments();
+    home.flip(&names[0], SEGMENT_HEADER_BYTES + frame_bytes(&home) + 200);
+    let end = home.log.bounds().next_offset;
+    for _ in 0..3 {
+        let read = home.log.reader().records(Offset(0), end, u32::MAX, usize::MAX, Access::Blocking);
+        assert_eq!(read.expect("what is sound").next, Offset(2));
+        let read = home.log.reader().records(Offset(2), end, u32::MAX, usize::MAX, Access::Blocking);
+        let Err(ReadError::Damaged(range)) = read else { panic!("{read:?}") };
+        assert_eq!((range.first_offset, range.next_offset), (Offset(2), Some(Offset(4))));
+        assert_eq!(scrubber.handle.damaged(GROUP), [range], "before any pass");
+        assert_eq!(scrubber.handle.counts().damaged_ranges, 1);
+    }
+    assert_eq!(pass(&scrubber).len(), 1, "the scrub finds the same");
+    assert_eq!(scrubber.handle.counts().damaged_ranges, 1, "and does not tell it again");
+    home.flip(&names[0], SEGMENT_HEADER_BYTES + frame_bytes(&home) + 200);
+    assert_eq!(pass(&scrubber), [], "put right");
 }

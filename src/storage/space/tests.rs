@@ -1,9 +1,8 @@
 //! A disk of a few MiB that others fill and empty.
 
 use std::any::Any;
-use std::sync::atomic::AtomicU64;
 
-use super::super::disk::{BackendFile, Disk, Words};
+use super::super::disk::{BackendFile, Disk};
 use super::super::log::tests::batch;
 use super::super::log::{Genesis, GroupLog, LogOptions};
 use super::*;
@@ -70,9 +69,6 @@ impl Backend for Small {
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         self.backend().lock(path)
-    }
-    fn map(&self, _path: &Path, words: usize, _create: bool) -> io::Result<Words> {
-        Ok(Words::memory(words))
     }
     fn random(&self) -> io::Result<u64> {
         self.backend().random()

@@ -308,3 +308,144 @@ fn an_older_format_is_named_and_is_no_damage() {
     }
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
+
+/// Of two missing segments `log verify` named one.
+#[test]
+fn each_missing_segment_is_named() {
+    for (gone, lost) in [(vec![1, 2], "entries "), (vec![0, 2], "entries "), (vec![2, 3], ""), (vec![0, 1], "")] {
+        let home = Home::new(true);
+        let names = home.segments();
+        for i in &gone {
+            fs::remove_file(home.path(&names[*i])).expect("removed");
+        }
+        let found = told(&home.look(), Severity::Damage);
+        for i in &gone {
+            let of_it: Vec<_> = found.iter().filter(|(name, ..)| *name == names[*i]).collect();
+            assert!(of_it.len() == 1 && !of_it[0].2.is_empty(), "{gone:?}: {found:?}");
+        }
+        assert!(found.iter().any(|(.., what)| what.contains(lost)), "{gone:?}: {found:?}");
+        assert_eq!(found.len(), gone.len(), "and nothing else: {found:?}");
+    }
+}
+
+/// A loss in a segment's last frame named no records: nothing behind it in the segment tells, but the next one does.
+#[test]
+fn a_loss_in_the_last_frame_names_its_records() {
+    let home = Home::new(true);
+    let names = home.segments();
+    let frames = home.frames(&names[1]);
+    let last = frames[frames.len() - 1];
+    home.change(&names[1], |bytes| bytes[last as usize + 200] ^= 1);
+    let found = told(&home.look(), Severity::Damage);
+    assert!(found.len() == 1 && found[0].1 == last, "{found:?}");
+    let bytes = fs::read(home.path(&names[2])).expect("a segment");
+    let behind = SegmentHeader::decode(&bytes).expect("a header").base;
+    let records = format!("records {} to {}", behind.offset.0 - 2, behind.offset.0 - 1);
+    assert!(found[0].2.contains(&format!("entries {0} to {0}, {records}", behind.index)), "{found:?}");
+    // The newest segment's: nothing tells how many they were.
+    let home = Home::new(true);
+    let frames = home.frames(&names[3]);
+    let last = frames[frames.len() - 1];
+    home.change(&names[3], |bytes| bytes[last as usize + 200] ^= 1);
+    let found = told(&home.look(), Severity::Damage);
+    assert!(found.len() == 1 && found[0].1 == last, "{found:?}");
+}
+
+/// A pipe in the directory stopped it for good; a link to itself, a directory, or a terabyte of nothing ended it.
+#[test]
+fn what_is_no_file_of_ours_stops_nothing() {
+    let pipe = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
+    };
+    let to_itself = |path: &Path| std::os::unix::fs::symlink(path, path).expect("a link");
+    let directory = |path: &Path| fs::create_dir(path).expect("a directory");
+    let sparse = |path: &Path| fs::File::create(path).expect("a file").set_len(1 << 40).expect("longer");
+    let makes: [&dyn Fn(&Path); 4] = [&pipe, &to_itself, &directory, &sparse];
+    for (i, make) in makes.iter().enumerate() {
+        let look = |home: &Home| verify(&home.disk, home.dir.path()).expect("a report");
+        let home = Home::new(true);
+        make(&home.path("stranger"));
+        make(&home.dir.path().join("groups/9"));
+        assert_eq!(look(&home).worst(), Some(Severity::Note), "{i}");
+        let names = home.segments();
+        let instead = |name: &str| {
+            let home = Home::new(true);
+            fs::remove_file(home.path(name)).expect("removed");
+            make(&home.path(name));
+            home
+        };
+        let home = instead(&names[1].replace(".seg", ".idx"));
+        assert_eq!(look(&home).worst(), Some(Severity::Note), "{i}: derived");
+        for name in ["manifest", &names[0], &names[1], &names[3]] {
+            let report = look(&instead(name));
+            let found = told(&report, Severity::Damage);
+            assert!(found.iter().any(|(file, ..)| file == name), "{i}, {name}: {found:?}");
+            assert!(name == "manifest" || report.groups[0].segments == 3, "{i}, {name}: the others are read");
+        }
+        let home = Home::new(true);
+        fs::remove_file(home.dir.path().join("node.toml")).expect("removed");
+        make(&home.dir.path().join("node.toml"));
+        let report = look(&home);
+        assert_eq!(told(&report, Severity::Damage)[0].0, "node.toml", "{i}");
+        assert_eq!(report.groups.len(), 1, "{i}: what is there is read");
+    }
+    // One that is longer than all its data is whole.
+    let home = Home::new(true);
+    let newest = &home.segments()[3];
+    fs::OpenOptions::new().write(true).open(home.path(newest)).expect("a file").set_len(1 << 40).expect("longer");
+    assert_eq!(verify(&home.disk, home.dir.path()).expect("a report").worst(), None);
+}
+
+/// An I/O error on a file ended it without a verdict, and 4 KiB that can't be read in the middle of a segment were told as
+/// damage at its first byte.
+#[test]
+fn what_can_not_be_read_is_told_with_its_place() {
+    use super::super::disk::sim::Sim;
+    let (groups, dir) = (Path::new("/mnt/data/groups"), Path::new("/mnt/data/groups/3"));
+    let directory = || {
+        let sim = Sim::default();
+        let disk = sim.disk();
+        let data = DataDir::open(&disk, Path::new("/mnt/data")).expect("made");
+        GroupLog::create(&disk, groups, GroupId(3), &options(), Genesis::Founder(NodeId(5))).expect("made");
+        let (mut log, _) = GroupLog::open(&disk, groups, GroupId(3), &options()).expect("opened");
+        while log.active.position().file < 4 {
+            log.append(&[batch(&log, 1, &[&[7; 1500], &[8; 1500]])]).expect("appended");
+        }
+        log.close().expect("closed");
+        let node_name = NodeName::new("n1").expect("a name");
+        data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![GroupId(3)] })
+            .expect("stored");
+        drop((data, log));
+        sim.kill();
+        sim
+    };
+    let look = |sim: &Sim| {
+        let report = verify(&sim.disk(), Path::new("/mnt/data")).expect("a report");
+        let segments = report.groups.first().map_or(0, |group| group.segments);
+        (told(&report, Severity::Damage), segments)
+    };
+    for segment in 1..=3 {
+        let sim = directory();
+        let path = segment_path(dir, segment);
+        sim.unreadable(&path, 20_480..24_576);
+        let (found, segments) = look(&sim);
+        assert!(segments == 4 && !found.is_empty() && found.len() <= 2, "{found:?}");
+        let (name, at, what) = &found[0];
+        assert!(path.ends_with(name) && (17_000..24_576).contains(at), "{found:?}");
+        assert!(what.contains("Input/output error"), "{found:?}");
+        assert!(found.iter().any(|(.., what)| what.contains("records ")), "{found:?}");
+    }
+    for name in ["00000000000000000001.seg", "00000000000000000002.seg", "00000000000000000004.seg", "manifest"] {
+        let sim = directory();
+        sim.unreadable(&dir.join(name), 0..64);
+        let (found, segments) = look(&sim);
+        assert!(found.iter().any(|(file, _, what)| file == name && what.contains("Input/output")), "{found:?}");
+        assert_eq!(segments, if name == "manifest" { 0 } else { 3 }, "{name}: the others are read");
+    }
+    let sim = directory();
+    sim.unreadable(&index_path(dir, 2), 0..64);
+    assert_eq!(look(&sim), (Vec::new(), 4), "an index is derived");
+    sim.unreadable(Path::new("/mnt/data/node.toml"), 0..64);
+    let (found, segments) = look(&sim);
+    assert!(segments == 4 && found[0].0 == "node.toml", "{found:?}");
+}

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Rng;
 
@@ -33,29 +32,12 @@ pub(super) struct Inode {
     pub(super) now: Vec<u8>,
     pub(super) disk: Vec<u8>,
     pub(super) dirty: BTreeSet<usize>,
-    /// What processes have mapped; then it holds the contents, and not `now`.
-    pub(super) map: Option<Arc<[AtomicU64]>>,
+    /// Bytes that can't be read.
+    pub(super) unreadable: Vec<Range<u64>>,
 }
 
 impl Inode {
-    pub(super) fn contents(&self) -> Vec<u8> {
-        match &self.map {
-            Some(words) => words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect(),
-            None => self.now.clone(),
-        }
-    }
-
-    /// Nobody maps it any more.
-    pub(super) fn unmap(&mut self) {
-        if self.map.is_some() {
-            self.now = self.contents();
-            self.dirty.extend(0..self.now.len().div_ceil(SECTOR));
-            self.map = None;
-        }
-    }
-
     pub(super) fn power_cut(&mut self, kept: Kept, stale: Option<&[u8]>, rng: &mut Rng) {
-        self.unmap();
         let on_disk = self.disk.len();
         if self.now.len() != on_disk && kept.this(rng) {
             self.disk.resize(self.now.len(), 0);

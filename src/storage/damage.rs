@@ -1,0 +1,146 @@
+//! What is known to be damaged of a group's files, found by the scrub or met by a read: told once for each place, and listed
+//! for the operator.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::segment::{SEGMENT_HEADER_BYTES, segment_number};
+use crate::types::{GroupId, Offset};
+
+/// So many ranges of a group are listed; more are told in the log and counted.
+const RANGES_MAX: usize = 64;
+/// So many places of a group are remembered, not to be told again; what is found beyond them is not told.
+const PLACES_MAX: usize = 4096;
+
+/// Bytes on the disk that are not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// The file's name in the group's directory.
+    pub file: String,
+    /// Where it begins.
+    pub position: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// The first record in it,
+    pub first_offset: Offset,
+    /// and the one behind the last; `None` when nothing behind tells. The same as the first: no record is lost.
+    pub next_offset: Option<Offset>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for DamagedRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} byte {}: {}", self.file, self.position, self.what)
+    }
+}
+
+impl DamagedRange {
+    /// True when the next start of the node refuses it, whatever records are read until then.
+    fn stops_start(&self) -> bool {
+        segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
+    }
+
+    fn is_at(&self, other: &DamagedRange) -> bool {
+        (&self.file, self.position) == (&other.file, other.position)
+    }
+}
+
+/// The damage of one group.
+#[derive(Default)]
+pub struct Damages {
+    known: Mutex<Known>,
+    count: AtomicU64,
+}
+
+#[derive(Default)]
+struct Known {
+    ranges: Vec<DamagedRange>,
+    /// Those of the ranges, and of more that were told.
+    places: BTreeSet<(String, u64)>,
+}
+
+impl Damages {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists and tells a range; of a place that is known it lists what is known now.
+    pub fn tell(&self, group: GroupId, range: &DamagedRange) {
+        {
+            let mut known = self.known();
+            if let Some(before) = known.ranges.iter_mut().find(|known| known.is_at(range)) {
+                before.clone_from(range);
+                return;
+            }
+            if known.places.len() >= PLACES_MAX || !known.places.insert((range.file.clone(), range.position)) {
+                return;
+            }
+            if known.ranges.len() < RANGES_MAX {
+                known.ranges.push(range.clone());
+            }
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let DamagedRange { file, position, bytes, first_offset, next_offset, what } = range;
+        let data_loss = "which this node answers with DATA_LOSS";
+        let records = match next_offset {
+            Some(next) if next > first_offset => {
+                format!("they hold records {first_offset} to {}, {data_loss}", next.0 - 1)
+            }
+            None if !range.stops_start() => format!("they hold records from {first_offset} on, {data_loss}"),
+            _ => "no record is in them".to_owned(),
+        };
+        let start = if range.stops_start() { "; this node runs on, but will not start again" } else { "" };
+        log::error!(
+            "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}{start}. Check the disk. \
+             Where other nodes have the log: stop this one, move its data directory away and let it join as a new node; \
+             `seriatim log verify` looks at a stopped one"
+        );
+    }
+
+    /// What is listed.
+    pub fn list(&self) -> Vec<DamagedRange> {
+        self.known().ranges.clone()
+    }
+
+    /// How many places were told.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Forgets all but what was found just now, having looked everywhere.
+    pub(super) fn keep(&self, found: &[DamagedRange]) {
+        let mut known = self.known();
+        known.ranges.retain(|range| found.iter().any(|f| f.is_at(range)));
+        known.places.retain(|(file, position)| found.iter().any(|f| (&f.file, f.position) == (file, *position)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(position: u64) -> DamagedRange {
+        let (file, what) = ("00000000000000000001.seg".to_owned(), "flipped".to_owned());
+        DamagedRange { file, position, bytes: 8, first_offset: Offset(1), next_offset: Some(Offset(3)), what }
+    }
+
+    #[test]
+    fn a_place_is_told_once_and_the_list_has_an_end() {
+        let damages = Damages::default();
+        for _ in 0..2 {
+            (0..10_000).for_each(|at| damages.tell(GroupId(1), &range(200 + at)));
+            assert_eq!((damages.count(), damages.list().len()), (PLACES_MAX as u64, RANGES_MAX));
+        }
+        damages.keep(&[range(201)]);
+        assert_eq!(damages.list(), [range(201)]);
+        damages.tell(GroupId(1), &range(201));
+        damages.tell(GroupId(1), &range(202));
+        assert_eq!((damages.count(), damages.list().len()), (PLACES_MAX as u64 + 1, 2));
+        assert_eq!(range(9).to_string(), "00000000000000000001.seg byte 9: flipped");
+        assert!(range(9).stops_start() && !range(128).stops_start());
+        assert!(DamagedRange { file: "manifest".to_owned(), ..range(500) }.stops_start());
+    }
+}

@@ -1,0 +1,62 @@
+//! Segments that are missing, or whose header can't be read: which, and which entries were in them.
+
+use super::super::recovery::Files;
+use super::super::segment::{SegmentHeader, segment_path};
+use super::super::state::Base;
+use super::{Look, Severity, between};
+
+/// So many numbers of files that may have been part of the log are named one by one, at each place.
+const NAMED_MAX: u64 = 64;
+
+impl Look<'_> {
+    /// Names all of them, where the chain is broken: from the newest segment back, as far as headers tell, and on from the
+    /// next one that is there.
+    pub(super) fn gaps(&mut self, files: &Files) {
+        let first = files.manifest.first_segment;
+        let newest = files.headers.keys().next_back().copied().unwrap_or(0);
+        // Up to there the log was synced once.
+        self.unknown(files, newest, files.manifest.floor.file);
+        let mut number = files.manifest.floor.file.max(newest);
+        while number >= first && number > 0 {
+            let older = files.headers.range(..number).next_back().map_or(first.saturating_sub(1), |(older, _)| *older);
+            number = match files.headers.get(&number) {
+                Some(Some(header)) if header.predecessor.file < number => header.predecessor.file,
+                Some(Some(_)) => older,
+                found => {
+                    let what =
+                        if found.is_some() { "the segment has no valid header" } else { "the segment is missing" };
+                    self.report.add(Severity::Damage, &segment_path(&files.dir, number), 0, what);
+                    // Which one it continued nobody knows.
+                    self.unknown(files, older, number);
+                    older
+                }
+            };
+        }
+    }
+
+    /// Names files that are not there between two numbers. Numbers are left out, too, where a log lost its suffix.
+    fn unknown(&mut self, files: &Files, above: u64, below: u64) {
+        for number in (above + 1..below).take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
+            let what = "the segment is missing; it may have been part of the log, or have been cut off before";
+            self.report.add(Severity::Damage, &segment_path(&files.dir, number), 0, what);
+        }
+    }
+
+    /// A segment begins elsewhere than the one before it ends: says which entries are missing, at the file that held them
+    /// if that is known.
+    pub(super) fn missing_between(&mut self, files: &Files, number: u64, header: &SegmentHeader, before: &Base) {
+        let what = if header.base.index > before.index {
+            format!("{} are in no segment before this one", between(before, &header.base))
+        } else {
+            "the segment does not continue the one before".to_owned()
+        };
+        let gone = (number + 1..header.number).map(|number| segment_path(&files.dir, number));
+        for path in gone.take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
+            if let Some(finding) = self.report.findings.iter_mut().find(|f| f.file == path && f.position == 0) {
+                finding.what += &format!("; {}", between(before, &header.base));
+                return;
+            }
+        }
+        self.report.add(Severity::Damage, &segment_path(&files.dir, header.number), 56, what);
+    }
+}

@@ -1,0 +1,179 @@
+//! Damage under a running node costs what is in it, and nothing else: an index never stops anything, a stream gives all that is
+//! sound, and says where to go on.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use grpcio::RpcStatusCode as Code;
+use seriatim::pb::log::{ConsumeRequest, Start};
+
+use crate::harness::{Cluster, Site, eventually, record};
+use crate::shim::{Order, Shim};
+
+const SEGMENT: &str = "groups/1/00000000000000000001.seg";
+
+fn filled() -> Cluster {
+    let cluster = Cluster::start_with(1, &["--segment-bytes=64KiB"]);
+    let client = cluster.client(0);
+    for n in 0..60 {
+        client.produce("", vec![record(format!("record {n} {}", "x".repeat(3000)))]).expect("produces");
+    }
+    cluster
+}
+
+fn flip(file: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(file).expect("a segment");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("written");
+}
+
+/// A stream that met one bad frame failed for all that it had read at once, and what was behind could not be read up to the
+/// next index point.
+#[test]
+fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
+    let cluster = filled();
+    let client = cluster.client(0);
+    let file = cluster.site.path().join(&client.get_node().expect("a node").name).join(SEGMENT);
+    let bytes = fs::read(&file).expect("a segment");
+    let at = |n: u64| {
+        let wanted = format!("record {n} x");
+        bytes.windows(wanted.len()).position(|part| part == wanted.as_bytes()).expect("it is stored") as u64
+    };
+    flip(&file, at(5));
+    flip(&file, at(6));
+    for max_records in [0, 1000] {
+        let request = ConsumeRequest {
+            start: Start::START_EARLIEST.into(),
+            max_records,
+            stop_at_end: true,
+            ..ConsumeRequest::default()
+        };
+        let stream = |offset: u64| {
+            let start = Start::START_OFFSET.into();
+            let mut got = Vec::new();
+            for answer in
+                client.consume_stream(&ConsumeRequest { offset, start, ..request.clone() }, None).expect("opens")
+            {
+                match answer {
+                    Ok(answer) => {
+                        got.extend(answer.record.as_ref().into_iter().chain(&answer.records).map(|r| r.offset))
+                    }
+                    Err(error) => return (got, Some(error)),
+                }
+            }
+            (got, None)
+        };
+        let (got, error) = stream(0);
+        assert_eq!(got, [0, 1, 2, 3, 4]);
+        let status = error.as_ref().and_then(|error| error.status()).expect("a status");
+        assert_eq!((status.code, status.reason.as_str()), (Code::DATA_LOSS, "DAMAGED"));
+        let said = |key: &str| status.metadata.get(key).map(String::as_str);
+        assert_eq!((said("offset"), said("resume_offset")), (Some("5"), Some("7")), "{}", status.message);
+        assert!(status.message.starts_with("records 5 to 6 of log default are damaged"), "{}", status.message);
+        let (got, error) = stream(7);
+        assert!(error.is_none() && got == (7..60).collect::<Vec<u64>>(), "{got:?}");
+    }
+    let consume = |from: &str| {
+        let args = ["consume", "--from", from];
+        let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, &args).output().expect("runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout).lines().count(), text(&output.stderr))
+    };
+    let (code, lines, said) = consume("2");
+    assert_eq!((code, lines), (Some(65), 3), "{said}");
+    assert!(said.contains("records 5 to 6 of log default are damaged on this node"), "{said}");
+    assert!(said.contains("`seriatim consume --from 7` goes on behind them"), "{said}");
+    assert_eq!(consume("7").1, 53);
+    // A read told the operator, without waiting for a scrub; once.
+    let node = client.get_node().expect("a node");
+    let group = node.groups.into_iter().find(|group| group.group == 1).expect("a group");
+    let ranges: Vec<_> = group.damaged_ranges.iter().map(|r| (r.first_offset, r.next_offset)).collect();
+    assert_eq!(ranges, [(5, Some(7))]);
+    assert_eq!(cluster.nodes[0].log().matches("are damaged: ").count(), 1, "{}", cluster.nodes[0].log());
+}
+
+/// An index that got shorter under its mapping killed the process, without a word in its log, at every read of the segment.
+#[test]
+fn an_index_never_stops_anything() {
+    let mut cluster = filled();
+    let index = cluster.site.path().join(&cluster.client(0).get_node().expect("a node").name).join(SEGMENT);
+    let index = index.with_extension("idx");
+    let read_all = |cluster: &Cluster| {
+        let client = cluster.client(0);
+        for offset in 0..60 {
+            assert_eq!(client.consume_at("", offset).expect("served").offset, offset);
+        }
+    };
+    read_all(&cluster);
+    let truncate =
+        |bytes| fs::OpenOptions::new().write(true).open(&index).expect("an index").set_len(bytes).expect("cut");
+    for bytes in [50, 0, 1 << 40] {
+        truncate(bytes);
+        read_all(&cluster);
+    }
+    assert!(cluster.nodes[0].stop().success());
+    truncate(10);
+    cluster.nodes[0].start_again();
+    let client = cluster.client(0);
+    eventually("it serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+    read_all(&cluster);
+    assert!(fs::metadata(&index).expect("made anew").len() > 40);
+}
+
+/// A bad sector under a sealed segment's index killed the process; one in the segment itself withheld a whole read's records.
+#[test]
+fn a_bad_sector_costs_what_is_on_it() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    let mut cluster = Cluster::start_at(site, 1, &["--segment-bytes=64KiB"], |_| shim.env(&dir, None, 7));
+    let client = cluster.client(0);
+    for n in 0..60 {
+        client.produce("", vec![record(format!("record {n} {}", "x".repeat(3000)))]).expect("produces");
+    }
+    // Nothing is open of what was sealed before.
+    assert!(cluster.nodes[0].stop().success());
+    cluster.nodes[0].start_again();
+    let client = cluster.client(0);
+    eventually("it serves again", || client.consume_at("", 59).map(drop).map_err(|e| e.to_string()));
+    let taken = || {
+        let control = dir.with_extension("control");
+        eventually("the shim takes its order", || if control.exists() { Err("not yet".to_owned()) } else { Ok(()) });
+    };
+    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.idx", 0));
+    taken();
+    for offset in 0..60 {
+        assert_eq!(client.consume_at("", offset).expect("served").offset, offset);
+    }
+    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.seg", 8));
+    taken();
+    let lost = (0..60).filter(|offset| match client.consume_at("", *offset) {
+        Ok(record) => {
+            assert_eq!(record.offset, *offset);
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.status().map(|status| status.code), Some(Code::DATA_LOSS), "{error}");
+            true
+        }
+    });
+    let lost: Vec<u64> = lost.collect();
+    assert!((1..=3).contains(&lost.len()), "3 KB each, and 4 KiB of them: {lost:?}");
+    let request = ConsumeRequest { max_records: 1000, stop_at_end: true, ..ConsumeRequest::default() };
+    let mut got = 0;
+    let mut failed = None;
+    for answer in client.consume_stream(&request, None).expect("opens") {
+        match answer {
+            Ok(answer) => got += answer.records.len() as u64,
+            Err(error) => failed = error.status().cloned(),
+        }
+    }
+    let failed = failed.expect("a status");
+    let said = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
+    let (first, behind) = (lost[0], lost[lost.len() - 1] + 1);
+    assert_eq!((got, said("offset"), said("resume_offset")), (first, Some(first), Some(behind)), "{}", failed.message);
+    assert!(cluster.nodes[0].log().contains("Input/output error"), "{}", cluster.nodes[0].log());
+    assert!(cluster.nodes[0].stop().success());
+}
