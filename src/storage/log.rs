@@ -242,13 +242,11 @@ impl GroupLog {
                 return Ok(());
             }
             let kept = LogIndex(from.0 - 1);
+            let near = log.checkpoints.all().iter().rev().find(|at| at.index < kept).copied();
             let (part, at, last) = if kept == view.base.index {
                 (0, SEGMENT_HEADER_BYTES, view.base)
             } else {
-                {
-                    let near = log.checkpoints.all().iter().rev().find(|at| at.index < kept);
-                    log.reader().locate(&view, kept, near.copied())?
-                }
+                log.reader().locate(&view, kept, near)?
             };
             log.terms.retain(|(first, _)| *first < from);
             log.checkpoints.truncate_suffix(from);

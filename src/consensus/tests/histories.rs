@@ -196,6 +196,9 @@ impl History {
             0 | 1 => self.rounds(30),
             // One is away while the membership grows, and comes back to the leader alone.
             2..=4 => {
+                // One of the three that vote from the beginning.
+                let x = self.below(3);
+                let others: Vec<usize> = all.iter().copied().filter(|i| *i != x).collect();
                 self.cut(&[x], &others);
                 self.rounds(40);
                 self.grow();
@@ -205,6 +208,10 @@ impl History {
                 let away: Vec<usize> = others.iter().copied().filter(|i| Some(*i) != leader).collect();
                 self.cut(&[x], &away);
                 self.crash_in_a_write(x);
+                let old = others.iter().copied().find(|i| *i < 3 && Some(*i) != leader);
+                if let Some(y) = old.filter(|_| self.below(2) == 0) {
+                    self.split(&[x, y]);
+                }
             }
             5 => {
                 self.world.crash(x);
@@ -214,14 +221,8 @@ impl History {
             7 => self.crash_in_a_write(x),
             // Two groups that do not hear each other.
             _ => {
-                self.world.network.clear();
-                self.world.cut.clear();
-                let two = self.below(2) == 0;
                 let y = others[self.below(others.len())];
-                let one = if two { vec![x, y] } else { vec![x] };
-                let other: Vec<usize> = all.iter().copied().filter(|i| !one.contains(i)).collect();
-                self.cut(&one, &other);
-                self.rounds(120);
+                if self.below(2) == 0 { self.split(&[x, y]) } else { self.split(&[x]) }
             }
         }
         for i in all {
@@ -229,6 +230,15 @@ impl History {
                 self.world.start(i);
             }
         }
+    }
+
+    /// These and the others do not hear each other for a while.
+    fn split(&mut self, one: &[usize]) {
+        self.world.network.clear();
+        self.world.cut.clear();
+        let other: Vec<usize> = (0..NODES as usize).filter(|i| !one.contains(i)).collect();
+        self.cut(one, &other);
+        self.rounds(160);
     }
 
     /// All nodes get their votes, if a leader can bring that about soon.

@@ -59,6 +59,7 @@ fn a_learner_whose_disk_is_slower_than_an_election_stays_one_under_load() {
 #[test]
 fn a_follower_that_can_not_sync_takes_only_so_much() {
     let mut world = World::new(5, 2, Rules::default());
+    world.reliable = true;
     let round = |world: &mut World, sync: bool| {
         (0..2).for_each(|i| world.tick(i));
         (0..world.network.len().min(500)).for_each(|_| world.deliver());

@@ -63,6 +63,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub network: Vec<raft::eraftpb::Message>,
     pub cut: BTreeSet<(u64, u64)>,
+    /// Messages arrive once each, in their order, unless they are cut off.
+    pub reliable: bool,
     pub wanted: Vec<NodeId>,
     pub rules: Rules,
     pub fates: BTreeMap<u64, Fate>,
@@ -81,6 +83,7 @@ impl World {
             nodes: Vec::new(),
             network: Vec::new(),
             cut: BTreeSet::new(),
+            reliable: false,
             wanted: (1..=nodes).map(NodeId).collect(),
             rules,
             fates: BTreeMap::new(),
@@ -146,12 +149,13 @@ impl World {
         if self.network.is_empty() {
             return;
         }
-        let at = if self.rng.below(4) == 0 { self.rng.below(self.network.len()) } else { 0 };
+        let once_in = |rng: &mut Rng, times: usize| !self.reliable && rng.below(times) == 0;
+        let at = if once_in(&mut self.rng, 4) { self.rng.below(self.network.len()) } else { 0 };
         let message = self.network.remove(at);
-        if self.cut.contains(&(message.from, message.to)) || self.rng.below(50) == 0 {
+        if self.cut.contains(&(message.from, message.to)) || once_in(&mut self.rng, 50) {
             return;
         }
-        if self.rng.below(50) == 0 {
+        if once_in(&mut self.rng, 50) {
             self.network.push(message.clone());
         }
         let i = message.to as usize - 1;
