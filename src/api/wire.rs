@@ -152,8 +152,9 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
                 out.extend_from_slice(&value.to_le_bytes());
             }
             Value::Bytes(bytes) => match known.runtime_field_type() {
-                RuntimeFieldType::Singular(RuntimeType::Message(_)) => {
-                    merged.entry(number).or_default().extend_from_slice(bytes);
+                RuntimeFieldType::Singular(RuntimeType::Message(inner)) => {
+                    // Each by itself first: what is cut off does not go on in the next one.
+                    merged.entry(number).or_default().extend(canonical_of(&inner, bytes, depth)?);
                 }
                 RuntimeFieldType::Repeated(RuntimeType::Message(inner)) => {
                     put_bytes_field(&mut out, number, &canonical_of(&inner, bytes, depth)?);

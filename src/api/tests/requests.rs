@@ -1,13 +1,14 @@
 //! Golden requests: bytes that encoders of other languages may send and that the protobuf standard allows. Each is read as
 //! the standard says, and what is malformed for every parser is refused.
 //!
-//! rust-protobuf alone refuses a `max_records` or a `start` of more than five bytes (protobuf-c and hand-written encoders
-//! pad them, and a negative number has ten), replaces a message that comes twice, and does not look for the end of a group.
+//! rust-protobuf alone refuses a varint with more bits than its type has (a `max_records` of minus one has 64), replaces a
+//! message that comes twice, and does not look for the end of a group.
 
 use super::text::text;
 use crate::api::batch::Batch;
 use crate::api::errors::Invalid;
 use crate::api::methods::{Request, decode};
+use crate::api::wire::canonical;
 use crate::pb::{admin, health, log};
 use crate::storage::payload::{records, stamp_records};
 use crate::types::{Offset, Term};
@@ -90,6 +91,9 @@ fn what_no_parser_reads_is_refused() {
     }
     assert_eq!(read::<log::ConsumeRequest>("12 01 ff"), Err(Invalid::Malformed), "a name that is no UTF-8");
     assert_eq!(Batch::decode(&bytes("0a 00 12 01 ff")), Err(Invalid::Malformed), "a name that is no UTF-8");
+    let cut_in_two = bytes("0a 02 0a 02 0a 02 61 62");
+    assert_eq!(Batch::decode(&cut_in_two), Err(Invalid::Malformed), "a record that goes on in the next one");
+    assert_eq!(canonical::<log::ProduceRequest>(&cut_in_two), Err(Invalid::Malformed), "the same");
     let nested = format!("{}{}", "0b".repeat(101), "0c".repeat(101));
     assert_eq!(read::<log::ConsumeRequest>(&nested), Err(Invalid::Malformed), "groups too deep");
     let deep = format!("{}{}", "0b".repeat(100), "0c".repeat(100));
