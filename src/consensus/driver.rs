@@ -312,8 +312,9 @@ impl Driver {
 
     fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
-        self.clock.look(&self.peer_clocks.ahead(now));
-        let time_us = self.clock.now(wall_us(), now);
+        let wall_us = wall_us();
+        self.clock.look(&self.peer_clocks.now(now), wall_us, now);
+        let time_us = self.clock.now(wall_us, now);
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);
             hosted.set_local_time(time_us);
@@ -341,10 +342,10 @@ impl Driver {
                 Some(_) | None => &members,
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
-            if let Some(log) = self.catalog.log(*id) {
-                if let Some(before_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us()) {
-                    hosted.end_old_segment(before_us, &self.ways)?;
-                }
+            if let Some(log) = self.catalog.log(*id)
+                && let Some(age_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us())
+            {
+                hosted.end_old_segment(age_us, &self.ways)?;
             }
         }
         let Some(command) = self.wanted_command() else { return Ok(()) };
