@@ -31,28 +31,34 @@ pub fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// What the peers' clocks said last, against this node's; a clone is the same.
+/// What the peers' clocks said last, and when; a clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct PeerClocks(Arc<Mutex<BTreeMap<NodeId, (i64, Instant)>>>);
+pub struct PeerClocks(Arc<Mutex<BTreeMap<NodeId, (u64, Instant)>>>);
 
 impl PeerClocks {
     /// A peer's clock says so, now.
-    pub fn heard(&self, peer: NodeId, clock_us: u64, wall_us: u64, now: Instant) {
+    pub fn heard(&self, peer: NodeId, clock_us: u64, now: Instant) {
         let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         clocks.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < HEARD);
-        clocks.insert(peer, (ahead_us(clock_us, wall_us), now));
+        clocks.insert(peer, (clock_us, now));
     }
 
-    /// How far the clocks that were heard are ahead of this node's, microseconds.
-    pub fn ahead(&self, now: Instant) -> Vec<(NodeId, i64)> {
+    /// What the clocks that were heard lately say now. By the monotonic clock: this node's own may have jumped since.
+    pub fn now(&self, now: Instant) -> Vec<(NodeId, u64)> {
         let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = clocks.iter().filter(|(_, (_, heard))| now.saturating_duration_since(*heard) < HEARD);
-        recent.map(|(peer, (ahead, _))| (*peer, *ahead)).collect()
+        let age = |heard: &Instant| now.saturating_duration_since(*heard);
+        let recent = clocks.iter().filter(|(_, (_, heard))| age(heard) < HEARD);
+        recent.map(|(peer, (clock_us, heard))| (*peer, later(*clock_us, age(heard)))).collect()
     }
 }
 
-/// How far one clock is ahead of another.
-pub fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
+/// What a clock says after so long.
+fn later(clock_us: u64, passed: Duration) -> u64 {
+    clock_us.saturating_add(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// How far one clock is ahead of another, microseconds.
+fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
     let least = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     least(clock_us) - least(of_us)
 }
@@ -75,32 +81,36 @@ pub struct StampClock {
     line: Option<(u64, Instant)>,
     /// Since when the wall clock is ahead of that.
     jumped: Option<Instant>,
-    /// How far the majority's clock is ahead of this node's; `None` when fewer than three clocks are known.
-    majority: Option<i64>,
+    /// What the majority's clock said, and when; `None` when fewer than three clocks are known.
+    majority: Option<(u64, Instant)>,
     /// A peer whose clock differs from this node's, where no majority says that it is that one's fault.
     differs: Option<(NodeId, i64)>,
     wrong: Option<Wrong>,
 }
 
 impl StampClock {
-    /// Takes how far the peers' clocks are ahead of this node's, as far as they are known. To be called now and then.
-    pub fn look(&mut self, peers: &[(NodeId, i64)]) {
-        let mut all: Vec<i64> = peers.iter().map(|(_, ahead)| *ahead).chain([0]).collect();
+    /// Takes what the peers' clocks say now, as far as they are known. To be called now and then.
+    pub fn look(&mut self, peers: &[(NodeId, u64)], wall_us: u64, now: Instant) {
+        let mut all: Vec<u64> = peers.iter().map(|(_, clock_us)| *clock_us).chain([wall_us]).collect();
         all.sort_unstable();
-        self.majority = (all.len() > 2).then(|| all[all.len() / 2]);
-        let unclear = self.majority.is_none_or(|ahead| ahead > AHEAD_US);
-        self.differs = peers.iter().copied().find(|(_, ahead)| unclear && ahead.abs() > AHEAD_US);
+        let middle = (all.len() > 2).then(|| all[all.len() / 2]);
+        self.majority = middle.map(|clock_us| (clock_us, now));
+        let unclear = middle.is_none_or(|clock_us| ahead_us(clock_us, wall_us) > AHEAD_US);
+        let ahead = peers.iter().map(|(peer, clock_us)| (*peer, ahead_us(*clock_us, wall_us)));
+        self.differs = ahead.into_iter().find(|(_, ahead)| unclear && ahead.abs() > AHEAD_US);
     }
 
     /// What a record is stamped with now, if the one before was not stamped later.
     pub fn now(&mut self, wall_us: u64, now: Instant) -> u64 {
         let (then_us, then) = *self.line.get_or_insert((wall_us, now));
-        let passed = u64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(u64::MAX);
-        let line_us = then_us.saturating_add(passed);
-        if let Some(ahead) = self.majority.filter(|ahead| *ahead < -AHEAD_US) {
+        let line_us = later(then_us, now.saturating_duration_since(then));
+        let majority = self.majority.map(|(clock_us, heard)| later(clock_us, now.saturating_duration_since(heard)));
+        if let Some(majority_us) = majority
+            && ahead_us(wall_us, majority_us) > AHEAD_US
+        {
             // The line stays where it is: it is not this clock's time that is used.
-            self.note(Some(Wrong::AheadOfMajority), ahead);
-            return wall_us.saturating_add_signed(ahead);
+            self.note(Some(Wrong::AheadOfMajority), ahead_us(wall_us, majority_us));
+            return majority_us;
         }
         let jump = ahead_us(wall_us, line_us);
         if jump > AHEAD_US && self.majority.is_none() {
@@ -152,8 +162,8 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
-    fn peers(ahead: &[i64]) -> Vec<(NodeId, i64)> {
-        ahead.iter().enumerate().map(|(i, ahead)| (NodeId(i as u64 + 2), *ahead)).collect()
+    fn peers(clocks: &[u64]) -> Vec<(NodeId, u64)> {
+        clocks.iter().enumerate().map(|(i, clock_us)| (NodeId(i as u64 + 2), *clock_us)).collect()
     }
 
     /// The clock of a leader was wrong by a year for the time of one record, and every later record of every node was
@@ -176,35 +186,48 @@ mod tests {
 
     #[test]
     fn the_majority_bounds_a_clock_that_is_wrong_from_the_start() {
-        let (start, year) = (Instant::now(), YEAR as i64);
+        let start = Instant::now();
         let mut clock = StampClock::default();
-        clock.look(&peers(&[-year]));
+        clock.look(&peers(&[T]), T + YEAR, start);
         assert_eq!(clock.now(T + YEAR, start), T + YEAR, "of two nobody knows which is right");
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
-        clock.look(&peers(&[-year, 5 - year]));
+        clock.look(&peers(&[T, T + 5]), T + YEAR, start);
         assert_eq!(clock.now(T + YEAR, start), T + 5, "of three the majority does");
+        assert_eq!(clock.now(T + YEAR + SECOND, at(start, 1)), T + 5 + SECOND);
         assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
         // One that is wrong decides nothing, on either side.
-        for wrong in [year, -year] {
-            clock.look(&peers(&[wrong, 3]));
+        for wrong in [T + YEAR, T - YEAR] {
+            clock.look(&peers(&[wrong, T + 3]), T, at(start, 1));
             assert_eq!(clock.now(T, at(start, 1)), T);
             assert_eq!(clock.wrong, None);
         }
-        // A jump that the majority confirms is taken at once.
-        clock.look(&peers(&[0, 7]));
-        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + YEAR);
         // The majority is ahead: this clock is used, and warned of.
-        clock.look(&peers(&[year, year]));
-        assert_eq!(clock.now(T + YEAR, at(start, 3)), T + YEAR);
+        clock.look(&peers(&[T + YEAR, T + YEAR]), T, at(start, 1));
+        assert_eq!(clock.now(T, at(start, 1)), T);
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
+    }
+
+    /// What the others said before the jump says nothing for it: their clocks go on by the monotonic one.
+    #[test]
+    fn a_jump_is_confirmed_by_the_majority_or_not_at_all() {
+        let start = Instant::now();
+        let mut clock = StampClock::default();
+        clock.look(&peers(&[T, T]), T, start);
+        assert_eq!(clock.now(T, start), T);
+        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before anybody is asked again");
+        assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
+        // All of them were set right together.
+        clock.look(&peers(&[T + YEAR, T + YEAR]), T + YEAR, at(start, 2));
+        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + YEAR);
+        assert_eq!(clock.wrong, None);
     }
 
     #[test]
     fn what_a_peer_said_long_ago_counts_no_more() {
         let (start, clocks) = (Instant::now(), PeerClocks::default());
-        clocks.heard(NodeId(2), T + 3, T, start);
-        clocks.heard(NodeId(3), 0, u64::MAX, at(start, 5));
-        assert_eq!(clocks.ahead(at(start, 9)), [(NodeId(2), 3), (NodeId(3), -i64::MAX)]);
-        assert_eq!(clocks.ahead(at(start, 12)), [(NodeId(3), -i64::MAX)]);
+        clocks.heard(NodeId(2), T + 3, start);
+        clocks.heard(NodeId(3), u64::MAX, at(start, 5));
+        assert_eq!(clocks.now(at(start, 9)), [(NodeId(2), T + 3 + 9 * SECOND), (NodeId(3), u64::MAX)]);
+        assert_eq!(clocks.now(at(start, 12)), [(NodeId(3), u64::MAX)]);
     }
 }

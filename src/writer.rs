@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
-use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, SyncJob, Urgency};
+use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, Urgency};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::GroupId;
 
@@ -257,34 +257,37 @@ impl Worker {
     fn sync(&self, group: GroupId) -> Result<Urgency, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(Urgency::Nothing) };
         let job = lock(&log).begin_sync();
-        self.perform(&log, job)
-    }
-
-    /// Tells a log's manifest what is on the disk.
-    fn note(&self, group: GroupId) -> Result<(), StorageError> {
-        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(()) };
-        let job = lock(&log).begin_note();
-        self.perform(&log, job).map(drop)
-    }
-
-    fn perform(&self, log: &SharedLog, job: Option<SyncJob>) -> Result<Urgency, StorageError> {
-        let Some(job) = job else { return Ok(lock(log).urgency()) };
+        let Some(job) = job else { return Ok(lock(&log).urgency()) };
         self.inbox.set_busy(Some(Instant::now()));
         job.perform(&self.disk)?;
         self.inbox.set_busy(None);
-        let mut log = lock(log);
+        let mut log = lock(&log);
         log.end_sync(job);
         Ok(log.urgency())
     }
 
+    /// Tells a log's manifest what is on the disk, if there is room for that.
+    fn note(&self, group: GroupId) -> Result<(), StorageError> {
+        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(()) };
+        let Some(job) = lock(&log).begin_note() else { return Ok(()) };
+        self.inbox.set_busy(Some(Instant::now()));
+        let noted = job.perform_note(&self.disk)?;
+        self.inbox.set_busy(None);
+        if noted {
+            lock(&log).end_sync(job);
+        }
+        Ok(())
+    }
+
     /// Nobody waits for anything of this log: all of it is synced, and the manifest says so. `false`: something was written
-    /// meanwhile, so look again.
+    /// meanwhile, or there was no room, so look again.
     fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
         // Nobody wants the commit index that is written behind the last entries on the disk; the manifest does.
         self.sync(group)?;
         self.note(group)?;
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
-        Ok(lock(&log).is_synced())
+        let log = lock(&log);
+        Ok(log.is_synced() && log.urgency() == Urgency::Nothing)
     }
 
     fn close(&self) -> Result<(), StorageError> {
@@ -304,7 +307,7 @@ impl Worker {
 #[cfg(test)]
 pub(crate) struct ByHand {
     worker: Worker,
-    begun: Vec<(GroupId, u64, Option<SyncJob>)>,
+    begun: Vec<(GroupId, u64, Option<crate::storage::log::SyncJob>)>,
 }
 
 #[cfg(test)]

@@ -327,8 +327,9 @@ impl Driver {
 
     fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
-        self.clock.look(&self.peer_clocks.ahead(now));
-        let time_us = self.clock.now(wall_us(), now);
+        let wall_us = wall_us();
+        self.clock.look(&self.peer_clocks.now(now), wall_us, now);
+        let time_us = self.clock.now(wall_us, now);
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);
             hosted.set_local_time(time_us);

@@ -203,12 +203,12 @@ impl Hosted {
         self.log().set_local_time(local_us);
     }
 
-    /// Ends the newest segment if it holds something and was begun before that time.
+    /// Ends the newest segment if it holds something and is so old.
     ///
     /// # Errors
     /// When the log can't be written.
-    pub fn end_old_segment(&self, before_us: u64, ways: &Ways) -> Result<(), HostError> {
-        if self.log().end_old_segment(before_us)? {
+    pub fn end_old_segment(&self, age_us: u64, ways: &Ways) -> Result<(), HostError> {
+        if self.log().end_old_segment(age_us)? {
             ways.writer.sync(self.id, 0);
         }
         Ok(())

@@ -76,16 +76,16 @@ struct Wanted {
     bytes: Option<u64>,
     /// Records that were appended before go.
     not_before_us: Option<u64>,
-    /// What time it is.
-    now_us: u64,
+    /// Stamps that are later tell no age.
+    latest_us: u64,
 }
 
 impl Wanted {
-    fn of(log: &LogMeta, now_us: u64) -> Option<Wanted> {
+    fn of(log: &LogMeta, now_us: u64, latest_us: u64) -> Option<Wanted> {
         let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
         let age_us = Some(log.retention_ms).filter(|ms| *ms > 0).map(|ms| ms.saturating_mul(1000));
         let not_before_us = age_us.map(|age| now_us.saturating_sub(age));
-        (bytes.is_some() || not_before_us.is_some()).then_some(Wanted { bytes, not_before_us, now_us })
+        (bytes.is_some() || not_before_us.is_some()).then_some(Wanted { bytes, not_before_us, latest_us })
     }
 
     /// The first record to keep, where that is another one than now.
@@ -101,7 +101,7 @@ impl Wanted {
                 }
             }
         });
-        let by_arrival = self.not_before_us.and_then(|time_us| reader.arrived_before(time_us, self.now_us));
+        let by_arrival = self.not_before_us.and_then(|time_us| reader.arrived_before(time_us, self.latest_us));
         by_size
             .max(by_age)
             .max(by_arrival)
@@ -121,8 +121,8 @@ impl Retention {
         Retention { consensus, logs: BTreeMap::new() }
     }
 
-    /// Looks after one log, if it is time to; the leader proposes. Some time: the newest segment, if it was begun before, should
-    /// end.
+    /// Looks after one log, if it is time to; the leader proposes. Some age: the newest segment should end if it is
+    /// older.
     pub fn look(
         &mut self,
         log: &LogMeta,
@@ -136,13 +136,15 @@ impl Retention {
         // On every node, so that a new leader's clock is not new.
         let now_us = state.clock.now(mark.last_append_time_us, wall_us, now);
         state.warn_of_stamps(log, mark.last_append_time_us, wall_us);
-        let ends = segment_ends(log, mark.last_append_time_us, now_us);
+        // After a long stop the log's clock is behind, and what the wall clock stamps is right all the same.
+        let latest_us = now_us.max(wall_us);
+        let age = segment_age(log, mark.last_append_time_us, latest_us);
         if !hosted.group.leads() || state.next_look.is_some_and(|next| now < next) {
-            return ends;
+            return age;
         }
-        let Some(wanted) = Wanted::of(log, now_us) else { return ends };
+        let Some(wanted) = Wanted::of(log, now_us, latest_us) else { return age };
         if state.looking.swap(true, Ordering::AcqRel) {
-            return ends;
+            return age;
         }
         state.next_look = Some(now + look_every(log));
         let (group, reader, consensus) = (log.group, hosted.reader.clone(), self.consensus.clone());
@@ -159,7 +161,7 @@ impl Retention {
         if readers.run_own(Box::new(job)).is_err() {
             state.looking.store(false, Ordering::Release);
         }
-        ends
+        age
     }
 }
 
@@ -183,13 +185,13 @@ impl State {
     }
 }
 
-/// When stamps tell no age: the newest segment ends if it was begun before this.
-fn segment_ends(log: &LogMeta, newest_us: u64, now_us: u64) -> Option<u64> {
+/// When stamps tell no age: so old the newest segment may be, microseconds.
+fn segment_age(log: &LogMeta, newest_us: u64, now_us: u64) -> Option<u64> {
     let ahead = Duration::from_micros(newest_us.saturating_sub(now_us)) > AHEAD_MAX;
     let (least, most) = SEGMENT_AGE;
     let age = Duration::from_millis(log.retention_ms / 8).clamp(least, most);
     let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-    (ahead && log.retention_ms > 0).then(|| now_us.saturating_sub(age_us))
+    (ahead && log.retention_ms > 0).then_some(age_us)
 }
 
 #[cfg(test)]
@@ -229,13 +231,13 @@ mod tests {
     fn what_is_stamped_ahead_goes_by_its_arrival() {
         let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };
         let day = 86_400 * SECOND;
-        assert_eq!(segment_ends(&log, 100 * SECOND, 100 * SECOND), None);
-        assert_eq!(segment_ends(&log, 159 * SECOND, 100 * SECOND), None, "clocks differ");
-        assert_eq!(segment_ends(&log, 365 * day, 100 * SECOND), Some(90 * SECOND));
+        assert_eq!(segment_age(&log, 100 * SECOND, 100 * SECOND), None);
+        assert_eq!(segment_age(&log, 159 * SECOND, 100 * SECOND), None, "clocks differ");
+        assert_eq!(segment_age(&log, 365 * day, 100 * SECOND), Some(10 * SECOND));
         let forever = LogMeta { retention_ms: 0, ..log.clone() };
-        assert_eq!(segment_ends(&forever, 365 * day, 100 * SECOND), None, "nothing expires");
+        assert_eq!(segment_age(&forever, 365 * day, 100 * SECOND), None, "nothing expires");
         let years = LogMeta { retention_ms: u64::MAX, ..log };
-        assert_eq!(segment_ends(&years, 365 * day, 3 * day), Some(2 * day), "a day at most");
+        assert_eq!(segment_age(&years, 365 * day, 3 * day), Some(day), "a day at most");
 
         let mut state = State::default();
         for (newest, said) in [(0, false), (60 * SECOND, false), (62 * SECOND, true), (99 * SECOND, true), (7, false)] {
@@ -247,13 +249,13 @@ mod tests {
     #[test]
     fn what_nobody_limits_stays() {
         let log = LogMeta::first(NodeId(1)).expect("a log");
-        assert_eq!(Wanted::of(&log, 1), None);
+        assert_eq!(Wanted::of(&log, 1, 1), None);
         let aged = LogMeta { retention_ms: 2000, ..log.clone() };
-        let wanted = Wanted { bytes: None, not_before_us: Some(3 * SECOND), now_us: 5 * SECOND };
-        assert_eq!(Wanted::of(&aged, 5 * SECOND), Some(wanted));
-        assert_eq!(Wanted::of(&aged, SECOND).and_then(|w| w.not_before_us), Some(0), "older than time itself");
+        let wanted = Wanted { bytes: None, not_before_us: Some(3 * SECOND), latest_us: 6 * SECOND };
+        assert_eq!(Wanted::of(&aged, 5 * SECOND, 6 * SECOND), Some(wanted));
+        assert_eq!(Wanted::of(&aged, SECOND, SECOND).and_then(|w| w.not_before_us), Some(0), "older than time itself");
         let sized = LogMeta { retention_bytes: 9, ..log };
-        assert_eq!(Wanted::of(&sized, 1), Some(Wanted { bytes: Some(9), not_before_us: None, now_us: 1 }));
+        assert_eq!(Wanted::of(&sized, 1, 1), Some(Wanted { bytes: Some(9), not_before_us: None, latest_us: 1 }));
         assert_eq!(look_every(&aged), Duration::from_secs(1));
         assert_eq!(look_every(&LogMeta { retention_ms: 10 * 60 * 1000, ..aged }), Duration::from_secs(30));
     }

@@ -12,7 +12,6 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use grpcio::{DuplexSink, RequestStream, RpcContext, Service, UnarySink, WriteFlags};
 
-use crate::clock::wall_us;
 use crate::consensus::handle::{ConsensusHandle, ProposeError, ReadIndexError};
 use crate::grpc::spawn_guarded;
 use crate::pb::peer::{
@@ -201,7 +200,7 @@ async fn replicate(
             return Refusal::new(Reason::Malformed, format!("a message that is not from {from} to {me}")).into();
         }
         if request.clock_us > 0 {
-            core.consensus.peer_clocks().heard(from, request.clock_us, wall_us(), Instant::now());
+            core.consensus.peer_clocks().heard(from, request.clock_us, Instant::now());
         }
         core.consensus.peer(from, request.messages);
     }

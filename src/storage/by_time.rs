@@ -64,14 +64,14 @@ impl GroupReader {
     }
 
     /// Where the newest segment begins that this node began before `before_us`, by its own clock, and before which a record is
-    /// stamped later than `now_us`: such stamps tell no age, but all that is before had arrived by then. `None` when there is
+    /// stamped later than `latest_us`: such stamps tell no age, but all that is before had arrived by then. `None` when there is
     /// none. Reads nothing.
     ///
-    /// Where stamps can be believed they tell the age of each record, and also when it was this node's clock that was wrong.
-    pub fn arrived_before(&self, before_us: u64, now_us: u64) -> Option<Offset> {
+    /// Where stamps can be believed they tell the age of each record, and they are right also when this node's clock was not.
+    pub fn arrived_before(&self, before_us: u64, latest_us: u64) -> Option<Offset> {
         let view = self.0.get();
         let arrived = |header: &SegmentHeader| {
-            header.begun_us != 0 && header.begun_us < before_us && header.time_before_us > now_us
+            header.begun_us != 0 && header.begun_us < before_us && header.time_before_us > latest_us
         };
         let part = view.parts.iter().skip(1).rfind(|part| arrived(&part.segment.header));
         part.map(|part| part.base().offset)

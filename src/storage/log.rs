@@ -345,14 +345,16 @@ impl GroupLog {
         self.local_us = local_us;
     }
 
-    /// Ends the newest segment if it holds entries and was begun before that time by this node's own clock, or it is not known
-    /// when: what it holds has arrived by now, says the next one. True: it has to be synced.
+    /// Ends the newest segment if it holds entries and is so old by this node's own clock, or that clock can't tell: what it holds
+    /// has arrived by now, says the next one. True: it has to be synced.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
-    pub fn end_old_segment(&mut self, before_us: u64) -> Result<bool, StorageError> {
+    pub fn end_old_segment(&mut self, age_us: u64) -> Result<bool, StorageError> {
         let header = &self.active.segment.header;
-        if self.last.index <= header.base.index || header.begun_us > before_us || self.local_us == 0 {
+        // By one clock alone: another one may be ahead of it, and each new segment be old at once.
+        let young = header.begun_us != 0 && self.local_us.checked_sub(header.begun_us).is_some_and(|age| age < age_us);
+        if young || self.last.index <= header.base.index || self.local_us == 0 {
             return Ok(false);
         }
         self.guarded(GroupLog::roll)?;

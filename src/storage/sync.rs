@@ -30,6 +30,9 @@ pub const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// and at most so many bytes behind.
 pub const NOTE_BYTES: u64 = 16 << 20;
 
+/// A manifest is not written for its floor alone where less is free.
+const NOTE_ROOM: u64 = 1 << 20;
+
 /// How soon the manifest should be told the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
@@ -82,6 +85,27 @@ impl SyncJob {
         }
         self.replace_manifest(disk)?;
         self.unlink(disk)
+    }
+
+    /// The same for a job of [`GroupLog::begin_note`]; `false` when there is no room or no descriptor for it. It is an
+    /// additional protection that nobody waits for, and no reason to end or to take what must be written its space.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn perform_note(&self, disk: &Disk) -> Result<bool, StorageError> {
+        if disk.space().free_bytes().is_some_and(|free| free < NOTE_ROOM) {
+            return Ok(false);
+        }
+        match self.perform(disk) {
+            Ok(()) => Ok(true),
+            // Not of the directory: that sync came after the new name, and is final.
+            Err(StorageError::DiskFull { file }) if file != self.dir => {
+                disk.unlink(&self.dir.join(MANIFEST).with_extension("tmp"))?;
+                Ok(false)
+            }
+            Err(error) if error.is_shortage() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn replace_manifest(&self, disk: &Disk) -> Result<(), StorageError> {

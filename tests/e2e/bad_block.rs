@@ -2,7 +2,7 @@
 //! is not taken for a torn tail. `docs/RELIABILITY.md` has the figures that this measures.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use seriatim::client::Client;
@@ -84,7 +84,7 @@ fn under_load_little_is_unprotected_and_not_for_long() {
     let manifest = cluster.site.path().join("n1/groups/1/manifest");
     let value = vec![7; 1 << 18];
     let (mut bytes_max, mut age_max, mut produced) = (0, Duration::ZERO, 0);
-    let load = |records: usize, until: Instant, pause: Duration| {
+    let mut load = |records: usize, until: Instant, pause: Duration| {
         let (mut noted, mut noted_at) = (floor(&manifest), Instant::now());
         while Instant::now() < until {
             client.produce("", vec![record(&value); records]).expect("produces");
@@ -99,7 +99,6 @@ fn under_load_little_is_unprotected_and_not_for_long() {
             std::thread::park_timeout(pause);
         }
     };
-    let mut load = load;
     // As fast as it goes: megabytes count. And never quiet, with little: seconds count.
     load(8, Instant::now() + Duration::from_secs(4), Duration::ZERO);
     load(1, Instant::now() + 2 * NOTE_EVERY, Duration::from_millis(200));
@@ -122,7 +121,6 @@ fn under_load_little_is_unprotected_and_not_for_long() {
 }
 
 /// The floor as the manifest says it.
-fn floor(manifest: &PathBuf) -> Vec<u8> {
-    let read = |path: &Path| fs::read(path).ok().and_then(|bytes| bytes.get(64..80).map(<[u8]>::to_vec));
-    read(manifest).unwrap_or_default()
+fn floor(manifest: &Path) -> Vec<u8> {
+    fs::read(manifest).ok().and_then(|bytes| bytes.get(64..80).map(<[u8]>::to_vec)).unwrap_or_default()
 }

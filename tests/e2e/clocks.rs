@@ -56,6 +56,38 @@ fn a_jump_of_the_leaders_clock_is_not_stamped() {
     assert_eq!(said.matches("clock has jumped").count(), 1, "said once");
 }
 
+/// With three nodes the majority's clocks bound the leader's, whether it jumps or is wrong from the start of its process.
+#[test]
+fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
+    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
+    let cluster = Cluster::start_at(site, 3, &[], env);
+    let client = cluster.client(0);
+    client.produce("", vec![record("before")]).expect("produces");
+    let leader = cluster.leader();
+    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::Clock(MONTH_SECONDS));
+    eventually("it is noticed", || {
+        client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
+        let said = cluster.nodes[leader].log();
+        said.contains("ahead of most of the cluster's").then_some(()).ok_or("not yet".into())
+    });
+    assert_eq!(cluster.leader(), leader);
+    client.produce("", vec![record("and on")]).expect("produces");
+    for client in cluster.clients() {
+        let newest = stamp(&read_all(&client));
+        assert!(newest < wall_us() + MINUTE_US, "stamped {} s ahead", (newest - wall_us()) / 1_000_000);
+    }
+    // Followers hear the leader alone: they know that one of the two is wrong.
+    for node in (0..3).filter(|node| *node != leader) {
+        eventually("the others say so, too", || {
+            let said = cluster.nodes[node].log();
+            said.contains("one of them is wrong").then_some(()).ok_or("not yet".into())
+        });
+    }
+}
+
 /// A node alone was started with a wrong clock, which nobody could tell, and stamped records with it. With the clock set right its
 /// status says so, and what is older than the retention goes by the time of its arrival; nothing went for a month.
 #[test]

@@ -23,9 +23,9 @@ impl Driver {
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
             if let Some(log) = self.catalog.log(*id)
-                && let Some(before_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us())
+                && let Some(age_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us())
             {
-                hosted.end_old_segment(before_us, &self.ways)?;
+                hosted.end_old_segment(age_us, &self.ways)?;
             }
         }
         let Some(command) = self.wanted_command() else { return Ok(()) };

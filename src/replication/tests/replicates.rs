@@ -1,13 +1,14 @@
 //! Raft's messages between two nodes.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use futures::{SinkExt as _, StreamExt as _};
 use grpcio::WriteFlags;
 
 use super::{LONG, Setup, TestNode, marker, message, pair};
+use crate::clock::wall_us;
 use crate::consensus::Outbound as _;
 use crate::consensus::handle::ConsensusMsg;
 use crate::pb::peer::ReplicateRequest;
@@ -34,6 +35,19 @@ fn messages_arrive_in_order_whatever_their_size() {
     // And the other way, over a stream of its own.
     b.peers.handle().send(a.id, message(b.id, a.id, 1, 1));
     assert_eq!(indexes(&a, 1), [1]);
+}
+
+/// A leader whose clock is wrong has to know what the others' clocks say.
+#[test]
+fn a_peers_clock_comes_with_its_messages() {
+    let (a, b) = pair();
+    let begun = wall_us();
+    a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
+    assert_eq!(indexes(&b, 1), [1]);
+    let clocks = b.peers.handle().node().consensus.get().expect("consensus").peer_clocks().now(Instant::now());
+    let [(peer, clock_us)] = clocks[..] else { panic!("one clock: {clocks:?}") };
+    assert_eq!(peer, a.id);
+    assert!((begun..=wall_us() + 1_000_000).contains(&clock_us), "{begun} {clock_us}");
 }
 
 #[test]

@@ -372,6 +372,35 @@ fn the_manifest_is_told_the_floor_once() {
     assert_eq!(floor().expect("a manifest").floor, log.active.position());
 }
 
+/// It protects, and nobody waits for it: what there is no descriptor for, or no room, is left until there is.
+#[test]
+fn a_manifest_that_can_not_be_noted_is_noted_later() {
+    let sim = super::super::disk::sim::Sim::default();
+    let dir = Path::new("/groups");
+    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Founder(NodeId(5))).expect("made");
+    let (mut log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
+    append(&mut log, 1, &[b"a"]);
+    let job = log.begin_sync().expect("something to sync");
+    job.perform(&sim.disk()).expect("synced");
+    log.end_sync(job);
+    sim.no_descriptor(u64::MAX);
+    let job = log.begin_note().expect("something to note");
+    assert!(!job.perform_note(&sim.disk()).expect("no failure"));
+    assert_eq!(log.urgency(), Urgency::Quiet, "it is due");
+    sim.no_descriptor(0);
+    let job = log.begin_note().expect("something to note");
+    assert!(job.perform_note(&sim.disk()).expect("noted"));
+    log.end_sync(job);
+    assert_eq!(log.urgency(), Urgency::Nothing);
+    // A disk that fails is another matter.
+    append(&mut log, 1, &[b"b"]);
+    let job = log.begin_sync().expect("something to sync");
+    job.perform(&sim.disk()).expect("synced");
+    log.end_sync(job);
+    sim.die_after(Some(1));
+    assert!(log.begin_note().expect("something to note").perform_note(&sim.disk()).is_err());
+}
+
 /// What is asked for most urgently: much that is above the noted floor, then a term or a vote.
 #[test]
 fn a_vote_is_noted_before_records() {
