@@ -22,6 +22,7 @@ use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use super::node::{NODE_FILE, NODE_FILE_BYTES_MAX, NodeFile};
 use super::reader::{Access, GroupReader};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number};
+use super::state::Base;
 use super::view::{Part, View};
 use super::walk::{Walk, WalkError};
 use crate::thread::{self, FatalSender, Joiner};
@@ -220,8 +221,8 @@ impl Scrubber {
                 break;
             }
             let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
-            let next_offset = view.parts.get(i + 1).map(|next| next.base().offset);
-            for range in self.part(part, end, next_offset, pace)? {
+            let next = view.parts.get(i + 1).map(Part::base);
+            for range in self.part(part, end, next, pace)? {
                 if reader.still_there(part, range.position) {
                     reader.shared().damages().tell(group, &range);
                     found.push(range);
@@ -297,23 +298,18 @@ impl Scrubber {
         Ok(Some(DamagedRange { bytes: SEGMENT_HEADER_BYTES, next_offset, ..part.damaged(0, &what) }))
     }
 
-    /// Reads a segment up to `end`; behind it the log goes on with the record `behind`, if that is known.
-    fn part(
-        &self,
-        part: &Part,
-        end: u64,
-        behind: Option<Offset>,
-        pace: &mut Pace,
-    ) -> Result<Vec<DamagedRange>, Stopped> {
+    /// Reads a segment up to `end`, where the log stands at `next`, if that is known: then the running digest of what was read
+    /// must be that one, too.
+    fn part(&self, part: &Part, end: u64, next: Option<Base>, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
         let path = part.segment.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut next_offset = part.base().offset;
+        let Base { offset: mut next_offset, mut digest, .. } = part.base();
         let damaged = |position, first_offset, what| DamagedRange {
             file: name.clone(),
             position,
             bytes: end - position,
             first_offset,
-            next_offset: behind,
+            next_offset: next.map(|next| next.offset),
             what,
         };
         // A descriptor of its own: what it tells the kernel about its reads is not for others.
@@ -341,6 +337,7 @@ impl Scrubber {
                         // Those with no entry between them may each hold all the records that are missing.
                         found[open..].iter_mut().for_each(|range| range.next_offset = Some(frame.header.base_offset));
                         open = found.len();
+                        digest = digest.then(&frame.header, frame.payload);
                         next_offset = Offset(frame.header.base_offset.0.saturating_add(u64::from(frame.header.count)));
                     }
                     self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
@@ -364,6 +361,10 @@ impl Scrubber {
                 Err(WalkError::Disk(_) | WalkError::Bad { .. } | WalkError::NotCached) => break,
             }
             self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
+        }
+        if found.is_empty() && next.is_some_and(|next| next.digest != digest) {
+            let what = "its entries are not those that the next segment's digest was made of".to_owned();
+            found.push(damaged(SEGMENT_HEADER_BYTES, part.base().offset, what));
         }
         Ok(found)
     }

@@ -182,6 +182,8 @@ struct Seen {
     entries: u64,
     /// It ended amid something that can't be read.
     lost: bool,
+    /// Nothing in it is damaged, so its running digest means something.
+    sound: bool,
 }
 
 impl Look<'_> {
@@ -241,8 +243,14 @@ impl Look<'_> {
         let mut before: Option<(u64, Seen)> = None;
         for (i, stretch) in stretches.iter().enumerate() {
             let header = &stretch.header;
-            if let Some((number, seen)) = before.filter(|(_, seen)| !seen.lost && seen.last != header.base) {
-                self.missing_between(&files, number, header, &seen.last);
+            if let Some((number, seen)) = before.filter(|(_, seen)| !seen.lost) {
+                let place = |base: &Base| (base.index, base.term, base.offset);
+                if place(&seen.last) != place(&header.base) {
+                    self.missing_between(&files, number, header, &seen.last);
+                } else if seen.sound && seen.last.digest != header.base.digest {
+                    let what = "the running digest is not that of the entries before this segment";
+                    self.report.add(Severity::Damage, &segment_path(&files.dir, header.number), 112, what);
+                }
             }
             let next = stretches.get(i + 1).map(|next| &next.header);
             let seen = self.stretch(&files, stretch, floor, next)?;
@@ -287,7 +295,7 @@ impl Look<'_> {
         let header = &stretch.header;
         let path = segment_path(&files.dir, header.number);
         let mut state = Ended::before(header, Vec::new());
-        let mut seen = Seen { end: SEGMENT_HEADER_BYTES, last: header.base, entries: 0, lost: false };
+        let mut seen = Seen { end: SEGMENT_HEADER_BYTES, last: header.base, entries: 0, lost: false, sound: true };
         let opened = match self.disk.open_to_read(&path) {
             Ok(Some(file)) => file.len().map(|bytes| (file, bytes)),
             Ok(None) => Err(StorageError::damaged(&path, 0, "the segment is missing")),
@@ -317,6 +325,7 @@ impl Look<'_> {
                         seen.entries += 1;
                     }
                     if let Err(what) = state.frame(&frame) {
+                        seen.sound = false;
                         self.report.add(Severity::Damage, &path, at, what);
                         if frame.header.kind.is_entry() {
                             // Once more, now that it is taken as it is.
@@ -325,6 +334,7 @@ impl Look<'_> {
                         }
                     }
                     if let Err(what) = check_payload(&frame) {
+                        seen.sound = false;
                         self.report.add(Severity::Damage, &path, at, what);
                     }
                     if index.as_mut().is_some_and(|index| !index.agrees(at, &frame)) {
@@ -344,6 +354,7 @@ impl Look<'_> {
             if stretch.limit.is_none() && (!below_floor || ends()) {
                 break;
             }
+            seen.sound = false;
             self.report.add(Severity::Damage, &path, position, what);
             hole = hole.or(Some(position));
             match walk.skip_bad() {
@@ -433,7 +444,7 @@ impl Noted {
 fn before_entry(frame: &Frame<'_>) -> Base {
     let header = &frame.header;
     let index = LogIndex(header.index.0.saturating_sub(1));
-    // The digest is unknown behind a gap, and is not compared there.
+    // The digest is unknown after a gap, and is not compared there.
     Base { index, term: header.term, offset: header.base_offset, ..Base::default() }
 }
 

@@ -44,6 +44,8 @@ struct History {
     /// Requests that expect an offset, and the end of what was acknowledged when they were made.
     expecting: Vec<(Offset, u64, Answer)>,
     broken_streams: BTreeSet<u64>,
+    /// Clients wait.
+    quiet: bool,
 }
 
 fn proposal(value: u64) -> Proposal {
@@ -64,6 +66,7 @@ impl History {
             rows: 1,
             expecting: Vec::new(),
             broken_streams: BTreeSet::new(),
+            quiet: false,
         }
     }
 
@@ -77,7 +80,7 @@ impl History {
             self.world.tick(i);
             self.world.sync(i);
             let leads = self.world.nodes[i].group.as_ref().is_some_and(|g| g.leads());
-            if leads && self.below(3) == 0 {
+            if leads && !self.quiet && self.below(3) == 0 {
                 self.ask(i);
             }
         }
@@ -244,13 +247,15 @@ impl History {
     /// All nodes get their votes, if a leader can bring that about soon.
     fn grow(&mut self) {
         self.world.wanted = (1..=NODES).map(NodeId).collect();
+        self.quiet = self.below(4) > 0;
         for _ in 0..150 {
             self.round();
             let voters = |i: usize| self.world.nodes[i].group.as_ref().map_or(0, |g| g.status().voters.len());
             if self.world.leader().is_some_and(|leader| voters(leader) == NODES as usize) {
-                return;
+                break;
             }
         }
+        self.quiet = false;
     }
 
     /// Power fails at a node while some first part of a write is on its disk.
@@ -271,7 +276,13 @@ impl History {
             }
             self.world.deliver();
         }
-        self.world.crash(x);
+        // The last frame is the commit index that came with the entries.
+        let unsynced = self.world.nodes[x].disk.unsynced();
+        if self.below(2) == 0 {
+            self.world.crash(x)
+        } else {
+            self.world.crash_keeping(x, unsynced.saturating_sub(1))
+        }
         self.world.start(x);
     }
 }

@@ -78,6 +78,31 @@ fn pass(scrubber: &Scrubber) -> Vec<DamagedRange> {
     scrubber.handle.damaged(GROUP)
 }
 
+/// Puts another valid frame where one stands, as a write that went astray would.
+fn forge(home: &Home, name: &str, at: u64) {
+    use super::super::frame;
+    let mut bytes = fs::read(home.path(name)).expect("a segment");
+    let (start, salt) = (at as usize, SegmentHeader::decode(&bytes).expect("a header").salt);
+    let head: &[u8; 80] = bytes[start..].first_chunk().expect("a frame");
+    let end = start + frame::peek_bytes(head, salt, at).expect("a frame");
+    let found = frame::decode(&bytes[start..end], salt, at).expect("a frame");
+    let mut forged = Vec::new();
+    frame::encode(&mut forged, salt, at, &frame::Header { producer_id: 9, ..found.header }, found.payload);
+    bytes[start..end].copy_from_slice(&forged);
+    fs::write(home.path(name), bytes).expect("written");
+}
+
+#[test]
+fn a_frame_that_took_the_place_of_another_is_found_by_the_digest() {
+    let home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    let first = &home.segments()[0];
+    forge(&home, first, SEGMENT_HEADER_BYTES);
+    let found = pass(&scrubber);
+    assert!(found.len() == 1 && found[0].file == *first && found[0].what.contains("digest"), "{found:?}");
+    assert_eq!(found[0].first_offset, Offset(0), "which of the records it is nobody can tell");
+}
+
 #[test]
 fn damage_is_found_and_the_log_goes_on() {
     let mut home = Home::new();

@@ -185,22 +185,36 @@ fn all_damage_is_told_and_what_is_lost_in_it() {
     assert_eq!(whole, Some(home.log().bounds().next_offset), "the end is known: a start reads from the floor on alone");
 }
 
+/// Puts another valid frame where one stands.
+fn forge(bytes: &mut [u8], at: usize, change: impl Fn(&mut super::super::frame::Header)) {
+    let header = SegmentHeader::decode(bytes).expect("a header");
+    let head: &[u8; 80] = bytes[at..].first_chunk().expect("a frame");
+    let end = at + super::super::frame::peek_bytes(head, header.salt, at as u64).expect("a frame");
+    let frame = super::super::frame::decode(&bytes[at..end], header.salt, at as u64).expect("a frame");
+    let mut forged = frame.header;
+    change(&mut forged);
+    let mut out = Vec::new();
+    super::super::frame::encode(&mut out, header.salt, at as u64, &forged, frame.payload);
+    bytes[at..end].copy_from_slice(&out);
+}
+
+/// A frame that is valid by itself and not the one that was written: a write that went astray, or a copy of another node's file.
+#[test]
+fn a_frame_that_took_the_place_of_another_is_told_by_the_digest() {
+    let home = Home::new(true);
+    let (first, second) = (&home.segments()[0], &home.segments()[1]);
+    let at = home.frames(first)[2] as usize;
+    home.change(first, |bytes| forge(bytes, at, |header| header.producer_id += 1));
+    let found = told(&home.look(), Severity::Damage);
+    assert!(found.len() == 1 && found[0].0 == *second && found[0].2.contains("digest"), "{found:?}");
+}
+
 #[test]
 fn records_stamped_otherwise_are_told() {
     let home = Home::new(true);
     let name = &home.segments()[0];
     let at = home.frames(name)[2] as usize;
-    home.change(name, |bytes| {
-        let header = SegmentHeader::decode(bytes).expect("a header");
-        let head: &[u8; 80] = bytes[at..].first_chunk().expect("a frame");
-        let end = at + super::super::frame::peek_bytes(head, header.salt, at as u64).expect("a frame");
-        let frame = super::super::frame::decode(&bytes[at..end], header.salt, at as u64).expect("a frame");
-        let mut forged = frame.header;
-        forged.append_time_us += 1;
-        let mut out = Vec::new();
-        super::super::frame::encode(&mut out, header.salt, at as u64, &forged, frame.payload);
-        bytes[at..end].copy_from_slice(&out);
-    });
+    home.change(name, |bytes| forge(bytes, at, |header| header.append_time_us += 1));
     let found = told(&home.look(), Severity::Damage);
     assert!(found.len() == 1 && found[0].1 == at as u64 && found[0].2.contains("stamped otherwise"), "{found:?}");
 }
