@@ -113,13 +113,16 @@ impl GroupReader {
             if from >= until || records_max == 0 {
                 return Ok(slice);
             }
+            // Damage that the wanted record is in, if only entries without records have told so yet.
+            let mut met: Option<DamagedRange> = None;
             let ended = self.visit(view, Key::Offset(from), access, |part, at, frame, hole| {
                 if !frame.header.kind.is_entry() {
                     return Ok(Visit::Next);
                 }
                 let (base, count) = (frame.header.base_offset, frame.header.count);
+                let known = met.clone().or_else(|| hole.cloned());
                 let lost = |next: Offset, what: &str| {
-                    let range = hole.cloned().unwrap_or_else(|| part.damaged(at, what));
+                    let range = known.clone().unwrap_or_else(|| part.damaged(at, what));
                     Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(next), ..range }))
                 };
                 let Some(end) = base.0.checked_add(u64::from(count)) else { return lost(until, "offsets overflow") };
@@ -133,6 +136,11 @@ impl GroupReader {
                 if base > slice.next {
                     if slice.count > 0 && !broken(Fault::SoundWithheld) {
                         return Ok(Visit::Done);
+                    }
+                    if frame.header.kind != Kind::Records {
+                        // How far it goes the next record tells.
+                        met = known;
+                        return Ok(go_on);
                     }
                     if !broken(Fault::LossSkipped) {
                         return lost(base, "the record before this one is missing");
@@ -172,7 +180,8 @@ impl GroupReader {
             })?;
             if slice.count == 0 {
                 let last = &view.parts[view.parts.len() - 1];
-                let range = ended.unwrap_or_else(|| last.damaged(last.end(), &format!("record {from} is missing")));
+                let range =
+                    met.or(ended).unwrap_or_else(|| last.damaged(last.end(), &format!("record {from} is missing")));
                 return Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(until), ..range }));
             }
             Ok(slice)
