@@ -138,33 +138,22 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
     text
 }
 
-/// The worst that is to be said of a node: of this log first, then of another one or of the catalog.
+/// Everything that is wrong with a node: with its replica of this log, and with the catalog, which it needs as much.
 fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
-    let of_log = group_note(group);
-    let other = || {
-        let mut others = node.groups.iter().filter(|other| other.group != group.group);
-        others.find_map(|other| {
-            let name = if other.group == 0 { "the catalog".to_owned() } else { format!("log {}", other.log) };
-            group_note(other).map(|note| format!("{name}: {note}"))
-        })
-    };
-    of_log.or_else(other).unwrap_or_else(|| {
-        let notes = [disk(node), stamps(group)];
-        notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
-    })
-}
-
-fn group_note(group: &GroupStatus) -> Option<String> {
-    if !group.damage.is_empty() {
-        Some(format!("DAMAGED: {}", group.damage))
-    } else if !group.damaged_ranges.is_empty() {
-        let ranges = group.damaged_ranges.iter().map(range).collect::<Vec<_>>().join("; ");
-        Some(format!("DAMAGED ON DISK: {ranges}"))
-    } else if !group.blocked.is_empty() {
-        Some(format!("BEHIND: {}", group.blocked))
-    } else {
-        None
-    }
+    let catalog = node.groups.iter().find(|other| other.group == 0);
+    let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
+        let damage = group.map(|group| &group.damage).filter(|damage| !damage.is_empty())?;
+        Some(format!("DAMAGED: {of}{damage}"))
+    });
+    let ranges = group.damaged_ranges.iter().map(range);
+    let ranges: Vec<_> = ranges.chain(catalog_ranges(node).map(|of| format!("catalog {}", range(of)))).collect();
+    let ranges = Some(ranges.join("; ")).filter(|ranges| !ranges.is_empty());
+    let blocked = Some(&group.blocked).filter(|blocked| !blocked.is_empty());
+    let notes = damage
+        .chain(ranges.map(|ranges| format!("DAMAGED ON DISK: {ranges}")))
+        .chain(blocked.map(|blocked| format!("BEHIND: {blocked}")))
+        .chain([disk(node), stamps(group)].into_iter().filter(|note| !note.is_empty()));
+    notes.collect::<Vec<_>>().join("; ")
 }
 
 fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
