@@ -14,7 +14,8 @@ Exit codes:
    1  failed, and for a produce: what is not said to be appended was not appended
    2  wrong usage
    3  outcome unknown: records may have been appended, or not
-  65  bad data: an input that can't become a record; consume, serve, log verify: damage on the disk
+  65  bad data: an input that can't become a record; consume, serve, status, log verify: damage on
+      the disk
   69  unavailable: no connection, no leader, or a member can't be reached
   77  not allowed, or no usable identity
   78  bad configuration

@@ -16,6 +16,7 @@ mod cli_log;
 mod clocks;
 mod damage;
 mod descriptors;
+mod differs;
 mod disk_full;
 mod dist;
 mod floors;

@@ -1,0 +1,146 @@
+//! Replicas that differ, and a leader that can't read what a follower lacks: nobody goes on as if nothing had happened.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use grpcio::RpcStatusCode as Code;
+use seriatim::client::Client;
+use seriatim::pb::admin::GroupStatus;
+
+use crate::harness::{Cluster, eventually, record};
+
+fn data_dir(cluster: &Cluster, node: usize) -> PathBuf {
+    cluster.site.path().join(format!("n{}", node + 1))
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("runs");
+    assert!(done.success(), "{from:?} to {to:?}");
+}
+
+fn group(client: &Client) -> Result<GroupStatus, String> {
+    let node = client.get_node().map_err(|e| e.to_string())?;
+    node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
+}
+
+/// `seriatim status`: its exit code, what it printed, and what it complained of.
+fn status(cluster: &Cluster, node: usize) -> (Option<i32>, String, String) {
+    let output = cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status"]).output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn produce(client: &Client, what: &str, count: usize) {
+    for n in 0..count {
+        eventually("it is appended", || {
+            client.produce("", vec![record(format!("{what} {n}"))]).map(drop).map_err(|e| e.to_string())
+        });
+    }
+}
+
+/// n3 is down while n1 and n2 acknowledge records; n2's disk is put back to an older copy, and n2 and n3 go on with other
+/// records at the same offsets. n1 came back, lag 0, status 0, and gave other bytes than the other two.
+#[test]
+fn a_replica_that_differs_takes_no_part_and_says_so() {
+    let mut cluster = Cluster::start(3);
+    produce(&cluster.client(0), "before", 20);
+    // In step, then stopped: an older copy of n2.
+    let end = group(&cluster.client(0)).expect("a group").next_offset;
+    eventually("n2 has all", || match group(&cluster.client(1))?.next_offset {
+        next if next == end => Ok(()),
+        next => Err(format!("{next} of {end}")),
+    });
+    assert!(cluster.nodes[1].stop().success());
+    let (now, old) = (data_dir(&cluster, 1), cluster.site.path().join("n2-old"));
+    copy(&now, &old);
+    cluster.nodes[1].start_again();
+    cluster.nodes[2].kill();
+    produce(&cluster.client(0), "first", 60);
+    cluster.nodes[0].kill();
+    cluster.nodes[1].kill();
+    fs::remove_dir_all(&now).expect("removed");
+    fs::rename(&old, &now).expect("put back");
+    cluster.nodes[1].start_again();
+    cluster.nodes[2].start_again();
+    produce(&cluster.client(1), "second", 30);
+    cluster.nodes[0].start_again();
+
+    let client = cluster.client(0);
+    let damage = eventually("n1 says that it differs", || {
+        let damage = group(&client)?.damage;
+        if damage.is_empty() { Err("it does not".to_owned()) } else { Ok(damage) }
+    });
+    assert!(damage.contains("this replica differs from the one of node"), "{damage}");
+    let error = client.consume_at("", 30).expect_err("its records are not shown");
+    let refused = error.status().expect("a status");
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::UNAVAILABLE, "DAMAGED"), "{}", refused.message);
+    let (code, printed, complaint) = status(&cluster, 1);
+    assert_eq!(code, Some(65), "{printed}{complaint}");
+    let line = printed.lines().find(|line| line.starts_with("n1 ")).expect("a line");
+    assert!(line.contains("DAMAGED: this replica differs"), "{printed}");
+    assert!(complaint.contains("data is damaged on n1"), "{complaint}");
+    // The two that agree go on, and are the same.
+    produce(&cluster.client(2), "third", 5);
+    let (two, three) = (cluster.client(1), cluster.client(2));
+    for offset in 0..group(&two).expect("a group").next_offset {
+        assert_eq!(
+            two.consume_at("", offset).expect("served").value,
+            three.consume_at("", offset).expect("served").value
+        );
+    }
+    let counters = client.get_node().expect("a node").counters;
+    let damaged = counters.iter().find(|counter| counter.name == "seriatim_replicas_damaged_now").expect("a counter");
+    assert_eq!(damaged.value, 1);
+}
+
+/// One bit flips in an old segment of the leader, and n3 lacks that entry. Not even what was sound before it was sent, the
+/// leader stayed, reads on n3 ended without a reason, and the log had 30 errors a second.
+#[test]
+fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
+    let mut cluster = Cluster::start_with(3, &["--segment-bytes=1MiB"]);
+    produce(&cluster.client(0), "before", 3);
+    cluster.nodes[2].kill();
+    // More than the leader keeps in memory.
+    let value = |n: usize| format!("record {n} {}", "x".repeat(4000));
+    let client = cluster.client(0);
+    for n in 0..40 {
+        let records: Vec<_> = (0..100).map(|i| record(value(100 * n + i))).collect();
+        eventually("they are appended", || client.produce("", records.clone()).map(drop).map_err(|e| e.to_string()));
+    }
+    let leader = [0, 1].into_iter().find(|i| group(&cluster.client(*i)).is_ok_and(|g| g.role.value() == 3));
+    let leader = leader.expect("one of the two leads");
+    let other = 1 - leader;
+    cluster.nodes[other].kill();
+    let file = data_dir(&cluster, leader).join("groups/1/00000000000000000001.seg");
+    let bytes = fs::read(&file).expect("a segment");
+    let at = bytes.windows(11).position(|part| part == b"record 150 ").expect("it is stored") as u64;
+    let open = fs::OpenOptions::new().write(true).open(&file).expect("a segment");
+    open.write_all_at(b"R", at).expect("written");
+
+    // Alone with it n3 gets what is sound, and its reads are told what is wrong.
+    cluster.nodes[2].start_again();
+    let behind = cluster.client(2);
+    eventually("n3 has what is before the bad frame", || match group(&behind)?.next_offset {
+        103.. => Ok(()),
+        next => Err(format!("{next}")),
+    });
+    eventually("n3 says why it is behind", || {
+        let error = behind.consume_at("", 4002).err().ok_or("it was read")?;
+        match error.status() {
+            Some(status) if status.code == Code::UNAVAILABLE && status.reason == "LEADER_DAMAGED" => Ok(()),
+            _ => Err(error.to_string()),
+        }
+    });
+    let (_, printed, _) = status(&cluster, 2);
+    assert!(printed.lines().any(|line| line.starts_with("n3 ") && line.contains("BEHIND: entry ")), "{printed}");
+
+    // With the other one there is somebody who can send the rest.
+    cluster.nodes[other].start_again();
+    eventually("n3 has caught up", || behind.consume_at("", 4002).map(drop).map_err(|e| e.to_string()));
+    assert_eq!(behind.consume_at("", 153).expect("served").value, value(150).as_bytes());
+    assert_ne!(group(&cluster.client(leader)).expect("a group").role.value(), 3, "it gave leadership away");
+    let log = cluster.nodes[leader].log();
+    assert_eq!(log.matches("can't be read for a follower").count(), 1, "{log}");
+}
