@@ -40,3 +40,5 @@ pub mod cli;
 
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod golden;

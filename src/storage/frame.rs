@@ -298,7 +298,7 @@ mod tests {
     fn a_frame_is_these_bytes() {
         let mut bytes = Vec::new();
         encode(&mut bytes, 0x0102_0304_0506_0708, 128, &header(), b"hello");
-        assert_eq!(bytes, include_bytes!("../../tests/golden/frame-v1.bin"));
+        crate::golden::assert_golden("frame-v1.bin", &bytes);
         assert_eq!(decode(&bytes, 0x0102_0304_0506_0708, 128), Ok(Frame { header: header(), payload: b"hello" }));
     }
 

@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_manifest_is_these_bytes() {
         let bytes = manifest().encode();
-        crate::storage::assert_golden("manifest-v2.bin", &bytes);
+        crate::golden::assert_golden("manifest-v2.bin", &bytes);
         assert_eq!(Manifest::decode(&bytes, Path::new("m")).expect("a manifest"), manifest());
     }
 

@@ -73,14 +73,3 @@ pub mod error;
 mod fuzz;
 #[cfg(test)]
 mod proof;
-
-/// Compares bytes with a golden file; with `SERIATIM_WRITE_GOLDEN=1` writes it.
-#[cfg(test)]
-fn assert_golden(name: &str, bytes: &[u8]) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if std::env::var_os("SERIATIM_WRITE_GOLDEN").is_some() {
-        std::fs::write(&path, bytes).expect("written");
-    }
-    let golden = std::fs::read(&path).expect("a golden file");
-    assert!(golden == bytes, "{name} is not what is written now: {bytes:02x?}");
-}

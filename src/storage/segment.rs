@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_header_is_these_bytes() {
         let bytes = header().encode();
-        crate::storage::assert_golden("segment-header-v2.bin", &bytes);
+        crate::golden::assert_golden("segment-header-v2.bin", &bytes);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
     }
 

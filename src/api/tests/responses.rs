@@ -4,7 +4,7 @@
 //! With `SERIATIM_WRITE_GOLDEN` set the files are written instead of compared.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -278,7 +278,7 @@ fn statuses(samples: &mut Vec<Sample>) {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire")
+    crate::golden::folder().join("wire")
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn responses_are_these_bytes_and_say_what_is_meant() {
     }
     files.insert("samples.txt".to_owned(), list.into_bytes());
     files.insert("expected.jsonl".to_owned(), expected.into_bytes());
-    if std::env::var_os("SERIATIM_WRITE_GOLDEN").is_some() {
+    if crate::golden::writes() {
         std::fs::create_dir_all(golden()).expect("made");
         files.iter().for_each(|(name, bytes)| std::fs::write(golden().join(name), bytes).expect("written"));
     }
