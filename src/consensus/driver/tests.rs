@@ -168,3 +168,28 @@ fn a_command_that_changes_nothing_is_not_appended() {
     assert_eq!(founder.last_index(), before);
     assert!(founder.command(Command::AddNode(member(NodeId(3), "n2"))).is_ok());
 }
+
+/// What a stop applied last was acknowledged and shown by the catalog's watermark, and the published catalog lacked it.
+#[test]
+fn a_stop_publishes_the_commands_that_it_applies() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let (view, watermark) = (founder.driver.view.clone(), founder.driver.catalog_watermark.clone());
+    let before = watermark.get().applied;
+    let (tx, answer) = reply();
+    founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), tx));
+    founder.driver.perform().expect("appended");
+    let until = Instant::now() + Duration::from_secs(20);
+    while founder.driver.ways.completions.is_empty() {
+        assert!(Instant::now() < until, "not synced in time");
+        founder.driver.bell.wait_until(until);
+    }
+    // It is committed now, and the stop comes before it is applied.
+    founder.driver.take_completions();
+    let Founder { driver, _writer, _readers } = founder;
+    driver.stop().expect("stopped");
+    assert!(watermark.get().applied > before, "the stop applied it");
+    answer.wait().expect("an answer").expect("appended");
+    assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
+}

@@ -5,6 +5,7 @@
 mod chaos;
 mod fetches;
 mod rollback;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -357,5 +358,22 @@ impl World {
         process.hosted.group.read_index(None, self.now, sender);
         self.reads.push((self.acknowledged, answer));
         self.perform(i);
+    }
+
+    /// These nodes run, tick and sync, and messages arrive.
+    fn heal_step(&mut self, nodes: &[usize]) {
+        self.step += 1;
+        for i in nodes.iter().copied() {
+            if self.nodes[i].process.is_none() {
+                self.start(i);
+            }
+            self.tick(i);
+            self.sync(i, false);
+            self.sync(i, true);
+            if let Some(process) = &self.nodes[i].process {
+                process.readers.run();
+            }
+        }
+        (0..self.network.len().min(100)).for_each(|_| self.deliver());
     }
 }

@@ -217,3 +217,36 @@ fn slow_disks_of_followers_leave_the_leader_in_office() {
         assert!(appended > 500, "a sync takes {millis} ms: {appended} acknowledged");
     }
 }
+
+/// An entry that can't be applied returned without moving the mark, and the answers to those before it in the same batch
+/// went out: acknowledged, and visible nowhere.
+#[test]
+fn what_is_acknowledged_before_a_bad_entry_is_visible() {
+    let mut world = World::new(3, 1, Rules::default());
+    for _ in 0..20 {
+        round(&mut world);
+    }
+    let group = world.nodes[0].group.as_mut().expect("running");
+    let (sender, mut good) = crate::reply::reply();
+    group.propose(proposal(1, None), std::time::Instant::now(), 1, sender);
+    // Nine bytes are no trim.
+    let bad = Proposal::new(GroupId(1), Kind::Trim, 0, [0u8; 9].as_slice().into());
+    let (sender, mut refused) = crate::reply::reply();
+    group.propose(bad, std::time::Instant::now(), 1, sender);
+    let (mut ready, mut visible, mut answers) = (0, Offset(0), Vec::new());
+    for synced in [false, true] {
+        if synced {
+            group.persisted(ready);
+        }
+        while let Some(effects) = group.ready() {
+            ready = effects.sync.unwrap_or(ready).max(ready);
+            visible = effects.mark.map_or(visible, |mark| mark.next_offset);
+            answers.extend(effects.answers);
+        }
+    }
+    assert!(group.is_damaged());
+    answers.into_iter().for_each(crate::consensus::pending::Answer::send);
+    assert_eq!(answered(&mut good).expect("answered").map(|a| a.offset), Ok(Offset(0)));
+    assert_eq!(visible, Offset(1), "what is acknowledged is visible");
+    assert_eq!(answered(&mut refused), Some(Err(ProposeError::OutcomeUnknown)));
+}

@@ -117,33 +117,14 @@ fn history(seed: u64, rules: Rules) -> usize {
     }
     let grown = |world: &World| (0..3).all(|i| world.status(i).is_some_and(|s| s.voters.len() == 3));
     while !grown(&world) {
-        world.heal_step();
+        world.heal_step(&[0, 1, 2]);
     }
     let mut copies: Vec<Sim> = world.nodes.iter().map(|node| node.sim.copy()).collect();
     (0..6000).for_each(|_| world.rollback_step(&mut copies));
     world.cut.clear();
-    (0..400).for_each(|_| world.heal_step());
+    (0..400).for_each(|_| world.heal_step(&[0, 1, 2]));
     world.check_replicas();
     (0..3).filter(|i| world.status(*i).is_some_and(|s| s.damage.is_some())).count()
-}
-
-impl World {
-    /// Every node runs, ticks and syncs, and messages arrive.
-    fn heal_step(&mut self) {
-        self.step += 1;
-        for i in 0..self.nodes.len() {
-            if self.nodes[i].process.is_none() {
-                self.start(i);
-            }
-            self.tick(i);
-            self.sync(i, false);
-            self.sync(i, true);
-            if let Some(process) = &self.nodes[i].process {
-                process.readers.run();
-            }
-        }
-        (0..self.network.len().min(100)).for_each(|_| self.deliver());
-    }
 }
 
 #[test]

@@ -1,0 +1,55 @@
+//! A node that comes back by a snapshot, on the real files.
+
+use super::*;
+
+/// A snapshot's log state is as of a later entry than the snapshot's base. The node noted it as of the base, as that is what it
+/// had applied, and after a restart the entries in between would have been applied to it twice.
+#[test]
+fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
+    let mut world = World::new(7, 3);
+    let wanted = world.wanted.clone();
+    world.nodes.iter_mut().for_each(|node| node.wanted.clone_from(&wanted));
+    let voters =
+        |world: &World, i: usize| world.nodes[i].process.as_ref().map_or(0, |p| p.hosted.group.status().voters.len());
+    while (0..3).any(|i| voters(&world, i) < 3) {
+        world.heal_step(&[0, 1, 2]);
+    }
+    let leader = world.leader().expect("a leader");
+    let away = (leader + 1) % 3;
+    let two: Vec<usize> = (0..3).filter(|i| *i != away).collect();
+    world.kill(away, true);
+    for _ in 0..60 {
+        world.leader().into_iter().for_each(|leader| world.produce(leader));
+        world.heal_step(&two);
+    }
+    let leader = world.leader().expect("a leader");
+    let first = world.nodes[leader].process.as_ref().expect("running").hosted.group.mark().next_offset;
+    let trim = Offset(first.0 - 5).0.to_le_bytes().to_vec();
+    world.propose(leader, Kind::Trim, trim, 0, None);
+    (0..60).for_each(|_| world.heal_step(&two));
+
+    world.start(away);
+    let id = world.nodes[away].id;
+    let snapshot = (0..400).find_map(|_| {
+        world.heal_step(&[0, 1, 2]);
+        let at = world.network.iter().position(|m| m.to == id.0 && m.marker.is_some())?;
+        Some(world.network.remove(at))
+    });
+    let snapshot = snapshot.expect("a snapshot is sent");
+    let (base, as_of) = (snapshot.marker.index, snapshot.marker.derived_index);
+    assert!(as_of > base, "the log state is newer than the base: {snapshot:?}");
+    world.network.clear();
+    let process = world.nodes[away].process.as_mut().expect("running");
+    process.hosted.step(snapshot).expect("our own message");
+    world.perform(away);
+    for end in [false, true] {
+        world.sync(away, end);
+    }
+    let process = world.nodes[away].process.as_mut().expect("running");
+    assert_eq!(process.hosted.group.mark().applied, LogIndex(base), "nothing after the snapshot is applied");
+    process.writer.quiet(true).expect("closed");
+    world.kill(away, false);
+    let disk = world.nodes[away].sim.disk();
+    let (_, found) = GroupLog::open(&disk, Path::new(GROUPS_DIR), GROUP, &options()).expect("opened");
+    assert_eq!((found.base.index, found.derived_index), (LogIndex(base), LogIndex(as_of)));
+}
