@@ -177,7 +177,7 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     founder.settle();
     let (view, watermark) = (founder.driver.view.clone(), founder.driver.catalog_watermark.clone());
     let before = watermark.get().applied;
-    let (tx, answer) = reply();
+    let (tx, _nobody_waits) = reply();
     founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), tx));
     founder.driver.perform().expect("appended");
     let until = Instant::now() + Duration::from_secs(20);
@@ -190,6 +190,5 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     let Founder { driver, _writer, _readers } = founder;
     driver.stop().expect("stopped");
     assert!(watermark.get().applied > before, "the stop applied it");
-    answer.wait().expect("an answer").expect("appended");
     assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
 }

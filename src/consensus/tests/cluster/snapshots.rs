@@ -30,10 +30,18 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
 
     world.start(away);
     let id = world.nodes[away].id;
-    let snapshot = (0..400).find_map(|_| {
-        world.heal_step(&[0, 1, 2]);
-        let at = world.network.iter().position(|m| m.to == id.0 && m.marker.is_some())?;
-        Some(world.network.remove(at))
+    let snapshot = (0..20_000).find_map(|_| {
+        let at = world.network.iter().position(|m| m.to == id.0 && m.marker.is_some());
+        if at.is_none() && world.network.is_empty() {
+            for i in 0..3 {
+                world.tick(i);
+                world.sync(i, false);
+                world.sync(i, true);
+            }
+        } else if at.is_none() {
+            world.deliver();
+        }
+        Some(world.network.remove(at?))
     });
     let snapshot = snapshot.expect("a snapshot is sent");
     let (base, as_of) = (snapshot.marker.index, snapshot.marker.derived_index);
