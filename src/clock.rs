@@ -135,17 +135,19 @@ impl StampClock {
         let by = Duration::from_micros(by_us.unsigned_abs());
         match wrong {
             Some(Wrong::AheadOfMajority) => log::warn!(
-                "this node's clock is {by:.0?} ahead of most of the cluster's: records are stamped with their time; set the clock"
+                "this node's clock is {by:.0?} ahead of most of the cluster's clocks: records get their time instead; set this clock"
             ),
             Some(Wrong::Jumped) => log::warn!(
-                "this node's clock has jumped {by:.0?} ahead: for {HOLD:?} records are stamped as if it had not; set the clock \
-                 if that was wrong"
+                "this node's clock has jumped {by:.0?} ahead: record timestamps ignore the jump for {HOLD:?}; set the clock if \
+                 the jump was wrong"
             ),
             Some(Wrong::Differs(peer)) => {
                 let side = if by_us > 0 { "behind" } else { "ahead of" };
-                log::warn!("this node's clock is {by:.0?} {side} that of node {peer}: one of them is wrong; set it");
+                log::warn!(
+                    "this node's clock is {by:.0?} {side} that of node {peer}: one of them is wrong; set that one"
+                );
             }
-            None => log::info!("this node's clock can be believed again"),
+            None => log::info!("this node's clock is plausible again"),
         }
     }
 }

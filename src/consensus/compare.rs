@@ -60,7 +60,7 @@ pub struct Difference {
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (with, first, last) = (self.with, self.equal.0.next(), self.differs.0);
-        write!(f, "this replica differs from the one of node {with}: ")?;
+        write!(f, "this replica differs from that of node {with}: ")?;
         if self.differs.1 > self.equal.1 {
             write!(f, "the first difference is among records {} to {} ", self.equal.1, self.differs.1.0 - 1)?;
         }
@@ -119,15 +119,15 @@ impl Group {
             // A leader never sends a commit beyond what we acknowledged: entries were lost here.
             let commit = message.commit;
             return Some(format!(
-                "node {leader}, the leader, says that entry {commit} was acknowledged here, the last one is {last_index}"
+                "the leader, node {leader}, says that entry {commit} was acknowledged here, but the last index is {last_index}"
             ));
         }
         // What was committed in an earlier term, every leader has. (Of its own term, an old message may know less.)
         let earlier = self.node.store().last_before_term(Term(message.term)).min(LogIndex(committed));
         if let Some(last) = claimed_last.filter(|last| *last < earlier) {
             return Some(format!(
-                "this replica differs from the one of node {leader}, the leader: entry {earlier} is committed here, \
-                 its log ends with entry {last}"
+                "this replica differs from that of node {leader}, the leader: entry {earlier} is committed here, but \
+                 the leader's log ends with entry {last}"
             ));
         }
         if message.get_msg_type() != MessageType::MsgAppend {
@@ -140,8 +140,8 @@ impl Group {
             let ours =
                 log.term(index).ok().filter(|ours| *ours != term && index >= self.node.store().base().index.0)?;
             Some(format!(
-                "this replica differs from the one of node {leader}, the leader: entry {index} is committed here with \
-                 term {ours}, there it has term {term}"
+                "this replica differs from that of node {leader}, the leader: entry {index} is committed here with term \
+                 {ours}, but has term {term} there"
             ))
         })
     }
@@ -153,7 +153,7 @@ impl Group {
         let caps = message.get_msg_type() == MessageType::MsgAppend && self.config.rules.acknowledge_compared_only;
         let said = self.node.raft.msgs.len();
         if let Err(error) = self.node.step(message) {
-            log::debug!("group {}: a message was not taken: {error}", self.config.id);
+            log::debug!("group {}: raft ignored a message: {error}", self.config.id);
         }
         let new = self.node.raft.msgs.get_mut(said..).unwrap_or_default();
         for answer in new.iter_mut().filter(|m| caps && m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject)
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!((found.equal.0, found.differs.0), (LogIndex(40), LogIndex(50)));
         assert_eq!(
             found.to_string(),
-            "this replica differs from the one of node 0000000000000001: the first difference is among records 400 to 499 \
+            "this replica differs from that of node 0000000000000001: the first difference is among records 400 to 499 \
              (entries 41 to 50)"
         );
     }

@@ -96,7 +96,7 @@ impl PeerInbox {
             };
             if !put {
                 self.dropped.inc();
-                log::debug!("a message of node {from} is dropped: too much of peers waits");
+                log::debug!("a message from node {from} is dropped: the queue of peers' messages is full");
             }
         }
     }

@@ -48,7 +48,10 @@ impl Group {
         let bytes = append.entries.iter().map(|e| frame_bytes(e.data.len().max(e.context.len())) as u64).sum();
         let fits = self.space.promise_to_leader(bytes);
         if !fits {
-            log::debug!("group {}: the disk is full, {bytes} bytes of entries are not taken", self.config.id);
+            log::debug!(
+                "group {}: the disk is full: {bytes} bytes of entries from the leader are dropped",
+                self.config.id
+            );
         }
         fits
     }

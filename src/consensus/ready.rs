@@ -139,7 +139,7 @@ impl Group {
 
     /// The group's log begins anew behind a marker.
     fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
-        log::info!("group {}: the log begins behind entry {} here", self.config.id, marker.base.index);
+        log::info!("group {}: snapshot installed: the log begins after entry {}", self.config.id, marker.base.index);
         self.queue.clear();
         self.pending.skipped(marker.base.index, &mut self.out.answers);
         self.node.mut_store().install(&marker);
@@ -166,7 +166,10 @@ impl Group {
             let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
             if stamp.base_offset != before.offset {
                 let (index, base) = (entry.index, stamp.base_offset);
-                return Err(format!("entry {index} begins at offset {base}, the one before ends at {}", before.offset));
+                return Err(format!(
+                    "entry {index} begins at offset {base}, but the entry before it ends at {}",
+                    before.offset
+                ));
             }
             let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
             write.entries.push(stored);

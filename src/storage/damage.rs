@@ -84,19 +84,19 @@ impl Damages {
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         let DamagedRange { file, position, bytes, first_offset, next_offset, what } = range;
-        let data_loss = "which this node answers with DATA_LOSS";
+        let data_loss = "for which this node returns DATA_LOSS";
         let records = match next_offset {
             Some(next) if next > first_offset => {
                 format!("they hold records {first_offset} to {}, {data_loss}", next.0 - 1)
             }
             None if !range.stops_start() => format!("they hold records from {first_offset} on, {data_loss}"),
-            _ => "no record is in them".to_owned(),
+            _ => "they hold no records".to_owned(),
         };
-        let start = if range.stops_start() { "; this node runs on, but will not start again" } else { "" };
+        let start = if range.stops_start() { "; this node keeps running, but will not start again" } else { "" };
         log::error!(
             "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}{start}. Check the disk. \
-             Where other nodes have the log: stop this one, move its data directory away and let it join as a new node; \
-             `seriatim log verify` looks at a stopped one"
+             If other nodes have the log, stop this one, move its data directory away and let it join as a new node; \
+             `seriatim log verify` checks a stopped node"
         );
     }
 
