@@ -1,16 +1,16 @@
-//! Wall clocks: what time records are stamped with, and how far that may be from the truth.
+//! Wall clocks: the timestamps of records, and how far they can be wrong.
 //!
-//! A wall clock is wrong now and then, by a second or by a year, and a stamp is for ever: stamps never go back within a log, so
-//! one that is a year ahead is repeated by every later record until the clocks have caught up. So the wall clock is not
-//! believed at once ([`StampClock`]):
+//! A wall clock is sometimes wrong, by a second or by a year, and a timestamp can't be corrected: timestamps never decrease
+//! within a log, so one that is a year ahead is repeated by every later record until the clocks reach it. So the wall clock is
+//! not used unconditionally ([`StampClock`]):
 //!
-//! - **More than a minute ahead of the majority of the cluster's clocks**, as far as they are known: the majority's time is taken.
-//!   Peers tell their clocks with every request of raft messages ([`PeerClocks`]); it takes three clocks to have a majority.
-//! - **A jump of more than a minute ahead**, against the monotonic clock: while no majority confirms it, stamps go on as if it had
-//!   not been, for ten minutes. Then it is taken: it lasts, and a machine that slept has jumped too.
+//! - **More than a minute ahead of the majority of the cluster's clocks**, as far as they are known: the majority's time is used.
+//!   Peers send their clocks with every request of raft messages ([`PeerClocks`]); a majority requires three known clocks.
+//! - **A jump of more than a minute ahead** of the monotonic clock: if no majority confirms it, timestamps ignore it for ten
+//!   minutes. Then it is accepted: a jump that persists may be right, for example after the machine was suspended.
 //!
-//! A clock that is behind, or jumps back, is followed: stamps repeat the last one meanwhile. With fewer than three clocks one
-//! that is wrong from the start can't be told from one that is right; it is warned of as soon as any two differ.
+//! A clock that is late, or jumps back, is followed: timestamps repeat the last one meanwhile. With fewer than three clocks, a
+//! clock that is wrong from the start can't be distinguished from a right one; the node warns as soon as any two differ.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,12 +18,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::types::NodeId;
 
-/// Clocks that differ by more are not both right.
+/// If two clocks differ by more, at least one is wrong.
 pub const AHEAD_MAX: Duration = Duration::from_secs(60);
 const AHEAD_US: i64 = 60_000_000;
-/// A jump that nobody confirms is taken for true after so long.
+/// A jump that no majority confirms is accepted after this time.
 const HOLD: Duration = Duration::from_secs(600);
-/// What a peer said longer ago is not its clock any more.
+/// A peer's clock that was received longer ago is ignored.
 const HEARD: Duration = Duration::from_secs(10);
 
 /// The wall clock, Unix microseconds. Timeouts use the monotonic clock.
@@ -31,19 +31,20 @@ pub fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// What the peers' clocks said last, and when; a clone is the same.
+/// The last received clock of each peer, and when it was received. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct PeerClocks(Arc<Mutex<BTreeMap<NodeId, (u64, Instant)>>>);
 
 impl PeerClocks {
-    /// A peer's clock says so, now.
+    /// Records a peer's clock, received now.
     pub fn heard(&self, peer: NodeId, clock_us: u64, now: Instant) {
         let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         clocks.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < HEARD);
         clocks.insert(peer, (clock_us, now));
     }
 
-    /// What the clocks that were heard lately say now. By the monotonic clock: this node's own may have jumped since.
+    /// The current time of the clocks received recently, advanced by the monotonic clock: this node's wall clock may have
+    /// jumped since.
     pub fn now(&self, now: Instant) -> Vec<(NodeId, u64)> {
         let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let age = |heard: &Instant| now.saturating_duration_since(*heard);
@@ -52,7 +53,7 @@ impl PeerClocks {
     }
 }
 
-/// What a clock says after so long.
+/// The time of a clock after `passed`.
 fn later(clock_us: u64, passed: Duration) -> u64 {
     clock_us.saturating_add(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
 }
@@ -66,30 +67,30 @@ fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
 /// What is wrong with this node's clock, as far as it can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
-    /// Most clocks are behind it: records are stamped with theirs.
+    /// It is ahead of the majority: records get the majority's time.
     AheadOfMajority,
-    /// It has jumped, and nobody confirms it.
+    /// It has jumped ahead, and no majority confirms the jump.
     Jumped,
-    /// It differs from a peer's clock, and no third one decides, or from the majority's, which is ahead.
+    /// It differs from a peer's clock, and there is no majority, or the majority is ahead of it.
     Differs(NodeId),
 }
 
-/// The time that records are stamped with.
+/// The clock for the timestamps of records.
 #[derive(Debug, Default)]
 pub struct StampClock {
-    /// The wall clock as it was followed last.
+    /// The wall clock when it was last used, and when that was.
     line: Option<(u64, Instant)>,
-    /// Since when the wall clock is ahead of that.
+    /// Since when the wall clock is ahead of `line`.
     jumped: Option<Instant>,
-    /// What the majority's clock said, and when; `None` when fewer than three clocks are known.
+    /// The majority's clock, and when it was determined; `None` if fewer than three clocks are known.
     majority: Option<(u64, Instant)>,
-    /// A peer whose clock differs from this node's, where no majority says that it is that one's fault.
+    /// A peer whose clock differs from this node's, unless the majority shows that the peer's is wrong; and by how much.
     differs: Option<(NodeId, i64)>,
     wrong: Option<Wrong>,
 }
 
 impl StampClock {
-    /// Takes what the peers' clocks say now, as far as they are known. To be called now and then.
+    /// Updates the majority from the peers' clocks, as far as they are known. To be called periodically.
     pub fn look(&mut self, peers: &[(NodeId, u64)], wall_us: u64, now: Instant) {
         let mut all: Vec<u64> = peers.iter().map(|(_, clock_us)| *clock_us).chain([wall_us]).collect();
         all.sort_unstable();
@@ -100,7 +101,7 @@ impl StampClock {
         self.differs = ahead.into_iter().find(|(_, ahead)| unclear && ahead.abs() > AHEAD_US);
     }
 
-    /// What a record is stamped with now, if the one before was not stamped later.
+    /// The timestamp for a record now; the caller raises it to that of the previous record.
     pub fn now(&mut self, wall_us: u64, now: Instant) -> u64 {
         let (then_us, then) = *self.line.get_or_insert((wall_us, now));
         let line_us = later(then_us, now.saturating_duration_since(then));
@@ -108,7 +109,7 @@ impl StampClock {
         if let Some(majority_us) = majority
             && ahead_us(wall_us, majority_us) > AHEAD_US
         {
-            // The line stays where it is: it is not this clock's time that is used.
+            // `line` does not change, as this clock's time is not used.
             self.note(Some(Wrong::AheadOfMajority), ahead_us(wall_us, majority_us));
             return majority_us;
         }
@@ -126,7 +127,7 @@ impl StampClock {
         wall_us
     }
 
-    /// Says it once, and once when it is over.
+    /// Logs a condition once, and once when it is over.
     fn note(&mut self, wrong: Option<Wrong>, by_us: i64) {
         if self.wrong == wrong {
             return;
@@ -135,17 +136,19 @@ impl StampClock {
         let by = Duration::from_micros(by_us.unsigned_abs());
         match wrong {
             Some(Wrong::AheadOfMajority) => log::warn!(
-                "this node's clock is {by:.0?} ahead of most of the cluster's: records are stamped with their time; set the clock"
+                "this node's clock is {by:.0?} ahead of most of the cluster's clocks: records get their time instead; set this clock"
             ),
             Some(Wrong::Jumped) => log::warn!(
-                "this node's clock has jumped {by:.0?} ahead: for {HOLD:?} records are stamped as if it had not; set the clock \
-                 if that was wrong"
+                "this node's clock has jumped {by:.0?} ahead: record timestamps ignore the jump for {HOLD:?}; set the clock if \
+                 the jump was wrong"
             ),
             Some(Wrong::Differs(peer)) => {
                 let side = if by_us > 0 { "behind" } else { "ahead of" };
-                log::warn!("this node's clock is {by:.0?} {side} that of node {peer}: one of them is wrong; set it");
+                log::warn!(
+                    "this node's clock is {by:.0?} {side} that of node {peer}: one of them is wrong; set that one"
+                );
             }
-            None => log::info!("this node's clock can be believed again"),
+            None => log::info!("this node's clock is plausible again"),
         }
     }
 }
@@ -166,8 +169,8 @@ mod tests {
         clocks.iter().enumerate().map(|(i, clock_us)| (NodeId(i as u64 + 2), *clock_us)).collect()
     }
 
-    /// The clock of a leader was wrong by a year for the time of one record, and every later record of every node was
-    /// stamped a year ahead.
+    /// The clock of a leader was a year ahead for the duration of one record, and every later record got a timestamp a year
+    /// ahead, whichever node was the leader.
     #[test]
     fn a_jump_ahead_is_not_stamped() {
         let (start, mut clock) = (Instant::now(), StampClock::default());
@@ -177,11 +180,11 @@ mod tests {
         assert_eq!(clock.wrong, Some(Wrong::Jumped));
         assert_eq!(clock.now(T + 52 * SECOND, at(start, 3)), T + 52 * SECOND, "set right again");
         assert_eq!(clock.wrong, None);
-        // It lasts: a machine that slept.
+        // The jump persists: the machine was suspended.
         assert_eq!(clock.now(T + YEAR, at(start, 4)), T + 53 * SECOND);
         assert_eq!(clock.now(T + YEAR, at(start, 603)), T + 652 * SECOND);
         assert_eq!(clock.now(T + YEAR, at(start, 604)), T + YEAR);
-        assert_eq!(clock.now(T, at(start, 605)), T, "back is followed: stamps repeat the last one");
+        assert_eq!(clock.now(T, at(start, 605)), T, "a jump back is followed: timestamps repeat the last one");
     }
 
     #[test]
@@ -189,34 +192,34 @@ mod tests {
         let start = Instant::now();
         let mut clock = StampClock::default();
         clock.look(&peers(&[T]), T + YEAR, start);
-        assert_eq!(clock.now(T + YEAR, start), T + YEAR, "of two nobody knows which is right");
+        assert_eq!(clock.now(T + YEAR, start), T + YEAR, "two clocks have no majority");
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
         clock.look(&peers(&[T, T + 5]), T + YEAR, start);
-        assert_eq!(clock.now(T + YEAR, start), T + 5, "of three the majority does");
+        assert_eq!(clock.now(T + YEAR, start), T + 5, "three clocks have one");
         assert_eq!(clock.now(T + YEAR + SECOND, at(start, 1)), T + 5 + SECOND);
         assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
-        // One that is wrong decides nothing, on either side.
+        // One wrong clock, early or late, does not change the result.
         for wrong in [T + YEAR, T - YEAR] {
             clock.look(&peers(&[wrong, T + 3]), T, at(start, 1));
             assert_eq!(clock.now(T, at(start, 1)), T);
             assert_eq!(clock.wrong, None);
         }
-        // The majority is ahead: this clock is used, and warned of.
+        // The majority is ahead: this clock is used, with a warning.
         clock.look(&peers(&[T + YEAR, T + YEAR]), T, at(start, 1));
         assert_eq!(clock.now(T, at(start, 1)), T);
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
     }
 
-    /// What the others said before the jump says nothing for it: their clocks go on by the monotonic one.
+    /// Peers' clocks that were received before the jump do not confirm it: they are advanced by the monotonic clock.
     #[test]
     fn a_jump_is_confirmed_by_the_majority_or_not_at_all() {
         let start = Instant::now();
         let mut clock = StampClock::default();
         clock.look(&peers(&[T, T]), T, start);
         assert_eq!(clock.now(T, start), T);
-        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before anybody is asked again");
+        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before the next look");
         assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
-        // All of them were set right together.
+        // All clocks were corrected together.
         clock.look(&peers(&[T + YEAR, T + YEAR]), T + YEAR, at(start, 2));
         assert_eq!(clock.now(T + YEAR, at(start, 2)), T + YEAR);
         assert_eq!(clock.wrong, None);

@@ -398,7 +398,7 @@ impl ApiError {
             }
             ApiError::LeaderUnreadable { leader, entry } => {
                 let message = format!(
-                    "not read: this node lacks entry {entry}, and the leader {leader} can't read it from its disk: ask another node"
+                    "not read: this node lacks entry {entry}, and the leader {leader} can't read it from its disk: read from another node"
                 );
                 Facts::new(Code::UNAVAILABLE, "LEADER_DAMAGED", message)
             }
@@ -420,7 +420,8 @@ impl ApiError {
                     Some(_) => format!("record {offset}"),
                     None => format!("records from {offset} on"),
                 };
-                let message = format!("{records} of log {log} are damaged on this node, others may have them: {what}");
+                let message =
+                    format!("{records} of log {log} are damaged on this node, other nodes may have them: {what}");
                 let facts = Facts::new(Code::DATA_LOSS, "DAMAGED", message).with("log", log).with("offset", offset);
                 match resume {
                     Some(resume) => facts.with("resume_offset", resume),

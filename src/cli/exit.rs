@@ -126,11 +126,11 @@ impl Failure {
     }
 }
 
-/// Where else records are that are damaged on one node, and how to read what is behind them.
+/// How to read records that are damaged on one node from another node, and how to continue after them.
 fn behind_damage(status: &Status) -> String {
     let from = |key| status.metadata.get(key).map(|offset| format!("`seriatim consume --from {offset}"));
-    let elsewhere = from("offset").map(|consume| format!("{consume} --addr HOST:PORT` asks another node for them"));
-    let behind = from("resume_offset").map(|consume| format!("{consume}` goes on behind them"));
+    let elsewhere = from("offset").map(|consume| format!("{consume} --addr HOST:PORT` reads them from another node"));
+    let behind = from("resume_offset").map(|consume| format!("{consume}` continues after them"));
     [elsewhere, behind].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

@@ -191,7 +191,7 @@ fn stamps(group: &GroupStatus) -> String {
     if ahead <= AHEAD_MAX {
         return String::new();
     }
-    format!("newest record stamped {} ahead of the clock", units::rough(ahead))
+    format!("newest timestamp is {} ahead of the clock", units::rough(ahead))
 }
 
 /// What the table has no room for. Counters at 0 are left out.
@@ -207,7 +207,7 @@ fn details(log: &str, lines: &[Line]) -> String {
             let (bytes, age) = (or_all(settings.retention_bytes, "bytes"), or_all(settings.retention_ms, "ms"));
             let _ = writeln!(text, "  {} bytes stored; kept by size: {bytes}, by age: {age}", group.stored_bytes);
             if group.unprotected_bytes > 0 {
-                let _ = writeln!(text, "  {} bytes at the end not noted in the manifest yet", group.unprotected_bytes);
+                let _ = writeln!(text, "  {} synced bytes not covered by the manifest yet", group.unprotected_bytes);
             }
         }
         for counter in node.counters.iter().filter(|counter| counter.value > 0) {
@@ -347,8 +347,8 @@ mod tests {
             table("c", "default", &lines).lines().nth(2).expect("a line").to_owned()
         };
         let year = 365 * 24 * 3600 * 1000;
-        assert!(note(year + 3).ends_with("newest record stamped 365 days ahead of the clock"), "{}", note(year));
-        assert!(note(61_000).ends_with("newest record stamped 61 s ahead of the clock"));
+        assert!(note(year + 3).ends_with("newest timestamp is 365 days ahead of the clock"), "{}", note(year));
+        assert!(note(61_000).ends_with("newest timestamp is 61 s ahead of the clock"));
         assert!(note(60_000).ends_with("0..11"), "clocks differ");
     }
 

@@ -1,10 +1,11 @@
-//! Whether a learner has caught up with its leader: by time, and not by how many entries it is behind, which is little or much
-//! depending on the load.
+//! Whether a learner has caught up with its leader: measured by time, not by its lag in entries, whose meaning depends on the
+//! load.
 //!
-//! In rounds (Ongaro's thesis, 4.2.1): each begins with the leader's last entry of that moment, and ends when the learner is known to
-//! hold it. While it took longer than an election timeout, there is another one: what came meanwhile is less each time, or the
-//! learner is slower than the load, and as a voter it would hold up a cluster that needs it. A round that took less ends it: then
-//! the learner, voting, could be behind by no more than the cluster waits for a leader anyway.
+//! Replication to a learner is divided into rounds (Ongaro's thesis, 4.2.1). A round ends when the learner is known to hold the
+//! entry that was the leader's last one when the round began. If it took longer than an election timeout, another round follows.
+//! Either each round has fewer entries than the one before, or the learner is slower than the load, and as a voter it would delay
+//! a cluster that needs its vote. A shorter round means that the learner has caught up: as a voter it would lag by no more than
+//! the time that the cluster waits for a leader anyway.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +15,15 @@ use crate::types::{LogIndex, NodeId};
 /// A round of one learner.
 #[derive(Clone, Copy, Debug)]
 struct Round {
-    /// The leader's last entry when it began.
+    /// The leader's last index when it began.
     target: LogIndex,
     /// The leader's tick when it began.
     began: u64,
-    /// How many it had before.
+    /// The number of earlier rounds of this learner.
     before: u32,
 }
 
-/// The rounds of the learners of a group, in the eyes of its leader.
+/// The rounds of a group's learners, as its leader sees them.
 #[derive(Debug, Default)]
 pub struct CatchUp {
     term: u64,
@@ -30,8 +31,8 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
-    /// For every tick: notes how far each learner is, and marks those that have caught up. `ticks_max` is the longest that their
-    /// last round may have taken.
+    /// Called on every tick: updates each learner's round, and marks the learners that have caught up: those whose last round
+    /// took less than `ticks_max`.
     pub fn look(&mut self, term: u64, tick: u64, last_index: LogIndex, replicas: &mut [Replica], ticks_max: u64) {
         if self.term != term {
             *self = CatchUp { term, ..CatchUp::default() };
@@ -39,14 +40,14 @@ impl CatchUp {
         self.rounds.retain(|node, _| replicas.iter().any(|r| r.node == *node && !r.voter && r.active));
         for learner in replicas.iter_mut().filter(|r| !r.voter && r.active) {
             let round = self.rounds.entry(learner.node).or_insert(Round { target: last_index, began: tick, before: 0 });
-            // Who has never acknowledged anything may not be there at all: raft takes a new one for active.
+            // A learner that has never acknowledged anything may not be running: raft treats a new one as active.
             if learner.matched < round.target || learner.matched == LogIndex(0) {
                 continue;
             }
             learner.caught_up = tick.saturating_sub(round.began) < ticks_max;
             if !learner.caught_up {
                 *round = Round { target: last_index, began: tick, before: round.before + 1 };
-                // Told in the log, but less and less often.
+                // Logged, but less and less often.
                 if round.before.is_power_of_two() && round.before > 4 {
                     log::info!(
                         "node {} has not caught up in {} rounds: it is slower than the load",
@@ -98,7 +99,7 @@ mod tests {
         let mut rounds = CatchUp::default();
         assert!(!look(&mut rounds, 1, 0, 1000, 10, true));
         assert!(!look(&mut rounds, 1, 5, 1001, 10, false));
-        assert!(!look(&mut rounds, 1, 100, 1500, 1001, true), "it begins anew");
+        assert!(!look(&mut rounds, 1, 100, 1500, 1001, true), "the round begins anew");
         assert!(!look(&mut rounds, 2, 101, 2000, 1500, true), "a new leader knows nothing of it");
         assert!(look(&mut rounds, 2, 102, 2000, 2000, true));
         assert!(!look(&mut CatchUp::default(), 1, 0, 0, 0, true), "never heard of");

@@ -1,15 +1,15 @@
-//! Replicas compared: what a leader says of its log, and what a follower finds in its own.
+//! Comparison of a follower's log with what its leader says of the leader's log.
 //!
-//! raft compares the term of one entry with each append, and trusts that everything before it is the same. It is not when a
-//! disk has lost or changed what was synced. A follower that goes on then acknowledges entries that it never compared, and
-//! two nodes answer differently for the same offset. So, before raft sees a leader's message:
+//! raft compares the term of one entry with each append, and trusts that all earlier entries are equal. They are not if a
+//! disk has lost or changed synced data. A follower that continues then acknowledges entries that it never compared, and
+//! two nodes return different records for the same offset. So this is checked before raft sees a leader's message:
 //!
 //! - the entries of an append that are committed here must have the same terms, and so must the one before them;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
 //! - the running digests at the same committed index must be equal ([`crate::storage::digest`]).
 //!
-//! A replica that differs is damaged and takes no part, and its status names where it begins to differ. Which of the two is
-//! right, this node cannot tell; a majority that agrees goes on.
+//! A replica that differs is damaged and takes no part, and its status names where it begins to differ. This node cannot
+//! tell which of the two is right; a majority that agrees continues.
 
 use raft::eraftpb::{Message, MessageType};
 
@@ -18,12 +18,12 @@ use crate::storage::digest::Digest;
 use crate::storage::log::Base;
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
-/// Where a leader's log stands at a committed entry.
+/// The offset and the running digest of a leader's log at a committed entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The entry.
+    /// The index of the entry.
     pub index: LogIndex,
-    /// The offset after it.
+    /// The next offset after it.
     pub offset: Offset,
     /// The running digest up to and including it.
     pub digest: Digest,
@@ -35,10 +35,10 @@ impl From<&Base> for Checkpoint {
     }
 }
 
-/// What a leader says of its log beside raft's message.
+/// What a leader says of its log in addition to raft's message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// Its last entry when the message was made, or a later one.
+    /// The last index of its log when the message was created, or a later one.
     pub last_index: LogIndex,
     /// Of committed entries, ascending. Only with heartbeats.
     pub checkpoints: Vec<Checkpoint>,
@@ -46,21 +46,21 @@ pub struct Claim {
     pub unreadable: Option<LogIndex>,
 }
 
-/// The part of a log within which two replicas begin to differ.
+/// The range of a log in which two replicas begin to differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The node that this one was compared with.
     pub with: NodeId,
-    /// The last entry that is known to be equal, and the offset after it.
+    /// The last entry that is known to be equal, and the next offset after it.
     pub equal: (LogIndex, Offset),
-    /// The first one by which they are known to differ, and the offset after it.
+    /// The first entry by which they are known to differ, and the next offset after it.
     pub differs: (LogIndex, Offset),
 }
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (with, first, last) = (self.with, self.equal.0.next(), self.differs.0);
-        write!(f, "this replica differs from the one of node {with}: ")?;
+        write!(f, "this replica differs from that of node {with}: ")?;
         if self.differs.1 > self.equal.1 {
             write!(f, "the first difference is among records {} to {} ", self.equal.1, self.differs.1.0 - 1)?;
         }
@@ -68,7 +68,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// What comparing with leaders has shown so far.
+/// The result of the comparisons with leaders so far.
 #[derive(Debug, Default)]
 pub struct Comparison {
     equal: (LogIndex, Offset),
@@ -77,8 +77,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Takes one checkpoint of a leader and this node's digest at the same committed entry. True when this tells more of a
-    /// difference than was known.
+    /// Compares one checkpoint of a leader with this node's digest at the same committed entry. True if this reveals a
+    /// difference, or narrows a known one.
     pub fn take(&mut self, leader: NodeId, theirs: Checkpoint, ours: Digest) -> bool {
         let at = (theirs.index, theirs.offset);
         let equal = theirs.digest == ours;
@@ -107,7 +107,7 @@ impl Comparison {
 }
 
 impl Group {
-    /// What of a leader's message cannot be, given what is committed here. `claimed_last` is the leader's last entry.
+    /// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.
     pub(super) fn contradiction(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
         let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
         if !from_leader || message.term < self.node.raft.term {
@@ -119,15 +119,15 @@ impl Group {
             // A leader never sends a commit beyond what we acknowledged: entries were lost here.
             let commit = message.commit;
             return Some(format!(
-                "node {leader}, the leader, says that entry {commit} was acknowledged here, the last one is {last_index}"
+                "the leader, node {leader}, says that entry {commit} was acknowledged here, but the last index is {last_index}"
             ));
         }
-        // What was committed in an earlier term, every leader has. (Of its own term, an old message may know less.)
+        // A leader has every entry that was committed in an earlier term. (An old message may claim less of its own term.)
         let earlier = self.node.store().last_before_term(Term(message.term)).min(LogIndex(committed));
         if let Some(last) = claimed_last.filter(|last| *last < earlier) {
             return Some(format!(
-                "this replica differs from the one of node {leader}, the leader: entry {earlier} is committed here, \
-                 its log ends with entry {last}"
+                "this replica differs from that of node {leader}, the leader: entry {earlier} is committed here, but \
+                 the leader's log ends with entry {last}"
             ));
         }
         if message.get_msg_type() != MessageType::MsgAppend {
@@ -140,20 +140,20 @@ impl Group {
             let ours =
                 log.term(index).ok().filter(|ours| *ours != term && index >= self.node.store().base().index.0)?;
             Some(format!(
-                "this replica differs from the one of node {leader}, the leader: entry {index} is committed here with \
-                 term {ours}, there it has term {term}"
+                "this replica differs from that of node {leader}, the leader: entry {index} is committed here with term \
+                 {ours}, but has term {term} there"
             ))
         })
     }
 
-    /// Steps a message whose contradictions were looked for. raft acknowledges everything that is committed here when an append
-    /// begins before it, compared or not; this acknowledges what the append itself shows to be the same.
+    /// Steps a message that has no contradiction. If an append begins below the commit index, raft acknowledges everything up
+    /// to the commit index, compared or not; this acknowledges only what the append itself shows to be equal.
     pub(super) fn step_compared(&mut self, message: Message) {
         let compared = message.index + message.entries.len() as u64;
         let caps = message.get_msg_type() == MessageType::MsgAppend && self.config.rules.acknowledge_compared_only;
         let said = self.node.raft.msgs.len();
         if let Err(error) = self.node.step(message) {
-            log::debug!("group {}: a message was not taken: {error}", self.config.id);
+            log::debug!("group {}: raft ignored a message: {error}", self.config.id);
         }
         let new = self.node.raft.msgs.get_mut(said..).unwrap_or_default();
         for answer in new.iter_mut().filter(|m| caps && m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject)
@@ -172,12 +172,12 @@ impl Group {
             && message.index > self.node.raft.raft_log.last_index()
     }
 
-    /// The last committed entry that this node knows of.
+    /// The commit index, as far as this node knows.
     pub fn commit_index(&self) -> LogIndex {
         LogIndex(self.node.raft.raft_log.committed)
     }
 
-    /// The last entry, stored or not.
+    /// The last index, stored or not.
     pub fn last_index(&self) -> LogIndex {
         LogIndex(self.node.raft.raft_log.last_index())
     }
@@ -205,12 +205,15 @@ mod tests {
         assert!(comparison.take(leader, at(50, 2), Digest(3)));
         assert!(comparison.take(leader, at(40, 2), Digest(2)));
         assert!(!comparison.take(leader, at(20, 2), Digest(2)), "known");
-        assert!(!comparison.take(NodeId(2), at(45, 2), Digest(2)), "another node's replica says nothing of this one's");
+        assert!(
+            !comparison.take(NodeId(2), at(45, 2), Digest(2)),
+            "another node's replica proves nothing about this one"
+        );
         let found = comparison.difference.expect("they differ");
         assert_eq!((found.equal.0, found.differs.0), (LogIndex(40), LogIndex(50)));
         assert_eq!(
             found.to_string(),
-            "this replica differs from the one of node 0000000000000001: the first difference is among records 400 to 499 \
+            "this replica differs from that of node 0000000000000001: the first difference is among records 400 to 499 \
              (entries 41 to 50)"
         );
     }

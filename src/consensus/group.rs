@@ -272,7 +272,7 @@ impl Group {
             }
             if self.acknowledges_too_much(&message) {
                 log::warn!(
-                    "group {}: node {} acknowledges entry {}, the last one here is {}: not counted",
+                    "group {}: node {} acknowledges entry {}, but the last index here is {}: not counted",
                     self.config.id,
                     NodeId(message.from),
                     message.index,

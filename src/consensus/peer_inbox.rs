@@ -1,11 +1,11 @@
-//! What peers have sent and `consensus` has not taken: a queue beside its inbox, with a budget of bytes.
+//! The queue of messages from peers that `consensus` has not taken yet, separate from its inbox, with a budget of bytes.
 //!
-//! - **Messages without entries come first** (heartbeats, votes, acknowledgements; [`keeps_its_place`]): a heartbeat that stands
-//!   behind megabytes of entries ends its leader's term. Raft takes any order, as the network gives none; appends keep theirs
-//!   among each other since one that overtakes is rejected, and its sender begins to probe.
-//! - **Entries have a budget of bytes**, and what is over it is dropped, as the network might: a sender may have 64 messages of
-//!   8 MiB on their way. It backs off by itself: raft rejects the next append behind the gap, and then sends one at a time until
-//!   one is acknowledged. Requests of clients have a queue of their own, so they take no room from what peers say.
+//! - **Messages without entries come first** (heartbeats, votes, acknowledgements; [`keeps_its_place`]): a heartbeat that waits
+//!   for megabytes of entries costs its leader the leadership. Raft accepts any order, as the network guarantees none. Appends
+//!   keep their order among each other, because an append that overtakes another is rejected, and its sender begins to probe.
+//! - **Entries have a budget of bytes**, and messages over it are dropped, as the network might drop them: a sender may have 64
+//!   messages of 8 MiB in flight. The sender backs off by itself: the next append after the gap is rejected, and raft then sends
+//!   one at a time until one is acknowledged. Clients' requests have a separate queue, so they use none of this budget.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,22 +16,22 @@ use crate::metrics::Counter;
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
 
-/// Appends and markers of this many bytes wait; beyond, they are dropped.
+/// Appends and markers (snapshots) of at most this many bytes wait; more are dropped.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
-/// Messages without entries of this many bytes wait, some 4,000; beyond, they are dropped.
+/// Messages without entries of at most this many bytes wait, about 4,000; more are dropped.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
 
-/// What an entry costs besides its bytes.
+/// The size that is counted for an entry in addition to its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
-/// What a message costs besides its entries.
+/// The size that is counted for a message in addition to its entries.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// True for appends, with or without entries, and markers: they keep their order. All others may go before them.
+/// True for appends, with or without entries, and markers: they keep their order. All others may overtake them.
 pub fn keeps_its_place(message: &RaftMessage) -> bool {
     message.type_ == MessageType::MsgAppend as u32 || !message.entries.is_empty() || message.marker.is_some()
 }
 
-/// Messages and what they weigh.
+/// Messages and their sizes.
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<(usize, NodeId, RaftMessage)>,
@@ -39,7 +39,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// False when it is over the budget, and dropped.
+    /// Appends a message. False if it exceeds the budget and is dropped.
     fn put(&mut self, from: NodeId, message: RaftMessage, bytes_max: usize) -> bool {
         let bytes = bytes_of(&message);
         let fits = self.bytes + bytes <= bytes_max;
@@ -50,7 +50,7 @@ impl Queue {
         fits
     }
 
-    /// In order, at least one if there is one, up to `bytes_max`.
+    /// Takes messages in order, up to `bytes_max`, but at least one unless the queue is empty.
     fn take(&mut self, bytes_max: usize, taken: &mut Vec<(NodeId, RaftMessage)>) {
         let mut sum = 0;
         while let Some((bytes, ..)) = self.messages.front() {
@@ -85,7 +85,7 @@ impl PeerInbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts what a peer sent, and drops what is over the budget.
+    /// Queues messages from a peer, and drops those over the budget.
     pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) {
         let mut waiting = self.lock();
         for message in messages {
@@ -96,12 +96,12 @@ impl PeerInbox {
             };
             if !put {
                 self.dropped.inc();
-                log::debug!("a message of node {from} is dropped: too much of peers waits");
+                log::debug!("a message from node {from} is dropped: the queue of peers' messages is full");
             }
         }
     }
 
-    /// Takes all messages without entries, and behind them appends of up to `bytes_max`, at least one if there is one.
+    /// Takes all messages without entries, then appends of up to `bytes_max`, but at least one if any waits.
     pub fn take(&self, bytes_max: usize) -> Vec<(NodeId, RaftMessage)> {
         let mut waiting = self.lock();
         let mut taken = Vec::new();
@@ -110,18 +110,18 @@ impl PeerInbox {
         taken
     }
 
-    /// True when nothing waits.
+    /// True if no message waits.
     pub fn is_empty(&self) -> bool {
         let waiting = self.lock();
         waiting.first.messages.is_empty() && waiting.appends.messages.is_empty()
     }
 
-    /// One more was dropped elsewhere for the same reason.
+    /// Counts a message that was dropped elsewhere for the same reason.
     pub fn count_dropped(&self) {
         self.dropped.inc();
     }
 
-    /// How many messages were dropped since the process started.
+    /// The number of messages dropped since the process started.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
@@ -152,7 +152,7 @@ mod tests {
         taken.iter().map(|(_, message)| message.index + message.commit).collect()
     }
 
-    /// Messages were counted and not weighed: 4,096 of up to 8 MiB each.
+    /// Messages were limited by number and not by size: 4,096 of up to 8 MiB each.
     #[test]
     fn entries_have_a_budget_of_bytes_and_heartbeats_another() {
         let inbox = PeerInbox::default();
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(inbox.dropped(), 8, "a message over 32 MiB is dropped");
         assert!(inbox.lock().appends.bytes <= APPEND_BYTES_MAX);
         inbox.put(PEER, vec![heartbeat(41), append(42, 0), heartbeat(43)]);
-        assert_eq!(inbox.dropped(), 9, "the append, and no heartbeat");
+        assert_eq!(inbox.dropped(), 9, "the append, but no heartbeat");
         assert_eq!(indexes(&inbox.take(3 << 20)), [41, 43, 1, 2, 3]);
         inbox.put(PEER, vec![append(44, each), heartbeat(45)]);
         assert_eq!(indexes(&inbox.take(1)), [45, 4]);
@@ -176,10 +176,10 @@ mod tests {
         assert_eq!((inbox.take(0).len(), inbox.dropped()), (many, 9 + many as u64));
         let large = RaftMessage { context: vec![7; 2 << 20].into(), ..heartbeat(1) };
         inbox.put(PEER, vec![large]);
-        assert!(inbox.is_empty(), "none of them is free");
+        assert!(inbox.is_empty(), "messages without entries count too");
     }
 
-    /// An append that overtakes another one is rejected, also one that only tells the commit; a marker begins the log anew.
+    /// An append that overtakes another is rejected, even one that only carries the commit index; a marker restarts the log.
     #[test]
     fn appends_and_markers_keep_their_order() {
         let marker = |index| RaftMessage {

@@ -1,5 +1,5 @@
-//! Requests that wait for a group's answer: proposals until their entry is applied, reads until a majority confirmed the
-//! leader, and refusals that speak of the log's end until that end is committed.
+//! Requests that wait for a group: proposals until their entry is applied, reads until a majority has confirmed the leader,
+//! and rejections because of the log's end until that end is committed.
 //!
 //! A proposal is remembered by (term, index). When that very entry is applied it is answered; when another takes its
 //! place, it is known not to be appended; when neither is seen before its deadline, the outcome is unknown. Each is
@@ -43,19 +43,19 @@ struct Proposed {
     reply: AppendReply,
 }
 
-/// A refusal of a proposal that is true only if the log's last entry, as the leader knew it, is committed: a leader that was
-/// cut off would otherwise tell of records that another leader has replaced.
+/// A rejection of a proposal that is valid only if the leader's last entry, at the time of the rejection, is committed:
+/// otherwise a leader that was cut off could report the offset of records that another leader has replaced.
 #[derive(Debug)]
 pub struct Refusal {
     /// What is wrong with the proposal.
     pub error: ProposeError,
-    /// The last entry at that moment.
+    /// The leader's last index at that time.
     pub last_index: LogIndex,
-    /// Its term.
+    /// The term of that entry.
     pub last_term: Term,
-    /// Given up then, as never proposed.
+    /// At the deadline the answer is that nothing was proposed.
     pub deadline: Instant,
-    /// Waits for it.
+    /// Where the answer is sent.
     pub reply: AppendReply,
 }
 
@@ -82,7 +82,7 @@ impl Pending {
         }
     }
 
-    /// Holds a refusal until the entry that it speaks of is applied.
+    /// Holds a rejection until the entry that it depends on is applied.
     pub fn refuse(&mut self, refusal: Refusal, applied: LogIndex, out: &mut Vec<Answer>) {
         if refusal.last_index <= applied {
             let error = refusal.error;
@@ -92,7 +92,8 @@ impl Pending {
         }
     }
 
-    /// Nobody knows any more whether the refusals are true: the proposals were not appended, for this reason.
+    /// Answers held rejections with `error` instead, when it is no longer known whether they are valid: in either case the
+    /// proposals were not appended.
     pub fn withdraw_refusals(&mut self, error: ProposeError, out: &mut Vec<Answer>) {
         out.extend(std::mem::take(&mut self.refusals).into_values().flatten().map(|r| r.answer(error)));
     }
@@ -165,7 +166,7 @@ impl Read {
     }
 }
 
-/// What waits for a majority to confirm the leader: reads, and refusals. All that wait when a round starts share it.
+/// Requests that wait for a majority to confirm the leader: reads and rejections. All that wait when a round starts share it.
 #[derive(Default)]
 pub struct Reads {
     waiting: Vec<Read>,
@@ -178,7 +179,7 @@ impl Reads {
         self.waiting.push(Read { waiter: Waiter::Read(reply), deadline, round: None });
     }
 
-    /// Remembers a refusal that is true only if this node still leads.
+    /// Remembers a rejection that is valid only if this node is still the leader.
     pub fn confirm_first(&mut self, refusal: Refusal) {
         self.waiting.push(Read { deadline: refusal.deadline, waiter: Waiter::Refusal(refusal), round: None });
     }
@@ -195,7 +196,7 @@ impl Reads {
         Some(self.rounds.to_le_bytes().to_vec())
     }
 
-    /// A majority confirmed the round of `context`, and with it every earlier one, at `index`. Returns the confirmed refusals.
+    /// A majority confirmed the round of `context`, and with it every earlier one, at `index`. Returns the confirmed rejections.
     #[must_use]
     pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) -> Vec<Refusal> {
         let mut refusals = Vec::new();

@@ -1,7 +1,7 @@
 //! Proposing: what is checked before raft is asked, and the stamp that the leader puts on an entry.
 //!
-//! An entry's base offset is where raft's last entry ends, stored or not: derived, and no counter of its own. What is refused
-//! because of that end is refused only once the end is committed: until then another leader may replace it.
+//! An entry's base offset is derived from the end of raft's last entry, stored or not; there is no separate counter. A
+//! rejection because of that end is sent only once the end is committed: until then another leader may replace it.
 
 use std::time::Instant;
 
@@ -18,12 +18,12 @@ use crate::storage::payload::stamp_records;
 use crate::storage::space::Space;
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
-/// Why a proposal is not made.
+/// Why a proposal is rejected.
 enum Refused {
-    /// Whatever the log holds.
+    /// Independent of the log's contents.
     AtOnce(ProposeError),
-    /// The log ends where the request does not expect it. True once the last entry is committed; if the request expects more
-    /// than that (`beyond`), only from a leader that is confirmed since, as a newer one may have more.
+    /// The log does not end where the request expects. Valid once the last entry is committed. If the request expects a later
+    /// end (`beyond`), the leader must also be confirmed after this check, as a newer leader may have more entries.
     ByLogEnd { error: ProposeError, beyond: bool },
 }
 
@@ -48,7 +48,10 @@ impl Group {
         let bytes = append.entries.iter().map(|e| frame_bytes(e.data.len().max(e.context.len())) as u64).sum();
         let fits = self.space.promise_to_leader(bytes);
         if !fits {
-            log::debug!("group {}: the disk is full, {bytes} bytes of entries are not taken", self.config.id);
+            log::debug!(
+                "group {}: the disk is full: {bytes} bytes of entries from the leader are dropped",
+                self.config.id
+            );
         }
         fits
     }

@@ -1,8 +1,8 @@
-//! raft's Readies: what one brings is written, what it says waits until it may be said.
+//! Handling of raft's Readies: entries and hard state are written, messages wait until they may be sent.
 //!
-//! A follower's promises (votes, acknowledgements) wait until the Ready that they belong to is on the disk. What promises
-//! nothing (the answer to a heartbeat, a rejection, a question for a pre-vote) waits only until its term is, so that a slow
-//! disk does not look like a dead node.
+//! A follower's promises (votes, acknowledgements) wait until the Ready that they belong to is synced. Messages that promise
+//! nothing (heartbeat responses, rejections, pre-vote requests) wait only until their term is synced, so that a node with a
+//! slow disk does not look dead.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,8 @@ use crate::storage::log::Marker;
 use crate::types::LogIndex;
 use crate::watermark::Mark;
 
-/// True for what says only "I am here, in this term" or "not that": it stays true whatever a crash forgets besides the term.
+/// True for messages that only say "alive, in this term" or reject something: they stay valid whatever else than the term a
+/// crash loses.
 fn promises_nothing(message: &Message) -> bool {
     match message.get_msg_type() {
         MessageType::MsgHeartbeatResponse | MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse => {
@@ -33,9 +34,9 @@ pub(super) struct Persistence {
     pub last: u64,
     /// The newest Ready that must be synced.
     pub last_needed: u64,
-    /// Everything up to this Ready is synced, says the log-writer.
+    /// The log-writer has synced everything up to this Ready.
     pub synced: u64,
-    /// The terms that Readies brought, until they are synced.
+    /// The terms that Readies set (number, term), until they are synced.
     pub terms: VecDeque<(u64, u64)>,
     /// The newest synced term.
     pub term: u64,
@@ -44,7 +45,7 @@ pub(super) struct Persistence {
 }
 
 impl Group {
-    /// Everything up to this Ready is on disk.
+    /// Everything up to this Ready is synced.
     pub fn persisted(&mut self, ready: u64) {
         if self.damage.is_some() {
             return;
@@ -54,7 +55,8 @@ impl Group {
         self.settle();
     }
 
-    /// Lets go of what waited for persisted Readies. One that needs no sync counts once all before it do.
+    /// Sends the messages that waited for persisted Readies. A Ready that needs no sync counts as persisted once all earlier
+    /// ones are.
     fn settle(&mut self) {
         let p = &mut self.persistence;
         let done = if p.last_needed <= p.synced { p.last } else { p.synced };
@@ -137,9 +139,9 @@ impl Group {
         }
     }
 
-    /// The group's log begins anew behind a marker.
+    /// Installs a snapshot: the log begins anew after it.
     fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
-        log::info!("group {}: the log begins behind entry {} here", self.config.id, marker.base.index);
+        log::info!("group {}: snapshot installed: the log begins after entry {}", self.config.id, marker.base.index);
         self.queue.clear();
         self.pending.skipped(marker.base.index, &mut self.out.answers);
         self.node.mut_store().install(&marker);
@@ -153,7 +155,7 @@ impl Group {
         write.marker = Some(marker);
     }
 
-    /// New entries: checked, kept in memory, and written.
+    /// Checks new entries, keeps them in memory, and adds them to what is written.
     fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut Write) -> Result<(), String> {
         let store = self.node.mut_store();
         if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {
@@ -166,7 +168,10 @@ impl Group {
             let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
             if stamp.base_offset != before.offset {
                 let (index, base) = (entry.index, stamp.base_offset);
-                return Err(format!("entry {index} begins at offset {base}, the one before ends at {}", before.offset));
+                return Err(format!(
+                    "entry {index} begins at offset {base}, but the entry before it ends at {}",
+                    before.offset
+                ));
             }
             let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
             write.entries.push(stored);

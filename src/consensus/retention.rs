@@ -175,12 +175,12 @@ impl State {
         self.said_ahead = ahead > AHEAD_MAX;
         if self.said_ahead {
             log::warn!(
-                "log {}: the newest record is stamped {ahead:.0?} ahead of this node's clock, and new ones repeat its stamp until \
-                 the clock is there; if this node's clock is right, a leader's was wrong: docs/RELIABILITY.md says what to do",
+                "log {}: the newest record's timestamp is {ahead:.0?} ahead of this node's clock, and new records repeat it until \
+                 the clock reaches it; if this node's clock is right, a leader's was wrong: see docs/RELIABILITY.md, \"Clocks\"",
                 log.name
             );
         } else {
-            log::info!("log {}: the newest record's stamp is no longer ahead of this node's clock", log.name);
+            log::info!("log {}: the newest record's timestamp is no longer ahead of this node's clock", log.name);
         }
     }
 }

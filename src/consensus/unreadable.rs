@@ -1,37 +1,37 @@
-//! A leader that can't read from its disk what a follower lacks.
+//! A leader that can't read an entry that a follower lacks from its disk.
 //!
-//! It sends everything before the unreadable entry, tells the follower which entry it can't send, and gives leadership to a
-//! voter that holds it. If that one can't read it either, leadership would go back and forth, so each try waits twice as long
-//! as the one before.
+//! It sends everything before the unreadable entry, tells the follower the index of that entry, and hands over leadership to
+//! a voter that holds it. If that voter can't read the entry either, leadership would alternate between the two, so the wait
+//! doubles with each attempt.
 
 use super::group::{ELECTION_TICKS, Group};
 use crate::types::{LogIndex, NodeId};
 
-/// The longest wait between two tries to hand over, in ticks: a minute.
+/// The longest wait between two attempts to hand over, in ticks: a minute.
 const WAIT_TICKS_MAX: usize = 1200;
 
-/// What this node can't read of its log.
+/// An entry that this leader can't read, and when it tries to hand over.
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
     index: Option<LogIndex>,
-    /// The tick of the next try to hand over, and how long to wait after it.
+    /// The tick of the next attempt to hand over, and how long to wait after it.
     next_try: usize,
     wait: usize,
 }
 
 impl Group {
-    /// An entry that a follower lacks can't be read here. True if that is news.
+    /// Records that an entry that a follower lacks can't be read here. True if that was not known.
     pub fn set_unreadable(&mut self, index: LogIndex) -> bool {
         self.unreadable.index.replace(index) != Some(index)
     }
 
-    /// The entry that this leader can't read, if that follower lacks it.
+    /// The entry that this leader can't read, if `follower` lacks it.
     pub fn unreadable_for(&self, follower: NodeId) -> Option<LogIndex> {
         let matched = LogIndex(self.node.raft.prs().get(follower.0)?.matched);
         self.unreadable.index.filter(|index| matched < *index)
     }
 
-    /// Each tick: a leader that holds a follower up hands over to a voter that can serve it.
+    /// Called on each tick: hands over leadership to a voter that holds the unreadable entry, if a follower waits for it.
     pub(super) fn give_way(&mut self) {
         let Some(index) = self.unreadable.index.filter(|_| self.leads()) else { return };
         let replicas = self.replicas();
@@ -57,7 +57,7 @@ impl Group {
         self.unreadable.next_try = self.ticks + wait;
     }
 
-    /// What the leader says that it can't send to this node.
+    /// Records the entry that the leader says it can't send to this node.
     pub fn set_blocked(&mut self, by: Option<(NodeId, LogIndex)>) {
         self.blocked = by;
     }

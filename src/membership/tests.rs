@@ -140,7 +140,7 @@ fn a_member_by_the_name_of_another_is_to_end() {
         std::thread::park_timeout(Duration::from_millis(20));
     };
     assert_eq!(refusal.reason, Reason::NameTaken);
-    assert!(refusal.text.contains("by the name n2, can't be called n1"), "{}", refusal.text);
+    assert!(refusal.text.contains("with the name n2, can't be called n1"), "{}", refusal.text);
     assert_eq!(a.catalog.get(), before, "nothing was proposed");
 }
 

@@ -190,7 +190,7 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
         }
         (Err(Conflict::NameTaken(other)), Some(before)) => {
             let text = format!(
-                "node {} at {}, a member by the name {}, can't be called {}: that is the name of another member, node {} at {}",
+                "node {} at {}, a member with the name {}, can't be called {}: that is the name of another member, node {} at {}",
                 before.id, member.bind_addr, before.name, member.name, other.id, other.bind_addr
             );
             Refusal::new(Reason::NameTaken, text)

@@ -106,7 +106,7 @@ impl Reason {
     pub fn next_step(self) -> &'static str {
         match self {
             Reason::NameTaken => {
-                "start it with a --node-name that no other member has; the name that it had before is still its own"
+                "start it with a --node-name that no other member has; its previous name is still valid"
             }
             Reason::Removed | Reason::IdTaken => {
                 "to come back it must join as a new node: with an empty data directory"

@@ -1,5 +1,5 @@
-//! What is known to be damaged of a group's files, found by the scrub or met by a read: told once for each place, and listed
-//! for the operator.
+//! The known damage of a group's files, found by the scrub or by a read: logged once for each place, and listed for the
+//! operator.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,23 +9,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::segment::{SEGMENT_HEADER_BYTES, segment_number};
 use crate::types::{GroupId, Offset};
 
-/// So many ranges of a group are listed; more are told in the log and counted.
+/// The maximum number of listed ranges of a group; further ones are only logged and counted.
 const RANGES_MAX: usize = 64;
-/// So many places of a group are remembered, not to be told again; what is found beyond them is not told.
+/// The maximum number of places of a group that are remembered so that each is logged once; further ones are not logged.
 const PLACES_MAX: usize = 4096;
 
-/// Bytes on the disk that are not what was written there.
+/// Bytes on the disk that differ from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
     /// The file's name in the group's directory.
     pub file: String,
-    /// Where it begins.
+    /// Where the range begins.
     pub position: u64,
-    /// How long it is.
+    /// The length of the range.
     pub bytes: u64,
-    /// The first record in it,
+    /// The first record in it.
     pub first_offset: Offset,
-    /// and the one behind the last; `None` when nothing behind tells. The same as the first: no record is lost.
+    /// The first record after it; `None` if no later frame shows it. Equal to `first_offset` if no record is lost.
     pub next_offset: Option<Offset>,
     /// What is wrong.
     pub what: String,
@@ -38,7 +38,7 @@ impl fmt::Display for DamagedRange {
 }
 
 impl DamagedRange {
-    /// True when the next start of the node refuses it, whatever records are read until then.
+    /// True if the next start of the node will fail because of it, although the node can still serve other records.
     fn stops_start(&self) -> bool {
         segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
     }
@@ -58,7 +58,7 @@ pub struct Damages {
 #[derive(Default)]
 struct Known {
     ranges: Vec<DamagedRange>,
-    /// Those of the ranges, and of more that were told.
+    /// The places of `ranges`, and of further ranges that were logged.
     places: BTreeSet<(String, u64)>,
 }
 
@@ -67,7 +67,7 @@ impl Damages {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists and tells a range; of a place that is known it lists what is known now.
+    /// Lists and logs a range; if its place is known, only updates the listed range.
     pub fn tell(&self, group: GroupId, range: &DamagedRange) {
         {
             let mut known = self.known();
@@ -84,33 +84,33 @@ impl Damages {
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         let DamagedRange { file, position, bytes, first_offset, next_offset, what } = range;
-        let data_loss = "which this node answers with DATA_LOSS";
+        let data_loss = "for which this node returns DATA_LOSS";
         let records = match next_offset {
             Some(next) if next > first_offset => {
                 format!("they hold records {first_offset} to {}, {data_loss}", next.0 - 1)
             }
             None if !range.stops_start() => format!("they hold records from {first_offset} on, {data_loss}"),
-            _ => "no record is in them".to_owned(),
+            _ => "they hold no records".to_owned(),
         };
-        let start = if range.stops_start() { "; this node runs on, but will not start again" } else { "" };
+        let start = if range.stops_start() { "; this node keeps running, but will not start again" } else { "" };
         log::error!(
             "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}{start}. Check the disk. \
-             Where other nodes have the log: stop this one, move its data directory away and let it join as a new node; \
-             `seriatim log verify` looks at a stopped one"
+             If other nodes have the log, stop this one, move its data directory away and let it join as a new node; \
+             `seriatim log verify` checks a stopped node"
         );
     }
 
-    /// What is listed.
+    /// The listed ranges.
     pub fn list(&self) -> Vec<DamagedRange> {
         self.known().ranges.clone()
     }
 
-    /// How many places were told.
+    /// The number of places that were logged.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Forgets all but what was found just now, having looked everywhere.
+    /// Forgets everything except what a complete pass has just found.
     pub(super) fn keep(&self, found: &[DamagedRange]) {
         let mut known = self.known();
         known.ranges.retain(|range| found.iter().any(|f| f.is_at(range)));

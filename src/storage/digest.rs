@@ -1,11 +1,11 @@
-//! The running digest of a log: one number that says which entries a log holds, so that replicas can be compared.
+//! The running digest of a log: one number that identifies the entries of a log, so that replicas can be compared.
 //!
 //! The digest after an entry is the XXH3 hash (64 bits, <https://github.com/Cyan4973/xxHash>) of the entry's header fields
 //! and payload, seeded with the digest before it. Two replicas with the same digest at an index hold the same entries up to
-//! it. The fields are those that all replicas share, so the salt of a segment and the position in it are not among them.
+//! it. Only fields that all replicas share are hashed, not a segment's salt or a frame's position.
 //!
-//! Every segment header holds the digest before its first entry. [`Checkpoints`] keeps it at fixed indexes, which are the
-//! same on every node: dense near the end of the log and sparse far from it, so that a few hundred cover any log.
+//! Every segment header contains the digest before its first entry. [`Checkpoints`] keeps the digest at fixed indexes, which
+//! are the same on every node: dense near the end of the log and sparse far from it, so that a few hundred cover any log.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use super::frame::Header;
 use super::state::Base;
 use crate::types::LogIndex;
 
-/// A checkpoint is kept at each multiple of this index. Small in tests, whose logs are short.
+/// Checkpoints are at multiples of this index. Small in tests, whose logs are short.
 pub const CHECKPOINT_ENTRIES: u64 = if cfg!(test) { 8 } else { 256 };
 
 /// Of the checkpoints that are multiples of a power of two, about this many of the newest are kept.
@@ -52,17 +52,17 @@ impl Digest {
     }
 }
 
-/// Where a log stood at fixed indexes, ascending.
+/// The end of the log (index, term, offset, digest) as of fixed indexes, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoints(Vec<Base>);
 
 impl Checkpoints {
-    /// Takes what [`Checkpoints::all`] returned, up to an index.
+    /// Restores what [`Checkpoints::all`] returned, up to `index`.
     pub fn up_to(all: &[Base], index: LogIndex) -> Checkpoints {
         Checkpoints(all.iter().copied().filter(|at| at.index <= index).collect())
     }
 
-    /// The log has one more entry, and stands here.
+    /// Notes the end of the log after one more entry.
     pub fn note(&mut self, at: Base) {
         if !at.index.0.is_multiple_of(CHECKPOINT_ENTRIES) || at.index.0 == 0 {
             return;
@@ -75,17 +75,17 @@ impl Checkpoints {
         });
     }
 
-    /// The entries from this one on are gone.
+    /// Drops the checkpoints of truncated entries, from `from` on.
     pub fn truncate_suffix(&mut self, from: LogIndex) {
         self.0.retain(|at| at.index < from);
     }
 
-    /// All of them, by index.
+    /// All checkpoints, ascending by index.
     pub fn all(&self) -> &[Base] {
         &self.0
     }
 
-    /// The one at that index.
+    /// The checkpoint at `index`.
     pub fn at(&self, index: LogIndex) -> Option<&Base> {
         let found = self.0.binary_search_by_key(&index, |at| at.index).ok()?;
         self.0.get(found)
@@ -152,7 +152,7 @@ mod tests {
         for age in 0..KEPT_OF_EACH_POWER {
             assert!(checkpoints.at(LogIndex(last - age * CHECKPOINT_ENTRIES)).is_some());
         }
-        // A node that is far behind still has some in common.
+        // A node that lags far behind still has some checkpoints in common.
         let mut behind = Checkpoints::up_to(checkpoints.all(), LogIndex(last / 2));
         assert!(behind.all().len() > 5, "{}", behind.all().len());
         behind.truncate_suffix(LogIndex(last / 4));

@@ -248,7 +248,7 @@ impl Disk {
         let Some(file) = self.open_to_read(path)? else { return Ok(None) };
         let length = file.len()?;
         let Some(length) = usize::try_from(length).ok().filter(|length| *length <= bytes_max) else {
-            let what = format!("it has {length} bytes, and none was written with more than {bytes_max}");
+            let what = format!("the file has {length} bytes, more than the {bytes_max} that can have been written");
             return Err(StorageError::damaged(path, bytes_max as u64, what));
         };
         let mut bytes = Vec::new();

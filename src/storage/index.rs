@@ -106,7 +106,7 @@ impl Index {
             })),
             Err(error) if error.is_shortage() || broken(Fault::IndexMustBeRead) => Err(error),
             Err(error) => {
-                log::warn!("{error}: the index is made anew");
+                log::warn!("{error}: the index is rebuilt");
                 Ok(None)
             }
         }
@@ -160,7 +160,7 @@ impl Index {
     /// there is none, and who needs it makes it anew.
     pub fn store(&self, disk: &Disk, dir: &Path, number: u64, salt: u64, end: u64) {
         if let Err(error) = disk.write_derived(&index_path(dir, number), &self.encode(salt, end)) {
-            log::info!("{error}: the index of this segment will be made anew when it is needed");
+            log::info!("{error}: the index of this segment will be rebuilt when it is needed");
         }
     }
 

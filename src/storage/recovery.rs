@@ -232,8 +232,10 @@ impl Survey {
                 }
             };
             if floor.file > newest && !broken(Fault::FloorInNewerIgnored) {
-                let what =
-                    format!("the log was synced up to byte {} of this file, which is not part of it now", floor.at);
+                let what = format!(
+                    "the log was synced up to byte {} of this file, but the file is not part of the log",
+                    floor.at
+                );
                 return damaged(Position { file: floor.file, at: 0 }, what);
             }
             let end = Position { file: newest, at: ended.at };
@@ -258,7 +260,7 @@ fn lost(manifest: &Manifest, floor: Position, last: &Base) -> String {
     let (first, next) = (last.index.next(), last.offset);
     if floor > manifest.floor {
         // A frame knows the floor, and not what is below it.
-        return format!("lost are the entries from {first} on, with the records from {next} on, up to there");
+        return format!("lost: the entries from {first} and the records from {next} up to that position");
     }
     let mut lost = Vec::new();
     if index > last.index {

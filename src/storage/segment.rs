@@ -263,7 +263,7 @@ impl Segment {
     /// Its index leads to where it should not: that is told once.
     pub(super) fn tell_wrong_index(&self) {
         if !self.index_wrong.swap(true, Ordering::Relaxed) {
-            log::warn!("the index of {} is wrong: reading from before", self.path().display());
+            log::warn!("the index of {} is wrong: reading from an earlier position", self.path().display());
         }
     }
 
@@ -281,7 +281,7 @@ impl Segment {
             Some(index) => index,
             None => {
                 if !self.index_made.swap(true, Ordering::Relaxed) {
-                    log::info!("the index of {} is missing or wrong: making it anew", self.path().display());
+                    log::info!("the index of {} is missing or wrong: rebuilding it", self.path().display());
                 }
                 Index::rebuild(&self.disk, &self.dir, &self.header, self.index_capacity, &file, self.end())
             }

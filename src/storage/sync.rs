@@ -1,13 +1,13 @@
-//! What one drain of `log-writer` does for a group, in the order that makes it safe to stop anywhere; and when the manifest is
-//! told how far the log is on the disk.
+//! What one drain of `log-writer` does for a group, in an order that makes a crash safe at any point; and when the manifest
+//! gets a new synced floor (the durable position).
 //!
-//! **The synced floor is evidence, and stored where the damage is not.** Each frame carries the floor of the moment at which it
-//! was written, so the newest records are below no floor that a frame says, and a bad sector at the end of the newest segment
-//! takes the frames' floors along. What is acknowledged is then told from a torn tail by the manifest alone. So the manifest
-//! is written again with a new floor ([`GroupLog::begin_note`]) when the log goes quiet, soon after a term or a vote was
-//! written, and under load every few seconds or megabytes: [`Urgency`] says when. It is the manifest that is on the disk, with
-//! another floor (and the terms before it), so it may be written at any moment between two drains, whatever has been appended meanwhile,
-//! and no acknowledgement waits for it. `docs/RELIABILITY.md` says which damage is still taken for a torn tail.
+//! **The synced floor is also stored outside the segment.** Each frame contains the floor at the time when it was written, so
+//! the newest records are above the floor of every frame, and a bad sector at the end of the newest segment destroys the floors
+//! in its frames. Then only the manifest distinguishes acknowledged records from a torn tail. So the manifest is written again
+//! with a new floor ([`GroupLog::begin_note`]) when the log is idle, soon after a term or a vote was written, and under load every
+//! few seconds or megabytes: [`Urgency`] says when. It equals the manifest on the disk except for the floor, the terms, the
+//! checkpoints and the next segment's number, so it can be written at any time between two drains, whatever has been appended
+//! meanwhile, and no acknowledgement waits for it. `docs/RELIABILITY.md` states which damage is still taken for a torn tail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,26 +23,26 @@ use super::manifest::{MANIFEST, Manifest};
 use super::segment::segment_path;
 use crate::types::{LogIndex, Offset};
 
-/// A log without work for so long is quiet: its manifest is told the floor.
+/// A log that was not written for this time is idle: the floor is written to its manifest.
 pub const QUIET: Duration = Duration::from_secs(1);
-/// Under load the manifest's floor is at most so old
+/// The maximum age of the manifest's floor under load.
 pub const NOTE_EVERY: Duration = Duration::from_secs(5);
-/// and at most so many bytes behind.
+/// The maximum number of synced bytes above the manifest's floor.
 pub const NOTE_BYTES: u64 = 16 << 20;
 
-/// A manifest is not written for its floor alone where less is free.
+/// If less space is free, no manifest is written only to update its floor.
 const NOTE_ROOM: u64 = 1 << 20;
 
-/// How soon the manifest should be told the floor.
+/// How soon the current floor should be written to the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// It knows.
+    /// The manifest has it already.
     Nothing,
-    /// When the log is quiet, or after a few seconds of load.
+    /// When the log is idle, or after a few seconds of load.
     Quiet,
-    /// As soon as nobody waits for a sync, or after a second of load: without it one bad sector makes this node forget a vote.
+    /// As soon as no sync is waiting, or after a second of load: until then one bad sector can make this node forget a vote.
     Vote,
-    /// Now: too much is above it.
+    /// Now: at least [`NOTE_BYTES`] are above the manifest's floor.
     Now,
 }
 
@@ -87,8 +87,8 @@ impl SyncJob {
         self.unlink(disk)
     }
 
-    /// The same for a job of [`GroupLog::begin_note`]; `false` when there is no room or no descriptor for it. It is an
-    /// additional protection that nobody waits for, and no reason to end or to take what must be written its space.
+    /// The same for a job of [`GroupLog::begin_note`]; `false` if there is no space or no descriptor for it. The job is an
+    /// additional protection that nothing waits for: it must neither end the process nor use space that other writes need.
     ///
     /// # Errors
     /// As above.
@@ -149,8 +149,8 @@ impl GroupLog {
         })
     }
 
-    /// Takes the manifest that is to be written for its floor alone; `None` when it says the floor, or the next drain will. It is
-    /// a job like that of [`GroupLog::begin_sync`], and takes its turn with them.
+    /// Takes a job that only writes the current floor to the manifest; `None` if the manifest has it, or the next drain writes
+    /// it. Such a job and those of [`GroupLog::begin_sync`] are performed one at a time.
     pub fn begin_note(&mut self) -> Option<SyncJob> {
         if self.urgency() == Urgency::Nothing || broken(Fault::FloorNotNoted) {
             return None;
@@ -160,7 +160,7 @@ impl GroupLog {
         if broken(Fault::NoteAheadOfSync) {
             (manifest.floor, manifest.floor_end) = (self.active.position(), (self.last.index, self.last.offset));
         }
-        // A start may have found segments that the manifest does not know: the terms before the one with the floor have to be right.
+        // Recovery may have found segments that are newer than the manifest: the terms below the new floor must be right.
         manifest.terms.clone_from(&self.terms);
         manifest.checkpoints = self.checkpoints.all().to_vec();
         manifest.next_segment = self.next_segment;
@@ -188,7 +188,7 @@ impl GroupLog {
         }
     }
 
-    /// How soon the manifest should be told the floor.
+    /// How soon the current floor should be written to the manifest.
     pub fn urgency(&self) -> Urgency {
         if self.noted.floor >= self.floor || self.manifest_due {
             return Urgency::Nothing;

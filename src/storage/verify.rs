@@ -383,7 +383,7 @@ impl Look<'_> {
             Some(behind) => finding.what += &format!("; up to byte {at}: {}", between(before, behind)),
             None => {
                 finding.what += &format!(
-                    "; nothing behind it tells what is lost: entries from {}, records from {} on, if there were any",
+                    "; no later frame shows what is lost: possibly entries from {} and records from {} on",
                     before.index.next(),
                     before.offset
                 );

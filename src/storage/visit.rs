@@ -1,7 +1,7 @@
-//! How a read goes over the frames of a log, from the place that an index says, and past what is damaged.
+//! How a read visits the frames of a log, from the position that an index returns, and skips damage.
 //!
-//! An index is not trusted: where it leads to no sound frame, or behind the key, the walk begins at an earlier frame. What is
-//! damaged ends no walk: the next sound frame behind tells, by its offset, which records are lost, and the visitor sees both.
+//! An index is not trusted: if its position has no valid frame, or one after the key, the walk begins at an earlier frame.
+//! Damage does not end a walk: the offset of the next valid frame shows which records are lost, and the visitor sees both.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use super::view::{Part, View};
 use super::walk::{Walk, WalkError};
 use crate::types::Offset;
 
-/// What a visitor of frames says.
+/// What a visitor wants after a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Visit {
     Next,
-    /// The next one, too, if no damage lies before it.
+    /// The next frame, unless there is damage before it.
     NextSound,
     Done,
 }
 
 impl GroupReader {
-    /// Walks from the last indexed frame that is not behind the key to the end of the log, or until the visitor is done. Damage
-    /// is passed over: the visitor sees the next sound frame, and what lies between it and the last entry that it saw. Gives
-    /// the damage behind the last entry, if there is some.
+    /// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Damage is
+    /// skipped: the visitor gets the next valid frame, and the damage between it and the last entry that it saw. Returns the
+    /// damage after the last entry, if any.
     pub(super) fn visit(
         &self,
         view: &View,
@@ -49,7 +49,7 @@ impl GroupReader {
                 Some(Ok(index)) => index,
                 Some(Err(error)) if error.is_shortage() => return Err(ReadError::Shortage(error.to_string())),
                 Some(Err(error)) if broken(Fault::IndexMustBeRead) => return Err(ReadError::Io(error.to_string())),
-                // Then its segment can't be opened either.
+                // If the index can't be opened, the segment can't either.
                 Some(Err(_)) | None => None,
             };
             let file = match part.segment.file(access) {
@@ -66,11 +66,11 @@ impl GroupReader {
             let end = part.end();
             let mut start = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key).min(end));
             let mut walk = Walk::new(&file, part.segment.header.salt, start, end, access);
-            // Whether a frame was seen that may be believed, how many steps back are next, and what comes behind the last entry.
+            // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last entry.
             let (mut begun, mut back, mut next_offset) = (start == SEGMENT_HEADER_BYTES, 1, part.base().offset);
             loop {
                 match walk.next() {
-                    // An index that leads behind the key is wrong, and so is one that leads to no frame.
+                    // An index that returns a position after the key is wrong.
                     Ok(Some((_, frame))) if !begun && is_behind(&frame, key) && !broken(Fault::IndexTrusted) => {
                         part.segment.tell_wrong_index();
                     }
@@ -91,11 +91,11 @@ impl GroupReader {
                         }
                         continue;
                     }
-                    // Nor does one lead to where the log goes on in the next segment. (The newest's was made by this process.)
+                    // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
                     Ok(None) if begun || part.limit.is_none() => break,
                     Ok(None) => part.segment.tell_wrong_index(),
                     Err(WalkError::NotCached) => return Err(ReadError::NotCached),
-                    // It may be the index that is wrong: from an earlier frame the walk comes here again.
+                    // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.
                     Err(WalkError::Bad { .. }) if !begun => {}
                     Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
                     Err(error) => {
@@ -119,7 +119,7 @@ impl GroupReader {
         Ok(holes.pending)
     }
 
-    /// Is this position part of the log, now that something was found there? It may have been trimmed or cut meanwhile.
+    /// True if this position is still part of the log: it may have been trimmed or truncated since it was read.
     pub(super) fn still_there(&self, part: &Part, position: u64) -> bool {
         let view = self.0.get();
         let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
@@ -127,28 +127,28 @@ impl GroupReader {
     }
 }
 
-/// The damage that a walk has met.
+/// The damage that a walk has found.
 struct Holes<'a> {
     reader: &'a GroupReader,
     access: Access,
-    /// What the visitor said last.
+    /// What the visitor wanted after the last frame.
     said: Visit,
-    /// Where the walk is now, if nothing sound was seen since.
+    /// The damage at the current position, until the next valid frame ends it.
     open: Option<DamagedRange>,
-    /// The first since the last entry.
+    /// The first damage since the last entry.
     pending: Option<DamagedRange>,
 }
 
 impl Holes<'_> {
-    /// Something at `position` is no frame, or can't be read; `next_offset` is the record that should follow. `false`: the
-    /// visitor wants nothing behind it.
+    /// Notes that the bytes at `position` are not a valid frame, or can't be read; `next_offset` is the offset of the record
+    /// that should be there. `false` if the visitor wants nothing after it.
     fn begin(&mut self, part: &Part, position: u64, next_offset: Offset, error: WalkError) -> Result<bool, ReadError> {
         let what = match error {
             WalkError::Bad { what, .. } => what.to_owned(),
             WalkError::Disk(error) if !error.is_shortage() => error.to_string(),
             WalkError::Disk(_) | WalkError::NotCached => return Err(read_error(part, error)),
         };
-        // What it is and how far it goes is for who may wait for the disk to find out.
+        // Only a read that may wait for the disk finds out what is wrong and where it ends.
         if self.access == Access::Cached {
             return Err(ReadError::NotCached);
         }
@@ -161,7 +161,7 @@ impl Holes<'_> {
         Ok(self.said != Visit::NextSound)
     }
 
-    /// What is open ends at `position`; there the log goes on with a record, if that is known.
+    /// Ends the open damage at `position`; `next_offset` is the first record after it, if known.
     fn end(&mut self, part: &Part, position: u64, next_offset: Option<Offset>) {
         if let Some(pending) = &mut self.pending {
             pending.next_offset = next_offset;
@@ -183,7 +183,7 @@ fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
     match key {
         Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
         Key::Offset(offset) => !frame.header.kind.is_entry() || frame.header.base_offset > offset,
-        // No time proves nothing of the frames before.
+        // A frame without a time proves nothing about earlier frames.
         Key::Time(time_us) => frame.header.append_time_us == 0 || frame.header.append_time_us >= time_us,
     }
 }

@@ -46,7 +46,7 @@ fn a_jump_of_the_leaders_clock_is_not_stamped() {
     shim.order(&n1, &Order::Clock(0));
     eventually("it is over", || {
         client.produce("", vec![record("after")]).map_err(|e| e.to_string())?;
-        cluster.nodes[0].log().contains("can be believed again").then_some(()).ok_or("not yet".into())
+        cluster.nodes[0].log().contains("clock is plausible again").then_some(()).ok_or("not yet".into())
     });
     let records = read_all(&client);
     assert!(records.len() >= 3);
@@ -118,7 +118,7 @@ fn records_that_are_stamped_ahead_expire_by_their_arrival() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let shown = cli(&["status"]);
-    assert!(shown.contains("newest record stamped 29 days ahead of the clock"), "{shown}");
+    assert!(shown.contains("newest timestamp is 29 days ahead of the clock"), "{shown}");
     assert!(cli(&["status", "--verbose"]).contains("seriatim_stamp_ahead_ms_now"));
     eventually("the log says so", || {
         let said = cluster.nodes[0].log();

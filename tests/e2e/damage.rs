@@ -84,7 +84,7 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
     let (code, lines, said) = consume("2");
     assert_eq!((code, lines), (Some(65), 3), "{said}");
     assert!(said.contains("records 5 to 6 of log default are damaged on this node"), "{said}");
-    assert!(said.contains("`seriatim consume --from 7` goes on behind them"), "{said}");
+    assert!(said.contains("`seriatim consume --from 7` continues after them"), "{said}");
     assert_eq!(consume("7").1, 53);
     // A read told the operator, without waiting for a scrub; once.
     let node = client.get_node().expect("a node");

@@ -72,7 +72,7 @@ fn a_replica_that_differs_takes_no_part_and_says_so() {
         let damage = group(&client)?.damage;
         if damage.is_empty() { Err("it does not".to_owned()) } else { Ok(damage) }
     });
-    assert!(damage.contains("this replica differs from the one of node"), "{damage}");
+    assert!(damage.contains("this replica differs from that of node"), "{damage}");
     let error = client.consume_at("", 30).expect_err("its records are not shown");
     let refused = error.status().expect("a status");
     assert_eq!((refused.code, refused.reason.as_str()), (Code::UNAVAILABLE, "DAMAGED"), "{}", refused.message);

@@ -46,9 +46,9 @@ const (
 //	DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
 //	UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
 //	UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-//	DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset on and below
-//	                     resume_offset are damaged on this node: read them at another one, or go on at
-//	                     resume_offset (absent where nothing tells where). What is before was sent.
+//	DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
+//	                     including, resume_offset are damaged on this node: read them from another node, or
+//	                     continue at resume_offset (absent if unknown). The records before offset were sent.
 //	PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
 //	UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
 //
@@ -172,9 +172,9 @@ func (c *logClient) GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.
 //	DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
 //	UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
 //	UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-//	DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset on and below
-//	                     resume_offset are damaged on this node: read them at another one, or go on at
-//	                     resume_offset (absent where nothing tells where). What is before was sent.
+//	DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
+//	                     including, resume_offset are damaged on this node: read them from another node, or
+//	                     continue at resume_offset (absent if unknown). The records before offset were sent.
 //	PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
 //	UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
 //

@@ -37,7 +37,7 @@ impl Look<'_> {
     /// Names files that are not there between two numbers. Numbers are left out, too, where a log lost its suffix.
     fn unknown(&mut self, files: &Files, above: u64, below: u64) {
         for number in (above + 1..below).take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
-            let what = "the segment is missing; it may have been part of the log, or have been cut off before";
+            let what = "the segment is missing; it was part of the log, or was removed by a truncation";
             self.report.add(Severity::Damage, &segment_path(&files.dir, number), 0, what);
         }
     }
@@ -46,9 +46,9 @@ impl Look<'_> {
     /// if that is known.
     pub(super) fn missing_between(&mut self, files: &Files, number: u64, header: &SegmentHeader, before: &Base) {
         let what = if header.base.index > before.index {
-            format!("{} are in no segment before this one", between(before, &header.base))
+            format!("{} are missing: no earlier segment contains them", between(before, &header.base))
         } else {
-            "the segment does not continue the one before".to_owned()
+            "the segment does not continue its predecessor".to_owned()
         };
         let gone = (number + 1..header.number).map(|number| segment_path(&files.dir, number));
         for path in gone.take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
