@@ -77,7 +77,7 @@ impl GroupReader {
         part.map(|part| part.base().offset)
     }
 
-    /// How many bytes at its end are acknowledged, and no manifest says so yet ([`super::sync`]).
+    /// How many bytes at its end are acknowledged, and no manifest says so yet (`sync.rs`).
     pub fn unprotected_bytes(&self) -> u64 {
         self.0.unprotected_bytes()
     }
