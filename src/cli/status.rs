@@ -16,8 +16,8 @@ use crate::pb::log::Server;
 /// Show every node: role, term, commit, lag.
 ///
 /// Any node names the members; each is then asked itself (which needs the action `admin`). COMMIT is the last entry that
-/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Ends with
-/// exit code 65 when data of a node is damaged, of whatever log, and 69 when a member can't be reached or none leads.
+/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Exits with
+/// code 65 if data of a node is damaged, in any log, and with 69 if a member can't be reached or there is no leader.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log

@@ -188,8 +188,8 @@ impl GroupReader {
         })
     }
 
-    /// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a damaged
-    /// record it is that of the next valid one, if that is found soon.
+    /// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a
+    /// damaged record it is that of the next valid one, if that is found soon.
     ///
     /// # Errors
     /// [`ReadError`].
