@@ -79,7 +79,7 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        // A thread ends when it has come to the stop of both queues. Waits for room, which a running reader makes.
+        // A thread ends when it has received the stop message of both queues. Sending waits for room, which running threads make.
         for _ in &self.threads {
             self.handle.clients.send(ReaderMsg::Stop);
             self.handle.own.send(ReaderMsg::Stop);
@@ -88,7 +88,7 @@ impl Drop for Readers {
     }
 }
 
-/// Does what is in the queues, of `first` as long as there is something.
+/// Runs the jobs of both queues, those of `first` as long as it is not empty.
 fn run(first: &Inbox<ReaderMsg>, second: &Inbox<ReaderMsg>) -> Result<(), io::Error> {
     let (mut first, mut second) = (Receiver::clone(first), Receiver::clone(second));
     let never = crossbeam_channel::never;
