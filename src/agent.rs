@@ -245,7 +245,7 @@ impl Agent {
         sync_hangs.then_some("log-writer")
     }
 
-    /// Why the cluster will not have this node as it is, once it has said so: it takes part in nothing any more.
+    /// Why the cluster rejects this node, once it does: it no longer takes part in any group.
     pub fn excluded(&self) -> Option<Refusal> {
         let running = self.base.as_ref()?.running();
         running.as_ref()?.peers.handle().excluded().cloned()

@@ -253,11 +253,11 @@ enum Change {
 }
 
 impl Catalog {
-    /// Whether an entry with this command would change anything now. Who proposes asks first: an entry that changes nothing is
-    /// synced on every node and kept for ever all the same.
+    /// Whether an entry with this command would change anything now. Checked before a command is proposed: an entry that changes
+    /// nothing would still be synced on every node and kept forever.
     ///
     /// # Errors
-    /// [`Conflict`]: it would not change anything, and what it asks for is not so.
+    /// [`Conflict`]: it would not change anything, and the catalog is not as the command requests.
     pub fn would_change(&self, command: &Command) -> Result<bool, Conflict> {
         self.change(command).map(|change| change.is_some())
     }
@@ -280,7 +280,7 @@ impl Catalog {
         }
     }
 
-    /// What the command would change. All that decides it is here, for who proposes and for who applies.
+    /// What the command would change. Proposing and applying both decide with this function.
     fn change(&self, command: &Command) -> Result<Option<Change>, Conflict> {
         let log_of = |group| self.logs.get(group).ok_or(Conflict::NoSuchLog(*group));
         match command {
@@ -311,7 +311,7 @@ impl Catalog {
             Command::ConfigureLog(group, change) => {
                 let log = log_of(group)?;
                 let changed = log.clone().changed(*change);
-                // Two changes that were right alone may not be together.
+                // Two valid changes may be invalid in combination.
                 if !changed.limits_hold() {
                     return Err(Conflict::BadLimits(*group));
                 }

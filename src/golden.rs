@@ -1,5 +1,5 @@
-//! Golden files: the bytes of a format as they were once written, in `tests/golden`. With `SERIATIM_WRITE_GOLDEN` set they
-//! are written instead of compared.
+//! Golden files in `tests/golden`: the expected bytes of each format. If `SERIATIM_WRITE_GOLDEN` is set, they are written instead
+//! of compared.
 
 use std::path::PathBuf;
 

@@ -91,7 +91,7 @@ random_id! {
     ClusterId
 }
 random_id! {
-    /// Ties the proposals of one run of a stream together: none is appended behind one that was not. Never used again.
+    /// Identifies one run of a stream: none of its proposals is appended after one that was not appended. Never reused.
     RowId
 }
 random_id! {

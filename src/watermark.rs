@@ -199,7 +199,7 @@ impl Watermark {
         all.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
     }
 
-    /// This replica is not what the others are: what is below the mark must not be shown any more. Ends every wait, too.
+    /// This replica differs from the others: records below the mark must no longer be served. Ends every wait, too.
     pub fn withdraw(&self) {
         self.0.lock().withdrawn = true;
         self.close();

@@ -4,8 +4,8 @@
 //! takes everything that is there; while it syncs, the next one gathers: group commit without a timer. A failed sync is
 //! final (P7): the thread ends with its error, and nothing is reported after it.
 //!
-//! It also tells each log's manifest how far the log is on the disk, when nobody waits or when it is overdue (`storage/sync.rs`
-//! says what for). That is no part of a drain: what a drain covers has been reported by then.
+//! It also writes the synced floor to each log's manifest, when no sync is waiting or when that is overdue (`storage/sync.rs` has
+//! the reason). This is not part of a drain: the drain has been reported by then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, Urgency};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::GroupId;
 
-/// Under load, manifests that are written for their floors alone take one part in so many of the time.
+/// Under load, manifests that are written only for their floors take at most this fraction (one part in five) of the time.
 const NOTE_PART: u32 = 5;
 
 /// Who is told what is on the disk: the group and the highest Ready number. Must not block.
@@ -45,7 +45,7 @@ struct Inbox {
 #[derive(Default)]
 struct State {
     logs: BTreeMap<GroupId, SharedLog>,
-    /// Those that the thread has not looked at yet.
+    /// Registered logs that the thread has not seen yet.
     registered: Vec<GroupId>,
     /// What is wanted on the disk: merged, so one place for each group is enough.
     wanted: BTreeMap<GroupId, u64>,
@@ -54,9 +54,9 @@ struct State {
 
 enum Event {
     Sync(BTreeMap<GroupId, u64>),
-    /// A manifest is overdue, while others wait for syncs.
+    /// A manifest is overdue while syncs wait.
     Note(GroupId),
-    /// A manifest is due, and there is nothing else to do.
+    /// A manifest is due, and no sync waits.
     Quiet(GroupId),
     Stop,
 }
@@ -137,24 +137,25 @@ struct Worker {
     report: Report,
 }
 
-/// The logs whose manifests are to be told what is on the disk, and when.
+/// The logs whose manifests should get a new floor, and when.
 #[derive(Default)]
 struct Notes {
     due: BTreeMap<GroupId, Note>,
-    /// Under load no manifest is written before: they take a fifth of the thread's time at most, however many logs there are.
+    /// Under load no manifest is written before this time: they take at most a fifth of the thread's time, for any number of
+    /// logs.
     not_before: Option<Instant>,
 }
 
 struct Note {
-    /// Since when,
+    /// The first sync since the manifest was written.
     first: Instant,
-    /// when the log was synced last,
+    /// The last sync of the log.
     last: Instant,
     urgency: Urgency,
 }
 
 impl Note {
-    /// Then it is written, if nobody waits for a sync.
+    /// When it is written if no sync waits.
     fn idle_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.last + QUIET,
@@ -162,7 +163,7 @@ impl Note {
         }
     }
 
-    /// Then it is written before the next sync.
+    /// When it is written before the next sync.
     fn must_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.first + NOTE_EVERY,
@@ -173,13 +174,13 @@ impl Note {
 }
 
 impl Notes {
-    /// A log was synced, or has become known.
+    /// Notes that a log was synced or registered.
     fn synced(&mut self, group: GroupId, urgency: Urgency, now: Instant) {
         let note = self.due.entry(group).or_insert(Note { first: now, last: now, urgency });
         (note.last, note.urgency) = (now, urgency);
     }
 
-    /// The one that may not wait any longer.
+    /// The log whose manifest is overdue, if any.
     fn overdue(&self, now: Instant) -> Option<GroupId> {
         if self.not_before.is_some_and(|then| now < then) {
             return None;
@@ -188,7 +189,7 @@ impl Notes {
         (first.1.must_at() <= now).then_some(*first.0)
     }
 
-    /// The next one when there is nothing else to do, and when that is.
+    /// The log whose manifest is due first if no sync waits, and when that is.
     fn next(&self) -> Option<(GroupId, Instant)> {
         let idle_at = |note: &Note| note.idle_at().min(note.must_at());
         self.due.iter().map(|(group, note)| (*group, idle_at(note))).min_by_key(|(_, at)| *at)
@@ -233,7 +234,7 @@ impl Worker {
                 notes.synced(group, Urgency::Quiet, now);
             }
             if !state.wanted.is_empty() {
-                // One between two drains at most.
+                // At most one manifest between two drains.
                 return match notes.overdue(now) {
                     Some(group) => Event::Note(group),
                     None => Event::Sync(std::mem::take(&mut state.wanted)),
@@ -253,7 +254,7 @@ impl Worker {
         }
     }
 
-    /// Syncs a log; says how soon its manifest should know.
+    /// Syncs a log; returns how soon its manifest should get the new floor.
     fn sync(&self, group: GroupId) -> Result<Urgency, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(Urgency::Nothing) };
         let job = lock(&log).begin_sync();
@@ -266,7 +267,7 @@ impl Worker {
         Ok(log.urgency())
     }
 
-    /// Tells a log's manifest what is on the disk, if there is room for that.
+    /// Writes the current floor to a log's manifest, if there is space.
     fn note(&self, group: GroupId) -> Result<(), StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(()) };
         let Some(job) = lock(&log).begin_note() else { return Ok(()) };
@@ -279,10 +280,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Nobody waits for anything of this log: all of it is synced, and the manifest says so. `false`: something was written
-    /// meanwhile, or there was no room, so look again.
+    /// Called when a log is idle: syncs all of it and writes the floor to its manifest. `false` if something was written
+    /// meanwhile, or if there was no space: try again later.
     fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
-        // Nobody wants the commit index that is written behind the last entries on the disk; the manifest does.
+        // No request waits for the commit index that follows the last entries, but the floor should cover it.
         self.sync(group)?;
         self.note(group)?;
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };

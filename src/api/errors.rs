@@ -83,7 +83,7 @@ pub enum Invalid {
     Settings(String),
     /// A stream names another log than its first message did.
     LogChanged,
-    /// `expected_offset` is more than any log has.
+    /// `expected_offset` exceeds the largest offset of any log.
     ExpectedOffset(Offset),
     /// `start` has a value that this version does not know.
     Start(i32),
@@ -170,9 +170,9 @@ pub enum ApiError {
     Damaged {
         /// The log.
         log: LogName,
-        /// The first record that is damaged,
+        /// The first damaged record.
         offset: Offset,
-        /// and the one behind the last, where reading can go on, if that is known.
+        /// The first record after the damage, at which reading can continue, if known.
         resume: Option<Offset>,
         /// What is known.
         what: String,

@@ -16,7 +16,8 @@ use crate::watermark::{Mark, Until, Watermark};
 /// How long a read waits for this node to catch up, where its caller would wait longer. Then it is JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
-/// A leader that can't read what this node lacks hands over to one that can. Where that takes longer, the read is told why.
+/// A leader that can't read an entry that this node lacks hands over to a node that can. If that takes longer than this, the read
+/// fails with the reason.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a proposal may stay unanswered, where its caller would wait longer. Then its outcome is unknown.

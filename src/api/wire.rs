@@ -119,9 +119,9 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The same message as rust-protobuf reads it right. What other encoders may send, and it refuses or reads otherwise than
-/// the standard says: a varint with more bits than its type has (they are dropped), a group, and a message field that comes
-/// twice (it is merged). Unknown fields are dropped.
+/// Converts a message into a form that rust-protobuf reads correctly. Other encoders may send three things that it rejects or
+/// reads differently from the standard: a varint with more bits than its type has (they are dropped), a group, and a message
+/// field that occurs twice (the two are merged). Unknown fields are dropped.
 ///
 /// # Errors
 /// [`Invalid::Malformed`].

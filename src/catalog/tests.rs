@@ -54,7 +54,7 @@ fn a_removed_id_and_a_taken_name_stay_out() {
     assert_eq!(catalog.member_named(&NodeName::new("a").expect("a name")).map(|m| m.id), Some(NodeId(2)));
 }
 
-/// Who proposes and who applies ask the same function, so a command changes the catalog if and only if it was said to.
+/// Proposing and applying use the same function, so a command changes the catalog if and only if `would_change` predicted it.
 #[test]
 fn what_is_said_to_change_nothing_changes_nothing() {
     let limits = |record, request| LogChange {

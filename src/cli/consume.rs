@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 client = args.connect.connect()?;
             }
             Err(Stop::Call(error)) => {
-                // What came before it is whole.
+                // The records before the damage are complete.
                 output::written(reading.out.flush())?;
                 return Err(Failure::of_call(client.addr(), &error));
             }

@@ -16,8 +16,8 @@ use crate::pb::log::Server;
 /// Show every node: role, term, commit, lag.
 ///
 /// Any node names the members; each is then asked itself (which needs the action `admin`). COMMIT is the last entry that
-/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Ends with
-/// exit code 65 when data of a node is damaged, of whatever log, and 69 when a member can't be reached or none leads.
+/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Exits with
+/// code 65 if data of a node is damaged, in any log, and with 69 if a member can't be reached or there is no leader.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
@@ -138,7 +138,7 @@ fn table(cluster_id: &str, log: &str, lines: &[Line]) -> String {
     text
 }
 
-/// Everything that is wrong with a node: with its replica of this log, and with the catalog, which it needs as much.
+/// Every problem of a node: of its replica of this log, and of the catalog, which it needs as well.
 fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let catalog = node.groups.iter().find(|other| other.group == 0);
     let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
@@ -185,7 +185,7 @@ fn disk(node: &GetNodeResponse) -> String {
     }
 }
 
-/// Stamps that are ahead of the node's clock by more than clocks may differ.
+/// A note if the newest timestamp is ahead of the node's clock by more than clocks may differ.
 fn stamps(group: &GroupStatus) -> String {
     let ahead = Duration::from_millis(group.stamp_ahead_ms);
     if ahead <= AHEAD_MAX {
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(json["nodes"][1]["error"], "refused");
     }
 
-    /// A leader's clock was wrong by a year, and nobody was told.
+    /// A leader's clock was wrong by a year, and nothing reported it.
     #[test]
     fn stamps_ahead_of_the_clock_are_noted() {
         let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];

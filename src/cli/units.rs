@@ -108,7 +108,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// A time that needs not be read exactly.
+/// A rounded duration, for people.
 pub fn rough(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=300 => format!("{seconds} s"),

@@ -170,7 +170,7 @@ impl Adapter {
         self.fetching.get_mut().fetched.clear();
     }
 
-    /// The last entry of a term before this one.
+    /// The last entry of an earlier term than this one.
     pub fn last_before_term(&self, term: Term) -> LogIndex {
         let first_of_term = self.terms.iter().rev().take_while(|(_, of)| *of >= term).last();
         first_of_term.map_or(self.last_index, |(first, _)| LogIndex(first.0.saturating_sub(1)))
@@ -278,7 +278,7 @@ impl Adapter {
         fetching.waiting.remove(&low.0).unwrap_or_default()
     }
 
-    /// What the entries in memory take.
+    /// The bytes of the entries in memory.
     pub fn cached_bytes(&self) -> usize {
         self.cache_bytes
     }

@@ -62,11 +62,11 @@ pub struct Rules {
     pub sync_commit_before_conf_change: bool,
     /// At start, every conf change of the log but the last counts as committed (`committed_by_conf_changes`).
     pub recover_commit_of_conf_changes: bool,
-    /// What a leader says is compared with what is committed here, and acknowledgements with what the leader has.
+    /// A leader's messages are compared with what is committed here, and acknowledgements with the leader's own log.
     pub compare_with_leader: bool,
-    /// Only what an append shows to be the same is acknowledged.
+    /// Only entries that an append itself shows to be equal are acknowledged.
     pub acknowledge_compared_only: bool,
-    /// A refusal that speaks of the log's end waits until that end is committed.
+    /// A rejection because of the log's end waits until that end is committed.
     pub hold_uncommitted_refusals: bool,
 }
 
@@ -204,7 +204,7 @@ impl Group {
         Some(NodeId(self.node.raft.leader_id)).filter(|id| id.0 != 0)
     }
 
-    /// Stops taking part, as another replica holds other entries below the commit index. Nothing here may be shown any more.
+    /// Stops taking part, because another replica has other entries below the commit index. No record may be served any more.
     pub fn set_differing(&mut self, what: String) {
         self.differs = true;
         self.set_damaged(what);
@@ -215,7 +215,7 @@ impl Group {
         self.damage.is_some()
     }
 
-    /// True if another replica is known to hold other entries.
+    /// True if this replica is known to differ from another one.
     pub fn differs(&self) -> bool {
         self.differs
     }
@@ -427,14 +427,14 @@ impl Group {
     }
 }
 
-/// A commit index that the recovered log proves, whatever commit index was recovered with it.
+/// The highest commit index that the recovered log proves, independent of the recovered hard state.
 ///
-/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that came
-/// with them. Were the node to fall back to an older commit index, it would forget voters that a majority has long applied,
-/// and could be elected by a majority of the old ones. Two facts bound this from below:
-/// - whoever proposed a conf change had applied the one before it (raft's `pending_conf_index`), so every conf change in the
-///   log but the last is committed;
-/// - the conf state was made by a committed entry, which is in the log unless a snapshot's log has not come that far.
+/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that belongs to
+/// them. If the node fell back to an older commit index, it would not know voters that a majority has already applied, and
+/// could be elected by a majority of the old voters. Two facts give a lower bound:
+/// - a leader proposes a conf change only after it has applied the previous one (raft's `pending_conf_index`), so every conf
+///   change in the log except the last is committed;
+/// - the conf state was produced by a committed entry, which is in the log unless the log after a snapshot has not reached it.
 fn committed_by_conf_changes(tail: &[raft::eraftpb::Entry], recovered: &Recovered) -> LogIndex {
     let last_but_one = tail.iter().rev().filter(|e| is_conf_change(e)).nth(1).map_or(0, |e| e.index);
     LogIndex(last_but_one).max(recovered.conf_index.min(recovered.last_index))

@@ -1,7 +1,8 @@
 //! How the rest of the program talks to the `consensus` thread: the messages of its inbox and what comes back.
 //!
-//! The inbox is bounded: requests are refused when it is full ([`ProposeError::QueueFull`]). Messages of peers have a queue of
-//! their own (`peer_inbox.rs`), and are dropped over its budget (raft sends again). Completions come back by one-shot replies.
+//! The inbox is bounded: requests are refused when it is full ([`ProposeError::QueueFull`]). Messages from peers have a
+//! separate queue (`peer_inbox.rs`), and are dropped if they exceed its budget (raft sends again). Completions come back by
+//! one-shot replies.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,16 +19,16 @@ use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{Kind, Unstamped};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
 
-/// The inbox of `consensus` holds this many messages. Beyond it produces are refused. Its bytes are those of the clients'
-/// requests in flight (`bytes_max`), and 16 MiB for each peer that forwards.
+/// The inbox of `consensus` holds this many messages. When it is full, produce requests are refused. Its bytes are
+/// those of the clients' requests in flight (`bytes_max`), and 16 MiB for each peer that forwards.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 
-/// Where a proposal stands in a run of its stream: it is appended only behind the one before it (`rows.rs`).
+/// The place of a proposal in a run of its stream: it is appended only after the previous one (`rows.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The run's: another one whenever everything before it in the stream is answered.
+    /// The run's id. A new run begins when all earlier requests of the stream are answered.
     pub row: RowId,
-    /// In its run, from 0, without gaps.
+    /// The position in its run, from 0, without gaps.
     pub position: u64,
 }
 
@@ -263,23 +264,23 @@ impl ConsensusHandle {
         rx
     }
 
-    /// What the peers' clocks say.
+    /// The peers' clocks.
     pub fn peer_clocks(&self) -> &PeerClocks {
         &self.peer_clocks
     }
 
-    /// Hands over what a peer sent. Dropped over the budget: raft sends again.
+    /// Hands over messages from a peer. Those over the budget are dropped: raft sends again.
     pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
         self.peers.put(from, messages);
         self.bell.ring();
     }
 
-    /// The queue of what peers sent.
+    /// The queue of peers' messages.
     pub(crate) fn peer_inbox(&self) -> Arc<PeerInbox> {
         self.peers.clone()
     }
 
-    /// How many messages of peers were dropped since the process started, as too much of them waited.
+    /// The number of peers' messages dropped since the process started, because their queue was full.
     pub fn peer_messages_dropped(&self) -> u64 {
         self.peers.dropped()
     }

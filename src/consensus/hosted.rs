@@ -198,12 +198,12 @@ impl Hosted {
         Ok(())
     }
 
-    /// Notes what time this node's own clock says, for the next segment.
+    /// Sets this node's own time, for the header of the next segment.
     pub fn set_local_time(&self, local_us: u64) {
         self.log().set_local_time(local_us);
     }
 
-    /// Ends the newest segment if it holds something and is so old.
+    /// Seals the newest segment if it has entries and is at least `age_us` old.
     ///
     /// # Errors
     /// When the log can't be written.
@@ -258,7 +258,7 @@ impl Hosted {
     /// Takes a peer's message.
     ///
     /// # Errors
-    /// [`BadMessage`] for what no peer of this version sends; it is dropped.
+    /// [`BadMessage`] for a message that no peer of this version sends; it is dropped.
     pub fn step(&mut self, mut message: RaftMessage) -> Result<(), BadMessage> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message)?;
@@ -269,8 +269,8 @@ impl Hosted {
         Ok(())
     }
 
-    /// What goes along with a leader's message. None with one of a term in which this node does not lead any more: its log may
-    /// have been cut since.
+    /// The claim that is sent with a leader's message. `None` if this node is no longer the leader of the message's term: its log
+    /// may have been truncated since.
     fn claim_with(&mut self, message: &Message) -> Option<Claim> {
         let heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
         let of_leader = heartbeat || message.get_msg_type() == MessageType::MsgAppend;
@@ -282,8 +282,8 @@ impl Hosted {
         Some(Claim { last_index: self.group.last_index(), checkpoints, unreadable })
     }
 
-    /// The newest committed checkpoint, and the end of the log if it is committed; now and then all, to narrow a difference
-    /// down. A prime number of heartbeats apart, so that each peer is sent all of them.
+    /// The newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow down
+    /// a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
     fn claimed_checkpoints(&mut self) -> Vec<Checkpoint> {
         const ALL_AFTER_HEARTBEATS: u64 = 61;
         self.heartbeats += 1;
@@ -299,7 +299,7 @@ impl Hosted {
         known[first..].iter().chain(end).map(Checkpoint::from).collect()
     }
 
-    /// Compares what is committed here with a leader's checkpoints.
+    /// Compares the committed log with a leader's checkpoints.
     fn compare(&mut self, leader: NodeId, claim: &Claim) {
         if !self.group.compares() {
             return;
@@ -366,8 +366,8 @@ impl Hosted {
         Ok(())
     }
 
-    /// Takes what a `reader` fetched for a follower. Damage on this disk is told once for each place; the leader then looks for
-    /// a node that can serve the follower (`Group::tick`).
+    /// Takes the entries that a `reader` fetched for a follower. Damage is logged once for each entry; the leader then hands over
+    /// to a node that can serve the follower (`Group::tick`).
     pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
         match entries {
             Ok(entries) => self.group.fetched(low, &entries),

@@ -43,8 +43,8 @@ impl Group {
         self.mark.applied.0 == self.node.raft.raft_log.last_index()
     }
 
-    /// True when so much waits for the disk here that a leader's entries can't be taken now. A leader may send 64 messages of
-    /// 8 MiB before it waits for an acknowledgement, and all that is not synced stays in memory.
+    /// True if too many bytes wait for the disk to accept more entries from a leader. A leader may send 64 messages of 8 MiB
+    /// before it waits for an acknowledgement, and entries stay in memory until they are synced.
     pub fn is_behind_with_syncs(&self) -> bool {
         let waits = self.persistence.last_needed > self.persistence.synced;
         waits && self.node.store().cached_bytes() > CACHE_BYTES_MAX + UNCOMMITTED_BYTES_MAX as usize

@@ -3,10 +3,10 @@
 //! - **By size** whole segments go, the oldest first, as long as at least `retention_bytes` stay on the leader: a log has at
 //!   most a segment more.
 //! - **By age** entries go whose append time is more than `retention_ms` ago. Their file goes with its last record.
-//! - **Stamps that are ahead of the clock** tell no age: a leader's clock was wrong once, by a year perhaps, and the records since
-//!   are stamped so. Then a segment goes by the time at which this node began the one behind it (by its own clock, in the
-//!   segment's header): all that it holds had arrived by then. So that there is such a segment, the newest one ends after an eighth of
-//!   the age. A record stays at most twice its time and that eighth.
+//! - **Timestamps that are ahead of the clock** do not give a record's age: a leader's clock was once wrong, by a year perhaps, and
+//!   later records repeat its timestamp. Then a segment is removed `retention_ms` after this node created the next one (by its own
+//!   clock, in the segment's header), because all its records had arrived by then. To ensure that a next segment exists, the newest
+//!   one is sealed after an eighth of `retention_ms`. A record is kept for at most twice `retention_ms` plus that eighth.
 //! - What was appended is the leader's clock; what time it is now is [`LogClock`]'s, which no jump of the wall clock moves far.
 //! - One look and one trim at a time, every second at most and a twentieth of the age. Records are searched by a `reader`.
 
@@ -41,11 +41,12 @@ struct State {
     clock: LogClock,
     next_look: Option<Instant>,
     looking: Arc<AtomicBool>,
-    /// It was said that the newest record's stamp is ahead of the clock.
+    /// The warning about a timestamp ahead of the clock was logged.
     said_ahead: bool,
 }
 
-/// How old the newest segment of a log whose stamps are ahead may be: an eighth of the age, within these.
+/// The minimum and maximum of the age at which the newest segment of a log with timestamps ahead is sealed: an eighth of
+/// `retention_ms`, within these.
 const SEGMENT_AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// The time that the age of records is measured with, Unix microseconds.
@@ -76,7 +77,7 @@ struct Wanted {
     bytes: Option<u64>,
     /// Records that were appended before go.
     not_before_us: Option<u64>,
-    /// Stamps that are later tell no age.
+    /// Later timestamps do not give a record's age.
     latest_us: u64,
 }
 
@@ -121,8 +122,8 @@ impl Retention {
         Retention { consensus, logs: BTreeMap::new() }
     }
 
-    /// Looks after one log, if it is time to; the leader proposes. Some age: the newest segment should end if it is
-    /// older.
+    /// Checks one log, if it is time to; the leader proposes a trim. Returns an age if the newest segment should be sealed when
+    /// it is older than that (microseconds).
     pub fn look(
         &mut self,
         log: &LogMeta,
@@ -136,7 +137,7 @@ impl Retention {
         // On every node, so that a new leader's clock is not new.
         let now_us = state.clock.now(mark.last_append_time_us, wall_us, now);
         state.warn_of_stamps(log, mark.last_append_time_us, wall_us);
-        // After a long stop the log's clock is behind, and what the wall clock stamps is right all the same.
+        // After a long downtime the log's clock is late, but the wall clock's timestamps are still right.
         let latest_us = now_us.max(wall_us);
         let age = segment_age(log, mark.last_append_time_us, latest_us);
         if !hosted.group.leads() || state.next_look.is_some_and(|next| now < next) {
@@ -166,7 +167,7 @@ impl Retention {
 }
 
 impl State {
-    /// Says once that the newest record is stamped ahead of the clock, and once that it is not any more.
+    /// Logs once that the newest timestamp is ahead of the clock, and once that it no longer is.
     fn warn_of_stamps(&mut self, log: &LogMeta, newest_us: u64, wall_us: u64) {
         let ahead = Duration::from_micros(newest_us.saturating_sub(wall_us));
         if self.said_ahead == (ahead > AHEAD_MAX) {
@@ -185,7 +186,7 @@ impl State {
     }
 }
 
-/// When stamps tell no age: so old the newest segment may be, microseconds.
+/// The age at which the newest segment is sealed (microseconds), if timestamps do not give a record's age.
 fn segment_age(log: &LogMeta, newest_us: u64, now_us: u64) -> Option<u64> {
     let ahead = Duration::from_micros(newest_us.saturating_sub(now_us)) > AHEAD_MAX;
     let (least, most) = SEGMENT_AGE;
@@ -226,7 +227,8 @@ mod tests {
         assert_eq!(clock.now(1000 * SECOND, 1600 * SECOND, later), 1205 * SECOND);
     }
 
-    /// Where stamps are ahead of the clock, what has arrived long ago goes, and the newest segment ends, so that there is a later one.
+    /// If timestamps are ahead of the clock, records that arrived long ago are removed, and the newest segment is sealed, so that
+    /// a later one exists.
     #[test]
     fn what_is_stamped_ahead_goes_by_its_arrival() {
         let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };

@@ -1,12 +1,12 @@
-//! Rows: proposals of one run of a stream, of which none may be appended behind one that was not.
+//! Rows: the proposals of one run of a stream. None is appended after one that was not appended.
 //!
 //! A stream does not wait for one answer before it sends the next request, so when one is refused (a full queue, an
 //! `expected_offset`, a leader that went) others are on their way behind it, here or over a peer's link. Whoever leads
 //! takes a row from its position 0 on, one by one, within one term; what comes behind a gap is refused.
 //!
-//! A run ends when all of it is answered, and the next one has another id. The leader does not learn that a run has ended,
-//! and remembers where it would go on: with the same id for both, position 1 of the second run would be taken for the first
-//! run's next although position 0 was refused on its way. So an id that is known does not begin again either.
+//! A run ends when all its requests are answered, and the next run has a new id. The leader does not learn that a run has ended,
+//! and still remembers the run's next position. If both runs had the same id, position 1 of the second run could be taken for the
+//! next one of the first run although position 0 was refused before it reached the leader. So a known id can't begin again either.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use super::handle::Place;
 use crate::types::{RowId, Term};
 
 /// Rows of one generation. When it is full the generation before it is forgotten: a row without a proposal for that long is
-/// refused from then on. A run that is still unanswered comes back sooner: entries are applied in the order of the log, and
-/// 32,768 other runs would have to begin between two of its proposals.
+/// refused from then on. An unanswered run is not affected: entries are applied in log order, so 32,768 other runs would have to
+/// begin between two of its proposals.
 const ROWS_MAX: usize = 1 << 15;
 
 /// Where a row goes on.
@@ -76,8 +76,8 @@ mod tests {
         assert!(propose(&mut rows, 10, 0, 2) && propose(&mut rows, 10, 1, 2), "the next run, in the next term");
     }
 
-    /// A stream's runs once had one id. The first run ended at position 2; of the second one 0 and 1 met a full inbox and never
-    /// came here, and 2 was appended behind them.
+    /// All runs of a stream once had the same id. The first run ended at position 2; positions 0 and 1 of the second run met a
+    /// full inbox and never arrived here, and its position 2 was appended.
     #[test]
     fn a_run_that_lost_its_first_requests_is_refused() {
         let mut rows = Rows::default();

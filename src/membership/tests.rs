@@ -117,7 +117,7 @@ fn a_taken_name_and_a_removed_node_are_final() {
     assert!(matches!(&answer, Err(AdmissionError::Removed(text)) if text.contains("data directory")), "{answer:?}");
 }
 
-/// A member was started again by the name of another one, and went on running although the cluster had refused it.
+/// A member was restarted with the name of another member, and kept running although the cluster had rejected it.
 #[test]
 fn a_member_by_the_name_of_another_is_to_end() {
     let (a, b) = pair();

@@ -1,7 +1,7 @@
 //! The inbox of one peer's thread: raft's messages and work to be forwarded, each in order and within a budget.
 //!
-//! Messages without entries have a queue of their own and go before the others: 16 MiB of entries take 1.3 s at 100 Mbit/s, and a
-//! heartbeat that waits for them ends its leader's term. What may not overtake is said in `consensus/peer_inbox.rs`.
+//! Messages without entries have a separate queue and are sent first: 16 MiB of entries take 1.3 s at 100 Mbit/s, and a heartbeat
+//! that waits for them costs its leader the leadership. `consensus/peer_inbox.rs` defines which messages keep their order.
 //!
 //! Putting never blocks and never waits for the network. Over the budget what was to be put is given back, and its owner
 //! says what that means: a raft message counts as lost, a forward is refused as not appended.
@@ -29,7 +29,7 @@ pub const FORWARDS_MAX: usize = 4096;
 /// What a queued message costs besides its bytes: a heartbeat must not be free.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// Raft messages and what they weigh.
+/// Raft messages and their sizes.
 #[derive(Default)]
 struct Queue {
     messages: VecDeque<(usize, RaftMessage)>,
@@ -47,7 +47,7 @@ impl Queue {
         Ok(())
     }
 
-    /// In order, at least one if there is one, up to `bytes_max`.
+    /// Takes messages in order, up to `bytes_max`, but at least one unless the queue is empty.
     fn take(&mut self, bytes_max: usize) -> Vec<RaftMessage> {
         let (mut taken, mut sum) = (Vec::new(), 0);
         while let Some((bytes, _)) = self.messages.front() {
@@ -181,8 +181,8 @@ impl Mailbox {
         passed.into_iter().for_each(|f| f.refuse(NotSent::DeadlinePassed));
     }
 
-    /// Takes messages, at least one if there is one, up to `bytes_max`. Those that go before the others are taken alone: within a
-    /// request they would wait for all of it.
+    /// Takes messages up to `bytes_max`, but at least one if any waits. Messages that are sent first are taken alone: in a request
+    /// with others they would wait for all of it.
     pub fn take_messages(&self, bytes_max: usize) -> Vec<RaftMessage> {
         let mut state = self.lock();
         let first = state.first.take(bytes_max);
@@ -246,8 +246,8 @@ mod tests {
         assert_eq!(mailbox.lock().messages.bytes, 0);
     }
 
-    /// A heartbeat stood behind all entries that waited, and beyond the budget it was dropped with them: a leader with a slow
-    /// link lost its place for sending what its followers needed.
+    /// A heartbeat waited for all queued entries, and was dropped with them when they exceeded the budget: a leader with a slow
+    /// link lost the leadership because it sent entries that its followers needed.
     #[test]
     fn messages_without_entries_go_first_and_have_room_of_their_own() {
         let mailbox = Mailbox::default();

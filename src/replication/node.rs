@@ -27,7 +27,7 @@ pub struct Node {
     pub consensus: Late<ConsensusHandle>,
     /// How far the catalog's group is applied here; what `catalog` shows is never older.
     pub catalog_watermark: Watermark,
-    /// Why the cluster will not have this node as it is, once it has said so.
+    /// Why the cluster rejects this node, once it does.
     pub excluded: OnceLock<Refusal>,
 }
 

@@ -107,13 +107,13 @@ impl PeersHandle {
         &self.0.node.catalog
     }
 
-    /// Why the cluster will not have this node as it is: it was removed, runs a second time, or has the name of another member.
-    /// That is final: this node takes part in nothing any more, though its own catalog may never tell it.
+    /// Why the cluster rejects this node: it was removed, runs a second time, or has the name of another member. This is final:
+    /// the node no longer takes part in any group, although its own catalog may never show the reason.
     pub fn excluded(&self) -> Option<&Refusal> {
         self.0.node.excluded.get()
     }
 
-    /// The cluster will not have this node as it is.
+    /// Records that the cluster rejects this node.
     pub fn exclude(&self, refusal: Refusal) {
         // What was said first stays.
         let _ = self.0.node.excluded.set(refusal);

@@ -13,7 +13,8 @@ use crate::types::Offset;
 
 impl GroupReader {
     /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-    /// them are older. Where damage may have taken it, the first record that it has taken. Records below `from` that are not stored any more are as good as older.
+    /// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are no longer stored
+    /// count as older.
     ///
     /// # Errors
     /// [`ReadError`]; never `Trimmed`.
@@ -30,7 +31,7 @@ impl GroupReader {
             if from >= until {
                 return Ok(found);
             }
-            // The first record that damage has taken and that may be the one: no time behind it says that it is older.
+            // The first damaged record that may be the result: no later frame shows yet that it is older.
             let mut lost = None;
             let ended = self.visit(view, Key::Time(time_us), access, |part, at, frame, hole| {
                 let header = &frame.header;
@@ -63,11 +64,11 @@ impl GroupReader {
         })
     }
 
-    /// Where the newest segment begins that this node began before `before_us`, by its own clock, and before which a record is
-    /// stamped later than `latest_us`: such stamps tell no age, but all that is before had arrived by then. `None` when there is
-    /// none. Reads nothing.
+    /// The base offset of the newest segment that this node created before `before_us`, by its own clock, and before which a
+    /// record has a later timestamp than `latest_us`. Such timestamps do not give a record's age, but all records below that
+    /// segment had arrived when it was created. `None` if there is no such segment. Reads nothing.
     ///
-    /// Where stamps can be believed they tell the age of each record, and they are right also when this node's clock was not.
+    /// Plausible timestamps are preferred: they give the age of each record, even if this node's clock was wrong.
     pub fn arrived_before(&self, before_us: u64, latest_us: u64) -> Option<Offset> {
         let view = self.0.get();
         let arrived = |header: &SegmentHeader| {
@@ -77,7 +78,7 @@ impl GroupReader {
         part.map(|part| part.base().offset)
     }
 
-    /// How many bytes at its end are acknowledged, and no manifest says so yet (`sync.rs`).
+    /// The number of synced bytes at the log's end above the manifest's floor (`sync.rs`).
     pub fn unprotected_bytes(&self) -> u64 {
         self.0.unprotected_bytes()
     }

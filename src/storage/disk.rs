@@ -226,7 +226,7 @@ impl Disk {
         }
     }
 
-    /// All bytes of a small file; `None` if it is not there. Its length is not believed: a file may be as long as it likes.
+    /// All bytes of a small file; `None` if it does not exist. Its length is limited, as any file may have been put there.
     ///
     /// # Errors
     /// Also [`StorageError::Damaged`] when it has more than `bytes_max`.
@@ -256,13 +256,13 @@ impl Disk {
         Ok(Some(bytes))
     }
 
-    /// Makes a file of these bytes in place of the one that is there. For what is derived: nothing is synced, no space and no
-    /// descriptor that is kept for the node is used, and after a crash any part of it may be there.
+    /// Replaces a file with these bytes. For derived files: nothing is synced, neither reserved space nor reserved descriptors are
+    /// used, and after a crash any part of the file may exist.
     pub(crate) fn write_derived(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         self.unlink(path)?;
         let written = self.backend.create_spare(path).and_then(|file| file.write_at(0, bytes));
         written.map_err(|error| {
-            // Better none than a part of one.
+            // A partial file must not remain.
             let _ = self.unlink(path);
             StorageError::io("write", path, error)
         })

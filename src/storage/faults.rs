@@ -41,9 +41,9 @@ pub(super) enum Fault {
     PredecessorEndIgnored,
     /// The floor is raised when a sync begins.
     FloorTooHigh,
-    /// The manifest says that more is synced than is.
+    /// The manifest's floor is above what is synced.
     NoteAheadOfSync,
-    /// Between rolls the manifest is not told what is synced.
+    /// Between rolls the floor is not written to the manifest.
     FloorNotNoted,
     /// Recovery has no floor.
     FloorIgnored,
@@ -81,11 +81,11 @@ pub(super) enum Fault {
     GroupNameNotSynced,
     /// A sealed segment can't be read without its index.
     IndexMustBeRead,
-    /// What stands behind a bad frame is not read.
+    /// Frames after a bad one are not read.
     NothingBehindDamage,
-    /// A read that meets damage gives nothing of what is sound before it.
+    /// A read that finds damage does not return the valid records before it.
     SoundWithheld,
-    /// Damage is passed over without an error.
+    /// Damage is skipped without an error.
     LossSkipped,
 }
 

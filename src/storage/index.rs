@@ -6,10 +6,10 @@
 //! 40  entries of four u64: index, offset, append time, position
 //! ```
 //!
-//! It is derived and only ever saves time: never synced and never trusted. The index of the segment that is written lives in
-//! memory, and is written out, whole, when the segment is sealed; that of a sealed one is read into memory when the segment
-//! is opened. Nothing of it is mapped: a bad sector under a mapping ends the process. One that is missing, wrong or can't
-//! be read is made anew from the segment.
+//! It is derived and only saves time: never synced and never trusted. The index of the active segment is in memory, and is
+//! written to its file when the segment is sealed. The index of a sealed segment is read into memory when the segment is opened.
+//! It is not memory-mapped, because a bad sector under a mapping ends the process. An index that is missing, wrong or unreadable
+//! is rebuilt from the segment.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,9 +27,9 @@ use crate::types::{LogIndex, Offset};
 const MAGIC: u64 = u64::from_le_bytes(*b"SERIIDX2");
 const HEADER_BYTES: usize = 40;
 const ENTRY_BYTES: usize = 32;
-/// No index has more entries.
+/// The maximum number of entries of an index.
 const ENTRIES_MAX: usize = 1 << 20;
-/// Nor is its file longer.
+/// The maximum size of an index file.
 pub(super) const INDEX_BYTES_MAX: usize = HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES;
 /// Small in tests, whose segments are.
 const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
@@ -156,15 +156,15 @@ impl Index {
         bytes
     }
 
-    /// Writes it out, as of a segment that ends at `end`: into the page cache, nothing is synced. Where it can't be written
-    /// there is none, and who needs it makes it anew.
+    /// Writes the index file of a segment that ends at `end`, without a sync. If that fails there is no file, and the index is
+    /// rebuilt when it is needed.
     pub fn store(&self, disk: &Disk, dir: &Path, number: u64, salt: u64, end: u64) {
         if let Err(error) = disk.write_derived(&index_path(dir, number), &self.encode(salt, end)) {
             log::info!("{error}: the index of this segment will be rebuilt when it is needed");
         }
     }
 
-    /// Makes the index of a segment anew, from its frames below `end`, also those behind a bad one, and writes it out.
+    /// Rebuilds the index of a segment from its frames below `end`, including those after a bad one, and writes its file.
     pub fn rebuild(
         disk: &Disk,
         dir: &Path,
@@ -179,7 +179,7 @@ impl Index {
             match walk.next() {
                 Ok(Some((at, frame))) => index.push(&frame.header, at),
                 Ok(None) | Err(WalkError::NotCached) => break,
-                // What says nothing about the segment must not be written down.
+                // A shortage is not a property of the segment: the incomplete index must not be written.
                 Err(WalkError::Disk(error)) if error.is_shortage() => return index,
                 Err(WalkError::Bad { .. } | WalkError::Disk(_)) => match walk.skip_bad() {
                     Ok(true) => {}
@@ -235,7 +235,7 @@ impl Index {
         if low == 0 { SEGMENT_HEADER_BYTES } else { entries[low - 1].position }
     }
 
-    /// The position that is noted so many entries before this one; the first frame's where there are not so many.
+    /// The position that is `entries_before` index entries before this one, or the first frame's if there are fewer.
     pub fn before(&self, position: u64, entries_before: usize) -> u64 {
         let entries = self.entries();
         let here = entries.partition_point(|entry| entry.position < position);

@@ -85,13 +85,13 @@ pub struct GroupLog {
 
     /// Everything up to here is on the disk.
     pub(super) floor: Position,
-    /// The last entry below it, and the offset behind that.
+    /// The last index below it, and the next offset at that position.
     pub(super) floor_end: (LogIndex, Offset),
     /// The manifest that is on the disk.
     pub(super) noted: Manifest,
     /// Where the frame of the newest term and vote ends.
     pub(super) vote_end: Position,
-    /// What time this node's own clock says, for the next segment; 0: not known.
+    /// This node's own time, for the header of the next segment; 0: unknown.
     pub(super) local_us: u64,
 
     pub(super) dirty: BTreeMap<u64, Arc<DiskFile>>,
@@ -340,19 +340,19 @@ impl GroupLog {
         self.applied = self.applied.max(applied);
     }
 
-    /// Notes what time this node's own clock says (Unix microseconds), for the header of the next segment.
+    /// Sets this node's own time (Unix microseconds), for the header of the next segment.
     pub fn set_local_time(&mut self, local_us: u64) {
         self.local_us = local_us;
     }
 
-    /// Ends the newest segment if it holds entries and is so old by this node's own clock, or that clock can't tell: what it holds
-    /// has arrived by now, says the next one. True: it has to be synced.
+    /// Seals the newest segment if it has entries and is at least `age_us` old by this node's own clock, or if its age is unknown.
+    /// The next segment's header then shows that these entries have arrived by now. True if the log has to be synced.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
     pub fn end_old_segment(&mut self, age_us: u64) -> Result<bool, StorageError> {
         let header = &self.active.segment.header;
-        // By one clock alone: another one may be ahead of it, and each new segment be old at once.
+        // Only one clock is used: if another one were ahead of it, each new segment would be old at once.
         let young = header.begun_us != 0 && self.local_us.checked_sub(header.begun_us).is_some_and(|age| age < age_us);
         if young || self.last.index <= header.base.index || self.local_us == 0 {
             return Ok(false);
@@ -372,7 +372,7 @@ impl GroupLog {
         Bounds { base: self.shared.get().base, last_index: index, last_term: term, next_offset: offset }
     }
 
-    /// Where the log stands at its last entry.
+    /// The end of the log: its last entry, the next offset and the running digest.
     pub fn last(&self) -> Base {
         self.last
     }
@@ -384,7 +384,7 @@ impl GroupLog {
         known.map(|at| at.digest)
     }
 
-    /// Where the log stood at fixed indexes that all replicas share.
+    /// The checkpoints of the running digest, at fixed indexes that all replicas share.
     pub fn checkpoints(&self) -> &[Base] {
         self.checkpoints.all()
     }
@@ -452,7 +452,7 @@ impl GroupLog {
         Ok(())
     }
 
-    /// What the manifest has to say when everything up to here is synced.
+    /// The manifest to write once everything up to `floor` is synced.
     pub(super) fn manifest(&self, floor: Position, floor_end: (LogIndex, Offset)) -> Manifest {
         let view = self.shared.get();
         Manifest {

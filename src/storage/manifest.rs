@@ -7,7 +7,7 @@
 //!  16  group u64
 //!  24  base: index u64, term u64, offset u64, digest u64       the entry before the first stored one
 //!  56  first segment u64                           the oldest that the log's chain reaches
-//!  64  next segment u64                            no file of this number or a higher one was there when this was written
+//!  64  next segment u64                            no file had this number or a higher one when this was written
 //!  72  synced floor: file u64, position u64
 //!  88  applied u64
 //!  96  conf state as of u64
@@ -18,9 +18,9 @@
 //!      checkpoints (index u64, term u64, offset u64, digest u64) each, derived state
 //! ```
 //!
-//! **The synced floor here is the evidence that damage at the end of the newest segment does not destroy.** The frames carry it
-//! too, but those that a bad sector takes along say nothing any more. So it is written when the log goes quiet and, under load,
-//! every few seconds or megabytes (`sync.rs`); the end of the log at the floor says what is lost when it is not there.
+//! **Damage at the end of the newest segment does not destroy the synced floor here.** The frames contain it too, but a bad
+//! sector destroys it together with them. So the manifest is written when the log is idle and, under load, every few seconds or
+//! megabytes (`sync.rs`). The log's end at the floor shows which entries and records are lost if they are missing.
 //!
 //! The runs say which entries have which term, from the base on, so that no old segment has to be read for it at start.
 //! They are right up to the first entry of the segment that holds the floor; behind it recovery reads the entries.
@@ -43,7 +43,7 @@ pub const MANIFEST_FORMAT: u32 = 2;
 /// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
 pub(super) const NUMBERS_MAX: u64 = 1 << 62;
 
-/// None is longer: a run of terms is 16 bytes, and there are never so many elections.
+/// The maximum size of a manifest: a run of terms is 16 bytes, and there are never that many elections.
 pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 
 const CHECKPOINT_BYTES: usize = 32;
@@ -65,7 +65,7 @@ pub struct Manifest {
     pub next_segment: u64,
     /// Up to here the log is known to be on the disk.
     pub floor: Position,
-    /// The last entry below the floor, and the offset that the next record gets there: what has to be found at start.
+    /// The last index below the floor, and the next offset at that position: recovery must find at least these.
     pub floor_end: (LogIndex, Offset),
     /// Applied up to here.
     pub applied: LogIndex,
@@ -79,7 +79,7 @@ pub struct Manifest {
     pub derived_index: LogIndex,
     /// Runs of one term by their first index.
     pub terms: Vec<(LogIndex, Term)>,
-    /// Where the log stood at fixed indexes, ascending (`digest.rs`).
+    /// The checkpoints of the running digest, ascending (`digest.rs`).
     pub checkpoints: Vec<Base>,
 }
 
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// A newer version's log state once counted as damage (exit code 65), which sends its owner after a sound disk.
+    /// Log state of a newer version was once reported as damage (exit code 65), although the disk was sound.
     #[test]
     fn a_newer_log_state_is_no_damage() {
         let mut bytes = manifest().encode();

@@ -27,7 +27,7 @@ use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 pub const NODE_FORMAT: u32 = 1;
 
 pub(super) const NODE_FILE: &str = "node.toml";
-/// None is longer: a line for each of five things, and the groups.
+/// The maximum size of `node.toml`: five lines, and the groups.
 pub(super) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";

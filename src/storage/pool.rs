@@ -1,9 +1,8 @@
 //! The `reader` threads: they do the reads that would make others wait for the disk.
 //!
-//! There are two queues: what clients read, and what the node itself needs (entries for followers, retention's looks). Each has
-//! its own room, and one of the threads that looks at it first. So clients who read a cold log from many places neither fill
-//! the queue for followers nor hold up more than the one read that a thread is at; and a follower that catches up leaves one
-//! thread to the clients.
+//! There are two queues: clients' reads, and the node's own reads (entries for followers, retention). Each has its own limit,
+//! and one of the threads prefers it. So clients that read many cold parts of a log do not fill the queue for followers, and
+//! delay a follower's read by at most the read in progress; and a follower that catches up leaves one thread to the clients.
 
 use std::fmt;
 use std::io;
@@ -13,11 +12,11 @@ use crossbeam_channel::{Receiver, select};
 use crate::inbox::{Inbox, Outbox, inbox};
 use crate::thread::{self, FatalSender, Joiner};
 
-/// How many jobs of clients wait at most. Beyond it a job is refused with [`QueueFull`]: its owner answers RESOURCE_EXHAUSTED.
+/// The maximum number of waiting clients' jobs. A further job is refused with [`QueueFull`]: its owner answers RESOURCE_EXHAUSTED.
 pub const QUEUE_JOBS_MAX: usize = 1024;
 
-/// How many jobs of the node itself wait at most: a fetch for each follower of each group, and a look for each log. Beyond it
-/// one is refused, and its owner asks again.
+/// The maximum number of waiting jobs of the node itself: a fetch for each follower of each group, and a retention check for
+/// each log. A further one is refused, and its owner tries again.
 pub const OWN_JOBS_MAX: usize = 1024;
 
 /// The queue of cold reads is full, or the readers have stopped. The job was not taken.
@@ -80,7 +79,7 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        // A thread ends when it has come to the stop of both queues. Waits for room, which a running reader makes.
+        // A thread ends when it has received the stop message of both queues. Sending waits for room, which running threads make.
         for _ in &self.threads {
             self.handle.clients.send(ReaderMsg::Stop);
             self.handle.own.send(ReaderMsg::Stop);
@@ -89,7 +88,7 @@ impl Drop for Readers {
     }
 }
 
-/// Does what is in the queues, of `first` as long as there is something.
+/// Runs the jobs of both queues, those of `first` as long as it is not empty.
 fn run(first: &Inbox<ReaderMsg>, second: &Inbox<ReaderMsg>) -> Result<(), io::Error> {
     let (mut first, mut second) = (Receiver::clone(first), Receiver::clone(second));
     let never = crossbeam_channel::never;
@@ -198,8 +197,8 @@ mod tests {
         assert_eq!(handle.run_own(Box::new(|| ())), Err(QueueFull), "stopped");
     }
 
-    /// A thousand cold reads of clients once filled the one queue: a follower's fetch was refused, and had it been taken it would
-    /// have waited for all of them.
+    /// A thousand cold reads of clients once filled the only queue: a follower's fetch was refused, and otherwise would have waited
+    /// for all of them.
     #[test]
     fn neither_queue_starves_the_other() {
         const ROUNDS: usize = 200;

@@ -45,8 +45,8 @@ pub enum ReadError {
         /// The first stored record. Clients may read from the watermark's first offset on, which is not below it.
         first_offset: Offset,
     },
-    /// The bytes are not what was written, or can't be read: which, and which records are lost in them, from the first that
-    /// was asked for on.
+    /// The bytes differ from what was written, or can't be read: the range, and the records lost in it, from the first requested
+    /// one on.
     Damaged(DamagedRange),
     /// The system refused to read; names the file.
     Io(String),
@@ -96,7 +96,7 @@ impl GroupReader {
     /// whoever wants records one by one reads many at once and takes them apart with [`payload::records`].
     ///
     /// # Errors
-    /// [`ReadError`]; damage when the first record is in it.
+    /// [`ReadError`]; `Damaged` if the first record is damaged.
     pub fn records(
         &self,
         from: Offset,
@@ -113,7 +113,7 @@ impl GroupReader {
             if from >= until || records_max == 0 {
                 return Ok(slice);
             }
-            // Damage that the wanted record is in, if only entries without records have told so yet.
+            // Damage that contains the wanted record, if only entries without records followed it so far.
             let mut met: Option<DamagedRange> = None;
             let ended = self.visit(view, Key::Offset(from), access, |part, at, frame, hole| {
                 if !frame.header.kind.is_entry() {
@@ -138,7 +138,7 @@ impl GroupReader {
                         return Ok(Visit::Done);
                     }
                     if frame.header.kind != Kind::Records {
-                        // How far it goes the next record tells.
+                        // The next record shows where it ends.
                         met = known;
                         return Ok(go_on);
                     }
@@ -188,8 +188,8 @@ impl GroupReader {
         })
     }
 
-    /// The append time of the record at an offset below `until`, Unix microseconds; `None` when there is none. Of one that is
-    /// damaged it is that of the next one that is not, if that is found soon.
+    /// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a
+    /// damaged record it is that of the next valid one, if that is found soon.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -214,12 +214,11 @@ impl GroupReader {
         })
     }
 
-    /// Entries from `low` on and below `high`, as far as `bytes_max` reaches, but at least one. Fewer, or none, where the
-    /// log is shorter: it may have been cut since. Fewer before damage, too. Whoever needs them to be of one log checks
-    /// their terms.
+    /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
+    /// have been truncated since. Fewer before damage, too. A caller that needs them to be of one log checks their terms.
     ///
     /// # Errors
-    /// [`ReadError`]; `Trimmed` when `low` is not behind the base; `Damaged` when the first one is in it.
+    /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` if the first entry is damaged.
     pub fn entries(
         &self,
         low: LogIndex,
@@ -266,8 +265,8 @@ impl GroupReader {
         })
     }
 
-    /// Where an entry after the base stands: number of its part in the view, where its frame ends, and where the log stands
-    /// there. Reads from `near` on, an earlier entry whose digest is known, or from the beginning of the segment.
+    /// The place of an entry after the base: the number of its part in the view, the end of its frame, and the end of the log as of
+    /// that entry. Reads from `near` on, an earlier entry whose digest is known, or from the beginning of the segment.
     pub(super) fn locate(
         &self,
         view: &View,

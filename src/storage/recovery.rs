@@ -58,7 +58,7 @@ pub(super) struct Files {
     /// Every segment's number, dead ones too.
     pub(super) numbers: Vec<u64>,
     pub(super) names: Vec<String>,
-    /// Segments that could not be read at all, for who only looks.
+    /// Segments that could not be read at all, for `seriatim log verify`.
     pub(super) unreadable: Vec<StorageError>,
 }
 
@@ -132,7 +132,7 @@ impl Files {
                         files.open.insert(number, Arc::new(file));
                     }
                 }
-                // The others can be looked at all the same.
+                // The other segments can still be checked.
                 Err(error @ (StorageError::Io { .. } | StorageError::Damaged { .. })) if purpose == Purpose::Look => {
                     files.headers.insert(number, None);
                     files.unreadable.push(error);
@@ -254,12 +254,12 @@ impl Survey {
     }
 }
 
-/// What stood behind the end that was found, and below the floor.
+/// What is missing between the end that was found and the synced floor.
 fn lost(manifest: &Manifest, floor: Position, last: &Base) -> String {
     let (index, offset) = manifest.floor_end;
     let (first, next) = (last.index.next(), last.offset);
     if floor > manifest.floor {
-        // A frame knows the floor, and not what is below it.
+        // A frame contains the floor, but not the last index and the next offset there.
         return format!("lost: the entries from {first} and the records from {next} up to that position");
     }
     let mut lost = Vec::new();

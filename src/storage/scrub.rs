@@ -232,7 +232,7 @@ impl Scrubber {
         Ok(found)
     }
 
-    /// Is the manifest one that the next start takes?
+    /// Checks that the next start will accept the manifest.
     fn manifest(&self, group: GroupId, view: &View, reader: &GroupReader) -> Result<Vec<DamagedRange>, Stopped> {
         let Some(dir) = view.parts[0].segment.path().parent().map(Path::to_owned) else { return Ok(Vec::new()) };
         let found = self.small(&dir.join(MANIFEST), MANIFEST_BYTES_MAX, |bytes, path| {
@@ -248,7 +248,7 @@ impl Scrubber {
         Ok(found.into_iter().collect())
     }
 
-    /// Reads a small file, and has it checked. What is wrong with it stops the next start, and no read.
+    /// Reads and checks a small file. Damage to it makes the next start fail, but no read.
     fn small(
         &self,
         path: &Path,
@@ -277,7 +277,7 @@ impl Scrubber {
         }
     }
 
-    /// Is the header still what it was when the segment was made or opened? With it goes the chain.
+    /// Checks that the header is still as it was when the segment was created or opened. The chain depends on it.
     fn header(&self, part: &Part, file: &DiskFile) -> Result<Option<DamagedRange>, Stopped> {
         let bytes = SEGMENT_HEADER_BYTES as usize;
         let what = loop {
@@ -298,8 +298,7 @@ impl Scrubber {
         Ok(Some(DamagedRange { bytes: SEGMENT_HEADER_BYTES, next_offset, ..part.damaged(0, &what) }))
     }
 
-    /// Reads a segment up to `end`, where the log stands at `next`, if that is known: then the running digest of what was read
-    /// must be that one, too.
+    /// Reads a segment up to `end`. If the end of the log at that position is known (`next`), the running digest must equal it.
     fn part(&self, part: &Part, end: u64, next: Option<Base>, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
         let path = part.segment.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

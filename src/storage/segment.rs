@@ -22,8 +22,8 @@
 //! The log is the chain of predecessors back from the newest segment: what no chain reaches is dead. Nothing is ever
 //! overwritten; a log that loses its suffix goes on in a new file, whose predecessor is where the kept part ends.
 //!
-//! *Begun at* is local: nodes differ in it. All that is before a segment arrived here before that moment, whatever the stamps of
-//! the leaders say; retention by age goes by it where stamps are wrong (`consensus/retention.rs`).
+//! *Begun at* is local: it differs between nodes. All entries before a segment arrived here before that time, whatever their
+//! timestamps; retention by age uses it where timestamps are wrong (`consensus/retention.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// Bytes before the first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 128;
 
-/// The one format of segments that this version reads and writes. Format 1, of no release, had ten bytes for an offset and
+/// The only format of segments that this version reads and writes. Format 1, never released, had ten bytes for an offset and
 /// for a term, which protobuf-java misreads.
 pub const SEGMENT_FORMAT: u32 = 2;
 
@@ -70,7 +70,7 @@ pub struct SegmentHeader {
     pub time_before_us: u64,
     /// The last hard state written before this file was made.
     pub hard_state: HardState,
-    /// This node's clock when it made the file, Unix microseconds: what is before it had arrived. 0: not known.
+    /// This node's time when it created the file, Unix microseconds: all earlier entries had arrived. 0: unknown.
     pub begun_us: u64,
 }
 
@@ -79,7 +79,7 @@ pub struct SegmentHeader {
 pub enum BadHeader {
     /// They are not what was written, or were never written.
     Torn,
-    /// A version wrote them that has another format: an older or a newer one.
+    /// Written by a version with another format, an older or a newer one.
     OtherFormat(u32),
 }
 
@@ -198,7 +198,7 @@ pub struct Segment {
     /// Frames are whole up to here. Grows in the newest segment alone, after the write.
     end: AtomicU64,
     slot: Arc<Slot>,
-    /// Its index was made anew once, and that was told.
+    /// Its index was rebuilt once, and that was logged.
     index_made: AtomicBool,
     index_wrong: AtomicBool,
 }
@@ -260,7 +260,7 @@ impl Segment {
         Ok(Some(self.disk.opened().keep_file(&self.slot, Arc::new(file))))
     }
 
-    /// Its index leads to where it should not: that is told once.
+    /// Logs once that its index returns wrong positions.
     pub(super) fn tell_wrong_index(&self) {
         if !self.index_wrong.swap(true, Ordering::Relaxed) {
             log::warn!("the index of {} is wrong: reading from an earlier position", self.path().display());
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)));
     }
 
-    /// What the version before wrote is named for what it is, and not called damage.
+    /// Files of the previous version are reported as such, not as damage.
     #[test]
     fn the_old_format_is_told_from_damage() {
         let old = include_bytes!("../../tests/golden/segment-header-v1.bin");

@@ -39,7 +39,7 @@ pub struct Base {
 }
 
 impl Base {
-    /// Where the log stands after one more entry.
+    /// The end of the log after one more entry.
     ///
     /// # Errors
     /// [`BadEntry`] when the entry does not begin with a stamp.
@@ -117,10 +117,10 @@ pub struct Recovered {
 /// The newest format of the log state that this version reads, and the one that it writes.
 pub const DERIVED_FORMAT: u32 = 1;
 
-/// Why bytes are no log state.
+/// Why bytes are not a log state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadDerived {
-    /// They are not what was written.
+    /// Malformed.
     Malformed,
     /// A newer version wrote them.
     Newer(u32),

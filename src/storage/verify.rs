@@ -182,7 +182,7 @@ struct Seen {
     entries: u64,
     /// It ended amid something that can't be read.
     lost: bool,
-    /// Nothing in it is damaged, so its running digest means something.
+    /// No damage was found in it, so its running digest is meaningful.
     sound: bool,
 }
 
@@ -264,7 +264,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Of what can't be looked at nothing is known.
+    /// The bytes of all files of a group; a file whose size can't be determined counts as 0.
     fn file_bytes(&self, files: &Files) -> u64 {
         let bytes = |name| self.disk.file_bytes(&files.dir.join(name)).ok().flatten().unwrap_or(0);
         files.names.iter().map(bytes).sum()
@@ -308,7 +308,7 @@ impl Look<'_> {
                 return Ok(Seen { lost: true, ..seen });
             }
         };
-        // The newest one's index is made anew at every start.
+        // The newest segment's index is rebuilt at every start.
         let mut index = if next.is_some() { self.index(files, header)? } else { None };
         let end = stretch.limit.unwrap_or(bytes);
         let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
@@ -347,7 +347,7 @@ impl Look<'_> {
                 Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
                 Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
             };
-            // Where nobody says that the log goes on elsewhere it ends, and what is behind are zeros.
+            // The newest segment has no known end: the log ends here if this is not below the floor, or if only zeros follow.
             let below_floor = Position { file: header.number, at: position } < floor;
             let ends =
                 || header.number != floor.file && written_behind(&file, position).is_ok_and(|written| written == 0);
@@ -373,7 +373,7 @@ impl Look<'_> {
         Ok(seen)
     }
 
-    /// Says which entries and records stood where nothing can be read, now that it is known what is behind, if anything is.
+    /// Adds the lost entries and records to a finding, now that the next valid frame, if any, is known.
     fn lost(&mut self, path: &Path, from: u64, at: u64, before: &Base, behind: Option<&Base>) {
         let Some(finding) = self.report.findings.iter_mut().find(|f| f.file == path && f.position == from) else {
             return;
@@ -475,7 +475,7 @@ fn by_headers(files: &Files) -> Vec<Stretch> {
     headers().map(|header| Stretch { header: *header, limit: limit(header.number) }).collect()
 }
 
-/// Which entries and records are between two places in the log.
+/// The entries and records between two places in the log.
 fn between(before: &Base, behind: &Base) -> String {
     let mut text = format!("entries {} to {}", before.index.next(), behind.index);
     if behind.offset > before.offset {

@@ -33,7 +33,7 @@ impl Part {
         self.segment.header.base
     }
 
-    /// Damage here, from `position` to the end, as far as is known; no record is in it, as far as is known.
+    /// Damage of this part from `position` to its end; the caller sets the length and the lost records when they are known.
     pub(super) fn damaged(&self, position: u64, what: &str) -> DamagedRange {
         let path = self.segment.path();
         DamagedRange {
@@ -78,8 +78,8 @@ impl View {
     }
 }
 
-/// The newest view of one log, its synced floor, as it is and as the manifest says it, and what is damaged of it, shared between
-/// who writes and who reads.
+/// The newest view of one log, its synced floor, the floor in its manifest and its known damage, shared between the writer and
+/// the readers.
 pub struct Shared {
     view: Mutex<Arc<View>>,
     floor: Mutex<Position>,
@@ -98,13 +98,12 @@ impl Shared {
         }
     }
 
-    /// What is known to be damaged.
+    /// The known damage.
     pub fn damages(&self) -> &Damages {
         &self.damages
     }
 
-    /// How many bytes at the end of the log are on the disk, and only the log itself says so: damage there can't be told from a
-    /// torn tail.
+    /// The number of synced bytes above the manifest's floor: damage there can't be distinguished from a torn tail.
     pub fn unprotected_bytes(&self) -> u64 {
         let noted = *self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let floor = self.floor();
@@ -113,7 +112,7 @@ impl Shared {
         floor.at.saturating_sub(from)
     }
 
-    /// The manifest says so much.
+    /// Notes the floor in the manifest on the disk.
     pub fn note_floor(&self, noted: Position) {
         *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = noted;
     }

@@ -10,9 +10,9 @@ use super::reader::Access;
 
 const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
-/// What a disk can't read is as large, or so many times as large.
+/// The unit of unreadable areas of a disk.
 const BLOCK_BYTES: u64 = 4096;
-/// Of more than this in a row that can't be read not every block is tried, as each may take seconds.
+/// After this many unreadable bytes in a row, not every block is tried, as each attempt may take seconds.
 const UNREADABLE_BYTES: u64 = 1 << 20;
 
 /// Why a walk could not go on.
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         let read = match self.read_on(more) {
             Err(error) if more > wanted - have && !error.is_shortage() => {
-                // What can't be read may lie behind what is wanted.
+                // The unreadable bytes may be after the wanted ones.
                 self.read_bytes = READ_BYTES_MIN;
                 self.read_on(wanted - have)
             }
@@ -132,13 +132,13 @@ impl<'a> Walk<'a> {
         match (read, self.access) {
             (Ok(()), _) if self.buffer.len() >= wanted => Ok(()),
             (Ok(()), Access::Blocking | Access::Disk) => Err(cut_off),
-            // It may have stopped anywhere; only a blocking read tells where the file ends, and what can't be read.
+            // A cached read may end anywhere; only a blocking read shows the file's end, and which bytes are unreadable.
             (Ok(()) | Err(_), Access::Cached) => Err(WalkError::NotCached),
             (Err(error), Access::Blocking | Access::Disk) => Err(error.into()),
         }
     }
 
-    /// Appends so many bytes to the buffer, or fewer.
+    /// Appends up to `bytes` bytes to the buffer.
     fn read_on(&mut self, bytes: usize) -> Result<(), StorageError> {
         let at = self.buffer_at + self.buffer.len() as u64;
         match self.access {
@@ -148,12 +148,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes on to the next position, behind this one and before the end, at which the header of a frame stands; `false`, and
-    /// stays, if there is none. For who has to know what stands behind a bad frame. May wait for the disk, whatever the access.
-    /// What can't be read is passed over: [`Walk::unreadable`] says so.
+    /// Moves to the next position, after this one and before the end, that has a valid frame header; returns `false` and does not
+    /// move if there is none. Used to find the frame after a bad one. May wait for the disk, whatever the access. Unreadable bytes
+    /// are skipped: [`Walk::unreadable`] returns the error.
     ///
     /// # Errors
-    /// [`WalkError::Disk`], but not for what can't be read.
+    /// [`WalkError::Disk`], but not for unreadable bytes.
     pub fn skip_bad(&mut self) -> Result<bool, WalkError> {
         let mut buffer = Vec::new();
         let mut at = self.at / 8 * 8 + 8;
@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
         let mut unreadable = 0;
         while at < self.end {
             match self.file.next_data(at)? {
-                // A hole is zeros, which are no frames, and is not read.
+                // A hole is zeros, which are not frames, so it is not read.
                 Some(data) => at = at.max(data / 8 * 8),
                 None => return Ok(false),
             }
@@ -175,10 +175,10 @@ impl<'a> Walk<'a> {
                     step = (step * 2).min(READ_BYTES_MAX as u64);
                     unreadable = 0;
                 }
-                // Once more, less at a time.
+                // Retry with a smaller read.
                 Err(_) if step > BLOCK_BYTES => step = BLOCK_BYTES,
                 Err(error) => {
-                    // It may be the next block alone that can't be read.
+                    // Perhaps only the next block is unreadable.
                     let block_end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
                     if let Ok(true) = self.headers(at, block_end - at, &mut buffer) {
                         return Ok(true);
@@ -193,7 +193,7 @@ impl<'a> Walk<'a> {
         Ok(false)
     }
 
-    /// Goes to the first header among these bytes, if there is one.
+    /// Moves to the first valid frame header among these bytes, if any.
     fn headers(&mut self, at: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<bool, StorageError> {
         buffer.clear();
         let wanted = usize::try_from(bytes.min(self.end.saturating_sub(at))).unwrap_or(usize::MAX);
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
         Ok(false)
     }
 
-    /// The first error of what [`Walk::skip_bad`] could not read and passed over, once.
+    /// Returns the first error of the unreadable bytes that [`Walk::skip_bad`] skipped, once.
     pub fn unreadable(&mut self) -> Option<StorageError> {
         self.unreadable.take()
     }

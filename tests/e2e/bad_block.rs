@@ -1,5 +1,5 @@
-//! Blocks at the end of the newest segment that go bad under a node which was idle, or is at work: what was acknowledged long before
-//! is not taken for a torn tail. `docs/RELIABILITY.md` has the figures that this measures.
+//! Bad blocks at the end of the newest segment of a node that was idle, or is under load: records that were acknowledged earlier
+//! are not taken for a torn tail. `docs/RELIABILITY.md` contains the figures that this measures.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn status(client: &Client) -> Result<GroupStatus, String> {
     node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
 }
 
-/// Waits until the manifest says that all of the log is on the disk.
+/// Waits until the manifest's floor covers all of the log.
 fn wait_until_noted(client: &Client) {
     eventually("the log is noted", || match status(client)?.unprotected_bytes {
         0 => Ok(()),
@@ -27,9 +27,9 @@ fn wait_until_noted(client: &Client) {
     });
 }
 
-/// One node acknowledges 2,000 records, is idle for seconds, and killed. Its last sector is bad then, or its last 4 or 64 KiB, or
-/// the file is shorter by some sectors. The start said "were never synced: cut off", exit code 0, and gave the offsets
-/// again; `log verify` said "torn", exit code 0.
+/// A single node acknowledges 2,000 records, is idle for seconds, and is killed. Then its last sector is bad, or its last 4 or
+/// 64 KiB, or the file is shorter by some sectors. The start logged "were never synced: cut off", exited with code 0 and reused
+/// the offsets; `log verify` reported "torn", exit code 0.
 #[test]
 fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
     let mut cluster = Cluster::start(1);
@@ -54,7 +54,7 @@ fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
         let said = last_lines(&cluster.nodes[0].log());
         assert_eq!(status.code(), Some(65), "{what}: {said}");
         assert!(said.contains(SEGMENT) && said.contains("the synced floor: lost: "), "{what}: {said}");
-        // The last sector may hold the last commit alone.
+        // The last sector may contain only the last commit index.
         assert!(
             bytes.len() == whole.len() - 1 || said.contains("to 1999") || said.contains("perhaps a vote"),
             "{said}"
@@ -76,7 +76,7 @@ fn last_lines(log: &str) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// What is left under steady load: how many acknowledged bytes at the end, and how old, no manifest says are on the disk.
+/// The window under steady load: how many acknowledged bytes at the end are above the manifest's floor, and for how long.
 #[test]
 fn under_load_little_is_unprotected_and_not_for_long() {
     let cluster = Cluster::start(1);
@@ -99,20 +99,20 @@ fn under_load_little_is_unprotected_and_not_for_long() {
             std::thread::park_timeout(pause);
         }
     };
-    // As fast as it goes: megabytes count. And never quiet, with little: seconds count.
+    // At full speed the limit is in bytes; with a slow load that is never idle it is in seconds.
     load(8, Instant::now() + Duration::from_secs(4), Duration::ZERO);
     load(1, Instant::now() + 2 * NOTE_EVERY, Duration::from_millis(200));
     loudly(&format!(
         "unprotected under load: {bytes_max} bytes at most, for {age_max:.1?} at most ({produced} requests of up to 2 MiB)"
     ));
-    // A drain may be one request above it, and a slow machine late.
+    // A drain may exceed the limit by one request, and a slow machine may be late.
     assert!(bytes_max < NOTE_BYTES + (8 << 20), "{bytes_max} bytes");
     assert!(age_max < 2 * NOTE_EVERY, "{age_max:?}");
     let began = Instant::now();
     wait_until_noted(&client);
     loudly(&format!("unprotected after the last record: for {:.1?}", began.elapsed()));
     let noted = fs::metadata(&manifest).expect("a manifest").modified().expect("a time");
-    // Idle, nothing is written any more: many heartbeats and ticks later it is the same file.
+    // An idle log is not written again: after many heartbeats and ticks the file is the same.
     let applied = status(&client).expect("a status").applied_index;
     let idle = Instant::now() + Duration::from_secs(3);
     eventually("some idle seconds", || (Instant::now() > idle).then_some(()).ok_or("not yet".into()));
@@ -120,7 +120,7 @@ fn under_load_little_is_unprotected_and_not_for_long() {
     assert_eq!(status(&client).expect("a status").applied_index, applied);
 }
 
-/// The floor as the manifest says it.
+/// The floor in the manifest.
 fn floor(manifest: &Path) -> Vec<u8> {
     fs::read(manifest).ok().and_then(|bytes| bytes.get(72..88).map(<[u8]>::to_vec)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Wall clocks that are wrong by a month: under the leader for the time of one record, or from the start of a node.
+//! Wall clocks that are wrong by a month: a leader's for the duration of one record, or a node's from its start.
 
 use seriatim::client::Client;
 use seriatim::pb::admin::GroupStatus;
@@ -23,8 +23,8 @@ fn stamp(records: &[Record]) -> u64 {
     records.last().expect("a record").append_time_us
 }
 
-/// The leader's clock was wrong for the time of one record. That one and all that followed, of every leader, were stamped so; no
-/// record expired for as long, and nothing was said.
+/// The leader's clock was wrong for the duration of one record. That record and all later ones, of every leader, had a wrong
+/// timestamp; no record expired for that long, and there was no warning.
 #[test]
 fn a_jump_of_the_leaders_clock_is_not_stamped() {
     let site = Site::new();
@@ -79,7 +79,7 @@ fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
         let newest = stamp(&read_all(&client));
         assert!(newest < wall_us() + MINUTE_US, "stamped {} s ahead", (newest - wall_us()) / 1_000_000);
     }
-    // Followers hear the leader alone: they know that one of the two is wrong.
+    // Followers receive only the leader's clock: they know that one of the two is wrong.
     for node in (0..3).filter(|node| *node != leader) {
         eventually("the others say so, too", || {
             let said = cluster.nodes[node].log();
@@ -88,8 +88,8 @@ fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
     }
 }
 
-/// A node alone was started with a wrong clock, which nobody could tell, and stamped records with it. With the clock set right its
-/// status says so, and what is older than the retention goes by the time of its arrival; nothing went for a month.
+/// A single node was started with a wrong clock, which it could not detect, and gave records wrong timestamps. Once the clock is
+/// corrected, the status reports it, and records expire by the time of their arrival. Before, none expired for a month.
 #[test]
 fn records_that_are_stamped_ahead_expire_by_their_arrival() {
     let site = Site::new();

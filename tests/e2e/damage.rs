@@ -1,5 +1,5 @@
-//! Damage under a running node costs what is in it, and nothing else: an index never stops anything, a stream gives all that is
-//! sound, and says where to go on.
+//! Damage under a running node costs only the records in it: a damaged index stops nothing, and a stream returns all valid records
+//! before the damage and names the offset at which to continue.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -29,8 +29,8 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).expect("written");
 }
 
-/// A stream that met one bad frame failed for all that it had read at once, and what was behind could not be read up to the
-/// next index point.
+/// A stream that met one bad frame failed for everything in the same read, and records after the frame could not be read up to the
+/// next index entry.
 #[test]
 fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
     let cluster = filled();
@@ -86,7 +86,7 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
     assert!(said.contains("records 5 to 6 of log default are damaged on this node"), "{said}");
     assert!(said.contains("`seriatim consume --from 7` continues after them"), "{said}");
     assert_eq!(consume("7").1, 53);
-    // A read told the operator, without waiting for a scrub; once.
+    // The read reported it to the operator once, without waiting for a scrub.
     let node = client.get_node().expect("a node");
     let group = node.groups.into_iter().find(|group| group.group == 1).expect("a group");
     let ranges: Vec<_> = group.damaged_ranges.iter().map(|r| (r.first_offset, r.next_offset)).collect();
@@ -94,7 +94,7 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
     assert_eq!(cluster.nodes[0].log().matches("are damaged: ").count(), 1, "{}", cluster.nodes[0].log());
 }
 
-/// An index that got shorter under its mapping killed the process, without a word in its log, at every read of the segment.
+/// An index file that got shorter under its mapping killed the process, without a log line, at every read of the segment.
 #[test]
 fn an_index_never_stops_anything() {
     let mut cluster = filled();
@@ -133,7 +133,7 @@ fn a_bad_sector_costs_what_is_on_it() {
     for n in 0..60 {
         client.produce("", vec![record(format!("record {n} {}", "x".repeat(3000)))]).expect("produces");
     }
-    // Nothing is open of what was sealed before.
+    // No earlier sealed segment is open.
     assert!(cluster.nodes[0].stop().success());
     cluster.nodes[0].start_again();
     let client = cluster.client(0);

@@ -1,4 +1,4 @@
-//! Replicas that differ, and a leader that can't read what a follower lacks: nobody goes on as if nothing had happened.
+//! Replicas that differ, and a leader that can't read an entry that a follower lacks: both are detected and reported.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -25,7 +25,7 @@ fn group(client: &Client) -> Result<GroupStatus, String> {
     node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
 }
 
-/// `seriatim status`: its exit code, what it printed, and what it complained of.
+/// `seriatim status`: its exit code, its output and its errors.
 fn status(cluster: &Cluster, node: usize) -> (Option<i32>, String, String) {
     let output = cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status"]).output().expect("runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -40,8 +40,8 @@ fn produce(client: &Client, what: &str, count: usize) {
     }
 }
 
-/// n3 is down while n1 and n2 acknowledge records; n2's disk is put back to an older copy, and n2 and n3 go on with other
-/// records at the same offsets. n1 came back, lag 0, status 0, and gave other bytes than the other two.
+/// n3 is down while n1 and n2 acknowledge records; n2's disk is restored to an older copy, and n2 and n3 continue with other
+/// records at the same offsets. n1 restarted with lag 0 and exit code 0 of `status`, and served other records than the other two.
 #[test]
 fn a_replica_that_differs_takes_no_part_and_says_so() {
     let mut cluster = Cluster::start(3);
@@ -81,7 +81,7 @@ fn a_replica_that_differs_takes_no_part_and_says_so() {
     let line = printed.lines().find(|line| line.starts_with("n1 ")).expect("a line");
     assert!(line.contains("DAMAGED: this replica differs"), "{printed}");
     assert!(complaint.contains("data is damaged on n1"), "{complaint}");
-    // The two that agree go on, and are the same.
+    // The two that agree continue, and are equal.
     produce(&cluster.client(2), "third", 5);
     let (two, three) = (cluster.client(1), cluster.client(2));
     for offset in 0..group(&two).expect("a group").next_offset {
@@ -95,8 +95,8 @@ fn a_replica_that_differs_takes_no_part_and_says_so() {
     assert_eq!(damaged.value, 1);
 }
 
-/// One bit flips in an old segment of the leader, and n3 lacks that entry. Not even what was sound before it was sent, the
-/// leader stayed, reads on n3 ended without a reason, and the log had 30 errors a second.
+/// One bit flips in an old segment of the leader, and n3 lacks that entry. Not even the valid entries before it were sent, the
+/// leader did not hand over, reads on n3 failed without a reason, and 30 errors a second were logged.
 #[test]
 fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
     let mut cluster = Cluster::start_with(3, &["--segment-bytes=1MiB"]);
@@ -119,7 +119,7 @@ fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
     let open = fs::OpenOptions::new().write(true).open(&file).expect("a segment");
     open.write_all_at(b"R", at).expect("written");
 
-    // Alone with it n3 gets what is sound, and its reads are told what is wrong.
+    // With only this leader, n3 gets the valid entries, and its reads fail with the reason.
     cluster.nodes[2].start_again();
     let behind = cluster.client(2);
     eventually("n3 has what is before the bad frame", || match group(&behind)?.next_offset {
@@ -136,7 +136,7 @@ fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
     let (_, printed, _) = status(&cluster, 2);
     assert!(printed.lines().any(|line| line.starts_with("n3 ") && line.contains("BEHIND: entry ")), "{printed}");
 
-    // With the other one there is somebody who can send the rest.
+    // The other node can send the rest.
     cluster.nodes[other].start_again();
     eventually("n3 has caught up", || behind.consume_at("", 4002).map(drop).map_err(|e| e.to_string()));
     assert_eq!(behind.consume_at("", 153).expect("served").value, value(150).as_bytes());

@@ -307,7 +307,7 @@ impl Node {
         Ok(())
     }
 
-    /// The further arguments of its next start; gives those that it had.
+    /// Sets the additional arguments of its next start; returns the previous ones.
     pub fn set_more(&mut self, more: Vec<String>) -> Vec<String> {
         std::mem::replace(&mut self.options.more, more)
     }

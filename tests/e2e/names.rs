@@ -1,18 +1,18 @@
-//! A member that is started again by the name of another one.
+//! A member that is restarted with the name of another member.
 
 use seriatim::client::Client;
 
 use crate::harness::{Cluster, eventually, wait_for_voters};
 
-/// The last entry of the catalog, as a node has it, and the name of the node that leads it.
+/// A node's last index of the catalog, and the name of the catalog's leader.
 fn catalog(client: &Client) -> (u64, String) {
     let node = client.get_node().expect("answers");
     let catalog = node.groups.iter().find(|group| group.group == 0).expect("every node carries it");
     (catalog.last_index, catalog.leader.clone())
 }
 
-/// It went on running, and whenever it led the catalog it proposed the name at every tick: twenty entries a second that
-/// changed nothing, synced on every node and kept for ever.
+/// It kept running, and whenever it led the catalog it proposed the name on every tick: twenty entries a second that changed
+/// nothing, synced on every node and kept forever.
 #[test]
 fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
     let mut cluster = Cluster::start(3);

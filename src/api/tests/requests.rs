@@ -1,8 +1,8 @@
-//! Golden requests: bytes that encoders of other languages may send and that the protobuf standard allows. Each is read as
-//! the standard says, and what is malformed for every parser is refused.
+//! Golden requests: bytes that encoders of other languages may send and that the protobuf standard allows. Each is decoded as
+//! the standard requires; bytes that are malformed for every parser are rejected.
 //!
-//! rust-protobuf alone refuses a varint with more bits than its type has (a `max_records` of minus one has 64), replaces a
-//! message that comes twice, and does not look for the end of a group.
+//! rust-protobuf by itself rejects a varint with more bits than its type has (a `max_records` of -1 has 64), replaces a message
+//! field that occurs twice, and does not look for the end of a group.
 
 use super::text::text;
 use crate::api::batch::Batch;

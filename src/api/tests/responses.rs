@@ -1,5 +1,5 @@
-//! Golden responses: bytes as the server's own code writes them, and what they say. `make test-decoders` reads the same files
-//! with the decoders of other languages, which once read other offsets than ours (`storage/payload.rs`).
+//! Golden responses: bytes as the server's own code writes them, and their meaning. `make test-decoders` decodes the same files in
+//! other languages; some decoders once read wrong offsets (`storage/payload.rs`).
 //!
 //! With `SERIATIM_WRITE_GOLDEN` set the files are written instead of compared.
 

@@ -203,9 +203,9 @@ fn the_first_failure_ends_a_produce_stream_and_says_where() {
     node.fate(Fate::Commit);
 }
 
-/// A stream's first request is answered, and the next one meets a full inbox on its way to the leader while the one behind it
-/// gets there. That one was once appended: the leader took it for the second request of the first run. The client heard that
-/// nothing behind the failed request is in the log, sent both again, and had one twice and out of order.
+/// A stream's first request is answered. The second one meets a full inbox on its way to the leader, and the third one arrives.
+/// It was once appended, because the leader took it for the second request of the first run. The client was told that nothing
+/// after the failed request is in the log, sent both again, and had one record twice and out of order.
 #[test]
 fn nothing_behind_a_refused_request_is_appended_in_a_later_run() {
     for leader in [ME, OTHER] {

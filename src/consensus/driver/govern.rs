@@ -1,4 +1,4 @@
-//! What this node has the cluster do as the leader of the catalog or of a group: members, logs, retention.
+//! What this node initiates as the leader of the catalog or of a group: members, logs, retention.
 
 use std::time::Instant;
 
@@ -36,9 +36,9 @@ impl Driver {
         Ok(())
     }
 
-    /// What this node would have the catalog say and it does not: itself as a member at its addresses, a first log, and that the
-    /// logs that it was to found are there. Never what can't apply (a name that another member has): it would be proposed again
-    /// at every tick, for ever. What then becomes of this node, `membership` sees to.
+    /// A command that this node wants applied to the catalog: itself as a member at its addresses, a first log, or that a log
+    /// that it was to found exists. Never a command that can't apply (a name that another member has): it would be proposed again
+    /// at every tick, forever. `membership` handles that case.
     fn wanted_command(&self) -> Option<Command> {
         let me = std::iter::once_with(|| Command::AddNode(self.me.clone()));
         let founds = |log: &&LogMeta| log.founder == self.me.id && self.groups.contains_key(&log.group);
@@ -50,8 +50,8 @@ impl Driver {
             .find(|command| self.catalog.would_change(command) == Ok(true))
     }
 
-    /// Proposes a change of the catalog for somebody. One that would change nothing is not appended: what its proposer finds in
-    /// the catalog says the same.
+    /// Proposes a requested change of the catalog. A command that would change nothing is not appended: the catalog already shows
+    /// its proposer the result.
     pub(super) fn command(
         &mut self,
         command: &Command,

@@ -118,8 +118,8 @@ impl Founder {
     }
 }
 
-/// A member was started again by the name of another one. When it led the catalog it proposed that name at every tick, and
-/// nobody applied it: twenty entries a second, synced on every node and kept for ever.
+/// A member was restarted with the name of another member. When it led the catalog it proposed that name on every tick, and no
+/// node applied it: twenty entries a second, synced on every node and kept forever.
 #[test]
 fn a_name_that_another_member_has_is_not_proposed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -143,7 +143,7 @@ fn a_name_that_another_member_has_is_not_proposed() {
     assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n3")), "a free name is taken");
 }
 
-/// Whatever would change nothing is not appended, whoever asks for it.
+/// A command that would change nothing is not appended, whichever node requests it.
 #[test]
 fn a_command_that_changes_nothing_is_not_appended() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -82,9 +82,9 @@ struct World {
     acknowledged: LogIndex,
     values: u64,
     rules: Rules,
-    /// Disks are put back to older copies: then replicas may come to differ, and must say so.
+    /// Disks are restored to older copies: replicas may then differ, and must report it.
     rolls_back: bool,
-    /// What each node held when its disk was put back.
+    /// The log of each node when its disk was restored to an older copy.
     held: Vec<Vec<Entry>>,
 }
 

@@ -106,7 +106,7 @@ impl Disk {
         Disk { synced: files.clone(), files, unsynced: Vec::new(), ready: 0 }
     }
 
-    /// Makes a change. A write reaches the disk frame by frame, so a power cut, a kill or a full disk may leave any first part.
+    /// Applies a change. A write reaches the disk frame by frame, so a power loss, a kill or a full disk may leave any prefix.
     pub fn make(&mut self, change: Change) {
         self.files.make(&change);
         match change {

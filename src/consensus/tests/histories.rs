@@ -1,8 +1,8 @@
-//! Random histories of a growing cluster that look for what single-step chaos hardly meets: a node that is away while the
-//! membership changes and crashes in the middle of a write as it comes back, majorities that are cut apart, streams whose
-//! requests are lost on their way, and clients that believe what they are refused with.
+//! Random histories of a growing cluster, for combinations that random single steps hardly reach: a node that is down while the
+//! membership changes and crashes in the middle of a write after its restart, network partitions, streams whose requests are
+//! lost in transit, and clients that act on the errors that they receive.
 //!
-//! With all rules no history ends in a violation. With one left out, some do: each rule is shown to be needed.
+//! With all rules no history ends in a violation. With one rule disabled, some do: this shows that each rule is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::types::{GroupId, NodeId, Offset, RowId};
 
 const NODES: u64 = 5;
 
-/// What a history leaves out of the real thing.
+/// The rules that a history disables.
 #[derive(Clone, Copy, Default)]
 struct Without {
     rules: Rules,
@@ -24,13 +24,13 @@ struct Without {
     run_ids: bool,
 }
 
-/// A produce stream: runs of requests of which none waits for the one before. A run ends when all of it is answered.
+/// A produce stream: runs of pipelined requests. A run ends when all its requests are answered.
 #[derive(Default)]
 struct Stream {
     row: u64,
     position: u64,
     waiting: Vec<(u64, Answer)>,
-    /// A request was refused on its way: from then on none may be appended.
+    /// A request was refused before it reached the leader: none of the later ones may be appended.
     lost: bool,
     forbidden: Vec<u64>,
 }
@@ -74,7 +74,7 @@ impl History {
         self.world.rng.below(n)
     }
 
-    /// Everything that runs ticks, syncs and hears; clients ask whoever leads.
+    /// Every running node ticks, syncs and receives messages; clients send requests to the leader.
     fn round(&mut self) {
         for i in 0..NODES as usize {
             self.world.tick(i);
@@ -144,7 +144,7 @@ impl History {
             self.stream.forbidden.push(self.value);
         }
         if self.below(8) == 0 {
-            // The inbox is full: refused on its way.
+            // The inbox is full: refused before it reaches the leader.
             self.stream.lost = true;
             return;
         }
@@ -173,7 +173,7 @@ impl History {
             }
         }
         if self.stream.waiting.is_empty() && self.stream.lost {
-            // It has ended with its status; the client begins another one.
+            // The stream has ended with its status; the client opens another one.
             self.broken_streams.extend(std::mem::take(&mut self.stream.forbidden));
             let row = if self.without.run_ids { self.stream.row } else { 0 };
             self.stream = Stream { row, ..Stream::default() };
@@ -197,7 +197,7 @@ impl History {
         let others: Vec<usize> = all.iter().copied().filter(|i| *i != x).collect();
         match self.below(10) {
             0 | 1 => self.rounds(30),
-            // One is away while the membership grows, and comes back to the leader alone.
+            // One node is down while the membership grows, and after its restart reaches only the leader.
             2..=4 => {
                 // One of the three that vote from the beginning.
                 let x = self.below(3);
@@ -222,7 +222,7 @@ impl History {
             }
             6 => self.world.cut.clear(),
             7 => self.crash_in_a_write(x),
-            // Two groups that do not hear each other.
+            // A network partition into two groups.
             _ => {
                 let y = others[self.below(others.len())];
                 if self.below(2) == 0 { self.split(&[x, y]) } else { self.split(&[x]) }
@@ -235,7 +235,7 @@ impl History {
         }
     }
 
-    /// These and the others do not hear each other for a while.
+    /// Cuts these nodes off from the others for a while.
     fn split(&mut self, one: &[usize]) {
         self.world.network.clear();
         self.world.cut.clear();
@@ -244,7 +244,7 @@ impl History {
         self.rounds(160);
     }
 
-    /// All nodes get their votes, if a leader can bring that about soon.
+    /// Makes all nodes voters, if a leader can do so soon.
     fn grow(&mut self) {
         self.world.wanted = (1..=NODES).map(NodeId).collect();
         self.quiet = self.below(4) > 0;
@@ -258,7 +258,7 @@ impl History {
         self.quiet = false;
     }
 
-    /// Power fails at a node while some first part of a write is on its disk.
+    /// A power loss at a node after some prefix of a write has reached its disk.
     fn crash_in_a_write(&mut self, x: usize) {
         for _ in 0..400 {
             if self.world.nodes[x].disk.unsynced() > 2 {
@@ -276,7 +276,7 @@ impl History {
             }
             self.world.deliver();
         }
-        // The last frame is the commit index that came with the entries.
+        // The last frame contains the commit index that belongs to the entries.
         let unsynced = self.world.nodes[x].disk.unsynced();
         if self.below(2) == 0 {
             self.world.crash(x)
@@ -317,7 +317,7 @@ fn nothing_is_lost_or_misreported() {
     }
 }
 
-/// Each of these rules was missing once. The histories find it.
+/// Each of these rules was once missing. The histories detect that.
 #[test]
 fn each_rule_that_was_missing_is_found() {
     let rules = Rules::default();

@@ -1,4 +1,4 @@
-//! Learners while the leader takes entries all the time: who can keep up gets its vote, who can't stays a learner.
+//! Learners under a continuous load: one that can keep up becomes a voter, one that can't stays a learner.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::GroupId;
 
 /// Two nodes, of which the second joins while `per_second` entries are proposed. It syncs every `sync_ticks` ticks, the leader at
-/// each. Gives the tick at which it votes, of at most `ticks`, and by how many entries at least it was behind until then.
+/// each. Returns the tick at which it becomes a voter, at most `ticks`, and its minimum lag in entries until then.
 fn votes_at(per_second: u64, sync_ticks: u64, ticks: u64) -> Option<(u64, u64)> {
     let mut world = World::new(11, 2, Rules::default());
     let (mut proposed, mut behind) = (0, u64::MAX);
@@ -38,8 +38,8 @@ fn votes_at(per_second: u64, sync_ticks: u64, ticks: u64) -> Option<(u64, u64)> 
     None
 }
 
-/// "Caught up" was to be at most 64 entries behind, whatever the rate: with 2,000 a second, a round trip and a sync of 50 ms a
-/// learner was always farther behind, and never got its vote.
+/// "Caught up" meant a lag of at most 64 entries, at any rate. With 2,000 entries a second, a round trip and a sync of 50 ms, a
+/// learner always lagged more, and never became a voter.
 #[test]
 fn a_learner_that_keeps_up_gets_its_vote_at_any_load() {
     for per_second in [0, 10, 200, 1000, 1400, 2000, 8000] {
@@ -52,15 +52,15 @@ fn a_learner_that_keeps_up_gets_its_vote_at_any_load() {
     }
 }
 
-/// It would hold up the cluster as soon as its vote were needed.
+/// As a voter it would delay the cluster as soon as its vote was needed.
 #[test]
 fn a_learner_whose_disk_is_slower_than_an_election_stays_one_under_load() {
     assert_eq!(votes_at(2000, 40, 600), None);
     assert!(votes_at(0, 40, 600).is_some(), "without load there is nothing to catch up with");
 }
 
-/// A follower whose disk does not answer holds all that it was sent in memory: its leader may send 64 messages of 8 MiB before it
-/// waits for an acknowledgement.
+/// A follower whose disk hangs keeps all received entries in memory: its leader may send 64 messages of 8 MiB before it waits for
+/// an acknowledgement.
 #[test]
 fn a_follower_that_can_not_sync_takes_only_so_much() {
     let mut world = World::new(5, 2, Rules::default());

@@ -14,8 +14,8 @@ mod safety;
 mod sim;
 mod soak;
 
-/// How many of the histories of these seeds end in a violation. For histories with a rule left out: what they print is no
-/// failure of a test.
+/// How many of the histories of these seeds end in a violation. For histories with a rule disabled: what they print is not a test
+/// failure.
 fn violations(seeds: u64, history: impl Fn(u64) + std::panic::RefUnwindSafe) -> usize {
     (1..=seeds).filter(|seed| std::panic::catch_unwind(|| history(*seed)).is_err()).count()
 }

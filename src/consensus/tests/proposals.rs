@@ -92,8 +92,8 @@ fn a_trim_beyond_the_end_is_none() {
     assert_eq!(world.nodes[0].group.as_ref().expect("running").mark().first_offset, Offset(1));
 }
 
-/// A stream's first run was answered through position 1. The first two requests of its second run met a full inbox on the way
-/// to the leader: the third one, which came, was once appended, since both runs had one id.
+/// The first run of a stream was answered up to position 1. The first two requests of its second run met a full inbox on the way
+/// to the leader. The third one arrived and was once appended, since both runs had the same id.
 #[test]
 fn nothing_of_a_run_is_appended_without_its_first_request() {
     let mut world = alone();

@@ -1,4 +1,4 @@
-//! Faults that reading and trials from outside found: each is shown here as it was met, and stays out.
+//! Regression tests for consensus faults that reviews and external testing found.
 
 use super::sim::{Fate, World, answered};
 use super::violations;
@@ -8,7 +8,7 @@ use crate::storage::entry::Kind;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, NodeId, Offset};
 
-/// One round: every node ticks and syncs, and what is on the network is delivered.
+/// One round: every node ticks and syncs, and the network delivers its messages.
 fn round(world: &mut World) {
     for i in 0..world.nodes.len() {
         world.tick(i);
@@ -35,9 +35,9 @@ fn isolate(world: &mut World, i: usize) {
     cut(world, &[i], &others);
 }
 
-/// Voters 1, 2, 3. Node x is away while 4 and 5 become voters; it comes back and writes both conf changes, and a crash
-/// leaves some of that write's frames, but not the hard state with the commit. It must not fall back to the three old
-/// voters, of whom x and one more are a majority, while the others go on with three of five.
+/// Voters 1, 2, 3. Node x is down while 4 and 5 become voters. It restarts and writes both conf changes, and a crash leaves
+/// some frames of that write, but not the hard state with the commit index. It must not fall back to the three old voters,
+/// of which x and one other are a majority, while the other nodes continue with three of five.
 fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
     let mut world = World::new(seed, 5, rules);
     world.wanted = (1..=3).map(NodeId).collect();
@@ -111,8 +111,8 @@ fn proposal(value: u64, expected: Option<u64>) -> Proposal {
     Proposal { expected_offset, ..Proposal::new(GroupId(1), Kind::Records, 1, payload.as_slice().into()) }
 }
 
-/// A leader that is cut off appends at offset 0 and can't commit it. A retry that expects offset 0 was refused at once, with
-/// 1 as the next offset, which reads as "the first try stands", and then another leader gave offset 0 to another record.
+/// A leader that is cut off appends at offset 0 and can't commit the entry. A retry that expects offset 0 was rejected at once,
+/// with next offset 1, which means "the first attempt succeeded". Then another leader assigned offset 0 to another record.
 #[test]
 fn no_refusal_speaks_of_records_that_are_not_committed() {
     for (rules, held) in
@@ -140,7 +140,7 @@ fn no_refusal_speaks_of_records_that_are_not_committed() {
     }
 }
 
-/// The refusal comes once what it speaks of is committed, and from a leader with a majority that is soon.
+/// The rejection is sent once the log's end is committed, which is soon if the leader has a majority.
 #[test]
 fn a_refusal_comes_with_the_commit_of_what_it_speaks_of() {
     let mut world = World::new(5, 3, Rules::default());
@@ -159,8 +159,8 @@ fn a_refusal_comes_with_the_commit_of_what_it_speaks_of() {
     assert_eq!(answered(&mut again), Some(refused), "it is committed: at once");
 }
 
-/// A leader that is cut off knows an end of the log that may be long past. Who expects more than that is not wrong, and is
-/// refused only by a leader that a majority confirms; so is a trim past the end.
+/// The log of a leader that is cut off may end long before the committed end. A request that expects a later end may be right,
+/// and is rejected only by a leader that a majority confirms; so is a trim past the end.
 #[test]
 fn no_refusal_speaks_of_an_end_that_may_be_past() {
     let trim = |first: u64| Proposal::new(GroupId(1), Kind::Trim, 0, first.to_le_bytes().as_slice().into());
@@ -185,8 +185,8 @@ fn no_refusal_speaks_of_an_end_that_may_be_past() {
     }
 }
 
-/// Followers whose disks take 50 ms to 1.5 s for a sync, a leader with a fast one, and a steady load. raft's check of the
-/// quorum took an answer to a heartbeat that waits for a sync for a dead node: no leader in 584 of 600 ticks.
+/// Followers whose disks take 50 ms to 1.5 s for a sync, a leader with a fast disk, and a steady load. Heartbeat responses waited
+/// for a sync, and raft's quorum check took the followers for dead: there was no leader in 584 of 600 ticks.
 #[test]
 fn slow_disks_of_followers_leave_the_leader_in_office() {
     for ticks_to_sync in [1u64, 6, 14, 20, 30] {

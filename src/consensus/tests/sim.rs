@@ -313,7 +313,7 @@ impl World {
         false
     }
 
-    /// Where each committed value stands.
+    /// The place of each committed value.
     pub fn found(&self) -> BTreeMap<u64, Vec<Offset>> {
         let mut found: BTreeMap<u64, Vec<Offset>> = BTreeMap::new();
         for (term_data, index) in self.committed.iter().map(|(i, d)| (d, i)) {
@@ -330,7 +330,7 @@ impl World {
         found
     }
 
-    /// After a history: what was acknowledged is there, where it was said to be; what was not appended is nowhere.
+    /// After a history: each acknowledged record is present at its offset; each record answered "not appended" is absent.
     pub fn check_fates(&self) {
         let found = self.found();
         for (value, fate) in &self.fates {

@@ -70,7 +70,7 @@ impl Model {
     }
 }
 
-/// A leader's clock was wrong by a year for one record: since then all records are stamped a year ahead, and none was old for a year.
+/// A leader's clock was a year ahead for one record: all later records have timestamps a year ahead, and none expired for a year.
 #[test]
 fn stamps_that_are_ahead_leave_the_time_of_arrival() {
     const YEAR: u64 = 365 * 86_400_000_000;
@@ -102,7 +102,7 @@ fn stamps_that_are_ahead_leave_the_time_of_arrival() {
     drop(log);
     let (mut log, _) = home.open();
     check(&log);
-    // The clock was set back: how old the newest one is it can't tell, until there is another.
+    // The clock was set back: the age of the newest segment is unknown until there is another one.
     log.set_local_time(25_000);
     assert!(log.end_old_segment(1_000_000).expect("ended"));
     model.append(&mut log, &mut random, Kind::Records);

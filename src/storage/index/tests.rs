@@ -37,8 +37,8 @@ fn it_finds_the_last_frame_not_behind() {
     assert_eq!(full.entries().len(), 1, "past its last entry it ends");
 }
 
-/// One flipped bit in the count of a mapped index made `consensus` panic; now the count is that of the bytes, or the file
-/// is none.
+/// One flipped bit in the count of a mapped index made `consensus` panic. Now the count must match the file's size, or the file is
+/// not used.
 #[test]
 fn one_that_is_not_whole_is_none() {
     let (dir, disk) = (tempfile::tempdir().expect("a directory"), Disk::real());
@@ -98,8 +98,7 @@ fn a_sealed_one_that_can_not_be_read_is_made_anew() {
     }
 }
 
-/// The index of the segment that is written is in no file, so that no file can harm it; it takes as much memory as it has
-/// entries.
+/// The index of the active segment is only in memory, so that no file can damage it; it takes memory for its entries only.
 #[test]
 fn the_newest_one_is_in_memory_alone() {
     let home = Home::new(Genesis::Founder(NodeId(5)));

@@ -347,7 +347,7 @@ fn note(log: &mut GroupLog, home: &Home) {
     log.end_sync(job);
 }
 
-/// The floor stood in the frames of the newest segment alone, and so was lost with them.
+/// The floor was only in the frames of the newest segment, and was lost with them.
 #[test]
 fn the_manifest_is_told_the_floor_once() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -372,7 +372,7 @@ fn the_manifest_is_told_the_floor_once() {
     assert_eq!(floor().expect("a manifest").floor, log.active.position());
 }
 
-/// It protects, and nobody waits for it: what there is no descriptor for, or no room, is left until there is.
+/// Nothing waits for a noted floor: if there is no descriptor or no space for the manifest, it is written later.
 #[test]
 fn a_manifest_that_can_not_be_noted_is_noted_later() {
     let sim = super::super::disk::sim::Sim::default();
@@ -392,7 +392,7 @@ fn a_manifest_that_can_not_be_noted_is_noted_later() {
     assert!(job.perform_note(&sim.disk()).expect("noted"));
     log.end_sync(job);
     assert_eq!(log.urgency(), Urgency::Nothing);
-    // A disk that fails is another matter.
+    // Any other error of the disk is final.
     append(&mut log, 1, &[b"b"]);
     let job = log.begin_sync().expect("something to sync");
     job.perform(&sim.disk()).expect("synced");
@@ -401,7 +401,7 @@ fn a_manifest_that_can_not_be_noted_is_noted_later() {
     assert!(log.begin_note().expect("something to note").perform_note(&sim.disk()).is_err());
 }
 
-/// What is asked for most urgently: much that is above the noted floor, then a term or a vote.
+/// The order of urgency: many bytes above the noted floor, then a term or a vote.
 #[test]
 fn a_vote_is_noted_before_records() {
     let home = Home::new(Genesis::Founder(NodeId(5)));

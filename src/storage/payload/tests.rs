@@ -70,8 +70,8 @@ fn stamps_are_checked() {
     assert!(check_stamped(&payload, Offset(10), Term::MAX, 99, 3).is_err());
 }
 
-/// protobuf-java takes the tenth byte of a varint to be 1, whatever it is: records that were padded to ten bytes had offset and
-/// term with bit 63 set in every Java client. So the padding ends before it, and what does not fit is refused by name.
+/// protobuf-java reads the tenth byte of a varint as 1, whatever its value: records that were padded to ten bytes had offset and
+/// term with bit 63 set in every Java client. So values are padded to nine bytes, and larger ones are rejected with an error.
 #[test]
 fn no_number_needs_a_tenth_byte() {
     let mut payload = stamped(0);
@@ -99,7 +99,7 @@ fn no_number_needs_a_tenth_byte() {
     assert_eq!(check_stamped(&payload, largest, Term(1 << 63), 1, 4), Err(TERM_TOO_LARGE));
 }
 
-/// A record as format 1 had it is not taken: nothing padded to ten bytes reaches a client.
+/// A record of format 1 is rejected: no value padded to ten bytes reaches a client.
 #[test]
 fn ten_bytes_for_an_offset_are_not_canonical() {
     let mut bytes = Vec::new();

@@ -103,7 +103,7 @@ fn read_all(log: &GroupLog) {
     }
 }
 
-/// An index whose checksum is right and that leads elsewhere: behind what is wanted, or to no frame.
+/// An index with a correct checksum and wrong positions: after the wanted frame, or not at a frame.
 pub fn an_index_that_leads_astray() {
     for (word, change) in [(1, u64::MAX), (2, u64::MAX), (3, 8), (3, 1), (1, 1), (2, 100)] {
         let (sim, log, path) = sealed();
@@ -114,7 +114,7 @@ pub fn an_index_that_leads_astray() {
             let at = 40 + 32 * i + 8 * word;
             let number = u64_at(&bytes, at);
             let number = match (word, change) {
-                // Everything is said to be in the frames that come later.
+                // Every position is that of a later frame.
                 (_, u64::MAX) => i as u64,
                 (3, more) => number + more,
                 (_, more) => number.saturating_sub(more),
@@ -127,7 +127,7 @@ pub fn an_index_that_leads_astray() {
     }
 }
 
-/// An index on a bad sector: the segment is read all the same, and has a new one.
+/// An index on a bad sector: the segment can still be read, and its index is rebuilt.
 pub fn an_index_that_can_not_be_read() {
     let (sim, log, path) = sealed();
     sim.unreadable(&path, 0..4096);
@@ -135,7 +135,7 @@ pub fn an_index_that_can_not_be_read() {
     assert!(log.reader().shared().damages().list().is_empty(), "no data is damaged");
 }
 
-/// A name that no log of ours comes to leaves the numbers of new segments alone.
+/// A file name with an impossible number does not affect the numbers of new segments.
 pub fn a_number_that_is_too_high() {
     let (sim, log) = filled();
     drop(log);

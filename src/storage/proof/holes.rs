@@ -1,5 +1,5 @@
-//! Damage under a running log: bits flipped, bytes zeroed, blocks that can't be read, a file cut off under its writer, a segment
-//! gone. Whatever is in no damaged frame is served, by every kind of read, and each refusal names exactly what is lost.
+//! Damage under a running log: flipped bits, zeroed bytes, unreadable blocks, a file truncated under its writer, a missing segment.
+//! Every kind of read serves all records outside damaged frames, and each error names exactly what is lost.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -20,13 +20,13 @@ const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
 const ENTRIES: u64 = 60;
 
-/// A frame of an entry, and where it stands.
+/// A frame of an entry, and its place.
 struct Placed {
     file: u64,
     at: u64,
     end: u64,
     header: Header,
-    /// What was written there.
+    /// The bytes that were written there.
     bytes: Vec<u8>,
     lost: bool,
 }
@@ -67,7 +67,7 @@ impl Holes {
         self.frames.push(Placed { file: end.file, at, end: end.at, header, bytes, lost: false });
         self.entries.push(next);
         if self.rng.once_in(4) {
-            // A note of the node's own between two entries: damage to it alone loses nothing.
+            // A hard state between two entries: damage to it alone loses no entry.
             let hard_state = self.log.hard_state;
             self.log.append_hard_state(&hard_state).expect("appended");
         }
@@ -131,7 +131,7 @@ impl Holes {
                 }
                 bytes.truncate(kept as usize);
                 self.sim.damage(&path, bytes);
-                // It goes on behind that.
+                // The stream continues after the damage.
                 (0..self.rng.below(8)).for_each(|_| self.append());
             }
         }
@@ -148,7 +148,7 @@ impl Holes {
         records.flat_map(|(_, payload)| payload::records(payload).map(|r| r.expect("a record").to_vec())).collect()
     }
 
-    /// All of it as a stream reads it, which goes on behind what is lost.
+    /// Reads everything as a stream does that continues after each loss.
     fn stream(&mut self, by_blocks: bool) {
         let (reader, lost, records) = (self.log.reader(), self.lost_offsets(), self.records());
         let until = self.log.bounds().next_offset;
@@ -197,7 +197,7 @@ impl Holes {
         }
     }
 
-    /// As raft reads them for a follower: what is sound before the first bad one, and an error only if that is the first.
+    /// Reads entries as raft does for a follower: the valid ones before the first bad one, and an error only if that is the first.
     fn entries(&mut self) {
         let reader = self.log.reader();
         for _ in 0..30 {
@@ -242,7 +242,7 @@ impl Holes {
         }
     }
 
-    /// Who was refused something finds the place in the list.
+    /// The place of each failed read is in the list.
     fn listed(&self) {
         let list = self.log.reader().shared().damages().list();
         for frame in self.frames.iter().filter(|frame| frame.lost && frame.header.count > 0) {
@@ -270,14 +270,14 @@ pub fn history(seed: u64) {
     holes.by_time();
 }
 
-/// One flipped bit hid everything up to the next index point, and what stood before it in the same read; a segment that was
-/// cut off under its writer hid all that was appended later.
+/// One flipped bit hid all records up to the next index entry, and those before it in the same read. A segment that was truncated
+/// under its writer hid everything that was appended later.
 #[test]
 fn what_is_sound_is_served() {
     super::by_seed(1500, history);
 }
 
-/// A walk that reads a damaged log passes over exactly what is lost.
+/// A walk over a damaged log skips exactly what is lost.
 #[test]
 fn the_model_knows_where_frames_are() {
     let holes = Holes::new(1);

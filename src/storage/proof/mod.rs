@@ -6,7 +6,7 @@
 //!   histories.rs  random steps of a model and random crashes, by a seed
 //!   story.rs      one scripted life of a data directory, stopped at every change of the disk, and again inside recovery
 //!   sweep.rs      every byte of a stopped directory damaged, one at a time
-//!   holes.rs     damage under a running log: what is sound is served, and what is lost is named exactly
+//!   holes.rs     damage under a running log: valid records are served, and lost ones are named exactly
 //!   forged.rs     what neither a crash nor a damaged byte can make, made by hand
 //!   broken.rs     each rule of the storage broken on purpose (`faults.rs`): one of the others must fail
 //! ```

@@ -59,7 +59,7 @@ impl State {
     }
 }
 
-/// Where a log stands after `entries`, which follow `before`.
+/// The end of a log after `entries`, which follow `before`.
 pub fn end_of(before: Base, entries: &[Entry]) -> Base {
     entries.iter().fold(before, |at, entry| at.then(entry).expect("a stamp"))
 }

@@ -25,7 +25,7 @@ struct Plain {
     reader: GroupReader,
     base: Base,
     entries: Vec<Entry>,
-    /// Where the log stands after each of them.
+    /// The end of the log after each of them.
     ends: Vec<Base>,
     hard_state: HardState,
     /// What says where the log begins now is not on the disk yet: a kill takes that back.

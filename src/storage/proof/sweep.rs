@@ -24,9 +24,9 @@ const LONGER: [usize; 4] = [1, 8, 80, 600];
 pub enum End {
     /// Stopped: its manifests say that all is synced.
     Stopped,
-    /// Killed after a second of quiet: its manifests say so, too.
+    /// Killed after a second of idleness: the manifests have the floor, too.
     Killed,
-    /// Killed under load: of the newest records frames alone say that they are synced.
+    /// Killed under load: only frames show that the newest records are synced.
     Busy,
 }
 
@@ -138,7 +138,7 @@ fn directory(end: End) -> Sim {
                         log.end_sync(job);
                     }
                 } else {
-                    // One more that says nothing new: it carries the floor, and is no loss.
+                    // One more, equal to the previous one: it contains the floor, and losing it is no loss.
                     let hard_state = log.hard_state;
                     log.append_hard_state(&hard_state).expect("appended");
                     sync(&mut log);
@@ -242,7 +242,7 @@ pub fn sweep(end: End, stride: usize, wrong_max: usize) -> (usize, Vec<String>) 
         damages.push((path, Damage::Gone));
         let Some(bytes) = bytes.as_deref() else { continue };
         let is_index = path.extension().is_some_and(|e| e == "idx");
-        // What says that the newest segment's frames are synced is the last of them: cut off with them, nobody knows.
+        // Only the last frame of the newest segment shows that the others are synced: if it is cut off too, nothing does.
         let cuts = !matches!(end, End::Busy) || path.extension().is_none_or(|e| e != "seg");
         for at in (0..bytes.len()).step_by(stride) {
             for damage in [Damage::Bit(at, at % 8), Damage::Byte(at), Damage::Zero(at), Damage::Cut(at)] {

@@ -1,5 +1,5 @@
-//! Evidence is stored where the damage is not: whatever is lost at the end of the newest segment, once the manifest was told that
-//! it is on the disk, is refused and named. So is whatever else of a directory is missing, empty, or older than the rest.
+//! Tests that damage is detected from evidence outside the damaged file: a loss at the end of the newest segment, below the floor
+//! in the manifest, is refused and named. So is any other file of a data directory that is missing, empty, or older than the rest.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn note(log: &mut GroupLog, home: &Home) {
     log.end_sync(job);
 }
 
-/// A log whose manifest was told, as after a second of quiet; its process was killed then.
+/// A log whose manifest has the floor, as after a second of idleness; then the process was killed.
 fn quiet(segment_bytes: u64) -> (Home, LogOptions) {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let options = LogOptions { segment_bytes };
@@ -37,8 +37,8 @@ fn refused(home: &Home, options: &LogOptions) -> String {
     error.to_string()
 }
 
-/// 2,000 records were acknowledged, the node was idle for seconds, and killed; then the last sector that it had written was
-/// bad. The floor stood in that very sector: "never synced: cut off", and the offsets were given again.
+/// 2,000 records were acknowledged, and the node was idle for seconds and then killed. Then the last sector that it had written
+/// was bad. The only copy of the floor was in that sector: the records were cut off as never synced, and their offsets reused.
 #[test]
 fn the_end_of_a_quiet_log_is_not_taken_for_torn() {
     for (zeroed, cut) in [(1, 0), (8, 0), (128, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1)] {
@@ -61,7 +61,7 @@ fn the_end_of_a_quiet_log_is_not_taken_for_torn() {
     }
 }
 
-/// Term and vote stand in the last frame of all: a sector that is lost with them would let a node vote twice in one term.
+/// Term and vote are in the very last frame: if the sector with it were lost unnoticed, a node could vote twice in one term.
 #[test]
 fn a_vote_is_not_forgotten() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -80,7 +80,7 @@ fn a_vote_is_not_forgotten() {
     assert!(told.contains("lost: perhaps a term and a vote"), "{told}");
 }
 
-/// The newest segment is gone, or empty, or has lost its header: the manifest of the drain that synced it first knows it.
+/// The newest segment is missing, empty, or has lost its header: the manifest of the drain that first synced it names it.
 #[test]
 fn the_newest_segment_is_missed() {
     for damage in ["gone", "empty", "zeros", "no header"] {
@@ -100,8 +100,8 @@ fn the_newest_segment_is_missed() {
     }
 }
 
-/// An older copy of the manifest knows less, and what it does not know stands in the segments: the same log, or, where it
-/// wants segments that a trim has removed since, a refusal.
+/// An older copy of the manifest lacks information that the segments contain. The same log is recovered, or the start is refused
+/// if the manifest names segments that a trim has removed since.
 #[test]
 fn an_old_copy_of_the_manifest_changes_nothing() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -154,7 +154,7 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
     }
 }
 
-/// An older copy of `node.toml` lists fewer groups, or no cluster: what would be made anew is there, and is not overwritten.
+/// An older copy of `node.toml` lists fewer groups, or no cluster: a group that would be created exists, and is not overwritten.
 #[test]
 fn a_group_that_an_old_node_file_does_not_list_is_not_made_anew() {
     for listed in [Genesis::Founder(NodeId(5)), Genesis::Blank] {

@@ -78,7 +78,7 @@ fn pass(scrubber: &Scrubber) -> Vec<DamagedRange> {
     scrubber.handle.damaged(GROUP)
 }
 
-/// Puts another valid frame where one stands, as a write that went astray would.
+/// Replaces a frame with another valid one, as a misdirected write would.
 fn forge(home: &Home, name: &str, at: u64) {
     use super::super::frame;
     let mut bytes = fs::read(home.path(name)).expect("a segment");
@@ -289,8 +289,8 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
     assert!(as_it_was, "what was not there is not there, and what was is");
 }
 
-/// What stops the next start, and no read before it: a flipped byte in a segment's header or in the manifest. The scrub
-/// looked at neither, and the node did not come back.
+/// A flipped byte in a segment's header or in the manifest makes the next start fail, but no read before it. The scrub checked
+/// neither, and the node did not start again.
 #[test]
 fn what_stops_the_next_start_is_found() {
     let home = Home::new();
@@ -315,7 +315,7 @@ fn what_stops_the_next_start_is_found() {
     assert_eq!(pass(&scrubber), []);
 }
 
-/// Nor did it look at `node.toml`.
+/// The scrub did not check `node.toml` either.
 #[test]
 fn the_node_file_is_looked_at_with_the_catalog() {
     let sim = crate::storage::disk::sim::Sim::default();
@@ -349,7 +349,7 @@ fn the_node_file_is_looked_at_with_the_catalog() {
     assert!(range.what.contains("Input/output error"), "{range:?}");
 }
 
-/// A reader that met damage told only its client.
+/// A read that found damage reported it only to its client.
 #[test]
 fn what_a_read_meets_is_listed_and_told_once() {
     let home = Home::new();

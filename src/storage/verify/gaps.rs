@@ -1,20 +1,20 @@
-//! Segments that are missing, or whose header can't be read: which, and which entries were in them.
+//! Names segments that are missing or whose header can't be read, and the entries that were in them.
 
 use super::super::recovery::Files;
 use super::super::segment::{SegmentHeader, segment_path};
 use super::super::state::Base;
 use super::{Look, Severity, between};
 
-/// So many numbers of files that may have been part of the log are named one by one, at each place.
+/// The maximum number of missing files that are named one by one, at each gap.
 const NAMED_MAX: u64 = 64;
 
 impl Look<'_> {
-    /// Names all of them, where the chain is broken: from the newest segment back, as far as headers tell, and on from the
-    /// next one that is there.
+    /// Names all of them: follows the chain back from the newest segment as far as headers allow, and continues at the next
+    /// existing segment.
     pub(super) fn gaps(&mut self, files: &Files) {
         let first = files.manifest.first_segment;
         let newest = files.headers.keys().next_back().copied().unwrap_or(0);
-        // Up to there the log was synced once.
+        // The log was synced up to the floor.
         self.unknown(files, newest, files.manifest.floor.file);
         let mut number = files.manifest.floor.file.max(newest);
         while number >= first && number > 0 {
@@ -26,7 +26,7 @@ impl Look<'_> {
                     let what =
                         if found.is_some() { "the segment has no valid header" } else { "the segment is missing" };
                     self.report.add(Severity::Damage, &segment_path(&files.dir, number), 0, what);
-                    // Which one it continued nobody knows.
+                    // Its predecessor is unknown.
                     self.unknown(files, older, number);
                     older
                 }
@@ -34,7 +34,7 @@ impl Look<'_> {
         }
     }
 
-    /// Names files that are not there between two numbers. Numbers are left out, too, where a log lost its suffix.
+    /// Names missing files between two numbers. A truncation of the log leaves gaps in the numbers, too.
     fn unknown(&mut self, files: &Files, above: u64, below: u64) {
         for number in (above + 1..below).take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
             let what = "the segment is missing; it was part of the log, or was removed by a truncation";
@@ -42,8 +42,8 @@ impl Look<'_> {
         }
     }
 
-    /// A segment begins elsewhere than the one before it ends: says which entries are missing, at the file that held them
-    /// if that is known.
+    /// A segment does not begin where its predecessor ends: names the missing entries, at the file that contained them if
+    /// known.
     pub(super) fn missing_between(&mut self, files: &Files, number: u64, header: &SegmentHeader, before: &Base) {
         let what = if header.base.index > before.index {
             format!("{} are missing: no earlier segment contains them", between(before, &header.base))

@@ -185,7 +185,7 @@ fn all_damage_is_told_and_what_is_lost_in_it() {
     assert_eq!(whole, Some(home.log().bounds().next_offset), "the end is known: a start reads from the floor on alone");
 }
 
-/// Puts another valid frame where one stands.
+/// Replaces a frame with another valid one.
 fn forge(bytes: &mut [u8], at: usize, change: impl Fn(&mut super::super::frame::Header)) {
     let header = SegmentHeader::decode(bytes).expect("a header");
     let head: &[u8; 80] = bytes[at..].first_chunk().expect("a frame");
@@ -198,7 +198,7 @@ fn forge(bytes: &mut [u8], at: usize, change: impl Fn(&mut super::super::frame::
     bytes[at..end].copy_from_slice(&out);
 }
 
-/// A frame that is valid by itself and not the one that was written: a write that went astray, or a copy of another node's file.
+/// A frame that is valid but not the one that was written: a misdirected write, or a copy of another node's file.
 #[test]
 fn a_frame_that_took_the_place_of_another_is_told_by_the_digest() {
     let home = Home::new(true);
@@ -300,8 +300,8 @@ fn foreign_used_and_missing_directories_are_refused() {
     assert!(matches!(verify(&home.disk, home.dir.path()), Err(StorageError::OtherFormat { .. })));
 }
 
-/// A directory of the version before. Its segments are whole, so this is no damage and no torn tail: the file and its format
-/// are named, by a look and by a start, and nothing is changed.
+/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `log verify` and a start
+/// both name the file and its format, and change nothing.
 #[test]
 fn an_older_format_is_named_and_is_no_damage() {
     let home = Home::new(true);
@@ -323,7 +323,7 @@ fn an_older_format_is_named_and_is_no_damage() {
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
 
-/// Of two missing segments `log verify` named one.
+/// `log verify` named only one of two missing segments.
 #[test]
 fn each_missing_segment_is_named() {
     for (gone, lost) in [(vec![1, 2], "entries "), (vec![0, 2], "entries "), (vec![2, 3], ""), (vec![0, 1], "")] {
@@ -342,7 +342,7 @@ fn each_missing_segment_is_named() {
     }
 }
 
-/// A loss in a segment's last frame named no records: nothing behind it in the segment tells, but the next one does.
+/// A loss in a segment's last frame named no records: no later frame of the segment shows them, but the next segment does.
 #[test]
 fn a_loss_in_the_last_frame_names_its_records() {
     let home = Home::new(true);
@@ -356,7 +356,7 @@ fn a_loss_in_the_last_frame_names_its_records() {
     let behind = SegmentHeader::decode(&bytes).expect("a header").base;
     let records = format!("records {} to {}", behind.offset.0 - 2, behind.offset.0 - 1);
     assert!(found[0].2.contains(&format!("entries {0} to {0}, {records}", behind.index)), "{found:?}");
-    // The newest segment's: nothing tells how many they were.
+    // In the newest segment the number of lost records is unknown.
     let home = Home::new(true);
     let frames = home.frames(&names[3]);
     let last = frames[frames.len() - 1];
@@ -365,7 +365,7 @@ fn a_loss_in_the_last_frame_names_its_records() {
     assert!(found.len() == 1 && found[0].1 == last, "{found:?}");
 }
 
-/// A pipe in the directory stopped it for good; a link to itself, a directory, or a terabyte of nothing ended it.
+/// A pipe in the directory blocked `log verify` forever; a link to itself, a directory, or a sparse file of a terabyte ended it.
 #[test]
 fn what_is_no_file_of_ours_stops_nothing() {
     let pipe = |path: &Path| {
@@ -410,7 +410,7 @@ fn what_is_no_file_of_ours_stops_nothing() {
     assert_eq!(verify(&home.disk, home.dir.path()).expect("a report").worst(), None);
 }
 
-/// An I/O error on a file ended it without a verdict, and 4 KiB that can't be read in the middle of a segment were told as
+/// An I/O error on a file ended `log verify` without a result, and 4 unreadable KiB in the middle of a segment were reported as
 /// damage at its first byte.
 #[test]
 fn what_can_not_be_read_is_told_with_its_place() {

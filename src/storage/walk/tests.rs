@@ -1,4 +1,4 @@
-//! What stands behind bytes that are no frame, or can't be read.
+//! Finding the next frame after bytes that are not a valid frame, or can't be read.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::types::LogIndex;
 const SALT: u64 = 7;
 const PATH: &str = "/segment";
 
-/// Frames with so many bytes of payload each, one behind the other; and where they begin.
+/// Consecutive frames with payloads of these sizes, and their positions.
 fn file(payloads: &[usize]) -> (Sim, Vec<u64>, u64) {
     let sim = Sim::default();
     let (mut bytes, mut at) = (Vec::new(), Vec::new());
@@ -25,7 +25,7 @@ fn file(payloads: &[usize]) -> (Sim, Vec<u64>, u64) {
     (sim, at, bytes.len() as u64)
 }
 
-/// Where the frames are that a walk sees, and where it met something else.
+/// The positions of the frames that a walk finds, and of the damage.
 fn walked(sim: &Sim, end: u64, access: Access) -> (Vec<u64>, Vec<u64>) {
     let file = sim.disk().open(Path::new(PATH)).expect("opened");
     let mut walk = Walk::new(&file, SALT, 0, end, access);
@@ -44,8 +44,8 @@ fn walked(sim: &Sim, end: u64, access: Access) -> (Vec<u64>, Vec<u64>) {
     }
 }
 
-/// An unreadable 4 KiB in the middle of a segment was told as one at its beginning, since a read of a MiB failed with it;
-/// and what stood behind was not looked at.
+/// 4 unreadable KiB in the middle of a segment were reported at its beginning, since a read of 1 MiB failed because of them, and
+/// frames after them were not checked.
 #[test]
 fn what_can_not_be_read_is_as_large_as_it_is() {
     let payloads: Vec<usize> = (0..200).map(|i| 40 + i * 7 % 900).collect();
@@ -65,8 +65,7 @@ fn what_can_not_be_read_is_as_large_as_it_is() {
     }
 }
 
-/// A frame in each of many MiB that can't be read is not looked for block by block, which takes a dying disk hours; what
-/// is behind is found.
+/// Many unreadable MiB are not searched block by block for frames, which takes a failing disk hours; frames after them are found.
 #[test]
 fn much_that_can_not_be_read_is_passed_over_in_large_steps() {
     let payloads = [vec![4000; 10], vec![1 << 20; 20], vec![4000; 600]].concat();

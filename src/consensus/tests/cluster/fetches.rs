@@ -2,14 +2,14 @@
 
 use super::*;
 
-/// Clients' reads of a cold log filled the readers' one queue, so that what a follower needed was refused, again and again.
+/// Clients' cold reads filled the readers' only queue, so that a follower's fetches were refused again and again.
 #[test]
 fn a_follower_gets_old_entries_while_clients_fill_the_readers() {
     let mut world = World::new(9, 1);
     assert!(world.settle(200));
     (0..60).for_each(|_| world.produce(0));
     assert!(world.settle(200));
-    // After a restart what is applied is on the disk alone.
+    // After a restart applied entries are only on the disk.
     world.kill(0, false);
     world.add();
     let wanted = world.wanted.clone();

@@ -1,6 +1,6 @@
-//! Disks that are put back to an older copy, or lose a synced tail: what was acknowledged may be lost then, as two of three
-//! nodes no longer have it. But nothing is hidden. Replicas that differ below their commit indexes do not go on as if they
-//! were equal, and no leader counts a node that does not have its entries.
+//! Disks that are restored to an older copy, or lose a synced tail. Acknowledged records may be lost then, as two of three nodes
+//! no longer have them, but the loss is detected: replicas that differ below their commit indexes do not continue as if they
+//! were equal, and no leader counts an acknowledgement from a node that does not have its entries.
 
 use super::*;
 use crate::consensus::handle::{GroupStatus, Role};
@@ -16,7 +16,7 @@ impl World {
         reader.entries(index, index.next(), u64::MAX, Access::Blocking).ok()?.into_iter().next()
     }
 
-    /// A disk is put back. What it held counts as held: no leader can know that it was lost.
+    /// Restores a disk to an older copy. Its lost entries still count as stored: no leader can know that they were lost.
     fn roll_back(&mut self, i: usize, copy: &Sim) {
         if let Some(process) = &self.nodes[i].process {
             let reader = &process.hosted.reader;
@@ -28,7 +28,7 @@ impl World {
         self.nodes[i].sim = copy.copy();
     }
 
-    /// Random steps without changes of membership, and now and then a disk that is put back.
+    /// Random steps without membership changes; sometimes a disk is restored to an older copy.
     fn rollback_step(&mut self, copies: &mut [Sim]) {
         self.step += 1;
         let n = self.nodes.len();
@@ -67,7 +67,7 @@ impl World {
         self.check_acknowledged();
     }
 
-    /// What was acknowledged since the last step is at a majority, as far as running nodes tell. (One that is down may hold it.)
+    /// Checks that everything acknowledged since the last step is on a majority. (A node that is down may have it.)
     fn check_acknowledged(&mut self) {
         let index = std::mem::take(&mut self.acknowledged);
         if index == LogIndex(0) {
@@ -89,7 +89,7 @@ impl World {
         );
     }
 
-    /// After everything has healed: any two nodes that call themselves sound hold the same.
+    /// After all faults are over: any two nodes that do not report damage have equal logs.
     fn check_replicas(&self) {
         let sound: Vec<usize> =
             (0..self.nodes.len()).filter(|i| self.status(*i).is_some_and(|s| s.damage.is_none())).collect();
@@ -106,7 +106,7 @@ impl World {
     }
 }
 
-/// Returns how many nodes call themselves damaged in the end.
+/// Returns how many nodes report damage in the end.
 fn history(seed: u64, rules: Rules) -> usize {
     let mut world = World::new(seed, 3);
     (world.rules, world.rolls_back) = (rules, true);
