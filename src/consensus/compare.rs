@@ -4,9 +4,12 @@
 //! disk has lost or changed what was synced. A follower that goes on then acknowledges entries that it never compared, and
 //! two nodes answer differently for the same offset. So, before raft sees a leader's message:
 //!
-//! - the entries of an append that are committed here must have the same terms, and so must the one before them;
+//! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
+//!   a marker is of;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
 //! - the running digests at the same committed index must be equal ([`crate::storage::digest`]).
+//!
+//! Messages come late, twice, and several between two Readies: what raft has taken is compared, and not what the store has of it.
 //!
 //! A replica that differs is damaged and takes no part, and its status names where it begins to differ. Which of the two is
 //! right, this node cannot tell; a majority that agrees goes on.
@@ -109,7 +112,10 @@ impl Comparison {
 impl Group {
     /// What of a leader's message cannot be, given what is committed here. `claimed_last` is the leader's last entry.
     pub(super) fn contradiction(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
-        let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
+        let from_leader = matches!(
+            message.get_msg_type(),
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        );
         if !from_leader || message.term < self.node.raft.term {
             return None;
         }
@@ -123,22 +129,25 @@ impl Group {
             ));
         }
         // What was committed in an earlier term, every leader has. (Of its own term, an old message may know less.)
-        let earlier = self.node.store().last_before_term(Term(message.term)).min(LogIndex(committed));
+        let earlier = self.last_before_term(Term(message.term)).min(LogIndex(committed));
         if let Some(last) = claimed_last.filter(|last| *last < earlier) {
             return Some(format!(
                 "this replica differs from the one of node {leader}, the leader: entry {earlier} is committed here, \
                  its log ends with entry {last}"
             ));
         }
-        if message.get_msg_type() != MessageType::MsgAppend {
-            return None;
-        }
-        let before = std::iter::once((message.index, message.log_term));
+        let marker = message.get_snapshot().get_metadata();
+        let before = match message.get_msg_type() {
+            MessageType::MsgAppend => (message.index, message.log_term),
+            MessageType::MsgSnapshot => (marker.index, marker.term),
+            _ => return None,
+        };
         let entries = message.entries.iter().map(|e| (e.index, e.term));
-        let here = before.chain(entries).take_while(|(index, _)| *index <= committed);
+        let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= committed);
+        // Of what is before its first entry raft knows no term, and says 0. It begins behind a marker as soon as it has taken one.
+        let base = log.first_index() - 1;
         here.into_iter().find_map(|(index, term)| {
-            let ours =
-                log.term(index).ok().filter(|ours| *ours != term && index >= self.node.store().base().index.0)?;
+            let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;
             Some(format!(
                 "this replica differs from the one of node {leader}, the leader: entry {index} is committed here with \
                  term {ours}, there it has term {term}"
@@ -146,11 +155,38 @@ impl Group {
         })
     }
 
+    /// The last entry of a term before this one, as raft has the log. What raft has taken reaches the store with the next Ready:
+    /// until then the store may have entries that are cut off, and not those that stand in their place.
+    fn last_before_term(&self, term: Term) -> LogIndex {
+        let log = &self.node.raft.raft_log;
+        let new = log.unstable_entries();
+        if let Some(last) = new.partition_point(|e| e.term < term.0).checked_sub(1) {
+            return LogIndex(new[last].index);
+        }
+        match log.unstable_snapshot().as_ref().map(|marker| marker.get_metadata()) {
+            Some(marker) if marker.term < term.0 => LogIndex(marker.index),
+            // What is before it, nobody here knows.
+            Some(_) => LogIndex(0),
+            None => self.node.store().last_before_term(term).min(LogIndex(log.unstable.offset.saturating_sub(1))),
+        }
+    }
+
+    /// True if the entry at `index` is of this term, as raft has the log. If so, all before it are what they were when it was
+    /// stored.
+    pub fn holds(&self, index: LogIndex, term: Term) -> bool {
+        let log = &self.node.raft.raft_log;
+        index.0 + 1 >= log.first_index() && log.term(index.0).is_ok_and(|of| of == term.0)
+    }
+
     /// Steps a message whose contradictions were looked for. raft acknowledges everything that is committed here when an append
-    /// begins before it, compared or not; this acknowledges what the append itself shows to be the same.
+    /// or a marker begins before it, compared or not; this acknowledges what the message itself shows to be the same.
     pub(super) fn step_compared(&mut self, message: Message) {
-        let compared = message.index + message.entries.len() as u64;
-        let caps = message.get_msg_type() == MessageType::MsgAppend && self.config.rules.acknowledge_compared_only;
+        let compared = match message.get_msg_type() {
+            MessageType::MsgSnapshot => message.get_snapshot().get_metadata().index,
+            _ => message.index.saturating_add(message.entries.len() as u64),
+        };
+        let shows = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot);
+        let caps = shows && self.config.rules.acknowledge_compared_only;
         let said = self.node.raft.msgs.len();
         if let Err(error) = self.node.step(message) {
             log::debug!("group {}: a message was not taken: {error}", self.config.id);
