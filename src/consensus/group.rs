@@ -359,7 +359,7 @@ impl Group {
         if self.damage.is_none() {
             self.lead_or_follow();
             self.apply();
-            if self.node.has_ready() {
+            if self.damage.is_none() && self.node.has_ready() {
                 self.handle_ready();
                 self.apply();
             }

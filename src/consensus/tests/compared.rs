@@ -1,10 +1,11 @@
 //! A follower that is told what its leader holds, by messages that come late, twice, or several before one of them is written.
 
-use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
+use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::disk::{Change, Disk};
 use crate::consensus::group::{Group, GroupConfig, Rules};
-use crate::consensus::wire;
+use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
+use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Base, ConfState, Genesis, Marker};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
@@ -147,4 +148,42 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
     let mut differing = follower();
     differing.group.step_with(marker(3, 3, 5, 3), None);
     assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
+}
+
+/// Behind a conf change, which waits for a sync, come an entry that can't be applied and a sound one. The group is damaged from
+/// the bad one on; with something else to do at that moment, it went on and showed what is behind.
+#[test]
+fn nothing_is_applied_behind_an_entry_that_cannot_be() {
+    for busy in [false, true] {
+        let mut follower = Follower::new();
+        follower.group.step_with(marker(1, 2, 1, 1), None);
+        follower.perform();
+        let mut bad = append(1, 2, (1, 1), 4, 4);
+        let change = ConfChange { kind: ConfChangeKind::AddLearner, node: NodeId(9) };
+        bad.entries[0].set_entry_type(EntryType::EntryConfChange);
+        bad.entries[0].context = change.encode().to_vec().into();
+        let stamp = Stamp {
+            kind: Kind::Trim,
+            count: 0,
+            base_offset: Offset(0),
+            append_time_us: 1,
+            producer_id: 0,
+            sequence: 0,
+        };
+        bad.entries[1].data = Entry::new(LogIndex(3), Term(2), stamp, b"no offset").data;
+        follower.group.step_with(bad, None);
+        // They are written, and then committed; the conf change waits until that is synced, too.
+        follower.write();
+        follower.group.persisted(follower.disk.sync());
+        follower.write();
+        assert_eq!((follower.damage(), follower.group.mark().applied), (None, LogIndex(1)), "the conf change waits");
+        follower.group.persisted(follower.disk.sync());
+        if busy {
+            follower.group.step_with(message(MessageType::MsgHeartbeat, 1, 2), None);
+        }
+        let said = follower.perform();
+        assert!(follower.damage().is_some_and(|damage| damage.contains("entry 3 can't be applied")));
+        assert_eq!(follower.group.mark().applied, LogIndex(2));
+        assert!(said.iter().all(|m| m.get_msg_type() != MessageType::MsgHeartbeatResponse), "it takes no part");
+    }
 }
