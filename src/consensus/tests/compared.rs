@@ -3,7 +3,9 @@
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::disk::{Change, Disk};
+use super::sim::World;
 use crate::consensus::group::{Group, GroupConfig, Rules};
+use crate::consensus::handle::Role;
 use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
 use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Base, ConfState, Genesis, Marker};
@@ -186,4 +188,17 @@ fn nothing_is_applied_behind_an_entry_that_cannot_be() {
         assert_eq!(follower.group.mark().applied, LogIndex(2));
         assert!(said.iter().all(|m| m.get_msg_type() != MessageType::MsgHeartbeatResponse), "it takes no part");
     }
+}
+
+/// A leader that finds itself damaged goes on being one in raft's eyes, which nobody asks any more; but its status named it as
+/// the leader for good, and clients that ask it who leads were sent to it.
+#[test]
+fn a_damaged_leader_does_not_say_that_it_leads() {
+    let mut world = World::new(5, 3, Rules::default());
+    assert!(world.settle(2000));
+    let leader = world.leader().expect("a leader");
+    let group = world.nodes[leader].group.as_mut().expect("running");
+    group.set_damaged("an entry can't be applied".to_owned());
+    let status = group.status();
+    assert_eq!((status.role, status.leader), (Role::Follower, None));
 }
