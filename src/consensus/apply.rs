@@ -33,8 +33,9 @@ impl Group {
 
     /// Applies what can be applied.
     pub(super) fn apply(&mut self) {
-        if self.node.snap().is_some() {
-            // raft's conf state is a marker's already, which has seen whatever waits here.
+        if self.node.snap().is_some() || self.damage.is_some() {
+            // raft's conf state is a marker's already, which has seen whatever waits here. And behind an entry that can't be
+            // applied nothing is.
             return;
         }
         let before = self.mark;

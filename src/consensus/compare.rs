@@ -4,9 +4,13 @@
 //! disk has lost or changed synced data. A follower that continues then acknowledges entries that it never compared, and
 //! two nodes return different records for the same offset. So this is checked before raft sees a leader's message:
 //!
-//! - the entries of an append that are committed here must have the same terms, and so must the one before them;
+//! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
+//!   a marker is of;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
 //! - the running digests at the same committed index must be equal ([`crate::storage::digest`]).
+//!
+//! Messages arrive late, twice, and several of them between two Readies. So what raft has taken is compared, not what the store
+//! contains of it.
 //!
 //! A replica that differs is damaged and takes no part, and its status names where it begins to differ. This node cannot
 //! tell which of the two is right; a majority that agrees continues.
@@ -109,7 +113,10 @@ impl Comparison {
 impl Group {
     /// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.
     pub(super) fn contradiction(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
-        let from_leader = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
+        let from_leader = matches!(
+            message.get_msg_type(),
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        );
         if !from_leader || message.term < self.node.raft.term {
             return None;
         }
@@ -123,22 +130,25 @@ impl Group {
             ));
         }
         // A leader has every entry that was committed in an earlier term. (An old message may claim less of its own term.)
-        let earlier = self.node.store().last_before_term(Term(message.term)).min(LogIndex(committed));
+        let earlier = self.last_before_term(Term(message.term)).min(LogIndex(committed));
         if let Some(last) = claimed_last.filter(|last| *last < earlier) {
             return Some(format!(
                 "this replica differs from that of node {leader}, the leader: entry {earlier} is committed here, but \
                  the leader's log ends with entry {last}"
             ));
         }
-        if message.get_msg_type() != MessageType::MsgAppend {
-            return None;
-        }
-        let before = std::iter::once((message.index, message.log_term));
+        let marker = message.get_snapshot().get_metadata();
+        let before = match message.get_msg_type() {
+            MessageType::MsgAppend => (message.index, message.log_term),
+            MessageType::MsgSnapshot => (marker.index, marker.term),
+            _ => return None,
+        };
         let entries = message.entries.iter().map(|e| (e.index, e.term));
-        let here = before.chain(entries).take_while(|(index, _)| *index <= committed);
+        let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= committed);
+        // Of what is before its first entry raft knows no term, and says 0. It begins behind a marker as soon as it has taken one.
+        let base = log.first_index() - 1;
         here.into_iter().find_map(|(index, term)| {
-            let ours =
-                log.term(index).ok().filter(|ours| *ours != term && index >= self.node.store().base().index.0)?;
+            let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;
             Some(format!(
                 "this replica differs from that of node {leader}, the leader: entry {index} is committed here with term \
                  {ours}, but has term {term} there"
@@ -146,11 +156,38 @@ impl Group {
         })
     }
 
-    /// Steps a message that has no contradiction. If an append begins below the commit index, raft acknowledges everything up
-    /// to the commit index, compared or not; this acknowledges only what the append itself shows to be equal.
+    /// The last entry of a term before this one in raft's log. What raft has taken reaches the store with the next Ready. Until
+    /// then the store may contain entries that are cut off, and lack those that replace them.
+    fn last_before_term(&self, term: Term) -> LogIndex {
+        let log = &self.node.raft.raft_log;
+        let new = log.unstable_entries();
+        if let Some(last) = new.partition_point(|e| e.term < term.0).checked_sub(1) {
+            return LogIndex(new[last].index);
+        }
+        match log.unstable_snapshot().as_ref().map(|marker| marker.get_metadata()) {
+            Some(marker) if marker.term < term.0 => LogIndex(marker.index),
+            // Nothing is known of the entries before it.
+            Some(_) => LogIndex(0),
+            None => self.node.store().last_before_term(term).min(LogIndex(log.unstable.offset.saturating_sub(1))),
+        }
+    }
+
+    /// True if raft's log has an entry of this term at `index`. Then all entries before it are those that the store contains.
+    pub fn holds(&self, index: LogIndex, term: Term) -> bool {
+        let log = &self.node.raft.raft_log;
+        index.0 + 1 >= log.first_index() && log.term(index.0).is_ok_and(|of| of == term.0)
+    }
+
+    /// Steps a message that contradicts nothing here. For an append or a snapshot that begins before the commit index, raft
+    /// acknowledges everything up to the commit index, compared or not. This acknowledges only what the message itself shows to
+    /// be the same.
     pub(super) fn step_compared(&mut self, message: Message) {
-        let compared = message.index + message.entries.len() as u64;
-        let caps = message.get_msg_type() == MessageType::MsgAppend && self.config.rules.acknowledge_compared_only;
+        let compared = match message.get_msg_type() {
+            MessageType::MsgSnapshot => message.get_snapshot().get_metadata().index,
+            _ => message.index.saturating_add(message.entries.len() as u64),
+        };
+        let shows = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot);
+        let caps = shows && self.config.rules.acknowledge_compared_only;
         let said = self.node.raft.msgs.len();
         if let Err(error) = self.node.step(message) {
             log::debug!("group {}: raft ignored a message: {error}", self.config.id);

@@ -224,6 +224,11 @@ impl Group {
     pub fn set_damaged(&mut self, what: String) {
         log::error!("group {} is damaged and takes no part until repaired: {what}", self.config.id);
         self.damage = Some(what);
+        if self.is_leader() {
+            // Nobody is to be sent here for the rest of this process's time.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
     }
@@ -359,7 +364,7 @@ impl Group {
         if self.damage.is_none() {
             self.lead_or_follow();
             self.apply();
-            if self.node.has_ready() {
+            if self.damage.is_none() && self.node.has_ready() {
                 self.handle_ready();
                 self.apply();
             }

@@ -309,8 +309,9 @@ impl Hosted {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
-            if let Some(ours) = log.digest_at(theirs.index) {
-                news |= self.comparison.take(leader, *theirs, ours);
+            // The log may still hold what raft has cut off since the last Ready.
+            if let Some(ours) = log.known_at(theirs.index).filter(|ours| self.group.holds(ours.index, ours.term)) {
+                news |= self.comparison.take(leader, *theirs, ours.digest);
             }
         }
         drop(log);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active::Active;
-use super::digest::{Checkpoints, Digest};
+use super::digest::Checkpoints;
 use super::disk::{Disk, DiskFile};
 use super::entry::{ENTRY_BYTES_MAX, Entry};
 pub use super::error::StorageError;
@@ -377,11 +377,10 @@ impl GroupLog {
         self.last
     }
 
-    /// The running digest after the entry at `index`, if it is known without reading: at a checkpoint and at either end.
-    pub fn digest_at(&self, index: LogIndex) -> Option<Digest> {
+    /// Where the log stood at the entry at `index`, if it is known without reading: at a checkpoint and at either end.
+    pub fn known_at(&self, index: LogIndex) -> Option<Base> {
         let ends = [self.last, self.shared.get().base];
-        let known = ends.iter().chain(self.checkpoints.at(index)).find(|at| at.index == index);
-        known.map(|at| at.digest)
+        ends.iter().chain(self.checkpoints.at(index)).find(|at| at.index == index).copied()
     }
 
     /// The checkpoints of the running digest, at fixed indexes that all replicas share.

@@ -3,6 +3,7 @@
 //! change of a file, power is cut at one node or at all.
 
 mod chaos;
+mod digests;
 mod fetches;
 mod rollback;
 mod snapshots;

@@ -1,0 +1,204 @@
+//! A follower that is told what its leader holds, by messages that come late, twice, or several before one of them is written.
+
+use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
+
+use super::disk::{Change, Disk};
+use super::sim::World;
+use crate::consensus::group::{Group, GroupConfig, Rules};
+use crate::consensus::handle::Role;
+use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
+use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::log::{Base, ConfState, Genesis, Marker};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+pub fn message(kind: MessageType, from: u64, term: u64) -> Message {
+    let mut message = Message { from, to: 2, term, ..Message::default() };
+    message.set_msg_type(kind);
+    message
+}
+
+/// A snapshot for node 2, one of three voters.
+pub fn marker(from: u64, term: u64, index: u64, index_term: u64) -> Message {
+    let mut message = message(MessageType::MsgSnapshot, from, term);
+    message.set_snapshot(wire::marker_to_snapshot(&Marker {
+        base: Base { index: LogIndex(index), term: Term(index_term), offset: Offset(0), ..Base::default() },
+        conf_state: ConfState { voters: (1..=3).map(NodeId).collect(), learners: Vec::new() },
+        conf_index: LogIndex(index),
+        derived_index: LogIndex(index),
+        ..Marker::default()
+    }));
+    message
+}
+
+/// An append of empty entries of the leader's term, up to `last`.
+pub fn append(from: u64, term: u64, before: (u64, u64), last: u64, commit: u64) -> Message {
+    let mut append = message(MessageType::MsgAppend, from, term);
+    (append.index, append.log_term, append.commit) = (before.0, before.1, commit);
+    let entry = |index| RaftEntry { index, term, ..RaftEntry::default() };
+    append.set_entries((before.0 + 1..=last).map(entry).collect());
+    append
+}
+
+struct Follower {
+    group: Group,
+    disk: Disk,
+}
+
+impl Follower {
+    fn new() -> Follower {
+        let disk = Disk::new(Genesis::Blank);
+        let config = GroupConfig { id: GroupId(1), me: NodeId(2), election_ticks: Some(12), rules: Rules::default() };
+        Follower { group: disk.open(NodeId(2), &config), disk }
+    }
+
+    /// Writes what is to be written; gives what was said, and true if there was anything to do.
+    fn write(&mut self) -> (Vec<Message>, bool) {
+        let (mut said, mut busy) = (Vec::new(), false);
+        while let Some(effects) = self.group.ready() {
+            busy = true;
+            effects.write.into_iter().for_each(|write| self.disk.make(Change::Write(write)));
+            effects.sync.into_iter().for_each(|ready| self.disk.want(ready));
+            said.extend(effects.messages);
+        }
+        (said, busy)
+    }
+
+    /// Writes and syncs, until nothing is to be done; gives what was said.
+    fn perform(&mut self) -> Vec<Message> {
+        let mut said = Vec::new();
+        loop {
+            let (more, busy) = self.write();
+            said.extend(more);
+            if !busy {
+                return said;
+            }
+            self.group.persisted(self.disk.sync());
+        }
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.group.status().damage
+    }
+}
+
+/// Two streams of one leader, the old one and the one that was made when it was lost, may bring a marker before an append that
+/// was sent before it. raft says term 0 for everything before a marker that it has taken, also while the store still has the
+/// old log: that was taken for another entry, and a sound node for damaged.
+#[test]
+fn what_comes_late_behind_a_marker_is_no_difference() {
+    let mut follower = Follower::new();
+    follower.group.step_with(marker(1, 2, 1, 1), None);
+    follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)));
+    follower.perform();
+    follower.group.step_with(marker(1, 2, 50, 2), None);
+    follower.group.step_with(append(1, 2, (9, 2), 12, 11), Some(LogIndex(12)));
+    follower.perform();
+    assert_eq!(follower.damage(), None);
+    assert_eq!(follower.group.status().applied_index, LogIndex(50));
+}
+
+/// The same with two appends: the first cuts off what an older leader had left here, and the store does not know it yet when the
+/// second one comes, which was sent before. What is to be cut off counted as committed in an earlier term.
+#[test]
+fn what_is_to_be_cut_off_is_no_difference() {
+    let mut follower = Follower::new();
+    follower.group.step_with(marker(1, 2, 1, 1), None);
+    follower.group.step_with(append(1, 2, (1, 1), 9, 4), Some(LogIndex(9)));
+    follower.perform();
+    follower.group.step_with(append(3, 3, (4, 2), 9, 9), Some(LogIndex(9)));
+    follower.group.step_with(append(3, 3, (4, 2), 6, 4), Some(LogIndex(6)));
+    follower.perform();
+    assert_eq!(follower.damage(), None);
+    assert_eq!(follower.group.status().applied_index, LogIndex(9));
+}
+
+/// What was committed in an earlier term is found to be missing in the leader's log, also where nothing of it is in the store.
+#[test]
+fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
+    for performs in [true, false] {
+        let mut follower = Follower::new();
+        follower.group.step_with(marker(1, 2, 1, 1), None);
+        follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)));
+        if performs {
+            follower.perform();
+        }
+        follower.group.step_with(message(MessageType::MsgHeartbeat, 3, 3), Some(LogIndex(7)));
+        assert!(follower.damage().is_some_and(|damage| damage.contains("entry 9 is committed here")), "{performs}");
+    }
+}
+
+/// raft answers a marker below its commit index with that index: the leader then counted entries as held that nobody had
+/// compared. And a marker that names another entry than the one here was no difference.
+#[test]
+fn a_marker_is_compared_and_acknowledges_itself_alone() {
+    let follower = || {
+        let mut follower = Follower::new();
+        follower.group.step_with(marker(1, 2, 1, 1), None);
+        follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)));
+        follower.perform();
+        follower
+    };
+    let mut sound = follower();
+    sound.group.step_with(marker(3, 3, 5, 2), None);
+    let acknowledged: Vec<u64> = sound
+        .perform()
+        .iter()
+        .filter(|m| m.get_msg_type() == MessageType::MsgAppendResponse)
+        .map(|m| m.index)
+        .collect();
+    assert_eq!((acknowledged, sound.damage()), (vec![5], None));
+    let mut differing = follower();
+    differing.group.step_with(marker(3, 3, 5, 3), None);
+    assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
+}
+
+/// Behind a conf change, which waits for a sync, come an entry that can't be applied and a sound one. The group is damaged from
+/// the bad one on; with something else to do at that moment, it went on and showed what is behind.
+#[test]
+fn nothing_is_applied_behind_an_entry_that_cannot_be() {
+    for busy in [false, true] {
+        let mut follower = Follower::new();
+        follower.group.step_with(marker(1, 2, 1, 1), None);
+        follower.perform();
+        let mut bad = append(1, 2, (1, 1), 4, 4);
+        let change = ConfChange { kind: ConfChangeKind::AddLearner, node: NodeId(9) };
+        bad.entries[0].set_entry_type(EntryType::EntryConfChange);
+        bad.entries[0].context = change.encode().to_vec().into();
+        let stamp = Stamp {
+            kind: Kind::Trim,
+            count: 0,
+            base_offset: Offset(0),
+            append_time_us: 1,
+            producer_id: 0,
+            sequence: 0,
+        };
+        bad.entries[1].data = Entry::new(LogIndex(3), Term(2), stamp, b"no offset").data;
+        follower.group.step_with(bad, None);
+        // They are written, and then committed; the conf change waits until that is synced, too.
+        follower.write();
+        follower.group.persisted(follower.disk.sync());
+        follower.write();
+        assert_eq!((follower.damage(), follower.group.mark().applied), (None, LogIndex(1)), "the conf change waits");
+        follower.group.persisted(follower.disk.sync());
+        if busy {
+            follower.group.step_with(message(MessageType::MsgHeartbeat, 1, 2), None);
+        }
+        let said = follower.perform();
+        assert!(follower.damage().is_some_and(|damage| damage.contains("entry 3 can't be applied")));
+        assert_eq!(follower.group.mark().applied, LogIndex(2));
+        assert!(said.iter().all(|m| m.get_msg_type() != MessageType::MsgHeartbeatResponse), "it takes no part");
+    }
+}
+
+/// A leader that finds itself damaged goes on being one in raft's eyes, which nobody asks any more; but its status named it as
+/// the leader for good, and clients that ask it who leads were sent to it.
+#[test]
+fn a_damaged_leader_does_not_say_that_it_leads() {
+    let mut world = World::new(5, 3, Rules::default());
+    assert!(world.settle(2000));
+    let leader = world.leader().expect("a leader");
+    let group = world.nodes[leader].group.as_mut().expect("running");
+    group.set_damaged("an entry can't be applied".to_owned());
+    let status = group.status();
+    assert_eq!((status.role, status.leader), (Role::Follower, None));
+}
