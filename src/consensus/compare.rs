@@ -4,6 +4,7 @@
 //! disk has lost or changed what was synced. A follower that goes on then acknowledges entries that it never compared, and
 //! two nodes answer differently for the same offset. So, before raft sees a leader's message:
 //!
+//! - entries of an append that are here with the same term must be the same ones, where they are in memory;
 //! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
 //!   a marker is of;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
@@ -14,8 +15,9 @@
 //! A replica that differs is damaged and takes no part, and its status names where it begins to differ. Which of the two is
 //! right, this node cannot tell; a majority that agrees goes on.
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, Message, MessageType};
 
+use super::apply::is_conf_change;
 use super::group::Group;
 use crate::storage::digest::Digest;
 use crate::storage::log::Base;
@@ -136,6 +138,12 @@ impl Group {
                  its log ends with entry {last}"
             ));
         }
+        if let Some(index) = self.other_content(message) {
+            return Some(format!(
+                "this replica differs from the one of node {leader}, the leader: entry {index} is another one of the same \
+                 term there"
+            ));
+        }
         let marker = message.get_snapshot().get_metadata();
         let before = match message.get_msg_type() {
             MessageType::MsgAppend => (message.index, message.log_term),
@@ -153,6 +161,22 @@ impl Group {
                  term {ours}, there it has term {term}"
             ))
         })
+    }
+
+    /// An entry of an append that has the index and the term of one here, and is another one. A leader gives each index once in a
+    /// term; one whose disk was put back may lead twice in one, as it and who voted for it then do not know the first time.
+    fn other_content(&self, message: &Message) -> Option<u64> {
+        let log = &self.node.raft.raft_log;
+        let here = |index: u64| match index.checked_sub(log.unstable.offset) {
+            Some(at) => log.unstable_entries().get(usize::try_from(at).ok()?),
+            None => self.node.store().cached(LogIndex(index)),
+        };
+        // raft's own form of a conf change is only with who proposed it.
+        let content = |e: &Entry| if is_conf_change(e) { e.context.clone() } else { e.data.clone() };
+        let differs = |theirs: &&Entry| {
+            here(theirs.index).is_some_and(|ours| ours.term == theirs.term && content(ours) != content(theirs))
+        };
+        message.entries.iter().take_while(|e| e.index <= log.last_index()).find(differs).map(|e| e.index)
     }
 
     /// The last entry of a term before this one, as raft has the log. What raft has taken reaches the store with the next Ready:
