@@ -4,6 +4,7 @@
 //! disk has lost or changed synced data. A follower that continues then acknowledges entries that it never compared, and
 //! two nodes return different records for the same offset. So this is checked before raft sees a leader's message:
 //!
+//! - entries of an append that are here with the same term must be the same ones, where they are in memory;
 //! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
 //!   a marker is of;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
@@ -15,8 +16,9 @@
 //! A replica that differs is damaged and takes no part, and its status names where it begins to differ. This node cannot
 //! tell which of the two is right; a majority that agrees continues.
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, Message, MessageType};
 
+use super::apply::is_conf_change;
 use super::group::Group;
 use crate::storage::digest::Digest;
 use crate::storage::log::Base;
@@ -137,6 +139,12 @@ impl Group {
                  the leader's log ends with entry {last}"
             ));
         }
+        if let Some(index) = self.other_content(message) {
+            return Some(format!(
+                "this replica differs from the one of node {leader}, the leader: entry {index} is another one of the same \
+                 term there"
+            ));
+        }
         let marker = message.get_snapshot().get_metadata();
         let before = match message.get_msg_type() {
             MessageType::MsgAppend => (message.index, message.log_term),
@@ -154,6 +162,23 @@ impl Group {
                  {ours}, but has term {term} there"
             ))
         })
+    }
+
+    /// The index of an entry of an append that has the index and the term of an entry here and other content. A leader assigns
+    /// each index once in a term. A node whose disk was restored may lead twice in one term, as neither it nor its voters remember
+    /// the first time.
+    fn other_content(&self, message: &Message) -> Option<u64> {
+        let log = &self.node.raft.raft_log;
+        let here = |index: u64| match index.checked_sub(log.unstable.offset) {
+            Some(at) => log.unstable_entries().get(usize::try_from(at).ok()?),
+            None => self.node.store().cached(LogIndex(index)),
+        };
+        // Only the proposer has raft's own encoding of a conf change.
+        let content = |e: &Entry| if is_conf_change(e) { e.context.clone() } else { e.data.clone() };
+        let differs = |theirs: &&Entry| {
+            here(theirs.index).is_some_and(|ours| ours.term == theirs.term && content(ours) != content(theirs))
+        };
+        message.entries.iter().take_while(|e| e.index <= log.last_index()).find(differs).map(|e| e.index)
     }
 
     /// The last entry of a term before this one in raft's log. What raft has taken reaches the store with the next Ready. Until

@@ -152,6 +152,41 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
     assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
 }
 
+/// A leader's disk is put back to before its term, and one who voted for it then and has nothing of that term votes for it again:
+/// it leads twice in one term, and gives indexes again that this node holds. raft looks at terms alone and acknowledged them,
+/// which the leader counted: records were acknowledged that were on its own disk and nowhere else.
+#[test]
+fn a_term_that_is_led_twice_is_a_difference() {
+    let with_data = |mut append: Message, time_us| {
+        let stamp = Stamp {
+            kind: Kind::Trim,
+            count: 0,
+            base_offset: Offset(0),
+            append_time_us: time_us,
+            producer_id: 0,
+            sequence: 0,
+        };
+        for entry in append.entries.iter_mut() {
+            entry.data = Entry::new(LogIndex(entry.index), Term(entry.term), stamp, &0u64.to_le_bytes()).data;
+        }
+        append
+    };
+    for performs in [false, true] {
+        for commit in [1, 9] {
+            let mut follower = Follower::new();
+            follower.group.step_with(marker(1, 2, 1, 1), None);
+            follower.group.step_with(with_data(append(1, 2, (1, 1), 9, commit), 7), Some(LogIndex(9)));
+            if performs {
+                follower.perform();
+            }
+            follower.group.step_with(with_data(append(1, 2, (2, 2), 6, commit), 7), Some(LogIndex(9)));
+            assert_eq!(follower.damage(), None, "the same again");
+            follower.group.step_with(with_data(append(1, 2, (2, 2), 6, 2), 8), Some(LogIndex(6)));
+            assert!(follower.damage().is_some_and(|damage| damage.contains("entry 3 is another one")));
+        }
+    }
+}
+
 /// Behind a conf change, which waits for a sync, come an entry that can't be applied and a sound one. The group is damaged from
 /// the bad one on; with something else to do at that moment, it went on and showed what is behind.
 #[test]
