@@ -43,7 +43,8 @@ impl DamagedRange {
         segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
     }
 
-    fn is_at(&self, other: &DamagedRange) -> bool {
+    /// The same place of the same file?
+    pub(super) fn is_at(&self, other: &DamagedRange) -> bool {
         (&self.file, self.position) == (&other.file, other.position)
     }
 }

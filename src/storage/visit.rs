@@ -169,7 +169,7 @@ impl Holes<'_> {
         if let Some(mut range) = self.open.take() {
             range.bytes = position.saturating_sub(range.position);
             range.next_offset = next_offset;
-            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.position == range.position) {
+            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.is_at(&range)) {
                 pending.clone_from(&range);
             }
             if self.reader.still_there(part, range.position) {

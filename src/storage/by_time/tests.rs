@@ -2,7 +2,7 @@
 
 use super::super::disk::sim::Rng;
 use super::super::entry::{Entry, Stamp};
-use super::super::log::tests::{Home, sync};
+use super::super::log::tests::{Home, append, sync};
 use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, Marker};
 use super::super::payload::{RecordFields, encode_record, stamp_records};
 use super::*;
@@ -180,6 +180,33 @@ fn it_finds_what_a_scan_finds() {
             model.check(&log, random);
         }
     }
+}
+
+/// Two segments in a row are damaged at the same position. The first hole was taken for the second, and the search went on behind
+/// records that are lost: who reads from there is never told.
+#[test]
+fn damage_at_the_same_place_of_two_segments_is_two_holes() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    for values in [&[&b"a"[..]][..], &[b"b"]] {
+        append(&mut log, 1, values);
+        log.roll().expect("rolled");
+    }
+    append(&mut log, 1, &[]);
+    append(&mut log, 1, &[b"c"]);
+    sync(&mut log, &home);
+    for name in &home.segments()[1..] {
+        let mut bytes = std::fs::read(home.path(name)).expect("a segment");
+        bytes[128 + 20] ^= 1;
+        std::fs::write(home.path(name), bytes).expect("written");
+    }
+    // The first is stamped 1001, and the second 1002.
+    let found = |time_us| log.reader().first_not_before(time_us, Offset(0), Offset(3), Access::Blocking);
+    assert_eq!(found(1001), Ok(Some(Offset(0))));
+    assert_eq!(found(1002), Ok(Some(Offset(1))), "it is lost, and reading there says so");
+    let read = log.reader().records(Offset(1), Offset(3), 1, 0, Access::Blocking);
+    let Err(ReadError::Damaged(range)) = read else { panic!("{read:?}") };
+    assert_eq!((range.file.as_str(), range.next_offset), ("00000000000000000002.seg", Some(Offset(2))));
 }
 
 /// An index may be anything that passes for one: the frame that it leads to tells.
