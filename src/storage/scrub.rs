@@ -221,7 +221,8 @@ impl Scrubber {
                 break;
             }
             let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
-            let next = view.parts.get(i + 1).map(Part::base);
+            // Of a part of a segment no digest is known.
+            let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             for range in self.part(part, end, next, pace)? {
                 if reader.still_there(part, range.position) {
                     reader.shared().damages().tell(group, &range);
@@ -382,5 +383,7 @@ impl Scrubber {
     }
 }
 
+#[cfg(test)]
+mod alarms;
 #[cfg(test)]
 mod tests;
