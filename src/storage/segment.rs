@@ -260,6 +260,12 @@ impl Segment {
         Ok(Some(self.disk.opened().keep_file(&self.slot, Arc::new(file))))
     }
 
+    /// Was that told?
+    #[cfg(test)]
+    pub(super) fn has_wrong_index(&self) -> bool {
+        self.index_wrong.load(Ordering::Relaxed)
+    }
+
     /// Its index leads to where it should not: that is told once.
     pub(super) fn tell_wrong_index(&self) {
         if !self.index_wrong.swap(true, Ordering::Relaxed) {

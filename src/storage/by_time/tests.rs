@@ -2,8 +2,8 @@
 
 use super::super::disk::sim::Rng;
 use super::super::entry::{Entry, Stamp};
-use super::super::log::tests::{Home, append, sync};
-use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, Marker};
+use super::super::log::tests::{GROUP, Home, append, sync};
+use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker};
 use super::super::payload::{RecordFields, encode_record, stamp_records};
 use super::*;
 use crate::types::{LogIndex, NodeId, Term};
@@ -207,6 +207,31 @@ fn damage_at_the_same_place_of_two_segments_is_two_holes() {
     let read = log.reader().records(Offset(1), Offset(3), 1, 0, Access::Blocking);
     let Err(ReadError::Damaged(range)) = read else { panic!("{read:?}") };
     assert_eq!((range.file.as_str(), range.next_offset), ("00000000000000000002.seg", Some(Offset(2))));
+}
+
+/// The index of a segment whose end was cut off still notes what stood there, and was told to be wrong for that.
+#[test]
+fn the_index_of_a_segment_that_was_cut_is_right() {
+    let random = &mut Rng(5);
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let large = LogOptions { segment_bytes: 1 << 20 };
+    let mut log = GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened").0;
+    let mut model = Model { term: 1, now: 10, ..Model::default() };
+    for _ in 0..200 {
+        model.append(&mut log, random, Kind::Records);
+    }
+    let half = model.next() / 2;
+    while log.bounds().next_offset.0 > half {
+        log.truncate_suffix(log.bounds().last_index).expect("cut");
+    }
+    let until = log.bounds().next_offset;
+    model.times.truncate((until.0 - model.first) as usize);
+    for time in 0..model.now + 2 {
+        let found = log.reader().first_not_before(time, Offset(0), until, Access::Blocking);
+        assert_eq!(found, Ok(model.scan(time, 0, until.0)), "time {time}");
+    }
+    let parts = &log.reader().view().parts;
+    assert!(parts.iter().all(|part| !part.segment.has_wrong_index()));
 }
 
 /// An index may be anything that passes for one: the frame that it leads to tells.
