@@ -65,7 +65,7 @@ impl GroupReader {
 
     /// Where the newest segment begins that this node began before `before_us`, by its own clock, and before which a record is
     /// stamped later than `latest_us`: such stamps tell no age, but all that is before had arrived by then. `None` when there is
-    /// none. Reads nothing.
+    /// none. Reads nothing. A segment is as young as any before it: this node's clock may have been behind when it began this one.
     ///
     /// Where stamps can be believed they tell the age of each record, and they are right also when this node's clock was not.
     pub fn arrived_before(&self, before_us: u64, latest_us: u64) -> Option<Offset> {
@@ -73,7 +73,10 @@ impl GroupReader {
         let arrived = |header: &SegmentHeader| {
             header.begun_us != 0 && header.begun_us < before_us && header.time_before_us > latest_us
         };
-        let part = view.parts.iter().skip(1).rfind(|part| arrived(&part.segment.header));
+        // One that is later than now tells nothing.
+        let young = |header: &SegmentHeader| (before_us..=latest_us).contains(&header.begun_us);
+        let old = view.parts.iter().skip(1).take_while(|part| !young(&part.segment.header));
+        let part = old.filter(|part| arrived(&part.segment.header)).last();
         part.map(|part| part.base().offset)
     }
 

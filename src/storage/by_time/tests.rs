@@ -109,6 +109,33 @@ fn stamps_that_are_ahead_leave_the_time_of_arrival() {
     assert!(!log.end_old_segment(1_000_000).expect("nothing"), "and then it is young");
 }
 
+/// Stamps are a year ahead, and this node's clock was behind for a moment, when it began a segment: everything before that one
+/// went at once, what had arrived a minute ago, too. The segments before say that it is not so old.
+#[test]
+fn a_segment_that_was_begun_by_a_clock_that_was_behind_tells_no_age() {
+    let mut random = Rng(6);
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    let mut model = Model { term: 1, now: 900_000, ..Model::default() };
+    let mut begun = Vec::new();
+    // One was begun by a clock that was ahead, too: it tells nothing.
+    for next_begins in [10_000, 70_000, 40_000, 20_000, 45_000] {
+        model.append(&mut log, &mut random, Kind::Records);
+        log.set_local_time(next_begins);
+        log.roll().expect("rolled");
+        begun.push(Offset(model.next()));
+    }
+    let arrived = |before_us, now_us| log.reader().arrived_before(before_us, now_us);
+    assert_eq!(
+        arrived(30_000, 50_000),
+        Some(begun[0]),
+        "what is before 20,000 had come before 40,000, and no more is known"
+    );
+    assert_eq!(arrived(40_001, 50_000), Some(begun[3]));
+    assert_eq!(arrived(45_001, 50_000), Some(begun[4]));
+    assert_eq!(arrived(60_000, 100_000), Some(begun[0]), "now it may have been right");
+}
+
 fn marker(log: &GroupLog, model: &Model) -> Marker {
     let bounds = log.bounds();
     let base = Base {
