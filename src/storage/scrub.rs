@@ -196,6 +196,7 @@ impl Scrubber {
         let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
         let groups = self.handle.groups().clone();
         for (group, reader) in groups {
+            reader.shared().damages().begin_pass();
             let found = self.group(group, &reader, &mut pace)?;
             // What was damaged once and is not found any more was trimmed away, or written anew.
             reader.shared().damages().keep(&found);
