@@ -199,30 +199,40 @@ impl Worker {
     fn run(self) -> Result<(), StorageError> {
         let mut notes = Notes::default();
         loop {
-            let event = self.next_event(&mut notes);
-            match event {
-                Event::Sync(wanted) => {
-                    for (group, ready_number) in wanted {
-                        let urgency = self.sync(group)?;
-                        (self.report)(group, ready_number);
-                        notes.synced(group, urgency, Instant::now());
-                    }
-                }
-                Event::Note(group) => {
-                    let began = Instant::now();
-                    self.note(group)?;
-                    notes.not_before = Some(began + began.elapsed() * NOTE_PART);
-                    notes.due.remove(&group);
-                }
-                Event::Quiet(group) => {
-                    notes.due.remove(&group);
-                    if !self.note_quiet(group)? {
-                        notes.synced(group, Urgency::Quiet, Instant::now());
-                    }
-                }
+            match self.next_event(&mut notes) {
                 Event::Stop => return self.close(),
+                event => self.act(event, &mut notes)?,
             }
         }
+    }
+
+    fn act(&self, event: Event, notes: &mut Notes) -> Result<(), StorageError> {
+        match event {
+            Event::Sync(wanted) => {
+                for (group, ready_number) in wanted {
+                    let urgency = self.sync(group)?;
+                    (self.report)(group, ready_number);
+                    notes.synced(group, urgency, Instant::now());
+                }
+            }
+            Event::Note(group) => {
+                let began = Instant::now();
+                let noted = self.note(group)?;
+                notes.not_before = Some(began + began.elapsed() * NOTE_PART);
+                notes.due.remove(&group);
+                if !noted {
+                    notes.synced(group, Urgency::Quiet, Instant::now());
+                }
+            }
+            Event::Quiet(group) => {
+                notes.due.remove(&group);
+                if !self.note_quiet(group)? {
+                    notes.synced(group, Urgency::Quiet, Instant::now());
+                }
+            }
+            Event::Stop => return self.close(),
+        }
+        Ok(())
     }
 
     fn next_event(&self, notes: &mut Notes) -> Event {
@@ -266,17 +276,17 @@ impl Worker {
         Ok(log.urgency())
     }
 
-    /// Tells a log's manifest what is on the disk, if there is room for that.
-    fn note(&self, group: GroupId) -> Result<(), StorageError> {
-        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(()) };
-        let Some(job) = lock(&log).begin_note() else { return Ok(()) };
+    /// Tells a log's manifest what is on the disk; `false` when there is no room for that.
+    fn note(&self, group: GroupId) -> Result<bool, StorageError> {
+        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
+        let Some(job) = lock(&log).begin_note() else { return Ok(true) };
         self.inbox.set_busy(Some(Instant::now()));
         let noted = job.perform_note(&self.disk)?;
         self.inbox.set_busy(None);
         if noted {
             lock(&log).end_sync(job);
         }
-        Ok(())
+        Ok(noted)
     }
 
     /// Nobody waits for anything of this log: all of it is synced, and the manifest says so. `false`: something was written
