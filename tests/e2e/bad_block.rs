@@ -122,5 +122,5 @@ fn under_load_little_is_unprotected_and_not_for_long() {
 
 /// The floor as the manifest says it.
 fn floor(manifest: &Path) -> Vec<u8> {
-    fs::read(manifest).ok().and_then(|bytes| bytes.get(64..80).map(<[u8]>::to_vec)).unwrap_or_default()
+    fs::read(manifest).ok().and_then(|bytes| bytes.get(72..88).map(<[u8]>::to_vec)).unwrap_or_default()
 }
