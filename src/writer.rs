@@ -200,30 +200,40 @@ impl Worker {
     fn run(self) -> Result<(), StorageError> {
         let mut notes = Notes::default();
         loop {
-            let event = self.next_event(&mut notes);
-            match event {
-                Event::Sync(wanted) => {
-                    for (group, ready_number) in wanted {
-                        let urgency = self.sync(group)?;
-                        (self.report)(group, ready_number);
-                        notes.synced(group, urgency, Instant::now());
-                    }
-                }
-                Event::Note(group) => {
-                    let began = Instant::now();
-                    self.note(group)?;
-                    notes.not_before = Some(began + began.elapsed() * NOTE_PART);
-                    notes.due.remove(&group);
-                }
-                Event::Quiet(group) => {
-                    notes.due.remove(&group);
-                    if !self.note_quiet(group)? {
-                        notes.synced(group, Urgency::Quiet, Instant::now());
-                    }
-                }
+            match self.next_event(&mut notes) {
                 Event::Stop => return self.close(),
+                event => self.act(event, &mut notes)?,
             }
         }
+    }
+
+    fn act(&self, event: Event, notes: &mut Notes) -> Result<(), StorageError> {
+        match event {
+            Event::Sync(wanted) => {
+                for (group, ready_number) in wanted {
+                    let urgency = self.sync(group)?;
+                    (self.report)(group, ready_number);
+                    notes.synced(group, urgency, Instant::now());
+                }
+            }
+            Event::Note(group) => {
+                let began = Instant::now();
+                let noted = self.note(group)?;
+                notes.not_before = Some(began + began.elapsed() * NOTE_PART);
+                notes.due.remove(&group);
+                if !noted {
+                    notes.synced(group, Urgency::Quiet, Instant::now());
+                }
+            }
+            Event::Quiet(group) => {
+                notes.due.remove(&group);
+                if !self.note_quiet(group)? {
+                    notes.synced(group, Urgency::Quiet, Instant::now());
+                }
+            }
+            Event::Stop => return self.close(),
+        }
+        Ok(())
     }
 
     fn next_event(&self, notes: &mut Notes) -> Event {
@@ -267,17 +277,17 @@ impl Worker {
         Ok(log.urgency())
     }
 
-    /// Writes the current floor to a log's manifest, if there is space.
-    fn note(&self, group: GroupId) -> Result<(), StorageError> {
-        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(()) };
-        let Some(job) = lock(&log).begin_note() else { return Ok(()) };
+    /// Writes the current floor to a log's manifest; `false` if there is no space for that.
+    fn note(&self, group: GroupId) -> Result<bool, StorageError> {
+        let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
+        let Some(job) = lock(&log).begin_note() else { return Ok(true) };
         self.inbox.set_busy(Some(Instant::now()));
         let noted = job.perform_note(&self.disk)?;
         self.inbox.set_busy(None);
         if noted {
             lock(&log).end_sync(job);
         }
-        Ok(())
+        Ok(noted)
     }
 
     /// Called when a log is idle: syncs all of it and writes the floor to its manifest. `false` if something was written

@@ -66,7 +66,8 @@ impl GroupReader {
 
     /// The base offset of the newest segment that this node created before `before_us`, by its own clock, and before which a
     /// record has a later timestamp than `latest_us`. Such timestamps do not give a record's age, but all records below that
-    /// segment had arrived when it was created. `None` if there is no such segment. Reads nothing.
+    /// segment had arrived when it was created. `None` if there is no such segment. Reads nothing. A segment counts as
+    /// young as any before it, because this node's clock may have been late when it created this one.
     ///
     /// Plausible timestamps are preferred: they give the age of each record, even if this node's clock was wrong.
     pub fn arrived_before(&self, before_us: u64, latest_us: u64) -> Option<Offset> {
@@ -74,7 +75,10 @@ impl GroupReader {
         let arrived = |header: &SegmentHeader| {
             header.begun_us != 0 && header.begun_us < before_us && header.time_before_us > latest_us
         };
-        let part = view.parts.iter().skip(1).rfind(|part| arrived(&part.segment.header));
+        // One that is later than now tells nothing.
+        let young = |header: &SegmentHeader| (before_us..=latest_us).contains(&header.begun_us);
+        let old = view.parts.iter().skip(1).take_while(|part| !young(&part.segment.header));
+        let part = old.filter(|part| arrived(&part.segment.header)).last();
         part.map(|part| part.base().offset)
     }
 

@@ -1,7 +1,7 @@
 //! The known damage of a group's files, found by the scrub or by a read: logged once for each place, and listed for the
 //! operator.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,7 @@ impl DamagedRange {
         segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
     }
 
+    /// True if both name the same place of the same file.
     pub(super) fn is_at(&self, other: &DamagedRange) -> bool {
         (&self.file, self.position) == (&other.file, other.position)
     }
@@ -58,8 +59,10 @@ pub struct Damages {
 #[derive(Default)]
 struct Known {
     ranges: Vec<DamagedRange>,
-    /// The places of `ranges`, and of further ranges that were logged.
-    places: BTreeSet<(String, u64)>,
+    /// The places of `ranges`, and of further ranges that were logged, each with the pass in which it was met last.
+    places: BTreeMap<(String, u64), u64>,
+    /// The number of passes that have begun.
+    passes: u64,
 }
 
 impl Damages {
@@ -71,13 +74,18 @@ impl Damages {
     pub fn tell(&self, group: GroupId, range: &DamagedRange) {
         {
             let mut known = self.known();
-            if let Some(before) = known.ranges.iter_mut().find(|known| known.is_at(range)) {
-                before.clone_from(range);
+            let (passes, place) = (known.passes, (range.file.clone(), range.position));
+            if let Some(met) = known.places.get_mut(&place) {
+                *met = passes;
+                if let Some(before) = known.ranges.iter_mut().find(|known| known.is_at(range)) {
+                    before.clone_from(range);
+                }
                 return;
             }
-            if known.places.len() >= PLACES_MAX || !known.places.insert((range.file.clone(), range.position)) {
+            if known.places.len() >= PLACES_MAX {
                 return;
             }
+            known.places.insert(place, passes);
             if known.ranges.len() < RANGES_MAX {
                 known.ranges.push(range.clone());
             }
@@ -110,11 +118,19 @@ impl Damages {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Forgets everything except what a complete pass has just found.
+    /// A pass over everything begins.
+    pub(super) fn begin_pass(&self) {
+        self.known().passes += 1;
+    }
+
+    /// Forgets everything except what a complete pass has just found, and what others have met since it began.
     pub(super) fn keep(&self, found: &[DamagedRange]) {
         let mut known = self.known();
-        known.ranges.retain(|range| found.iter().any(|f| f.is_at(range)));
-        known.places.retain(|(file, position)| found.iter().any(|f| (&f.file, f.position) == (file, *position)));
+        let Known { ranges, places, passes } = &mut *known;
+        places.retain(|(file, position), met| {
+            *met == *passes || found.iter().any(|f| (&f.file, f.position) == (file, *position))
+        });
+        ranges.retain(|range| places.contains_key(&(range.file.clone(), range.position)));
     }
 }
 
@@ -127,6 +143,22 @@ mod tests {
         DamagedRange { file, position, bytes: 8, first_offset: Offset(1), next_offset: Some(Offset(3)), what }
     }
 
+    /// A pass takes hours. What a read had met meanwhile, behind where it was, was forgotten at its end.
+    #[test]
+    fn what_is_met_during_a_pass_is_kept() {
+        let damages = Damages::default();
+        damages.tell(GroupId(1), &range(200));
+        damages.begin_pass();
+        damages.tell(GroupId(1), &range(300));
+        damages.keep(&[range(400)]);
+        assert_eq!(damages.list(), [range(300)], "the other one the pass has not found again");
+        damages.tell(GroupId(1), &range(300));
+        assert_eq!(damages.count(), 2, "told once");
+        damages.begin_pass();
+        damages.keep(&[]);
+        assert_eq!(damages.list(), []);
+    }
+
     #[test]
     fn a_place_is_told_once_and_the_list_has_an_end() {
         let damages = Damages::default();
@@ -134,6 +166,7 @@ mod tests {
             (0..10_000).for_each(|at| damages.tell(GroupId(1), &range(200 + at)));
             assert_eq!((damages.count(), damages.list().len()), (PLACES_MAX as u64, RANGES_MAX));
         }
+        damages.begin_pass();
         damages.keep(&[range(201)]);
         assert_eq!(damages.list(), [range(201)]);
         damages.tell(GroupId(1), &range(201));

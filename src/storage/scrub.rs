@@ -196,6 +196,7 @@ impl Scrubber {
         let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
         let groups = self.handle.groups().clone();
         for (group, reader) in groups {
+            reader.shared().damages().begin_pass();
             let found = self.group(group, &reader, &mut pace)?;
             // What was damaged once and is not found any more was trimmed away, or written anew.
             reader.shared().damages().keep(&found);
@@ -221,7 +222,8 @@ impl Scrubber {
                 break;
             }
             let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
-            let next = view.parts.get(i + 1).map(Part::base);
+            // Of a part of a segment no digest is known.
+            let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             for range in self.part(part, end, next, pace)? {
                 if reader.still_there(part, range.position) {
                     reader.shared().damages().tell(group, &range);
@@ -381,5 +383,7 @@ impl Scrubber {
     }
 }
 
+#[cfg(test)]
+mod alarms;
 #[cfg(test)]
 mod tests;

@@ -260,6 +260,12 @@ impl Segment {
         Ok(Some(self.disk.opened().keep_file(&self.slot, Arc::new(file))))
     }
 
+    /// True if a wrong index was logged.
+    #[cfg(test)]
+    pub(super) fn has_wrong_index(&self) -> bool {
+        self.index_wrong.load(Ordering::Relaxed)
+    }
+
     /// Logs once that its index returns wrong positions.
     pub(super) fn tell_wrong_index(&self) {
         if !self.index_wrong.swap(true, Ordering::Relaxed) {

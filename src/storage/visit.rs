@@ -64,7 +64,8 @@ impl GroupReader {
                 }
             };
             let end = part.end();
-            let mut start = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key).min(end));
+            let noted = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key));
+            let mut start = noted.min(end);
             let mut walk = Walk::new(&file, part.segment.header.salt, start, end, access);
             // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last entry.
             let (mut begun, mut back, mut next_offset) = (start == SEGMENT_HEADER_BYTES, 1, part.base().offset);
@@ -93,6 +94,8 @@ impl GroupReader {
                     }
                     // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
                     Ok(None) if begun || part.limit.is_none() => break,
+                    // It still notes what stood behind the end before that was cut off.
+                    Ok(None) if noted >= end => {}
                     Ok(None) => part.segment.tell_wrong_index(),
                     Err(WalkError::NotCached) => return Err(ReadError::NotCached),
                     // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.

@@ -57,6 +57,8 @@ pub struct Walk<'a> {
     buffer: Vec<u8>,
     buffer_at: u64,
     read_bytes: usize,
+    /// Below it is something that can't be read: until there the disk is asked for a block at a time.
+    careful_until: u64,
     unreadable: Option<StorageError>,
 }
 
@@ -64,7 +66,7 @@ impl<'a> Walk<'a> {
     /// From the frame at `at` up to `end`, where a frame has to end too.
     pub fn new(file: &'a DiskFile, salt: u64, at: u64, end: u64, access: Access) -> Walk<'a> {
         let (buffer, read_bytes) = (Vec::new(), READ_BYTES_MIN);
-        Walk { file, salt, access, at, end, buffer, buffer_at: at, read_bytes, unreadable: None }
+        Walk { file, salt, access, at, end, buffer, buffer_at: at, read_bytes, careful_until: 0, unreadable: None }
     }
 
     /// Where the next frame begins.
@@ -119,16 +121,25 @@ impl<'a> Walk<'a> {
         self.buffer.drain(..(self.at - self.buffer_at) as usize);
         self.buffer_at = self.at;
         let have = self.buffer.len();
-        let more = wanted.max(self.read_bytes).max(have).min(left) - have;
+        let from = self.at + have as u64;
+        let mut more = wanted.max(self.read_bytes).max(have).min(left) - have;
+        // Up to the end of the block that the wanted bytes end in.
+        let in_block = ((self.at + wanted as u64).next_multiple_of(BLOCK_BYTES).min(self.end) - from) as usize;
+        if from < self.careful_until {
+            more = more.min(in_block);
+        }
         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-        let read = match self.read_on(more) {
-            Err(error) if more > wanted - have && !error.is_shortage() => {
-                // The unreadable bytes may be after the wanted ones.
+        let mut read = self.read_on(more);
+        // The unreadable bytes may be after the wanted ones. A disk may take seconds to report them, so it is not asked for each
+        // frame.
+        for less in [in_block, wanted - have] {
+            if more > less && matches!(&read, Err(error) if !error.is_shortage()) {
+                self.careful_until = self.careful_until.max(from + more as u64);
                 self.read_bytes = READ_BYTES_MIN;
-                self.read_on(wanted - have)
+                more = less;
+                read = self.read_on(more);
             }
-            other => other,
-        };
+        }
         match (read, self.access) {
             (Ok(()), _) if self.buffer.len() >= wanted => Ok(()),
             (Ok(()), Access::Blocking | Access::Disk) => Err(cut_off),
@@ -155,8 +166,17 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// [`WalkError::Disk`], but not for unreadable bytes.
     pub fn skip_bad(&mut self) -> Result<bool, WalkError> {
-        let mut buffer = Vec::new();
         let mut at = self.at / 8 * 8 + 8;
+        // Among what is in memory first: where there are many bad frames, not each of them costs a read.
+        let behind = usize::try_from(at - self.buffer_at).unwrap_or(usize::MAX);
+        if let Some(buffered) = self.buffer.get(behind..) {
+            if let Some(found) = header_among(buffered, self.salt, at) {
+                self.at = found;
+                return Ok(true);
+            }
+            at += (buffered.len() + 8).saturating_sub(HEADER_BYTES) as u64 / 8 * 8;
+        }
+        let mut buffer = Vec::new();
         let mut step = READ_BYTES_MIN as u64;
         let mut unreadable = 0;
         while at < self.end {
@@ -201,21 +221,26 @@ impl<'a> Walk<'a> {
             Access::Disk => self.file.append_disk_at(at, wanted, buffer),
             Access::Blocking | Access::Cached => self.file.append_at(at, wanted, buffer),
         }?;
-        for (i, header) in buffer.windows(HEADER_BYTES).step_by(8).enumerate() {
-            let position = at + 8 * i as u64;
-            if header.first_chunk().is_some_and(|header| frame::peek_bytes(header, self.salt, position).is_ok()) {
-                (self.at, self.buffer_at) = (position, position);
-                self.buffer.clear();
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let Some(found) = header_among(buffer, self.salt, at) else { return Ok(false) };
+        (self.at, self.buffer_at) = (found, at);
+        std::mem::swap(&mut self.buffer, buffer);
+        self.read_bytes = READ_BYTES_MIN;
+        Ok(true)
     }
 
     /// Returns the first error of the unreadable bytes that [`Walk::skip_bad`] skipped, once.
     pub fn unreadable(&mut self) -> Option<StorageError> {
         self.unreadable.take()
     }
+}
+
+/// Where among these bytes, which stand at `at`, the first header of a frame is.
+fn header_among(bytes: &[u8], salt: u64, at: u64) -> Option<u64> {
+    let mut headers = bytes.windows(HEADER_BYTES).step_by(8).zip((at..).step_by(8));
+    let valid = |header: &[u8], position| {
+        header.first_chunk().is_some_and(|header| frame::peek_bytes(header, salt, position).is_ok())
+    };
+    headers.find(|(header, position)| valid(header, *position)).map(|(_, position)| position)
 }
 
 #[cfg(test)]

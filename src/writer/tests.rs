@@ -214,3 +214,23 @@ fn under_load_the_manifest_is_told_every_few_seconds() {
     notes.synced(two, Urgency::Now, at(9));
     assert_eq!(notes.overdue(at(9)), Some(two), "too much is above the floor");
 }
+
+/// A manifest that was overdue while another log was busy, and for which there was no room, was forgotten: if its log had become
+/// quiet, nobody told it any more, whatever room came later.
+#[test]
+fn an_overdue_manifest_without_room_stays_due() {
+    let sim = Sim::default();
+    let (report, _reported) = reports();
+    let by_hand = ByHand::new(&sim.disk(), report);
+    let (group, log) = (GroupId(1), log(&sim, 1));
+    by_hand.handle().register(group, log.clone());
+    let worker = &by_hand.worker;
+    let mut notes = Notes::default();
+    append(&log);
+    worker.act(Event::Sync(BTreeMap::from([(group, 1)])), &mut notes).expect("synced");
+    for room in [false, true] {
+        sim.no_descriptor(if room { 0 } else { u64::MAX });
+        worker.act(Event::Note(group), &mut notes).expect("no failure");
+        assert_eq!((notes.due.contains_key(&group), lock(&log).urgency() == Urgency::Nothing), (!room, room));
+    }
+}

@@ -118,7 +118,7 @@ fn refusals_have_their_reason() {
     let refusal = a.dial(&b).join(&renamed).map_err(|e| Refusal::from_error(&e)).expect_err("refused");
     let refusal = refusal.expect("with a reason");
     assert_eq!(refusal.reason, Reason::NameTaken);
-    for part in [a.id.to_string(), b.id.to_string(), a.addr.clone(), b.addr.clone(), "by the name n2".to_owned()] {
+    for part in [a.id.to_string(), b.id.to_string(), a.addr.clone(), b.addr.clone(), "with the name n2".to_owned()] {
         assert!(refusal.text.contains(&part), "{part}: {}", refusal.text);
     }
     leading.join().expect("no panic");

@@ -2,8 +2,8 @@
 
 use super::super::disk::sim::Rng;
 use super::super::entry::{Entry, Stamp};
-use super::super::log::tests::{Home, sync};
-use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, Marker};
+use super::super::log::tests::{GROUP, Home, append, sync};
+use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker};
 use super::super::payload::{RecordFields, encode_record, stamp_records};
 use super::*;
 use crate::types::{LogIndex, NodeId, Term};
@@ -109,6 +109,33 @@ fn stamps_that_are_ahead_leave_the_time_of_arrival() {
     assert!(!log.end_old_segment(1_000_000).expect("nothing"), "and then it is young");
 }
 
+/// Stamps are a year ahead, and this node's clock was behind for a moment, when it began a segment: everything before that one
+/// went at once, what had arrived a minute ago, too. The segments before say that it is not so old.
+#[test]
+fn a_segment_that_was_begun_by_a_clock_that_was_behind_tells_no_age() {
+    let mut random = Rng(6);
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    let mut model = Model { term: 1, now: 900_000, ..Model::default() };
+    let mut begun = Vec::new();
+    // One was begun by a clock that was ahead, too: it tells nothing.
+    for next_begins in [10_000, 70_000, 40_000, 20_000, 45_000] {
+        model.append(&mut log, &mut random, Kind::Records);
+        log.set_local_time(next_begins);
+        log.roll().expect("rolled");
+        begun.push(Offset(model.next()));
+    }
+    let arrived = |before_us, now_us| log.reader().arrived_before(before_us, now_us);
+    assert_eq!(
+        arrived(30_000, 50_000),
+        Some(begun[0]),
+        "what is before 20,000 had come before 40,000, and no more is known"
+    );
+    assert_eq!(arrived(40_001, 50_000), Some(begun[3]));
+    assert_eq!(arrived(45_001, 50_000), Some(begun[4]));
+    assert_eq!(arrived(60_000, 100_000), Some(begun[0]), "now it may have been right");
+}
+
 fn marker(log: &GroupLog, model: &Model) -> Marker {
     let bounds = log.bounds();
     let base = Base {
@@ -180,6 +207,58 @@ fn it_finds_what_a_scan_finds() {
             model.check(&log, random);
         }
     }
+}
+
+/// Two segments in a row are damaged at the same position. The first hole was taken for the second, and the search went on behind
+/// records that are lost: who reads from there is never told.
+#[test]
+fn damage_at_the_same_place_of_two_segments_is_two_holes() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    for values in [&[&b"a"[..]][..], &[b"b"]] {
+        append(&mut log, 1, values);
+        log.roll().expect("rolled");
+    }
+    append(&mut log, 1, &[]);
+    append(&mut log, 1, &[b"c"]);
+    sync(&mut log, &home);
+    for name in &home.segments()[1..] {
+        let mut bytes = std::fs::read(home.path(name)).expect("a segment");
+        bytes[128 + 20] ^= 1;
+        std::fs::write(home.path(name), bytes).expect("written");
+    }
+    // The first is stamped 1001, and the second 1002.
+    let found = |time_us| log.reader().first_not_before(time_us, Offset(0), Offset(3), Access::Blocking);
+    assert_eq!(found(1001), Ok(Some(Offset(0))));
+    assert_eq!(found(1002), Ok(Some(Offset(1))), "it is lost, and reading there says so");
+    let read = log.reader().records(Offset(1), Offset(3), 1, 0, Access::Blocking);
+    let Err(ReadError::Damaged(range)) = read else { panic!("{read:?}") };
+    assert_eq!((range.file.as_str(), range.next_offset), ("00000000000000000002.seg", Some(Offset(2))));
+}
+
+/// The index of a segment whose end was cut off still notes what stood there, and was told to be wrong for that.
+#[test]
+fn the_index_of_a_segment_that_was_cut_is_right() {
+    let random = &mut Rng(5);
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let large = LogOptions { segment_bytes: 1 << 20 };
+    let mut log = GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened").0;
+    let mut model = Model { term: 1, now: 10, ..Model::default() };
+    for _ in 0..200 {
+        model.append(&mut log, random, Kind::Records);
+    }
+    let half = model.next() / 2;
+    while log.bounds().next_offset.0 > half {
+        log.truncate_suffix(log.bounds().last_index).expect("cut");
+    }
+    let until = log.bounds().next_offset;
+    model.times.truncate((until.0 - model.first) as usize);
+    for time in 0..model.now + 2 {
+        let found = log.reader().first_not_before(time, Offset(0), until, Access::Blocking);
+        assert_eq!(found, Ok(model.scan(time, 0, until.0)), "time {time}");
+    }
+    let parts = &log.reader().view().parts;
+    assert!(parts.iter().all(|part| !part.segment.has_wrong_index()));
 }
 
 /// An index may be anything that passes for one: the frame that it leads to tells.

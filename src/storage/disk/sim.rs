@@ -100,6 +100,11 @@ impl Sim {
         self.world().changes
     }
 
+    /// Bytes that were read, and reads that failed.
+    pub fn reads(&self) -> (u64, u64) {
+        self.world().reads
+    }
+
     /// So many times from now on there is no descriptor to open anything with.
     pub fn no_descriptor(&self, times: u64) {
         self.world().shortages = times;
@@ -271,13 +276,16 @@ impl Backend for Sim {
 
 impl BackendFile for SimFile {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let world = self.world.world();
-        let inode = &world.inodes[self.inode];
+        let mut world = self.world.world();
+        let World { inodes, reads, .. } = &mut *world;
+        let inode = &inodes[self.inode];
         let bytes = inode.now.get(at as usize..).unwrap_or_default();
         let n = bytes.len().min(buffer.len());
         if inode.unreadable.iter().any(|bad| bad.start < at + n as u64 && at < bad.end) {
+            reads.1 += 1;
             return Err(rustix::io::Errno::IO.into());
         }
+        reads.0 += n as u64;
         buffer[..n].copy_from_slice(&bytes[..n]);
         Ok(n)
     }

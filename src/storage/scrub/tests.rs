@@ -178,6 +178,19 @@ fn what_is_not_synced_is_not_its_business() {
     assert_eq!(pass(&scrubber)[0].position, at, "now it is");
 }
 
+/// A pass that came between a roll and the sync of it read a part of the segment, compared its digest with that of all of it, and
+/// told that the whole segment was damaged.
+#[test]
+fn a_segment_that_has_ended_and_is_not_synced_is_no_damage() {
+    let mut home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    home.append();
+    home.log.roll().expect("rolled");
+    assert_eq!(pass(&scrubber), []);
+    home.sync();
+    assert_eq!(pass(&scrubber), []);
+}
+
 #[test]
 fn segments_that_go_meanwhile_are_no_damage() {
     let mut home = Home::new();

@@ -92,3 +92,27 @@ fn the_end_is_kept_and_a_hole_is_none() {
     let mut walk = Walk::new(&file, SALT, 1 << 30, at[9], Access::Blocking);
     assert!(walk.next().is_err() && !walk.skip_bad().expect("looked"), "from behind the end");
 }
+
+/// A disk takes seconds to say that it can't read a sector. It was asked again for each small frame of the 16 KiB before it.
+#[test]
+fn a_bad_sector_is_asked_for_a_few_times() {
+    let (sim, _, end) = file(&[40; 600]);
+    sim.unreadable(Path::new(PATH), 40_960..45_056);
+    let (good, met) = walked(&sim, end, Access::Blocking);
+    assert!(good.len() > 550 && met.len() == 1, "{} {met:?}", good.len());
+    let (_, failed) = sim.reads();
+    assert!(failed < 12, "{failed} reads failed");
+}
+
+/// Every few frames one is damaged: what is behind each was read anew, up to a MiB of it.
+#[test]
+fn many_damaged_frames_cost_no_more_than_a_few_reads_of_all() {
+    let (sim, at, end) = file(&[40; 8000]);
+    let mut bytes = sim.files()[Path::new(PATH)].clone().expect("a file");
+    (2..8000).step_by(4).for_each(|i| bytes[at[i] as usize + 90] ^= 1);
+    sim.damage(Path::new(PATH), bytes);
+    let (good, met) = walked(&sim, end, Access::Blocking);
+    assert_eq!((good.len(), met.len()), (6000, 2000));
+    let (read, _) = sim.reads();
+    assert!(read < 4 * end, "{read} bytes read of {end}");
+}

@@ -105,6 +105,8 @@ pub(super) struct World {
     pub(super) salt: u64,
     /// So many times nothing can be opened.
     pub(super) shortages: u64,
+    /// Bytes that were read, and reads that failed.
+    pub(super) reads: (u64, u64),
 }
 
 impl Default for World {
@@ -120,6 +122,7 @@ impl Default for World {
             changes: 0,
             salt: 0,
             shortages: 0,
+            reads: (0, 0),
         }
     }
 }
