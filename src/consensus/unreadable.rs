@@ -4,16 +4,21 @@
 //! a voter that holds it. If that voter can't read the entry either, leadership would alternate between the two, so the wait
 //! doubles with each attempt.
 
+use std::collections::BTreeSet;
+
 use super::group::{ELECTION_TICKS, Group};
 use crate::types::{LogIndex, NodeId};
 
 /// The longest wait between two attempts to hand over, in ticks: a minute.
 const WAIT_TICKS_MAX: usize = 1200;
 
-/// An entry that this leader can't read, and when it tries to hand over.
+/// At most this many unreadable entries are remembered. Each follower waits for one at a time.
+const ENTRIES_MAX: usize = 64;
+
+/// The entries that this leader can't read and some follower lacks, and when it tries to hand over.
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
-    index: Option<LogIndex>,
+    entries: BTreeSet<LogIndex>,
     /// The tick of the next attempt to hand over, and how long to wait after it.
     next_try: usize,
     wait: usize,
@@ -22,26 +27,28 @@ pub(super) struct Unreadable {
 impl Group {
     /// Records that an entry that a follower lacks can't be read here. True if that was not known.
     pub fn set_unreadable(&mut self, index: LogIndex) -> bool {
-        self.unreadable.index.replace(index) != Some(index)
+        let entries = &mut self.unreadable.entries;
+        entries.len() < ENTRIES_MAX && entries.insert(index)
     }
 
-    /// The entry that this leader can't read, if `follower` lacks it.
+    /// The first entry that `follower` lacks and this leader can't read.
     pub fn unreadable_for(&self, follower: NodeId) -> Option<LogIndex> {
         let matched = LogIndex(self.node.raft.prs().get(follower.0)?.matched);
-        self.unreadable.index.filter(|index| matched < *index)
+        self.unreadable.entries.range(matched.next()..).next().copied()
     }
 
-    /// Called on each tick: hands over leadership to a voter that holds the unreadable entry, if a follower waits for it.
+    /// Called on each tick: hands over leadership to a voter that holds what a follower waits for and this node can't read.
     pub(super) fn give_way(&mut self) {
-        let Some(index) = self.unreadable.index.filter(|_| self.leads()) else { return };
-        let replicas = self.replicas();
-        let lacks = |active: bool| replicas.iter().any(|r| r.matched < index && (r.active || !active));
-        if !lacks(false) {
-            self.unreadable = Unreadable::default();
-        }
-        if !lacks(true) || self.ticks < self.unreadable.next_try {
+        if self.unreadable.entries.is_empty() || !self.leads() {
             return;
         }
+        let replicas = self.replicas();
+        self.unreadable.entries.retain(|index| replicas.iter().any(|r| r.matched < *index));
+        if self.unreadable.entries.is_empty() {
+            self.unreadable = Unreadable::default();
+        }
+        let waiting = replicas.iter().filter(|r| r.active).filter_map(|r| self.unreadable_for(r.node)).min();
+        let Some(index) = waiting.filter(|_| self.ticks >= self.unreadable.next_try) else { return };
         let able = replicas.iter().filter(|r| r.voter && r.active && r.node != self.config.me && r.matched >= index);
         if let Some(next) = able.max_by_key(|r| r.matched) {
             log::warn!(
@@ -49,8 +56,7 @@ impl Group {
                 self.config.id,
                 next.node
             );
-            let node = next.node;
-            self.node.transfer_leader(node.0);
+            self.node.transfer_leader(next.node.0);
         }
         let wait = (2 * self.unreadable.wait).clamp(2 * ELECTION_TICKS, WAIT_TICKS_MAX);
         self.unreadable.wait = wait;
