@@ -197,10 +197,12 @@ impl<'a> Walk<'a> {
                 // Once more, less at a time.
                 Err(_) if step > BLOCK_BYTES => step = BLOCK_BYTES,
                 Err(error) => {
-                    // It may be the next block alone that can't be read.
+                    // It may be a later block that can't be read; a header may reach over the end of this one.
                     let block_end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
-                    if let Ok(true) = self.headers(at, block_end - at, &mut buffer) {
-                        return Ok(true);
+                    for bytes in [block_end - at + HEADER_BYTES as u64, block_end - at] {
+                        if let Ok(true) = self.headers(at, bytes, &mut buffer) {
+                            return Ok(true);
+                        }
                     }
                     self.unreadable.get_or_insert(error);
                     let skipped = if unreadable < UNREADABLE_BYTES { BLOCK_BYTES } else { READ_BYTES_MAX as u64 };

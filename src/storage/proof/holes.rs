@@ -277,6 +277,12 @@ fn what_is_sound_is_served() {
     super::by_seed(1500, history);
 }
 
+/// A sound frame whose header reaches over the end of a block, with one that can't be read behind the next block.
+#[test]
+fn a_header_that_reaches_into_the_next_block_is_found() {
+    history(990_005_603);
+}
+
 /// A walk that reads a damaged log passes over exactly what is lost.
 #[test]
 fn the_model_knows_where_frames_are() {
