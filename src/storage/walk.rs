@@ -198,10 +198,12 @@ impl<'a> Walk<'a> {
                 // Retry with a smaller read.
                 Err(_) if step > BLOCK_BYTES => step = BLOCK_BYTES,
                 Err(error) => {
-                    // Perhaps only the next block is unreadable.
+                    // Perhaps only a later block is unreadable. A header may cross the end of this one.
                     let block_end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
-                    if let Ok(true) = self.headers(at, block_end - at, &mut buffer) {
-                        return Ok(true);
+                    for bytes in [block_end - at + HEADER_BYTES as u64, block_end - at] {
+                        if let Ok(true) = self.headers(at, bytes, &mut buffer) {
+                            return Ok(true);
+                        }
                     }
                     self.unreadable.get_or_insert(error);
                     let skipped = if unreadable < UNREADABLE_BYTES { BLOCK_BYTES } else { READ_BYTES_MAX as u64 };

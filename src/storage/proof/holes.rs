@@ -277,6 +277,12 @@ fn what_is_sound_is_served() {
     super::by_seed(1500, history);
 }
 
+/// The header of a sound frame crosses the end of a block, and the block after the next can't be read.
+#[test]
+fn a_header_that_reaches_into_the_next_block_is_found() {
+    history(990_005_603);
+}
+
 /// A walk over a damaged log skips exactly what is lost.
 #[test]
 fn the_model_knows_where_frames_are() {
