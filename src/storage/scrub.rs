@@ -362,7 +362,9 @@ impl Scrubber {
             }
             self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
         }
-        if found.is_empty() && next.is_some_and(|next| next.digest != digest) {
+        // A floor may still be in a segment that is sealed: then its end was not read.
+        let whole = end == part.end();
+        if whole && found.is_empty() && next.is_some_and(|next| next.digest != digest) {
             let what = "its entries are not those that the next segment's digest was made of".to_owned();
             found.push(damaged(SEGMENT_HEADER_BYTES, part.base().offset, what));
         }
