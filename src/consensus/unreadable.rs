@@ -43,15 +43,15 @@ impl Group {
             return;
         }
         let able = replicas.iter().filter(|r| r.voter && r.active && r.node != self.config.me && r.matched >= index);
-        if let Some(next) = able.max_by_key(|r| r.matched) {
-            log::warn!(
-                "group {}: entry {index} can't be read here and a follower lacks it: handing leadership to node {}",
-                self.config.id,
-                next.node
-            );
-            let node = next.node;
-            self.node.transfer_leader(node.0);
-        }
+        // Nobody to hand over to is no try: the next one is not put off.
+        let Some(next) = able.max_by_key(|r| r.matched) else { return };
+        log::warn!(
+            "group {}: entry {index} can't be read here and a follower lacks it: handing leadership to node {}",
+            self.config.id,
+            next.node
+        );
+        let node = next.node;
+        self.node.transfer_leader(node.0);
         let wait = (2 * self.unreadable.wait).clamp(2 * ELECTION_TICKS, WAIT_TICKS_MAX);
         self.unreadable.wait = wait;
         self.unreadable.next_try = self.ticks + wait;
