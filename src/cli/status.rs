@@ -57,6 +57,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         // A node that is down refuses the connection: that is its answer, and not waited for.
         let client = args.connect.dial(&server.rpc_addr)?;
         let node = match client.get_node() {
+            // A member that is gone for good, and another one at its address.
+            Ok(node) if node.node_id != server.node_id => Err(format!("another node answers there: {}", node.name)),
             Ok(node) => Ok(node),
             Err(error) if denied(&error) => return Err(Failure::of_call(client.addr(), &error)),
             Err(error) => Err(Failure::of_call(client.addr(), &error).message),
@@ -76,7 +78,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if !damaged.is_empty() {
         let message = format!("data is damaged on {}", damaged.join(", "));
         let next = "the table names what is wrong. Check the disk; where other nodes have the log, stop the node, move its \
-                    data directory away and let it join as a new node";
+                    data directory away and let it join as a new node with another name";
         return Err(Failure::new(Exit::BadData, message, next));
     }
     let lost: Vec<&str> = lines.iter().filter(|l| l.node.is_err()).map(|l| l.server.id.as_str()).collect();

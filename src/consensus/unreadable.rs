@@ -50,14 +50,14 @@ impl Group {
         let waiting = replicas.iter().filter(|r| r.active).filter_map(|r| self.unreadable_for(r.node)).min();
         let Some(index) = waiting.filter(|_| self.ticks >= self.unreadable.next_try) else { return };
         let able = replicas.iter().filter(|r| r.voter && r.active && r.node != self.config.me && r.matched >= index);
-        if let Some(next) = able.max_by_key(|r| r.matched) {
-            log::warn!(
-                "group {}: entry {index} can't be read here and a follower lacks it: handing leadership to node {}",
-                self.config.id,
-                next.node
-            );
-            self.node.transfer_leader(next.node.0);
-        }
+        // Without a node to hand over to there was no attempt, so the next one is not delayed.
+        let Some(next) = able.max_by_key(|r| r.matched) else { return };
+        log::warn!(
+            "group {}: entry {index} can't be read here and a follower lacks it: handing leadership to node {}",
+            self.config.id,
+            next.node
+        );
+        self.node.transfer_leader(next.node.0);
         let wait = (2 * self.unreadable.wait).clamp(2 * ELECTION_TICKS, WAIT_TICKS_MAX);
         self.unreadable.wait = wait;
         self.unreadable.next_try = self.ticks + wait;

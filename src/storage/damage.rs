@@ -103,7 +103,8 @@ impl Damages {
         let start = if range.stops_start() { "; this node keeps running, but will not start again" } else { "" };
         log::error!(
             "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}{start}. Check the disk. \
-             If other nodes have the log, stop this one, move its data directory away and let it join as a new node; \
+             If other nodes have the log, stop this one, move its data directory away and let it join as a new node with \
+             another name; \
              `seriatim log verify` checks a stopped node"
         );
     }

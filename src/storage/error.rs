@@ -143,7 +143,7 @@ impl fmt::Display for StorageError {
             StorageError::Damaged { file, position, what } => write!(
                 f,
                 "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from \
-                 the others: move its data directory away and let it join as a new node",
+                 the others: move its data directory away and let it join as a new node with another name",
                 file.display()
             ),
             StorageError::OtherFormat { file, version, known } if version < known => write!(

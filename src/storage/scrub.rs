@@ -222,7 +222,7 @@ impl Scrubber {
                 break;
             }
             let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
-            // Of a part of a segment no digest is known.
+            // The floor may be inside a sealed segment. The digest of a part of a segment is not known.
             let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             for range in self.part(part, end, next, pace)? {
                 if reader.still_there(part, range.position) {

@@ -42,7 +42,7 @@ const (
 //	FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
 //	                     SEQUENCE_TOO_OLD
 //	RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-//	UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+//	UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
 //	DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
 //	UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
 //	UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
@@ -168,7 +168,7 @@ func (c *logClient) GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.
 //	FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
 //	                     SEQUENCE_TOO_OLD
 //	RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-//	UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+//	UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
 //	DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
 //	UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
 //	UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once

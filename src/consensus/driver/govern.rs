@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::{Driver, HostError, command_proposal};
 use crate::catalog::{Command, LogMeta};
-use crate::clock::wall_us;
 use crate::consensus::handle::{Appended, ProposeError};
 use crate::reply::ReplySender;
 use crate::types::{GroupId, NodeId};
@@ -23,7 +22,7 @@ impl Driver {
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
             if let Some(log) = self.catalog.log(*id)
-                && let Some(age_us) = self.retention.look(log, hosted, &self.ways.readers, now, wall_us())
+                && let Some(age_us) = self.retention.look(log, hosted, &self.ways.readers, now, time_us)
             {
                 hosted.end_old_segment(age_us, &self.ways)?;
             }
