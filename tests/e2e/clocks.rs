@@ -1,7 +1,9 @@
 //! Wall clocks that are wrong by a month: a leader's for the duration of one record, or a node's from its start.
 
+use std::time::{Duration, Instant};
+
 use seriatim::client::Client;
-use seriatim::pb::admin::GroupStatus;
+use seriatim::pb::admin::{ConfigureLogRequest, GroupStatus};
 use seriatim::pb::log::Record;
 
 use crate::harness::{Cluster, Site, eventually, read_all, record};
@@ -131,4 +133,39 @@ fn records_that_are_stamped_ahead_expire_by_their_arrival() {
         (group.first_offset == 4).then_some(()).ok_or(format!("{} of {}", group.first_offset, group.next_offset))
     });
     client.produce("", vec![record("the next")]).expect("produces");
+}
+
+/// While the leader's clock was a month ahead its timestamps were right, but the age of records was measured with the wrong
+/// clock: at twice the speed of time, until each record was removed within a second.
+#[test]
+fn no_record_is_removed_early_while_the_leaders_clock_is_ahead() {
+    const RETENTION: Duration = Duration::from_secs(6);
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    let env = shim.env(&dir, None, 1);
+    let cluster = Cluster::start_at(site, 1, &[], |_| env.clone());
+    let client = cluster.client(0);
+    let request = ConfigureLogRequest {
+        log: "default".into(),
+        retention_ms: Some(RETENTION.as_millis() as u64),
+        ..ConfigureLogRequest::default()
+    };
+    client.configure_log(&request).expect("configured");
+    shim.order(&dir, &Order::Clock(MONTH_SECONDS));
+    let (mut appended, mut removed) = (Vec::new(), 0);
+    let end = Instant::now() + 3 * RETENTION;
+    while Instant::now() < end {
+        let offset = client.produce("", vec![record("young")]).expect("produces").offset;
+        assert_eq!(offset, appended.len() as u64);
+        appended.push(Instant::now());
+        let first = client.get_log("").expect("a log").first_offset;
+        for at in &appended[removed..first as usize] {
+            assert!(at.elapsed() > RETENTION / 2, "removed after {:?}", at.elapsed());
+        }
+        removed = first as usize;
+        // The pace of a client.
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    assert!(removed > 0, "records expire all the same");
 }

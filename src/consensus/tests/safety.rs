@@ -250,3 +250,41 @@ fn what_is_acknowledged_before_a_bad_entry_is_visible() {
     assert_eq!(visible, Offset(1), "what is acknowledged is visible");
     assert_eq!(answered(&mut refused), Some(Err(ProposeError::OutcomeUnknown)));
 }
+
+/// A leader can't read an entry that a follower lacks, and the only node that could send it is away. The wait for the next
+/// attempt to hand over doubled although there was nobody to hand over to: up to a minute passed after that node was back.
+#[test]
+fn a_leader_that_can_not_serve_a_follower_hands_over_as_soon_as_another_can() {
+    let mut world = World::new(5, 3, Rules::default());
+    world.reliable = true;
+    assert!(world.settle(2000));
+    let leader = world.leader().expect("a leader");
+    let (able, lacks) = ((leader + 1) % 3, (leader + 2) % 3);
+    let group = world.nodes[leader].group.as_mut().expect("running");
+    let index = group.status().last_index.next();
+    assert!(group.set_unreadable(index));
+    isolate(&mut world, able);
+    world.propose(leader, 1);
+    let round_without_entries = |world: &mut World| {
+        for i in 0..3 {
+            world.tick(i);
+            world.sync(i);
+        }
+        for _ in 0..world.network.len() {
+            // The leader can't read them.
+            world.network.retain(|m| m.to != lacks as u64 + 1 || m.entries.is_empty());
+            world.deliver();
+        }
+    };
+    (0..400).for_each(|_| round_without_entries(&mut world));
+    assert_eq!(world.leader(), Some(leader), "there is nobody to hand over to");
+    world.cut.clear();
+    for _ in 0..60 {
+        round_without_entries(&mut world);
+        if world.leader() == Some(able) {
+            break;
+        }
+    }
+    assert_eq!(world.leader(), Some(able), "within three seconds of its return");
+    assert!(world.settle(4000));
+}
