@@ -37,11 +37,13 @@ class LogStub(object):
     FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
     SEQUENCE_TOO_OLD
     RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
     DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
     UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
     UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-    DATA_LOSS            DAMAGED (log, offset): go to another node
+    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
+    including, resume_offset are damaged on this node: read them from another node, or
+    continue at resume_offset (absent if unknown). The records before offset were sent.
     PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
     UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
 
@@ -104,11 +106,13 @@ class LogServicer(object):
     FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
     SEQUENCE_TOO_OLD
     RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
     DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
     UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
     UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-    DATA_LOSS            DAMAGED (log, offset): go to another node
+    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
+    including, resume_offset are damaged on this node: read them from another node, or
+    continue at resume_offset (absent if unknown). The records before offset were sent.
     PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
     UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
 
@@ -215,11 +219,13 @@ class Log(object):
     FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
     SEQUENCE_TOO_OLD
     RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED: nothing was done, try again, at another node
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
     DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
     UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
     UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-    DATA_LOSS            DAMAGED (log, offset): go to another node
+    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
+    including, resume_offset are damaged on this node: read them from another node, or
+    continue at resume_offset (absent if unknown). The records before offset were sent.
     PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
     UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
 
