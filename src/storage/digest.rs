@@ -96,22 +96,8 @@ impl Checkpoints {
 mod tests {
     use super::*;
     use crate::storage::entry::Kind;
-    use crate::storage::frame::Position;
+    use crate::storage::frame::{Position, tests::header};
     use crate::types::{Offset, Term};
-
-    fn header() -> Header {
-        Header {
-            kind: Kind::Records,
-            count: 1,
-            term: Term(2),
-            index: LogIndex(3),
-            base_offset: Offset(4),
-            append_time_us: 5,
-            producer_id: 6,
-            sequence: 7,
-            floor: Position { file: 8, at: 9 },
-        }
-    }
 
     /// A stored format: nodes of different versions compare it.
     #[test]

@@ -277,10 +277,10 @@ pub(super) fn seal(frame: &mut [u8], salt: u64, position: u64) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn header() -> Header {
+    pub fn header() -> Header {
         Header {
             kind: Kind::Records,
             count: 1,

@@ -361,8 +361,8 @@ impl World {
         self.perform(i);
     }
 
-    /// These nodes run, tick and sync, and messages arrive.
-    fn heal_step(&mut self, nodes: &[usize]) {
+    /// These nodes run, tick and sync, and up to `messages` messages arrive.
+    fn heal_step(&mut self, nodes: &[usize], messages: usize) {
         self.step += 1;
         for i in nodes.iter().copied() {
             if self.nodes[i].process.is_none() {
@@ -375,6 +375,6 @@ impl World {
                 process.readers.run();
             }
         }
-        (0..self.network.len().min(100)).for_each(|_| self.deliver());
+        (0..self.network.len().min(messages)).for_each(|_| self.deliver());
     }
 }

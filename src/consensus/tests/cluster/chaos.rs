@@ -95,20 +95,9 @@ impl World {
             node.sim.die_after(None);
             (node.wanted, node.removed) = (self.wanted.clone(), self.removed.clone());
         }
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
         for round in 0..rounds {
-            self.step += 1;
-            for i in 0..self.nodes.len() {
-                if self.nodes[i].process.is_none() {
-                    self.start(i);
-                }
-                self.tick(i);
-                self.sync(i, false);
-                self.sync(i, true);
-                if let Some(process) = &self.nodes[i].process {
-                    process.readers.run();
-                }
-            }
-            (0..self.network.len().min(500)).for_each(|_| self.deliver());
+            self.heal_step(&all, 500);
             let statuses: Vec<_> = self.nodes.iter().filter(|n| self.wanted.contains(&n.id)).collect();
             let statuses: Vec<_> =
                 statuses.iter().filter_map(|n| n.process.as_ref()).map(|p| p.hosted.group.status()).collect();

@@ -134,12 +134,12 @@ fn history(seed: u64, rules: Rules) -> usize {
     }
     let grown = |world: &World| (0..3).all(|i| world.status(i).is_some_and(|s| s.voters.len() == 3));
     while !grown(&world) {
-        world.heal_step(&[0, 1, 2]);
+        world.heal_step(&[0, 1, 2], 100);
     }
     let mut copies: Vec<Sim> = world.nodes.iter().map(|node| node.sim.copy()).collect();
     (0..6000).for_each(|_| world.rollback_step(&mut copies));
     world.cut.clear();
-    (0..400).for_each(|_| world.heal_step(&[0, 1, 2]));
+    (0..400).for_each(|_| world.heal_step(&[0, 1, 2], 100));
     world.check_replicas();
     (0..3).filter(|i| world.status(*i).is_some_and(|s| s.damage.is_some())).count()
 }

@@ -12,7 +12,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
     let voters =
         |world: &World, i: usize| world.nodes[i].process.as_ref().map_or(0, |p| p.hosted.group.status().voters.len());
     while (0..3).any(|i| voters(&world, i) < 3) {
-        world.heal_step(&[0, 1, 2]);
+        world.heal_step(&[0, 1, 2], 100);
     }
     let leader = world.leader().expect("a leader");
     let away = (leader + 1) % 3;
@@ -20,13 +20,13 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
     world.kill(away, true);
     for _ in 0..60 {
         world.leader().into_iter().for_each(|leader| world.produce(leader));
-        world.heal_step(&two);
+        world.heal_step(&two, 100);
     }
     let leader = world.leader().expect("a leader");
     let first = world.nodes[leader].process.as_ref().expect("running").hosted.group.mark().next_offset;
     let trim = Offset(first.0 - 5).0.to_le_bytes().to_vec();
     world.propose(leader, Kind::Trim, trim, 0, None);
-    (0..60).for_each(|_| world.heal_step(&two));
+    (0..60).for_each(|_| world.heal_step(&two, 100));
 
     world.start(away);
     let id = world.nodes[away].id;
