@@ -205,7 +205,13 @@ impl Watermark {
         self.close();
     }
 
-    /// True after [`Watermark::withdraw`].
+    /// Ends what [`Watermark::withdraw`] began: this replica is equal to the others.
+    pub fn restore(&self) {
+        let mut state = self.0.lock();
+        (state.withdrawn, state.closed) = (false, false);
+    }
+
+    /// True after [`Watermark::withdraw`], until [`Watermark::restore`].
     pub fn is_withdrawn(&self) -> bool {
         self.0.lock().withdrawn
     }

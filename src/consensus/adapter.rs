@@ -278,12 +278,6 @@ impl Adapter {
         fetching.waiting.remove(&low.0).unwrap_or_default()
     }
 
-    /// An entry, if it is in memory.
-    pub fn cached(&self, index: LogIndex) -> Option<&RaftEntry> {
-        let at = index.0.checked_sub(self.first_cached())?;
-        self.cache.get(usize::try_from(at).ok()?).map(|cached| &cached.entry)
-    }
-
     /// The bytes of the entries in memory.
     pub fn cached_bytes(&self) -> usize {
         self.cache_bytes

@@ -4,22 +4,24 @@
 //! disk has lost or changed synced data. A follower that continues then acknowledges entries that it never compared, and
 //! two nodes return different records for the same offset. So this is checked before raft sees a leader's message:
 //!
-//! - entries of an append that are here with the same term must be the same ones, where they are in memory;
 //! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
 //!   a marker is of;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
-//! - the running digests at the same committed index must be equal ([`crate::storage::digest`]).
+//! - the running digests at the same committed index must be equal ([`crate::storage::digest`]);
+//! - an append comes with the leader's digest at the entry that it follows. That digest, continued over the entries of the append
+//!   that are already here, must be equal to the digest here: two entries with the same index and term may differ if a node
+//!   whose disk was restored leads the same term twice. Without this proof only what is committed at the leader is acknowledged.
 //!
 //! Messages arrive late, twice, and several of them between two Readies. So what raft has taken is compared, not what the store
-//! contains of it.
+//! contains of it. A digest of an entry that is not in the store yet is compared after the write, before any acknowledgement of it.
 //!
 //! A replica that differs is damaged and takes no part, and its status names where it begins to differ. This node cannot
 //! tell which of the two is right; a majority that agrees continues.
 
-use raft::eraftpb::{Entry, Message, MessageType};
+use raft::eraftpb::{Message, MessageType};
 
-use super::apply::is_conf_change;
 use super::group::Group;
+use super::wire;
 use crate::storage::digest::Digest;
 use crate::storage::log::Base;
 use crate::types::{LogIndex, NodeId, Offset, Term};
@@ -50,6 +52,8 @@ pub struct Claim {
     pub checkpoints: Vec<Checkpoint>,
     /// The first entry that the follower lacks and the leader can't read from its disk.
     pub unreadable: Option<LogIndex>,
+    /// Of the entry that an append follows, committed or not.
+    pub before: Option<Checkpoint>,
 }
 
 /// The range of a log in which two replicas begin to differ.
@@ -77,13 +81,14 @@ impl std::fmt::Display for Difference {
 /// The result of the comparisons with leaders so far.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    equal: (LogIndex, Offset),
+    /// The last entry that was found to be equal, and the next offset after it.
+    pub equal: (LogIndex, Offset),
     /// Where the replicas differ, once they are known to.
     pub difference: Option<Difference>,
 }
 
 impl Comparison {
-    /// Compares one checkpoint of a leader with this node's digest at the same committed entry. True if this reveals a
+    /// Compares one checkpoint of a leader with this node's digest at the same entry. True if this reveals a
     /// difference, or narrows a known one.
     pub fn take(&mut self, leader: NodeId, theirs: Checkpoint, ours: Digest) -> bool {
         let at = (theirs.index, theirs.offset);
@@ -112,6 +117,15 @@ impl Comparison {
     }
 }
 
+/// What a leader's message proves about the entries that are already here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// Up to the last one that the message contains or follows, they are the leader's.
+    Equal,
+    /// Nothing: a digest is missing here or there.
+    Unknown,
+}
+
 impl Group {
     /// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.
     pub(super) fn contradiction(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
@@ -122,29 +136,36 @@ impl Group {
         if !from_leader || message.term < self.node.raft.term {
             return None;
         }
-        let (leader, log) = (NodeId(message.from), &self.node.raft.raft_log);
-        let (committed, last_index) = (log.committed, log.last_index());
-        if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last_index {
-            // A leader never sends a commit beyond what we acknowledged: entries were lost here.
-            let commit = message.commit;
-            return Some(format!(
+        let lost = || self.lost_acknowledged(message);
+        let missing = || self.missing_at_leader(message, claimed_last);
+        lost().or_else(missing).or_else(|| self.other_term(message))
+    }
+
+    /// A leader's heartbeat never contains a commit index beyond what this node has acknowledged: entries were lost here.
+    fn lost_acknowledged(&self, message: &Message) -> Option<String> {
+        let (leader, commit, last_index) = (NodeId(message.from), message.commit, self.last_index());
+        let lost = message.get_msg_type() == MessageType::MsgHeartbeat && commit > last_index.0;
+        lost.then(|| {
+            format!(
                 "the leader, node {leader}, says that entry {commit} was acknowledged here, but the last index is {last_index}"
-            ));
-        }
-        // A leader has every entry that was committed in an earlier term. (An old message may claim less of its own term.)
-        let earlier = self.last_before_term(Term(message.term)).min(LogIndex(committed));
-        if let Some(last) = claimed_last.filter(|last| *last < earlier) {
-            return Some(format!(
-                "this replica differs from that of node {leader}, the leader: entry {earlier} is committed here, but \
-                 the leader's log ends with entry {last}"
-            ));
-        }
-        if let Some(index) = self.other_content(message) {
-            return Some(format!(
-                "this replica differs from the one of node {leader}, the leader: entry {index} is another one of the same \
-                 term there"
-            ));
-        }
+            )
+        })
+    }
+
+    /// A leader has every entry that was committed in an earlier term. (An old message may claim less of its own term.)
+    fn missing_at_leader(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
+        let earlier = self.last_before_term(Term(message.term)).min(self.commit_index());
+        let last = claimed_last.filter(|last| *last < earlier)?;
+        Some(format!(
+            "this replica differs from that of node {}, the leader: entry {earlier} is committed here, but the leader's log \
+             ends with entry {last}",
+            NodeId(message.from)
+        ))
+    }
+
+    /// An entry that is committed here has the same term at every leader.
+    fn other_term(&self, message: &Message) -> Option<String> {
+        let log = &self.node.raft.raft_log;
         let marker = message.get_snapshot().get_metadata();
         let before = match message.get_msg_type() {
             MessageType::MsgAppend => (message.index, message.log_term),
@@ -152,33 +173,44 @@ impl Group {
             _ => return None,
         };
         let entries = message.entries.iter().map(|e| (e.index, e.term));
-        let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= committed);
+        let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= log.committed);
         // Of what is before its first entry raft knows no term, and says 0. It begins behind a marker as soon as it has taken one.
         let base = log.first_index() - 1;
         here.into_iter().find_map(|(index, term)| {
             let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;
             Some(format!(
-                "this replica differs from that of node {leader}, the leader: entry {index} is committed here with term \
-                 {ours}, but has term {term} there"
+                "this replica differs from that of node {}, the leader: entry {index} is committed here with term {ours}, but \
+                 has term {term} there",
+                NodeId(message.from)
             ))
         })
     }
 
-    /// The index of an entry of an append that has the index and the term of an entry here and other content. A leader assigns
-    /// each index once in a term. A node whose disk was restored may lead twice in one term, as neither it nor its voters remember
-    /// the first time.
-    fn other_content(&self, message: &Message) -> Option<u64> {
-        let log = &self.node.raft.raft_log;
-        let here = |index: u64| match index.checked_sub(log.unstable.offset) {
-            Some(at) => log.unstable_entries().get(usize::try_from(at).ok()?),
-            None => self.node.store().cached(LogIndex(index)),
+    /// The end of the leader's log as of the last entry of an append that raft already has here (same index and term), or of the
+    /// one that the append follows; of a snapshot, as of its last entry. raft keeps its own entries then, so the leader's digest
+    /// must be equal to the digest here. `None` if raft does not have the entry that the message follows, or the leader did not
+    /// send its digest.
+    pub(super) fn leader_end(&self, message: &Message, before: Option<&Checkpoint>) -> Option<Base> {
+        let start = match message.get_msg_type() {
+            MessageType::MsgAppend => {
+                let before = before.filter(|before| before.index.0 == message.index)?;
+                let term = Term(message.log_term);
+                Base { index: before.index, term, offset: before.offset, digest: before.digest }
+            }
+            MessageType::MsgSnapshot => wire::marker_from_snapshot(message.get_snapshot()).ok()?.base,
+            _ => return None,
         };
-        // Only the proposer has raft's own encoding of a conf change.
-        let content = |e: &Entry| if is_conf_change(e) { e.context.clone() } else { e.data.clone() };
-        let differs = |theirs: &&Entry| {
-            here(theirs.index).is_some_and(|ours| ours.term == theirs.term && content(ours) != content(theirs))
-        };
-        message.entries.iter().take_while(|e| e.index <= log.last_index()).find(differs).map(|e| e.index)
+        let mut end = Some(start).filter(|start| self.holds(start.index, start.term))?;
+        for entry in message.entries.iter().take_while(|e| self.holds(LogIndex(e.index), Term(e.term))) {
+            end = end.then(&wire::entry_to_storage(entry, end.offset)).ok()?;
+        }
+        Some(end)
+    }
+
+    /// True if the store has this entry as raft has it, and no write of it is due.
+    pub(super) fn is_stored(&self, index: LogIndex) -> bool {
+        let unstable = &self.node.raft.raft_log.unstable;
+        index.0 < unstable.offset && unstable.snapshot.is_none()
     }
 
     /// The last entry of a term before this one in raft's log. What raft has taken reaches the store with the next Ready. Until
@@ -204,12 +236,16 @@ impl Group {
     }
 
     /// Steps a message that contradicts nothing here. For an append or a snapshot that begins before the commit index, raft
-    /// acknowledges everything up to the commit index, compared or not. This acknowledges only what the message itself shows to
-    /// be the same.
-    pub(super) fn step_compared(&mut self, message: Message) {
-        let compared = match message.get_msg_type() {
+    /// acknowledges everything up to the commit index, compared or not. This acknowledges only what the message itself proves to
+    /// be the same. If it proves nothing, only what is committed at the leader: that needs no more acknowledgements.
+    pub(super) fn step_compared(&mut self, message: Message, compared: Compared) {
+        let end = match message.get_msg_type() {
             MessageType::MsgSnapshot => message.get_snapshot().get_metadata().index,
             _ => message.index.saturating_add(message.entries.len() as u64),
+        };
+        let compared = match compared {
+            Compared::Unknown if message.get_msg_type() == MessageType::MsgAppend => end.min(message.commit),
+            Compared::Unknown | Compared::Equal => end,
         };
         let shows = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot);
         let caps = shows && self.config.rules.acknowledge_compared_only;

@@ -19,6 +19,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::adapter::{Adapter, End};
 use super::apply::{Committed, is_conf_change};
+use super::compare::Compared;
 use super::effects::Effects;
 use super::handle::{GroupStatus, ProposeError, ReadIndexError, Role};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
@@ -96,6 +97,7 @@ pub struct Group {
     pub(super) out: Effects,
     pub(super) damage: Option<String>,
     differs: bool,
+    suspect: Option<LogIndex>,
     pub(super) space: crate::storage::space::Space,
     pub(super) reads: Reads,
     /// Messages that wait for a Ready to be persisted.
@@ -163,6 +165,7 @@ impl Group {
             out: Effects::default(),
             damage: None,
             differs: false,
+            suspect: recovered.differing,
             space: Default::default(),
             reads: Reads::default(),
             held: VecDeque::new(),
@@ -208,6 +211,22 @@ impl Group {
     pub fn set_differing(&mut self, what: String) {
         self.differs = true;
         self.set_damaged(what);
+    }
+
+    /// The replica differed from a leader's at this entry or an earlier one when it was last compared, before the last restart,
+    /// and has not been compared there since. It takes part, but no record may be served.
+    pub fn suspect(&self) -> Option<LogIndex> {
+        self.suspect
+    }
+
+    /// The replica is equal to the leader's, or to those of a majority, at the entry that was suspect.
+    pub fn clear_suspicion(&mut self) {
+        self.suspect = None;
+    }
+
+    /// True if this node leads and a majority has acknowledged an entry of its term: their replicas are equal to this one.
+    pub fn leads_a_majority(&self) -> bool {
+        self.leads() && self.node.raft.commit_to_current_term()
     }
 
     /// True if the group takes no part.
@@ -258,11 +277,12 @@ impl Group {
     /// Takes a peer's message. One that this group must not take is dropped, with a log line.
     #[cfg(test)]
     pub fn step(&mut self, message: Message) {
-        self.step_with(message, None);
+        self.step_with(message, None, Compared::Equal);
     }
 
-    /// Takes a peer's message that came with the last index of the leader's log.
-    pub fn step_with(&mut self, message: Message, claimed_last: Option<LogIndex>) {
+    /// Takes a peer's message that came with the last index of the leader's log; `compared` is what it proves about the entries
+    /// here.
+    pub fn step_with(&mut self, message: Message, claimed_last: Option<LogIndex>, compared: Compared) {
         if self.damage.is_some() {
             return;
         }
@@ -286,7 +306,7 @@ impl Group {
                 return;
             }
         }
-        self.step_compared(message);
+        self.step_compared(message, compared);
     }
 
     /// Time passed: one tick.
@@ -425,11 +445,18 @@ impl Group {
             applied_index: self.mark.applied,
             voters: conf.voters.clone(),
             learners: conf.learners.clone(),
-            damage: self.damage.clone(),
+            damage: self.damage.clone().or_else(|| self.suspect.map(suspicion)),
             // Told by the leader of the moment, until this node has it.
             blocked: self.blocked.filter(|(by, index)| self.leader() == Some(*by) && self.mark.applied < *index),
         }
     }
+}
+
+fn suspicion(index: LogIndex) -> String {
+    format!(
+        "this replica differed from the leader's at entry {index} or before when it was last compared: no record is served until \
+         it is compared again"
+    )
 }
 
 /// The highest commit index that the recovered log proves, independent of the recovered hard state.

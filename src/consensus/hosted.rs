@@ -7,7 +7,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::Outbound;
 use super::adapter::{End, FETCH_BYTES, Fetch};
-use super::compare::{Checkpoint, Claim, Comparison};
+use super::compare::{Checkpoint, Claim, Compared, Comparison};
 use super::completions::Completions;
 use super::effects::{Effects, Write};
 use super::group::{Group, GroupConfig};
@@ -16,7 +16,7 @@ use super::wire::{self, BadMessage};
 use crate::catalog::BadCommand;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
-use crate::storage::log::{GroupLog, HardState, Recovered, StorageError};
+use crate::storage::log::{Base, GroupLog, HardState, Recovered, StorageError};
 use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 use crate::watermark::{Mark, Watermark};
@@ -110,6 +110,10 @@ pub struct Hosted {
     /// The catalog's watermark and answers, until its commands are applied.
     held: Held,
     comparison: Comparison,
+    /// The ends of leaders' logs at entries that raft has and the store has not. Compared after the next write.
+    to_compare: Vec<(NodeId, Base)>,
+    /// The log state says, or is about to say, that this replica differs.
+    difference_stored: bool,
     heartbeats: u64,
 }
 
@@ -135,6 +139,8 @@ impl Hosted {
         let id = config.id;
         if id == GroupId::CATALOG {
             recovered.applied = recovered.base.index;
+            // Its commands say which logs there are, and are applied again until it is compared.
+            recovered.differing = None;
         }
         let reader = log.reader();
         let tail = read_tail(id, &reader, &recovered)?;
@@ -146,6 +152,13 @@ impl Hosted {
         let start = End { index: recovered.applied, offset: before, append_time_us };
         let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
         watermark.advance(group.mark());
+        if let Some(index) = group.suspect() {
+            log::warn!(
+                "group {id}: this replica differed from the leader's at entry {index} or before: no record is served until it is \
+                 compared again"
+            );
+            watermark.withdraw();
+        }
         let log = Arc::new(Mutex::new(log));
         ways.writer.register(id, log.clone());
         let hard_state = group.hard_state();
@@ -159,6 +172,8 @@ impl Hosted {
             commit_due: hard_state != recovered.hard_state,
             held: Held::default(),
             comparison: Comparison::default(),
+            to_compare: Vec::new(),
+            difference_stored: false,
             heartbeats: 0,
         })
     }
@@ -180,11 +195,35 @@ impl Hosted {
         }
         if self.group.differs() {
             self.watermark.withdraw();
+            self.store_difference(ways);
+        } else if self
+            .group
+            .suspect()
+            .is_some_and(|index| self.group.leads_a_majority() || self.comparison.equal.0 >= index)
+        {
+            self.clear_suspicion(ways);
         } else if self.group.is_damaged() {
             // What is visible stays so; nothing more will be.
             self.watermark.close();
         }
         Ok(commands)
+    }
+
+    /// Stores that this replica differs, so that it serves no record after a restart either, until it is compared again.
+    fn store_difference(&mut self, ways: &Ways) {
+        if !std::mem::replace(&mut self.difference_stored, true) && self.id != GroupId::CATALOG {
+            let found = self.comparison.difference.map_or(LogIndex(0), |difference| difference.differs.0);
+            self.log().set_differing(Some(found.max(self.group.commit_index())));
+            ways.writer.sync(self.id, 0);
+        }
+    }
+
+    fn clear_suspicion(&mut self, ways: &Ways) {
+        log::info!("group {}: this replica is equal to the leader's again", self.id);
+        self.group.clear_suspicion();
+        self.log().set_differing(None);
+        ways.writer.sync(self.id, 0);
+        self.watermark.restore();
     }
 
     /// Writes a commit index that nothing else took along. For every tick, and the end.
@@ -217,6 +256,11 @@ impl Hosted {
     fn perform(&mut self, effects: Effects, ways: &Ways, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
         if let Some(write) = &effects.write {
             self.write(write)?;
+        }
+        if !self.compare_written() {
+            // Nothing of it is acknowledged or shown. A client's answer was decided by other entries.
+            effects.answers.into_iter().for_each(Answer::send);
+            return Ok(());
         }
         // Whoever wants a sync may want the commit on the disk: conf changes and trims do.
         if effects.sync.is_some() || effects.conf_state.is_some() || effects.trim.is_some() {
@@ -262,11 +306,51 @@ impl Hosted {
     pub fn step(&mut self, mut message: RaftMessage) -> Result<(), BadMessage> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message)?;
-        if let Some(claim) = claim.as_ref().filter(|_| message.term >= self.group.term().0) {
-            self.compare(NodeId(message.from), claim);
+        let mut compared = Compared::Equal;
+        if message.term >= self.group.term().0 && self.group.compares() && !self.group.is_damaged() {
+            if let Some(claim) = &claim {
+                self.compare(NodeId(message.from), claim);
+            }
+            compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
         }
-        self.group.step_with(message, claim.map(|claim| claim.last_index));
+        self.group.step_with(message, claim.map(|claim| claim.last_index), compared);
         Ok(())
+    }
+
+    /// Compares the entries here with those that a leader's append contains or follows, or with its snapshot.
+    fn compare_entries(&mut self, message: &Message, before: Option<&Checkpoint>) -> Compared {
+        let Some(theirs) = self.group.leader_end(message, before) else { return Compared::Unknown };
+        let leader = NodeId(message.from);
+        if !self.group.is_stored(theirs.index) {
+            self.to_compare.push((leader, theirs));
+            return Compared::Equal;
+        }
+        let ours = self.log().known_at(theirs.index);
+        self.compare_ends(leader, &theirs, ours)
+    }
+
+    fn compare_ends(&mut self, leader: NodeId, theirs: &Base, ours: Option<Base>) -> Compared {
+        let Some(ours) = ours.filter(|ours| ours.term == theirs.term) else { return Compared::Unknown };
+        if self.comparison.take(leader, Checkpoint::from(theirs), ours.digest) {
+            self.tell_difference();
+        }
+        Compared::Equal
+    }
+
+    /// Compares what could not be compared before it was written. False if this replica differs.
+    fn compare_written(&mut self) -> bool {
+        for (leader, theirs) in std::mem::take(&mut self.to_compare) {
+            // It may have been replaced since: then another message, with its own digest, did that.
+            let ours = self.log().known_at(theirs.index);
+            self.compare_ends(leader, &theirs, ours);
+        }
+        !self.group.differs()
+    }
+
+    fn tell_difference(&mut self) {
+        if let Some(difference) = self.comparison.difference {
+            self.group.set_differing(difference.to_string());
+        }
     }
 
     /// The claim that is sent with a leader's message. `None` if this node is no longer the leader of the message's term: its log
@@ -278,8 +362,13 @@ impl Hosted {
             return None;
         }
         let unreadable = self.group.unreadable_for(NodeId(message.to));
-        let checkpoints = if heartbeat { self.claimed_checkpoints() } else { Vec::new() };
-        Some(Claim { last_index: self.group.last_index(), checkpoints, unreadable })
+        let (checkpoints, before) = if heartbeat {
+            (self.claimed_checkpoints(), None)
+        } else {
+            let before = self.log().known_at(LogIndex(message.index)).filter(|at| at.term.0 == message.log_term);
+            (Vec::new(), before.as_ref().map(Checkpoint::from))
+        };
+        Some(Claim { last_index: self.group.last_index(), checkpoints, unreadable, before })
     }
 
     /// The newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow down
@@ -301,9 +390,6 @@ impl Hosted {
 
     /// Compares the committed log with a leader's checkpoints.
     fn compare(&mut self, leader: NodeId, claim: &Claim) {
-        if !self.group.compares() {
-            return;
-        }
         self.group.set_blocked(claim.unreadable.map(|index| (leader, index)));
         let committed = self.group.commit_index();
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -315,8 +401,8 @@ impl Hosted {
             }
         }
         drop(log);
-        if let Some(difference) = self.comparison.difference.filter(|_| news) {
-            self.group.set_differing(difference.to_string());
+        if news {
+            self.tell_difference();
         }
     }
 

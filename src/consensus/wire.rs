@@ -321,6 +321,7 @@ pub fn claim_to_pb(claim: &Claim) -> pb::LogClaim {
         last_index: claim.last_index.0,
         checkpoints: claim.checkpoints.iter().map(checkpoint).collect(),
         unreadable_index: claim.unreadable.map_or(0, |index| index.0),
+        before: claim.before.as_ref().map(checkpoint).into(),
         ..Default::default()
     }
 }
@@ -336,6 +337,7 @@ pub fn claim_from_pb(claim: &pb::LogClaim) -> Claim {
         last_index: LogIndex(claim.last_index),
         checkpoints: claim.checkpoints.iter().map(checkpoint).collect(),
         unreadable: Some(LogIndex(claim.unreadable_index)).filter(|index| index.0 != 0),
+        before: claim.before.as_ref().map(checkpoint),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::Checkpoints;
-use super::entry::{Kind, OFFSET_TOO_LARGE, TERM_TOO_LARGE};
+use super::digest::{Checkpoints, RecentEnds};
+use super::entry::{Kind, TERM_TOO_LARGE};
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::{Header, Position};
@@ -41,6 +41,9 @@ pub(super) struct Ended {
     pub(super) hard_state: HardState,
     pub(super) terms: Vec<(LogIndex, Term)>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) recent: RecentEnds,
+    /// The manifest's applied index.
+    applied: LogIndex,
     /// The highest floor of the frames that were read,
     pub(super) floor: Position,
     /// and up to where in each segment they were.
@@ -131,6 +134,7 @@ impl Chain {
             return Err(Break::At(Position { file: header.number, at: 64 }, what));
         }
         let mut ended = Ended::before(header, terms);
+        ended.applied = manifest.applied;
         ended.checkpoints = Checkpoints::up_to(&manifest.checkpoints, header.base.index);
         for i in start..=newest {
             let limit = self.headers.get(i + 1).map(|next| next.predecessor.at);
@@ -151,6 +155,8 @@ impl Ended {
             hard_state: header.hard_state,
             terms,
             checkpoints: Checkpoints::default(),
+            recent: RecentEnds::default(),
+            applied: LogIndex(0),
             floor: Position::default(),
             read: BTreeMap::new(),
             noted: Vec::new(),
@@ -215,9 +221,7 @@ impl Ended {
                 if header.term > Term::MAX {
                     return Err(TERM_TOO_LARGE.0);
                 }
-                let Some(offset) = header.base_offset.plus(u64::from(header.count)) else {
-                    return Err(OFFSET_TOO_LARGE.0);
-                };
+                let next = self.last.then_frame(header, frame.payload).map_err(|bad| bad.0)?;
                 let continues = header.index == self.last.index.next()
                     && header.term >= self.last.term
                     && header.base_offset == self.last.offset;
@@ -227,9 +231,9 @@ impl Ended {
                 if header.term > self.last.term {
                     self.terms.push((header.index, header.term));
                 }
-                let digest = self.last.digest.then(header, frame.payload);
-                self.last = Base { index: header.index, term: header.term, offset, digest };
-                self.checkpoints.note(self.last);
+                self.last = next;
+                self.checkpoints.note(next);
+                self.recent.note(next, self.applied);
                 self.time_us = self.time_us.max(header.append_time_us);
             }
             Kind::HardState => self.hard_state = frame.hard_state().map_err(|bad| bad.0)?,
@@ -241,6 +245,7 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::OFFSET_TOO_LARGE;
     use super::super::frame::Frame;
     use super::*;
     use crate::types::Offset;

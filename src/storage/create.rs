@@ -99,6 +99,7 @@ pub(super) fn create(
         derived_index: beginning.base.index,
         terms: vec![(beginning.base.index, beginning.base.term)],
         checkpoints: Vec::new(),
+        differing: None,
     };
     disk.replace(&unfinished.join(MANIFEST), &manifest.encode())?;
     disk.rename(&unfinished, &dir)?;

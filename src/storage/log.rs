@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active::Active;
-use super::digest::Checkpoints;
+use super::digest::{Checkpoints, RecentEnds};
 use super::disk::{Disk, DiskFile};
 use super::entry::{ENTRY_BYTES_MAX, Entry};
 pub use super::error::StorageError;
@@ -75,6 +75,7 @@ pub struct GroupLog {
     /// Runs of one term by their first index; the first begins at the base.
     pub(super) terms: Vec<(LogIndex, Term)>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) recent: RecentEnds,
     /// The last one that was appended.
     pub(super) hard_state: HardState,
     pub(super) conf_state: ConfState,
@@ -82,6 +83,7 @@ pub struct GroupLog {
     pub(super) derived: Derived,
     pub(super) derived_index: LogIndex,
     pub(super) applied: LogIndex,
+    pub(super) differing: Option<LogIndex>,
 
     /// Everything up to here is on the disk.
     pub(super) floor: Position,
@@ -203,9 +205,9 @@ impl GroupLog {
             if entry.term > self.last.term {
                 self.terms.push((entry.index, entry.term));
             }
-            let digest = self.last.digest.then(&header, &payload);
-            self.last = Base { index: entry.index, term: entry.term, offset: entry.end_offset()?, digest };
+            self.last = self.last.then_frame(&header, &payload)?;
             self.checkpoints.note(self.last);
+            self.recent.note(self.last, self.applied);
             self.last_time_us = self.last_time_us.max(header.append_time_us);
         }
         if let Some(hard_state) = hard_state {
@@ -242,7 +244,8 @@ impl GroupLog {
                 return Ok(());
             }
             let kept = LogIndex(from.0 - 1);
-            let near = log.checkpoints.all().iter().rev().find(|at| at.index < kept).copied();
+            let near = log.checkpoints.all().iter().rev().find(|at| at.index < kept);
+            let near = log.recent.at(kept).or(near).copied();
             let (part, at, last) = if kept == view.base.index {
                 (0, SEGMENT_HEADER_BYTES, view.base)
             } else {
@@ -250,6 +253,7 @@ impl GroupLog {
             };
             log.terms.retain(|(first, _)| *first < from);
             log.checkpoints.truncate_suffix(from);
+            log.recent.truncate_suffix(from);
             log.last = last;
             let predecessor = Position { file: view.parts[part].segment.header.number, at };
             let mut parts = view.parts[..=part].to_vec();
@@ -316,6 +320,7 @@ impl GroupLog {
             log.last_time_us = log.last_time_us.max(marker.derived.last_append_time_us);
             log.terms = vec![(base.index, base.term)];
             log.checkpoints = Checkpoints::default();
+            log.recent = RecentEnds::default();
             (log.conf_state, log.conf_index) = (marker.conf_state.clone(), marker.conf_index);
             (log.derived, log.derived_index) = (marker.derived, marker.derived_index);
             log.applied = base.index;
@@ -338,6 +343,13 @@ impl GroupLog {
     /// Notes how far the log is applied, for the next manifest, whenever that is.
     pub fn set_applied(&mut self, applied: LogIndex) {
         self.applied = self.applied.max(applied);
+    }
+
+    /// Notes, for the next manifest, which is due with it, that this replica differs from a leader's at this entry or an earlier
+    /// one; `None` once they were found to be equal there.
+    pub fn set_differing(&mut self, differing: Option<LogIndex>) {
+        self.manifest_due |= self.differing != differing;
+        self.differing = differing;
     }
 
     /// Sets this node's own time (Unix microseconds), for the header of the next segment.
@@ -377,10 +389,12 @@ impl GroupLog {
         self.last
     }
 
-    /// Where the log stood at the entry at `index`, if it is known without reading: at a checkpoint and at either end.
+    /// The end of the log as of the entry at `index`, if it is known without reading: for the newest entries, at a checkpoint
+    /// and at either end.
     pub fn known_at(&self, index: LogIndex) -> Option<Base> {
         let ends = [self.last, self.shared.get().base];
-        ends.iter().chain(self.checkpoints.at(index)).find(|at| at.index == index).copied()
+        let known = self.recent.at(index).or_else(|| self.checkpoints.at(index));
+        ends.iter().chain(known).find(|at| at.index == index).copied()
     }
 
     /// The checkpoints of the running digest, at fixed indexes that all replicas share.
@@ -462,6 +476,7 @@ impl GroupLog {
             floor,
             floor_end,
             applied: self.applied,
+            differing: self.differing,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
             derived: self.derived,

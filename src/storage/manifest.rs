@@ -13,8 +13,9 @@
 //!  96  conf state as of u64
 //! 104  derived state as of u64
 //! 112  the log's end at the synced floor: last index u64, next offset u64
-//! 128  voters u32, learners u32, term runs u32, checkpoints u32, bytes of derived state u32, 0 u32
-//! 152  voters u64 each, learners u64 each, runs (first index u64, term u64) each,
+//! 128  differing u64                              0, or the index up to which this replica differed from a leader's
+//! 136  voters u32, learners u32, term runs u32, checkpoints u32, bytes of derived state u32, 0 u32
+//! 160  voters u64 each, learners u64 each, runs (first index u64, term u64) each,
 //!      checkpoints (index u64, term u64, offset u64, digest u64) each, derived state
 //! ```
 //!
@@ -48,9 +49,9 @@ pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 
 const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
-const HEADER_BYTES: usize = 152;
+const HEADER_BYTES: usize = 160;
 /// Where the numbers stand that are counted on from: indexes, file numbers, positions.
-const NUMBERED: [usize; 8] = [24, 56, 64, 72, 80, 88, 96, 104];
+const NUMBERED: [usize; 9] = [24, 56, 64, 72, 80, 88, 96, 104, 128];
 
 /// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct Manifest {
     pub floor_end: (LogIndex, Offset),
     /// Applied up to here.
     pub applied: LogIndex,
+    /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
+    pub differing: Option<LogIndex>,
     /// Who carries the group,
     pub conf_state: ConfState,
     /// as of this entry.
@@ -106,6 +109,7 @@ impl Manifest {
             self.derived_index.0,
             self.floor_end.0.0,
             self.floor_end.1.0,
+            self.differing.unwrap_or_default().0,
         ];
         numbers.iter().for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()));
         let (voters, learners) = (&self.conf_state.voters, &self.conf_state.learners);
@@ -147,11 +151,11 @@ impl Manifest {
             return damaged(12, "the checksum does not match");
         }
         let count = |at| u32_at(bytes, at) as usize;
-        let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(128 + 4 * i));
+        let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(136 + 4 * i));
         let checkpoints_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
         let derived_at = checkpoints_at + CHECKPOINT_BYTES * checkpoints;
-        if bytes.len() != derived_at + derived || runs == 0 || u32_at(bytes, 148) != 0 {
-            return damaged(128, "the lengths do not add up");
+        if bytes.len() != derived_at + derived || runs == 0 || u32_at(bytes, 156) != 0 {
+            return damaged(136, "the lengths do not add up");
         }
         let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));
         let run = |i: usize| {
@@ -190,6 +194,7 @@ impl Manifest {
             conf_index: LogIndex(u64_at(bytes, 96)),
             derived_index: LogIndex(u64_at(bytes, 104)),
             floor_end: (LogIndex(u64_at(bytes, 112)), Offset(u64_at(bytes, 120))),
+            differing: Some(LogIndex(u64_at(bytes, 128))).filter(|index| index.0 != 0),
             conf_state: ConfState {
                 voters: (0..voters).map(id).collect(),
                 learners: (voters..voters + learners).map(id).collect(),
@@ -238,6 +243,7 @@ mod tests {
             floor: Position { file: 7, at: 8 },
             floor_end: (LogIndex(19), Offset(20)),
             applied: LogIndex(9),
+            differing: Some(LogIndex(24)),
             conf_state: ConfState { voters: vec![NodeId(10), NodeId(11)], learners: vec![NodeId(12)] },
             conf_index: LogIndex(13),
             derived: Derived { first_offset: Offset(14), last_append_time_us: 15 },
@@ -280,7 +286,7 @@ mod tests {
             Manifest::seal(&mut bytes);
             assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "number at {at}");
         }
-        for at in [128, 132, 136, 140, 144, 148] {
+        for at in [136, 140, 144, 148, 152, 156] {
             let mut bytes = good.clone();
             bytes[at..at + 4].fill(0xff);
             Manifest::seal(&mut bytes);

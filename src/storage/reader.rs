@@ -266,7 +266,7 @@ impl GroupReader {
     }
 
     /// The place of an entry after the base: the number of its part in the view, the end of its frame, and the end of the log as of
-    /// that entry. Reads from `near` on, an earlier entry whose digest is known, or from the beginning of the segment.
+    /// that entry. Reads from `near` on, an entry up to this one whose digest is known, or from the beginning of the segment.
     pub(super) fn locate(
         &self,
         view: &View,
@@ -276,21 +276,25 @@ impl GroupReader {
         let mut found = None;
         let part = view.part_of_index(index);
         let first = view.parts[part].base();
-        let mut last = near.filter(|near| near.index > first.index && near.index < index).unwrap_or(first);
-        let visited = self.visit(view, Key::Index(last.index.next()), Access::Blocking, |part, at, frame, hole| {
+        let mut last = near.filter(|near| near.index > first.index && near.index <= index).unwrap_or(first);
+        let mut wanted = index.min(last.index.next());
+        let visited = self.visit(view, Key::Index(wanted), Access::Blocking, |part, at, frame, hole| {
             let header = &frame.header;
-            if !header.kind.is_entry() || header.index <= last.index {
+            if !header.kind.is_entry() || header.index < wanted {
                 return Ok(Visit::Next);
             }
-            if header.index != last.index.next() {
-                let range = hole.cloned();
-                let range = range.unwrap_or_else(|| part.damaged(at, "the entry before this one is missing"));
-                return Err(ReadError::Damaged(range));
+            let damaged = |what| Err(ReadError::Damaged(hole.cloned().unwrap_or_else(|| part.damaged(at, what))));
+            if header.index != wanted {
+                return damaged("the entry before this one is missing");
             }
-            let offset = Offset(header.base_offset.0.saturating_add(u64::from(header.count)));
-            let digest = last.digest.then(header, frame.payload);
-            last = Base { index: header.index, term: header.term, offset, digest };
-            if last.index < index {
+            if wanted > last.index {
+                match last.then_frame(header, frame.payload) {
+                    Ok(next) => last = next,
+                    Err(bad) => return damaged(bad.0),
+                }
+            }
+            if wanted < index {
+                wanted = wanted.next();
                 return Ok(Visit::Next);
             }
             found = Some((at + super::frame::frame_bytes(frame.payload.len()) as u64, last));

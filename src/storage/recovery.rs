@@ -97,6 +97,7 @@ pub(super) fn open(
         derived: manifest.derived,
         derived_index: manifest.derived_index,
         applied: if broken(Fault::AppliedUnbounded) { manifest.applied } else { applied },
+        differing: manifest.differing,
         torn_bytes,
     };
     let mut log = build(disk, &files, options, &chain, &ended, end, &recovered)?;
@@ -385,12 +386,14 @@ fn build(
         last_time_us: recovered.last_append_time_us,
         terms: recovered.terms.clone(),
         checkpoints: ended.checkpoints.clone(),
+        recent: ended.recent.clone(),
         hard_state: recovered.hard_state,
         conf_state: recovered.conf_state.clone(),
         conf_index: recovered.conf_index,
         derived: recovered.derived,
         derived_index: recovered.derived_index,
         applied: recovered.applied,
+        differing: recovered.differing,
         // Everything that is part of the log was synced before it was read.
         floor: end,
         floor_end: (recovered.last_index, recovered.next_offset),

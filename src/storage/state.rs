@@ -1,7 +1,7 @@
 //! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
 
 use super::digest::Digest;
-use super::entry::{BadEntry, Entry, u32_at, u64_at};
+use super::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, u32_at, u64_at};
 use super::frame::{Header, Position};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
@@ -42,11 +42,18 @@ impl Base {
     /// The end of the log after one more entry.
     ///
     /// # Errors
-    /// [`BadEntry`] when the entry does not begin with a stamp.
+    /// [`BadEntry`] when the entry does not begin with a stamp, or a number has more than 63 bits.
     pub fn then(&self, entry: &Entry) -> Result<Base, BadEntry> {
-        let header = Header::of_entry(entry, Position::default())?;
-        let digest = self.digest.then(&header, &entry.payload());
-        Ok(Base { index: entry.index, term: entry.term, offset: entry.end_offset()?, digest })
+        self.then_frame(&Header::of_entry(entry, Position::default())?, &entry.payload())
+    }
+
+    /// The end of the log after one more entry, given as its frame.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the offset after it has more than 63 bits.
+    pub fn then_frame(&self, header: &Header, payload: &[u8]) -> Result<Base, BadEntry> {
+        let offset = header.base_offset.plus(u64::from(header.count)).ok_or(OFFSET_TOO_LARGE)?;
+        Ok(Base { index: header.index, term: header.term, offset, digest: self.digest.then(header, payload) })
     }
 }
 
@@ -110,6 +117,8 @@ pub struct Recovered {
     pub derived_index: LogIndex,
     /// Everything up to here was applied once; not past the commit.
     pub applied: LogIndex,
+    /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
+    pub differing: Option<LogIndex>,
     /// How much was cut off as torn: written once, but never synced.
     pub torn_bytes: u64,
 }

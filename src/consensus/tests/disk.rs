@@ -172,6 +172,7 @@ impl Disk {
             derived: files.derived,
             derived_index: files.derived_index,
             applied: files.applied,
+            differing: None,
             torn_bytes: 0,
         };
         let tail: Vec<Entry> = files.entries.iter().filter(|e| e.index > files.applied).cloned().collect();

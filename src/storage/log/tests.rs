@@ -179,6 +179,28 @@ fn a_suffix_is_cut_by_rolling() {
     assert_eq!((found.last_index, found.terms.len()), (LogIndex(2), 2));
 }
 
+/// The digest at the cut was computed from the checkpoint before it, and a damaged entry in between ended the process.
+#[test]
+fn a_suffix_is_cut_after_damage() {
+    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let (mut log, _) = home.open();
+    let mut at_19 = None;
+    for value in 2..=30 {
+        append(&mut log, 1, &[&[value; 100]]);
+        at_19 = at_19.or(Some(log.last()).filter(|last| last.index == LogIndex(19)));
+    }
+    sync(&mut log, &home);
+    let path = home.path("00000000000000000001.seg");
+    let mut bytes = std::fs::read(&path).expect("a segment");
+    let entry_18 = bytes.windows(100).position(|value| value == [18; 100]).expect("the value of entry 18");
+    bytes[entry_18] = 0;
+    std::fs::write(&path, bytes).expect("written");
+    log.truncate_suffix(LogIndex(20)).expect("cut");
+    assert_eq!(Some(log.last()), at_19);
+    append(&mut log, 2, &[b"new"]);
+    assert_eq!(values(&log, 17, 19), [&[19; 100][..], b"new"]);
+}
+
 /// A follower holds entries of term 3 that were never committed; the leader of term 4 replaces the first of them by one of
 /// its own, of term 2. Written over in place, as this test does by hand, those behind it would be valid again after a
 /// crash, behind an entry that they never followed. The log rolls instead, and they stay dead.

@@ -1,19 +1,26 @@
 //! Digests in the claims of leaders, where several messages come before one of them is written.
 
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
 use super::super::compared::{append, marker, message};
 use super::*;
 use crate::consensus::compare::{Checkpoint, Claim};
 use crate::consensus::wire;
-use crate::storage::digest::CHECKPOINT_ENTRIES;
+use crate::storage::digest::{CHECKPOINT_ENTRIES, Digest};
+use crate::storage::entry::Stamp;
 use crate::storage::log::Base;
 
-fn step(world: &mut World, message: raft::eraftpb::Message, claim: Option<Claim>) {
+fn step(world: &mut World, message: Message, claim: Option<Claim>) {
     let mut message = wire::message_to_pb(GROUP, message);
     message.claim = claim.as_ref().map(wire::claim_to_pb).into();
     let process = world.nodes[1].process.as_mut().expect("running");
     process.hosted.step(message).expect("a message of a peer");
+}
+
+/// The end of a log of these entries behind the snapshot that every test here begins with.
+fn end_after<'a>(entries: impl IntoIterator<Item = &'a RaftEntry>) -> Base {
+    let start = Base { index: LogIndex(1), term: Term(1), ..Base::default() };
+    entries.into_iter().fold(start, |at, entry| at.then(&wire::entry_to_storage(entry, at.offset)).expect("an entry"))
 }
 
 /// An append cuts off what an older leader had left, and commits what it brings. Before that is written, a digest comes of an
@@ -30,12 +37,10 @@ fn a_digest_is_compared_with_what_raft_holds() {
     world.sync(1, false);
     world.sync(1, true);
     let new = append(3, 3, (4, 2), last, last);
-    let mut at = Base { index: LogIndex(1), term: Term(1), ..Base::default() };
-    for entry in append(1, 2, (1, 1), 4, 4).entries.iter().chain(&new.entries).filter(|e| e.index <= CHECKPOINT_ENTRIES)
-    {
-        at = at.then(&wire::entry_to_storage(entry, at.offset)).expect("an entry");
-    }
-    let claim = Claim { last_index: LogIndex(last), checkpoints: vec![Checkpoint::from(&at)], unreadable: None };
+    let old = append(1, 2, (1, 1), 4, 4);
+    let at = end_after(old.entries.iter().chain(&new.entries).filter(|e| e.index <= CHECKPOINT_ENTRIES));
+    let claim =
+        Claim { last_index: LogIndex(last), checkpoints: vec![Checkpoint::from(&at)], unreadable: None, before: None };
     step(&mut world, new, None);
     step(&mut world, message(MessageType::MsgHeartbeat, 3, 3), Some(claim.clone()));
     world.perform(1);
@@ -46,7 +51,112 @@ fn a_digest_is_compared_with_what_raft_holds() {
     assert_eq!(status(&world).applied_index, LogIndex(last));
     step(&mut world, message(MessageType::MsgHeartbeat, 3, 3), Some(claim.clone()));
     assert_eq!(status(&world).damage, None);
-    let other = Checkpoint { digest: crate::storage::digest::Digest(7), ..claim.checkpoints[0] };
+    let other = Checkpoint { digest: Digest(7), ..claim.checkpoints[0] };
     step(&mut world, message(MessageType::MsgHeartbeat, 3, 3), Some(Claim { checkpoints: vec![other], ..claim }));
     assert!(status(&world).damage.is_some(), "written, they are compared");
+}
+
+/// An append whose entries have a time, with the digest of the leader's log at the entry that it follows. All of them are of the
+/// log that `before` and this append make.
+fn claimed(before: &[RaftEntry], last: u64, commit: u64, time_us: u64) -> (Message, Claim) {
+    let at = end_after(before);
+    let mut append = append(1, 2, (at.index.0, at.term.0), last, commit);
+    let stamp = Stamp {
+        kind: Kind::Trim,
+        count: 0,
+        base_offset: Offset(0),
+        append_time_us: time_us,
+        producer_id: 0,
+        sequence: 0,
+    };
+    for entry in append.entries.iter_mut() {
+        entry.data = Entry::new(LogIndex(entry.index), Term(entry.term), stamp, &0u64.to_le_bytes()).data;
+    }
+    let claim = Claim { last_index: LogIndex(9), before: Some(Checkpoint::from(&at)), ..Claim::default() };
+    (append, claim)
+}
+
+/// A leader's disk is restored to a copy from before its term, and a node that voted for it then and has nothing of that term
+/// votes for it again: it leads twice in one term, and assigns indexes again that this node has. raft looks at terms alone and
+/// acknowledged them, which the leader counted: records were acknowledged that were on its own disk and nowhere else.
+#[test]
+fn a_term_that_is_led_twice_is_a_difference() {
+    for (performs, commit) in [(false, 1), (false, 9), (true, 1), (true, 9)] {
+        let begin = |first_written: bool| {
+            let mut world = World::new(1, 2);
+            world.rolls_back = true;
+            step(&mut world, marker(1, 2, 1, 1), None);
+            world.perform(1);
+            let (all, claim) = claimed(&[], 9, commit, 7);
+            let entries = all.entries.to_vec();
+            step(&mut world, all, Some(claim));
+            if first_written {
+                world.perform(1);
+            }
+            (world, entries)
+        };
+        let damage = |world: &World| world.nodes[1].process.as_ref().expect("running").hosted.group.status().damage;
+        let (mut world, entries) = begin(performs);
+        let (again, claim) = claimed(&entries[..3], 6, commit, 7);
+        step(&mut world, again, Some(claim));
+        world.perform(1);
+        assert_eq!(damage(&world), None, "the same again");
+        // The entry that the append follows is the same, those that it contains are not.
+        let (other, claim) = claimed(&entries[..3], 6, 2, 8);
+        step(&mut world, other, Some(claim));
+        world.perform(1);
+        assert!(damage(&world).is_some_and(|damage| damage.ends_with(" to 6)")), "{:?}", damage(&world));
+        // The entry that it follows is another one.
+        let (mut world, _) = begin(performs);
+        let (others, _) = claimed(&[], 9, 2, 8);
+        let (empty, claim) = claimed(&others.entries, 9, 2, 8);
+        step(&mut world, empty, Some(claim));
+        world.perform(1);
+        assert!(damage(&world).is_some_and(|damage| damage.ends_with(" to 9)")), "{:?}", damage(&world));
+    }
+}
+
+/// A replica that differed served its records after each restart until it was compared again, however long that took.
+#[test]
+fn a_replica_that_differed_serves_nothing_until_it_is_compared_again() {
+    let mut world = World::new(1, 2);
+    world.rolls_back = true;
+    step(&mut world, marker(1, 2, 1, 1), None);
+    let (all, claim) = claimed(&[], 9, 9, 7);
+    let end = end_after(&all.entries);
+    step(&mut world, all, Some(claim));
+    world.perform(1);
+    let heartbeat = |digest| {
+        let checkpoints = vec![Checkpoint { digest, ..Checkpoint::from(&end) }];
+        (
+            message(MessageType::MsgHeartbeat, 1, 2),
+            Some(Claim { last_index: end.index, checkpoints, ..Claim::default() }),
+        )
+    };
+    let sync = |world: &mut World| {
+        world.perform(1);
+        world.sync(1, false);
+        world.sync(1, true);
+    };
+    let hidden = |world: &World| world.nodes[1].process.as_ref().expect("running").hosted.watermark.is_withdrawn();
+    sync(&mut world);
+    assert!(!hidden(&world));
+    let (message, claim) = heartbeat(Digest(7));
+    step(&mut world, message, claim);
+    sync(&mut world);
+    assert!(hidden(&world));
+    for _ in 0..2 {
+        world.kill(1, true);
+        world.start(1);
+        assert!(hidden(&world), "not compared yet");
+        let damage = world.nodes[1].process.as_ref().expect("running").hosted.group.status().damage;
+        assert!(damage.is_some_and(|damage| damage.contains("until it is compared again")));
+    }
+    let (message, claim) = heartbeat(end.digest);
+    step(&mut world, message, claim);
+    sync(&mut world);
+    assert!(!hidden(&world), "equal");
+    world.kill(1, true);
+    world.start(1);
+    assert!(!hidden(&world), "and stored");
 }
