@@ -1,13 +1,13 @@
 //! A group on this node: the machine, its log on disk, its watermark. Performs the machine's effects.
 
+mod comparing;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use raft::eraftpb::{Message, MessageType};
-
+use self::comparing::Comparing;
 use super::Outbound;
 use super::adapter::{End, FETCH_BYTES, Fetch};
-use super::compare::{Checkpoint, Claim, Compared, Comparison};
+use super::compare::Compared;
 use super::completions::Completions;
 use super::effects::{Effects, Write};
 use super::group::{Group, GroupConfig};
@@ -16,11 +16,12 @@ use super::wire::{self, BadMessage};
 use crate::catalog::BadCommand;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
-use crate::storage::log::{Base, GroupLog, HardState, Recovered, StorageError};
+use crate::storage::log::{GroupLog, HardState, Recovered, StorageError};
 use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 use crate::watermark::{Mark, Watermark};
 use crate::writer::WriterHandle;
+use bytes::Bytes;
 
 /// What every group's effects go to.
 pub struct Ways {
@@ -109,12 +110,7 @@ pub struct Hosted {
     commit_due: bool,
     /// The catalog's watermark and answers, until its commands are applied.
     held: Held,
-    comparison: Comparison,
-    /// The ends of leaders' logs at entries that raft has and the store has not. Compared after the next write.
-    to_compare: Vec<(NodeId, Base)>,
-    /// The log state says, or is about to say, that this replica differs.
-    difference_stored: bool,
-    heartbeats: u64,
+    comparing: Comparing,
 }
 
 #[derive(Default)]
@@ -171,10 +167,7 @@ impl Hosted {
             hard_state,
             commit_due: hard_state != recovered.hard_state,
             held: Held::default(),
-            comparison: Comparison::default(),
-            to_compare: Vec::new(),
-            difference_stored: false,
-            heartbeats: 0,
+            comparing: Comparing::default(),
         })
     }
 
@@ -193,37 +186,17 @@ impl Hosted {
         while let Some(effects) = self.group.ready() {
             self.perform(effects, ways, commands.get_or_insert_default())?;
         }
+        self.look_up_digest(ways);
         if self.group.differs() {
             self.watermark.withdraw();
             self.store_difference(ways);
-        } else if self
-            .group
-            .suspect()
-            .is_some_and(|index| self.group.leads_a_majority() || self.comparison.equal.0 >= index)
-        {
+        } else if self.is_proven_equal() {
             self.clear_suspicion(ways);
         } else if self.group.is_damaged() {
             // What is visible stays so; nothing more will be.
             self.watermark.close();
         }
         Ok(commands)
-    }
-
-    /// Stores that this replica differs, so that it serves no record after a restart either, until it is compared again.
-    fn store_difference(&mut self, ways: &Ways) {
-        if !std::mem::replace(&mut self.difference_stored, true) && self.id != GroupId::CATALOG {
-            let found = self.comparison.difference.map_or(LogIndex(0), |difference| difference.differs.0);
-            self.log().set_differing(Some(found.max(self.group.commit_index())));
-            ways.writer.sync(self.id, 0);
-        }
-    }
-
-    fn clear_suspicion(&mut self, ways: &Ways) {
-        log::info!("group {}: this replica is equal to the leader's again", self.id);
-        self.group.clear_suspicion();
-        self.log().set_differing(None);
-        ways.writer.sync(self.id, 0);
-        self.watermark.restore();
     }
 
     /// Writes a commit index that nothing else took along. For every tick, and the end.
@@ -315,95 +288,6 @@ impl Hosted {
         }
         self.group.step_with(message, claim.map(|claim| claim.last_index), compared);
         Ok(())
-    }
-
-    /// Compares the entries here with those that a leader's append contains or follows, or with its snapshot.
-    fn compare_entries(&mut self, message: &Message, before: Option<&Checkpoint>) -> Compared {
-        let Some(theirs) = self.group.leader_end(message, before) else { return Compared::Unknown };
-        let leader = NodeId(message.from);
-        if !self.group.is_stored(theirs.index) {
-            self.to_compare.push((leader, theirs));
-            return Compared::Equal;
-        }
-        let ours = self.log().known_at(theirs.index);
-        self.compare_ends(leader, &theirs, ours)
-    }
-
-    fn compare_ends(&mut self, leader: NodeId, theirs: &Base, ours: Option<Base>) -> Compared {
-        let Some(ours) = ours.filter(|ours| ours.term == theirs.term) else { return Compared::Unknown };
-        if self.comparison.take(leader, Checkpoint::from(theirs), ours.digest) {
-            self.tell_difference();
-        }
-        Compared::Equal
-    }
-
-    /// Compares what could not be compared before it was written. False if this replica differs.
-    fn compare_written(&mut self) -> bool {
-        for (leader, theirs) in std::mem::take(&mut self.to_compare) {
-            // It may have been replaced since: then another message, with its own digest, did that.
-            let ours = self.log().known_at(theirs.index);
-            self.compare_ends(leader, &theirs, ours);
-        }
-        !self.group.differs()
-    }
-
-    fn tell_difference(&mut self) {
-        if let Some(difference) = self.comparison.difference {
-            self.group.set_differing(difference.to_string());
-        }
-    }
-
-    /// The claim that is sent with a leader's message. `None` if this node is no longer the leader of the message's term: its log
-    /// may have been truncated since.
-    fn claim_with(&mut self, message: &Message) -> Option<Claim> {
-        let heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
-        let of_leader = heartbeat || message.get_msg_type() == MessageType::MsgAppend;
-        if !of_leader || !self.group.leads() || message.term != self.group.term().0 {
-            return None;
-        }
-        let unreadable = self.group.unreadable_for(NodeId(message.to));
-        let (checkpoints, before) = if heartbeat {
-            (self.claimed_checkpoints(), None)
-        } else {
-            let before = self.log().known_at(LogIndex(message.index)).filter(|at| at.term.0 == message.log_term);
-            (Vec::new(), before.as_ref().map(Checkpoint::from))
-        };
-        Some(Claim { last_index: self.group.last_index(), checkpoints, unreadable, before })
-    }
-
-    /// The newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow down
-    /// a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
-    fn claimed_checkpoints(&mut self) -> Vec<Checkpoint> {
-        const ALL_AFTER_HEARTBEATS: u64 = 61;
-        self.heartbeats += 1;
-        let committed = self.group.commit_index();
-        let log = self.log();
-        let known = log.checkpoints();
-        let known = &known[..known.partition_point(|at| at.index <= committed)];
-        let all = self.heartbeats.is_multiple_of(ALL_AFTER_HEARTBEATS);
-        let first = if all { 0 } else { known.len().saturating_sub(1) };
-        let last = log.last();
-        let end =
-            Some(&last).filter(|last| last.index <= committed && known.last().is_none_or(|at| at.index < last.index));
-        known[first..].iter().chain(end).map(Checkpoint::from).collect()
-    }
-
-    /// Compares the committed log with a leader's checkpoints.
-    fn compare(&mut self, leader: NodeId, claim: &Claim) {
-        self.group.set_blocked(claim.unreadable.map(|index| (leader, index)));
-        let committed = self.group.commit_index();
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = false;
-        for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
-            // The log may still hold what raft has cut off since the last Ready.
-            if let Some(ours) = log.known_at(theirs.index).filter(|ours| self.group.holds(ours.index, ours.term)) {
-                news |= self.comparison.take(leader, *theirs, ours.digest);
-            }
-        }
-        drop(log);
-        if news {
-            self.tell_difference();
-        }
     }
 
     /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are

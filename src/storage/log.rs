@@ -244,8 +244,7 @@ impl GroupLog {
                 return Ok(());
             }
             let kept = LogIndex(from.0 - 1);
-            let near = log.checkpoints.all().iter().rev().find(|at| at.index < kept);
-            let near = log.recent.at(kept).or(near).copied();
+            let near = log.recent.at(kept).copied().or_else(|| log.checkpoint_before(kept));
             let (part, at, last) = if kept == view.base.index {
                 (0, SEGMENT_HEADER_BYTES, view.base)
             } else {
@@ -395,6 +394,11 @@ impl GroupLog {
         let ends = [self.last, self.shared.get().base];
         let known = self.recent.at(index).or_else(|| self.checkpoints.at(index));
         ends.iter().chain(known).find(|at| at.index == index).copied()
+    }
+
+    /// The last checkpoint before an entry.
+    pub fn checkpoint_before(&self, index: LogIndex) -> Option<Base> {
+        self.checkpoints.all().iter().rev().find(|at| at.index < index).copied()
     }
 
     /// The checkpoints of the running digest, at fixed indexes that all replicas share.

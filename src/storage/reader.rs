@@ -265,6 +265,16 @@ impl GroupReader {
         })
     }
 
+    /// The end of the log as of an entry. Reads from `near` on, an entry up to this one whose digest is known, or from the
+    /// beginning of the entry's segment; blocks.
+    ///
+    /// # Errors
+    /// [`StorageError`], also if the entry is not stored.
+    pub fn end_at(&self, index: LogIndex, near: Option<Base>) -> Result<Base, StorageError> {
+        let view = self.view();
+        if index == view.base.index { Ok(view.base) } else { Ok(self.locate(&view, index, near)?.2) }
+    }
+
     /// The place of an entry after the base: the number of its part in the view, the end of its frame, and the end of the log as of
     /// that entry. Reads from `near` on, an entry up to this one whose digest is known, or from the beginning of the segment.
     pub(super) fn locate(
