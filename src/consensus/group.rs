@@ -209,8 +209,13 @@ impl Group {
 
     /// Stops taking part, because another replica has other entries below the commit index. No record may be served any more.
     pub fn set_differing(&mut self, what: String) {
-        self.differs = true;
-        self.set_damaged(what);
+        if std::mem::replace(&mut self.differs, true) {
+            // The range in which the difference begins has become smaller.
+            log::info!("group {}: {what}", self.config.id);
+            self.damage = Some(what);
+        } else {
+            self.set_damaged(what);
+        }
     }
 
     /// The replica differed from a leader's at this entry or an earlier one when it was last compared, before the last restart,

@@ -280,11 +280,14 @@ impl Hosted {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message)?;
         let mut compared = Compared::Equal;
-        if message.term >= self.group.term().0 && self.group.compares() && !self.group.is_damaged() {
+        if message.term >= self.group.term().0 && self.group.compares() {
+            let leader = NodeId(message.from);
             if let Some(claim) = &claim {
-                self.compare(NodeId(message.from), claim);
+                self.compare(leader, claim);
             }
-            compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
+            if !self.group.is_damaged() {
+                compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
+            }
         }
         self.group.step_with(message, claim.map(|claim| claim.last_index), compared);
         Ok(())
