@@ -4,13 +4,16 @@
 //! within a log, so one that is a year ahead is repeated by every later record until the clocks reach it. So the wall clock is
 //! not used unconditionally ([`StampClock`]):
 //!
-//! - **More than a minute ahead of the majority of the cluster's clocks**, as far as they are known: the majority's time is used.
-//!   Peers send their clocks with every request of raft messages ([`PeerClocks`]); a majority requires three known clocks.
+//! - **More than a minute ahead of or behind the majority of the cluster's clocks**, as far as they are known: the majority's time
+//!   is used. A timestamp that is late makes its record look old, and retention may remove it early. Peers send their clocks with
+//!   every request of raft messages ([`PeerClocks`]); a majority requires three known clocks.
+//! - **A clock that the majority has shown to be wrong** is not used later either, when fewer than three clocks are known: the
+//!   majority's last time continues with the monotonic clock until the wall clock agrees with it.
 //! - **A jump of more than a minute ahead** of the monotonic clock: if no majority confirms it, timestamps ignore it for ten
 //!   minutes. Then it is accepted: a jump that persists may be right, for example after the machine was suspended.
 //!
-//! A clock that is late, or jumps back, is followed: timestamps repeat the last one meanwhile. With fewer than three clocks, a
-//! clock that is wrong from the start can't be distinguished from a right one; the node warns as soon as any two differ.
+//! With fewer than three clocks, a clock that is wrong from the start can't be distinguished from a right one; the node warns as
+//! soon as any two differ. A clock that is late, or jumps back, is then followed: timestamps repeat the last one meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,24 +72,38 @@ fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
 enum Wrong {
     /// It is ahead of the majority: records get the majority's time.
     AheadOfMajority,
+    /// It is behind the majority: records get the majority's time.
+    BehindMajority,
     /// It has jumped ahead, and no majority confirms the jump.
     Jumped,
-    /// It differs from a peer's clock, and there is no majority, or the majority is ahead of it.
+    /// It differs from a peer's clock, and there is no majority.
     Differs(NodeId),
 }
 
 /// The clock for the timestamps of records.
 #[derive(Debug, Default)]
 pub struct StampClock {
-    /// The wall clock when it was last used, and when that was.
+    /// The time that was last used, and when that was.
     line: Option<(u64, Instant)>,
     /// Since when the wall clock is ahead of `line`.
     jumped: Option<Instant>,
-    /// The majority's clock, and when it was determined; `None` if fewer than three clocks are known.
-    majority: Option<(u64, Instant)>,
-    /// A peer whose clock differs from this node's, unless the majority shows that the peer's is wrong; and by how much.
+    majority: Option<Majority>,
+    /// A majority has contradicted the wall clock, and none has confirmed it since.
+    refuted: bool,
+    /// A peer whose clock differs from this node's, unless the majority shows which of them is wrong; and by how much.
     differs: Option<(NodeId, i64)>,
     wrong: Option<Wrong>,
+}
+
+/// What most of at least three clocks agree on.
+#[derive(Clone, Copy, Debug)]
+struct Majority {
+    /// Most clocks are not behind this one.
+    least_us: u64,
+    /// Most clocks are not ahead of this one. It equals the other one if the number of clocks is odd.
+    most_us: u64,
+    /// When it was determined.
+    at: Instant,
 }
 
 impl StampClock {
@@ -94,37 +111,50 @@ impl StampClock {
     pub fn look(&mut self, peers: &[(NodeId, u64)], wall_us: u64, now: Instant) {
         let mut all: Vec<u64> = peers.iter().map(|(_, clock_us)| *clock_us).chain([wall_us]).collect();
         all.sort_unstable();
-        let middle = (all.len() > 2).then(|| all[all.len() / 2]);
-        self.majority = middle.map(|clock_us| (clock_us, now));
-        let unclear = middle.is_none_or(|clock_us| ahead_us(clock_us, wall_us) > AHEAD_US);
+        let (least_us, most_us) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
+        self.majority = (all.len() > 2).then_some(Majority { least_us, most_us, at: now });
+        let unclear = all.len() < 3 || ahead_us(most_us, least_us) > AHEAD_US;
         let ahead = peers.iter().map(|(peer, clock_us)| (*peer, ahead_us(*clock_us, wall_us)));
         self.differs = ahead.into_iter().find(|(_, ahead)| unclear && ahead.abs() > AHEAD_US);
     }
 
     /// The timestamp for a record now; the caller raises it to that of the previous record.
     pub fn now(&mut self, wall_us: u64, now: Instant) -> u64 {
+        let passed = |then: Instant| now.saturating_duration_since(then);
         let (then_us, then) = *self.line.get_or_insert((wall_us, now));
-        let line_us = later(then_us, now.saturating_duration_since(then));
-        let majority = self.majority.map(|(clock_us, heard)| later(clock_us, now.saturating_duration_since(heard)));
-        if let Some(majority_us) = majority
-            && ahead_us(wall_us, majority_us) > AHEAD_US
-        {
-            // `line` does not change, as this clock's time is not used.
-            self.note(Some(Wrong::AheadOfMajority), ahead_us(wall_us, majority_us));
-            return majority_us;
-        }
+        let line_us = later(then_us, passed(then));
         let jump = ahead_us(wall_us, line_us);
-        if jump > AHEAD_US && self.majority.is_none() {
+        if let Some(majority) = self.majority {
+            let (least_us, most_us) =
+                (later(majority.least_us, passed(majority.at)), later(majority.most_us, passed(majority.at)));
+            if ahead_us(wall_us, most_us) > AHEAD_US {
+                return self.refute(Wrong::AheadOfMajority, ahead_us(wall_us, most_us), most_us, now);
+            }
+            if ahead_us(least_us, wall_us) > AHEAD_US {
+                return self.refute(Wrong::BehindMajority, ahead_us(least_us, wall_us), least_us, now);
+            }
+        } else if self.refuted && jump.abs() > AHEAD_US {
+            return line_us;
+        } else if jump > AHEAD_US {
             let since = *self.jumped.get_or_insert(now);
-            if now.saturating_duration_since(since) < HOLD {
+            if passed(since) < HOLD {
                 self.note(Some(Wrong::Jumped), jump);
                 return line_us;
             }
         }
-        self.jumped = None;
+        (self.jumped, self.refuted) = (None, false);
         self.line = Some((wall_us, now));
         self.note(self.differs.map(|(peer, _)| Wrong::Differs(peer)), self.differs.map_or(0, |(_, ahead)| ahead));
         wall_us
+    }
+
+    /// Uses the majority's time instead of the wall clock's. `line` follows it: if the majority is lost, the wall clock is
+    /// still wrong.
+    fn refute(&mut self, wrong: Wrong, by_us: i64, majority_us: u64, now: Instant) -> u64 {
+        self.line = Some((majority_us, now));
+        (self.jumped, self.refuted) = (None, true);
+        self.note(Some(wrong), by_us);
+        majority_us
     }
 
     /// Logs a condition once, and once when it is over.
@@ -137,6 +167,9 @@ impl StampClock {
         match wrong {
             Some(Wrong::AheadOfMajority) => log::warn!(
                 "this node's clock is {by:.0?} ahead of most of the cluster's clocks: records get their time instead; set this clock"
+            ),
+            Some(Wrong::BehindMajority) => log::warn!(
+                "this node's clock is {by:.0?} behind most of the cluster's clocks: records get their time instead; set this clock"
             ),
             Some(Wrong::Jumped) => log::warn!(
                 "this node's clock has jumped {by:.0?} ahead: record timestamps ignore the jump for {HOLD:?}; set the clock if \
@@ -204,10 +237,70 @@ mod tests {
             assert_eq!(clock.now(T, at(start, 1)), T);
             assert_eq!(clock.wrong, None);
         }
-        // The majority is ahead: this clock is used, with a warning.
-        clock.look(&peers(&[T + YEAR, T + YEAR]), T, at(start, 1));
-        assert_eq!(clock.now(T, at(start, 1)), T);
+    }
+
+    /// A leader's clock was late, and its records looked old: retention could remove them at once.
+    #[test]
+    fn the_majority_bounds_a_clock_that_is_late() {
+        let start = Instant::now();
+        let mut clock = StampClock::default();
+        clock.look(&peers(&[T]), T - YEAR, start);
+        assert_eq!(clock.now(T - YEAR, start), T - YEAR, "two clocks have no majority");
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
+        clock.look(&peers(&[T, T + 5]), T - YEAR, start);
+        assert_eq!(clock.now(T - YEAR, start), T);
+        assert_eq!(clock.wrong, Some(Wrong::BehindMajority));
+        assert_eq!(clock.now(T - YEAR + SECOND, at(start, 1)), T + SECOND);
+        assert_eq!(clock.now(T - 58 * SECOND, at(start, 1)), T - 58 * SECOND, "within a minute it is followed");
+        assert_eq!(clock.wrong, None);
+        // It jumps back between two looks.
+        assert_eq!(clock.now(T - YEAR, at(start, 2)), T + 2 * SECOND);
+    }
+
+    /// Of four clocks two are a year ahead: no majority says which two are right, so each node uses its own.
+    #[test]
+    fn half_of_the_clocks_are_no_majority() {
+        let start = Instant::now();
+        for (own, other) in [(T, T + YEAR), (T + YEAR, T)] {
+            let mut clock = StampClock::default();
+            clock.look(&peers(&[other, own, other]), own, start);
+            assert_eq!(clock.now(own, start), own);
+            assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
+        }
+    }
+
+    /// A node was started with a wrong clock, and the majority's time was used. When a peer was lost, the wrong clock was used
+    /// again, as it had not jumped since the start.
+    #[test]
+    fn a_clock_that_a_majority_has_refuted_is_not_used_without_one() {
+        let start = Instant::now();
+        for wrong in [T + YEAR, T - YEAR] {
+            let mut clock = StampClock::default();
+            assert_eq!(clock.now(wrong, start), wrong, "no peer has said anything yet");
+            clock.look(&peers(&[T, T]), wrong, start);
+            assert_eq!(clock.now(wrong, start), T);
+            for seconds in [1, 700] {
+                let (wall_us, now) = (wrong + seconds * SECOND, at(start, seconds));
+                clock.look(&peers(&[T + seconds * SECOND]), wall_us, now);
+                assert_eq!(clock.now(wall_us, now), T + seconds * SECOND, "the monotonic clock continues");
+            }
+            // Set right, it is used again.
+            let (wall_us, now) = (T + 710 * SECOND, at(start, 705));
+            clock.look(&peers(&[wall_us]), wall_us, now);
+            assert_eq!((clock.now(wall_us, now), clock.wrong), (wall_us, None));
+            assert_eq!(clock.now(wall_us - YEAR, now), wall_us - YEAR, "a jump back without a majority is followed");
+        }
+    }
+
+    /// A node was started with a clock ahead, alone, and the clock was set right.
+    #[test]
+    fn a_clock_that_is_set_right_is_followed_back() {
+        let start = Instant::now();
+        let mut clock = StampClock::default();
+        assert_eq!(clock.now(T + YEAR, start), T + YEAR);
+        assert_eq!(clock.now(T + SECOND, at(start, 1)), T + SECOND);
+        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + 2 * SECOND, "from there a jump is one");
+        assert_eq!(clock.wrong, Some(Wrong::Jumped));
     }
 
     /// Peers' clocks that were received before the jump do not confirm it: they are advanced by the monotonic clock.

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
@@ -20,6 +20,10 @@ use crate::types::GroupId;
 
 /// Under load, manifests that are written only for their floors take at most this fraction (one part in five) of the time.
 const NOTE_PART: u32 = 5;
+
+/// After a term or a vote, the thread waits this many times as long as the sync took before it writes the manifest, and twice that
+/// if syncs keep waiting. A manifest takes two syncs: on a slow disk they would delay the next vote, or the new leader's first entry.
+pub const VOTE_PAUSE: u32 = 3;
 
 /// Who is told what is on the disk: the group and the highest Ready number. Must not block.
 pub type Report = Arc<dyn Fn(GroupId, u64) + Send + Sync>;
@@ -149,8 +153,9 @@ struct Notes {
 struct Note {
     /// The first sync since the manifest was written.
     first: Instant,
-    /// The last sync of the log.
+    /// The last sync of the log, and how long it took.
     last: Instant,
+    took: Duration,
     urgency: Urgency,
 }
 
@@ -159,7 +164,8 @@ impl Note {
     fn idle_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.last + QUIET,
-            Urgency::Vote | Urgency::Now => self.first,
+            Urgency::Vote => self.last + self.took * VOTE_PAUSE,
+            Urgency::Now => self.first,
         }
     }
 
@@ -167,17 +173,17 @@ impl Note {
     fn must_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.first + NOTE_EVERY,
-            Urgency::Vote => self.first + QUIET,
+            Urgency::Vote => self.first + QUIET.max(self.took * (2 * VOTE_PAUSE)),
             Urgency::Now => self.first,
         }
     }
 }
 
 impl Notes {
-    /// Notes that a log was synced or registered.
-    fn synced(&mut self, group: GroupId, urgency: Urgency, now: Instant) {
-        let note = self.due.entry(group).or_insert(Note { first: now, last: now, urgency });
-        (note.last, note.urgency) = (now, urgency);
+    /// Notes that a log was synced, which took this long, or registered.
+    fn synced(&mut self, group: GroupId, urgency: Urgency, now: Instant, took: Duration) {
+        let note = self.due.entry(group).or_insert(Note { first: now, last: now, took, urgency });
+        (note.last, note.took, note.urgency) = (now, took, urgency);
     }
 
     /// The log whose manifest is overdue, if any.
@@ -211,9 +217,11 @@ impl Worker {
         match event {
             Event::Sync(wanted) => {
                 for (group, ready_number) in wanted {
+                    let began = Instant::now();
                     let urgency = self.sync(group)?;
+                    let took = began.elapsed();
                     (self.report)(group, ready_number);
-                    notes.synced(group, urgency, Instant::now());
+                    notes.synced(group, urgency, Instant::now(), took);
                 }
             }
             Event::Note(group) => {
@@ -222,13 +230,13 @@ impl Worker {
                 notes.not_before = Some(began + began.elapsed() * NOTE_PART);
                 notes.due.remove(&group);
                 if !noted {
-                    notes.synced(group, Urgency::Quiet, Instant::now());
+                    notes.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
                 }
             }
             Event::Quiet(group) => {
                 notes.due.remove(&group);
                 if !self.note_quiet(group)? {
-                    notes.synced(group, Urgency::Quiet, Instant::now());
+                    notes.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
                 }
             }
             Event::Stop => return self.close(),
@@ -241,7 +249,7 @@ impl Worker {
         loop {
             let now = Instant::now();
             for group in std::mem::take(&mut state.registered) {
-                notes.synced(group, Urgency::Quiet, now);
+                notes.synced(group, Urgency::Quiet, now, Duration::ZERO);
             }
             if !state.wanted.is_empty() {
                 // At most one manifest between two drains.

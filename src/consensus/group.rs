@@ -22,6 +22,7 @@ use super::apply::{Committed, is_conf_change};
 use super::compare::Compared;
 use super::effects::Effects;
 use super::handle::{GroupStatus, ProposeError, ReadIndexError, Role};
+use super::patience::{Leadership, Patience};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
 use super::ready::Persistence;
 use super::rows::Rows;
@@ -93,6 +94,7 @@ pub struct Group {
     pub(super) rows: Rows,
     pub(super) catch_up: super::catch_up::CatchUp,
     pub(super) persistence: Persistence,
+    patience: Patience,
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
     pub(super) damage: Option<String>,
@@ -160,6 +162,7 @@ impl Group {
             pending: Pending::default(),
             rows: Rows::default(),
             catch_up: Default::default(),
+            patience: Patience::new(persistence.term),
             persistence,
             queue: VecDeque::new(),
             out: Effects::default(),
@@ -196,6 +199,12 @@ impl Group {
 
     pub(super) fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
+    }
+
+    /// Sets the election timeout, in ticks, until raft chooses another one.
+    #[cfg(test)]
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.node.raft.set_randomized_election_timeout(ticks);
     }
 
     /// True while this node leads the group.
@@ -324,7 +333,7 @@ impl Group {
         self.ticks += 1;
         let waiting = self.persistence.last_needed > self.persistence.synced;
         self.persistence.stalled_ticks = if waiting { self.persistence.stalled_ticks + 1 } else { 0 };
-        if self.persistence.stalled_ticks > 2 * ELECTION_TICKS && self.is_leader() && !self.is_sole_voter() {
+        if self.persistence.stalled_ticks > self.patience.stalled_max() && self.is_leader() && !self.is_sole_voter() {
             log::warn!("group {}: the disk makes no progress, stepping down", self.config.id);
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);
@@ -333,8 +342,21 @@ impl Group {
             self.retry_lost_markers();
         }
         self.give_way();
-        if self.may_campaign() {
+        let unsynced_vote = self.persistence.last_vote > self.persistence.synced;
+        let passes = self.patience.tick(self.node.raft.term, self.leadership(), unsynced_vote);
+        // A sole voter waits for nobody's vote.
+        if (passes || self.is_sole_voter()) && self.may_campaign() {
             self.node.tick();
+        }
+    }
+
+    fn leadership(&self) -> Leadership {
+        if self.is_leader() {
+            Leadership::Here { committed: self.node.raft.commit_to_current_term() }
+        } else if self.leader().is_some() {
+            Leadership::Elsewhere
+        } else {
+            Leadership::Vacant
         }
     }
 

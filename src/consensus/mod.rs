@@ -22,6 +22,7 @@ mod group;
 pub mod handle;
 mod hosted;
 mod members;
+mod patience;
 mod peer_inbox;
 mod pending;
 mod propose;

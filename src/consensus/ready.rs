@@ -34,6 +34,8 @@ pub(super) struct Persistence {
     pub last: u64,
     /// The newest Ready that must be synced.
     pub last_needed: u64,
+    /// The newest Ready that set the term or the vote.
+    pub last_vote: u64,
     /// The log-writer has synced everything up to this Ready.
     pub synced: u64,
     /// The terms that Readies set (number, term), until they are synced.
@@ -87,8 +89,13 @@ impl Group {
                 self.persistence.terms.push_back((number, hard_state.term));
             }
             let store = self.node.mut_store();
+            let before = store.hard_state();
             store.set_hard_state(hard_state.clone());
-            write.hard_state = Some(store.hard_state());
+            let after = store.hard_state();
+            if (before.term, before.vote) != (after.term, after.vote) {
+                self.persistence.last_vote = number;
+            }
+            write.hard_state = Some(after);
         }
         if !ready.snapshot().is_empty() {
             match wire::marker_from_snapshot(ready.snapshot()) {

@@ -52,16 +52,24 @@ const SEGMENT_AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// The time that the age of records is measured with, Unix microseconds.
 ///
 /// It begins with the newest record and follows the wall clock, but never runs at more than twice the speed of the monotonic
-/// clock, and never back. So a wall clock that jumps into the future lets no record go before half its time has passed, and
-/// there is time to notice; and after a long stop it catches up. What can't be told from the truth is a wrong clock that
-/// also stamped records, over a restart.
+/// clock. So a wall clock that jumps into the future lets no record go before half its time has passed, and there is time to
+/// notice; and after a long stop it catches up. What can't be told from the truth is a wrong clock that also stamped records,
+/// over a restart.
+///
+/// If the wall clock is set back, it begins anew as after a restart: it may have been ahead because the wall clock was, and would
+/// otherwise make every new record look old. Without any record it is the wall clock.
 #[derive(Debug, Default)]
 struct LogClock(Option<(u64, Instant)>);
 
 impl LogClock {
     fn now(&mut self, newest_us: u64, wall_us: u64, now: Instant) -> u64 {
-        let first = if newest_us == 0 { wall_us } else { newest_us.min(wall_us) };
-        let (then_us, then) = *self.0.get_or_insert((first, now));
+        if newest_us == 0 {
+            self.0 = None;
+            return wall_us;
+        }
+        let set_back = |then_us: u64| Duration::from_micros(then_us.saturating_sub(wall_us)) > AHEAD_MAX;
+        let last = self.0.filter(|(then_us, _)| !set_back(*then_us));
+        let (then_us, then) = last.unwrap_or((newest_us.min(wall_us), now));
         let passed = now.saturating_duration_since(then).saturating_mul(HURRY);
         let most = then_us.saturating_add(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX));
         let now_us = wall_us.clamp(then_us, most);
@@ -208,12 +216,14 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut clock = LogClock::default();
         assert_eq!(clock.now(1000 * SECOND, 1001 * SECOND, at(0)), 1000 * SECOND, "it begins with the newest record");
-        assert_eq!(clock.now(0, 1002 * SECOND, at(1)), 1002 * SECOND, "and catches up");
-        assert_eq!(clock.now(0, 1012 * SECOND, at(11)), 1012 * SECOND);
+        let newest = 1000 * SECOND;
+        assert_eq!(clock.now(newest, 1002 * SECOND, at(1)), 1002 * SECOND, "and catches up");
+        assert_eq!(clock.now(newest, 1012 * SECOND, at(11)), 1012 * SECOND);
         let far = 9_000_000 * SECOND;
         assert_eq!(clock.now(far, far, at(12)), 1014 * SECOND, "twice as fast, and not to the far future");
         assert_eq!(clock.now(far, far, at(112)), 1214 * SECOND);
-        assert_eq!(clock.now(far, 1113 * SECOND, at(113)), 1214 * SECOND, "never back");
+        assert_eq!(clock.now(far, 1160 * SECOND, at(113)), 1214 * SECOND, "a small step is not one back");
+        assert_eq!(clock.now(far, 1114 * SECOND, at(114)), 1114 * SECOND, "set right");
         assert_eq!(clock.now(far, 1215 * SECOND, at(215)), 1215 * SECOND, "and right again");
     }
 
@@ -225,6 +235,24 @@ mod tests {
         assert_eq!(clock.now(1000 * SECOND, 5 * SECOND, start), 5 * SECOND, "before the network told the time");
         let later = start + Duration::from_secs(600);
         assert_eq!(clock.now(1000 * SECOND, 1600 * SECOND, later), 1205 * SECOND);
+    }
+
+    /// A node was started with a clock a year ahead, and the clock was set right before or after the first record. The time that
+    /// ages are measured with stayed a year ahead: records with right timestamps were removed at once, and those with timestamps
+    /// ahead were not seen as such and never removed.
+    #[test]
+    fn a_clock_that_was_ahead_at_the_start_and_is_set_right_makes_no_record_old() {
+        let start = Instant::now();
+        let (year, later) = (365 * 86_400 * SECOND, start + Duration::from_secs(5));
+        let right = 1000 * SECOND;
+        let mut clock = LogClock::default();
+        assert_eq!(clock.now(0, right + year, start), right + year, "there is no record to remove");
+        assert_eq!(clock.now(right, right, later), right);
+        let mut clock = LogClock::default();
+        assert_eq!(clock.now(right + year, right + year, start), right + year);
+        assert_eq!(clock.now(right + year, right, later), right, "timestamps are ahead of it now");
+        // Ahead again, it does not help itself.
+        assert_eq!(clock.now(right + year, right + year, later + Duration::from_secs(1)), right + 2 * SECOND);
     }
 
     /// If timestamps are ahead of the clock, records that arrived long ago are removed, and the newest segment is sealed, so that

@@ -40,7 +40,8 @@ pub enum Urgency {
     Nothing,
     /// When the log is idle, or after a few seconds of load.
     Quiet,
-    /// As soon as no sync is waiting, or after a second of load: until then one bad sector can make this node forget a vote.
+    /// After a pause in proportion to the last sync: until then one bad sector can make this node forget a vote, but two more
+    /// syncs at once would delay the election on a slow disk.
     Vote,
     /// Now: at least [`NOTE_BYTES`] are above the manifest's floor.
     Now,

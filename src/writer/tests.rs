@@ -193,16 +193,16 @@ fn a_quiet_log_is_noted_once_also_behind_a_commit_that_nobody_wants_synced() {
 #[test]
 fn under_load_the_manifest_is_told_every_few_seconds() {
     let start = Instant::now();
-    let at = |seconds: u64| start + std::time::Duration::from_secs(seconds);
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
     let (one, two) = (GroupId(1), GroupId(2));
-    let mut notes = Notes::default();
+    let (mut notes, fast) = (Notes::default(), Duration::from_millis(1));
     for second in 0..4 {
-        notes.synced(one, Urgency::Quiet, at(second));
-        notes.synced(two, Urgency::Nothing, at(second));
+        notes.synced(one, Urgency::Quiet, at(second), fast);
+        notes.synced(two, Urgency::Nothing, at(second), fast);
         assert_eq!(notes.overdue(at(second)), None, "second {second}");
     }
     assert_eq!(notes.next(), Some((one, at(4))), "quiet for a second");
-    notes.synced(one, Urgency::Vote, at(4));
+    notes.synced(one, Urgency::Vote, at(4), fast);
     assert_eq!(notes.overdue(at(4)), Some(one), "a vote waits for a second at most");
     notes.due.remove(&one);
     assert_eq!(notes.overdue(at(5)), Some(two));
@@ -211,8 +211,23 @@ fn under_load_the_manifest_is_told_every_few_seconds() {
     assert_eq!(notes.overdue(at(6)), Some(two));
     notes.due.remove(&two);
     assert_eq!((notes.overdue(at(9)), notes.next()), (None, None));
-    notes.synced(two, Urgency::Now, at(9));
+    notes.synced(two, Urgency::Now, at(9), fast);
     assert_eq!(notes.overdue(at(9)), Some(two), "too much is above the floor");
+}
+
+/// The manifest that followed a vote at once took two more syncs. On a slow disk the next sync of the election waited for them.
+#[test]
+fn after_a_vote_the_manifest_waits_in_proportion_to_the_disk() {
+    let start = Instant::now();
+    let at = |millis: u64| start + Duration::from_millis(millis);
+    let group = GroupId(1);
+    for (millis, idle, must) in [(1, 3, 1000), (100, 300, 1000), (2000, 6000, 12_000)] {
+        let mut notes = Notes::default();
+        notes.synced(group, Urgency::Vote, at(0), Duration::from_millis(millis));
+        assert_eq!(notes.next(), Some((group, at(idle))));
+        assert_eq!(notes.overdue(at(must - 1)), None, "a sync that waits is first");
+        assert_eq!(notes.overdue(at(must)), Some(group));
+    }
 }
 
 /// A manifest that was overdue while another log was busy, and for which there was no room, was forgotten: if its log had become

@@ -90,6 +90,27 @@ fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
     }
 }
 
+/// A leader's clock was late, and its records looked a month old: after a change of leader, retention removed them at once.
+#[test]
+fn a_leader_that_is_behind_the_majority_stamps_the_majoritys_time() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
+    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
+    let cluster = Cluster::start_at(site, 3, &[], env);
+    let client = cluster.client(0);
+    let leader = cluster.leader();
+    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::Clock(-MONTH_SECONDS));
+    eventually("it is noticed", || {
+        let said = cluster.nodes[leader].log();
+        said.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
+    });
+    assert_eq!(cluster.leader(), leader);
+    client.produce("", vec![record("now")]).expect("produces");
+    let newest = stamp(&read_all(&client));
+    assert!(newest + MINUTE_US > wall_us(), "stamped {} s ago", (wall_us() - newest) / 1_000_000);
+}
+
 /// A single node was started with a wrong clock, which it could not detect, and gave records wrong timestamps. Once the clock is
 /// corrected, the status reports it, and records expire by the time of their arrival. Before, none expired for a month.
 #[test]

@@ -25,6 +25,8 @@ pub enum Order<'a> {
     SyncError(&'a str),
     /// The next sync of a file of such a name does not come back.
     SyncHang(&'a str),
+    /// Every sync takes this many milliseconds longer.
+    SyncSlow(u64),
     /// The wall clock is so many seconds ahead of the machine's.
     Clock(i64),
 }
@@ -70,6 +72,7 @@ impl Shim {
             Order::WriteFull(name) => format!("write-full {name}"),
             Order::SyncError(name) => format!("sync-error {name}"),
             Order::SyncHang(name) => format!("sync-hang {name}"),
+            Order::SyncSlow(millis) => format!("sync-slow {millis}"),
             Order::Clock(seconds) => format!("clock {seconds}"),
         };
         let (new, control) = (data_dir.with_extension("new"), data_dir.with_extension("control"));

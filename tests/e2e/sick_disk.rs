@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use seriatim::pb::log::ProduceRequest;
 
-use crate::harness::{Cluster, PATIENCE, Site, eventually, record, wait_for_voters};
+use crate::harness::{Cluster, PATIENCE, Site, eventually, loudly, record, wait_for_voters};
 use crate::load::{Random, check, under_load};
 use crate::shim::{Order, Shim};
 
@@ -76,6 +76,35 @@ fn a_stop_on_a_disk_that_hangs_ends_the_process() {
     let status = node.wait();
     assert_eq!(status.signal(), Some(SIGABRT), "{}", node.log());
     assert!(node.log().contains("the stop hangs at \"syncing the logs\""), "{}", node.log());
+}
+
+/// The leader is killed while every sync takes half a second. No other node was elected: a candidate's sync and a voter's took
+/// longer than the election timeout, and each vote was followed by a manifest, which takes two more syncs.
+/// `SERIATIM_TEST_SYNC_MILLIS` sets another time.
+#[test]
+fn slow_disks_elect_a_leader() {
+    let millis = std::env::var("SERIATIM_TEST_SYNC_MILLIS").map_or(500, |millis| millis.parse().expect("a number"));
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
+    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
+    let mut cluster = Cluster::start_at(site, 3, &[], env);
+    cluster.client(0).produce("", vec![record("before")]).expect("produces");
+    let lost = cluster.leader();
+    let dirs: Vec<_> = (1..=3).map(|n| cluster.site.path().join(format!("n{n}"))).collect();
+    dirs.iter().for_each(|dir| shim.order(dir, &Order::SyncSlow(millis)));
+    eventually("the disks are slow", || {
+        let heard = dirs.iter().all(|dir| !dir.with_extension("control").exists());
+        heard.then_some(()).ok_or("not yet".into())
+    });
+    cluster.nodes[lost].kill();
+    let killed = Instant::now();
+    let client = cluster.client((lost + 1) % 3);
+    eventually("another node leads", || client.produce("", vec![record("after")]).map(drop).map_err(|e| e.to_string()));
+    loudly(&format!(
+        "syncs of {millis} ms: a record is acknowledged {:.1?} after the leader was killed",
+        killed.elapsed()
+    ));
 }
 
 /// One node fails so under load; gives how it ended and what it said. Then it starts again, and the account holds.

@@ -16,6 +16,7 @@
  *   sync-error NAME      the next sync of such a file fails with EIO, once, and what it should have written is dropped from
  *                        the page cache, as Linux does: a second sync succeeds and means nothing
  *   sync-hang NAME       the next sync of such a file does not come back
+ *   sync-slow MILLIS     every sync takes that much longer from now on
  *   clock SECONDS        the wall clock is so far ahead of the machine's from now on
  *
  * SHIM_CLOCK=SECONDS is the same from the start.
@@ -85,7 +86,7 @@ static size_t dir_len;
 static uint64_t seq, ops, cut_ops, rng, graves;
 static struct file *files;
 static struct name *names;
-static _Atomic long long clock_ahead;
+static _Atomic long long clock_ahead, sync_slow;
 static char write_error[256], write_full[256], sync_error[256], sync_hang[256], read_error[256];
 static off_t bad_block;
 
@@ -396,6 +397,8 @@ static void obey(void)
         strcpy(sync_error, word);
     } else if (!strcmp(verb, "sync-hang")) {
         strcpy(sync_hang, word);
+    } else if (!strcmp(verb, "sync-slow")) {
+        sync_slow = strtoll(word, NULL, 10);
     } else if (!strcmp(verb, "clock")) {
         clock_ahead = strtoll(word, NULL, 10);
     } else {
@@ -804,6 +807,9 @@ static int do_sync(int fd, int (*real)(int))
 {
     if (fd < 0 || fd >= FDS) {
         return real(fd);
+    }
+    if (sync_slow && (open_files[fd] || open_dirs[fd])) {
+        usleep((useconds_t)sync_slow * 1000);
     }
     if (open_files[fd]) {
         return sync_file(open_files[fd], fd, real);

@@ -120,6 +120,11 @@ impl Disk {
         self.ready = self.ready.max(ready);
     }
 
+    /// The newest Ready that the log-writer is to report.
+    pub fn wanted(&self) -> u64 {
+        self.ready
+    }
+
     /// Everything is synced now; gives the Ready to report.
     pub fn sync(&mut self) -> u64 {
         self.synced = self.files.clone();

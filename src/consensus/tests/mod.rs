@@ -13,6 +13,7 @@ mod proposals;
 mod rules;
 mod safety;
 mod sim;
+mod slow_disks;
 mod soak;
 
 /// How many of the histories of these seeds end in a violation. For histories with a rule disabled: what they print is not a test

@@ -65,6 +65,8 @@ pub struct World {
     pub cut: BTreeSet<(u64, u64)>,
     /// Messages arrive once each, in their order, unless they are cut off.
     pub reliable: bool,
+    /// raft chooses the election timeouts of nodes that start.
+    pub random_timeouts: bool,
     pub wanted: Vec<NodeId>,
     pub rules: Rules,
     pub fates: BTreeMap<u64, Fate>,
@@ -84,6 +86,7 @@ impl World {
             network: Vec::new(),
             cut: BTreeSet::new(),
             reliable: false,
+            random_timeouts: false,
             wanted: (1..=nodes).map(NodeId).collect(),
             rules,
             fates: BTreeMap::new(),
@@ -101,12 +104,8 @@ impl World {
     }
 
     pub fn start(&mut self, i: usize) {
-        let config = GroupConfig {
-            id: GroupId(1),
-            me: self.nodes[i].id,
-            election_ticks: Some(12 + self.rng.below(12)),
-            rules: self.rules,
-        };
+        let election_ticks = (!self.random_timeouts).then(|| 12 + self.rng.below(12));
+        let config = GroupConfig { id: GroupId(1), me: self.nodes[i].id, election_ticks, rules: self.rules };
         let node = &mut self.nodes[i];
         let group = node.disk.open(node.id, &config);
         node.applied = group.mark().applied;
@@ -140,6 +139,14 @@ impl World {
         let node = &mut self.nodes[i];
         if let Some(group) = &mut node.group {
             group.persisted(node.disk.sync());
+        }
+        self.perform(i);
+    }
+
+    /// The log-writer of a node reports a Ready.
+    pub fn persisted(&mut self, i: usize, ready: u64) {
+        if let Some(group) = &mut self.nodes[i].group {
+            group.persisted(ready);
         }
         self.perform(i);
     }

@@ -1,0 +1,245 @@
+//! Elections among nodes whose disks take seconds for a sync.
+
+use super::sim::{Fate, Rng, World};
+use crate::consensus::group::{Rules, TICK_MS};
+use crate::storage::log::HardState;
+use crate::types::LogIndex;
+use crate::writer::VOTE_PAUSE;
+
+/// The disk of a node: one drain at a time, and the manifest that follows a term or a vote, as the log-writer makes them.
+#[derive(Clone, Copy, Default)]
+struct Disk {
+    /// 0 syncs at once.
+    ticks_to_sync: usize,
+    /// The Ready that the current drain covers, and the tick at which it ends.
+    drain: Option<(u64, usize)>,
+    /// The Ready that was reported last.
+    reported: u64,
+    /// The tick at which the manifest has been written.
+    busy_until: usize,
+    /// Term and vote that the manifest protects, and those of the last drain.
+    noted: HardState,
+    synced: HardState,
+    /// Ticks at which the first of the drains that the manifest does not protect ended, and the last of all.
+    first: usize,
+    last: usize,
+}
+
+/// When the manifest is written after a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notes {
+    /// As soon as no sync is waiting.
+    AtOnce,
+    /// As `writer.rs` does it.
+    AfterAPause,
+}
+
+struct Cluster {
+    seed: u64,
+    world: World,
+    notes: Notes,
+    disks: Vec<Disk>,
+    ticks: usize,
+}
+
+impl Cluster {
+    /// Nodes with fast disks, and a leader.
+    fn new(seed: u64, nodes: usize, notes: Notes) -> Cluster {
+        let mut world = World::new(seed, nodes as u64, Rules::default());
+        world.reliable = true;
+        assert!(world.settle(2000));
+        world.random_timeouts = true;
+        let mut cluster = Cluster { seed, world, notes, disks: vec![Disk::default(); nodes], ticks: 0 };
+        for i in 0..nodes {
+            cluster.world.crash(i);
+            cluster.world.start(i);
+        }
+        cluster.set_timeouts();
+        let mut value = 0;
+        while cluster.world.fates.is_empty() {
+            cluster.tick();
+            if let Some(leader) = cluster.world.leader() {
+                cluster.world.propose(leader, (1 << 16) | value);
+                value += 1;
+            }
+            assert!(cluster.ticks < 400, "seed {seed}: no leader with fast disks");
+        }
+        (0..40).for_each(|_| cluster.tick());
+        cluster
+    }
+
+    /// The election timeout of a node in a term: random as raft's own, but the same each time the test runs.
+    fn timeout(&self, i: usize, term: u64) -> usize {
+        let mut rng = Rng((self.seed << 32 | term << 8 | (i as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        12 + rng.below(12)
+    }
+
+    fn set_timeouts(&mut self) {
+        for i in 0..self.disks.len() {
+            let term = self.world.nodes[i].group.as_ref().map_or(0, |group| group.term().0);
+            let ticks = self.timeout(i, term);
+            if let Some(group) = &mut self.world.nodes[i].group {
+                group.set_election_timeout(ticks);
+            }
+        }
+    }
+
+    /// A node is lost for good.
+    fn lose(&mut self, i: usize) {
+        self.world.crash(i);
+    }
+
+    /// One tick everywhere. The network delivers within it.
+    fn tick(&mut self) {
+        self.ticks += 1;
+        for i in 0..self.disks.len() {
+            self.world.tick(i);
+            self.work(i);
+        }
+        for _ in 0..1000 {
+            if self.world.network.is_empty() {
+                break;
+            }
+            self.world.deliver();
+            (0..self.disks.len()).for_each(|i| self.work(i));
+        }
+    }
+
+    /// Ends and begins what a disk has to do now.
+    fn work(&mut self, i: usize) {
+        self.set_timeouts();
+        if self.world.nodes[i].group.is_none() {
+            return;
+        }
+        let (disk, now) = (&mut self.disks[i], self.ticks);
+        if let Some((ready, _)) = disk.drain.take_if(|(_, until)| *until <= now) {
+            if disk.synced == disk.noted {
+                disk.first = now;
+            }
+            let hard_state = self.world.nodes[i].disk.files.hard_state;
+            disk.synced = HardState { commit: LogIndex(0), ..hard_state };
+            (disk.reported, disk.last) = (ready, now);
+            self.world.persisted(i, ready);
+            self.set_timeouts();
+        }
+        let (disk, wanted) = (&mut self.disks[i], self.world.nodes[i].disk.wanted());
+        if disk.drain.is_some() || disk.busy_until > now {
+            return;
+        }
+        let waits = wanted > disk.reported;
+        let pause = if self.notes == Notes::AtOnce { 0 } else { VOTE_PAUSE as usize * disk.ticks_to_sync };
+        let overdue = now >= disk.first + (1000 / TICK_MS as usize).max(2 * pause);
+        if disk.synced != disk.noted && (overdue || (!waits && now >= disk.last + pause)) {
+            // A file and a directory.
+            disk.busy_until = now + 2 * disk.ticks_to_sync;
+            disk.noted = disk.synced;
+        } else if waits {
+            let ticks = disk.ticks_to_sync;
+            disk.drain = Some((wanted, now + ticks + self.world.rng.below(ticks / 8 + 1)));
+            if ticks == 0 {
+                self.work(i);
+            }
+        }
+    }
+
+    /// Ticks until a leader is elected that acknowledges a record; `None` if that takes more than two minutes.
+    fn ticks_to_elect(&mut self) -> Option<usize> {
+        const VALUE: u64 = 1 << 32;
+        let began = self.ticks;
+        for attempt in 0..(120_000 / TICK_MS) {
+            self.tick();
+            if let Some(leader) = self.world.leader() {
+                self.world.propose(leader, VALUE + attempt);
+            }
+            if self.world.fates.iter().any(|(value, fate)| *value >= VALUE && matches!(fate, Fate::Appended(_))) {
+                return Some(self.ticks - began);
+            }
+        }
+        None
+    }
+
+    /// Ticks without a leader in a minute of load, and the number of terms that were led.
+    fn minute_of_load(&mut self) -> (usize, usize) {
+        let mut without_leader = 0;
+        let mut terms = std::collections::BTreeSet::new();
+        for value in 0..(60_000 / TICK_MS) {
+            self.tick();
+            match self.world.leader() {
+                Some(leader) => {
+                    self.world.propose(leader, value);
+                    terms.insert(self.world.nodes[leader].group.as_ref().expect("up").status().term);
+                }
+                None => without_leader += 1,
+            }
+        }
+        (without_leader, terms.len())
+    }
+}
+
+/// Seconds until a leader is elected after the leader was lost, when all disks have become slow; it then stays in office.
+fn elects(seed: u64, nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> f64 {
+    let mut cluster = Cluster::new(seed, nodes, notes);
+    let lost = cluster.world.leader().expect("a leader");
+    for i in slow {
+        cluster.disks[(lost + i) % nodes].ticks_to_sync = millis / TICK_MS as usize;
+    }
+    cluster.lose(lost);
+    let what = format!("{nodes} nodes, {slow:?} with syncs of {millis} ms, seed {seed}");
+    let Some(elected) = cluster.ticks_to_elect() else { panic!("{what}: no leader") };
+    assert_eq!(cluster.minute_of_load(), (0, 1), "{what}: it stays");
+    cluster.world.check_fates();
+    elected as f64 * TICK_MS as f64 / 1000.0
+}
+
+/// Elects with ten seeds; the seconds in ascending order.
+fn elects_each(nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> Vec<f64> {
+    let mut taken: Vec<f64> = (1..=10).map(|seed| elects(seed, nodes, slow, millis, notes)).collect();
+    taken.sort_by(f64::total_cmp);
+    println!("{nodes} nodes, {slow:?} with syncs of {millis} ms, notes {notes:?}: a leader after {taken:?} s");
+    taken
+}
+
+/// A candidate syncs its vote, then a voter syncs its vote, each while a manifest may be in the way: longer than the election
+/// timeout where a sync takes 0.5 s or more. Elections failed forever.
+#[test]
+fn a_leader_is_elected_although_every_sync_takes_seconds() {
+    for millis in [500, 1000, 2000] {
+        for notes in [Notes::AtOnce, Notes::AfterAPause] {
+            elects_each(3, &[1, 2], millis, notes);
+            elects_each(5, &[1, 2, 3, 4], millis, notes);
+        }
+    }
+}
+
+/// The voter is slow, and the candidate can't tell from its own disk; or the other way around.
+#[test]
+fn a_fast_node_and_a_slow_one_elect_a_leader() {
+    for millis in [500, 2000] {
+        for notes in [Notes::AtOnce, Notes::AfterAPause] {
+            elects_each(3, &[1], millis, notes);
+            elects_each(3, &[2], millis, notes);
+        }
+    }
+}
+
+/// With fast disks the first election succeeds when the first election timeout is over, without regard to slow ones.
+#[test]
+fn fast_disks_elect_as_soon_as_the_first_timeout_is_over() {
+    let mut elections = 0;
+    for seed in 1..=40 {
+        let mut cluster = Cluster::new(seed, 3, Notes::AfterAPause);
+        let lost = cluster.world.leader().expect("a leader");
+        let term = cluster.world.nodes[lost].group.as_ref().expect("up").term().0;
+        let timeouts: Vec<usize> = (0..3).filter(|i| *i != lost).map(|i| cluster.timeout(i, term)).collect();
+        cluster.lose(lost);
+        let elected = cluster.ticks_to_elect().expect("a leader");
+        if timeouts[0].abs_diff(timeouts[1]) > 2 {
+            assert!(elected <= timeouts[0].min(timeouts[1]) + 1, "seed {seed}: {elected} of {timeouts:?}");
+            elections += 1;
+        } else {
+            // Both may become candidates at once. The second election succeeds, after the usual timeout.
+            assert!(elected <= 2 * 24, "seed {seed}: {elected}");
+        }
+    }
+    assert!(elections > 20, "{elections}");
+}
