@@ -133,7 +133,7 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.voters = status.voters.iter().map(|id| id.0).collect();
     group.learners = status.learners.iter().map(|id| id.0).collect();
     group.damage = status.damage.clone().unwrap_or_default();
-    group.blocked = status
+    group.stalled = status
         .blocked
         .map(|(leader, entry)| {
             let leader = catalog.member(leader).map_or_else(|| leader.to_string(), |member| member.name.to_string());
