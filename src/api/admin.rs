@@ -133,8 +133,8 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     group.voters = status.voters.iter().map(|id| id.0).collect();
     group.learners = status.learners.iter().map(|id| id.0).collect();
     group.damage = status.damage.clone().unwrap_or_default();
-    group.blocked = status
-        .blocked
+    group.stalled = status
+        .stalled
         .map(|(leader, entry)| {
             let leader = catalog.member(leader).map_or_else(|| leader.to_string(), |member| member.name.to_string());
             format!("entry {entry} is missing here, and the leader {leader} can't read it from its disk")

@@ -18,7 +18,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
 /// A leader that can't read an entry that this node lacks hands over to a node that can. If that takes longer than this, the read
 /// fails with the reason.
-const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a proposal may stay unanswered, where its caller would wait longer. Then its outcome is unknown.
 const PROPOSAL_MAX: Duration = Duration::from_secs(30);
@@ -168,11 +168,11 @@ impl Core {
         timers: &TimersHandle,
         deadline: Instant,
     ) -> Result<Mark, ApiError> {
-        for until in [deadline.min(Instant::now() + BLOCKED_AFTER), deadline] {
+        for until in [deadline.min(Instant::now() + STALLED_AFTER), deadline] {
             match select(watermark.wait(Until::Applied(index), timers), timers.at(until)).await {
                 Either::Left((mark, _)) => return mark.map_err(|_| ApiError::ReplicaDamaged),
                 Either::Right(((), _)) => {
-                    if let Some((leader, entry)) = self.consensus.status(group).and_then(|status| status.blocked) {
+                    if let Some((leader, entry)) = self.consensus.status(group).and_then(|status| status.stalled) {
                         let leader = self.catalog.get().member(leader).map(|m| m.name.to_string()).unwrap_or_default();
                         return Err(ApiError::LeaderUnreadable { leader, entry });
                     }

@@ -16,8 +16,12 @@ use crate::pb::log::Server;
 /// Show every node: role, term, commit, lag.
 ///
 /// Any node names the members; each is then asked itself (which needs the action `admin`). COMMIT is the last entry that
-/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply. Exits with
-/// code 65 if data of a node is damaged, in any log, and with 69 if a member can't be reached or there is no leader.
+/// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply.
+///
+/// NOTE names problems. DAMAGED: the replica takes no part. DAMAGED ON DISK: these records can't be read from this node.
+/// STALLED: the replica lacks an entry that the leader can't read from its disk, so that replication to it has stopped.
+///
+/// Exits with code 65 if data of a node is damaged, in any log, and with 69 if a member can't be reached or there is no leader.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
@@ -38,6 +42,17 @@ struct Line {
     node: Result<GetNodeResponse, String>,
 }
 
+impl Line {
+    /// Another node may answer at the address of a member that is gone: its answer says nothing about that member.
+    fn new(server: Server, answer: Result<GetNodeResponse, String>) -> Line {
+        let node = answer.and_then(|node| match node.node_id == server.node_id {
+            true => Ok(node),
+            false => Err(format!("another node answers there: {}", node.name)),
+        });
+        Line { server, node }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -56,14 +71,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for server in servers.servers {
         // A node that is down refuses the connection: that is its answer, and not waited for.
         let client = args.connect.dial(&server.rpc_addr)?;
-        let node = match client.get_node() {
-            // A member that is gone for good, and another one at its address.
-            Ok(node) if node.node_id != server.node_id => Err(format!("another node answers there: {}", node.name)),
-            Ok(node) => Ok(node),
+        let answer = match client.get_node() {
             Err(error) if denied(&error) => return Err(Failure::of_call(client.addr(), &error)),
-            Err(error) => Err(Failure::of_call(client.addr(), &error).message),
+            answer => answer.map_err(|error| Failure::of_call(client.addr(), &error).message),
         };
-        lines.push(Line { server, node });
+        lines.push(Line::new(server, answer));
     }
     let mut text = if args.json {
         format!("{}\n", json(&servers.cluster_id, &args.log, &lines))
@@ -150,10 +162,10 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let ranges = group.damaged_ranges.iter().map(range);
     let ranges: Vec<_> = ranges.chain(catalog_ranges(node).map(|of| format!("catalog {}", range(of)))).collect();
     let ranges = Some(ranges.join("; ")).filter(|ranges| !ranges.is_empty());
-    let blocked = Some(&group.blocked).filter(|blocked| !blocked.is_empty());
+    let stalled = Some(&group.stalled).filter(|stalled| !stalled.is_empty());
     let notes = damage
         .chain(ranges.map(|ranges| format!("DAMAGED ON DISK: {ranges}")))
-        .chain(blocked.map(|blocked| format!("BEHIND: {blocked}")))
+        .chain(stalled.map(|stalled| format!("STALLED: {stalled}")))
         .chain([disk(node), stamps(group)].into_iter().filter(|note| !note.is_empty()));
     notes.collect::<Vec<_>>().join("; ")
 }
@@ -248,7 +260,7 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
                 "retention_bytes": settings.retention_bytes,
                 "retention_ms": settings.retention_ms,
                 "damage": group.damage,
-                "blocked": group.blocked,
+                "stalled": group.stalled,
                 "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
             });
         }
@@ -316,6 +328,30 @@ mod tests {
         let node = GetNodeResponse { cluster_name: "demo".into(), groups: vec![group], ..GetNodeResponse::default() };
         let server = Server { id: name.into(), rpc_addr: "127.0.0.1:84".into(), ..Server::default() };
         Line { server, node: Ok(node) }
+    }
+
+    /// A node at the address of a dead member was shown as that member: alive, with lag 0.
+    #[test]
+    fn the_answer_of_another_node_is_not_the_members() {
+        let answer = || Ok(GetNodeResponse { node_id: 4, name: "n4".into(), ..GetNodeResponse::default() });
+        let server =
+            |node_id| Server { node_id, id: "n3".into(), rpc_addr: "127.0.0.1:86".into(), ..Server::default() };
+        let other = Line::new(server(3), answer());
+        assert_eq!(other.node.as_ref().err().map(String::as_str), Some("another node answers there: n4"));
+        let text = table("c0ffee", "default", &[other]);
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4"))
+        );
+        assert!(Line::new(server(4), answer()).node.is_ok());
+    }
+
+    #[test]
+    fn a_stalled_replica_is_noted() {
+        let mut lines = vec![line("n1", Role::ROLE_FOLLOWER, 12)];
+        lines[0].node.as_mut().expect("a node").groups[0].stalled = "entry 13 is missing here".into();
+        assert!(table("c", "default", &lines).ends_with("  STALLED: entry 13 is missing here\n"));
+        assert_eq!(json("c", "default", &lines)["nodes"][0]["log"]["stalled"], "entry 13 is missing here");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure};
 use super::output;
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
-use crate::storage::verify::{Finding, GroupReport, Report, Severity, verify};
+use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
 
 /// What to do about damage. The order matters: a copy first.
 const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. Where other nodes have the log: move the \
@@ -18,10 +18,14 @@ const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. Whe
 
 /// Check every byte of a stopped node's data directory, and change nothing
 ///
-/// Reads node.toml, and of every log that the node carries the manifest, all segments, frame by frame, and the indexes,
-/// by the rules of a start. What was never known to be synced and would be cut off by a start is told, and is no damage; nor
-/// is a wrong index, which is made anew. Damage is named with file, position, and the records that are lost in it. Ends
-/// with exit code 65 when there is some.
+/// Reads node.toml and, of every log on the node, the manifest, all segments frame by frame, and the indexes. The rules are
+/// those of a start.
+///
+/// One line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read because of
+/// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: never
+/// known to be synced, the next start cuts it off. note: harmless, for example an index that is rebuilt.
+///
+/// Exits with code 65 if there is damage, and otherwise with 78 if a file has another format.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The data directory; no node may run on it
@@ -42,12 +46,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     output::say(&text)?;
     match report.worst() {
         Some(Severity::Damage) => {
-            let places = report.findings.iter().filter(|f| f.severity == Severity::Damage).count() as u64 + report.more;
-            let message = format!("{} is damaged in {places} places; nothing was changed", args.data_dir.display());
+            let places = match findings(&report, Severity::Damage).count() as u64 + report.more {
+                1 => "1 place".to_owned(),
+                places => format!("{places} places"),
+            };
+            let message = format!("{} is damaged in {places}; nothing was changed", args.data_dir.display());
             Err(Failure::new(Exit::BadData, message, AFTER_DAMAGE))
+        }
+        Some(Severity::Format) => {
+            let first = findings(&report, Severity::Format).next();
+            let message = first.map(|f| format!("{} has {}", f.file.display(), f.what)).unwrap_or_default();
+            Err(Failure::new(Exit::BadConfig, message, "the rest was checked: no damage"))
         }
         Some(Severity::Torn | Severity::Note) | None => Ok(()),
     }
+}
+
+fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Finding> {
+    report.findings.iter().filter(move |finding| finding.severity == severity)
 }
 
 fn failure(error: &StorageError) -> Failure {
@@ -72,19 +88,18 @@ fn to_text(report: &Report) -> String {
     for group in &report.groups {
         let _ = writeln!(text, "{}", line(group));
     }
-    for severity in [Severity::Damage, Severity::Torn, Severity::Note] {
-        for finding in report.findings.iter().filter(|finding| finding.severity == severity) {
-            let Finding { position, what, .. } = finding;
-            let _ = writeln!(text, "{:6} {} byte {position}: {what}", word(severity), short(report, &finding.file));
+    for severity in [Severity::Damage, Severity::Format, Severity::Torn, Severity::Note] {
+        for finding in findings(report, severity) {
+            let _ = writeln!(text, "{:6} {} {finding}", word(severity), short(report, &finding.file));
         }
     }
     if report.more > 0 {
         let _ = writeln!(text, "... and {} more", report.more);
     }
     let _ = match report.worst() {
-        Some(Severity::Damage) => Ok(()),
+        Some(Severity::Damage | Severity::Format) => Ok(()),
         Some(Severity::Torn | Severity::Note) => {
-            writeln!(text, "no damage: a start mends what is said above by itself")
+            writeln!(text, "no damage: the next start takes care of the findings above")
         }
         None => writeln!(text, "clean"),
     };
@@ -94,13 +109,14 @@ fn to_text(report: &Report) -> String {
 fn line(group: &GroupReport) -> String {
     let name = if group.group.0 == 0 { "catalog" } else { "log" };
     let next = group.next_offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
+    let count = |n: u64, one: &str, several: &str| format!("{n} {}", if n == 1 { one } else { several });
     format!(
-        "group {} ({name}): records {}..{next}, {} entries up to {}, {} segments, {} bytes of log, {} bytes of files",
+        "group {} ({name}): records {}..{next}, {} up to {}, {}, {} bytes of log, {} bytes of files",
         group.group,
         group.first_offset,
-        group.entries,
+        count(group.entries, "entry", "entries"),
         group.last_index,
-        group.segments,
+        count(group.segments, "segment", "segments"),
         group.log_bytes,
         group.file_bytes
     )
@@ -109,6 +125,7 @@ fn line(group: &GroupReport) -> String {
 fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Damage => "DAMAGE",
+        Severity::Format => "FORMAT",
         Severity::Torn => "torn",
         Severity::Note => "note",
     }
@@ -133,12 +150,23 @@ fn to_json(report: &Report) -> serde_json::Value {
             "torn_bytes": group.torn_bytes,
         })
     };
+    let unreadable = |unreadable: &Unreadable| {
+        json!({
+            "first_index": unreadable.first_index.0,
+            "next_index": unreadable.next_index.0,
+            "first_offset": unreadable.first_offset.0,
+            "next_offset": unreadable.next_offset.0,
+            "and_more": unreadable.and_more,
+        })
+    };
     let finding = |finding: &Finding| {
         json!({
             "severity": word(finding.severity).to_lowercase(),
             "file": short(report, &finding.file),
             "position": finding.position,
+            "end": finding.end,
             "what": finding.what,
+            "unreadable": finding.unreadable.as_ref().map(unreadable),
         })
     };
     json!({
@@ -185,7 +213,7 @@ mod tests {
         let text = to_text(&report);
         assert!(text.contains("node n1 (0000000000000005) of cluster 0000000000000006\n"), "{text}");
         assert!(
-            text.contains("group 0 (catalog): records 0..0, 0 entries up to 1, 1 segments, 0 bytes of log, "),
+            text.contains("group 0 (catalog): records 0..0, 0 entries up to 1, 1 segment, 0 bytes of log, "),
             "{text}"
         );
         assert!(text.ends_with("clean\n"), "{text}");
@@ -195,10 +223,24 @@ mod tests {
         bytes[40] ^= 1;
         std::fs::write(&segment, bytes).expect("written");
         let failed = run(&args).expect_err("damaged");
-        assert!(failed.exit == Exit::BadData && failed.message.contains("damaged in 1 places"), "{failed}");
+        assert!(failed.exit == Exit::BadData && failed.message.contains("damaged in 1 place;"), "{failed}");
         let json = to_json(&verify(&disk, dir.path()).expect("a report"));
         assert_eq!(json["damaged"], true);
         assert_eq!(json["findings"][0]["file"], "groups/0/00000000000000000001.seg");
         assert_eq!(json["findings"][0]["severity"], "damage");
+        assert_eq!((&json["findings"][0]["position"], &json["findings"][0]["end"]), (&json!(0), &json!(128)));
+        assert_eq!(json["findings"][0]["unreadable"]["first_index"], 2);
+    }
+
+    /// A file of a newer format is a matter for a newer version: exit code 78, with the file's name.
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("node.toml"), "format = 2\nnew = 1\n").expect("written");
+        let args = Args { data_dir: dir.path().to_owned(), json: false };
+        let refused = run(&args).expect_err("newer");
+        assert_eq!(refused.exit, Exit::BadConfig);
+        let said = "node.toml has format 2, newer than what this version of seriatim reads (format 1): start the newer version";
+        assert!(refused.message.ends_with(said), "{refused}");
     }
 }

@@ -127,6 +127,52 @@ pub enum Compared {
 }
 
 impl Group {
+    /// True if replicas are compared.
+    pub fn compares(&self) -> bool {
+        self.config.rules.compare_with_leader
+    }
+
+    /// True if this replica is known to differ from another one.
+    pub fn differs(&self) -> bool {
+        self.differs
+    }
+
+    /// Stops taking part, because another replica has other entries below the commit index. No record may be served any more.
+    pub fn set_differing(&mut self, what: String) {
+        if std::mem::replace(&mut self.differs, true) {
+            // The range in which the difference begins has become smaller.
+            log::info!("group {}: {what}", self.config.id);
+            self.damage = Some(what);
+        } else {
+            self.set_damaged(what);
+        }
+    }
+
+    /// The replica differed from a leader's at this entry or an earlier one when it was last compared, before the last restart,
+    /// and has not been compared there since. It takes part, but no record may be served.
+    pub fn suspect(&self) -> Option<LogIndex> {
+        self.suspect
+    }
+
+    /// The replica is equal to the leader's, or to those of a majority, at the entry that was suspect.
+    pub fn clear_suspicion(&mut self) {
+        self.suspect = None;
+    }
+
+    /// True if this node leads and a majority has acknowledged an entry of its term: their replicas are equal to this one.
+    pub fn leads_a_majority(&self) -> bool {
+        self.leads() && self.node.raft.commit_to_current_term()
+    }
+
+    /// What the status says of a suspect replica.
+    pub(super) fn suspicion(&self) -> Option<String> {
+        let index = self.suspect?;
+        Some(format!(
+            "this replica differed from the leader's at entry {index} or before when it was last compared: no record is served until \
+             it is compared again"
+        ))
+    }
+
     /// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.
     pub(super) fn contradiction(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
         let from_leader = matches!(

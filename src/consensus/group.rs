@@ -98,8 +98,8 @@ pub struct Group {
     pub(super) queue: VecDeque<Committed>,
     pub(super) out: Effects,
     pub(super) damage: Option<String>,
-    differs: bool,
-    suspect: Option<LogIndex>,
+    pub(super) differs: bool,
+    pub(super) suspect: Option<LogIndex>,
     pub(super) space: crate::storage::space::Space,
     pub(super) reads: Reads,
     /// Messages that wait for a Ready to be persisted.
@@ -111,7 +111,7 @@ pub struct Group {
     leading: Option<u64>,
     pub(super) ticks: usize,
     pub(super) unreadable: Unreadable,
-    pub(super) blocked: Option<(NodeId, LogIndex)>,
+    pub(super) stalled: Option<(NodeId, LogIndex)>,
 }
 
 impl Group {
@@ -177,7 +177,7 @@ impl Group {
             leading: None,
             ticks: 0,
             unreadable: Unreadable::default(),
-            blocked: None,
+            stalled: None,
         })
     }
 
@@ -216,41 +216,9 @@ impl Group {
         Some(NodeId(self.node.raft.leader_id)).filter(|id| id.0 != 0)
     }
 
-    /// Stops taking part, because another replica has other entries below the commit index. No record may be served any more.
-    pub fn set_differing(&mut self, what: String) {
-        if std::mem::replace(&mut self.differs, true) {
-            // The range in which the difference begins has become smaller.
-            log::info!("group {}: {what}", self.config.id);
-            self.damage = Some(what);
-        } else {
-            self.set_damaged(what);
-        }
-    }
-
-    /// The replica differed from a leader's at this entry or an earlier one when it was last compared, before the last restart,
-    /// and has not been compared there since. It takes part, but no record may be served.
-    pub fn suspect(&self) -> Option<LogIndex> {
-        self.suspect
-    }
-
-    /// The replica is equal to the leader's, or to those of a majority, at the entry that was suspect.
-    pub fn clear_suspicion(&mut self) {
-        self.suspect = None;
-    }
-
-    /// True if this node leads and a majority has acknowledged an entry of its term: their replicas are equal to this one.
-    pub fn leads_a_majority(&self) -> bool {
-        self.leads() && self.node.raft.commit_to_current_term()
-    }
-
     /// True if the group takes no part.
     pub fn is_damaged(&self) -> bool {
         self.damage.is_some()
-    }
-
-    /// True if this replica is known to differ from another one.
-    pub fn differs(&self) -> bool {
-        self.differs
     }
 
     /// Stops taking part: no votes, no acks, no answers but refusals, until the damage is repaired.
@@ -264,11 +232,6 @@ impl Group {
         }
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
-    }
-
-    /// True if replicas are compared.
-    pub fn compares(&self) -> bool {
-        self.config.rules.compare_with_leader
     }
 
     /// Asks for a position that everything acknowledged before lies below.
@@ -428,7 +391,7 @@ impl Group {
             let leader = self.leader();
             self.reads.fail_all(ReadIndexError::NotLeader { leader }, &mut self.out.answers);
             self.pending.withdraw_refusals(ProposeError::NotLeader { leader }, &mut self.out.answers);
-            self.blocked = None;
+            self.stalled = None;
             self.leading = leading;
         }
         if self.is_leader()
@@ -472,18 +435,11 @@ impl Group {
             applied_index: self.mark.applied,
             voters: conf.voters.clone(),
             learners: conf.learners.clone(),
-            damage: self.damage.clone().or_else(|| self.suspect.map(suspicion)),
+            damage: self.damage.clone().or_else(|| self.suspicion()),
             // Told by the leader of the moment, until this node has it.
-            blocked: self.blocked.filter(|(by, index)| self.leader() == Some(*by) && self.mark.applied < *index),
+            stalled: self.stalled.filter(|(by, index)| self.leader() == Some(*by) && self.mark.applied < *index),
         }
     }
-}
-
-fn suspicion(index: LogIndex) -> String {
-    format!(
-        "this replica differed from the leader's at entry {index} or before when it was last compared: no record is served until \
-         it is compared again"
-    )
 }
 
 /// The highest commit index that the recovered log proves, independent of the recovered hard state.

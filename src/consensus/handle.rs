@@ -184,7 +184,7 @@ pub struct GroupStatus {
     /// What is damaged here.
     pub damage: Option<String>,
     /// This node lacks the entry, and the leader can't read it from its own disk.
-    pub blocked: Option<(NodeId, LogIndex)>,
+    pub stalled: Option<(NodeId, LogIndex)>,
 }
 
 /// The inbox of the `consensus` thread.

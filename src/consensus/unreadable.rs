@@ -64,7 +64,7 @@ impl Group {
     }
 
     /// Records the entry that the leader says it can't send to this node.
-    pub fn set_blocked(&mut self, by: Option<(NodeId, LogIndex)>) {
-        self.blocked = by;
+    pub fn set_stalled(&mut self, by: Option<(NodeId, LogIndex)>) {
+        self.stalled = by;
     }
 }

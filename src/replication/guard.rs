@@ -93,7 +93,7 @@ impl ServerChecker for Checker {
         match self.guard.check(ctx) {
             Ok(_) => CheckResult::Continue,
             Err(refusal) => {
-                self.refusals.warn(format!("refused {}: {refusal}", host_of(&ctx.peer())));
+                self.refusals.log(host_of(&ctx.peer()), &refusal);
                 CheckResult::Abort(refusal.status())
             }
         }

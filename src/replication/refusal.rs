@@ -125,6 +125,25 @@ impl Reason {
         }
     }
 
+    /// True if the refusal is a normal event while a node starts, joins or stops, or while a leader is elected.
+    fn passes(self) -> bool {
+        match self {
+            Reason::NotReady | Reason::NoLeader => true,
+            Reason::NoPeer
+            | Reason::NotAllowed
+            | Reason::ProtocolVersion
+            | Reason::ClusterName
+            | Reason::ClusterId
+            | Reason::WrongNode
+            | Reason::Removed
+            | Reason::NameTaken
+            | Reason::AddressTaken
+            | Reason::IdTaken
+            | Reason::Malformed
+            | Reason::TooMany => false,
+        }
+    }
+
     /// True for what a node that asks to join can't wait out: it must be started otherwise.
     pub fn is_final(self) -> bool {
         match self {
@@ -198,19 +217,47 @@ impl Refusal {
     }
 }
 
-/// Says refusals in the log, but not the same one again and again: whoever is refused tries again within a second.
+/// A refusal that passes by itself is normal for this long: a node that joins is refused until it is a member.
+const NORMAL: Duration = Duration::from_secs(60);
+/// The same refusal is logged again after this time.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+
+/// Logs refusals, but not the same one again and again: a refused node retries within a second.
 #[derive(Debug, Default)]
-pub(super) struct Rarely(Mutex<Option<(String, Instant)>>);
+pub(super) struct Rarely(Mutex<Option<Logged>>);
+
+/// The last refusal.
+#[derive(Debug)]
+struct Logged {
+    text: String,
+    /// When it was first met, was last met, and was last logged.
+    first: Instant,
+    met: Instant,
+    logged: Instant,
+}
 
 impl Rarely {
-    /// Warns, unless that was the last warning and is not a minute old.
-    pub(super) fn warn(&self, text: String) {
+    /// Logs that `what` was refused: as a warning, unless the reason passes by itself and has not lasted.
+    pub(super) fn log(&self, what: &str, refusal: &Refusal) {
+        if let Some(level) = self.level(format!("{what}: {refusal}"), refusal.reason.passes(), Instant::now()) {
+            log::log!(level, "refused {what}: {refusal}");
+        }
+    }
+
+    fn level(&self, text: String, passes: bool, now: Instant) -> Option<log::Level> {
         // A value that is replaced whole.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(said, when)| *said != text || when.elapsed() > Duration::from_secs(60)) {
-            log::warn!("{text}");
-            *last = Some((text, Instant::now()));
+        let known = last.as_mut().filter(|last| last.text == text && now - last.met <= LOG_AGAIN);
+        let Some(known) = known else {
+            *last = Some(Logged { text, first: now, met: now, logged: now });
+            return Some(if passes { log::Level::Info } else { log::Level::Warn });
+        };
+        known.met = now;
+        if now - known.logged <= LOG_AGAIN {
+            return None;
         }
+        known.logged = now;
+        Some(if passes && now - known.first <= NORMAL { log::Level::Info } else { log::Level::Warn })
     }
 }
 
@@ -229,6 +276,23 @@ pub fn error_text(error: &grpcio::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nearly each join logged "this node is not a member of a cluster yet" as a warning.
+    #[test]
+    fn a_refusal_that_passes_is_no_warning_unless_it_lasts() {
+        let (rarely, start) = (Rarely::default(), Instant::now());
+        let at =
+            |text: &str, passes, seconds| rarely.level(text.to_owned(), passes, start + Duration::from_secs(seconds));
+        assert_eq!(at("not a member yet", true, 0), Some(log::Level::Info));
+        (1..=60).for_each(|second| assert_eq!(at("not a member yet", true, second), None));
+        assert_eq!(at("not a member yet", true, 61), Some(log::Level::Warn), "it lasts");
+        assert_eq!(at("not a member yet", true, 62), None);
+        assert_eq!(at("not a member yet", true, 200), Some(log::Level::Info), "it was over meanwhile");
+        assert_eq!(at("another cluster", false, 201), Some(log::Level::Warn));
+        assert_eq!(at("another cluster", false, 202), None);
+        assert_eq!(at("another cluster", false, 300), Some(log::Level::Warn));
+        assert!(Reason::NotReady.passes() && !Reason::ClusterId.passes());
+    }
 
     #[test]
     fn every_reason_survives_the_way() {

@@ -152,7 +152,7 @@ async fn finish<Req, Resp>(
         End::Closed => sink.close().await,
         End::Gone => Ok(()),
         End::Refused(refusal) => {
-            refusals.warn(format!("refused a stream of {}: {refusal}", host_of(caller)));
+            refusals.log(&format!("a stream of {}", host_of(caller)), &refusal);
             sink.fail(refusal.status()).await
         }
     };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::segment::{SEGMENT_HEADER_BYTES, segment_number};
+use super::verify::span;
 use crate::types::{GroupId, Offset};
 
 /// The maximum number of listed ranges of a group; further ones are only logged and counted.
@@ -41,6 +42,28 @@ impl DamagedRange {
     /// True if the next start of the node will fail because of it, although the node can still serve other records.
     fn stops_start(&self) -> bool {
         segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
+    }
+
+    /// The range, the records in it, and what the node can't do because of it.
+    fn described(&self) -> String {
+        let DamagedRange { file, position, bytes, first_offset, next_offset, what } = self;
+        let place = match bytes {
+            // The size of what is missing is unknown.
+            0 => format!("{file} is damaged at byte {position}"),
+            bytes => {
+                format!("{file} is damaged at {}", span("byte", "bytes", *position, position.saturating_add(*bytes)))
+            }
+        };
+        let data_loss = "this node returns DATA_LOSS for";
+        let records = match next_offset {
+            Some(next) if next > first_offset => {
+                format!("; {data_loss} {}", span("record", "records", first_offset.0, next.0))
+            }
+            None if !self.stops_start() => format!("; {data_loss} the records from {first_offset} on"),
+            _ => "; no record is lost".to_owned(),
+        };
+        let start = if self.stops_start() { "; this node keeps running, but will not start again" } else { "" };
+        format!("{place}: {what}{records}{start}")
     }
 
     /// True if both name the same place of the same file.
@@ -91,21 +114,10 @@ impl Damages {
             }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        let DamagedRange { file, position, bytes, first_offset, next_offset, what } = range;
-        let data_loss = "for which this node returns DATA_LOSS";
-        let records = match next_offset {
-            Some(next) if next > first_offset => {
-                format!("they hold records {first_offset} to {}, {data_loss}", next.0 - 1)
-            }
-            None if !range.stops_start() => format!("they hold records from {first_offset} on, {data_loss}"),
-            _ => "they hold no records".to_owned(),
-        };
-        let start = if range.stops_start() { "; this node keeps running, but will not start again" } else { "" };
         log::error!(
-            "group {group}: {bytes} bytes of {file} at byte {position} are damaged: {what}; {records}{start}. Check the disk. \
-             If other nodes have the log, stop this one, move its data directory away and let it join as a new node with \
-             another name; \
-             `seriatim log verify` checks a stopped node"
+            "group {group}: {}. Check the disk. If other nodes have the log, stop this one, move its data directory away and \
+             let it join as a new node with another name; `seriatim log verify` checks a stopped node",
+            range.described()
         );
     }
 
@@ -158,6 +170,23 @@ mod tests {
         damages.begin_pass();
         damages.keep(&[]);
         assert_eq!(damages.list(), []);
+    }
+
+    /// One record was "records 680 to 680 ... are damaged", and an empty manifest "0 bytes of manifest at byte 0".
+    #[test]
+    fn a_range_is_described_with_its_records() {
+        let name = "00000000000000000001.seg is damaged at";
+        let data_loss = "flipped; this node returns DATA_LOSS for";
+        assert_eq!(range(200).described(), format!("{name} bytes 200 to 207: {data_loss} records 1 to 2"));
+        let one = DamagedRange { bytes: 1, next_offset: Some(Offset(2)), ..range(200) };
+        assert_eq!(one.described(), format!("{name} byte 200: {data_loss} record 1"));
+        let open = DamagedRange { next_offset: None, ..range(200) };
+        assert_eq!(open.described(), format!("{name} bytes 200 to 207: {data_loss} the records from 1 on"));
+        let manifest = DamagedRange { file: "manifest".to_owned(), bytes: 0, next_offset: Some(Offset(1)), ..range(0) };
+        assert_eq!(
+            manifest.described(),
+            "manifest is damaged at byte 0: flipped; no record is lost; this node keeps running, but will not start again"
+        );
     }
 
     #[test]

@@ -129,6 +129,19 @@ impl StorageError {
     }
 }
 
+/// Describes the format of a file that this version does not read, and the next step.
+pub(super) fn other_format(version: u32, known: u32) -> String {
+    let (age, next) = if version < known {
+        (
+            "older",
+            "start the version that wrote it, or move the data directory away and let the node join as a new node",
+        )
+    } else {
+        ("newer", "start the newer version")
+    };
+    format!("format {version}, {age} than what this version of seriatim reads (format {known}): {next}")
+}
+
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -146,18 +159,9 @@ impl fmt::Display for StorageError {
                  the others: move its data directory away and let it join as a new node with another name",
                 file.display()
             ),
-            StorageError::OtherFormat { file, version, known } if version < known => write!(
-                f,
-                "{} has format {version}, older than what this version of seriatim reads (format {known}): start the version \
-                 that wrote it, or move the data directory away and let the node join as a new node",
-                file.display()
-            ),
-            StorageError::OtherFormat { file, version, known } => write!(
-                f,
-                "{} has format {version}, newer than what this version of seriatim reads (format {known}): start the newer \
-                 version",
-                file.display()
-            ),
+            StorageError::OtherFormat { file, version, known } => {
+                write!(f, "{} has {}", file.display(), other_format(*version, *known))
+            }
             StorageError::ForeignDirectory { path, found } => write!(
                 f,
                 "{} is not a data directory of seriatim, {found}: choose an empty or a new directory",

@@ -84,6 +84,16 @@ fn checksum(bytes: &[u8]) -> u64 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES - 8]), &bytes[HEADER_BYTES..]).into()
 }
 
+/// Why an index is rebuilt. It is derived: its damage needs nothing from an operator, unlike that of other files.
+fn rebuilding(error: &StorageError) -> String {
+    match error {
+        StorageError::Damaged { file, what, .. } => {
+            format!("the index {} is not valid: {what}: rebuilding it", file.display())
+        }
+        error => format!("{error}: rebuilding the index"),
+    }
+}
+
 impl Index {
     /// An empty one, for so many entries.
     pub fn new(entries_max: usize) -> Index {
@@ -106,7 +116,7 @@ impl Index {
             })),
             Err(error) if error.is_shortage() || broken(Fault::IndexMustBeRead) => Err(error),
             Err(error) => {
-                log::warn!("{error}: the index is rebuilt");
+                log::warn!("{}", rebuilding(&error));
                 Ok(None)
             }
         }

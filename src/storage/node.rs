@@ -93,6 +93,12 @@ impl NodeFile {
             .and_then(|number| number.parse().ok())
             .ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
         if format > NODE_FORMAT {
+            if format_is_damaged(text, format) {
+                return Err(damaged(
+                    9,
+                    format!("format {format}, but the checksum is the one of format {NODE_FORMAT}"),
+                ));
+            }
             return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
         }
         let end = text.rfind("crc32c = ").ok_or_else(|| damaged(bytes.len(), "the last line is missing".to_owned()))?;
@@ -116,6 +122,13 @@ impl NodeFile {
             groups: lines.groups.into_iter().map(GroupId).collect(),
         })
     }
+}
+
+/// True if only the format of these lines is damaged: their checksum is the one of the known format.
+fn format_is_damaged(text: &str, format: u32) -> bool {
+    let known = text.replacen(&format!("format = {format}\n"), &format!("format = {NODE_FORMAT}\n"), 1);
+    let (lines, last) = known.split_at(known.rfind("crc32c = ").unwrap_or(known.len()));
+    last == format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()))
 }
 
 /// A data directory, locked for this process until this is dropped.
@@ -260,8 +273,16 @@ mod tests {
         let twice = NodeFile { groups: vec![GroupId(1), GroupId(1)], ..node() };
         let error = NodeFile::decode(twice.encode().as_bytes(), Path::new("n")).expect_err("one log, opened twice");
         assert!(error.is_damage(), "{error}");
-        let error = NodeFile::decode(good.replace("format = 1", "format = 2").as_bytes(), Path::new("n"));
-        assert!(error.expect_err("newer").is_config());
+        let newer = good.replace("format = 1\n", "format = 2\nnew = 1\n");
+        let error = NodeFile::decode(newer.as_bytes(), Path::new("n")).expect_err("newer");
+        assert!(error.is_config() && error.to_string().contains("format 2, newer than"), "{error}");
+        // A flipped bit in the format was taken for a newer one (exit code 78).
+        for bit in 0..8 {
+            let mut bytes = good.clone().into_bytes();
+            bytes["format = ".len()] ^= 1 << bit;
+            let error = NodeFile::decode(&bytes, Path::new("n")).expect_err("damaged");
+            assert!(error.is_damage(), "bit {bit}: {error}");
+        }
         let older = good.replace("format = 1", "format = 0");
         let (lines, _) = older.split_at(older.rfind("crc32c").expect("the last line"));
         let sealed = format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()));

@@ -124,7 +124,8 @@ impl SegmentHeader {
         }
         let version = u32_at(old, 8);
         // A newer header may have its checksum elsewhere. An older one that does not match it was damaged.
-        if version > SEGMENT_FORMAT || version < SEGMENT_FORMAT && u32_at(old, 12) == checksum(old) {
+        let newer = version > SEGMENT_FORMAT && !version_is_damaged(old, SEGMENT_FORMAT);
+        if newer || version < SEGMENT_FORMAT && u32_at(old, 12) == checksum(old) {
             return Err(BadHeader::OtherFormat(version));
         }
         let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
@@ -173,6 +174,17 @@ impl SegmentHeader {
 
 fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
+}
+
+/// True if only the version field of these bytes is damaged: their checksum is the one of format `known`. Segment headers and
+/// manifests have the version (4 bytes) at byte 8 and the checksum of all other bytes at byte 12. CRC-32C never takes two
+/// different versions of the same bytes for equal.
+pub(super) fn version_is_damaged(bytes: &[u8], known: u32) -> bool {
+    if bytes.len() < 16 || u32_at(bytes, 8) == known {
+        return false;
+    }
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &known.to_le_bytes());
+    u32_at(bytes, 12) == crc32c::crc32c_append(crc, &bytes[16..])
 }
 
 /// The name of a segment's file.
@@ -327,7 +339,8 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&[0; 128]), Err(BadHeader::Torn), "zeros");
         assert_eq!(SegmentHeader::decode(&header().encode()[..127]), Err(BadHeader::Torn), "short");
         let good = header().encode();
-        for bit in (0..good.len() * 8).filter(|bit| !(64..96).contains(bit)) {
+        // The version's bits as well: a flipped one was taken for a newer format (exit code 78).
+        for bit in 0..good.len() * 8 {
             let mut bytes = good;
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Torn), "bit {bit}");
@@ -340,7 +353,10 @@ mod tests {
         }
         let mut newer = good;
         newer[8] = 3;
+        SegmentHeader::seal(&mut newer);
         assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)));
+        newer[12..16].fill(0);
+        assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)), "its checksum may be elsewhere");
     }
 
     /// Files of the previous version are reported as such, not as damage.

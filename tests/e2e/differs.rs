@@ -134,7 +134,7 @@ fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
         }
     });
     let (_, printed, _) = status(&cluster, 2);
-    assert!(printed.lines().any(|line| line.starts_with("n3 ") && line.contains("BEHIND: entry ")), "{printed}");
+    assert!(printed.lines().any(|line| line.starts_with("n3 ") && line.contains("STALLED: entry ")), "{printed}");
 
     // The other node can send the rest.
     cluster.nodes[other].start_again();

@@ -58,17 +58,22 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
         status.contains(&format!("DAMAGED ON DISK: {} byte {}, records 3..4", range.file, range.position)),
         "{status}"
     );
-    assert!(cluster.nodes[0].log().contains("they hold records 3 to 3"), "{}", cluster.nodes[0].log());
+    assert!(
+        cluster.nodes[0].log().contains("this node returns DATA_LOSS for record 3. "),
+        "{}",
+        cluster.nodes[0].log()
+    );
 
     assert!(cluster.nodes[0].stop().success());
     let before = all_files(&data_dir);
     let (code, report, said) = verify(&[]);
     assert_eq!(code, Some(65), "{report}{said}");
-    let line = format!("DAMAGE {SEGMENT} byte {}: ", range.position);
+    let line = format!("DAMAGE {SEGMENT} bytes {} to {}: ", range.position, range.position + range.bytes - 1);
     assert!(
-        report.contains(&line) && report.contains("records 3 to 3") && said.contains("damaged in 1 places"),
+        report.contains(&line) && report.contains("; unreadable: entry ") && report.contains(", record 3\n"),
         "{report}"
     );
+    assert!(said.contains("damaged in 1 place;"), "{said}");
     write(bytes[at]);
     let (code, report, said) = verify(&["--json"]);
     assert!(code == Some(0) && report.contains("\"damaged\":false"), "{report}{said}");

@@ -137,7 +137,7 @@ impl Hosted {
 
     /// Compares the committed log with a leader's checkpoints.
     pub(super) fn compare(&mut self, leader: NodeId, claim: &Claim) {
-        self.group.set_blocked(claim.unreadable.map(|index| (leader, index)));
+        self.group.set_stalled(claim.unreadable.map(|index| (leader, index)));
         let committed = self.group.commit_index();
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {

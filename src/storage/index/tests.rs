@@ -113,3 +113,15 @@ fn the_newest_one_is_in_memory_alone() {
     log.roll().expect("rolled");
     assert_eq!(std::fs::metadata(home.path("00000000000000000001.idx")).expect("sealed").len(), 40 + 32);
 }
+
+/// The message for an index file that was too large told the operator to move the node's data directory away.
+#[test]
+fn a_too_large_index_is_rebuilt_without_other_advice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = index_path(dir.path(), 1);
+    std::fs::File::create(&path).expect("a file").set_len(INDEX_BYTES_MAX as u64 + 1).expect("longer");
+    let disk = Disk::real();
+    assert!(Index::load(&disk, dir.path(), 1, 0).expect("no shortage").is_none());
+    let text = rebuilding(&disk.read(&path, INDEX_BYTES_MAX).expect_err("too large"));
+    assert!(text.starts_with("the index ") && text.ends_with(" can have been written: rebuilding it"), "{text}");
+}

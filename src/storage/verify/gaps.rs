@@ -1,62 +1,174 @@
-//! Names segments that are missing or whose header can't be read, and the entries that were in them.
+//! Names segments that are missing or can't be used, and the entries that were in them.
 
-use super::super::recovery::Files;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::frame::Position;
 use super::super::segment::{SegmentHeader, segment_path};
 use super::super::state::Base;
-use super::{Look, Severity, between};
+use super::files::{Flaw, Readable};
+use super::segment::Walked;
+use super::{Finding, Look, Severity, Unreadable};
 
 /// The maximum number of missing files that are named one by one, at each gap.
 const NAMED_MAX: u64 = 64;
 
+/// The segments of a log that can't be used, by number.
+pub(super) type Gone = BTreeMap<u64, Flaw>;
+
+/// Follows the chain back from the newest segment as far as headers allow, and continues at the next existing segment.
+pub(super) fn gone(read: &Readable, floor: Position) -> Gone {
+    let files = &read.files;
+    let mut gone = Gone::new();
+    let first = files.manifest.first_segment;
+    let newest = read.newest(floor);
+    // The log was synced up to the floor.
+    unknown(&mut gone, newest, floor.file);
+    let mut number = floor.file.max(newest);
+    while number >= first && number > 0 {
+        let older = files.headers.range(..number).next_back().map_or(first.saturating_sub(1), |(older, _)| *older);
+        let header = files.headers.get(&number).copied().flatten();
+        if header.is_none() {
+            let missing = || Flaw::missing("the segment is missing");
+            gone.insert(number, read.flaws.get(&number).cloned().unwrap_or_else(missing));
+        }
+        number = match header.or_else(|| read.true_header(number)) {
+            Some(header) if header.predecessor.file < number => header.predecessor.file,
+            Some(_) => older,
+            None => {
+                // Its predecessor is unknown.
+                if gone.get(&number).is_some_and(|flaw| flaw.severity == Severity::Damage) {
+                    unknown(&mut gone, older, number);
+                }
+                older
+            }
+        };
+    }
+    gone
+}
+
+/// Adds the missing files between two numbers. A truncation of the log leaves gaps in the numbers, too.
+fn unknown(gone: &mut Gone, above: u64, below: u64) {
+    for number in (above + 1..below).take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
+        let what = "the segment is missing; it was part of the log, or was removed by a truncation";
+        gone.insert(number, Flaw::missing(what));
+    }
+}
+
+impl Readable {
+    /// The newest segment that is part of the log: one without a valid header after the floor was never known to be synced.
+    pub(super) fn newest(&self, floor: Position) -> u64 {
+        let is_part = |number: u64| {
+            let stops_start = || self.flaws.get(&number).is_some_and(|flaw| flaw.stops_start);
+            number <= floor.file
+                || !self.has_manifest
+                || matches!(self.files.headers.get(&number), Some(Some(_)))
+                || stops_start()
+        };
+        self.files.headers.keys().rev().copied().find(|number| is_part(*number)).unwrap_or(0)
+    }
+
+    /// The header of a segment that is in a file with another name.
+    fn true_header(&self, number: u64) -> Option<SegmentHeader> {
+        self.renamed.get(&number).map(|renamed| renamed.header)
+    }
+
+    /// Names the file that contains a segment, if it has another name.
+    fn renaming(&self, number: u64) -> String {
+        let Some(renamed) = self.renamed.get(&number) else { return String::new() };
+        let swapped = self.renamed.get(&renamed.file).is_some_and(|other| other.file == number);
+        let swapped = if swapped { ": the two files are swapped" } else { "" };
+        format!("; the header in {} has the number of this file{swapped}", name(renamed.file))
+    }
+}
+
+/// A segment's file name.
+fn name(number: u64) -> String {
+    segment_path(Path::new(""), number).display().to_string()
+}
+
 impl Look<'_> {
-    /// Names all of them: follows the chain back from the newest segment as far as headers allow, and continues at the next
-    /// existing segment.
-    pub(super) fn gaps(&mut self, files: &Files) {
-        let first = files.manifest.first_segment;
-        let newest = files.headers.keys().next_back().copied().unwrap_or(0);
-        // The log was synced up to the floor.
-        self.unknown(files, newest, files.manifest.floor.file);
-        let mut number = files.manifest.floor.file.max(newest);
-        while number >= first && number > 0 {
-            let older = files.headers.range(..number).next_back().map_or(first.saturating_sub(1), |(older, _)| *older);
-            number = match files.headers.get(&number) {
-                Some(Some(header)) if header.predecessor.file < number => header.predecessor.file,
-                Some(Some(_)) => older,
-                found => {
-                    let what =
-                        if found.is_some() { "the segment has no valid header" } else { "the segment is missing" };
-                    self.report.add(Severity::Damage, &segment_path(&files.dir, number), 0, what);
-                    // Its predecessor is unknown.
-                    self.unknown(files, older, number);
-                    older
+    /// Adds a finding for each segment that can't be used, with the entries that were in it.
+    pub(super) fn add_gone(&mut self, read: &Readable, gone: &Gone, walked: &[Walked]) {
+        // The segment at which the entries of several adjacent ones are named.
+        let mut joint: Option<u64> = None;
+        for (number, flaw) in gone {
+            let older = walked.iter().rev().find(|walked| walked.header.number < *number);
+            let newer = walked.iter().find(|walked| walked.header.number > *number);
+            let above = older.map_or(0, |walked| walked.header.number);
+            let below = newer.map_or(u64::MAX, |walked| walked.header.number);
+            // All of them between the same two readable segments.
+            let run: Vec<u64> = gone.range(above..below).map(|(number, _)| *number).collect();
+            let is_first = run.first() == Some(number);
+            if is_first {
+                joint = None;
+            }
+            let start = older.map(|walked| walked.last).or(read.has_manifest.then_some(read.files.manifest.base));
+            let end = newer.map(|walked| walked.header.base);
+            let mut what = format!("{}{}", flaw.what, read.renaming(*number));
+            let unreadable = match bounds(read, &run, *number, start, end) {
+                (Some(from), Some(to)) => Some(Unreadable::between(&from, &to)),
+                (Some(from), None) if run.last() == Some(number) => Some(whole_run(read, &from, end)),
+                _ if is_first => {
+                    joint = Some(*number);
+                    if let Some(others) = run.len().checked_sub(1).filter(|others| *others > 0 && start.is_some()) {
+                        let others =
+                            if others == 1 { "1 more segment".to_owned() } else { format!("{others} more segments") };
+                        what += &format!("; the entries are those of this and of {others}");
+                    }
+                    start.map(|start| whole_run(read, &start, end))
+                }
+                _ => {
+                    if let Some(first) = joint.filter(|_| start.is_some()) {
+                        what += &format!("; its entries are among those named at {}", name(first));
+                    }
+                    None
                 }
             };
+            let path = segment_path(&read.files.dir, *number);
+            let finding = Finding { end: flaw.end, ..Finding::new(flaw.severity, &path, flaw.position, what) };
+            self.report.add(finding.with(unreadable));
         }
     }
 
-    /// Names missing files between two numbers. A truncation of the log leaves gaps in the numbers, too.
-    fn unknown(&mut self, files: &Files, above: u64, below: u64) {
-        for number in (above + 1..below).take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
-            let what = "the segment is missing; it was part of the log, or was removed by a truncation";
-            self.report.add(Severity::Damage, &segment_path(&files.dir, number), 0, what);
-        }
-    }
-
-    /// A segment does not begin where its predecessor ends: names the missing entries, at the file that contained them if
-    /// known.
-    pub(super) fn missing_between(&mut self, files: &Files, number: u64, header: &SegmentHeader, before: &Base) {
-        let what = if header.base.index > before.index {
-            format!("{} are missing: no earlier segment contains them", between(before, &header.base))
-        } else {
-            "the segment does not continue its predecessor".to_owned()
-        };
-        let gone = (number + 1..header.number).map(|number| segment_path(&files.dir, number));
-        for path in gone.take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
-            if let Some(finding) = self.report.findings.iter_mut().find(|f| f.file == path && f.position == 0) {
-                finding.what += &format!("; {}", between(before, &header.base));
-                return;
+    /// A segment does not begin where its predecessor ends, and no segment between them is known to be missing.
+    pub(super) fn add_jump(&mut self, read: &Readable, header: &SegmentHeader, before: &Base) {
+        let (what, unreadable) = match header.base.index > before.index {
+            true => {
+                ("no earlier segment contains the entries before it", Some(Unreadable::between(before, &header.base)))
             }
-        }
-        self.report.add(Severity::Damage, &segment_path(&files.dir, header.number), 56, what);
+            false => ("the segment does not continue its predecessor", None),
+        };
+        let path = segment_path(&read.files.dir, header.number);
+        self.report.add(Finding::new(Severity::Damage, &path, 56, what).up_to(80).with(unreadable));
     }
+}
+
+/// The places in the log where one segment of a run begins and ends, if they are known.
+fn bounds(
+    read: &Readable,
+    run: &[u64],
+    number: u64,
+    start: Option<Base>,
+    end: Option<Base>,
+) -> (Option<Base>, Option<Base>) {
+    let from = read.true_header(number).map(|header| header.base);
+    let from = from.or_else(|| start.filter(|_| run.first() == Some(&number)));
+    let newer = run.iter().copied().filter(|newer| *newer > number).find_map(|newer| read.true_header(newer));
+    let to = match newer {
+        Some(newer) => Some(newer.base).filter(|_| newer.predecessor.file == number),
+        None => end.filter(|_| run.last() == Some(&number)),
+    };
+    (from, to)
+}
+
+/// What was in all segments between two readable ones, or after the last one.
+fn whole_run(read: &Readable, start: &Base, end: Option<Base>) -> Unreadable {
+    if let Some(end) = end {
+        return Unreadable::between(start, &end);
+    }
+    // What was synced after the manifest was written is unknown.
+    let (index, offset) = read.files.manifest.floor_end;
+    let known = Base { index: index.max(start.index), offset: offset.max(start.offset), ..Base::default() };
+    Unreadable { and_more: true, ..Unreadable::between(start, &known) }
 }

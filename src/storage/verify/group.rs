@@ -1,0 +1,180 @@
+//! Checks one group: finds the chain of its segments as a start does, then reads all of them.
+
+use std::path::PathBuf;
+
+use super::super::chain::{Chain, Ended};
+use super::super::disk::Disk;
+use super::super::error::StorageError;
+use super::super::frame::Position;
+use super::super::manifest::MANIFEST;
+use super::super::recovery::{Files, Survey, look_behind};
+use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
+use super::super::state::Base;
+use super::files::Readable;
+use super::gaps::{Gone, gone};
+use super::segment::{Stretch, Walked};
+use super::{Finding, GroupReport, Report, Severity};
+use crate::types::GroupId;
+
+/// The check of one group.
+pub(super) struct Look<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) report: &'a mut Report,
+    pub(super) group: GroupId,
+}
+
+impl Look<'_> {
+    pub(super) fn run(mut self, dir: PathBuf) -> Result<(), StorageError> {
+        let Some(read) = self.read(dir)? else { return Ok(()) };
+        let files = &read.files;
+        let (floor, chosen) = match Survey::of(files) {
+            Ok(survey) if read.has_manifest => (survey.floor, Some(survey.choose(files))),
+            Ok(survey) => (survey.floor, None),
+            Err(error) => (files.manifest.floor, Some(Err(error))),
+        };
+        let (mut torn_bytes, mut next_offset, mut refused) = (0, None, None);
+        let (stretches, gone) = match chosen {
+            Some(Ok((chain, ended))) => {
+                torn_bytes = self.tail(&read, &chain, &ended)?;
+                next_offset = Some(ended.last.offset);
+                let stretches =
+                    chain.stretches(ended.at).map(|(header, end)| Stretch { header, limit: Some(end) }).collect();
+                let mut gone = read.flaws.clone();
+                gone.retain(|_, flaw| flaw.stops_start);
+                (stretches, gone)
+            }
+            refusal => {
+                refused = refusal.and_then(Result::err);
+                (self.by_headers(&read, floor), gone(&read, floor))
+            }
+        };
+        let walked = self.walk(&read, &stretches, &gone, floor)?;
+        self.add_gone(&read, &gone, &walked);
+        if let Some(error) = refused {
+            self.refusal(error)?;
+        }
+        self.names(files);
+        self.report.groups.push(GroupReport {
+            group: self.group,
+            first_offset: files.manifest.derived.first_offset.max(files.manifest.base.offset),
+            next_offset,
+            last_index: walked.iter().map(|w| w.last.index).fold(files.manifest.base.index, Ord::max),
+            entries: walked.iter().map(|w| w.entries).sum(),
+            segments: walked.len() as u64,
+            log_bytes: walked.iter().map(|w| w.end.saturating_sub(SEGMENT_HEADER_BYTES)).sum(),
+            file_bytes: self.file_bytes(files),
+            torn_bytes,
+        });
+        Ok(())
+    }
+
+    /// Adds what follows the end of the log, and what is not part of it; returns the bytes that the next start cuts off.
+    fn tail(&mut self, read: &Readable, chain: &Chain, ended: &Ended) -> Result<u64, StorageError> {
+        let files = &read.files;
+        let torn = match look_behind(files, chain, ended.at) {
+            Ok((_, torn)) => torn,
+            Err(error) => self.report.add_error(error).map(|()| 0)?,
+        };
+        if torn > 0 {
+            let what = format!(
+                "{torn} bytes from here on, in this and newer segments, were never known to be synced ({}): the next start \
+                 cuts them off",
+                ended.what
+            );
+            self.report.add(Finding::new(Severity::Torn, &segment_path(&files.dir, chain.newest()), ended.at, what));
+        }
+        let stops_start = |number| read.flaws.get(number).is_some_and(|flaw| flaw.stops_start);
+        for number in files.numbers.iter().filter(|number| !chain.contains(**number) && !stops_start(number)) {
+            let what = "this segment is not part of the log any more: the next start removes it";
+            self.report.add(Finding::new(Severity::Note, &segment_path(&files.dir, *number), 0, what));
+        }
+        Ok(torn)
+    }
+
+    /// Reads all stretches, and checks that each continues the one before.
+    fn walk(
+        &mut self,
+        read: &Readable,
+        stretches: &[Stretch],
+        gone: &Gone,
+        floor: Position,
+    ) -> Result<Vec<Walked>, StorageError> {
+        let mut walked: Vec<Walked> = Vec::new();
+        for (i, stretch) in stretches.iter().enumerate() {
+            let header = &stretch.header;
+            if let Some(before) = walked.last().filter(|before| !before.lost) {
+                let place = |base: &Base| (base.index, base.term, base.offset);
+                let is_gap = gone.range(before.header.number..header.number).next().is_some();
+                if !is_gap && place(&before.last) != place(&header.base) {
+                    self.add_jump(read, header, &before.last);
+                } else if before.sound && !is_gap && before.last.digest != header.base.digest {
+                    let what = "the running digest is not that of the entries before this segment";
+                    let path = segment_path(&read.files.dir, header.number);
+                    self.report.add(Finding::new(Severity::Damage, &path, 112, what).up_to(120));
+                }
+            }
+            let next = stretches.get(i + 1).map(|next| &next.header);
+            let segment = self.stretch(&read.files, stretch, floor, next)?;
+            walked.push(segment);
+        }
+        Ok(walked)
+    }
+
+    /// Adds the reason why a start fails, unless another finding is about the same file: it is the cause, and says more.
+    fn refusal(&mut self, error: StorageError) -> Result<(), StorageError> {
+        let file = match &error {
+            StorageError::Damaged { file, .. } | StorageError::Io { file, .. } => Some(file.clone()),
+            _ => None,
+        };
+        let is_named = |f: &Finding| f.severity >= Severity::Format && Some(&f.file) == file.as_ref();
+        if self.report.findings.iter().any(is_named) { Ok(()) } else { self.report.add_error(error) }
+    }
+
+    /// The stretches when the chain is broken: each segment up to where a newer one continues it.
+    fn by_headers(&mut self, read: &Readable, floor: Position) -> Vec<Stretch> {
+        let files = &read.files;
+        let path = |number| segment_path(&files.dir, number);
+        let renamed = read.renamed.values().map(|renamed| &renamed.header);
+        let headers: Vec<&SegmentHeader> = files.headers.values().flatten().chain(renamed).collect();
+        let limit = |number| {
+            let ends = headers.iter().map(|header| header.predecessor);
+            ends.filter(|p| p.file == number && p.at >= SEGMENT_HEADER_BYTES).map(|p| p.at).max()
+        };
+        for (number, flaw) in read.flaws.range(read.newest(floor) + 1..) {
+            let what = format!("{}; this segment was never known to be synced", flaw.what);
+            self.report.add(Finding::new(Severity::Note, &path(*number), flaw.position, what));
+        }
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for header in files.headers.values().rev().flatten() {
+            let older = stretches.last().map(|newer| newer.header.predecessor.file);
+            if older.is_some_and(|older| older < header.number && matches!(files.headers.get(&older), Some(Some(_)))) {
+                let what = "this segment is not part of the log any more";
+                self.report.add(Finding::new(Severity::Note, &path(header.number), 0, what));
+                continue;
+            }
+            stretches.push(Stretch { header: *header, limit: limit(header.number) });
+        }
+        stretches.reverse();
+        stretches
+    }
+
+    /// The bytes of all files of a group; a file whose size can't be determined counts as 0.
+    fn file_bytes(&self, files: &Files) -> u64 {
+        let bytes = |name| self.disk.file_bytes(&files.dir.join(name)).ok().flatten().unwrap_or(0);
+        files.names.iter().map(bytes).sum()
+    }
+
+    /// Adds the files that the log does not use.
+    fn names(&mut self, files: &Files) {
+        for name in files.names.iter().filter(|name| *name != MANIFEST && segment_number(name).is_none()) {
+            let number = name.strip_suffix(".idx").and_then(|stem| segment_number(&format!("{stem}.seg")));
+            let what = match number {
+                Some(number) if files.numbers.contains(&number) => continue,
+                Some(_) => "an index without its segment: the next start removes it",
+                None if name == "manifest.tmp" => "an unfinished manifest: the next start removes it",
+                None => "not a file of this log: it is left alone",
+            };
+            self.report.add(Finding::new(Severity::Note, &files.dir.join(name), 0, what));
+        }
+    }
+}

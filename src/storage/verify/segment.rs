@@ -1,0 +1,242 @@
+//! Reads every frame of a segment, and names each damaged byte range once, with the entries and records in it.
+
+use std::path::Path;
+
+use super::super::chain::Ended;
+use super::super::entry::Kind;
+use super::super::error::StorageError;
+use super::super::frame::{Frame, Position, frame_bytes};
+use super::super::index::{INDEX_BYTES_MAX, Index, IndexEntry, index_path};
+use super::super::payload::check_stamped;
+use super::super::reader::Access;
+use super::super::recovery::{Files, written_behind};
+use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use super::super::state::Base;
+use super::super::walk::{Walk, WalkError};
+use super::{Finding, Look, Severity, Unreadable};
+use crate::types::{LogIndex, Offset};
+
+/// A part of a segment that should be valid.
+pub(super) struct Stretch {
+    pub(super) header: SegmentHeader,
+    /// Where the log continues in a newer segment; `None` if it ends with the frames of this one.
+    pub(super) limit: Option<u64>,
+}
+
+/// A segment that was read.
+pub(super) struct Walked {
+    pub(super) header: SegmentHeader,
+    pub(super) end: u64,
+    pub(super) last: Base,
+    pub(super) entries: u64,
+    /// True if its last part can't be read.
+    pub(super) lost: bool,
+    /// True if no damage was found in it, so that its running digest is meaningful.
+    pub(super) sound: bool,
+}
+
+/// A byte range without valid entries.
+struct Hole {
+    from: u64,
+    /// The first valid frame after it.
+    end: u64,
+    what: String,
+}
+
+impl Look<'_> {
+    /// Reads all frames of a stretch.
+    pub(super) fn stretch(
+        &mut self,
+        files: &Files,
+        stretch: &Stretch,
+        floor: Position,
+        next: Option<&SegmentHeader>,
+    ) -> Result<Walked, StorageError> {
+        let header = stretch.header;
+        let path = segment_path(&files.dir, header.number);
+        let mut state = Ended::before(&header, Vec::new());
+        let mut walked =
+            Walked { header, end: SEGMENT_HEADER_BYTES, last: header.base, entries: 0, lost: false, sound: true };
+        let opened = match self.disk.open_to_read(&path) {
+            Ok(Some(file)) => file.len().map(|bytes| (file, bytes)),
+            Ok(None) => Err(StorageError::damaged(&path, 0, "the segment is missing")),
+            Err(error) => Err(error),
+        };
+        let (file, bytes) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.report.add_error(error)?;
+                return Ok(Walked { lost: true, ..walked });
+            }
+        };
+        // The newest segment's index is rebuilt at every start.
+        let mut index = if next.is_some() { self.index(files, &header)? } else { None };
+        let end = stretch.limit.unwrap_or(bytes);
+        // Everything before it was synced.
+        let synced = stretch.limit.unwrap_or(if floor.file == header.number { floor.at } else { 0 });
+        let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
+        let mut hole: Option<Hole> = None;
+        loop {
+            let (position, what) = match walk.next() {
+                Ok(None) if end < synced && hole.is_none() => (end, "the file ends".to_owned()),
+                Ok(None) => break,
+                Ok(Some((at, frame))) => {
+                    let is_entry = frame.header.kind.is_entry();
+                    if is_entry {
+                        if let Some(hole) = hole.take() {
+                            let next = before_entry(&frame);
+                            self.add_hole(&path, hole, Unreadable::between(&state.last, &next));
+                            state.last = next;
+                        }
+                        walked.entries += 1;
+                    }
+                    let after = at + frame_bytes(frame.payload.len()) as u64;
+                    if let Err(what) = state.frame(&frame) {
+                        walked.sound = false;
+                        self.report.add(Finding::new(Severity::Damage, &path, at, what).up_to(after));
+                        if is_entry {
+                            // The entries after it are compared with it.
+                            state.last = before_entry(&frame);
+                            let _ = state.frame(&frame);
+                        }
+                    }
+                    if let Err(what) = check_payload(&frame) {
+                        walked.sound = false;
+                        let unreadable =
+                            is_entry.then(|| Unreadable::between(&before_entry(&frame), &after_entry(&frame)));
+                        self.report.add(Finding::new(Severity::Damage, &path, at, what).up_to(after).with(unreadable));
+                    }
+                    if index.as_mut().is_some_and(|index| !index.agrees(at, &frame)) {
+                        index = None;
+                        self.wrong_index(files, header.number, "does not lead to the frames of its segment");
+                    }
+                    continue;
+                }
+                Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
+                Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
+                Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
+            };
+            // The newest segment has no known end: the log ends here if this is not below the floor, or if only zeros follow.
+            let below_floor = Position { file: header.number, at: position } < floor;
+            let ends =
+                || header.number != floor.file && written_behind(&file, position).is_ok_and(|written| written == 0);
+            if stretch.limit.is_none() && (!below_floor || ends()) {
+                break;
+            }
+            walked.sound = false;
+            // The index may lead to the damaged frame.
+            index = None;
+            let hole = hole.get_or_insert(Hole { from: position, end: 0, what });
+            let more = position < end && matches!(walk.skip_bad(), Ok(true));
+            hole.end = if more { walk.position() } else { end.max(synced) };
+            if !more {
+                break;
+            }
+        }
+        walked.lost = hole.is_some();
+        if index.is_some_and(|index| !index.is_done(end)) {
+            self.wrong_index(files, header.number, "leads to where no frame is");
+        }
+        if let Some(mut hole) = hole {
+            let unreadable = match next.filter(|next| next.predecessor.file == header.number) {
+                Some(next) => Unreadable::between(&state.last, &next.base),
+                None if floor == files.manifest.floor && floor.file == header.number && hole.from < floor.at => {
+                    // What follows the floor was never known to be synced.
+                    hole.end = hole.end.min(floor.at);
+                    let (index, offset) = files.manifest.floor_end;
+                    Unreadable::between(&state.last, &Base { index, offset, ..Base::default() })
+                }
+                None => Unreadable::after(&state.last),
+            };
+            self.add_hole(&path, hole, unreadable);
+        }
+        (walked.end, walked.last) = (walk.position().min(end), state.last);
+        Ok(walked)
+    }
+
+    fn add_hole(&mut self, path: &Path, hole: Hole, unreadable: Unreadable) {
+        let finding = Finding::new(Severity::Damage, path, hole.from, hole.what).up_to(hole.end);
+        self.report.add(finding.with(Some(unreadable)));
+    }
+
+    /// Reads the index of a sealed segment, if it is valid.
+    fn index(&mut self, files: &Files, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
+        let what = match self.disk.read(&index_path(&files.dir, header.number), INDEX_BYTES_MAX) {
+            Ok(Some(bytes)) => match Index::decode(&bytes, header.salt) {
+                Some(entries) => return Ok(Some(Noted { entries, next: 0 })),
+                None => "is not valid".to_owned(),
+            },
+            Ok(None) => "is missing".to_owned(),
+            Err(error) if error.is_shortage() => return Err(error),
+            Err(StorageError::Io { error, .. }) => format!("can't be read ({error})"),
+            Err(StorageError::Damaged { what, .. }) => format!("is not valid ({what})"),
+            Err(_) => "is not valid".to_owned(),
+        };
+        self.wrong_index(files, header.number, &what);
+        Ok(None)
+    }
+
+    /// An index is derived from its segment: a wrong one costs time, and nothing else.
+    fn wrong_index(&mut self, files: &Files, number: u64, what: &str) {
+        let what = format!("the index {what}: it is rebuilt when it is needed");
+        self.report.add(Finding::new(Severity::Note, &index_path(&files.dir, number), 0, what));
+    }
+}
+
+/// The entries of an index, as a walk over the segment meets their frames.
+struct Noted {
+    entries: Vec<IndexEntry>,
+    next: usize,
+}
+
+impl Noted {
+    fn agrees(&mut self, at: u64, frame: &Frame<'_>) -> bool {
+        let Some(entry) = self.entries.get(self.next).filter(|entry| entry.position <= at) else { return true };
+        self.next += 1;
+        let header = &frame.header;
+        let found = IndexEntry {
+            index: header.index.0,
+            base_offset: header.base_offset.0,
+            append_time_us: header.append_time_us,
+            position: at,
+        };
+        *entry == found && header.kind.is_entry()
+    }
+
+    /// Entries of frames after the end are never used: those frames were cut off.
+    fn is_done(&self, end: u64) -> bool {
+        self.entries[self.next..].iter().all(|entry| entry.position >= end)
+    }
+}
+
+/// The end of the log before this frame's entry.
+fn before_entry(frame: &Frame<'_>) -> Base {
+    let header = &frame.header;
+    let index = LogIndex(header.index.0.saturating_sub(1));
+    // The digest is unknown after a gap, and is not compared there.
+    Base { index, term: header.term, offset: header.base_offset, ..Base::default() }
+}
+
+/// The end of the log after this frame's entry.
+fn after_entry(frame: &Frame<'_>) -> Base {
+    let header = &frame.header;
+    let offset = Offset(header.base_offset.0.saturating_add(u64::from(header.count)));
+    Base { index: header.index, term: header.term, offset, ..Base::default() }
+}
+
+/// Checks that the payload is one of the frame's kind (`entry.rs`).
+fn check_payload(frame: &Frame<'_>) -> Result<(), String> {
+    let header = &frame.header;
+    let bytes = frame.payload.len();
+    let good = match header.kind {
+        Kind::Records => {
+            let (base, term, time) = (header.base_offset, header.term, header.append_time_us);
+            return check_stamped(frame.payload, base, term, time, header.count).map_err(|bad| bad.to_string());
+        }
+        Kind::Noop | Kind::Synced => bytes == 0,
+        Kind::ConfChange => bytes == 16,
+        Kind::Trim | Kind::HardState => bytes == 8,
+        Kind::Filler => true,
+    };
+    if good && header.count == 0 { Ok(()) } else { Err(format!("a payload that is none of a {:?}", header.kind)) }
+}
