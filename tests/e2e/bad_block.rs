@@ -63,7 +63,7 @@ fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
         let output = output.expect("runs");
         let report = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(65), "{what}: {report}");
-        assert!(report.contains(&format!("DAMAGE {SEGMENT} byte ")), "{what}: {report}");
+        assert!(report.contains(&format!("DAMAGE {SEGMENT} byte")), "{what}: {report}");
         assert_eq!(fs::read(&file).expect("a segment"), bytes, "nothing was changed");
     }
     fs::write(&file, &whole).expect("written");

@@ -91,7 +91,12 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
     let group = node.groups.into_iter().find(|group| group.group == 1).expect("a group");
     let ranges: Vec<_> = group.damaged_ranges.iter().map(|r| (r.first_offset, r.next_offset)).collect();
     assert_eq!(ranges, [(5, Some(7))]);
-    assert_eq!(cluster.nodes[0].log().matches("are damaged: ").count(), 1, "{}", cluster.nodes[0].log());
+    assert_eq!(
+        cluster.nodes[0].log().matches("this node returns DATA_LOSS for").count(),
+        1,
+        "{}",
+        cluster.nodes[0].log()
+    );
 }
 
 /// An index file that got shorter under its mapping killed the process, without a log line, at every read of the segment.

@@ -7,7 +7,7 @@ use super::super::frame::Position;
 use super::super::segment::{SegmentHeader, segment_path};
 use super::super::state::Base;
 use super::files::{Flaw, Readable};
-use super::segment::Walked;
+use super::segment::{VOTE_LOST, Walked};
 use super::{Finding, Look, Severity, Unreadable};
 
 /// The maximum number of missing files that are named one by one, at each gap.
@@ -125,6 +125,9 @@ impl Look<'_> {
                     None
                 }
             };
+            if newer.is_none() && run.last() == Some(number) && flaw.severity == Severity::Damage {
+                what += VOTE_LOST;
+            }
             let path = segment_path(&read.files.dir, *number);
             let finding = Finding { end: flaw.end, ..Finding::new(flaw.severity, &path, flaw.position, what) };
             self.report.add(finding.with(unreadable));

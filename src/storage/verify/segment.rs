@@ -16,6 +16,9 @@ use super::super::walk::{Walk, WalkError};
 use super::{Finding, Look, Severity, Unreadable};
 use crate::types::{LogIndex, Offset};
 
+/// Added to damage at the log's end: no later frame repeats the hard state.
+pub(super) const VOTE_LOST: &str = "; a term and a vote may be lost";
+
 /// A part of a segment that should be valid.
 pub(super) struct Stretch {
     pub(super) header: SegmentHeader,
@@ -143,6 +146,7 @@ impl Look<'_> {
                 None if floor == files.manifest.floor && floor.file == header.number && hole.from < floor.at => {
                     // What follows the floor was never known to be synced.
                     hole.end = hole.end.min(floor.at);
+                    hole.what += VOTE_LOST;
                     let (index, offset) = files.manifest.floor_end;
                     Unreadable::between(&state.last, &Base { index, offset, ..Base::default() })
                 }
