@@ -243,6 +243,10 @@ pub enum Conflict {
     NoSuchLog(GroupId),
     /// The log's limits would not go together.
     BadLimits(GroupId),
+    /// No sound node proposes it: an id of 0, an address of another form, a group beyond [`Catalog::GROUPS_MAX`].
+    Impossible,
+    /// The cluster has as many members as it takes ([`Catalog::MEMBERS_MAX`]).
+    TooManyMembers,
 }
 
 /// What a command does to a catalog.
@@ -252,7 +256,19 @@ enum Change {
     Log(LogMeta),
 }
 
+/// Whether this is `host:port`, as a node is dialled. Control characters would reach log lines and terminals.
+pub fn is_address(addr: &str) -> bool {
+    let parts = addr.rsplit_once(':');
+    let plain = addr.len() <= 300 && !addr.chars().any(|c| c.is_control() || c.is_whitespace());
+    plain && parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 impl Catalog {
+    /// The maximum number of members. Each of them has connections to all others, and each joins as a learner of every log.
+    pub const MEMBERS_MAX: usize = 64;
+    /// The largest group id. They count up from 1.
+    pub const GROUPS_MAX: u64 = 1 << 32;
+
     /// Whether an entry with this command would change anything now. Checked before a command is proposed: an entry that changes
     /// nothing would still be synced on every node and kept forever.
     ///
@@ -291,6 +307,12 @@ impl Catalog {
                 if let Some(other) = self.members.values().find(|m| m.id != member.id && m.name == member.name) {
                     return Err(Conflict::NameTaken(other.clone()));
                 }
+                if member.id == NodeId(0) || !is_address(&member.bind_addr) || !is_address(&member.rpc_addr) {
+                    return Err(Conflict::Impossible);
+                }
+                if !self.members.contains_key(&member.id) && self.members.len() >= Catalog::MEMBERS_MAX {
+                    return Err(Conflict::TooManyMembers);
+                }
                 let is_new = self.members.get(&member.id) != Some(member);
                 Ok(is_new.then(|| Change::Member(member.clone())))
             }
@@ -301,6 +323,12 @@ impl Catalog {
                 let taken = self.logs.values().any(|l| l.name == log.name || l.group == log.group);
                 if taken || log.group == GroupId::CATALOG {
                     return Err(Conflict::LogTaken);
+                }
+                if !log.limits_hold() {
+                    return Err(Conflict::BadLimits(log.group));
+                }
+                if log.group.0 > Catalog::GROUPS_MAX {
+                    return Err(Conflict::Impossible);
                 }
                 Ok(Some(Change::Log(LogMeta { founded: false, ..log.clone() })))
             }

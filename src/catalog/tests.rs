@@ -73,6 +73,18 @@ fn what_is_said_to_change_nothing_changes_nothing() {
         (Command::RemoveNode(NodeId(2)), Ok(true)),
         (Command::RemoveNode(NodeId(2)), Ok(false)),
         (Command::AddNode(member(2, "c")), Err(Conflict::NodeRemoved(NodeId(2)))),
+        (Command::AddNode(member(0, "d")), Err(Conflict::Impossible)),
+        (Command::AddNode(Member { bind_addr: "d\n:1".into(), ..member(4, "d") }), Err(Conflict::Impossible)),
+        (
+            Command::AddNode(Member { rpc_addr: "d".repeat(1 << 20) + ":1", ..member(4, "d") }),
+            Err(Conflict::Impossible),
+        ),
+        (Command::AddNode(Member { rpc_addr: "d".into(), ..member(4, "d") }), Err(Conflict::Impossible)),
+        (Command::CreateLog(log(u64::MAX, "default")), Err(Conflict::Impossible)),
+        (
+            Command::CreateLog(LogMeta { record_bytes_max: 0, ..log(1, "default") }),
+            Err(Conflict::BadLimits(GroupId(1))),
+        ),
         (Command::Founded(GroupId(1)), Err(Conflict::NoSuchLog(GroupId(1)))),
         (Command::CreateLog(log(0, "default")), Err(Conflict::LogTaken)),
         (Command::CreateLog(log(1, "default")), Ok(true)),
@@ -93,6 +105,21 @@ fn what_is_said_to_change_nothing_changes_nothing() {
         catalog.apply(command.clone());
         assert_eq!(catalog != before, said == Ok(true), "{command:?}");
     }
+}
+
+/// Hundreds of nodes that nobody has were members within seconds.
+#[test]
+fn a_cluster_takes_only_so_many_members() {
+    let mut catalog = Catalog::default();
+    for id in 1..=Catalog::MEMBERS_MAX as u64 {
+        catalog.apply(Command::AddNode(member(id, &format!("n{id}"))));
+    }
+    let one_more = Command::AddNode(member(1000, "one-more"));
+    assert_eq!(catalog.would_change(&one_more), Err(Conflict::TooManyMembers));
+    let moved = Command::AddNode(Member { bind_addr: "elsewhere:1".into(), ..member(1, "n1") });
+    assert_eq!(catalog.would_change(&moved), Ok(true));
+    catalog.apply(Command::RemoveNode(NodeId(1)));
+    assert_eq!(catalog.would_change(&one_more), Ok(true));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! It writes to the page cache and nothing slower; the log-writer syncs. Only making a group, which is rare, waits for the
 //! disk here. The catalog's state machine runs here too: it says which groups this node carries.
 
+mod admit;
 mod govern;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::TryRecvError;
 
+use self::admit::Strangers;
 use super::Outbound;
 use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
@@ -157,6 +159,7 @@ impl Consensus {
             groups: BTreeMap::new(),
             clock: StampClock::default(),
             peer_clocks: self.handle.peer_clocks().clone(),
+            strangers: Strangers::default(),
             retention: Retention::new(self.handle),
             handing_over: None,
         };
@@ -199,6 +202,7 @@ struct Driver {
     groups: BTreeMap<GroupId, Hosted>,
     clock: StampClock,
     peer_clocks: PeerClocks,
+    strangers: Strangers,
     retention: Retention,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
@@ -268,10 +272,14 @@ impl Driver {
         let now = Instant::now();
         let time_us = self.clock.now(wall_us(), now);
         match message {
-            ConsensusMsg::Propose(proposal, reply) => match self.groups.get_mut(&proposal.group) {
-                Some(hosted) => hosted.group.propose(proposal, now, time_us, reply),
-                None => reply.send(Err(ProposeError::NoSuchGroup)),
-            },
+            ConsensusMsg::Propose(proposal, reply) => {
+                let refused = self.refuses(&proposal);
+                match (self.groups.get_mut(&proposal.group), refused) {
+                    (Some(hosted), None) => hosted.group.propose(proposal, now, time_us, reply),
+                    (Some(_), Some(error)) => reply.send(Err(error)),
+                    (None, _) => reply.send(Err(ProposeError::NoSuchGroup)),
+                }
+            }
             ConsensusMsg::Command(command, reply) => self.command(&command, now, time_us, reply),
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
                 Some(hosted) => hosted.group.read_index(deadline, now, reply),
@@ -300,6 +308,9 @@ impl Driver {
     fn step(&mut self, from: NodeId, message: RaftMessage) {
         if message.from != from.0 || message.to != self.me.id.0 {
             log::warn!("node {from} sent a message of {} to {}: dropped", NodeId(message.from), NodeId(message.to));
+            return;
+        }
+        if !self.admits(from, &message) {
             return;
         }
         let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };

@@ -39,6 +39,8 @@ pub const TICK_MS: u64 = 50;
 /// An election starts after 12 to 24 ticks without a leader.
 pub const ELECTION_TICKS: usize = 12;
 const HEARTBEAT_TICKS: usize = 2;
+/// A message whose term is further ahead is not taken. A term is an election: a sound cluster would need a century for as many.
+const TERM_JUMP_MAX: u64 = 1 << 32;
 /// Entries that are not committed yet take at most this many bytes; beyond it proposals are refused.
 pub(super) const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -261,6 +263,16 @@ impl Group {
     /// here.
     pub fn step_with(&mut self, message: Message, claimed_last: Option<LogIndex>, compared: Compared) {
         if self.damage.is_some() {
+            return;
+        }
+        if message.term > self.node.raft.term.saturating_add(TERM_JUMP_MAX) {
+            log::warn!(
+                "group {}: node {} sent term {}, far beyond term {} here: not taken",
+                self.config.id,
+                NodeId(message.from),
+                message.term,
+                self.node.raft.term
+            );
             return;
         }
         match message.get_msg_type() {

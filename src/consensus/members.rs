@@ -28,6 +28,17 @@ impl Group {
         }
     }
 
+    /// True if the node is a voter or a learner here.
+    pub fn conf_contains(&self, node: NodeId) -> bool {
+        let (conf, _) = self.node.store().conf();
+        conf.voters.contains(&node) || conf.learners.contains(&node)
+    }
+
+    /// True if the group has no voters yet: it waits for a snapshot.
+    pub fn is_blank(&self) -> bool {
+        self.node.store().conf().0.voters.is_empty()
+    }
+
     /// True when somebody else could lead.
     pub fn has_other_voters(&self) -> bool {
         self.replicas().iter().any(|r| r.voter && r.active && r.node != self.config.me)

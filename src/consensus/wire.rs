@@ -12,9 +12,18 @@ use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
 use super::compare::{Checkpoint, Claim};
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
-use crate::storage::entry::{BadEntry, Entry, Kind, OFFSET_TOO_LARGE, Stamp, TERM_TOO_LARGE};
+use crate::storage::entry::{BadEntry, Entry, Kind, Stamp};
 use crate::storage::log::{Base, ConfState, Derived, Marker};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+
+/// The limit of a peer's terms, indexes and offsets. They count up from 0, and no cluster comes near it. What is added to such a
+/// number stays below the maximum that the storage takes (2^62), so one message can't bring a node to where it can't go on.
+const NUMBER_MAX: u64 = 1 << 61;
+const TOO_LARGE: BadMessage = BadMessage("a term, an index or an offset that no cluster comes to");
+
+fn check_numbers(numbers: impl IntoIterator<Item = u64>) -> Result<(), BadMessage> {
+    if numbers.into_iter().all(|number| number < NUMBER_MAX) { Ok(()) } else { Err(TOO_LARGE) }
+}
 
 const NORMAL: u32 = 0;
 const NOOP: u32 = 1;
@@ -154,9 +163,7 @@ fn entry_to_pb(entry: eraftpb::Entry) -> pb::Entry {
 }
 
 fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
-    if Term(entry.term) > Term::MAX {
-        return Err(BadMessage(TERM_TOO_LARGE.0));
-    }
+    check_numbers([entry.term, entry.index])?;
     let mut raft = eraftpb::Entry { index: entry.index, term: entry.term, ..Default::default() };
     match entry.kind {
         NOOP => {}
@@ -272,10 +279,8 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
         t if t == MessageType::MsgRequestPreVoteResponse as u32 => MessageType::MsgRequestPreVoteResponse,
         _ => return Err(BadMessage("a kind of raft message that peers do not send")),
     };
-    let terms = [message.term, message.log_term, message.commit_term];
-    if terms.iter().any(|term| Term(*term) > Term::MAX) {
-        return Err(BadMessage(TERM_TOO_LARGE.0));
-    }
+    let (log, commit) = ([message.log_term, message.index], [message.commit_term, message.commit]);
+    check_numbers([message.term, message.reject_hint, message.request_snapshot].into_iter().chain(log).chain(commit))?;
     let mut raft = eraftpb::Message {
         from: message.from,
         to: message.to,
@@ -294,8 +299,7 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
     raft.set_msg_type(msg_type);
     let mut entries = Vec::with_capacity(message.entries.len());
     for (i, entry) in message.entries.into_iter().enumerate() {
-        // Any index may come, the last one too.
-        if Some(entry.index) != message.index.checked_add(1 + i as u64) {
+        if entry.index != message.index + 1 + i as u64 {
             return Err(BadMessage("entries that do not follow each other"));
         }
         entries.push(entry_from_pb(entry)?);
@@ -372,12 +376,8 @@ fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
         return Err(BadMessage("a marker whose nodes are not there once each, in order"));
     }
     let derived = Derived::decode(&marker.derived).map_err(|_| BadMessage("a malformed derived state"))?;
-    if Term(marker.term) > Term::MAX {
-        return Err(BadMessage(TERM_TOO_LARGE.0));
-    }
-    if Offset(marker.offset).max(derived.first_offset) > Offset::MAX {
-        return Err(BadMessage(OFFSET_TOO_LARGE.0));
-    }
+    check_numbers([marker.index, marker.term, marker.offset, marker.conf_index, marker.derived_index])?;
+    check_numbers([derived.first_offset.0])?;
     Ok(Marker {
         base: Base {
             index: LogIndex(marker.index),
@@ -412,29 +412,45 @@ mod tests {
         pb::RaftMessage { type_: MessageType::MsgSnapshot as u32, marker, ..Default::default() }
     }
 
-    /// A larger term or offset has no place in a record: it is refused before raft takes it over for good.
+    /// One heartbeat with the term 2^64 - 1 ended every node that received it, at each restart again, and a snapshot with such
+    /// numbers its receiver.
     #[test]
-    fn terms_and_offsets_of_more_than_63_bits_are_refused() {
+    fn numbers_that_no_cluster_comes_to_are_refused() {
         assert!(message_from_pb(append()).is_ok() && message_from_pb(marker()).is_ok());
-        let large = 1 << 63;
-        let changes: [fn(&mut pb::RaftMessage, u64); 4] =
-            [|m, n| m.term = n, |m, n| m.log_term = n, |m, n| m.commit_term = n, |m, n| m.entries[0].term = n];
+        let refused = |message: pb::RaftMessage| message_from_pb(message).expect_err("too large") == TOO_LARGE;
+        let changes: [fn(&mut pb::RaftMessage, u64); 8] = [
+            |m, n| m.term = n,
+            |m, n| m.log_term = n,
+            |m, n| m.commit_term = n,
+            |m, n| m.commit = n,
+            |m, n| m.reject_hint = n,
+            |m, n| m.request_snapshot = n,
+            |m, n| m.entries[0].term = n,
+            |m, n| (m.index, m.entries[0].index) = (n, n.wrapping_add(1)),
+        ];
         for change in changes {
             let mut message = append();
-            change(&mut message, large - 1);
+            change(&mut message, NUMBER_MAX - 2);
             assert!(message_from_pb(message.clone()).is_ok());
-            change(&mut message, large);
-            assert_eq!(message_from_pb(message).expect_err("too large"), BadMessage(TERM_TOO_LARGE.0));
+            for large in [NUMBER_MAX, 1 << 62, 1 << 63, u64::MAX] {
+                change(&mut message, large);
+                assert!(refused(message.clone()), "{message:?}");
+            }
         }
-        let mut message = marker();
-        message.marker.mut_or_insert_default().term = large;
-        assert_eq!(message_from_pb(message).expect_err("too large"), BadMessage(TERM_TOO_LARGE.0));
-        let derived = Derived { first_offset: Offset(large), last_append_time_us: 0 }.encode();
-        for (offset, derived) in [(large, Derived::default().encode()), (1, derived)] {
-            let mut message = marker();
-            let marker = message.marker.mut_or_insert_default();
-            (marker.offset, marker.derived) = (offset, derived.into());
-            assert_eq!(message_from_pb(message).expect_err("too large"), BadMessage(OFFSET_TOO_LARGE.0));
+        let changes: [fn(&mut pb::Marker, u64); 6] = [
+            |m, n| m.index = n,
+            |m, n| m.term = n,
+            |m, n| m.offset = n,
+            |m, n| m.conf_index = n,
+            |m, n| m.derived_index = n,
+            |m, n| m.derived = Derived { first_offset: Offset(n), last_append_time_us: 0 }.encode().into(),
+        ];
+        for change in changes {
+            for (number, taken) in [(NUMBER_MAX - 1, true), (NUMBER_MAX, false), (u64::MAX, false)] {
+                let mut message = marker();
+                change(message.marker.mut_or_insert_default(), number);
+                assert_eq!(message_from_pb(message.clone()).is_ok(), taken, "{message:?}");
+            }
         }
     }
 }

@@ -208,7 +208,7 @@ pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::pe
     let kind = [Kind::Records, Kind::Trim].into_iter().find(|k| *k as u32 == propose.kind)?;
     let catalog = group == GroupId::CATALOG.0;
     let fits = match kind {
-        Kind::Records => propose.count > 0 && (!catalog || holds_commands(&propose.payload)),
+        Kind::Records => propose.count > 0 && (!catalog || configures_logs(&propose.payload)),
         // The catalog is never trimmed: a start replays all of it.
         Kind::Trim => !catalog && propose.count == 0 && propose.payload.len() == 8,
         Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => false,
@@ -226,11 +226,15 @@ pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::pe
     })
 }
 
-/// Whether every record is a change of the catalog that this version knows. The command of a newer version is surely not
-/// appended, so its proposer may ask again when this node is newer, too.
-fn holds_commands(records: &[u8]) -> bool {
-    let is_command = |record: &[u8]| payload::record_value(record).is_ok_and(|value| Command::decode(value).is_ok());
-    payload::records(records).all(|record| record.is_ok_and(is_command))
+/// Whether every record is a change of how a log is kept. No other change of the catalog is forwarded as an entry: the leader
+/// proposes those itself. The command of a newer version is surely not appended, so its proposer may ask again when this node is
+/// newer, too.
+fn configures_logs(records: &[u8]) -> bool {
+    let configures = |record: &[u8]| {
+        let command = payload::record_value(record).ok().and_then(|value| Command::decode(value).ok());
+        matches!(command, Some(Command::ConfigureLog(..)))
+    };
+    payload::records(records).all(|record| record.is_ok_and(configures))
 }
 
 #[cfg(test)]
@@ -282,7 +286,7 @@ mod tests {
 
     /// Once, a peer could have any record appended to the catalog. Applied, what is no command ends every node.
     #[test]
-    fn nothing_but_commands_goes_to_the_catalog() {
+    fn nothing_but_settings_of_logs_goes_to_the_catalog() {
         let propose = |kind: Kind, count, payload: &[u8]| Propose {
             kind: kind as u32,
             count,
@@ -291,13 +295,16 @@ mod tests {
         };
         let mut record = Vec::new();
         encode_record(&mut record, &RecordFields { value: b"no command", ..RecordFields::default() });
-        let command = command_proposal(&Command::Founded(GroupId(1))).payload.payload();
+        let command = |command| command_proposal(&command).payload.payload();
+        let founded = command(Command::Founded(GroupId(1)));
+        let command = command(Command::ConfigureLog(GroupId(1), crate::catalog::LogChange::default()));
         let both = [&command[..], &record[..]].concat();
         let taken = |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload));
 
         let proposal = taken(0, Kind::Records, 1, &command).expect("a command");
         assert_eq!(proposal.payload.payload(), command);
         assert!(taken(0, Kind::Records, 1, &record).is_none());
+        assert!(taken(0, Kind::Records, 1, &founded).is_none(), "the leader proposes it itself");
         assert!(taken(0, Kind::Records, 2, &both).is_none(), "behind a command");
         assert!(taken(0, Kind::Records, 1, &command[1..]).is_none(), "no records");
         assert!(taken(0, Kind::Trim, 0, &[0; 8]).is_none(), "the catalog is replayed from its beginning");

@@ -98,7 +98,7 @@ mod tests {
         };
         let mut catalog = Catalog::default();
         let name = NodeName::new("gone").expect("a name");
-        let member = Member { id: NodeId(3), name, bind_addr: String::new(), rpc_addr: String::new() };
+        let member = Member { id: NodeId(3), name, bind_addr: "a:1".to_owned(), rpc_addr: "a:2".to_owned() };
         catalog.apply(Command::AddNode(member));
         catalog.apply(Command::RemoveNode(NodeId(3)));
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use grpcio::RpcStatus;
 
-use crate::catalog::{Catalog, Command, Conflict, Member};
+use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
 use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed, check_version};
@@ -148,11 +148,6 @@ async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: 
     Ok(())
 }
 
-fn is_address(addr: &str) -> bool {
-    let parts = addr.rsplit_once(':');
-    addr.len() <= 300 && parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
-}
-
 /// The catalog, as the leader has it: nothing that was committed before this call is missing.
 async fn newest(core: &Core) -> Result<Arc<Catalog>, ReadIndexError> {
     let deadline = Instant::now() + HOP_MAX;
@@ -195,6 +190,11 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
             );
             Refusal::new(Reason::NameTaken, text)
         }
+        (Err(Conflict::TooManyMembers), _) => {
+            let text = format!("the cluster has {} members, and takes no more", Catalog::MEMBERS_MAX);
+            Refusal::new(Reason::TooMany, text)
+        }
+        (Err(Conflict::Impossible), _) => Refusal::new(Reason::Malformed, "no member can be like that"),
         (
             Err(
                 Conflict::NodeRemoved(_)

@@ -192,3 +192,72 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     assert!(watermark.get().applied > before, "the stop applied it");
     assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
 }
+
+fn heartbeat(from: u64, term: u64) -> RaftMessage {
+    let mut message = raft::eraftpb::Message { from, to: ME.0, term, ..Default::default() };
+    message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeat);
+    crate::consensus::wire::message_to_pb(GroupId(1), message)
+}
+
+/// A peer of an id that nobody knows sent a heartbeat of a high term, or a snapshot: the node followed it, and dropped its records.
+#[test]
+fn a_stranger_is_not_followed_and_replaces_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let status = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.status();
+    let before = status(&founder);
+    let stranger = NodeId(4242);
+    founder.driver.step(stranger, heartbeat(stranger.0, before.term.0 + 1));
+    let mut snapshot = crate::consensus::tests::compared::marker(stranger.0, before.term.0 + 1, 1_000_000, 1);
+    snapshot.to = ME.0;
+    founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
+    founder.driver.perform().expect("performed");
+    assert_eq!(status(&founder), before);
+    // A member that jumps ahead by more elections than there can have been is not followed either.
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    let before = status(&founder);
+    founder.driver.step(OTHER, heartbeat(OTHER.0, 1 << 40));
+    founder.driver.perform().expect("performed");
+    assert_eq!(status(&founder).term, before.term);
+    // Its next election is one that there can have been.
+    founder.driver.step(OTHER, heartbeat(OTHER.0, before.term.0 + 1));
+    founder.driver.perform().expect("performed");
+    assert_eq!(status(&founder).leader, Some(OTHER));
+}
+
+/// The checks of the front door are skipped by who forwards to the leader: `AddNode` with id 0 was proposed again at every tick, and
+/// limits of 0 were kept for ever.
+#[test]
+fn only_sound_changes_of_a_log_are_taken_from_peers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let mut propose = |proposal: Proposal| {
+        let (tx, rx) = reply();
+        founder.driver.handle(ConsensusMsg::Propose(proposal, tx));
+        founder.tick();
+        rx.wait().expect("an answer").map(|_| ())
+    };
+    let configure = |change| command_proposal(&Command::ConfigureLog(GroupId(1), change));
+    let longer = crate::catalog::LogChange { retention_ms: Some(9), ..Default::default() };
+    let none = crate::catalog::LogChange { record_bytes_max: Some(0), ..Default::default() };
+    let first = crate::catalog::LogMeta::first(ME).expect("random");
+    let refused = [
+        configure(none),
+        configure(crate::catalog::LogChange::default()),
+        command_proposal(&Command::AddNode(member(OTHER, "n2"))),
+        command_proposal(&Command::AddNode(member(NodeId(0), "n3"))),
+        command_proposal(&Command::RemoveNode(ME)),
+        command_proposal(&Command::CreateLog(crate::catalog::LogMeta { group: GroupId(u64::MAX), ..first })),
+        Proposal { kind: Kind::Trim, count: 0, ..configure(longer) },
+    ];
+    for proposal in refused {
+        assert_eq!(propose(proposal), Err(ProposeError::Dropped));
+    }
+    assert_eq!(propose(configure(longer)), Ok(()));
+    let mut payload = Vec::new();
+    encode_record(&mut payload, &RecordFields { value: &vec![0; 5 << 20], kind: 0, key: None, headers: &[] });
+    let large = Proposal::new(GroupId(1), Kind::Records, 1, payload.as_slice().into());
+    assert_eq!(propose(large), Err(ProposeError::TooLarge));
+}

@@ -1,7 +1,7 @@
 //! Groups on a faulty disk and a lossy network, in one thread from one seed; and the rules that lose data when forgotten.
 
 mod cluster;
-mod compared;
+pub(super) mod compared;
 mod conf_changes;
 mod disk;
 mod elections;

@@ -1,0 +1,71 @@
+//! What this node takes from peers: raft messages, and proposals that they forward to it as the leader.
+//!
+//! A peer is any node with a certificate for the peer listener and an id of its own choice. One faulty or stolen peer must not be
+//! able to replace a log or to fill the catalog. Numbers that no cluster comes to are refused by `wire.rs`.
+
+use std::collections::BTreeSet;
+
+use raft::eraftpb::MessageType;
+
+use super::Driver;
+use crate::catalog::Command;
+use crate::consensus::handle::{Proposal, ProposeError};
+use crate::pb::peer::RaftMessage;
+use crate::storage::entry::Kind;
+use crate::storage::payload;
+use crate::types::{GroupId, NodeId};
+
+/// Of at most this many strangers it is logged that they were refused.
+const STRANGERS_LOGGED_MAX: usize = 64;
+
+/// The nodes, neither members nor in a group's conf state, whose messages were refused and logged.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(BTreeSet<NodeId>);
+
+impl Driver {
+    /// Whether a raft message is taken from a node.
+    ///
+    /// A node that is neither a member nor in the group's conf state may still be right: this node may lag behind the conf
+    /// change that added it, and it may lead by now. So it is heard if this node knows no other leader, and if the group here is
+    /// blank. But it can't replace the log by a snapshot: what this node lacks of the catalog, which is never trimmed, says
+    /// first that it is a member.
+    pub(super) fn admits(&mut self, from: NodeId, message: &RaftMessage) -> bool {
+        let Some(hosted) = self.groups.get(&GroupId(message.group)) else { return true };
+        let group = &hosted.group;
+        if self.catalog.member(from).is_some() || group.conf_contains(from) || group.is_blank() {
+            return true;
+        }
+        let snapshot = message.type_ == MessageType::MsgSnapshot as u32;
+        if !snapshot && group.leader().is_none_or(|leader| leader == from) {
+            return true;
+        }
+        if self.strangers.0.len() < STRANGERS_LOGGED_MAX && self.strangers.0.insert(from) {
+            let what = if snapshot { "a snapshot" } else { "raft messages" };
+            log::warn!("group {}: node {from}, which is no member, sent {what}: not taken", message.group);
+        }
+        false
+    }
+
+    /// Why a proposal is not taken by this node as the leader, whoever checked it before: a peer may have forwarded it.
+    pub(super) fn refuses(&self, proposal: &Proposal) -> Option<ProposeError> {
+        if proposal.group == GroupId::CATALOG {
+            return (!self.takes_command(proposal)).then_some(ProposeError::Dropped);
+        }
+        let log = self.catalog.log(proposal.group)?;
+        (proposal.payload.len() > log.request_bytes_max as usize).then_some(ProposeError::TooLarge)
+    }
+
+    /// Whether a proposal is one change of how a log is kept that has an effect. Members are added by this node itself, when one
+    /// asks to join. An entry without an effect would still be kept by every node forever.
+    fn takes_command(&self, proposal: &Proposal) -> bool {
+        let bytes = proposal.payload.payload();
+        let mut records = payload::records(&bytes);
+        let (Some(Ok(record)), None, Kind::Records) = (records.next(), records.next(), proposal.kind) else {
+            return false;
+        };
+        let command = payload::record_value(record).ok().and_then(|value| Command::decode(value).ok());
+        command.is_some_and(|command| {
+            matches!(command, Command::ConfigureLog(..)) && self.catalog.would_change(&command) == Ok(true)
+        })
+    }
+}
