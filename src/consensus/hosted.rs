@@ -127,7 +127,7 @@ impl Hosted {
     /// When an entry can't be read, or the state is impossible.
     pub fn start(
         config: GroupConfig,
-        log: GroupLog,
+        mut log: GroupLog,
         mut recovered: Recovered,
         watermark: Watermark,
         ways: &Ways,
@@ -140,6 +140,7 @@ impl Hosted {
         }
         let reader = log.reader();
         let tail = read_tail(id, &reader, &recovered)?;
+        log.note_tail(recovered.applied, &tail);
         let before = match tail.first() {
             Some(first) => first.stamp().map_err(|e| HostError::State(id, e.to_string()))?.base_offset,
             None => recovered.next_offset,
