@@ -283,6 +283,14 @@ impl Hosted {
         let mut compared = Compared::Equal;
         if message.term >= self.group.term().0 && self.group.compares() {
             let leader = NodeId(message.from);
+            let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
+            if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {
+                let (id, index) = (self.id, message.index);
+                log::warn!(
+                    "group {id}: node {leader} acknowledges entries up to {index} that are others here: not counted"
+                );
+                return Ok(());
+            }
             if let Some(claim) = &claim {
                 self.compare(leader, claim);
             }

@@ -6,6 +6,7 @@ mod capped;
 mod chaos;
 mod digests;
 mod fetches;
+mod late;
 mod rollback;
 mod snapshots;
 
