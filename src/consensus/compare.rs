@@ -43,7 +43,7 @@ impl From<&Base> for Checkpoint {
     }
 }
 
-/// What a leader says of its log in addition to raft's message.
+/// What a node says of its log in addition to raft's message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     /// The last index of its log when the message was created, or a later one.
@@ -52,7 +52,8 @@ pub struct Claim {
     pub checkpoints: Vec<Checkpoint>,
     /// The first entry that the follower lacks and the leader can't read from its disk.
     pub unreadable: Option<LogIndex>,
-    /// Of the entry that an append follows, committed or not.
+    /// Of the entry that an append follows, committed or not. A follower sends it with an acknowledgement, of the last entry that it
+    /// acknowledges.
     pub before: Option<Checkpoint>,
 }
 
@@ -314,6 +315,23 @@ impl Group {
             && self.is_leader()
             && message.term == self.node.raft.term
             && message.index > self.node.raft.raft_log.last_index()
+    }
+
+    /// True for an acknowledgement of entries that are others here, as their digest says: a leader whose disk was restored may lead
+    /// the same term again while it is on its way. `digest_at` returns the digest here.
+    pub(super) fn acknowledges_others(
+        &self,
+        message: &Message,
+        claim: Option<&Claim>,
+        digest_at: impl FnOnce(LogIndex) -> Option<Digest>,
+    ) -> bool {
+        let acknowledges = message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
+        let counts = acknowledges
+            && self.config.rules.count_compared_only
+            && self.is_leader()
+            && message.term == self.node.raft.term;
+        let theirs = claim.and_then(|claim| claim.before).filter(|at| counts && at.index.0 == message.index);
+        theirs.is_some_and(|theirs| digest_at(theirs.index).is_some_and(|ours| ours != theirs.digest))
     }
 
     /// The commit index, as far as this node knows.

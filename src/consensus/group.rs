@@ -70,6 +70,8 @@ pub struct Rules {
     pub compare_with_leader: bool,
     /// Only entries that an append itself shows to be equal are acknowledged.
     pub acknowledge_compared_only: bool,
+    /// An acknowledgement is not counted if the digests show that the entries here are others.
+    pub count_compared_only: bool,
     /// A rejection because of the log's end waits until that end is committed.
     pub hold_uncommitted_refusals: bool,
 }
@@ -83,6 +85,7 @@ impl Default for Rules {
             hold_uncommitted_refusals: true,
             compare_with_leader: true,
             acknowledge_compared_only: true,
+            count_compared_only: true,
         }
     }
 }

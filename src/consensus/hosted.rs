@@ -127,7 +127,7 @@ impl Hosted {
     /// When an entry can't be read, or the state is impossible.
     pub fn start(
         config: GroupConfig,
-        log: GroupLog,
+        mut log: GroupLog,
         mut recovered: Recovered,
         watermark: Watermark,
         ways: &Ways,
@@ -140,6 +140,7 @@ impl Hosted {
         }
         let reader = log.reader();
         let tail = read_tail(id, &reader, &recovered)?;
+        log.note_tail(recovered.applied, &tail);
         let before = match tail.first() {
             Some(first) => first.stamp().map_err(|e| HostError::State(id, e.to_string()))?.base_offset,
             None => recovered.next_offset,
@@ -282,6 +283,14 @@ impl Hosted {
         let mut compared = Compared::Equal;
         if message.term >= self.group.term().0 && self.group.compares() {
             let leader = NodeId(message.from);
+            let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
+            if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {
+                let (id, index) = (self.id, message.index);
+                log::warn!(
+                    "group {id}: node {leader} acknowledges entries up to {index} that are others here: not counted"
+                );
+                return Ok(());
+            }
             if let Some(claim) = &claim {
                 self.compare(leader, claim);
             }

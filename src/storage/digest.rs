@@ -96,7 +96,8 @@ impl Checkpoints {
     }
 }
 
-/// The end of the log after each of the newest entries: all that are not applied, and some before them.
+/// The end of the log after each of the newest entries: the last applied one, all after it, and some before it. A leader needs
+/// the digest of every entry from its commit index on: without it a follower acknowledges nothing above that index.
 #[derive(Clone, Debug, Default)]
 pub struct RecentEnds(VecDeque<Base>);
 
@@ -107,7 +108,7 @@ impl RecentEnds {
     /// Notes the end of the log after one more entry. Entries up to `applied` are applied.
     pub fn note(&mut self, at: Base, applied: LogIndex) {
         self.0.push_back(at);
-        while self.0.len() > Self::APPLIED_ENTRIES && self.0.front().is_some_and(|first| first.index <= applied) {
+        while self.0.len() > Self::APPLIED_ENTRIES && self.0.front().is_some_and(|first| first.index < applied) {
             self.0.pop_front();
         }
     }
@@ -163,9 +164,9 @@ mod tests {
     fn the_recent_ends_are_those_not_applied_and_some_before() {
         let mut recent = RecentEnds::default();
         let at = |index| Base { index: LogIndex(index), digest: Digest(index), ..Base::default() };
-        (11..=3000).for_each(|index| recent.note(at(index), LogIndex(10)));
-        assert_eq!(recent.at(LogIndex(10)), None);
-        assert_eq!(recent.at(LogIndex(11)), Some(&at(11)), "not applied");
+        (9..=3000).for_each(|index| recent.note(at(index), LogIndex(10)));
+        assert_eq!(recent.at(LogIndex(9)), None);
+        assert_eq!(recent.at(LogIndex(10)), Some(&at(10)), "the last applied one");
         recent.note(at(3001), LogIndex(3001));
         assert_eq!(recent.0.len(), RecentEnds::APPLIED_ENTRIES);
         recent.truncate_suffix(LogIndex(2500));

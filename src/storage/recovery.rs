@@ -21,7 +21,9 @@ use std::sync::Arc;
 use super::active::Active;
 use super::chain::{Break, Chain, Ended};
 use super::create::group_dir;
+use super::digest::RecentEnds;
 use super::disk::{Disk, DiskFile};
+use super::entry::Entry;
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::frame::Position;
@@ -36,7 +38,7 @@ use super::segment::{
 use super::state::{Base, HardState, Recovered};
 use super::view::{Part, Shared, View};
 use super::walk::{Walk, WalkError};
-use crate::types::GroupId;
+use crate::types::{GroupId, LogIndex};
 
 /// Why the files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,34 @@ pub(super) fn open(
     let mut log = build(disk, &files, options, &chain, &ended, end, &recovered)?;
     finish(&mut log, &files, &chain, zeros_behind)?;
     Ok((log, recovered))
+}
+
+impl GroupLog {
+    /// Makes the digest known at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
+    /// from the synced floor on, and `applied` may be in an older one.
+    pub fn note_tail(&mut self, applied: LogIndex, tail: &[Entry]) {
+        if self.recent.at(applied).is_some() {
+            return;
+        }
+        let mut recent = RecentEnds::default();
+        let start = match self.known_at(applied) {
+            Some(start) => Ok(start),
+            None => self.reader().end_at(applied, self.checkpoint_before(applied)),
+        };
+        let noted = start.and_then(|start| {
+            recent.note(start, applied);
+            tail.iter().try_fold(start, |at, entry| {
+                let at = at.then(entry)?;
+                recent.note(at, applied);
+                Ok(at)
+            })
+        });
+        match noted {
+            Ok(last) if last == self.last => self.recent = recent,
+            // Other checks report the damage. Without these digests acknowledgements are late, and not wrong.
+            other => log::warn!("group {}: no digests of the entries after {applied}: {other:?}", self.group),
+        }
+    }
 }
 
 impl Files {

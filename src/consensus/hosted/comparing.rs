@@ -100,9 +100,13 @@ impl Hosted {
         }
     }
 
-    /// The claim that is sent with a leader's message. `None` if this node is no longer the leader of the message's term: its log
+    /// The claim that is sent with a leader's message or with an acknowledgement. `None` if this node is no longer the leader of the message's term: its log
     /// may have been truncated since.
     pub(super) fn claim_with(&mut self, message: &Message) -> Option<Claim> {
+        if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
+            let before = self.log().known_at(LogIndex(message.index)).as_ref().map(Checkpoint::from);
+            return before.map(|before| Claim { before: Some(before), ..Claim::default() });
+        }
         let heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
         let of_leader = heartbeat || message.get_msg_type() == MessageType::MsgAppend;
         if !of_leader || !self.group.leads() || message.term != self.group.term().0 {

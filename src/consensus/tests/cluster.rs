@@ -2,9 +2,11 @@
 //! by hand. Membership grows and shrinks, leadership is handed over, disks hang, processes are killed in the middle of any
 //! change of a file, power is cut at one node or at all.
 
+mod capped;
 mod chaos;
 mod digests;
 mod fetches;
+mod late;
 mod rollback;
 mod snapshots;
 
