@@ -70,7 +70,30 @@ pub struct Adapter {
     cache_start: End,
     cache: VecDeque<Cached>,
     cache_bytes: usize,
+    sizes: Sizes,
     fetching: RefCell<Fetching>,
+}
+
+/// How many of the entries in memory have each size, rounded up to a power of two.
+#[derive(Default)]
+struct Sizes([u32; 32]);
+
+impl Sizes {
+    fn class(entry: &RaftEntry) -> usize {
+        (entry_bytes(entry).next_power_of_two().ilog2() as usize).min(31)
+    }
+
+    fn add(&mut self, entry: &RaftEntry) {
+        self.0[Sizes::class(entry)] += 1;
+    }
+
+    fn remove(&mut self, entry: &RaftEntry) {
+        self.0[Sizes::class(entry)] -= 1;
+    }
+
+    fn largest(&self) -> usize {
+        self.0.iter().rposition(|count| *count > 0).map_or(0, |class| 1 << class)
+    }
 }
 
 impl Adapter {
@@ -101,6 +124,7 @@ impl Adapter {
             cache_start: start,
             cache: VecDeque::new(),
             cache_bytes: 0,
+            sizes: Sizes::default(),
             fetching: RefCell::default(),
         };
         if adapter.terms.is_empty() {
@@ -154,6 +178,7 @@ impl Adapter {
         }
         self.last_index = LogIndex(entry.index);
         self.cache_bytes += entry_bytes(&entry);
+        self.sizes.add(&entry);
         self.cache.push_back(Cached { entry, end });
     }
 
@@ -163,6 +188,7 @@ impl Adapter {
         while self.cache.back().is_some_and(|c| c.end.index >= from) {
             if let Some(dropped) = self.cache.pop_back() {
                 self.cache_bytes -= entry_bytes(&dropped.entry);
+                self.sizes.remove(&dropped.entry);
             }
         }
         self.terms.retain(|(first, _)| *first < from);
@@ -181,6 +207,7 @@ impl Adapter {
         while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|c| c.end.index < applied) {
             if let Some(dropped) = self.cache.pop_front() {
                 self.cache_bytes -= entry_bytes(&dropped.entry);
+                self.sizes.remove(&dropped.entry);
                 self.cache_start = dropped.end;
             }
         }
@@ -199,6 +226,7 @@ impl Adapter {
         self.cache_start = End { index: marker.base.index, offset: marker.base.offset, append_time_us };
         self.cache.clear();
         self.cache_bytes = 0;
+        self.sizes = Sizes::default();
         *self.fetching.get_mut() = Fetching::default();
     }
 
@@ -214,6 +242,7 @@ impl Adapter {
         while self.cache.front().is_some_and(|c| c.end.index <= base.index) {
             if let Some(dropped) = self.cache.pop_front() {
                 self.cache_bytes -= entry_bytes(&dropped.entry);
+                self.sizes.remove(&dropped.entry);
                 self.cache_start = dropped.end;
             }
         }
@@ -276,6 +305,12 @@ impl Adapter {
             fetching.fetched.push_back(entries);
         }
         fetching.waiting.remove(&low.0).unwrap_or_default()
+    }
+
+    /// The size of the largest entry that may be sent next, or up to twice as much: of those in memory, fetched ones included.
+    pub fn largest_bytes(&self) -> usize {
+        let fetching = self.fetching.borrow();
+        fetching.fetched.iter().flatten().map(entry_bytes).fold(self.sizes.largest(), usize::max)
     }
 
     /// The bytes of the entries in memory.

@@ -22,6 +22,7 @@ use super::apply::{Committed, is_conf_change};
 use super::compare::Compared;
 use super::effects::Effects;
 use super::handle::{GroupStatus, ProposeError, ReadIndexError, Role};
+use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
 use super::patience::{Leadership, Patience};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
 use super::ready::Persistence;
@@ -115,6 +116,8 @@ pub struct Group {
     pub(super) installing: Option<(u64, Mark)>,
     leading: Option<u64>,
     pub(super) ticks: usize,
+    /// The maximum number of messages that are on their way to a follower, and the number of followers that it was set for.
+    pub(super) in_flight: (usize, usize),
     pub(super) unreadable: Unreadable,
     pub(super) stalled: Option<(NodeId, LogIndex)>,
 }
@@ -139,8 +142,8 @@ impl Group {
             max_election_tick: config.election_ticks.map_or(0, |t| t + 1),
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: recovered.applied.0,
-            max_size_per_msg: 256 << 10,
-            max_inflight_msgs: 64,
+            max_size_per_msg: MESSAGE_BYTES as u64,
+            max_inflight_msgs: MESSAGES_MAX,
             check_quorum: true,
             pre_vote: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
@@ -181,6 +184,7 @@ impl Group {
             installing: None,
             leading: None,
             ticks: 0,
+            in_flight: (MESSAGES_MAX, 0),
             unreadable: Unreadable::default(),
             stalled: None,
         })
@@ -379,6 +383,7 @@ impl Group {
         let entries: Vec<_> = entries.iter().map_while(|e| wire::entry_to_raft(e).ok()).collect();
         let failed = entries.is_empty();
         let waiting = self.node.mut_store().fetched(low, entries);
+        self.bound_in_flight();
         if !failed && self.damage.is_none() {
             waiting.into_iter().for_each(|context| self.node.on_entries_fetched(context));
         }
@@ -408,6 +413,8 @@ impl Group {
             self.pending.withdraw_refusals(ProposeError::NotLeader { leader }, &mut self.out.answers);
             self.stalled = None;
             self.leading = leading;
+            // A new leader's followers begin with raft's own bound.
+            self.in_flight = (MESSAGES_MAX, 0);
         }
         if self.is_leader()
             && self.node.raft.commit_to_current_term()

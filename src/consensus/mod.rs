@@ -21,6 +21,7 @@ mod effects;
 mod group;
 pub mod handle;
 mod hosted;
+mod in_flight;
 mod members;
 mod patience;
 mod peer_inbox;

@@ -106,6 +106,7 @@ impl Group {
         if let Err(error) = self.append(ready.take_entries(), &mut write) {
             return self.set_damaged(error);
         }
+        self.bound_in_flight();
         for read in ready.take_read_states() {
             let index = LogIndex(read.index);
             for refusal in self.reads.confirmed(&read.request_ctx, index, &mut self.out.answers) {

@@ -22,7 +22,7 @@ pub mod peers;
 
 mod peer;
 
-mod mailbox;
+pub(crate) mod mailbox;
 
 mod forward;
 mod link;

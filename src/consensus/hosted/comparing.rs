@@ -187,7 +187,8 @@ impl Hosted {
 
     /// True if the replica was suspect, and is known to be equal to the leader's, or to those of a majority.
     pub(super) fn is_proven_equal(&self) -> bool {
-        let equal = self.comparing.comparison.equal.0;
-        self.group.suspect().is_some_and(|index| equal >= index || self.group.leads_a_majority())
+        // The entry by which it differed may never have been committed, and may be cut off by now.
+        let (equal, commit) = (self.comparing.comparison.equal.0, self.group.commit_index());
+        self.group.suspect().is_some_and(|index| equal >= index.min(commit) || self.group.leads_a_majority())
     }
 }
