@@ -356,7 +356,8 @@ impl Hosted {
             Ok(entries) => self.group.fetched(low, &entries),
             Err(error @ (ReadError::Damaged(_) | ReadError::Io(_))) => {
                 if self.group.set_unreadable(low) {
-                    log::error!("group {}: entry {low} can't be read for a follower: {error}", self.id);
+                    // The damage itself was logged as an error by the read.
+                    log::warn!("group {}: entry {low} can't be read for a follower: {error}", self.id);
                 }
                 self.group.fetched(low, &[]);
             }
