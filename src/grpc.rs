@@ -7,6 +7,7 @@
 
 pub mod env;
 pub mod log;
+mod memory;
 pub mod resets;
 pub mod sockets;
 

@@ -249,6 +249,10 @@ impl Hosted {
             self.note_applied(mark);
         }
         if let Some((first_offset, applied)) = effects.trim {
+            // First what is shown, then the files: otherwise an answer has a first offset before the records that are there.
+            if self.id != GroupId::CATALOG {
+                effects.mark.into_iter().for_each(|mark| self.watermark.advance(mark));
+            }
             self.trim(first_offset, applied)?;
             sync = sync.or(Some(0));
         }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::memory::FreeMemory;
 use super::sockets::{self, Calls, Connection, ServerCalls};
 use crate::metrics::Metrics;
 use crate::security::identity::principal_of;
@@ -88,7 +89,9 @@ impl Resets {
             let mut watch = Watch::default();
             let mut wait = LOOK_IDLE;
             let mut used = processor_time();
+            let mut memory = FreeMemory::default();
             while stopped.recv_timeout(wait).is_err_and(|e| e.is_timeout()) {
+                memory.look();
                 let before = std::mem::replace(&mut used, processor_time());
                 // A flood costs processor time, and a look costs some too: without the one there is not the other.
                 let idle = used.saturating_sub(before) < wait / BUSY_PART;

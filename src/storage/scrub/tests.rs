@@ -403,3 +403,40 @@ fn what_a_read_meets_is_listed_and_told_once() {
     home.flip(&names[0], SEGMENT_HEADER_BYTES + frame_bytes(&home) + 200);
     assert_eq!(pass(&scrubber), [], "put right");
 }
+
+/// A pass held one view of a group: for its whole length the segments that were trimmed meanwhile stayed open, and took space that
+/// neither `du` nor `stored_bytes` showed.
+#[test]
+fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
+    let mut home = Home::new();
+    let (scrubber, inbox) = home.scrubber();
+    // One step, and then it waits to be stopped.
+    let scrubber = Scrubber { options: ScrubOptions { bytes_per_second: 1, ..OPTIONS }, ..scrubber };
+    let view = home.log.reader().view();
+    let sealed = Arc::downgrade(&view.parts[1].segment);
+    drop(view);
+    while home.segments().len() < 8 {
+        home.append();
+    }
+    home.sync();
+    let counts = scrubber.handle.clone();
+    let pass = std::thread::spawn(move || scrubber.pass().is_err());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while counts.counts().bytes == 0 {
+        assert!(Instant::now() < deadline, "the pass does not begin");
+        std::thread::yield_now();
+    }
+    let last = home.log.bounds();
+    home.log.set_derived(
+        super::super::log::Derived { first_offset: last.next_offset, ..Default::default() },
+        last.last_index,
+    );
+    let hard_state = super::super::log::HardState { term: Term(1), vote: None, commit: last.last_index };
+    home.log.append_hard_state(&hard_state).expect("appended");
+    home.log.trim(last.next_offset, last.last_index).expect("trimmed");
+    home.sync();
+    assert!(!pass.is_finished(), "it waits in the first segment");
+    assert!(sealed.upgrade().is_none(), "the second segment is closed");
+    inbox.send(ScrubMsg::Stop).expect("it runs");
+    assert!(pass.join().expect("no panic"), "stopped");
+}
