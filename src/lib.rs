@@ -7,6 +7,7 @@ pub mod types;
 
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod doorbell;
 pub mod inbox;
 pub mod metrics;

@@ -6,15 +6,16 @@
 //! microseconds and is remembered until the next reload.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::{fmt, fs};
 
 use casbin::{CoreApi as _, DefaultModel, Enforcer, StringAdapter};
 use futures::executor::block_on;
 
 use super::identity::{Principal, ROLE_PREFIX};
+use super::read_needed;
 use crate::types::LogName;
 
 /// The built-in model.
@@ -203,7 +204,9 @@ struct Decisions {
 impl Policy {
     fn load(model: Option<&Path>, policy: &Path) -> Result<Policy, AclError> {
         let read = |file: &Path| {
-            fs::read_to_string(file).map_err(|e| AclError::Unreadable { file: file.to_owned(), error: e.to_string() })
+            let unreadable = |error: String| AclError::Unreadable { file: file.to_owned(), error };
+            let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
+            String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))
         };
         let model_text = model.map_or_else(|| Ok(MODEL.to_owned()), read)?;
         let new = Policy::new(&model_text, &read(policy)?, model.unwrap_or(Path::new("the built-in model")), policy)?;

@@ -17,5 +17,19 @@ pub mod certs;
 pub mod identity;
 pub mod tls;
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use crate::descriptors::open_needed;
+
 #[cfg(test)]
 mod fuzz;
+
+/// Reads a file of certificates or of the policy. With a kept descriptor if there is no other: whoever takes all of them must not be
+/// able to hold off a revocation.
+fn read_needed(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_needed(|| File::open(path))?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

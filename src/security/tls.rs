@@ -8,12 +8,12 @@
 //! Both listeners require a certificate of their authority; gRPC speaks TLS 1.2 and 1.3 and nothing older. The names of
 //! hosts are checked by whoever dials: a client against the host that it dialled, a peer against [`peer_san`] alone.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
-use std::{fmt, fs};
 
 use grpcio::{
     CertificateRequestType, ChannelCredentials, ChannelCredentialsBuilder, ServerCredentials, ServerCredentialsBuilder,
@@ -27,6 +27,7 @@ use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509StoreContext};
 
 use super::identity::{peer_san, system_time};
+use super::read_needed;
 use crate::config::TlsFiles;
 
 const REQUEST: CertificateRequestType = CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
@@ -300,7 +301,7 @@ impl Material {
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |error: String| TlsError::Unreadable { file: file.to_owned(), error };
-    let bytes = fs::read(file).map_err(|e| unreadable(e.to_string()))?;
+    let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
     // gRPC takes C strings.
     if bytes.contains(&0) { Err(unreadable("is not text".to_owned())) } else { Ok(bytes) }
 }

@@ -5,7 +5,6 @@
 //! `Disk::replace`, which says so. A write of ours that finds the disk full is tried once more when the reserve file could be
 //! given back for it (`space.rs`); a failed sync is never tried again.
 
-mod descriptors;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -140,7 +139,7 @@ fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result
 impl Disk {
     /// The machine's own file system.
     pub fn real() -> Disk {
-        Disk::new(Arc::new(real::Real::default()))
+        Disk::new(Arc::new(real::Real))
     }
 
     /// Another one.

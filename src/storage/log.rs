@@ -492,4 +492,6 @@ impl GroupLog {
 }
 
 #[cfg(test)]
+mod damaged;
+#[cfg(test)]
 pub(super) mod tests;

@@ -73,6 +73,14 @@ fn strangers_who_take_every_descriptor_do_not_end_the_node() {
         (taken >= most).then_some(()).ok_or(format!("{taken} of {most}"))
     });
     append(&client, 100);
+    // Neither do they hold off a revocation.
+    let policy = std::fs::read_to_string(site.policy()).expect("a policy");
+    std::fs::write(site.policy(), policy + "p, somebody, *, consume\n").expect("written");
+    node.reload();
+    eventually("the new policy is in use", || {
+        let log = node.log();
+        log.contains("access policy loaded anew").then_some(()).ok_or(log)
+    });
     assert!(descriptors(&node) >= most - 10, "it was so all the while: {}", descriptors(&node));
     // A record that is not in a segment that is open: it is there, or not for now; never lost.
     for offset in 0..30 {

@@ -278,6 +278,11 @@ impl Node {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a signal");
     }
 
+    /// Sends SIGHUP: it loads certificates and the policy again.
+    pub fn reload(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("a signal");
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

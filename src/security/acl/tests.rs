@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 fn principal(name: &str) -> Principal {

@@ -1,5 +1,7 @@
 //! What is refused at load. What is refused on a connection stands in `grpc/tests.rs`, with real listeners.
 
+use std::fs;
+
 use super::*;
 use crate::security::certs::{Ca, Request, Usage, make};
 

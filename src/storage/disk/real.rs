@@ -7,22 +7,19 @@ use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use rustix::io::Errno;
 
-use super::descriptors::Descriptors;
 use super::{Backend, BackendFile};
+use crate::descriptors::{self, open_needed};
 
 /// Of the page cache; where pages are larger, those at the ends of a range stay in it.
 const PAGE_BYTES: u64 = 4096;
 
 /// The kernel's.
 #[derive(Default)]
-pub(super) struct Real {
-    kept: OnceLock<Descriptors>,
-}
+pub(super) struct Real;
 
 struct RealFile(File);
 
@@ -45,16 +42,6 @@ pub(super) fn is_short(error: &io::Error) -> bool {
     no_descriptor(error) || Errno::from_io_error(error) == Some(Errno::NOMEM)
 }
 
-impl Real {
-    /// Opens what must be opened, with a kept descriptor if need be.
-    fn open_needed<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        match (open(), self.kept.get()) {
-            (Err(error), Some(kept)) if Errno::from_io_error(&error) == Some(Errno::MFILE) => kept.with(open),
-            (other, _) => other,
-        }
-    }
-}
-
 impl Backend for Real {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -67,7 +54,7 @@ impl Backend for Real {
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        Ok(Box::new(RealFile(self.open_needed(|| options.open(path))?)))
+        Ok(Box::new(RealFile(open_needed(|| options.open(path))?)))
     }
 
     fn create_spare(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
@@ -77,7 +64,7 @@ impl Backend for Real {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        Ok(Box::new(RealFile(self.open_needed(|| open_plain(path, true))?)))
+        Ok(Box::new(RealFile(open_needed(|| open_plain(path, true))?)))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
@@ -102,7 +89,7 @@ impl Backend for Real {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.open_needed(|| File::open(dir))?.sync_all()
+        open_needed(|| File::open(dir))?.sync_all()
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -128,9 +115,7 @@ impl Backend for Real {
     }
 
     fn keep_descriptors(&self) -> io::Result<()> {
-        let kept = Descriptors::keep()?;
-        let _ = self.kept.set(kept);
-        Ok(())
+        descriptors::keep()
     }
 
     fn random(&self) -> io::Result<u64> {
