@@ -160,10 +160,12 @@ impl Files {
         purpose: Purpose,
     ) -> Result<(Option<SegmentHeader>, DiskFile), StorageError> {
         let path = segment_path(&self.dir, number);
+        let missing = || StorageError::damaged(&path, 0, "the name is there, but leads to no file");
         let file = match purpose {
-            Purpose::Recover => disk.open(&path)?,
-            // Listed just before; who takes it away now is not this program.
-            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "missing"))?,
+            Purpose::Recover => {
+                disk.open(&path).map_err(|error| if error.is_not_found() { missing() } else { error })?
+            }
+            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(missing)?,
         };
         if number >= self.manifest.floor.file {
             if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
