@@ -452,6 +452,7 @@ impl Base {
 /// What the data directory says about this node; a new id where it is blank. The name may change, the id never.
 fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
+    data_dir.check_groups(stored.as_ref().map_or(&[], |stored| &stored.groups))?;
     let mut node_file = match &stored {
         Some(stored) => stored.clone(),
         None => NodeFile {

@@ -343,7 +343,6 @@ impl Driver {
         let time_us = self.clock.now(wall_us, now);
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);
-            hosted.set_local_time(time_us);
             hosted.write_commit()?;
             // What has changed without an effect to perform: damage.
             self.statuses.publish(hosted.group.status());

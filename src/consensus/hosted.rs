@@ -16,7 +16,7 @@ use super::wire::{self, BadMessage};
 use crate::catalog::BadCommand;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
-use crate::storage::log::{GroupLog, HardState, Recovered, StorageError};
+use crate::storage::log::{GroupLog, HardState, Recovered, SealAge, StorageError};
 use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 use crate::watermark::{Mark, Watermark};
@@ -211,17 +211,17 @@ impl Hosted {
         Ok(())
     }
 
-    /// Sets this node's own time, for the header of the next segment.
+    /// Sets the log's clock, for the header of the next segment.
     pub fn set_local_time(&self, local_us: u64) {
         self.log().set_local_time(local_us);
     }
 
-    /// Seals the newest segment if it has entries and is at least `age_us` old.
+    /// Seals the newest segment if it is at least this old.
     ///
     /// # Errors
     /// When the log can't be written.
-    pub fn end_old_segment(&self, age_us: u64, ways: &Ways) -> Result<(), HostError> {
-        if self.log().end_old_segment(age_us)? {
+    pub fn end_old_segment(&self, age: SealAge, ways: &Ways) -> Result<(), HostError> {
+        if self.log().end_old_segment(age)? {
             ways.writer.sync(self.id, 0);
         }
         Ok(())

@@ -12,6 +12,7 @@
 //! of the program can ask. Only this folder knows raft's types.
 
 mod adapter;
+mod ages;
 mod apply;
 mod catch_up;
 mod compare;

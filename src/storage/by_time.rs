@@ -7,7 +7,6 @@
 use super::entry::Kind;
 use super::index::Key;
 use super::reader::{Access, GroupReader, ReadError};
-use super::segment::SegmentHeader;
 use super::visit::Visit;
 use crate::types::Offset;
 
@@ -64,22 +63,18 @@ impl GroupReader {
         })
     }
 
-    /// The base offset of the newest segment that this node created before `before_us`, by its own clock, and before which a
-    /// record has a later timestamp than `latest_us`. Such timestamps do not give a record's age, but all records below that
-    /// segment had arrived when it was created. `None` if there is no such segment. Reads nothing. A segment counts as
-    /// young as any before it, because this node's clock may have been late when it created this one.
-    ///
-    /// Plausible timestamps are preferred: they give the age of each record, even if this node's clock was wrong.
-    pub fn arrived_before(&self, before_us: u64, latest_us: u64) -> Option<Offset> {
+    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
+    /// records below had arrived by then. `None` if there is no such segment. Reads nothing.
+    pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
         let view = self.0.get();
-        let arrived = |header: &SegmentHeader| {
-            header.begun_us != 0 && header.begun_us < before_us && header.time_before_us > latest_us
-        };
-        // One that is later than now tells nothing.
-        let young = |header: &SegmentHeader| (before_us..=latest_us).contains(&header.begun_us);
-        let old = view.parts.iter().skip(1).take_while(|part| !young(&part.segment.header));
-        let part = old.filter(|part| arrived(&part.segment.header)).last();
+        let arrived = |begun_us: u64| begun_us != 0 && begun_us <= local_us;
+        let part = view.parts.iter().skip(1).rev().find(|part| arrived(part.segment.header.begun_us));
         part.map(|part| part.base().offset)
+    }
+
+    /// The latest time in the segments' headers, by the log's clock; 0 if it is unknown.
+    pub fn begun_us(&self) -> u64 {
+        self.0.get().begun_us()
     }
 
     /// The number of synced bytes at the log's end above the manifest's floor (`sync.rs`).

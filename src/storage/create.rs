@@ -131,3 +131,12 @@ fn check_blank(
     }
     Ok(began(beginning) && found.conf_state == beginning.conf_state)
 }
+
+/// True if a group with this manifest and this end holds only what [`create`] wrote.
+pub(super) fn is_beginning(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
+    let founder = manifest.conf_state.voters.first().copied().unwrap_or_default();
+    [Genesis::Blank, Genesis::Founder(founder)].into_iter().any(|genesis| {
+        let beginning = Beginning::of(genesis);
+        manifest.base == beginning.base && last == beginning.base.index && hard_state == beginning.hard_state
+    })
+}

@@ -117,6 +117,11 @@ impl StorageError {
         }
     }
 
+    /// True if the system said that there is no such file.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, StorageError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
     pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
         if super::disk::is_full(&error) {
             return StorageError::DiskFull { file: file.to_owned() };

@@ -22,7 +22,7 @@ use super::frames::Frames;
 use super::manifest::Manifest;
 use super::reader::GroupReader;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-pub use super::state::{Base, ConfState, Derived, Genesis, HardState, Marker, Recovered};
+pub use super::state::{Base, ConfState, Derived, Genesis, HardState, Marker, Recovered, SealAge};
 pub use super::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
 use super::view::{Part, Shared, View};
 use crate::types::{GroupId, LogIndex, Offset, Term};
@@ -93,7 +93,7 @@ pub struct GroupLog {
     pub(super) noted: Manifest,
     /// Where the frame of the newest term and vote ends.
     pub(super) vote_end: Position,
-    /// This node's own time, for the header of the next segment; 0: unknown.
+    /// The log's clock, for the header of the next segment; 0: unknown.
     pub(super) local_us: u64,
 
     pub(super) dirty: BTreeMap<u64, Arc<DiskFile>>,
@@ -351,21 +351,22 @@ impl GroupLog {
         self.differing = differing;
     }
 
-    /// Sets this node's own time (Unix microseconds), for the header of the next segment.
+    /// Sets the log's clock (`consensus/ages.rs`), for the header of the next segment. It never goes back.
     pub fn set_local_time(&mut self, local_us: u64) {
-        self.local_us = local_us;
+        self.local_us = self.local_us.max(local_us);
     }
 
-    /// Seals the newest segment if it has entries and is at least `age_us` old by this node's own clock, or if its age is unknown.
-    /// The next segment's header then shows that these entries have arrived by now. True if the log has to be synced.
+    /// Seals the newest segment if it is at least this old by the log's clock, or its age is unknown. The next segment's header
+    /// then shows that these entries have arrived by now, and after a crash the log's clock continues from there. True if the log has
+    /// to be synced.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
-    pub fn end_old_segment(&mut self, age_us: u64) -> Result<bool, StorageError> {
+    pub fn end_old_segment(&mut self, age: SealAge) -> Result<bool, StorageError> {
         let header = &self.active.segment.header;
-        // Only one clock is used: if another one were ahead of it, each new segment would be old at once.
-        let young = header.begun_us != 0 && self.local_us.checked_sub(header.begun_us).is_some_and(|age| age < age_us);
-        if young || self.last.index <= header.base.index || self.local_us == 0 {
+        let age_us = if self.last.index > header.base.index { age.used_us } else { age.empty_us };
+        let young = header.begun_us != 0 && self.local_us.saturating_sub(header.begun_us) < age_us;
+        if young || self.local_us == 0 || header.begun_us == self.local_us {
             return Ok(false);
         }
         self.guarded(GroupLog::roll)?;

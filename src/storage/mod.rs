@@ -62,6 +62,7 @@ mod pool;
 mod recovery;
 pub mod space;
 mod sync;
+mod unlisted;
 mod view;
 mod visit;
 mod walk;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::error::StorageError;
 use super::space::RESERVE_FILE;
+use super::unlisted::{group_of, holds};
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 /// The newest format of `node.toml` that this version reads, and the one that it writes.
@@ -122,6 +123,17 @@ impl NodeFile {
             groups: lines.groups.into_iter().map(GroupId).collect(),
         })
     }
+
+    /// A member of a cluster carries the catalog, which both are written down with.
+    fn check(&self, file: &Path) -> Result<(), StorageError> {
+        match self.cluster_id {
+            Some(_) if !self.groups.contains(&GroupId::CATALOG) => {
+                let what = "the node is a member of a cluster, but its groups do not contain the catalog (group 0)";
+                Err(StorageError::damaged(file, 0, what))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// True if only the format of these lines is damaged: their checksum is the one of the known format.
@@ -191,7 +203,33 @@ impl DataDir {
     /// [`StorageError`].
     pub fn load(&self) -> Result<Option<NodeFile>, StorageError> {
         let path = self.path.join(NODE_FILE);
-        self.disk.read(&path, NODE_FILE_BYTES_MAX)?.map(|bytes| NodeFile::decode(&bytes, &path)).transpose()
+        match self.disk.read(&path, NODE_FILE_BYTES_MAX)? {
+            Some(bytes) => {
+                let node = NodeFile::decode(&bytes, &path)?;
+                node.check(&path).map(|()| Some(node))
+            }
+            // Whatever it is that has this name, the directory is not blank.
+            None if self.disk.list(&self.path)?.unwrap_or_default().iter().any(|name| name == NODE_FILE) => {
+                Err(leads_nowhere(&path))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Checks that the node lists all groups that hold anything: else `node.toml` is an older copy.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn check_groups(&self, listed: &[GroupId]) -> Result<(), StorageError> {
+        let groups_dir = self.groups_dir();
+        let names = self.disk.list(&groups_dir)?.unwrap_or_default();
+        for group in names.iter().filter_map(|name| group_of(name)).filter(|group| !listed.contains(group)) {
+            if let Some(what) = holds(&self.disk, &groups_dir, group) {
+                let what = format!("group {group} is not listed, but {what}: this is an older copy of the file");
+                return Err(StorageError::damaged(&self.path.join(NODE_FILE), 0, what));
+            }
+        }
+        Ok(())
     }
 
     /// Replaces `node.toml`; on the disk when this returns.
@@ -218,8 +256,17 @@ fn make_dir(disk: &Disk, path: &Path) -> Result<(), StorageError> {
     disk.sync_dir(parent)
 }
 
+fn leads_nowhere(path: &Path) -> StorageError {
+    StorageError::damaged(path, 0, "the name is there, but leads nowhere, as a symbolic link to a missing file does")
+}
+
 fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
     let names = disk.list(path)?.unwrap_or_default();
+    let groups = disk.list(&path.join(GROUPS_DIR))?;
+    if groups.is_none() && names.iter().any(|name| name == GROUPS_DIR) {
+        return Err(leads_nowhere(&path.join(GROUPS_DIR)));
+    }
+    let groups = groups.unwrap_or_default();
     if names.iter().any(|name| name == NODE_FILE) {
         return Ok(());
     }
@@ -227,7 +274,6 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
         let found = format!("it has no {NODE_FILE} but holds {other:?}");
         return Err(StorageError::ForeignDirectory { path: path.to_owned(), found });
     }
-    let groups = disk.list(&path.join(GROUPS_DIR))?.unwrap_or_default();
     match groups.first() {
         Some(group) => {
             let what = format!("the file is missing, but the directory holds group {group}");

@@ -190,10 +190,12 @@ impl Files {
         purpose: Purpose,
     ) -> Result<(Option<SegmentHeader>, DiskFile), StorageError> {
         let path = segment_path(&self.dir, number);
+        let missing = || StorageError::damaged(&path, 0, "the name is there, but leads to no file");
         let file = match purpose {
-            Purpose::Recover => disk.open(&path)?,
-            // Listed just before; who takes it away now is not this program.
-            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(|| StorageError::damaged(&path, 0, "missing"))?,
+            Purpose::Recover => {
+                disk.open(&path).map_err(|error| if error.is_not_found() { missing() } else { error })?
+            }
+            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(missing)?,
         };
         if number >= self.manifest.floor.file {
             if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
@@ -403,13 +405,14 @@ fn build(
     }
     parts.push(Part { segment: active.segment.clone(), limit: None });
     let next_segment = files.numbers.last().map_or(0, |n| n + 1).max(files.manifest.next_segment);
+    let view = View { base: recovered.base, parts };
     Ok(GroupLog {
         disk: disk.clone(),
         dir: files.dir.clone(),
         group: files.manifest.group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
-        shared: Arc::new(Shared::new(View { base: recovered.base, parts }, end, files.manifest.floor)),
+        shared: Arc::new(Shared::new(view.clone(), end, files.manifest.floor)),
         active,
         next_segment,
         last: ended.last,
@@ -430,7 +433,8 @@ fn build(
         noted: files.manifest.clone(),
         // It may be among what the manifest does not protect yet.
         vote_end: end,
-        local_us: 0,
+        // The log's clock continues where the newest header says that it was.
+        local_us: view.begun_us(),
         dirty: BTreeMap::new(),
         new_files: false,
         manifest_due: false,

@@ -15,15 +15,15 @@
 //!  80  time before u64        no record before is newer, Unix microseconds
 //!  88  hard state: term u64, vote u64, commit u64     the last one written before this file was made
 //! 112  digest before u64      the running digest of the log up to the entry before the first one (`digest.rs`)
-//! 120  begun at u64           this node's own clock when it made this file, Unix microseconds; 0: not known
+//! 120  begun at u64           the log's clock when this file was made, microseconds; 0: unknown
 //! 128  frames
 //! ```
 //!
 //! The log is the chain of predecessors back from the newest segment: what no chain reaches is dead. Nothing is ever
 //! overwritten; a log that loses its suffix goes on in a new file, whose predecessor is where the kept part ends.
 //!
-//! *Begun at* is local: it differs between nodes. All entries before a segment arrived here before that time, whatever their
-//! timestamps; retention by age uses it where timestamps are wrong (`consensus/retention.rs`).
+//! *Begun at* is local: it differs between nodes. All entries before a segment had arrived here by that time, whatever their
+//! timestamps. The clock is the log's own (`consensus/ages.rs`): it never goes back within a chain, and retention by age uses it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ pub struct SegmentHeader {
     pub time_before_us: u64,
     /// The last hard state written before this file was made.
     pub hard_state: HardState,
-    /// This node's time when it created the file, Unix microseconds: all earlier entries had arrived. 0: unknown.
+    /// The log's clock when the file was created, microseconds: all earlier entries had arrived. 0: unknown.
     pub begun_us: u64,
 }
 

@@ -81,6 +81,15 @@ pub struct Marker {
     pub derived_index: LogIndex,
 }
 
+/// The age at which the newest segment is sealed, microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealAge {
+    /// If it has entries.
+    pub used_us: u64,
+    /// If it has none.
+    pub empty_us: u64,
+}
+
 /// How a new group begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Genesis {

@@ -28,6 +28,7 @@ use super::create::group_dir;
 use super::disk::Disk;
 use super::error::{StorageError, other_format};
 use super::node::{DataDir, NodeFile};
+use super::unlisted::{group_of, holds};
 use crate::types::{GroupId, LogIndex, Offset};
 
 /// The maximum number of findings in a report; further ones are only counted.
@@ -129,7 +130,7 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
             Vec::new()
         }
     };
-    let there: BTreeSet<GroupId> = names.iter().filter_map(|name| name.parse().ok().map(GroupId)).collect();
+    let there: BTreeSet<GroupId> = names.iter().filter_map(|name| group_of(name)).collect();
     let listed: BTreeSet<GroupId> = match &report.node {
         Some(node) => node.groups.iter().copied().collect(),
         None => there.clone(),
@@ -138,8 +139,18 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
         Look { disk, report: &mut report, group: *group }.run(group_dir(&groups_dir, *group))?;
     }
     for group in there.difference(&listed) {
-        let what = "this group is not listed in node.toml: it was created and never used; the node uses it or creates it again";
-        report.add(Finding::new(Severity::Note, &group_dir(&groups_dir, *group), 0, what));
+        let dir = group_dir(&groups_dir, *group);
+        let (severity, what) = match holds(disk, &groups_dir, *group) {
+            Some(what) => {
+                Look { disk, report: &mut report, group: *group }.run(dir.clone())?;
+                (Severity::Damage, format!("node.toml is an older copy: it does not list this group, but {what}"))
+            }
+            None => {
+                let what = "this group is not listed in node.toml: it was created and never used; the node uses it or creates it again";
+                (Severity::Note, what.to_owned())
+            }
+        };
+        report.add(Finding::new(severity, &dir, 0, what));
     }
     Ok(report)
 }

@@ -72,6 +72,11 @@ impl View {
         self.parts.partition_point(|part| part.segment.header.time_before_us < time_us).saturating_sub(1)
     }
 
+    /// The latest time in the segments' headers, by the log's clock; 0 if it is unknown.
+    pub fn begun_us(&self) -> u64 {
+        self.parts.iter().map(|part| part.segment.header.begun_us).max().unwrap_or(0)
+    }
+
     /// Bytes of the log's frames.
     pub fn stored_bytes(&self) -> u64 {
         self.parts.iter().map(Part::bytes).sum()

@@ -22,9 +22,9 @@ impl Driver {
             };
             hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
             if let Some(log) = self.catalog.log(*id)
-                && let Some(age_us) = self.retention.look(log, hosted, &self.ways.readers, now, time_us)
+                && let Some(age) = self.retention.look(log, hosted, &self.ways.readers, now, time_us)
             {
-                hosted.end_old_segment(age_us, &self.ways)?;
+                hosted.end_old_segment(age, &self.ways)?;
             }
         }
         let Some(command) = self.wanted_command() else { return Ok(()) };

@@ -3,7 +3,7 @@
 use super::super::disk::sim::Rng;
 use super::super::entry::{Entry, Stamp};
 use super::super::log::tests::{GROUP, Home, append, sync};
-use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker};
+use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker, SealAge};
 use super::super::payload::{RecordFields, encode_record, stamp_records};
 use super::*;
 use crate::types::{LogIndex, NodeId, Term};
@@ -70,70 +70,49 @@ impl Model {
     }
 }
 
-/// A leader's clock was a year ahead for one record: all later records have timestamps a year ahead, and none expired for a year.
+/// The log's clock is in the headers of segments, and continues from there.
 #[test]
-fn stamps_that_are_ahead_leave_the_time_of_arrival() {
-    const YEAR: u64 = 365 * 86_400_000_000;
+fn segments_show_when_their_predecessors_had_arrived() {
     let home = Home::new(Genesis::Founder(NodeId(1)));
     let (mut log, _) = home.open();
-    let (mut model, mut random) = (Model { term: 1, ..Model::default() }, Rng(1));
+    let (mut model, mut random) = (Model { term: 1, now: 7, ..Model::default() }, Rng(1));
+    let age = |used_us, empty_us| SealAge { used_us, empty_us };
+    assert!(!log.end_old_segment(age(0, 0)).expect("nothing"), "the time is unknown");
+    assert_eq!(log.reader().begun_us(), 0);
     let mut begun = Vec::new();
-    assert!(!log.end_old_segment(0).expect("nothing"), "it is not known what time it is");
-    for (stamped, next_begins) in [(100, 10_000), (YEAR, 20_000), (YEAR, 30_000)] {
-        model.now = stamped.max(model.now);
+    for next_begins in [10_000, 20_000, 30_000] {
         model.append(&mut log, &mut random, Kind::Records);
         log.set_local_time(next_begins);
-        assert!(log.end_old_segment(10_000).expect("ended"));
-        assert!(!log.end_old_segment(0).expect("nothing"), "an empty one is not ended again");
+        assert!(log.end_old_segment(age(10_000, 10_000)).expect("ended"));
+        assert!(!log.end_old_segment(age(0, 0)).expect("nothing"), "no time has passed");
         begun.push(Offset(model.next()));
     }
-    model.append(&mut log, &mut random, Kind::Records);
-    log.set_local_time(30_500);
-    assert!(!log.end_old_segment(501).expect("nothing"), "it is not old");
     let check = |log: &GroupLog| {
-        let arrived = |before_us, now_us| log.reader().arrived_before(before_us, now_us);
-        assert_eq!(arrived(20_000, 50_000), None, "before the second segment stamps tell the age");
-        assert_eq!(arrived(20_001, 50_000), Some(begun[1]));
-        assert_eq!(arrived(45_000, 50_000), Some(begun[2]));
-        assert_eq!(arrived(45_000, 2 * YEAR), None, "the clock is there: stamps tell the age again");
+        let arrived = |local_us| log.reader().arrived_by(local_us);
+        assert_eq!(arrived(9_999), None);
+        assert_eq!(arrived(10_000), Some(begun[0]));
+        assert_eq!(arrived(29_999), Some(begun[1]));
+        assert_eq!(arrived(u64::MAX), Some(begun[2]));
+        assert_eq!(log.reader().begun_us(), 30_000);
     };
     check(&log);
+    log.set_local_time(25_000);
+    assert!(!log.end_old_segment(age(1, 1)).expect("nothing"), "the clock does not go back");
+    log.set_local_time(30_100);
+    assert!(!log.end_old_segment(age(50, 500)).expect("nothing"), "an empty one stays for longer");
+    model.append(&mut log, &mut random, Kind::Records);
     sync(&mut log, &home);
     drop(log);
+    // A segment that is made at the start, or soon after it, has the newest time that was stored.
     let (mut log, _) = home.open();
-    check(&log);
-    // The clock was set back: the age of the newest segment is unknown until there is another one.
-    log.set_local_time(25_000);
-    assert!(log.end_old_segment(1_000_000).expect("ended"));
-    model.append(&mut log, &mut random, Kind::Records);
-    assert!(!log.end_old_segment(1_000_000).expect("nothing"), "and then it is young");
-}
-
-/// Stamps are a year ahead, and this node's clock was behind for a moment, when it began a segment: everything before that one
-/// went at once, what had arrived a minute ago, too. The segments before say that it is not so old.
-#[test]
-fn a_segment_that_was_begun_by_a_clock_that_was_behind_tells_no_age() {
-    let mut random = Rng(6);
-    let home = Home::new(Genesis::Founder(NodeId(5)));
-    let (mut log, _) = home.open();
-    let mut model = Model { term: 1, now: 900_000, ..Model::default() };
-    let mut begun = Vec::new();
-    // One was begun by a clock that was ahead, too: it tells nothing.
-    for next_begins in [10_000, 70_000, 40_000, 20_000, 45_000] {
-        model.append(&mut log, &mut random, Kind::Records);
-        log.set_local_time(next_begins);
-        log.roll().expect("rolled");
-        begun.push(Offset(model.next()));
-    }
-    let arrived = |before_us, now_us| log.reader().arrived_before(before_us, now_us);
-    assert_eq!(
-        arrived(30_000, 50_000),
-        Some(begun[0]),
-        "what is before 20,000 had come before 40,000, and no more is known"
-    );
-    assert_eq!(arrived(40_001, 50_000), Some(begun[3]));
-    assert_eq!(arrived(45_001, 50_000), Some(begun[4]));
-    assert_eq!(arrived(60_000, 100_000), Some(begun[0]), "now it may have been right");
+    log.roll().expect("rolled");
+    assert_eq!(log.reader().arrived_by(30_000), Some(Offset(model.next())));
+    log.set_local_time(30_500);
+    assert!(log.end_old_segment(age(50, 500)).expect("ended"), "an empty one stores the time");
+    assert_eq!(log.reader().begun_us(), 30_500);
+    sync(&mut log, &home);
+    drop(log);
+    assert_eq!(home.open().0.reader().begun_us(), 30_500);
 }
 
 fn marker(log: &GroupLog, model: &Model) -> Marker {

@@ -1,0 +1,156 @@
+//! The age of a log's records, for retention: how long this replica has had them, as far as it can prove.
+//!
+//! Wall clocks may be wrong by any amount, so neither of the two measures here is one:
+//!
+//! - **Records that became visible in this run of the process**: the monotonic clock. [`LogAges`] keeps marks, "all records below
+//!   this offset were visible at that time". A record is as old as the first mark above it.
+//! - **Records that this run found at its start**: the log's own clock ([`LogClock`]), which continues over restarts. A segment's
+//!   header contains its time ("begun at"): all records before that segment had arrived by then.
+//!
+//! The log's clock advances with the monotonic clock and never slower. While the wall clock is ahead of it, it runs at twice that
+//! speed, so that downtime is made up for. So whatever the wall clocks were, a record whose age by the log's clock is `A` was held by
+//! running processes for at least `A / 2`. After a crash the clock continues from the newest header: it may lose time, and never
+//! gains any.
+
+use std::time::{Duration, Instant};
+
+use crate::types::Offset;
+
+/// How much faster than the monotonic clock a [`LogClock`] may run.
+const HURRY: u32 = 2;
+
+/// A mark is removed if the gap that this leaves is at most the age of the next mark divided by this.
+pub const MARKS_PER_AGE: u32 = 16;
+
+/// The minimum time between two marks.
+const MARK_EVERY: Duration = Duration::from_millis(100);
+
+/// Microseconds, as clocks count them.
+pub fn as_us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The time of one replica of a log, microseconds. Only differences matter.
+#[derive(Debug)]
+struct LogClock(u64, Instant);
+
+impl LogClock {
+    fn now(&mut self, wall_us: u64, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.1);
+        let least = self.0.saturating_add(as_us(passed));
+        let most = self.0.saturating_add(as_us(passed.saturating_mul(HURRY)));
+        *self = LogClock(wall_us.clamp(least, most), now);
+        self.0
+    }
+}
+
+/// What is known of the ages of one log's records.
+#[derive(Debug)]
+pub struct LogAges {
+    clock: LogClock,
+    /// The records below were visible when this run first looked.
+    found: Offset,
+    /// All records below the offset were visible at that time; ascending. The gap between two is at most a sixteenth of the newer
+    /// one's age, so their number grows with the logarithm of time: a few hundred after years.
+    marks: Vec<(Instant, Offset)>,
+}
+
+impl LogAges {
+    /// Begins with the visible records, and the time of the newest segment's header (0: unknown).
+    pub fn new(begun_us: u64, next_offset: Offset, wall_us: u64, now: Instant) -> LogAges {
+        let start_us = if begun_us == 0 { wall_us } else { begun_us };
+        LogAges { clock: LogClock(start_us, now), found: next_offset, marks: vec![(now, next_offset)] }
+    }
+
+    /// Notes that all records below `next_offset` are visible now. Returns the time of the log's clock.
+    pub fn look(&mut self, next_offset: Offset, wall_us: u64, now: Instant) -> u64 {
+        let newer =
+            |(at, below): &(Instant, Offset)| next_offset > *below && now.saturating_duration_since(*at) >= MARK_EVERY;
+        if self.marks.last().is_none_or(newer) {
+            self.marks.push((now, next_offset));
+            self.thin(now);
+        }
+        self.clock.now(wall_us, now)
+    }
+
+    /// The records below are at least this old by the monotonic clock.
+    pub fn older_than(&mut self, age: Duration, now: Instant) -> Option<Offset> {
+        let old = self.marks.partition_point(|(at, _)| now.saturating_duration_since(*at) >= age);
+        let newest = old.checked_sub(1)?;
+        self.marks.drain(..newest);
+        self.marks.first().map(|(_, below)| *below)
+    }
+
+    /// Only for records below does the log's clock count.
+    pub fn found(&self) -> Offset {
+        self.found
+    }
+
+    fn thin(&mut self, now: Instant) {
+        let mut kept: Vec<(Instant, Offset)> = Vec::with_capacity(self.marks.len());
+        for (i, mark) in self.marks.iter().enumerate() {
+            let between = kept.last().zip(self.marks.get(i + 1));
+            let is_spare = between.is_some_and(|((before, _), (after, _))| {
+                *after - *before <= now.saturating_duration_since(*after) / MARKS_PER_AGE
+            });
+            if !is_spare {
+                kept.push(*mark);
+            }
+        }
+        self.marks = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn the_clock_follows_the_wall_clock_between_one_and_two_times_the_monotonic_clocks_speed() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut clock = LogClock(1000 * SECOND, start);
+        assert_eq!(clock.now(1001 * SECOND, at(0)), 1000 * SECOND, "no time has passed");
+        assert_eq!(clock.now(1002 * SECOND, at(1)), 1002 * SECOND, "it catches up");
+        assert_eq!(clock.now(9_000_000 * SECOND, at(2)), 1004 * SECOND, "not to the far future");
+        assert_eq!(clock.now(7, at(3)), 1005 * SECOND, "it never goes back, nor stops");
+        assert_eq!(clock.now(1015 * SECOND, at(13)), 1015 * SECOND);
+        let mut clock = LogClock(u64::MAX - 1, start);
+        assert_eq!(clock.now(7, at(13)), u64::MAX, "a header may contain anything");
+    }
+
+    #[test]
+    fn a_record_is_as_old_as_the_first_mark_above_it() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let age = Duration::from_secs(10);
+        let mut ages = LogAges::new(0, Offset(5), 7, start);
+        ages.look(Offset(6), 7, at(50));
+        ages.look(Offset(8), 7, at(150));
+        assert_eq!(ages.older_than(age, at(9_999)), None);
+        assert_eq!(ages.older_than(age, at(10_149)), Some(Offset(5)));
+        assert_eq!(ages.older_than(age, at(10_150)), Some(Offset(8)));
+        assert_eq!(ages.older_than(Duration::from_secs(20), at(20_150)), Some(Offset(8)), "a longer age is followed");
+        assert_eq!(ages.found(), Offset(5));
+    }
+
+    /// The marks of a year, with a record every 300 seconds: few, and each age is known to a sixteenth.
+    #[test]
+    fn marks_are_few() {
+        let start = Instant::now();
+        let mut ages = LogAges::new(0, Offset(0), 7, start);
+        let mut most = 0;
+        for step in 1..=100_000 {
+            ages.look(Offset(step), 7, start + Duration::from_secs(300 * step));
+            most = most.max(ages.marks.len());
+        }
+        let now = start + Duration::from_secs(30_000_000);
+        assert!(most < 400, "{most}");
+        for pair in ages.marks.windows(2) {
+            let (gap, age) = (pair[1].0 - pair[0].0, now - pair[1].0);
+            assert!(gap <= Duration::from_secs(300).max(age / MARKS_PER_AGE), "{gap:?} before {age:?}");
+        }
+    }
+}
