@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::exit::{self, Failure};
-use super::{certs, consume, descriptors, log_admin, produce, serve, status, verify};
+use super::exit::{self, Exit, Failure};
+use super::{certs, consume, descriptors, interrupt, log_admin, output, produce, serve, status, verify};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -58,7 +58,14 @@ pub fn main() -> ExitCode {
         report(&failure);
         return failure.exit.into();
     }
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Serve(_))
+        && let Err(error) = interrupt::listen()
+    {
+        report(&Failure::new(Exit::Failed, format!("signals can't be handled: {error}"), ""));
+        return Exit::Failed.into();
+    }
+    let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
@@ -90,7 +97,7 @@ pub(super) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<Stri
 }
 
 fn report(failure: &Failure) {
-    eprintln!("seriatim: {failure}");
+    output::tell(&format!("seriatim: {failure}"));
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod encode;
 mod lines;
 mod output;
 mod pipeline;
+mod progress;
 pub mod record_shape;
 mod units;
 

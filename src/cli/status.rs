@@ -68,7 +68,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         ));
     }
     let mut lines = Vec::new();
-    for server in servers.servers {
+    let mut members = servers.servers;
+    members.sort_by(|a, b| a.id.cmp(&b.id));
+    for server in members {
         // A node that is down refuses the connection: that is its answer, and not waited for.
         let client = args.connect.dial(&server.rpc_addr)?;
         let answer = match client.get_node() {
@@ -85,7 +87,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.verbose && !args.json {
         text += &details(&args.log, &lines);
     }
-    output::say(&text)?;
+    // The exit code says what was found, also if the table can't be written.
+    let said = output::say(&text);
     let damaged: Vec<&str> = lines.iter().filter(|l| is_damaged(l)).map(|l| l.server.id.as_str()).collect();
     if !damaged.is_empty() {
         let message = format!("data is damaged on {}", damaged.join(", "));
@@ -102,7 +105,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let next = "an election takes a second or two: ask again";
         return Err(Failure::new(Exit::Unavailable, format!("no node leads log {}", args.log), next));
     }
-    Ok(())
+    said
 }
 
 fn denied(error: &ClientError) -> bool {

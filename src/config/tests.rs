@@ -117,11 +117,32 @@ fn insecure_is_for_loopback_and_without_certificates() {
 #[test]
 fn addresses() {
     for good in ["a:1", "node-1.example.:8401", "192.0.2.1:1", "[2001:db8::1]:65535"] {
-        assert_eq!(check_host_port(good), Ok(()), "{good}");
+        assert_eq!(host_port(good, 9), Ok(good.to_owned()), "{good}");
     }
-    for bad in ["", "a", ":1", "a:0", "a:65536", "a b:1", "a..b:1", "2001:db8::1:1", "[::]:1", "0.0.0.0:1", "a/b:1"] {
-        assert!(check_host_port(bad).is_err(), "{bad}");
+    for (without, with) in [("a", "a:9"), ("192.0.2.1", "192.0.2.1:9"), ("[2001:db8::1]", "[2001:db8::1]:9")] {
+        assert_eq!(host_port(without, 9).as_deref(), Ok(with));
     }
+    for bad in [
+        "",
+        "a b",
+        "a/b",
+        "2001:db8::1",
+        "[::]",
+        "0.0.0.0",
+        "a:",
+        ":1",
+        "a:0",
+        "a:65536",
+        "a b:1",
+        "a..b:1",
+        "2001:db8::1:1",
+        "[::]:1",
+        "0.0.0.0:1",
+        "a/b:1",
+    ] {
+        assert!(host_port(bad, 9).is_err(), "{bad}");
+    }
+    assert!(host_port("a:b", 8400).expect_err("no port").ends_with("like node-1.example:8400"));
     let same = ServeArgs { bind_addr: Some("127.0.0.1:7".into()), rpc_addr: Some("127.0.0.1:7".into()), ..secure() };
     assert_eq!(problems(&same).len(), 1);
     let free = ServeArgs { bind_addr: Some("127.0.0.1:0".into()), rpc_addr: Some("127.0.0.1:0".into()), ..secure() };
