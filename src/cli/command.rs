@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::{self, Exit, Failure};
-use super::{certs, consume, descriptors, interrupt, log_admin, output, produce, serve, status, verify};
+use super::{certs, consume, descriptors, dump, interrupt, journal, log_admin, output, produce, serve, status, verify};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -50,6 +50,8 @@ enum Log {
     Trim(log_admin::TrimArgs),
     #[command(after_help = exit::TABLE)]
     Verify(verify::Args),
+    #[command(after_help = exit::TABLE)]
+    Dump(dump::Args),
 }
 
 /// Parses the arguments, runs the command, says on stderr why it failed.
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Log(Log::Configure(args)) => log_admin::configure(&args),
         Command::Log(Log::Trim(args)) => log_admin::trim(&args),
         Command::Log(Log::Verify(args)) => verify::run(&args),
+        Command::Log(Log::Dump(args)) => dump::run(&args),
         Command::Certs(args) => certs::run(&args),
     };
     match result {
@@ -97,7 +100,7 @@ pub(super) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<Stri
 }
 
 fn report(failure: &Failure) {
-    output::tell(&format!("seriatim: {failure}"));
+    output::tell(&journal::failure_text(&format!("seriatim: {failure}")));
 }
 
 #[cfg(test)]

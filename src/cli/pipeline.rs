@@ -65,8 +65,8 @@ fn passes_at_a_start(error: &ClientError) -> bool {
 pub struct Pipeline<'a> {
     client: Client,
     connect: &'a ConnectArgs,
-    /// When the client's node last answered.
-    answered_at: Instant,
+    /// When the client's node last answered; `None` if its connection broke since.
+    answered_at: Option<Instant>,
     log: String,
     log_id: Option<u64>,
     /// Where the next request has to come to stand.
@@ -88,7 +88,7 @@ impl<'a> Pipeline<'a> {
         Pipeline {
             client,
             connect,
-            answered_at: Instant::now(),
+            answered_at: Some(Instant::now()),
             log: log.to_owned(),
             log_id,
             expected_offset: None,
@@ -136,7 +136,7 @@ impl<'a> Pipeline<'a> {
             self.progress = Instant::now();
             // A stream that ended while there was no input has not got this request.
             if self.stream.as_mut().is_some_and(ProduceStream::has_ended) {
-                self.stream = None;
+                (self.stream, self.answered_at) = (None, None);
             }
         }
         let count = records.len() as u64;
@@ -190,7 +190,7 @@ impl<'a> Pipeline<'a> {
 
     fn transmit(&mut self, request: ProduceRequest) -> Result<(), Failed> {
         if self.stream.is_none() {
-            if self.answered_at.elapsed() > ANSWER_AGE_MAX {
+            if self.answered_at.is_none_or(|at| at.elapsed() > ANSWER_AGE_MAX) {
                 self.find_node(None)?;
             }
             match self.client.produce_stream() {
@@ -213,7 +213,7 @@ impl<'a> Pipeline<'a> {
         self.unanswered_bytes -= sent.bytes;
         self.answered += 1;
         self.progress = Instant::now();
-        self.answered_at = self.progress;
+        self.answered_at = Some(self.progress);
         if self.done.records == 0 {
             self.done.first_offset = answer.offset;
         }
@@ -239,7 +239,6 @@ impl<'a> Pipeline<'a> {
         // A timer: nothing tells when the cluster takes records again.
         let _ = after(wait).recv();
         self.stream = None;
-        // A stream that was just refused with a status is an answer, but a node that stops may be gone by now.
         let refused = self.client.addr().to_owned();
         self.find_node(Some(&refused).filter(|_| stops).map(String::as_str))?;
         let again: Vec<ProduceRequest> = self.unanswered.iter().map(|sent| sent.request.clone()).collect();
@@ -262,7 +261,7 @@ impl<'a> Pipeline<'a> {
             let error = match self.client.get_servers("") {
                 Err(error) if !error.is_answer() || passes_at_a_start(&error) => error,
                 Ok(_) | Err(_) => {
-                    self.answered_at = Instant::now();
+                    self.answered_at = Some(Instant::now());
                     return Ok(());
                 }
             };

@@ -11,6 +11,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use super::command::unknown_variables;
 use super::exit::{Exit, Failure};
+use super::journal::{self, notify};
 use super::output::say;
 use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
@@ -42,7 +43,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(args).map_err(|problems| {
         Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` explains every option")
     })?;
-    env_logger::Builder::new().filter_level(config.log_level).parse_env(LOG_FILTER).init();
+    journal::init_log(config.log_level, LOG_FILTER);
     grpc::redirect_log();
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     for name in unknown_variables(variables) {
@@ -156,12 +157,6 @@ fn failure(error: &AgentError) -> Failure {
         (false, false) => Exit::Failed,
     };
     Failure::new(exit, error.to_string(), "")
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!("systemd can't be told: {error}");
-    }
 }
 
 /// The thread that waits for signals; ends when dropped.

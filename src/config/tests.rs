@@ -205,6 +205,10 @@ fn a_bad_file_is_named() {
 
 #[test]
 fn flags_without_a_value() {
+    // `--mdns false` was refused.
+    let apart = parse(&["--mdns", "false", "--bootstrap", "true", "--insecure"]).expect("arguments");
+    assert_eq!((apart.mdns.as_deref(), apart.bootstrap.as_deref()), (Some("false"), Some("true")));
+    assert_eq!(apart.insecure.as_deref(), Some("true"));
     let args = parse(&["--insecure", "--bootstrap", "--mdns=false"]).expect("arguments");
     assert_eq!(
         (args.insecure.as_deref(), args.bootstrap.as_deref(), args.mdns.as_deref()),

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::catalog::Member;
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::hello::PROTOCOL_VERSION;
+use crate::replication::refusal::error_text;
 use crate::types::{ClusterId, NodeId, NodeName};
 
 /// This node is a member.
@@ -62,6 +63,21 @@ pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me
         rpc_addr: me.rpc_addr.clone(),
         ..JoinRequest::default()
     }
+}
+
+/// Why a join request got no answer of a peer listener. At a client listener gRPC's own text is empty, or blames the
+/// certificate.
+pub(super) fn no_peer(error: &grpcio::Error) -> String {
+    let text = error_text(error);
+    let unimplemented = matches!(
+        error,
+        grpcio::Error::RpcFailure(status) if status.code() == grpcio::RpcStatusCode::UNIMPLEMENTED
+    );
+    if unimplemented || text.is_empty() || text.contains("not in peer certificate") {
+        let hint = "no peer answers there; is it a client address (rpc_addr)? A join address is a bind_addr";
+        return if text.is_empty() { hint.to_owned() } else { format!("{text} ({hint})") };
+    }
+    text
 }
 
 /// The members in an answer; one that makes no sense is left out.

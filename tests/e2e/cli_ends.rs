@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Cluster, Site, eventually, read_all, record};
+use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, read_all, record};
 
 /// A command that runs; its output is kept until it ends.
 struct Running {
@@ -209,11 +209,8 @@ fn a_signal_ends_every_command_with_130() {
     }
     for args in [&["produce"][..], &["produce", "--whole"]] {
         let mut produce = Running::start(&cluster, &[&addr], args);
-        // Before it listens a signal ends it, too, with the same code; but then it can't say what it did.
-        produce.write("x\n");
-        if args.len() == 1 {
-            wait_for(&cluster, 0, 1001);
-        }
+        // More than the pipe takes: when it is written, the command reads, and so it listens.
+        produce.write(&"x".repeat(200_000));
         produce.signal(Signal::TERM);
         let input = produce.input.take();
         let (code, _, said) = produce.end();
@@ -290,11 +287,30 @@ fn a_log_is_copied_as_json() {
     };
     let records: Vec<_> = read_all(&from.client(0)).into_iter().map(plain).collect();
     assert_eq!(records, [all.clone(), all].concat());
+    // The same offline, from a directory that is intact.
+    let mut from = from;
+    let dump = |cluster: &Cluster, more: &[&str]| {
+        let args = [&["log", "dump", "--data-dir", "n1"], more].concat();
+        ended(&cluster.site.command(&args).output().expect("it ran"))
+    };
+    assert_eq!(dump(&from, &[]).0, Some(78), "it is in use");
+    let online = from.site.cli(&from.nodes[0].rpc_addr, &["consume", "--format", "json"]).output().expect("it ran");
     for with in [&["--whole"][..], &["--key", "k"], &["--header", "a=b"], &["--type", "1"]] {
         let args = [&["produce", "--format", "json", "log.json"], with].concat();
         let status = from.site.cli(&from.nodes[0].rpc_addr, &args).stderr(Stdio::null()).status().expect("it ran");
         assert_eq!(status.code(), Some(78), "{with:?}");
     }
+    assert!(from.nodes[0].stop().success());
+    let (code, offline, said) = dump(&from, &["--format", "json"]);
+    assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{said}");
+    assert_eq!(dump(&from, &["--group", "7"]).0, Some(65), "there is none");
+    let segment = from.site.path().join("n1/groups/1/00000000000000000001.seg");
+    let mut damaged = std::fs::read(&segment).expect("a segment");
+    let at = damaged.windows(5).position(|window| window == b"plain").expect("the first record");
+    damaged[at] ^= 1;
+    std::fs::write(&segment, damaged).expect("written");
+    let (code, _, said) = dump(&from, &[]);
+    assert_eq!((code, said.contains("is damaged at byte")), (Some(65), true), "{said}");
 }
 
 /// Nodes stood in the order of their random ids.
@@ -333,4 +349,43 @@ fn small_conveniences() {
     let output =
         Command::new(crate::harness::SERIATIM).arg("status").arg("--certs").arg(tls.certs()).arg("--addr=a b").output();
     assert!(String::from_utf8_lossy(&output.expect("it ran").stderr).contains("like node-1.example:8400"));
+}
+
+/// Lines in the journal had two timestamps and one priority.
+#[test]
+fn the_journal_gets_priorities_and_no_second_timestamp() {
+    use std::os::unix::fs::MetadataExt as _;
+    let site = Site::new();
+    let log = site.path().join("n1.log");
+    let file = File::create(&log).and_then(|file| file.metadata()).expect("a log");
+    let mut options = NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() };
+    options.env = vec![("JOURNAL_STREAM".into(), format!("{}:{}", file.dev(), file.ino()))];
+    let mut node = Node::start(&site, options.clone());
+    assert!(node.stop().success());
+    assert!(node.log().contains("<6>seriatim::agent: founding cluster"), "{}", node.log());
+    assert!(node.log().lines().all(|line| line.starts_with('<') && line.as_bytes()[2] == b'>'), "{}", node.log());
+    std::fs::remove_file(site.path().join("n1/node.toml")).expect("removed");
+    assert_eq!(node.try_start_again().expect_err("damaged").code(), Some(65));
+    assert!(node.log().contains("<3>seriatim: ") && node.log().lines().all(|l| l.starts_with('<')), "{}", node.log());
+    // Elsewhere a line has its time.
+    node.set_env(vec![("JOURNAL_STREAM".into(), "1:1".into())]);
+    assert_eq!(node.try_start_again().expect_err("damaged").code(), Some(65));
+    assert!(node.log().lines().any(|line| line.starts_with("seriatim: ")), "{}", node.log());
+}
+
+/// A join address that is a client address was told as an empty reason.
+#[test]
+fn a_join_address_that_is_a_client_address_is_named() {
+    let cluster = Cluster::start(1);
+    let join = vec![cluster.nodes[0].rpc_addr.clone()];
+    let node = Node::start(&cluster.site, NodeOptions { name: "n2".into(), join, ..NodeOptions::default() });
+    eventually("it says why it waits", || match node.log() {
+        log if log.contains("is it a client address (rpc_addr)?") => Ok(()),
+        log => Err(log),
+    });
+    let (code, _, said) = {
+        let args = ["status", "--timeout", "1"];
+        ended(&cluster.site.cli(&cluster.nodes[0].bind_addr, &args).output().expect("it ran"))
+    };
+    assert_eq!((code, said.contains("and not the one for peers")), (Some(69), true), "{said}");
 }

@@ -86,7 +86,7 @@ fn how_a_log_is_kept_is_said_and_changed() {
     assert!(kept.contains("kept by size       all\nkept by age        2592000 s\n"), "{kept}");
 
     done(&cluster, &["log", "configure", "--record-bytes-max", "1KiB"], "");
-    let (code, _, error) = run(&cluster, &["produce"], &format!("fits\n{}\n", "x".repeat(1024)));
+    let (code, _, error) = run(&cluster, &["produce"], &format!("{}\n{}\n", "x".repeat(1024), "x".repeat(1025)));
     assert_eq!(code, 65, "{error}");
     assert!(error.contains("line 2 has more than") && error.contains("1 record appended"), "{error}");
     let (code, _, error) = run(&cluster, &["log", "configure", "--request-bytes-max", "100"], "");
