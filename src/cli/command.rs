@@ -128,7 +128,7 @@ mod tests {
             cli.find_subcommand_mut(name).expect("a subcommand").render_long_help().to_string().replace('\n', " ")
         };
         assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
-        assert!(help("consume").contains("When the connection breaks"), "{}", help("consume"));
+        assert!(help("consume").contains("If the connection breaks"), "{}", help("consume"));
         assert!(help("status").contains("COMMIT is the last entry"), "{}", help("status"));
         assert!(help("certs").contains("issues what --hosts"), "{}", help("certs"));
     }

@@ -1,5 +1,6 @@
 //! `seriatim consume`: records of a log to stdout.
 
+use std::convert::Infallible;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +14,7 @@ use super::exit::Failure;
 use super::{interrupt, output, units};
 use crate::client::{Client, ClientError};
 use crate::pb::log::{ConsumeRequest, GetLogResponse, Start};
+use crate::thread::{self, fatal_channel};
 use crate::types::LogId;
 
 /// Records of one message; its bytes are limited by the server.
@@ -162,10 +164,14 @@ impl Out {
         let out = self.clone();
         interrupt::on_first(move || {
             // Without this thread the end takes as long as the last write.
-            let _ = std::thread::Builder::new().name("end".into()).spawn(|| {
+            let (fatal, _) = fatal_channel();
+            let end = || -> Result<(), Infallible> {
                 let _ = after(LAST_WRITE_MAX).recv();
                 interrupt::end();
-            });
+                Ok(())
+            };
+            // It ends with the process.
+            std::mem::forget(thread::spawn("end", &fatal, end));
             let _ = out.lock().flush();
             interrupt::end();
         });

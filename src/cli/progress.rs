@@ -10,7 +10,7 @@ use super::interrupt;
 
 /// What a bar shows, by the columns that it takes at most. A line that wraps can't be erased.
 const WITH_TOTAL: [(u16, &str); 3] = [
-    (90, "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"),
+    (100, "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"),
     (40, "{percent}%  {bytes_per_sec}  {eta} left"),
     (10, "{percent}%"),
 ];

@@ -57,7 +57,7 @@ fn every_problem_is_named_at_once() {
         bind_addr: Some("0.0.0.0:8401".into()),
         rpc_addr: Some("localhost:8400".into()),
         advertise_rpc_addr: Some("0.0.0.0:8400".into()),
-        join: vec!["b:8401".into(), "c".into()],
+        join: vec!["b:8401".into(), "c d".into()],
         bootstrap: Some("perhaps".into()),
         segment_bytes: Some("64MB".into()),
         peer_memory_bytes_max: Some("1".into()),

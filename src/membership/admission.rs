@@ -5,7 +5,6 @@ use std::fmt;
 use crate::catalog::Member;
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::hello::PROTOCOL_VERSION;
-use crate::replication::refusal::error_text;
 use crate::types::{ClusterId, NodeId, NodeName};
 
 /// This node is a member.
@@ -65,10 +64,9 @@ pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me
     }
 }
 
-/// Why a join request got no answer of a peer listener. At a client listener gRPC's own text is empty, or blames the
-/// certificate.
-pub(super) fn no_peer(error: &grpcio::Error) -> String {
-    let text = error_text(error);
+/// Why a join request failed, with what to look at if no peer listener answered: at a client listener gRPC's own text is
+/// empty, or blames the certificate.
+pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
     let unimplemented = matches!(
         error,
         grpcio::Error::RpcFailure(status) if status.code() == grpcio::RpcStatusCode::UNIMPLEMENTED

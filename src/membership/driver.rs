@@ -12,14 +12,14 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of, no_peer};
+use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of, with_hint};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::search::{Search, Verdict};
 use crate::pb::peer::JoinResponse;
 use crate::replication::dial::Dialer;
 use crate::replication::peers::PeersHandle;
-use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::replication::wait::{park_until, thread_waker};
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::thread::{FatalSender, Joiner, spawn};
@@ -403,7 +403,8 @@ impl Driver {
             Ok(response) => return self.accepted(&addr, &response),
             Err(error) => {
                 let refusal = Refusal::from_error(&error);
-                let text = refusal.as_ref().map_or_else(|| no_peer(&error), |refusal| refusal.text.clone());
+                let text = refusal.as_ref().map_or_else(|| error_text(&error), |refusal| refusal.text.clone());
+                let text = with_hint(&error, text);
                 self.trouble = format!("{addr}: {text}");
                 refusal
             }
