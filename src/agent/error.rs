@@ -117,16 +117,10 @@ impl AgentError {
     }
 
     fn storage(&self) -> Option<&StorageError> {
-        match self {
-            AgentError::Storage(error) => Some(error),
-            AgentError::Consensus(error) => error.storage(),
-            AgentError::Tls(_)
-            | AgentError::Acl(_)
-            | AgentError::Api(_)
-            | AgentError::PeerListener { .. }
-            | AgentError::System(_)
-            | AgentError::ClusterExists(_)
-            | AgentError::NotAdmitted(_) => None,
+        if let AgentError::Storage(error) | AgentError::Consensus(HostError::Storage(error)) = self {
+            Some(error)
+        } else {
+            None
         }
     }
 }

@@ -80,14 +80,6 @@ impl HostError {
         }
     }
 
-    /// The storage's error, if it is one.
-    pub fn storage(&self) -> Option<&StorageError> {
-        match self {
-            HostError::Storage(error) => Some(error),
-            HostError::Read(..) | HostError::State(..) | HostError::Catalog(_) | HostError::Thread(_) => None,
-        }
-    }
-
     /// True when what is on the disk is not what was written there.
     pub fn is_damage(&self) -> bool {
         match self {

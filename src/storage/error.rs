@@ -114,17 +114,7 @@ impl StorageError {
     }
 
     fn io_error(&self) -> Option<(&'static str, &io::Error)> {
-        match self {
-            StorageError::Io { action, error, .. } => Some((action, error)),
-            StorageError::DiskFull { .. }
-            | StorageError::Damaged { .. }
-            | StorageError::OtherFormat { .. }
-            | StorageError::ForeignDirectory { .. }
-            | StorageError::InUse { .. }
-            | StorageError::NotBlank { .. }
-            | StorageError::BadEntry(_)
-            | StorageError::Failed { .. } => None,
-        }
+        if let StorageError::Io { action, error, .. } = self { Some((action, error)) } else { None }
     }
 
     /// True when the system had no descriptor or no memory left for it: later it may, and nothing is known to be wrong with
