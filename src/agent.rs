@@ -100,6 +100,7 @@ pub struct Agent {
     rpc_addr: SocketAddr,
     tls: Tls,
     acl: Acl,
+    metrics: Arc<Metrics>,
     env: Option<Env>,
     space: Option<SpaceWatch>,
     failures: Receiver<Fatal>,
@@ -137,6 +138,8 @@ impl Agent {
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
+        let metrics = Arc::new(Metrics::default());
+        metrics.set_certificate_expires(tls.expires());
         let api = Api::start(
             ApiOptions {
                 listen_addr: config.rpc_addr,
@@ -144,7 +147,7 @@ impl Agent {
                 identities,
                 acl: acl.clone(),
                 limits: config.limits.clone(),
-                metrics: Arc::new(Metrics::default()),
+                metrics: metrics.clone(),
                 me: Me {
                     node_id: node_file.node_id,
                     node_name: config.node_name.clone(),
@@ -188,6 +191,7 @@ impl Agent {
             rpc_addr,
             tls,
             acl,
+            metrics,
             env: Some(env),
             space: Some(space),
             failures,
@@ -217,6 +221,7 @@ impl Agent {
         match self.tls.reload() {
             Ok(true) => {
                 log::info!("certificates loaded anew");
+                self.metrics.set_certificate_expires(self.tls.expires());
                 if let Some(base) = &self.base {
                     self.tls.warn_unless_named(&base.me.rpc_addr);
                 }

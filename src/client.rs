@@ -3,6 +3,8 @@
 //! It never sends anything twice. What became of a produce that failed is told by [`Status::fate`]; whether to send again
 //! is the caller's choice. Not for gRPC's threads: every call blocks.
 
+mod streams;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -10,12 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use futures::stream::Stream;
-use futures::{SinkExt, StreamExt};
-use grpcio::{
-    CallOption, Channel, ChannelCredentials, ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver,
-    RpcStatusCode, WriteFlags,
-};
+use grpcio::{CallOption, Channel, ChannelCredentials, RpcStatusCode};
+
+pub use self::streams::{ConsumeStream, ProduceStream};
 
 use crate::grpc::{self, Env};
 use crate::pb::admin::{ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse};
@@ -199,6 +198,14 @@ impl ClientError {
         }
     }
 
+    /// True if a node answered, false if there may be no connection.
+    pub fn is_answer(&self) -> bool {
+        self.status().is_some_and(|status| {
+            let of_grpc = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED);
+            !status.reason.is_empty() || !of_grpc
+        })
+    }
+
     /// What became of the request: [`Status::fate`]; an error on this side is unknown.
     pub fn fate(&self) -> Fate {
         self.status().map_or(Fate::Unknown, Status::fate)
@@ -291,7 +298,7 @@ impl Client {
     ) -> Result<ConsumeStream, ClientError> {
         let option = deadline.map_or_else(CallOption::default, |d| CallOption::default().timeout(d));
         let receiver = self.0.calls().log.consume_stream_opt(request, option)?;
-        Ok(ConsumeStream { answers: Answers::new(receiver), client: self.clone() })
+        Ok(ConsumeStream::new(receiver, self.clone()))
     }
 
     /// Appends request after request, without waiting for the answers in between.
@@ -300,7 +307,7 @@ impl Client {
     /// When the call can't begin; the server's status comes from [`ProduceStream::answer`].
     pub fn produce_stream(&self) -> Result<ProduceStream, ClientError> {
         let (sender, receiver) = self.0.calls().log.produce_stream()?;
-        Ok(ProduceStream { sender, closed: false, answers: Answers::new(receiver), client: self.clone() })
+        Ok(ProduceStream::new(sender, receiver, self.clone()))
     }
 
     /// Every member of the cluster.
@@ -371,85 +378,6 @@ impl Drop for Inner {
     }
 }
 
-/// The answers of a stream, all of them, and then its status.
-///
-/// grpcio's streams give the status as soon as it is there, which may be before the last answers are read: it is put
-/// aside until they are.
-struct Answers<S> {
-    stream: S,
-    status: Option<ClientError>,
-    ended: bool,
-}
-
-impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Answers<S> {
-    fn new(stream: S) -> Answers<S> {
-        Answers { stream, status: None, ended: false }
-    }
-
-    /// The next answer; `None` after the last one of a stream that ended well, and after an error.
-    fn next(&mut self) -> Option<Result<T, ClientError>> {
-        while !self.ended {
-            match block_on(self.stream.next()) {
-                Some(Ok(answer)) => return Some(Ok(answer)),
-                Some(Err(error)) if self.status.is_none() => self.status = Some(error.into()),
-                Some(Err(_)) | None => self.ended = true,
-            }
-        }
-        self.status.take().map(Err)
-    }
-}
-
-/// Records as they come. The iterator ends after the status of a stream that did not end well.
-pub struct ConsumeStream {
-    answers: Answers<ClientSStreamReceiver<ConsumeResponse>>,
-    #[expect(dead_code, reason = "the threads behind the stream must outlive it")]
-    client: Client,
-}
-
-impl Iterator for ConsumeStream {
-    type Item = Result<ConsumeResponse, ClientError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.answers.next()
-    }
-}
-
-/// A pipelined produce. Keep fewer than 256 requests and 8 MiB unanswered: beyond that the server stops reading.
-pub struct ProduceStream {
-    sender: ClientDuplexSender<ProduceRequest>,
-    /// Closed, or ended by the server: grpcio's sender panics when it is used once more.
-    closed: bool,
-    answers: Answers<ClientDuplexReceiver<ProduceResponse>>,
-    #[expect(dead_code, reason = "the threads behind the stream must outlive it")]
-    client: Client,
-}
-
-impl ProduceStream {
-    /// Sends a request. False when the stream has ended: the answers that are left, and the status, come from
-    /// [`ProduceStream::answer`].
-    pub fn send(&mut self, request: ProduceRequest) -> bool {
-        self.closed = self.closed || block_on(self.sender.send((request, WriteFlags::default()))).is_err();
-        !self.closed
-    }
-
-    /// Says that no request comes any more.
-    pub fn close(&mut self) {
-        if !self.closed {
-            self.closed = true;
-            // Fails when the stream has ended meanwhile, which the answers tell better.
-            let _ = block_on(self.sender.close());
-        }
-    }
-
-    /// The next answer, in the order of the requests; `None` after the last one of a stream that was closed and ended well.
-    ///
-    /// # Errors
-    /// The stream's status: every request without an answer failed, or has an unknown outcome.
-    pub fn answer(&mut self) -> Option<Result<ProduceResponse, ClientError>> {
-        self.answers.next()
-    }
-}
-
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
@@ -484,16 +412,5 @@ mod tests {
         let status = status_with("OFFSET_PAST_END", RpcStatusCode::OUT_OF_RANGE);
         assert_eq!(status.number("next_offset"), Some(7));
         assert_eq!(status.to_string(), "OUT_OF_RANGE (OFFSET_PAST_END): text");
-    }
-
-    #[test]
-    fn answers_come_before_the_status() {
-        let status = || grpcio::Error::RpcFailure(grpcio::RpcStatus::new(RpcStatusCode::UNAVAILABLE));
-        let mut answers = Answers::new(futures::stream::iter(vec![Ok(1), Err(status()), Ok(2), Ok(3)]));
-        assert!(matches!(answers.next(), Some(Ok(1))));
-        assert!(matches!(answers.next(), Some(Ok(2))));
-        assert!(matches!(answers.next(), Some(Ok(3))));
-        assert!(matches!(answers.next(), Some(Err(ClientError::Status(_)))));
-        assert!(answers.next().is_none());
     }
 }

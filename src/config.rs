@@ -20,6 +20,9 @@ use crate::types::NodeName;
 
 /// Bytes of a segment: small ones are for tests, large ones recover slowly.
 const SEGMENT_BYTES: (u64, u64) = (64 * KIB, GIB);
+/// The default ports of `rpc_addr` and `bind_addr`.
+const CLIENT_PORT: u16 = 8400;
+const PEER_PORT: u16 = 8401;
 const STREAMS: (u64, u64) = (1, 1 << 20);
 const CALLS: (u64, u64) = (1, 1 << 20);
 /// At least one entry of the largest size.
@@ -223,8 +226,8 @@ impl Check {
         if let Err(error) = check_cluster_name(&cluster_name) {
             self.0.push(format!("cluster-name: {error}"));
         }
-        let bind_addr = self.listen("bind-addr", args.bind_addr.as_deref(), 8401);
-        let rpc_addr = self.listen("rpc-addr", args.rpc_addr.as_deref(), 8400);
+        let bind_addr = self.listen("bind-addr", args.bind_addr.as_deref(), PEER_PORT);
+        let rpc_addr = self.listen("rpc-addr", args.rpc_addr.as_deref(), CLIENT_PORT);
         if let (Some(bind), Some(rpc)) = (bind_addr, rpc_addr)
             && bind == rpc
             && bind.port() != 0
@@ -233,10 +236,11 @@ impl Check {
         }
         let advertise_bind_addr = self.advertise("bind-addr", bind_addr, args.advertise_bind_addr.as_deref());
         let advertise_rpc_addr = self.advertise("rpc-addr", rpc_addr, args.advertise_rpc_addr.as_deref());
-        let join: Vec<String> = args.join.iter().map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
-        for addr in &join {
-            if let Err(error) = check_host_port(addr) {
-                self.0.push(format!("join: {error}"));
+        let mut join = Vec::new();
+        for addr in args.join.iter().map(|addr| addr.trim()).filter(|addr| !addr.is_empty()) {
+            match host_port(addr, PEER_PORT) {
+                Ok(addr) => join.push(addr),
+                Err(error) => self.0.push(format!("join: {error}")),
             }
         }
         let loopback = bind_addr.is_none_or(|a| a.ip().is_loopback());
@@ -251,7 +255,8 @@ impl Check {
         };
         let acl_policy_file = args.acl_policy_file.as_ref().map(PathBuf::from);
         if acl_policy_file.is_none() {
-            self.0.push("acl-policy-file: is missing; without a policy nobody may do anything".to_owned());
+            let anonymous = if insecure { " (with --insecure everybody is \"anonymous\" in it)" } else { "" };
+            self.0.push(format!("acl-policy-file: is missing; without a policy nobody may do anything{anonymous}"));
         }
         let data_dir = PathBuf::from(args.data_dir.as_deref().unwrap_or("/var/lib/seriatim"));
         if data_dir.as_os_str().is_empty() {
@@ -394,10 +399,13 @@ impl Check {
             }
             return None;
         };
-        if let Err(error) = check_host_port(given) {
-            self.0.push(format!("advertise-{option}: {error}"));
-        }
-        Some(given.to_owned())
+        // Without a port: the listener's, unless that is chosen by the system.
+        let port = listen.map(|addr| addr.port()).filter(|port| *port != 0);
+        let checked = match port {
+            Some(port) => host_port(given, port),
+            None => check_host_port(given, CLIENT_PORT).map(|()| given.to_owned()),
+        };
+        checked.map_err(|error| self.0.push(format!("advertise-{option}: {error}"))).ok()
     }
 
     fn insecure(&mut self, args: &ServeArgs, listeners: &[(&str, Option<SocketAddr>)]) {
@@ -446,12 +454,22 @@ fn tls_options(args: &ServeArgs) -> [(&'static str, Option<&String>); 6] {
     ]
 }
 
-/// Checks an address that others can dial, `host:port`.
+/// An address that others can dial, `host:port`, from one that may lack the port.
 ///
 /// # Errors
 /// What is wrong.
-pub fn check_host_port(addr: &str) -> Result<(), String> {
-    let wrong = || format!("{addr:?} is not a host and a port, like node-1.example:8401");
+pub fn host_port(addr: &str, default_port: u16) -> Result<String, String> {
+    let with_port = format!("{addr}:{default_port}");
+    // A colon is part of a port, or of an IPv6 address in brackets.
+    if (!addr.contains(':') || addr.ends_with(']')) && check_host_port(&with_port, default_port).is_ok() {
+        return Ok(with_port);
+    }
+    check_host_port(addr, default_port).map(|()| addr.to_owned())
+}
+
+/// Checks an address that others can dial, `host:port`; `example_port` is for the message.
+fn check_host_port(addr: &str, example_port: u16) -> Result<(), String> {
+    let wrong = || format!("{addr:?} is not a host and a port, like node-1.example:{example_port}");
     let (host, port) = addr.rsplit_once(':').ok_or_else(wrong)?;
     if port.parse::<u16>().ok().is_none_or(|p| p == 0) {
         return Err(wrong());

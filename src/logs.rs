@@ -17,7 +17,7 @@ pub struct OpenLog {
     pub group: GroupId,
     /// Its id: another log of the same name has another one.
     pub log_id: LogId,
-    /// The largest record, in bytes of its canonical form.
+    /// The largest record, in bytes of value, key and headers.
     pub record_bytes_max: u32,
     /// The largest request, in bytes of all its records.
     pub request_bytes_max: u32,

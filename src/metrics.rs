@@ -3,6 +3,7 @@
 //! Names are those of Prometheus, labels among them; `GetNode` shows them. Who counts looks nothing up and waits for nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -86,12 +87,23 @@ pub struct Metrics {
     pub access_refused: Counter,
     /// Connections that were closed because their calls were taken back in floods.
     pub flood_closed: Counter,
+    /// When the first of the node's certificates expires, Unix seconds; 0: it has none.
+    certificate_expires: AtomicU64,
 }
+
+/// The name under which [`Metrics::all`] has that time.
+pub const CERTIFICATE_EXPIRES: &str = "seriatim_certificate_expires_unix_seconds";
 
 impl Metrics {
     /// What was refused for that limit.
     pub fn limit_refused(&self, limit: Limit) -> &Counter {
         &self.limit_refused[limit as usize]
+    }
+
+    /// Notes when the first of the node's certificates expires.
+    pub fn set_certificate_expires(&self, at: Option<SystemTime>) {
+        let seconds = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs());
+        self.certificate_expires.store(seconds, Ordering::Relaxed);
     }
 
     /// Every counter, by name.
@@ -102,7 +114,9 @@ impl Metrics {
         });
         let access = ("seriatim_access_refused_total".to_owned(), self.access_refused.get());
         let flood = ("seriatim_flood_connections_closed_total".to_owned(), self.flood_closed.get());
-        limits.chain([access, flood]).collect()
+        let expires = self.certificate_expires.load(Ordering::Relaxed);
+        let expires = (expires > 0).then(|| (CERTIFICATE_EXPIRES.to_owned(), expires));
+        limits.chain([access, flood]).chain(expires).collect()
     }
 }
 

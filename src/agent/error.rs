@@ -9,6 +9,7 @@ use crate::membership::admission::{AdmissionError, Found};
 use crate::security::acl::AclError;
 use crate::security::tls::TlsError;
 use crate::storage::error::StorageError;
+use crate::storage::reader::ReadError;
 
 /// Why a node does not start, or did not stop cleanly.
 #[derive(Debug)]
@@ -100,6 +101,26 @@ impl AgentError {
             AgentError::Storage(e) => e.is_config(),
             AgentError::Consensus(e) => e.is_config(),
             AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) => false,
+        }
+    }
+
+    /// True when the data directory's path can't be used (exit code 78 at a start).
+    pub fn is_unusable_path(&self) -> bool {
+        self.storage().is_some_and(StorageError::is_unusable_path)
+    }
+
+    /// True when the disk could not read what is stored (exit code 65 at a start).
+    pub fn is_unreadable(&self) -> bool {
+        // A read of entries has no storage error of its own; it fails at a start only.
+        let entries = matches!(self, AgentError::Consensus(HostError::Read(_, ReadError::Io(_))));
+        entries || self.storage().is_some_and(StorageError::is_unreadable)
+    }
+
+    fn storage(&self) -> Option<&StorageError> {
+        if let AgentError::Storage(error) | AgentError::Consensus(HostError::Storage(error)) = self {
+            Some(error)
+        } else {
+            None
         }
     }
 }

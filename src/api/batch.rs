@@ -14,6 +14,10 @@ use crate::types::{LogName, Offset};
 /// What the records of one entry may have together.
 const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
 
+/// No record takes more in canonical form: an answer with one of them is below 4 MiB, which clients take by default. A record
+/// of the largest limit fits with room for its own fields; one of very many tiny headers does not.
+const STORED_RECORD_BYTES_MAX: usize = (4 << 20) - (8 << 10);
+
 /// One request, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -23,8 +27,12 @@ pub struct Batch {
     pub payload: Unstamped,
     /// How many; at least 1.
     pub count: u32,
-    /// Bytes of the largest record, and its position.
+    /// Content bytes of all records.
+    content_bytes: usize,
+    /// Content bytes of the record that has most of them, and its position.
     largest: (usize, u32),
+    /// The most bytes that one record has in canonical form.
+    largest_stored: usize,
     /// Append only if this is the next offset.
     pub expected_offset: Option<Offset>,
     /// 0: none.
@@ -66,6 +74,12 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// What limits count: what the client sends, without what the format adds.
+fn content_bytes(parts: &Parts<'_>) -> usize {
+    let headers = parts.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    parts.value.len() + parts.key.map_or(0, <[u8]>::len) + headers
+}
+
 fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
     let (mut name, mut value) = ("", &[][..]);
     for field in Fields::new(header) {
@@ -79,19 +93,25 @@ fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
 }
 
 /// The payload while it grows, behind the room for its stamp.
+#[derive(Default)]
 struct Payload {
     bytes: Vec<u8>,
     count: u32,
+    content_bytes: usize,
     largest: (usize, u32),
+    largest_stored: usize,
 }
 
 impl Payload {
     fn push(&mut self, parts: &Parts<'_>) -> Result<(), Invalid> {
         let fields = RecordFields { value: parts.value, kind: parts.kind, key: parts.key, headers: &parts.headers };
-        let bytes = encode_record(&mut self.bytes, &fields);
-        if bytes > self.largest.0 {
-            self.largest = (bytes, self.count);
+        let stored = encode_record(&mut self.bytes, &fields);
+        let content = content_bytes(parts);
+        self.content_bytes += content;
+        if content > self.largest.0 {
+            self.largest = (content, self.count);
         }
+        self.largest_stored = self.largest_stored.max(stored);
         self.count += 1;
         if self.bytes.len() - Stamp::BYTES > PAYLOAD_BYTES_MAX {
             return Err(Invalid::EntryTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
@@ -112,7 +132,7 @@ impl Batch {
         let mut single: Option<Parts<'_>> = None;
         let mut parts = Parts::default();
         // One record grows by less than this; the offsets of more make the buffer grow once or twice.
-        let mut payload = Payload { bytes: Unstamped::room(message.len() + 64), count: 0, largest: (0, 0) };
+        let mut payload = Payload { bytes: Unstamped::room(message.len() + 64), ..Payload::default() };
         for field in Fields::new(message) {
             match field? {
                 (1, Value::Bytes(record)) => single.get_or_insert_default().merge(record)?,
@@ -142,7 +162,9 @@ impl Batch {
             log: LogName::new(log).map_err(Invalid::LogName)?,
             payload: Unstamped::new(payload.bytes),
             count: payload.count,
+            content_bytes: payload.content_bytes,
             largest: payload.largest,
+            largest_stored: payload.largest_stored,
             expected_offset,
             producer_id,
             sequence,
@@ -160,9 +182,12 @@ impl Batch {
             let bytes_max = log.record_bytes_max;
             return Err(Invalid::RecordTooLarge { position, bytes, bytes_max }.into());
         }
-        if self.payload.len() > log.request_bytes_max as usize {
+        if self.largest_stored > STORED_RECORD_BYTES_MAX {
+            return Err(Invalid::EntryTooLarge { bytes_max: STORED_RECORD_BYTES_MAX }.into());
+        }
+        if self.content_bytes > log.request_bytes_max as usize {
             let bytes_max = log.request_bytes_max as usize;
-            return Err(Invalid::RequestTooLarge { bytes: self.payload.len(), bytes_max }.into());
+            return Err(Invalid::RequestTooLarge { bytes: self.content_bytes, bytes_max }.into());
         }
         check_log_id(log, self.log_id)?;
         if self.producer_id != 0 {

@@ -445,20 +445,24 @@ impl Invalid {
             Invalid::NoRecord => invalid("no record: set `record`, or at least one of `records`".to_owned()),
             Invalid::RecordAndRecords => invalid("both `record` and `records` are set: one of them".to_owned()),
             Invalid::RecordTooLarge { position, bytes, bytes_max } => {
-                let message = format!("record {position} has {bytes} bytes, its log takes {bytes_max}");
+                let message =
+                    format!("record {position} has {bytes} bytes of value, key and headers, its log takes {bytes_max}");
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "RECORD_TOO_LARGE", message)
                     .with("position", position)
                     .with("record_bytes_max", bytes_max)
                     .limit("record_bytes_max", bytes_max)
             }
             Invalid::RequestTooLarge { bytes, bytes_max } => {
-                let message = format!("the records have {bytes} bytes together, one request takes {bytes_max}");
+                let message = format!(
+                    "the records have {bytes} bytes of value, key and headers together, one request takes {bytes_max}"
+                );
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
                     .with("request_bytes_max", bytes_max)
                     .limit("request_bytes_max", bytes_max)
             }
             Invalid::EntryTooLarge { bytes_max } => {
-                let message = format!("the records have more than {bytes_max} bytes together, which no log takes");
+                let message =
+                    format!("the records take more than {bytes_max} bytes in the log, which no log takes at once");
                 Facts::new(RpcStatusCode::INVALID_ARGUMENT, "REQUEST_TOO_LARGE", message)
                     .with("entry_bytes_max", bytes_max)
                     .limit("entry_bytes_max", bytes_max)

@@ -52,5 +52,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         Failure::new(Exit::Failed, error.to_string(), next)
     })?;
-    output::say(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
+    output::confirm(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
+    Ok(())
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::exit::{self, Failure};
-use super::{certs, consume, descriptors, log_admin, produce, serve, status, verify};
+use super::exit::{self, Exit, Failure};
+use super::{certs, consume, descriptors, dump, interrupt, journal, log_admin, output, produce, serve, status, verify};
 
 /// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
 #[derive(Debug, Parser)]
@@ -50,6 +50,8 @@ enum Log {
     Trim(log_admin::TrimArgs),
     #[command(after_help = exit::TABLE)]
     Verify(verify::Args),
+    #[command(after_help = exit::TABLE)]
+    Dump(dump::Args),
 }
 
 /// Parses the arguments, runs the command, says on stderr why it failed.
@@ -58,7 +60,14 @@ pub fn main() -> ExitCode {
         report(&failure);
         return failure.exit.into();
     }
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Serve(_))
+        && let Err(error) = interrupt::listen()
+    {
+        report(&Failure::new(Exit::Failed, format!("signals can't be handled: {error}"), ""));
+        return Exit::Failed.into();
+    }
+    let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
@@ -67,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Log(Log::Configure(args)) => log_admin::configure(&args),
         Command::Log(Log::Trim(args)) => log_admin::trim(&args),
         Command::Log(Log::Verify(args)) => verify::run(&args),
+        Command::Log(Log::Dump(args)) => dump::run(&args),
         Command::Certs(args) => certs::run(&args),
     };
     match result {
@@ -90,7 +100,7 @@ pub(super) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<Stri
 }
 
 fn report(failure: &Failure) {
-    eprintln!("seriatim: {failure}");
+    output::tell(&journal::failure_text(&format!("seriatim: {failure}")));
 }
 
 #[cfg(test)]
@@ -118,7 +128,7 @@ mod tests {
             cli.find_subcommand_mut(name).expect("a subcommand").render_long_help().to_string().replace('\n', " ")
         };
         assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
-        assert!(help("consume").contains("When the connection breaks"), "{}", help("consume"));
+        assert!(help("consume").contains("If the connection breaks"), "{}", help("consume"));
         assert!(help("status").contains("COMMIT is the last entry"), "{}", help("status"));
         assert!(help("certs").contains("issues what --hosts"), "{}", help("certs"));
     }

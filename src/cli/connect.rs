@@ -5,26 +5,29 @@ use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Failure};
 use crate::client::{Client, ClientFiles, ClientOptions};
-use crate::config::check_host_port;
+use crate::config::host_port;
 use crate::grpc::redirect_log;
 
 /// Of several addresses the next one has its turn after so long, until one answers.
 const TURN: Duration = Duration::from_millis(300);
 
+/// The default port of rpc_addr.
+const PORT: u16 = 8400;
+
 fn parse_addr(text: &str) -> Result<String, String> {
-    let addr = text.trim();
-    check_host_port(addr).map(|()| addr.to_owned())
+    host_port(text.trim(), PORT)
 }
 
 /// Where the nodes are, and the certificate to show them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// Client address (rpc_addr) of a node; of several, separated by commas, the first that answers is used
+    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port may be left out. Of several, separated by
+    /// commas, the first that answers is used
     #[arg(
         long,
         env = "SERIATIM_ADDR",
-        value_name = "HOST:PORT",
+        value_name = "HOST[:PORT]",
         value_delimiter = ',',
         default_value = "127.0.0.1:8400",
         value_parser = parse_addr
@@ -45,7 +48,7 @@ pub struct ConnectArgs {
     /// Its private key (PEM)
     #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// Plain text, to a node that runs with --insecure
+    /// Plain text, to a node that runs with --insecure; its policy calls you `anonymous`
     #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
     /// Seconds to wait for a connection, and for an answer
@@ -64,9 +67,19 @@ impl ConnectArgs {
     /// # Errors
     /// Without certificates, or when none answers: then the reasons of all.
     pub fn connect(&self) -> Result<Client, Failure> {
-        let clients = self.addr.iter().map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>()?;
-        let until = Instant::now() + self.timeout();
-        let turn = if clients.len() == 1 { self.timeout() } else { TURN };
+        self.connect_within(self.timeout(), None)
+    }
+
+    /// Connects to the first node that answers; the one at `last`, if given, is asked last.
+    ///
+    /// # Errors
+    /// As [`ConnectArgs::connect`].
+    pub fn connect_within(&self, timeout: Duration, last: Option<&str>) -> Result<Client, Failure> {
+        let (others, at_last): (Vec<&String>, Vec<&String>) = self.addr.iter().partition(|a| Some(a.as_str()) != last);
+        let addrs = others.into_iter().chain(at_last);
+        let clients = addrs.map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>()?;
+        let until = Instant::now() + timeout;
+        let turn = if clients.len() == 1 { timeout } else { TURN };
         // Each goes on connecting while the others have their turn.
         while !until.saturating_duration_since(Instant::now()).is_zero() {
             for client in &clients {

@@ -1,7 +1,9 @@
 //! `seriatim consume`: records of a log to stdout.
 
-use std::io::{self, BufWriter, Write};
-use std::time::{Duration, Instant};
+use std::convert::Infallible;
+use std::io::{self, BufWriter, Stdout, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::after;
 use grpcio::RpcStatusCode;
@@ -9,63 +11,84 @@ use grpcio::RpcStatusCode;
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
 use super::exit::Failure;
-use super::{output, units};
+use super::{interrupt, output, units};
 use crate::client::{Client, ClientError};
-use crate::pb::log::{ConsumeRequest, Start};
+use crate::pb::log::{ConsumeRequest, GetLogResponse, Start};
+use crate::thread::{self, fatal_channel};
 use crate::types::LogId;
 
 /// Records of one message; its bytes are limited by the server.
 const RECORDS_MAX: u32 = 10_000;
 /// A connection that is quiet for longer is broken, not idle.
 const HEARTBEAT_MS: u32 = 1000;
+/// After a signal, a reader that does not take the last records holds up the end for at most this long.
+const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// At this offset.
     Offset(u64),
-    /// At the first record that is still there.
+    /// At the first record that is still stored.
     Earliest,
-    /// Behind the last one.
+    /// After the last record.
     Latest,
-    /// At the first record that was appended at this moment or later, Unix microseconds.
+    /// At the record that this many records follow or are.
+    Last(u64),
+    /// At the first record that was appended at this time or later, Unix microseconds.
     Time(u64),
+    /// At the first record that was appended at most this many milliseconds ago.
+    Ago(u64),
 }
 
 fn parse_from(text: &str) -> Result<From, String> {
+    let number = |digits: &str| digits.parse().map_err(|_| format!("{digits:?} is no number of records"));
     match text {
-        "earliest" => Ok(From::Earliest),
-        "latest" => Ok(From::Latest),
-        text if text.starts_with("us:") => text[3..].parse().map(From::Time).map_err(|_| "us:MICROSECONDS".to_owned()),
-        number if number.bytes().all(|b| b.is_ascii_digit()) => {
-            number.parse().map(From::Offset).map_err(|_| "an offset".to_owned())
-        }
-        moment => units::moment(moment)
-            .map(From::Time)
-            .map_err(|time| format!("an offset, `earliest`, `latest`, {time}, or us: and Unix microseconds")),
+        "earliest" => return Ok(From::Earliest),
+        "latest" => return Ok(From::Latest),
+        _ => {}
     }
+    if let Some(us) = text.strip_prefix("us:") {
+        return us.parse().map(From::Time).map_err(|_| "us:MICROSECONDS".to_owned());
+    }
+    if let Some(last) = text.strip_prefix('-') {
+        return number(last).map(From::Last);
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return number(text).map(From::Offset);
+    }
+    if let Ok(ago) = units::milliseconds(text) {
+        return Ok(From::Ago(ago));
+    }
+    units::moment(text).map(From::Time).map_err(|time| {
+        format!(
+            "an offset, `earliest`, `latest`, -10 (the last ten), 10m (the last ten minutes), {time}, or us: and Unix microseconds"
+        )
+    })
 }
 
-/// Read records of a log to stdout: what is there now, or on and on with --follow.
+/// Read records of a log to stdout.
 ///
-/// When the connection breaks, it goes on with the next offset at the same or another of the given addresses; when none
-/// answers for --timeout seconds, it ends.
+/// Without --follow it ends after the last record that was there when it began. If the connection breaks, it continues with
+/// the next offset at the same or another of the given addresses; if none answers for --timeout seconds, it fails.
+/// SIGINT (Ctrl-C) and SIGTERM end it after a whole record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
     #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
-    /// Where to begin: an offset, `earliest`, `latest`, or the first record appended at a time or later, given as
-    /// 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix microseconds)
-    #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = parse_from)]
+    /// Where to begin: an offset; `earliest`; `latest`; -10, the last ten records; 10m, the records of the last ten minutes by
+    /// this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix
+    /// microseconds). Of a time in the future, no record is printed that was appended before it
+    #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = parse_from)]
     pub from: From,
-    /// End after so many records
+    /// End after this many records
     #[arg(long, visible_alias = "max-records", value_name = "RECORDS")]
     pub count: Option<u64>,
-    /// Wait for more at the end; else it ends at what was there when it began
+    /// Wait for more records at the end
     #[arg(long, short)]
     pub follow: bool,
-    /// End at what was there when it began: what it does without --follow, said aloud
+    /// End after the last record that was there when it began (the default)
     #[arg(long, conflicts_with = "follow")]
     pub until_end: bool,
     /// Read only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
@@ -83,11 +106,13 @@ pub struct Args {
 /// # Errors
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    let out = Out::new();
+    out.end_at_a_signal();
     let mut reading = Reading {
-        out: BufWriter::with_capacity(256 * 1024, io::stdout().lock()),
+        out,
         format: args.format,
         left: args.count.unwrap_or(u64::MAX),
-        position: args.from,
+        position: Position::new(args.from),
         log_id: args.log_id.map(|id| id.0),
         answered: false,
     };
@@ -109,23 +134,78 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             }
             Err(Stop::Call(error)) => {
                 // The records before the damage are complete.
-                output::written(reading.out.flush())?;
+                output::written(reading.out.lock().flush())?;
                 return Err(Failure::of_call(client.addr(), &error));
             }
         }
     }
-    output::written(reading.out.flush())
+    output::written(reading.out.lock().flush())
 }
 
 fn passes(error: &ClientError) -> bool {
     error.status().is_some_and(|s| matches!(s.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED))
 }
 
-struct Reading<W: Write> {
-    out: W,
+/// Standard output, shared with the thread that handles signals. Whoever holds the lock writes whole records.
+#[derive(Clone)]
+struct Out(Arc<Mutex<BufWriter<Stdout>>>);
+
+impl Out {
+    fn new() -> Out {
+        Out(Arc::new(Mutex::new(BufWriter::with_capacity(256 * 1024, io::stdout()))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BufWriter<Stdout>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At a signal: what is complete is written, and the process ends.
+    fn end_at_a_signal(&self) {
+        let out = self.clone();
+        interrupt::on_first(move || {
+            // Without this thread the end takes as long as the last write.
+            let (fatal, _) = fatal_channel();
+            let end = || -> Result<(), Infallible> {
+                let _ = after(LAST_WRITE_MAX).recv();
+                interrupt::end();
+                Ok(())
+            };
+            // It ends with the process.
+            std::mem::forget(thread::spawn("end", &fatal, end));
+            let _ = out.lock().flush();
+            interrupt::end();
+        });
+    }
+}
+
+/// Where the next request begins, and which records are skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    from: From,
+    /// Records that were appended earlier are not printed, Unix microseconds. The log's times never decrease, so there are
+    /// some only between the end of the log and a time in the future.
+    not_before_us: u64,
+}
+
+impl Position {
+    fn new(from: From) -> Position {
+        let now_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis());
+        let from = match from {
+            From::Ago(ms) => {
+                From::Time(u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(ms).saturating_mul(1000))
+            }
+            other => other,
+        };
+        let not_before_us = if let From::Time(time_us) = from { time_us } else { 0 };
+        Position { from, not_before_us }
+    }
+}
+
+struct Reading {
+    out: Out,
     format: Format,
     left: u64,
-    position: From,
+    position: Position,
     log_id: Option<u64>,
     /// Something came since the last look, a heartbeat at least.
     answered: bool,
@@ -142,26 +222,55 @@ impl std::convert::From<io::Error> for Stop {
     }
 }
 
-impl<W: Write> Reading<W> {
+impl Reading {
+    /// Replaces a beginning that depends on the log's end by an offset, once. After a broken connection the log's end would
+    /// be another one, and the records in between would be left out.
+    fn resolve(&mut self, client: &Client, args: &Args) -> Result<(), ClientError> {
+        let from_end: fn(&GetLogResponse, u64) -> u64 = match self.position.from {
+            From::Offset(_) | From::Earliest => return Ok(()),
+            From::Last(_) => |log, last| log.next_offset.saturating_sub(last).max(log.first_offset),
+            From::Latest | From::Time(_) | From::Ago(_) => |log, _| log.next_offset,
+        };
+        // Before the search: what is appended in between is above this end, or found.
+        let log = client.get_log(&args.log)?;
+        let found = match self.position.from {
+            From::Time(time_us) => self.first_at(client, args, time_us)?,
+            From::Last(last) => Some(from_end(&log, last)),
+            From::Offset(_) | From::Earliest | From::Latest | From::Ago(_) => None,
+        };
+        self.position.from = From::Offset(found.unwrap_or_else(|| from_end(&log, 0)));
+        self.log_id = self.log_id.or(Some(log.log_id));
+        Ok(())
+    }
+
+    /// The offset of the first record that was appended at that time or later.
+    fn first_at(&self, client: &Client, args: &Args, time_us: u64) -> Result<Option<u64>, ClientError> {
+        let request = ConsumeRequest {
+            log: args.log.clone(),
+            start: Start::START_TIME.into(),
+            start_time_us: time_us,
+            max_records: 1,
+            log_id: self.log_id,
+            ..ConsumeRequest::default()
+        };
+        match client.consume(&request) {
+            Ok(answer) => Ok(answer.records.first().map(|record| record.offset)),
+            Err(error) if error.status().is_some_and(|status| status.reason == "OFFSET_PAST_END") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads until the stream ends, or there are enough.
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
-        let (start, offset, start_time_us) = match self.position {
-            From::Offset(offset) => (Start::START_OFFSET, offset, 0),
-            From::Earliest => (Start::START_EARLIEST, 0, 0),
-            From::Time(time_us) => (Start::START_TIME, 0, time_us),
-            From::Latest => {
-                // Now and not again: after a break the latest would be another one, and what came between be left out.
-                let log = client.get_log(&args.log).map_err(Stop::Call)?;
-                self.position = From::Offset(log.next_offset);
-                self.log_id = self.log_id.or(Some(log.log_id));
-                (Start::START_OFFSET, log.next_offset, 0)
-            }
+        self.resolve(client, args).map_err(Stop::Call)?;
+        let (start, offset) = match self.position.from {
+            From::Offset(offset) => (Start::START_OFFSET, offset),
+            From::Earliest | From::Latest | From::Last(_) | From::Time(_) | From::Ago(_) => (Start::START_EARLIEST, 0),
         };
         let request = ConsumeRequest {
             log: args.log.clone(),
             start: start.into(),
             offset,
-            start_time_us,
             max_records: u32::try_from(self.left).unwrap_or(u32::MAX).min(RECORDS_MAX),
             stop_at_end: !args.follow,
             heartbeat_ms: if args.follow { HEARTBEAT_MS } else { 0 },
@@ -172,18 +281,54 @@ impl<W: Write> Reading<W> {
             let answer = answer.map_err(Stop::Call)?;
             self.answered = true;
             self.log_id = Some(answer.log_id);
+            let mut out = self.out.lock();
             for record in &answer.records {
-                encode::write(&mut self.out, self.format, record)?;
-                self.position = From::Offset(record.offset + 1);
+                self.position.from = From::Offset(record.offset + 1);
+                if record.append_time_us < self.position.not_before_us {
+                    continue;
+                }
+                encode::write(&mut *out, self.format, record)?;
                 self.left -= 1;
                 if self.left == 0 {
                     return Ok(());
                 }
             }
             if args.follow {
-                self.out.flush()?;
+                out.flush()?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beginnings_are_read() {
+        for (text, from) in [
+            ("7", From::Offset(7)),
+            ("-10", From::Last(10)),
+            ("10m", From::Ago(600_000)),
+            ("1500ms", From::Ago(1500)),
+            ("us:5", From::Time(5)),
+            ("1970-01-01T00:00:01Z", From::Time(1_000_000)),
+            ("earliest", From::Earliest),
+            ("latest", From::Latest),
+        ] {
+            assert_eq!(parse_from(text), Ok(from), "{text}");
+        }
+        for bad in ["", "-", "--follow", "-1x", "yesterday", "99999999999999999999"] {
+            assert!(parse_from(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_span_becomes_a_time_once() {
+        let Position { from: From::Time(time), not_before_us } = Position::new(From::Ago(0)) else { panic!("a time") };
+        assert_eq!(time, not_before_us);
+        assert!(time > 1_700_000_000_000_000, "{time}");
+        assert_eq!(Position::new(From::Earliest), Position { from: From::Earliest, not_before_us: 0 });
     }
 }

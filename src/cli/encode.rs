@@ -1,10 +1,11 @@
-//! How `consume` writes a record.
+//! Records as text: how `consume` writes one, and how `produce --format json` reads it back.
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::pb::log::Record;
+use crate::pb::log::{Header, Record};
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +67,62 @@ fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     };
 }
 
+/// Reads what [`write`] writes as JSON. Offset, term and time are the log's, and ignored.
+///
+/// # Errors
+/// What is wrong with the line.
+pub fn read_json(line: &[u8]) -> Result<Record, String> {
+    let mut object = match serde_json::from_slice(line) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return Err("this is no JSON object".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    };
+    for of_the_log in ["offset", "term", "append_time_us"] {
+        object.remove(of_the_log);
+    }
+    let type_ = match object.remove("type") {
+        None => 0,
+        Some(number) => number.as_u64().and_then(|n| n.try_into().ok()).ok_or("type is no number below 2^32")?,
+    };
+    let key = take_bytes(&mut object, "key")?;
+    let headers = match object.remove("headers") {
+        None => Vec::new(),
+        Some(Value::Array(headers)) => headers.into_iter().map(header).collect::<Result<_, _>>()?,
+        Some(_) => return Err("headers is no list".to_owned()),
+    };
+    let value = take_bytes(&mut object, "value")?.ok_or("there is no value, and no value_base64")?;
+    nothing_else(&object)?;
+    Ok(Record { value, key, type_, headers, ..Record::default() })
+}
+
+fn header(header: Value) -> Result<Header, String> {
+    let Value::Object(mut object) = header else { return Err("a header is no object".to_owned()) };
+    let Some(Value::String(name)) = object.remove("name") else { return Err("a header has no name".to_owned()) };
+    let value = take_bytes(&mut object, "value")?.unwrap_or_default();
+    nothing_else(&object)?;
+    Ok(Header { name, value, ..Header::default() })
+}
+
+fn take_bytes(object: &mut Map<String, Value>, name: &str) -> Result<Option<Bytes>, String> {
+    let in_base64 = format!("{name}_base64");
+    match (object.remove(name), object.remove(&in_base64)) {
+        (None, None) => Ok(None),
+        (Some(Value::String(text)), None) => Ok(Some(text.into_bytes().into())),
+        (None, Some(Value::String(text))) => {
+            let bytes = openssl::base64::decode_block(&text).map_err(|_| format!("{in_base64} is no base64"))?;
+            Ok(Some(bytes.into()))
+        }
+        (Some(_), Some(_)) => Err(format!("both {name} and {in_base64} are given")),
+        (Some(_), None) => Err(format!("{name} is no text")),
+        (None, Some(_)) => Err(format!("{in_base64} is no text")),
+    }
+}
+
+/// A field that is not known may be a misspelt one.
+fn nothing_else(object: &Map<String, Value>) -> Result<(), String> {
+    object.keys().next().map_or(Ok(()), |name| Err(format!("{name:?} is no field of a record")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +141,47 @@ mod tests {
         assert_eq!(written(Format::Raw, &record), "a\"b");
         let json: Value = serde_json::from_str(&written(Format::Json, &record)).expect("JSON");
         assert_eq!(json, json!({"offset": 7, "term": 2, "append_time_us": 0, "key_base64": "/w==", "value": "a\"b"}));
+    }
+
+    #[test]
+    fn json_that_is_written_is_read() {
+        let header = |name: &str, value: &[u8]| Header {
+            name: name.into(),
+            value: Bytes::copy_from_slice(value),
+            ..Header::default()
+        };
+        let bytes: Vec<u8> = (0..=255).collect();
+        for value in [&b""[..], b"text", &bytes, b"\xff", b"\xff\xfe"] {
+            let record = Record {
+                value: Bytes::copy_from_slice(value),
+                key: Some(Bytes::copy_from_slice(value)),
+                type_: u32::MAX,
+                headers: vec![header("", value), header("n", b"v"), header("n", value)],
+                ..Record::default()
+            };
+            let stored = Record { offset: 7, term: 2, append_time_us: 3, ..record.clone() };
+            assert_eq!(read_json(written(Format::Json, &stored).as_bytes()), Ok(record));
+        }
+        let plain = Record { value: "v".into(), ..Record::default() };
+        assert_eq!(read_json(br#"{"value":"v"}"#), Ok(plain));
+    }
+
+    #[test]
+    fn json_that_is_no_record_is_refused() {
+        for (line, what) in [
+            ("[]", "no JSON object"),
+            ("{", "EOF"),
+            ("{}", "no value"),
+            (r#"{"value":1}"#, "value is no text"),
+            (r#"{"value":"a","value_base64":"YQ=="}"#, "both value and value_base64"),
+            (r#"{"value_base64":"?"}"#, "no base64"),
+            (r#"{"vlaue":"a","value":"b"}"#, "\"vlaue\" is no field"),
+            (r#"{"value":"b","type":-1}"#, "type is no number"),
+            (r#"{"value":"b","type":4294967296}"#, "type is no number"),
+            (r#"{"value":"b","headers":[{"value":"c"}]}"#, "no name"),
+        ] {
+            let error = read_json(line.as_bytes()).expect_err(line);
+            assert!(error.contains(what), "{line}: {error}");
+        }
     }
 }

@@ -109,7 +109,8 @@ impl Failure {
             RpcStatusCode::RESOURCE_EXHAUSTED => (Exit::Unavailable, "try again later"),
             RpcStatusCode::PERMISSION_DENIED => (
                 Exit::NotAllowed,
-                "the node's access policy (acl/policy.csv) must give that to your certificate's common name",
+                "the node's access policy (the file that its acl_policy_file names) must give that to your certificate's common \
+                 name, or to `anonymous` if the node runs with --insecure",
             ),
             RpcStatusCode::UNAUTHENTICATED => {
                 (Exit::NotAllowed, "use a certificate with exactly one common name that is still valid")
@@ -137,8 +138,9 @@ fn behind_damage(status: &Status) -> String {
 /// Why there is no connection, where gRPC's words tell: it has nothing else for that.
 fn no_connection(message: &str) -> &'static str {
     if message.contains("not in peer certificate") {
-        "the node's certificate does not name the host that you dial: dial one that it names, or issue one that names it too \
-         (`seriatim certs --use-ca --hosts`)"
+        "is this the node's client address (rpc_addr, port 8400 by default), and not the one for peers (bind_addr, port 8401)? \
+         If it is, its certificate does not name the host that you dial: dial one that it names, or issue one that names it \
+         too (`seriatim certs --use-ca --hosts`)"
     } else if message.contains("certificate verify failed") {
         "the node's certificate is of another CA than yours (--ca-file, ca.pem in --certs), or has expired"
     } else {

@@ -1,56 +1,78 @@
-//! SIGINT and SIGTERM for a command that has something to say before it ends.
+//! SIGINT and SIGTERM for every command except `serve`: the process ends with exit code 130.
+//!
+//! By default the first signal ends it at once. A command that has to finish something first sets a reaction with
+//! [`on_first`]. The second signal always ends it at once.
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
-use crate::thread::{self, Joiner, fatal_channel};
+use super::exit::Exit;
+use crate::thread::{self, fatal_channel};
 
-/// Tells of the first signal; the second ends the process as if nobody listened. Ends its thread when dropped.
-pub struct Interrupt {
-    received: Receiver<()>,
-    handle: Handle,
-    #[expect(dead_code, reason = "joins on drop")]
-    thread: Joiner,
-}
+type Reaction = Box<dyn FnOnce() + Send>;
 
-impl Interrupt {
-    /// Listens from now on.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn listen() -> io::Result<Interrupt> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let handle = signals.handle();
-        // One is all that is ever sent.
-        let (sender, received) = bounded(1);
-        let (fatal, _) = fatal_channel();
-        let thread = thread::spawn("signals", &fatal, move || -> Result<(), Infallible> {
-            let mut told = false;
-            for signal in &mut signals {
-                if std::mem::replace(&mut told, true) {
-                    // It does not come back.
-                    let _ = emulate_default_handler(signal);
-                }
-                let _ = sender.try_send(());
+/// The process has one set of signal handlers.
+static ON_FIRST: Mutex<Option<Reaction>> = Mutex::new(None);
+static ON_END: Mutex<Option<Reaction>> = Mutex::new(None);
+
+/// Starts to listen. The thread ends with the process.
+///
+/// # Errors
+/// If the system refuses a handler or a thread.
+pub fn listen() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (fatal, _) = fatal_channel();
+    let thread = thread::spawn("signals", &fatal, move || -> Result<(), Infallible> {
+        for _ in &mut signals {
+            match take(&ON_FIRST) {
+                Some(reaction) => reaction(),
+                None => end(),
             }
-            Ok(())
-        })?;
-        Ok(Interrupt { received, handle, thread })
-    }
-
-    /// Gets one message, at the first signal.
-    pub fn received(&self) -> &Receiver<()> {
-        &self.received
-    }
+        }
+        Ok(())
+    })?;
+    std::mem::forget(thread);
+    Ok(())
 }
 
-impl Drop for Interrupt {
-    fn drop(&mut self) {
-        self.handle.close();
+/// Runs `reaction` at the first signal, in place of the end of the process.
+pub fn on_first(reaction: impl FnOnce() + Send + 'static) {
+    put(&ON_FIRST, Box::new(reaction));
+}
+
+/// Runs `reaction` when a signal ends the process.
+pub fn on_end(reaction: impl FnOnce() + Send + 'static) {
+    put(&ON_END, Box::new(reaction));
+}
+
+/// From now on the first signal sends a message.
+pub fn receiver() -> Receiver<()> {
+    let (sender, received) = bounded(1);
+    on_first(move || {
+        // Full: it was told already.
+        let _ = sender.try_send(());
+    });
+    received
+}
+
+/// Ends the process: without destructors, as gRPC's threads still run.
+pub fn end() {
+    if let Some(reaction) = take(&ON_END) {
+        reaction();
     }
+    low_level::exit(Exit::Interrupted as i32);
+}
+
+fn take(reaction: &Mutex<Option<Reaction>>) -> Option<Reaction> {
+    reaction.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn put(place: &Mutex<Option<Reaction>>, reaction: Reaction) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(reaction);
 }

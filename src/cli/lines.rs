@@ -15,7 +15,7 @@ pub struct Lines<R> {
     input: R,
     /// What one read fills. Lines are copied out of it: a line of a slow pipe must not hold all of it until it is appended.
     buffer: Box<[u8]>,
-    value_bytes_max: usize,
+    line_bytes_max: usize,
     /// The beginning of a line whose end is not read yet.
     partial: Vec<u8>,
     ended: bool,
@@ -34,12 +34,12 @@ pub enum Piece {
 }
 
 impl<R: Read> Lines<R> {
-    /// Lines of at most `value_bytes_max` bytes, `\n` not counted.
-    pub fn new(input: R, value_bytes_max: usize) -> Lines<R> {
+    /// Lines of at most `line_bytes_max` bytes, `\n` not counted.
+    pub fn new(input: R, line_bytes_max: usize) -> Lines<R> {
         Lines {
             input,
             buffer: vec![0; READ_BYTES].into(),
-            value_bytes_max,
+            line_bytes_max,
             partial: Vec::new(),
             ended: false,
             too_long: false,
@@ -74,7 +74,7 @@ impl<R: Read> Lines<R> {
             } else {
                 Vec::new()
             };
-            self.too_long |= self.partial.len() > self.value_bytes_max;
+            self.too_long |= self.partial.len() > self.line_bytes_max;
             if !lines.is_empty() {
                 return Ok(Piece::Lines(lines));
             }
@@ -86,7 +86,7 @@ impl<R: Read> Lines<R> {
         let mut begin = 0;
         while begin < whole.len() {
             let end = whole[begin..].iter().position(|b| *b == b'\n').map_or(whole.len(), |at| begin + at);
-            if end - begin > self.value_bytes_max {
+            if end - begin > self.line_bytes_max {
                 self.too_long = true;
                 break;
             }
@@ -95,24 +95,6 @@ impl<R: Read> Lines<R> {
         }
         lines
     }
-}
-
-/// The longest value of a record that has nothing else, where a record has at most `record_bytes_max` in its canonical
-/// form (`storage/payload.rs`).
-pub fn value_bytes_max(record_bytes_max: usize) -> usize {
-    let fits = |value: usize| record_bytes(value) <= record_bytes_max;
-    (0..=record_bytes_max).rev().find(|value| fits(*value)).unwrap_or(0)
-}
-
-/// The canonical bytes of a record that is only a value.
-pub fn record_bytes(value: usize) -> usize {
-    // Tag and length; offset and term padded to nine bytes each; the time in eight.
-    let field = |bytes: usize| 1 + varint_bytes(bytes) + bytes;
-    field(if value == 0 { 0 } else { field(value) } + 10 + 10 + 9)
-}
-
-fn varint_bytes(number: usize) -> usize {
-    (number.max(1).ilog2() / 7 + 1) as usize
 }
 
 #[cfg(test)]
@@ -169,14 +151,5 @@ mod tests {
         let Ok(Piece::Lines(_)) = lines.next() else { panic!("another") };
         let first = first.remove(0).try_into_mut().expect("nobody else has it");
         assert!(first.capacity() < 100, "{}", first.capacity());
-    }
-
-    #[test]
-    fn the_limit_is_that_of_the_canonical_form() {
-        assert_eq!(record_bytes(0), 31);
-        for limit in [31, 100, 171, 4096, 1 << 20] {
-            let value = value_bytes_max(limit);
-            assert!(record_bytes(value) <= limit && record_bytes(value + 1) > limit, "{limit} {value}");
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::json;
+
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::{output, units};
@@ -17,6 +19,9 @@ pub struct InfoArgs {
     /// The log
     #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
+    /// One JSON object with all of it, in place of the text
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -37,10 +42,10 @@ pub struct ConfigureArgs {
     /// Let records go that were appended longer ago (90s, 12h, 30d); `none`: keep them for ever
     #[arg(long, value_name = "AGE", value_parser = |text: &str| units::or_none(text, units::milliseconds))]
     retention_age: Option<u64>,
-    /// The largest record: value, key and headers, and about 40 bytes (1KiB to 4032KiB)
+    /// The largest record, counted in bytes of value, key and headers (1KiB to 4032KiB)
     #[arg(long, value_name = "BYTES", value_parser = small_bytes)]
     record_bytes_max: Option<u32>,
-    /// The largest request: all its records (record-bytes-max to 8128KiB)
+    /// The largest request: the same of all its records (record-bytes-max to 8128KiB)
     #[arg(long, value_name = "BYTES", value_parser = small_bytes)]
     request_bytes_max: Option<u32>,
     #[command(flatten)]
@@ -93,6 +98,9 @@ pub fn info(args: &InfoArgs) -> Result<(), Failure> {
     let request = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
     // Who may not administer the log sees the rest all the same.
     let settings = client.configure_log(&request).ok();
+    if args.json {
+        return output::say(&format!("{}\n", to_json(&log, settings.as_ref())));
+    }
     output::say(&described(&log, settings.as_ref()))
 }
 
@@ -110,8 +118,15 @@ pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
         request_bytes_max: args.request_bytes_max,
         ..ConfigureLogRequest::default()
     };
+    let unchanged = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
+    let changes = request != unchanged;
     let settings = client.configure_log(&request).map_err(|e| failed(&client, &e))?;
-    output::say(&format!("log {}\n{}", args.log, kept(&settings)))
+    let text = format!("log {}\n{}", args.log, kept(&settings));
+    if changes {
+        output::confirm(&text);
+        return Ok(());
+    }
+    output::say(&text)
 }
 
 /// Runs `log trim`.
@@ -131,7 +146,8 @@ pub fn trim(args: &TrimArgs) -> Result<(), Failure> {
             Some(_) | None => failure,
         }
     })?;
-    output::say(&format!("log {} begins at offset {}\n", args.log, trimmed.first_offset))
+    output::confirm(&format!("log {} begins at offset {}\n", args.log, trimmed.first_offset));
+    Ok(())
 }
 
 fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
@@ -152,6 +168,24 @@ fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
         }
     }
     text
+}
+
+/// Retention is null if the caller may not administer the log. Times are null if there is no record.
+fn to_json(log: &GetLogResponse, settings: Option<&LogSettings>) -> serde_json::Value {
+    let time = |time_us: u64| (log.next_offset > log.first_offset).then_some(time_us);
+    json!({
+        "log": log.log,
+        "log_id": format!("{:016x}", log.log_id),
+        "first_offset": log.first_offset,
+        "next_offset": log.next_offset,
+        "first_append_time_us": time(log.first_append_time_us),
+        "last_append_time_us": time(log.last_append_time_us),
+        "stored_bytes": log.stored_bytes,
+        "record_bytes_max": log.record_bytes_max,
+        "request_bytes_max": log.request_bytes_max,
+        "retention_bytes": settings.map(|settings| settings.retention_bytes),
+        "retention_ms": settings.map(|settings| settings.retention_ms),
+    })
 }
 
 fn kept(settings: &LogSettings) -> String {

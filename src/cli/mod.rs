@@ -5,7 +5,7 @@
 //!   seriatim produce   lines (or one whole file) into a log
 //!   seriatim consume   records out of a log
 //!   seriatim status    every node: role, term, commit, lag
-//!   seriatim log       what is there of a log; how it is kept; trim; verify a stopped node's data directory
+//!   seriatim log       what is there of a log; how it is kept; trim; verify or dump a stopped node's directory
 //!   seriatim certs     a development CA and certificates
 //! ```
 //!
@@ -17,9 +17,11 @@ pub mod connect;
 mod descriptors;
 pub mod exit;
 mod interrupt;
+mod journal;
 
 pub mod certs;
 pub mod consume;
+pub mod dump;
 pub mod log_admin;
 pub mod produce;
 pub mod serve;
@@ -30,6 +32,7 @@ mod encode;
 mod lines;
 mod output;
 mod pipeline;
+mod progress;
 pub mod record_shape;
 mod units;
 

@@ -1,8 +1,12 @@
 //! A pipelined produce that says exactly what became of every record.
 //!
-//! Requests go out without waiting for answers, up to a window below the server's own. When the stream ends because of
-//! something that passes (an election, a full queue) **and** the server says that nothing unanswered was appended, a new
-//! stream begins with the first unanswered request. Otherwise it ends: nothing of unknown outcome is ever sent again.
+//! Requests are sent without waiting for responses, up to a window below the server's own. If the stream ends because of
+//! something that passes (an election, a full queue, a node that stops) **and** the server says that nothing unanswered was
+//! appended, a new stream begins with the first unanswered request. Otherwise it ends: nothing of unknown outcome is ever
+//! sent again.
+//!
+//! Before a stream begins, a node is asked for something else. If none answers, nothing was sent, so what is known stays
+//! known: a refused connection after a certain refusal is a certain failure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::after;
 use grpcio::RpcStatusCode;
 
+use super::connect::ConnectArgs;
 use crate::client::{Client, ClientError, Fate, ProduceStream};
 use crate::pb::log::{ProduceRequest, ProduceResponse, Record};
 
@@ -17,6 +22,13 @@ use crate::pb::log::{ProduceRequest, ProduceResponse, Record};
 const REQUESTS_MAX: usize = 32;
 /// Unanswered bytes; the server stops reading at 8 MiB.
 const BYTES_MAX: usize = 6 << 20;
+/// An answer that is older says nothing about whether the node still runs.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(1);
+/// How long one round over all addresses takes at most, so that the patience is looked at in between.
+const ROUND_MAX: Duration = Duration::from_secs(1);
+
+/// Between two questions for a node that stops or starts.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is known to be appended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +48,7 @@ pub struct Done {
 pub struct Failed {
     /// The status.
     pub error: ClientError,
-    /// So many records, right behind those that are done, may have been appended or not.
+    /// This many records, right after those that are done, may have been appended or not. 0: nothing else was appended.
     pub unknown_records: u64,
 }
 
@@ -45,15 +57,20 @@ struct Sent {
     bytes: usize,
 }
 
+fn passes_at_a_start(error: &ClientError) -> bool {
+    error.status().is_some_and(|status| matches!(status.reason.as_str(), "STOPPING" | "JOINING"))
+}
+
 /// Sends requests and counts answers.
 pub struct Pipeline<'a> {
-    client: &'a Client,
+    client: Client,
+    connect: &'a ConnectArgs,
+    /// When the client's node last answered; `None` if its connection broke since.
+    answered_at: Option<Instant>,
     log: String,
     log_id: Option<u64>,
     /// Where the next request has to come to stand.
     expected_offset: Option<u64>,
-    /// After so long without an answer, something that passes has not passed.
-    patience: Duration,
     stream: Option<ProduceStream>,
     /// Requests that the current stream has answered.
     answered: u64,
@@ -67,13 +84,14 @@ pub struct Pipeline<'a> {
 
 impl<'a> Pipeline<'a> {
     /// Into `log`, and only as long as it has that id.
-    pub fn new(client: &'a Client, log: &str, log_id: Option<u64>, patience: Duration) -> Pipeline<'a> {
+    pub fn new(client: Client, connect: &'a ConnectArgs, log: &str, log_id: Option<u64>) -> Pipeline<'a> {
         Pipeline {
             client,
+            connect,
+            answered_at: Some(Instant::now()),
             log: log.to_owned(),
             log_id,
             expected_offset: None,
-            patience,
             stream: None,
             answered: 0,
             broken: false,
@@ -87,6 +105,11 @@ impl<'a> Pipeline<'a> {
     /// Each request is appended only right behind the one before, and the first at this offset.
     pub fn expect_offset(&mut self, first: Option<u64>) {
         self.expected_offset = first;
+    }
+
+    /// The address of the node that it sends to.
+    pub fn addr(&self) -> &str {
+        self.client.addr()
     }
 
     /// What is known to be appended so far.
@@ -111,6 +134,10 @@ impl<'a> Pipeline<'a> {
         }
         if self.unanswered.is_empty() {
             self.progress = Instant::now();
+            // A stream that ended while there was no input has not got this request.
+            if self.stream.as_mut().is_some_and(ProduceStream::has_ended) {
+                (self.stream, self.answered_at) = (None, None);
+            }
         }
         let count = records.len() as u64;
         let request = ProduceRequest {
@@ -163,6 +190,9 @@ impl<'a> Pipeline<'a> {
 
     fn transmit(&mut self, request: ProduceRequest) -> Result<(), Failed> {
         if self.stream.is_none() {
+            if self.answered_at.is_none_or(|at| at.elapsed() > ANSWER_AGE_MAX) {
+                self.find_node(None)?;
+            }
             match self.client.produce_stream() {
                 Ok(stream) => self.stream = Some(stream),
                 Err(error) => return Err(self.failed(error)),
@@ -183,6 +213,7 @@ impl<'a> Pipeline<'a> {
         self.unanswered_bytes -= sent.bytes;
         self.answered += 1;
         self.progress = Instant::now();
+        self.answered_at = Some(self.progress);
         if self.done.records == 0 {
             self.done.first_offset = answer.offset;
         }
@@ -199,19 +230,57 @@ impl<'a> Pipeline<'a> {
         let certain = status.fate() == Fate::NotAppended
             && status.number("failed_request") == Some(self.answered)
             && status.number("unknown_through").is_none();
-        if !passes || !certain || self.progress.elapsed() > self.patience {
+        if !passes || !certain || self.progress.elapsed() > self.connect.timeout() {
             return Err(self.failed(error));
         }
+        let stops = status.reason == "STOPPING";
         log::info!("{status}; trying again from the first request that was not appended");
         let wait = status.retry_after.unwrap_or(Duration::from_millis(200)).min(Duration::from_secs(2));
         // A timer: nothing tells when the cluster takes records again.
         let _ = after(wait).recv();
         self.stream = None;
+        let refused = self.client.addr().to_owned();
+        self.find_node(Some(&refused).filter(|_| stops).map(String::as_str))?;
         let again: Vec<ProduceRequest> = self.unanswered.iter().map(|sent| sent.request.clone()).collect();
         for request in again {
             self.transmit(request)?;
         }
         Ok(())
+    }
+
+    /// Makes sure that a node answers: the client's, or another one of the given addresses. The one at `stops` is asked last.
+    ///
+    /// # Errors
+    /// [`Failed`], if none answers within the timeout: nothing was sent.
+    fn find_node(&mut self, stops: Option<&str>) -> Result<(), Failed> {
+        if stops.is_some() {
+            self.reconnect(stops);
+        }
+        loop {
+            // Every node answers that, whatever the client may do.
+            let error = match self.client.get_servers("") {
+                Err(error) if !error.is_answer() || passes_at_a_start(&error) => error,
+                Ok(_) | Err(_) => {
+                    self.answered_at = Some(Instant::now());
+                    return Ok(());
+                }
+            };
+            if self.progress.elapsed() > self.connect.timeout() {
+                return Err(Failed { error, unknown_records: 0 });
+            }
+            if error.is_answer() {
+                // A timer: nothing tells when it has stopped, or started.
+                let _ = after(ASK_AGAIN).recv();
+            }
+            let here = self.client.addr().to_owned();
+            self.reconnect(Some(&here));
+        }
+    }
+
+    fn reconnect(&mut self, last: Option<&str>) {
+        if let Ok(client) = self.connect.connect_within(ROUND_MAX, last) {
+            self.client = client;
+        }
     }
 
     fn failed(&self, error: ClientError) -> Failed {

@@ -1,21 +1,21 @@
 //! `seriatim produce`: lines, or one whole file, into a log.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, after, bounded, select};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
-use super::interrupt::Interrupt;
-use super::lines::{Lines, Piece, record_bytes, value_bytes_max};
+use super::lines::{Lines, Piece};
 use super::pipeline::{Done, Failed, Pipeline};
-use super::record_shape::RecordArgs;
-use super::units;
-use crate::client::{Client, ClientError, Fate};
+use super::record_shape::{RecordArgs, content_bytes, stored_bytes};
+use super::{interrupt, output, progress, units};
+use crate::client::{Client, ClientError};
+use crate::pb::log::Record;
 use crate::types::LogId;
 
 /// Records of one request take at most so many bytes: what a message costs is paid per message, not per byte.
@@ -30,9 +30,12 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Append lines, or one whole file, to a log.
 ///
 /// A line is a record: what stands before a newline, which may be nothing; a carriage return belongs to it. Text behind
-/// the last newline is a record too (so `consume` gives such a file back with a newline at its end). At a line longer than
-/// the log takes it stops with exit code 65: the lines before it are appended, no other is. While no node leads, it waits
-/// for --timeout seconds. When a connection breaks,
+/// the last newline is a record too (so `consume` gives such a file back with a newline at its end). With --format json a
+/// line is an object as `consume --format json` writes it, so that a log can be copied.
+///
+/// At a line that is no record, or has more bytes of value, key and headers than the log takes, it stops with exit code 65:
+/// the lines before it are appended, no other is. While no node leads, or a node refuses with certainty (it is restarted, say),
+/// it tries again for --timeout seconds, at the other addresses too. When a connection breaks,
 /// what was not acknowledged may be appended or not: it says which lines, ends with exit code 3 and sends nothing twice.
 /// Ctrl-C or SIGTERM ends it once everything on its way is acknowledged, and it says how far it came; a second one at once.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,7 +65,8 @@ pub struct Args {
 
 struct Limits {
     log_id: Option<u64>,
-    value_bytes: usize,
+    /// Of a record's value, key and headers.
+    record_bytes: usize,
     request_bytes: usize,
 }
 
@@ -71,29 +75,31 @@ struct Limits {
 /// # Errors
 /// What [`Failure`] says, with what was appended before.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    args.records.check(args.whole).map_err(|e| Failure::new(Exit::BadConfig, e, "leave one out"))?;
     let (input, bytes) = open(args.file.as_deref())?;
     let client = args.connect.connect()?;
     let limits = limits(&client, args)?;
     let log_id = args.log_id.map(|id| id.0).or(limits.log_id);
-    let mut pipeline = Pipeline::new(&client, &args.log, log_id, args.connect.timeout());
+    let mut pipeline = Pipeline::new(client, &args.connect, &args.log, log_id);
     pipeline.expect_offset(args.expected_offset);
     let begin = Instant::now();
-    let bar = if args.quiet { ProgressBar::hidden() } else { progress_bar(bytes) };
+    let bar = progress::bar(bytes, args.quiet);
+    let interrupted = interrupt::receiver();
     let end = if args.whole {
-        produce_whole(input, &limits, &args.records, &mut pipeline)
+        produce_whole(input, &limits, &args.records, &mut pipeline, &interrupted)
     } else {
-        produce_lines(input, &limits, &args.records, &mut pipeline, &bar)
+        produce_lines(input, &limits, &args.records, &mut pipeline, &bar, &interrupted)
     };
     bar.finish_and_clear();
     let done = pipeline.done();
     match end {
         Ok(()) => {
             if !args.quiet {
-                eprintln!("{} in {:.1} s", appended(&args.log, done), begin.elapsed().as_secs_f64());
+                output::tell(&format!("{} in {:.1} s", appended(&args.log, done), begin.elapsed().as_secs_f64()));
             }
             Ok(())
         }
-        Err(end) => Err(explain(end, args, client.addr(), done)),
+        Err(end) => Err(explain(end, args, pipeline.addr(), done)),
     }
 }
 
@@ -101,8 +107,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 enum End {
     Input(io::Error),
     Interrupted,
-    Signals(io::Error),
-    TooLong { value_bytes_max: usize },
+    TooLong { record_bytes_max: usize },
+    NoRecord { what: String },
     Failed(Failed),
 }
 
@@ -118,10 +124,9 @@ fn produce_lines(
     shape: &RecordArgs,
     pipeline: &mut Pipeline<'_>,
     bar: &ProgressBar,
+    interrupted: &Receiver<()>,
 ) -> Result<(), End> {
-    let interrupt = Interrupt::listen().map_err(End::Signals)?;
-    let interrupted = interrupt.received();
-    let pieces = read_ahead(input, limits.value_bytes);
+    let pieces = read_ahead(input, shape.line_bytes_max(limits.record_bytes));
     loop {
         if interrupted.try_recv().is_ok() {
             pipeline.finish()?;
@@ -139,7 +144,7 @@ fn produce_lines(
             Ok(Ok(Piece::Lines(lines))) => send_lines(lines, limits, shape, pipeline, bar)?,
             Ok(Ok(Piece::TooLong)) => {
                 pipeline.finish()?;
-                return Err(End::TooLong { value_bytes_max: limits.value_bytes });
+                return Err(End::TooLong { record_bytes_max: limits.record_bytes });
             }
             Ok(Err(error)) => {
                 pipeline.finish()?;
@@ -160,10 +165,10 @@ fn produce_lines(
 }
 
 /// Reads on a thread of its own. It is not joined: it may wait for a terminal for ever, and ends with the process.
-fn read_ahead(input: Box<dyn Read + Send>, value_bytes_max: usize) -> Receiver<io::Result<Piece>> {
+fn read_ahead<R: Read + Send + 'static>(input: R, line_bytes_max: usize) -> Receiver<io::Result<Piece>> {
     // Four pieces of 256 KiB: when they are there, the reader waits.
     let (sender, receiver) = bounded(4);
-    let mut lines = Lines::new(input, value_bytes_max);
+    let mut lines = Lines::new(input, line_bytes_max);
     let body = move || {
         loop {
             let piece = lines.next();
@@ -188,20 +193,43 @@ fn send_lines(
     shape: &RecordArgs,
     pipeline: &mut Pipeline<'_>,
     bar: &ProgressBar,
-) -> Result<(), Failed> {
+) -> Result<(), End> {
     let (mut records, mut bytes, mut input_bytes) = (Vec::new(), 0, 0);
+    let mut end = Ok(());
     for line in lines {
-        let more = record_bytes(line.len()) + shape.more_bytes();
+        let line_bytes = line.len() + 1;
+        let record = match checked(shape, line, limits) {
+            Ok(record) => record,
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        };
+        let more = stored_bytes(&record);
         if !records.is_empty() && bytes + more > limits.request_bytes {
             pipeline.send(std::mem::take(&mut records), input_bytes)?;
             bar.set_position(pipeline.done().bytes);
             (bytes, input_bytes) = (0, 0);
         }
         bytes += more;
-        input_bytes += line.len() + 1;
-        records.push(shape.record(line));
+        input_bytes += line_bytes;
+        records.push(record);
     }
-    pipeline.send(records, input_bytes)
+    if !records.is_empty() {
+        pipeline.send(records, input_bytes)?;
+    }
+    if end.is_err() {
+        pipeline.finish()?;
+    }
+    end
+}
+
+fn checked(shape: &RecordArgs, line: bytes::Bytes, limits: &Limits) -> Result<Record, End> {
+    let record = shape.record(line).map_err(|what| End::NoRecord { what })?;
+    if content_bytes(&record) > limits.record_bytes {
+        return Err(End::TooLong { record_bytes_max: limits.record_bytes });
+    }
+    Ok(record)
 }
 
 fn produce_whole(
@@ -209,14 +237,24 @@ fn produce_whole(
     limits: &Limits,
     shape: &RecordArgs,
     pipeline: &mut Pipeline<'_>,
+    interrupted: &Receiver<()>,
 ) -> Result<(), End> {
-    let mut value = Vec::new();
-    input.take(limits.value_bytes as u64 + 1).read_to_end(&mut value).map_err(End::Input)?;
-    if value.len() > limits.value_bytes {
-        return Err(End::TooLong { value_bytes_max: limits.value_bytes });
-    }
+    let (sender, read) = bounded(1);
+    let bytes_max = limits.record_bytes as u64 + 1;
+    let body = move || {
+        let mut value = Vec::new();
+        let result = input.take(bytes_max).read_to_end(&mut value);
+        // Nobody receives it after a signal.
+        let _ = sender.send(result.map(|_| value));
+    };
+    std::thread::Builder::new().name("input".into()).spawn(body).map_err(End::Input)?;
+    let value = select! {
+        recv(interrupted) -> _ => return Err(End::Interrupted),
+        recv(read) -> value => value.unwrap_or_else(|_| Err(io::Error::other("the reader panicked"))),
+    };
+    let value = value.map_err(End::Input)?;
     let bytes = value.len();
-    pipeline.send(vec![shape.record(value.into())], bytes)?;
+    pipeline.send(vec![checked(shape, value.into(), limits)?], bytes)?;
     Ok(pipeline.finish()?)
 }
 
@@ -250,10 +288,9 @@ fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
             Err(error) => return Err(Failure::of_call(client.addr(), &error)),
         }
     };
-    let record_bytes = (record_bytes_max as usize).min(request_bytes_max as usize);
     Ok(Limits {
         log_id,
-        value_bytes: value_bytes_max(record_bytes.saturating_sub(args.records.more_bytes())),
+        record_bytes: (record_bytes_max as usize).min(request_bytes_max as usize),
         request_bytes: REQUEST_BYTES.min(request_bytes_max as usize),
     })
 }
@@ -261,21 +298,6 @@ fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
 /// A node said so, and not that the connection failed.
 fn passes(error: &ClientError) -> bool {
     error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::UNAVAILABLE && !s.reason.is_empty())
-}
-
-fn progress_bar(bytes: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let template = match bytes {
-        Some(_) => "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
-        None => "{spinner} {bytes}  {bytes_per_sec}  {elapsed}",
-    };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = bytes.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style);
-    bar.set_draw_target(ProgressDrawTarget::stderr());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 fn appended(log: &str, done: Done) -> String {
@@ -302,25 +324,29 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
             let next = format!("go on with `tail -n +{} FILE | seriatim produce`", done.records + 1);
             Failure::new(Exit::Interrupted, format!("interrupted; {known}, nothing else"), next)
         }
-        End::Signals(error) => Failure::new(Exit::Failed, format!("no signals: {error}; {known}"), ""),
-        End::TooLong { value_bytes_max } => Failure::new(
+        End::TooLong { record_bytes_max } => Failure::new(
             Exit::BadData,
             format!(
-                "{what} has more than {value_bytes_max} bytes, the most that a record of log {} takes; {known}",
+                "{what} has more than {record_bytes_max} bytes, the most that a record of log {} takes; {known}",
                 args.log
             ),
             if args.whole {
                 "cut it into smaller files, or produce its lines".to_owned()
             } else {
-                format!("go on behind that line with `tail -n +{} FILE | seriatim produce`", done.records + 2)
+                after_line(done.records + 1)
             },
         ),
+        End::NoRecord { what: wrong } => {
+            Failure::new(Exit::BadData, format!("{what} is no record: {wrong}; {known}"), after_line(done.records + 1))
+        }
         End::Failed(failed) => {
             let call = Failure::of_call(addr, &failed.error);
-            if failed.unknown_records == 0 && failed.error.fate() == Fate::NotAppended {
+            if failed.unknown_records == 0 {
                 let next = format!("{}{}", call.next, resume(args, done.records + 1));
                 let else_nothing = if done.records == 0 { "" } else { ", nothing else" };
-                return Failure::new(call.exit, format!("{}; {known}{else_nothing}", call.message), next);
+                // Nothing is unknown, whatever the status says of a request that was not sent.
+                let exit = if call.exit == Exit::OutcomeUnknown { Exit::Unavailable } else { call.exit };
+                return Failure::new(exit, format!("{}; {known}{else_nothing}", call.message), next);
             }
             let unknown = match (args.whole, failed.unknown_records) {
                 (true, _) => "the record".to_owned(),
@@ -335,6 +361,10 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
             )
         }
     }
+}
+
+fn after_line(line: u64) -> String {
+    format!("go on after that line with `tail -n +{} FILE | seriatim produce`", line + 1)
 }
 
 fn resume(args: &Args, line: u64) -> String {

@@ -1,16 +1,36 @@
-//! What `produce` puts into each record besides the line: key, headers, type.
+//! How `produce` makes a record of a line: key, headers, type, or a JSON object.
 
 use bytes::Bytes;
 
+use super::encode::read_json;
 use crate::pb::log::{Header, Record};
 
 /// What a tag and a length take at most, bytes.
 const FIELD_BYTES: usize = 6;
+/// What a record takes at most besides its content: offset, term, time, type, and its own tag and length.
+const RECORD_BYTES: usize = 10 + 10 + 9 + 4 * FIELD_BYTES;
+
+/// A record in JSON takes at most this many bytes for one of its own: `\u0000`. And what stands around it.
+const JSON_FACTOR: usize = 6;
+const JSON_AROUND: usize = 64 << 10;
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum InputFormat {
+    /// A line is a record's value
+    #[default]
+    Lines,
+    /// A line is a JSON object, as `consume --format json` writes it; offset, term and time are ignored
+    Json,
+}
 
 /// Options for what a record has besides its value.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Records")]
 pub struct RecordArgs {
+    /// What a line is
+    #[arg(long, value_enum, default_value_t = InputFormat::Lines)]
+    format: InputFormat,
     /// The key of every record; it may be empty
     #[arg(long, value_name = "TEXT", conflicts_with = "key_separator")]
     key: Option<String>,
@@ -31,8 +51,29 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 }
 
 impl RecordArgs {
+    /// Whether the options go together: what is given for every record does not go with JSON.
+    ///
+    /// # Errors
+    /// Which do not.
+    pub fn check(&self, whole: bool) -> Result<(), String> {
+        let plain = RecordArgs { format: InputFormat::Json, ..RecordArgs::default() };
+        match self.format {
+            InputFormat::Json if whole => Err("--format json does not go with --whole".to_owned()),
+            InputFormat::Json if *self != plain => {
+                Err("--format json does not go with --key, --key-separator, --header and --type".to_owned())
+            }
+            InputFormat::Json | InputFormat::Lines => Ok(()),
+        }
+    }
+
     /// The record of a line.
-    pub fn record(&self, line: Bytes) -> Record {
+    ///
+    /// # Errors
+    /// What is wrong with the line.
+    pub fn record(&self, line: Bytes) -> Result<Record, String> {
+        if self.format == InputFormat::Json {
+            return read_json(&line);
+        }
         let (key, value) = match &self.key_separator {
             Some(separator) => match find(&line, separator.as_bytes()) {
                 Some(at) => (Some(line.slice(..at)), line.slice(at + separator.len()..)),
@@ -45,19 +86,27 @@ impl RecordArgs {
             value: Bytes::copy_from_slice(value.as_bytes()),
             ..Header::default()
         });
-        Record { key, value, type_: self.kind, headers: headers.collect(), ..Record::default() }
+        Ok(Record { key, value, type_: self.kind, headers: headers.collect(), ..Record::default() })
     }
 
-    /// Bytes that a record takes at most, besides those of a record that is only the line.
-    pub fn more_bytes(&self) -> usize {
-        let key = self.key.as_ref().map_or(0, |key| FIELD_BYTES + key.len());
-        let separated = if self.key_separator.is_some() { 2 * FIELD_BYTES } else { 0 };
-        let header = |(name, value): &(String, String)| 3 * FIELD_BYTES + name.len() + value.len();
-        let kind = if self.kind == 0 { 0 } else { FIELD_BYTES };
-        // The length of the whole may take more, too.
-        let more = key + separated + self.header.iter().map(header).sum::<usize>() + kind;
-        if more == 0 { 0 } else { more + FIELD_BYTES }
+    /// No line is longer, if its record has at most `record_bytes_max` of key, value and headers.
+    pub fn line_bytes_max(&self, record_bytes_max: usize) -> usize {
+        match self.format {
+            InputFormat::Json => record_bytes_max.saturating_mul(JSON_FACTOR).saturating_add(JSON_AROUND),
+            InputFormat::Lines => record_bytes_max + self.key_separator.as_ref().map_or(0, String::len),
+        }
     }
+}
+
+/// What counts against the limit of a record: value, key, and the names and values of its headers.
+pub fn content_bytes(record: &Record) -> usize {
+    let header = |header: &Header| header.name.len() + header.value.len();
+    record.value.len() + record.key.as_ref().map_or(0, Bytes::len) + record.headers.iter().map(header).sum::<usize>()
+}
+
+/// At least what a record takes in the log.
+pub fn stored_bytes(record: &Record) -> usize {
+    content_bytes(record) + RECORD_BYTES + record.headers.len() * 3 * FIELD_BYTES
 }
 
 fn find(line: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -67,15 +116,15 @@ fn find(line: &[u8], wanted: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::lines::record_bytes;
     use crate::storage::payload::{RecordFields, encode_record};
 
     fn record(args: &RecordArgs, line: &str) -> Record {
-        let record = args.record(Bytes::copy_from_slice(line.as_bytes()));
+        let record = args.record(Bytes::copy_from_slice(line.as_bytes())).expect("a record");
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (h.name.as_str(), &h.value[..])).collect();
         let (value, key) = (&record.value[..], record.key.as_deref());
         let bytes = encode_record(&mut Vec::new(), &RecordFields { value, kind: record.type_, key, headers: &headers });
-        assert!(bytes <= record_bytes(line.len()) + args.more_bytes(), "{line:?}");
+        assert!(bytes <= stored_bytes(&record), "{line:?}");
+        assert!(line.len() <= args.line_bytes_max(content_bytes(&record)), "{line:?}");
         record
     }
 
@@ -108,8 +157,20 @@ mod tests {
         assert_eq!((made.headers[0].name.as_str(), &made.headers[0].value[..]), ("a", &b"b=c"[..]));
         assert_eq!(made.headers.len(), 2);
         record(&args, &"x".repeat(20_000));
+        assert_eq!(content_bytes(&made), 4 + 1 + 3 + 1);
         assert!(parse_header("a").is_err());
-        assert_eq!(RecordArgs::default().more_bytes(), 0);
         assert_eq!(record(&RecordArgs::default(), "x").key, None);
+    }
+
+    #[test]
+    fn json_goes_alone() {
+        let json = RecordArgs { format: InputFormat::Json, ..RecordArgs::default() };
+        assert_eq!(json.check(false), Ok(()));
+        assert!(json.check(true).is_err());
+        assert!(RecordArgs { kind: 1, ..json.clone() }.check(false).is_err());
+        assert!(RecordArgs { key: Some("a".into()), ..json.clone() }.check(false).is_err());
+        let line = format!("{{\"value\":\"{}\"}}", "\\u0000".repeat(1000));
+        let record = json.record(line.clone().into()).expect("a record");
+        assert!(line.len() <= json.line_bytes_max(content_bytes(&record)));
     }
 }

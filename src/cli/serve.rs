@@ -11,6 +11,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use super::command::unknown_variables;
 use super::exit::{Exit, Failure};
+use super::journal::{self, notify};
 use super::output::say;
 use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
@@ -42,7 +43,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(args).map_err(|problems| {
         Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` explains every option")
     })?;
-    env_logger::Builder::new().filter_level(config.log_level).parse_env(LOG_FILTER).init();
+    journal::init_log(config.log_level, LOG_FILTER);
     grpc::redirect_log();
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     for name in unknown_variables(variables) {
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let stop_max = STOP_MAX + Duration::from_secs(config.hang_seconds_max);
     let agent = {
         let _patience = Patience::start();
-        Agent::start(config).map_err(|e| failure(&e))?
+        Agent::start(config).map_err(|e| failure_at_start(&e))?
     };
     let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
     // Who started us may have closed our stdout: then nobody waits for the line.
@@ -136,6 +137,19 @@ fn failed_inside(fatal: thread::Fatal) -> Failure {
     }
 }
 
+/// At a start, a path that can't be used is a bad configuration, and a disk that can't read is damage. Later both are
+/// failures that a new start may mend, or name.
+fn failure_at_start(error: &AgentError) -> Failure {
+    let failure = failure(error);
+    let exit = match (error.is_unreadable(), error.is_unusable_path()) {
+        (true, _) => Exit::BadData,
+        (false, true) => Exit::BadConfig,
+        (false, false) => failure.exit,
+    };
+    let next = if error.is_unreadable() { "`seriatim log verify` reads all of it and names what is lost" } else { "" };
+    Failure { exit, next: next.to_owned(), ..failure }
+}
+
 fn failure(error: &AgentError) -> Failure {
     let exit = match (error.is_damage(), error.is_config()) {
         (true, _) => Exit::BadData,
@@ -143,12 +157,6 @@ fn failure(error: &AgentError) -> Failure {
         (false, false) => Exit::Failed,
     };
     Failure::new(exit, error.to_string(), "")
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!("systemd can't be told: {error}");
-    }
 }
 
 /// The thread that waits for signals; ends when dropped.
@@ -214,5 +222,41 @@ impl Drop for Patience {
     fn drop(&mut self) {
         self.stop = None;
         self.thread = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::storage::error::StorageError;
+
+    /// While a node ran, a file system that became read-only ended it with 78, so that systemd never started it again. At a
+    /// start, a sector that can't be read was 1, where `log verify` says damage (65).
+    #[test]
+    fn an_io_error_has_another_exit_code_at_a_start_than_later() {
+        for (action, errno, at_start, later) in [
+            ("write", Errno::ROFS, Exit::Failed, Exit::Failed),
+            ("create", Errno::ROFS, Exit::Failed, Exit::Failed),
+            ("open", Errno::ACCESS, Exit::BadConfig, Exit::Failed),
+            ("list", Errno::NOTDIR, Exit::BadConfig, Exit::Failed),
+            ("read", Errno::IO, Exit::BadData, Exit::Failed),
+            ("write", Errno::IO, Exit::Failed, Exit::Failed),
+            ("sync", Errno::IO, Exit::Failed, Exit::Failed),
+        ] {
+            let error = || StorageError::Io { action, file: Path::new("a").to_owned(), error: errno.into() };
+            assert_eq!(failure_at_start(&AgentError::Storage(error())).exit, at_start, "{action} {errno}");
+            let of_consensus = AgentError::Consensus(HostError::Storage(error()));
+            assert_eq!(failure_at_start(&of_consensus).exit, at_start, "{action} {errno}");
+            let fatal = |error| thread::Fatal { thread: "consensus".to_owned(), error };
+            assert_eq!(failed_inside(fatal(Box::new(HostError::Storage(error())))).exit, later, "{action} {errno}");
+            assert_eq!(failed_inside(fatal(Box::new(error()))).exit, later, "{action} {errno}");
+        }
+        let damaged = StorageError::Damaged { file: Path::new("a").to_owned(), position: 0, what: String::new() };
+        let inside = thread::Fatal { thread: "x".to_owned(), error: Box::new(AgentError::Storage(damaged)) };
+        assert_eq!(failed_inside(inside).exit, Exit::BadData);
     }
 }

@@ -1,7 +1,7 @@
 //! `seriatim status`: every node: role, term, commit, lag.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -10,8 +10,10 @@ use super::exit::{Exit, Failure};
 use super::{output, units};
 use crate::client::ClientError;
 use crate::clock::AHEAD_MAX;
+use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
+use crate::security::tls::EXPIRES_SOON;
 
 /// Show every node: role, term, commit, lag.
 ///
@@ -20,6 +22,7 @@ use crate::pb::log::Server;
 ///
 /// NOTE names problems. DAMAGED: the replica takes no part. DAMAGED ON DISK: these records can't be read from this node.
 /// STALLED: the replica lacks an entry that the leader can't read from its disk, so that replication to it has stopped.
+/// A certificate of the node that expires within 14 days is noted as well.
 ///
 /// Exits with code 65 if data of a node is damaged, in any log, and with 69 if a member can't be reached or there is no leader.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,7 +71,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         ));
     }
     let mut lines = Vec::new();
-    for server in servers.servers {
+    let mut members = servers.servers;
+    members.sort_by(|a, b| a.id.cmp(&b.id));
+    for server in members {
         // A node that is down refuses the connection: that is its answer, and not waited for.
         let client = args.connect.dial(&server.rpc_addr)?;
         let answer = match client.get_node() {
@@ -85,7 +90,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.verbose && !args.json {
         text += &details(&args.log, &lines);
     }
-    output::say(&text)?;
+    // The exit code says what was found, also if the table can't be written.
+    let said = output::say(&text);
     let damaged: Vec<&str> = lines.iter().filter(|l| is_damaged(l)).map(|l| l.server.id.as_str()).collect();
     if !damaged.is_empty() {
         let message = format!("data is damaged on {}", damaged.join(", "));
@@ -102,7 +108,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let next = "an election takes a second or two: ask again";
         return Err(Failure::new(Exit::Unavailable, format!("no node leads log {}", args.log), next));
     }
-    Ok(())
+    said
 }
 
 fn denied(error: &ClientError) -> bool {
@@ -166,7 +172,7 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let notes = damage
         .chain(ranges.map(|ranges| format!("DAMAGED ON DISK: {ranges}")))
         .chain(stalled.map(|stalled| format!("STALLED: {stalled}")))
-        .chain([disk(node), stamps(group)].into_iter().filter(|note| !note.is_empty()));
+        .chain([disk(node), stamps(group), certificate(node)].into_iter().filter(|note| !note.is_empty()));
     notes.collect::<Vec<_>>().join("; ")
 }
 
@@ -206,6 +212,16 @@ fn stamps(group: &GroupStatus) -> String {
         return String::new();
     }
     format!("newest timestamp is {} ahead of the clock", units::rough(ahead))
+}
+
+/// A note if the first of the node's certificates expires soon, by this machine's clock.
+fn certificate(node: &GetNodeResponse) -> String {
+    let expires = node.counters.iter().find(|counter| counter.name == CERTIFICATE_EXPIRES);
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    match expires.map(|expires| Duration::from_secs(expires.value).saturating_sub(now)) {
+        Some(left) if left < EXPIRES_SOON => format!("a certificate expires in {}", units::rough(left)),
+        Some(_) | None => String::new(),
+    }
 }
 
 /// What the table has no room for. Counters at 0 are left out.
@@ -416,5 +432,17 @@ mod tests {
              node.toml byte 9, no records\n\
              n3      127.0.0.1:85  -         -     -       -    -        no answer: refused\n"
         );
+    }
+
+    /// The first notice of an expired certificate was that nobody could connect.
+    #[test]
+    fn a_certificate_that_expires_soon_is_noted() {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        let noted = |left: u64| {
+            let counter = Counter { name: CERTIFICATE_EXPIRES.into(), value: now + left, ..Counter::default() };
+            certificate(&GetNodeResponse { counters: vec![counter], ..GetNodeResponse::default() })
+        };
+        assert_eq!(noted(9 * 86_400 + 60), "a certificate expires in 9 days");
+        assert_eq!((noted(20 * 86_400), certificate(&GetNodeResponse::default())), (String::new(), String::new()));
     }
 }

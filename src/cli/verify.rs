@@ -43,7 +43,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
     let text = if args.json { format!("{}\n", to_json(&report)) } else { to_text(&report) };
-    output::say(&text)?;
+    // The exit code says what was found, also if the report can't be written.
+    let said = output::say(&text);
     match report.worst() {
         Some(Severity::Damage) => {
             let places = match findings(&report, Severity::Damage).count() as u64 + report.more {
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let message = first.map(|f| format!("{} has {}", f.file.display(), f.what)).unwrap_or_default();
             Err(Failure::new(Exit::BadConfig, message, "the rest was checked: no damage"))
         }
-        Some(Severity::Torn | Severity::Note) | None => Ok(()),
+        Some(Severity::Torn | Severity::Note) | None => said,
     }
 }
 
@@ -67,7 +68,7 @@ fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Findin
 }
 
 fn failure(error: &StorageError) -> Failure {
-    let exit = if error.is_config() { Exit::BadConfig } else { Exit::Failed };
+    let exit = if error.is_config() || error.is_unusable_path() { Exit::BadConfig } else { Exit::Failed };
     Failure::new(exit, error.to_string(), "")
 }
 

@@ -34,10 +34,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SERIATIM_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub join: Vec<String>,
     /// Found a cluster when the data directory is blank and no cluster of that name answers
-    #[arg(long, env = "SERIATIM_BOOTSTRAP", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, env = "SERIATIM_BOOTSTRAP", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub bootstrap: Option<String>,
     /// Look for peers, and be found, by mDNS [default: true unless bind-addr is loopback]
-    #[arg(long, env = "SERIATIM_MDNS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, env = "SERIATIM_MDNS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub mdns: Option<String>,
     /// The authority that signs clients' certificates
     #[arg(long, env = "SERIATIM_CLIENT_CA_FILE", value_name = "PEM")]
@@ -57,8 +57,9 @@ pub struct ServeArgs {
     /// Its key
     #[arg(long, env = "SERIATIM_PEER_KEY_FILE", value_name = "PEM")]
     pub peer_key_file: Option<String>,
-    /// No TLS, and everybody is "anonymous": on loopback addresses only
-    #[arg(long, env = "SERIATIM_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// No TLS, on loopback addresses only. Everybody is "anonymous" in the access policy, which is needed as well: a line is
+    /// `p, anonymous, *, produce`
+    #[arg(long, env = "SERIATIM_INSECURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub insecure: Option<String>,
     /// A casbin model in place of the built-in one
     #[arg(long, env = "SERIATIM_ACL_MODEL_FILE", value_name = "CONF")]
@@ -119,6 +120,8 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// Fills what is not given from a TOML file; gives what is wrong with the file.
     pub(super) fn fill_from(&mut self, file: &Path, text: &str) -> Vec<String> {
+        // Some editors begin a file with a byte order mark.
+        let text = text.trim_start_matches('\u{feff}');
         let mut table: BTreeMap<String, toml::Value> = match toml::from_str(text) {
             Ok(table) => table,
             Err(e) => return vec![format!("{}: {}", file.display(), e.to_string().trim_end())],

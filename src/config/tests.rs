@@ -57,7 +57,7 @@ fn every_problem_is_named_at_once() {
         bind_addr: Some("0.0.0.0:8401".into()),
         rpc_addr: Some("localhost:8400".into()),
         advertise_rpc_addr: Some("0.0.0.0:8400".into()),
-        join: vec!["b:8401".into(), "c".into()],
+        join: vec!["b:8401".into(), "c d".into()],
         bootstrap: Some("perhaps".into()),
         segment_bytes: Some("64MB".into()),
         peer_memory_bytes_max: Some("1".into()),
@@ -117,11 +117,32 @@ fn insecure_is_for_loopback_and_without_certificates() {
 #[test]
 fn addresses() {
     for good in ["a:1", "node-1.example.:8401", "192.0.2.1:1", "[2001:db8::1]:65535"] {
-        assert_eq!(check_host_port(good), Ok(()), "{good}");
+        assert_eq!(host_port(good, 9), Ok(good.to_owned()), "{good}");
     }
-    for bad in ["", "a", ":1", "a:0", "a:65536", "a b:1", "a..b:1", "2001:db8::1:1", "[::]:1", "0.0.0.0:1", "a/b:1"] {
-        assert!(check_host_port(bad).is_err(), "{bad}");
+    for (without, with) in [("a", "a:9"), ("192.0.2.1", "192.0.2.1:9"), ("[2001:db8::1]", "[2001:db8::1]:9")] {
+        assert_eq!(host_port(without, 9).as_deref(), Ok(with));
     }
+    for bad in [
+        "",
+        "a b",
+        "a/b",
+        "2001:db8::1",
+        "[::]",
+        "0.0.0.0",
+        "a:",
+        ":1",
+        "a:0",
+        "a:65536",
+        "a b:1",
+        "a..b:1",
+        "2001:db8::1:1",
+        "[::]:1",
+        "0.0.0.0:1",
+        "a/b:1",
+    ] {
+        assert!(host_port(bad, 9).is_err(), "{bad}");
+    }
+    assert!(host_port("a:b", 8400).expect_err("no port").ends_with("like node-1.example:8400"));
     let same = ServeArgs { bind_addr: Some("127.0.0.1:7".into()), rpc_addr: Some("127.0.0.1:7".into()), ..secure() };
     assert_eq!(problems(&same).len(), 1);
     let free = ServeArgs { bind_addr: Some("127.0.0.1:0".into()), rpc_addr: Some("127.0.0.1:0".into()), ..secure() };
@@ -184,6 +205,10 @@ fn a_bad_file_is_named() {
 
 #[test]
 fn flags_without_a_value() {
+    // `--mdns false` was refused.
+    let apart = parse(&["--mdns", "false", "--bootstrap", "true", "--insecure"]).expect("arguments");
+    assert_eq!((apart.mdns.as_deref(), apart.bootstrap.as_deref()), (Some("false"), Some("true")));
+    assert_eq!(apart.insecure.as_deref(), Some("true"));
     let args = parse(&["--insecure", "--bootstrap", "--mdns=false"]).expect("arguments");
     assert_eq!(
         (args.insecure.as_deref(), args.bootstrap.as_deref(), args.mdns.as_deref()),

@@ -15,11 +15,11 @@ use log::{Level, LevelFilter};
 /// The target of these lines in our log.
 pub const TARGET: &str = "grpc";
 
-/// Each place may write so many lines ...
-const LINES_MAX: u32 = 20;
+/// Each place may write this many lines ...
+const LINES_MAX: u32 = 10;
 
-/// ... in such a time.
-const WINDOW: Duration = Duration::from_secs(10);
+/// ... in this time.
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// The C core has one log for the process, and so its limiter is the process's.
 static LIMITER: OnceLock<Mutex<Limiter>> = OnceLock::new();
@@ -123,9 +123,9 @@ mod tests {
         let mut limiter = Limiter::default();
         let start = Instant::now();
         let shown = (0..1000).filter(|_| limiter.admit((1, 1), start).is_some()).count();
-        assert_eq!(shown, 20);
+        assert_eq!(shown, 10);
         assert_eq!(limiter.admit((1, 2), start), Some(0));
-        assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(980));
+        assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(990));
         assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(0));
     }
 

@@ -64,6 +64,20 @@ pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me
     }
 }
 
+/// Why a join request failed, with what to look at if no peer listener answered: at a client listener gRPC's own text is
+/// empty, or blames the certificate.
+pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
+    let unimplemented = matches!(
+        error,
+        grpcio::Error::RpcFailure(status) if status.code() == grpcio::RpcStatusCode::UNIMPLEMENTED
+    );
+    if unimplemented || text.is_empty() || text.contains("not in peer certificate") {
+        let hint = "no peer answers there; is it a client address (rpc_addr)? A join address is a bind_addr";
+        return if text.is_empty() { hint.to_owned() } else { format!("{text} ({hint})") };
+    }
+    text
+}
+
 /// The members in an answer; one that makes no sense is left out.
 pub(super) fn members_of(response: &JoinResponse) -> Vec<Member> {
     let member = |m: &crate::pb::peer::Member| {

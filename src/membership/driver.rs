@@ -12,7 +12,7 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of};
+use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of, with_hint};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::search::{Search, Verdict};
@@ -403,7 +403,9 @@ impl Driver {
             Ok(response) => return self.accepted(&addr, &response),
             Err(error) => {
                 let refusal = Refusal::from_error(&error);
-                self.trouble = format!("{addr}: {}", refusal.as_ref().map_or(error_text(&error), |r| r.text.clone()));
+                let text = refusal.as_ref().map_or_else(|| error_text(&error), |refusal| refusal.text.clone());
+                let text = with_hint(&error, text);
+                self.trouble = format!("{addr}: {text}");
                 refusal
             }
         };

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 
-use crate::membership::admission::{Found, members_of};
+use crate::membership::admission::{Found, members_of, with_hint};
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::dial::Dialer;
 use crate::replication::refusal::{Reason, Refusal, error_text};
@@ -116,7 +116,8 @@ impl Search {
                 if let Some(refusal) = refusal.as_ref().filter(|r| r.reason == Reason::Removed) {
                     self.removed = Some(format!("{addr}: {refusal}"));
                 }
-                self.others.insert(addr, refusal.map_or_else(|| error_text(&error), |r| r.text));
+                let text = refusal.map_or_else(|| error_text(&error), |refusal| refusal.text);
+                self.others.insert(addr, with_hint(&error, text));
             }
         }
     }

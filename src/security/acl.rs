@@ -151,6 +151,13 @@ pub enum AclError {
     },
     /// A file gives nobody any right: a node that nobody may use, or a file that is just being written.
     Empty(PathBuf),
+    /// No permission of the policy gives anything under the model: one that compares a `*` literally, say.
+    WithoutEffect {
+        /// The policy.
+        policy: PathBuf,
+        /// The model; none: the built-in one.
+        model: Option<PathBuf>,
+    },
     /// Casbin can't use the model, or it defines requests or policies in another way than ours.
     Model {
         /// Which.
@@ -178,6 +185,15 @@ impl fmt::Display for AclError {
             AclError::Empty(file) => {
                 write!(f, "{}: nobody may do anything: no line begins with \"p\" (a permission)", file.display())
             }
+            AclError::WithoutEffect { policy, model } => {
+                let model = model.as_ref().map_or("the built-in model".to_owned(), |model| model.display().to_string());
+                write!(
+                    f,
+                    "{}: nobody may do anything: under {model} none of its lines gives a right (does the matcher take \"*\" for \
+                     every log?)",
+                    policy.display()
+                )
+            }
             AclError::Line { file, line, error } => write!(f, "{}:{line}: {error}", file.display()),
         }
     }
@@ -192,6 +208,8 @@ struct Policy {
     enforcer: Enforcer,
     /// The log columns of all lines.
     patterns: BTreeSet<String>,
+    /// Subject, log and action of all permissions.
+    rules: Vec<(String, String, String)>,
     decided: Mutex<Decisions>,
 }
 
@@ -206,11 +224,28 @@ impl Policy {
         let read = |file: &Path| {
             let unreadable = |error: String| AclError::Unreadable { file: file.to_owned(), error };
             let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
-            String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))
+            let text = String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
+            // Some editors begin a file with a byte order mark.
+            Ok(text.trim_start_matches('\u{feff}').to_owned())
         };
         let model_text = model.map_or_else(|| Ok(MODEL.to_owned()), read)?;
         let new = Policy::new(&model_text, &read(policy)?, model.unwrap_or(Path::new("the built-in model")), policy)?;
-        if new.patterns.is_empty() { Err(AclError::Empty(policy.to_owned())) } else { Ok(new) }
+        if new.patterns.is_empty() {
+            return Err(AclError::Empty(policy.to_owned()));
+        }
+        if new.rules.iter().all(|rule| !new.takes_effect(rule)) {
+            return Err(AclError::WithoutEffect { policy: policy.to_owned(), model: model.map(Path::to_owned) });
+        }
+        Ok(new)
+    }
+
+    /// Whether a permission gives its subject what it says, for a log of its pattern.
+    fn takes_effect(&self, (subject, pattern, action): &(String, String, String)) -> bool {
+        let log = match pattern.strip_suffix('*') {
+            Some(beginning) => format!("{beginning}x"),
+            None => pattern.clone(),
+        };
+        self.enforcer.enforce((subject.as_str(), log.as_str(), action.as_str())).unwrap_or(false)
     }
 
     fn new(model: &str, policy: &str, model_file: &Path, policy_file: &Path) -> Result<Policy, AclError> {
@@ -224,13 +259,15 @@ impl Policy {
         })?;
         let text: String = lines.iter().map(|columns| columns.join(", ") + "\n").collect();
         let patterns = lines.iter().filter(|c| c[0] == "p").map(|c| c[2].to_owned()).collect();
+        let rule = |c: &Vec<&str>| (c[1].to_owned(), c[2].to_owned(), c[3].to_owned());
+        let rules = lines.iter().filter(|c| c[0] == "p").map(rule).collect();
         let enforcer =
             block_on(Enforcer::new(parsed, StringAdapter::new(text))).map_err(|e| bad_model(e.to_string()))?;
         // A matcher that can't be evaluated says so here, not at the first call: its own columns reach every part of it.
         let probe = lines.iter().find(|c| c[0] == "p").map_or(("nobody", "log", "consume"), |c| (c[1], c[2], c[3]));
         enforcer.enforce(probe).map_err(|e| bad_model(e.to_string()))?;
         let text = (model.to_owned(), policy.to_owned());
-        Ok(Policy { text, enforcer, patterns, decided: Mutex::default() })
+        Ok(Policy { text, enforcer, patterns, rules, decided: Mutex::default() })
     }
 
     fn allows(&self, principal: &Principal, log: &str, action: Action) -> bool {

@@ -13,14 +13,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use grpcio::{
     CertificateRequestType, ChannelCredentials, ChannelCredentialsBuilder, ServerCredentials, ServerCredentialsBuilder,
     ServerCredentialsFetcher,
 };
 use openssl::error::ErrorStack;
-use openssl::pkey::PKey;
+use openssl::pkey::{Id, PKey};
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
@@ -29,6 +29,10 @@ use openssl::x509::{X509, X509PurposeId, X509StoreContext};
 use super::identity::{peer_san, system_time};
 use super::read_needed;
 use crate::config::TlsFiles;
+
+/// A certificate that expires within this time is warned of, once a day.
+pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * DAY_SECONDS);
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 const REQUEST: CertificateRequestType = CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
 
@@ -41,6 +45,8 @@ struct Shared {
     peer_san: String,
     current: RwLock<Arc<Material>>,
     generation: AtomicU64,
+    /// When a certificate that expires soon was last warned of, Unix seconds.
+    warned_at: AtomicU64,
 }
 
 impl Tls {
@@ -52,12 +58,15 @@ impl Tls {
         let Some(files) = files else { return Ok(Tls(None)) };
         let peer_san = peer_san(cluster_name);
         let current = Material::load(files, &peer_san)?;
-        Ok(Tls(Some(Arc::new(Shared {
+        let shared = Shared {
             files: files.clone(),
             peer_san,
             current: RwLock::new(Arc::new(current)),
             generation: AtomicU64::new(1),
-        }))))
+            warned_at: AtomicU64::new(0),
+        };
+        shared.warn(true, SystemTime::now()).iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Tls(Some(Arc::new(shared))))
     }
 
     /// True without TLS.
@@ -109,12 +118,14 @@ impl Tls {
         let Some(shared) = &self.0 else { return Ok(false) };
         let new = Material::load(&shared.files, &shared.peer_san)?;
         let mut current = shared.current.write().unwrap_or_else(PoisonError::into_inner);
-        if new == **current {
-            return Ok(false);
+        let changed = new != **current;
+        if changed {
+            *current = Arc::new(new);
+            shared.generation.fetch_add(1, Ordering::AcqRel);
         }
-        *current = Arc::new(new);
-        shared.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(true)
+        drop(current);
+        shared.warn(changed, SystemTime::now()).iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(changed)
     }
 
     /// Warns when the server's certificate does not name the host of `rpc_addr` (`host:port`), where clients are told to
@@ -134,7 +145,7 @@ impl Tls {
 
     /// When the first of the certificates in use ends; none without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
-        self.0.as_ref().map(|shared| shared.current().expires)
+        self.0.as_ref().map(|shared| shared.current().expires.0)
     }
 }
 
@@ -147,6 +158,31 @@ impl fmt::Debug for Tls {
 impl Shared {
     fn current(&self) -> Arc<Material> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What works today and may not work for all clients, or not for long. `changed`: the files are new.
+    fn warn(&self, changed: bool, now: SystemTime) -> Vec<String> {
+        let current = self.current();
+        let mut warnings = Vec::new();
+        let server = X509::stack_from_pem(&current.server.cert).unwrap_or_default();
+        let key = server.first().and_then(|cert| cert.public_key().ok()).map(|key| key.id());
+        if changed && matches!(key, Some(Id::ED25519 | Id::ED448)) {
+            warnings.push(format!(
+                "{} has an Ed25519 or Ed448 key: clients with BoringSSL (gRPC for Python, C++, Ruby and others) can't connect. \
+                 Use an ECDSA (P-256) or RSA key",
+                self.files.server_cert_file.display()
+            ));
+        }
+        let (expires, file) = &current.expires;
+        let left = expires.duration_since(now).unwrap_or_default();
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if left < EXPIRES_SOON && (changed || now >= self.warned_at.load(Ordering::Relaxed) + DAY_SECONDS) {
+            self.warned_at.store(now, Ordering::Relaxed);
+            let days = left.as_secs() / DAY_SECONDS;
+            warnings
+                .push(format!("{} expires in {days} days: renew it, and restart or reload this node", file.display()));
+        }
+        warnings
     }
 }
 
@@ -269,7 +305,8 @@ struct Material {
     peer_ca: Vec<u8>,
     server: Pair,
     peer: Pair,
-    expires: SystemTime,
+    /// The first of them to expire, and its file.
+    expires: (SystemTime, PathBuf),
 }
 
 impl Material {
@@ -292,9 +329,9 @@ impl Material {
         ] {
             // Of a bundle of authorities some may have ended; of a chain the leaf counts, the first.
             let end = system_time(certs[0].not_after()).map_err(|_| TlsError::NoCertificate(file.clone()))?;
-            expires.push(end);
+            expires.push((end, file.clone()));
         }
-        let expires = expires.into_iter().min().unwrap_or(SystemTime::UNIX_EPOCH);
+        let expires = expires.into_iter().min().unwrap_or((SystemTime::UNIX_EPOCH, PathBuf::new()));
         Ok(Material { client_ca, peer_ca, server, peer, expires })
     }
 }

@@ -89,16 +89,32 @@ impl StorageError {
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. } => true,
-            // A path that is no directory, or that we may not use, stays so however often it is tried.
-            StorageError::Io { error, .. } => matches!(
-                error.kind(),
-                io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            ),
-            StorageError::DiskFull { .. }
+            StorageError::Io { .. }
+            | StorageError::DiskFull { .. }
             | StorageError::Damaged { .. }
             | StorageError::BadEntry(_)
             | StorageError::Failed { .. } => false,
         }
+    }
+
+    /// True if the path is no directory, or this user may not use it: at a start exit code 78, as it stays so however often
+    /// it is tried. A file system that became read-only is no such case: it may be mended at any time.
+    pub fn is_unusable_path(&self) -> bool {
+        self.io_error().is_some_and(|(_, error)| {
+            matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied)
+        })
+    }
+
+    /// True if the disk could not read what is stored: at a start exit code 65, as `log verify` reports it.
+    pub fn is_unreadable(&self) -> bool {
+        self.io_error().is_some_and(|(action, error)| {
+            let reads = matches!(action, "read" | "list" | "open" | "look at" | "look for data in");
+            reads && error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        })
+    }
+
+    fn io_error(&self) -> Option<(&'static str, &io::Error)> {
+        if let StorageError::Io { action, error, .. } = self { Some((action, error)) } else { None }
     }
 
     /// True when the system had no descriptor or no memory left for it: later it may, and nothing is known to be wrong with

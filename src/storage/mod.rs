@@ -19,7 +19,7 @@
 //!                                          (ahead.rs)
 //!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
 //!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs; what it and reads find: damage.rs
-//!   log verify   ── the same eyes, changing nothing ──▶  verify.rs
+//!   log verify   ── the same eyes, changing nothing ──▶  verify.rs; log dump ──▶ dump.rs
 //! ```
 //!
 //! What must stay true:
@@ -40,6 +40,7 @@ pub mod state;
 pub mod log;
 pub mod reader;
 
+pub mod dump;
 pub mod scrub;
 pub mod verify;
 

@@ -270,17 +270,18 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
     if names.iter().any(|name| name == NODE_FILE) {
         return Ok(());
     }
-    if let Some(other) = names.iter().find(|name| !HARMLESS.contains(&name.as_str())) {
+    let other = names.iter().find(|name| !HARMLESS.contains(&name.as_str()));
+    // Groups show that it is ours, whatever else it contains: the file under another name, say.
+    let ours = names.iter().any(|name| name == LOCK_FILE) || other.is_none();
+    if let Some(group) = groups.iter().find(|name| ours && name.parse::<u64>().is_ok()) {
+        let renamed = other.map_or_else(String::new, |name| format!(", and {name:?}: was {NODE_FILE} renamed?"));
+        let what = format!("the file is missing, but the directory contains group {group}{renamed}");
+        return Err(StorageError::damaged(&path.join(NODE_FILE), 0, what));
+    }
+    other.map_or(Ok(()), |other| {
         let found = format!("it has no {NODE_FILE} but holds {other:?}");
-        return Err(StorageError::ForeignDirectory { path: path.to_owned(), found });
-    }
-    match groups.first() {
-        Some(group) => {
-            let what = format!("the file is missing, but the directory holds group {group}");
-            Err(StorageError::damaged(&path.join(NODE_FILE), 0, what))
-        }
-        None => Ok(()),
-    }
+        Err(StorageError::ForeignDirectory { path: path.to_owned(), found })
+    })
 }
 
 #[cfg(test)]
@@ -358,7 +359,14 @@ mod tests {
             let error = DataDir::open(&disk, &path).expect("locked").load().expect_err("no new identity is made");
             assert!(error.is_damage() && error.to_string().contains(NODE_FILE), "{what}: {error}");
         }
-        disk.unlink(&path.join(NODE_FILE)).expect("lost");
+        // Renamed, it was told to be a directory of something else (exit code 78: choose an empty one).
+        disk.rename(&path.join(NODE_FILE), &path.join("node.toml.old")).expect("renamed");
+        let renamed = DataDir::open(&disk, &path).err().expect("lost");
+        assert!(
+            renamed.is_damage() && renamed.to_string().contains("\"node.toml.old\": was node.toml renamed?"),
+            "{renamed}"
+        );
+        disk.unlink(&path.join("node.toml.old")).expect("lost");
         assert!(DataDir::open(&disk, &path).err().expect("lost").is_damage());
     }
 

@@ -12,6 +12,7 @@ mod scenario;
 
 mod bad_block;
 mod bad_input;
+mod cli_ends;
 mod cli_log;
 mod clocks;
 mod damage;

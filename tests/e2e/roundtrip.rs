@@ -57,9 +57,8 @@ fn what_is_a_line() {
 fn a_line_above_the_limit_stops_there() {
     let cluster = Cluster::start(1);
     let limit = cluster.client(0).get_log("").expect("a log").record_bytes_max as usize;
-    // The canonical form has some bytes besides the value.
-    let fits = "y".repeat(limit - 64);
-    let text = format!("first\n{fits}\n{}\nbehind\n", "x".repeat(limit));
+    let fits = "y".repeat(limit);
+    let text = format!("first\n{fits}\n{}\nbehind\n", "x".repeat(limit + 1));
     let produced = produce(&cluster, 0, &[], text.as_bytes());
     let said = String::from_utf8_lossy(&produced.stderr).into_owned();
     assert_eq!(produced.status.code(), Some(65), "{said}");
@@ -67,7 +66,7 @@ fn a_line_above_the_limit_stops_there() {
     let consumed = consume(&cluster, 0, &[]);
     assert!(consumed.stdout == format!("first\n{fits}\n").into_bytes(), "the lines before it, and no other");
 
-    let whole = produce(&cluster, 0, &["--whole"], "x".repeat(limit).as_bytes());
+    let whole = produce(&cluster, 0, &["--whole"], "x".repeat(limit + 1).as_bytes());
     assert_eq!(whole.status.code(), Some(65), "{whole:?}");
     assert_eq!(cluster.client(0).get_log("").expect("a log").next_offset, 2, "nothing of it is there");
 }

@@ -37,6 +37,22 @@ fn a_manifest_that_can_not_be_synced_ends_the_process() {
     assert!(said.contains("cannot sync") && said.contains("manifest"), "{said}");
 }
 
+/// `log verify` called it damage, and a start a failure (exit code 1), which systemd tried again and again.
+#[test]
+fn a_sector_that_can_not_be_read_at_a_start_is_damage() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let dir = site.path().join("n1");
+    let mut cluster = Cluster::start_at(site, 1, &[], |_| shim.env(&dir, None, 7));
+    cluster.client(0).produce("", vec![record("a")]).expect("produces");
+    assert!(cluster.nodes[0].stop().success());
+    shim.order(&dir, &Order::ReadError("groups/1/0", 0));
+    let status = cluster.nodes[0].try_start_again().expect_err("it can't be read");
+    let said = cluster.nodes[0].log();
+    assert_eq!(status.code(), Some(65), "{said}");
+    assert!(said.contains("Input/output error") && said.contains("`seriatim log verify` reads all of it"), "{said}");
+}
+
 /// It is refused before, by the watermarks; here they do not see it coming.
 #[test]
 fn a_disk_that_is_full_all_the_same_ends_the_process() {

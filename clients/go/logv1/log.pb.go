@@ -818,9 +818,9 @@ type GetLogResponse struct {
 	NextOffset        uint64                 `protobuf:"varint,4,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
 	FirstAppendTimeUs uint64                 `protobuf:"fixed64,5,opt,name=first_append_time_us,json=firstAppendTimeUs,proto3" json:"first_append_time_us,omitempty"` // 0: empty
 	LastAppendTimeUs  uint64                 `protobuf:"fixed64,6,opt,name=last_append_time_us,json=lastAppendTimeUs,proto3" json:"last_append_time_us,omitempty"`
-	RecordBytesMax    uint32                 `protobuf:"varint,7,opt,name=record_bytes_max,json=recordBytesMax,proto3" json:"record_bytes_max,omitempty"`
-	RequestBytesMax   uint32                 `protobuf:"varint,8,opt,name=request_bytes_max,json=requestBytesMax,proto3" json:"request_bytes_max,omitempty"`
-	StoredBytes       uint64                 `protobuf:"varint,9,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"` // on the answering node
+	RecordBytesMax    uint32                 `protobuf:"varint,7,opt,name=record_bytes_max,json=recordBytesMax,proto3" json:"record_bytes_max,omitempty"`    // of value, key, and names and values of headers
+	RequestBytesMax   uint32                 `protobuf:"varint,8,opt,name=request_bytes_max,json=requestBytesMax,proto3" json:"request_bytes_max,omitempty"` // the same of all records of a request
+	StoredBytes       uint64                 `protobuf:"varint,9,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`               // on the answering node
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1013,7 +1013,8 @@ const file_log_v1_log_proto_rawDesc = "" +
 	"\rProduceStream\x12\x16.log.v1.ProduceRequest\x1a\x17.log.v1.ProduceResponse\"\x00(\x010\x01\x12E\n" +
 	"\n" +
 	"GetServers\x12\x19.log.v1.GetServersRequest\x1a\x1a.log.v1.GetServersResponse\"\x00\x129\n" +
-	"\x06GetLog\x12\x15.log.v1.GetLogRequest\x1a\x16.log.v1.GetLogResponse\"\x00B!Z\x1fseriatim/clients/go/logv1;logv1b\x06proto3"
+	"\x06GetLog\x12\x15.log.v1.GetLogRequest\x1a\x16.log.v1.GetLogResponse\"\x00B7\n" +
+	"\x12io.seriatim.log.v1P\x01Z\x1fseriatim/clients/go/logv1;logv1b\x06proto3"
 
 var (
 	file_log_v1_log_proto_rawDescOnce sync.Once

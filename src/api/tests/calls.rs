@@ -187,7 +187,7 @@ fn bad_requests_have_a_clear_answer() {
     let mut unbuilt = produce(&["a"]);
     unbuilt.producer_id = 1;
     assert_eq!(reason(node.client.produce(&unbuilt)), code(Code::UNIMPLEMENTED, "UNIMPLEMENTED"));
-    let large = "x".repeat(1 << 20);
+    let large = "x".repeat((1 << 20) + 1);
     assert_eq!(reason(node.client.produce(&produce(&[&large]))), code(Code::INVALID_ARGUMENT, "RECORD_TOO_LARGE"));
     let half = "x".repeat(1 << 19);
     let batch = produce(&[half.as_str(); 9]);

@@ -54,12 +54,34 @@ fn what_is_too_large_is_refused_and_counted() {
 
     let (_, info) = refusal(node.client.produce(&produce(&[fits.as_str(); 5])));
     assert_eq!(info.metadata.get("request_bytes_max").map(String::as_str), Some("4194304"));
+    // Limits counted what the format adds: a value of exactly 1 MiB was too large for a limit of 1 MiB.
+    let whole = 1 << 20;
+    node.client.produce(&produce(&[&"x".repeat(whole)])).expect("exactly the limit");
+    node.client.produce(&produce(&["x".repeat(whole).as_str(); 4])).expect("exactly the limit of a request");
+    let parts = |value: usize| log::ProduceRequest {
+        records: vec![log::Record {
+            value: vec![b'v'; value].into(),
+            key: Some(vec![b'k'; 1000].into()),
+            headers: vec![log::Header { name: "n".repeat(10), value: vec![0; 90].into(), ..log::Header::default() }],
+            ..log::Record::default()
+        }],
+        ..log::ProduceRequest::default()
+    };
+    node.client.produce(&parts(whole - 1100)).expect("value, key and headers are the limit");
+    assert_eq!(reason(node.client.produce(&parts(whole - 1099))).1, "RECORD_TOO_LARGE");
+    // Empty headers count nothing, and would make a record that clients don't take.
+    let tiny = log::ProduceRequest {
+        records: vec![log::Record { headers: vec![log::Header::default(); 3 << 20], ..log::Record::default() }],
+        ..log::ProduceRequest::default()
+    };
+    assert_eq!(reason(node.client.produce(&tiny)), (Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE".to_owned()));
     // So many records that no entry holds them: the log's own limit is not what is named.
     let many = log::ProduceRequest { records: vec![record(""); 1 << 20], ..log::ProduceRequest::default() };
     let (code, info) = refusal(node.client.produce(&many));
     assert_eq!((code, info.reason.as_str()), too_large("REQUEST_TOO_LARGE"));
     assert!(info.metadata.contains_key("entry_bytes_max") && !info.metadata.contains_key("request_bytes_max"));
-    assert_eq!(refused(&node, Limit::RequestBytes), 2);
+    assert_eq!(refused(&node, Limit::RequestBytes), 3);
+    assert_eq!(refused(&node, Limit::RecordBytes), 2);
 
     let mut request = consume(0, 1);
     request.log = "x".repeat(70 << 10);

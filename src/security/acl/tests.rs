@@ -143,6 +143,16 @@ fn another_model() {
     assert!(acl.allows(&principal("a"), "x", Action::Consume));
     assert!(!acl.allows(&principal("a"), "secret", Action::Consume));
     assert!(load(&with_deny, "p, a, *, consume\n").is_err());
+    // A model that compares the star literally: the node started, and refused everybody.
+    let literal = MODEL.replace("keyMatch(r.obj, p.obj)", "r.obj == p.obj");
+    let useless = load(&literal, "p, a, *, consume\np, b, team-*, produce\n").map(drop).expect_err("no right");
+    assert_eq!(useless, AclError::WithoutEffect { policy: policy.clone(), model: Some(model.clone()) });
+    assert!(useless.to_string().contains("does the matcher take \"*\" for every log?"), "{useless}");
+    let one = load(&literal, "p, a, *, consume\np, b, team-a, produce\n").expect("one line gives a right");
+    assert!(one.allows(&principal("b"), "team-a", Action::Produce));
+    // A byte order mark made the first line one that begins with neither "p" nor "g".
+    let marked = load(&format!("\u{feff}{MODEL}"), "\u{feff}p, a, *, consume\n").expect("a policy");
+    assert!(marked.allows(&principal("a"), "x", Action::Consume));
     for bad in [
         "",
         "nonsense",

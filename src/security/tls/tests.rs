@@ -148,3 +148,42 @@ fn a_bundle_may_hold_an_authority_that_has_ended() {
     let alone = TlsFiles { client_ca_file: dir.path().join("ended.pem"), ..files };
     assert!(matches!(refused(&alone), TlsError::Expired { .. }));
 }
+
+/// A certificate that had a week left was not warned of, and neither was a key that gRPC's own clients can't use.
+#[test]
+fn what_will_not_work_for_long_or_not_for_all_is_warned_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = certs(dir.path());
+    let shared = |files: &TlsFiles| Tls::load(Some(files), "c").expect("TLS").0.expect("with TLS");
+    let fresh = shared(&good);
+    let now = SystemTime::now();
+    assert_eq!(fresh.warn(true, now), Vec::<String>::new());
+
+    let ca = Ca::load(dir.path()).expect("the CA");
+    let week = 7 * 24 * 60 * 60 + 60;
+    issue(&ca, dir.path(), "short", "localhost", Usage::Server, week);
+    let path = |name: &str| dir.path().join(name);
+    let files =
+        TlsFiles { server_cert_file: path("short.pem"), server_key_file: path("short-key.pem"), ..good.clone() };
+    let short = shared(&files);
+    // Loading it has warned.
+    let warned_at = short.warned_at.load(Ordering::Relaxed);
+    assert!(warned_at > 0);
+    assert_eq!(short.warn(false, now), Vec::<String>::new(), "once a day");
+    let tomorrow = SystemTime::UNIX_EPOCH + Duration::from_secs(warned_at + DAY_SECONDS);
+    let warnings = short.warn(false, tomorrow);
+    assert!(warnings.len() == 1 && warnings[0].contains("short.pem expires in 6 days"), "{warnings:?}");
+
+    let key = PKey::generate_ed25519().expect("a key");
+    let mut cert = openssl::x509::X509Builder::new().expect("a builder");
+    cert.set_pubkey(&key).expect("set");
+    let begin = openssl::asn1::Asn1Time::days_from_now(0).expect("a time");
+    let end = openssl::asn1::Asn1Time::days_from_now(100).expect("a time");
+    cert.set_not_before(&begin).and_then(|()| cert.set_not_after(&end)).expect("set");
+    cert.sign(&key, openssl::hash::MessageDigest::null()).expect("signed");
+    fs::write(path("ed.pem"), cert.build().to_pem().expect("PEM")).expect("written");
+    fs::write(path("ed-key.pem"), key.private_key_to_pem_pkcs8().expect("PEM")).expect("written");
+    let files = TlsFiles { server_cert_file: path("ed.pem"), server_key_file: path("ed-key.pem"), ..good };
+    let warnings = shared(&files).warn(true, now);
+    assert!(warnings.len() == 1 && warnings[0].contains("ed.pem has an Ed25519"), "{warnings:?}");
+}

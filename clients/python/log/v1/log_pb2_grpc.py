@@ -27,13 +27,23 @@ if _version_not_supported:
 
 class LogStub(object):
     """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
-    response are those that existing log.v1 clients use; a request that uses nothing else gets exactly their behaviour.
+    response are those of proglog's log.v1, so its clients work without a change. Four things differ for them:
+    - An offset without a record is OUT_OF_RANGE. proglog answers with code 404, which is no gRPC code.
+    - Record.term is set. proglog leaves it 0.
+    - Record.append_time_us is always set: an unknown field to them, which decoders of proto3 skip.
+    - Servers are listed with further fields, which they skip as well.
 
     Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
+    It is one of the details of the google.rpc.Status in the trailer `grpc-status-details-bin`, and is defined in
+    google/rpc/error_details.proto (github.com/googleapis/googleapis). Generated code and readers:
+    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status (rpc_status.from_call)
+    Go      google.golang.org/genproto/googleapis/rpc/errdetails, and status.Convert(err).Details()
+    Java    com.google.api.grpc:proto-google-common-protos, and io.grpc.protobuf.StatusProto
 
     OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
     NOT_FOUND            NO_SUCH_LOG (log)
-    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max)
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits count the bytes of value,
+    key, and the names and values of headers
     FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
     SEQUENCE_TOO_OLD
     RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
@@ -96,13 +106,23 @@ class LogStub(object):
 
 class LogServicer(object):
     """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
-    response are those that existing log.v1 clients use; a request that uses nothing else gets exactly their behaviour.
+    response are those of proglog's log.v1, so its clients work without a change. Four things differ for them:
+    - An offset without a record is OUT_OF_RANGE. proglog answers with code 404, which is no gRPC code.
+    - Record.term is set. proglog leaves it 0.
+    - Record.append_time_us is always set: an unknown field to them, which decoders of proto3 skip.
+    - Servers are listed with further fields, which they skip as well.
 
     Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
+    It is one of the details of the google.rpc.Status in the trailer `grpc-status-details-bin`, and is defined in
+    google/rpc/error_details.proto (github.com/googleapis/googleapis). Generated code and readers:
+    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status (rpc_status.from_call)
+    Go      google.golang.org/genproto/googleapis/rpc/errdetails, and status.Convert(err).Details()
+    Java    com.google.api.grpc:proto-google-common-protos, and io.grpc.protobuf.StatusProto
 
     OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
     NOT_FOUND            NO_SUCH_LOG (log)
-    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max)
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits count the bytes of value,
+    key, and the names and values of headers
     FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
     SEQUENCE_TOO_OLD
     RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
@@ -209,13 +229,23 @@ def add_LogServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Log(object):
     """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
-    response are those that existing log.v1 clients use; a request that uses nothing else gets exactly their behaviour.
+    response are those of proglog's log.v1, so its clients work without a change. Four things differ for them:
+    - An offset without a record is OUT_OF_RANGE. proglog answers with code 404, which is no gRPC code.
+    - Record.term is set. proglog leaves it 0.
+    - Record.append_time_us is always set: an unknown field to them, which decoders of proto3 skip.
+    - Servers are listed with further fields, which they skip as well.
 
     Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
+    It is one of the details of the google.rpc.Status in the trailer `grpc-status-details-bin`, and is defined in
+    google/rpc/error_details.proto (github.com/googleapis/googleapis). Generated code and readers:
+    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status (rpc_status.from_call)
+    Go      google.golang.org/genproto/googleapis/rpc/errdetails, and status.Convert(err).Details()
+    Java    com.google.api.grpc:proto-google-common-protos, and io.grpc.protobuf.StatusProto
 
     OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
     NOT_FOUND            NO_SUCH_LOG (log)
-    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max)
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits count the bytes of value,
+    key, and the names and values of headers
     FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
     SEQUENCE_TOO_OLD
     RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo

@@ -1,6 +1,7 @@
 //! Acknowledgements that are capped because a digest is missing. A cap must never hold up replication for good.
 
 use super::*;
+use crate::storage::log::SealAge;
 
 impl World {
     fn progress(&self, leader: usize, of: usize) -> (u64, raft::ProgressState) {
@@ -124,7 +125,7 @@ fn a_leader_that_restarts_with_an_empty_segment_is_acknowledged() {
             // It is sealed, and the next one has no entries.
             let process = world.nodes[i].process.as_mut().expect("running");
             process.hosted.set_local_time(1 << 40);
-            process.hosted.end_old_segment(0, &process.ways).expect("written");
+            process.hosted.end_old_segment(SealAge { used_us: 0, empty_us: 0 }, &process.ways).expect("written");
         }
         (0..10).for_each(|_| world.heal_step(&[leader, follower], 0));
         for i in [leader, follower] {

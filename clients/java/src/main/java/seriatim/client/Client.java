@@ -12,6 +12,16 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
+import io.seriatim.log.v1.ConsumeRequest;
+import io.seriatim.log.v1.ConsumeResponse;
+import io.seriatim.log.v1.GetServersRequest;
+import io.seriatim.log.v1.Header;
+import io.seriatim.log.v1.LogGrpc;
+import io.seriatim.log.v1.ProduceRequest;
+import io.seriatim.log.v1.ProduceResponse;
+import io.seriatim.log.v1.Record;
+import io.seriatim.log.v1.Server;
+import io.seriatim.log.v1.Start;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -31,16 +41,6 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
-import log.v1.LogGrpc;
-import log.v1.LogOuterClass.ConsumeRequest;
-import log.v1.LogOuterClass.ConsumeResponse;
-import log.v1.LogOuterClass.GetServersRequest;
-import log.v1.LogOuterClass.Header;
-import log.v1.LogOuterClass.ProduceRequest;
-import log.v1.LogOuterClass.ProduceResponse;
-import log.v1.LogOuterClass.Record;
-import log.v1.LogOuterClass.Server;
-import log.v1.LogOuterClass.Start;
 
 /**
  * A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
