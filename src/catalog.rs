@@ -81,6 +81,10 @@ impl LogMeta {
     /// No log has a higher limit for its requests, bytes: one is an entry, which has at most 8 MiB.
     pub const REQUEST_BYTES_MOST: u32 = (8 << 20) - (64 << 10);
 
+    /// No record takes more in its stored form: an answer with one of them is below 4 MiB, which clients take by default. A record
+    /// of the largest limit fits with room for its own fields; one of very many tiny headers does not.
+    pub const STORED_RECORD_BYTES_MAX: usize = (4 << 20) - (8 << 10);
+
     /// The log that every cluster begins with; `None` when the system has no randomness to give.
     pub fn first(founder: NodeId) -> Option<LogMeta> {
         Some(LogMeta {

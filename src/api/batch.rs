@@ -6,6 +6,7 @@
 use super::core::check_log_id;
 use super::errors::{ApiError, Invalid};
 use super::wire::{Fields, Value};
+use crate::catalog::LogMeta;
 use crate::logs::OpenLog;
 use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
@@ -13,10 +14,6 @@ use crate::types::{LogName, Offset};
 
 /// What the records of one entry may have together.
 const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
-
-/// No record takes more in canonical form: an answer with one of them is below 4 MiB, which clients take by default. A record
-/// of the largest limit fits with room for its own fields; one of very many tiny headers does not.
-const STORED_RECORD_BYTES_MAX: usize = (4 << 20) - (8 << 10);
 
 /// One request, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,8 +179,8 @@ impl Batch {
             let bytes_max = log.record_bytes_max;
             return Err(Invalid::RecordTooLarge { position, bytes, bytes_max }.into());
         }
-        if self.largest_stored > STORED_RECORD_BYTES_MAX {
-            return Err(Invalid::EntryTooLarge { bytes_max: STORED_RECORD_BYTES_MAX }.into());
+        if self.largest_stored > LogMeta::STORED_RECORD_BYTES_MAX {
+            return Err(Invalid::EntryTooLarge { bytes_max: LogMeta::STORED_RECORD_BYTES_MAX }.into());
         }
         if self.content_bytes > log.request_bytes_max as usize {
             let bytes_max = log.request_bytes_max as usize;

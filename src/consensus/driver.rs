@@ -274,10 +274,10 @@ impl Driver {
         match message {
             ConsensusMsg::Propose(proposal, reply) => {
                 let refused = self.refuses(&proposal);
-                match (self.groups.get_mut(&proposal.group), refused) {
-                    (Some(hosted), None) => hosted.group.propose(proposal, now, time_us, reply),
-                    (Some(_), Some(error)) => reply.send(Err(error)),
-                    (None, _) => reply.send(Err(ProposeError::NoSuchGroup)),
+                match self.groups.get_mut(&proposal.group) {
+                    Some(_) if refused => reply.send(Err(ProposeError::Dropped)),
+                    Some(hosted) => hosted.group.propose(proposal, now, time_us, reply),
+                    None => reply.send(Err(ProposeError::NoSuchGroup)),
                 }
             }
             ConsensusMsg::Command(command, reply) => self.command(&command, now, time_us, reply),

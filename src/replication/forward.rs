@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::catalog::Command;
+use crate::catalog::{Catalog, Command, LogMeta};
 use crate::consensus::handle::{Appended, Place, Proposal, ProposeError, ReadIndexError};
 use crate::pb::peer::{Job, Outcome};
 use crate::replication::outcome::{read_appended, read_read_index};
@@ -204,16 +204,22 @@ impl Unanswered {
 
 /// Reads a job's proposal, on the node that is asked. `None` for what nobody may propose: once committed, an entry that can't
 /// be applied would stop its group on every node.
-pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::peer::Propose) -> Option<Proposal> {
+pub fn proposal_of(
+    group: u64,
+    deadline: Option<Instant>,
+    propose: crate::pb::peer::Propose,
+    catalog_now: &Catalog,
+) -> Option<Proposal> {
     let kind = [Kind::Records, Kind::Trim].into_iter().find(|k| *k as u32 == propose.kind)?;
     let catalog = group == GroupId::CATALOG.0;
-    let fits = match kind {
-        Kind::Records => propose.count > 0 && (!catalog || configures_logs(&propose.payload)),
+    let takes = match kind {
+        Kind::Records if catalog => propose.count > 0 && configures_logs(&propose.payload),
+        Kind::Records => propose.count > 0 && fits(catalog_now.log(GroupId(group)), &propose.payload),
         // The catalog is never trimmed: a start replays all of it.
         Kind::Trim => !catalog && propose.count == 0 && propose.payload.len() == 8,
         Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => false,
     };
-    fits.then(|| Proposal {
+    takes.then(|| Proposal {
         group: GroupId(group),
         kind,
         count: propose.count,
@@ -224,6 +230,20 @@ pub fn proposal_of(group: u64, deadline: Option<Instant>, propose: crate::pb::pe
         place: (propose.row != 0).then_some(Place { row: RowId(propose.row), position: propose.position }),
         deadline,
     })
+}
+
+/// Whether records respect the limits of their log, as far as values go: whoever forwards them may not have checked that. A record in
+/// its stored form is one that every client can read.
+fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
+    let Some(log) = log else { return true };
+    let mut sum = 0;
+    let record_fits = |record: &[u8]| {
+        let value = payload::record_value(record).map_or(usize::MAX, <[u8]>::len);
+        sum = value.saturating_add(sum);
+        value <= log.record_bytes_max as usize && record.len() <= LogMeta::STORED_RECORD_BYTES_MAX
+    };
+    payload::records(payload).map(|record| record.unwrap_or_default()).all(record_fits)
+        && sum <= log.request_bytes_max as usize
 }
 
 /// Whether every record is a change of how a log is kept. No other change of the catalog is forwarded as an entry: the leader
@@ -299,7 +319,11 @@ mod tests {
         let founded = command(Command::Founded(GroupId(1)));
         let command = command(Command::ConfigureLog(GroupId(1), crate::catalog::LogChange::default()));
         let both = [&command[..], &record[..]].concat();
-        let taken = |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload));
+        let mut catalog = Catalog::default();
+        let first = LogMeta::first(crate::types::NodeId(1)).expect("random");
+        catalog.apply(Command::CreateLog(LogMeta { record_bytes_max: 1024, request_bytes_max: 1500, ..first }));
+        let taken =
+            |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload), &catalog);
 
         let proposal = taken(0, Kind::Records, 1, &command).expect("a command");
         assert_eq!(proposal.payload.payload(), command);
@@ -310,5 +334,15 @@ mod tests {
         assert!(taken(0, Kind::Trim, 0, &[0; 8]).is_none(), "the catalog is replayed from its beginning");
         assert!(taken(1, Kind::Records, 1, &record).is_some());
         assert!(taken(1, Kind::Trim, 0, &[0; 8]).is_some());
+        let values = |sizes: &[usize]| {
+            let mut payload = Vec::new();
+            for size in sizes {
+                encode_record(&mut payload, &RecordFields { value: &vec![7; *size], ..RecordFields::default() });
+            }
+            payload
+        };
+        assert!(taken(1, Kind::Records, 2, &values(&[1024, 476])).is_some(), "limits count what clients send");
+        assert!(taken(1, Kind::Records, 1, &values(&[1025])).is_none(), "larger than record_bytes_max");
+        assert!(taken(1, Kind::Records, 2, &values(&[1000, 501])).is_none(), "larger than request_bytes_max");
     }
 }

@@ -68,7 +68,7 @@ fn forward_request() {
             let mut taken = false;
             for job in request.jobs {
                 let Some(pb::job::Work::Propose(propose)) = job.work else { continue };
-                let Some(proposal) = proposal_of(job.group, None, propose) else { continue };
+                let Some(proposal) = proposal_of(job.group, None, propose, &Catalog::default()) else { continue };
                 // As the leader goes on (`consensus/propose.rs`).
                 let mut payload = proposal.payload.to_vec();
                 if proposal.kind == Kind::Records

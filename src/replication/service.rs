@@ -290,7 +290,7 @@ fn start(core: &Core, job: Job) -> (usize, BoxFuture<'static, (usize, Outcome)>)
     match job.work {
         Some(job::Work::Propose(propose)) => {
             let bytes = propose.payload.len();
-            match proposal_of(job.group, deadline, propose) {
+            match proposal_of(job.group, deadline, propose, &core.peers.catalog().get()) {
                 Some(proposal) => {
                     let reply = core.consensus.propose(proposal);
                     // A reply that was dropped says nothing about what was done.

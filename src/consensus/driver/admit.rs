@@ -9,7 +9,7 @@ use raft::eraftpb::MessageType;
 
 use super::Driver;
 use crate::catalog::Command;
-use crate::consensus::handle::{Proposal, ProposeError};
+use crate::consensus::handle::Proposal;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Kind;
 use crate::storage::payload;
@@ -46,13 +46,10 @@ impl Driver {
         false
     }
 
-    /// Why a proposal is not taken by this node as the leader, whoever checked it before: a peer may have forwarded it.
-    pub(super) fn refuses(&self, proposal: &Proposal) -> Option<ProposeError> {
-        if proposal.group == GroupId::CATALOG {
-            return (!self.takes_command(proposal)).then_some(ProposeError::Dropped);
-        }
-        let log = self.catalog.log(proposal.group)?;
-        (proposal.payload.len() > log.request_bytes_max as usize).then_some(ProposeError::TooLarge)
+    /// Whether this node as the leader takes a proposal to the catalog, whoever checked it before: a peer may have forwarded it.
+    /// (Those to logs are checked by `replication/forward.rs`, on the thread that receives them.)
+    pub(super) fn refuses(&self, proposal: &Proposal) -> bool {
+        proposal.group == GroupId::CATALOG && !self.takes_command(proposal)
     }
 
     /// Whether a proposal is one change of how a log is kept that has an effect. Members are added by this node itself, when one

@@ -256,8 +256,4 @@ fn only_sound_changes_of_a_log_are_taken_from_peers() {
         assert_eq!(propose(proposal), Err(ProposeError::Dropped));
     }
     assert_eq!(propose(configure(longer)), Ok(()));
-    let mut payload = Vec::new();
-    encode_record(&mut payload, &RecordFields { value: &vec![0; 5 << 20], kind: 0, key: None, headers: &[] });
-    let large = Proposal::new(GroupId(1), Kind::Records, 1, payload.as_slice().into());
-    assert_eq!(propose(large), Err(ProposeError::TooLarge));
 }
