@@ -404,6 +404,7 @@ impl Base {
             catalog.clone(),
             catalog_watermark.clone(),
             late_consensus.clone(),
+            logs.clone(),
             self.fatal.clone(),
         );
         let parts = ConsensusParts {

@@ -55,6 +55,7 @@ pub fn proposal(batch: Batch, log: &OpenLog, place: Option<Place>, deadline: Opt
         producer_id,
         sequence: batch.sequence,
         place,
+        term: None,
         deadline: Some(proposal_deadline(deadline)),
     };
     (proposal, sent)
