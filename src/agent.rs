@@ -3,6 +3,7 @@
 //! The listeners are bound first and answer "joining" until the node is a member of a cluster: because its data directory
 //! says so, because it founds one, or because one admits it. Then the core starts: log-writer, readers, peers, consensus.
 
+mod enter;
 mod error;
 
 use std::net::SocketAddr;
@@ -21,7 +22,6 @@ use crate::consensus::handle::ConsensusHandle;
 use crate::consensus::{Consensus, ConsensusParts};
 use crate::grpc::Env;
 use crate::logs::Logs;
-use crate::membership::admission::AdmissionError;
 use crate::membership::driver::{Membership, Options};
 use crate::metrics::Metrics;
 use crate::replication::Late;
@@ -35,18 +35,21 @@ use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::security::tls::Tls;
 use crate::storage::disk::Disk;
-use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::log::LogOptions;
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::Readers;
 use crate::storage::scrub::{Scrub, ScrubOptions};
 use crate::storage::space::SpaceWatch;
-use crate::thread::{Fatal, FatalSender, Joiner, Progress, fatal_channel, spawn};
+use crate::thread::{Fatal, FatalSender, Joiner, Progress, Silence, fatal_channel};
 use crate::types::{ClusterId, GroupId, NodeId};
 use crate::watermark::Watermark;
 use crate::writer::{Writer, WriterHandle};
 
 /// Calls in flight get this long when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// A restarted member is ready after this long, also without a leader.
+const LEADER_MAX: Duration = Duration::from_secs(3);
 
 /// What runs once the node is a member, in the order in which it stops.
 struct Running {
@@ -57,8 +60,14 @@ struct Running {
     readers: Readers,
     scrub: Scrub,
     alive: Progress,
+    consensus_silence: Silence<u64>,
     writer_handle: WriterHandle,
+    writer_silence: Silence<Option<Instant>>,
     hang_max: Duration,
+    logs: Logs,
+    since: Instant,
+    /// It carried a log when it started.
+    restarted: bool,
 }
 
 /// What starting the core takes; shared with the thread that waits for admission.
@@ -165,6 +174,7 @@ impl Agent {
             bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
             rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
         };
+        log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr}");
         tls.warn_unless_named(&me.rpc_addr);
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), &config.cluster_name);
         let options =
@@ -211,6 +221,20 @@ impl Agent {
         self.rpc_addr
     }
 
+    /// True once calls are taken: this node is a member, the log is open here, and there is a leader. A member that was restarted
+    /// without a majority in reach waits for a leader for three seconds only, since the others may be started after it.
+    pub fn takes_calls(&self) -> bool {
+        let running = self.base.as_ref().map(|base| base.running());
+        let Some(running) = running.as_ref().and_then(|running| running.as_ref()) else { return false };
+        let led = |group| running.consensus.status(group).is_some_and(|status| status.leader.is_some());
+        let logs = running.logs.all();
+        let all_led = !logs.is_empty() && logs.iter().all(|log| led(log.group)) && led(GroupId::CATALOG);
+        if running.peers.handle().rival().is_some() {
+            return false;
+        }
+        all_led || (running.restarted && running.since.elapsed() > LEADER_MAX)
+    }
+
     /// What failed inside: then the node must be stopped.
     pub fn failures(&self) -> &Receiver<Fatal> {
         &self.failures
@@ -239,14 +263,17 @@ impl Agent {
         }
     }
 
-    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (lesson 19). A node that hangs must not keep its place: the caller aborts the process.
+    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (lesson 19). To be called every
+    /// second: time in which nobody looked does not count, because this process was suspended then. A node that hangs must not keep its place: the caller aborts the process.
     pub fn hanging(&self) -> Option<&'static str> {
-        let running = self.base.as_ref()?.running();
-        let running = running.as_ref()?;
-        if running.alive.age() > running.hang_max {
+        let mut running = self.base.as_ref()?.running();
+        let running = running.as_mut()?;
+        let now = Instant::now();
+        if running.consensus_silence.look(running.alive.last(), now) > running.hang_max {
             return Some("consensus");
         }
-        let sync_hangs = running.writer_handle.busy_since().is_some_and(|since| since.elapsed() > running.hang_max);
+        let busy = running.writer_handle.busy_since();
+        let sync_hangs = running.writer_silence.look(busy, now) > running.hang_max && busy.is_some();
         sync_hangs.then_some("log-writer")
     }
 
@@ -332,50 +359,6 @@ impl Base {
         self.api.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Founds, joins, or goes on, as the data directory says. Gives the thread that waits for admission, if one does.
-    fn begin(self: Arc<Base>, mut node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
-        if let Some(cluster_id) = node_file.cluster_id {
-            self.run(cluster_id, node_file)?;
-            return Ok(None);
-        }
-        if self.config.bootstrap {
-            if let Ok(Some(found)) = self.membership.handle().probe().wait() {
-                return Err(AgentError::ClusterExists(found));
-            }
-            let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
-            log::info!("founding cluster {} with id {cluster_id}", self.config.cluster_name);
-            self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;
-            self.run(cluster_id, node_file)?;
-            return Ok(None);
-        }
-        let fatal = self.fatal.clone();
-        let base = self;
-        let joiner = spawn("admission", &fatal, move || base.join(node_file)).map_err(no_thread)?;
-        Ok(Some(joiner))
-    }
-
-    fn join(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
-        let Ok(admitted) = self.membership.handle().admission().wait() else { return Ok(()) };
-        let admission = match admitted {
-            Ok(admission) => admission,
-            Err(AdmissionError::Stopped) => return Ok(()),
-            Err(error) => return Err(AgentError::NotAdmitted(error)),
-        };
-        log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
-        self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
-        self.run(admission.cluster_id, node_file)
-    }
-
-    /// Writes down that this node is of the cluster, and carries its catalog.
-    fn enter(&self, cluster_id: ClusterId, genesis: Genesis, node_file: &mut NodeFile) -> Result<(), AgentError> {
-        let groups_dir = self.data_dir.groups_dir();
-        GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
-        node_file.cluster_id = Some(cluster_id);
-        node_file.groups = vec![GroupId::CATALOG];
-        self.data_dir.store(node_file)?;
-        Ok(())
-    }
-
     fn log_options(&self) -> LogOptions {
         LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.segment_bytes) }
     }
@@ -409,8 +392,10 @@ impl Base {
             catalog.clone(),
             catalog_watermark.clone(),
             late_consensus.clone(),
+            logs.clone(),
             self.fatal.clone(),
         );
+        let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
         let parts = ConsensusParts {
             me: self.me.clone(),
             disk: self.disk.clone(),
@@ -436,7 +421,7 @@ impl Base {
             },
             cluster_id,
             consensus: handle.clone(),
-            logs,
+            logs: logs.clone(),
             catalog,
             catalog_watermark,
             forward: Arc::new(peers.handle()),
@@ -447,8 +432,22 @@ impl Base {
         self.membership.handle().admitted(peers.handle());
         let writer_handle = writer.handle();
         let hang_max = Duration::from_secs(self.config.hang_seconds_max);
-        let running =
-            Running { consensus: handle, thread, peers, writer, readers, scrub, alive, writer_handle, hang_max };
+        let running = Running {
+            consensus: handle,
+            thread,
+            peers,
+            writer,
+            readers,
+            scrub,
+            alive,
+            consensus_silence: Silence::default(),
+            writer_handle,
+            writer_silence: Silence::default(),
+            hang_max,
+            logs,
+            since: Instant::now(),
+            restarted,
+        };
         *self.running() = Some(running);
         Ok(())
     }

@@ -97,9 +97,42 @@ impl Progress {
         self.marked_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// How long ago it was.
-    pub fn age(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.marked_ms.load(Ordering::Relaxed)))
+    /// When it was; differs after each mark.
+    pub fn last(&self) -> u64 {
+        self.marked_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Who measures how long another thread takes counts at most this much of the time between two looks: if there was more, it was
+/// suspended itself (a paused virtual machine, SIGSTOP), and with it most likely the other thread.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// For how long a sign of life has stayed the same, as seen by a thread that looks every second.
+#[derive(Debug, Default)]
+pub struct Silence<T> {
+    last: Option<(T, Instant)>,
+    lasted: Duration,
+}
+
+impl<T: PartialEq> Silence<T> {
+    /// Looks at the sign; returns for how long it has been the same.
+    pub fn look(&mut self, sign: T, now: Instant) -> Duration {
+        self.lasted = match &self.last {
+            Some((last, looked)) if *last == sign => self.lasted + now.duration_since(*looked).min(LOOK_MAX),
+            Some(_) | None => Duration::ZERO,
+        };
+        self.last = Some((sign, now));
+        self.lasted
+    }
+}
+
+/// Sleeps until this process has run for that long: the time in which it was suspended does not count.
+pub fn sleep_running(time: Duration) {
+    let mut left = time;
+    while !left.is_zero() {
+        let begin = Instant::now();
+        std::thread::sleep(left.min(LOOK_MAX / 2));
+        left = left.saturating_sub(begin.elapsed().min(LOOK_MAX));
     }
 }
 
@@ -126,6 +159,19 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process that was stopped for 32 to 40 s took its own pause for a hanging disk, and aborted, in 5 of 17 pauses.
+    #[test]
+    fn a_suspended_watchdog_does_not_count_its_own_pause() {
+        let (mut silence, start) = (Silence::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        assert_eq!(silence.look(1, at(0)), Duration::ZERO);
+        assert_eq!(silence.look(1, at(1000)), Duration::from_secs(1));
+        assert_eq!(silence.look(1, at(41_000)), Duration::from_secs(3), "suspended for 40 s");
+        assert_eq!(silence.look(2, at(42_000)), Duration::ZERO, "alive");
+        let hangs: Vec<_> = (43..=73).map(|second| silence.look(2, at(second * 1000))).collect();
+        assert_eq!(hangs.last(), Some(&Duration::from_secs(31)), "a thread that hangs is seen");
+    }
 
     #[test]
     fn an_error_and_a_panic_are_fatal() {

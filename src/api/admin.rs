@@ -76,6 +76,7 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
             ("unprotected_bytes", most(|g| g.unprotected_bytes)),
         ];
         response.counters.extend(now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value))));
+        response.another_cluster = core.forward.rival().unwrap_or_default();
     }
     Ok(response)
 }

@@ -10,7 +10,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
-use self::facts::Facts;
+use self::facts::{Facts, verb};
 use super::authorize::Which;
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
@@ -148,6 +148,8 @@ pub enum ApiError {
     NoLeader,
     /// The node is no member yet, or does not carry the log yet, or lags behind what was asked for.
     Joining,
+    /// Another cluster of the same name answers: not appended, as nobody knows which of them is the right one.
+    AnotherCluster(String),
     /// The node is stopping.
     Stopping,
     /// The group's replica on this node, or on the leader, is damaged and takes no part; nothing was appended.
@@ -390,6 +392,9 @@ impl ApiError {
                 "JOINING",
                 "nothing was done: this node has not caught up with the cluster yet",
             ),
+            ApiError::AnotherCluster(what) => {
+                Facts::new(Code::UNAVAILABLE, "ANOTHER_CLUSTER", format!("not appended: {what}"))
+            }
             ApiError::Stopping => Facts::new(Code::UNAVAILABLE, "STOPPING", "this node is stopping: go to another one"),
             ApiError::ReplicaDamaged => {
                 let message =
@@ -477,15 +482,6 @@ impl Invalid {
                 invalid(format!("`heartbeat_ms` is 0 or at least {heartbeat_ms_min}, and needs `max_records`"))
             }
         }
-    }
-}
-
-fn verb(action: Action) -> &'static str {
-    match action {
-        Action::Produce => "produce to",
-        Action::Consume => "consume",
-        Action::Admin => "administer",
-        Action::Replicate => "replicate",
     }
 }
 

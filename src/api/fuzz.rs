@@ -168,7 +168,7 @@ fn produce_request() {
 /// A small request: what is read is what is written again.
 fn small<M: MessageFull + PartialEq>(name: &'static str, seeds: Vec<M>) {
     let seeds = seeds.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
-    Loop::new(name, seeds).memory(400).run(|bytes| {
+    Loop::new(name, seeds).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
         let request = Request(bytes.to_vec());
         let Ok(message) = decode::<M>(&request) else { return false };
         let again = Request(message.write_to_bytes().expect("encoded"));

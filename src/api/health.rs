@@ -1,9 +1,10 @@
 //! `grpc.health.v1.Health`: does this node take calls?
 
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures::SinkExt;
-use futures::future::{Either, poll_fn, select};
+use futures::future::{Either, pending, poll_fn, select};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::errors::ApiError;
@@ -15,8 +16,12 @@ use crate::pb::health::health_check_response::ServingStatus;
 use crate::pb::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::security::identity::Principal;
 
-/// What can be asked after; the empty name is the whole node.
-const SERVICES: [&str; 3] = ["", "log.v1.Log", "seriatim.v1.Admin"];
+/// The service whose health depends on a majority.
+const LOG: &str = "log.v1.Log";
+/// What can be asked after; the empty name is the process, for liveness.
+const SERVICES: [&str; 3] = ["", LOG, "seriatim.v1.Admin"];
+/// How often a watch of the log's health looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Serves one `Check`.
 ///
@@ -27,7 +32,7 @@ pub async fn check(service: Service, request: Request) -> Result<HealthCheckResp
     if !SERVICES.contains(&request.service.as_str()) {
         return Err(ApiError::NoSuchService);
     }
-    Ok(response(serving(service.state.now().phase)))
+    Ok(response(status(&service, &request.service, service.state.now().phase).await))
 }
 
 /// Serves one `Watch`.
@@ -70,7 +75,10 @@ async fn tell(
     let mut seen = service.state.now();
     let mut told = None;
     loop {
-        let status = if known { serving(seen.phase) } else { ServingStatus::SERVICE_UNKNOWN };
+        let status = match known {
+            true => status(service, &request.service, seen.phase).await,
+            false => ServingStatus::SERVICE_UNKNOWN,
+        };
         if told != Some(status) {
             sink.send((response(status), WriteFlags::default())).await.map_err(|_| End::Gone)?;
             told = Some(status);
@@ -79,10 +87,33 @@ async fn tell(
             return Err(End::Error(ApiError::Stopping));
         }
         let mut gone = pin!(poll_fn(|cx| gone(sink, cx)));
-        seen = match select(service.state.changed(seen), &mut gone).await {
-            Either::Left((seen, _)) => seen,
+        let look_again = async {
+            if request.service == LOG {
+                service.timers.at(Instant::now() + WATCH_EVERY).await;
+            } else {
+                pending::<()>().await;
+            }
+        };
+        let mut look_again = pin!(look_again);
+        let changed = select(service.state.changed(seen), &mut look_again);
+        seen = match select(changed, &mut gone).await {
+            Either::Left((Either::Left((seen, _)), _)) => seen,
+            Either::Left((Either::Right(_), _)) => service.state.now(),
             Either::Right(_) => return Err(End::Gone),
         };
+    }
+}
+
+async fn status(service: &Service, name: &str, phase: Phase) -> ServingStatus {
+    let status = serving(phase);
+    match service.core() {
+        Ok(core) if name == LOG && status == ServingStatus::SERVING => {
+            match service.availability.serves(core, &service.timers).await {
+                true => status,
+                false => ServingStatus::NOT_SERVING,
+            }
+        }
+        Ok(_) | Err(_) => status,
     }
 }
 

@@ -19,6 +19,7 @@ pub mod methods;
 pub mod service;
 
 pub mod authorize;
+mod availability;
 pub mod limits;
 pub mod refusals;
 pub mod tarpit;

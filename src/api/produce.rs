@@ -25,6 +25,7 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     drop(request);
     caller.check(&batch.log, Action::Produce)?;
     let core = service.core()?;
+    core.check_rival()?;
     let log = core.log(&batch.log, &service.timers, call.deadline).await?;
     batch.check(&log)?;
     let (proposal, sent) = proposal(batch, &log, None, call.deadline);
@@ -55,6 +56,7 @@ pub fn proposal(batch: Batch, log: &OpenLog, place: Option<Place>, deadline: Opt
         producer_id,
         sequence: batch.sequence,
         place,
+        term: None,
         deadline: Some(proposal_deadline(deadline)),
     };
     (proposal, sent)

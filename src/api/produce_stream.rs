@@ -165,6 +165,7 @@ async fn open<'a>(
     let batch = Batch::decode(&first.0)?;
     caller.check(&batch.log, Action::Produce)?;
     let core = service.core()?;
+    core.check_rival()?;
     let log = core.log(&batch.log, &service.timers, call.deadline).await?;
     batch.check(&log)?;
     Ok((core, log, batch, permit))

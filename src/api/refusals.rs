@@ -26,6 +26,7 @@ pub fn count(metrics: &Metrics, error: &ApiError) {
         | ApiError::NotAppended
         | ApiError::NoLeader
         | ApiError::Joining
+        | ApiError::AnotherCluster(_)
         | ApiError::Stopping
         | ApiError::ReplicaDamaged
         | ApiError::LeaderUnreadable { .. }

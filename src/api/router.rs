@@ -30,6 +30,11 @@ pub trait Forward: Send + Sync {
     fn propose(&self, to: NodeId, principal: &str, proposal: Proposal)
     -> ReplyReceiver<Result<Appended, ProposeError>>;
 
+    /// What is known of another cluster of the same name, once one has answered.
+    fn rival(&self) -> Option<String> {
+        None
+    }
+
     /// Asks there for a position that covers everything acknowledged before.
     fn read_index(
         &self,
@@ -47,6 +52,10 @@ impl Forward for PeersHandle {
         proposal: Proposal,
     ) -> ReplyReceiver<Result<Appended, ProposeError>> {
         PeersHandle::propose(self, to, principal, proposal)
+    }
+
+    fn rival(&self) -> Option<String> {
+        PeersHandle::rival(self).map(str::to_owned)
     }
 
     fn read_index(
@@ -84,6 +93,14 @@ pub fn outcome(answer: Result<Result<Appended, ProposeError>, Dropped>) -> Resul
 }
 
 impl Core {
+    /// Refuses appends once another cluster of the same name has answered.
+    ///
+    /// # Errors
+    /// [`ApiError::AnotherCluster`].
+    pub fn check_rival(&self) -> Result<(), ApiError> {
+        self.forward.rival().map_or(Ok(()), |what| Err(ApiError::AnotherCluster(what)))
+    }
+
     /// Where a stream's next proposal goes, by what this node knows now.
     pub fn route(&self, group: GroupId) -> Route {
         let leader = self.consensus.status(group).and_then(|status| status.leader);
@@ -126,7 +143,7 @@ impl Core {
     }
 
     /// A position that covers everything acknowledged before this call, from the leader, wherever it is.
-    async fn read_index(&self, group: GroupId, deadline: Instant) -> Result<LogIndex, ReadIndexError> {
+    pub(super) async fn read_index(&self, group: GroupId, deadline: Instant) -> Result<LogIndex, ReadIndexError> {
         let here = self.consensus.read_index(group, Some(deadline)).await;
         match here.unwrap_or(Err(ReadIndexError::Stopping)) {
             Err(ReadIndexError::NotLeader { leader: Some(leader) }) if leader != self.me.node_id => {

@@ -10,6 +10,7 @@ use futures::executor::block_on;
 use grpcio::{Server, ServerCredentials, ServiceBuilder};
 
 use super::authorize::{Access, Guard};
+use super::availability::Availability;
 use super::core::{Core, Me};
 use super::in_flight::InFlight;
 use super::limits::Limits;
@@ -106,6 +107,7 @@ impl Api {
             tarpit: Arc::default(),
             metrics: options.metrics,
             state: State::default(),
+            availability: Availability::default(),
             timers: timers.handle(),
             in_flight: InFlight::default(),
             late: Arc::new(OnceLock::new()),

@@ -11,6 +11,7 @@ use futures::{FutureExt as _, Sink, SinkExt, StreamExt};
 use grpcio::{ClientStreamingSink, DuplexSink, RequestStream, RpcContext};
 
 use super::authorize::{Access, Caller};
+use super::availability::Availability;
 use super::core::{Core, Me};
 use super::deadline;
 use super::errors::{ApiError, Invalid};
@@ -49,6 +50,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Serving or not.
     pub state: State,
+    /// Whether a majority answers.
+    pub availability: Availability,
     /// Time.
     pub timers: TimersHandle,
     /// Calls not ended yet.

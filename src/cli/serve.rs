@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, bounded, select, tick};
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -27,6 +27,8 @@ pub(super) const LOG_FILTER: &str = "SERIATIM_LOG_FILTER";
 
 /// How often the threads are looked after.
 const WATCH: Duration = Duration::from_secs(1);
+/// How often a node that starts is asked whether it takes calls.
+const LOOK_FOR_READY: Duration = Duration::from_millis(10);
 /// How often certificates and policy are looked at: what has changed is loaded.
 const LOOK_AT_FILES: Duration = Duration::from_secs(60);
 /// How long a stop takes at most, besides what the disk may: hand-over and calls in flight have less, together.
@@ -54,17 +56,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("no signals: {e}"), ""))?;
     let name = config.node_name.clone();
     let stop_max = STOP_MAX + Duration::from_secs(config.hang_seconds_max);
-    let agent = {
-        let _patience = Patience::start();
-        Agent::start(config).map_err(|e| failure_at_start(&e))?
-    };
+    let patience = Patience::start();
+    let agent = Agent::start(config).map_err(|e| failure_at_start(&e))?;
     let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
-    // Who started us may have closed our stdout: then nobody waits for the line.
-    if let Err(failure) = say(&ready) {
-        log::warn!("{failure}");
-    }
-    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
-    let failed = wait(&agent, &signals.received);
+    let is_ready = || {
+        drop(patience);
+        // Who started us may have closed our stdout: then nobody waits for the line.
+        if let Err(failure) = say(&ready) {
+            log::warn!("{failure}");
+        }
+        notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    };
+    let failed = wait(&agent, &signals.received, is_ready);
     notify(&[NotifyState::Stopping]);
     end_within(stop_max, agent.stop_step());
     let stopped = agent.stop();
@@ -75,11 +78,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Until a signal to stop (`None`), or a failure. Watches the threads, and the files that can change.
-fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<Failure> {
+/// Until a signal to stop (`None`), or a failure. Says once that calls are taken; watches the threads, and the files that can
+/// change.
+fn wait(agent: &Agent, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
     let (watch, look) = (tick(WATCH), tick(LOOK_AT_FILES));
+    let (mut starting, mut is_ready) = (tick(LOOK_FOR_READY), Some(is_ready));
     loop {
         select! {
+            recv(starting) -> _ => {
+                if let Some(is_ready) = is_ready.take_if(|_| agent.takes_calls()) {
+                    is_ready();
+                    starting = never();
+                }
+            }
             recv(watch) -> _ => {
                 if let Some(thread) = agent.hanging() {
                     // Nothing could be synced or stopped any more: others must take over, and a new start recover.
@@ -111,7 +122,7 @@ fn wait(agent: &Agent, signals: &Receiver<i32>) -> Option<Failure> {
 fn end_within(time: Duration, step: StopStep) {
     let (fatal, _) = fatal_channel();
     let watch = move || -> Result<(), String> {
-        let _ = after(time).recv();
+        thread::sleep_running(time);
         log::error!("the stop hangs at {:?} (a disk that does not answer?): aborting", step.get());
         std::process::abort();
     };
@@ -208,7 +219,7 @@ impl Patience {
         let (fatal, _) = fatal_channel();
         let thread = thread::spawn("patience", &fatal, move || -> Result<(), String> {
             loop {
-                notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32), NotifyState::Status("recovering")]);
+                notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32), NotifyState::Status("starting")]);
                 if stopped.recv_timeout(EXTEND / 3) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                     return Ok(());
                 }

@@ -246,6 +246,9 @@ impl Driver {
             // Ticks first: a flood of requests must not stop time. Those that are late are not made up for.
             let now = Instant::now();
             if now >= self.next_tick {
+                if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
+                    self.groups.values_mut().for_each(|hosted| hosted.group.was_late());
+                }
                 self.next_tick = now + self.tick_every();
                 return Event::Tick;
             }

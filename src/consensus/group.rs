@@ -119,6 +119,8 @@ pub struct Group {
     /// The maximum number of messages that are on their way to a follower, and the number of followers that it was set for.
     pub(super) in_flight: (usize, usize),
     pub(super) unreadable: Unreadable,
+    pub(super) late: super::late::Late,
+    pub(super) own_disk: super::own_disk::OwnDisk,
     pub(super) stalled: Option<(NodeId, LogIndex)>,
 }
 
@@ -186,6 +188,8 @@ impl Group {
             ticks: 0,
             in_flight: (MESSAGES_MAX, 0),
             unreadable: Unreadable::default(),
+            late: Default::default(),
+            own_disk: Default::default(),
             stalled: None,
         })
     }
@@ -324,6 +328,8 @@ impl Group {
             self.retry_lost_markers();
         }
         self.give_way();
+        self.look_at_own_disk();
+        self.late.begin_tick(self.node.raft.election_elapsed);
         let unsynced_vote = self.persistence.last_vote > self.persistence.synced;
         let passes = self.patience.tick(self.node.raft.term, self.leadership(), unsynced_vote);
         // A sole voter waits for nobody's vote.
@@ -455,6 +461,7 @@ impl Group {
             last_index: LogIndex(raft.raft_log.last_index()),
             commit_index: LogIndex(raft.raft_log.committed),
             applied_index: self.mark.applied,
+            applied_term: Term(raft.raft_log.term(self.mark.applied.0).unwrap_or(0)),
             voters: conf.voters.clone(),
             learners: conf.learners.clone(),
             damage: self.damage.clone().or_else(|| self.suspicion()),

@@ -51,6 +51,8 @@ pub struct Proposal {
     pub sequence: u64,
     /// None: it depends on no other.
     pub place: Option<Place>,
+    /// Append it in this term only. A forwarding node sets it, so that entries of a later term can't contain the proposal.
+    pub term: Option<Term>,
     /// After this moment it is not proposed any more; once proposed the answer is "outcome unknown".
     pub deadline: Option<Instant>,
 }
@@ -67,6 +69,7 @@ impl Proposal {
             producer_id: 0,
             sequence: 0,
             place: None,
+            term: None,
             deadline: None,
         }
     }
@@ -177,6 +180,8 @@ pub struct GroupStatus {
     pub commit_index: LogIndex,
     /// The last entry applied here.
     pub applied_index: LogIndex,
+    /// The term of that entry.
+    pub applied_term: Term,
     /// Who votes.
     pub voters: Vec<NodeId>,
     /// Who only listens.

@@ -2,8 +2,8 @@
 //! and rejections because of the log's end until that end is committed.
 //!
 //! A proposal is remembered by (term, index). When that very entry is applied it is answered; when another takes its
-//! place, it is known not to be appended; when neither is seen before its deadline, the outcome is unknown. Each is
-//! answered exactly once. Bounded by the uncommitted bytes that raft takes, by the inbox, and by the limit of open calls.
+//! place, or one of a later term an earlier place, it is known not to be appended; when none of these is seen before its
+//! deadline, the outcome is unknown. Each is answered exactly once. Bounded by the uncommitted bytes that raft takes, by the inbox, and by the limit of open calls.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ impl Refusal {
 pub struct Pending {
     by_index: BTreeMap<LogIndex, Proposed>,
     refusals: BTreeMap<LogIndex, Vec<Refusal>>,
+    /// The term of the last applied entry.
+    applied_term: Term,
 }
 
 impl Pending {
@@ -108,6 +110,18 @@ impl Pending {
             let result =
                 if proposed.appended.term == term { Ok(proposed.appended) } else { Err(ProposeError::Dropped) };
             out.push(Answer::Append(proposed.reply, result));
+        }
+        self.overtaken(index, term, out);
+    }
+
+    /// Entries of an earlier term never follow one of `term` at `index`: what waits there was not appended.
+    fn overtaken(&mut self, index: LogIndex, term: Term, out: &mut Vec<Answer>) {
+        if std::mem::replace(&mut self.applied_term, term) >= term {
+            return;
+        }
+        for (at, proposed) in self.by_index.extract_if(.., |_, proposed| proposed.appended.term < term) {
+            let error = if at > index { ProposeError::Dropped } else { ProposeError::OutcomeUnknown };
+            out.push(Answer::Append(proposed.reply, Err(error)));
         }
     }
 

@@ -94,6 +94,9 @@ impl Group {
             return Err(ProposeError::NotLeader { leader: self.leader() }.into());
         }
         let term = Term(self.node.raft.term);
+        if proposal.term.is_some_and(|wanted| wanted != term) {
+            return Err(ProposeError::NotLeader { leader: self.leader() }.into());
+        }
         if proposal.place.is_some_and(|place| !self.rows.take(place, term)) {
             return Err(ProposeError::Dropped.into());
         }

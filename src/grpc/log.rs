@@ -79,7 +79,8 @@ unsafe fn text(message: *const c_char) -> String {
 /// Says more where the C core knows more than it writes: OpenSSL's reason is lost on the way.
 fn explain(message: &str) -> String {
     if message.contains("certificate verify failed") {
-        let may_be = "the other side's certificate is of another authority, has expired, or is not for this use";
+        let may_be = "the other side's certificate is of another authority, has expired, is not valid yet (is this clock right?), or \
+                      is not for this use";
         format!("{message} ({may_be})")
     } else {
         message.to_owned()

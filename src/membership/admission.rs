@@ -1,11 +1,17 @@
 //! What asking for admission is, on the wire, and what it can come to.
 
 use std::fmt;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
 
 use crate::catalog::Member;
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::hello::PROTOCOL_VERSION;
 use crate::types::{ClusterId, NodeId, NodeName};
+
+/// A host accepts or refuses a connection within this time.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// This node is a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +31,34 @@ pub struct Found {
     pub addr: String,
     /// Its members.
     pub members: Vec<Member>,
+}
+
+/// What a search for a cluster came to, before one is founded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// A cluster that answers.
+    pub found: Option<Found>,
+    /// The join addresses from which nothing was heard: a cluster may be there.
+    pub silent: Vec<String>,
+}
+
+impl Probed {
+    /// The join addresses at which a cluster may be that can't be reached now. Where a host refuses the connection, no node runs.
+    /// Blocks for a second for each silent address.
+    pub fn doubtful(&self) -> Vec<String> {
+        self.silent.iter().filter(|addr| !refuses_connections(addr)).cloned().collect()
+    }
+}
+
+fn refuses_connections(addr: &str) -> bool {
+    let refused = |addr: &SocketAddr| {
+        let error = TcpStream::connect_timeout(addr, CONNECT_MAX).err();
+        error.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    };
+    addr.to_socket_addrs().is_ok_and(|addresses| {
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        !addresses.is_empty() && addresses.iter().all(refused)
+    })
 }
 
 /// Why this node is not admitted and never will be as it is. What passes by itself (nobody answers, no leader) is not

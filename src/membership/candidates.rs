@@ -62,6 +62,11 @@ impl Candidates {
         all
     }
 
+    /// The addresses of nodes that mDNS found of other clusters.
+    pub fn nodes_of_others(&self, cluster: ClusterId) -> impl Iterator<Item = &str> {
+        self.finds.values().filter(move |f| f.cluster_id != cluster).map(|f| f.bind_addr.as_str())
+    }
+
     /// The nodes that mDNS found of one cluster, with their addresses.
     pub fn nodes_of(&self, cluster: ClusterId) -> impl Iterator<Item = (NodeId, &str)> {
         self.finds.values().filter(move |f| f.cluster_id == cluster).map(|f| (f.node_id, f.bind_addr.as_str()))

@@ -3,6 +3,8 @@
 //! It has one goal at a time, given by the agent: probe, then admission, then (as a member) keeping the catalog's word
 //! about this node true. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
 
+mod keep;
+
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Found, join_request, members_of, with_hint};
+use crate::membership::admission::{Admission, AdmissionError, Probed, join_request, members_of, with_hint};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::search::{Search, Verdict};
@@ -62,7 +64,7 @@ pub struct MembershipHandle {
 /// Its inbox. Each clone of the handle has room for one message, so the few that the agent sends are never refused.
 #[derive(Debug)]
 enum Message {
-    Probe(ReplySender<Option<Found>>),
+    Probe(ReplySender<Probed>),
     Admission(ReplySender<Result<Admission, AdmissionError>>),
     Admitted(PeersHandleBox),
     Stop,
@@ -114,7 +116,7 @@ impl MembershipHandle {
     }
 
     /// Asks every join address and what mDNS finds, for two seconds, whether a cluster of our name answers.
-    pub fn probe(&self) -> ReplyReceiver<Option<Found>> {
+    pub fn probe(&self) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
         self.send(Message::Probe(tx));
         rx
@@ -143,7 +145,7 @@ impl MembershipHandle {
 enum Goal {
     Nothing,
     Probe {
-        reply: ReplySender<Option<Found>>,
+        reply: ReplySender<Probed>,
         until: Option<Instant>,
     },
     Admission {
@@ -172,6 +174,9 @@ enum Event {
     Searched,
     Joined(grpcio::Result<JoinResponse>),
     Report,
+    /// It is time to look for another cluster of our name.
+    Watch,
+    Watched,
 }
 
 struct Driver {
@@ -185,6 +190,9 @@ struct Driver {
     stage: Stage,
     /// Counts joins, so that each goes to the next address.
     joins: usize,
+    /// As a member: a look at whether another cluster of our name answers, and when the next one is due.
+    watch: Option<Box<Search>>,
+    next_watch: Instant,
     /// What the last round came to, for the log.
     trouble: String,
     next_report: Instant,
@@ -203,6 +211,8 @@ impl Driver {
             goal: Goal::Nothing,
             stage: Stage::Rest { until: now },
             joins: 0,
+            watch: None,
+            next_watch: now,
             trouble: String::new(),
             next_report: now,
         }
@@ -244,8 +254,22 @@ impl Driver {
             return Ok(Event::Mdns(event));
         }
         let now = Instant::now();
+        let mut watch_at = None;
+        if matches!(self.goal, Goal::Keep { .. }) {
+            if let Some(search) = &mut self.watch {
+                if search.poll(cx, now).is_ready() {
+                    return Ok(Event::Watched);
+                }
+                watch_at = search.wake_at();
+            } else if now >= self.next_watch {
+                return Ok(Event::Watch);
+            } else {
+                watch_at = Some(self.next_watch);
+            }
+        }
         let reports = match &self.goal {
-            Goal::Nothing | Goal::Keep { settled: true, .. } => return Err(None),
+            Goal::Nothing => return Err(None),
+            Goal::Keep { settled: true, .. } => return Err(watch_at),
             Goal::Probe { .. } => None,
             Goal::Admission { .. } | Goal::Keep { settled: false, .. } => Some(self.next_report),
         };
@@ -264,7 +288,7 @@ impl Driver {
         if reports.is_some_and(|moment| now >= moment) {
             return Ok(Event::Report);
         }
-        Err(wake_at.into_iter().chain(reports).min())
+        Err(wake_at.into_iter().chain(reports).chain(watch_at).min())
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -275,6 +299,8 @@ impl Driver {
             Event::Searched => self.searched(),
             Event::Joined(answer) => self.joined(answer),
             Event::Report => self.report(),
+            Event::Watch => self.watch(),
+            Event::Watched => self.watched(),
         }
     }
 
@@ -310,9 +336,10 @@ impl Driver {
                 log::debug!("mDNS found node {node} of cluster {cluster_id} at {addr}");
                 match (&self.goal, &mut self.stage) {
                     (Goal::Keep { peers, .. }, _) if peers.me().cluster_id == cluster_id => suggest(peers, node, &addr),
+                    (Goal::Keep { .. }, _) => self.next_watch = Instant::now(),
                     (Goal::Probe { .. } | Goal::Admission { .. }, Stage::Searching(search)) => search.ask(vec![addr]),
                     (Goal::Admission { .. }, Stage::Rest { until }) => *until = Instant::now(),
-                    (Goal::Nothing | Goal::Probe { .. } | Goal::Admission { .. } | Goal::Keep { .. }, _) => {}
+                    (Goal::Nothing | Goal::Probe { .. } | Goal::Admission { .. }, _) => {}
                 }
             }
             MdnsEvent::Gone(instance) => self.candidates.gone(&instance),
@@ -346,11 +373,14 @@ impl Driver {
         };
         let verdict = search.verdict(self.candidates.join());
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
-            Goal::Probe { reply, .. } => reply.send(match verdict {
-                Verdict::Nobody => None,
-                Verdict::One(found) => found.into_iter().next(),
-                // Any of them is a reason not to found another one.
-                Verdict::Several(_) => search.found().first().cloned(),
+            Goal::Probe { reply, .. } => reply.send(Probed {
+                found: match verdict {
+                    Verdict::Nobody => None,
+                    Verdict::One(found) => found.into_iter().next(),
+                    // Any of them is a reason not to found another one.
+                    Verdict::Several(_) => search.found().first().cloned(),
+                },
+                silent: search.silent(self.candidates.join()),
             }),
             Goal::Admission { reply } => {
                 if let Some(text) = search.removed().filter(|_| verdict == Verdict::Nobody) {
@@ -439,25 +469,6 @@ impl Driver {
             // Whether the catalog says so here, too, the next round sees.
             goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
                 self.goal = goal
-            }
-        }
-    }
-
-    /// Compares what the catalog says of this node with what it is.
-    fn keep(&mut self) {
-        let Goal::Keep { peers, settled } = &mut self.goal else { return };
-        let catalog = peers.catalog().get();
-        match catalog.member(self.me.id) {
-            Some(member) if *member == self.me => *settled = true,
-            // Not heard yet that it is a member; or one no more, which is others' to say.
-            None => self.rest(),
-            Some(_) => {
-                let cluster_id = peers.me().cluster_id;
-                let mut addresses = vec![self.me.bind_addr.clone()];
-                addresses.extend(catalog.members().filter(|m| m.id != self.me.id).map(|m| m.bind_addr.clone()));
-                addresses.extend(self.candidates.nodes_of(cluster_id).map(|(_, addr)| addr.to_owned()));
-                addresses.extend_from_slice(self.candidates.join());
-                self.join(addresses, Some(cluster_id));
             }
         }
     }

@@ -24,7 +24,7 @@ mod search;
 
 mod mdns;
 
-pub use admission::{Admission, AdmissionError, Found};
+pub use admission::{Admission, AdmissionError, Found, Probed};
 pub use driver::{Membership, MembershipHandle, Options};
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct Search {
     first_found: Option<Instant>,
     /// Why the others are none, by address.
     others: BTreeMap<String, String>,
+    /// Those that answered, as members or with a reason why not.
+    answered: BTreeSet<String>,
     /// A member said that this node was removed; that is never undone.
     removed: Option<String>,
 }
@@ -63,6 +65,7 @@ impl Search {
             found: Vec::new(),
             first_found: None,
             others: BTreeMap::new(),
+            answered: BTreeSet::new(),
             removed: None,
         }
     }
@@ -106,6 +109,7 @@ impl Search {
             Ok(response) if response.cluster_id != 0 => {
                 self.first_found.get_or_insert(now);
                 let members = members_of(&response);
+                self.answered.insert(addr.clone());
                 self.found.push(Found { cluster_id: ClusterId(response.cluster_id), addr, members });
             }
             Ok(_) => {
@@ -113,6 +117,9 @@ impl Search {
             }
             Err(error) => {
                 let refusal = Refusal::from_error(&error);
+                if refusal.is_some() {
+                    self.answered.insert(addr.clone());
+                }
                 if let Some(refusal) = refusal.as_ref().filter(|r| r.reason == Reason::Removed) {
                     self.removed = Some(format!("{addr}: {refusal}"));
                 }
@@ -125,6 +132,11 @@ impl Search {
     /// Every answer of a member.
     pub fn found(&self) -> &[Found] {
         &self.found
+    }
+
+    /// Those of these addresses that gave no answer.
+    pub fn silent(&self, addresses: &[String]) -> Vec<String> {
+        addresses.iter().filter(|addr| !self.answered.contains(*addr)).cloned().collect()
     }
 
     /// Why nobody else is a member of a cluster of ours, by address, for the log.

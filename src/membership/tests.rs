@@ -149,7 +149,7 @@ fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at
     let other = Setup { cluster_name: "other", ..Setup::node(1) }.start();
     let c = blank(3);
     let members = membership(&c, &[&other.addr]);
-    assert_eq!(wait(members.handle().probe()), Ok(None));
+    assert_eq!(wait(members.handle().probe()).expect("an answer").found, None);
     assert!(soon(members.handle().admission()).is_none());
 
     let (one, two) = (Setup::node(4).start(), Setup { cluster_id: ClusterId(78), ..Setup::node(5) }.start());
@@ -157,7 +157,7 @@ fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at
     let members = membership(&c, &[&one.addr, &two.addr]);
     assert!(soon(members.handle().admission()).is_none());
     assert!(one.catalog.get().member(c.id).is_none() && two.catalog.get().member(c.id).is_none());
-    assert!(wait(members.handle().probe()).expect("an answer").is_some(), "no third one is to be founded");
+    assert!(wait(members.handle().probe()).expect("an answer").found.is_some(), "no third one is to be founded");
 }
 
 #[test]
@@ -165,11 +165,11 @@ fn a_probe_finds_a_cluster_without_a_leader() {
     let (a, _b) = pair();
     let c = blank(3);
     let members = membership(&c, &["127.0.0.1:1", &a.addr]);
-    let found = wait(members.handle().probe()).expect("an answer").expect("a cluster");
+    let found = wait(members.handle().probe()).expect("an answer").found.expect("a cluster");
     assert_eq!((found.cluster_id, found.addr, found.members.len()), (CLUSTER_ID, a.addr.clone(), 2));
     assert!(a.is_quiet());
     let alone = membership(&c, &["127.0.0.1:1", &c.addr]);
-    assert_eq!(wait(alone.handle().probe()), Ok(None), "a node that waits itself is no cluster");
+    assert_eq!(wait(alone.handle().probe()).expect("an answer").found, None, "a node that waits itself is no cluster");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! [`Job`] on the stream and an entry in [`Unanswered`]; from then on only the peer's answer tells what became of it.
 //! Every caller is answered exactly once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Command, LogMeta};
@@ -12,9 +12,9 @@ use crate::consensus::handle::{Appended, Place, Proposal, ProposeError, ReadInde
 use crate::pb::peer::{Job, Outcome};
 use crate::replication::outcome::{read_appended, read_read_index};
 use crate::reply::ReplySender;
-use crate::storage::entry::Kind;
+use crate::storage::entry::{Entry, Kind};
 use crate::storage::payload;
-use crate::types::{GroupId, LogIndex, Offset, RowId};
+use crate::types::{GroupId, LogIndex, Offset, RowId, Term};
 
 /// After its deadline a job's answer is awaited this much longer: the leader knows better what became of it than we do.
 const GRACE: Duration = Duration::from_millis(250);
@@ -60,6 +60,14 @@ impl Forward {
         payload + self.principal.len() + 64
     }
 
+    /// The group of a proposal.
+    pub fn proposes_to(&self) -> Option<GroupId> {
+        match &self.work {
+            Work::Propose(proposal, _) => Some(proposal.group),
+            Work::ReadIndex(..) => None,
+        }
+    }
+
     /// True when nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         match &self.work {
@@ -97,31 +105,75 @@ impl Forward {
 /// A job's caller.
 #[derive(Debug)]
 enum Caller {
-    Propose(ReplySender<Result<Appended, ProposeError>>),
-    ReadIndex(ReplySender<Result<LogIndex, ReadIndexError>>),
+    Propose(ReplySender<Result<Appended, ProposeError>>, Option<Sent>),
+    ReadIndex(GroupId, ReplySender<Result<LogIndex, ReadIndexError>>),
 }
 
 impl Caller {
     fn answer(self, outcome: Outcome) {
         match self {
-            Caller::Propose(reply) => reply.send(read_appended(outcome)),
-            Caller::ReadIndex(reply) => reply.send(read_read_index(outcome)),
+            Caller::Propose(reply, _) => reply.send(read_appended(outcome)),
+            Caller::ReadIndex(_, reply) => reply.send(read_read_index(outcome)),
+        }
+    }
+
+    fn sent(&self) -> Option<&Sent> {
+        match self {
+            Caller::Propose(_, sent) => sent.as_ref(),
+            Caller::ReadIndex(..) => None,
         }
     }
 
     fn lost(self) {
         match self {
-            Caller::Propose(reply) => reply.send(Err(ProposeError::OutcomeUnknown)),
-            Caller::ReadIndex(reply) => reply.send(Err(ReadIndexError::Unconfirmed)),
+            Caller::Propose(reply, _) => reply.send(Err(ProposeError::OutcomeUnknown)),
+            Caller::ReadIndex(_, reply) => reply.send(Err(ReadIndexError::Unconfirmed)),
+        }
+    }
+}
+
+/// A proposal that was sent to a leader which appends it in `term` or never.
+#[derive(Debug)]
+struct Sent {
+    group: GroupId,
+    term: Term,
+    /// The last entry that was applied here when it was sent: it is a later one.
+    after: LogIndex,
+    /// Producer id and sequence in the entry's stamp. No other request has the same.
+    producer: (u64, u64),
+}
+
+impl Sent {
+    /// What became of it, if these are all committed entries of its term that it can be.
+    fn found_in(&self, entries: &[Entry]) -> Result<Appended, ProposeError> {
+        let stamps = entries.iter().filter(|entry| entry.index > self.after && entry.term == self.term);
+        let mut found = stamps.filter_map(|entry| Some((entry, entry.stamp().ok()?)));
+        match found.find(|(_, stamp)| (stamp.producer_id, stamp.sequence) == self.producer) {
+            None => Err(ProposeError::Dropped),
+            Some((entry, stamp)) => Ok(Appended {
+                offset: stamp.base_offset,
+                count: stamp.count,
+                term: entry.term,
+                index: entry.index,
+                append_time_us: stamp.append_time_us,
+            }),
         }
     }
 }
 
 /// The jobs that were handed to the stream and have no answer, by id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Unanswered {
     last_id: u64,
+    /// Random: with the id it makes the sequence of an unnamed producer's proposal, by which its entry is found. 0: not to be had.
+    tags: u64,
     callers: BTreeMap<u64, (Option<Instant>, Caller)>,
+}
+
+impl Default for Unanswered {
+    fn default() -> Unanswered {
+        Unanswered { last_id: 0, tags: RowId::random().map_or(0, |random| random.0), callers: BTreeMap::new() }
+    }
 }
 
 impl Unanswered {
@@ -132,7 +184,10 @@ impl Unanswered {
 
     /// Turns work into a job for the stream, and remembers who waits. `None` if its deadline has passed (then it is
     /// answered) or nobody waits any more.
-    pub fn job(&mut self, forward: Forward, now: Instant) -> Option<Job> {
+    ///
+    /// `led` is where this node stands in the proposal's group, if the peer leads it and appends in that term only: then the
+    /// log here will show what became of the proposal (`settle.rs`).
+    pub fn job(&mut self, forward: Forward, led: Option<(Term, LogIndex)>, now: Instant) -> Option<Job> {
         if forward.is_abandoned() {
             return None;
         }
@@ -156,16 +211,24 @@ impl Unanswered {
                 propose.payload = proposal.payload.payload();
                 propose.expected_offset = proposal.expected_offset.map(|o| o.0);
                 propose.producer_id = proposal.producer_id;
-                propose.sequence = proposal.sequence;
+                propose.sequence = match proposal.producer_id {
+                    0 => self.tags.wrapping_add(self.last_id),
+                    _ => proposal.sequence,
+                };
+                let unique = propose.sequence != 0 && self.tags != 0;
+                let producer = (proposal.producer_id, propose.sequence);
                 if let Some(place) = proposal.place {
                     (propose.row, propose.position) = (place.row.0, place.position);
                 }
-                Caller::Propose(reply)
+                let led = led.filter(|_| unique);
+                propose.term = led.map_or(0, |(term, _)| term.0);
+                let sent = led.map(|(term, after)| Sent { group: proposal.group, term, after, producer });
+                Caller::Propose(reply, sent)
             }
             Work::ReadIndex(group, _, reply) => {
                 job.group = group.0;
                 job.mut_read_index();
-                Caller::ReadIndex(reply)
+                Caller::ReadIndex(group, reply)
             }
         };
         self.callers.insert(self.last_id, (deadline.map(|d| d + GRACE), caller));
@@ -183,10 +246,61 @@ impl Unanswered {
         }
     }
 
-    /// The link is lost: every answer is unknown.
+    /// The link is lost, and with it the answers. What the log here may still tell waits for it until then.
+    pub fn link_lost(&mut self, until: Instant) {
+        for (deadline, _) in self.callers.values_mut().filter(|(_, caller)| caller.sent().is_some()) {
+            *deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
+        }
+        let others = self.callers.extract_if(.., |_, (_, caller)| caller.sent().is_none());
+        others.for_each(|(_, (_, caller))| caller.lost());
+    }
+
+    /// Every answer is unknown: this node stops.
     pub fn lost(&mut self) {
         for (_, (_, caller)) in std::mem::take(&mut self.callers) {
             caller.lost();
+        }
+    }
+
+    /// The groups of the jobs.
+    pub fn groups(&self) -> BTreeSet<GroupId> {
+        let group = |caller: &Caller| match caller {
+            Caller::Propose(_, sent) => sent.as_ref().map(|sent| sent.group),
+            Caller::ReadIndex(group, _) => Some(*group),
+        };
+        self.callers.values().filter_map(|(_, caller)| group(caller)).collect()
+    }
+
+    /// The read indexes of this group are given up: another node leads it. Asking again is safe.
+    pub fn give_up_reads(&mut self, group: GroupId) {
+        let reads = |caller: &Caller| matches!(caller, Caller::ReadIndex(of, _) if *of == group);
+        self.callers.extract_if(.., |_, (_, caller)| reads(caller)).for_each(|(_, (_, caller))| caller.lost());
+    }
+
+    /// Of the proposals to this group of a term before `term`: the first entry that one of them can be, and their term.
+    pub fn overtaken(&self, group: GroupId, term: Term) -> Option<(LogIndex, Term)> {
+        let sent = self.callers.values().filter_map(|(_, caller)| caller.sent());
+        let sent = sent.filter(|sent| sent.group == group && sent.term < term);
+        sent.map(|sent| (sent.after.next(), sent.term)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
+    }
+
+    /// Answers the proposals to this group of a term before `term`. `entries` are all entries of their terms that are or ever
+    /// will be committed, from the first one that can be one of them; without them nothing is certain.
+    pub fn settle(&mut self, group: GroupId, term: Term, entries: Option<&[Entry]>) {
+        let overtaken = |caller: &Caller| caller.sent().is_some_and(|sent| sent.group == group && sent.term < term);
+        for (_, (_, caller)) in self.callers.extract_if(.., |_, (_, caller)| overtaken(caller)) {
+            if let Caller::Propose(reply, Some(sent)) = caller {
+                reply.send(entries.map_or(Err(ProposeError::OutcomeUnknown), |entries| sent.found_in(entries)));
+            }
+        }
+    }
+
+    /// Proposals to this group of a term before `term` wait no longer than this for a certain answer.
+    pub fn hurry(&mut self, group: GroupId, term: Term, until: Instant) {
+        for (deadline, caller) in self.callers.values_mut() {
+            if caller.sent().is_some_and(|sent| sent.group == group && sent.term < term) {
+                *deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
+            }
         }
     }
 
@@ -228,6 +342,7 @@ pub fn proposal_of(
         producer_id: propose.producer_id,
         sequence: propose.sequence,
         place: (propose.row != 0).then_some(Place { row: RowId(propose.row), position: propose.position }),
+        term: (propose.term != 0).then_some(Term(propose.term)),
         deadline,
     })
 }
@@ -274,7 +389,7 @@ mod tests {
         for _ in 0..3 {
             let (tx, rx) = reply();
             let work = Work::ReadIndex(GroupId(1), Some(now + Duration::from_millis(1500)), tx);
-            let job = unanswered.job(Forward { principal: "root".to_owned(), work }, now).expect("a job");
+            let job = unanswered.job(Forward { principal: "root".to_owned(), work }, None, now).expect("a job");
             assert_eq!(job.deadline_ms, 1500);
             receivers.push((job.id, rx));
         }
@@ -296,10 +411,10 @@ mod tests {
         let (tx, rx) = reply();
         drop(rx);
         let forward = Forward { principal: String::new(), work: Work::ReadIndex(GroupId(1), None, tx) };
-        assert_eq!(unanswered.job(forward, now), None);
+        assert_eq!(unanswered.job(forward, None, now), None);
         let (tx, rx) = reply();
         let forward = Forward { principal: String::new(), work: Work::ReadIndex(GroupId(1), Some(now), tx) };
-        assert_eq!(unanswered.job(forward, now), None);
+        assert_eq!(unanswered.job(forward, None, now), None);
         assert_eq!(rx.wait(), Ok(Err(ReadIndexError::Unconfirmed)));
         assert_eq!(unanswered.len(), 0);
     }

@@ -35,6 +35,11 @@ pub(super) async fn answer(
     let (core, member) = check(cluster_name, core, &request).map_err(|r| r.status())?;
     let catalog = core.peers.catalog().get();
     check_not_me(core.peers.me(), &request).map_err(|r| r.status())?;
+    if request.cluster_id != 0 && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr) {
+        // All members may have moved at once: then no leader can be elected until they reach each other. Whoever answers there has to
+        // prove by its hello that it is that node.
+        core.peers.hint(member.id, &member.bind_addr);
+    }
     if request.probe || catalog.member(member.id) == Some(&member) {
         return Ok(response(core.peers.me().cluster_id, &catalog));
     }

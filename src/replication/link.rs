@@ -36,7 +36,7 @@ pub struct Link<Req, Resp> {
     requests: ClientDuplexSender<Req>,
     responses: ClientDuplexReceiver<Resp>,
     opened: Instant,
-    welcomed: bool,
+    welcome: Option<Resp>,
 }
 
 impl<Req, Resp> Link<Req, Resp> {
@@ -49,14 +49,19 @@ impl<Req, Resp> Link<Req, Resp> {
         hello: Req,
     ) -> Result<Link<Req, Resp>, Lost> {
         let (requests, responses) = call.map_err(|e| Lost::by(&e))?;
-        let mut link = Link { requests, responses, opened: Instant::now(), welcomed: false };
+        let mut link = Link { requests, responses, opened: Instant::now(), welcome: None };
         link.send(hello)?;
         Ok(link)
     }
 
     /// True once the other side accepted our hello.
     pub fn is_welcome(&self) -> bool {
-        self.welcomed
+        self.welcome.is_some()
+    }
+
+    /// The first response.
+    pub fn welcome(&self) -> Option<&Resp> {
+        self.welcome.as_ref()
     }
 
     /// When it was opened.
@@ -72,7 +77,7 @@ impl<Req, Resp> Link<Req, Resp> {
         loop {
             match Pin::new(&mut self.responses).poll_next(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(_))) if !self.welcomed => self.welcomed = true,
+                Poll::Ready(Some(Ok(welcome))) if self.welcome.is_none() => self.welcome = Some(welcome),
                 Poll::Ready(Some(Ok(response))) => return Poll::Ready(Ok(response)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Lost::by(&error))),
                 Poll::Ready(None) => return Poll::Ready(Err(Lost::because("the peer closed the stream"))),
@@ -82,7 +87,7 @@ impl<Req, Resp> Link<Req, Resp> {
 
     /// True when a request can be sent now: welcome, and the one before has gone out. A failed write shows as a lost response.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> bool {
-        self.welcomed && matches!(Pin::new(&mut self.requests).poll_ready(cx), Poll::Ready(Ok(())))
+        self.is_welcome() && matches!(Pin::new(&mut self.requests).poll_ready(cx), Poll::Ready(Ok(())))
     }
 
     /// Sends a request; only after [`Link::poll_ready`] said so.

@@ -27,6 +27,7 @@ pub(crate) mod mailbox;
 mod forward;
 mod link;
 mod outcome;
+mod settle;
 
 pub mod listener;
 

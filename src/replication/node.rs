@@ -4,13 +4,14 @@ use std::sync::OnceLock;
 
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
+use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
 use crate::replication::addresses::Addresses;
 use crate::replication::dial::Dialer;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::refusal::Refusal;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::Watermark;
 
 /// This node and its surroundings.
@@ -27,6 +28,10 @@ pub struct Node {
     pub consensus: Late<ConsensusHandle>,
     /// How far the catalog's group is applied here; what `catalog` shows is never older.
     pub catalog_watermark: Watermark,
+    /// The logs that are open here.
+    pub logs: Logs,
+    /// Another cluster of the same name that answers; what it is and what to do.
+    pub rival: OnceLock<String>,
     /// Why the cluster rejects this node, once it does.
     pub excluded: OnceLock<Refusal>,
 }
@@ -37,6 +42,12 @@ impl Node {
         if let Some(consensus) = self.consensus.get() {
             consensus.unreachable(peer);
         }
+    }
+
+    /// The term of a group that the peer leads, as far as this node knows, and the last entry applied here.
+    pub fn led_by(&self, peer: NodeId, group: GroupId) -> Option<(Term, LogIndex)> {
+        let status = self.consensus.get()?.status(group)?;
+        (status.leader == Some(peer)).then_some((status.term, status.applied_index))
     }
 
     /// Tells consensus what became of a marker.

@@ -17,6 +17,7 @@ use crate::replication::link::{Link, Lost};
 use crate::replication::mailbox::Mailbox;
 use crate::replication::node::{Node, marker_of};
 use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::settle::settle;
 use crate::replication::wait::{park_until, thread_waker};
 use crate::types::{GroupId, NodeId};
 
@@ -28,6 +29,8 @@ pub const UNANSWERED_MAX: usize = 1024;
 const WELCOME_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// After a link is lost, what became of forwarded proposals is awaited this long from another leader.
+const ELECTION_MAX: Duration = Duration::from_secs(3);
 /// How often deadlines are looked at, while there are any.
 const SWEEP: Duration = Duration::from_millis(100);
 
@@ -271,7 +274,13 @@ impl Peer {
     fn send_jobs(&mut self) {
         let now = Instant::now();
         let forwards = self.mailbox.take_forwards(UNANSWERED_MAX - self.unanswered.len(), REQUEST_BYTES);
-        let jobs = forwards.into_iter().filter_map(|f| self.unanswered.job(f, now)).collect();
+        let welcome = self.connection.as_ref().and_then(|c| c.forward.as_ref()).and_then(Link::welcome);
+        let checks_term = welcome.is_some_and(|welcome| welcome.checks_term);
+        let mut jobs = Vec::with_capacity(forwards.len());
+        for forward in forwards {
+            let led = forward.proposes_to().filter(|_| checks_term).and_then(|group| self.node.led_by(self.id, group));
+            jobs.extend(self.unanswered.job(forward, led, now));
+        }
         let request = ForwardRequest { jobs, ..ForwardRequest::default() };
         if request.jobs.is_empty() {
             return;
@@ -283,7 +292,7 @@ impl Peer {
     fn lost(&mut self, lost: &Lost) {
         let connection = self.connection.take();
         let welcomed = connection.as_ref().is_some_and(Connection::is_welcome);
-        self.unanswered.lost();
+        self.unanswered.link_lost(Instant::now() + ELECTION_MAX);
         self.node.unreachable(self.id);
         let backoff = BACKOFF_MIN * 2u32.pow(self.failures.min(4));
         self.next_dial = Instant::now() + backoff.min(BACKOFF_MAX);
@@ -322,6 +331,7 @@ impl Peer {
     fn sweep(&mut self) {
         let now = Instant::now();
         self.next_sweep = now + SWEEP;
+        settle(&mut self.unanswered, self.id, &self.node, now);
         self.unanswered.expire(now);
         self.mailbox.expire(now);
     }

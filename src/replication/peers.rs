@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::catalog::CatalogView;
 use crate::consensus::Outbound;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, ReadIndexError};
+use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
 use crate::replication::addresses::Addresses;
@@ -55,11 +56,22 @@ impl Peers {
         catalog: CatalogView,
         catalog_watermark: Watermark,
         consensus: Late<ConsensusHandle>,
+        logs: Logs,
         fatal: FatalSender,
     ) -> Peers {
         let addresses = Addresses::new(catalog.clone());
         let excluded = OnceLock::new();
-        let node = Arc::new(Node { me, dialer, catalog, addresses, consensus, catalog_watermark, excluded });
+        let node = Arc::new(Node {
+            me,
+            dialer,
+            catalog,
+            addresses,
+            consensus,
+            catalog_watermark,
+            logs,
+            rival: OnceLock::new(),
+            excluded,
+        });
         Peers { handle: PeersHandle(Arc::new(Shared { node, fatal, running: Mutex::default() })) }
     }
 
@@ -111,6 +123,16 @@ impl PeersHandle {
     /// the node no longer takes part in any group, although its own catalog may never show the reason.
     pub fn excluded(&self) -> Option<&Refusal> {
         self.0.node.excluded.get()
+    }
+
+    /// What is known of another cluster of the same name, once one has answered. This node then takes no appends until it is restarted.
+    pub fn rival(&self) -> Option<&str> {
+        self.0.node.rival.get().map(String::as_str)
+    }
+
+    /// Records that another cluster of the same name has answered. False if that was known.
+    pub fn set_rival(&self, what: String) -> bool {
+        self.0.node.rival.set(what).is_ok()
     }
 
     /// Records that the cluster rejects this node.
@@ -187,6 +209,17 @@ impl PeersHandle {
     /// An address where `node` may be reached, from discovery: tried after those that are known better.
     pub fn suggest(&self, node: NodeId, bind_addr: &str) {
         self.0.node.addresses.suggested(node, bind_addr);
+    }
+
+    /// A member itself says where it may be reached, when it asks to be moved: tried after the addresses that are known better, at once.
+    pub(super) fn hint(&self, node: NodeId, bind_addr: &str) {
+        if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
+            log::info!("member {node} says that it is reached at {bind_addr} now");
+            self.0.node.addresses.suggested(node, bind_addr);
+            if let Some((mailbox, _)) = self.lock().peers.get(&node) {
+                mailbox.poke();
+            }
+        }
     }
 
     /// A peer's hello was accepted: it is up, and this is where it is reached. False for a stranger too many.

@@ -227,7 +227,8 @@ async fn forward(
         Ok(from) => from,
         Err(refusal) => return refusal.into(),
     };
-    if sink.send((ForwardResponse::new(), WriteFlags::default())).await.is_err() {
+    let welcome = ForwardResponse { checks_term: true, ..ForwardResponse::default() };
+    if sink.send((welcome, WriteFlags::default())).await.is_err() {
         return End::Gone;
     }
     let mut running: FuturesUnordered<BoxFuture<'static, (usize, Outcome)>> = FuturesUnordered::new();

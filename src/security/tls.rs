@@ -273,7 +273,7 @@ impl fmt::Display for TlsError {
             }
             TlsError::Expired { file, end } => write!(f, "{}: expired on {end}; renew it", file.display()),
             TlsError::NotYet { file, begin } => {
-                write!(f, "{}: holds only from {begin} on; is the clock right?", file.display())
+                write!(f, "{}: not valid yet, it begins on {begin}: is this clock right?", file.display())
             }
             TlsError::NotOfCa { cert, ca, error } => {
                 write!(f, "{} would be refused by peers that trust {}: {error}", cert.display(), ca.display())

@@ -98,7 +98,8 @@ pub struct Stamp {
     pub append_time_us: u64,
     /// Who produced it; 0: unnamed.
     pub producer_id: u64,
-    /// The producer's number of this request, from 1.
+    /// The producer's number of this request, from 1. Without a producer it has no meaning in the log; a node that forwards a request
+    /// sets it to a random number by which it finds the entry again.
     pub sequence: u64,
 }
 

@@ -184,7 +184,10 @@ fn a_copied_data_directory_is_no_second_member() {
     let copied = Command::new("cp").arg("-r").arg(dir.join("n3")).arg(dir.join("copy")).status().expect("runs");
     assert!(copied.success());
     cluster.nodes[2].start_again();
-    let mut copy = Node::start(&cluster.site, NodeOptions { name: "copy".to_owned(), ..NodeOptions::default() });
+    let mut copy = Node::start(
+        &cluster.site,
+        NodeOptions { name: "copy".to_owned(), joins_later: true, ..NodeOptions::default() },
+    );
     let (status, log) = (copy.wait(), copy.log());
     let there = format!("runs at {} already", cluster.nodes[2].bind_addr);
     let named = log.contains(&there) && log.contains("with an empty data directory");

@@ -224,6 +224,8 @@ pub struct NodeOptions {
     pub bind_addr: Option<String>,
     /// Default: a free port of 127.0.0.1.
     pub rpc_addr: Option<String>,
+    /// It is started before the cluster is there, so it is not ready yet when it has started.
+    pub joins_later: bool,
     /// More arguments of `serve`. One given here again replaces nothing: say each once.
     pub more: Vec<String>,
     /// The words in front of the program: what runs it.
@@ -262,7 +264,7 @@ impl Node {
             command.envs(options.env.iter().cloned());
             command
         };
-        let started = spawn(&mut command(&options), &log);
+        let started = spawn(&mut command(&options), &log, options.joins_later);
         let (child, bind_addr, rpc_addr) = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &log)));
         Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
     }
@@ -307,7 +309,7 @@ impl Node {
     pub fn try_start_again(&mut self) -> Result<(), ExitStatus> {
         self.options.bind_addr = Some(self.bind_addr.clone());
         self.options.rpc_addr = Some(self.rpc_addr.clone());
-        let (child, bind_addr, rpc_addr) = spawn(&mut (self.command)(&self.options), &self.log)?;
+        let (child, bind_addr, rpc_addr) = spawn(&mut (self.command)(&self.options), &self.log, false)?;
         (self.child, self.bind_addr, self.rpc_addr) = (child, bind_addr, rpc_addr);
         Ok(())
     }
@@ -375,9 +377,9 @@ fn serve_args(options: &NodeOptions, cluster: &str, certs: &Path, policy: &Path,
     args
 }
 
-/// Starts the process and waits for its `ready` line: (process, bind_addr, rpc_addr).
+/// Starts the process and waits for its `ready` line, or until it listens: (process, bind_addr, rpc_addr).
 #[track_caller]
-fn spawn(command: &mut Command, log: &Path) -> Result<(Child, String, String), ExitStatus> {
+fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<(Child, String, String), ExitStatus> {
     let stderr = File::options().create(true).append(true).open(log).expect("a log file");
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
@@ -389,7 +391,15 @@ fn spawn(command: &mut Command, log: &Path) -> Result<(Child, String, String), E
         let _ = stdout.read_line(&mut line);
         let _ = sender.send(line);
     });
-    let line = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+    let line = if joins_later {
+        eventually("it listens", || {
+            let said = fs::read_to_string(log).map_err(|e| e.to_string())?;
+            let line = said.lines().rev().find(|line| line.contains("listening bind_addr="));
+            line.map(str::to_owned).ok_or(said)
+        })
+    } else {
+        receiver.recv_timeout(PATIENCE).unwrap_or_default()
+    };
     let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
     let (Some(bind_addr), Some(rpc_addr)) = (field("bind_addr="), field("rpc_addr=")) else {
         let _ = child.kill();

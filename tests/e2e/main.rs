@@ -20,6 +20,7 @@ mod descriptors;
 mod differs;
 mod disk_full;
 mod dist;
+mod fail_over;
 mod floors;
 mod hostile;
 mod kill;

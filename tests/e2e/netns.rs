@@ -26,6 +26,8 @@ fn two_clusters_on_one_bridge_find_their_own_by_mdns() {
             bootstrap: number == founder,
             bind_addr: Some(format!("{}:0", bridge.addr(number))),
             rpc_addr: Some(format!("{}:0", bridge.addr(number))),
+            // The founder of the other cluster is started last.
+            joins_later: true,
             under: ["ip", "netns", "exec", &bridge.namespace(number)].map(str::to_owned).to_vec(),
             ..NodeOptions::default()
         };

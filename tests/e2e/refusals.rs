@@ -173,7 +173,12 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
     let (mut true_peer, true_addr, true_asked) = serve("peer");
     let node = Node::start(
         &site,
-        NodeOptions { name: "n1".into(), join: vec![false_addr, true_addr], ..NodeOptions::default() },
+        NodeOptions {
+            name: "n1".into(),
+            join: vec![false_addr, true_addr],
+            joins_later: true,
+            ..NodeOptions::default()
+        },
     );
     eventually("the node asks who has a peer's certificate", || {
         let asked = true_asked.0.load(Ordering::SeqCst);

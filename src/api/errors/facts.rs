@@ -3,6 +3,7 @@
 use grpcio::RpcStatusCode;
 
 use super::Bounds;
+use crate::security::acl::Action;
 use crate::types::Offset;
 
 /// What a status says of an error.
@@ -41,5 +42,15 @@ impl Facts {
             .with("next_offset", bounds.next_offset);
         // What clients of the first server of this API show to people.
         Facts { localized: Some(format!("The requested offset is outside the log's range: {offset}")), ..facts }
+    }
+}
+
+/// What an action is called in "may not ... the log".
+pub(super) fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Produce => "produce to",
+        Action::Consume => "consume",
+        Action::Admin => "administer",
+        Action::Replicate => "replicate",
     }
 }

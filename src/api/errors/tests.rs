@@ -43,10 +43,11 @@ fn number(error: &ApiError) -> usize {
         ApiError::Internal(_) => 20,
         ApiError::DiskFull => 21,
         ApiError::Shortage { .. } => 22,
+        ApiError::AnotherCluster(_) => 24,
     }
 }
 
-const VARIANTS: usize = 24;
+const VARIANTS: usize = 25;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -92,6 +93,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),
         (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
         (ApiError::Joining, Code::UNAVAILABLE, "JOINING"),
+        (ApiError::AnotherCluster("it answers".into()), Code::UNAVAILABLE, "ANOTHER_CLUSTER"),
         (ApiError::Stopping, Code::UNAVAILABLE, "STOPPING"),
         (ApiError::ReplicaDamaged, Code::UNAVAILABLE, "DAMAGED"),
         (ApiError::LeaderUnreadable { leader: "n1".into(), entry: LogIndex(7) }, Code::UNAVAILABLE, "LEADER_DAMAGED"),

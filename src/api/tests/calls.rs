@@ -40,6 +40,30 @@ fn a_node_that_joins_says_so_and_then_serves_until_it_stops() {
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "STOPPING"));
 }
 
+/// A node without a majority in reach, or with a damaged replica, said SERVING, and load balancers kept sending it calls.
+#[test]
+fn a_node_without_a_majority_does_not_serve_the_log() {
+    let node = Node::serving();
+    let health = |name: &str| {
+        let request = HealthCheckRequest { service: name.to_owned(), ..HealthCheckRequest::new() };
+        node.health.check(&request).expect("an answer").status.enum_value_or_default()
+    };
+    let log = "log.v1.Log";
+    assert_eq!(health(log), ServingStatus::SERVING);
+    node.read_index(Err(ReadIndexError::Unconfirmed));
+    let begin = Instant::now();
+    while health(log) == ServingStatus::SERVING {
+        assert!(begin.elapsed() < Duration::from_secs(2), "a success does not count for long");
+        std::thread::yield_now();
+    }
+    assert!(begin.elapsed() > Duration::from_secs(3), "an election is no failure");
+    assert_eq!((health(""), health("seriatim.v1.Admin")), (ServingStatus::SERVING, ServingStatus::SERVING));
+    node.read_index(Ok(()));
+    assert_eq!(health(log), ServingStatus::SERVING);
+    node.damaged();
+    assert_eq!((health(log), health("")), (ServingStatus::NOT_SERVING, ServingStatus::SERVING));
+}
+
 #[test]
 fn one_record_in_one_record_out() {
     let node = Node::serving();

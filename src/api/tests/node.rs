@@ -372,6 +372,12 @@ impl Node {
         });
     }
 
+    /// The replica here is damaged.
+    pub fn damaged(&self) {
+        let damage = Some("a hole".to_owned());
+        self.statuses.publish(GroupStatus { group: GROUP, damage, ..GroupStatus::default() });
+    }
+
     /// Makes visible here what was committed elsewhere.
     pub fn catch_up(&self) {
         let state = self.fake.lock();

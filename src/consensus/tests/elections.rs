@@ -6,6 +6,34 @@ use super::sim::World;
 use crate::consensus::group::Rules;
 use crate::types::NodeId;
 
+/// Under a load of 30 on two cores, leaders stepped down nine times in ten minutes: the followers' answers waited unread while the
+/// leader itself did not run.
+#[test]
+fn a_leader_whose_ticks_were_late_waits_for_a_whole_new_period() {
+    let cut_off = |ticks_late: &dyn Fn(usize) -> bool| {
+        let mut world = World::new(5, 3, Rules::default());
+        assert!(world.settle(2000));
+        let leader = world.leader().expect("a leader");
+        world.network.clear();
+        (0..200)
+            .take_while(|tick| {
+                if ticks_late(*tick) {
+                    world.nodes[leader].group.as_mut().expect("running").was_late();
+                }
+                world.tick(leader);
+                world.network.clear();
+                world.leader() == Some(leader)
+            })
+            .count()
+    };
+    let usual = cut_off(&|_| false);
+    assert!((12..=24).contains(&usual), "{usual}");
+    let late_once = cut_off(&|tick| tick == usual - 1);
+    assert_eq!(late_once, usual - 1 + 11);
+    let always_late = cut_off(&|_| true);
+    assert!((24..100).contains(&always_late), "a machine that is always late leads for ever: {always_late}");
+}
+
 /// raft panics when it does so with entries that are not persisted. A sole voter steps down when somebody who was removed,
 /// and does not know it, asks for votes in a newer term.
 #[test]

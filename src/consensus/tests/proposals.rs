@@ -10,7 +10,7 @@ use crate::consensus::handle::{Appended, Place, Proposal, ProposeError};
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{Kind, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, Offset, RowId};
+use crate::types::{GroupId, NodeId, Offset, RowId, Term};
 
 /// One node, which leads.
 fn alone() -> World {
@@ -90,6 +90,37 @@ fn a_trim_beyond_the_end_is_none() {
     assert!(world.settle(500));
     assert!(matches!((appended.wait(), trimmed.wait()), (Ok(Ok(_)), Ok(Ok(_)))));
     assert_eq!(world.nodes[0].group.as_ref().expect("running").mark().first_offset, Offset(1));
+}
+
+/// A leader that was cut off has more entries than the next one. Its clients waited until the next one's log was as long, or 30 s.
+#[test]
+fn a_replaced_leader_answers_all_at_the_first_entry_of_the_next() {
+    let mut world = World::new(7, 3, Rules::default());
+    world.reliable = true;
+    assert!(world.settle(2000));
+    let old = world.leader().expect("a leader");
+    for other in (0..3).filter(|other| *other != old) {
+        let (a, b) = (old as u64 + 1, other as u64 + 1);
+        world.cut.extend([(a, b), (b, a)]);
+    }
+    let answers: Vec<Answer> = (0..10).map(|_| world.ask(old, record())).collect();
+    for _ in 0..60 {
+        for i in 0..3 {
+            world.tick(i);
+            world.sync(i);
+        }
+        (0..world.network.len()).for_each(|_| world.deliver());
+    }
+    assert!(world.leader().is_some_and(|leader| leader != old));
+    assert!(world.settle(100));
+    for answer in answers {
+        assert_eq!(answer.now_or_never(), Some(Ok(Err(ProposeError::Dropped))));
+    }
+    // A proposal for a term that is over is not appended in the next one.
+    let leader = world.leader().expect("a leader");
+    let late = Proposal { term: Some(Term(1)), ..record() };
+    let refused = world.ask(leader, late).now_or_never();
+    assert_eq!(refused, Some(Ok(Err(ProposeError::NotLeader { leader: Some(NodeId(leader as u64 + 1)) }))));
 }
 
 /// The first run of a stream was answered up to position 1. The first two requests of its second run met a full inbox on the way

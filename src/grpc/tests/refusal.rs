@@ -40,17 +40,17 @@ fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
     let cases = [
         (
             certs.unchecked(&foreign, &["root"], Usage::Client, 60),
-            "is of another authority, has expired, or is not for this use",
+            "has expired, is not valid yet (is this clock right?), or is not for this use",
         ),
         (
             certs.unchecked(&certs.ca, &["root"], Usage::Client, -60),
-            "is of another authority, has expired, or is not for this use",
+            "has expired, is not valid yet (is this clock right?), or is not for this use",
         ),
         (own_ca().build(), "peer did not return a certificate"),
         // A server's certificate is no client's.
         (
             certs.unchecked(&certs.ca, &["root"], Usage::Server, 60),
-            "is of another authority, has expired, or is not for this use",
+            "has expired, is not valid yet (is this clock right?), or is not for this use",
         ),
         (ChannelCredentials::insecure(), "wrong version number"),
     ];

@@ -3,11 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::{LONG, Setup, TestNode, pair};
-use crate::consensus::handle::{Appended, ConsensusMsg, Place, Proposal, ProposeError, ReadIndexError};
+use crate::consensus::handle::{Appended, ConsensusMsg, GroupStatus, Place, Proposal, ProposeError, ReadIndexError};
+use crate::logs::OpenLog;
 use crate::replication::wait::block_until;
 use crate::reply::{ReplyReceiver, ReplySender};
-use crate::storage::entry::Kind;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
+use crate::storage::disk::Disk;
+use crate::storage::entry::{Entry, Kind, Stamp, Unstamped};
+use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::payload::{RecordFields, encode_record, stamp_records};
+use crate::types::{GroupId, LogIndex, LogName, NodeId, Offset, RowId, Term};
+use crate::watermark::Watermark;
 
 const PLACE: Place = Place { row: RowId(6), position: 7 };
 
@@ -21,6 +26,7 @@ fn proposal(text: &str) -> Proposal {
         producer_id: 4,
         sequence: 5,
         place: Some(PLACE),
+        term: None,
         deadline: Some(Instant::now() + LONG),
     }
 }
@@ -154,4 +160,101 @@ fn stopping_answers_everybody() {
     a.peers.stop();
     assert_eq!(wait(sent), Err(ProposeError::OutcomeUnknown));
     assert_eq!(wait(a.peers.handle().propose(b.id, "root", proposal("x"))), Err(ProposeError::Stopping));
+}
+
+/// The entries of a log, of these terms and records, in a directory; a record without a value is a no-op.
+fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLog, LogIndex) {
+    let (disk, options) = (Disk::real(), LogOptions::default());
+    GroupLog::create(&disk, dir, GroupId(1), &options, Genesis::Founder(NodeId(1))).expect("made");
+    let (mut log, recovered) = GroupLog::open(&disk, dir, GroupId(1), &options).expect("opened");
+    let (mut index, mut offset) = (recovered.last_index, recovered.next_offset);
+    let mut written = Vec::new();
+    for (term, value, (producer_id, sequence)) in entries {
+        index = index.next();
+        let mut payload = if value.is_empty() { Vec::new() } else { encoded(value).to_vec() };
+        let kind = if value.is_empty() { Kind::Noop } else { Kind::Records };
+        let stamp = Stamp {
+            kind,
+            count: u32::from(!value.is_empty()),
+            base_offset: offset,
+            append_time_us: 9,
+            producer_id: *producer_id,
+            sequence: *sequence,
+        };
+        stamp_records(&mut payload, offset, Term(*term), 9).expect("records");
+        offset = Offset(offset.0 + u64::from(stamp.count));
+        written.push(Entry::new(index, Term(*term), stamp, &payload));
+    }
+    log.append_ready(&written, None).expect("written");
+    let open = OpenLog {
+        name: LogName::new("").expect("a name"),
+        group: GroupId(1),
+        log_id: crate::types::LogId(1),
+        record_bytes_max: 1 << 20,
+        request_bytes_max: 1 << 20,
+        watermark: Watermark::default(),
+        reader: log.reader(),
+    };
+    (open, index)
+}
+
+fn encoded(value: &str) -> Unstamped {
+    let mut payload = Vec::new();
+    encode_record(&mut payload, &RecordFields { value: value.as_bytes(), ..RecordFields::default() });
+    payload.as_slice().into()
+}
+
+/// What a follower had forwarded to a leader that was then paused, cut off, or whose disk hung, was answered after 15 to 30 s with an
+/// unknown outcome, long after another node led.
+#[test]
+fn the_log_of_the_next_leader_tells_what_became_of_a_proposal() {
+    let (a, b) = pair();
+    let (dir, blank) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (_, before) = log_of(blank.path(), &[]);
+    let status = |term: u64, leader: NodeId, applied: LogIndex| {
+        let (term, leader) = (Term(term), Some(leader));
+        GroupStatus {
+            group: GroupId(1),
+            term,
+            leader,
+            applied_index: applied,
+            applied_term: term,
+            ..Default::default()
+        }
+    };
+    a.statuses.publish(status(2, b.id, before));
+    let forward = |value, (producer_id, sequence)| {
+        let proposal = Proposal { payload: encoded(value), producer_id, sequence, ..proposal("") };
+        a.peers.handle().propose(b.id, "root", proposal)
+    };
+    let named = (4, 5);
+    let replies =
+        [("named", named), ("same", (0, 0)), ("same", (0, 0)), ("late", (4, 6))].map(|(v, of)| forward(v, of));
+    let unanswered: Vec<_> = replies.iter().map(|_| proposed(&b)).collect();
+    assert!(unanswered.iter().all(|(proposal, _)| proposal.term == Some(Term(2))));
+    let read = a.peers.handle().read_index(b.id, GroupId(1), None);
+    let _unanswered_read = b.next();
+    // Of two equal requests the first is in the log. What has the right number but a later term is another one.
+    let tagged = (unanswered[1].0.producer_id, unanswered[1].0.sequence);
+    let entries = [(2, "named", named), (2, "same", tagged), (2, "same", (0, 0)), (3, "", (0, 0)), (3, "late", (4, 6))];
+    let (log, last) = log_of(dir.path(), &entries);
+    a.logs.insert(log);
+    let begin = Instant::now();
+    a.statuses.publish(status(3, NodeId(3), last));
+    let answers: Vec<_> = replies.into_iter().map(wait).collect();
+    let appended = |offset: u64| {
+        let index = LogIndex(before.0 + 1 + offset);
+        Ok(Appended { offset: Offset(offset), count: 1, term: Term(2), index, append_time_us: 9 })
+    };
+    let not = Err(ProposeError::Dropped);
+    assert_eq!(answers, [appended(0), appended(1), not, not]);
+    assert_eq!(wait(read), Err(ReadIndexError::Unconfirmed));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // While the new term has no entry here, nothing is certain, but the wait ends soon.
+    a.statuses.publish(status(3, b.id, last));
+    let reply = forward("next", (0, 0));
+    let _unanswered = proposed(&b);
+    a.statuses.publish(GroupStatus { applied_term: Term(3), ..status(4, NodeId(3), last) });
+    assert_eq!(wait(reply), Err(ProposeError::OutcomeUnknown));
+    assert!(begin.elapsed() < LONG / 2, "{:?}", begin.elapsed());
 }

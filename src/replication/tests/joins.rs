@@ -58,6 +58,24 @@ fn ask(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Result<JoinResp
     to.dial(from).join(request).map_err(|e| Refusal::from_error(&e).unwrap_or_else(|| panic!("{e}")).reason)
 }
 
+/// All members had new addresses, told each other in vain requests to be moved, and kept dialling the old ones.
+#[test]
+fn a_member_that_asks_to_be_moved_is_a_hint_where_to_dial() {
+    let (a, b) = pair();
+    let moved = Member { bind_addr: "127.0.0.1:10".to_owned(), ..a.member() };
+    let stranger = Member { id: NodeId(9), ..moved.clone() };
+    let addresses = |node| b.peers.handle().node().addresses.of(node);
+    // Without the cluster's id it asks for admission, and nothing is known of it.
+    let _ = ask(&b, &a, &JoinRequest { probe: true, ..request(&moved) });
+    assert_eq!(addresses(a.id), [a.addr.as_str()]);
+    for member in [&moved, &stranger] {
+        let known = JoinRequest { cluster_id: CLUSTER_ID.0, probe: true, ..request(member) };
+        let _ = ask(&b, &a, &known);
+    }
+    assert_eq!(addresses(a.id), [a.addr.clone(), moved.bind_addr.clone()], "after what is known better");
+    assert_eq!(addresses(stranger.id), [""; 0]);
+}
+
 #[test]
 fn the_leader_admits_and_a_follower_passes_on_once() {
     let (a, b) = pair();

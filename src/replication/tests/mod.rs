@@ -20,6 +20,7 @@ use crate::consensus::status::Statuses;
 use crate::doorbell::Doorbell;
 use crate::grpc::Env;
 use crate::inbox::{Inbox, inbox};
+use crate::logs::Logs;
 use crate::pb::peer::{Entry, Marker, RaftMessage};
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
@@ -45,6 +46,8 @@ pub(crate) struct TestNode {
     pub(crate) addr: String,
     pub(crate) catalog: CatalogView,
     pub(crate) inbox: Inbox<ConsensusMsg>,
+    pub(crate) statuses: Arc<Statuses>,
+    pub(crate) logs: Logs,
     pub(crate) from_peers: Arc<PeerInbox>,
     pub(crate) dialer: Dialer,
     pub(crate) fatal: FatalSender,
@@ -94,7 +97,8 @@ impl Setup<'_> {
         let catalog = CatalogView::default();
         let (tx, inbox) = inbox(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
-        let handle = ConsensusHandle::new(tx, Doorbell::default(), Arc::new(Statuses::default()));
+        let statuses = Arc::new(Statuses::default());
+        let handle = ConsensusHandle::new(tx, Doorbell::default(), statuses.clone());
         let from_peers = handle.peer_inbox();
         assert!(consensus.set(handle).is_ok());
         let me = PeerIdentity {
@@ -103,7 +107,16 @@ impl Setup<'_> {
             node_id: NodeId(self.id),
             bind_addr: addr.clone(),
         };
-        let peers = Peers::start(me, dialer.clone(), catalog.clone(), Watermark::default(), consensus, fatal.clone());
+        let logs = Logs::default();
+        let peers = Peers::start(
+            me,
+            dialer.clone(),
+            catalog.clone(),
+            Watermark::default(),
+            consensus,
+            logs.clone(),
+            fatal.clone(),
+        );
         if self.is_member {
             assert!(late.set(peers.handle()).is_ok());
         }
@@ -112,6 +125,8 @@ impl Setup<'_> {
             addr,
             catalog,
             inbox,
+            statuses,
+            logs,
             from_peers,
             dialer,
             fatal,

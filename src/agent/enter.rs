@@ -1,0 +1,96 @@
+//! How a node comes into a cluster: by founding it, by being admitted, or because its data directory says so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{AgentError, Base, no_thread};
+use crate::membership::admission::AdmissionError;
+use crate::storage::log::{Genesis, GroupLog};
+use crate::storage::node::NodeFile;
+use crate::thread::{Joiner, spawn};
+use crate::types::{ClusterId, GroupId};
+
+/// Between two probes of a founder that can't reach its join addresses, and between two lines in the log about it.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
+const REPORT: Duration = Duration::from_secs(30);
+
+impl Base {
+    /// Founds, joins, or goes on, as the data directory says. Gives the thread that waits for admission, if one does.
+    pub(super) fn begin(self: Arc<Base>, node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
+        if let Some(cluster_id) = node_file.cluster_id {
+            self.run(cluster_id, node_file)?;
+            return Ok(None);
+        }
+        if self.config.bootstrap {
+            let Some(doubtful) = self.probe()? else { return Ok(None) };
+            if doubtful.is_empty() {
+                self.found(node_file)?;
+                return Ok(None);
+            }
+            let (fatal, base) = (self.fatal.clone(), self);
+            let waits = move || base.found_once_sure(doubtful, node_file);
+            return spawn("admission", &fatal, waits).map(Some).map_err(no_thread);
+        }
+        let fatal = self.fatal.clone();
+        let base = self;
+        let joiner = spawn("admission", &fatal, move || base.join(node_file)).map_err(no_thread)?;
+        Ok(Some(joiner))
+    }
+
+    /// The join addresses at which a cluster may be that can't be reached now; `None` if this node is stopping.
+    fn probe(&self) -> Result<Option<Vec<String>>, AgentError> {
+        let Ok(probed) = self.membership.handle().probe().wait() else { return Ok(None) };
+        let doubtful = probed.doubtful();
+        probed.found.map_or(Ok(Some(doubtful)), |found| Err(AgentError::ClusterExists(found)))
+    }
+
+    /// A founder whose disk was replaced founded a second cluster while its join addresses could not be reached. So it waits until each
+    /// of them has answered or refused the connection.
+    fn found_once_sure(&self, mut doubtful: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
+        let mut next_report = Instant::now();
+        while !doubtful.is_empty() {
+            if Instant::now() >= next_report {
+                log::warn!(
+                    "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
+                     start without them in --join",
+                    self.config.cluster_name,
+                    doubtful.join(", ")
+                );
+                next_report = Instant::now() + REPORT;
+            }
+            std::thread::sleep(PROBE_PAUSE);
+            let Some(now) = self.probe()? else { return Ok(()) };
+            doubtful = now;
+        }
+        self.found(node_file)
+    }
+
+    fn found(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
+        let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
+        log::info!("founding cluster {} with id {cluster_id}", self.config.cluster_name);
+        self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;
+        self.run(cluster_id, node_file)
+    }
+
+    fn join(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
+        let Ok(admitted) = self.membership.handle().admission().wait() else { return Ok(()) };
+        let admission = match admitted {
+            Ok(admission) => admission,
+            Err(AdmissionError::Stopped) => return Ok(()),
+            Err(error) => return Err(AgentError::NotAdmitted(error)),
+        };
+        log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
+        self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
+        self.run(admission.cluster_id, node_file)
+    }
+
+    /// Writes down that this node is of the cluster, and carries its catalog.
+    fn enter(&self, cluster_id: ClusterId, genesis: Genesis, node_file: &mut NodeFile) -> Result<(), AgentError> {
+        let groups_dir = self.data_dir.groups_dir();
+        GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
+        node_file.cluster_id = Some(cluster_id);
+        node_file.groups = vec![GroupId::CATALOG];
+        self.data_dir.store(node_file)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! What clients see while a leader is suspended, cut off or restarted, and when all nodes move.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
+use crate::shim::{Order, Shim};
+
+fn signal(node: &Node, signal: Signal) {
+    let pid = Pid::from_raw(node.pid().cast_signed()).expect("a process");
+    kill_process(pid, signal).expect("a signal");
+}
+
+/// A client that has one call at a time over a follower saw the fail-over of a paused leader as one call of 15 to 16 s, with an
+/// unknown outcome.
+#[test]
+fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
+    let cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    signal(&cluster.nodes[leader], Signal::STOP);
+    let slowest = slowest_until_appended(&cluster, leader);
+    signal(&cluster.nodes[leader], Signal::CONT);
+    assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
+}
+
+/// The same with a leader whose disk hangs: 20 to 30 s.
+#[test]
+fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
+    let site = Site::new();
+    let shim = Shim::compile(&site);
+    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
+    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
+    let cluster = Cluster::start_at(site, 3, &[], env);
+    let leader = cluster.leader();
+    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::SyncHang("groups/1/0"));
+    let slowest = slowest_until_appended(&cluster, leader);
+    assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
+}
+
+/// The time of the slowest call, one after the other at a follower, until one is appended by another leader.
+fn slowest_until_appended(cluster: &Cluster, leader: usize) -> Duration {
+    let client = cluster.client((leader + 1) % 3);
+    let (mut slowest, mut number) = (Duration::ZERO, 0);
+    let begin = Instant::now();
+    loop {
+        number += 1;
+        let call = Instant::now();
+        let answer = client.produce("", vec![record(format!("{number}"))]);
+        slowest = slowest.max(call.elapsed());
+        match answer {
+            Ok(_) => return slowest,
+            Err(error) => assert!(begin.elapsed() < Duration::from_secs(40), "no other node leads: {error}"),
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// The watchdog of a process that was suspended for longer than `hang_seconds_max` took that for a hanging disk, and aborted.
+#[test]
+fn suspended_nodes_go_on() {
+    let mut cluster = Cluster::start_with(1, &["--hang-seconds-max=5"]);
+    let client = cluster.client(0);
+    for pause in 0..4 {
+        client.produce("", vec![record(format!("{pause}"))]).expect("produces");
+        signal(&cluster.nodes[0], Signal::STOP);
+        // The pause itself is what is tested.
+        std::thread::sleep(Duration::from_millis(6500));
+        signal(&cluster.nodes[0], Signal::CONT);
+        eventually("it goes on", || client.produce("", vec![record("on")]).map_err(|e| e.to_string()));
+        // The watchdog has looked.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    assert!(cluster.nodes[0].stop().success(), "{}", cluster.nodes[0].log());
+}
+
+/// The ready line came up to half a second too soon, and the first produce was refused as JOINING.
+#[test]
+fn the_first_produce_after_the_ready_line_is_taken() {
+    let site = Site::new();
+    let produce = |node: &Node| site.client(&node.rpc_addr, "root").produce("", vec![record("first")]).map(drop);
+    let mut first = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
+    produce(&first).expect("the founder takes it");
+    first.kill();
+    first.start_again();
+    produce(&first).expect("and after a restart");
+    let join = vec![first.bind_addr.clone()];
+    let second = Node::start(&site, NodeOptions { name: "n2".into(), join, ..NodeOptions::default() });
+    produce(&second).expect("a new member takes it");
+}
+
+fn free_addr() -> String {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string()
+}
+
+/// All addresses were changed at once: the members reached each other by the new join addresses, but dialled the old ones for raft, and
+/// there was no leader for as long as it was watched.
+#[test]
+fn all_members_may_move_at_once() {
+    let Cluster { nodes, site } = Cluster::start(3);
+    site.client(&nodes[0].rpc_addr, "root").produce("", vec![record("before")]).expect("produces");
+    drop(nodes);
+    let addresses = [(); 3].map(|()| free_addr());
+    let nodes: Vec<Node> = (0..3)
+        .map(|i| {
+            let bind_addr = Some(addresses[i].clone());
+            Node::start(
+                &site,
+                NodeOptions {
+                    name: format!("n{}", i + 1),
+                    bind_addr,
+                    join: addresses.to_vec(),
+                    ..NodeOptions::default()
+                },
+            )
+        })
+        .collect();
+    let clients: Vec<_> = nodes.iter().map(|node| site.client(&node.rpc_addr, "root")).collect();
+    wait_for_voters(&clients);
+    eventually("it is produced", || clients[0].produce("", vec![record("after")]).map_err(|e| e.to_string()));
+}
+
+/// A founder with an empty disk, started while its join addresses could not be reached, founded a second cluster and went on
+/// acknowledging when they could be again.
+#[test]
+fn no_cluster_is_founded_while_a_join_address_is_silent() {
+    let site = Site::new();
+    // Connections are taken, and nobody answers: as a host does whose node is suspended.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = silent.local_addr().expect("an address").to_string();
+    let options = NodeOptions {
+        name: "n1".into(),
+        bootstrap: true,
+        join: vec![addr.clone()],
+        joins_later: true,
+        ..NodeOptions::default()
+    };
+    let node = Node::start(&site, options);
+    eventually("it says what it waits for", || {
+        let said = node.log();
+        (said.contains("not founding cluster") && said.contains(&addr)).then_some(()).ok_or(said)
+    });
+    let client = site.client(&node.rpc_addr, "root");
+    assert!(client.produce("", vec![record("a")]).is_err());
+    drop(silent);
+    assert!(TcpStream::connect(&addr).is_err());
+    eventually("it founds", || client.produce("", vec![record("a")]).map_err(|e| e.to_string()));
+}
+
+/// Two clusters of one name, of which one was founded while the other could not be reached, both acknowledged for ever.
+#[test]
+fn a_second_cluster_of_the_same_name_takes_no_appends() {
+    let site = Site::new();
+    let addr = free_addr();
+    let found = |name: &str, bind_addr: Option<String>, join: Vec<String>| {
+        Node::start(
+            &site,
+            NodeOptions { name: name.into(), bootstrap: true, bind_addr, join, ..NodeOptions::default() },
+        )
+    };
+    // Nobody is at the join address yet: it refuses the connection.
+    let stray = found("n1", None, vec![addr.clone()]);
+    let client = site.client(&stray.rpc_addr, "root");
+    client.produce("", vec![record("a")]).expect("it is alone");
+    let _other = found("n2", Some(addr), Vec::new());
+    let refused = eventually("appends are refused", || match client.produce("", vec![record("b")]) {
+        Ok(_) => Err("taken".into()),
+        Err(error) => Ok(error.to_string()),
+    });
+    assert!(refused.contains("another cluster named"), "{refused}");
+    assert!(!client.get_node().expect("answers").another_cluster.is_empty());
+    assert!(stray.log().contains("appends are refused: another cluster named"), "{}", stray.log());
+}
