@@ -20,7 +20,7 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader();
     signal(&cluster.nodes[leader], Signal::STOP);
-    let slowest = slowest_until_appended(&cluster, leader);
+    let slowest = slowest_until_appended(&cluster, leader, || true);
     signal(&cluster.nodes[leader], Signal::CONT);
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
@@ -34,23 +34,25 @@ fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
     let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
     let cluster = Cluster::start_at(site, 3, &[], env);
     let leader = cluster.leader();
-    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::SyncHang("groups/1/0"));
-    let slowest = slowest_until_appended(&cluster, leader);
+    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::SyncHang(".seg"));
+    let hangs = || cluster.nodes[leader].log().contains("shim: a sync hangs");
+    let slowest = slowest_until_appended(&cluster, leader, hangs);
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
 
-/// The time of the slowest call, one after the other at a follower, until one is appended by another leader.
-fn slowest_until_appended(cluster: &Cluster, leader: usize) -> Duration {
+/// The time of the slowest call, one after the other at a follower, until one that began after the failure is appended.
+fn slowest_until_appended(cluster: &Cluster, leader: usize, failed: impl Fn() -> bool) -> Duration {
     let client = cluster.client((leader + 1) % 3);
     let (mut slowest, mut number) = (Duration::ZERO, 0);
     let begin = Instant::now();
     loop {
         number += 1;
-        let call = Instant::now();
+        let (call, after_failure) = (Instant::now(), failed());
         let answer = client.produce("", vec![record(format!("{number}"))]);
         slowest = slowest.max(call.elapsed());
         match answer {
-            Ok(_) => return slowest,
+            Ok(_) if after_failure => return slowest,
+            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(40), "it does not fail"),
             Err(error) => assert!(begin.elapsed() < Duration::from_secs(40), "no other node leads: {error}"),
         }
         std::thread::park_timeout(Duration::from_millis(20));
