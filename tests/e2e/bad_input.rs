@@ -164,7 +164,7 @@ fn the_command_line_says_what_to_do_next() {
     }
     std::fs::write(cluster.site.path().join("line"), "a line\n").expect("a file");
     let (code, said) = run(&["produce", "--user", "nobody", "line"]);
-    assert_eq!((code, said.contains("acl/policy.csv")), (Some(77), true), "{said}");
+    assert_eq!((code, said.contains("acl_policy_file")), (Some(77), true), "{said}");
     let (code, said) = run(&["produce", "no/such/file"]);
     assert_eq!((code, said.contains("no/such/file")), (Some(65), true), "{said}");
     let (code, said) = run(&["produce", "--certs", "no/such/folder"]);

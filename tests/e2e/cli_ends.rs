@@ -362,7 +362,7 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
     options.env = vec![("JOURNAL_STREAM".into(), format!("{}:{}", file.dev(), file.ino()))];
     let mut node = Node::start(&site, options.clone());
     assert!(node.stop().success());
-    assert!(node.log().contains("<6>seriatim::agent: founding cluster"), "{}", node.log());
+    assert!(node.log().contains("<6>seriatim::agent::enter: founding cluster"), "{}", node.log());
     assert!(node.log().lines().all(|line| line.starts_with('<') && line.as_bytes()[2] == b'>'), "{}", node.log());
     std::fs::remove_file(site.path().join("n1/node.toml")).expect("removed");
     assert_eq!(node.try_start_again().expect_err("damaged").code(), Some(65));
@@ -378,7 +378,10 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
 fn a_join_address_that_is_a_client_address_is_named() {
     let cluster = Cluster::start(1);
     let join = vec![cluster.nodes[0].rpc_addr.clone()];
-    let node = Node::start(&cluster.site, NodeOptions { name: "n2".into(), join, ..NodeOptions::default() });
+    let node = Node::start(
+        &cluster.site,
+        NodeOptions { name: "n2".into(), join, joins_later: true, ..NodeOptions::default() },
+    );
     eventually("it says why it waits", || match node.log() {
         log if log.contains("is it a client address (rpc_addr)?") => Ok(()),
         log => Err(log),
