@@ -21,6 +21,7 @@ use crate::security::tls::EXPIRES_SOON;
 /// the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply.
 ///
 /// NOTE names problems. DAMAGED: the replica takes no part. DAMAGED ON DISK: these records can't be read from this node.
+/// ANOTHER CLUSTER: one of the same name answers at a join address, and this node refuses appends.
 /// STALLED: the replica lacks an entry that the leader can't read from its disk, so that replication to it has stopped.
 /// A certificate of the node that expires within 14 days is noted as well.
 ///
@@ -169,7 +170,11 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let ranges: Vec<_> = ranges.chain(catalog_ranges(node).map(|of| format!("catalog {}", range(of)))).collect();
     let ranges = Some(ranges.join("; ")).filter(|ranges| !ranges.is_empty());
     let stalled = Some(&group.stalled).filter(|stalled| !stalled.is_empty());
-    let notes = damage
+    let other = Some(&node.another_cluster).filter(|other| !other.is_empty());
+    let notes = other
+        .map(|other| format!("ANOTHER CLUSTER: {other}"))
+        .into_iter()
+        .chain(damage)
         .chain(ranges.map(|ranges| format!("DAMAGED ON DISK: {ranges}")))
         .chain(stalled.map(|stalled| format!("STALLED: {stalled}")))
         .chain([disk(node), stamps(group), certificate(node)].into_iter().filter(|note| !note.is_empty()));
@@ -254,6 +259,7 @@ fn json(cluster_id: &str, log: &str, lines: &[Line]) -> serde_json::Value {
             Err(error) => object["error"] = json!(error),
             Ok(node) => {
                 object["version"] = json!(node.version);
+                object["another_cluster"] = json!(node.another_cluster);
                 object["disk"] = disk_json(node);
                 let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
                 object["counters"] = serde_json::Value::Object(counters.collect());
@@ -360,6 +366,14 @@ mod tests {
                 .any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4"))
         );
         assert!(Line::new(server(4), answer()).node.is_ok());
+    }
+
+    #[test]
+    fn another_cluster_of_the_same_name_is_noted() {
+        let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+        lines[0].node.as_mut().expect("a node").another_cluster = "it answers at a:1".into();
+        assert!(table("c", "default", &lines).contains("ANOTHER CLUSTER: it answers at a:1"));
+        assert_eq!(json("c", "default", &lines)["nodes"][0]["another_cluster"], "it answers at a:1");
     }
 
     #[test]
