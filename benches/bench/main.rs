@@ -44,7 +44,8 @@ fn main() {
     figures::run(&mut bench);
     storage::run(&mut bench);
     instructions::run(&mut bench);
-    if let Some(out) = std::env::var_os("SERIATIM_BENCH_OUT") {
+    // Empty for a part of the benchmarks: then nothing is written.
+    if let Some(out) = std::env::var_os("SERIATIM_BENCH_OUT").filter(|out| !out.is_empty()) {
         let version = format!("seriatim {}", env!("CARGO_PKG_VERSION"));
         let mut facts = process::facts();
         facts.push(format!("{version}, {} rounds of {:?}", bench.rounds, bench.turn));
