@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use protobuf::Message as _;
 
 use crate::pb::catalog as pb;
+use crate::storage::payload;
 use crate::types::{GroupId, LogId, LogName, NodeId, NodeName};
 
 /// A node of the cluster: a committed entry says so.
@@ -181,6 +182,11 @@ impl Command {
             }
         }
         command.write_to_bytes().unwrap_or_default()
+    }
+
+    /// The command in a record of group 0; `None` if it is none that this version knows.
+    pub fn of_record(record: &[u8]) -> Option<Command> {
+        payload::record_value(record).ok().and_then(|value| Command::decode(value).ok())
     }
 
     /// Reads what [`Command::encode`] wrote.

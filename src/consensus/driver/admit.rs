@@ -60,8 +60,7 @@ impl Driver {
         let (Some(Ok(record)), None, Kind::Records) = (records.next(), records.next(), proposal.kind) else {
             return false;
         };
-        let command = payload::record_value(record).ok().and_then(|value| Command::decode(value).ok());
-        command.is_some_and(|command| {
+        Command::of_record(record).is_some_and(|command| {
             matches!(command, Command::ConfigureLog(..)) && self.catalog.would_change(&command) == Ok(true)
         })
     }

@@ -1,6 +1,6 @@
 //! Comparing this replica with its leader's, by digests: what is sent, what is compared, and what follows from a difference.
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use raft::eraftpb::{Message, MessageType};
 
 use super::{Hosted, Ways};
@@ -33,7 +33,8 @@ type Found = (LogIndex, Option<Base>);
 
 impl Default for Lookup {
     fn default() -> Lookup {
-        Lookup { wanted: None, running: false, found: None, done: unbounded() }
+        // One lookup runs at a time, and the next begins after its result was taken.
+        Lookup { wanted: None, running: false, found: None, done: bounded(1) }
     }
 }
 
@@ -100,8 +101,8 @@ impl Hosted {
         }
     }
 
-    /// The claim that is sent with a leader's message or with an acknowledgement. `None` if this node is no longer the leader of the message's term: its log
-    /// may have been truncated since.
+    /// The claim that is sent with a leader's message or with an acknowledgement. `None` for a leader's message if this node no
+    /// longer leads its term: its log may have been truncated since.
     pub(super) fn claim_with(&mut self, message: &Message) -> Option<Claim> {
         if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
             let before = self.log().known_at(LogIndex(message.index)).as_ref().map(Checkpoint::from);
