@@ -6,6 +6,7 @@
 
 mod admit;
 mod govern;
+mod tell;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use crossbeam_channel::TryRecvError;
 
 use self::admit::Strangers;
+use self::tell::Told;
 use super::Outbound;
 use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
@@ -160,13 +162,18 @@ impl Consensus {
             clock: StampClock::default(),
             peer_clocks: self.handle.peer_clocks().clone(),
             strangers: Strangers::default(),
+            told: Told::default(),
             retention: Retention::new(self.handle),
             handing_over: None,
         };
-        for group in driver.node_file.groups.clone() {
+        let begun = Instant::now();
+        let groups = driver.node_file.groups.clone();
+        log::info!("recovery of {} groups begins", groups.len());
+        for group in groups {
             driver.open(group)?;
         }
         driver.perform()?;
+        driver.tell_recovery(begun.elapsed());
         Ok(driver)
     }
 }
@@ -203,6 +210,7 @@ struct Driver {
     clock: StampClock,
     peer_clocks: PeerClocks,
     strangers: Strangers,
+    told: Told,
     retention: Retention,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
@@ -316,6 +324,7 @@ impl Driver {
         if !self.admits(from, &message) {
             return;
         }
+        self.heard(from);
         let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };
         if keeps_its_place(&message) && hosted.group.is_behind_with_syncs() {
             return self.peers.count_dropped();
@@ -350,6 +359,7 @@ impl Driver {
             // What has changed without an effect to perform: damage.
             self.statuses.publish(hosted.group.status());
         }
+        self.tell_leaders(now);
         self.govern(now, time_us)?;
         let leads = self.groups.values().any(|hosted| hosted.group.leads() && hosted.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {

@@ -152,7 +152,7 @@ impl Group {
             max_committed_size_per_ready: 4 << 20,
             ..Default::default()
         };
-        let logger = super::raft_log::logger();
+        let logger = super::raft_log::logger(config.id);
         let mut node = RawNode::new(&raft_config, adapter, &logger).map_err(|e| e.to_string())?;
         let persistence = Persistence { term: recovered.hard_state.term.0, ..Persistence::default() };
         let mark = Mark {

@@ -24,6 +24,7 @@ pub mod handle;
 mod hosted;
 mod in_flight;
 mod late;
+mod leadership;
 mod members;
 mod own_disk;
 mod patience;

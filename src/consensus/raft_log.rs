@@ -1,26 +1,76 @@
 //! raft's own log lines, which come through `slog`, as ours.
 
-use slog::{Drain, Level, Logger, Never, OwnedKVList, Record};
+use std::fmt::{self, Write as _};
 
-/// Where raft writes: the target `raft` of the `log` crate, one level quieter, as raft counts elections as news.
-pub fn logger() -> Logger {
-    Logger::root(ToLog, slog::o!())
+use slog::{Drain, KV as _, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
+
+use crate::types::GroupId;
+
+/// Where raft writes for a group: the target `raft` of the `log` crate, one level quieter, as raft counts elections as news.
+pub fn logger(group: GroupId) -> Logger {
+    Logger::root(ToLog(group), slog::o!())
 }
 
-struct ToLog;
+struct ToLog(GroupId);
 
 impl Drain for ToLog {
     type Ok = ();
     type Err = Never;
 
-    fn log(&self, record: &Record<'_>, _values: &OwnedKVList) -> Result<(), Never> {
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
         let level = match record.level() {
             Level::Critical | Level::Error => log::Level::Error,
             Level::Warning => log::Level::Warn,
             Level::Info | Level::Debug => log::Level::Debug,
             Level::Trace => log::Level::Trace,
         };
-        log::log!(target: "raft", level, "{}", record.msg());
+        if log::log_enabled!(target: "raft", level) {
+            log::log!(target: "raft", level, "{}", line(self.0, record, values));
+        }
         Ok(())
+    }
+}
+
+fn line(group: GroupId, record: &Record<'_>, values: &OwnedKVList) -> String {
+    let mut line = Pairs(format!("group {group}: {}", record.msg()));
+    // Writing to a string does not fail.
+    let _ = record.kv().serialize(record, &mut line);
+    let _ = values.serialize(record, &mut line);
+    line.0
+}
+
+/// Appends each pair as ` key=value`.
+struct Pairs(String);
+
+impl Serializer for Pairs {
+    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
+        write!(self.0, " {key}={value}").map_err(Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl Drain for Lines {
+        type Ok = ();
+        type Err = Never;
+
+        fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+            self.0.lock().expect("a lock").push(line(GroupId(1), record, values));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_raft_names_its_group_and_keeps_its_values() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let logger = Logger::root(Lines(lines.clone()), slog::o!("raft_id" => 7));
+        slog::info!(logger, "became follower at term {}", 3; "term" => 3);
+        assert_eq!(lines.lock().expect("a lock")[..], ["group 1: became follower at term 3 term=3 raft_id=7"]);
     }
 }

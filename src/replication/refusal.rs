@@ -3,6 +3,7 @@
 //! The other side tells refusals apart by [`Reason`], never by a status' message. Whether a reason passes by itself is a
 //! property of the reason: see [`Reason::is_final`].
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -222,17 +223,18 @@ const NORMAL: Duration = Duration::from_secs(60);
 /// The same refusal is logged again after this time.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// Logs refusals, but not the same one again and again: a refused node retries within a second.
-#[derive(Debug, Default)]
-pub(super) struct Rarely(Mutex<Option<Logged>>);
+/// At most this many different refusals are kept apart; others are counted together.
+const KEPT_MAX: usize = 64;
 
-/// The last refusal.
+/// Logs refusals, each at most once per [`LOG_AGAIN`]: a refused node retries within a second, and several may at once.
+#[derive(Debug, Default)]
+pub(super) struct Rarely(Mutex<HashMap<String, Logged>>);
+
+/// One refusal.
 #[derive(Debug)]
 struct Logged {
-    text: String,
-    /// When it was first met, was last met, and was last logged.
     first: Instant,
-    met: Instant,
+    latest: Instant,
     logged: Instant,
 }
 
@@ -244,20 +246,28 @@ impl Rarely {
         }
     }
 
-    fn level(&self, text: String, passes: bool, now: Instant) -> Option<log::Level> {
-        // A value that is replaced whole.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = last.as_mut().filter(|last| last.text == text && now - last.met <= LOG_AGAIN);
-        let Some(known) = known else {
-            *last = Some(Logged { text, first: now, met: now, logged: now });
+    fn level(&self, mut text: String, passes: bool, now: Instant) -> Option<log::Level> {
+        // Each entry is complete whenever the lock is free.
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, refusal| now.saturating_duration_since(refusal.latest) <= LOG_AGAIN);
+        if kept.len() >= KEPT_MAX && !kept.contains_key(&text) {
+            // Whoever can choose the text must not fill the log: the rest counts as one refusal.
+            text.clear();
+        }
+        let Some(known) = kept.get_mut(&text) else {
+            kept.insert(text, Logged { first: now, latest: now, logged: now });
             return Some(if passes { log::Level::Info } else { log::Level::Warn });
         };
-        known.met = now;
-        if now - known.logged <= LOG_AGAIN {
+        known.latest = now;
+        if now.saturating_duration_since(known.logged) <= LOG_AGAIN {
             return None;
         }
         known.logged = now;
-        Some(if passes && now - known.first <= NORMAL { log::Level::Info } else { log::Level::Warn })
+        Some(if passes && now.saturating_duration_since(known.first) <= NORMAL {
+            log::Level::Info
+        } else {
+            log::Level::Warn
+        })
     }
 }
 
@@ -292,6 +302,18 @@ mod tests {
         assert_eq!(at("another cluster", false, 202), None);
         assert_eq!(at("another cluster", false, 300), Some(log::Level::Warn));
         assert!(Reason::NotReady.passes() && !Reason::ClusterId.passes());
+    }
+
+    /// Only the last refusal was remembered: two refused nodes wrote a line for each attempt, 103 a minute, for ever.
+    #[test]
+    fn several_refused_nodes_write_a_line_each_and_a_flood_of_texts_writes_few() {
+        let (rarely, start) = (Rarely::default(), Instant::now());
+        let lines = |count: u64, texts: u64| {
+            let attempts = (0..count).map(|n| (format!("node {}", n % texts), start + Duration::from_millis(n)));
+            attempts.filter_map(|(text, at)| rarely.level(text, false, at)).count()
+        };
+        assert_eq!(lines(1000, 2), 2);
+        assert_eq!(lines(10_000, 10_000), KEPT_MAX - 2 + 1);
     }
 
     #[test]

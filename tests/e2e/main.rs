@@ -23,6 +23,7 @@ mod dist;
 mod fail_over;
 mod floors;
 mod hostile;
+mod journal;
 mod kill;
 mod limits;
 mod names;

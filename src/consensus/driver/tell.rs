@@ -1,0 +1,64 @@
+//! What this thread logs about its groups by name: recovery, and who leads.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Driver;
+use crate::consensus::leadership::{Heard, LeadershipLines};
+use crate::types::{GroupId, NodeId};
+
+/// What was heard, and what was logged about each group's leadership.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    heard: Heard,
+    leaders: BTreeMap<GroupId, LeadershipLines>,
+}
+
+impl Driver {
+    /// Notes that a node sent a raft message. Others than members and voters are not kept, as their ids are of their own choice.
+    pub(super) fn heard(&mut self, from: NodeId) {
+        let known = || self.groups.values().any(|hosted| hosted.group.conf_contains(from));
+        if self.catalog.member(from).is_some() || known() {
+            self.told.heard.insert(from, Instant::now());
+        }
+    }
+
+    pub(super) fn tell_leaders(&mut self, now: Instant) {
+        for status in self.statuses.all() {
+            let group = self.label(status.group);
+            let name = |node| match self.catalog.member(node) {
+                Some(member) => member.name.to_string(),
+                // A founder is not in the catalog yet.
+                None if node == self.me.id => self.me.name.to_string(),
+                None => node.to_string(),
+            };
+            let lines = self.told.leaders.entry(status.group).or_default();
+            if let Some((level, text)) = lines.look(&group, &status, self.me.id, &self.told.heard, name, now) {
+                log::log!(level, "{text}");
+            }
+        }
+    }
+
+    pub(super) fn tell_recovery(&self, took: Duration) {
+        for (id, hosted) in self.groups.iter().filter(|(_, hosted)| !hosted.group.is_blank()) {
+            let status = hosted.group.status();
+            log::info!(
+                "{}: recovered last_index={} commit_index={} term={}",
+                self.label(*id),
+                status.last_index,
+                status.commit_index,
+                status.term
+            );
+        }
+        log::info!("recovery ended after {} ms", took.as_millis());
+    }
+
+    /// How log lines name a group. Until the catalog is replayed a log's name may not be known.
+    fn label(&self, group: GroupId) -> String {
+        match self.catalog.log(group) {
+            Some(log) => format!("log {} (group {group})", log.name),
+            None if group == GroupId::CATALOG => format!("catalog (group {group})"),
+            None => format!("group {group}"),
+        }
+    }
+}
