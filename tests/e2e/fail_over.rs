@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
 use crate::shim::{Order, Shim};
+use seriatim::client::Client;
 
 fn signal(node: &Node, signal: Signal) {
     let pid = Pid::from_raw(node.pid().cast_signed()).expect("a process");
@@ -20,7 +21,7 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader();
     signal(&cluster.nodes[leader], Signal::STOP);
-    let slowest = slowest_until_appended(&cluster, leader, || true);
+    let slowest = slowest_until_appended(&cluster.client((leader + 1) % 3), || true);
     signal(&cluster.nodes[leader], Signal::CONT);
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
@@ -36,13 +37,12 @@ fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
     let leader = cluster.leader();
     shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::SyncHang(".seg"));
     let hangs = || cluster.nodes[leader].log().contains("shim: a sync hangs");
-    let slowest = slowest_until_appended(&cluster, leader, hangs);
+    let slowest = slowest_until_appended(&cluster.client((leader + 1) % 3), hangs);
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
 
 /// The time of the slowest call, one after the other at a follower, until one that began after the failure is appended.
-fn slowest_until_appended(cluster: &Cluster, leader: usize, failed: impl Fn() -> bool) -> Duration {
-    let client = cluster.client((leader + 1) % 3);
+pub fn slowest_until_appended(client: &Client, failed: impl Fn() -> bool) -> Duration {
     let (mut slowest, mut number) = (Duration::ZERO, 0);
     let begin = Instant::now();
     loop {
