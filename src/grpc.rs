@@ -6,6 +6,7 @@
 //! [`peer_channel`] and [`client_channel`].
 
 pub mod env;
+mod handshakes;
 pub mod log;
 mod memory;
 pub mod resets;

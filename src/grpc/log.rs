@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use grpcio_sys::{gpr_log_func_args, gpr_log_severity, gpr_set_log_function, gpr_set_log_verbosity};
 use log::{Level, LevelFilter};
 
+use super::handshakes;
+
 /// The target of these lines in our log.
 pub const TARGET: &str = "grpc";
 
@@ -76,15 +78,18 @@ unsafe fn text(message: *const c_char) -> String {
     unsafe { CStr::from_ptr(message) }.to_string_lossy().trim_end().to_owned()
 }
 
-/// Says more where the C core knows more than it writes: OpenSSL's reason is lost on the way.
+/// Says more where the C core knows more than it writes: OpenSSL's reason, and whose handshake it was.
 fn explain(message: &str) -> String {
+    let mut more = Vec::new();
     if message.contains("certificate verify failed") {
         let may_be = "the other side's certificate is of another authority, has expired, is not valid yet (is this clock right?), or \
                       is not for this use";
-        format!("{message} ({may_be})")
-    } else {
-        message.to_owned()
+        more.push(may_be.to_owned());
     }
+    if message.contains("Handshake failed") {
+        more.extend(handshakes::suspects());
+    }
+    if more.is_empty() { message.to_owned() } else { format!("{message} ({})", more.join("; ")) }
 }
 
 /// Lets each place write [`LINES_MAX`] lines in a [`WINDOW`]. Places are few: they stand in the C core's source.
@@ -134,7 +139,7 @@ mod tests {
     fn a_refused_certificate_is_explained() {
         let message =
             "Handshake failed with fatal error SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed.";
-        assert!(explain(message).ends_with("or is not for this use)"));
+        assert!(explain(message).contains("or is not for this use"));
         assert_eq!(explain("something else"), "something else");
     }
 }

@@ -197,7 +197,7 @@ pub fn receive_buffer_bytes(local: SocketAddr, remote: SocketAddr) -> Option<usi
 }
 
 /// Acts on a copy of each socket of this process of which `which` says something. Gives how many files were looked at.
-fn sockets<T: PartialEq>(
+pub(super) fn sockets<T: PartialEq>(
     mut which: impl FnMut(BorrowedFd<'_>) -> Option<T>,
     mut act: impl FnMut(OwnedFd) -> rustix::io::Result<()>,
 ) -> io::Result<usize> {
@@ -222,7 +222,7 @@ fn sockets<T: PartialEq>(
 }
 
 /// Our end and the other one of a connection.
-fn ends(socket: impl AsFd) -> Option<(SocketAddr, SocketAddr)> {
+pub(super) fn ends(socket: impl AsFd) -> Option<(SocketAddr, SocketAddr)> {
     let remote = getpeername(&socket).ok()??;
     Some((canonical(getsockname(&socket).ok()?)?, canonical(remote)?))
 }

@@ -1,5 +1,6 @@
 //! Who gets in.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 
@@ -61,6 +62,14 @@ fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
         let lines = CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
         assert!(lines.contains(reason), "{reason}: {lines}");
     }
+    // An operator could not find out which host it was.
+    CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let mut stray = TcpStream::connect(("127.0.0.1", listener.port)).expect("connected");
+    stray.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    while stray.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
+    let lines = CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+    let addr = stray.local_addr().expect("an address");
+    assert!(lines.contains("the connection is ") && lines.contains(&format!("{addr} to ")), "{addr}: {lines}");
 }
 
 #[test]
