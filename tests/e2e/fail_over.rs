@@ -1,5 +1,6 @@
 //! What clients see while a leader is suspended, cut off or restarted, and when all nodes move.
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -29,13 +30,9 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
 /// The same with a leader whose disk hangs: 20 to 30 s.
 #[test]
 fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
-    let site = Site::new();
-    let shim = Shim::compile(&site);
-    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
-    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
-    let cluster = Cluster::start_at(site, 3, &[], env);
+    let (shim, cluster) = Shim::cluster(3);
     let leader = cluster.leader();
-    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::SyncHang(".seg"));
+    shim.order_node(&cluster, leader, &Order::SyncHang(".seg"));
     let hangs = || cluster.nodes[leader].log().contains("shim: a sync hangs");
     let slowest = slowest_until_appended(&cluster.client((leader + 1) % 3), hangs);
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
@@ -59,6 +56,14 @@ pub fn slowest_until_appended(client: &Client, failed: impl Fn() -> bool) -> Dur
     }
 }
 
+/// How often the main thread has gone to sleep: it wakes for the watchdog's look, every second, and for little else.
+fn main_thread_wakes(node: &Node) -> u64 {
+    let pid = node.pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("counted");
+    line.trim().parse().expect("a number")
+}
+
 /// The watchdog of a process that was suspended for longer than `hang_seconds_max` took that for a hanging disk, and aborted.
 #[test]
 fn suspended_nodes_go_on() {
@@ -71,8 +76,12 @@ fn suspended_nodes_go_on() {
         std::thread::sleep(Duration::from_millis(6500));
         signal(&cluster.nodes[0], Signal::CONT);
         eventually("it goes on", || client.produce("", vec![record("on")]).map_err(|e| e.to_string()));
-        // The watchdog has looked.
-        std::thread::sleep(Duration::from_millis(1500));
+        let looks = main_thread_wakes(&cluster.nodes[0]);
+        // One of them may be of the pause's end.
+        eventually("the watchdog has looked", || match main_thread_wakes(&cluster.nodes[0]) - looks {
+            2.. => Ok(()),
+            n => Err(format!("{n} times awake")),
+        });
     }
     assert!(cluster.nodes[0].stop().success(), "{}", cluster.nodes[0].log());
 }
@@ -144,7 +153,8 @@ fn no_cluster_is_founded_while_a_join_address_is_silent() {
         (said.contains("not founding cluster") && said.contains(&addr)).then_some(()).ok_or(said)
     });
     let client = site.client(&node.rpc_addr, "root");
-    assert!(client.produce("", vec![record("a")]).is_err());
+    let refused = client.produce("", vec![record("a")]).expect_err("no cluster yet").to_string();
+    assert!(refused.contains("not founding cluster") && refused.contains(&addr), "{refused}");
     drop(silent);
     assert!(TcpStream::connect(&addr).is_err());
     eventually("it founds", || client.produce("", vec![record("a")]).map_err(|e| e.to_string()));

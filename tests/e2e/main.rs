@@ -34,6 +34,7 @@ mod refusals;
 mod roundtrip;
 mod shutdown;
 mod sick_disk;
+mod status;
 mod streams;
 mod unit;
 mod verify;
