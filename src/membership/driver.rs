@@ -3,6 +3,7 @@
 //! It has one goal at a time, given by the agent: probe, then admission, then (as a member) keeping the catalog's word
 //! about this node true. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
 
+mod ask;
 mod keep;
 
 use std::convert::Infallible;
@@ -14,18 +15,17 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Probed, join_request, members_of, with_hint};
+use crate::membership::admission::{Admission, AdmissionError, Probed, join_request};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::search::{Search, Verdict};
 use crate::pb::peer::JoinResponse;
 use crate::replication::dial::Dialer;
 use crate::replication::peers::PeersHandle;
-use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::replication::wait::{park_until, thread_waker};
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::thread::{FatalSender, Joiner, spawn};
-use crate::types::{ClusterId, NodeId};
+use crate::types::NodeId;
 
 /// Between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(500);
@@ -35,8 +35,6 @@ const REPORT_FIRST: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
 /// What mDNS has not found within this time does not count for a probe.
 const PROBE: Duration = Duration::from_secs(2);
-/// A member may take this long to have a join committed.
-const JOIN_MAX: Duration = Duration::from_secs(6);
 
 /// What membership is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +188,10 @@ struct Driver {
     stage: Stage,
     /// Counts joins, so that each goes to the next address.
     joins: usize,
+    /// Counts those in a row that had to wait for another node.
+    waits: u32,
+    /// Where the last one that was asked says that the leader is.
+    leader: Option<String>,
     /// As a member: a look at whether another cluster of our name answers, and when the next one is due.
     watch: Option<Box<Search>>,
     next_watch: Instant,
@@ -211,6 +213,8 @@ impl Driver {
             goal: Goal::Nothing,
             stage: Stage::Rest { until: now },
             joins: 0,
+            waits: 0,
+            leader: None,
             watch: None,
             next_watch: now,
             trouble: String::new(),
@@ -351,6 +355,8 @@ impl Driver {
         match &self.goal {
             Goal::Nothing => {}
             Goal::Probe { until, .. } => self.search(*until),
+            // That one cluster alone goes by the name was seen just before.
+            Goal::Admission { .. } if self.leader.is_some() => self.join(Vec::new(), None),
             Goal::Admission { .. } => self.search(None),
             Goal::Keep { .. } => self.keep(),
         }
@@ -410,66 +416,6 @@ impl Driver {
                 }
             }
             goal @ (Goal::Nothing | Goal::Keep { .. }) => self.goal = goal,
-        }
-    }
-
-    /// Asks one of the addresses, each time the next one.
-    fn join(&mut self, addresses: Vec<String>, cluster_id: Option<ClusterId>) {
-        let Some(addr) = addresses.get(self.joins % addresses.len().max(1)).cloned() else { return self.rest() };
-        self.joins += 1;
-        let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
-        let (dialer, to) = (self.dialer.clone(), addr.clone());
-        let call = async move { dialer.join(&to, &request, JOIN_MAX).await };
-        self.stage = Stage::Joining { addr, call: call.boxed() };
-    }
-
-    fn joined(&mut self, answer: grpcio::Result<JoinResponse>) {
-        let addr = match &self.stage {
-            Stage::Joining { addr, .. } => addr.clone(),
-            Stage::Rest { .. } | Stage::Searching(_) => String::new(),
-        };
-        self.rest();
-        let refusal = match answer {
-            Ok(response) => return self.accepted(&addr, &response),
-            Err(error) => {
-                let refusal = Refusal::from_error(&error);
-                let text = refusal.as_ref().map_or_else(|| error_text(&error), |refusal| refusal.text.clone());
-                let text = with_hint(&error, text);
-                self.trouble = format!("{addr}: {text}");
-                refusal
-            }
-        };
-        let Some(refusal) = refusal.filter(|r| r.reason.is_final()) else { return };
-        match std::mem::replace(&mut self.goal, Goal::Nothing) {
-            Goal::Admission { reply } => {
-                let text =
-                    format!("not admitted to cluster {:?} by {addr}: {}", self.options.cluster_name, refusal.text);
-                reply.send(Err(if refusal.reason == Reason::Removed {
-                    AdmissionError::Removed(text)
-                } else {
-                    AdmissionError::NameTaken(text)
-                }));
-            }
-            Goal::Keep { peers, .. } => {
-                log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
-                peers.exclude(refusal);
-                self.goal = Goal::Keep { peers, settled: true };
-            }
-            goal @ (Goal::Nothing | Goal::Probe { .. }) => self.goal = goal,
-        }
-    }
-
-    fn accepted(&mut self, addr: &str, response: &JoinResponse) {
-        match std::mem::replace(&mut self.goal, Goal::Nothing) {
-            Goal::Admission { reply } if response.cluster_id != 0 => {
-                let cluster_id = ClusterId(response.cluster_id);
-                log::info!("admitted to cluster {:?} ({cluster_id}) by {addr}", self.options.cluster_name);
-                reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
-            }
-            // Whether the catalog says so here, too, the next round sees.
-            goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
-                self.goal = goal
-            }
         }
     }
 
