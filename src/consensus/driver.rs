@@ -24,6 +24,7 @@ use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
+use super::joins::Joins;
 use super::peer_inbox::{PeerInbox, keeps_its_place};
 use super::retention::Retention;
 use super::status::Statuses;
@@ -161,6 +162,7 @@ impl Consensus {
             peer_clocks: self.handle.peer_clocks().clone(),
             strangers: Strangers::default(),
             retention: Retention::new(self.handle),
+            joins: Joins::default(),
             handing_over: None,
         };
         for group in driver.node_file.groups.clone() {
@@ -204,6 +206,7 @@ struct Driver {
     peer_clocks: PeerClocks,
     strangers: Strangers,
     retention: Retention,
+    joins: Joins,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
 

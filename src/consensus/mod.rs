@@ -23,6 +23,7 @@ mod group;
 pub mod handle;
 mod hosted;
 mod in_flight;
+mod joins;
 mod late;
 mod members;
 mod own_disk;
