@@ -426,6 +426,9 @@ impl Driver {
         }
         let name = &self.options.cluster_name;
         match &self.goal {
+            Goal::Admission { .. } if self.waits > 0 => {
+                log::info!("waiting to be admitted to cluster {name:?}: {}", self.trouble);
+            }
             Goal::Admission { .. } => log::info!(
                 "waiting to be admitted to cluster {name:?} ({}). To join it, start with --join HOST:PORT, the peer address (bind_addr) of a member; to make a new cluster, start one node, once, with --bootstrap",
                 self.trouble
