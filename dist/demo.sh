@@ -86,7 +86,7 @@ start() {
         --bind-addr "${bind[$name]:-127.0.0.1:0}" --rpc-addr "${rpc[$name]:-127.0.0.1:0}" \
         --client-ca-file "$demo/certs/ca.pem" --peer-ca-file "$demo/certs/ca.pem" \
         --server-cert-file "$demo/certs/server.pem" --server-key-file "$demo/certs/server-key.pem" \
-        --peer-cert-file "$demo/certs/peer.pem" --peer-key-file "$demo/certs/peer-key.pem" \
+        --peer-cert-file "$demo/certs/$name/peer.pem" --peer-key-file "$demo/certs/$name/peer-key.pem" \
         --acl-policy-file acl/policy.csv "$@" >"$demo/$name.out" 2>>"$demo/$name.log" 3>&- 4<&- &
     pid[$name]=$!
     local until=$((SECONDS + 60))
@@ -129,7 +129,7 @@ chapter "1. The file"
 tell "$file" "$bytes bytes, $lines lines ($why)"
 
 chapter "2. Certificates, made for this run"
-"$program" certs --out "$demo/certs" --hosts localhost,127.0.0.1 --clients root --cluster-name demo \
+"$program" certs --out "$demo/certs" --hosts localhost,127.0.0.1 --peers n1,n2,n3 --clients root --cluster-name demo \
     >"$demo/certs.out" 2>"$demo/certs.log" || fail "no certificates"
 tell "$(cd "$demo/certs" && echo *)" "Clients and nodes speak mutual TLS: nobody is heard without one of these."
 

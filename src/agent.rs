@@ -33,6 +33,7 @@ use crate::replication::peers::{Peers, PeersHandle};
 use crate::replication::refusal::Refusal;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
+use crate::security::peer_rules::PeerRules;
 use crate::security::tls::Tls;
 use crate::storage::disk::Disk;
 use crate::storage::log::LogOptions;
@@ -111,6 +112,7 @@ pub struct Agent {
     rpc_addr: SocketAddr,
     tls: Tls,
     acl: Acl,
+    rules: PeerRules,
     metrics: Arc<Metrics>,
     env: Option<Env>,
     space: Option<SpaceWatch>,
@@ -126,7 +128,13 @@ impl Agent {
     /// [`AgentError`]; what was started until then is stopped again.
     pub fn start(config: Config) -> Result<Agent, AgentError> {
         let (fatal, failures) = fatal_channel();
-        let tls = Tls::load(config.tls.as_ref(), &config.cluster_name)?;
+        let tls = Tls::load_for(config.tls.as_ref(), &config.cluster_name, Some(&config.node_name))?;
+        let rules = match config.tls {
+            None => PeerRules::without_tls(&config.cluster_name),
+            Some(_) => {
+                PeerRules::load(&config.cluster_name, config.require_named_peers, config.peer_deny_file.as_deref())?
+            }
+        };
         let acl = Acl::load(config.acl_model_file.as_deref(), &config.acl_policy_file)?;
         let identities = Identities::new(&config.cluster_name, tls.is_insecure());
         let disk = Disk::real();
@@ -145,11 +153,11 @@ impl Agent {
             cluster_name: config.cluster_name.clone(),
             memory_bytes_max: config.limits.peer_memory_bytes_max,
         };
-        let guard = Guard::new(identities.clone(), acl.clone());
+        let metrics = Arc::new(Metrics::default());
+        let guard = Guard::new(identities.clone(), acl.clone(), rules.clone(), metrics.clone());
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
-        let metrics = Arc::new(Metrics::default());
         metrics.set_certificate_expires(tls.expires());
         let waiting = WaitingFor::default();
         waiting.set("the node is starting");
@@ -181,7 +189,7 @@ impl Agent {
         };
         log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr}");
         tls.warn_unless_named(&me.rpc_addr);
-        let dialer = Dialer::for_cluster(env.get(), tls.clone(), &config.cluster_name);
+        let dialer = Dialer::for_cluster(env.get(), tls.clone(), rules.clone());
         let options =
             Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
         let membership = Membership::start(options, me.clone(), dialer.clone(), waiting.clone(), &fatal);
@@ -207,6 +215,7 @@ impl Agent {
             rpc_addr,
             tls,
             acl,
+            rules,
             metrics,
             env: Some(env),
             space: Some(space),
@@ -263,6 +272,11 @@ impl Agent {
             Ok(true) => log::info!("access policy loaded anew"),
             Ok(false) => {}
             Err(error) => log::error!("the old access policy stays: {error}"),
+        }
+        match self.rules.reload() {
+            Ok(true) => log::info!("list of denied peers loaded anew"),
+            Ok(false) => {}
+            Err(error) => log::error!("the old list of denied peers stays: {error}"),
         }
         if let Some(base) = &self.base {
             base.api().recheck();
@@ -369,8 +383,8 @@ impl Base {
         LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.segment_bytes) }
     }
 
-    /// Recovers and starts the core, and opens the listeners for calls.
-    fn run(&self, cluster_id: ClusterId, node_file: NodeFile) -> Result<(), AgentError> {
+    /// Recovers and starts the core, and opens the listeners for calls. `told`: the members, where the catalog is not here yet.
+    fn run(&self, cluster_id: ClusterId, node_file: NodeFile, told: Vec<Member>) -> Result<(), AgentError> {
         let consensus = Consensus::default();
         let handle = consensus.handle();
         let alive = consensus.progress();
@@ -401,6 +415,7 @@ impl Base {
             logs.clone(),
             self.fatal.clone(),
         );
+        peers.handle().told(told);
         let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
         let parts = ConsensusParts {
             me: self.me.clone(),

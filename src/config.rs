@@ -6,6 +6,7 @@
 
 mod args;
 mod space;
+mod tls;
 
 use std::fmt;
 use std::fs;
@@ -15,6 +16,7 @@ use std::str::FromStr;
 
 pub use args::ServeArgs;
 pub use space::DiskSpace;
+pub use tls::TlsFiles;
 
 use crate::types::NodeName;
 
@@ -34,37 +36,6 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-/// Certificates and keys, PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The authority of clients' certificates.
-    pub client_ca_file: PathBuf,
-    /// The authority of peers' certificates.
-    pub peer_ca_file: PathBuf,
-    /// The certificate of the client listener.
-    pub server_cert_file: PathBuf,
-    /// Its key.
-    pub server_key_file: PathBuf,
-    /// The certificate of the peer listener and of this node as it dials its peers.
-    pub peer_cert_file: PathBuf,
-    /// Its key.
-    pub peer_key_file: PathBuf,
-}
-
-impl TlsFiles {
-    /// The files that `seriatim certs --out DIR` makes.
-    pub fn in_dir(dir: &Path) -> TlsFiles {
-        TlsFiles {
-            client_ca_file: dir.join("ca.pem"),
-            peer_ca_file: dir.join("ca.pem"),
-            server_cert_file: dir.join("server.pem"),
-            server_key_file: dir.join("server-key.pem"),
-            peer_cert_file: dir.join("peer.pem"),
-            peer_key_file: dir.join("peer-key.pem"),
-        }
-    }
-}
 
 /// What one principal, or the process, may use at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +98,10 @@ pub struct Config {
     pub mdns: bool,
     /// None: `--insecure`.
     pub tls: Option<TlsFiles>,
+    /// Peers whose certificate does not name their node are refused.
+    pub require_named_peers: bool,
+    /// Names of nodes whose peer certificates are refused.
+    pub peer_deny_file: Option<PathBuf>,
     /// The casbin model; none: the built-in one.
     pub acl_model_file: Option<PathBuf>,
     /// The access policy.
@@ -215,6 +190,11 @@ pub fn check_cluster_name(name: &str) -> Result<(), String> {
     }
 }
 
+/// The name of this host: that of its node if none is given.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Gathers what is wrong; each problem begins with the option's name.
 struct Check(Vec<String>);
 
@@ -253,6 +233,8 @@ impl Check {
         } else {
             self.tls(args)
         };
+        let named = args.require_named_peers.as_deref();
+        let require_named_peers = self.value("require-named-peers", named, false, "true or false");
         let acl_policy_file = args.acl_policy_file.as_ref().map(PathBuf::from);
         if acl_policy_file.is_none() {
             let anonymous = if insecure { " (with --insecure everybody is \"anonymous\" in it)" } else { "" };
@@ -285,6 +267,8 @@ impl Check {
             bootstrap,
             mdns,
             tls,
+            require_named_peers,
+            peer_deny_file: args.peer_deny_file.as_ref().map(PathBuf::from),
             acl_model_file: args.acl_model_file.as_ref().map(PathBuf::from),
             acl_policy_file: acl_policy_file?,
             segment_bytes,
@@ -374,8 +358,7 @@ impl Check {
     }
 
     fn node_name(&mut self, given: Option<&str>) -> Option<NodeName> {
-        let host = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        let name = given.map_or_else(host, str::to_owned);
+        let name = given.map_or_else(host_name, str::to_owned);
         let source = if given.is_some() { "" } else { " (the name of this host)" };
         NodeName::new(&name).map_err(|e| self.0.push(format!("node-name{source}: {e}"))).ok()
     }
@@ -407,51 +390,6 @@ impl Check {
         };
         checked.map_err(|error| self.0.push(format!("advertise-{option}: {error}"))).ok()
     }
-
-    fn insecure(&mut self, args: &ServeArgs, listeners: &[(&str, Option<SocketAddr>)]) {
-        for (option, addr) in listeners {
-            if let Some(addr) = addr.filter(|a| !a.ip().is_loopback()) {
-                self.0.push(format!("insecure: works on loopback addresses only, and {option} is {addr}"));
-            }
-        }
-        for (option, file) in tls_options(args) {
-            if file.is_some() {
-                self.0.push(format!("insecure: does not go with {option}; leave one out"));
-            }
-        }
-    }
-
-    fn tls(&mut self, args: &ServeArgs) -> Option<TlsFiles> {
-        let mut take = |(option, file): (&str, Option<&String>)| {
-            if file.is_none() {
-                self.0.push(format!("{option}: is missing; \"seriatim certs\" makes certificates to try with"));
-            }
-            PathBuf::from(file.map_or("", String::as_str))
-        };
-        let [client_ca, mut peer_ca, server_cert, server_key, peer_cert, peer_key] = tls_options(args);
-        peer_ca.1 = peer_ca.1.or(client_ca.1);
-        let client_ca_file = take(client_ca);
-        Some(TlsFiles {
-            // Without either, one line is enough.
-            peer_ca_file: if peer_ca.1.is_some() { take(peer_ca) } else { PathBuf::new() },
-            client_ca_file,
-            server_cert_file: take(server_cert),
-            server_key_file: take(server_key),
-            peer_cert_file: take(peer_cert),
-            peer_key_file: take(peer_key),
-        })
-    }
-}
-
-fn tls_options(args: &ServeArgs) -> [(&'static str, Option<&String>); 6] {
-    [
-        ("client-ca-file", args.client_ca_file.as_ref()),
-        ("peer-ca-file", args.peer_ca_file.as_ref()),
-        ("server-cert-file", args.server_cert_file.as_ref()),
-        ("server-key-file", args.server_key_file.as_ref()),
-        ("peer-cert-file", args.peer_cert_file.as_ref()),
-        ("peer-key-file", args.peer_key_file.as_ref()),
-    ]
 }
 
 /// An address that others can dial, `host:port`, from one that may lack the port.

@@ -22,8 +22,6 @@ pub use env::{Env, StillInUse, guarded, spawn_guarded};
 pub use log::redirect_log;
 pub use resets::Resets;
 
-use crate::security::identity::peer_san;
-
 /// What the client listener, and a client, take in one message, and send: the largest entry, and room for what is around it.
 /// A request that is larger than its log allows, but fits here, gets the API's own answer.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 9 << 20;
@@ -96,11 +94,11 @@ pub fn peer_listener(env: &Env, memory_bytes_max: u64) -> ServerBuilder {
     listener(env, "peers", memory_bytes_max, PEER_MESSAGE_BYTES_MAX)
 }
 
-/// A channel to a peer, `host:port`: whoever answers there must have the cluster's peer name in its certificate.
-pub fn peer_channel(env: Arc<Environment>, addr: &str, creds: ChannelCredentials, cluster_name: &str) -> Channel {
+/// A channel to a peer, `host:port`: whoever answers there must have the name `expected` in its certificate.
+pub fn peer_channel(env: Arc<Environment>, addr: &str, creds: ChannelCredentials, expected: &str) -> Channel {
     let builder = channel(env, PEER_MESSAGE_BYTES_MAX).set_credentials(creds);
     // Addresses play no part: mDNS can be made to lie about them.
-    connect(builder.override_ssl_target(peer_san(cluster_name)), addr)
+    connect(builder.override_ssl_target(without_nul(expected)), addr)
 }
 
 /// A channel to a client listener, `host:port`. `server_name`: what to expect in its certificate instead of the host.

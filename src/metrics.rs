@@ -85,6 +85,8 @@ pub struct Metrics {
     limit_refused: [Counter; Limit::ALL.len()],
     /// Calls that were refused because of who made them.
     pub access_refused: Counter,
+    /// Peers that were refused because of the node that their certificate names, or does not name.
+    pub peer_name_refused: Counter,
     /// Connections that were closed because their calls were taken back in floods.
     pub flood_closed: Counter,
     /// When the first of the node's certificates expires, Unix seconds; 0: it has none.
@@ -113,10 +115,11 @@ impl Metrics {
             (name, self.limit_refused(*limit).get())
         });
         let access = ("seriatim_access_refused_total".to_owned(), self.access_refused.get());
+        let peers = ("seriatim_peer_name_refused_total".to_owned(), self.peer_name_refused.get());
         let flood = ("seriatim_flood_connections_closed_total".to_owned(), self.flood_closed.get());
         let expires = self.certificate_expires.load(Ordering::Relaxed);
         let expires = (expires > 0).then(|| (CERTIFICATE_EXPIRES.to_owned(), expires));
-        limits.chain([access, flood]).chain(expires).collect()
+        limits.chain([access, peers, flood]).chain(expires).collect()
     }
 }
 
@@ -132,7 +135,7 @@ mod tests {
             (0..=i).for_each(|_| metrics.limit_refused(*limit).inc());
         }
         let all = metrics.all();
-        let expected: Vec<u64> = (1..=Limit::ALL.len() as u64).chain([0, 0]).collect();
+        let expected: Vec<u64> = (1..=Limit::ALL.len() as u64).chain([0, 0, 0]).collect();
         assert_eq!(all.iter().map(|(_, value)| *value).collect::<Vec<_>>(), expected);
         assert_eq!(all[4].0, "seriatim_limit_refused_total{limit=\"streams_max\"}");
     }

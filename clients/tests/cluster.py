@@ -69,8 +69,8 @@ class Node:
             "client-ca-file": certs / "ca.pem",
             "server-cert-file": certs / "server.pem",
             "server-key-file": certs / "server-key.pem",
-            "peer-cert-file": certs / "peer.pem",
-            "peer-key-file": certs / "peer-key.pem",
+            "peer-cert-file": certs / name / "peer.pem",
+            "peer-key-file": certs / name / "peer-key.pem",
         }
         self.name = name
         self.log = site / f"{name}.log"
@@ -127,7 +127,7 @@ class Cluster:
     def __init__(self):
         with contextlib.ExitStack() as stack:
             self.site = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            certs = ["certs", "--out", self.site / "certs", "--clients", "root,guest,nobody"]
+            certs = ["certs", "--out", self.site / "certs", "--peers", "n1,n2,n3", "--clients", "root,guest,nobody"]
             subprocess.run([SERIATIM, *certs], check=True, stdout=subprocess.DEVNULL, env=ENV)
             policy = (REPO / "acl/policy.csv").read_text()
             (self.site / "policy.csv").write_text(f"{policy}\np, guest, default, consume\n")

@@ -23,7 +23,7 @@ impl Base {
     pub(super) fn begin(self: Arc<Base>, node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
         if let Some(cluster_id) = node_file.cluster_id {
             self.waiting.set("it recovers its logs from its disk");
-            self.run(cluster_id, node_file)?;
+            self.run(cluster_id, node_file, Vec::new())?;
             return Ok(None);
         }
         if self.config.bootstrap {
@@ -82,7 +82,7 @@ impl Base {
         let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
         log::info!("founding cluster {} with id {cluster_id}", self.config.cluster_name);
         self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;
-        self.run(cluster_id, node_file)
+        self.run(cluster_id, node_file, Vec::new())
     }
 
     fn join(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
@@ -95,7 +95,7 @@ impl Base {
         self.waiting.set("it is admitted, and starts its replica");
         log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
         self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
-        self.run(admission.cluster_id, node_file)
+        self.run(admission.cluster_id, node_file, admission.members)
     }
 
     /// Writes down that this node is of the cluster, and carries its catalog.

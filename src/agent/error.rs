@@ -8,6 +8,7 @@ use crate::api::server::StartError;
 use crate::consensus::HostError;
 use crate::membership::admission::{AdmissionError, Found};
 use crate::security::acl::AclError;
+use crate::security::peer_rules::PeerRulesError;
 use crate::security::tls::TlsError;
 use crate::storage::error::StorageError;
 use crate::storage::reader::ReadError;
@@ -19,6 +20,8 @@ pub enum AgentError {
     Tls(TlsError),
     /// The access policy can't be used.
     Acl(AclError),
+    /// The list of denied peers can't be used.
+    PeerRules(PeerRulesError),
     /// The data directory can't be used.
     Storage(StorageError),
     /// A group can't be recovered.
@@ -54,6 +57,7 @@ impl fmt::Display for AgentError {
         match self {
             AgentError::Tls(e) => e.fmt(f),
             AgentError::Acl(e) => e.fmt(f),
+            AgentError::PeerRules(e) => write!(f, "peer-deny-file: {e}"),
             AgentError::Storage(e) => e.fmt(f),
             AgentError::Consensus(e) => e.fmt(f),
             AgentError::Api(e) => e.fmt(f),
@@ -92,7 +96,7 @@ macro_rules! from {
         })*
     };
 }
-from!(TlsError => Tls, AclError => Acl, StorageError => Storage, HostError => Consensus, StartError => Api);
+from!(TlsError => Tls, AclError => Acl, PeerRulesError => PeerRules, StorageError => Storage, HostError => Consensus, StartError => Api);
 
 impl AgentError {
     /// True when what is on the disk is not what was written there (exit code 65).
@@ -102,6 +106,7 @@ impl AgentError {
             AgentError::Consensus(e) => e.is_damage(),
             AgentError::Tls(_)
             | AgentError::Acl(_)
+            | AgentError::PeerRules(_)
             | AgentError::Api(_)
             | AgentError::PeerListener { .. }
             | AgentError::System(_)
@@ -117,6 +122,7 @@ impl AgentError {
             AgentError::Tls(_)
             | AgentError::Acl(_)
             | AgentError::OtherClusterName { .. }
+            | AgentError::PeerRules(_)
             | AgentError::ClusterExists(_)
             | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),

@@ -4,26 +4,33 @@ use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::security::certs::{self, CertsError};
+use crate::config::host_name;
+use crate::security::certs::{self, CertsError, Plan};
 
 /// Make a development CA and certificates of servers, peers and clients.
 ///
 /// For development and tests: the CA's private key lies beside the certificates. A CA that is there is never overwritten;
-/// with --use-ca it issues what --hosts (servers and peers) and --clients name, and nothing else: more clients, or a renewal.
-/// A node that runs loads changed certificates by itself.
+/// with --use-ca it issues what --hosts (servers), --peers and --clients name, and nothing else: more nodes, more clients, or a
+/// renewal. A node that runs loads changed certificates by itself.
+///
+/// A peer certificate names its node, and is good for nothing else: DIR/NODE/peer.pem goes to that node alone.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where they go; private keys are readable by you alone
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Names and addresses of all nodes, separated by commas: all of them stand in the server certificate [default:
-    /// localhost,127.0.0.1,::1; with --use-ca none, and servers and peers keep theirs]
+    /// localhost,127.0.0.1,::1; with --use-ca none, and servers keep theirs]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub hosts: Option<Vec<String>>,
+    /// Names of nodes (node-name), separated by commas: each gets a certificate. NEW+OLD is for a node that is being renamed
+    /// [default: the name of this host; with --use-ca none]
+    #[arg(long, value_name = "NODE", value_delimiter = ',')]
+    pub peers: Option<Vec<String>>,
     /// Common names of client certificates, separated by commas [default: root; with --use-ca none]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub clients: Option<Vec<String>>,
-    /// The cluster whose peers may use the peer certificate
+    /// The cluster whose peers may use the peer certificates
     #[arg(long, value_name = "NAME", default_value = "seriatim")]
     pub cluster_name: String,
     /// Issue from the CA that is in DIR instead of making one
@@ -37,14 +44,18 @@ pub struct Args {
 /// What [`Failure`] says.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let make = if args.use_ca { certs::renew } else { certs::make };
-    let given = |given: &Option<Vec<String>>, default: &[&str]| match given {
+    let given = |given: &Option<Vec<String>>, default: &dyn Fn() -> Vec<String>| match given {
         Some(given) => given.clone(),
         None if args.use_ca => Vec::new(),
-        None => default.iter().map(|&name| name.to_owned()).collect(),
+        None => default(),
     };
-    let hosts = given(&args.hosts, &["localhost", "127.0.0.1", "::1"]);
-    let clients = given(&args.clients, &["root"]);
-    let files = make(&args.out, &hosts, &clients, &args.cluster_name).map_err(|error| {
+    let plan = Plan {
+        cluster_name: args.cluster_name.clone(),
+        hosts: given(&args.hosts, &|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()),
+        peers: given(&args.peers, &|| vec![host_name()]),
+        clients: given(&args.clients, &|| vec!["root".to_owned()]),
+    };
+    let files = make(&args.out, &plan).map_err(|error| {
         let next = match &error {
             CertsError::CaExists(_) => "issue from it with --use-ca, or choose another directory",
             CertsError::BadPlan(_) => "`seriatim certs --help` explains every option",

@@ -58,6 +58,12 @@ pub struct ServeArgs {
     /// Its key
     #[arg(long, env = "SERIATIM_PEER_KEY_FILE", value_name = "PEM")]
     pub peer_key_file: Option<String>,
+    /// Refuse peers whose certificate does not name their node [default: false]
+    #[arg(long, env = "SERIATIM_REQUIRE_NAMED_PEERS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub require_named_peers: Option<String>,
+    /// Names of nodes whose peer certificates are refused, one a line: of a stolen host, say
+    #[arg(long, env = "SERIATIM_PEER_DENY_FILE", value_name = "FILE")]
+    pub peer_deny_file: Option<String>,
     /// No TLS, on loopback addresses only. Everybody is "anonymous" in the access policy, which is needed as well: a line is
     /// `p, anonymous, *, produce`
     #[arg(long, env = "SERIATIM_INSECURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -156,7 +162,7 @@ impl ServeArgs {
     }
 
     /// Every option that has one value, by its name in the file.
-    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 34] {
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 36] {
         [
             ("node_name", &mut self.node_name),
             ("cluster_name", &mut self.cluster_name),
@@ -173,6 +179,8 @@ impl ServeArgs {
             ("server_key_file", &mut self.server_key_file),
             ("peer_cert_file", &mut self.peer_cert_file),
             ("peer_key_file", &mut self.peer_key_file),
+            ("require_named_peers", &mut self.require_named_peers),
+            ("peer_deny_file", &mut self.peer_deny_file),
             ("insecure", &mut self.insecure),
             ("acl_model_file", &mut self.acl_model_file),
             ("acl_policy_file", &mut self.acl_policy_file),

@@ -26,6 +26,7 @@ use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
 use super::hosted::{HostError, Hosted, Ways};
+use super::joins::Joins;
 use super::peer_inbox::{PeerInbox, keeps_its_place};
 use super::retention::Retention;
 use super::status::Statuses;
@@ -164,6 +165,7 @@ impl Consensus {
             strangers: Strangers::default(),
             told: Told::default(),
             retention: Retention::new(self.handle),
+            joins: Joins::default(),
             handing_over: None,
         };
         let begun = Instant::now();
@@ -212,6 +214,7 @@ struct Driver {
     strangers: Strangers,
     told: Told,
     retention: Retention,
+    joins: Joins,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
 

@@ -34,6 +34,16 @@ impl Group {
         conf.voters.contains(&node) || conf.learners.contains(&node)
     }
 
+    /// True if the node votes here.
+    pub fn votes(&self, node: NodeId) -> bool {
+        self.node.store().conf().0.voters.contains(&node)
+    }
+
+    /// True if this leader has heard from the node lately.
+    pub fn hears(&self, node: NodeId) -> bool {
+        self.replicas().iter().any(|r| r.node == node && r.active)
+    }
+
     /// True if the group has no voters yet: it waits for a snapshot.
     pub fn is_blank(&self) -> bool {
         self.node.store().conf().0.voters.is_empty()

@@ -23,6 +23,7 @@ mod group;
 pub mod handle;
 mod hosted;
 mod in_flight;
+mod joins;
 mod late;
 mod leadership;
 mod members;

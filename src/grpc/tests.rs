@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use grpcio::{CallOption, Client, Marshaller, Method, MethodType, RpcStatusCode, Server, ServiceBuilder};
 
 use super::*;
-use crate::security::certs::{Ca, Request, Usage, make};
+use crate::security::certs::{Ca, Plan, Request, Usage, make};
 use crate::security::identity::Identities;
 use crate::security::tls::{Tls, client_credentials};
 use crate::thread::{Fatal, fatal_channel};
@@ -30,6 +30,9 @@ const RAW: Marshaller<Vec<u8>> = Marshaller {
 /// Answers with the caller's name, or with why there is none; panics when it is told to.
 const WHO: Method<Vec<u8>, Vec<u8>> =
     Method { ty: MethodType::Unary, name: "/test.Test/Who", req_mar: RAW, resp_mar: RAW };
+
+/// The name by which any peer of cluster "c" is dialled.
+const MEMBER: &str = "member.c.seriatim.internal";
 
 enum Side {
     Clients,
@@ -52,7 +55,7 @@ impl Listener {
         let peers = matches!(side, Side::Peers);
         let service = ServiceBuilder::new()
             .add_unary_handler(&WHO, move |ctx, request, sink| {
-                let who = if peers { identities.peer(&ctx) } else { identities.client(&ctx) };
+                let who = if peers { identities.peer(&ctx).map(|p| p.identity) } else { identities.client(&ctx) };
                 let answer = who.map_or_else(|e| e.to_string(), |i| i.principal.to_string());
                 let finish = async move {
                     assert_ne!(request, b"panic", "told to");
@@ -98,13 +101,13 @@ struct Certs {
 impl Certs {
     fn new() -> Certs {
         let dir = tempfile::tempdir().expect("a directory");
-        make(dir.path(), &["localhost".to_owned()], &["root".to_owned()], "c").expect("certificates");
+        make(dir.path(), &Plan::new("c").host("localhost").peer("n1").client("root")).expect("certificates");
         let ca = Ca::load(dir.path()).expect("the CA");
         Certs { dir, ca }
     }
 
     fn tls(&self) -> Tls {
-        Tls::load(Some(&crate::config::TlsFiles::in_dir(self.dir.path())), "c").expect("TLS")
+        Tls::load(Some(&crate::config::TlsFiles::in_dir(self.dir.path(), "n1")), "c").expect("TLS")
     }
 
     fn path(&self, file: &str) -> PathBuf {

@@ -37,8 +37,6 @@ const REPORT_FIRST: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
 /// What mDNS has not found within this time does not count for a probe.
 const PROBE: Duration = Duration::from_secs(2);
-/// A member may take this long to have a join committed.
-const JOIN_MAX: Duration = Duration::from_secs(6);
 
 /// What membership is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +198,10 @@ struct Driver {
     stage: Stage,
     /// Counts joins, so that each goes to the next address.
     joins: usize,
+    /// Counts those in a row that had to wait for another node.
+    waits: u32,
+    /// Where the last one that was asked says that the leader is.
+    leader: Option<String>,
     /// As a member: a look at whether another cluster of our name answers, and when the next one is due.
     watch: Option<Box<Search>>,
     next_watch: Instant,
@@ -231,6 +233,8 @@ impl Driver {
             goal: Goal::Nothing,
             stage: Stage::Rest { until: now },
             joins: 0,
+            waits: 0,
+            leader: None,
             watch: None,
             next_watch: now,
             trouble: String::new(),

@@ -76,7 +76,7 @@ impl Search {
             if self.asked.insert(addr.clone()) {
                 let (dialer, request) = (self.dialer.clone(), self.request.clone());
                 let call = async move {
-                    let answer = dialer.join(&addr, &request, ANSWER_MAX).await;
+                    let answer = dialer.join_any(&addr, &request, ANSWER_MAX).await;
                     (addr, answer)
                 };
                 self.calls.push(call.boxed());
@@ -169,8 +169,7 @@ mod tests {
 
     #[test]
     fn the_given_outweigh_discovery_and_two_clusters_are_one_too_many() {
-        let dialer = Dialer::new(|_| unreachable!("nobody is asked"));
-        let mut search = Search::new(dialer, JoinRequest::new(), None);
+        let mut search = Search::new(Dialer::nobody(), JoinRequest::new(), None);
         let given = ["a:1".to_owned(), "b:1".to_owned()];
         let now = Instant::now();
         let response = |id: u64| Ok(JoinResponse { cluster_id: id, ..JoinResponse::default() });

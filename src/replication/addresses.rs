@@ -1,12 +1,15 @@
-//! Where a node's peer listener may be reached: what it said itself, what the catalog says, what discovery suggests.
+//! What is known of other nodes: their names, whom to expect when one is dialled, and where its peer listener may be reached: what it
+//! said itself, what the catalog says, what discovery suggests.
 //!
-//! None of them is trusted: whoever answers must have a peer's certificate, and refuses a hello that means another node.
+//! No address is trusted: whoever answers must have that node's certificate, and refuses a hello that means another node.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::catalog::CatalogView;
-use crate::types::NodeId;
+use crate::catalog::{CatalogView, Member};
+use crate::security::peer_names::{Dialled, PeerName};
+use crate::security::peer_rules::PeerRules;
+use crate::types::{NodeId, NodeName};
 
 /// This many nodes that the catalog does not know are remembered by what they said; hellos of more are refused.
 pub const STRANGERS_MAX: usize = 64;
@@ -15,20 +18,65 @@ pub const STRANGERS_MAX: usize = 64;
 struct Known {
     /// From the node's last hello.
     said: Option<String>,
+    /// The certificate with which it said that.
+    certificate: Option<PeerName>,
     /// From discovery.
     suggested: Option<String>,
 }
 
-/// What is known of everybody's address.
+/// What is known of everybody.
 pub struct Addresses {
     catalog: CatalogView,
+    rules: PeerRules,
     known: Mutex<HashMap<NodeId, Known>>,
+    /// The members, as whoever admitted this node named them: until the catalog is here, nothing else says who is who.
+    told: Mutex<Vec<Member>>,
 }
 
 impl Addresses {
     /// Knows what the catalog says.
-    pub fn new(catalog: CatalogView) -> Addresses {
-        Addresses { catalog, known: Mutex::default() }
+    pub fn new(catalog: CatalogView, rules: PeerRules) -> Addresses {
+        Addresses { catalog, rules, known: Mutex::default(), told: Mutex::default() }
+    }
+
+    /// The members as of this node's admission.
+    pub fn told(&self, members: Vec<Member>) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = members;
+    }
+
+    /// A node's name.
+    pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        let named = self.catalog.get().member(node).map(|m| m.name.clone());
+        named.or_else(|| self.of_told(|m| m.id == node).map(|m| m.name))
+    }
+
+    /// The node of this name.
+    pub fn id_of(&self, name: &NodeName) -> Option<NodeId> {
+        let named = self.catalog.get().member_named(name).map(|m| m.id);
+        named.or_else(|| self.of_told(|m| m.name == *name).map(|m| m.id))
+    }
+
+    /// What counts while the catalog is empty: later it is the catalog's word alone.
+    fn of_told(&self, which: impl Fn(&Member) -> bool) -> Option<Member> {
+        if self.catalog.get().members().next().is_some() {
+            return None;
+        }
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().find(|m| which(m)).cloned()
+    }
+
+    /// Whom to expect when a node is dialled, the best first. Nobody: it is denied, or nothing could prove who answers.
+    pub fn expected(&self, node: NodeId) -> Vec<Dialled> {
+        if self.is_denied(node) {
+            return Vec::new();
+        }
+        let name = self.name_of(node);
+        self.rules.node(name, self.lock().get(&node).and_then(|known| known.certificate.as_ref()))
+    }
+
+    /// Whether the node's certificates are refused.
+    pub fn is_denied(&self, node: NodeId) -> bool {
+        self.rules.denies_any() && self.name_of(node).is_some_and(|name| self.rules.denies(&name))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Known>> {
@@ -37,8 +85,11 @@ impl Addresses {
     }
 
     /// A node said in an accepted hello where it is reached. False when it is a stranger too many.
-    pub fn said(&self, node: NodeId, addr: &str) -> bool {
-        self.note(node, |known| known.said = Some(addr.to_owned()))
+    pub fn said(&self, node: NodeId, addr: &str, certificate: &PeerName) -> bool {
+        self.note(node, |known| {
+            known.said = Some(addr.to_owned());
+            known.certificate = Some(certificate.clone());
+        })
     }
 
     /// Discovery says where a node may be reached.
@@ -88,7 +139,8 @@ mod tests {
     #[test]
     fn the_best_first_and_strangers_bounded() {
         let view = CatalogView::default();
-        let addresses = Addresses::new(view.clone());
+        let addresses = Addresses::new(view.clone(), PeerRules::without_tls("c"));
+        let said = |node, addr: &str| addresses.said(node, addr, &PeerName::Unproven);
         let mut catalog = Catalog::default();
         catalog.apply(Command::AddNode(Member {
             id: NodeId(1),
@@ -98,13 +150,13 @@ mod tests {
         }));
         view.publish(catalog);
         assert_eq!(addresses.of(NodeId(1)), ["old:1"]);
-        assert!(addresses.suggested(NodeId(1), "maybe:1") && addresses.said(NodeId(1), "new:1"));
+        assert!(addresses.suggested(NodeId(1), "maybe:1") && said(NodeId(1), "new:1"));
         assert_eq!(addresses.of(NodeId(1)), ["new:1", "old:1", "maybe:1"]);
         assert_eq!(addresses.of(NodeId(2)), [""; 0]);
         for stranger in 0..STRANGERS_MAX as u64 {
-            assert!(addresses.said(NodeId(100 + stranger), "x:1"));
+            assert!(said(NodeId(100 + stranger), "x:1"));
         }
-        assert!(!addresses.said(NodeId(99), "x:1"));
-        assert!(addresses.said(NodeId(100), "y:1") && addresses.said(NodeId(1), "newer:1"));
+        assert!(!said(NodeId(99), "x:1"));
+        assert!(said(NodeId(100), "y:1") && said(NodeId(1), "newer:1"));
     }
 }

@@ -1,36 +1,45 @@
-//! Who may be a peer at all: decided at every call, before a byte of it is looked at, and again while a stream stays open.
+//! Who may be a peer, and as which node: decided at every call, before a byte of it is looked at, and again while a stream stays open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use grpcio::{CheckResult, RpcContext, ServerChecker};
 
+use crate::catalog::Member;
+use crate::metrics::Metrics;
+use crate::replication::addresses::Addresses;
 use crate::replication::refusal::{Rarely, Reason, Refusal};
 use crate::security::acl::{Acl, Action};
-use crate::security::identity::{Identities, Identity, NoIdentity};
+use crate::security::identity::{Identities, NoIdentity, PeerCaller};
+use crate::security::peer_names::PeerName;
+use crate::security::peer_rules::PeerRules;
+use crate::types::NodeId;
 
-/// An open stream is asked again after this long, and whenever the policy has changed.
+/// An open stream is asked again after this long, and whenever the policy or the rules have changed.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Lets peers in: a certificate with the cluster's peer name and the right `replicate`.
+/// Lets peers in: a certificate of a node of the cluster that is not denied, and the right `replicate`.
 #[derive(Clone)]
 pub struct Guard {
     identities: Identities,
     acl: Acl,
+    rules: PeerRules,
+    metrics: Arc<Metrics>,
 }
 
-/// A stream that was let in.
+/// A call that was let in.
 pub struct Pass {
     guard: Guard,
-    identity: Identity,
-    generation: u64,
+    caller: PeerCaller,
+    host: String,
+    generation: (u64, u64),
     asked: Instant,
 }
 
 impl Guard {
-    /// Decides by the certificates and the policy.
-    pub fn new(identities: Identities, acl: Acl) -> Guard {
-        Guard { identities, acl }
+    /// Decides by the certificates, the policy and the rules; counts whom a certificate does not name.
+    pub fn new(identities: Identities, acl: Acl, rules: PeerRules, metrics: Arc<Metrics>) -> Guard {
+        Guard { identities, acl, rules, metrics }
     }
 
     /// Lets a call in, or refuses it.
@@ -38,10 +47,15 @@ impl Guard {
     /// # Errors
     /// The refusal, to be sent back.
     pub fn check(&self, ctx: &RpcContext<'_>) -> Result<Pass, Refusal> {
-        let identity = self.identities.peer(ctx).map_err(|e| no_peer(&e))?;
-        let pass = Pass { guard: self.clone(), identity, generation: self.acl.generation(), asked: Instant::now() };
+        let caller = self.identities.peer(ctx).map_err(|e| no_peer(&e))?;
+        let host = host_of(&ctx.peer()).to_owned();
+        let pass = Pass { guard: self.clone(), caller, host, generation: self.generation(), asked: Instant::now() };
         pass.check_right()?;
         Ok(pass)
+    }
+
+    fn generation(&self) -> (u64, u64) {
+        (self.acl.generation(), self.rules.generation())
     }
 }
 
@@ -51,18 +65,81 @@ impl Pass {
     /// # Errors
     /// The refusal, to be sent back.
     pub fn check(&mut self) -> Result<(), Refusal> {
-        let generation = self.guard.acl.generation();
+        let generation = self.guard.generation();
         if generation == self.generation && self.asked.elapsed() < AGAIN {
             return Ok(());
         }
         self.generation = generation;
         self.asked = Instant::now();
-        self.identity.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
+        self.caller.identity.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
         self.check_right()
     }
 
+    /// The node that the caller's certificate names.
+    pub fn name(&self) -> &PeerName {
+        &self.caller.name
+    }
+
+    /// Refuses a caller that speaks as a node that its certificate does not name. A node that is not known here speaks for itself if
+    /// its certificate names no node that is.
+    ///
+    /// # Errors
+    /// The refusal, to be sent back.
+    pub fn speaks_for(&self, from: NodeId, known: &Addresses) -> Result<(), Refusal> {
+        match (&self.caller.name, known.name_of(from)) {
+            (PeerName::Unproven, _) | (PeerName::Shared, None) => Ok(()),
+            (PeerName::Shared, Some(name)) if !self.guard.rules.denies(&name) => Ok(()),
+            (PeerName::Shared, Some(name)) => {
+                Err(self.refuse(format!("node {name} ({from}) is in peer_deny_file here")))
+            }
+            (PeerName::Nodes(names), Some(name)) if names.contains(&name) => Ok(()),
+            (PeerName::Nodes(_), Some(name)) => Err(self.refuse(format!(
+                "the certificate is for {}, and does not speak for {name} ({from})",
+                self.caller.name
+            ))),
+            (PeerName::Nodes(names), None) => match names.iter().find_map(|name| known.id_of(name)) {
+                None => Ok(()),
+                Some(id) => Err(self.refuse(format!(
+                    "the certificate is for {} ({id}), and does not speak for node {from}",
+                    self.caller.name
+                ))),
+            },
+        }
+    }
+
+    /// Refuses a node that asks to be a member under a name that its certificate lacks, or to rename a member that it is not.
+    ///
+    /// # Errors
+    /// The refusal, to be sent back.
+    pub fn joins_as(&self, member: &Member, known: &Addresses) -> Result<(), Refusal> {
+        match &self.caller.name {
+            PeerName::Nodes(names) if !names.contains(&member.name) => Err(self.refuse(format!(
+                "the certificate is for {}, and {} ({}) can't join with it",
+                self.caller.name, member.name, member.id
+            ))),
+            // Its own name in the catalog does not matter here: another member may have it, which is told apart by id.
+            PeerName::Nodes(_) if known.name_of(member.id).is_none() => Ok(()),
+            PeerName::Unproven | PeerName::Shared | PeerName::Nodes(_) => self.speaks_for(member.id, known),
+        }
+    }
+
+    /// Whether the caller is that member; without a refusal.
+    pub fn is(&self, node: NodeId, known: &Addresses) -> bool {
+        match &self.caller.name {
+            PeerName::Unproven | PeerName::Shared => true,
+            PeerName::Nodes(names) => known.name_of(node).is_some_and(|name| names.contains(&name)),
+        }
+    }
+
+    fn refuse(&self, text: String) -> Refusal {
+        self.guard.metrics.peer_name_refused.inc();
+        Refusal::new(Reason::PeerName, text)
+    }
+
     fn check_right(&self) -> Result<(), Refusal> {
-        let principal = &self.identity.principal;
+        let checked = self.guard.rules.check(&self.caller.name, &self.host);
+        checked.map_err(|text| self.refuse(text))?;
+        let principal = &self.caller.identity.principal;
         if self.guard.acl.allows(principal, Acl::EVERY_LOG, Action::Replicate) {
             return Ok(());
         }

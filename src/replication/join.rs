@@ -1,74 +1,100 @@
 //! How a member answers a node that asks to join, or to have its addresses changed.
 //!
-//! Only the catalog's leader decides, by a committed entry; any other member passes the question on to it, one hop. What
-//! is refused for good is refused by what the leader has applied after that entry, or after a read index when the entry would
-//! change nothing, and never by what a lagging node believes.
+//! Only the catalog's leader decides, by a committed entry; any other member says where the leader is. Nobody asks in another's place,
+//! or the leader would see the certificate of the one who asks, and not of the node that joins. What is refused for good is refused by
+//! what the leader has applied after that entry, or after a read index when the entry would change nothing, and never by what a lagging
+//! node believes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use grpcio::RpcStatus;
-
 use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
+use crate::replication::guard::Pass;
 use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed, check_version};
-use crate::replication::refusal::{Reason, Refusal, error_text};
+use crate::replication::refusal::{Reason, Refusal};
 use crate::replication::service::Core;
 use crate::reply::Dropped;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
-/// How long the leader may take for what was passed on to it.
-const HOP_MAX: Duration = Duration::from_secs(3);
+/// How long the leader may take to confirm that it leads.
+const CONFIRM_MAX: Duration = Duration::from_secs(3);
 /// How long a member may take to say that it lives where the new node wants to be reached.
 const THERE_MAX: Duration = Duration::from_secs(1);
 
 /// Answers a join request.
 ///
 /// # Errors
-/// The status of the refusal; a leader's is passed on as it came.
+/// The refusal, to be sent back.
 pub(super) async fn answer(
     cluster_name: &str,
     core: Result<Core, Refusal>,
+    pass: &Pass,
     request: JoinRequest,
-) -> Result<JoinResponse, RpcStatus> {
-    let (core, member) = check(cluster_name, core, &request).map_err(|r| r.status())?;
+) -> Result<JoinResponse, Refusal> {
+    let (core, member) = check(cluster_name, core, &request)?;
     let catalog = core.peers.catalog().get();
-    check_not_me(core.peers.me(), &request).map_err(|r| r.status())?;
-    if request.cluster_id != 0 && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr) {
+    check_not_me(core.peers.me(), &request)?;
+    // A member that looks who is at an address asks in the name of another node, and changes nothing.
+    let own = if request.probe { Ok(()) } else { pass.joins_as(&member, &core.peers.node().addresses) };
+    if request.cluster_id != 0
+        && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr)
+        && pass.is(member.id, &core.peers.node().addresses)
+    {
         // All members may have moved at once: then no leader can be elected until they reach each other. Whoever answers there has to
         // prove by its hello that it is that node.
         core.peers.hint(member.id, &member.bind_addr);
     }
+    own?;
     if request.probe || catalog.member(member.id) == Some(&member) {
         return Ok(response(core.peers.me().cluster_id, &catalog));
     }
     match catalog.member(member.id) {
-        None => check_addresses(&core, &catalog, &member, &request).await.map_err(|r| r.status())?,
-        Some(old) => check_moved(&core, old, &request).await.map_err(|r| r.status())?,
+        None => check_addresses(&core, &catalog, &member, &request).await?,
+        Some(old) => check_moved(&core, old, &request).await?,
     }
     let command = Command::AddNode(member.clone());
-    if catalog.would_change(&command).is_err() {
+    // A node that is still joining may give way to this one, which consensus decides.
+    if catalog.would_change(&command).is_err() && joining(&core, &catalog, &member).is_none() {
         match newest(&core).await {
             // An entry would change nothing, and be kept for ever.
-            Ok(newest) if newest.would_change(&command).is_err() => {
-                return Err(refused(&newest, &command, &member).status());
-            }
+            Ok(newest) if newest.would_change(&command).is_err() => return Err(refused(&newest, &command, &member)),
             Ok(_) => {}
-            Err(ReadIndexError::NotLeader { leader: Some(leader) }) if !request.forwarded => {
-                return pass_on(&core, leader, request).await;
-            }
-            Err(error) => return Err(unconfirmed(error).status()),
+            Err(ReadIndexError::NotLeader { leader: Some(leader) }) => return Err(ask_leader(&core, leader)),
+            Err(error) => return Err(unconfirmed(error)),
         }
     }
     match core.consensus.command(command.clone()).await {
-        Ok(Ok(_)) => decided(&core, &command, &member).map_err(|r| r.status()),
-        Ok(Err(ProposeError::NotLeader { leader: Some(leader) })) if !request.forwarded => {
-            pass_on(&core, leader, request).await
+        Ok(Ok(_)) => decided(&core, &command, &member),
+        Ok(Err(ProposeError::NotLeader { leader: Some(leader) })) => Err(ask_leader(&core, leader)),
+        Ok(Err(ProposeError::Dropped)) => {
+            Err(waits(&core, &member).unwrap_or_else(|| undecided(ProposeError::Dropped)))
         }
-        Ok(Err(error)) => Err(undecided(error).status()),
-        Err(Dropped) => Err(Refusal::new(Reason::NotReady, "this node is stopping").status()),
+        Ok(Err(error)) => Err(undecided(error)),
+        Err(Dropped) => Err(Refusal::new(Reason::NotReady, "this node is stopping")),
     }
+}
+
+/// A member that has not got its vote in every group yet, other than this one.
+fn joining<'a>(core: &Core, catalog: &'a Catalog, asks: &Member) -> Option<&'a Member> {
+    if catalog.member(asks.id).is_some() {
+        return None;
+    }
+    let groups = || catalog.logs().filter(|log| log.founded).map(|log| log.group).chain([GroupId::CATALOG]);
+    let votes = |group, node| core.consensus.status(group).is_none_or(|status| status.voters.contains(&node));
+    catalog.members().find(|m| groups().any(|group| !votes(group, m.id)))
+}
+
+/// Why the leader has not taken a new node, if it is because of another one.
+fn waits(core: &Core, member: &Member) -> Option<Refusal> {
+    let catalog = core.peers.catalog().get();
+    let other = joining(core, &catalog, member)?;
+    let text = format!(
+        "node {} ({}) at {} is joining, and one node joins at a time: {} waits and asks again",
+        other.name, other.id, other.bind_addr, member.name
+    );
+    Some(Refusal::new(Reason::AnotherJoins, text))
 }
 
 fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest) -> Result<(Core, Member), Refusal> {
@@ -121,8 +147,9 @@ async fn check_moved(core: &Core, old: &Member, request: &JoinRequest) -> Result
     if old.bind_addr == request.bind_addr {
         return Ok(());
     }
-    let probe = JoinRequest { probe: true, forwarded: true, ..request.clone() };
-    let refusal = match core.peers.node().dialer.join(&old.bind_addr, &probe, THERE_MAX).await {
+    let probe = JoinRequest { probe: true, ..request.clone() };
+    let node = core.peers.node();
+    let refusal = match node.dialer.join(&old.bind_addr, &node.addresses.expected(old.id), &probe, THERE_MAX).await {
         Ok(_) => None,
         Err(error) => Refusal::from_error(&error),
     };
@@ -136,9 +163,12 @@ async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: 
     let same = |m: &&Member| m.id != new.id && (m.bind_addr == new.bind_addr || m.rpc_addr == new.rpc_addr);
     for other in catalog.members().filter(same) {
         let node = core.peers.node();
-        let probe = JoinRequest { probe: true, forwarded: true, ..request.clone() };
+        let probe = JoinRequest { probe: true, ..request.clone() };
+        let expected = node.addresses.expected(other.id);
         // Only a member of this cluster answers a probe; a node that wants to join does not.
-        if other.id != node.me.node_id && node.dialer.join(&other.bind_addr, &probe, THERE_MAX).await.is_err() {
+        if other.id != node.me.node_id
+            && node.dialer.join(&other.bind_addr, &expected, &probe, THERE_MAX).await.is_err()
+        {
             continue;
         }
         let (what, addr) =
@@ -155,7 +185,7 @@ async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: 
 
 /// The catalog, as the leader has it: nothing that was committed before this call is missing.
 async fn newest(core: &Core) -> Result<Arc<Catalog>, ReadIndexError> {
-    let deadline = Instant::now() + HOP_MAX;
+    let deadline = Instant::now() + CONFIRM_MAX;
     let index = core.consensus.read_index(GroupId::CATALOG, Some(deadline)).await;
     let index = index.unwrap_or(Err(ReadIndexError::Stopping))?;
     if core.peers.node().catalog_watermark.get().applied < index {
@@ -242,17 +272,12 @@ fn response(cluster_id: ClusterId, catalog: &Catalog) -> JoinResponse {
     }
 }
 
-/// Asks the leader in the caller's place.
-async fn pass_on(core: &Core, leader: NodeId, request: JoinRequest) -> Result<JoinResponse, RpcStatus> {
-    let no_leader = |text: String| Refusal::new(Reason::NoLeader, text).status();
-    let node = core.peers.node();
-    let addr = node.addresses.of(leader).into_iter().next();
-    let addr = addr.ok_or_else(|| no_leader(format!("the address of the leader {leader} is not known here")))?;
-    let request = JoinRequest { forwarded: true, ..request };
-    node.dialer.join(&addr, &request, HOP_MAX).await.map_err(|error| match (Refusal::from_error(&error), error) {
-        (Some(refusal), _) => refusal.status(),
-        (None, error) => no_leader(format!("the leader at {addr} can't be reached: {}", error_text(&error))),
-    })
+/// Says where the leader is.
+fn ask_leader(core: &Core, leader: NodeId) -> Refusal {
+    match core.peers.node().addresses.of(leader).into_iter().next() {
+        Some(addr) => Refusal::ask_leader(addr),
+        None => Refusal::new(Reason::NoLeader, format!("the address of the leader {leader} is not known here")),
+    }
 }
 
 /// The leader could not decide now. Asking again is safe: adding a member twice is adding it once.

@@ -19,6 +19,7 @@ use crate::replication::node::{Node, marker_of};
 use crate::replication::refusal::{Reason, Refusal};
 use crate::replication::settle::settle;
 use crate::replication::wait::{park_until, thread_waker};
+use crate::security::peer_names::Dialled;
 use crate::types::{GroupId, NodeId};
 
 /// Raft messages, or jobs, go out in requests of about this size; one that is larger goes alone.
@@ -57,6 +58,8 @@ struct Connection {
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
     client: PeerClient,
     addr: String,
+    /// [`Dialer::generation`](crate::replication::dial::Dialer::generation) when it was made.
+    generation: u64,
 }
 
 impl Connection {
@@ -84,8 +87,10 @@ pub struct Peer {
     mailbox: Arc<Mailbox>,
     connection: Option<Connection>,
     unanswered: Unanswered,
-    /// Attempts since the last welcome; chooses the address and the back-off.
+    /// Losses since the last welcome; chooses the back-off.
     failures: u32,
+    /// Attempts without a welcome since the last one; chooses the address, and whom to expect there.
+    attempts: usize,
     next_dial: Instant,
     next_sweep: Instant,
     /// What was logged last, so that a dead peer fills no log.
@@ -103,6 +108,7 @@ impl Peer {
             connection: None,
             unanswered: Unanswered::default(),
             failures: 0,
+            attempts: 0,
             next_dial: now,
             next_sweep: now,
             last_trouble: None,
@@ -134,10 +140,18 @@ impl Peer {
         if waiting.poked {
             return Ok(Event::Poked);
         }
+        if self.connection.is_some() && self.node.addresses.is_denied(self.id) {
+            return Ok(Event::Lost(Lost::because("its certificates are refused here (peer_deny_file)")));
+        }
         let jobs_wait = waiting.forwards && self.unanswered.len() < UNANSWERED_MAX;
         if !waiting.messages && !waiting.forwards && self.connection.as_ref().is_some_and(Connection::is_unused) {
             // What it was made for was given up. The address and the certificate may be others by the next time.
             self.connection = None;
+        }
+        if !waiting.messages && !waiting.forwards && self.unanswered.len() == 0 && self.is_outdated() {
+            // The next one is made with the certificates as they are now. What may be on its way is sent again.
+            self.connection = None;
+            self.node.unreachable(self.id);
         }
         let mut wake_at = (self.unanswered.len() > 0 || waiting.forwards).then_some(self.next_sweep);
         let mut wake_by = |moment: Instant| wake_at = Some(wake_at.map_or(moment, |w| w.min(moment)));
@@ -243,18 +257,31 @@ impl Peer {
     }
 
     fn dial(&mut self) {
-        let addresses = self.node.addresses.of(self.id);
-        // The next attempt tries the next address.
-        let choice = addresses.get(self.failures as usize % addresses.len().max(1));
-        let choice = choice.map(|addr| (addr, self.node.dialer.channel(addr)));
-        match choice {
-            Some((addr, Some(channel))) => {
-                let client = PeerClient::new(channel);
-                self.connection = Some(Connection { client, addr: addr.clone(), replicate: None, forward: None });
-            }
-            Some((_, None)) => self.lost(&Lost::because("this node is stopping")),
-            None => self.lost(&Lost::because("its address is not known")),
+        let (addresses, expected) = (self.node.addresses.of(self.id), self.node.addresses.expected(self.id));
+        if expected.is_empty() {
+            return self.lost(&Lost::because("it has no certificate that is accepted here"));
         }
+        let ways: Vec<(&Dialled, &String)> =
+            expected.iter().flat_map(|whom| addresses.iter().map(move |addr| (whom, addr))).collect();
+        // The next attempt tries the next way.
+        let Some((whom, addr)) = ways.get(self.attempts % ways.len().max(1)) else {
+            return self.lost(&Lost::because("its address is not known"));
+        };
+        let generation = self.node.dialer.generation();
+        let Some(channel) = self.node.dialer.channel(addr, whom) else {
+            return self.lost(&Lost::because("this node is stopping"));
+        };
+        self.connection = Some(Connection {
+            client: PeerClient::new(channel),
+            addr: (*addr).clone(),
+            generation,
+            replicate: None,
+            forward: None,
+        });
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.generation != self.node.dialer.generation())
     }
 
     fn send_messages(&mut self) {
@@ -301,6 +328,7 @@ impl Peer {
             self.refuse_waiting(NotSent::Unreachable);
         }
         self.failures = self.failures.saturating_add(1);
+        self.attempts = if welcomed { 0 } else { self.attempts.wrapping_add(1) };
         let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
         let trouble = format!("peer {}{addr}: {}", self.name(), lost.text);
         if lost.refusal.as_ref().is_some_and(|r| r.reason == Reason::Removed) {
@@ -308,12 +336,16 @@ impl Peer {
         }
         if self.last_trouble.as_ref() != Some(&trouble) {
             match lost.refusal.as_ref().map(|r| r.reason) {
-                None | Some(Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::WrongNode) => {
+                None
+                | Some(
+                    Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::AnotherJoins | Reason::WrongNode,
+                ) => {
                     log::info!("{trouble}");
                 }
                 Some(
                     Reason::NoPeer
                     | Reason::NotAllowed
+                    | Reason::PeerName
                     | Reason::ProtocolVersion
                     | Reason::ClusterName
                     | Reason::ClusterId

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crate::catalog::CatalogView;
+use crate::catalog::{CatalogView, Member};
 use crate::consensus::Outbound;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, ReadIndexError};
 use crate::logs::Logs;
@@ -20,6 +20,7 @@ use crate::replication::node::{Node, marker_of};
 use crate::replication::peer::Peer;
 use crate::replication::refusal::Refusal;
 use crate::reply::{ReplyReceiver, reply};
+use crate::security::peer_names::PeerName;
 use crate::thread::{FatalSender, Joiner, spawn};
 use crate::types::{GroupId, LogIndex, NodeId};
 use crate::watermark::Watermark;
@@ -59,7 +60,7 @@ impl Peers {
         logs: Logs,
         fatal: FatalSender,
     ) -> Peers {
-        let addresses = Addresses::new(catalog.clone());
+        let addresses = Addresses::new(catalog.clone(), dialer.rules().clone());
         let excluded = OnceLock::new();
         let node = Arc::new(Node {
             me,
@@ -206,6 +207,11 @@ impl PeersHandle {
         }
     }
 
+    /// The members, as whoever admitted this node named them.
+    pub fn told(&self, members: Vec<Member>) {
+        self.0.node.addresses.told(members);
+    }
+
     /// An address where `node` may be reached, from discovery: tried after those that are known better.
     pub fn suggest(&self, node: NodeId, bind_addr: &str) {
         self.0.node.addresses.suggested(node, bind_addr);
@@ -223,8 +229,8 @@ impl PeersHandle {
     }
 
     /// A peer's hello was accepted: it is up, and this is where it is reached. False for a stranger too many.
-    pub(super) fn heard_from(&self, peer: NodeId, bind_addr: &str) -> bool {
-        let noted = self.0.node.addresses.said(peer, bind_addr);
+    pub(super) fn heard_from(&self, peer: NodeId, bind_addr: &str, certificate: &PeerName) -> bool {
+        let noted = self.0.node.addresses.said(peer, bind_addr, certificate);
         if noted && let Some((mailbox, _)) = self.lock().peers.get(&peer) {
             mailbox.poke();
         }

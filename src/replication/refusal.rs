@@ -12,11 +12,14 @@ use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageFull as _};
 
+use crate::catalog::is_address;
 use crate::pb::error_details::ErrorInfo;
 use crate::pb::status::Status;
 
 /// The domain of our reasons in `ErrorInfo`.
 const DOMAIN: &str = "seriatim";
+/// In `ErrorInfo.metadata`: [`Refusal::leader`].
+const LEADER: &str = "leader";
 
 /// What kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Reason {
     NoPeer,
     /// The policy does not give the caller the right `replicate`.
     NotAllowed,
+    /// The caller's certificate is another node's, or one that is refused.
+    PeerName,
     /// This node is not a member of a cluster yet, or is stopping.
     NotReady,
     /// No leader of the catalog is in reach, or it changed, or is overloaded.
@@ -49,12 +54,15 @@ pub enum Reason {
     Malformed,
     /// Too many nodes of unknown id.
     TooMany,
+    /// Another node is joining, and one joins at a time.
+    AnotherJoins,
 }
 
 impl Reason {
-    const ALL: [Reason; 14] = [
+    const ALL: [Reason; 16] = [
         Reason::NoPeer,
         Reason::NotAllowed,
+        Reason::PeerName,
         Reason::NotReady,
         Reason::NoLeader,
         Reason::ProtocolVersion,
@@ -67,6 +75,7 @@ impl Reason {
         Reason::IdTaken,
         Reason::Malformed,
         Reason::TooMany,
+        Reason::AnotherJoins,
     ];
 
     /// As it stands in `ErrorInfo.reason`.
@@ -74,6 +83,7 @@ impl Reason {
         match self {
             Reason::NoPeer => "NO_PEER",
             Reason::NotAllowed => "PEER_NOT_ALLOWED",
+            Reason::PeerName => "PEER_NAME",
             Reason::NotReady => "JOINING",
             Reason::NoLeader => "NO_LEADER",
             Reason::ProtocolVersion => "PROTOCOL_VERSION",
@@ -86,14 +96,15 @@ impl Reason {
             Reason::IdTaken => "NODE_ID_TAKEN",
             Reason::Malformed => "MALFORMED",
             Reason::TooMany => "TOO_MANY_NODES",
+            Reason::AnotherJoins => "ANOTHER_NODE_JOINS",
         }
     }
 
     fn code(self) -> RpcStatusCode {
         match self {
             Reason::NoPeer => RpcStatusCode::UNAUTHENTICATED,
-            Reason::NotAllowed => RpcStatusCode::PERMISSION_DENIED,
-            Reason::NotReady | Reason::NoLeader => RpcStatusCode::UNAVAILABLE,
+            Reason::NotAllowed | Reason::PeerName => RpcStatusCode::PERMISSION_DENIED,
+            Reason::NotReady | Reason::NoLeader | Reason::AnotherJoins => RpcStatusCode::UNAVAILABLE,
             Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode | Reason::Removed => {
                 RpcStatusCode::FAILED_PRECONDITION
             }
@@ -112,6 +123,10 @@ impl Reason {
             Reason::Removed | Reason::IdTaken => {
                 "to come back it must join as a new node: with an empty data directory"
             }
+            Reason::PeerName => {
+                "give it a peer certificate with its node name, and with its former one too if it is being renamed \
+                 (`seriatim certs --use-ca --peers NEW+OLD`)"
+            }
             Reason::NoPeer
             | Reason::NotAllowed
             | Reason::NotReady
@@ -122,16 +137,18 @@ impl Reason {
             | Reason::WrongNode
             | Reason::AddressTaken
             | Reason::Malformed
-            | Reason::TooMany => "",
+            | Reason::TooMany
+            | Reason::AnotherJoins => "",
         }
     }
 
     /// True if the refusal is a normal event while a node starts, joins or stops, or while a leader is elected.
     fn passes(self) -> bool {
         match self {
-            Reason::NotReady | Reason::NoLeader => true,
+            Reason::NotReady | Reason::NoLeader | Reason::AnotherJoins => true,
             Reason::NoPeer
             | Reason::NotAllowed
+            | Reason::PeerName
             | Reason::ProtocolVersion
             | Reason::ClusterName
             | Reason::ClusterId
@@ -148,11 +165,12 @@ impl Reason {
     /// True for what a node that asks to join can't wait out: it must be started otherwise.
     pub fn is_final(self) -> bool {
         match self {
-            Reason::Removed | Reason::NameTaken | Reason::IdTaken => true,
+            Reason::Removed | Reason::NameTaken | Reason::IdTaken | Reason::PeerName => true,
             // The address may be another cluster's or an old node's, and the next one right.
             Reason::ProtocolVersion | Reason::ClusterName | Reason::ClusterId | Reason::WrongNode => false,
             Reason::NoPeer | Reason::NotAllowed | Reason::Malformed => false,
-            Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::AddressTaken => false,
+            Reason::NotReady | Reason::NoLeader | Reason::AnotherJoins => false,
+            Reason::TooMany | Reason::AddressTaken => false,
         }
     }
 }
@@ -164,6 +182,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// For the log.
     pub text: String,
+    /// Where the leader is, which can decide what this node can't: the peer address.
+    pub leader: Option<String>,
 }
 
 impl fmt::Display for Refusal {
@@ -175,13 +195,20 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// A refusal.
     pub fn new(reason: Reason, text: impl Into<String>) -> Refusal {
-        Refusal { reason, text: text.into() }
+        Refusal { reason, text: text.into(), leader: None }
+    }
+
+    /// The refusal of what only the leader, at this address, can decide.
+    pub fn ask_leader(addr: String) -> Refusal {
+        let text = format!("the leader of the catalog, at {addr}, decides that");
+        Refusal { reason: Reason::NoLeader, text, leader: Some(addr) }
     }
 
     /// The status that says so.
     pub fn status(&self) -> RpcStatus {
-        let info =
-            ErrorInfo { reason: self.reason.text().to_owned(), domain: DOMAIN.to_owned(), ..ErrorInfo::default() };
+        let metadata = self.leader.iter().map(|addr| (LEADER.to_owned(), addr.clone())).collect();
+        let (reason, domain) = (self.reason.text().to_owned(), DOMAIN.to_owned());
+        let info = ErrorInfo { reason, domain, metadata, ..ErrorInfo::default() };
         let mut status = Status::new();
         status.code = self.reason.code().into();
         status.message.clone_from(&self.text);
@@ -204,7 +231,8 @@ impl Refusal {
         let any = details.details.iter().find(|any| any.type_url == type_url())?;
         let info: ErrorInfo = crate::pb::parse(&any.value).ok()?;
         let reason = Reason::ALL.into_iter().find(|r| info.domain == DOMAIN && r.text() == info.reason)?;
-        Some(Refusal::new(reason, status.message()))
+        let leader = info.metadata.get(LEADER).filter(|addr| is_address(addr)).cloned();
+        Some(Refusal { reason, text: status.message().to_owned(), leader })
     }
 
     /// The same for what a call ended with.
@@ -322,6 +350,10 @@ mod tests {
             let refusal = Refusal::new(reason, "because");
             assert_eq!(Refusal::from_status(&refusal.status()), Some(refusal));
         }
+        let elsewhere = Refusal::ask_leader("node-2.example:8401".to_owned());
+        assert_eq!(Refusal::from_status(&elsewhere.status()), Some(elsewhere));
+        let nowhere = Refusal::ask_leader("node-2 example".to_owned());
+        assert_eq!(Refusal::from_status(&nowhere.status()).map(|r| r.leader), Some(None));
         assert_eq!(Refusal::from_status(&RpcStatus::new(RpcStatusCode::UNAVAILABLE)), None);
     }
 }

@@ -127,13 +127,24 @@ impl Peer for PeerService {
     }
 
     fn join(&mut self, ctx: RpcContext<'_>, request: JoinRequest, sink: UnarySink<JoinResponse>) {
+        let admitted = self.guard.check(&ctx);
         let core = self.core();
         let cluster_name = self.cluster_name.clone();
+        let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
+            let answer = match admitted {
+                Ok(pass) => join::answer(&cluster_name, core, &pass, request).await,
+                Err(refusal) => Err(refusal),
+            };
             // Whoever asked may be gone by now; then it asks again.
-            let _ = match join::answer(&cluster_name, core, request).await {
+            let _ = match answer {
                 Ok(response) => sink.success(response).await,
-                Err(status) => sink.fail(status).await,
+                Err(refusal) => {
+                    if refusal.reason == Reason::PeerName {
+                        refusals.log(&format!("a join of {}", host_of(&caller)), &refusal);
+                    }
+                    sink.fail(refusal.status()).await
+                }
             };
         };
         spawn_guarded(&ctx, &self.fatal, future);
@@ -160,19 +171,21 @@ async fn finish<Req, Resp>(
 }
 
 /// Checks who opened a stream, and notes where they are reached.
-fn welcome(core: &Core, hello: Option<&Hello>, alone: bool) -> Result<NodeId, Refusal> {
+fn welcome(core: &Core, pass: &Pass, hello: Option<&Hello>, alone: bool) -> Result<NodeId, Refusal> {
     let hello = hello.filter(|_| alone);
     let hello = hello.ok_or_else(|| Refusal::new(Reason::Malformed, "the first request holds a hello alone"))?;
     let from = core.peers.me().check(hello, &core.peers.catalog().get())?;
-    if !core.peers.heard_from(from, &hello.from_addr) {
+    pass.speaks_for(from, &core.peers.node().addresses)?;
+    if !core.peers.heard_from(from, &hello.from_addr, pass.name()) {
         return Err(Refusal::new(Reason::TooMany, "too many nodes that the catalog does not know"));
     }
     Ok(from)
 }
 
-/// Refuses a peer that was removed, or lost its right, since its stream was opened.
+/// Refuses a peer that was removed, lost its right, or turned out to be another node, since its stream was opened.
 fn still_welcome(core: &Core, pass: &mut Pass, from: NodeId) -> Result<(), Refusal> {
     pass.check()?;
+    pass.speaks_for(from, &core.peers.node().addresses)?;
     super::hello::check_removed(from, &core.peers.catalog().get())
 }
 
@@ -183,7 +196,7 @@ async fn replicate(
     sink: &mut DuplexSink<ReplicateResponse>,
 ) -> End {
     let Some(Ok(first)) = requests.next().await else { return End::Gone };
-    let from = match welcome(core, first.hello.as_ref(), first.messages.is_empty()) {
+    let from = match welcome(core, &pass, first.hello.as_ref(), first.messages.is_empty()) {
         Ok(from) => from,
         Err(refusal) => return refusal.into(),
     };
@@ -223,7 +236,7 @@ async fn forward(
     sink: &mut DuplexSink<ForwardResponse>,
 ) -> End {
     let Some(Ok(first)) = requests.next().await else { return End::Gone };
-    let from = match welcome(core, first.hello.as_ref(), first.jobs.is_empty()) {
+    let from = match welcome(core, &pass, first.hello.as_ref(), first.jobs.is_empty()) {
         Ok(from) => from,
         Err(refusal) => return refusal.into(),
     };

@@ -1,8 +1,9 @@
 //! Certificates for development and for the tests: an authority, and what it issues.
 //!
 //! Every certificate says what it is for (extended key usage), so that a client's can't pose as a server's: a server's has
-//! all the hosts' names, a peer's has the cluster's peer name ([`peer_san`]) and both usages, a client's has a common name.
-//! Keys are P-256, their files 0600 from the first byte on.
+//! all the hosts' names, a peer's names its node ([`super::peer_names`]) and has both usages, a client's has a common name. Nobody but
+//! a peer gets a name in the domain of peers. (Name constraints can't say that: one authority signs servers and peers, and constraints
+//! don't distinguish usages.) Keys are P-256, their files 0600 from the first byte on.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -24,8 +25,10 @@ use openssl::x509::extension::{
 };
 use openssl::x509::{X509, X509Builder, X509Name};
 
-use super::identity::{Principal, peer_san};
+use super::identity::Principal;
+use super::peer_names::{Dialled, PeerNames, is_peers};
 use crate::config::check_cluster_name;
+use crate::types::NodeName;
 
 /// How long a made authority lasts: ten years.
 const CA_LIFETIME_SECONDS: i64 = 10 * 365 * DAY_SECONDS;
@@ -34,18 +37,59 @@ const LIFETIME_SECONDS: i64 = 365 * DAY_SECONDS;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 /// Clocks differ, also by a day: certificates are valid from two days ago.
 const SKEW_SECONDS: i64 = 2 * DAY_SECONDS;
-/// The common name of the made peers' certificate.
+/// The common name of peers' certificates, for the access policy.
 const PEER_NAME: &str = "peer";
 
+/// Which certificates are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The cluster of the peers.
+    pub cluster_name: String,
+    /// All names and addresses under which clients dial any node: every server certificate has all of them.
+    pub hosts: Vec<String>,
+    /// The names of nodes; `NEW+OLD` for one that is being renamed, which needs both.
+    pub peers: Vec<String>,
+    /// Common names of clients.
+    pub clients: Vec<String>,
+}
+
+impl Plan {
+    /// Nothing, for a cluster of this name.
+    pub fn new(cluster_name: &str) -> Plan {
+        Plan { cluster_name: cluster_name.to_owned(), ..Plan::default() }
+    }
+
+    /// And a host.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Plan {
+        self.hosts.push(host.to_owned());
+        self
+    }
+
+    /// And a node.
+    #[must_use]
+    pub fn peer(mut self, node: &str) -> Plan {
+        self.peers.push(node.to_owned());
+        self
+    }
+
+    /// And a client.
+    #[must_use]
+    pub fn client(mut self, client: &str) -> Plan {
+        self.clients.push(client.to_owned());
+        self
+    }
+}
+
 /// Makes an authority and the certificates of a cluster in the directory `out`, which is made when it is missing:
-/// `ca.pem ca-key.pem server.pem server-key.pem peer.pem peer-key.pem`, and `client-<name>.pem client-<name>-key.pem` for each
-/// client. `hosts` are all names and addresses under which clients dial any node: every server certificate has all of them.
+/// `ca.pem ca-key.pem server.pem server-key.pem`, `<node>/peer.pem <node>/peer-key.pem` for each node, and
+/// `client-<name>.pem client-<name>-key.pem` for each client.
 ///
 /// # Errors
 /// [`CertsError`]; an authority that is there is never overwritten.
-pub fn make(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
-    check(hosts, clients, cluster_name)?;
-    if hosts.is_empty() {
+pub fn make(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
+    let peers = check(plan)?;
+    if plan.hosts.is_empty() {
         return Err(CertsError::BadPlan("no host is given; clients check the name that they dial".to_owned()));
     }
     let ca_files = [out.join("ca.pem"), out.join("ca-key.pem")];
@@ -55,35 +99,58 @@ pub fn make(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str
     fs::create_dir_all(out).map_err(|e| CertsError::file(out, &e))?;
     let ca = Ca::create("Seriatim development CA")?;
     ca.save(out)?;
-    Ok([ca_files.to_vec(), issue_all(&ca, out, hosts, clients, cluster_name)?].concat())
+    Ok([ca_files.to_vec(), issue_all(&ca, out, plan, &peers)?].concat())
 }
 
-/// Issues from the authority that is there, in place of what is there, a renewal or more clients: without a host no server's
-/// and no peer's certificate, so that a running node's is not replaced by one with other names.
+/// Issues from the authority that is there, in place of what is there: a renewal, or more nodes and clients. Without a host no
+/// server's certificate, so that a running node's is not replaced by one with other names.
 ///
 /// # Errors
 /// [`CertsError`].
-pub fn renew(out: &Path, hosts: &[String], clients: &[String], cluster_name: &str) -> Result<Vec<PathBuf>, CertsError> {
-    check(hosts, clients, cluster_name)?;
-    if hosts.is_empty() && clients.is_empty() {
-        return Err(CertsError::BadPlan("neither hosts nor clients are given: there is nothing to issue".to_owned()));
+pub fn renew(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
+    let peers = check(plan)?;
+    if plan.hosts.is_empty() && plan.peers.is_empty() && plan.clients.is_empty() {
+        return Err(CertsError::BadPlan("no hosts, peers or clients are given: there is nothing to issue".to_owned()));
     }
-    issue_all(&Ca::load(out)?, out, hosts, clients, cluster_name)
+    issue_all(&Ca::load(out)?, out, plan, &peers)
 }
 
-fn check(hosts: &[String], clients: &[String], cluster_name: &str) -> Result<(), CertsError> {
-    check_cluster_name(cluster_name).map_err(CertsError::BadPlan)?;
-    if let Some(bad) = hosts.iter().find(|host| !is_host(host)) {
+/// Checks all of it before anything is made; gives the names of each peer.
+fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
+    check_cluster_name(&plan.cluster_name).map_err(CertsError::BadPlan)?;
+    if let Some(bad) = plan.hosts.iter().find(|host| !is_host(host)) {
         return Err(CertsError::BadPlan(format!("{bad:?} is no name and no address of a host")));
     }
-    for client in clients {
+    // Such a server could answer as a peer.
+    if let Some(bad) = plan.hosts.iter().find(|host| is_peers(host)) {
+        return Err(CertsError::BadPlan(format!("{bad:?} can't be the name of a host: such names are for peers")));
+    }
+    for client in &plan.clients {
         let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
         // Where a certificate has no SAN, gRPC takes the common name for the host's: such a client could answer as a peer.
-        if principal.as_str().ends_with(".seriatim.internal") || client.contains('/') {
+        if is_peers(principal.as_str()) || client.contains('/') {
             return Err(CertsError::BadPlan(format!("{client:?} can't be the name of a client")));
         }
+        if client.ends_with("-key") {
+            return Err(CertsError::BadPlan(format!(
+                "{client:?}: the file of its certificate is that of another's key"
+            )));
+        }
     }
-    Ok(())
+    let names = PeerNames::new(&plan.cluster_name);
+    let peer = |peer: &String| -> Result<Vec<NodeName>, CertsError> {
+        let nodes: Result<Vec<NodeName>, _> = peer.split('+').map(NodeName::new).collect();
+        let nodes = nodes.map_err(|e| CertsError::BadPlan(e.to_string()))?;
+        match nodes.iter().find(|node| !is_host(&names.expected(&Dialled::Node((*node).clone())))) {
+            Some(bad) => Err(CertsError::BadPlan(format!(
+                "{:?} can't stand in a certificate: each part of a node's name between dots has 1 to 63 characters, capitals and _ \
+                 counting twice",
+                bad.as_str()
+            ))),
+            None => Ok(nodes),
+        }
+    };
+    plan.peers.iter().map(peer).collect()
 }
 
 /// An IP address, or a name as DNS has them; `*.` may stand for one label in front.
@@ -94,29 +161,26 @@ fn is_host(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(label))
 }
 
-fn issue_all(
-    ca: &Ca,
-    out: &Path,
-    hosts: &[String],
-    clients: &[String],
-    cluster_name: &str,
-) -> Result<Vec<PathBuf>, CertsError> {
+fn issue_all(ca: &Ca, out: &Path, plan: &Plan, peers: &[Vec<NodeName>]) -> Result<Vec<PathBuf>, CertsError> {
     let mut made = Vec::new();
-    let mut issue = |stem: &str, common_name: &str, hosts: &[String], usage| {
-        let request = Request {
-            common_names: vec![common_name.to_owned()],
-            hosts: hosts.to_vec(),
-            usage,
-            lifetime_seconds: LIFETIME_SECONDS,
-        };
-        ca.issue_files(&request, out, stem).map(|(cert, key)| made.extend([cert, key]))
+    let mut issue = |dir: &Path, stem: &str, common_name: &str, hosts: Vec<String>, usage| {
+        let request =
+            Request { common_names: vec![common_name.to_owned()], hosts, usage, lifetime_seconds: LIFETIME_SECONDS };
+        ca.issue_files(&request, dir, stem).map(|(cert, key)| made.extend([cert, key]))
     };
-    if !hosts.is_empty() {
-        issue("server", "server", hosts, Usage::Server)?;
-        issue("peer", PEER_NAME, &[peer_san(cluster_name)], Usage::Peer)?;
+    if !plan.hosts.is_empty() {
+        issue(out, "server", "server", plan.hosts.clone(), Usage::Server)?;
     }
-    for client in clients {
-        issue(&format!("client-{client}"), client, &[], Usage::Client)?;
+    let names = PeerNames::new(&plan.cluster_name);
+    for nodes in peers {
+        let dir = out.join(nodes.first().map_or("", NodeName::as_str));
+        fs::create_dir_all(&dir).map_err(|e| CertsError::file(&dir, &e))?;
+        let mut hosts: Vec<String> = nodes.iter().map(|node| names.expected(&Dialled::Node(node.clone()))).collect();
+        hosts.push(names.expected(&Dialled::Member));
+        issue(&dir, "peer", PEER_NAME, hosts, Usage::Peer)?;
+    }
+    for client in &plan.clients {
+        issue(out, &format!("client-{client}"), client, Vec::new(), Usage::Client)?;
     }
     Ok(made)
 }
@@ -351,89 +415,4 @@ fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), CertsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn own(names: &[&str]) -> Vec<String> {
-        names.iter().map(|n| (*n).to_owned()).collect()
-    }
-
-    fn make_in(out: &Path) -> Result<Vec<PathBuf>, CertsError> {
-        make(out, &own(&["localhost", "127.0.0.1", "::1"]), &own(&["root", "nobody"]), "seriatim")
-    }
-
-    /// One more client, `--use-ca --clients carol`, once came with new certificates of the servers and peers for the default
-    /// hosts: a node on other addresses took them, and every client turned away from it.
-    #[test]
-    fn makes_everything_and_keeps_an_authority() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let out = dir.path().join("certs");
-        let made = make_in(&out).expect("certificates");
-        let mut names: Vec<_> = made.iter().map(|f| f.file_name().expect("a name").to_string_lossy()).collect();
-        names.sort();
-        assert_eq!(
-            names.join(" "),
-            "ca-key.pem ca.pem client-nobody-key.pem client-nobody.pem client-root-key.pem client-root.pem \
-             peer-key.pem peer.pem server-key.pem server.pem"
-        );
-        for file in &made {
-            let mode = fs::metadata(file).expect("a file").permissions().mode() & 0o777;
-            let key = file.to_string_lossy().ends_with("-key.pem");
-            assert!(if key { mode == 0o600 } else { mode & 0o022 == 0 }, "{file:?} {mode:o}");
-        }
-        let server = X509::from_pem(&fs::read(out.join("server.pem")).expect("a certificate")).expect("PEM");
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs().cast_signed();
-        let yesterday = Asn1Time::from_unix(now - DAY_SECONDS - 3600).expect("a time");
-        assert!(server.not_before() < yesterday, "a node whose clock is a day behind takes it");
-        let ca = fs::read(out.join("ca.pem")).expect("the CA");
-        assert_eq!(make_in(&out), Err(CertsError::CaExists(out.join("ca.pem"))));
-        fs::remove_file(out.join("ca.pem")).expect("removed");
-        assert_eq!(make_in(&out), Err(CertsError::CaExists(out.join("ca-key.pem"))));
-        fs::write(out.join("ca.pem"), &ca).expect("written");
-        let server = fs::read(out.join("server.pem")).expect("a certificate");
-        let more = renew(&out, &[], &own(&["carol"]), "seriatim").expect("more");
-        assert_eq!(more, [out.join("client-carol.pem"), out.join("client-carol-key.pem")]);
-        assert_eq!(fs::read(out.join("server.pem")).expect("a certificate"), server);
-        let renewed = renew(&out, &own(&["localhost"]), &[], "seriatim").expect("renewed");
-        let names = ["server.pem", "server-key.pem", "peer.pem", "peer-key.pem"];
-        assert_eq!(renewed, names.map(|name| out.join(name)));
-        assert_ne!(fs::read(out.join("server.pem")).expect("a certificate"), server);
-        assert!(matches!(renew(&out, &[], &[], "seriatim"), Err(CertsError::BadPlan(_))));
-        assert_eq!(fs::read(out.join("ca.pem")).expect("the CA"), ca);
-    }
-
-    #[test]
-    fn certificates_say_what_they_are_for() {
-        let dir = tempfile::tempdir().expect("a directory");
-        make_in(dir.path()).expect("certificates");
-        let text = |file: &str| {
-            let cert = X509::from_pem(&fs::read(dir.path().join(file)).expect("a file")).expect("a certificate");
-            String::from_utf8(cert.to_text().expect("text")).expect("UTF-8")
-        };
-        let (server, peer, client) = (text("server.pem"), text("peer.pem"), text("client-root.pem"));
-        assert!(server.contains("DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1"), "{server}");
-        assert!(server.contains("TLS Web Server") && !server.contains("TLS Web Client"));
-        assert!(peer.contains("DNS:peer.seriatim.seriatim.internal"));
-        assert!(peer.contains("TLS Web Server") && peer.contains("TLS Web Client"));
-        assert!(client.contains("CN = root") || client.contains("CN=root"));
-        assert!(!client.contains("TLS Web Server") && client.contains("TLS Web Client"));
-    }
-
-    #[test]
-    fn refuses_names_that_no_one_could_use() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let out = dir.path().join("certs");
-        let with = |clients: &[&str], cluster: &str| make(&out, &own(&["localhost"]), &own(clients), cluster);
-        for bad in ["role:admin", "a b", "", "*", "../x", "peer.seriatim.seriatim.internal"] {
-            assert!(matches!(with(&[bad], "seriatim"), Err(CertsError::BadPlan(_))), "{bad}");
-        }
-        assert!(matches!(with(&["a"], "not a name"), Err(CertsError::BadPlan(_))));
-        assert!(matches!(make(&out, &[], &[], "seriatim"), Err(CertsError::BadPlan(_))));
-        for bad in ["", "a b", "localhost:8400", "http://a", "a..b", ".a", "*"] {
-            assert!(matches!(make(&out, &own(&[bad]), &[], "seriatim"), Err(CertsError::BadPlan(_))), "{bad:?}");
-        }
-        assert!(!out.exists());
-    }
-}
+mod tests;

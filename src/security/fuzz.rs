@@ -1,7 +1,8 @@
-//! The loop of the access policy's text.
+//! The loops of the access policy's text and of names in certificates.
 
 use super::acl::{Acl, Action};
 use super::identity::Principal;
+use super::peer_names::{Dialled, PeerName, PeerNames};
 use crate::fuzz::Loop;
 
 /// What a refused text means is nothing at all; what is taken gives nobody a right that no line names.
@@ -27,4 +28,19 @@ fn policy() {
             true
         },
     );
+}
+
+/// Whatever a certificate says, the node that it names is spelled so, and no other one is.
+#[test]
+fn peer_names() {
+    let names = PeerNames::new("c");
+    let seeds = ["_n__1.peer.c.seriatim.internal", "A-b.example.peer.c.seriatim.internal.", "peer.c.seriatim.internal"];
+    Loop::new("peer_names", seeds.map(|seed| seed.as_bytes().to_vec()).into()).memory(400).run(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return false };
+        let Some(PeerName::Nodes(nodes)) = names.read([text]) else { return false };
+        let [node] = nodes.as_slice() else { panic!("one name, {nodes:?}") };
+        let spelled = names.expected(&Dialled::Node(node.clone()));
+        assert_eq!(spelled, text.trim_end_matches('.').to_ascii_lowercase());
+        true
+    });
 }

@@ -15,6 +15,8 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::x509::X509;
 
+use super::peer_names::{Dialled, PeerName, PeerNames};
+
 /// Remembers so many certificates; when there are more it forgets all and reads them again.
 const CERTIFICATES_REMEMBERED_MAX: usize = 1024;
 
@@ -23,11 +25,6 @@ const PRINCIPAL_CHARS_MAX: usize = 64;
 
 /// Names that begin so are roles of the policy, never callers.
 pub const ROLE_PREFIX: &str = "role:";
-
-/// The SAN that every peer's certificate of the cluster carries, and that whoever dials a peer expects.
-pub fn peer_san(cluster_name: &str) -> String {
-    format!("peer.{cluster_name}.seriatim.internal")
-}
 
 /// Who calls, as the access policy names them. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +84,15 @@ impl Identity {
     }
 }
 
+/// Who calls on the peer listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCaller {
+    /// As the access policy names them.
+    pub identity: Identity,
+    /// The node that the certificate names.
+    pub name: PeerName,
+}
+
 /// Why a call has no usable identity: UNAUTHENTICATED.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoIdentity {
@@ -102,9 +108,9 @@ pub enum NoIdentity {
     BadName(String),
     /// The certificate has ended.
     Expired,
-    /// On the peer listener: the certificate lacks the cluster's peer name.
+    /// On the peer listener: the certificate names no node of this cluster.
     NoPeer {
-        /// The SAN that a peer of this cluster has.
+        /// How the names in certificates of this cluster's peers end.
         expected: String,
     },
 }
@@ -125,7 +131,10 @@ impl fmt::Display for NoIdentity {
             ),
             NoIdentity::Expired => f.write_str("the certificate has expired"),
             NoIdentity::NoPeer { expected } => {
-                write!(f, "the certificate is not a peer's: it lacks the subject alternative name {expected}")
+                write!(
+                    f,
+                    "the certificate is not a peer's: it lacks the subject alternative name <node name>.{expected}"
+                )
             }
         }
     }
@@ -137,7 +146,7 @@ impl std::error::Error for NoIdentity {}
 #[derive(Clone)]
 pub struct Identities {
     insecure: bool,
-    peer_san: Arc<str>,
+    peer_names: PeerNames,
     /// By its text. Ordered and not hashed: texts differ early, and a hash reads all of it, twice a call.
     seen: Arc<Mutex<BTreeMap<Vec<u8>, Arc<Certificate>>>>,
 }
@@ -145,7 +154,7 @@ pub struct Identities {
 impl Identities {
     /// For listeners with TLS, or without (`insecure`).
     pub fn new(cluster_name: &str, insecure: bool) -> Identities {
-        Identities { insecure, peer_san: peer_san(cluster_name).into(), seen: Arc::default() }
+        Identities { insecure, peer_names: PeerNames::new(cluster_name), seen: Arc::default() }
     }
 
     /// The caller on the client listener.
@@ -159,19 +168,18 @@ impl Identities {
         self.certificate(ctx)?.identity(SystemTime::now())
     }
 
-    /// The caller on the peer listener; besides what a client needs, the certificate carries [`peer_san`].
+    /// The caller on the peer listener; besides what a client needs, the certificate names a node of the cluster.
     ///
     /// # Errors
     /// [`NoIdentity`]: answer UNAUTHENTICATED.
-    pub fn peer(&self, ctx: &RpcContext<'_>) -> Result<Identity, NoIdentity> {
+    pub fn peer(&self, ctx: &RpcContext<'_>) -> Result<PeerCaller, NoIdentity> {
         if self.insecure {
-            return self.client(ctx);
+            return Ok(PeerCaller { identity: self.client(ctx)?, name: PeerName::Unproven });
         }
         let certificate = self.certificate(ctx)?;
-        if !certificate.dns_names.iter().any(|name| **name == *self.peer_san) {
-            return Err(NoIdentity::NoPeer { expected: self.peer_san.to_string() });
-        }
-        certificate.identity(SystemTime::now())
+        let name = self.peer_names.read(certificate.dns_names.iter().map(String::as_str));
+        let name = name.ok_or_else(|| NoIdentity::NoPeer { expected: self.peer_names.expected(&Dialled::Shared) })?;
+        Ok(PeerCaller { identity: certificate.identity(SystemTime::now())?, name })
     }
 
     fn certificate(&self, ctx: &RpcContext<'_>) -> Result<Arc<Certificate>, NoIdentity> {
@@ -284,8 +292,7 @@ mod tests {
 
     #[test]
     fn names_of_hosts_are_read() {
-        assert_eq!(read(&["x"], &["peer.c.seriatim.internal", "127.0.0.1", "b"], 60).dns_names, [&peer_san("c"), "b"]);
-        assert_eq!(peer_san("c"), "peer.c.seriatim.internal");
+        assert_eq!(read(&["x"], &["a.example", "127.0.0.1", "b"], 60).dns_names, ["a.example", "b"]);
     }
 
     #[test]

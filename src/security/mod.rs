@@ -10,11 +10,15 @@
 //! holds. Certificates and policy are loaded whole and checked before they are used; a reload that fails keeps the last
 //! good ones. [`certs`] makes certificates for development and for the tests.
 //!
+//! A peer's certificate names its node ([`peer_names`]); [`peer_rules`] say which of them are accepted.
+//!
 //! Only `acl` knows casbin, and only `identity` takes a certificate of a call apart.
 
 pub mod acl;
 pub mod certs;
 pub mod identity;
+pub mod peer_names;
+pub mod peer_rules;
 pub mod tls;
 
 use std::fs::File;

@@ -6,7 +6,7 @@
 //! certificates on every handshake, and is answered from memory.
 //!
 //! Both listeners require a certificate of their authority; gRPC speaks TLS 1.2 and 1.3 and nothing older. The names of
-//! hosts are checked by whoever dials: a client against the host that it dialled, a peer against [`peer_san`] alone.
+//! hosts are checked by whoever dials: a client against the host that it dialled, a peer against the node ([`super::peer_names`]).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,9 +26,11 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509StoreContext};
 
-use super::identity::{peer_san, system_time};
+use super::identity::system_time;
+use super::peer_names::{Dialled, PeerName, PeerNames};
 use super::read_needed;
 use crate::config::TlsFiles;
+use crate::types::NodeName;
 
 /// A certificate that expires within this time is warned of, once a day.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * DAY_SECONDS);
@@ -42,7 +44,7 @@ pub struct Tls(Option<Arc<Shared>>);
 
 struct Shared {
     files: TlsFiles,
-    peer_san: String,
+    own: OwnName,
     current: RwLock<Arc<Material>>,
     generation: AtomicU64,
     /// When a certificate that expires soon was last warned of, Unix seconds.
@@ -55,12 +57,20 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn load(files: Option<&TlsFiles>, cluster_name: &str) -> Result<Tls, TlsError> {
+        Tls::load_for(files, cluster_name, None)
+    }
+
+    /// The same for the node of this name: a peer certificate that names others is refused.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn load_for(files: Option<&TlsFiles>, cluster_name: &str, node: Option<&NodeName>) -> Result<Tls, TlsError> {
         let Some(files) = files else { return Ok(Tls(None)) };
-        let peer_san = peer_san(cluster_name);
-        let current = Material::load(files, &peer_san)?;
+        let own = OwnName { names: PeerNames::new(cluster_name), node: node.cloned() };
+        let current = Material::load(files, &own)?;
         let shared = Shared {
             files: files.clone(),
-            peer_san,
+            own,
             current: RwLock::new(Arc::new(current)),
             generation: AtomicU64::new(1),
             warned_at: AtomicU64::new(0),
@@ -116,7 +126,7 @@ impl Tls {
     /// [`TlsError`], naming the file.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let Some(shared) = &self.0 else { return Ok(false) };
-        let new = Material::load(&shared.files, &shared.peer_san)?;
+        let new = Material::load(&shared.files, &shared.own)?;
         let mut current = shared.current.write().unwrap_or_else(PoisonError::into_inner);
         let changed = new != **current;
         if changed {
@@ -251,7 +261,7 @@ pub enum TlsError {
         /// What OpenSSL says.
         error: String,
     },
-    /// This node's peer certificate lacks the cluster's peer name.
+    /// This node's peer certificate lacks a name that it needs.
     NoPeerName {
         /// The certificate.
         cert: PathBuf,
@@ -299,6 +309,13 @@ struct Pair {
     key: Vec<u8>,
 }
 
+/// Whose peer certificate it must be.
+struct OwnName {
+    names: PeerNames,
+    /// None: any node's.
+    node: Option<NodeName>,
+}
+
 #[derive(PartialEq)]
 struct Material {
     client_ca: Vec<u8>,
@@ -310,7 +327,7 @@ struct Material {
 }
 
 impl Material {
-    fn load(files: &TlsFiles, peer_san: &str) -> Result<Material, TlsError> {
+    fn load(files: &TlsFiles, own: &OwnName) -> Result<Material, TlsError> {
         let (client_ca, client_ca_certs) = read_ca(&files.client_ca_file)?;
         let (peer_ca, peer_ca_certs) = read_ca(&files.peer_ca_file)?;
         let (server, server_certs) = read_pair(&files.server_cert_file, &files.server_key_file)?;
@@ -319,7 +336,7 @@ impl Material {
         if let Some(error) = refused(&server_certs[..1], &server_certs, X509PurposeId::SSL_SERVER) {
             return Err(TlsError::NotAServers { cert: files.server_cert_file.clone(), error });
         }
-        check_peer(files, peer_san, &peer_ca_certs, &peer_certs)?;
+        check_peer(files, own, &peer_ca_certs, &peer_certs)?;
         let mut expires = Vec::new();
         for (certs, file) in [
             (&client_ca_certs, &files.client_ca_file),
@@ -382,11 +399,21 @@ fn check_time(cert: &X509, file: &Path) -> Result<(), TlsError> {
 }
 
 /// A peer's certificate is shown to peers in both directions, so it must pass for both.
-fn check_peer(files: &TlsFiles, peer_san: &str, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
+fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
     let (cert_file, ca_file) = (&files.peer_cert_file, &files.peer_ca_file);
     let names = certs[0].subject_alt_names();
-    if !names.iter().flatten().any(|name| name.dnsname() == Some(peer_san)) {
-        return Err(TlsError::NoPeerName { cert: cert_file.clone(), expected: peer_san.to_owned() });
+    let names: Vec<&str> = names.iter().flatten().filter_map(|name| name.dnsname()).collect();
+    let own_name = own.node.as_ref().map(|node| own.names.expected(&Dialled::Node(node.clone())));
+    let own_name = own_name.unwrap_or_else(|| format!("<node name>.{}", own.names.expected(&Dialled::Shared)));
+    let lacks = |expected: String| TlsError::NoPeerName { cert: cert_file.clone(), expected };
+    match own.names.read(names.iter().copied()) {
+        Some(PeerName::Shared | PeerName::Unproven) => {}
+        Some(PeerName::Nodes(nodes)) if own.node.as_ref().is_none_or(|node| nodes.contains(node)) => {
+            if !own.names.is_member(names.iter().copied()) {
+                return Err(lacks(own.names.expected(&Dialled::Member)));
+            }
+        }
+        Some(PeerName::Nodes(_)) | None => return Err(lacks(own_name)),
     }
     for (purpose, role) in [(X509PurposeId::SSL_SERVER, "as a server's"), (X509PurposeId::SSL_CLIENT, "as a client's")]
     {

@@ -1,6 +1,7 @@
 //! Bad input has a clear error.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use grpcio::RpcStatusCode as Code;
@@ -184,6 +185,8 @@ fn a_copied_data_directory_is_no_second_member() {
     let copied = Command::new("cp").arg("-r").arg(dir.join("n3")).arg(dir.join("copy")).status().expect("runs");
     assert!(copied.success());
     cluster.nodes[2].start_again();
+    // It has the certificate of the node too, and is called otherwise: else it would not get that far.
+    cluster.site.name_peer("copy+n3");
     let mut copy = Node::start(
         &cluster.site,
         NodeOptions { name: "copy".to_owned(), joins_later: true, ..NodeOptions::default() },
@@ -208,8 +211,8 @@ fn status<T>(result: Result<T, ClientError>) -> Status {
 
 /// Runs `serve` with what a node needs besides these arguments, until it gives up.
 fn serve(site: &Site, args: &[&str]) -> Output {
-    let certs = site.certs();
-    let file = |name: &str| certs.join(name).display().to_string();
+    let files = site.node_files("n1");
+    let file = |file: &Path| file.display().to_string();
     let given = |name: &str| args.iter().any(|arg| arg.starts_with(name));
     let mut all = vec!["serve".to_owned()];
     for (name, value) in [
@@ -218,11 +221,11 @@ fn serve(site: &Site, args: &[&str]) -> Output {
         ("--bind-addr", "127.0.0.1:0".to_owned()),
         ("--rpc-addr", "127.0.0.1:0".to_owned()),
         ("--acl-policy-file", site.policy().display().to_string()),
-        ("--client-ca-file", file("ca.pem")),
-        ("--server-cert-file", file("server.pem")),
-        ("--server-key-file", file("server-key.pem")),
-        ("--peer-cert-file", file("peer.pem")),
-        ("--peer-key-file", file("peer-key.pem")),
+        ("--client-ca-file", file(&files.client_ca_file)),
+        ("--server-cert-file", file(&files.server_cert_file)),
+        ("--server-key-file", file(&files.server_key_file)),
+        ("--peer-cert-file", file(&files.peer_cert_file)),
+        ("--peer-key-file", file(&files.peer_key_file)),
     ] {
         if !given(name) {
             all.push(format!("{name}={value}"));

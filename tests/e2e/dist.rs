@@ -58,6 +58,7 @@ fn the_configuration_file_names_every_option_with_its_default() {
     assert!(all.advertise_bind_addr.take().is_some());
     assert!(all.advertise_rpc_addr.take().is_some());
     assert!(all.acl_model_file.take().is_some());
+    assert!(all.peer_deny_file.take().is_some());
     // The defaults of these are parts of the file system: what stands there is the most.
     let space = std::mem::take(&mut all.disk_space);
     assert!(space.soft_bytes.is_some() && space.hard_bytes.is_some() && space.reserve_bytes.is_some());

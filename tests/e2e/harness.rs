@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -16,129 +15,17 @@ use seriatim::agent::Agent;
 use seriatim::client::{Client, ClientFiles, ClientOptions};
 use seriatim::config::{Config, TlsFiles};
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, Record, Start};
-use seriatim::security::certs::{self, Ca};
+
+#[path = "site.rs"]
+pub mod site;
+
+pub use site::Site;
 
 /// How long a condition may take on a busy machine. Nothing waits so long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test.
 pub const SERIATIM: &str = env!("CARGO_BIN_EXE_seriatim");
-
-/// The name of the tests' clusters.
-pub const CLUSTER: &str = "seriatim";
-
-/// Who may do what: `root` everything, `writer` and `reader` one thing with the log `default`, `nobody` nothing.
-pub const POLICY: &str = "\
-p, root, *, produce
-p, root, *, consume
-p, root, *, admin
-p, peer, *, replicate
-p, writer, default, produce
-p, reader, default, consume
-p, role:team, default, produce
-g, member, role:team
-";
-
-const LOOPBACK: [&str; 2] = ["localhost", "127.0.0.1"];
-
-static ALONE: RwLock<()> = RwLock::new(());
-
-enum Company {
-    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
-    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
-}
-
-/// A folder with certificates, a policy and the nodes' data.
-pub struct Site {
-    dir: tempfile::TempDir,
-    cluster: String,
-    #[expect(dead_code, reason = "held")]
-    company: Company,
-}
-
-impl Site {
-    /// A new one; other tests may run meanwhile.
-    pub fn new() -> Site {
-        Site::make(CLUSTER, &LOOPBACK, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// A new one, for a cluster of that name, whose nodes are reached at these hosts.
-    pub fn of_cluster(cluster: &str, hosts: &[&str]) -> Site {
-        Site::make(cluster, hosts, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// A new one in a test that counts threads: no other test runs meanwhile.
-    pub fn alone() -> Site {
-        Site::make(CLUSTER, &LOOPBACK, Company::Alone(ALONE.write().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    fn make(cluster: &str, hosts: &[&str], company: Company) -> Site {
-        let site = Site { dir: tempfile::tempdir().expect("a folder"), cluster: cluster.to_owned(), company };
-        let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-        let clients = ["root", "writer", "reader", "member", "nobody"].map(str::to_owned).to_vec();
-        certs::make(&site.certs(), &hosts, &clients, cluster).expect("certificates");
-        fs::write(site.policy(), POLICY).expect("a policy");
-        site
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// The folder of certificates.
-    pub fn certs(&self) -> PathBuf {
-        self.path().join("certs")
-    }
-
-    /// The policy.
-    pub fn policy(&self) -> PathBuf {
-        self.path().join("policy.csv")
-    }
-
-    /// The authority of all its certificates.
-    pub fn ca(&self) -> Ca {
-        Ca::load(&self.certs()).expect("the CA")
-    }
-
-    /// The certificate of a client.
-    pub fn client_files(&self, user: &str) -> ClientFiles {
-        ClientFiles {
-            ca_file: self.certs().join("ca.pem"),
-            cert_file: self.certs().join(format!("client-{user}.pem")),
-            key_file: self.certs().join(format!("client-{user}-key.pem")),
-        }
-    }
-
-    /// A client with the certificate of `user`.
-    pub fn client(&self, addr: impl ToString, user: &str) -> Client {
-        client_with(addr, Some(self.client_files(user)))
-    }
-
-    /// A configuration for a node within this process.
-    pub fn config(&self, name: &str) -> Config {
-        let mut config = Config::for_test(self.path(), name).expect("a configuration");
-        config.tls = Some(TlsFiles::in_dir(&self.certs()));
-        config
-    }
-
-    /// The program, with the environment of the tests: no variable of the caller's reaches it.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(SERIATIM);
-        command.args(args).current_dir(self.path());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SERIATIM_")) {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// The program as a client of the node at `addr`, as `root`.
-    pub fn cli(&self, addr: &str, args: &[&str]) -> Command {
-        let mut command = self.command(args);
-        command.env("SERIATIM_ADDR", addr).env("SERIATIM_CERTS", self.certs());
-        command
-    }
-}
 
 /// Says something that is seen although the test passes.
 pub fn loudly(text: &str) {
@@ -248,8 +135,8 @@ impl Node {
     /// Starts one and waits until it takes calls.
     #[track_caller]
     pub fn start(site: &Site, options: NodeOptions) -> Node {
-        let (certs, policy, data) = (site.certs(), site.policy(), site.path().join(&options.name));
-        let cluster = site.cluster.clone();
+        let (tls, policy, data) = (site.node_files(&options.name), site.policy(), site.path().join(&options.name));
+        let cluster = site.cluster().to_owned();
         let log = site.path().join(format!("{}.log", options.name));
         let plain = site.command(&[]);
         let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
@@ -260,7 +147,7 @@ impl Node {
             for name in &removed {
                 command.env_remove(name);
             }
-            command.args(serve_args(options, &cluster, &certs, &policy, &data));
+            command.args(serve_args(options, &cluster, &tls, &policy, &data));
             command.envs(options.env.iter().cloned());
             command
         };
@@ -349,9 +236,9 @@ impl Drop for Node {
     }
 }
 
-fn serve_args(options: &NodeOptions, cluster: &str, certs: &Path, policy: &Path, data: &Path) -> Vec<String> {
+fn serve_args(options: &NodeOptions, cluster: &str, tls: &TlsFiles, policy: &Path, data: &Path) -> Vec<String> {
     let free = || "127.0.0.1:0".to_owned();
-    let file = |name: &str| certs.join(name).display().to_string();
+    let file = |file: &Path| file.display().to_string();
     let pairs = [
         ("node-name", options.name.clone()),
         ("cluster-name", cluster.to_owned()),
@@ -359,12 +246,12 @@ fn serve_args(options: &NodeOptions, cluster: &str, certs: &Path, policy: &Path,
         ("bind-addr", options.bind_addr.clone().unwrap_or_else(free)),
         ("rpc-addr", options.rpc_addr.clone().unwrap_or_else(free)),
         ("acl-policy-file", policy.display().to_string()),
-        ("client-ca-file", file("ca.pem")),
-        ("peer-ca-file", file("ca.pem")),
-        ("server-cert-file", file("server.pem")),
-        ("server-key-file", file("server-key.pem")),
-        ("peer-cert-file", file("peer.pem")),
-        ("peer-key-file", file("peer-key.pem")),
+        ("client-ca-file", file(&tls.client_ca_file)),
+        ("peer-ca-file", file(&tls.peer_ca_file)),
+        ("server-cert-file", file(&tls.server_cert_file)),
+        ("server-key-file", file(&tls.server_key_file)),
+        ("peer-cert-file", file(&tls.peer_cert_file)),
+        ("peer-key-file", file(&tls.peer_key_file)),
     ];
     let mut args = vec!["serve".to_owned()];
     let given = |name: &str| options.more.iter().any(|more| more.starts_with(&format!("--{name}")));

@@ -29,6 +29,7 @@ mod limits;
 mod names;
 mod netns;
 mod one_log;
+mod peers;
 mod power;
 mod refusals;
 mod roundtrip;

@@ -34,6 +34,7 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
 
     let mut node = cluster.nodes.remove(victim);
     assert!(node.stop().success());
+    cluster.site.name_peer(&format!("{name}+{taken}"));
     let more = node.set_more(vec![format!("--node-name={taken}")]);
     // It may take calls until the cluster has refused it.
     let status = node.try_start_again().map_or_else(|status| status, |()| node.wait());

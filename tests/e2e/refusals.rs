@@ -15,9 +15,11 @@ use seriatim::pb::log::ConsumeRequest;
 use seriatim::pb::peer::{JoinRequest, JoinResponse};
 use seriatim::pb::peer_grpc::{Peer, PeerClient, create_peer};
 use seriatim::security::certs::{Ca, Issued, Request, Usage};
+use seriatim::security::peer_names::{Dialled, PeerNames};
 use seriatim::thread::fatal_channel;
 
-use crate::harness::{CLUSTER, Cluster, Node, NodeOptions, Site, client_with, eventually, record};
+use crate::harness::site::CLUSTER;
+use crate::harness::{Cluster, Node, NodeOptions, Site, client_with, eventually, record};
 
 #[test]
 fn a_common_name_that_the_policy_does_not_know() {
@@ -111,7 +113,7 @@ fn a_clients_certificate_on_the_peer_listener() {
         let (fatal, _) = fatal_channel();
         let env = grpc::Env::start("peer-test", 1, &fatal);
         let addr = &cluster.nodes[0].bind_addr;
-        let channel = grpc::peer_channel(env.get(), addr, credentials(&cluster.site, Some(issued)), CLUSTER);
+        let channel = grpc::peer_channel(env.get(), addr, credentials(&cluster.site, Some(issued)), &member_san());
         let client = PeerClient::new(channel);
         let request = JoinRequest { cluster_name: CLUSTER.into(), ..JoinRequest::default() };
         let option = grpcio::CallOption::default().timeout(Duration::from_secs(10));
@@ -123,10 +125,15 @@ fn a_clients_certificate_on_the_peer_listener() {
     let ca = cluster.site.ca();
     let root = Request { hosts: vec!["localhost".into()], ..wanted(&["root"], 3600) };
     assert_eq!(join(ca.issue(&root).expect("a certificate")), Code::UNAUTHENTICATED, "a client's");
-    let other =
-        Request { hosts: vec!["peer.other.seriatim.internal".into()], usage: Usage::Peer, ..wanted(&["peer"], 3600) };
+    let other = Request {
+        hosts: vec!["n1.peer.other.seriatim.internal".into()],
+        usage: Usage::Peer,
+        ..wanted(&["peer"], 3600)
+    };
     assert_eq!(join(ca.issue(&other).expect("a certificate")), Code::UNAUTHENTICATED, "a peer's of another cluster");
-    let peer_san = format!("peer.{CLUSTER}.seriatim.internal");
+    let peer_san = format!("n9.peer.{CLUSTER}.seriatim.internal");
+    let wildcard = Request { hosts: vec![format!("*.peer.{CLUSTER}.seriatim.internal")], ..other };
+    assert_eq!(join(ca.issue(&wildcard).expect("a certificate")), Code::UNAUTHENTICATED, "it names no node");
     let unnamed = Request { hosts: vec![peer_san.clone()], usage: Usage::Peer, ..wanted(&["nobody"], 3600) };
     assert_eq!(
         join(ca.issue(&unnamed).expect("a certificate")),
@@ -156,6 +163,7 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
     let (fatal, _) = fatal_channel();
     let env = grpc::Env::start("impostor", 1, &fatal);
     // The same authority has signed both: only the name tells them apart.
+    site.name_peer("n9");
     let serve = |stem: &str| {
         let read = |name: String| fs::read(site.certs().join(name)).expect("a file");
         let credentials = ServerCredentialsBuilder::new()
@@ -170,7 +178,7 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
         (server, format!("127.0.0.1:{port}"), asked)
     };
     let (mut false_peer, false_addr, false_asked) = serve("server");
-    let (mut true_peer, true_addr, true_asked) = serve("peer");
+    let (mut true_peer, true_addr, true_asked) = serve("n9/peer");
     let node = Node::start(
         &site,
         NodeOptions {
@@ -191,6 +199,11 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
     }
     drop((false_peer, true_peer));
     env.stop().expect("the threads end");
+}
+
+/// By which a node dials a member that it does not know yet.
+fn member_san() -> String {
+    PeerNames::new(CLUSTER).expected(&Dialled::Member)
 }
 
 fn wanted(common_names: &[&str], lifetime_seconds: i64) -> Request {

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use crate::harness::{Cluster, wait_for_voters};
+use crate::harness::{Cluster, eventually, wait_for_voters};
 
 #[test]
 fn a_text_file_survives_a_restart_of_all_nodes() {

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use super::{Driver, HostError, command_proposal};
+use super::{Driver, HostError, Hosted, command_proposal};
 use crate::catalog::{Command, LogMeta};
 use crate::consensus::handle::{Appended, ProposeError};
+use crate::consensus::joins::{Unfinished, Verdict};
 use crate::reply::ReplySender;
 use crate::types::{GroupId, NodeId};
 
@@ -14,6 +15,8 @@ impl Driver {
         if self.handing_over.is_some() {
             return Ok(());
         }
+        let unfinished = if self.leads_catalog() { self.unfinished() } else { Vec::new() };
+        self.joins.look(&unfinished);
         let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
         for (id, hosted) in &mut self.groups {
             let wanted = match self.catalog.log(*id) {
@@ -58,13 +61,49 @@ impl Driver {
         time_us: u64,
         reply: ReplySender<Result<Appended, ProposeError>>,
     ) {
-        let Some(hosted) = self.groups.get_mut(&GroupId::CATALOG) else {
+        let Some(hosted) = self.groups.get(&GroupId::CATALOG) else {
             return reply.send(Err(ProposeError::NoSuchGroup));
         };
-        let newest = hosted.group.leads() && hosted.group.is_idle();
-        if newest && self.catalog.would_change(command) != Ok(true) {
+        let (leads, idle) = (hosted.group.leads(), hosted.group.is_idle());
+        let new = matches!(command, Command::AddNode(member) if self.catalog.member(member.id).is_none());
+        if leads && new {
+            match self.joins.decide(&self.unfinished()) {
+                // An entry that is not applied yet may add another node.
+                Verdict::Admit if idle => {}
+                Verdict::Admit | Verdict::Wait => return reply.send(Err(ProposeError::Dropped)),
+                Verdict::Replace(abandoned) => {
+                    log::warn!(
+                        "node {abandoned} began to join, and was not heard for minutes: removed, as another node joins"
+                    );
+                    let (removal, _nobody_waits) = crate::reply::reply();
+                    self.command(&Command::RemoveNode(abandoned), now, time_us, removal);
+                    return reply.send(Err(ProposeError::Dropped));
+                }
+            }
+        }
+        if leads && idle && self.catalog.would_change(command) != Ok(true) {
             return reply.send(Err(ProposeError::Dropped));
         }
-        hosted.group.propose(command_proposal(command), now, time_us, reply);
+        if let Some(hosted) = self.groups.get_mut(&GroupId::CATALOG) {
+            hosted.group.propose(command_proposal(command), now, time_us, reply);
+        }
+    }
+
+    fn leads_catalog(&self) -> bool {
+        self.groups.get(&GroupId::CATALOG).is_some_and(|hosted| hosted.group.leads())
+    }
+
+    /// The members that do not vote in every group yet. What is damaged here says nothing about others.
+    pub(super) fn unfinished(&self) -> Vec<Unfinished> {
+        let founded = self.catalog.logs().filter(|log| log.founded).map(|log| log.group);
+        let groups: Vec<Option<&Hosted>> =
+            founded.chain([GroupId::CATALOG]).map(|group| self.groups.get(&group)).collect();
+        let sound = || groups.iter().filter(|hosted| hosted.is_none_or(|h| !h.group.is_damaged()));
+        let votes = |hosted: &Option<&Hosted>, node| hosted.is_some_and(|h| h.group.votes(node));
+        let active = |node| self.groups.get(&GroupId::CATALOG).is_some_and(|h| h.group.hears(node));
+        let nodes = self.catalog.members().map(|m| m.id).filter(|node| !sound().all(|hosted| votes(hosted, *node)));
+        let unfinished =
+            |node| Unfinished { node, votes: groups.iter().any(|hosted| votes(hosted, node)), active: active(node) };
+        nodes.map(unfinished).collect()
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::consensus::handle::Appended;
+use crate::consensus::joins::{SILENT_TICKS_MAX, Unfinished};
 use crate::reply::reply;
 use crate::storage::scrub::ScrubHandle;
 use crate::thread::fatal_channel;
@@ -197,6 +198,56 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     driver.stop().expect("stopped");
     assert!(watermark.get().applied > before, "the stop applied it");
     assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
+}
+
+/// Hundreds of nodes that nobody has were learners within seconds. A restarted leader knows as much as the one before.
+#[test]
+fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    // Two at once: the entry of the first one is not applied yet.
+    let replies: Vec<_> = (2..100)
+        .map(|id| {
+            let (tx, rx) = reply();
+            founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(NodeId(id), &format!("n{id}"))), tx));
+            rx
+        })
+        .collect();
+    founder.settle();
+    let taken: Vec<bool> = replies.into_iter().map(|rx| rx.wait().expect("an answer").is_ok()).collect();
+    assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
+    assert_eq!(founder.driver.catalog.members().map(|m| m.id).collect::<Vec<_>>(), [ME, OTHER]);
+    drop(founder);
+
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let third = Command::AddNode(member(NodeId(3), "n3"));
+    assert_eq!(founder.command(third.clone()), Err(ProposeError::Dropped));
+    let moved = Command::AddNode(Member { bind_addr: "elsewhere:1".to_owned(), ..member(OTHER, "n2") });
+    assert!(founder.command(moved).is_ok(), "it may itself move meanwhile");
+    assert_eq!(founder.command(third), Err(ProposeError::Dropped));
+}
+
+/// A join that is given up: its host has an empty directory now, or never comes back.
+#[test]
+fn an_abandoned_join_is_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    // The same name: the other id is what tells them apart.
+    let again = Command::AddNode(member(NodeId(3), "n2"));
+    assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped));
+    let silent: Vec<Unfinished> =
+        founder.driver.unfinished().into_iter().map(|u| Unfinished { active: false, ..u }).collect();
+    assert_eq!(silent, [Unfinished { node: OTHER, votes: false, active: false }]);
+    (0..SILENT_TICKS_MAX).for_each(|_| founder.driver.joins.look(&silent));
+    assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped), "its removal comes first");
+    founder.settle();
+    assert!(founder.driver.catalog.is_removed(OTHER));
+    assert!(founder.command(again).is_ok());
 }
 
 fn heartbeat(from: u64, term: u64) -> RaftMessage {

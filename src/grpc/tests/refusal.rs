@@ -91,7 +91,7 @@ fn without_tls_everybody_is_anonymous() {
     let peers = Listener::start(&tls, Side::Peers);
     assert_eq!(peers.ask(ChannelCredentials::insecure()), Ok("anonymous".to_owned()));
     assert_eq!(
-        ask(&peer_channel(peers.env.get(), &peers.addr(), tls.peer_channel(), "c"), b""),
+        ask(&peer_channel(peers.env.get(), &peers.addr(), tls.peer_channel(), MEMBER), b""),
         Ok("anonymous".to_owned())
     );
     let certs = Certs::new();
@@ -104,10 +104,10 @@ fn a_client_is_no_peer() {
     let certs = Certs::new();
     let tls = certs.tls();
     let listener = Listener::start(&tls, Side::Peers);
-    let dial = |creds| ask(&peer_channel(listener.env.get(), &listener.addr(), creds, "c"), b"");
+    let dial = |creds| ask(&peer_channel(listener.env.get(), &listener.addr(), creds, MEMBER), b"");
     assert_eq!(dial(tls.peer_channel()), Ok("peer".to_owned()));
     let client = dial(certs.client("client-root")).expect("an answer");
-    assert!(client.contains("lacks the subject alternative name peer.c.seriatim.internal"), "{client}");
+    assert!(client.contains("lacks the subject alternative name <node name>.peer.c.seriatim.internal"), "{client}");
     // A certificate for both usages, but of another cluster.
     let request = Request {
         common_names: vec!["peer".to_owned()],
@@ -125,10 +125,11 @@ fn an_impostor_of_a_peer_is_not_talked_to() {
     let tls = certs.tls();
     // The node's own server certificate is valid, of the right authority, and no peer's; so is another cluster's peer.
     let server = Listener::start(&tls, Side::Clients);
-    let refused = ask(&peer_channel(server.env.get(), &server.addr(), tls.peer_channel(), "c"), b"");
+    let refused = ask(&peer_channel(server.env.get(), &server.addr(), tls.peer_channel(), MEMBER), b"");
     assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
     let peers = Listener::start(&tls, Side::Peers);
-    let refused = ask(&peer_channel(peers.env.get(), &peers.addr(), tls.peer_channel(), "d"), b"");
+    let refused =
+        ask(&peer_channel(peers.env.get(), &peers.addr(), tls.peer_channel(), "member.d.seriatim.internal"), b"");
     assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
 }
 
@@ -177,7 +178,7 @@ fn a_reload_is_served_to_new_connections() {
     assert_eq!(ask(&old_client, b""), Ok("root".to_owned()));
     // Everything anew, from another authority.
     let new = Certs::new();
-    for file in ["ca.pem", "server.pem", "server-key.pem", "peer.pem", "peer-key.pem"] {
+    for file in ["ca.pem", "server.pem", "server-key.pem", "n1/peer.pem", "n1/peer-key.pem"] {
         std::fs::copy(new.path(file), certs.path(file)).expect("copied");
     }
     assert!(listener.ask(new.client("client-root")).is_err(), "nobody has reloaded yet");

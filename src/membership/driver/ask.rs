@@ -1,10 +1,10 @@
 //! Rounds of asking: who is there, and who admits this node.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::FutureExt as _;
 
-use super::{Driver, Goal, JOIN_MAX, REPORT, ROUND, Stage};
+use super::{Driver, Goal, REPORT, ROUND, Stage};
 use crate::membership::admission::{Admission, AdmissionError, Probed, join_request, members_of, with_hint};
 use crate::membership::reasons::{self, MdnsState};
 use crate::membership::search::{Search, Verdict};
@@ -12,11 +12,19 @@ use crate::pb::peer::JoinResponse;
 use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::types::ClusterId;
 
+/// A member may take this long to have a join committed.
+const JOIN_MAX: Duration = Duration::from_secs(6);
+/// Between two rounds of asking while another node joins, for the first while: that takes well under a second on an idle cluster.
+const ROUND_SHORT: Duration = Duration::from_millis(100);
+const ROUNDS_SHORT: u32 = 30;
+
 impl Driver {
     pub(super) fn round(&mut self) {
         match &self.goal {
             Goal::Nothing => {}
             Goal::Probe { until, .. } => self.search(*until),
+            // That one cluster alone goes by the name was seen just before.
+            Goal::Admission { .. } if self.leader.is_some() => self.join(Vec::new(), None),
             Goal::Admission { .. } => self.search(None),
             Goal::Keep { .. } => self.keep(),
         }
@@ -78,13 +86,16 @@ impl Driver {
         }
     }
 
-    /// Asks one of the addresses, each time the next one.
+    /// Asks the leader where it is known, for once, or else one of the addresses, each time the next one.
     pub(super) fn join(&mut self, addresses: Vec<String>, cluster_id: Option<ClusterId>) {
-        let Some(addr) = addresses.get(self.joins % addresses.len().max(1)).cloned() else { return self.rest() };
-        self.joins += 1;
+        let next = self.leader.take().or_else(|| {
+            self.joins += 1;
+            addresses.get((self.joins - 1) % addresses.len().max(1)).cloned()
+        });
+        let Some(addr) = next else { return self.rest() };
         let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
         let (dialer, to) = (self.dialer.clone(), addr.clone());
-        let call = async move { dialer.join(&to, &request, JOIN_MAX).await };
+        let call = async move { dialer.join_any(&to, &request, JOIN_MAX).await };
         self.stage = Stage::Joining { addr, call: call.boxed() };
     }
 
@@ -109,6 +120,7 @@ impl Driver {
                 refusal
             }
         };
+        self.pace(&addr, refusal.as_ref());
         let Some(refusal) = refusal.filter(|r| r.reason.is_final()) else { return };
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
             Goal::Admission { reply } => {
@@ -126,6 +138,21 @@ impl Driver {
                 self.goal = Goal::Keep { peers, settled: true };
             }
             goal @ (Goal::Nothing | Goal::Probe { .. }) => self.goal = goal,
+        }
+    }
+
+    /// When to ask again, and whom.
+    fn pace(&mut self, asked: &str, refusal: Option<&Refusal>) {
+        let waits = refusal.is_some_and(|r| r.reason == Reason::AnotherJoins);
+        self.waits = if waits { self.waits + 1 } else { 0 };
+        self.leader = refusal.and_then(|r| r.leader.clone()).filter(|leader| leader != asked);
+        if self.leader.is_some() {
+            self.stage = Stage::Rest { until: Instant::now() };
+        } else if waits {
+            // It is the leader that says so.
+            self.leader = Some(asked.to_owned());
+            let pause = if self.waits < ROUNDS_SHORT { ROUND_SHORT } else { ROUND };
+            self.stage = Stage::Rest { until: Instant::now() + pause };
         }
     }
 
@@ -167,6 +194,9 @@ impl Driver {
         }
         let name = &self.options.cluster_name;
         match &self.goal {
+            Goal::Admission { .. } if self.waits > 0 => {
+                log::info!("waiting to be admitted to cluster {name:?}: {}", self.trouble);
+            }
             Goal::Admission { .. } => log::info!(
                 "waiting to be admitted to cluster {name:?} ({}). To join it, start with --join HOST:PORT, the peer address (bind_addr) of a member; to make a new cluster, start one node, once, with --bootstrap",
                 self.trouble

@@ -21,6 +21,7 @@ use crate::doorbell::Doorbell;
 use crate::grpc::Env;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 use crate::pb::peer::{Entry, Marker, RaftMessage};
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
@@ -29,7 +30,10 @@ use crate::replication::hello::PeerIdentity;
 use crate::replication::listener::{PeerListener, PeerListenerOptions};
 use crate::replication::peers::{Peers, PeersHandle};
 use crate::security::acl::Acl;
+use crate::security::certs::{Ca, Plan, Request, Usage, make};
 use crate::security::identity::Identities;
+use crate::security::peer_names::{Dialled, peer_san};
+use crate::security::peer_rules::PeerRules;
 use crate::security::tls::Tls;
 use crate::thread::{FatalSender, fatal_channel};
 use crate::types::{ClusterId, NodeId, NodeName};
@@ -54,6 +58,7 @@ pub(crate) struct TestNode {
     pub(crate) late: Late<PeersHandle>,
     pub(crate) listener: PeerListener,
     pub(crate) peers: Peers,
+    pub(crate) metrics: Arc<Metrics>,
     cluster_name: String,
     guard: Guard,
     tls: Tls,
@@ -68,6 +73,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) cluster_id: ClusterId,
     pub(crate) tls: Option<&'a TlsFiles>,
     pub(crate) policy: &'a str,
+    /// Only certificates that name their node do.
+    pub(crate) require_named: bool,
     /// False for a node that waits to be admitted.
     pub(crate) is_member: bool,
 }
@@ -80,6 +87,7 @@ impl Setup<'_> {
             cluster_id: CLUSTER_ID,
             tls: None,
             policy: "p, anonymous, *, replicate\np, peer, *, replicate",
+            require_named: false,
             is_member: true,
         }
     }
@@ -89,11 +97,17 @@ impl Setup<'_> {
         let env = Env::start(&format!("grpc-peer-{}", self.id), 1, &fatal);
         let tls = Tls::load(self.tls, self.cluster_name).expect("certificates");
         let identities = Identities::new(self.cluster_name, tls.is_insecure());
-        let guard = Guard::new(identities, Acl::from_text(self.policy).expect("a policy"));
+        let rules = match self.tls {
+            None => PeerRules::without_tls(self.cluster_name),
+            Some(_) => PeerRules::load(self.cluster_name, self.require_named, None).expect("rules"),
+        };
+        let metrics = Arc::<Metrics>::default();
+        let acl = Acl::from_text(self.policy).expect("a policy");
+        let guard = Guard::new(identities, acl, rules.clone(), metrics.clone());
         let late = Late::default();
         let listener = listen(&env, self.cluster_name, &tls, &guard, &late, &fatal, "127.0.0.1:0");
         let addr = format!("127.0.0.1:{}", listener.port());
-        let dialer = Dialer::for_cluster(env.get(), tls.clone(), self.cluster_name);
+        let dialer = Dialer::for_cluster(env.get(), tls.clone(), rules);
         let catalog = CatalogView::default();
         let (tx, inbox) = inbox(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
@@ -133,6 +147,7 @@ impl Setup<'_> {
             late,
             listener,
             peers,
+            metrics,
             cluster_name: self.cluster_name.to_owned(),
             guard,
             tls,
@@ -171,7 +186,7 @@ impl TestNode {
 
     /// A connection to this node, as a peer would make it.
     pub(crate) fn dial(&self, from: &TestNode) -> crate::pb::peer_grpc::PeerClient {
-        crate::pb::peer_grpc::PeerClient::new(from.dialer.channel(&self.addr).expect("not stopping"))
+        crate::pb::peer_grpc::PeerClient::new(from.dialer.channel(&self.addr, &Dialled::Member).expect("not stopping"))
     }
 
     pub(crate) fn stop_listening(&mut self) {
@@ -238,9 +253,26 @@ pub(crate) fn marker(from: NodeId, to: NodeId, group: u64) -> RaftMessage {
     RaftMessage { group, from: from.0, to: to.0, marker: Some(Marker::default()).into(), ..RaftMessage::default() }
 }
 
-/// The certificates of a cluster in a directory.
-pub(crate) fn certs(dir: &Path, cluster_name: &str) -> TlsFiles {
-    let (hosts, clients) = (["127.0.0.1".to_owned()], ["root".to_owned()]);
-    crate::security::certs::make(dir, &hosts, &clients, cluster_name).expect("certificates");
-    TlsFiles::in_dir(dir)
+/// Makes the certificates of a cluster in a directory, of the nodes `n1` to `n5`.
+pub(crate) fn certs(dir: &Path, cluster_name: &str) {
+    let plan = Plan::new(cluster_name).host("127.0.0.1").client("root");
+    let plan = (1..=5).fold(plan, |plan, id| plan.peer(&format!("n{id}")));
+    make(dir, &plan).expect("certificates");
+}
+
+/// The files of one of them.
+pub(crate) fn files_of(dir: &Path, id: u64) -> TlsFiles {
+    TlsFiles::in_dir(dir, &format!("n{id}"))
+}
+
+/// Gives one of them the certificate that names no node.
+pub(crate) fn share(dir: &Path, cluster_name: &str, id: u64) {
+    let request = Request {
+        common_names: vec!["peer".to_owned()],
+        hosts: vec![peer_san(cluster_name)],
+        usage: Usage::Peer,
+        lifetime_seconds: 3600,
+    };
+    let ca = Ca::load(dir).expect("the CA");
+    ca.issue_files(&request, &dir.join(format!("n{id}")), "peer").expect("a certificate");
 }

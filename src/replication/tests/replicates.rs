@@ -145,5 +145,5 @@ fn stopping_ends_every_thread() {
     let TestNode { env, listener, peers, late, dialer, .. } = a;
     drop((listener, peers, late));
     assert_eq!(env.stop(), Ok(()));
-    assert!(dialer.channel("127.0.0.1:1").is_none(), "a dialer keeps no thread alive");
+    assert!(dialer.channel("127.0.0.1:1", &super::Dialled::Member).is_none(), "a dialer keeps no thread alive");
 }

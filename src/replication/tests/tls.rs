@@ -2,12 +2,20 @@
 
 use std::time::Instant;
 
-use super::{Setup, TestNode, certs, message};
-use crate::config::TlsFiles;
+use futures::executor::block_on;
+use futures::{SinkExt as _, StreamExt as _};
+use grpcio::WriteFlags;
+
+use super::{Setup, TestNode, certs, files_of, message, share};
+use crate::catalog::Member;
 use crate::consensus::Outbound as _;
 use crate::consensus::handle::{ConsensusMsg, ReadIndexError};
-use crate::pb::peer::JoinRequest;
-use crate::types::{GroupId, LogIndex};
+use crate::pb::peer::{ForwardRequest, JoinRequest, ReplicateRequest};
+use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::tests::joins::{consensus_of, request};
+use crate::security::certs::Plan;
+use crate::security::peer_names::Dialled;
+use crate::types::{GroupId, LogIndex, NodeId, NodeName};
 
 fn reaches(from: &TestNode, to: &TestNode) -> bool {
     from.knows(&[to.member()]);
@@ -30,9 +38,8 @@ fn reaches(from: &TestNode, to: &TestNode) -> bool {
 #[test]
 fn peers_of_one_authority_reach_each_other() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = certs(dir.path(), super::CLUSTER);
-    let a = Setup { tls: Some(&files), ..Setup::node(1) }.start();
-    let b = Setup { tls: Some(&files), ..Setup::node(2) }.start();
+    certs(dir.path(), super::CLUSTER);
+    let [a, b] = [1, 2].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
     assert!(reaches(&a, &b) && reaches(&b, &a));
     let index = a.peers.handle().read_index(b.id, GroupId(1), None);
     let ConsensusMsg::ReadIndex(_, _, reply) = b.next() else { panic!("a read index") };
@@ -43,8 +50,8 @@ fn peers_of_one_authority_reach_each_other() {
 #[test]
 fn a_clients_certificate_is_no_peers() {
     let dir = tempfile::tempdir().expect("a directory");
-    let files = certs(dir.path(), super::CLUSTER);
-    let b = Setup { tls: Some(&files), ..Setup::node(2) }.start();
+    certs(dir.path(), super::CLUSTER);
+    let b = Setup { tls: Some(&files_of(dir.path(), 2)), ..Setup::node(2) }.start();
     let env = crate::grpc::Env::start("client", 1, &b.fatal);
     let creds = crate::security::tls::client_credentials(
         &dir.path().join("ca.pem"),
@@ -52,7 +59,7 @@ fn a_clients_certificate_is_no_peers() {
         &dir.path().join("client-root-key.pem"),
     )
     .expect("credentials");
-    let channel = crate::grpc::peer_channel(env.get(), &b.addr, creds, super::CLUSTER);
+    let channel = crate::grpc::peer_channel(env.get(), &b.addr, creds, "member.test.seriatim.internal");
     let client = crate::pb::peer_grpc::PeerClient::new(channel);
     let error = client.join(&JoinRequest::new()).expect_err("a refusal");
     let code = match &error {
@@ -70,18 +77,19 @@ fn another_authority_another_cluster_and_no_tls_reach_nothing() {
         tempfile::tempdir().expect("a directory"),
         tempfile::tempdir().expect("a directory"),
     );
-    let files = certs(ours.path(), super::CLUSTER);
-    let foreign = certs(theirs.path(), super::CLUSTER);
-    let b = Setup { tls: Some(&files), ..Setup::node(2) }.start();
-    let impostor = Setup { tls: Some(&foreign), ..Setup::node(3) }.start();
+    certs(ours.path(), super::CLUSTER);
+    certs(theirs.path(), super::CLUSTER);
+    let b = Setup { tls: Some(&files_of(ours.path(), 2)), ..Setup::node(2) }.start();
+    let impostor = Setup { tls: Some(&files_of(theirs.path(), 3)), ..Setup::node(3) }.start();
     assert!(!reaches(&impostor, &b) && !reaches(&b, &impostor));
 
     // One authority, two clusters: the name in the certificate keeps them apart.
     for file in ["ca.pem", "ca-key.pem"] {
         std::fs::copy(ours.path().join(file), named.path().join(file)).expect("copied");
     }
-    crate::security::certs::renew(named.path(), &["127.0.0.1".to_owned()], &[], "other").expect("certificates");
-    let other_files = TlsFiles::in_dir(named.path());
+    let plan = Plan::new("other").host("127.0.0.1").peer("n4");
+    crate::security::certs::renew(named.path(), &plan).expect("certificates");
+    let other_files = files_of(named.path(), 4);
     let other = Setup { tls: Some(&other_files), cluster_name: "other", ..Setup::node(4) }.start();
     assert!(!reaches(&other, &b) && !reaches(&b, &other));
 
@@ -89,4 +97,162 @@ fn another_authority_another_cluster_and_no_tls_reach_nothing() {
     assert!(!reaches(&plain, &b) && !reaches(&b, &plain));
     let index = b.peers.handle().read_index(plain.id, GroupId(1), None).wait();
     assert_eq!(index, Ok(Err(ReadIndexError::Unconfirmed)));
+}
+
+/// What is said to a hello of `from`, on both kinds of streams, with the certificate of `with`. They agree.
+fn hello_as(to: &TestNode, with: &TestNode, from: u64) -> Result<(), Refusal> {
+    let client = to.dial(with);
+    let identity =
+        crate::replication::hello::PeerIdentity { node_id: NodeId(from), ..with.peers.handle().me().clone() };
+    let hello = identity.hello(to.id);
+    let said = |answer: Option<Result<(), grpcio::Error>>| match answer.expect("an answer") {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Refusal::from_error(&error).expect("a reason")),
+    };
+    let replicate = block_on(async {
+        let (mut requests, mut responses) = client.replicate().expect("a call");
+        let request = ReplicateRequest { hello: Some(hello.clone()).into(), ..ReplicateRequest::default() };
+        let _ = requests.send((request, WriteFlags::default())).await;
+        said(responses.next().await.map(|r| r.map(|_| ())))
+    });
+    let forward = block_on(async {
+        let (mut requests, mut responses) = client.forward().expect("a call");
+        let request = ForwardRequest { hello: Some(hello).into(), ..ForwardRequest::default() };
+        let _ = requests.send((request, WriteFlags::default())).await;
+        said(responses.next().await.map(|r| r.map(|_| ())))
+    });
+    assert_eq!(replicate, forward);
+    replicate
+}
+
+fn refused_by_name(result: Result<(), Refusal>, names: &[&str]) {
+    let refusal = result.expect_err("refused");
+    assert_eq!(refusal.reason, Reason::PeerName, "{refusal}");
+    names.iter().for_each(|name| assert!(refusal.text.contains(name), "{name}: {refusal}"));
+}
+
+/// All peers had one certificate, so whoever had it sent votes, acknowledgements and appends in any member's name.
+#[test]
+fn a_certificate_speaks_for_the_node_that_it_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    let [a, b, c] = [1, 2, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
+    a.knows(&[a.member(), b.member(), c.member()]);
+    assert_eq!(hello_as(&a, &c, 3), Ok(()));
+    refused_by_name(hello_as(&a, &c, 2), &["is for n3", "n2"]);
+    refused_by_name(hello_as(&a, &c, 99), &["is for n3"]);
+    assert_eq!(a.metrics.peer_name_refused.get(), 4, "two streams each");
+    assert!(a.is_quiet());
+    // A node that is not known here yet: it may lead by now.
+    let d = Setup { tls: Some(&files_of(dir.path(), 4)), ..Setup::node(4) }.start();
+    assert_eq!(hello_as(&a, &d, 4), Ok(()));
+    refused_by_name(hello_as(&a, &d, 2), &["is for n4", "n2"]);
+    // A blank node goes by what it was told at its admission.
+    d.peers.handle().told(vec![a.member(), b.member(), c.member(), d.member()]);
+    assert_eq!(hello_as(&d, &a, 1), Ok(()));
+    refused_by_name(hello_as(&d, &c, 1), &["is for n3", "n1"]);
+}
+
+#[test]
+fn a_stream_ends_when_its_node_turns_out_to_be_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    let [a, c] = [1, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
+    // Neither id 2 nor the name n3 are known yet.
+    let client = a.dial(&c);
+    let identity = crate::replication::hello::PeerIdentity { node_id: NodeId(2), ..c.peers.handle().me().clone() };
+    let (mut requests, mut responses) = client.replicate().expect("a call");
+    let ended = block_on(async {
+        let hello = ReplicateRequest { hello: Some(identity.hello(a.id)).into(), ..ReplicateRequest::default() };
+        let _ = requests.send((hello, WriteFlags::default())).await;
+        assert!(responses.next().await.is_some_and(|r| r.is_ok()), "the hello is accepted");
+        a.knows(&[c.member()]);
+        let request =
+            ReplicateRequest { messages: vec![message(NodeId(2), a.id, 1, 1)], ..ReplicateRequest::default() };
+        let _ = requests.send((request, WriteFlags::default())).await;
+        responses.next().await.expect("an end").expect_err("a refusal")
+    });
+    assert_eq!(Refusal::from_error(&ended).map(|r| r.reason), Some(Reason::PeerName));
+    assert!(a.is_quiet());
+}
+
+/// Where a node is dialled, the certificate of another one answers nothing, whatever the address.
+#[test]
+fn nothing_is_said_to_another_node_than_the_one_dialled() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    let [a, c] = [1, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
+    let at_c = Member { bind_addr: c.addr.clone(), ..Setup::node(2).start().member() };
+    a.knows(std::slice::from_ref(&at_c));
+    a.peers.handle().send(at_c.id, message(a.id, at_c.id, 1, 100));
+    assert!(matches!(a.next(), ConsensusMsg::Unreachable(id) if id == at_c.id));
+    assert!(c.is_quiet());
+    assert!(reaches(&a, &c), "as itself it is reached");
+    let probe = JoinRequest { probe: true, ..request(&at_c) };
+    let ask = |whom: Dialled| block_on(a.dialer.join(&c.addr, &[whom], &probe, super::LONG)).map_err(|_| ());
+    let n2 = NodeName::new("n2").expect("a name");
+    assert!(ask(Dialled::Node(n2)).is_err() && ask(Dialled::Shared).is_err() && ask(Dialled::Member).is_ok());
+}
+
+#[test]
+fn a_node_joins_under_the_name_in_its_certificate_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    let [a, b, c] = [1, 2, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
+    a.knows(&[a.member(), b.member()]);
+    let ask = |member: &Member| {
+        let error = a.dial(&c).join(&request(member)).expect_err("refused");
+        Err(Refusal::from_error(&error).expect("a reason"))
+    };
+    let invented = Member { id: NodeId(77), name: NodeName::new("n77").expect("a name"), ..c.member() };
+    refused_by_name(ask(&invented), &["is for n3", "n77"]);
+    // It can't take another member for itself, under its own name either: that would be a renaming.
+    refused_by_name(ask(&Member { id: b.id, ..c.member() }), &["is for n3", "n2"]);
+    refused_by_name(ask(&Member { bind_addr: c.addr.clone(), ..b.member() }), &["is for n3", "n2"]);
+    assert_eq!(a.peers.handle().node().addresses.of(b.id), [b.addr.as_str()], "no hint either");
+    assert!(a.is_quiet());
+    let leading = consensus_of(&a, a.id, 1);
+    assert!(a.dial(&c).join(&request(&c.member())).is_ok());
+    leading.join().expect("no panic");
+}
+
+/// Nodes that still share one certificate, beside those that do not.
+#[test]
+fn the_shared_certificate_works_until_named_ones_are_required() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    share(dir.path(), super::CLUSTER, 2);
+    let start = |id, require_named| {
+        let files = files_of(dir.path(), id);
+        Setup { tls: Some(&files), require_named, ..Setup::node(id) }.start()
+    };
+    let [a, b] = [1, 2].map(|id| start(id, false));
+    a.knows(&[a.member(), b.member()]);
+    let sends = |from: &TestNode, to: &TestNode| {
+        let until = Instant::now() + super::LONG;
+        while to.from_peers.is_empty() {
+            assert!(Instant::now() < until, "never arrived");
+            // The first attempts may expect the other kind of certificate: then it is lost, and raft sends again.
+            from.peers.handle().send(to.id, message(from.id, to.id, 1, 100));
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+        assert!(!to.messages(1).is_empty());
+    };
+    sends(&a, &b);
+    b.knows(&[a.member(), b.member()]);
+    sends(&b, &a);
+    let strict = start(4, true);
+    strict.knows(&[a.member(), b.member()]);
+    refused_by_name(hello_as_shared(&strict, &b), &["names no node", "require_named_peers"]);
+    assert_eq!(hello_as(&strict, &a, 1), Ok(()));
+    assert!(!reaches(&strict, &b), "it is not dialled either");
+}
+
+fn hello_as_shared(to: &TestNode, with: &TestNode) -> Result<(), Refusal> {
+    let client = to.dial(with);
+    let error = client.join(&JoinRequest::new()).expect_err("a refusal");
+    let grpcio::Error::RpcFailure(status) = error else { panic!("{error}") };
+    // Refused before a handler runs, the status has no details.
+    assert_eq!(status.code(), grpcio::RpcStatusCode::PERMISSION_DENIED);
+    Err(Refusal::new(Reason::PeerName, status.message()))
 }

@@ -3,11 +3,12 @@
 use std::fs;
 
 use super::*;
-use crate::security::certs::{Ca, Request, Usage, make};
+use crate::security::certs::{Ca, Plan, Request, Usage, make};
+use crate::security::peer_names::peer_san;
 
 fn certs(dir: &Path) -> TlsFiles {
-    make(dir, &["localhost".to_owned()], &[], "c").expect("certificates");
-    TlsFiles::in_dir(dir)
+    make(dir, &Plan::new("c").host("localhost").peer("n1")).expect("certificates");
+    TlsFiles::in_dir(dir, "n1")
 }
 
 fn refused(files: &TlsFiles) -> TlsError {
@@ -27,14 +28,14 @@ fn files_that_can_not_work_are_named() {
     let path = |name: &str| dir.path().join(name);
     assert!(Tls::load(Some(&good), "c").expect("TLS").expires().is_some());
 
-    let expected = "peer.other.seriatim.internal".to_owned();
+    let expected = "<node name>.peer.other.seriatim.internal".to_owned();
     let other_cluster = Tls::load(Some(&good), "other").expect_err("another cluster");
-    assert_eq!(other_cluster, TlsError::NoPeerName { cert: path("peer.pem"), expected });
+    assert_eq!(other_cluster, TlsError::NoPeerName { cert: path("n1/peer.pem"), expected });
 
     let files = TlsFiles { server_key_file: path("none"), ..good.clone() };
     assert!(matches!(refused(&files), TlsError::Unreadable { file, .. } if file == path("none")));
-    let files = TlsFiles { server_key_file: path("peer-key.pem"), ..good.clone() };
-    let mismatch = TlsError::KeyMismatch { key: path("peer-key.pem"), cert: path("server.pem") };
+    let files = TlsFiles { server_key_file: path("n1/peer-key.pem"), ..good.clone() };
+    let mismatch = TlsError::KeyMismatch { key: path("n1/peer-key.pem"), cert: path("server.pem") };
     assert_eq!(refused(&files), mismatch);
     let files = TlsFiles { server_key_file: path("ca.pem"), ..good.clone() };
     assert_eq!(refused(&files), TlsError::NoKey(path("ca.pem")));
@@ -77,6 +78,25 @@ fn certificates_that_peers_would_refuse() {
     assert!(matches!(refused(&with("foreign")), TlsError::NotOfCa { .. }));
     issue(&ca, dir.path(), "fine", &san, Usage::Peer, 60);
     assert!(Tls::load(Some(&with("fine")), "c").is_ok());
+}
+
+/// A node with the certificate of another one would be refused by all of its peers.
+#[test]
+fn a_peer_certificate_that_names_another_node() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = certs(dir.path());
+    let node = |name: &str| NodeName::new(name).expect("a name");
+    assert!(Tls::load_for(Some(&good), "c", Some(&node("n1"))).is_ok());
+    let lacks = |files: &TlsFiles, name: &str| match Tls::load_for(Some(files), "c", Some(&node(name))) {
+        Err(TlsError::NoPeerName { expected, .. }) => expected,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(lacks(&good, "N1"), "_n1.peer.c.seriatim.internal");
+    let ca = Ca::load(dir.path()).expect("the CA");
+    issue(&ca, dir.path(), "half", "n1.peer.c.seriatim.internal", Usage::Peer, 60);
+    let path = |name: &str| dir.path().join(name);
+    let half = TlsFiles { peer_cert_file: path("half.pem"), peer_key_file: path("half-key.pem"), ..good };
+    assert_eq!(lacks(&half, "n1"), "member.c.seriatim.internal", "joining nodes could not dial it");
 }
 
 /// A client's certificate in the server's place was taken, the node said "ready", and no client ever reached it.

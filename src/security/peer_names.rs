@@ -1,0 +1,201 @@
+//! The names in peers' certificates: which node of which cluster a certificate is for.
+//!
+//! ```text
+//!   <node>.peer.<cluster>.seriatim.internal    this node: who speaks, and who answers where one node is dialled
+//!   member.<cluster>.seriatim.internal         any node: who answers where it is not known which node is there (joins)
+//!   peer.<cluster>.seriatim.internal           the shared certificate, alike on all nodes, from before nodes were named
+//! ```
+//!
+//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. TLS compares names without case, and names of nodes differ
+//! by case, so each node's name has a spelling of its own in lower case. A certificate with a node's name has no shared name: a dialler
+//! that accepts the shared certificate must not accept it for another node.
+
+use std::fmt;
+
+use crate::types::NodeName;
+
+/// The domain of all names in peers' certificates. Nobody else gets a certificate in it.
+const DOMAIN: &str = "seriatim.internal";
+
+/// Whose certificate a peer has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// There is no TLS.
+    Unproven,
+    /// The shared certificate: any node of the cluster.
+    Shared,
+    /// The certificate of one node; of several names while the node is being renamed. Never empty.
+    Nodes(Vec<NodeName>),
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerName::Unproven => f.write_str("nobody"),
+            PeerName::Shared => f.write_str("no node"),
+            PeerName::Nodes(nodes) => {
+                f.write_str(&nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" and "))
+            }
+        }
+    }
+}
+
+/// Whom a dialler expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dialled {
+    /// This node.
+    Node(NodeName),
+    /// Any node with a certificate of its own.
+    Member,
+    /// Any node with the shared certificate.
+    Shared,
+}
+
+/// The names of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerNames {
+    shared: String,
+    member: String,
+}
+
+impl PeerNames {
+    /// Those of the cluster with this name.
+    pub fn new(cluster_name: &str) -> PeerNames {
+        PeerNames { shared: peer_san(cluster_name), member: format!("member.{cluster_name}.{DOMAIN}") }
+    }
+
+    /// The name that whoever answers must have.
+    pub fn expected(&self, dialled: &Dialled) -> String {
+        match dialled {
+            Dialled::Node(node) => format!("{}.{}", spelled(node), self.shared),
+            Dialled::Member => self.member.clone(),
+            Dialled::Shared => self.shared.clone(),
+        }
+    }
+
+    /// Both names of a node's certificate.
+    pub fn of_node(&self, node: &NodeName) -> [String; 2] {
+        [self.expected(&Dialled::Node(node.clone())), self.expected(&Dialled::Member)]
+    }
+
+    /// What a certificate with these names says; `None` for one that is no peer's of this cluster.
+    pub fn read<'a>(&self, dns_names: impl IntoIterator<Item = &'a str>) -> Option<PeerName> {
+        let (mut nodes, mut shared) = (Vec::new(), false);
+        for name in dns_names {
+            let name = normalised(name);
+            shared |= name == self.shared;
+            let node = name.strip_suffix(self.shared.as_str()).and_then(|name| name.strip_suffix('.'));
+            nodes.extend(node.and_then(read_spelled));
+        }
+        if nodes.is_empty() { shared.then_some(PeerName::Shared) } else { Some(PeerName::Nodes(nodes)) }
+    }
+
+    /// Whether a certificate with these names is accepted by nodes that don't know yet whom they dial.
+    pub fn is_member<'a>(&self, dns_names: impl IntoIterator<Item = &'a str>) -> bool {
+        dns_names.into_iter().any(|name| normalised(name) == self.member)
+    }
+}
+
+/// The name in the shared certificate of a cluster's peers.
+pub fn peer_san(cluster_name: &str) -> String {
+    format!("peer.{cluster_name}.{DOMAIN}")
+}
+
+/// Whether a name is in the domain of peers' names.
+pub fn is_peers(name: &str) -> bool {
+    let name = normalised(name);
+    name.strip_suffix(DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// As TLS compares names: without case, and without the final dot of an absolute name.
+fn normalised(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn spelled(node: &NodeName) -> String {
+    let mut text = String::new();
+    for c in node.as_str().chars() {
+        if c == '_' || c.is_ascii_uppercase() {
+            text.push('_');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
+}
+
+fn read_spelled(text: &str) -> Option<NodeName> {
+    let (mut name, mut chars) = (String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        name.push(match c {
+            '_' => chars.next().filter(|c| *c == '_' || c.is_ascii_lowercase())?.to_ascii_uppercase(),
+            c => c,
+        });
+    }
+    NodeName::new(&name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).expect("a name")
+    }
+
+    #[test]
+    fn every_nodes_name_has_a_spelling_of_its_own() {
+        let names = PeerNames::new("c");
+        let nodes =
+            ["n1", "N1", "n-1", "n_1", "n__1", "N_1", "a.b", "A.b", "a.peer.c.seriatim.internal", "peer", "_", ""];
+        let mut spellings = Vec::new();
+        for node in nodes.iter().filter_map(|name| NodeName::new(name).ok()) {
+            let [own, member] = names.of_node(&node);
+            assert_eq!(own, own.to_lowercase());
+            assert_eq!(names.read([own.as_str(), &member]), Some(PeerName::Nodes(vec![node])));
+            spellings.push(own);
+        }
+        spellings.sort();
+        spellings.dedup();
+        assert_eq!(spellings.len(), 10);
+        assert_eq!(names.of_node(&node("N_1"))[0], "_n__1.peer.c.seriatim.internal");
+    }
+
+    #[test]
+    fn what_a_certificate_says() {
+        let names = PeerNames::new("c");
+        let read = |dns: &[&str]| names.read(dns.iter().copied());
+        assert_eq!(read(&["peer.c.seriatim.internal"]), Some(PeerName::Shared));
+        assert_eq!(read(&["PEER.C.Seriatim.Internal."]), Some(PeerName::Shared), "as TLS compares");
+        assert_eq!(read(&["N1.peer.c.seriatim.INTERNAL"]), Some(PeerName::Nodes(vec![node("n1")])));
+        let both = read(&["n1.peer.c.seriatim.internal", "peer.c.seriatim.internal"]);
+        assert_eq!(both, Some(PeerName::Nodes(vec![node("n1")])), "it speaks for its node alone");
+        let renamed = read(&["n1.peer.c.seriatim.internal", "n2.peer.c.seriatim.internal"]);
+        assert_eq!(renamed, Some(PeerName::Nodes(vec![node("n1"), node("n2")])));
+        for none in [
+            "member.c.seriatim.internal",
+            "peer.d.seriatim.internal",
+            "n1.peer.d.seriatim.internal",
+            "*.peer.c.seriatim.internal",
+            "_1.peer.c.seriatim.internal",
+            "-.peer.c.seriatim.internal",
+            ".peer.c.seriatim.internal",
+            "n1peer.c.seriatim.internal",
+            "localhost",
+        ] {
+            assert_eq!(read(&[none]), None, "{none}");
+        }
+        assert!(names.is_member(["x", "Member.c.seriatim.internal"]) && !names.is_member(["peer.c.seriatim.internal"]));
+    }
+
+    #[test]
+    fn names_of_peers_are_found_in_any_case() {
+        for peers in
+            ["foo.SERIATIM.INTERNAL", "seriatim.internal", "n1.peer.c.seriatim.internal.", "*.seriatim.internal"]
+        {
+            assert!(is_peers(peers), "{peers}");
+        }
+        for other in ["internal", "seriatim.internal.example", "myseriatim.internal", "root"] {
+            assert!(!is_peers(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What a node requires of its peers' certificates, beyond an authority that it trusts.
+//!
+//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. Off by default: a cluster whose nodes have it
+//!   is moved to certificates that name their node one by one, and refuses the shared one when all of them are. A cluster that never had
+//!   a shared one loses nothing: only its authority can make one.
+//! - `peer_deny_file`: names of nodes whose certificates are refused, one a line. It shuts out a stolen host alone. A name stays there
+//!   for as long as its certificate is valid: the host comes back under another name.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::peer_names::{Dialled, PeerName, PeerNames};
+use super::read_needed;
+use crate::types::{BadName, NodeName};
+
+/// A host that uses the shared certificate is warned of again after this time.
+const WARN_AGAIN: Duration = Duration::from_secs(10 * 60);
+/// This many hosts are remembered as warned of.
+const WARNED_MAX: usize = 64;
+
+/// The rules as they are now; a clone is the same rules.
+#[derive(Clone, Debug)]
+pub struct PeerRules(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    names: PeerNames,
+    insecure: bool,
+    require_named: bool,
+    deny_file: Option<PathBuf>,
+    denied: RwLock<Arc<BTreeSet<NodeName>>>,
+    generation: AtomicU64,
+    warned: Mutex<Vec<(String, Instant)>>,
+}
+
+/// Why the list of denied nodes is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerRulesError {
+    /// The file can't be read.
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// A line is no node's name.
+    Line {
+        /// Of which file.
+        file: PathBuf,
+        /// Which, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: BadName,
+    },
+}
+
+impl fmt::Display for PeerRulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerRulesError::Unreadable { file, error } => write!(f, "{}: {error}", file.display()),
+            PeerRulesError::Line { file, line, error } => write!(f, "{}:{line}: {error}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for PeerRulesError {}
+
+impl PeerRules {
+    /// Rules without TLS: nobody has a certificate.
+    pub fn without_tls(cluster_name: &str) -> PeerRules {
+        PeerRules::new(cluster_name, true, false, None, BTreeSet::new())
+    }
+
+    /// Reads the list of denied nodes, if there is one.
+    ///
+    /// # Errors
+    /// [`PeerRulesError`], naming file and line.
+    pub fn load(
+        cluster_name: &str,
+        require_named: bool,
+        deny_file: Option<&Path>,
+    ) -> Result<PeerRules, PeerRulesError> {
+        let denied = read_denied(deny_file)?;
+        Ok(PeerRules::new(cluster_name, false, require_named, deny_file, denied))
+    }
+
+    fn new(
+        cluster_name: &str,
+        insecure: bool,
+        require_named: bool,
+        deny_file: Option<&Path>,
+        denied: BTreeSet<NodeName>,
+    ) -> PeerRules {
+        PeerRules(Arc::new(Shared {
+            names: PeerNames::new(cluster_name),
+            insecure,
+            require_named,
+            deny_file: deny_file.map(Path::to_owned),
+            denied: RwLock::new(Arc::new(denied)),
+            generation: AtomicU64::new(1),
+            warned: Mutex::default(),
+        }))
+    }
+
+    /// The names in certificates of this cluster's peers.
+    pub fn names(&self) -> &PeerNames {
+        &self.0.names
+    }
+
+    /// Reads the list of denied nodes again. True when it changed; on an error the last good one stays.
+    ///
+    /// # Errors
+    /// [`PeerRulesError`], naming file and line.
+    pub fn reload(&self) -> Result<bool, PeerRulesError> {
+        let new = read_denied(self.0.deny_file.as_deref())?;
+        let mut denied = self.0.denied.write().unwrap_or_else(PoisonError::into_inner);
+        if new == **denied {
+            return Ok(false);
+        }
+        *denied = Arc::new(new);
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Counts reloads that changed something.
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether the certificates of this node are refused.
+    pub fn denies(&self, node: &NodeName) -> bool {
+        self.0.denied.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    /// Whether any node's are.
+    pub fn denies_any(&self) -> bool {
+        !self.0.denied.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether the shared certificate is accepted.
+    pub fn accepts_shared(&self) -> bool {
+        !self.0.insecure && !self.0.require_named
+    }
+
+    /// Whether a peer with such a certificate is heard at all. One with the shared certificate, from `host`, is warned of.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn check(&self, name: &PeerName, host: &str) -> Result<(), String> {
+        match name {
+            PeerName::Unproven => Ok(()),
+            PeerName::Shared if self.0.require_named => {
+                Err("the certificate names no node, and require_named_peers is set: issue one for this node with \
+                 `seriatim certs --use-ca --peers NAME`"
+                    .to_owned())
+            }
+            PeerName::Shared => {
+                self.warn_of_shared(host);
+                Ok(())
+            }
+            PeerName::Nodes(nodes) => match nodes.iter().find(|node| self.denies(node)) {
+                Some(node) => Err(format!("the certificates of node {node} are refused here (peer_deny_file)")),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Not again and again.
+    fn warn_of_shared(&self, host: &str) {
+        if self.is_due(host, Instant::now()) {
+            log::warn!(
+                "the peer at {host} has the shared peer certificate, which can speak for every node: give each node its own \
+                 (`seriatim certs --use-ca --peers NAME,...`), then set require_named_peers"
+            );
+        }
+    }
+
+    fn is_due(&self, host: &str, now: Instant) -> bool {
+        let mut warned = self.0.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.retain(|(_, at)| now - *at < WARN_AGAIN);
+        if warned.len() >= WARNED_MAX || warned.iter().any(|(known, _)| known == host) {
+            return false;
+        }
+        warned.push((host.to_owned(), now));
+        true
+    }
+
+    /// Whom to expect where any member may answer, the best first.
+    pub fn any_member(&self) -> Vec<Dialled> {
+        self.accepted([Dialled::Member, Dialled::Shared])
+    }
+
+    /// Whom to expect where this node is to answer, the best first. `heard` is the certificate that it last showed: one that named its
+    /// node is never taken for the shared one again until the node itself shows that.
+    pub fn node(&self, node: Option<NodeName>, heard: Option<&PeerName>) -> Vec<Dialled> {
+        let named = |node: NodeName| Dialled::Node(node);
+        match (heard, node) {
+            (Some(PeerName::Unproven), _) => vec![Dialled::Member],
+            (Some(PeerName::Nodes(_)), Some(node)) => vec![named(node)],
+            (Some(PeerName::Nodes(nodes)), None) => nodes.iter().take(1).cloned().map(named).collect(),
+            (Some(PeerName::Shared), node) => self.accepted([Dialled::Shared].into_iter().chain(node.map(named))),
+            (None, Some(node)) => self.accepted([named(node), Dialled::Shared]),
+            // Nothing proves who is there.
+            (None, None) => self.accepted([Dialled::Shared]),
+        }
+    }
+
+    fn accepted(&self, dialled: impl IntoIterator<Item = Dialled>) -> Vec<Dialled> {
+        if self.0.insecure {
+            return vec![Dialled::Member];
+        }
+        dialled.into_iter().filter(|d| *d != Dialled::Shared || self.accepts_shared()).collect()
+    }
+}
+
+fn read_denied(file: Option<&Path>) -> Result<BTreeSet<NodeName>, PeerRulesError> {
+    let Some(file) = file else { return Ok(BTreeSet::new()) };
+    let unreadable = |error: String| PeerRulesError::Unreadable { file: file.to_owned(), error };
+    let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let names = lines.enumerate().filter(|(_, line)| !line.is_empty());
+    let name = |(n, line)| {
+        NodeName::new(line).map_err(|error| PeerRulesError::Line { file: file.to_owned(), line: n + 1, error })
+    };
+    names.map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).expect("a name")
+    }
+
+    #[test]
+    fn a_denied_node_is_refused_from_the_reload_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("denied");
+        let missing = PeerRules::load("c", false, Some(&file)).expect_err("missing");
+        assert!(matches!(missing, PeerRulesError::Unreadable { .. }), "{missing}");
+        std::fs::write(&file, "# stolen\n\n").expect("written");
+        let rules = PeerRules::load("c", false, Some(&file)).expect("rules");
+        let n3 = PeerName::Nodes(vec![node("n3"), node("n4")]);
+        assert_eq!((rules.check(&n3, "h"), rules.reload(), rules.generation()), (Ok(()), Ok(false), 1));
+        std::fs::write(&file, "n3   # on 2026-11-28\nn9\n").expect("written");
+        assert_eq!((rules.reload(), rules.generation()), (Ok(true), 2));
+        assert!(rules.check(&n3, "h").is_err_and(|text| text.contains("node n3") && text.contains("peer_deny_file")));
+        std::fs::write(&file, "n9\nno name\n").expect("written");
+        let bad = rules.reload().expect_err("no name");
+        assert!(bad.to_string().contains("denied:2: \"no name\" is no name of a node"), "{bad}");
+        assert!(rules.denies(&node("n3")), "the last good list stays");
+    }
+
+    #[test]
+    fn the_shared_certificate_is_warned_of_or_refused() {
+        let lenient = PeerRules::load("c", false, None).expect("rules");
+        assert_eq!(lenient.check(&PeerName::Shared, "h"), Ok(()));
+        let now = Instant::now();
+        assert!(!lenient.is_due("h", now) && lenient.is_due("i", now) && !lenient.is_due("i", now));
+        assert!(lenient.is_due("h", now + WARN_AGAIN + Duration::from_secs(1)));
+        let taken = (0..2 * WARNED_MAX).filter(|n| lenient.is_due(&n.to_string(), now)).count();
+        assert!(taken <= WARNED_MAX);
+        assert!(lenient.0.warned.lock().expect("a lock").len() <= WARNED_MAX);
+
+        let strict = PeerRules::load("c", true, None).expect("rules");
+        assert!(strict.check(&PeerName::Shared, "h").is_err_and(|text| text.contains("require_named_peers")));
+        assert_eq!(strict.any_member(), [Dialled::Member]);
+        assert_eq!(strict.node(Some(node("a")), Some(&PeerName::Shared)), [Dialled::Node(node("a"))]);
+        assert_eq!(strict.node(None, None), []);
+    }
+
+    /// The certificate of another node must not do where a node was dialled that is known to have its own.
+    #[test]
+    fn a_node_that_has_shown_its_own_certificate_is_expected_with_it() {
+        let rules = PeerRules::load("c", false, None).expect("rules");
+        let (a, own) = (node("a"), PeerName::Nodes(vec![node("a")]));
+        assert_eq!(rules.node(Some(a.clone()), None), [Dialled::Node(a.clone()), Dialled::Shared]);
+        assert_eq!(rules.node(Some(a.clone()), Some(&own)), [Dialled::Node(a.clone())]);
+        assert_eq!(rules.node(None, Some(&own)), [Dialled::Node(a.clone())]);
+        assert_eq!(rules.node(Some(a.clone()), Some(&PeerName::Shared)), [Dialled::Shared, Dialled::Node(a)]);
+        assert_eq!(PeerRules::without_tls("c").any_member(), [Dialled::Member]);
+    }
+}
