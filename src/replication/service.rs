@@ -302,6 +302,10 @@ fn start(core: &Core, job: Job) -> (usize, BoxFuture<'static, (usize, Outcome)>)
     let left = Duration::from_millis(job.deadline_ms.into());
     let deadline = (job.deadline_ms > 0).then(|| Instant::now() + left);
     match job.work {
+        // This node's own clients are refused too (`api/router.rs`): another cluster of the same name answers.
+        Some(job::Work::Propose(_)) if core.peers.rival().is_some() => {
+            ready(appended_outcome(id, Err(ProposeError::Dropped)))
+        }
         Some(job::Work::Propose(propose)) => {
             let bytes = propose.payload.len();
             match proposal_of(job.group, deadline, propose, &core.peers.catalog().get()) {

@@ -116,6 +116,17 @@ fn what_the_leader_refuses_was_not_appended() {
     assert_eq!(wait(reply), Err(ReadIndexError::NotLeader { leader: None }));
 }
 
+/// A leader that refused its own clients' appends, as another cluster of its name answered, still took those of a follower's clients.
+#[test]
+fn a_leader_that_another_cluster_rivals_takes_no_forwarded_appends() {
+    let (a, b) = pair();
+    let taken = a.peers.handle().propose(b.id, "root", proposal("x"));
+    proposed(&b).1.send(Ok(appended(0)));
+    assert_eq!(wait(taken), Ok(appended(0)));
+    assert!(b.peers.handle().set_rival("another cluster".to_owned()));
+    assert_eq!(wait(a.peers.handle().propose(b.id, "root", proposal("y"))), Err(ProposeError::Dropped));
+}
+
 #[test]
 fn a_link_that_is_lost_after_sending_leaves_the_outcome_unknown() {
     let (a, mut b) = pair();
