@@ -113,9 +113,14 @@ impl LogMeta {
         }
     }
 
+    /// No log keeps its records for a shorter time, milliseconds, unless it keeps them forever: a clock is not exact, and readers
+    /// must be able to follow.
+    pub const RETENTION_MS_LEAST: u64 = 1000;
+
     /// Whether its limits can be met: every client takes its answers, and every peer its entries.
     pub fn limits_hold(&self) -> bool {
-        (LogMeta::RECORD_BYTES_LEAST..=LogMeta::RECORD_BYTES_MOST).contains(&self.record_bytes_max)
+        !(1..LogMeta::RETENTION_MS_LEAST).contains(&self.retention_ms)
+            && (LogMeta::RECORD_BYTES_LEAST..=LogMeta::RECORD_BYTES_MOST).contains(&self.record_bytes_max)
             && (self.record_bytes_max..=LogMeta::REQUEST_BYTES_MOST).contains(&self.request_bytes_max)
     }
 }

@@ -26,6 +26,7 @@ pub mod storage;
 pub mod catalog;
 pub mod client;
 pub mod grpc;
+mod line_limit;
 pub mod logs;
 pub mod writer;
 

@@ -13,9 +13,6 @@ use crate::pb::admin;
 use crate::security::acl::Action;
 use crate::types::{GroupId, LogName, Offset};
 
-/// Age is looked at about every second.
-const RETENTION_MS_LEAST: u64 = 1000;
-
 /// Serves one `ConfigureLog`: answered once it holds on this node.
 ///
 /// # Errors
@@ -63,7 +60,7 @@ fn meta(core: &Core, log: &OpenLog) -> Result<LogMeta, ApiError> {
 }
 
 fn check(meta: LogMeta, change: LogChange) -> Result<(), Invalid> {
-    if change.retention_ms.is_some_and(|ms| (1..RETENTION_MS_LEAST).contains(&ms)) {
+    if change.retention_ms.is_some_and(|ms| (1..LogMeta::RETENTION_MS_LEAST).contains(&ms)) {
         return Err(Invalid::Settings("`retention_ms` is 0, for ever, or at least 1000".to_owned()));
     }
     let changed = meta.changed(change);

@@ -55,7 +55,7 @@ impl Forward for PeersHandle {
     }
 
     fn rival(&self) -> Option<String> {
-        PeersHandle::rival(self).map(str::to_owned)
+        PeersHandle::rival(self)
     }
 
     fn read_index(

@@ -143,8 +143,9 @@ fn a_change_keeps_what_it_does_not_name_and_limits_that_hold() {
     };
     let kept = change(LogChange { retention_bytes: Some(7), ..LogChange::default() });
     assert_eq!((kept.retention_bytes, kept.retention_ms, kept.record_bytes_max), (7, 0, 1 << 20));
-    let smaller = change(LogChange { retention_ms: Some(9), request_bytes_max: Some(2 << 20), ..LogChange::default() });
-    assert_eq!((smaller.retention_bytes, smaller.retention_ms, smaller.request_bytes_max), (7, 9, 2 << 20));
+    let smaller =
+        change(LogChange { retention_ms: Some(9000), request_bytes_max: Some(2 << 20), ..LogChange::default() });
+    assert_eq!((smaller.retention_bytes, smaller.retention_ms, smaller.request_bytes_max), (7, 9000, 2 << 20));
     for (record, request) in [(None, Some(1000)), (Some(3 << 20), None), (Some(100), None), (None, Some(u32::MAX))] {
         let bad = LogChange { record_bytes_max: record, request_bytes_max: request, ..LogChange::default() };
         assert_eq!(change(bad), smaller, "{bad:?}");

@@ -275,6 +275,13 @@ impl Driver {
         }
     }
 
+    /// A clock counts if its node is a voter: others choose their ids, and so many as they like.
+    fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
+        let mut clocks = self.peer_clocks.now(now);
+        clocks.retain(|(node, _)| self.groups.get(&GroupId::CATALOG).is_some_and(|catalog| catalog.group.votes(*node)));
+        clocks
+    }
+
     /// A node alone has no heartbeat to send and no election to hold; what its ticks do besides has time, and an idle
     /// machine sleeps.
     fn tick_every(&self) -> Duration {
@@ -321,19 +328,21 @@ impl Driver {
     /// A peer's message. Those for groups that this node does not carry (yet) are dropped: raft sends again.
     fn step(&mut self, from: NodeId, message: RaftMessage) {
         if message.from != from.0 || message.to != self.me.id.0 {
-            log::warn!("node {from} sent a message of {} to {}: dropped", NodeId(message.from), NodeId(message.to));
-            return;
+            let text = format!("a message of {} to {}", NodeId(message.from), NodeId(message.to));
+            return self.tell_refused(from, &text);
         }
         if !self.admits(from, &message) {
             return;
         }
         self.heard(from);
-        let Some(hosted) = self.groups.get_mut(&GroupId(message.group)) else { return };
+        let group = GroupId(message.group);
+        let Some(hosted) = self.groups.get_mut(&group) else { return };
         if keeps_its_place(&message) && hosted.group.is_behind_with_syncs() {
             return self.peers.count_dropped();
         }
-        if let Err(error) = hosted.step(message) {
-            log::warn!("node {from} sent {error}: dropped");
+        if let Err(what) = hosted.step(message) {
+            let what = format!("group {group}: {what}");
+            self.tell_refused(from, &what);
         }
     }
 
@@ -354,7 +363,7 @@ impl Driver {
     fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
         let wall_us = wall_us();
-        self.clock.look(&self.peer_clocks.now(now), wall_us, now);
+        self.clock.look(&self.clocks_of_voters(now), wall_us, now);
         let time_us = self.clock.now(wall_us, now);
         for hosted in self.groups.values_mut() {
             hosted.group.tick(now);

@@ -12,7 +12,7 @@
 //! - A damaged group steps nothing: no votes, no acks.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use raft::eraftpb::{Message, MessageType};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
@@ -40,6 +40,9 @@ pub const TICK_MS: u64 = 50;
 /// An election starts after 12 to 24 ticks without a leader.
 pub const ELECTION_TICKS: usize = 12;
 const HEARTBEAT_TICKS: usize = 2;
+/// How long the proposals of a former leader wait, once it knows its successor, until the successor's entries are applied here and
+/// tell what became of them. If that takes longer (a disk that hangs), the outcome is unknown.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
 /// A message whose term is further ahead is not taken. A term is an election: a sound cluster would need a century for as many.
 const TERM_JUMP_MAX: u64 = 1 << 32;
 /// Entries that are not committed yet take at most this many bytes; beyond it proposals are refused.
@@ -122,6 +125,9 @@ pub struct Group {
     pub(super) late: super::late::Late,
     pub(super) own_disk: super::own_disk::OwnDisk,
     pub(super) stalled: Option<(NodeId, LogIndex)>,
+    refused: Option<String>,
+    /// The term of the last other leader that was known at a tick.
+    successor: u64,
 }
 
 impl Group {
@@ -191,6 +197,8 @@ impl Group {
             late: Default::default(),
             own_disk: Default::default(),
             stalled: None,
+            refused: None,
+            successor: 0,
         })
     }
 
@@ -277,13 +285,11 @@ impl Group {
             return;
         }
         if message.term > self.node.raft.term.saturating_add(TERM_JUMP_MAX) {
-            log::warn!(
-                "group {}: node {} sent term {}, far beyond term {} here: not taken",
-                self.config.id,
-                NodeId(message.from),
-                message.term,
-                self.node.raft.term
-            );
+            self.refused = Some(format!("term {}, far beyond term {} here", message.term, self.node.raft.term));
+            return;
+        }
+        if self.leads_another(&message) {
+            self.refused = Some(format!("a leader's message in term {}, which another node leads", message.term));
             return;
         }
         match message.get_msg_type() {
@@ -296,21 +302,42 @@ impl Group {
                 return self.set_differing(what);
             }
             if self.acknowledges_too_much(&message) {
-                log::warn!(
-                    "group {}: node {} acknowledges entry {}, but the last index here is {}: not counted",
-                    self.config.id,
-                    NodeId(message.from),
-                    message.index,
-                    self.last_index()
-                );
+                let last_index = self.last_index();
+                self.refused = Some(format!(
+                    "an acknowledgement of entry {}, but the last index here is {last_index}",
+                    message.index
+                ));
                 return;
             }
         }
         self.step_compared(message, compared);
     }
 
+    /// Why the message of the last step was not taken, if it is one that no sound node sends.
+    pub fn take_refused(&mut self) -> Option<String> {
+        self.refused.take()
+    }
+
+    /// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
+    /// follow whoever says so.
+    fn leads_another(&self, message: &Message) -> bool {
+        let from_leader = match message.get_msg_type() {
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
+            // Also if no leader is known: it would make this node campaign.
+            MessageType::MsgTimeoutNow => return self.leader() != Some(NodeId(message.from)),
+            _ => false,
+        };
+        from_leader
+            && message.term == self.node.raft.term
+            && self.leader().is_some_and(|leader| leader.0 != message.from)
+    }
+
     /// Time passed: one tick.
     pub fn tick(&mut self, now: Instant) {
+        if !self.is_leader() && self.leader().is_some() && self.successor != self.node.raft.term {
+            self.successor = self.node.raft.term;
+            self.pending.wait_at_most(now + SETTLE_MAX);
+        }
         self.pending.expire(now, &mut self.out.answers);
         self.reads.expire(now, &mut self.out.answers);
         if self.damage.is_some() {

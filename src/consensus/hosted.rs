@@ -12,7 +12,7 @@ use super::completions::Completions;
 use super::effects::{Effects, Write};
 use super::group::{Group, GroupConfig};
 use super::pending::Answer;
-use super::wire::{self, BadMessage};
+use super::{received, wire};
 use crate::catalog::BadCommand;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
@@ -280,20 +280,17 @@ impl Hosted {
     /// Takes a peer's message.
     ///
     /// # Errors
-    /// [`BadMessage`] for a message that no peer of this version sends; it is dropped.
-    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), BadMessage> {
+    /// What is wrong with a message that no sound peer of this version sends; it is dropped.
+    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), String> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
-        let message = wire::message_from_pb(message)?;
+        let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
+        received::check(self.id, &message).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
         if message.term >= self.group.term().0 && self.group.compares() {
             let leader = NodeId(message.from);
             let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
             if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {
-                let (id, index) = (self.id, message.index);
-                log::warn!(
-                    "group {id}: node {leader} acknowledges entries up to {index} that are others here: not counted"
-                );
-                return Ok(());
+                return Err(format!("an acknowledgement of entries up to {} that are others here", message.index));
             }
             if let Some(claim) = &claim {
                 self.compare(leader, claim);
@@ -303,7 +300,7 @@ impl Hosted {
             }
         }
         self.group.step_with(message, claim.map(|claim| claim.last_index), compared);
-        Ok(())
+        self.group.take_refused().map_or(Ok(()), Err)
     }
 
     /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are

@@ -34,6 +34,7 @@ mod pending;
 mod propose;
 mod raft_log;
 mod ready;
+mod received;
 mod reconcile;
 mod retention;
 mod rows;

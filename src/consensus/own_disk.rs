@@ -8,7 +8,7 @@
 
 use super::group::{Group, TICK_MS};
 
-/// The ticks of which a share is counted: ten seconds.
+/// The ticks of which a share is counted: ten seconds in which entries wait to be synced somewhere. With few appends that takes longer.
 const WINDOW: usize = 10_000 / TICK_MS as usize;
 /// With this many ticks of a window in which the own disk was more than a tick behind, it is slow.
 const BEHIND_MAX: usize = WINDOW / 4;
@@ -39,7 +39,12 @@ impl Group {
             return;
         }
         let (own, others) = (self.node.raft.raft_log.persisted, self.synced_by_others());
+        let slowest = self.replicas().iter().filter(|r| r.voter && r.active).map(|r| r.matched.0).min();
+        let waits = slowest.is_some_and(|slowest| slowest < self.node.raft.raft_log.last_index());
         let disk = &mut self.own_disk;
+        if !waits && disk.missing.is_none() {
+            return;
+        }
         disk.ticks += 1;
         disk.behind += usize::from(disk.missing.is_some_and(|missing| own < missing));
         disk.missing = others.filter(|others| own < *others);
@@ -52,7 +57,8 @@ impl Group {
             return;
         }
         log::warn!(
-            "group {}: the disk of this leader is much slower than those of a majority ({}% of the last {} s): handing over",
+            "group {}: the disk of this leader is much slower than those of a majority (it was behind for {}% of {} s \
+             with appends): handing over",
             self.config.id,
             100 * behind / WINDOW,
             WINDOW as u64 * TICK_MS / 1000

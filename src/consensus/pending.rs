@@ -133,6 +133,11 @@ impl Pending {
         out.extend(skipped.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
     }
 
+    /// Shortens the deadlines of proposals to `until`.
+    pub fn wait_at_most(&mut self, until: Instant) {
+        self.by_index.values_mut().for_each(|proposed| proposed.deadline = proposed.deadline.min(until));
+    }
+
     /// Gives up what has waited too long.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.by_index.extract_if(.., |_, p| p.deadline <= now);

@@ -12,7 +12,7 @@ use super::effects::Write;
 use super::group::Group;
 use super::wire;
 use crate::storage::log::Marker;
-use crate::types::LogIndex;
+use crate::types::{GroupId, LogIndex};
 use crate::watermark::Mark;
 
 /// True for messages that only say "alive, in this term" or reject something: they stay valid whatever else than the term a
@@ -149,7 +149,19 @@ impl Group {
 
     /// Installs a snapshot: the log begins anew after it.
     fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
-        log::info!("group {}: snapshot installed: the log begins after entry {}", self.config.id, marker.base.index);
+        let (id, index, (first, next)) =
+            (self.config.id, marker.base.index, (self.mark.first_offset, self.mark.next_offset));
+        if id != GroupId::CATALOG && first < next {
+            log::warn!(
+                "group {id}: snapshot installed: records {first} to {} are dropped here, as the leader, node {}, has trimmed its \
+                 log up to offset {} (entry {index})",
+                next.0 - 1,
+                self.leader().map_or_else(|| "unknown".to_owned(), |leader| leader.to_string()),
+                marker.base.offset
+            );
+        } else {
+            log::info!("group {id}: snapshot installed: the log begins after entry {index}");
+        }
         self.queue.clear();
         self.pending.skipped(marker.base.index, &mut self.out.answers);
         self.node.mut_store().install(&marker);

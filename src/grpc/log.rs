@@ -4,27 +4,21 @@
 //! what is left out is counted and the count written with the next line. What it calls an error is a warning here: it has
 //! handled it.
 
-use std::collections::HashMap;
 use std::ffi::{CStr, c_char};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use grpcio_sys::{gpr_log_func_args, gpr_log_severity, gpr_set_log_function, gpr_set_log_verbosity};
 use log::{Level, LevelFilter};
 
 use super::handshakes;
+use crate::line_limit::LineLimit;
 
 /// The target of these lines in our log.
 pub const TARGET: &str = "grpc";
 
-/// Each place may write this many lines ...
-const LINES_MAX: u32 = 10;
-
-/// ... in this time.
-const WINDOW: Duration = Duration::from_secs(60);
-
 /// The C core has one log for the process, and so its limiter is the process's.
-static LIMITER: OnceLock<Mutex<Limiter>> = OnceLock::new();
+static LIMITER: OnceLock<Mutex<LineLimit<(usize, i32)>>> = OnceLock::new();
 
 /// Sends what the C core logs to our log. Once for the process, after its logger is set: its level is taken over.
 pub fn redirect_log() {
@@ -92,48 +86,9 @@ fn explain(message: &str) -> String {
     if more.is_empty() { message.to_owned() } else { format!("{message} ({})", more.join("; ")) }
 }
 
-/// Lets each place write [`LINES_MAX`] lines in a [`WINDOW`]. Places are few: they stand in the C core's source.
-#[derive(Default)]
-struct Limiter {
-    places: HashMap<(usize, i32), Place>,
-}
-
-struct Place {
-    since: Instant,
-    shown: u32,
-    hidden: u64,
-}
-
-impl Limiter {
-    /// None: not this line. Else how many lines of the place were left out since the last one.
-    fn admit(&mut self, place: (usize, i32), now: Instant) -> Option<u64> {
-        let place = self.places.entry(place).or_insert(Place { since: now, shown: 0, hidden: 0 });
-        if now.duration_since(place.since) >= WINDOW {
-            (place.since, place.shown) = (now, 0);
-        }
-        if place.shown == LINES_MAX {
-            place.hidden += 1;
-            return None;
-        }
-        place.shown += 1;
-        Some(std::mem::take(&mut place.hidden))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_is_counted_and_hides_nothing_else() {
-        let mut limiter = Limiter::default();
-        let start = Instant::now();
-        let shown = (0..1000).filter(|_| limiter.admit((1, 1), start).is_some()).count();
-        assert_eq!(shown, 10);
-        assert_eq!(limiter.admit((1, 2), start), Some(0));
-        assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(990));
-        assert_eq!(limiter.admit((1, 1), start + WINDOW), Some(0));
-    }
 
     #[test]
     fn a_refused_certificate_is_explained() {

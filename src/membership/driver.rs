@@ -205,6 +205,8 @@ struct Driver {
     /// As a member: a look at whether another cluster of our name answers, and when the next one is due.
     watch: Option<Box<Search>>,
     next_watch: Instant,
+    /// When another cluster, because of which appends are refused, answered last.
+    rival_seen: Option<Instant>,
     /// What the last round came to, for the log.
     trouble: String,
     /// That was a member's refusal: until another answer comes, it is what this node waits for.
@@ -237,6 +239,7 @@ impl Driver {
             leader: None,
             watch: None,
             next_watch: now,
+            rival_seen: None,
             trouble: String::new(),
             refused: false,
             waiting,

@@ -1,6 +1,6 @@
 //! What every peer's thread, and the service, know of this node.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
@@ -31,7 +31,7 @@ pub struct Node {
     /// The logs that are open here.
     pub logs: Logs,
     /// Another cluster of the same name that answers; what it is and what to do.
-    pub rival: OnceLock<String>,
+    pub rival: Mutex<Option<String>>,
     /// Why the cluster rejects this node, once it does.
     pub excluded: OnceLock<Refusal>,
 }

@@ -70,7 +70,7 @@ impl Peers {
             consensus,
             catalog_watermark,
             logs,
-            rival: OnceLock::new(),
+            rival: Mutex::default(),
             excluded,
         });
         Peers { handle: PeersHandle(Arc::new(Shared { node, fatal, running: Mutex::default() })) }
@@ -126,14 +126,18 @@ impl PeersHandle {
         self.0.node.excluded.get()
     }
 
-    /// What is known of another cluster of the same name, once one has answered. This node then takes no appends until it is restarted.
-    pub fn rival(&self) -> Option<&str> {
-        self.0.node.rival.get().map(String::as_str)
+    /// What is known of another cluster of the same name, while one answers: this node takes no appends.
+    pub fn rival(&self) -> Option<String> {
+        self.0.node.rival.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Records that another cluster of the same name has answered. False if that was known.
-    pub fn set_rival(&self, what: String) -> bool {
-        self.0.node.rival.set(what).is_ok()
+    /// Records that another cluster of the same name answers, or that none does. Returns whether that was not known.
+    pub fn set_rival(&self, what: Option<String>) -> bool {
+        // A value that is replaced whole.
+        let mut rival = self.0.node.rival.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = rival.is_some() != what.is_some();
+        *rival = what;
+        is_new
     }
 
     /// Records that the cluster rejects this node.

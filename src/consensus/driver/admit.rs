@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use raft::eraftpb::MessageType;
 
-use super::Driver;
+use super::{Driver, command_proposal};
 use crate::catalog::Command;
 use crate::consensus::handle::Proposal;
 use crate::pb::peer::RaftMessage;
@@ -61,7 +61,10 @@ impl Driver {
             return false;
         };
         Command::of_record(record).is_some_and(|command| {
-            matches!(command, Command::ConfigureLog(..)) && self.catalog.would_change(&command) == Ok(true)
+            // Keys, headers and fields that this version does not know would be kept forever, whatever their size.
+            let canonical = command_proposal(&command).payload.payload() == bytes;
+            let configures = matches!(command, Command::ConfigureLog(..));
+            configures && canonical && self.catalog.would_change(&command) == Ok(true)
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Driver;
 use crate::consensus::leadership::{Heard, LeadershipLines};
+use crate::line_limit::LineLimit;
 use crate::types::{GroupId, NodeId};
 
 /// What was heard, and what was logged about each group's leadership.
@@ -12,6 +13,7 @@ use crate::types::{GroupId, NodeId};
 pub(super) struct Told {
     heard: Heard,
     leaders: BTreeMap<GroupId, LeadershipLines>,
+    refused: LineLimit<NodeId>,
 }
 
 impl Driver {
@@ -21,6 +23,21 @@ impl Driver {
         if self.catalog.member(from).is_some() || known() {
             self.told.heard.insert(from, Instant::now());
         }
+    }
+
+    /// A message of a peer was dropped. A faulty peer may send thousands per second.
+    pub(super) fn tell_refused(&mut self, from: NodeId, what: &str) {
+        match self.told.refused.admit(from, Instant::now()) {
+            Some(0) => log::warn!("node {from} sent {what}: dropped"),
+            Some(hidden) => log::warn!("node {from} sent {what}: dropped (and {hidden} more messages before it)"),
+            None => {}
+        }
+    }
+
+    /// How many lines about dropped messages of a peer were written in the current window.
+    #[cfg(test)]
+    pub(super) fn refused_lines(&self, from: NodeId) -> u64 {
+        self.told.refused.lines(&from)
     }
 
     pub(super) fn tell_leaders(&mut self, now: Instant) {

@@ -283,6 +283,40 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     assert_eq!(status(&founder).leader, Some(OTHER));
 }
 
+/// A command as a record with more than its value: every node would keep it forever.
+fn with_a_header(command: &Command) -> Proposal {
+    let mut payload = Vec::new();
+    let headers: &[(&str, &[u8])] = &[("a", b"b")];
+    encode_record(&mut payload, &RecordFields { value: &command.encode(), headers, ..RecordFields::default() });
+    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload.as_slice().into())
+}
+
+/// Streams of nodes that are no members said that it was the year 292,000, and records got that timestamp.
+#[test]
+fn clocks_of_nodes_that_do_not_vote_do_not_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let now = Instant::now();
+    (10..20).for_each(|node| founder.driver.peer_clocks.heard(NodeId(node), 1 << 60, now));
+    founder.driver.tick().expect("a tick");
+    assert!(founder.driver.clock.now(wall_us(), Instant::now()) < 1 << 60);
+    founder.driver.peer_clocks.heard(ME, 7, now);
+    assert_eq!(founder.driver.clocks_of_voters(now), [(ME, 7)]);
+}
+
+/// A faulty member wrote a line for each of its messages, 10,000 for 10,000.
+#[test]
+fn refused_messages_of_a_member_write_few_lines() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    let term = founder.driver.groups[&GroupId(1)].group.status().term;
+    (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(OTHER.0, term.0 + (1 << 40))));
+    assert_eq!(founder.driver.refused_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
+}
+
 /// The checks of the front door are skipped by who forwards to the leader: `AddNode` with id 0 was proposed again at every tick, and
 /// limits of 0 were kept for ever.
 #[test]
@@ -297,11 +331,14 @@ fn only_sound_changes_of_a_log_are_taken_from_peers() {
         rx.wait().expect("an answer").map(|_| ())
     };
     let configure = |change| command_proposal(&Command::ConfigureLog(GroupId(1), change));
-    let longer = crate::catalog::LogChange { retention_ms: Some(9), ..Default::default() };
+    let longer = crate::catalog::LogChange { retention_ms: Some(9000), ..Default::default() };
+    let short = crate::catalog::LogChange { retention_ms: Some(1), ..Default::default() };
     let none = crate::catalog::LogChange { record_bytes_max: Some(0), ..Default::default() };
     let first = crate::catalog::LogMeta::first(ME).expect("random");
     let refused = [
         configure(none),
+        configure(short),
+        with_a_header(&Command::ConfigureLog(GroupId(1), longer)),
         configure(crate::catalog::LogChange::default()),
         command_proposal(&Command::AddNode(member(OTHER, "n2"))),
         command_proposal(&Command::AddNode(member(NodeId(0), "n3"))),

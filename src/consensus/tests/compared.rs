@@ -101,6 +101,34 @@ fn what_comes_late_behind_a_marker_is_no_difference() {
     assert_eq!(follower.group.status().applied_index, LogIndex(50));
 }
 
+/// A message in the name of another node made it the leader of a term that had one, and its entries were taken.
+#[test]
+fn a_term_has_one_leader() {
+    let mut follower = Follower::new();
+    follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+    follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+    follower.perform();
+    assert_eq!(follower.group.take_refused(), None);
+    let before = follower.group.status();
+    let forged = [
+        append(3, 2, (9, 2), 12, 12),
+        message(MessageType::MsgHeartbeat, 3, 2),
+        marker(3, 2, 1_000_000, 2),
+        message(MessageType::MsgTimeoutNow, 3, 2),
+    ];
+    for message in forged {
+        follower.group.step_with(message.clone(), None, EQUAL);
+        assert!(follower.group.take_refused().is_some(), "{message:?}");
+        follower.perform();
+        assert_eq!(follower.group.status(), before, "{message:?}");
+    }
+    // The next term may have another one.
+    follower.group.step_with(append(3, 3, (9, 2), 12, 12), Some(LogIndex(12)), EQUAL);
+    follower.perform();
+    assert_eq!(follower.group.take_refused(), None);
+    assert_eq!(follower.group.status().applied_index, LogIndex(12));
+}
+
 /// The same with two appends: the first cuts off what an older leader had left here, and the store does not know it yet when the
 /// second one comes, which was sent before. What is to be cut off counted as committed in an earlier term.
 #[test]

@@ -7,7 +7,9 @@ use crate::membership::admission::join_request;
 use crate::membership::search::Search;
 
 /// How often a member looks whether another cluster of its name answers at its join addresses.
-const WATCH: Duration = Duration::from_secs(10);
+const WATCH: Duration = Duration::from_secs(3);
+/// Another cluster that has not answered for this long is gone, and appends are taken again.
+const RIVAL_GONE: Duration = Duration::from_secs(15);
 /// Between two lines in the log about another cluster, with fewer members.
 const REPORT: Duration = Duration::from_secs(60);
 impl Driver {
@@ -27,7 +29,7 @@ impl Driver {
         self.watch = Some(Box::new(search));
     }
 
-    /// Another cluster of our name: this one takes no appends any more unless it has more members. Two with as many both stop, since a
+    /// Another cluster of our name: this one takes no appends while that answers, unless it has more members. Two with as many both stop, since a
     /// client that reached either would lose what it appends to the wrong one.
     pub(super) fn watched(&mut self) {
         let (Some(search), Goal::Keep { peers, .. }) = (self.watch.take(), &self.goal) else { return };
@@ -38,11 +40,17 @@ impl Driver {
             return;
         }
         let members = catalog.members().count();
-        let Some(other) = search.found().iter().find(|found| found.cluster_id != own) else { return };
+        let Some(other) = search.found().iter().find(|found| found.cluster_id != own) else {
+            if self.rival_seen.is_some_and(|seen| seen.elapsed() > RIVAL_GONE) {
+                self.rival_seen = None;
+                peers.set_rival(None);
+                log::warn!("no other cluster named {name:?} has answered for {RIVAL_GONE:?}: appends are taken again");
+            }
+            return;
+        };
         let what = format!(
             "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was to join \
-             that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the other one, then \
-             restart this node",
+             that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the other one",
             other.addr,
             other.cluster_id,
             other.members.len()
@@ -50,8 +58,11 @@ impl Driver {
         if other.members.len() < members {
             self.next_watch = Instant::now() + REPORT;
             log::error!("{what}");
-        } else if peers.set_rival(what.clone()) {
-            log::error!("appends are refused: {what}");
+        } else {
+            self.rival_seen = Some(Instant::now());
+            if peers.set_rival(Some(what.clone())) {
+                log::error!("appends are refused: {what}");
+            }
         }
     }
 

@@ -123,8 +123,12 @@ fn a_leader_that_another_cluster_rivals_takes_no_forwarded_appends() {
     let taken = a.peers.handle().propose(b.id, "root", proposal("x"));
     proposed(&b).1.send(Ok(appended(0)));
     assert_eq!(wait(taken), Ok(appended(0)));
-    assert!(b.peers.handle().set_rival("another cluster".to_owned()));
+    assert!(b.peers.handle().set_rival(Some("another cluster".to_owned())));
     assert_eq!(wait(a.peers.handle().propose(b.id, "root", proposal("y"))), Err(ProposeError::Dropped));
+    assert!(b.peers.handle().set_rival(None));
+    let taken = a.peers.handle().propose(b.id, "root", proposal("z"));
+    proposed(&b).1.send(Ok(appended(1)));
+    assert_eq!(wait(taken), Ok(appended(1)));
 }
 
 #[test]

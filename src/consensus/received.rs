@@ -1,0 +1,129 @@
+//! What a follower checks of a leader's entries before it writes them.
+//!
+//! A leader checks what it proposes, and raft trusts its leader. But one faulty or stolen node may send entries as a leader of a
+//! newer term, and what is in a log is read at each restart: an entry that can't be applied would end this node for good. A message
+//! with such an entry is dropped, as if it were lost: an honest leader sends its own.
+
+use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
+
+use super::wire::BadMessage;
+use crate::catalog::Command;
+use crate::storage::entry::{Kind, Stamp};
+use crate::storage::payload;
+use crate::types::{GroupId, Term};
+
+/// Checks every entry of an append.
+///
+/// # Errors
+/// [`BadMessage`] for an entry that no leader of this version proposes.
+pub(super) fn check(group: GroupId, message: &Message) -> Result<(), BadMessage> {
+    if message.get_msg_type() != MessageType::MsgAppend {
+        return Ok(());
+    }
+    message.entries.iter().try_for_each(|entry| check_entry(group, entry))
+}
+
+fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
+    if entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty() {
+        return Ok(());
+    }
+    let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage("an entry without a valid stamp"))?;
+    let body = &entry.data[Stamp::BYTES..];
+    match stamp.kind {
+        Kind::Records => {
+            let term = Term(entry.term);
+            payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)
+                .map_err(|bad| BadMessage(bad.0))?;
+            let understood = |record| Command::of_record(record).is_some();
+            if group == GroupId::CATALOG && !payload::records(body).flatten().all(understood) {
+                return Err(BadMessage(
+                    "a catalog entry that this version does not understand (if a newer version runs there, start it here too)",
+                ));
+            }
+            Ok(())
+        }
+        Kind::Trim if group == GroupId::CATALOG => Err(BadMessage("a trim of the catalog")),
+        Kind::Trim => {
+            let first = body.try_into().map(u64::from_le_bytes).map_err(|_| BadMessage("a malformed trim"))?;
+            if first <= stamp.base_offset.0 { Ok(()) } else { Err(BadMessage("a trim beyond the end of the log")) }
+        }
+        Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => {
+            Err(BadMessage("an entry of a kind that is not replicated"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::driver::command_proposal;
+    use crate::storage::entry::Unstamped;
+    use crate::storage::payload::{RecordFields, encode_record, stamp_records};
+    use crate::types::{NodeId, Offset};
+
+    const BASE: Offset = Offset(7);
+    const TERM: u64 = 3;
+
+    fn entry(kind: Kind, count: u32, payload: Unstamped) -> RaftEntry {
+        let stamp = Stamp { kind, count, base_offset: BASE, append_time_us: 5, producer_id: 0, sequence: 0 };
+        let mut data = payload.stamp(&stamp);
+        if kind == Kind::Records {
+            // A malformed payload stays as it is.
+            let _ = stamp_records(&mut data[Stamp::BYTES..], BASE, Term(TERM), 5);
+        }
+        RaftEntry { index: 9, term: TERM, data: data.into(), ..Default::default() }
+    }
+
+    fn records(values: &[&[u8]]) -> Unstamped {
+        let mut payload = Vec::new();
+        for value in values {
+            encode_record(&mut payload, &RecordFields { value, ..RecordFields::default() });
+        }
+        payload.as_slice().into()
+    }
+
+    fn checked(group: u64, entry: RaftEntry) -> Result<(), BadMessage> {
+        let mut message = Message { entries: vec![entry].into(), ..Default::default() };
+        message.set_msg_type(MessageType::MsgAppend);
+        check(GroupId(group), &message)
+    }
+
+    /// One append with an entry that no node can apply ended its receiver at this and at each later start.
+    #[test]
+    fn a_catalog_entry_that_can_not_be_applied_is_not_written() {
+        let removal = command_proposal(&Command::RemoveNode(NodeId(4))).payload;
+        assert_eq!(checked(0, entry(Kind::Records, 1, removal)), Ok(()));
+        assert!(checked(0, entry(Kind::Records, 1, records(&[b"\xff\xff\xff"]))).is_err());
+        assert!(checked(0, entry(Kind::Records, 1, records(&[b""]))).is_err());
+        assert!(checked(0, entry(Kind::Trim, 0, 7u64.to_le_bytes().as_slice().into())).is_err());
+        assert_eq!(checked(1, entry(Kind::Records, 1, records(&[b"\xff\xff\xff"]))), Ok(()), "a log takes any value");
+    }
+
+    /// An entry of one record that claimed a million left a million offsets that no node could read.
+    #[test]
+    fn records_and_their_number_agree() {
+        assert_eq!(checked(1, entry(Kind::Records, 2, records(&[b"a", b"b"]))), Ok(()));
+        assert!(checked(1, entry(Kind::Records, 1_000_000, records(&[b"a"]))).is_err());
+        assert!(checked(1, entry(Kind::Records, 1, b"\xff\xff".as_slice().into())).is_err());
+        let other_term = RaftEntry { term: TERM + 1, ..entry(Kind::Records, 1, records(&[b"a"])) };
+        assert!(checked(1, other_term).is_err());
+    }
+
+    #[test]
+    fn a_trim_ends_where_the_log_ends() {
+        let trim = |first: u64| checked(1, entry(Kind::Trim, 0, first.to_le_bytes().as_slice().into()));
+        assert_eq!(trim(BASE.0), Ok(()));
+        assert!(trim(BASE.0 + 1).is_err());
+        assert!(trim(1 << 60).is_err());
+        assert!(checked(1, entry(Kind::Trim, 0, b"short".as_slice().into())).is_err());
+    }
+
+    #[test]
+    fn what_has_no_records_is_not_looked_at() {
+        assert_eq!(checked(1, RaftEntry { index: 9, term: TERM, ..Default::default() }), Ok(()));
+        let mut conf_change = RaftEntry { index: 9, term: TERM, ..Default::default() };
+        conf_change.set_entry_type(EntryType::EntryConfChange);
+        assert_eq!(checked(0, conf_change), Ok(()));
+        assert!(checked(1, RaftEntry { data: vec![1, 2, 3].into(), ..Default::default() }).is_err());
+    }
+}
