@@ -29,23 +29,16 @@ fn stamp(records: &[Record]) -> u64 {
 /// timestamp; no record expired for that long, and there was no warning.
 #[test]
 fn a_jump_of_the_leaders_clock_is_not_stamped() {
-    let site = Site::new();
-    let shim = Shim::compile(&site);
-    let dir = |name: &str| site.path().join(name);
-    let (n1, env) = (dir("n1"), |name: &str| shim.env(&dir(name), None, 1));
-    let envs: Vec<_> = ["n1"].map(|name| (name, env(name))).into();
-    let cluster = Cluster::start_at(site, 1, &[], |name| {
-        envs.iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone()).unwrap_or_default()
-    });
+    let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
-    shim.order(&n1, &Order::Clock(MONTH_SECONDS));
+    shim.order_node(&cluster, 0, &Order::Clock(MONTH_SECONDS));
     eventually("the jump is noticed", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
         let said = cluster.nodes[0].log();
         said.contains("clock has jumped").then_some(()).ok_or("not yet".into())
     });
-    shim.order(&n1, &Order::Clock(0));
+    shim.order_node(&cluster, 0, &Order::Clock(0));
     eventually("it is over", || {
         client.produce("", vec![record("after")]).map_err(|e| e.to_string())?;
         cluster.nodes[0].log().contains("clock is plausible again").then_some(()).ok_or("not yet".into())
@@ -61,15 +54,11 @@ fn a_jump_of_the_leaders_clock_is_not_stamped() {
 /// With three nodes the majority's clocks bound the leader's, whether it jumps or is wrong from the start of its process.
 #[test]
 fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
-    let site = Site::new();
-    let shim = Shim::compile(&site);
-    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
-    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
-    let cluster = Cluster::start_at(site, 3, &[], env);
+    let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
     let leader = cluster.leader();
-    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::Clock(MONTH_SECONDS));
+    shim.order_node(&cluster, leader, &Order::Clock(MONTH_SECONDS));
     eventually("it is noticed", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
         let said = cluster.nodes[leader].log();
@@ -93,14 +82,10 @@ fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
 /// A leader's clock was late, and its records looked a month old: after a change of leader, retention removed them at once.
 #[test]
 fn a_leader_that_is_behind_the_majority_stamps_the_majoritys_time() {
-    let site = Site::new();
-    let shim = Shim::compile(&site);
-    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
-    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
-    let cluster = Cluster::start_at(site, 3, &[], env);
+    let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     let leader = cluster.leader();
-    shim.order(&cluster.site.path().join(format!("n{}", leader + 1)), &Order::Clock(-MONTH_SECONDS));
+    shim.order_node(&cluster, leader, &Order::Clock(-MONTH_SECONDS));
     eventually("it is noticed", || {
         let said = cluster.nodes[leader].log();
         said.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
@@ -200,14 +185,10 @@ impl<'a> Watched<'a> {
 #[test]
 fn no_record_is_removed_early_while_the_leaders_clock_is_ahead() {
     const RETENTION: Duration = Duration::from_secs(6);
-    let site = Site::new();
-    let shim = Shim::compile(&site);
-    let dir = site.path().join("n1");
-    let env = shim.env(&dir, None, 1);
-    let cluster = Cluster::start_at(site, 1, &[], |_| env.clone());
+    let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
     let mut watched = Watched::new(&client, RETENTION);
-    shim.order(&dir, &Order::Clock(MONTH_SECONDS));
+    shim.order_node(&cluster, 0, &Order::Clock(MONTH_SECONDS));
     watched.goes_on_for(3 * RETENTION);
     assert!(watched.removed > 0, "records expire all the same");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::Site;
+use crate::harness::{Cluster, Site};
 
 /// The compiled shim.
 pub struct Shim {
@@ -58,9 +58,24 @@ impl Shim {
         env
     }
 
+    /// Compiles it and starts a cluster whose nodes all run with it.
+    #[track_caller]
+    pub fn cluster(nodes: usize) -> (Shim, Cluster) {
+        let site = Site::new();
+        let shim = Shim::compile(&site);
+        let root = site.path().to_owned();
+        let cluster = Cluster::start_at(site, nodes, &[], |name| shim.env(&root.join(name), None, 1));
+        (shim, cluster)
+    }
+
     /// Takes an order back that a process which is gone may not have taken.
     pub fn withdraw(&self, data_dir: &Path) {
         let _ = fs::remove_file(data_dir.with_extension("control"));
+    }
+
+    /// Orders something to happen to a node of a cluster, now; nodes count from 0.
+    pub fn order_node(&self, cluster: &Cluster, node: usize, order: &Order<'_>) {
+        self.order(&cluster.site.path().join(format!("n{}", node + 1)), order);
     }
 
     /// Orders something to happen to the process whose data is in `data_dir`, now.
