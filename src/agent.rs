@@ -453,7 +453,8 @@ impl Base {
     }
 }
 
-/// What the data directory says about this node; a new id where it is blank. The name may change, the id never.
+/// What the data directory says about this node; a new id where it is blank. The name may change, the id never; nor may the
+/// cluster's name, once the node is a member. A member's file that lacks it, as older versions wrote, gets the configured one.
 fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
     data_dir.check_groups(stored.as_ref().map_or(&[], |stored| &stored.groups))?;
@@ -462,11 +463,19 @@ fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError
         None => NodeFile {
             node_id: NodeId::random().map_err(|e| AgentError::System(e.to_string()))?,
             node_name: config.node_name.clone(),
+            cluster_name: None,
             cluster_id: None,
             groups: Vec::new(),
         },
     };
     node_file.node_name = config.node_name.clone();
+    if node_file.cluster_id.is_some() {
+        let stored = node_file.cluster_name.get_or_insert_with(|| config.cluster_name.clone());
+        if *stored != config.cluster_name {
+            let (stored, given) = (stored.clone(), config.cluster_name.clone());
+            return Err(AgentError::OtherClusterName { data_dir: config.data_dir.clone(), stored, given });
+        }
+    }
     if stored.as_ref() != Some(&node_file) {
         data_dir.store(&node_file)?;
     }

@@ -88,6 +88,7 @@ impl Base {
     fn enter(&self, cluster_id: ClusterId, genesis: Genesis, node_file: &mut NodeFile) -> Result<(), AgentError> {
         let groups_dir = self.data_dir.groups_dir();
         GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
+        node_file.cluster_name = Some(self.config.cluster_name.clone());
         node_file.cluster_id = Some(cluster_id);
         node_file.groups = vec![GroupId::CATALOG];
         self.data_dir.store(node_file)?;

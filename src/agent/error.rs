@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::api::server::StartError;
 use crate::consensus::HostError;
@@ -33,6 +34,15 @@ pub enum AgentError {
     },
     /// The system gives no thread, or no randomness.
     System(String),
+    /// The data directory is that of a member of a cluster with another name.
+    OtherClusterName {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The name of its cluster.
+        stored: String,
+        /// The configured name.
+        given: String,
+    },
     /// `--bootstrap` on a blank data directory, and a cluster of that name answers.
     ClusterExists(Found),
     /// The cluster will not have this node.
@@ -54,6 +64,12 @@ impl fmt::Display for AgentError {
                 )
             }
             AgentError::System(what) => f.write_str(what),
+            AgentError::OtherClusterName { data_dir, stored, given } => write!(
+                f,
+                "cluster-name: {} is the data directory of a member of cluster {stored:?}, and the configuration says {given:?}. \
+                 Start it with --cluster-name {stored}, or, to join {given:?} as a new node, with an empty --data-dir",
+                data_dir.display()
+            ),
             AgentError::ClusterExists(found) => write!(
                 f,
                 "bootstrap: this node has no data, and a cluster of that name answers at {} (id {}): it would found a second one. \
@@ -89,6 +105,7 @@ impl AgentError {
             | AgentError::Api(_)
             | AgentError::PeerListener { .. }
             | AgentError::System(_)
+            | AgentError::OtherClusterName { .. }
             | AgentError::ClusterExists(_)
             | AgentError::NotAdmitted(_) => false,
         }
@@ -97,7 +114,11 @@ impl AgentError {
     /// True when starting again will not help before somebody changes the configuration (exit code 78).
     pub fn is_config(&self) -> bool {
         match self {
-            AgentError::Tls(_) | AgentError::Acl(_) | AgentError::ClusterExists(_) | AgentError::NotAdmitted(_) => true,
+            AgentError::Tls(_)
+            | AgentError::Acl(_)
+            | AgentError::OtherClusterName { .. }
+            | AgentError::ClusterExists(_)
+            | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),
             AgentError::Consensus(e) => e.is_config(),
             AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) => false,

@@ -201,6 +201,7 @@ mod tests {
         data.store(&NodeFile {
             node_id: NodeId(5),
             node_name: NodeName::new("n1").expect("a name"),
+            cluster_name: None,
             cluster_id: Some(ClusterId(6)),
             groups: vec![GroupId(0)],
         })

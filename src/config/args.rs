@@ -12,7 +12,8 @@ pub struct ServeArgs {
     /// What this node is called in the cluster [default: the name of the host]
     #[arg(long, env = "SERIATIM_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// The cluster it belongs to: nodes of other clusters don't exist for it [default: seriatim]
+    /// The cluster it belongs to: nodes of other clusters don't exist for it. A member's data directory keeps the name and is
+    /// used with no other one [default: seriatim]
     #[arg(long, env = "SERIATIM_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
     /// Where it keeps its data [default: /var/lib/seriatim]

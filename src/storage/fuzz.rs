@@ -204,7 +204,8 @@ fn manifest() {
 
 #[test]
 fn node_file() {
-    let node = NodeFile { cluster_id: Some(crate::types::ClusterId(7)), ..node() };
+    let node =
+        NodeFile { cluster_name: Some("demo".to_owned()), cluster_id: Some(crate::types::ClusterId(7)), ..node() };
     let mend = |bytes: &mut Vec<u8>, _: &mut Rng| {
         if let Some(end) = bytes.windows(9).rposition(|part| part == b"crc32c = ") {
             bytes.truncate(end);
@@ -306,7 +307,7 @@ fn options() -> LogOptions {
 
 fn node() -> NodeFile {
     let node_name = NodeName::new("a").expect("a name");
-    NodeFile { node_id: NodeId(1), node_name, cluster_id: None, groups: vec![GROUP] }
+    NodeFile { node_id: NodeId(1), node_name, cluster_name: None, cluster_id: None, groups: vec![GROUP] }
 }
 
 /// A disk with these files of a group, and `node.toml`.

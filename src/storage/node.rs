@@ -4,6 +4,7 @@
 //! format = 1
 //! node_id = "0123456789abcdef"
 //! node_name = "a"
+//! cluster_name = "seriatim"           absent: not admitted yet, or an older version wrote the file
 //! cluster_id = "fedcba9876543210"     zeros: not admitted yet
 //! groups = [0, 1]
 //! crc32c = "89abcdef"                 of all the lines before
@@ -22,6 +23,7 @@ use super::disk::Disk;
 use super::error::StorageError;
 use super::space::RESERVE_FILE;
 use super::unlisted::{group_of, holds};
+use crate::config::check_cluster_name;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 /// The newest format of `node.toml` that this version reads, and the one that it writes.
@@ -43,6 +45,8 @@ pub struct NodeFile {
     pub node_id: NodeId,
     /// Its name.
     pub node_name: NodeName,
+    /// The name of the cluster that it is a member of. Older files lack it.
+    pub cluster_name: Option<String>,
     /// Its cluster; `None` until it is admitted to one or founds one.
     pub cluster_id: Option<ClusterId>,
     /// The groups that it carries.
@@ -55,6 +59,8 @@ struct Lines {
     format: u32,
     node_id: String,
     node_name: String,
+    #[serde(default)]
+    cluster_name: Option<String>,
     cluster_id: String,
     groups: Vec<u64>,
 }
@@ -66,12 +72,14 @@ impl NodeFile {
             format: NODE_FORMAT,
             node_id: self.node_id.to_string(),
             node_name: self.node_name.to_string(),
+            cluster_name: self.cluster_name.clone(),
             cluster_id: self.cluster_id.unwrap_or_default().to_string(),
             groups: self.groups.iter().map(|g| g.0).collect(),
         };
         let groups: Vec<String> = lines.groups.iter().map(u64::to_string).collect();
+        let cluster_name = lines.cluster_name.map_or_else(String::new, |name| format!("cluster_name = \"{name}\"\n"));
         let text = format!(
-            "format = {}\nnode_id = \"{}\"\nnode_name = \"{}\"\ncluster_id = \"{}\"\ngroups = [{}]\n",
+            "format = {}\nnode_id = \"{}\"\nnode_name = \"{}\"\n{cluster_name}cluster_id = \"{}\"\ngroups = [{}]\n",
             lines.format,
             lines.node_id,
             lines.node_name,
@@ -115,10 +123,14 @@ impl NodeFile {
         if groups.len() != lines.groups.len() {
             return Err(damaged(0, "a group is listed twice".to_owned()));
         }
+        if let Some(Err(error)) = lines.cluster_name.as_deref().map(check_cluster_name) {
+            return Err(damaged(0, error));
+        }
         let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is no id: {e}")));
         Ok(NodeFile {
             node_id: id(&lines.node_id)?,
             node_name: NodeName::new(&lines.node_name).map_err(|e| damaged(0, e.to_string()))?,
+            cluster_name: lines.cluster_name,
             cluster_id: Some(ClusterId(id(&lines.cluster_id)?.0)).filter(|id| id.0 != 0),
             groups: lines.groups.into_iter().map(GroupId).collect(),
         })
@@ -287,11 +299,13 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::assert_golden;
 
     fn node() -> NodeFile {
         NodeFile {
             node_id: NodeId(0x0123_4567_89ab_cdef),
             node_name: NodeName::new("a").expect("a name"),
+            cluster_name: None,
             cluster_id: None,
             groups: vec![GroupId(0), GroupId(1)],
         }
@@ -306,6 +320,13 @@ mod tests {
         assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), node());
         let member = NodeFile { cluster_id: Some(ClusterId(5)), groups: Vec::new(), ..node() };
         assert_eq!(NodeFile::decode(member.encode().as_bytes(), Path::new("n")).expect("a node file"), member);
+        // With the cluster's name, which older files lack.
+        let named = NodeFile { cluster_name: Some("demo".to_owned()), ..node() };
+        let text = named.encode();
+        assert_golden("node-v1.toml", text.as_bytes());
+        assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), named);
+        let unsound = NodeFile { cluster_name: Some("Demo\"".to_owned()), ..node() };
+        assert!(NodeFile::decode(unsound.encode().as_bytes(), Path::new("n")).expect_err("no name").is_damage());
     }
 
     #[test]

@@ -46,7 +46,13 @@ impl Founder {
             GroupLog::create(&disk, &data_dir.groups_dir(), GroupId::CATALOG, &log_options, Genesis::Founder(ME))
                 .expect("made");
             let node_name = NodeName::new(name).expect("a name");
-            NodeFile { node_id: ME, node_name, cluster_id: Some(crate::types::ClusterId(7)), groups }
+            NodeFile {
+                node_id: ME,
+                node_name,
+                cluster_name: None,
+                cluster_id: Some(crate::types::ClusterId(7)),
+                groups,
+            }
         });
         data_dir.store(&node_file).expect("stored");
         let consensus = Consensus::default();

@@ -46,7 +46,8 @@ impl Story {
         let data = DataDir::open(&self.sim.disk(), Path::new(HOME))?;
         assert_eq!(data.load()?, None, "a blank directory");
         let node_name = NodeName::new("a").expect("a name");
-        let mut node = NodeFile { node_id: NodeId(1), node_name, cluster_id: None, groups: Vec::new() };
+        let mut node =
+            NodeFile { node_id: NodeId(1), node_name, cluster_name: None, cluster_id: None, groups: Vec::new() };
         self.store(&data, &node)?;
         node.cluster_id = Some(ClusterId(5));
         for group in [GroupId::CATALOG, GroupId(1)] {

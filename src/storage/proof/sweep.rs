@@ -147,7 +147,14 @@ fn directory(end: End) -> Sim {
         }
     }
     let node_name = NodeName::new("a").expect("a name");
-    data.store(&NodeFile { node_id: NodeId(1), node_name, cluster_id: None, groups }).expect("stored");
+    data.store(&NodeFile {
+        node_id: NodeId(1),
+        node_name,
+        cluster_name: Some("demo".to_owned()),
+        cluster_id: None,
+        groups,
+    })
+    .expect("stored");
     drop(data);
     sim.kill();
     sim

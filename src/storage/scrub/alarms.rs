@@ -35,7 +35,14 @@ impl Life {
         let data = DataDir::open(&sim.disk(), Path::new(DATA)).expect("made");
         GroupLog::create(&sim.disk(), &data.groups_dir(), GROUP, &OPTIONS, Genesis::Founder(NodeId(5))).expect("made");
         let node_name = NodeName::new("a").expect("a name");
-        data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![GROUP] }).expect("stored");
+        data.store(&NodeFile {
+            node_id: NodeId(5),
+            node_name,
+            cluster_name: None,
+            cluster_id: None,
+            groups: vec![GROUP],
+        })
+        .expect("stored");
         let log = Life::open(&sim);
         Life { sim, rng: Rng(seed), log, term: 1, job: None }
     }

@@ -358,7 +358,8 @@ fn the_node_file_is_looked_at_with_the_catalog() {
     GroupLog::create(&sim.disk(), &data.groups_dir(), group, &options, Genesis::Founder(NodeId(5))).expect("made");
     let (log, _) = GroupLog::open(&sim.disk(), &data.groups_dir(), group, &options).expect("opened");
     let node_name = crate::types::NodeName::new("a").expect("a name");
-    data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![group] }).expect("stored");
+    data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_name: None, cluster_id: None, groups: vec![group] })
+        .expect("stored");
     let handle = ScrubHandle::default();
     handle.add(group, log.reader());
     let (_sender, inbox) = bounded(1);

@@ -34,7 +34,7 @@ impl Home {
 
     fn store(&self, cluster_id: Option<ClusterId>, groups: &[GroupId]) {
         let node_name = NodeName::new("n1").expect("a name");
-        let node = NodeFile { node_id: NodeId(5), node_name, cluster_id, groups: groups.to_vec() };
+        let node = NodeFile { node_id: NodeId(5), node_name, cluster_name: None, cluster_id, groups: groups.to_vec() };
         fs::write(self.path("node.toml"), node.encode()).expect("stored");
     }
 

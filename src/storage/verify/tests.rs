@@ -32,7 +32,8 @@ impl Home {
         let genesis = Genesis::Founder(NodeId(5));
         GroupLog::create(&home.disk, &data.groups_dir(), GroupId(3), &options(), genesis).expect("made");
         let node_name = NodeName::new("n1").expect("a name");
-        let node = NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![GroupId(3)] };
+        let node =
+            NodeFile { node_id: NodeId(5), node_name, cluster_name: None, cluster_id: None, groups: vec![GroupId(3)] };
         data.store(&node).expect("stored");
         let mut log = home.log();
         while home.segments().len() < SEGMENTS {
@@ -436,8 +437,14 @@ fn what_can_not_be_read_is_told_with_its_place() {
         }
         log.close().expect("closed");
         let node_name = NodeName::new("n1").expect("a name");
-        data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_id: None, groups: vec![GroupId(3)] })
-            .expect("stored");
+        data.store(&NodeFile {
+            node_id: NodeId(5),
+            node_name,
+            cluster_name: None,
+            cluster_id: None,
+            groups: vec![GroupId(3)],
+        })
+        .expect("stored");
         drop((data, log));
         sim.kill();
         sim
