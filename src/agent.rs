@@ -41,7 +41,8 @@ use crate::storage::reader::Readers;
 use crate::storage::scrub::{Scrub, ScrubOptions};
 use crate::storage::space::SpaceWatch;
 use crate::thread::{Fatal, FatalSender, Joiner, Progress, Silence, fatal_channel};
-use crate::types::{ClusterId, GroupId, NodeId};
+use crate::types::{ClusterId, GroupId};
+use crate::waiting::WaitingFor;
 use crate::watermark::Watermark;
 use crate::writer::{Writer, WriterHandle};
 
@@ -80,6 +81,7 @@ struct Base {
     dialer: Dialer,
     api: Mutex<Api>,
     membership: Membership,
+    waiting: WaitingFor,
     late_peers: Late<PeersHandle>,
     running: Mutex<Option<Running>>,
 }
@@ -134,7 +136,7 @@ impl Agent {
         let data_dir = Arc::new(DataDir::open(&disk, &config.data_dir)?);
         disk.watch_space(&config.data_dir, &config.disk_space)?;
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
-        let node_file = node_file(&config, &data_dir)?;
+        let node_file = enter::node_file(&config, &data_dir)?;
 
         let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);
         let late_peers: Late<PeersHandle> = Arc::new(OnceLock::new());
@@ -149,6 +151,8 @@ impl Agent {
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
         let metrics = Arc::new(Metrics::default());
         metrics.set_certificate_expires(tls.expires());
+        let waiting = WaitingFor::default();
+        waiting.set("the node is starting");
         let api = Api::start(
             ApiOptions {
                 listen_addr: config.rpc_addr,
@@ -157,6 +161,7 @@ impl Agent {
                 acl: acl.clone(),
                 limits: config.limits.clone(),
                 metrics: metrics.clone(),
+                waiting: waiting.clone(),
                 me: Me {
                     node_id: node_file.node_id,
                     node_name: config.node_name.clone(),
@@ -179,7 +184,7 @@ impl Agent {
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), &config.cluster_name);
         let options =
             Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
-        let membership = Membership::start(options, me.clone(), dialer.clone(), &fatal).map_err(no_thread)?;
+        let membership = Membership::start(options, me.clone(), dialer.clone(), waiting.clone(), &fatal);
         let base = Base {
             config,
             fatal,
@@ -188,7 +193,8 @@ impl Agent {
             me,
             dialer,
             api: Mutex::new(api),
-            membership,
+            membership: membership.map_err(no_thread)?,
+            waiting,
             late_peers,
             running: Mutex::default(),
         };
@@ -451,35 +457,6 @@ impl Base {
         *self.running() = Some(running);
         Ok(())
     }
-}
-
-/// What the data directory says about this node; a new id where it is blank. The name may change, the id never; nor may the
-/// cluster's name, once the node is a member. A member's file that lacks it, as older versions wrote, gets the configured one.
-fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
-    let stored = data_dir.load()?;
-    data_dir.check_groups(stored.as_ref().map_or(&[], |stored| &stored.groups))?;
-    let mut node_file = match &stored {
-        Some(stored) => stored.clone(),
-        None => NodeFile {
-            node_id: NodeId::random().map_err(|e| AgentError::System(e.to_string()))?,
-            node_name: config.node_name.clone(),
-            cluster_name: None,
-            cluster_id: None,
-            groups: Vec::new(),
-        },
-    };
-    node_file.node_name = config.node_name.clone();
-    if node_file.cluster_id.is_some() {
-        let stored = node_file.cluster_name.get_or_insert_with(|| config.cluster_name.clone());
-        if *stored != config.cluster_name {
-            let (stored, given) = (stored.clone(), config.cluster_name.clone());
-            return Err(AgentError::OtherClusterName { data_dir: config.data_dir.clone(), stored, given });
-        }
-    }
-    if stored.as_ref() != Some(&node_file) {
-        data_dir.store(&node_file)?;
-    }
-    Ok(node_file)
 }
 
 fn no_thread(error: std::io::Error) -> AgentError {

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod pb;
 pub mod reply;
 pub mod thread;
+pub mod waiting;
 
 pub mod timers;
 

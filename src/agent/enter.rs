@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{AgentError, Base, no_thread};
+use crate::config::Config;
 use crate::membership::admission::AdmissionError;
+use crate::replication::wait::block_until;
 use crate::storage::log::{Genesis, GroupLog};
-use crate::storage::node::NodeFile;
+use crate::storage::node::{DataDir, NodeFile};
 use crate::thread::{Joiner, spawn};
-use crate::types::{ClusterId, GroupId};
+use crate::types::{ClusterId, GroupId, NodeId};
 
+/// Membership ends a probe within four seconds of its beginning.
+const PROBE_MAX: Duration = Duration::from_secs(30);
 /// Between two probes of a founder that can't reach its join addresses, and between two lines in the log about it.
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
 const REPORT: Duration = Duration::from_secs(30);
@@ -18,11 +22,13 @@ impl Base {
     /// Founds, joins, or goes on, as the data directory says. Gives the thread that waits for admission, if one does.
     pub(super) fn begin(self: Arc<Base>, node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
         if let Some(cluster_id) = node_file.cluster_id {
+            self.waiting.set("it recovers its logs from its disk");
             self.run(cluster_id, node_file)?;
             return Ok(None);
         }
         if self.config.bootstrap {
-            let Some(doubtful) = self.probe()? else { return Ok(None) };
+            self.waiting.set(format!("looking for cluster {:?} before it founds one", self.config.cluster_name));
+            let Some(doubtful) = self.probe(Duration::ZERO)? else { return Ok(None) };
             if doubtful.is_empty() {
                 self.found(node_file)?;
                 return Ok(None);
@@ -37,9 +43,15 @@ impl Base {
         Ok(Some(joiner))
     }
 
-    /// The join addresses at which a cluster may be that can't be reached now; `None` if this node is stopping.
-    fn probe(&self) -> Result<Option<Vec<String>>, AgentError> {
-        let Ok(probed) = self.membership.handle().probe().wait() else { return Ok(None) };
+    /// After a pause, the join addresses at which a cluster may be that can't be reached; `None` if this node is stopping.
+    fn probe(&self, pause: Duration) -> Result<Option<Vec<String>>, AgentError> {
+        let begin = Instant::now() + pause;
+        // Membership waits for the pause, so that a stop ends it.
+        let probed = match block_until(self.membership.handle().probe(begin), begin + PROBE_MAX) {
+            Some(Ok(probed)) => probed,
+            Some(Err(_)) => return Ok(None),
+            None => return Err(AgentError::System(format!("membership has not answered a probe for {PROBE_MAX:?}"))),
+        };
         let doubtful = probed.doubtful();
         probed.found.map_or(Ok(Some(doubtful)), |found| Err(AgentError::ClusterExists(found)))
     }
@@ -49,17 +61,18 @@ impl Base {
     fn found_once_sure(&self, mut doubtful: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
         let mut next_report = Instant::now();
         while !doubtful.is_empty() {
+            let why = format!(
+                "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
+                 start without them in --join",
+                self.config.cluster_name,
+                doubtful.join(", ")
+            );
             if Instant::now() >= next_report {
-                log::warn!(
-                    "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
-                     start without them in --join",
-                    self.config.cluster_name,
-                    doubtful.join(", ")
-                );
+                log::warn!("{why}");
                 next_report = Instant::now() + REPORT;
             }
-            std::thread::sleep(PROBE_PAUSE);
-            let Some(now) = self.probe()? else { return Ok(()) };
+            self.waiting.set(why);
+            let Some(now) = self.probe(PROBE_PAUSE)? else { return Ok(()) };
             doubtful = now;
         }
         self.found(node_file)
@@ -79,6 +92,7 @@ impl Base {
             Err(AdmissionError::Stopped) => return Ok(()),
             Err(error) => return Err(AgentError::NotAdmitted(error)),
         };
+        self.waiting.set("it is admitted, and starts its replica");
         log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
         self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
         self.run(admission.cluster_id, node_file)
@@ -94,4 +108,33 @@ impl Base {
         self.data_dir.store(node_file)?;
         Ok(())
     }
+}
+
+/// What the data directory says about this node; a new id where it is blank. The name may change, the id never; nor may the
+/// cluster's name, once the node is a member. A member's file that lacks it, as older versions wrote, gets the configured one.
+pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
+    let stored = data_dir.load()?;
+    data_dir.check_groups(stored.as_ref().map_or(&[], |stored| &stored.groups))?;
+    let mut node_file = match &stored {
+        Some(stored) => stored.clone(),
+        None => NodeFile {
+            node_id: NodeId::random().map_err(|e| AgentError::System(e.to_string()))?,
+            node_name: config.node_name.clone(),
+            cluster_name: None,
+            cluster_id: None,
+            groups: Vec::new(),
+        },
+    };
+    node_file.node_name = config.node_name.clone();
+    if node_file.cluster_id.is_some() {
+        let stored = node_file.cluster_name.get_or_insert_with(|| config.cluster_name.clone());
+        if *stored != config.cluster_name {
+            let (stored, given) = (stored.clone(), config.cluster_name.clone());
+            return Err(AgentError::OtherClusterName { data_dir: config.data_dir.clone(), stored, given });
+        }
+    }
+    if stored.as_ref() != Some(&node_file) {
+        data_dir.store(&node_file)?;
+    }
+    Ok(node_file)
 }

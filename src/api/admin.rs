@@ -60,24 +60,26 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.all_bytes())];
     let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
     response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
-    if let Some(core) = service.late.get() {
-        response.cluster_id = core.cluster_id.to_string();
-        let dropped = core.consensus.peer_messages_dropped();
-        response.counters.push(counter(("seriatim_peer_messages_dropped_total".to_owned(), dropped)));
-        response.disk = Some(disk(&core.space.status())).into();
-        response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
-        let damaged = response.groups.iter().filter(|group| !group.damage.is_empty()).count();
-        let ranges: usize = response.groups.iter().map(|group| group.damaged_ranges.len()).sum();
-        let most = |of: fn(&admin::GroupStatus) -> u64| response.groups.iter().map(of).max().unwrap_or(0);
-        let now = [
-            ("replicas_damaged", damaged as u64),
-            ("damaged_ranges", ranges as u64),
-            ("stamp_ahead_ms", most(|g| g.stamp_ahead_ms)),
-            ("unprotected_bytes", most(|g| g.unprotected_bytes)),
-        ];
-        response.counters.extend(now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value))));
-        response.another_cluster = core.forward.rival().unwrap_or_default();
-    }
+    let Some(core) = service.late.get() else {
+        response.waiting_for = service.waiting.get();
+        return Ok(response);
+    };
+    response.cluster_id = core.cluster_id.to_string();
+    let dropped = core.consensus.peer_messages_dropped();
+    response.counters.push(counter(("seriatim_peer_messages_dropped_total".to_owned(), dropped)));
+    response.disk = Some(disk(&core.space.status())).into();
+    response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
+    let damaged = response.groups.iter().filter(|group| !group.damage.is_empty()).count();
+    let ranges: usize = response.groups.iter().map(|group| group.damaged_ranges.len()).sum();
+    let most = |of: fn(&admin::GroupStatus) -> u64| response.groups.iter().map(of).max().unwrap_or(0);
+    let now = [
+        ("replicas_damaged", damaged as u64),
+        ("damaged_ranges", ranges as u64),
+        ("stamp_ahead_ms", most(|g| g.stamp_ahead_ms)),
+        ("unprotected_bytes", most(|g| g.unprotected_bytes)),
+    ];
+    response.counters.extend(now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value))));
+    response.another_cluster = core.forward.rival().unwrap_or_default();
     Ok(response)
 }
 

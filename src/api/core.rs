@@ -71,9 +71,10 @@ impl Core {
         }
         let catalog = self.catalog.get();
         // A cluster in its first second has no log yet, and is about to have one.
-        let founding = catalog.logs().next().is_none();
-        if founding || catalog.log_named(name).is_some() {
-            Err(ApiError::Joining)
+        if catalog.logs().next().is_none() {
+            Err(ApiError::Joining("the cluster is being founded and has no log yet"))
+        } else if catalog.log_named(name).is_some() {
+            Err(ApiError::Joining("this node does not carry the log yet: the log's leader has still to add it"))
         } else {
             Err(ApiError::NoSuchLog(name.clone()))
         }

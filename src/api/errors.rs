@@ -146,8 +146,13 @@ pub enum ApiError {
     NotAppended,
     /// No leader is known, or none could confirm itself.
     NoLeader,
-    /// The node is no member yet, or does not carry the log yet, or lags behind what was asked for.
-    Joining,
+    /// The node takes no calls yet.
+    NotReady {
+        /// What it waits for.
+        waiting_for: String,
+    },
+    /// The node does not carry the log yet, or lags behind what was asked for: which of the two, and why.
+    Joining(&'static str),
     /// Another cluster of the same name answers: not appended, as nobody knows which of them is the right one.
     AnotherCluster(String),
     /// The node is stopping.
@@ -208,6 +213,8 @@ pub struct Broken {
     pub unknown_through: Option<u64>,
 }
 
+const NO_REPLICA: ApiError = ApiError::Joining("the node that had to answer does not carry the log yet");
+
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> ApiError {
         ApiError::Invalid(invalid)
@@ -231,7 +238,7 @@ impl From<ReadIndexError> for ApiError {
         match error {
             ReadIndexError::NotLeader { .. } | ReadIndexError::Unconfirmed => ApiError::NoLeader,
             ReadIndexError::QueueFull => ApiError::QueueFull,
-            ReadIndexError::NoSuchGroup => ApiError::Joining,
+            ReadIndexError::NoSuchGroup => NO_REPLICA,
             ReadIndexError::Damaged => ApiError::ReplicaDamaged,
             ReadIndexError::Stopping => ApiError::Stopping,
         }
@@ -255,7 +262,7 @@ impl ApiError {
             ProposeError::PastEnd { next_offset } => {
                 ApiError::OffsetPastEnd(Bounds { next_offset, ..asked.bounds.clone() }, asked.offset)
             }
-            ProposeError::NoSuchGroup => ApiError::Joining,
+            ProposeError::NoSuchGroup => NO_REPLICA,
             ProposeError::Damaged => ApiError::ReplicaDamaged,
             ProposeError::Stopping => ApiError::Stopping,
         }
@@ -387,11 +394,11 @@ impl ApiError {
             ApiError::NoLeader => {
                 Facts::new(Code::UNAVAILABLE, "NO_LEADER", "nothing was done: no leader is known to have a majority")
             }
-            ApiError::Joining => Facts::new(
-                Code::UNAVAILABLE,
-                "JOINING",
-                "nothing was done: this node has not caught up with the cluster yet",
-            ),
+            ApiError::NotReady { waiting_for } => {
+                let message = format!("nothing was done: this node takes no calls yet: {waiting_for}");
+                Facts::new(Code::UNAVAILABLE, "JOINING", message).with("waiting_for", waiting_for)
+            }
+            ApiError::Joining(why) => Facts::new(Code::UNAVAILABLE, "JOINING", format!("nothing was done: {why}")),
             ApiError::AnotherCluster(what) => {
                 Facts::new(Code::UNAVAILABLE, "ANOTHER_CLUSTER", format!("not appended: {what}"))
             }

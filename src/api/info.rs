@@ -21,7 +21,7 @@ pub async fn get_servers(service: Service, call: Call, request: Request) -> Resu
     // Who leads is known for a log that this node carries; for another one the members still are.
     let group = match core.log(&name, &service.timers, call.deadline).await {
         Ok(log) => Some(log.group),
-        Err(ApiError::Joining) => core.catalog.get().log_named(&name).map(|log| log.group),
+        Err(ApiError::Joining(_)) => core.catalog.get().log_named(&name).map(|log| log.group),
         Err(error) => return Err(error),
     };
     let status = group.and_then(|group| core.consensus.status(group));

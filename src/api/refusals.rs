@@ -25,7 +25,8 @@ pub fn count(metrics: &Metrics, error: &ApiError) {
         | ApiError::ExpectedOffset { .. }
         | ApiError::NotAppended
         | ApiError::NoLeader
-        | ApiError::Joining
+        | ApiError::NotReady { .. }
+        | ApiError::Joining(_)
         | ApiError::AnotherCluster(_)
         | ApiError::Stopping
         | ApiError::ReplicaDamaged

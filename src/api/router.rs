@@ -196,6 +196,6 @@ impl Core {
                 }
             }
         }
-        Err(ApiError::Joining)
+        Err(ApiError::Joining("this node is behind the log's leader, and did not catch up in time"))
     }
 }

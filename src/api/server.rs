@@ -25,6 +25,7 @@ use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::thread::FatalSender;
 use crate::timers::Timers;
+use crate::waiting::WaitingFor;
 
 /// What the client listener is started with.
 pub struct ApiOptions {
@@ -40,6 +41,8 @@ pub struct ApiOptions {
     pub limits: config::Limits,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Why the node does not take calls yet.
+    pub waiting: WaitingFor,
     /// Who this node is.
     pub me: Me,
 }
@@ -92,7 +95,7 @@ fn bound_connections(addr: SocketAddr) {
 }
 
 impl Api {
-    /// Binds and takes calls. Until [`Api::serve`] they are answered with JOINING.
+    /// Binds and takes calls. Until [`Api::serve`] they are answered with JOINING, and what the node waits for.
     ///
     /// # Errors
     /// [`StartError`] when it can't listen.
@@ -106,6 +109,7 @@ impl Api {
             limits: Limits::new(limits.clone()),
             tarpit: Arc::default(),
             metrics: options.metrics,
+            waiting: options.waiting,
             state: State::default(),
             availability: Availability::default(),
             timers: timers.handle(),

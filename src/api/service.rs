@@ -27,6 +27,7 @@ use crate::security::identity::Principal;
 use crate::thread::FatalSender;
 use crate::timers::TimersHandle;
 use crate::types::Offset;
+use crate::waiting::WaitingFor;
 use crate::watermark::{Until, Watermark};
 
 /// A call's message has to be whole by then.
@@ -48,6 +49,8 @@ pub struct Service {
     pub tarpit: Arc<Tarpit>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Why the node does not take calls yet.
+    pub waiting: WaitingFor,
     /// Serving or not.
     pub state: State,
     /// Whether a majority answers.
@@ -127,7 +130,9 @@ impl Service {
     pub fn core(&self) -> Result<&Core, ApiError> {
         match self.state.now().phase {
             Phase::Stopping => Err(ApiError::Stopping),
-            Phase::Joining | Phase::Serving | Phase::Leaving => self.late.get().ok_or(ApiError::Joining),
+            Phase::Joining | Phase::Serving | Phase::Leaving => {
+                self.late.get().ok_or_else(|| ApiError::NotReady { waiting_for: self.waiting.get() })
+            }
         }
     }
 

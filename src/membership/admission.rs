@@ -1,13 +1,17 @@
 //! What asking for admission is, on the wire, and what it can come to.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use crate::catalog::Member;
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::hello::PROTOCOL_VERSION;
+use crate::thread::{fatal_channel, spawn};
 use crate::types::{ClusterId, NodeId, NodeName};
 
 /// A host accepts or refuses a connection within this time.
@@ -44,9 +48,26 @@ pub struct Probed {
 
 impl Probed {
     /// The join addresses at which a cluster may be that can't be reached now. Where a host refuses the connection, no node runs.
-    /// Blocks for a second for each silent address.
+    /// Blocks for a second, besides what names of hosts need.
     pub fn doubtful(&self) -> Vec<String> {
-        self.silent.iter().filter(|addr| !refuses_connections(addr)).cloned().collect()
+        // One thread each, as the second is needed for each address that is silent.
+        let (fatal, _) = fatal_channel();
+        let asked = self.silent.iter().map(|addr| {
+            let (answer, answered) = bounded(1);
+            let asks = addr.clone();
+            let body = move || {
+                let _ = answer.send(refuses_connections(&asks));
+                Ok::<(), Infallible>(())
+            };
+            (addr, spawn("probe-connect", &fatal, body), answered)
+        });
+        let asked: Vec<_> = asked.collect();
+        // Without a thread nothing is known of the address.
+        asked
+            .into_iter()
+            .filter(|(_, _, refused)| refused.recv() != Ok(true))
+            .map(|(addr, _, _)| addr.clone())
+            .collect()
     }
 }
 

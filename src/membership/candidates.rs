@@ -51,6 +51,11 @@ impl Candidates {
         &self.join
     }
 
+    /// True if mDNS knows of a node of our cluster's name.
+    pub fn has_finds(&self) -> bool {
+        !self.finds.is_empty()
+    }
+
     /// Every address to ask, those that were given first.
     pub fn addresses(&self) -> Vec<String> {
         let mut all = self.join.clone();

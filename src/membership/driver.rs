@@ -3,6 +3,7 @@
 //! It has one goal at a time, given by the agent: probe, then admission, then (as a member) keeping the catalog's word
 //! about this node true. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
 
+mod ask;
 mod keep;
 
 use std::convert::Infallible;
@@ -14,18 +15,19 @@ use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Probed, join_request, members_of, with_hint};
+use crate::membership::admission::{Admission, AdmissionError, Probed};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
-use crate::membership::search::{Search, Verdict};
+use crate::membership::reasons;
+use crate::membership::search::Search;
 use crate::pb::peer::JoinResponse;
 use crate::replication::dial::Dialer;
 use crate::replication::peers::PeersHandle;
-use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::replication::wait::{park_until, thread_waker};
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::thread::{FatalSender, Joiner, spawn};
-use crate::types::{ClusterId, NodeId};
+use crate::types::NodeId;
+use crate::waiting::WaitingFor;
 
 /// Between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(500);
@@ -64,7 +66,8 @@ pub struct MembershipHandle {
 /// Its inbox. Each clone of the handle has room for one message, so the few that the agent sends are never refused.
 #[derive(Debug)]
 enum Message {
-    Probe(ReplySender<Probed>),
+    /// To begin at that moment.
+    Probe(Instant, ReplySender<Probed>),
     Admission(ReplySender<Result<Admission, AdmissionError>>),
     Admitted(PeersHandleBox),
     Stop,
@@ -79,13 +82,19 @@ impl std::fmt::Debug for PeersHandleBox {
 }
 
 impl Membership {
-    /// Starts the thread. `me` is this node with the addresses that it advertises.
+    /// Starts the thread. `me` is this node with the addresses that it advertises; `waiting` is told why it is not admitted yet.
     ///
     /// # Errors
     /// When the system can't make another thread.
-    pub fn start(options: Options, me: Member, dialer: Dialer, fatal: &FatalSender) -> std::io::Result<Membership> {
+    pub fn start(
+        options: Options,
+        me: Member,
+        dialer: Dialer,
+        waiting: WaitingFor,
+        fatal: &FatalSender,
+    ) -> std::io::Result<Membership> {
         let (tx, rx) = mpsc::channel(0);
-        let driver = Driver::new(options, me, dialer, rx);
+        let driver = Driver::new(options, me, dialer, waiting, rx);
         let joiner = spawn("membership", fatal, move || {
             driver.run();
             Ok::<(), Infallible>(())
@@ -115,10 +124,11 @@ impl MembershipHandle {
         let _ = self.inbox.clone().try_send(message);
     }
 
-    /// Asks every join address and what mDNS finds, for two seconds, whether a cluster of our name answers.
-    pub fn probe(&self) -> ReplyReceiver<Probed> {
+    /// Asks every join address and what mDNS finds, from `begin` on for two seconds, whether a cluster of our name answers. The
+    /// reply is dropped when the node stops.
+    pub fn probe(&self, begin: Instant) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
-        self.send(Message::Probe(tx));
+        self.send(Message::Probe(begin, tx));
         rx
     }
 
@@ -195,11 +205,21 @@ struct Driver {
     next_watch: Instant,
     /// What the last round came to, for the log.
     trouble: String,
+    /// That was a member's refusal: until another answer comes, it is what this node waits for.
+    refused: bool,
+    /// The same for clients.
+    waiting: WaitingFor,
     next_report: Instant,
 }
 
 impl Driver {
-    fn new(options: Options, me: Member, dialer: Dialer, inbox: mpsc::Receiver<Message>) -> Driver {
+    fn new(
+        options: Options,
+        me: Member,
+        dialer: Dialer,
+        waiting: WaitingFor,
+        inbox: mpsc::Receiver<Message>,
+    ) -> Driver {
         let now = Instant::now();
         Driver {
             candidates: Candidates::new(&options.cluster_name, &options.join),
@@ -214,6 +234,8 @@ impl Driver {
             watch: None,
             next_watch: now,
             trouble: String::new(),
+            refused: false,
+            waiting,
             next_report: now,
         }
     }
@@ -309,8 +331,14 @@ impl Driver {
         self.stage = Stage::Rest { until: now };
         self.next_report = now + REPORT_FIRST;
         self.goal = match message {
-            Message::Probe(reply) => Goal::Probe { reply, until: self.mdns.is_some().then(|| now + PROBE) },
-            Message::Admission(reply) => Goal::Admission { reply },
+            Message::Probe(begin, reply) => {
+                self.stage = Stage::Rest { until: begin };
+                Goal::Probe { reply, until: self.mdns.is_some().then(|| begin.max(now) + PROBE) }
+            }
+            Message::Admission(reply) => {
+                self.not_admitted(reasons::looking(self.candidates.join(), self.mdns_state()));
+                Goal::Admission { reply }
+            }
             Message::Admitted(PeersHandleBox(peers)) => {
                 let cluster_id = peers.me().cluster_id;
                 if let Some(mdns) = &mut self.mdns
@@ -344,150 +372,6 @@ impl Driver {
             }
             MdnsEvent::Gone(instance) => self.candidates.gone(&instance),
             MdnsEvent::Ended => log::warn!("mDNS has ended: nodes are found by join addresses alone"),
-        }
-    }
-
-    fn round(&mut self) {
-        match &self.goal {
-            Goal::Nothing => {}
-            Goal::Probe { until, .. } => self.search(*until),
-            Goal::Admission { .. } => self.search(None),
-            Goal::Keep { .. } => self.keep(),
-        }
-    }
-
-    fn search(&mut self, patience: Option<Instant>) {
-        let request = join_request(&self.options.cluster_name, None, &self.me);
-        let mut search = Search::new(self.dialer.clone(), request, patience);
-        search.ask(self.candidates.addresses());
-        self.stage = Stage::Searching(Box::new(search));
-    }
-
-    fn rest(&mut self) {
-        self.stage = Stage::Rest { until: Instant::now() + ROUND };
-    }
-
-    fn searched(&mut self) {
-        let Stage::Searching(search) = std::mem::replace(&mut self.stage, Stage::Rest { until: Instant::now() }) else {
-            return;
-        };
-        let verdict = search.verdict(self.candidates.join());
-        match std::mem::replace(&mut self.goal, Goal::Nothing) {
-            Goal::Probe { reply, .. } => reply.send(Probed {
-                found: match verdict {
-                    Verdict::Nobody => None,
-                    Verdict::One(found) => found.into_iter().next(),
-                    // Any of them is a reason not to found another one.
-                    Verdict::Several(_) => search.found().first().cloned(),
-                },
-                silent: search.silent(self.candidates.join()),
-            }),
-            Goal::Admission { reply } => {
-                if let Some(text) = search.removed().filter(|_| verdict == Verdict::Nobody) {
-                    return reply.send(Err(AdmissionError::Removed(text.to_owned())));
-                }
-                self.goal = Goal::Admission { reply };
-                match verdict {
-                    Verdict::Nobody => {
-                        let others: Vec<String> =
-                            search.others().iter().map(|(addr, text)| format!("{addr}: {text}")).collect();
-                        self.trouble =
-                            if others.is_empty() { "nobody was found".to_owned() } else { others.join("; ") };
-                        self.rest();
-                    }
-                    Verdict::One(found) => {
-                        let addresses = found.into_iter().map(|f| f.addr).collect();
-                        self.join(addresses, None);
-                    }
-                    Verdict::Several(clusters) => {
-                        let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
-                        self.trouble = format!(
-                            "several clusters go by this name ({}): name a member of the right one with --join",
-                            ids.join(", ")
-                        );
-                        self.rest();
-                    }
-                }
-            }
-            goal @ (Goal::Nothing | Goal::Keep { .. }) => self.goal = goal,
-        }
-    }
-
-    /// Asks one of the addresses, each time the next one.
-    fn join(&mut self, addresses: Vec<String>, cluster_id: Option<ClusterId>) {
-        let Some(addr) = addresses.get(self.joins % addresses.len().max(1)).cloned() else { return self.rest() };
-        self.joins += 1;
-        let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
-        let (dialer, to) = (self.dialer.clone(), addr.clone());
-        let call = async move { dialer.join(&to, &request, JOIN_MAX).await };
-        self.stage = Stage::Joining { addr, call: call.boxed() };
-    }
-
-    fn joined(&mut self, answer: grpcio::Result<JoinResponse>) {
-        let addr = match &self.stage {
-            Stage::Joining { addr, .. } => addr.clone(),
-            Stage::Rest { .. } | Stage::Searching(_) => String::new(),
-        };
-        self.rest();
-        let refusal = match answer {
-            Ok(response) => return self.accepted(&addr, &response),
-            Err(error) => {
-                let refusal = Refusal::from_error(&error);
-                let text = refusal.as_ref().map_or_else(|| error_text(&error), |refusal| refusal.text.clone());
-                let text = with_hint(&error, text);
-                self.trouble = format!("{addr}: {text}");
-                refusal
-            }
-        };
-        let Some(refusal) = refusal.filter(|r| r.reason.is_final()) else { return };
-        match std::mem::replace(&mut self.goal, Goal::Nothing) {
-            Goal::Admission { reply } => {
-                let text =
-                    format!("not admitted to cluster {:?} by {addr}: {}", self.options.cluster_name, refusal.text);
-                reply.send(Err(if refusal.reason == Reason::Removed {
-                    AdmissionError::Removed(text)
-                } else {
-                    AdmissionError::NameTaken(text)
-                }));
-            }
-            Goal::Keep { peers, .. } => {
-                log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
-                peers.exclude(refusal);
-                self.goal = Goal::Keep { peers, settled: true };
-            }
-            goal @ (Goal::Nothing | Goal::Probe { .. }) => self.goal = goal,
-        }
-    }
-
-    fn accepted(&mut self, addr: &str, response: &JoinResponse) {
-        match std::mem::replace(&mut self.goal, Goal::Nothing) {
-            Goal::Admission { reply } if response.cluster_id != 0 => {
-                let cluster_id = ClusterId(response.cluster_id);
-                log::info!("admitted to cluster {:?} ({cluster_id}) by {addr}", self.options.cluster_name);
-                reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
-            }
-            // Whether the catalog says so here, too, the next round sees.
-            goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
-                self.goal = goal
-            }
-        }
-    }
-
-    fn report(&mut self) {
-        self.next_report = Instant::now() + REPORT;
-        if self.trouble.is_empty() {
-            return;
-        }
-        let name = &self.options.cluster_name;
-        match &self.goal {
-            Goal::Admission { .. } => log::info!(
-                "waiting to be admitted to cluster {name:?} ({}). To join it, start with --join HOST:PORT, the peer address (bind_addr) of a member; to make a new cluster, start one node, once, with --bootstrap",
-                self.trouble
-            ),
-            Goal::Keep { .. } => {
-                log::warn!("this node's new addresses are not known to the cluster yet: {}", self.trouble)
-            }
-            Goal::Nothing | Goal::Probe { .. } => {}
         }
     }
 }

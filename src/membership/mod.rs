@@ -20,6 +20,7 @@ pub mod driver;
 pub mod admission;
 
 mod candidates;
+mod reasons;
 mod search;
 
 mod mdns;

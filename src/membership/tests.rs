@@ -13,6 +13,7 @@ use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode, pair
 use crate::replication::wait::block_until;
 use crate::reply::{Dropped, ReplyReceiver};
 use crate::types::{ClusterId, LogIndex, NodeId, NodeName, Offset, Term};
+use crate::waiting::WaitingFor;
 
 /// A consensus that leads the catalog until it is dropped.
 struct Leader(Sender<()>, Option<JoinHandle<()>>);
@@ -61,7 +62,7 @@ fn blank(id: u64) -> TestNode {
 fn membership_as(node: &TestNode, me: Member, join: &[&str]) -> Membership {
     let options =
         Options { cluster_name: CLUSTER.to_owned(), join: join.iter().map(|a| (*a).to_owned()).collect(), mdns: false };
-    Membership::start(options, me, node.dialer.clone(), &node.fatal).expect("a thread")
+    Membership::start(options, me, node.dialer.clone(), WaitingFor::default(), &node.fatal).expect("a thread")
 }
 
 fn membership(node: &TestNode, join: &[&str]) -> Membership {
@@ -149,7 +150,7 @@ fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at
     let other = Setup { cluster_name: "other", ..Setup::node(1) }.start();
     let c = blank(3);
     let members = membership(&c, &[&other.addr]);
-    assert_eq!(wait(members.handle().probe()).expect("an answer").found, None);
+    assert_eq!(wait(members.handle().probe(Instant::now())).expect("an answer").found, None);
     assert!(soon(members.handle().admission()).is_none());
 
     let (one, two) = (Setup::node(4).start(), Setup { cluster_id: ClusterId(78), ..Setup::node(5) }.start());
@@ -157,7 +158,10 @@ fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at
     let members = membership(&c, &[&one.addr, &two.addr]);
     assert!(soon(members.handle().admission()).is_none());
     assert!(one.catalog.get().member(c.id).is_none() && two.catalog.get().member(c.id).is_none());
-    assert!(wait(members.handle().probe()).expect("an answer").found.is_some(), "no third one is to be founded");
+    assert!(
+        wait(members.handle().probe(Instant::now())).expect("an answer").found.is_some(),
+        "no third one is to be founded"
+    );
 }
 
 #[test]
@@ -165,11 +169,15 @@ fn a_probe_finds_a_cluster_without_a_leader() {
     let (a, _b) = pair();
     let c = blank(3);
     let members = membership(&c, &["127.0.0.1:1", &a.addr]);
-    let found = wait(members.handle().probe()).expect("an answer").found.expect("a cluster");
+    let found = wait(members.handle().probe(Instant::now())).expect("an answer").found.expect("a cluster");
     assert_eq!((found.cluster_id, found.addr, found.members.len()), (CLUSTER_ID, a.addr.clone(), 2));
     assert!(a.is_quiet());
     let alone = membership(&c, &["127.0.0.1:1", &c.addr]);
-    assert_eq!(wait(alone.handle().probe()).expect("an answer").found, None, "a node that waits itself is no cluster");
+    assert_eq!(
+        wait(alone.handle().probe(Instant::now())).expect("an answer").found,
+        None,
+        "a node that waits itself is no cluster"
+    );
 }
 
 #[test]
@@ -180,6 +188,59 @@ fn stopping_ends_the_wait() {
     members.handle().stop();
     assert_eq!(wait(waiting), Ok(Err(AdmissionError::Stopped)));
     drop(members);
+}
+
+/// A founder slept between its probes, and a stop waited for that.
+#[test]
+fn stopping_ends_a_probe_that_has_not_begun() {
+    let c = blank(3);
+    let members = membership(&c, &["127.0.0.1:1"]);
+    let hour = Duration::from_secs(3600);
+    let probe = members.handle().probe(Instant::now() + hour);
+    assert_eq!(block_until(probe, Instant::now() + Duration::from_millis(200)), None, "it waits for its time");
+    let probe = members.handle().probe(Instant::now() + hour);
+    members.handle().stop();
+    assert_eq!(wait(probe), Err(Dropped));
+}
+
+/// What clients are told is the reason of the last round.
+#[test]
+fn the_reason_for_waiting_is_the_current_one() {
+    let (a, b) = pair();
+    let c = blank(3);
+    let waiting = WaitingFor::default();
+    let becomes = |wanted: &str| {
+        let until = Instant::now() + LONG;
+        while !waiting.get().contains(wanted) {
+            assert!(Instant::now() < until, "{wanted:?} is not in {:?}", waiting.get());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    };
+    let options = |join: &[&str]| Options {
+        cluster_name: CLUSTER.to_owned(),
+        join: join.iter().map(|a| (*a).to_owned()).collect(),
+        mdns: false,
+    };
+    let start = |join: &[&str]| {
+        Membership::start(options(join), c.member(), c.dialer.clone(), waiting.clone(), &c.fatal).expect("a thread")
+    };
+    let alone = start(&[]);
+    let _waits = alone.handle().admission();
+    becomes("yet: no join address is configured, and mDNS is off");
+    drop(alone);
+    let first = blank(4);
+    let mut b = b;
+    b.stop_listening();
+    let members = start(&[&first.addr, &b.addr, &c.addr]);
+    let _waits = members.handle().admission();
+    becomes(&format!("{}: this node is not a member", first.addr));
+    becomes(&format!("{}: ", b.addr));
+    assert!(!waiting.get().contains(&format!("{}: ", c.addr)), "its own address is no news: {}", waiting.get());
+    drop(members);
+    // A member that answers, and whose leader does not.
+    let members = start(&[&a.addr]);
+    let _waits = members.handle().admission();
+    becomes(&format!("yet: asked to be admitted by {}", a.addr));
 }
 
 #[test]

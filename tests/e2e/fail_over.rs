@@ -153,7 +153,8 @@ fn no_cluster_is_founded_while_a_join_address_is_silent() {
         (said.contains("not founding cluster") && said.contains(&addr)).then_some(()).ok_or(said)
     });
     let client = site.client(&node.rpc_addr, "root");
-    assert!(client.produce("", vec![record("a")]).is_err());
+    let refused = client.produce("", vec![record("a")]).expect_err("no cluster yet").to_string();
+    assert!(refused.contains("not founding cluster") && refused.contains(&addr), "{refused}");
     drop(silent);
     assert!(TcpStream::connect(&addr).is_err());
     eventually("it founds", || client.produce("", vec![record("a")]).map_err(|e| e.to_string()));

@@ -33,7 +33,8 @@ fn number(error: &ApiError) -> usize {
         ApiError::Limit(_) => 11,
         ApiError::NotAppended => 12,
         ApiError::NoLeader => 13,
-        ApiError::Joining => 14,
+        ApiError::Joining(_) => 14,
+        ApiError::NotReady { .. } => 25,
         ApiError::Stopping => 15,
         ApiError::ReplicaDamaged => 16,
         ApiError::LeaderUnreadable { .. } => 23,
@@ -47,7 +48,7 @@ fn number(error: &ApiError) -> usize {
     }
 }
 
-const VARIANTS: usize = 25;
+const VARIANTS: usize = 26;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -92,7 +93,8 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (LimitReached { limit: Limit::Streams, max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),
         (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
-        (ApiError::Joining, Code::UNAVAILABLE, "JOINING"),
+        (ApiError::Joining("no log yet"), Code::UNAVAILABLE, "JOINING"),
+        (ApiError::NotReady { waiting_for: "nobody answers".into() }, Code::UNAVAILABLE, "JOINING"),
         (ApiError::AnotherCluster("it answers".into()), Code::UNAVAILABLE, "ANOTHER_CLUSTER"),
         (ApiError::Stopping, Code::UNAVAILABLE, "STOPPING"),
         (ApiError::ReplicaDamaged, Code::UNAVAILABLE, "DAMAGED"),
@@ -200,7 +202,7 @@ fn only_an_unknown_outcome_is_not_surely_unappended() {
             ProposeError::PastEnd { next_offset: Offset(7) },
             ApiError::OffsetPastEnd(Bounds { next_offset: Offset(7), ..bounds.clone() }, Offset(8)),
         ),
-        (ProposeError::NoSuchGroup, ApiError::Joining),
+        (ProposeError::NoSuchGroup, NO_REPLICA),
         (ProposeError::Damaged, ApiError::ReplicaDamaged),
         (ProposeError::Stopping, ApiError::Stopping),
     ];

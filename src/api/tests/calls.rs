@@ -23,14 +23,21 @@ fn a_node_that_joins_says_so_and_then_serves_until_it_stops() {
     assert_eq!(health(), ServingStatus::NOT_SERVING);
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "JOINING"));
     assert_eq!(reason(node.client.get_servers(&log::GetServersRequest::new())), code(Code::UNAVAILABLE, "JOINING"));
-    let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
-    assert_eq!((about.name.as_str(), about.cluster_id.as_str()), ("one", ""));
+    // The refusal has the reason of that moment.
+    for reason in ["no answer from a:1", "asked to be admitted by b:1"] {
+        node.waiting.set(reason);
+        let error = node.client.produce(&produce(&["a"])).expect_err("refused");
+        assert!(error.to_string().contains(reason), "{error}");
+        let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
+        assert_eq!((about.name.as_str(), about.cluster_id.as_str(), about.waiting_for.as_str()), ("one", "", reason));
+    }
 
     node.serve();
     assert_eq!(health(), ServingStatus::SERVING);
     assert_eq!(node.client.produce(&produce(&["a"])).expect("appended").offset, 0);
     let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
     assert_eq!((about.cluster_id.as_str(), about.groups.len()), ("0000000000000007", 1));
+    assert_eq!(about.waiting_for, "");
     assert_eq!((about.groups[0].leader.as_str(), about.groups[0].next_offset), ("one", 1));
 
     node.api().leave();

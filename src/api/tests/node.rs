@@ -35,6 +35,7 @@ use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
+use crate::waiting::WaitingFor;
 use crate::watermark::{Mark, Watermark};
 
 pub const GROUP: GroupId = GroupId(1);
@@ -189,6 +190,7 @@ pub struct Node {
     pub policy_file: std::path::PathBuf,
     core: Core,
     statuses: Arc<Statuses>,
+    pub waiting: WaitingFor,
     _client_env: Env,
     _env: Env,
     readers: Option<Readers>,
@@ -302,6 +304,7 @@ impl Node {
             scrub: ScrubHandle::default(),
             space: Space::default(),
         };
+        let waiting = WaitingFor::default();
         let options = ApiOptions {
             listen_addr: ([127, 0, 0, 1], 0).into(),
             credentials: ServerCredentials::insecure(),
@@ -309,6 +312,7 @@ impl Node {
             acl: acl.clone(),
             limits: limits(),
             metrics: Arc::default(),
+            waiting: waiting.clone(),
             me,
         };
         let env = Env::start("test-api", 1, &fatal);
@@ -327,6 +331,7 @@ impl Node {
             policy_file,
             core,
             statuses,
+            waiting,
             _client_env: client_env,
             _env: env,
             readers: Some(readers),

@@ -1,0 +1,89 @@
+//! Why a node is not admitted yet, in words for its log and for clients.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::ClusterId;
+
+/// What mDNS has to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MdnsState {
+    /// Switched off.
+    Off,
+    /// It does not work on this host.
+    Broken,
+    /// It has found no node of the cluster's name.
+    FoundNobody,
+    /// It has found some.
+    FoundSome,
+}
+
+impl MdnsState {
+    fn text(self) -> Option<&'static str> {
+        match self {
+            MdnsState::Off => Some("mDNS is off"),
+            MdnsState::Broken => Some("mDNS does not work on this host"),
+            MdnsState::FoundNobody => Some("mDNS found nobody"),
+            MdnsState::FoundSome => None,
+        }
+    }
+}
+
+/// Nobody answered as a member: `others` says why not, by address. `own` is this node's address, which is no news.
+pub fn nobody(join: &[String], own: &str, others: &BTreeMap<String, String>, mdns: MdnsState) -> String {
+    let asked: Vec<String> =
+        others.iter().filter(|(addr, _)| *addr != own).map(|(addr, why)| format!("{addr}: {why}")).collect();
+    let asked = match (asked.is_empty(), join.is_empty()) {
+        (false, _) => format!("no member answers ({})", asked.join("; ")),
+        (true, true) => "no join address is configured".to_owned(),
+        (true, false) => format!("the only join address is this node's own ({own})"),
+    };
+    [Some(asked.as_str()), mdns.text()].into_iter().flatten().collect::<Vec<_>>().join(", and ")
+}
+
+/// The first round is under way.
+pub fn looking(join: &[String], mdns: MdnsState) -> String {
+    let at = if join.is_empty() { "by mDNS".to_owned() } else { format!("at {}", join.join(", ")) };
+    match mdns {
+        MdnsState::Off | MdnsState::Broken if join.is_empty() => nobody(join, "", &BTreeMap::new(), mdns),
+        _ => format!("looking for a member {at}"),
+    }
+}
+
+/// More than one cluster goes by the name.
+pub fn several(clusters: &BTreeSet<ClusterId>) -> String {
+    let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
+    format!("several clusters go by this name ({}): name a member of the right one with --join", ids.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_names_what_was_asked_and_what_was_answered() {
+        let join = |addrs: &[&str]| addrs.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
+        let others = |answers: &[(&str, &str)]| {
+            answers.iter().map(|(addr, why)| ((*addr).to_owned(), (*why).to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let none = others(&[]);
+        assert_eq!(nobody(&[], "c:1", &none, MdnsState::Off), "no join address is configured, and mDNS is off");
+        assert_eq!(
+            nobody(&[], "c:1", &none, MdnsState::FoundNobody),
+            "no join address is configured, and mDNS found nobody"
+        );
+        let own = others(&[("c:1", "this node is not a member of a cluster yet")]);
+        assert_eq!(
+            nobody(&join(&["c:1"]), "c:1", &own, MdnsState::Broken),
+            "the only join address is this node's own (c:1), and mDNS does not work on this host"
+        );
+        let mut others = others(&[("a:1", "connection refused"), ("b:1", "another cluster")]);
+        others.extend(own);
+        assert_eq!(
+            nobody(&join(&["a:1", "b:1", "c:1"]), "c:1", &others, MdnsState::FoundSome),
+            "no member answers (a:1: connection refused; b:1: another cluster)"
+        );
+        assert_eq!(looking(&join(&["a:1", "b:1"]), MdnsState::Off), "looking for a member at a:1, b:1");
+        assert_eq!(looking(&[], MdnsState::FoundNobody), "looking for a member by mDNS");
+        assert_eq!(looking(&[], MdnsState::Off), "no join address is configured, and mDNS is off");
+    }
+}

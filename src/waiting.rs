@@ -1,0 +1,45 @@
+//! What this node waits for before it takes calls: written by the part that knows it, read by the one that refuses a call.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A longer reason is cut: it is sent to clients as metadata of a status, which gRPC limits to 8 KiB.
+const BYTES_MAX: usize = 1000;
+
+/// The newest reason; a clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct WaitingFor(Arc<RwLock<String>>);
+
+impl WaitingFor {
+    /// Replaces the reason.
+    pub fn set(&self, reason: impl Into<String>) {
+        let mut reason = reason.into();
+        if reason.len() > BYTES_MAX {
+            reason.truncate(reason.floor_char_boundary(BYTES_MAX));
+            reason.push_str("...");
+        }
+        // A value that is replaced whole.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The newest reason; empty before the first one.
+    pub fn get(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_reason_is_read_and_a_long_one_is_cut() {
+        let waiting = WaitingFor::default();
+        let reader = waiting.clone();
+        assert_eq!(reader.get(), "");
+        waiting.set("a");
+        waiting.set("no answer from a:1");
+        assert_eq!(reader.get(), "no answer from a:1");
+        waiting.set("é".repeat(BYTES_MAX));
+        assert_eq!(reader.get(), "é".repeat(BYTES_MAX / 2) + "...");
+    }
+}
