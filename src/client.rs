@@ -55,13 +55,15 @@ pub struct ClientOptions {
 
 /// A connection to one node; a clone is the same connection.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    timeout: Duration,
+}
 
 struct Inner {
     calls: Option<Calls>,
     env: Option<Env>,
     addr: String,
-    timeout: Duration,
 }
 
 struct Calls {
@@ -235,17 +237,22 @@ impl Client {
         let log = LogClient::new(channel.clone());
         let admin = AdminClient::new(channel.clone());
         let calls = Some(Calls { channel, log, admin });
-        Client(Arc::new(Inner { calls, env: Some(env), addr: addr.to_owned(), timeout }))
+        Client { inner: Arc::new(Inner { calls, env: Some(env), addr: addr.to_owned() }), timeout }
+    }
+
+    /// The same connection with another deadline for its calls.
+    pub fn within(&self, timeout: Duration) -> Client {
+        Client { timeout, ..self.clone() }
     }
 
     /// The address that it was made with.
     pub fn addr(&self) -> &str {
-        &self.0.addr
+        &self.inner.addr
     }
 
     /// The channel, for calls that are not here.
     pub fn channel(&self) -> &Channel {
-        &self.0.calls().channel
+        &self.inner.calls().channel
     }
 
     /// Waits until the node is connected; false when `timeout` passed before.
@@ -267,7 +274,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::fate`] says what became of it.
     pub fn produce_request(&self, request: &ProduceRequest) -> Result<ProduceResponse, ClientError> {
-        Ok(self.0.calls().log.produce_opt(request, self.deadline())?)
+        Ok(self.inner.calls().log.produce_opt(request, self.deadline())?)
     }
 
     /// Reads once.
@@ -275,7 +282,7 @@ impl Client {
     /// # Errors
     /// The server's status.
     pub fn consume(&self, request: &ConsumeRequest) -> Result<ConsumeResponse, ClientError> {
-        Ok(self.0.calls().log.consume_opt(request, self.deadline())?)
+        Ok(self.inner.calls().log.consume_opt(request, self.deadline())?)
     }
 
     /// Reads the one record at an offset.
@@ -297,7 +304,7 @@ impl Client {
         deadline: Option<Duration>,
     ) -> Result<ConsumeStream, ClientError> {
         let option = deadline.map_or_else(CallOption::default, |d| CallOption::default().timeout(d));
-        let receiver = self.0.calls().log.consume_stream_opt(request, option)?;
+        let receiver = self.inner.calls().log.consume_stream_opt(request, option)?;
         Ok(ConsumeStream::new(receiver, self.clone()))
     }
 
@@ -306,7 +313,7 @@ impl Client {
     /// # Errors
     /// When the call can't begin; the server's status comes from [`ProduceStream::answer`].
     pub fn produce_stream(&self) -> Result<ProduceStream, ClientError> {
-        let (sender, receiver) = self.0.calls().log.produce_stream()?;
+        let (sender, receiver) = self.inner.calls().log.produce_stream()?;
         Ok(ProduceStream::new(sender, receiver, self.clone()))
     }
 
@@ -316,7 +323,7 @@ impl Client {
     /// The server's status.
     pub fn get_servers(&self, log: &str) -> Result<GetServersResponse, ClientError> {
         let request = GetServersRequest { log: log.to_owned(), ..GetServersRequest::default() };
-        Ok(self.0.calls().log.get_servers_opt(&request, self.deadline())?)
+        Ok(self.inner.calls().log.get_servers_opt(&request, self.deadline())?)
     }
 
     /// A log's bounds and limits.
@@ -325,7 +332,7 @@ impl Client {
     /// The server's status.
     pub fn get_log(&self, log: &str) -> Result<GetLogResponse, ClientError> {
         let request = GetLogRequest { log: log.to_owned(), ..GetLogRequest::default() };
-        Ok(self.0.calls().log.get_log_opt(&request, self.deadline())?)
+        Ok(self.inner.calls().log.get_log_opt(&request, self.deadline())?)
     }
 
     /// What the node knows about itself.
@@ -333,7 +340,13 @@ impl Client {
     /// # Errors
     /// The server's status.
     pub fn get_node(&self) -> Result<GetNodeResponse, ClientError> {
-        Ok(self.0.calls().admin.get_node_opt(&GetNodeRequest::default(), self.deadline())?)
+        Ok(self.inner.calls().admin.get_node_opt(&GetNodeRequest::default(), self.deadline())?)
+    }
+
+    /// The same, begun when this returns: so several nodes are asked at once.
+    pub fn begin_get_node(&self) -> impl Future<Output = Result<GetNodeResponse, ClientError>> + use<> {
+        let call = self.inner.calls().admin.get_node_async_opt(&GetNodeRequest::default(), self.deadline());
+        async move { Ok(call?.await?) }
     }
 
     /// Makes the records below an offset unreadable.
@@ -342,7 +355,7 @@ impl Client {
     /// The server's status.
     pub fn trim(&self, log: &str, first_offset: u64) -> Result<TrimResponse, ClientError> {
         let request = TrimRequest { log: log.to_owned(), first_offset, ..TrimRequest::default() };
-        Ok(self.0.calls().admin.trim_opt(&request, self.deadline())?)
+        Ok(self.inner.calls().admin.trim_opt(&request, self.deadline())?)
     }
 
     /// Changes how a log is kept, and gives how it is kept then; without a change, how it is kept now.
@@ -350,12 +363,12 @@ impl Client {
     /// # Errors
     /// The server's status.
     pub fn configure_log(&self, request: &ConfigureLogRequest) -> Result<LogSettings, ClientError> {
-        let answer = self.0.calls().admin.configure_log_opt(request, self.deadline())?;
+        let answer = self.inner.calls().admin.configure_log_opt(request, self.deadline())?;
         Ok(answer.settings.unwrap_or_default())
     }
 
     fn deadline(&self) -> CallOption {
-        CallOption::default().timeout(self.0.timeout)
+        CallOption::default().timeout(self.timeout)
     }
 }
 

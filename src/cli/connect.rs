@@ -3,13 +3,24 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::after;
+
 use super::exit::{Exit, Failure};
-use crate::client::{Client, ClientFiles, ClientOptions};
+use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Status};
 use crate::config::host_port;
 use crate::grpc::redirect_log;
 
 /// Of several addresses the next one has its turn after so long, until one answers.
 const TURN: Duration = Duration::from_millis(300);
+
+/// Of several, a node that is connected and does not answer has the next one asked after so long.
+pub(super) const ANSWER_TURN: Duration = Duration::from_secs(3);
+
+/// A call gets this long even when the time is over, to say why there is no answer.
+const ANSWER_MIN: Duration = Duration::from_millis(500);
+
+/// Once a node has said that it can't serve, the others get this long to answer.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// The default port of rpc_addr.
 const PORT: u16 = 8400;
@@ -23,7 +34,8 @@ fn parse_addr(text: &str) -> Result<String, String> {
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
     /// Client address (rpc_addr) of a node, like node-1.example:8400; the port may be left out. Of several, separated by
-    /// commas, the first that answers is used
+    /// commas, the first that answers is used; one that has no connection for 0.3 s, or no answer for 3 s, has the next one
+    /// asked
     #[arg(
         long,
         env = "SERIATIM_ADDR",
@@ -56,13 +68,56 @@ pub struct ConnectArgs {
     pub timeout: u32,
 }
 
+/// Why no node answered a question.
+pub enum Unanswered {
+    /// None was asked: there are no certificates, say.
+    NotDialled(Failure),
+    /// What each said, or why it did not.
+    Refused(Vec<(Client, ClientError)>),
+}
+
+impl Unanswered {
+    /// What nodes said, and at which address.
+    pub fn statuses(&self) -> impl Iterator<Item = (&str, &Status)> {
+        let refused = match self {
+            Unanswered::NotDialled(_) => &[][..],
+            Unanswered::Refused(refused) => refused,
+        };
+        refused.iter().filter_map(|(client, error)| Some((client.addr(), error.status()?)))
+    }
+}
+
+impl From<Unanswered> for Failure {
+    /// With the reasons of all.
+    fn from(unanswered: Unanswered) -> Failure {
+        let refused = match unanswered {
+            Unanswered::NotDialled(failure) => return failure,
+            Unanswered::Refused(refused) => refused,
+        };
+        let failures = refused.iter().map(|(client, error)| Failure::of_call(client.addr(), error));
+        let all =
+            failures.reduce(|all, next| Failure { message: format!("{}\n{}", all.message, next.message), ..next });
+        all.unwrap_or_else(no_address)
+    }
+}
+
+fn no_address() -> Failure {
+    Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")
+}
+
+/// The node does nothing that is asked of it for now, and another one may.
+fn cannot_serve(error: &ClientError) -> bool {
+    error.status().is_some_and(|status| matches!(status.reason.as_str(), "JOINING" | "STOPPING" | "NO_LEADER"))
+}
+
 impl ConnectArgs {
     /// How long to wait.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
 
-    /// Connects to the first node that answers, in the order of the addresses.
+    /// Connects to the first node that answers, in the order of the addresses. One that can't serve yet, or stops, is taken if no
+    /// other answers.
     ///
     /// # Errors
     /// Without certificates, or when none answers: then the reasons of all.
@@ -75,30 +130,74 @@ impl ConnectArgs {
     /// # Errors
     /// As [`ConnectArgs::connect`].
     pub fn connect_within(&self, timeout: Duration, last: Option<&str>) -> Result<Client, Failure> {
+        // Every node answers that, whatever the client may do.
+        match self.rounds(timeout, last, &|client| client.get_servers("")) {
+            Ok((client, _)) => Ok(client),
+            Err(Unanswered::Refused(refused)) if refused.iter().any(|(_, error)| error.is_answer()) => {
+                // Its answer to the caller's request says more.
+                let answered = refused.into_iter().find(|(_, error)| error.is_answer());
+                answered.map(|(client, _)| client).ok_or_else(no_address)
+            }
+            Err(unanswered) => Err(unanswered.into()),
+        }
+    }
+
+    /// Asks the first node that answers, in the order of the addresses: one that does not answer, or can't serve (JOINING,
+    /// STOPPING, NO_LEADER), has the next one asked. So a question may come to several nodes, and must be one that may.
+    ///
+    /// # Errors
+    /// Why none of them answered it.
+    pub fn ask<T>(&self, question: impl Fn(&Client) -> Result<T, ClientError>) -> Result<(Client, T), Unanswered> {
+        self.rounds(self.timeout(), None, &question)
+    }
+
+    fn rounds<T>(
+        &self,
+        timeout: Duration,
+        last: Option<&str>,
+        question: &dyn Fn(&Client) -> Result<T, ClientError>,
+    ) -> Result<(Client, T), Unanswered> {
         let (others, at_last): (Vec<&String>, Vec<&String>) = self.addr.iter().partition(|a| Some(a.as_str()) != last);
         let addrs = others.into_iter().chain(at_last);
-        let clients = addrs.map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>()?;
-        let until = Instant::now() + timeout;
-        let turn = if clients.len() == 1 { timeout } else { TURN };
+        let clients =
+            addrs.map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>().map_err(Unanswered::NotDialled)?;
+        let begin = Instant::now();
+        let left = || timeout.saturating_sub(begin.elapsed());
+        let (turn, answer_turn) = if clients.len() == 1 { (timeout, timeout) } else { (TURN, ANSWER_TURN) };
+        let mut errors: Vec<Option<ClientError>> = clients.iter().map(|_| None).collect();
+        let answered = |error: &Option<ClientError>| error.as_ref().is_some_and(ClientError::is_answer);
         // Each goes on connecting while the others have their turn.
-        while !until.saturating_duration_since(Instant::now()).is_zero() {
-            for client in &clients {
-                if client.wait_connected(turn.min(until.saturating_duration_since(Instant::now()))) {
-                    return Ok(client.clone());
+        loop {
+            let round = Instant::now();
+            for (client, error) in clients.iter().zip(&mut errors) {
+                if !client.wait_connected(turn.min(left())) {
+                    continue;
+                }
+                match question(&client.within(answer_turn.min(left()).max(ANSWER_MIN))) {
+                    Ok(answer) => return Ok((client.clone(), answer)),
+                    Err(failed) if failed.is_answer() && !cannot_serve(&failed) => {
+                        return Err(Unanswered::Refused(vec![(client.clone(), failed)]));
+                    }
+                    Err(failed) => *error = Some(failed),
                 }
             }
+            let settled = errors.iter().all(answered) || (errors.iter().any(answered) && begin.elapsed() > SETTLE);
+            if settled || left().is_zero() {
+                break;
+            }
+            // Who breaks each connection must not be dialled without a pause.
+            let _ = after(TURN.saturating_sub(round.elapsed()).min(left())).recv();
         }
-        let mut failed: Option<Failure> = None;
-        for client in clients {
+        let mut refused = Vec::new();
+        for (client, error) in clients.into_iter().zip(errors) {
             // A call that can't wait says why there is no connection.
-            let Err(error) = client.get_servers("") else { return Ok(client) };
-            let failure = Failure::of_call(client.addr(), &error);
-            failed = Some(match failed {
-                None => failure,
-                Some(others) => Failure { message: format!("{}\n{}", others.message, failure.message), ..failure },
-            });
+            let error = match error.map_or_else(|| question(&client.within(ANSWER_MIN)), Err) {
+                Ok(answer) => return Ok((client, answer)),
+                Err(error) => error,
+            };
+            refused.push((client, error));
         }
-        Err(failed.unwrap_or_else(|| Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")))
+        Err(Unanswered::Refused(refused))
     }
 
     /// A client of the node at `addr`; its first call connects.

@@ -14,9 +14,12 @@ Exit codes:
    1  failed, and for a produce: what is not said to be appended was not appended
    2  wrong usage
    3  outcome unknown: records may have been appended, or not
+   4  status: a voter, or another member, is missing, and every log has a majority without it
+   5  status: a log, or the catalog, has no majority of its voters, or no leader
   65  bad data: an input that can't become a record; consume, serve, status, log verify: damage on
       the disk
-  69  unavailable: no connection, no leader, or a member can't be reached
+  69  unavailable: no connection, no leader, a node that is no member yet; status: appends are
+      refused
   77  not allowed, or no usable identity
   78  bad configuration
  130  interrupted by a signal: what is said to be appended is, and nothing else";
@@ -31,6 +34,10 @@ pub enum Exit {
     Failed = 1,
     /// Records may have been appended, or not.
     OutcomeUnknown = 3,
+    /// A voter or another member is missing, and every log has a majority without it.
+    Degraded = 4,
+    /// A log, or the catalog, has no majority of its voters, or no leader.
+    NoMajority = 5,
     /// An input that can't become a record; damage on the disk.
     BadData = 65,
     /// No connection, or no leader.
@@ -98,6 +105,12 @@ impl Failure {
                 Exit::Unavailable,
                 "`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk",
             )),
+            "JOINING" if status.metadata.contains_key("waiting_for") => Some((
+                Exit::Unavailable,
+                "try again once that is over. A blank node joins with --join HOST:PORT, the bind_addr of a member; one node, once, \
+                 founds a cluster with --bootstrap",
+            )),
+            "JOINING" => Some((Exit::Unavailable, "try again, or ask another node")),
             _ => None,
         };
         let (exit, next) = of_reason.unwrap_or(match status.code {
@@ -123,7 +136,10 @@ impl Failure {
         } else {
             exit
         };
-        Failure::new(exit, format!("{addr}: {status}"), next)
+        // gRPC's words for it name no cause.
+        let is_late = status.code == RpcStatusCode::DEADLINE_EXCEEDED && status.reason.is_empty();
+        let what = if is_late { "no connection, or no answer, in time".to_owned() } else { status.to_string() };
+        Failure::new(exit, format!("{addr}: {what}"), next)
     }
 }
 

@@ -7,7 +7,6 @@ use serde_json::json;
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::{output, units};
-use crate::client::{Client, ClientError};
 use crate::pb::admin::{ConfigureLogRequest, LogSettings};
 use crate::pb::log::GetLogResponse;
 
@@ -84,17 +83,12 @@ fn small_bytes(text: &str) -> Result<u32, String> {
     u32::try_from(units::bytes(text)?).map_err(|_| "less than 4GiB".to_owned())
 }
 
-fn failed(client: &Client, error: &ClientError) -> Failure {
-    Failure::of_call(client.addr(), error)
-}
-
 /// Runs `log info`.
 ///
 /// # Errors
 /// What [`Failure`] says.
 pub fn info(args: &InfoArgs) -> Result<(), Failure> {
-    let client = args.connect.connect()?;
-    let log = client.get_log(&args.log).map_err(|e| failed(&client, &e))?;
+    let (client, log) = args.connect.ask(|client| client.get_log(&args.log))?;
     let request = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
     // Who may not administer the log sees the rest all the same.
     let settings = client.configure_log(&request).ok();
@@ -109,7 +103,6 @@ pub fn info(args: &InfoArgs) -> Result<(), Failure> {
 /// # Errors
 /// What [`Failure`] says.
 pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
-    let client = args.connect.connect()?;
     let request = ConfigureLogRequest {
         log: args.log.clone(),
         retention_bytes: args.retention_bytes,
@@ -120,7 +113,8 @@ pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
     };
     let unchanged = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
     let changes = request != unchanged;
-    let settings = client.configure_log(&request).map_err(|e| failed(&client, &e))?;
+    // What it sets is absolute: a second node that is asked to do it too changes nothing more.
+    let (_, settings) = args.connect.ask(|client| client.configure_log(&request))?;
     let text = format!("log {}\n{}", args.log, kept(&settings));
     if changes {
         output::confirm(&text);
@@ -134,17 +128,15 @@ pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
 /// # Errors
 /// What [`Failure`] says.
 pub fn trim(args: &TrimArgs) -> Result<(), Failure> {
-    let client = args.connect.connect()?;
     let offset = match args.before {
         Before::Offset(offset) => offset,
-        Before::Latest => client.get_log(&args.log).map_err(|e| failed(&client, &e))?.next_offset,
+        Before::Latest => args.connect.ask(|client| client.get_log(&args.log))?.1.next_offset,
     };
-    let trimmed = client.trim(&args.log, offset).map_err(|error| {
-        let failure = failed(&client, &error);
-        match error.status().map(|status| status.reason.as_str()) {
-            Some("OFFSET_PAST_END") => Failure { exit: Exit::BadData, ..failure },
-            Some(_) | None => failure,
-        }
+    // A second node that is asked to do it too changes nothing more.
+    let (_, trimmed) = args.connect.ask(|client| client.trim(&args.log, offset)).map_err(|unanswered| {
+        let past_end = unanswered.statuses().any(|(_, status)| status.reason == "OFFSET_PAST_END");
+        let failure = Failure::from(unanswered);
+        if past_end { Failure { exit: Exit::BadData, ..failure } } else { failure }
     })?;
     output::confirm(&format!("log {} begins at offset {}\n", args.log, trimmed.first_offset));
     Ok(())

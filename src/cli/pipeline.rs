@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::after;
 use grpcio::RpcStatusCode;
 
-use super::connect::ConnectArgs;
+use super::connect::{ANSWER_TURN, ConnectArgs};
 use crate::client::{Client, ClientError, Fate, ProduceStream};
 use crate::pb::log::{ProduceRequest, ProduceResponse, Record};
 
@@ -258,7 +258,7 @@ impl<'a> Pipeline<'a> {
         }
         loop {
             // Every node answers that, whatever the client may do.
-            let error = match self.client.get_servers("") {
+            let error = match self.client.within(ANSWER_TURN).get_servers("") {
                 Err(error) if !error.is_answer() || passes_at_a_start(&error) => error,
                 Ok(_) | Err(_) => {
                     self.answered_at = Some(Instant::now());

@@ -33,6 +33,7 @@ mod refusals;
 mod roundtrip;
 mod shutdown;
 mod sick_disk;
+mod status;
 mod streams;
 mod unit;
 mod verify;

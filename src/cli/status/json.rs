@@ -1,0 +1,130 @@
+//! The answers as one JSON object, for programs.
+
+use serde_json::{Value, json};
+
+use super::Report;
+use super::health::{Finding, GroupHealth};
+use super::table::{catalog_ranges, role};
+use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse};
+
+/// All of it: what each node said, the groups with their voters, what is wrong, and the exit code for that.
+pub(super) fn json(report: &Report) -> Value {
+    let log = report.log.as_str();
+    let nodes = report.lines.iter().map(|line| {
+        let mut object = json!({ "name": line.server.id, "rpc_addr": line.server.rpc_addr });
+        match &line.node {
+            Err(error) => object["error"] = json!(error),
+            Ok(node) => {
+                object["version"] = json!(node.version);
+                object["another_cluster"] = json!(node.another_cluster);
+                object["waiting_for"] = json!(node.waiting_for);
+                object["disk"] = disk_json(node);
+                let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
+                object["counters"] = Value::Object(counters.collect());
+                object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
+            }
+        }
+        if let Some(group) = line.group(log) {
+            let settings = group.settings.clone().unwrap_or_default();
+            object["log"] = json!({
+                "role": role(group),
+                "term": group.term,
+                "commit_index": group.commit_index,
+                "applied_index": group.applied_index,
+                "first_offset": group.first_offset,
+                "next_offset": group.next_offset,
+                "stored_bytes": group.stored_bytes,
+                "unprotected_bytes": group.unprotected_bytes,
+                "last_append_time_us": group.last_append_time_us,
+                "stamp_ahead_ms": group.stamp_ahead_ms,
+                "retention_bytes": settings.retention_bytes,
+                "retention_ms": settings.retention_ms,
+                "damage": group.damage,
+                "stalled": group.stalled,
+                "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
+            });
+        }
+        object
+    });
+    json!({
+        "cluster_id": report.cluster_id,
+        "log": log,
+        "nodes": nodes.collect::<Vec<_>>(),
+        "groups": report.groups.iter().map(group_json).collect::<Vec<_>>(),
+        "findings": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
+        "exit_code": report.exit() as u8,
+    })
+}
+
+/// The object of a node that takes no calls yet.
+pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
+    let finding = Finding::joining(addr, waiting_for);
+    json!({
+        "cluster_id": "",
+        "log": log,
+        "nodes": [],
+        "groups": [],
+        "findings": [finding_json(&finding)],
+        "exit_code": finding.kind.exit() as u8,
+        "waiting_for": waiting_for,
+    })
+}
+
+/// The log of the catalog is null; so is how many voters may fail without a majority.
+fn group_json(group: &GroupHealth) -> Value {
+    let names = |alive: bool| {
+        let voters = group.voters.iter().filter(move |voter| voter.missing.is_none() == alive);
+        voters.map(|voter| json!(voter.name)).collect::<Vec<_>>()
+    };
+    let missing = group.missing().map(|(voter, why)| json!({ "name": voter.name, "why": why.one() }));
+    json!({
+        "group": group.group,
+        "log": group.log,
+        "voters": group.voters.iter().map(|voter| voter.name.as_str()).collect::<Vec<_>>(),
+        "learners": group.learners,
+        "alive": names(true),
+        "missing": missing.collect::<Vec<_>>(),
+        "majority": group.majority(),
+        "may_fail": group.may_fail(),
+        "leader": group.leader,
+    })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "kind": finding.kind.name(),
+        "log": finding.log,
+        "nodes": finding.nodes,
+        "message": finding.message,
+    })
+}
+
+/// As in the API, sizes in bytes.
+fn disk_json(node: &GetNodeResponse) -> Value {
+    let disk = node.disk.get_or_default();
+    let state = match disk.state.enum_value_or_default() {
+        DiskState::DISK_STATE_ENOUGH => "enough",
+        DiskState::DISK_STATE_LOW => "low",
+        DiskState::DISK_STATE_FULL => "full",
+    };
+    json!({
+        "state": state,
+        "free_bytes": disk.free_bytes,
+        "total_bytes": disk.total_bytes,
+        "soft_bytes": disk.soft_bytes,
+        "hard_bytes": disk.hard_bytes,
+        "refused": disk.refused,
+        "reserve": disk.reserve,
+    })
+}
+
+fn range_json(range: &DamagedRange) -> Value {
+    json!({
+        "file": range.file,
+        "position": range.position,
+        "bytes": range.bytes,
+        "first_offset": range.first_offset,
+        "next_offset": range.next_offset,
+        "what": range.what,
+    })
+}

@@ -1,0 +1,169 @@
+//! The answers as a table: a line for each node, its problems in the last column.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use super::Report;
+use super::health::GroupHealth;
+use crate::cli::units;
+use crate::clock::AHEAD_MAX;
+use crate::metrics::CERTIFICATE_EXPIRES;
+use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
+use crate::security::tls::EXPIRES_SOON;
+
+/// The table, and under it how many voters the log has and how many are alive; the same for every other group that is not well.
+pub(super) fn table(report: &Report) -> String {
+    let (cluster_id, log, lines) = (&report.cluster_id, report.log.as_str(), report.lines.as_slice());
+    let name = lines.iter().find_map(|l| l.node.as_ref().ok()).map_or("?", |node| node.cluster_name.as_str());
+    let commit = lines.iter().filter_map(|l| l.group(log)).map(|g| g.commit_index).max().unwrap_or(0);
+    let mut rows = vec![["NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "LAG", "RECORDS", "NOTE"].map(str::to_owned)];
+    for line in lines {
+        let mut row = std::array::from_fn(|_| "-".to_owned());
+        row[0].clone_from(&line.server.id);
+        row[1].clone_from(&line.server.rpc_addr);
+        row[7] = String::new();
+        match (&line.node, line.group(log)) {
+            (Err(error), _) => row[7] = format!("no answer: {error}"),
+            (Ok(node), None) if !node.waiting_for.is_empty() => {
+                row[7] = format!("takes no calls yet: {}", node.waiting_for);
+            }
+            (Ok(_), None) => row[7] = format!("does not carry log {log} yet"),
+            (Ok(node), Some(group)) => {
+                row[2] = role(group).to_owned();
+                row[3] = group.term.to_string();
+                row[4] = group.commit_index.to_string();
+                row[5] = commit.saturating_sub(group.applied_index).to_string();
+                row[6] = format!("{}..{}", group.first_offset, group.next_offset);
+                row[7] = note(node, group);
+            }
+        }
+        rows.push(row);
+    }
+    let mut text = format!("cluster {name} ({cluster_id}), log {log}\n");
+    let widths: [usize; 7] = std::array::from_fn(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0));
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a string does not fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        line.push_str(&row[7]);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for group in report.groups.iter().filter(|group| group.log.as_deref() == Some(log) || !group.is_well()) {
+        let _ = writeln!(text, "{}", summary(group));
+    }
+    text
+}
+
+fn summary(group: &GroupHealth) -> String {
+    let (alive, voters) = (group.alive(), group.voters.len());
+    let may_fail = match group.may_fail() {
+        None => "no majority".to_owned(),
+        Some(0) => "none may fail".to_owned(),
+        Some(n) => format!("{n} may fail"),
+    };
+    let (noun, verb) = (if voters == 1 { "voter" } else { "voters" }, if alive == 1 { "is" } else { "are" });
+    let no_leader = if group.may_fail().is_some() && group.leader.is_none() { ", no leader" } else { "" };
+    format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}", group.title())
+}
+
+/// Every problem of a node: of its replica of this log, and of the catalog, which it needs as well.
+fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
+    let catalog = node.groups.iter().find(|other| other.group == 0);
+    let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
+        let damage = group.map(|group| &group.damage).filter(|damage| !damage.is_empty())?;
+        Some(format!("DAMAGED: {of}{damage}"))
+    });
+    let ranges = group.damaged_ranges.iter().map(range);
+    let ranges: Vec<_> = ranges.chain(catalog_ranges(node).map(|of| format!("catalog {}", range(of)))).collect();
+    let ranges = Some(ranges.join("; ")).filter(|ranges| !ranges.is_empty());
+    let stalled = Some(&group.stalled).filter(|stalled| !stalled.is_empty());
+    let other = Some(&node.another_cluster).filter(|other| !other.is_empty());
+    let notes = other
+        .map(|other| format!("ANOTHER CLUSTER: {other}"))
+        .into_iter()
+        .chain(damage)
+        .chain(ranges.map(|ranges| format!("DAMAGED ON DISK: {ranges}")))
+        .chain(stalled.map(|stalled| format!("STALLED: {stalled}")))
+        .chain([disk(node), stamps(group), certificate(node)].into_iter().filter(|note| !note.is_empty()));
+    notes.collect::<Vec<_>>().join("; ")
+}
+
+pub(super) fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
+    node.groups.iter().filter(|group| group.group == 0).flat_map(|group| &group.damaged_ranges)
+}
+
+/// Where, and which records.
+fn range(range: &DamagedRange) -> String {
+    let records = match range.next_offset {
+        Some(next) if next <= range.first_offset => "no records".to_owned(),
+        Some(next) => format!("records {}..{next}", range.first_offset),
+        None => format!("records from {} on", range.first_offset),
+    };
+    format!("{} byte {}, {records}", range.file, range.position)
+}
+
+fn disk(node: &GetNodeResponse) -> String {
+    let disk = node.disk.get_or_default();
+    let (free, hard) = (disk.free_bytes >> 20, disk.hard_bytes >> 20);
+    match disk.state.enum_value_or_default() {
+        DiskState::DISK_STATE_ENOUGH => String::new(),
+        DiskState::DISK_STATE_LOW => format!("disk low: {free} MiB free"),
+        DiskState::DISK_STATE_FULL => format!("DISK FULL: {free} MiB free; appends are refused below {hard} MiB"),
+    }
+}
+
+/// A note if the newest timestamp is ahead of the node's clock by more than clocks may differ.
+fn stamps(group: &GroupStatus) -> String {
+    let ahead = Duration::from_millis(group.stamp_ahead_ms);
+    if ahead <= AHEAD_MAX {
+        return String::new();
+    }
+    format!("newest timestamp is {} ahead of the clock", units::rough(ahead))
+}
+
+/// A note if the first of the node's certificates expires soon, by this machine's clock.
+pub(super) fn certificate(node: &GetNodeResponse) -> String {
+    let expires = node.counters.iter().find(|counter| counter.name == CERTIFICATE_EXPIRES);
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    match expires.map(|expires| Duration::from_secs(expires.value).saturating_sub(now)) {
+        Some(left) if left < EXPIRES_SOON => format!("a certificate expires in {}", units::rough(left)),
+        Some(_) | None => String::new(),
+    }
+}
+
+/// What the table has no room for. Counters at 0 are left out.
+pub(super) fn details(report: &Report) -> String {
+    let log = report.log.as_str();
+    let mut text = String::new();
+    for line in &report.lines {
+        let Ok(node) = &line.node else { continue };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "\n{} (version {})", line.server.id, node.version);
+        if let Some(group) = line.group(log) {
+            let settings = group.settings.clone().unwrap_or_default();
+            let or_all = |n: u64, unit: &str| if n == 0 { "all".to_owned() } else { format!("{n} {unit}") };
+            let (bytes, age) = (or_all(settings.retention_bytes, "bytes"), or_all(settings.retention_ms, "ms"));
+            let _ = writeln!(text, "  {} bytes stored; kept by size: {bytes}, by age: {age}", group.stored_bytes);
+            if group.unprotected_bytes > 0 {
+                let _ = writeln!(text, "  {} synced bytes not covered by the manifest yet", group.unprotected_bytes);
+            }
+        }
+        for counter in node.counters.iter().filter(|counter| counter.value > 0) {
+            let _ = writeln!(text, "  {} {}", counter.name, counter.value);
+        }
+    }
+    text
+}
+
+pub(super) fn role(group: &GroupStatus) -> &'static str {
+    match group.role.enum_value_or_default() {
+        Role::ROLE_UNKNOWN => "unknown",
+        Role::ROLE_FOLLOWER => "follower",
+        Role::ROLE_CANDIDATE => "candidate",
+        Role::ROLE_LEADER => "leader",
+        Role::ROLE_LEARNER => "learner",
+    }
+}

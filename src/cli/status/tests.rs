@@ -1,0 +1,280 @@
+//! What is printed for answers, and which exit code they have.
+
+use std::time::SystemTime;
+
+use super::json::json;
+use super::table::{certificate, details, table};
+use super::*;
+use crate::metrics::CERTIFICATE_EXPIRES;
+use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, Role};
+
+/// A report of these answers.
+fn report(lines: Vec<Line>) -> Report {
+    Report::new("c0ffee", "default", lines)
+}
+
+fn line(name: &str, role: Role, commit: u64) -> Line {
+    let group = GroupStatus {
+        group: 1,
+        log: "default".into(),
+        role: role.into(),
+        term: 2,
+        commit_index: commit,
+        applied_index: commit,
+        next_offset: commit - 1,
+        ..GroupStatus::default()
+    };
+    let node = GetNodeResponse { cluster_name: "demo".into(), groups: vec![group], ..GetNodeResponse::default() };
+    let server = Server { id: name.into(), rpc_addr: "127.0.0.1:84".into(), ..Server::default() };
+    Line::new(server, Ok(node))
+}
+
+/// Members `n1` to `n<count>` with these votes in the catalog and the log; `n1` leads both.
+fn cluster(count: u64, voters: &[u64]) -> Vec<Line> {
+    let status = |group, node| GroupStatus {
+        group,
+        log: if group == 0 { String::new() } else { "default".into() },
+        role: if node == 1 { Role::ROLE_LEADER } else { Role::ROLE_FOLLOWER }.into(),
+        term: 2,
+        commit_index: 12,
+        voters: voters.to_vec(),
+        ..GroupStatus::default()
+    };
+    let line = |node_id| {
+        let node = GetNodeResponse {
+            node_id,
+            name: format!("n{node_id}"),
+            groups: vec![status(0, node_id), status(1, node_id)],
+            ..GetNodeResponse::default()
+        };
+        Line::new(Server { node_id, id: format!("n{node_id}"), is_voter: true, ..Server::default() }, Ok(node))
+    };
+    (1..=count).map(line).collect()
+}
+
+/// The members of these numbers do not answer.
+fn without(mut lines: Vec<Line>, silent: &[usize]) -> Vec<Line> {
+    silent.iter().for_each(|n| lines[n - 1].node = Err("refused".into()));
+    lines
+}
+
+fn said(report: &Report) -> (u8, String) {
+    (report.exit() as u8, report.failure().map(|failure| failure.message).unwrap_or_default())
+}
+
+/// A node at the address of a dead member was shown as that member: alive, with lag 0.
+#[test]
+fn the_answer_of_another_node_is_not_the_members() {
+    let answer = || Ok(GetNodeResponse { node_id: 4, name: "n4".into(), ..GetNodeResponse::default() });
+    let server = |node_id| Server { node_id, id: "n3".into(), rpc_addr: "127.0.0.1:86".into(), ..Server::default() };
+    let other = Line::new(server(3), answer());
+    assert_eq!(other.node.as_ref().err().map(String::as_str), Some("another node answers there: n4"));
+    let text = table(&report(vec![other]));
+    assert!(
+        text.lines().any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4"))
+    );
+    assert!(Line::new(server(4), answer()).node.is_ok());
+}
+
+#[test]
+fn another_cluster_of_the_same_name_is_noted() {
+    let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+    lines[0].node.as_mut().expect("a node").another_cluster = "it answers at a:1".into();
+    let report = report(lines);
+    assert!(table(&report).contains("ANOTHER CLUSTER: it answers at a:1"));
+    assert_eq!(json(&report)["nodes"][0]["another_cluster"], "it answers at a:1");
+}
+
+#[test]
+fn a_stalled_replica_is_noted() {
+    let mut lines = vec![line("n1", Role::ROLE_FOLLOWER, 12)];
+    lines[0].node.as_mut().expect("a node").groups[0].stalled = "entry 13 is missing here".into();
+    let report = report(lines);
+    assert!(table(&report).contains("  STALLED: entry 13 is missing here\n"));
+    assert_eq!(json(&report)["nodes"][0]["log"]["stalled"], "entry 13 is missing here");
+}
+
+#[test]
+fn details_and_json_say_the_rest() {
+    let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+    let node = lines[0].node.as_mut().expect("an answer");
+    let counter = |name: &str, value| Counter { name: name.into(), value, ..Counter::default() };
+    node.counters = vec![counter("a_total", 3), counter("b_total", 0)];
+    node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_LOW.into(), ..DiskStatus::default() }).into();
+    let damaged = DamagedRange { first_offset: 3, ..DamagedRange::default() };
+    node.groups[0].damaged_ranges.push(damaged);
+    lines.push(Line::new(Server { id: "n2".into(), ..Server::default() }, Err("refused".into())));
+    let report = report(lines);
+    assert_eq!(details(&report), "\nn1 (version )\n  0 bytes stored; kept by size: all, by age: all\n  a_total 3\n");
+    let json = json(&report);
+    assert_eq!(json["nodes"][0]["log"]["role"], "leader");
+    assert_eq!(json["nodes"][0]["counters"]["b_total"], 0);
+    assert_eq!(json["nodes"][0]["disk"]["state"], "low");
+    assert_eq!(json["nodes"][0]["log"]["damaged_ranges"][0]["first_offset"], 3);
+    assert_eq!(json["nodes"][1]["error"], "refused");
+}
+
+/// A leader's clock was wrong by a year, and nothing reported it.
+#[test]
+fn stamps_ahead_of_the_clock_are_noted() {
+    let note = |ms| {
+        let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+        lines[0].node.as_mut().expect("a node").groups[0].stamp_ahead_ms = ms;
+        table(&report(lines)).lines().nth(2).expect("a line").to_owned()
+    };
+    let year = 365 * 24 * 3600 * 1000;
+    assert!(note(year + 3).ends_with("newest timestamp is 365 days ahead of the clock"), "{}", note(year));
+    assert!(note(61_000).ends_with("newest timestamp is 61 s ahead of the clock"));
+    assert!(note(60_000).ends_with("0..11"), "clocks differ");
+}
+
+#[test]
+fn a_table() {
+    let mut lines = vec![line("n1", Role::ROLE_LEADER, 12), line("node-2", Role::ROLE_FOLLOWER, 10)];
+    let damaged = DamagedRange {
+        file: "1.seg".into(),
+        position: 128,
+        first_offset: 3,
+        next_offset: Some(5),
+        ..DamagedRange::default()
+    };
+    lines[1].node.as_mut().expect("a node").groups[0].damaged_ranges.push(damaged);
+    let node_file =
+        DamagedRange { file: "node.toml".into(), position: 9, next_offset: Some(0), ..DamagedRange::default() };
+    let catalog = GroupStatus { damaged_ranges: vec![node_file], ..GroupStatus::default() };
+    lines[1].node.as_mut().expect("a node").groups.push(catalog);
+    let server = Server { node_id: 3, id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
+    lines.push(Line::new(server, Err("refused".into())));
+    lines.iter_mut().filter_map(|line| line.node.as_mut().ok()).for_each(|node| node.groups[0].voters = vec![0]);
+    assert_eq!(
+        table(&report(lines)),
+        "cluster demo (c0ffee), log default\n\
+         NODE    ADDRESS       ROLE      TERM  COMMIT  LAG  RECORDS  NOTE\n\
+         n1      127.0.0.1:84  leader    2     12      0    0..11\n\
+         node-2  127.0.0.1:84  follower  2     10      2    0..9     DAMAGED ON DISK: 1.seg byte 128, records 3..5; catalog \
+         node.toml byte 9, no records\n\
+         n3      127.0.0.1:85  -         -     -       -    -        no answer: refused\n\
+         log default: 1 of 1 voter is alive, none may fail\n"
+    );
+}
+
+/// The first notice of an expired certificate was that nobody could connect.
+#[test]
+fn a_certificate_that_expires_soon_is_noted() {
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    let noted = |left: u64| {
+        let counter = Counter { name: CERTIFICATE_EXPIRES.into(), value: now + left, ..Counter::default() };
+        certificate(&GetNodeResponse { counters: vec![counter], ..GetNodeResponse::default() })
+    };
+    assert_eq!(noted(9 * 86_400 + 60), "a certificate expires in 9 days");
+    assert_eq!((noted(20 * 86_400), certificate(&GetNodeResponse::default())), (String::new(), String::new()));
+}
+
+/// A member was wiped and started under a new name at its address: four voters, one of them gone, so that the next restart
+/// would have stopped the cluster. The exit code was 0.
+#[test]
+fn a_voter_that_is_gone_is_found_where_another_node_has_its_address() {
+    let mut lines = cluster(4, &[1, 2, 3, 4]);
+    assert_eq!(said(&report(cluster(4, &[1, 2, 3, 4]))), (0, String::new()));
+    let answer = lines[3].node.clone();
+    lines[2] = Line::new(lines[2].server.clone(), answer);
+    let report = report(lines);
+    let why = "n3 does not answer: another node is at its address";
+    let message = format!("one more failure stops the catalog: {why}\none more failure stops log default: {why}");
+    assert_eq!(said(&report), (4, message));
+    assert!(table(&report).ends_with(
+        "the catalog: 3 of 4 voters are alive, none may fail\nlog default: 3 of 4 voters are alive, none may fail\n"
+    ));
+}
+
+#[test]
+fn the_exit_code_says_how_many_voters_are_left() {
+    for (nodes, silent, code, message) in [
+        (3, &[][..], 0, ""),
+        // As they were set up.
+        (2, &[], 0, ""),
+        (1, &[], 0, ""),
+        (3, &[3], 4, "one more failure stops log default: n3 does not answer"),
+        (5, &[5], 4, "log default lacks a voter: n5 does not answer; 4 of 5 voters are alive, 1 may fail"),
+        (3, &[2, 3], 5, "no majority for log default: n2 and n3 do not answer"),
+        (5, &[1, 2, 3], 5, "no majority for log default: n1, n2 and n3 do not answer"),
+        (2, &[2], 5, "no majority for log default: n2 does not answer"),
+        // The others have not elected yet.
+        (3, &[1], 5, "no node leads log default"),
+        (3, &[1, 2, 3], 5, "no majority for log default: n1, n2 and n3 do not answer"),
+    ] {
+        let voters: Vec<u64> = (1..=nodes).collect();
+        let report = report(without(cluster(nodes, &voters), silent));
+        let (found, said) = said(&report);
+        assert_eq!((found, said.lines().any(|line| line == message)), (code, !message.is_empty()), "{said}");
+        assert_eq!(json(&report)["exit_code"], code);
+    }
+}
+
+#[test]
+fn a_damaged_or_stalled_or_missing_replica_is_no_voter_that_is_alive() {
+    let mut lines = cluster(5, &[1, 2, 3, 4, 5]);
+    let groups = |line: &mut Line| line.node.as_mut().expect("a node").groups.clone();
+    let mut put = |n: usize, groups: Vec<GroupStatus>| lines[n].node.as_mut().expect("a node").groups = groups;
+    let all = cluster(5, &[1, 2, 3, 4, 5]).iter_mut().map(groups).collect::<Vec<_>>();
+    put(1, all[1].iter().cloned().map(|group| GroupStatus { damage: "a hole".into(), ..group }).collect());
+    put(2, all[2].iter().cloned().map(|group| GroupStatus { stalled: "it waits".into(), ..group }).collect());
+    put(3, vec![all[3][0].clone()]);
+    let report = report(lines);
+    let (code, said) = said(&report);
+    assert_eq!(code, 65, "damage is the most serious: {said}");
+    let no_majority = "no majority for log default: n4 has no replica; n2 is damaged; n3 is stalled";
+    assert!(said.starts_with("data is damaged on n2\n") && said.lines().any(|line| line == no_majority), "{said}");
+    let json = json(&report);
+    let kinds: Vec<_> = json["findings"].as_array().expect("a list").iter().map(|f| f["kind"].clone()).collect();
+    assert_eq!(kinds, ["damage", "no_majority", "voter_missing"]);
+    let log = &json["groups"][1];
+    assert_eq!(
+        (&log["log"], &log["majority"], &log["may_fail"]),
+        (&"default".into(), &3.into(), &serde_json::Value::Null)
+    );
+    assert_eq!((&log["leader"], log["alive"].as_array().map(Vec::len)), (&"n1".into(), Some(2)));
+    assert_eq!(log["missing"][0], serde_json::json!({ "name": "n2", "why": "is damaged" }));
+    assert!(json["groups"][0]["log"].is_null());
+}
+
+#[test]
+fn a_member_without_a_vote_and_refused_appends_have_codes_too() {
+    let lines = || without(cluster(4, &[1, 2, 3]), &[4]);
+    assert_eq!(said(&report(lines())), (4, "no answer from n4".to_owned()));
+    let mut lines = lines();
+    lines[0].node.as_mut().expect("a node").another_cluster = "it answers at a:1".into();
+    let (code, message) = said(&report(lines));
+    assert_eq!((code, message.lines().count()), (69, 2), "{message}");
+    assert!(message.starts_with("appends are refused, as another cluster of this name answers, by n1\n"), "{message}");
+    let mut lines = cluster(3, &[1, 2, 3]);
+    let full = Some(DiskStatus { state: DiskState::DISK_STATE_FULL.into(), ..DiskStatus::default() });
+    lines[1].node.as_mut().expect("a node").disk = full.clone().into();
+    assert_eq!(said(&report(vec![])).0, 5, "nobody is known");
+    assert_eq!(Report::new("c", "default", cluster(3, &[1, 2, 3])).exit(), Exit::Done);
+    lines[0].node.as_mut().expect("a node").disk = full.into();
+    assert_eq!(said(&report(lines)), (69, "appends are refused, as the disk is full, by the leader n1".to_owned()));
+}
+
+#[test]
+fn a_voter_that_recovers_says_so() {
+    let mut lines = cluster(3, &[1, 2, 3]);
+    let node = lines[2].node.as_mut().expect("a node");
+    (node.groups, node.waiting_for) = (Vec::new(), "it recovers its logs".into());
+    let report = report(lines);
+    let (code, message) = said(&report);
+    assert!(message.ends_with("one more failure stops log default: n3 takes no calls yet"), "{message}");
+    assert_eq!(code, 4);
+    assert!(table(&report).contains("  takes no calls yet: it recovers its logs\n"));
+}
+
+/// The conf state is that of the node that knows most.
+#[test]
+fn the_newest_conf_state_counts() {
+    let mut lines = cluster(4, &[1, 2, 3, 4]);
+    let stale = &mut lines[1].node.as_mut().expect("a node").groups[1];
+    (stale.commit_index, stale.term, stale.voters) = (3, 9, vec![1]);
+    let report = report(without(lines, &[4]));
+    assert_eq!(said(&report).0, 4);
+    assert_eq!(report.groups[1].voters.len(), 4);
+}

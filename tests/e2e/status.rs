@@ -1,0 +1,252 @@
+//! `seriatim status`: which voters are alive and what its exit codes say, and what a node that is not ready yet says.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Child, Output, Stdio};
+
+use openssl::ssl::{AlpnError, SslAcceptor, SslFiletype, SslMethod, select_next_proto};
+use serde_json::Value;
+
+use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record};
+
+/// Exit code, stdout, stderr.
+type Ended = (Option<i32>, String, String);
+
+fn ended(output: Output) -> Ended {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn run(site: &Site, addr: &str, args: &[&str]) -> Ended {
+    ended(site.cli(addr, args).stdin(Stdio::null()).output().expect("it ran"))
+}
+
+/// Waits until `status` ends with that code.
+#[track_caller]
+fn status(site: &Site, addr: &str, code: i32) -> Ended {
+    eventually("the exit code of status", || match run(site, addr, &["status"]) {
+        ended if ended.0 == Some(code) => Ok(ended),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+/// A host was wiped and started under a new name at the same address: four voters, one of them gone for good, and the next restart
+/// stopped the cluster. `status` showed four healthy nodes, and ended with 0.
+#[test]
+fn a_dead_voter_is_seen_although_another_node_has_its_address() {
+    let mut cluster = Cluster::start(3);
+    let addr = cluster.nodes[0].rpc_addr.clone();
+    let (_, healthy, _) = status(&cluster.site, &addr, 0);
+
+    let mut wiped = cluster.nodes.pop().expect("n3");
+    wiped.kill();
+    let (_, table, said) = status(&cluster.site, &addr, 4);
+    assert!(said.contains("one more failure stops log default: n3 does not answer\n"), "{said}");
+    assert!(table.contains("the catalog: 2 of 3 voters are alive, none may fail\n"), "{table}");
+    assert!(healthy.ends_with("log default: 3 of 3 voters are alive, 1 may fail\n"), "{healthy}");
+    let new = NodeOptions {
+        name: "n4".into(),
+        join: vec![cluster.nodes[0].bind_addr.clone()],
+        bind_addr: Some(wiped.bind_addr.clone()),
+        rpc_addr: Some(wiped.rpc_addr.clone()),
+        ..NodeOptions::default()
+    };
+    let _new = Node::start(&cluster.site, new);
+    let client = cluster.client(0);
+    eventually("it votes", || {
+        let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
+        let voters = servers.iter().filter(|server| server.is_voter).count();
+        let catalog = client.get_node().map_err(|e| e.to_string())?.groups.iter().map(|g| g.voters.len()).min();
+        (voters == 4 && catalog == Some(4)).then_some(()).ok_or(format!("{voters} {catalog:?}"))
+    });
+    let (_, table, said) = status(&cluster.site, &addr, 4);
+    let why = "n3 does not answer: another node is at its address";
+    assert!(said.contains(&format!("one more failure stops log default: {why}\n")), "{said}");
+    assert!(said.contains(&format!("one more failure stops the catalog: {why}\n")), "{said}");
+    assert!(table.contains("log default: 3 of 4 voters are alive, none may fail\n"), "{table}");
+    let (code, json, _) = run(&cluster.site, &addr, &["status", "--json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let log = json["groups"].as_array().expect("groups").iter().find(|group| group["log"] == "default").expect("it");
+    assert_eq!((code, &json["exit_code"], &log["may_fail"]), (Some(4), &4.into(), &0.into()));
+    assert_eq!(log["missing"][0]["name"], "n3");
+    assert_eq!(json["findings"][0]["kind"], "voter_missing");
+
+    cluster.nodes[1].kill();
+    let (_, table, said) = status(&cluster.site, &addr, 5);
+    assert!(said.contains("no majority for log default: n2 does not answer; n3 does not answer: "), "{said}");
+    assert!(table.contains("log default: 2 of 4 voters are alive, no majority\n"), "{table}");
+    let (code, json, _) = run(&cluster.site, &addr, &["status", "--json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((code, &json["findings"][0]["kind"]), (Some(5), &"no_majority".into()));
+}
+
+/// A command that runs; killed if the test fails before its end.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(site: &Site, addr: &str, args: &[&str]) -> Running {
+        let mut command = site.cli(addr, args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(Some(command.spawn().expect("it starts")))
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|child| child.try_wait().expect("a status").is_none())
+    }
+
+    #[track_caller]
+    fn end(mut self) -> Ended {
+        eventually("it ends", || if self.runs() { Err("it runs".to_owned()) } else { Ok(()) });
+        ended(self.0.take().expect("a process").wait_with_output().expect("it ended"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Members were asked one after the other, each with all of --timeout: two hosts that answered nothing took 15.8 s.
+#[test]
+fn members_are_asked_at_the_same_time_and_for_a_short_time() {
+    let mut cluster = Cluster::start(3);
+    let addr = cluster.nodes[0].rpc_addr.clone();
+    // Connections are taken, and nothing comes: as at a host whose node is suspended.
+    let silent = [1, 2].map(|node| {
+        let node: &mut Node = &mut cluster.nodes[node];
+        node.kill();
+        let listener = TcpListener::bind(&node.rpc_addr).expect("its port");
+        listener.set_nonblocking(true).expect("a socket");
+        listener
+    });
+    let accept = |listener: &TcpListener| {
+        eventually("it connects", || listener.accept().map(|(stream, _)| stream).map_err(|e| e.to_string()))
+    };
+    let timeouts = ["status", "--timeout", "600", "--node-timeout", "600"];
+    let mut patient = Running::start(&cluster.site, &addr, &timeouts);
+    let connected = [accept(&silent[0]), accept(&silent[1])];
+    assert!(patient.runs(), "both are asked, and none has answered");
+    drop(connected);
+    drop(patient);
+    // The default.
+    let (code, table, said) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).end();
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("no majority for log default: n2 and n3 do not answer"), "{said}");
+    assert_eq!(table.matches("nothing came within 3 s").count(), 2, "{table}");
+}
+
+/// A server that takes connections over TLS and HTTP/2 and never answers a call, until the process ends.
+fn mute_server(site: &Site) -> String {
+    let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls_server()).expect("an acceptor");
+    acceptor.set_certificate_chain_file(site.certs().join("server.pem")).expect("a certificate");
+    acceptor.set_private_key_file(site.certs().join("server-key.pem"), SslFiletype::PEM).expect("a key");
+    acceptor.set_alpn_select_callback(|_, theirs| select_next_proto(b"\x02h2", theirs).ok_or(AlpnError::NOACK));
+    let acceptor = acceptor.build();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let acceptor = acceptor.clone();
+            std::thread::spawn(move || {
+                let Ok(mut tls) = acceptor.accept(stream) else { return };
+                // SETTINGS, empty: the connection stands.
+                let _ = tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+                while tls.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
+            });
+        }
+    });
+    addr
+}
+
+/// A node that was connected but answered nothing, or could not serve, was the only one that was asked.
+#[test]
+fn every_command_asks_the_next_address_when_the_first_does_not_answer() {
+    let cluster = Cluster::start(1);
+    let site = &cluster.site;
+    std::fs::write(site.path().join("lines"), "a\nb\n").expect("a file");
+    let waits = NodeOptions { name: "n2".into(), joins_later: true, ..NodeOptions::default() };
+    let waits = Node::start(site, waits);
+    let commands: [&[&str]; 7] = [
+        &["produce", "lines"],
+        &["consume"],
+        &["status"],
+        &["log", "info"],
+        &["log", "configure", "--retention-bytes", "10GiB"],
+        &["log", "trim", "--before", "latest"],
+        &["consume"],
+    ];
+    for first in [mute_server(site), waits.rpc_addr.clone()] {
+        for command in commands {
+            let addrs = format!("{first},{}", cluster.nodes[0].rpc_addr);
+            let args = [command, &["--timeout", "600"]].concat();
+            let (code, out, said) = Running::start(site, &addrs, &args).end();
+            assert_eq!(code, Some(0), "{command:?} with {first}: {out}{said}");
+        }
+    }
+}
+
+/// A refusal said that the node had "not caught up", and `status` that the node's log says why.
+#[test]
+fn a_node_that_is_no_member_yet_says_what_it_waits_for() {
+    let site = Site::new();
+    let waiting = |name: &str, join: &[&str]| {
+        let join = join.iter().map(|addr| (*addr).to_owned()).collect();
+        Node::start(&site, NodeOptions { name: name.into(), join, joins_later: true, ..NodeOptions::default() })
+    };
+    let says = |node: &Node, parts: &[&str]| {
+        eventually("it says why", || {
+            let (code, _, said) = run(&site, &node.rpc_addr, &["status"]);
+            let all = code == Some(69) && said.contains("JOINING") && parts.iter().all(|part| said.contains(part));
+            all.then_some(said.clone()).ok_or(format!("{code:?} {said}"))
+        })
+    };
+    let alone = waiting("alone", &[]);
+    let said =
+        says(&alone, &["not admitted to cluster \"seriatim\" yet", "no join address is configured, and mDNS is off"]);
+    assert!(said.contains("--bootstrap") && !said.contains("seriatim status"), "{said}");
+
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string();
+    let mut late = waiting("n2", &[&free, &alone.bind_addr]);
+    says(&late, &[&free, "onnection refused", &alone.bind_addr, "not a member of a cluster yet"]);
+    // Every refusal has the reason.
+    let refused = site.client(&late.rpc_addr, "root").produce("", vec![record("x")]).expect_err("no member");
+    let refused = refused.status().expect("a status").clone();
+    assert!(refused.reason == "JOINING" && refused.message.contains(&free), "{refused}");
+    assert!(refused.metadata["waiting_for"].contains(&free), "{refused}");
+    let (code, _, said) = run(&site, &late.rpc_addr, &["log", "info"]);
+    assert!(code == Some(69) && said.contains(&free), "{said}");
+    let (code, json, _) = run(&site, &late.rpc_addr, &["status", "--json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((code, &json["findings"][0]["kind"]), (Some(69), &"joining".into()));
+    assert!(json["waiting_for"].as_str().expect("a reason").contains(&free), "{json}");
+
+    // A node that has founded nothing yet, for a reason of its own.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent_addr = silent.local_addr().expect("an address").to_string();
+    let founder = NodeOptions {
+        name: "n1".into(),
+        bootstrap: true,
+        join: vec![silent_addr.clone()],
+        bind_addr: Some(free.clone()),
+        joins_later: true,
+        ..NodeOptions::default()
+    };
+    let mut founder = Node::start(&site, founder);
+    says(&founder, &["not founding cluster \"seriatim\" yet", &silent_addr]);
+    says(&late, &[&free, &alone.bind_addr]);
+    drop(silent);
+    eventually("both serve", || {
+        let servers = site.client(&late.rpc_addr, "root").get_servers("").map_err(|e| e.to_string())?.servers;
+        (servers.iter().filter(|s| s.is_voter).count() == 2).then_some(()).ok_or(format!("{servers:?}"))
+    });
+
+    // A member that can't admit, as it has no majority.
+    assert!(late.stop().success());
+    let third = waiting("n3", &[&founder.bind_addr]);
+    says(&third, &[&founder.bind_addr, "has not admitted it"]);
+    assert!(founder.stop().success());
+}
