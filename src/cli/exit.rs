@@ -136,7 +136,10 @@ impl Failure {
         } else {
             exit
         };
-        Failure::new(exit, format!("{addr}: {status}"), next)
+        // gRPC's words for it name no cause.
+        let is_late = status.code == RpcStatusCode::DEADLINE_EXCEEDED && status.reason.is_empty();
+        let what = if is_late { "no connection, or no answer, in time".to_owned() } else { status.to_string() };
+        Failure::new(exit, format!("{addr}: {what}"), next)
     }
 }
 

@@ -1,8 +1,8 @@
-//! A member that is restarted with the name of another member.
+//! A member that is restarted with the name of another member, or of another cluster.
 
 use seriatim::client::Client;
 
-use crate::harness::{Cluster, eventually, wait_for_voters};
+use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, wait_for_voters};
 
 /// A node's last index of the catalog, and the name of the catalog's leader.
 fn catalog(client: &Client) -> (u64, String) {
@@ -51,4 +51,55 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
     node.start_again();
     cluster.nodes.insert(victim, node);
     wait_for_voters(&cluster.clients());
+}
+
+/// The start with another cluster's name was taken without a word: the member announced itself under it, and found its peers no more.
+#[test]
+fn another_cluster_name_on_a_members_directory_is_refused() {
+    let site = Site::new();
+    let other = Site::of_cluster("other", &["localhost", "127.0.0.1"]);
+    let file = |name: &str| other.certs().join(name).display().to_string();
+    let more = |name: &str| {
+        vec![
+            format!("--cluster-name={name}"),
+            format!("--client-ca-file={}", file("ca.pem")),
+            format!("--peer-ca-file={}", file("ca.pem")),
+            format!("--server-cert-file={}", file("server.pem")),
+            format!("--server-key-file={}", file("server-key.pem")),
+            format!("--peer-cert-file={}", file("peer.pem")),
+            format!("--peer-key-file={}", file("peer-key.pem")),
+        ]
+    };
+    let options = |name: &str| NodeOptions { name: name.into(), ..NodeOptions::default() };
+    let mut node = Node::start(&site, NodeOptions { bootstrap: true, ..options("n1") });
+    let path = site.path().join("n1/node.toml");
+    let text = || std::fs::read_to_string(&path).expect("node.toml");
+    let line = "cluster_name = \"seriatim\"\n";
+    assert!(node.stop().success());
+    let before = text();
+    let right = node.set_more(more("other"));
+    let status = node.try_start_again().expect_err("it must not start");
+    assert_eq!(status.code(), Some(78), "{}", node.log());
+    let said = node.log();
+    for part in ["member of cluster \"seriatim\"", "says \"other\"", "--cluster-name seriatim", "--data-dir"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(text(), before, "nothing was changed");
+    assert!(before.contains(line), "{before}");
+
+    // A file of a version that did not keep the name: the first start writes it.
+    let older = before.replace(line, "");
+    let lines = &older[..older.rfind("crc32c").expect("the last line")];
+    std::fs::write(&path, format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()))).expect("written");
+    node.set_more(right);
+    node.start_again();
+    assert_eq!(text(), before);
+
+    // A node that was never admitted is bound to no name.
+    let join = vec![node.bind_addr.clone()];
+    let wrong = NodeOptions { join, joins_later: true, more: more("other"), ..options("n2") };
+    let mut blank = Node::start(&site, wrong);
+    assert!(blank.stop().success());
+    blank.set_more(Vec::new());
+    blank.start_again();
 }

@@ -100,11 +100,7 @@ fn a_stop_on_a_disk_that_hangs_ends_the_process() {
 #[test]
 fn slow_disks_elect_a_leader() {
     let millis = std::env::var("SERIATIM_TEST_SYNC_MILLIS").map_or(500, |millis| millis.parse().expect("a number"));
-    let site = Site::new();
-    let shim = Shim::compile(&site);
-    let envs = ["n1", "n2", "n3"].map(|name| (name, shim.env(&site.path().join(name), None, 1)));
-    let env = |name: &str| envs.iter().find(|(n, _)| *n == name).map(|(_, env)| env.clone()).unwrap_or_default();
-    let mut cluster = Cluster::start_at(site, 3, &[], env);
+    let (shim, mut cluster) = Shim::cluster(3);
     cluster.client(0).produce("", vec![record("before")]).expect("produces");
     let lost = cluster.leader();
     let dirs: Vec<_> = (1..=3).map(|n| cluster.site.path().join(format!("n{n}"))).collect();
