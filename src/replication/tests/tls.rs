@@ -8,6 +8,7 @@ use grpcio::{CallOption, WriteFlags};
 
 use super::{Setup, TestNode, certs, files_of, message, share};
 use crate::catalog::Member;
+use crate::config::TlsFiles;
 use crate::consensus::Outbound as _;
 use crate::consensus::handle::{ConsensusMsg, ReadIndexError};
 use crate::pb::peer::{ForwardRequest, JoinRequest, ReplicateRequest};
@@ -215,6 +216,34 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     let leading = consensus_of(&a, a.id, 1);
     assert!(a.dial(&c).join(&request(&c.member())).is_ok());
     leading.join().expect("no panic");
+}
+
+/// The name is what binds an id to a certificate, so a new name alone would make any node any member.
+#[test]
+fn a_member_is_renamed_with_a_certificate_of_both_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    let start = |names: &str, id| {
+        crate::security::certs::renew(dir.path(), &Plan::new(super::CLUSTER).peer(names)).expect("a certificate");
+        let name = names.split('+').next().unwrap_or_default();
+        Setup { tls: Some(&TlsFiles::in_dir(dir.path(), name)), ..Setup::node(id) }.start()
+    };
+    let a = start("n1", 1);
+    let renamed = |node: &TestNode| Member { name: NodeName::new("n9").expect("a name"), ..node.member() };
+    let alone = start("n9", 3);
+    a.knows(&[a.member(), alone.member()]);
+    let in_time = || CallOption::default().timeout(super::LONG);
+    let refused = a.dial(&alone).join_opt(&request(&renamed(&alone)), in_time()).expect_err("refused");
+    refused_by_name(Err(Refusal::from_error(&refused).expect("a reason")), &["is for n9", "n3"]);
+    let both = start("n9+n3", 3);
+    assert_eq!(hello_as(&a, &both, 3), Ok(()), "before");
+    let leading = consensus_of(&a, a.id, 1);
+    let moved = JoinRequest { bind_addr: both.addr.clone(), ..request(&renamed(&both)) };
+    assert!(a.dial(&both).join_opt(&moved, in_time()).is_ok());
+    leading.join().expect("no panic");
+    assert_eq!(a.catalog.get().member(NodeId(3)), Some(&renamed(&both)));
+    assert_eq!(hello_as(&a, &both, 3), Ok(()), "and after");
+    assert_eq!(hello_as(&a, &alone, 3), Ok(()), "now its own name is enough");
 }
 
 /// Nodes that still share one certificate, beside those that do not.
