@@ -33,8 +33,13 @@ build: deps first-build ## compiles the program: $CARGO_TARGET_DIR/release/seria
 	@$(CARGO) build --release --locked
 
 certs: build ## makes a development CA and certificates in certs/ (never overwrites a CA)
-	@test -e certs/ca.pem && echo "certs/ca.pem is there already: nothing done (remove certs/ to begin again)" || \
-	    $(SERIATIM) certs --out certs --hosts localhost,127.0.0.1,$$(uname -n) --clients root,nobody
+	@if [ ! -e certs/ca.pem ]; then \
+	    $(SERIATIM) certs --out certs --hosts localhost,127.0.0.1,$$(uname -n) --clients root,nobody; \
+	elif [ ! -e certs/$$(uname -n)/peer.pem ]; then \
+	    $(SERIATIM) certs --out certs --use-ca --peers $$(uname -n); \
+	else \
+	    echo "certs/ca.pem is there already: nothing done (remove certs/ to begin again)"; \
+	fi
 
 demo: build ## three nodes, a real file, a killed follower, two equal sums (FILE=... chooses the file)
 	@SERIATIM='$(SERIATIM)' FILE='$(FILE)' dist/demo.sh

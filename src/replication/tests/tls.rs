@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use futures::executor::block_on;
 use futures::{SinkExt as _, StreamExt as _};
-use grpcio::WriteFlags;
+use grpcio::{CallOption, WriteFlags};
 
 use super::{Setup, TestNode, certs, files_of, message, share};
 use crate::catalog::Member;
+use crate::config::TlsFiles;
 use crate::consensus::Outbound as _;
 use crate::consensus::handle::{ConsensusMsg, ReadIndexError};
 use crate::pb::peer::{ForwardRequest, JoinRequest, ReplicateRequest};
 use crate::replication::refusal::{Reason, Refusal};
 use crate::replication::tests::joins::{consensus_of, request};
+use crate::replication::wait::block_until;
 use crate::security::certs::Plan;
 use crate::security::peer_names::Dialled;
 use crate::types::{GroupId, LogIndex, NodeId, NodeName};
@@ -162,7 +164,7 @@ fn a_stream_ends_when_its_node_turns_out_to_be_another() {
     let client = a.dial(&c);
     let identity = crate::replication::hello::PeerIdentity { node_id: NodeId(2), ..c.peers.handle().me().clone() };
     let (mut requests, mut responses) = client.replicate().expect("a call");
-    let ended = block_on(async {
+    let ends = async {
         let hello = ReplicateRequest { hello: Some(identity.hello(a.id)).into(), ..ReplicateRequest::default() };
         let _ = requests.send((hello, WriteFlags::default())).await;
         assert!(responses.next().await.is_some_and(|r| r.is_ok()), "the hello is accepted");
@@ -171,27 +173,26 @@ fn a_stream_ends_when_its_node_turns_out_to_be_another() {
             ReplicateRequest { messages: vec![message(NodeId(2), a.id, 1, 1)], ..ReplicateRequest::default() };
         let _ = requests.send((request, WriteFlags::default())).await;
         responses.next().await.expect("an end").expect_err("a refusal")
-    });
+    };
+    let ended = block_until(ends, Instant::now() + super::LONG).expect("it ends");
     assert_eq!(Refusal::from_error(&ended).map(|r| r.reason), Some(Reason::PeerName));
     assert!(a.is_quiet());
 }
 
-/// Where a node is dialled, the certificate of another one answers nothing, whatever the address.
+/// Where a node is dialled, the certificate of another one answers nothing, whatever the address, and whoever it says it is.
 #[test]
 fn nothing_is_said_to_another_node_than_the_one_dialled() {
     let dir = tempfile::tempdir().expect("a directory");
     certs(dir.path(), super::CLUSTER);
-    let [a, c] = [1, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
-    let at_c = Member { bind_addr: c.addr.clone(), ..Setup::node(2).start().member() };
-    a.knows(std::slice::from_ref(&at_c));
-    a.peers.handle().send(at_c.id, message(a.id, at_c.id, 1, 100));
-    assert!(matches!(a.next(), ConsensusMsg::Unreachable(id) if id == at_c.id));
-    assert!(c.is_quiet());
-    assert!(reaches(&a, &c), "as itself it is reached");
-    let probe = JoinRequest { probe: true, ..request(&at_c) };
-    let ask = |whom: Dialled| block_on(a.dialer.join(&c.addr, &[whom], &probe, super::LONG)).map_err(|_| ());
-    let n2 = NodeName::new("n2").expect("a name");
-    assert!(ask(Dialled::Node(n2)).is_err() && ask(Dialled::Shared).is_err() && ask(Dialled::Member).is_ok());
+    let a = Setup { tls: Some(&files_of(dir.path(), 1)), ..Setup::node(1) }.start();
+    let thief = Setup { tls: Some(&files_of(dir.path(), 3)), ..Setup::node(2) }.start();
+    assert!(!reaches(&a, &thief), "it answers as node 2, with the certificate of n3");
+    assert!(thief.is_quiet());
+    let probe = JoinRequest { probe: true, ..request(&thief.member()) };
+    let ask = |whom: Dialled| block_on(a.dialer.join(&thief.addr, &[whom], &probe, super::LONG)).map_err(|_| ());
+    let node = |name| Dialled::Node(NodeName::new(name).expect("a name"));
+    assert!(ask(node("n2")).is_err() && ask(Dialled::Shared).is_err());
+    assert!(ask(node("n3")).is_ok() && ask(Dialled::Member).is_ok());
 }
 
 #[test]
@@ -201,7 +202,8 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     let [a, b, c] = [1, 2, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
     a.knows(&[a.member(), b.member()]);
     let ask = |member: &Member| {
-        let error = a.dial(&c).join(&request(member)).expect_err("refused");
+        let in_time = CallOption::default().timeout(super::LONG);
+        let error = a.dial(&c).join_opt(&request(member), in_time).expect_err("refused");
         Err(Refusal::from_error(&error).expect("a reason"))
     };
     let invented = Member { id: NodeId(77), name: NodeName::new("n77").expect("a name"), ..c.member() };
@@ -214,6 +216,34 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     let leading = consensus_of(&a, a.id, 1);
     assert!(a.dial(&c).join(&request(&c.member())).is_ok());
     leading.join().expect("no panic");
+}
+
+/// The name is what binds an id to a certificate, so a new name alone would make any node any member.
+#[test]
+fn a_member_is_renamed_with_a_certificate_of_both_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certs(dir.path(), super::CLUSTER);
+    let start = |names: &str, id| {
+        crate::security::certs::renew(dir.path(), &Plan::new(super::CLUSTER).peer(names)).expect("a certificate");
+        let name = names.split('+').next().unwrap_or_default();
+        Setup { tls: Some(&TlsFiles::in_dir(dir.path(), name)), ..Setup::node(id) }.start()
+    };
+    let a = start("n1", 1);
+    let renamed = |node: &TestNode| Member { name: NodeName::new("n9").expect("a name"), ..node.member() };
+    let alone = start("n9", 3);
+    a.knows(&[a.member(), alone.member()]);
+    let in_time = || CallOption::default().timeout(super::LONG);
+    let refused = a.dial(&alone).join_opt(&request(&renamed(&alone)), in_time()).expect_err("refused");
+    refused_by_name(Err(Refusal::from_error(&refused).expect("a reason")), &["is for n9", "n3"]);
+    let both = start("n9+n3", 3);
+    assert_eq!(hello_as(&a, &both, 3), Ok(()), "before");
+    let leading = consensus_of(&a, a.id, 1);
+    let moved = JoinRequest { bind_addr: both.addr.clone(), ..request(&renamed(&both)) };
+    assert!(a.dial(&both).join_opt(&moved, in_time()).is_ok());
+    leading.join().expect("no panic");
+    assert_eq!(a.catalog.get().member(NodeId(3)), Some(&renamed(&both)));
+    assert_eq!(hello_as(&a, &both, 3), Ok(()), "and after");
+    assert_eq!(hello_as(&a, &alone, 3), Ok(()), "now its own name is enough");
 }
 
 /// Nodes that still share one certificate, beside those that do not.
