@@ -36,8 +36,9 @@ fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
     let hangs = || cluster.nodes[leader].log().contains("shim: a sync hangs");
     let slowest = std::thread::scope(|scope| {
         // The leader's own client waited until its disk answered, or for 30 s.
-        let own = scope.spawn(|| {
-            let (client, call) = (cluster.client(leader), Instant::now());
+        let client = cluster.client(leader);
+        let own = scope.spawn(move || {
+            let call = Instant::now();
             let _ = client.produce("", vec![record("own")]);
             call.elapsed()
         });
