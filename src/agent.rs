@@ -143,7 +143,7 @@ impl Agent {
             cluster_name: config.cluster_name.clone(),
             memory_bytes_max: config.limits.peer_memory_bytes_max,
         };
-        let guard = Guard::new(identities.clone(), acl.clone());
+        let guard = Guard::new(identities.clone(), tls.peer_authorities(), acl.clone());
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
@@ -154,6 +154,7 @@ impl Agent {
                 listen_addr: config.rpc_addr,
                 credentials: tls.client_listener(),
                 identities,
+                authorities: tls.client_authorities(),
                 acl: acl.clone(),
                 limits: config.limits.clone(),
                 metrics: metrics.clone(),

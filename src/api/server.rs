@@ -23,6 +23,7 @@ use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, Resets, client_listener};
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
+use crate::security::tls::Authorities;
 use crate::thread::FatalSender;
 use crate::timers::Timers;
 
@@ -34,6 +35,8 @@ pub struct ApiOptions {
     pub credentials: ServerCredentials,
     /// Tells who calls.
     pub identities: Identities,
+    /// Those whose certificates are accepted now.
+    pub authorities: Authorities,
     /// Tells what they may do.
     pub acl: Acl,
     /// What one principal, and all, may hold.
@@ -102,7 +105,7 @@ impl Api {
         let limits = &options.limits;
         let service = Service {
             me: options.me,
-            access: Access::new(options.identities, options.acl),
+            access: Access::new(options.identities, options.authorities, options.acl),
             limits: Limits::new(limits.clone()),
             tarpit: Arc::default(),
             metrics: options.metrics,

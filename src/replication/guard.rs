@@ -8,6 +8,7 @@ use grpcio::{CheckResult, RpcContext, ServerChecker};
 use crate::replication::refusal::{Rarely, Reason, Refusal};
 use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, Identity, NoIdentity};
+use crate::security::tls::{Authorities, Standing};
 
 /// An open stream is asked again after this long, and whenever the policy has changed.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -16,6 +17,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Guard {
     identities: Identities,
+    authorities: Authorities,
     acl: Acl,
 }
 
@@ -23,14 +25,15 @@ pub struct Guard {
 pub struct Pass {
     guard: Guard,
     identity: Identity,
+    standing: Standing,
     generation: u64,
     asked: Instant,
 }
 
 impl Guard {
     /// Decides by the certificates and the policy.
-    pub fn new(identities: Identities, acl: Acl) -> Guard {
-        Guard { identities, acl }
+    pub fn new(identities: Identities, authorities: Authorities, acl: Acl) -> Guard {
+        Guard { identities, authorities, acl }
     }
 
     /// Lets a call in, or refuses it.
@@ -39,18 +42,23 @@ impl Guard {
     /// The refusal, to be sent back.
     pub fn check(&self, ctx: &RpcContext<'_>) -> Result<Pass, Refusal> {
         let identity = self.identities.peer(ctx).map_err(|e| no_peer(&e))?;
-        let pass = Pass { guard: self.clone(), identity, generation: self.acl.generation(), asked: Instant::now() };
+        let standing = self.authorities.standing(ctx).map_err(|e| no_peer(&e))?;
+        standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
+        let generation = self.acl.generation();
+        let pass = Pass { guard: self.clone(), identity, standing, generation, asked: Instant::now() };
         pass.check_right()?;
         Ok(pass)
     }
 }
 
 impl Pass {
-    /// Asks again if it is time to.
+    /// Looks at the certificate, and asks for the right again if it is time to.
     ///
     /// # Errors
     /// The refusal, to be sent back.
     pub fn check(&mut self) -> Result<(), Refusal> {
+        // Remembered until the authorities change, so that it costs nothing for each message.
+        self.standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
         let generation = self.guard.acl.generation();
         if generation == self.generation && self.asked.elapsed() < AGAIN {
             return Ok(());

@@ -57,6 +57,8 @@ struct Connection {
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
     client: PeerClient,
     addr: String,
+    /// The peers' authorities when it was made (`Dialer::authorities`).
+    authorities: u64,
 }
 
 impl Connection {
@@ -150,6 +152,9 @@ impl Peer {
             }
             None => {}
             Some(connection) => {
+                if connection.authorities != self.node.dialer.authorities() {
+                    return Ok(Event::Lost(Lost::because("the authorities of peers have changed: connecting again")));
+                }
                 match &mut connection.replicate {
                     None if waiting.messages => return Ok(Event::OpenReplicate),
                     None => {}
@@ -244,13 +249,16 @@ impl Peer {
 
     fn dial(&mut self) {
         let addresses = self.node.addresses.of(self.id);
+        // Before the channel: one that is made meanwhile has the newer ones, and is made once more.
+        let authorities = self.node.dialer.authorities();
         // The next attempt tries the next address.
         let choice = addresses.get(self.failures as usize % addresses.len().max(1));
         let choice = choice.map(|addr| (addr, self.node.dialer.channel(addr)));
         match choice {
             Some((addr, Some(channel))) => {
                 let client = PeerClient::new(channel);
-                self.connection = Some(Connection { client, addr: addr.clone(), replicate: None, forward: None });
+                self.connection =
+                    Some(Connection { client, addr: addr.clone(), authorities, replicate: None, forward: None });
             }
             Some((_, None)) => self.lost(&Lost::because("this node is stopping")),
             None => self.lost(&Lost::because("its address is not known")),

@@ -102,6 +102,8 @@ pub enum NoIdentity {
     BadName(String),
     /// The certificate has ended.
     Expired,
+    /// No authority of the listener verifies it any more; what OpenSSL says.
+    Untrusted(String),
     /// On the peer listener: the certificate lacks the cluster's peer name.
     NoPeer {
         /// The SAN that a peer of this cluster has.
@@ -124,6 +126,12 @@ impl fmt::Display for NoIdentity {
                  '*', comma and space, not beginning with {ROLE_PREFIX:?}"
             ),
             NoIdentity::Expired => f.write_str("the certificate has expired"),
+            NoIdentity::Untrusted(error) => {
+                write!(
+                    f,
+                    "the certificate's authority is no longer accepted: {error}; connect with a certificate of one that is"
+                )
+            }
             NoIdentity::NoPeer { expected } => {
                 write!(f, "the certificate is not a peer's: it lacks the subject alternative name {expected}")
             }

@@ -30,6 +30,7 @@ mod netns;
 mod one_log;
 mod power;
 mod refusals;
+mod revoked;
 mod roundtrip;
 mod shutdown;
 mod sick_disk;

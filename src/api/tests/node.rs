@@ -26,6 +26,7 @@ use crate::pb::log_grpc::LogClient;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
+use crate::security::tls::Authorities;
 use crate::storage::disk::Disk;
 use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
@@ -306,6 +307,7 @@ impl Node {
             listen_addr: ([127, 0, 0, 1], 0).into(),
             credentials: ServerCredentials::insecure(),
             identities: Identities::new("test", true),
+            authorities: Authorities::default(),
             acl: acl.clone(),
             limits: limits(),
             metrics: Arc::default(),

@@ -89,7 +89,7 @@ impl Setup<'_> {
         let env = Env::start(&format!("grpc-peer-{}", self.id), 1, &fatal);
         let tls = Tls::load(self.tls, self.cluster_name).expect("certificates");
         let identities = Identities::new(self.cluster_name, tls.is_insecure());
-        let guard = Guard::new(identities, Acl::from_text(self.policy).expect("a policy"));
+        let guard = Guard::new(identities, tls.peer_authorities(), Acl::from_text(self.policy).expect("a policy"));
         let late = Late::default();
         let listener = listen(&env, self.cluster_name, &tls, &guard, &late, &fatal, "127.0.0.1:0");
         let addr = format!("127.0.0.1:{}", listener.port());
