@@ -77,6 +77,8 @@ struct State {
     /// Proposals that the leader has refused since what stands before them in their run was not appended.
     out_of_row: usize,
     read_index: Result<(), ReadIndexError>,
+    /// Where the log begins once the next read index is answered.
+    trims: VecDeque<Offset>,
 }
 
 #[derive(Clone)]
@@ -281,6 +283,7 @@ impl Node {
             proposed: 0,
             out_of_row: 0,
             read_index: Ok(()),
+            trims: VecDeque::new(),
         })));
         let (inbox, messages) = inbox(INBOX_MESSAGES_MAX);
         let statuses = Arc::new(Statuses::default());
@@ -362,6 +365,11 @@ impl Node {
         self.fake.lock().read_index = result;
     }
 
+    /// Trims the log to there while the next read index is on its way.
+    pub fn trim_at_read_index(&self, first_offset: u64) {
+        self.fake.lock().trims.push_back(Offset(first_offset));
+    }
+
     /// Whom this node takes for the leader.
     pub fn leader_is(&self, leader: Option<NodeId>) {
         self.statuses.publish(GroupStatus {
@@ -436,8 +444,12 @@ fn answer(fake: &Fake, messages: &Inbox<ConsensusMsg>) {
         match message {
             ConsensusMsg::Propose(proposal, reply) => fake.propose(proposal, reply),
             ConsensusMsg::ReadIndex(group, _, reply) => {
-                let state = fake.lock();
+                let mut state = fake.lock();
                 let last = if group == GROUP { state.last } else { LogIndex(5) };
+                if let Some(first_offset) = state.trims.pop_front() {
+                    state.mark.first_offset = first_offset;
+                    state.watermark.advance(state.mark);
+                }
                 reply.send(state.read_index.map(|()| last));
             }
             ConsensusMsg::Stop => return,
