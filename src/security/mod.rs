@@ -8,13 +8,14 @@
 //! handler. A call's [`identity`] is its certificate's one common name, and [`acl`] decides (principal, log, action), denying
 //! what no policy line gives. `--insecure` replaces the first step alone: everybody is `anonymous`, and the policy still
 //! holds. Certificates and policy are loaded whole and checked before they are used; a reload that fails keeps the last
-//! good ones. [`certs`] makes certificates for development and for the tests.
+//! good ones, and [`modes`] warns of files that other users of the host can use. [`certs`] makes certificates for development and for the tests.
 //!
 //! Only `acl` knows casbin, and only `identity` takes a certificate of a call apart.
 
 pub mod acl;
 pub mod certs;
 pub mod identity;
+pub mod modes;
 pub mod tls;
 
 use std::fs::File;

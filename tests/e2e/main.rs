@@ -25,6 +25,7 @@ mod floors;
 mod hostile;
 mod kill;
 mod limits;
+mod modes;
 mod names;
 mod netns;
 mod one_log;
