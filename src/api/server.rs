@@ -19,7 +19,7 @@ use super::state::{Phase, State};
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
 use crate::grpc::sockets::bound_receive_buffers;
-use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, Resets, client_listener};
+use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, Received, Resets, client_listener};
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
@@ -101,7 +101,8 @@ impl Api {
     /// [`StartError`] when it can't listen.
     pub fn start(options: ApiOptions, env: &Env, fatal: &FatalSender) -> Result<Api, StartError> {
         let timers = Timers::start(fatal).map_err(StartError::Thread)?;
-        let resets = Resets::start(options.metrics.clone(), fatal).map_err(StartError::Thread)?;
+        let received = Received::default();
+        let resets = Resets::start(received.clone(), options.metrics.clone(), fatal).map_err(StartError::Thread)?;
         let limits = &options.limits;
         let service = Service {
             me: options.me,
@@ -109,6 +110,7 @@ impl Api {
             limits: Limits::new(limits.clone()),
             tarpit: Arc::default(),
             metrics: options.metrics,
+            received,
             state: State::default(),
             availability: Availability::default(),
             timers: timers.handle(),

@@ -21,7 +21,8 @@ use super::methods::Request;
 use super::refusals::count;
 use super::state::{Phase, State};
 use super::tarpit::Tarpit;
-use crate::grpc::spawn_guarded;
+use crate::grpc::received::Account;
+use crate::grpc::{Received, spawn_guarded};
 use crate::metrics::Metrics;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::security::tls::Standing;
@@ -49,6 +50,8 @@ pub struct Service {
     pub tarpit: Arc<Tarpit>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How much of what connections send are messages.
+    pub received: Received,
     /// Serving or not.
     pub state: State,
     /// Whether a majority answers.
@@ -67,6 +70,8 @@ pub struct Service {
 pub struct Call {
     standing: Result<Standing, NoIdentity>,
     caller: Result<Caller, ApiError>,
+    /// Its connection's.
+    pub account: Arc<Account>,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
 }
@@ -119,7 +124,7 @@ impl Service {
     pub fn call(&self, ctx: &RpcContext<'_>) -> Call {
         let standing = self.access.standing(ctx);
         let caller = standing.clone().map_err(ApiError::from).and_then(|standing| self.access.caller(ctx, standing));
-        Call { standing, caller, deadline: deadline::of(ctx) }
+        Call { standing, caller, account: self.received.account(ctx), deadline: deadline::of(ctx) }
     }
 
     /// Reads the one message of a call. Until it is whole, the call is one of those that its caller may have unanswered.
@@ -134,6 +139,7 @@ impl Service {
             Either::Left((None, _)) => return Err(Invalid::Malformed.into()),
             Either::Right(_) => return Err(ApiError::DeadlinePassed.into()),
         };
+        call.account.add(request.0.len());
         // It may have taken a minute to come.
         call.check_certificate()?;
         Ok((request, permit))

@@ -22,6 +22,7 @@ mod disk_full;
 mod dist;
 mod fail_over;
 mod floors;
+mod frames;
 mod hostile;
 mod kill;
 mod limits;
