@@ -154,7 +154,8 @@ impl Agent {
             memory_bytes_max: config.limits.peer_memory_bytes_max,
         };
         let metrics = Arc::new(Metrics::default());
-        let guard = Guard::new(identities.clone(), acl.clone(), rules.clone(), metrics.clone());
+        let authorities = tls.peer_authorities();
+        let guard = Guard::new(identities.clone(), authorities, acl.clone(), rules.clone(), metrics.clone());
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
@@ -166,6 +167,7 @@ impl Agent {
                 listen_addr: config.rpc_addr,
                 credentials: tls.client_listener(),
                 identities,
+                authorities: tls.client_authorities(),
                 acl: acl.clone(),
                 limits: config.limits.clone(),
                 metrics: metrics.clone(),

@@ -1,14 +1,16 @@
 //! gRPC as Seriatim uses it: every option of servers and channels stands in this file, with why it is not the default.
 //!
 //! [`mod@env`] has the completion-queue threads and what runs on them, [`mod@log`] the C core's own log, [`resets`] the thread
-//! that ends connections which flood it, as [`sockets`] counts them. `api` and `replication`
+//! that ends connections which flood it, as [`sockets`] and [`received`] count them. `api` and `replication`
 //! build their servers with [`client_listener`] and [`peer_listener`]; `replication` and `client` dial with
 //! [`peer_channel`] and [`client_channel`].
 
 pub mod env;
+mod frames;
 mod handshakes;
 pub mod log;
 mod memory;
+pub mod received;
 pub mod resets;
 pub mod sockets;
 
@@ -20,6 +22,7 @@ use grpcio_sys as core;
 
 pub use env::{Env, StillInUse, guarded, spawn_guarded};
 pub use log::redirect_log;
+pub use received::Received;
 pub use resets::Resets;
 
 /// What the client listener, and a client, take in one message, and send: the largest entry, and room for what is around it.

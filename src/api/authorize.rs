@@ -14,7 +14,8 @@ use super::state::{Phase, Seen, State};
 use crate::grpc::guarded;
 use crate::metrics::Metrics;
 use crate::security::acl::{Acl, Action};
-use crate::security::identity::{Identities, Identity, Principal};
+use crate::security::identity::{Identities, Identity, NoIdentity, Principal};
+use crate::security::tls::{Authorities, Standing};
 use crate::thread::FatalSender;
 use crate::timers::TimersHandle;
 use crate::types::LogName;
@@ -26,6 +27,7 @@ const RECHECK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Access {
     identities: Identities,
+    authorities: Authorities,
     acl: Acl,
 }
 
@@ -33,6 +35,7 @@ pub struct Access {
 #[derive(Clone)]
 pub struct Caller {
     identity: Identity,
+    standing: Standing,
     acl: Acl,
 }
 
@@ -60,7 +63,7 @@ impl fmt::Display for Which {
 /// What a method needs before its message is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
-    /// An accepted certificate, which every connection has.
+    /// A certificate that would be accepted now.
     Certificate,
     /// One of these actions, with any log.
     AnyOf(&'static [Action]),
@@ -80,23 +83,32 @@ fn needs(method: &[u8]) -> Needs {
 
 impl Access {
     /// Asks these.
-    pub fn new(identities: Identities, acl: Acl) -> Access {
-        Access { identities, acl }
+    pub fn new(identities: Identities, authorities: Authorities, acl: Acl) -> Access {
+        Access { identities, authorities, acl }
     }
 
-    /// Who makes this call.
+    /// The certificate of this call's connection.
+    ///
+    /// # Errors
+    /// As [`Authorities::standing`].
+    pub fn standing(&self, ctx: &RpcContext<'_>) -> Result<Standing, NoIdentity> {
+        self.authorities.standing(ctx)
+    }
+
+    /// Who makes this call, with that certificate.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
-    pub fn caller(&self, ctx: &RpcContext<'_>) -> Result<Caller, ApiError> {
-        Ok(Caller { identity: self.identities.client(ctx)?, acl: self.acl.clone() })
+    pub fn caller(&self, ctx: &RpcContext<'_>, standing: Standing) -> Result<Caller, ApiError> {
+        Ok(Caller { identity: self.identities.client(ctx)?, standing, acl: self.acl.clone() })
     }
 
     fn may_call(&self, ctx: &RpcContext<'_>) -> Result<(), ApiError> {
-        let Needs::AnyOf(actions) = needs(ctx.method()) else {
-            return Ok(());
-        };
-        self.caller(ctx)?.check_some(actions)
+        let standing = self.standing(ctx)?;
+        match needs(ctx.method()) {
+            Needs::Certificate => Ok(standing.check(SystemTime::now())?),
+            Needs::AnyOf(actions) => self.caller(ctx, standing)?.check_some(actions),
+        }
     }
 }
 
@@ -106,8 +118,14 @@ impl Caller {
         &self.identity.principal
     }
 
+    fn check_certificate(&self) -> Result<(), ApiError> {
+        let now = SystemTime::now();
+        self.standing.check(now)?;
+        Ok(self.identity.check(now)?)
+    }
+
     fn check_some(&self, actions: &[Action]) -> Result<(), ApiError> {
-        self.identity.check(SystemTime::now())?;
+        self.check_certificate()?;
         if actions.iter().any(|action| self.acl.allows_some(self.principal(), *action)) {
             return Ok(());
         }
@@ -115,12 +133,12 @@ impl Caller {
         Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Which::Any, action })
     }
 
-    /// Checks the certificate's end and one of the rights.
+    /// Checks the certificate and one of the rights.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
     pub fn check_any(&self, log: &LogName, actions: &[Action]) -> Result<(), ApiError> {
-        self.identity.check(SystemTime::now())?;
+        self.check_certificate()?;
         if actions.iter().any(|action| self.acl.allows(self.principal(), log.as_str(), *action)) {
             return Ok(());
         }
@@ -128,7 +146,7 @@ impl Caller {
         Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Which::One(log.clone()), action })
     }
 
-    /// Checks the certificate's end and the right.
+    /// Checks the certificate and the right.
     ///
     /// # Errors
     /// As [`Caller::check_any`].
@@ -141,19 +159,11 @@ impl Caller {
     /// # Errors
     /// As [`Caller::check_any`].
     pub fn check_every_log(&self, action: Action) -> Result<(), ApiError> {
-        self.identity.check(SystemTime::now())?;
+        self.check_certificate()?;
         if self.acl.allows(self.principal(), Acl::EVERY_LOG, action) {
             return Ok(());
         }
         Err(ApiError::NotAllowed { principal: self.principal().clone(), log: Which::Every, action })
-    }
-
-    /// When to look again: at the certificate's end, at the latest after [`RECHECK_EVERY`].
-    fn next_look(&self) -> Instant {
-        let left = self.identity.expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-        // A moment behind the end, so that the look finds it passed.
-        let left = left.map(|left| left + Duration::from_millis(1));
-        Instant::now() + left.map_or(RECHECK_EVERY, |left| left.min(RECHECK_EVERY))
     }
 
     /// Resolves when an open stream has to end: the right or the certificate is gone, or the node stops.
@@ -171,10 +181,19 @@ impl Caller {
             if let Err(error) = allowed {
                 return error;
             }
-            select(state.changed(seen), timers.at(self.next_look())).await;
+            select(state.changed(seen), timers.at(next_look(self.identity.expires))).await;
             seen = state.now();
         }
     }
+}
+
+/// When the certificate of an open stream, and a right, are checked again: when the certificate expires, at the latest after
+/// [`RECHECK_EVERY`].
+pub fn next_look(expires: Option<SystemTime>) -> Instant {
+    let left = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+    // A moment behind the end, so that the look finds it passed.
+    let left = left.map(|left| left + Duration::from_millis(1));
+    Instant::now() + left.map_or(RECHECK_EVERY, |left| left.min(RECHECK_EVERY))
 }
 
 /// Refuses a call before its message is decoded.
@@ -220,7 +239,8 @@ mod tests {
         let timers = crate::timers::Timers::start(&fatal).expect("a thread");
         let expires = SystemTime::now() + Duration::from_millis(50);
         let identity = Identity { principal: Principal::anonymous(), expires: Some(expires) };
-        let caller = Caller { identity, acl: Acl::from_text("p, anonymous, *, consume").expect("a policy") };
+        let standing = Standing::default();
+        let caller = Caller { identity, standing, acl: Acl::from_text("p, anonymous, *, consume").expect("a policy") };
         let log = LogName::new("").expect("a name");
         assert_eq!(caller.check(&log, Action::Consume), Ok(()));
         assert!(caller.check(&log, Action::Produce).is_err());

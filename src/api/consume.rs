@@ -63,6 +63,8 @@ pub async fn consume(
             return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
         } else if let Some(end) = until.take() {
             service.visible(&begin.log.watermark, begin.offset, end).await?;
+            // That may have taken a minute.
+            caller.check(&name, Action::Consume)?;
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
         } else {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::SinkExt;
-use futures::future::{Either, pending, poll_fn, select};
+use futures::future::{Either, poll_fn, select};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::errors::ApiError;
@@ -75,6 +75,7 @@ async fn tell(
     let mut seen = service.state.now();
     let mut told = None;
     loop {
+        call.check_certificate()?;
         let status = match known {
             true => status(service, &request.service, seen.phase).await,
             false => ServingStatus::SERVICE_UNKNOWN,
@@ -87,14 +88,11 @@ async fn tell(
             return Err(End::Error(ApiError::Stopping));
         }
         let mut gone = pin!(poll_fn(|cx| gone(sink, cx)));
-        let look_again = async {
-            if request.service == LOG {
-                service.timers.at(Instant::now() + WATCH_EVERY).await;
-            } else {
-                pending::<()>().await;
-            }
-        };
-        let mut look_again = pin!(look_again);
+        let mut next = call.next_look();
+        if request.service == LOG {
+            next = next.min(Instant::now() + WATCH_EVERY);
+        }
+        let mut look_again = pin!(service.timers.at(next));
         let changed = select(service.state.changed(seen), &mut look_again);
         seen = match select(changed, &mut gone).await {
             Either::Left((Either::Left((seen, _)), _)) => seen,

@@ -55,14 +55,23 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<G
     caller.check_any(&name, &[Action::Consume, Action::Produce, Action::Admin])?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
-    let mark = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
+    let mut mark = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
+    let first_append_time_us = loop {
+        match append_time_us(core, &log, &mark).await {
+            // Trimmed since the mark was taken. What is shown moves before the files go.
+            Err(ApiError::OffsetTrimmed(..)) if log.watermark.get().first_offset > mark.first_offset => {
+                mark = log.watermark.get();
+            }
+            found => break found?.unwrap_or_default(),
+        }
+    };
     let mut response = GetLogResponse::new();
     response.log = log.name.to_string();
     response.log_id = log.log_id.0;
     response.first_offset = mark.first_offset.0;
     response.next_offset = mark.next_offset.0;
     if mark.first_offset < mark.next_offset {
-        response.first_append_time_us = append_time_us(core, &log, &mark).await?.unwrap_or_default();
+        response.first_append_time_us = first_append_time_us;
         response.last_append_time_us = mark.last_append_time_us;
     }
     response.record_bytes_max = log.record_bytes_max;

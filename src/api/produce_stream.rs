@@ -33,6 +33,7 @@ use super::refusals::count;
 use super::router::{Route, outcome};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Appended, Place, ProposeError};
+use crate::grpc::received::Account;
 use crate::grpc::spawn_guarded;
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
@@ -119,6 +120,7 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         return before_the_first(ApiError::Internal("the system has no randomness to give"));
     };
     let bytes = first.0.len();
+    call.account.add(bytes);
     let (core, log, batch, permit) = match open(service, call, caller, first).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -130,6 +132,7 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         service,
         core,
         caller,
+        account: &call.account,
         deadline: call.deadline,
         broken: Box::pin(caller.clone().broken(Some(log.name.clone()), Action::Produce, state, timers)),
         log,
@@ -176,6 +179,7 @@ struct Run<'a> {
     service: &'a Service,
     core: &'a Core,
     caller: &'a Caller,
+    account: &'a Account,
     deadline: Option<Instant>,
     broken: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
@@ -210,7 +214,10 @@ impl Run<'_> {
                 }
             }
             match poll_fn(|cx| self.poll_event(cx, requests, sink)).await? {
-                Event::Request(request) => self.take(request),
+                Event::Request(request) => {
+                    self.account.add(request.0.len());
+                    self.take(request);
+                }
                 Event::NoMoreRequests => self.all_read = true,
                 Event::Ends(error) => self.failed = Some((error, 0)),
                 Event::Answer(Ok(appended)) => {

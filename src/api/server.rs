@@ -19,10 +19,11 @@ use super::state::{Phase, State};
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
 use crate::grpc::sockets::bound_receive_buffers;
-use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, Resets, client_listener};
+use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, Received, Resets, client_listener};
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
+use crate::security::tls::Authorities;
 use crate::thread::FatalSender;
 use crate::timers::Timers;
 use crate::waiting::WaitingFor;
@@ -35,6 +36,8 @@ pub struct ApiOptions {
     pub credentials: ServerCredentials,
     /// Tells who calls.
     pub identities: Identities,
+    /// Those whose certificates are accepted now.
+    pub authorities: Authorities,
     /// Tells what they may do.
     pub acl: Acl,
     /// What one principal, and all, may hold.
@@ -101,15 +104,17 @@ impl Api {
     /// [`StartError`] when it can't listen.
     pub fn start(options: ApiOptions, env: &Env, fatal: &FatalSender) -> Result<Api, StartError> {
         let timers = Timers::start(fatal).map_err(StartError::Thread)?;
-        let resets = Resets::start(options.metrics.clone(), fatal).map_err(StartError::Thread)?;
+        let received = Received::default();
+        let resets = Resets::start(received.clone(), options.metrics.clone(), fatal).map_err(StartError::Thread)?;
         let limits = &options.limits;
         let service = Service {
             me: options.me,
-            access: Access::new(options.identities, options.acl),
+            access: Access::new(options.identities, options.authorities, options.acl),
             limits: Limits::new(limits.clone()),
             tarpit: Arc::default(),
             metrics: options.metrics,
             waiting: options.waiting,
+            received,
             state: State::default(),
             availability: Availability::default(),
             timers: timers.handle(),

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::{Either, select};
 use futures::{FutureExt as _, Sink, SinkExt, StreamExt};
 use grpcio::{ClientStreamingSink, DuplexSink, RequestStream, RpcContext};
 
-use super::authorize::{Access, Caller};
+use super::authorize::{Access, Caller, next_look};
 use super::availability::Availability;
 use super::core::{Core, Me};
 use super::deadline;
@@ -21,9 +21,11 @@ use super::methods::Request;
 use super::refusals::count;
 use super::state::{Phase, State};
 use super::tarpit::Tarpit;
-use crate::grpc::spawn_guarded;
+use crate::grpc::received::Account;
+use crate::grpc::{Received, spawn_guarded};
 use crate::metrics::Metrics;
-use crate::security::identity::Principal;
+use crate::security::identity::{NoIdentity, Principal};
+use crate::security::tls::Standing;
 use crate::thread::FatalSender;
 use crate::timers::TimersHandle;
 use crate::types::Offset;
@@ -51,6 +53,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Why the node does not take calls yet.
     pub waiting: WaitingFor,
+    /// How much of what connections send are messages.
+    pub received: Received,
     /// Serving or not.
     pub state: State,
     /// Whether a majority answers.
@@ -67,7 +71,10 @@ pub struct Service {
 
 /// A call as it came.
 pub struct Call {
+    standing: Result<Standing, NoIdentity>,
     caller: Result<Caller, ApiError>,
+    /// Its connection's.
+    pub account: Arc<Account>,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
 }
@@ -96,6 +103,19 @@ impl Call {
         self.caller.as_ref().map_err(Clone::clone)
     }
 
+    /// Checks the certificate alone, whatever name it has.
+    ///
+    /// # Errors
+    /// [`ApiError::NoIdentity`].
+    pub fn check_certificate(&self) -> Result<(), ApiError> {
+        Ok(self.standing.as_ref().map_err(Clone::clone)?.check(SystemTime::now())?)
+    }
+
+    /// When an open stream checks its certificate again.
+    pub fn next_look(&self) -> Instant {
+        next_look(self.standing.as_ref().ok().and_then(Standing::expires))
+    }
+
     /// Whose limits it counts for: all who have no usable name share one's.
     pub fn principal(&self) -> Principal {
         self.caller.as_ref().map_or_else(|_| Principal::anonymous(), |caller| caller.principal().clone())
@@ -105,13 +125,15 @@ impl Call {
 impl Service {
     /// Takes what a handler needs out of the call's context.
     pub fn call(&self, ctx: &RpcContext<'_>) -> Call {
-        Call { caller: self.access.caller(ctx), deadline: deadline::of(ctx) }
+        let standing = self.access.standing(ctx);
+        let caller = standing.clone().map_err(ApiError::from).and_then(|standing| self.access.caller(ctx, standing));
+        Call { standing, caller, account: self.received.account(ctx), deadline: deadline::of(ctx) }
     }
 
     /// Reads the one message of a call. Until it is whole, the call is one of those that its caller may have unanswered.
     ///
     /// # Errors
-    /// The limit, no message, or one that is not whole after a minute; or the client is gone.
+    /// The limit, the certificate, no message, or one that is not whole after a minute; or the client is gone.
     pub async fn receive(&self, call: &Call, requests: &mut RequestStream<Request>) -> Result<(Request, Permit), End> {
         let permit = self.limits.call(&call.principal(), 0)?;
         let request = match select(requests.next(), self.timers.at(Instant::now() + REQUEST_MAX)).await {
@@ -120,6 +142,9 @@ impl Service {
             Either::Left((None, _)) => return Err(Invalid::Malformed.into()),
             Either::Right(_) => return Err(ApiError::DeadlinePassed.into()),
         };
+        call.account.add(request.0.len());
+        // It may have taken a minute to come.
+        call.check_certificate()?;
         Ok((request, permit))
     }
 

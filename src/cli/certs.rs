@@ -6,6 +6,7 @@ use super::exit::{Exit, Failure};
 use super::output;
 use crate::config::host_name;
 use crate::security::certs::{self, CertsError, Plan};
+use crate::security::modes::{Content, FileModes};
 
 /// Make a development CA and certificates of servers, peers and clients.
 ///
@@ -63,6 +64,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         Failure::new(Exit::Failed, error.to_string(), next)
     })?;
+    // Those that were there before as well: the CA's key with --use-ca.
+    let key = |file: &PathBuf| file.to_string_lossy().ends_with("-key.pem");
+    let content = |file: PathBuf| (file.clone(), if key(&file) { Content::Secret } else { Content::Trusted });
+    let ca_key = args.out.join("ca-key.pem");
+    let looked_at = files.iter().cloned().chain([ca_key]).map(content).collect();
+    FileModes::new(looked_at).look().iter().for_each(|warning| output::tell(&format!("seriatim: {warning}")));
     output::confirm(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
     Ok(())
 }

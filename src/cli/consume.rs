@@ -71,6 +71,8 @@ fn parse_from(text: &str) -> Result<From, String> {
 ///
 /// Without --follow it ends after the last record that was there when it began. If the connection breaks, it continues with
 /// the next offset at the same or another of the given addresses; if none answers for --timeout seconds, it fails.
+/// If records are trimmed before they could be read, it says on stderr which, and continues with the first one that is left;
+/// with --from OFFSET it fails instead.
 /// SIGINT (Ctrl-C) and SIGTERM end it after a whole record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -132,6 +134,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 let _ = after(Duration::from_millis(200)).recv();
                 client = args.connect.connect()?;
             }
+            Err(Stop::Call(error)) if reading.skip_trimmed(args, &error) => {}
             Err(Stop::Call(error)) => {
                 // The records before the damage are complete.
                 output::written(reading.out.lock().flush())?;
@@ -258,6 +261,24 @@ impl Reading {
             Err(error) if error.status().is_some_and(|status| status.reason == "OFFSET_PAST_END") => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// After a trim has overtaken this reader: says which records were not read, and goes on behind them. False for another
+    /// error, and for a beginning that names its record.
+    fn skip_trimmed(&mut self, args: &Args, error: &ClientError) -> bool {
+        let status = error.status().filter(|status| status.reason == "OFFSET_TRIMMED");
+        let first = status.and_then(|status| status.number("first_offset"));
+        let (From::Offset(next), Some(first)) = (self.position.from, first) else { return false };
+        if matches!(args.from, From::Offset(_)) || first <= next {
+            return false;
+        }
+        output::tell(&format!(
+            "seriatim: records {next} to {} of log {} were trimmed before they were read; going on at {first}",
+            first - 1,
+            args.log
+        ));
+        self.position.from = From::Offset(first);
+        true
     }
 
     /// Reads until the stream ends, or there are enough.

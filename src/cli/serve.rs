@@ -1,5 +1,6 @@
 //! `seriatim serve`: runs a node until a signal, or until a part of it fails.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
 use crate::consensus::HostError;
 use crate::grpc;
+use crate::security::modes::FileModes;
 use crate::thread::{self, Joiner, fatal_channel};
 
 /// A start that takes longer than systemd's patience (recovery of a large log) asks for so much more, three times as often.
@@ -57,6 +59,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let name = config.node_name.clone();
     let stop_max = STOP_MAX + Duration::from_secs(config.hang_seconds_max);
     let patience = Patience::start();
+    let mut modes = FileModes::of_node(&config, args.config.as_deref().map(Path::new));
+    warn_of(&mut modes);
     let agent = Agent::start(config).map_err(|e| failure_at_start(&e))?;
     let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
     let is_ready = || {
@@ -67,7 +71,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     };
-    let failed = wait(&agent, &signals.received, is_ready);
+    let failed = wait(&agent, &mut modes, &signals.received, is_ready);
     notify(&[NotifyState::Stopping]);
     end_within(stop_max, agent.stop_step());
     let stopped = agent.stop();
@@ -80,7 +84,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// Until a signal to stop (`None`), or a failure. Says once that calls are taken; watches the threads, and the files that can
 /// change.
-fn wait(agent: &Agent, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
+fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
+    let mut reload = || {
+        warn_of(modes);
+        agent.reload();
+    };
     let (watch, look) = (tick(WATCH), tick(LOOK_AT_FILES));
     let (mut starting, mut is_ready) = (tick(LOOK_FOR_READY), Some(is_ready));
     loop {
@@ -101,9 +109,9 @@ fn wait(agent: &Agent, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Opti
                     return Some(Failure::new(Exit::BadConfig, refusal.text, refusal.reason.next_step()));
                 }
             }
-            recv(look) -> _ => agent.reload(),
+            recv(look) -> _ => reload(),
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => agent.reload(),
+                Ok(SIGHUP) => reload(),
                 Ok(signal) => {
                     log::info!("signal {signal}: stopping");
                     return None;
@@ -115,6 +123,10 @@ fn wait(agent: &Agent, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Opti
             }
         }
     }
+}
+
+fn warn_of(modes: &mut FileModes) {
+    modes.look().iter().for_each(|warning| log::warn!("{warning}"));
 }
 
 /// Aborts the process if it still lives after that time: a node that has failed, or was told to stop, must not linger

@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::frames::Frames;
 use super::memory::FreeMemory;
+use super::received::Received;
 use super::sockets::{self, Calls, Connection, ServerCalls};
 use crate::metrics::Metrics;
 use crate::security::identity::principal_of;
@@ -83,18 +85,22 @@ impl Resets {
     ///
     /// # Errors
     /// When the system can't make one.
-    pub fn start(metrics: Arc<Metrics>, fatal: &FatalSender) -> io::Result<Resets> {
+    pub fn start(received: Received, metrics: Arc<Metrics>, fatal: &FatalSender) -> io::Result<Resets> {
         let (stop, stopped) = bounded(1);
         let joiner = spawn("resets", fatal, move || {
             let mut watch = Watch::default();
             let mut wait = LOOK_IDLE;
             let mut used = processor_time();
             let mut memory = FreeMemory::default();
+            let mut frames = Frames::new(received);
             while stopped.recv_timeout(wait).is_err_and(|e| e.is_timeout()) {
                 memory.look();
                 let before = std::mem::replace(&mut used, processor_time());
                 // A flood costs processor time, and a look costs some too: without the one there is not the other.
                 let idle = used.saturating_sub(before) < wait / BUSY_PART;
+                if !idle || frames.has_many() {
+                    end_floods(&mut frames, &mut watch, &metrics);
+                }
                 wait = if idle && !watch.bans() { LOOK_IDLE } else { look(&mut watch, &metrics) };
             }
             Ok::<(), Infallible>(())
@@ -167,6 +173,32 @@ fn look(watch: &mut Watch, metrics: &Metrics) -> Duration {
         (false, false) => LOOK_QUIET,
     };
     pace + looked_at + LOOK_EACH_FILE * files
+}
+
+/// Ends connections that flood with frames of no call.
+fn end_floods(frames: &mut Frames, watch: &mut Watch, metrics: &Metrics) {
+    let floods = frames.look().unwrap_or_else(|error| {
+        log::debug!("can't look at what connections send: {error}");
+        Vec::new()
+    });
+    for (connection, bytes) in floods {
+        watch.ban(&connection, Instant::now());
+        let (remote, who) = (connection.remote, name(&connection));
+        match sockets::abort(&connection) {
+            Ok(false) => continue,
+            Ok(true) => log::warn!(
+                "closed the connection of {who} from {remote}: it sent {} MiB that belong to no call; new connections from that \
+                 host with that certificate are closed for {} s",
+                bytes >> 20,
+                BAN.as_secs()
+            ),
+            Err(e) => {
+                log::warn!("can't close the connection of {who} from {remote}, which floods this node: {e}");
+                continue;
+            }
+        }
+        metrics.flood_closed.inc();
+    }
 }
 
 /// Ends what comes from paused hosts; gives how many files were looked at.
@@ -265,6 +297,12 @@ impl Watch {
         often.map(|(owner, ban)| (owner.clone(), ban.port)).collect()
     }
 
+    /// Its owner gets no new connection for a while.
+    fn ban(&mut self, connection: &Connection, now: Instant) {
+        let owner = (connection.remote.ip(), connection.certificate.clone());
+        self.banned.insert(owner, Ban { until: now + BAN, knocks: 0, port: connection.local.port() });
+    }
+
     /// Pauses a host; then its owner may knock again.
     fn pause(&mut self, owner: &Owner, port: u16, known: HashSet<SocketAddr>, now: Instant) {
         if let Some(ban) = self.banned.get_mut(owner) {
@@ -317,10 +355,7 @@ impl Watch {
         for (owner, connection, why) in &gone {
             match (why, self.banned.get_mut(owner)) {
                 (Why::Banned, Some(ban)) => ban.knocks += 1,
-                (Why::Lost(_) | Why::Banned, _) => {
-                    let ban = Ban { until: now + BAN, knocks: 0, port: connection.local.port() };
-                    self.banned.insert(owner.clone(), ban);
-                }
+                (Why::Lost(_) | Why::Banned, _) => self.ban(connection, now),
             }
         }
         gone.into_iter().map(|(_, connection, why)| (connection, why)).collect()
@@ -359,7 +394,7 @@ mod tests {
             local: SocketAddr::from(([127, 0, 0, 1], 8400)),
             remote: SocketAddr::from(([10, 0, 0, host], 1)),
             certificate: certificate.as_bytes().to_vec(),
-            calls: Calls { started, answered, failed: started - answered, messages_sent },
+            calls: Calls { started, answered, failed: started - answered, messages_sent, messages_received: 0 },
         }
     }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use grpcio::channelz;
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
@@ -52,6 +52,21 @@ pub struct Calls {
     pub failed: u64,
     /// Messages that we sent.
     pub messages_sent: u64,
+    /// Messages that came.
+    pub messages_received: u64,
+}
+
+/// What went over a connection, in TLS and HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Bytes that came, read or not.
+    pub received: u64,
+    /// Bytes that the other end has acknowledged.
+    pub sent: u64,
 }
 
 /// Every server of this process.
@@ -102,6 +117,7 @@ pub fn connection(id: u64) -> Option<Connection> {
             answered: number(&data["streamsSucceeded"]),
             failed: number(&data["streamsFailed"]),
             messages_sent: number(&data["messagesSent"]),
+            messages_received: number(&data["messagesReceived"]),
         },
     })
 }
@@ -175,6 +191,49 @@ pub fn bound_receive_buffers(addr: SocketAddr, bytes: usize) -> io::Result<usize
         },
     )?;
     Ok(bounded)
+}
+
+/// What went over every connection to a port on which this process listens.
+///
+/// # Errors
+/// The system's.
+pub fn traffic() -> io::Result<Vec<Traffic>> {
+    let (mut all, mut ports) = (Vec::new(), HashSet::new());
+    sockets(
+        |socket| getsockname(socket).ok().and_then(canonical),
+        |own| {
+            if let Some((local, remote)) = ends(&own) {
+                let (received, sent) = tcp_bytes(&own);
+                all.push(Traffic { local, remote, received, sent });
+            } else if socket_acceptconn(&own).unwrap_or(false) {
+                ports.extend(getsockname(&own).ok().and_then(canonical).map(|local| local.port()));
+            }
+            Ok(())
+        },
+    )?;
+    all.retain(|traffic| ports.contains(&traffic.local.port()));
+    Ok(all)
+}
+
+/// Bytes that came over a connection, and that the other end has acknowledged; zero where the system does not say.
+fn tcp_bytes(socket: &OwnedFd) -> (u64, u64) {
+    /// Where they are in `struct tcp_info` of `linux/tcp.h`, which grows at its end only.
+    const ACKED: usize = 120;
+    const RECEIVED: usize = 128;
+    let mut info = [0u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the system writes `length` bytes at most to `info`, and nothing else.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let at = |at: usize| info.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    if result == 0 { (at(RECEIVED), at(ACKED)) } else { (0, 0) }
 }
 
 /// "Any address" is one, whichever family it is written in.
@@ -289,6 +348,28 @@ mod tests {
         // The system takes as much again for what it notes down beside the bytes.
         assert_eq!(accepted_bytes(&bounded), 32 << 10);
         assert!(accepted_bytes(&other) > 32 << 10);
+    }
+
+    #[test]
+    fn what_a_connection_has_sent_is_known_before_it_is_read() {
+        let listener = TcpListener::bind("[::]:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        let (mut server, _) = listener.accept().expect("accepted");
+        client.write_all(&[0; 1234]).expect("sent");
+        server.write_all(&[0; 77]).expect("sent");
+        client.read_exact(&mut [0; 77]).expect("read");
+        let (local, remote) = (SocketAddr::from(([127, 0, 0, 1], port)), client.local_addr().expect("an address"));
+        // An acknowledgement may be on its way.
+        let seen = loop {
+            let all = traffic().expect("a walk");
+            assert!(!all.iter().any(|t| t.local == remote), "not of a port that listens");
+            let seen = *all.iter().find(|t| (t.local, t.remote) == (local, remote)).expect("it is there");
+            if seen.sent > 0 {
+                break seen;
+            }
+        };
+        assert_eq!(seen, Traffic { local, remote, received: 1234, sent: 77 });
     }
 
     #[test]

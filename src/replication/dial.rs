@@ -59,6 +59,11 @@ impl Dialer {
         self.tls.generation()
     }
 
+    /// Counts changes of the peers' authorities. A channel that was made before the last one may lead to a peer that is none any more.
+    pub fn authorities(&self) -> u64 {
+        self.tls.peer_ca_generation()
+    }
+
     /// Sends one join request to whichever member is at `addr`.
     ///
     /// # Errors

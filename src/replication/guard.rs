@@ -13,6 +13,7 @@ use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, NoIdentity, PeerCaller};
 use crate::security::peer_names::PeerName;
 use crate::security::peer_rules::PeerRules;
+use crate::security::tls::{Authorities, Standing};
 use crate::types::NodeId;
 
 /// An open stream is asked again after this long, and whenever the policy or the rules have changed.
@@ -22,6 +23,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Guard {
     identities: Identities,
+    authorities: Authorities,
     acl: Acl,
     rules: PeerRules,
     metrics: Arc<Metrics>,
@@ -31,15 +33,22 @@ pub struct Guard {
 pub struct Pass {
     guard: Guard,
     caller: PeerCaller,
+    standing: Standing,
     host: String,
     generation: (u64, u64),
     asked: Instant,
 }
 
 impl Guard {
-    /// Decides by the certificates, the policy and the rules; counts whom a certificate does not name.
-    pub fn new(identities: Identities, acl: Acl, rules: PeerRules, metrics: Arc<Metrics>) -> Guard {
-        Guard { identities, acl, rules, metrics }
+    /// Decides by the certificates, their authorities, the policy and the rules; counts whom a certificate does not name.
+    pub fn new(
+        identities: Identities,
+        authorities: Authorities,
+        acl: Acl,
+        rules: PeerRules,
+        metrics: Arc<Metrics>,
+    ) -> Guard {
+        Guard { identities, authorities, acl, rules, metrics }
     }
 
     /// Lets a call in, or refuses it.
@@ -48,8 +57,10 @@ impl Guard {
     /// The refusal, to be sent back.
     pub fn check(&self, ctx: &RpcContext<'_>) -> Result<Pass, Refusal> {
         let caller = self.identities.peer(ctx).map_err(|e| no_peer(&e))?;
-        let host = host_of(&ctx.peer()).to_owned();
-        let pass = Pass { guard: self.clone(), caller, host, generation: self.generation(), asked: Instant::now() };
+        let standing = self.authorities.standing(ctx).map_err(|e| no_peer(&e))?;
+        standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
+        let (host, generation) = (host_of(&ctx.peer()).to_owned(), self.generation());
+        let pass = Pass { guard: self.clone(), caller, standing, host, generation, asked: Instant::now() };
         pass.check_right()?;
         Ok(pass)
     }
@@ -60,11 +71,13 @@ impl Guard {
 }
 
 impl Pass {
-    /// Asks again if it is time to.
+    /// Looks at the certificate, and asks for the right again if it is time to.
     ///
     /// # Errors
     /// The refusal, to be sent back.
     pub fn check(&mut self) -> Result<(), Refusal> {
+        // Remembered until the authorities change, so that it costs nothing for each message.
+        self.standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
         let generation = self.guard.generation();
         if generation == self.generation && self.asked.elapsed() < AGAIN {
             return Ok(());

@@ -60,6 +60,8 @@ struct Connection {
     addr: String,
     /// [`Dialer::generation`](crate::replication::dial::Dialer::generation) when it was made.
     generation: u64,
+    /// The peers' authorities when it was made (`Dialer::authorities`).
+    authorities: u64,
 }
 
 impl Connection {
@@ -164,6 +166,9 @@ impl Peer {
             }
             None => {}
             Some(connection) => {
+                if connection.authorities != self.node.dialer.authorities() {
+                    return Ok(Event::Lost(Lost::because("the authorities of peers have changed: connecting again")));
+                }
                 match &mut connection.replicate {
                     None if waiting.messages => return Ok(Event::OpenReplicate),
                     None => {}
@@ -267,7 +272,8 @@ impl Peer {
         let Some((whom, addr)) = ways.get(self.attempts % ways.len().max(1)) else {
             return self.lost(&Lost::because("its address is not known"));
         };
-        let generation = self.node.dialer.generation();
+        // Before the channel: one that is made meanwhile has the newer ones, and is made once more.
+        let (generation, authorities) = (self.node.dialer.generation(), self.node.dialer.authorities());
         let Some(channel) = self.node.dialer.channel(addr, whom) else {
             return self.lost(&Lost::because("this node is stopping"));
         };
@@ -275,6 +281,7 @@ impl Peer {
             client: PeerClient::new(channel),
             addr: (*addr).clone(),
             generation,
+            authorities,
             replicate: None,
             forward: None,
         });

@@ -108,6 +108,8 @@ pub enum NoIdentity {
     BadName(String),
     /// The certificate has ended.
     Expired,
+    /// No authority of the listener verifies it any more; what OpenSSL says.
+    Untrusted(String),
     /// On the peer listener: the certificate names no node of this cluster.
     NoPeer {
         /// How the names in certificates of this cluster's peers end.
@@ -130,6 +132,12 @@ impl fmt::Display for NoIdentity {
                  '*', comma and space, not beginning with {ROLE_PREFIX:?}"
             ),
             NoIdentity::Expired => f.write_str("the certificate has expired"),
+            NoIdentity::Untrusted(error) => {
+                write!(
+                    f,
+                    "the certificate's authority is no longer accepted: {error}; connect with a certificate of one that is"
+                )
+            }
             NoIdentity::NoPeer { expected } => {
                 write!(
                     f,

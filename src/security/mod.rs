@@ -8,7 +8,7 @@
 //! handler. A call's [`identity`] is its certificate's one common name, and [`acl`] decides (principal, log, action), denying
 //! what no policy line gives. `--insecure` replaces the first step alone: everybody is `anonymous`, and the policy still
 //! holds. Certificates and policy are loaded whole and checked before they are used; a reload that fails keeps the last
-//! good ones. [`certs`] makes certificates for development and for the tests.
+//! good ones, and [`modes`] warns of files that other users of the host can use. [`certs`] makes certificates for development and for the tests.
 //!
 //! A peer's certificate names its node ([`peer_names`]); [`peer_rules`] say which of them are accepted.
 //!
@@ -17,6 +17,7 @@
 pub mod acl;
 pub mod certs;
 pub mod identity;
+pub mod modes;
 pub mod peer_names;
 pub mod peer_rules;
 pub mod tls;

@@ -8,6 +8,8 @@
 //! Both listeners require a certificate of their authority; gRPC speaks TLS 1.2 and 1.3 and nothing older. The names of
 //! hosts are checked by whoever dials: a client against the host that it dialled, a peer against the node ([`super::peer_names`]).
 
+mod standing;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,10 +24,11 @@ use grpcio::{
 use openssl::error::ErrorStack;
 use openssl::pkey::{Id, PKey};
 use openssl::stack::Stack;
-use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509StoreContext};
 
+pub use self::standing::{Authorities, Standing};
 use super::identity::system_time;
 use super::peer_names::{Dialled, PeerName, PeerNames};
 use super::read_needed;
@@ -47,6 +50,7 @@ struct Shared {
     own: OwnName,
     current: RwLock<Arc<Material>>,
     generation: AtomicU64,
+    peer_ca_generation: AtomicU64,
     /// When a certificate that expires soon was last warned of, Unix seconds.
     warned_at: AtomicU64,
 }
@@ -73,6 +77,7 @@ impl Tls {
             own,
             current: RwLock::new(Arc::new(current)),
             generation: AtomicU64::new(1),
+            peer_ca_generation: AtomicU64::new(1),
             warned_at: AtomicU64::new(0),
         };
         shared.warn(true, SystemTime::now()).iter().for_each(|warning| log::warn!("{warning}"));
@@ -104,7 +109,7 @@ impl Tls {
         }
     }
 
-    /// For dialling a peer, as of now: make a new channel when [`Tls::generation`] moves.
+    /// For dialling a peer, as of now: make a new channel when [`Tls::peer_ca_generation`] moves.
     pub fn peer_channel(&self) -> ChannelCredentials {
         match &self.0 {
             None => ChannelCredentials::insecure(),
@@ -120,6 +125,11 @@ impl Tls {
         self.0.as_ref().map_or(0, |shared| shared.generation.load(Ordering::Acquire))
     }
 
+    /// Counts reloads that changed the authorities of peers.
+    pub fn peer_ca_generation(&self) -> u64 {
+        self.0.as_ref().map_or(0, |shared| shared.peer_ca_generation.load(Ordering::Acquire))
+    }
+
     /// Reads the files again. True when they changed; on an error the last good ones stay.
     ///
     /// # Errors
@@ -130,6 +140,9 @@ impl Tls {
         let mut current = shared.current.write().unwrap_or_else(PoisonError::into_inner);
         let changed = new != **current;
         if changed {
+            if new.peer_ca != current.peer_ca {
+                shared.peer_ca_generation.fetch_add(1, Ordering::AcqRel);
+            }
             *current = Arc::new(new);
             shared.generation.fetch_add(1, Ordering::AcqRel);
         }
@@ -427,18 +440,26 @@ fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> R
 
 /// Why somebody who trusts `ca` refuses the first of `certs`, the others being its chain, for this purpose.
 fn refused(ca: &[X509], certs: &[X509], purpose: X509PurposeId) -> Option<String> {
+    store(ca, purpose).map_or_else(|e| Some(e.to_string()), |store| refused_by(&store, certs))
+}
+
+fn store(ca: &[X509], purpose: X509PurposeId) -> Result<X509Store, ErrorStack> {
+    let mut store = X509StoreBuilder::new()?;
+    store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?; // as gRPC does
+    for cert in ca {
+        store.add_cert(cert.clone())?;
+    }
+    store.set_purpose(purpose)?;
+    Ok(store.build())
+}
+
+fn refused_by(store: &X509Store, certs: &[X509]) -> Option<String> {
     let verified = || -> Result<Option<String>, ErrorStack> {
-        let mut store = X509StoreBuilder::new()?;
-        store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?; // as gRPC does
-        for cert in ca {
-            store.add_cert(cert.clone())?;
-        }
-        store.set_purpose(purpose)?;
         let mut chain = Stack::new()?;
         for cert in &certs[1..] {
             chain.push(cert.clone())?;
         }
-        X509StoreContext::new()?.init(&store.build(), &certs[0], &chain, |context| {
+        X509StoreContext::new()?.init(store, &certs[0], &chain, |context| {
             Ok((!context.verify_cert()?).then(|| context.error().error_string().to_owned()))
         })
     };

@@ -36,20 +36,20 @@ const PACE: Duration = Duration::from_millis(100);
 const MEMORY_PACE: Duration = Duration::from_millis(20);
 
 /// How much of everything.
-struct Scale {
+pub struct Scale {
     idle: usize,
     garbage: usize,
     tails: usize,
     /// Connections of each of the other kinds.
-    few: usize,
-    seconds: u64,
+    pub few: usize,
+    pub seconds: u64,
 }
 
 fn is_full() -> bool {
     std::env::var("SERIATIM_TEST_HOSTILE").is_ok_and(|v| v == "full")
 }
 
-fn scale() -> Scale {
+pub fn scale() -> Scale {
     if is_full() {
         Scale { idle: 1000, garbage: 1000, tails: 10_000, few: 16, seconds: 10 }
     } else {
@@ -58,12 +58,16 @@ fn scale() -> Scale {
 }
 
 /// Who watches the node's memory.
-struct Memory {
+pub struct Memory {
     process: u32,
     peak: AtomicU64,
 }
 
 impl Memory {
+    pub fn of(process: u32) -> Memory {
+        Memory { process, peak: AtomicU64::default() }
+    }
+
     fn look(&self) -> u64 {
         let now = memory_bytes(self.process);
         self.peak.fetch_max(now, Ordering::Relaxed);
@@ -72,7 +76,7 @@ impl Memory {
 }
 
 /// The honest client: appends and reads, one after the other, and fails at the first call that does.
-struct Honest {
+pub struct Honest {
     attacked: Calls,
     alone: Calls,
     /// The produces of an attack that has two parts, its coming and its staying.
@@ -80,7 +84,7 @@ struct Honest {
 }
 
 impl Honest {
-    fn new(attacked: Client, alone: Client) -> Honest {
+    pub fn new(attacked: Client, alone: Client) -> Honest {
         Honest { attacked: Calls::new(attacked), alone: Calls::new(alone), attack: Mutex::default() }
     }
 
@@ -98,10 +102,11 @@ impl Honest {
         attack.sort();
         let whole = if goes_on { format!(", in all since they came {:.2?}", median(&attack)) } else { String::new() };
         loudly(&format!(
-            "  {what:29} {:4} calls, median produce {:8.2?} (alone {alone:8.2?}) consume {:8.2?}, memory {now} KiB, \
+            "  {what:29} {:4} calls, median produce {:8.2?} (alone {alone:8.2?}, worst {:8.2?}) consume {:8.2?}, memory {now} KiB, \
              peak so far {peak}{whole}",
             produces.len(),
             median(&produces),
+            produces.last().copied().unwrap_or_default(),
             median(&consumes),
         ));
     }
@@ -166,7 +171,7 @@ fn from_afar<T: Send>(act: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Runs an attack while the honest client works.
-fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + Send) {
+pub fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + Send) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| honest.attacked.until(&over));
@@ -304,7 +309,7 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     let Scale { idle, garbage: garbage_connections, tails: tail_count, few, seconds } = scale;
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory { process: node.pid(), peak: AtomicU64::default() };
+    let memory = Memory::of(node.pid());
     let client = cluster.client(0);
     let other = Cluster::start(1);
     let honest = Honest::new(client.clone(), other.client(0));
@@ -393,7 +398,7 @@ fn calls_that_are_taken_back_at_once() {
     let Scale { few, seconds, .. } = scale();
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory { process: node.pid(), peak: AtomicU64::default() };
+    let memory = Memory::of(node.pid());
     let client = cluster.client(0);
     let other = Cluster::start(1);
     let honest = Honest::new(client.clone(), other.client(0));
@@ -422,13 +427,13 @@ fn calls_that_are_taken_back_at_once() {
     assert!(peak < memory_bytes_max(&scale()), "{} KiB of memory", peak >> 10);
 }
 
-fn counter(client: &Client, name: &str) -> u64 {
+pub fn counter(client: &Client, name: &str) -> u64 {
     let node = client.get_node().expect("an answer");
     node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
 }
 
 /// A connection is a file on each side.
-fn raise_open_files() {
+pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }).expect("open files");

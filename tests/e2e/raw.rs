@@ -20,6 +20,13 @@ pub struct Dialer {
     connector: SslConnector,
 }
 
+/// A frame.
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub payload: &'static [u8],
+}
+
 /// One connection, its preface and settings sent.
 pub struct Connection {
     tls: SslStream<TcpStream>,
@@ -57,6 +64,19 @@ impl Dialer {
 }
 
 impl Connection {
+    /// A frame of any kind; it is sent by [`Connection::flush`].
+    pub fn raw(&mut self, frame: &Frame, stream: u32) {
+        self.frame(frame.kind, frame.flags, stream, frame.payload);
+    }
+
+    /// Begins a call whose headers go on in CONTINUATION frames.
+    pub fn endless_headers(&mut self) -> u32 {
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        self.frame(HEADERS, 0, stream, &[0x83, 0x87]);
+        stream
+    }
+
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
         self.out.extend_from_slice(&[kind, flags]);

@@ -18,7 +18,7 @@ use super::{SERIATIM, client_with};
 pub const CLUSTER: &str = "seriatim";
 
 /// Who may do what: `root` everything, `writer` and `reader` one thing with the log `default`, `nobody` nothing.
-const POLICY: &str = "\
+pub const POLICY: &str = "\
 p, root, *, produce
 p, root, *, consume
 p, root, *, admin

@@ -112,3 +112,48 @@ fn an_interrupted_produce_says_how_far_it_came() {
     assert!(said.contains("2 records appended to log default at offsets 0 to 1"), "{said}");
     assert!(said.contains("tail -n +3 "), "{said}");
 }
+
+/// Retention overtook a reader that had asked for what is there: it ended with OFFSET_TRIMMED and exit code 1, 3 of 50 times.
+#[test]
+fn a_reader_that_a_trim_overtakes_says_so_and_goes_on() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    // More than all buffers on the way to a reader that does not read.
+    let value = |number: u64| [format!("{number:04}").into_bytes(), vec![b'x'; 1_000_000 - 4]].concat();
+    (0..96).for_each(|number| drop(client.produce("", vec![record(value(number))]).expect("appended")));
+    let consume = |from: &str| {
+        let mut command = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["consume", "--from", from]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut first = String::new();
+        stdout.read_line(&mut first).expect("a record");
+        (child, stdout, number(&first))
+    };
+    let readers = ["earliest", "-90", "0"].map(consume);
+    assert_eq!(readers.each_ref().map(|(.., first)| *first), [0, 6, 0]);
+    client.trim("", 94).expect("trimmed");
+    for (at, (mut child, stdout, first)) in readers.into_iter().enumerate() {
+        let read: Vec<u64> = stdout.lines().map(|line| number(&line.expect("a line"))).collect();
+        let mut said = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
+        let code = child.wait().expect("it ends").code();
+        // Up to what was on its way; the offsets that are missing are named.
+        let whole = read.iter().zip(first + 1..).take_while(|(got, wanted)| *got == wanted).count() as u64;
+        let next = first + 1 + whole;
+        assert!(next < 94, "nothing was trimmed under reader {at}");
+        let rest = &read[usize::try_from(whole).expect("small")..];
+        if at == 2 {
+            assert_eq!((code, rest), (Some(1), &[][..]), "from an offset that was named: {said}");
+            assert!(said.contains("OFFSET_TRIMMED"), "{said}");
+            continue;
+        }
+        assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{said}");
+        let gap = format!("records {next} to 93 of log default were trimmed before they were read; going on at 94");
+        assert!(said.contains(&gap), "{said}");
+    }
+}
+
+/// The number at the beginning of a line.
+fn number(line: &str) -> u64 {
+    line.get(..4).and_then(|digits| digits.parse().ok()).expect("a number")
+}

@@ -25,7 +25,7 @@ type Start int32
 
 const (
 	Start_START_OFFSET   Start = 0 // at `offset`; 0 is the first record ever, OFFSET_TRIMMED once it is gone
-	Start_START_EARLIEST Start = 1 // the first record that is still there
+	Start_START_EARLIEST Start = 1 // the first record that is still there when it is read; a stream that a trim overtakes later: OFFSET_TRIMMED
 	Start_START_LATEST   Start = 2 // next_offset when the call arrives, taken by ReadIndex on any node
 	Start_START_TIME     Start = 3 // the first record with append_time_us >= start_time_us, else as LATEST
 )

@@ -26,6 +26,7 @@ use crate::pb::log_grpc::LogClient;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
+use crate::security::tls::Authorities;
 use crate::storage::disk::Disk;
 use crate::storage::entry::{Entry, Kind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
@@ -77,6 +78,8 @@ struct State {
     /// Proposals that the leader has refused since what stands before them in their run was not appended.
     out_of_row: usize,
     read_index: Result<(), ReadIndexError>,
+    /// Where the log begins once the next read index is answered.
+    trims: VecDeque<Offset>,
 }
 
 #[derive(Clone)]
@@ -282,6 +285,7 @@ impl Node {
             proposed: 0,
             out_of_row: 0,
             read_index: Ok(()),
+            trims: VecDeque::new(),
         })));
         let (inbox, messages) = inbox(INBOX_MESSAGES_MAX);
         let statuses = Arc::new(Statuses::default());
@@ -309,6 +313,7 @@ impl Node {
             listen_addr: ([127, 0, 0, 1], 0).into(),
             credentials: ServerCredentials::insecure(),
             identities: Identities::new("test", true),
+            authorities: Authorities::default(),
             acl: acl.clone(),
             limits: limits(),
             metrics: Arc::default(),
@@ -363,6 +368,11 @@ impl Node {
 
     pub fn read_index(&self, result: Result<(), ReadIndexError>) {
         self.fake.lock().read_index = result;
+    }
+
+    /// Trims the log to there while the next read index is on its way.
+    pub fn trim_at_read_index(&self, first_offset: u64) {
+        self.fake.lock().trims.push_back(Offset(first_offset));
     }
 
     /// Whom this node takes for the leader.
@@ -439,8 +449,12 @@ fn answer(fake: &Fake, messages: &Inbox<ConsensusMsg>) {
         match message {
             ConsensusMsg::Propose(proposal, reply) => fake.propose(proposal, reply),
             ConsensusMsg::ReadIndex(group, _, reply) => {
-                let state = fake.lock();
+                let mut state = fake.lock();
                 let last = if group == GROUP { state.last } else { LogIndex(5) };
+                if let Some(first_offset) = state.trims.pop_front() {
+                    state.mark.first_offset = first_offset;
+                    state.watermark.advance(state.mark);
+                }
                 reply.send(state.read_index.map(|()| last));
             }
             ConsensusMsg::Stop => return,

@@ -81,6 +81,33 @@ fn a_stream_stops_at_the_end_beats_and_checks_its_offset() {
     assert_eq!(end(&mut refused), (Code::INVALID_ARGUMENT, "INVALID_REQUEST".to_owned()));
 }
 
+/// A trim comes after the beginning was found, and before it is read: "earliest" is what is left then. A beginning that was
+/// named is an error with the first record that is left, as is a stream that falls behind a trim later: no gap is silent.
+#[test]
+fn earliest_moves_with_a_trim_until_the_first_record_is_read() {
+    let node = Node::serving();
+    node.client.produce(&produce(&["a", "b", "c", "d", "e"])).expect("appended");
+    let mut earliest = consume(0, 1);
+    earliest.start = log::Start::START_EARLIEST.into();
+    earliest.stop_at_end = true;
+    node.trim_at_read_index(2);
+    let mut stream = node.client.consume_stream(&earliest).expect("sent");
+    assert_eq!([next_values(&mut stream), next_values(&mut stream), next_values(&mut stream)], [["c"], ["d"], ["e"]]);
+    assert!(next(&mut stream).is_none(), "OK");
+
+    node.trim_at_read_index(3);
+    let mut named = consume(2, 1);
+    named.stop_at_end = true;
+    let (code, info) = refusal(next(&mut node.client.consume_stream(&named).expect("sent")).expect("a status"));
+    assert_eq!((code, info.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"));
+    assert_eq!(info.metadata.get("first_offset").map(String::as_str), Some("3"));
+
+    // Everything: there is nothing left to read, and that is no error.
+    node.trim_at_read_index(5);
+    assert!(next(&mut node.client.consume_stream(&earliest).expect("sent")).is_none(), "OK");
+    assert_eq!(node.client.consume(&earliest).expect("an answer").records.len(), 0);
+}
+
 #[test]
 fn a_stream_ends_when_the_right_is_gone() {
     let node = Node::serving();

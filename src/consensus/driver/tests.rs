@@ -107,6 +107,13 @@ impl Founder {
         rx.wait().expect("an answer")
     }
 
+    fn propose(&mut self, proposal: Proposal) -> Result<Appended, ProposeError> {
+        let (tx, rx) = reply();
+        self.driver.handle(ConsensusMsg::Propose(proposal, tx));
+        self.tick();
+        rx.wait().expect("an answer")
+    }
+
     fn last_index(&self) -> LogIndex {
         self.driver.groups[&GroupId::CATALOG].group.status().last_index
     }
@@ -324,12 +331,7 @@ fn only_sound_changes_of_a_log_are_taken_from_peers() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    let mut propose = |proposal: Proposal| {
-        let (tx, rx) = reply();
-        founder.driver.handle(ConsensusMsg::Propose(proposal, tx));
-        founder.tick();
-        rx.wait().expect("an answer").map(|_| ())
-    };
+    let mut propose = |proposal: Proposal| founder.propose(proposal).map(|_| ());
     let configure = |change| command_proposal(&Command::ConfigureLog(GroupId(1), change));
     let longer = crate::catalog::LogChange { retention_ms: Some(9000), ..Default::default() };
     let short = crate::catalog::LogChange { retention_ms: Some(1), ..Default::default() };
@@ -350,4 +352,54 @@ fn only_sound_changes_of_a_log_are_taken_from_peers() {
         assert_eq!(propose(proposal), Err(ProposeError::Dropped));
     }
     assert_eq!(propose(configure(longer)), Ok(()));
+}
+
+/// Looks at a log when it is woken, which is inside of the watermark's advance.
+struct Look {
+    watermark: Watermark,
+    reader: crate::storage::reader::GroupReader,
+    seen: std::sync::Mutex<Vec<(crate::types::Offset, bool)>>,
+}
+
+impl std::task::Wake for Look {
+    fn wake(self: Arc<Self>) {
+        let (from, until) = (crate::types::Offset(0), crate::types::Offset(1));
+        let read = self.reader.records(from, until, 1, 1 << 20, crate::storage::reader::Access::Blocking);
+        self.seen.lock().expect("no panic").push((self.watermark.get().first_offset, read.is_ok()));
+    }
+}
+
+/// The files went first once: for a moment, an answer's first offset was that of records which could not be read any more.
+#[test]
+fn a_trim_is_shown_before_its_files_go() {
+    use std::future::Future as _;
+
+    use crate::storage::payload::{RecordFields, encode_record};
+    use crate::watermark::Until;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    // Enough for the newest segment to end with the trim.
+    let value = vec![b'x'; 512 << 10];
+    let mut payload = Unstamped::room(value.len() + 64);
+    encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
+    let records = Proposal::new(GroupId(1), Kind::Records, 1, Unstamped::new(payload));
+    let mut first_offset = Unstamped::room(8);
+    first_offset.extend_from_slice(&1u64.to_le_bytes());
+    let trim = Proposal::new(GroupId(1), Kind::Trim, 0, Unstamped::new(first_offset));
+    let appended = founder.propose(records).expect("appended");
+
+    let hosted = &founder.driver.groups[&GroupId(1)];
+    let (watermark, reader) = (hosted.watermark.clone(), hosted.reader.clone());
+    let look = Arc::new(Look { watermark: watermark.clone(), reader, seen: std::sync::Mutex::default() });
+    let (fatal, _) = fatal_channel();
+    let timers = crate::timers::Timers::start(&fatal).expect("a thread");
+    let mut wait = Box::pin(watermark.wait(Until::Applied(appended.index.next()), &timers.handle()));
+    let waker = std::task::Waker::from(look.clone());
+    assert!(wait.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    founder.propose(trim).expect("appended");
+    assert_eq!(*look.seen.lock().expect("no panic"), [(crate::types::Offset(1), true)], "shown, and still there");
+    std::task::Wake::wake_by_ref(&look);
+    assert_eq!(look.seen.lock().expect("no panic").last(), Some(&(crate::types::Offset(1), false)), "now it has gone");
 }

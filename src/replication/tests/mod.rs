@@ -103,7 +103,7 @@ impl Setup<'_> {
         };
         let metrics = Arc::<Metrics>::default();
         let acl = Acl::from_text(self.policy).expect("a policy");
-        let guard = Guard::new(identities, acl, rules.clone(), metrics.clone());
+        let guard = Guard::new(identities, tls.peer_authorities(), acl, rules.clone(), metrics.clone());
         let late = Late::default();
         let listener = listen(&env, self.cluster_name, &tls, &guard, &late, &fatal, "127.0.0.1:0");
         let addr = format!("127.0.0.1:{}", listener.port());

@@ -49,6 +49,29 @@ fn peers_of_one_authority_reach_each_other() {
     assert_eq!(index.wait(), Ok(Ok(LogIndex(4))));
 }
 
+/// The stream that is open already was served for as long as it lasted, and one to such a peer was kept.
+#[test]
+fn open_streams_of_and_to_a_peer_end_when_its_authority_is_removed() {
+    let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    certs(old.path(), super::CLUSTER);
+    let own = tempfile::tempdir().expect("a directory");
+    certs(own.path(), super::CLUSTER);
+    let copy = |from: &std::path::Path| {
+        for name in ["ca.pem", "server.pem", "server-key.pem", "n2/peer.pem", "n2/peer-key.pem"] {
+            std::fs::copy(from.join(name), own.path().join(name)).expect("copied");
+        }
+    };
+    copy(old.path());
+    let a = Setup { tls: Some(&files_of(old.path(), 1)), ..Setup::node(1) }.start();
+    let b = Setup { tls: Some(&files_of(own.path(), 2)), ..Setup::node(2) }.start();
+    assert!(reaches(&a, &b) && reaches(&a, &b) && reaches(&b, &a));
+    certs(new.path(), super::CLUSTER);
+    copy(new.path());
+    assert_eq!(b.tls.reload(), Ok(true));
+    assert!(!reaches(&a, &b), "its stream");
+    assert!(!reaches(&b, &a), "the stream to it");
+}
+
 #[test]
 fn a_clients_certificate_is_no_peers() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,0 +1,341 @@
+//! Connections that send what belongs to no call: floods of HTTP/2 frames (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, unknown
+//! ones, empty DATA and CONTINUATION).
+//!
+//! The core of this version reads such frames as fast as they come, some million a second, on the thread that would serve other
+//! connections, and counts none of them: two connections made an honest call wait for 50 to 500 ms, or seconds. What is seen from
+//! outside is how much a connection has sent (`TCP_INFO`), and how much of that the messages of its calls explain
+//! ([`Received`]). What is left has a rate that an honest client's own frames stay far below, a bound of what may be on
+//! its way for calls that are open, and an end when both are exceeded: the connection is aborted, and its host and certificate
+//! get no new one for a while, as after other floods ([`super::resets`]).
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::CLIENT_MESSAGE_BYTES_MAX;
+use super::received::Received;
+use super::sockets::{self, Connection, Traffic};
+
+/// A connection may send so much a second that belongs to no call.
+const FREE_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// And this part of what it was sent: it answers that with WINDOW_UPDATE and PING.
+const SENT_PART: u64 = 32;
+
+/// A call that was begun explains so much, whether its message is read or not: the largest headers that the listener takes.
+const PER_CALL: u64 = 16 << 10;
+
+/// With more than this left a connection is looked at.
+const SUSPECT_BYTES: u64 = 1 << 20;
+
+/// So much may be left of all connections of one host with one certificate,
+const OWNER_BYTES: u64 = 8 << 20;
+
+/// besides a message of the largest size for each call that is open or was taken back, up to this.
+const ON_ITS_WAY_BYTES_MAX: u64 = 256 << 20;
+
+/// What was left of connections that are gone counts for their host, less so much a second: whoever floods comes back.
+const GONE_BYTES_PER_SECOND: u64 = 1 << 20;
+
+/// Looks are this far apart,
+const PACE: Duration = Duration::from_millis(100);
+
+/// or so many times what a look takes.
+const PACE_PER_LOOK: u32 = 20;
+
+/// After so long without a look it is not known what a connection sent before it was seen.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Remembers the numbers of so many connections.
+const IDS_MAX: usize = 1 << 16;
+
+/// Our end and the other one.
+type Ends = (SocketAddr, SocketAddr);
+
+/// What was seen so far. Bounded by the connections.
+pub(super) struct Frames {
+    received: Received,
+    ledger: Ledger,
+    ids: HashMap<Ends, u64>,
+    newest: HashMap<u64, u64>,
+    looked: Option<Instant>,
+    next: Instant,
+}
+
+impl Frames {
+    pub fn new(received: Received) -> Frames {
+        Frames {
+            received,
+            ledger: Ledger::default(),
+            ids: HashMap::new(),
+            newest: HashMap::new(),
+            looked: None,
+            next: Instant::now(),
+        }
+    }
+
+    /// True when a look is needed for the memory alone.
+    pub fn has_many(&self) -> bool {
+        self.received.has_many(self.ledger.tracks.len())
+    }
+
+    /// Looks, if it is time to. Gives the connections that flood, and with how many bytes.
+    pub fn look(&mut self) -> std::io::Result<Vec<(Connection, u64)>> {
+        let begin = Instant::now();
+        if begin < self.next {
+            return Ok(Vec::new());
+        }
+        let traffic = sockets::traffic()?;
+        let since = self.looked.replace(begin).map(|last| begin.duration_since(last));
+        let suspects = self.ledger.take(&traffic, |remote| self.received.explained(remote), since);
+        let remotes: HashSet<SocketAddr> = traffic.iter().map(|t| t.remote).collect();
+        self.received.keep(|remote| remotes.contains(remote));
+        let suspects = suspects.into_iter().filter_map(|ends| self.connection(ends)).collect();
+        let floods = self.ledger.judge(suspects);
+        self.next = begin + PACE.max(begin.elapsed() * PACE_PER_LOOK);
+        Ok(floods)
+    }
+
+    /// What the core says of a connection.
+    fn connection(&mut self, ends: Ends) -> Option<Connection> {
+        let is_it = |c: &Connection| (c.local, c.remote) == ends;
+        if let Some(known) = self.ids.get(&ends).copied().and_then(sockets::connection).filter(is_it) {
+            return Some(known);
+        }
+        if self.ids.len() > IDS_MAX {
+            self.ids.clear();
+            self.newest.clear();
+        }
+        let mut found = None;
+        for server in sockets::servers() {
+            let newest = self.newest.entry(server.id).or_default();
+            for id in sockets::connections(server.id, *newest + 1) {
+                *newest = id;
+                let Some(connection) = sockets::connection(id) else { continue };
+                self.ids.insert((connection.local, connection.remote), id);
+                if is_it(&connection) {
+                    found = Some(connection);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What each connection sent beyond what its messages explain.
+#[derive(Default)]
+struct Ledger {
+    tracks: HashMap<Ends, Track>,
+    /// Of suspects that are gone.
+    gone: HashMap<IpAddr, u64>,
+}
+
+/// What is left of all suspects of one owner.
+#[derive(Default)]
+struct Owner {
+    left: u64,
+    /// Calls that are open or were taken back.
+    unanswered: u64,
+    connections: Vec<(Connection, u64)>,
+}
+
+#[derive(Default)]
+struct Track {
+    received: u64,
+    sent: u64,
+    explained: u64,
+    /// Sent, and explained by nothing.
+    left: u64,
+    /// The calls that had begun when `left` began to grow; none if that was not looked at.
+    calls: Option<u64>,
+}
+
+impl Ledger {
+    /// Takes what all connections have sent by now. `since` the last time; none: for the first time. Gives those to look at.
+    fn take(&mut self, now: &[Traffic], explained: impl Fn(SocketAddr) -> u64, since: Option<Duration>) -> Vec<Ends> {
+        let mut before = std::mem::take(&mut self.tracks);
+        let recent = since.is_some_and(|since| since < RECENT);
+        let millis = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let part = |per_second: u64| per_second.saturating_mul(millis) / 1000;
+        let free = part(FREE_BYTES_PER_SECOND);
+        let mut suspects = Vec::new();
+        for Traffic { local, remote, received, sent } in now.iter().copied() {
+            let ends = (local, remote);
+            let explained = explained(remote);
+            // Another connection between the same ends begins anew.
+            let known = before.remove(&ends).filter(|track| track.received <= received && track.sent <= sent);
+            let then = match known {
+                Some(track) => track,
+                // All that a new one sent, it sent since the last look.
+                None if recent => Track { calls: Some(0), ..Track::default() },
+                None => Track { received, sent, explained, ..Track::default() },
+            };
+            let allowed = explained.saturating_sub(then.explained) + (sent - then.sent) / SENT_PART + free;
+            let left = (then.left + (received - then.received)).saturating_sub(allowed);
+            let calls = then.calls.filter(|_| left > 0);
+            if left > SUSPECT_BYTES {
+                suspects.push(ends);
+            }
+            self.tracks.insert(ends, Track { received, sent, explained, left, calls });
+        }
+        for ((_, remote), track) in before.into_iter().filter(|(_, track)| track.left > SUSPECT_BYTES) {
+            *self.gone.entry(remote.ip()).or_default() += track.left;
+        }
+        self.gone.retain(|_, left| {
+            *left = left.saturating_sub(part(GONE_BYTES_PER_SECOND));
+            *left > 0
+        });
+        suspects
+    }
+
+    /// Which of these flood.
+    fn judge(&mut self, suspects: Vec<Connection>) -> Vec<(Connection, u64)> {
+        let mut owners: HashMap<(IpAddr, Vec<u8>), Owner> = HashMap::new();
+        for connection in suspects {
+            let Some(track) = self.tracks.get_mut(&(connection.local, connection.remote)) else { continue };
+            let calls = connection.calls;
+            // A peer's connection, or one whose address the core writes in a way that we don't know.
+            if track.explained == 0 && calls.messages_received > 0 {
+                continue;
+            }
+            let Some(before) = track.calls else {
+                // What its calls explain is known from now on.
+                (track.calls, track.left) = (Some(calls.started), 0);
+                continue;
+            };
+            let counted = calls.started.saturating_sub(before);
+            let left = track.left.saturating_sub(PER_CALL.saturating_mul(counted));
+            let owner = owners.entry((connection.remote.ip(), connection.certificate.clone())).or_default();
+            owner.left += left;
+            owner.unanswered += calls.started.saturating_sub(calls.answered);
+            owner.connections.push((connection, left));
+        }
+        let mut floods = Vec::new();
+        for ((host, _), owner) in owners {
+            let on_its_way = owner.unanswered.saturating_mul(CLIENT_MESSAGE_BYTES_MAX as u64).min(ON_ITS_WAY_BYTES_MAX);
+            let gone = self.gone.get(&host).copied().unwrap_or_default();
+            if owner.left.saturating_add(gone) > OWNER_BYTES + on_its_way {
+                floods.extend(owner.connections);
+            }
+        }
+        floods
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sockets::Calls;
+    use super::*;
+
+    const TENTH: Option<Duration> = Some(Duration::from_millis(100));
+    const MIB: u64 = 1 << 20;
+
+    fn ends(port: u16) -> Ends {
+        (SocketAddr::from(([127, 0, 0, 1], 8400)), SocketAddr::from(([10, 0, 0, 1], port)))
+    }
+
+    fn traffic(port: u16, received: u64, sent: u64) -> Traffic {
+        Traffic { local: ends(port).0, remote: ends(port).1, received, sent }
+    }
+
+    fn connection(port: u16, certificate: &str, calls: Calls) -> Connection {
+        let (local, remote) = ends(port);
+        Connection { local, remote, certificate: certificate.as_bytes().to_vec(), calls }
+    }
+
+    fn nothing(_: SocketAddr) -> u64 {
+        0
+    }
+
+    #[test]
+    fn what_messages_explain_is_no_flood() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.take(&[traffic(1, 500 * MIB, 0)], nothing, None), [], "what was before is not known");
+        for tenth in 1..100 {
+            // 100 MB a second, a message of 1 MiB that is on its way, a tail that is sent 320 MB a second, and quiet frames.
+            let now = [
+                traffic(1, 500 * MIB + tenth * 10 * MIB, 0),
+                traffic(2, MIB, 0),
+                traffic(3, tenth * MIB, tenth * 32 * MIB),
+                traffic(4, tenth * 6000, 0),
+            ];
+            let explained = |at: SocketAddr| if at.port() == 1 { 500 * MIB + tenth * 10 * MIB } else { 0 };
+            assert_eq!(ledger.take(&now, explained, TENTH), [], "at {tenth}");
+        }
+        assert_eq!(ledger.tracks.len(), 4);
+        ledger.take(&[], nothing, TENTH);
+        assert!(ledger.tracks.is_empty(), "they are gone");
+    }
+
+    #[test]
+    fn what_belongs_to_no_call_is_a_flood_on_a_new_connection_too() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.take(&[], nothing, None), []);
+        assert_eq!(ledger.take(&[traffic(1, 5 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        let quiet = Calls::default();
+        assert_eq!(ledger.judge(vec![connection(1, "bad", quiet)]), [], "a little more is needed");
+        assert_eq!(ledger.take(&[traffic(1, 10 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        let floods = ledger.judge(vec![connection(1, "bad", quiet)]);
+        assert!(matches!(&floods[..], [(c, left)] if *c == connection(1, "bad", quiet) && *left > OWNER_BYTES));
+        // A connection between the same ends begins with nothing.
+        assert_eq!(ledger.take(&[traffic(1, MIB, 0)], nothing, TENTH), []);
+    }
+
+    #[test]
+    fn whoever_comes_back_is_remembered_for_a_while() {
+        let mut ledger = Ledger::default();
+        ledger.take(&[], nothing, None);
+        ledger.take(&[traffic(1, 5 * MIB, 0)], nothing, TENTH);
+        assert_eq!(ledger.take(&[traffic(2, 5 * MIB, 0)], nothing, TENTH), [ends(2)]);
+        assert_eq!(ledger.judge(vec![connection(2, "bad", Calls::default())]).len(), 1);
+        for _ in 0..200 {
+            ledger.take(&[], nothing, TENTH);
+        }
+        assert!(ledger.gone.is_empty());
+    }
+
+    #[test]
+    fn many_connections_of_one_owner_are_one_flood() {
+        let mut ledger = Ledger::default();
+        ledger.take(&[], nothing, None);
+        let now: Vec<Traffic> = (1..4).map(|port| traffic(port, 5 * MIB, 0)).collect();
+        assert_eq!(ledger.take(&now, nothing, TENTH).len(), 3);
+        let of = |names: [&str; 3]| (1..4).zip(names).map(|(p, n)| connection(p, n, Calls::default())).collect();
+        assert_eq!(ledger.judge(of(["a", "b", "c"])).len(), 0);
+        assert_eq!(ledger.judge(of(["a", "b", "a"])).len(), 2);
+    }
+
+    #[test]
+    fn calls_explain_their_headers_and_messages_on_their_way() {
+        let mut ledger = Ledger::default();
+        ledger.take(&[], nothing, None);
+        ledger.take(&[traffic(1, 60 * MIB, 0)], nothing, TENTH);
+        let open = |calls| Calls { started: calls, ..Calls::default() };
+        assert_eq!(ledger.judge(vec![connection(1, "a", open(6))]), [], "six messages may be on their way");
+        assert_eq!(ledger.judge(vec![connection(1, "a", open(5))]).len(), 1);
+        ledger.take(&[traffic(1, 400 * MIB, 0)], nothing, TENTH);
+        assert_eq!(ledger.judge(vec![connection(1, "a", open(1000))]).len(), 1, "but not any number of them");
+        // Refused calls, whose messages nobody has read.
+        let refused = |calls| Calls { started: calls, answered: calls, ..Calls::default() };
+        let mut ledger = Ledger::default();
+        ledger.take(&[traffic(1, 0, 0)], nothing, None);
+        assert_eq!(ledger.take(&[traffic(1, 20 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        assert_eq!(ledger.judge(vec![connection(1, "a", refused(1_000_000))]), [], "it may be headers of many calls");
+        assert_eq!(ledger.take(&[traffic(1, 40 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        assert_eq!(ledger.judge(vec![connection(1, "a", refused(1_001_000))]), [], "1,000 calls since");
+        assert_eq!(
+            ledger.judge(vec![connection(1, "a", refused(1_000_100))]).len(),
+            1,
+            "what was before does not count"
+        );
+    }
+
+    #[test]
+    fn connections_without_an_account_are_left_alone() {
+        let mut ledger = Ledger::default();
+        ledger.take(&[], nothing, None);
+        ledger.take(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);
+        let peer = Calls { started: 1, messages_received: 1, ..Calls::default() };
+        assert_eq!(ledger.judge(vec![connection(1, "peer", peer)]), []);
+    }
+}

@@ -1,0 +1,127 @@
+//! How much of what a connection sent belongs to messages of calls. What is left is explained by nothing: see
+//! [`super::frames`].
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use grpcio::RpcContext;
+
+/// What a message takes besides its bytes: its frames, and the headers of its call.
+const PER_MESSAGE: u64 = 512;
+
+/// Of the bytes of a message, this part is added for TLS and frames.
+const OVERHEAD_PART: u64 = 64;
+
+/// An account is closed when its connection was missing in so many looks and no call of it is left.
+const MISSING_MAX: u32 = 2;
+
+/// So many accounts are kept before it is looked which are of connections that are gone.
+const ACCOUNTS_KEPT: usize = 1024;
+
+/// The accounts of all client connections; a clone is the same. Bounded by the connections, and those that were closed since the
+/// last look.
+#[derive(Clone, Default)]
+pub struct Received(Arc<Mutex<HashMap<SocketAddr, Arc<Account>>>>);
+
+/// What one connection's messages explain.
+#[derive(Debug, Default)]
+pub struct Account {
+    bytes: AtomicU64,
+    missing: AtomicU32,
+}
+
+impl Account {
+    /// A message of so many bytes has come.
+    pub fn add(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.bytes.fetch_add(bytes + bytes / OVERHEAD_PART + PER_MESSAGE, Ordering::Relaxed);
+    }
+}
+
+impl Received {
+    /// The account of a call's connection.
+    pub fn account(&self, ctx: &RpcContext<'_>) -> Arc<Account> {
+        // What is not understood has an account of its own that nobody asks for: such a connection is not judged.
+        peer_address(&ctx.peer()).map_or_else(Arc::default, |remote| self.lock().entry(remote).or_default().clone())
+    }
+
+    /// What the messages of the connection from there explain.
+    pub fn explained(&self, remote: SocketAddr) -> u64 {
+        self.lock().get(&remote).map_or(0, |account| account.bytes.load(Ordering::Relaxed))
+    }
+
+    /// True when there may be many accounts of connections that are gone.
+    pub fn has_many(&self, connections: usize) -> bool {
+        self.lock().len() > ACCOUNTS_KEPT + 2 * connections
+    }
+
+    /// Closes the accounts of connections that are gone.
+    pub fn keep(&self, connects: impl Fn(&SocketAddr) -> bool) {
+        self.lock().retain(|remote, account| {
+            if connects(remote) {
+                account.missing.store(0, Ordering::Relaxed);
+                return true;
+            }
+            let missing = account.missing.fetch_add(1, Ordering::Relaxed) + 1;
+            missing < MISSING_MAX || Arc::strong_count(account) > 1
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Account>>> {
+        // Every critical section leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The address in gRPC's `ipv4:192.0.2.1:5` or `ipv6:%5B2001:db8::1%5D:5`, without a scope.
+fn peer_address(peer: &str) -> Option<SocketAddr> {
+    if let Some(v4) = peer.strip_prefix("ipv4:") {
+        return v4.parse().ok();
+    }
+    let v6 = peer.strip_prefix("ipv6:")?.replace("%5B", "[").replace("%5D", "]");
+    let (ip, port) = v6.strip_prefix('[')?.rsplit_once("]:")?;
+    let ip: Ipv6Addr = ip.split('%').next()?.parse().ok()?;
+    Some(SocketAddr::new(IpAddr::from(ip).to_canonical(), port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_core_are_read() {
+        let v4 = Some(SocketAddr::from(([192, 0, 2, 1], 5)));
+        assert_eq!(peer_address("ipv4:192.0.2.1:5"), v4);
+        assert_eq!(peer_address("ipv6:%5B::ffff:192.0.2.1%5D:5"), v4);
+        let v6 = "[fe80::1]:5".parse().ok();
+        assert_eq!(peer_address("ipv6:%5Bfe80::1%5D:5"), v6);
+        assert_eq!(peer_address("ipv6:[fe80::1%25eth0]:5"), v6);
+        for other in ["", "unix:/x", "ipv4:x:5", "ipv6:::1", "ipv6:%5B::1%5D"] {
+            assert_eq!(peer_address(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn accounts_go_with_their_connections_and_calls() {
+        let received = Received::default();
+        let remote = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
+        let open = |port: u16| received.lock().entry(remote(port)).or_default().clone();
+        let (call, _) = (open(1), open(2));
+        call.add(64_000);
+        assert_eq!((received.explained(remote(1)), received.explained(remote(3))), (64_000 + 1000 + 512, 0));
+        received.keep(|_| false);
+        assert_eq!(received.lock().len(), 2, "they may have come after the look");
+        received.keep(|_| false);
+        assert_eq!(received.lock().len(), 1, "one has a call");
+        drop(call);
+        received.keep(|at| *at == remote(1));
+        received.keep(|_| false);
+        assert_eq!(received.explained(remote(1)), 65_512);
+        received.keep(|_| false);
+        assert!(received.lock().is_empty());
+        (0..2000).for_each(|port| drop(open(port)));
+        assert!(received.has_many(100) && !received.has_many(500));
+    }
+}

@@ -1,0 +1,185 @@
+//! Files that other users of the host can read or change.
+//!
+//! A private key that others can read, and a policy that they can write, give them what the key and the policy give. The node
+//! works all the same, so they are warned of, at the start and at a reload, once for each state of a file.
+//!
+//! What counts as others: everybody who is neither the file's owner nor root, with two exceptions. The group may read a key
+//! that root owns, as with PostgreSQL: that is how root hands one to a service (and how systemd shows a credential). And a
+//! group with the number of the file's owner may write, as it is that user's own group on most systems. A directory with the
+//! sticky bit lets nobody replace a file of others. Access lists show in the group's bits.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+
+const STICKY: u32 = 0o1000;
+const ROOT: u32 = 0;
+
+/// What others must not be able to do with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Read it, or change it.
+    Secret,
+    /// Change it.
+    Trusted,
+}
+
+/// The files to look at, and what was warned of.
+#[derive(Debug, Default)]
+pub struct FileModes {
+    files: Vec<(PathBuf, Content)>,
+    warned: BTreeMap<PathBuf, Access>,
+}
+
+/// Who may do what with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access {
+    mode: u32,
+    owner: u32,
+    group: u32,
+}
+
+impl FileModes {
+    /// Of these files, and their directories.
+    pub fn new(files: Vec<(PathBuf, Content)>) -> FileModes {
+        FileModes { files, warned: BTreeMap::new() }
+    }
+
+    /// Of what a node's configuration names.
+    pub fn of_node(config: &Config, config_file: Option<&Path>) -> FileModes {
+        let mut files = vec![(config.acl_policy_file.clone(), Content::Trusted)];
+        let more = config.acl_model_file.iter().map(PathBuf::as_path).chain(config_file);
+        files.extend(more.map(|file| (file.to_owned(), Content::Trusted)));
+        if let Some(tls) = &config.tls {
+            let keys = [&tls.server_key_file, &tls.peer_key_file];
+            let others = [&tls.client_ca_file, &tls.peer_ca_file, &tls.server_cert_file, &tls.peer_cert_file];
+            files.extend(keys.map(|file| (file.clone(), Content::Secret)));
+            files.extend(others.map(|file| (file.clone(), Content::Trusted)));
+        }
+        FileModes::new(files)
+    }
+
+    /// What is to be warned of and was not yet, or not as it is now. A file that can't be looked at is left to whoever reads it.
+    pub fn look(&mut self) -> Vec<String> {
+        let mut found = BTreeMap::new();
+        let mut warnings = Vec::new();
+        for (file, content) in &self.files {
+            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            for (path, content) in [(file.as_path(), *content), (directory, Content::Trusted)] {
+                let Ok(metadata) = fs::metadata(path) else { continue };
+                let access = Access { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
+                let Some(text) = fault(path, content, access, metadata.is_dir()) else { continue };
+                if found.insert(path.to_owned(), access).is_none() && self.warned.get(path) != Some(&access) {
+                    warnings.push(text);
+                }
+            }
+        }
+        self.warned = found;
+        warnings
+    }
+}
+
+/// What is wrong with a file, and how to mend it.
+fn fault(path: &Path, content: Content, access: Access, is_dir: bool) -> Option<String> {
+    let Access { mode, owner, group } = access;
+    let path = path.display();
+    let may_read = if owner == ROOT { 0o040 } else { 0 };
+    if content == Content::Secret && mode & 0o077 & !may_read != 0 {
+        return Some(format!(
+            "other users of this host can use the private key {path} (mode {mode:04o}): run `chmod 600 {path}`"
+        ));
+    }
+    let own_group = if group == owner { 0o020 } else { 0 };
+    if mode & 0o022 & !own_group == 0 || is_dir && mode & STICKY != 0 {
+        return None;
+    }
+    let what = if is_dir { "replace the files in" } else { "change" };
+    Some(format!("other users of this host can {what} {path} (mode {mode:04o}): run `chmod go-w {path}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn is_fault(content: Content, mode: u32, owner: u32, group: u32, is_dir: bool) -> bool {
+        fault(Path::new("f"), content, Access { mode, owner, group }, is_dir).is_some()
+    }
+
+    #[test]
+    fn what_others_can_use_is_a_fault() {
+        use Content::{Secret, Trusted};
+        for (content, mode, owner, group) in [
+            (Secret, 0o600, 5, 5),
+            (Secret, 0o400, 5, 5),
+            (Secret, 0o640, 0, 5),
+            (Secret, 0o440, 0, 0),
+            (Trusted, 0o644, 5, 7),
+            (Trusted, 0o664, 5, 5),
+            (Trusted, 0o664, 0, 0),
+        ] {
+            assert!(!is_fault(content, mode, owner, group, false), "{content:?} {mode:o} {owner}:{group}");
+        }
+        for (content, mode, owner, group) in [
+            (Secret, 0o644, 0, 0),
+            (Secret, 0o604, 5, 5),
+            (Secret, 0o640, 5, 5),
+            (Secret, 0o660, 0, 5),
+            (Secret, 0o620, 5, 5),
+            (Trusted, 0o646, 5, 5),
+            (Trusted, 0o664, 5, 7),
+            (Trusted, 0o664, 0, 5),
+            (Trusted, 0o622, 5, 7),
+        ] {
+            assert!(is_fault(content, mode, owner, group, false), "{content:?} {mode:o} {owner}:{group}");
+        }
+        assert!(is_fault(Trusted, 0o777, 5, 5, true));
+        assert!(!is_fault(Trusted, 0o1777, 0, 0, true), "/tmp");
+        assert!(!is_fault(Trusted, 0o755, 5, 7, true));
+    }
+
+    #[test]
+    fn each_state_of_a_file_is_warned_of_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (key, policy) = (dir.path().join("key.pem"), dir.path().join("policy.csv"));
+        let set = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        for file in [&key, &policy] {
+            fs::write(file, "x").expect("written");
+            set(file, 0o600);
+        }
+        let files = vec![
+            (key.clone(), Content::Secret),
+            (policy.clone(), Content::Trusted),
+            (dir.path().join("none"), Content::Secret),
+        ];
+        let mut modes = FileModes::new(files);
+        assert_eq!(modes.look(), Vec::<String>::new());
+        set(&key, 0o644);
+        let key_path = key.display();
+        let text = |mode: &str| {
+            format!(
+                "other users of this host can use the private key {key_path} (mode {mode}): run `chmod 600 {key_path}`"
+            )
+        };
+        assert_eq!(modes.look(), [text("0644")]);
+        assert_eq!(modes.look(), Vec::<String>::new());
+        set(&key, 0o604);
+        assert_eq!(modes.look(), [text("0604")]);
+        set(&key, 0o600);
+        assert_eq!(modes.look(), Vec::<String>::new());
+        set(&key, 0o604);
+        set(&policy, 0o666);
+        set(dir.path(), 0o777);
+        let warnings = modes.look();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        let policy = policy.display();
+        let expected = format!("other users of this host can change {policy} (mode 0666): run `chmod go-w {policy}`");
+        assert!(warnings.contains(&expected), "{warnings:?}");
+        assert!(warnings.iter().any(|w| w.contains("can replace the files in")), "{warnings:?}");
+        assert_eq!(modes.look(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,285 @@
+//! Whether the certificate of an open connection would be accepted now.
+//!
+//! gRPC verifies a certificate once, in the handshake, and the connection lives for as long as there are calls on it. So
+//! every call, and every open stream once a minute and at a reload, asks again: has the certificate expired, and do the
+//! authorities of the listener, as the last reload left them, still verify it? The answer is remembered for each
+//! certificate until the files change, a minute at most, as an authority may expire, too.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use grpcio::RpcContext;
+use openssl::error::ErrorStack;
+use openssl::x509::store::X509Store;
+use openssl::x509::{X509, X509PurposeId};
+
+use super::super::identity::{NoIdentity, system_time};
+use super::{Material, Shared, Tls, refused_by, store};
+
+/// A certificate is verified again after this long.
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
+
+/// Remembers so many certificates; when there are more it forgets all and reads them again.
+const CERTIFICATES_REMEMBERED_MAX: usize = 1024;
+
+/// The authorities of one listener; a clone shares what it remembers.
+#[derive(Clone, Default)]
+pub struct Authorities(Option<Arc<Listener>>);
+
+struct Listener {
+    shared: Arc<Shared>,
+    choose: fn(&Material) -> &Vec<u8>,
+    /// By its text, as in `identity.rs`.
+    seen: Mutex<BTreeMap<Vec<u8>, Arc<Seen>>>,
+    /// Of this generation.
+    store: Mutex<Option<(u64, Arc<X509Store>)>>,
+}
+
+/// The certificate that a connection has shown; a clone is the same.
+#[derive(Clone, Default)]
+pub struct Standing(Option<(Arc<Listener>, Arc<Seen>)>);
+
+/// A certificate that was verified in a handshake.
+struct Seen {
+    leaf: X509,
+    /// What the client sent with it. A resumed session shows none: then what was sent first is used.
+    chain: Vec<X509>,
+    expires: SystemTime,
+    verified: Mutex<Option<Verified>>,
+}
+
+struct Verified {
+    generation: u64,
+    at: Instant,
+    refused: Option<String>,
+}
+
+impl Tls {
+    /// The authorities of clients.
+    pub fn client_authorities(&self) -> Authorities {
+        Authorities::new(self, |material| &material.client_ca)
+    }
+
+    /// The authorities of peers.
+    pub fn peer_authorities(&self) -> Authorities {
+        Authorities::new(self, |material| &material.peer_ca)
+    }
+}
+
+impl Authorities {
+    fn new(tls: &Tls, choose: fn(&Material) -> &Vec<u8>) -> Authorities {
+        Authorities(
+            tls.0
+                .clone()
+                .map(|shared| Arc::new(Listener { shared, choose, seen: Mutex::default(), store: Mutex::default() })),
+        )
+    }
+
+    /// The certificate of a call's connection; of none without TLS.
+    ///
+    /// # Errors
+    /// [`NoIdentity`] when there is none that can be read.
+    pub fn standing(&self, ctx: &RpcContext<'_>) -> Result<Standing, NoIdentity> {
+        let Some(listener) = &self.0 else { return Ok(Standing::default()) };
+        let auth = ctx.auth_context().filter(|auth| auth.peer_is_authenticated()).ok_or(NoIdentity::NoCertificate)?;
+        let (mut leaf, mut chain) = (None, None);
+        for property in auth.into_iter() {
+            match property.name() {
+                "x509_pem_cert" => leaf = leaf.or(Some(property.value())),
+                "x509_pem_cert_chain" => chain = chain.or(Some(property.value())),
+                _ => {}
+            }
+        }
+        listener.standing(leaf.ok_or(NoIdentity::NoCertificate)?, chain.unwrap_or_default())
+    }
+}
+
+impl Listener {
+    fn standing(self: &Arc<Listener>, leaf: &[u8], chain: &[u8]) -> Result<Standing, NoIdentity> {
+        let mut seen = lock(&self.seen);
+        if let Some(known) = seen.get(leaf)
+            && (chain.is_empty() || !known.chain.is_empty())
+        {
+            return Ok(Standing(Some((self.clone(), known.clone()))));
+        }
+        let certificate = Arc::new(Seen::read(leaf, chain).map_err(|_| NoIdentity::Unreadable)?);
+        if seen.len() >= CERTIFICATES_REMEMBERED_MAX {
+            seen.clear();
+        }
+        seen.insert(leaf.to_owned(), certificate.clone());
+        Ok(Standing(Some((self.clone(), certificate))))
+    }
+
+    /// Why the authorities of this generation refuse it.
+    fn refused(&self, seen: &Seen, generation: u64) -> Option<String> {
+        let certs: Vec<X509> = std::iter::once(&seen.leaf).chain(&seen.chain).cloned().collect();
+        match self.store(generation) {
+            Ok(store) => refused_by(&store, &certs),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    fn store(&self, generation: u64) -> Result<Arc<X509Store>, ErrorStack> {
+        let mut made = lock(&self.store);
+        if let Some((_, store)) = made.as_ref().filter(|(of, _)| *of == generation) {
+            return Ok(store.clone());
+        }
+        let authorities = X509::stack_from_pem((self.choose)(&self.shared.current()))?;
+        let store = Arc::new(store(&authorities, X509PurposeId::SSL_CLIENT)?);
+        *made = Some((generation, store.clone()));
+        Ok(store)
+    }
+}
+
+impl Standing {
+    /// Has the certificate expired, and is it still one of the listener's authorities?
+    ///
+    /// # Errors
+    /// [`NoIdentity::Expired`], [`NoIdentity::Untrusted`].
+    pub fn check(&self, now: SystemTime) -> Result<(), NoIdentity> {
+        let Some((listener, seen)) = &self.0 else { return Ok(()) };
+        if seen.expires <= now {
+            return Err(NoIdentity::Expired);
+        }
+        // The generation first: what is read after it is as new, or newer and then verified once more.
+        let generation = listener.shared.generation.load(Ordering::Acquire);
+        let mut verified = lock(&seen.verified);
+        let holds = |last: &&Verified| last.generation == generation && last.at.elapsed() < VERIFIED_FOR;
+        let refused = match verified.as_ref().filter(holds) {
+            Some(last) => last.refused.clone(),
+            None => {
+                let refused = listener.refused(seen, generation);
+                *verified = Some(Verified { generation, at: Instant::now(), refused: refused.clone() });
+                refused
+            }
+        };
+        refused.map_or(Ok(()), |error| Err(NoIdentity::Untrusted(error)))
+    }
+
+    /// When the certificate expires; none without TLS.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.0.as_ref().map(|(_, seen)| seen.expires)
+    }
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing").field("expires", &self.expires()).finish_non_exhaustive()
+    }
+}
+
+impl Seen {
+    fn read(leaf: &[u8], chain: &[u8]) -> Result<Seen, ErrorStack> {
+        let leaf = X509::from_pem(leaf)?;
+        let chain = if chain.is_empty() { Vec::new() } else { X509::stack_from_pem(chain)? };
+        let expires = system_time(leaf.not_after())?;
+        Ok(Seen { leaf, chain, expires, verified: Mutex::default() })
+    }
+}
+
+/// Every critical section leaves the state whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::TlsFiles;
+    use crate::security::certs::{Ca, Plan, Request, Usage, make};
+
+    fn issue(ca: &Ca, lifetime_seconds: i64) -> Vec<u8> {
+        let request =
+            Request { common_names: vec!["root".to_owned()], hosts: vec![], usage: Usage::Client, lifetime_seconds };
+        ca.issue(&request).expect("a certificate").cert_pem
+    }
+
+    fn load(dir: &Path) -> (Tls, TlsFiles) {
+        make(dir, &Plan::new("c").host("localhost").peer("n1")).expect("certificates");
+        let files = TlsFiles::in_dir(dir, "n1");
+        // A file of its own, so that it can be replaced without the peers'.
+        let files = TlsFiles { client_ca_file: dir.join("client-ca.pem"), ..files };
+        std::fs::copy(&files.peer_ca_file, &files.client_ca_file).expect("copied");
+        (Tls::load(Some(&files), "c").expect("TLS"), files)
+    }
+
+    fn untrusted(standing: &Standing) -> bool {
+        matches!(standing.check(SystemTime::now()), Err(NoIdentity::Untrusted(_)))
+    }
+
+    #[test]
+    fn a_certificate_of_a_removed_authority_is_refused_until_the_authority_is_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tls, files) = load(dir.path());
+        let (clients, peers) = (tls.client_authorities(), tls.peer_authorities());
+        let first = Ca::load(dir.path()).expect("the CA");
+        let second_dir = tempfile::tempdir().expect("a directory");
+        make(second_dir.path(), &Plan::new("c").host("localhost").peer("n1")).expect("certificates");
+        let second = Ca::load(second_dir.path()).expect("the CA");
+
+        let standing = |authorities: &Authorities, pem: &[u8]| {
+            authorities.0.as_ref().expect("with TLS").standing(pem, &[]).expect("readable")
+        };
+        let (old_pem, new_pem) = (issue(&first, 60), issue(&second, 60));
+        let (old, new) = (standing(&clients, &old_pem), standing(&clients, &new_pem));
+        assert_eq!(old.check(SystemTime::now()), Ok(()));
+        assert!(untrusted(&new));
+
+        let first_pem = std::fs::read(&files.client_ca_file).expect("read");
+        let second_pem = std::fs::read(second_dir.path().join("ca.pem")).expect("read");
+        std::fs::write(&files.client_ca_file, &second_pem).expect("written");
+        assert_eq!(old.check(SystemTime::now()), Ok(()), "not loaded yet");
+        assert_eq!(tls.reload(), Ok(true));
+        assert!(untrusted(&old));
+        assert_eq!(new.check(SystemTime::now()), Ok(()));
+        let peer = standing(&peers, &old_pem);
+        assert_eq!(peer.check(SystemTime::now()), Ok(()), "the peers' authority is the old one");
+
+        std::fs::write(&files.client_ca_file, [first_pem, second_pem].concat()).expect("written");
+        assert_eq!(tls.reload(), Ok(true));
+        for standing in [&old, &new] {
+            assert_eq!(standing.check(SystemTime::now()), Ok(()), "a bundle of both");
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_refused_and_nobody_has_one_without_tls() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tls, _) = load(dir.path());
+        let ca = Ca::load(dir.path()).expect("the CA");
+        let listener = tls.client_authorities().0.expect("with TLS");
+        let standing = listener.standing(&issue(&ca, 60), &[]).expect("readable");
+        let now = SystemTime::now();
+        assert_eq!(standing.check(now + Duration::from_secs(61)), Err(NoIdentity::Expired));
+        assert!(standing.expires().is_some_and(|end| end > now));
+        assert!(listener.standing(b"nonsense", &[]).is_err());
+        assert_eq!(Standing::default().check(now + Duration::from_secs(1 << 32)), Ok(()));
+        assert!(Tls::load(None, "c").expect("no TLS").client_authorities().0.is_none());
+    }
+
+    /// A session that is resumed shows the certificate alone, without the intermediate that signed it.
+    #[test]
+    fn a_chain_that_was_shown_once_is_remembered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tls, _) = load(dir.path());
+        let listener = tls.client_authorities().0.expect("with TLS");
+        let ca = Ca::load(dir.path()).expect("the CA");
+        let pem = issue(&ca, 60);
+        let chain = std::fs::read(dir.path().join("ca.pem")).expect("read");
+        let alone = listener.standing(&pem, &[]).expect("readable");
+        let whole = listener.standing(&pem, &chain).expect("readable");
+        let again = listener.standing(&pem, &[]).expect("readable");
+        let chain_of = |standing: &Standing| standing.0.as_ref().map(|(_, seen)| seen.chain.len());
+        assert_eq!([alone, whole, again].map(|s| chain_of(&s)), [Some(0), Some(1), Some(1)]);
+        for n in 0..CERTIFICATES_REMEMBERED_MAX * 2 {
+            // Text before the certificate makes other bytes of the same certificate.
+            listener.standing(&[format!("{n}\n").as_bytes(), &pem].concat(), &[]).expect("readable");
+            assert!(lock(&listener.seen).len() <= CERTIFICATES_REMEMBERED_MAX);
+        }
+    }
+}

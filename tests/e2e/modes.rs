@@ -1,0 +1,80 @@
+//! Files of a node that other users of the host can read or change: it says so.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::harness::site::POLICY;
+use crate::harness::{Node, NodeOptions, Site, eventually};
+
+fn set(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
+}
+
+/// A key that everybody could read, and a policy that everybody could write, were taken without a word.
+#[test]
+fn files_that_others_can_use_are_warned_of_once() {
+    let site = Site::new();
+    let (key, config) = (site.certs().join("server-key.pem"), site.path().join("node.toml"));
+    fs::write(&config, "mdns = false\n").expect("written");
+    set(&key, 0o644);
+    set(&site.policy(), 0o666);
+    set(&config, 0o646);
+    let options = NodeOptions {
+        name: "n1".into(),
+        bootstrap: true,
+        more: vec![format!("--config={}", config.display())],
+        ..NodeOptions::default()
+    };
+    let node = Node::start(&site, options);
+    let said = |path: &Path, mode: &str| {
+        let (path, mode) = (path.display().to_string(), format!("(mode {mode})"));
+        node.log().lines().filter(|line| line.contains(&path) && line.contains(&mode)).count()
+    };
+    assert_eq!([said(&key, "0644"), said(&site.policy(), "0666"), said(&config, "0646")], [1; 3], "{}", node.log());
+    assert!(node.log().contains(&format!("chmod 600 {}", key.display())), "{}", node.log());
+
+    // The reload looks at modes first.
+    set(&key, 0o604);
+    set(&site.policy(), 0o600);
+    let reload = |more: &str, times: usize| {
+        fs::write(site.policy(), format!("{POLICY}{more}")).expect("written");
+        node.reload();
+        eventually("the policy is loaded", || {
+            let loaded = node.log().matches("access policy loaded anew").count();
+            (loaded == times).then_some(()).ok_or(node.log())
+        });
+    };
+    reload("p, more, default, produce\n", 1);
+    assert_eq!([said(&key, "0644"), said(&key, "0604")], [1, 1], "{}", node.log());
+    reload("p, most, default, produce\n", 2);
+    assert_eq!([said(&key, "0604"), said(&site.policy(), "0666"), said(&config, "0646")], [1; 3], "{}", node.log());
+}
+
+/// What `seriatim certs` makes is its owner's alone, whatever the umask, and what lay there already is looked at.
+#[test]
+fn made_keys_are_their_owners_alone() {
+    let site = Site::new();
+    let out = site.path().join("made");
+    let certs = |more: &[&str]| {
+        let words = ["-c", "umask 000; exec \"$0\" \"$@\"", crate::harness::SERIATIM, "certs", "--out"];
+        let mut command = std::process::Command::new("sh");
+        let output = command.args(words).arg(&out).args(more).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    certs(&[]);
+    let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    let mut keys = 0;
+    for entry in fs::read_dir(&out).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let key = path.to_string_lossy().ends_with("-key.pem");
+        keys += usize::from(key);
+        assert!(if key { mode(&path) == 0o600 } else { mode(&path) & 0o022 == 0 }, "{path:?} {:o}", mode(&path));
+    }
+    assert!(keys >= 4, "{keys} keys");
+    let ca_key = out.join("ca-key.pem");
+    set(&ca_key, 0o644);
+    let said = certs(&["--use-ca", "--clients", "more"]);
+    assert!(said.contains(&format!("private key {} (mode 0644)", ca_key.display())), "{said}");
+}

@@ -1,0 +1,120 @@
+//! Rights that are taken away from who is connected already: an authority that is removed, a certificate that expires.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::executor::block_on;
+use grpcio::{CallOption, ChannelCredentialsBuilder, RpcStatusCode as Code};
+use seriatim::client::{Client, ClientError, ClientFiles};
+use seriatim::pb::health::HealthCheckRequest;
+use seriatim::pb::health_grpc::HealthClient;
+use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Start};
+use seriatim::pb::log_grpc::LogClient;
+use seriatim::security::certs::{Plan, Request, Usage, make};
+
+use crate::harness::site::CLUSTER;
+use crate::harness::{Node, NodeOptions, PATIENCE, Site, client_with, eventually, record};
+
+fn start(site: &Site, client_ca: &Path) -> Node {
+    let more = vec![format!("--client-ca-file={}", client_ca.display())];
+    Node::start(site, NodeOptions { name: "n1".into(), bootstrap: true, more, ..NodeOptions::default() })
+}
+
+#[track_caller]
+fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Code {
+    result.expect_err("refused").status().expect("a status").code
+}
+
+#[track_caller]
+fn raw_code<T: std::fmt::Debug>(result: grpcio::Result<T>) -> Code {
+    match result {
+        Err(grpcio::Error::RpcFailure(status)) => status.code(),
+        other => panic!("no status, but {other:?}"),
+    }
+}
+
+/// A tail went on for ever after the authority of its certificate was removed, and so did new calls on its connection: gRPC
+/// verifies a certificate in the handshake alone.
+#[test]
+fn connections_of_a_removed_authority_end() {
+    let site = Site::new();
+    let client_ca = site.path().join("clients.pem");
+    fs::copy(site.certs().join("ca.pem"), &client_ca).expect("copied");
+    let node = start(&site, &client_ca);
+    let other_dir = site.path().join("other");
+    make(&other_dir, &Plan::new(CLUSTER).host("localhost").client("root")).expect("certificates");
+    let of_other = ClientFiles {
+        ca_file: site.certs().join("ca.pem"),
+        cert_file: other_dir.join("client-root.pem"),
+        key_file: other_dir.join("client-root-key.pem"),
+    };
+    assert_eq!(code(client_with(&node.rpc_addr, Some(of_other.clone())).get_servers("")), Code::UNAVAILABLE);
+
+    let (root, nobody) = (site.client(&node.rpc_addr, "root"), site.client(&node.rpc_addr, "nobody"));
+    root.produce("", vec![record("a")]).expect("appended");
+    let request = ConsumeRequest { max_records: 1, ..ConsumeRequest::default() };
+    let mut tail = root.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    let mut appends = root.produce_stream().expect("a stream");
+    appends.send(ProduceRequest { records: vec![record("b")], ..ProduceRequest::default() });
+    appends.answer().expect("an answer").expect("appended");
+    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    let option = || CallOption::default().timeout(PATIENCE);
+    let health = HealthClient::new(nobody.channel().clone());
+    let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
+    block_on(watch.next()).expect("an answer").expect("a status");
+    let waits =
+        ConsumeRequest { start: Start::START_LATEST.into(), max_records: 1, wait_ms: 50_000, ..request.clone() };
+    let polls = LogClient::new(root.channel().clone());
+    let poll = polls.consume_async_opt(&waits, option()).expect("a call");
+    eventually("the poll waits", || {
+        let counters = root.get_node().expect("an answer").counters;
+        let streams = counters.iter().find(|c| c.name == "seriatim_streams_now").map_or(0, |c| c.value);
+        (streams == 4).then_some(()).ok_or(format!("{streams} streams"))
+    });
+
+    fs::copy(other_dir.join("ca.pem"), &client_ca).expect("copied");
+    node.reload();
+    let error = tail.next().expect("a status").expect_err("it ends");
+    let status = error.status().expect("a status");
+    assert_eq!((status.code, status.reason.as_str()), (Code::UNAUTHENTICATED, "NO_IDENTITY"), "{status}");
+    assert!(status.message.contains("no longer accepted"), "{status}");
+    assert_eq!(code(appends.answer().expect("a status")), Code::UNAUTHENTICATED);
+    assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
+    // Another code than that of a connection that fails: these are new calls on those that are open.
+    for client in [&root, &nobody] {
+        assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
+        let health = HealthClient::new(client.channel().clone());
+        assert_eq!(raw_code(health.check_opt(&HealthCheckRequest::new(), option())), Code::UNAUTHENTICATED);
+    }
+    assert_eq!(code(root.produce("", vec![record("x")])), Code::UNAUTHENTICATED);
+    assert_eq!(code(root.get_node()), Code::UNAUTHENTICATED);
+
+    let other = client_with(&node.rpc_addr, Some(of_other));
+    assert_eq!(other.produce("", vec![record("c")]).expect("appended").offset, 2);
+    assert_eq!(raw_code(block_on(poll)), Code::UNAUTHENTICATED, "the record came too late for who waited for it");
+    assert_eq!(other.consume_at("", 2).expect("a record").value, record("c").value);
+}
+
+/// GetServers and health looked at no certificate: who had an open connection could ask for as long as it lasted.
+#[test]
+fn whoever_has_an_expired_certificate_is_told_nothing() {
+    let site = Site::new();
+    let node = start(&site, &site.certs().join("ca.pem"));
+    let request =
+        Request { common_names: vec!["nobody".to_owned()], hosts: vec![], usage: Usage::Client, lifetime_seconds: 5 };
+    let issued = site.ca().issue(&request).expect("a certificate");
+    let ca = fs::read(site.certs().join("ca.pem")).expect("the CA");
+    let credentials = ChannelCredentialsBuilder::new().root_cert(ca).cert(issued.cert_pem, issued.key_pem).build();
+    let client = Client::with_credentials(&node.rpc_addr, credentials, Duration::from_secs(10));
+    client.get_servers("").expect("servers");
+    let health = HealthClient::new(client.channel().clone());
+    let option = || CallOption::default().timeout(PATIENCE);
+    let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
+    block_on(watch.next()).expect("an answer").expect("a status");
+    assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
+    assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
+    assert_eq!(raw_code(health.check_opt(&HealthCheckRequest::new(), option())), Code::UNAUTHENTICATED);
+}
