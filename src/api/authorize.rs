@@ -188,7 +188,7 @@ impl Caller {
 }
 
 /// When the certificate of an open stream, and a right, are checked again: when the certificate expires, at the latest after
-/// [`RECHECK_EVERY`].
+/// `RECHECK_EVERY`.
 pub fn next_look(expires: Option<SystemTime>) -> Instant {
     let left = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
     // A moment behind the end, so that the look finds it passed.

@@ -1,5 +1,5 @@
 //! How much of what a connection sent belongs to messages of calls. What is left is explained by nothing: see
-//! [`super::frames`].
+//! `frames`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
