@@ -174,6 +174,20 @@ impl Group {
         ))
     }
 
+    /// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
+    /// follow whoever says so.
+    pub(super) fn leads_another(&self, message: &Message) -> bool {
+        let from_leader = match message.get_msg_type() {
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
+            // Also if no leader is known: it would make this node campaign.
+            MessageType::MsgTimeoutNow => return self.leader() != Some(NodeId(message.from)),
+            _ => false,
+        };
+        from_leader
+            && message.term == self.node.raft.term
+            && self.leader().is_some_and(|leader| leader.0 != message.from)
+    }
+
     /// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.
     pub(super) fn contradiction(&self, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
         let from_leader = matches!(

@@ -275,13 +275,6 @@ impl Driver {
         }
     }
 
-    /// A clock counts if its node is a voter: others choose their ids, and so many as they like.
-    fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
-        let mut clocks = self.peer_clocks.now(now);
-        clocks.retain(|(node, _)| self.groups.get(&GroupId::CATALOG).is_some_and(|catalog| catalog.group.votes(*node)));
-        clocks
-    }
-
     /// A node alone has no heartbeat to send and no election to hold; what its ticks do besides has time, and an idle
     /// machine sleeps.
     fn tick_every(&self) -> Duration {

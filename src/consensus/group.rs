@@ -318,20 +318,6 @@ impl Group {
         self.refused.take()
     }
 
-    /// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
-    /// follow whoever says so.
-    fn leads_another(&self, message: &Message) -> bool {
-        let from_leader = match message.get_msg_type() {
-            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
-            // Also if no leader is known: it would make this node campaign.
-            MessageType::MsgTimeoutNow => return self.leader() != Some(NodeId(message.from)),
-            _ => false,
-        };
-        from_leader
-            && message.term == self.node.raft.term
-            && self.leader().is_some_and(|leader| leader.0 != message.from)
-    }
-
     /// Time passed: one tick.
     pub fn tick(&mut self, now: Instant) {
         if !self.is_leader() && self.leader().is_some() && self.successor != self.node.raft.term {

@@ -5,10 +5,10 @@
 //! a peer gets a name in the domain of peers. (Name constraints can't say that: one authority signs servers and peers, and constraints
 //! don't distinguish usages.) Keys are P-256, their files 0600 from the first byte on.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
@@ -81,6 +81,11 @@ impl Plan {
     }
 }
 
+/// Makes a directory in which nobody else can replace a key, whatever the umask.
+fn make_dir(dir: &Path) -> Result<(), CertsError> {
+    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| CertsError::file(dir, &e))
+}
+
 /// Makes an authority and the certificates of a cluster in the directory `out`, which is made when it is missing:
 /// `ca.pem ca-key.pem server.pem server-key.pem`, `<node>/peer.pem <node>/peer-key.pem` for each node, and
 /// `client-<name>.pem client-<name>-key.pem` for each client.
@@ -96,7 +101,7 @@ pub fn make(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     if let Some(there) = ca_files.iter().find(|f| f.exists()) {
         return Err(CertsError::CaExists(there.clone()));
     }
-    fs::create_dir_all(out).map_err(|e| CertsError::file(out, &e))?;
+    make_dir(out)?;
     let ca = Ca::create("Seriatim development CA")?;
     ca.save(out)?;
     Ok([ca_files.to_vec(), issue_all(&ca, out, plan, &peers)?].concat())
@@ -174,7 +179,7 @@ fn issue_all(ca: &Ca, out: &Path, plan: &Plan, peers: &[Vec<NodeName>]) -> Resul
     let names = PeerNames::new(&plan.cluster_name);
     for nodes in peers {
         let dir = out.join(nodes.first().map_or("", NodeName::as_str));
-        fs::create_dir_all(&dir).map_err(|e| CertsError::file(&dir, &e))?;
+        make_dir(&dir)?;
         let mut hosts: Vec<String> = nodes.iter().map(|node| names.expected(&Dialled::Node(node.clone()))).collect();
         hosts.push(names.expected(&Dialled::Member));
         issue(&dir, "peer", PEER_NAME, hosts, Usage::Peer)?;

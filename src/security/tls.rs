@@ -8,6 +8,7 @@
 //! Both listeners require a certificate of their authority; gRPC speaks TLS 1.2 and 1.3 and nothing older. The names of
 //! hosts are checked by whoever dials: a client against the host that it dialled, a peer against the node ([`super::peer_names`]).
 
+mod error;
 mod standing;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509StoreContext};
 
+pub use self::error::TlsError;
 pub use self::standing::{Authorities, Standing};
 use super::identity::system_time;
 use super::peer_names::{Dialled, PeerName, PeerNames};
@@ -222,98 +224,6 @@ pub fn client_credentials(ca: &Path, cert: &Path, key: &Path) -> Result<ChannelC
 fn channel(ca: &[u8], pair: &Pair) -> ChannelCredentials {
     ChannelCredentialsBuilder::new().root_cert(ca.to_owned()).cert(pair.cert.clone(), pair.key.clone()).build()
 }
-
-/// Why certificates are not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TlsError {
-    /// A file can't be read.
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// A file has no certificate in PEM form.
-    NoCertificate(PathBuf),
-    /// A file has no private key in PEM form, or one under a passphrase.
-    NoKey(PathBuf),
-    /// A key is another certificate's.
-    KeyMismatch {
-        /// The key.
-        key: PathBuf,
-        /// The certificate.
-        cert: PathBuf,
-    },
-    /// A certificate has ended.
-    Expired {
-        /// Which.
-        file: PathBuf,
-        /// When.
-        end: String,
-    },
-    /// A certificate has not begun; a clock may be wrong.
-    NotYet {
-        /// Which.
-        file: PathBuf,
-        /// When it does.
-        begin: String,
-    },
-    /// The peers' authority has not signed this node's peer certificate, or not for both usages: peers would refuse it.
-    NotOfCa {
-        /// The certificate.
-        cert: PathBuf,
-        /// The authority.
-        ca: PathBuf,
-        /// What OpenSSL says.
-        error: String,
-    },
-    /// Clients would refuse this node's server certificate: it is for another use.
-    NotAServers {
-        /// The certificate.
-        cert: PathBuf,
-        /// What OpenSSL says.
-        error: String,
-    },
-    /// This node's peer certificate lacks a name that it needs.
-    NoPeerName {
-        /// The certificate.
-        cert: PathBuf,
-        /// The subject alternative name that it needs.
-        expected: String,
-    },
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsError::Unreadable { file, error } => write!(f, "{}: {error}", file.display()),
-            TlsError::NoCertificate(file) => write!(f, "{}: no certificate in PEM form", file.display()),
-            TlsError::NoKey(file) => {
-                write!(f, "{}: no private key in PEM form without a passphrase", file.display())
-            }
-            TlsError::KeyMismatch { key, cert } => {
-                write!(f, "{} is not the key of the certificate {}", key.display(), cert.display())
-            }
-            TlsError::Expired { file, end } => write!(f, "{}: expired on {end}; renew it", file.display()),
-            TlsError::NotYet { file, begin } => {
-                write!(f, "{}: not valid yet, it begins on {begin}: is this clock right?", file.display())
-            }
-            TlsError::NotOfCa { cert, ca, error } => {
-                write!(f, "{} would be refused by peers that trust {}: {error}", cert.display(), ca.display())
-            }
-            TlsError::NotAServers { cert, error } => {
-                write!(f, "{} would be refused by clients: {error} (as a server's)", cert.display())
-            }
-            TlsError::NoPeerName { cert, expected } => write!(
-                f,
-                "{} lacks the subject alternative name {expected}, by which peers of this cluster know each other",
-                cert.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 /// A certificate with what it needs to be verified, and its key; PEM. Has no `Debug`: it is a secret.
 #[derive(PartialEq)]

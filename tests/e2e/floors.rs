@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 /// before.
 const FLOORS: [(&str, &[&str]); 13] = [
     ("F0", &["types", "pb", "fuzz", "golden"]),
-    ("F0", &["thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "metrics", "waiting"]),
+    (
+        "F0",
+        &["thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "line_limit", "metrics", "waiting"],
+    ),
     ("F0", &["timers"]),
     ("F0", &["watermark"]),
     ("F1", &["storage", "security"]),

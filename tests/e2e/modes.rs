@@ -66,8 +66,11 @@ fn made_keys_are_their_owners_alone() {
     certs(&[]);
     let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
     let mut keys = 0;
-    for entry in fs::read_dir(&out).expect("a folder") {
-        let path = entry.expect("a file").path();
+    let list = |dir: &Path| fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let (dirs, files): (Vec<_>, Vec<_>) = list(&out).partition(|path| path.is_dir());
+    assert!(!dirs.is_empty(), "a node's directory");
+    let in_dirs: Vec<_> = dirs.iter().flat_map(|dir| list(dir)).collect();
+    for path in files.into_iter().chain(dirs).chain(in_dirs) {
         let key = path.to_string_lossy().ends_with("-key.pem");
         keys += usize::from(key);
         assert!(if key { mode(&path) == 0o600 } else { mode(&path) & 0o022 == 0 }, "{path:?} {:o}", mode(&path));

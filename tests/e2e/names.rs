@@ -58,16 +58,16 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
 fn another_cluster_name_on_a_members_directory_is_refused() {
     let site = Site::new();
     let other = Site::of_cluster("other", &["localhost", "127.0.0.1"]);
-    let file = |name: &str| other.certs().join(name).display().to_string();
-    let more = |name: &str| {
+    let more = |name: &str, node: &str| {
+        let files = other.node_files(node);
         vec![
             format!("--cluster-name={name}"),
-            format!("--client-ca-file={}", file("ca.pem")),
-            format!("--peer-ca-file={}", file("ca.pem")),
-            format!("--server-cert-file={}", file("server.pem")),
-            format!("--server-key-file={}", file("server-key.pem")),
-            format!("--peer-cert-file={}", file("peer.pem")),
-            format!("--peer-key-file={}", file("peer-key.pem")),
+            format!("--client-ca-file={}", files.client_ca_file.display()),
+            format!("--peer-ca-file={}", files.peer_ca_file.display()),
+            format!("--server-cert-file={}", files.server_cert_file.display()),
+            format!("--server-key-file={}", files.server_key_file.display()),
+            format!("--peer-cert-file={}", files.peer_cert_file.display()),
+            format!("--peer-key-file={}", files.peer_key_file.display()),
         ]
     };
     let options = |name: &str| NodeOptions { name: name.into(), ..NodeOptions::default() };
@@ -77,7 +77,7 @@ fn another_cluster_name_on_a_members_directory_is_refused() {
     let line = "cluster_name = \"seriatim\"\n";
     assert!(node.stop().success());
     let before = text();
-    let right = node.set_more(more("other"));
+    let right = node.set_more(more("other", "n1"));
     let status = node.try_start_again().expect_err("it must not start");
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let said = node.log();
@@ -97,7 +97,7 @@ fn another_cluster_name_on_a_members_directory_is_refused() {
 
     // A node that was never admitted is bound to no name.
     let join = vec![node.bind_addr.clone()];
-    let wrong = NodeOptions { join, joins_later: true, more: more("other"), ..options("n2") };
+    let wrong = NodeOptions { join, joins_later: true, more: more("other", "n2"), ..options("n2") };
     let mut blank = Node::start(&site, wrong);
     assert!(blank.stop().success());
     blank.set_more(Vec::new());

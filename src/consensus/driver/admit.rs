@@ -4,6 +4,7 @@
 //! able to replace a log or to fill the catalog. Numbers that no cluster comes to are refused by `wire.rs`.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use raft::eraftpb::MessageType;
 
@@ -66,5 +67,12 @@ impl Driver {
             let configures = matches!(command, Command::ConfigureLog(..));
             configures && canonical && self.catalog.would_change(&command) == Ok(true)
         })
+    }
+
+    /// A clock counts if its node is a voter: others choose their ids, and so many as they like.
+    pub(super) fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
+        let mut clocks = self.peer_clocks.now(now);
+        clocks.retain(|(node, _)| self.groups.get(&GroupId::CATALOG).is_some_and(|catalog| catalog.group.votes(*node)));
+        clocks
     }
 }
