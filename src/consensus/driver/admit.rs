@@ -19,7 +19,7 @@ use crate::types::{GroupId, NodeId};
 /// Of at most this many strangers it is logged that they were refused.
 const STRANGERS_LOGGED_MAX: usize = 64;
 
-/// The nodes, neither members nor in a group's conf state, whose messages were refused and logged.
+/// The nodes whose messages were refused and logged because they are no members, or no voters.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(BTreeSet<NodeId>);
 
@@ -28,23 +28,30 @@ impl Driver {
     ///
     /// A node that is neither a member nor in the group's conf state may still be right: this node may lag behind the conf
     /// change that added it, and it may lead by now. So it is heard if this node knows no other leader, and if the group here is
-    /// blank. But it can't replace the log by a snapshot: what this node lacks of the catalog, which is never trimmed, says
-    /// first that it is a member.
+    /// blank.
+    ///
+    /// A snapshot replaces the log, so it is taken from voters only: of the group, or of the catalog, as far as this node knows it.
+    /// The catalog is never trimmed: what this node lacks of it arrives as entries, and only a blank replica needs its snapshot.
     pub(super) fn admits(&mut self, from: NodeId, message: &RaftMessage) -> bool {
-        let Some(hosted) = self.groups.get(&GroupId(message.group)) else { return true };
+        let id = GroupId(message.group);
+        let Some(hosted) = self.groups.get(&id) else { return true };
         let group = &hosted.group;
-        if self.catalog.member(from).is_some() || group.conf_contains(from) || group.is_blank() {
+        if group.is_blank() {
             return true;
         }
         let snapshot = message.type_ == MessageType::MsgSnapshot as u32;
-        if !snapshot && group.leader().is_none_or(|leader| leader == from) {
-            return true;
-        }
-        if self.strangers.0.len() < STRANGERS_LOGGED_MAX && self.strangers.0.insert(from) {
+        let admitted = if snapshot {
+            let votes_for_catalog = || self.groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.votes(from));
+            id != GroupId::CATALOG && (group.votes(from) || votes_for_catalog())
+        } else {
+            let known = self.catalog.member(from).is_some() || group.conf_contains(from);
+            known || group.leader().is_none_or(|leader| leader == from)
+        };
+        if !admitted && self.strangers.0.len() < STRANGERS_LOGGED_MAX && self.strangers.0.insert(from) {
             let what = if snapshot { "a snapshot" } else { "raft messages" };
-            log::warn!("group {}: node {from}, which is no member, sent {what}: not taken", message.group);
+            log::warn!("group {id}: node {from}, which is no voter here, sent {what}: not taken");
         }
-        false
+        admitted
     }
 
     /// Whether this node as the leader takes a proposal to the catalog, whoever checked it before: a peer may have forwarded it.

@@ -298,6 +298,24 @@ fn with_a_header(command: &Command) -> Proposal {
     Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload.as_slice().into())
 }
 
+/// A learner that was invented a moment ago sent a snapshot, and every record was gone.
+#[test]
+fn a_snapshot_is_taken_from_voters_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    let before = [0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status());
+    for group in [GroupId(1), GroupId::CATALOG] {
+        let mut snapshot = crate::consensus::tests::compared::marker(OTHER.0, before[0].term.0 + 9, 1_000_000, 1);
+        snapshot.to = ME.0;
+        founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(group, snapshot));
+        founder.driver.perform().expect("performed");
+    }
+    assert_eq!([0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status()), before);
+}
+
 /// Streams of nodes that are no members said that it was the year 292,000, and records got that timestamp.
 #[test]
 fn clocks_of_nodes_that_do_not_vote_do_not_count() {
