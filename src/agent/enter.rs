@@ -22,12 +22,15 @@ impl Base {
     /// Founds, joins, or goes on, as the data directory says. Gives the thread that waits for admission, if one does.
     pub(super) fn begin(self: Arc<Base>, node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
         if let Some(cluster_id) = node_file.cluster_id {
-            self.waiting.set("it recovers its logs from its disk");
+            self.waiting.set("recovering its logs from its disk");
             self.run(cluster_id, node_file, Vec::new())?;
             return Ok(None);
         }
         if self.config.bootstrap {
-            self.waiting.set(format!("looking for cluster {:?} before it founds one", self.config.cluster_name));
+            self.waiting.set(format!(
+                "checking that cluster {:?} does not exist yet, before founding it",
+                self.config.cluster_name
+            ));
             let Some(doubtful) = self.probe(Duration::ZERO)? else { return Ok(None) };
             if doubtful.is_empty() {
                 self.found(node_file)?;
@@ -92,7 +95,7 @@ impl Base {
             Err(AdmissionError::Stopped) => return Ok(()),
             Err(error) => return Err(AgentError::NotAdmitted(error)),
         };
-        self.waiting.set("it is admitted, and starts its replica");
+        self.waiting.set("admitted to the cluster; starting its replica of the catalog");
         log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
         self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
         self.run(admission.cluster_id, node_file, admission.members)

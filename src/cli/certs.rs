@@ -10,18 +10,18 @@ use crate::security::modes::{Content, FileModes};
 
 /// Make a development CA and certificates of servers, peers and clients.
 ///
-/// For development and tests: the CA's private key lies beside the certificates. A CA that is there is never overwritten;
-/// with --use-ca it issues what --hosts (servers), --peers and --clients name, and nothing else: more nodes, more clients, or a
-/// renewal. A node that runs loads changed certificates by itself.
+/// For development and tests: the CA's private key is stored beside the certificates. An existing CA is never overwritten. With
+/// --use-ca, the existing CA issues only what --hosts (servers), --peers and --clients name: for more nodes, more clients, or a
+/// renewal. A running node loads changed certificates by itself.
 ///
-/// A peer certificate names its node, and is good for nothing else: DIR/NODE/peer.pem goes to that node alone.
+/// A peer certificate names its node, and no other node can use it: copy DIR/NODE/peer.pem to that node only.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where they go; private keys are readable by you alone
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Names and addresses of all nodes, separated by commas: all of them stand in the server certificate [default:
-    /// localhost,127.0.0.1,::1; with --use-ca none, and servers keep theirs]
+    /// Names and addresses of all nodes, separated by commas: the server certificate contains all of them [default:
+    /// localhost,127.0.0.1,::1; with --use-ca none, and the server certificate is not replaced]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub hosts: Option<Vec<String>>,
     /// Names of nodes (node-name), separated by commas: each gets a certificate. NEW+OLD is for a node that is being renamed

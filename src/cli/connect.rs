@@ -33,9 +33,9 @@ fn parse_addr(text: &str) -> Result<String, String> {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port may be left out. Of several, separated by
-    /// commas, the first that answers is used; one that has no connection for 0.3 s, or no answer for 3 s, has the next one
-    /// asked
+    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port may be left out. Of several addresses, separated
+    /// by commas, the first that answers is used: the next one is asked after 0.3 s without a connection, or 3 s without an
+    /// answer
     #[arg(
         long,
         env = "SERIATIM_ADDR",
@@ -142,8 +142,8 @@ impl ConnectArgs {
         }
     }
 
-    /// Asks the first node that answers, in the order of the addresses: one that does not answer, or can't serve (JOINING,
-    /// STOPPING, NO_LEADER), has the next one asked. So a question may come to several nodes, and must be one that may.
+    /// Asks the nodes in the order of their addresses, and returns the first answer. If a node does not answer or can't serve
+    /// (JOINING, STOPPING, NO_LEADER), it asks the next one. So several nodes may execute the request: it must be idempotent.
     ///
     /// # Errors
     /// Why none of them answered it.

@@ -71,8 +71,8 @@ fn parse_from(text: &str) -> Result<From, String> {
 ///
 /// Without --follow it ends after the last record that was there when it began. If the connection breaks, it continues with
 /// the next offset at the same or another of the given addresses; if none answers for --timeout seconds, it fails.
-/// If records are trimmed before they could be read, it says on stderr which, and continues with the first one that is left;
-/// with --from OFFSET it fails instead.
+/// If records are trimmed before it reads them, it prints their offsets on stderr and continues with the first record that is
+/// left; with --from OFFSET it fails instead.
 /// SIGINT (Ctrl-C) and SIGTERM end it after a whole record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

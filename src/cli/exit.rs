@@ -107,8 +107,8 @@ impl Failure {
             )),
             "JOINING" if status.metadata.contains_key("waiting_for") => Some((
                 Exit::Unavailable,
-                "try again once that is over. A blank node joins with --join HOST:PORT, the bind_addr of a member; one node, once, \
-                 founds a cluster with --bootstrap",
+                "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
+                 a new cluster, start one node, once, with --bootstrap",
             )),
             "JOINING" => Some((Exit::Unavailable, "try again, or ask another node")),
             _ => None,

@@ -19,27 +19,28 @@ use crate::pb::log::{GetServersResponse, Server};
 
 /// Show every node: role, term, commit, lag; and whether a majority of the voters is alive.
 ///
-/// Any node names the members; each is then asked itself (which needs the action `admin`), all at the same time. COMMIT is the last
-/// entry that the node knows as committed, LAG how many of the entries that any node knows as committed it has yet to apply.
+/// The first node that answers lists the members. Then all members are asked at the same time, which needs the action `admin`.
+/// COMMIT is the commit index that the node knows. LAG is the number of committed entries that it has not applied yet, compared with
+/// the highest commit index of all nodes.
 ///
 /// NOTE names problems. DAMAGED: the replica takes no part. DAMAGED ON DISK: these records can't be read from this node.
-/// ANOTHER CLUSTER: one of the same name answers at a join address, and this node refuses appends.
-/// STALLED: the replica lacks an entry that the leader can't read from its disk, so that replication to it has stopped.
-/// A certificate of the node that expires within 14 days is noted as well.
+/// ANOTHER CLUSTER: one of the same name answers, and this node refuses appends.
+/// STALLED: replication to this replica has stopped, as the leader can't read an entry that it lacks.
+/// NOTE also names a certificate of the node that expires within 14 days.
 ///
-/// Under the table: how many voters the log has, how many are alive, and how many of these may fail. A voter is alive if it
-/// answers as itself and its replica is neither damaged nor stalled. The same follows for the catalog and every other log of which
-/// a voter or the leader is missing.
+/// The line under the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is alive
+/// if it answers as itself and its replica is neither damaged nor stalled. A line follows for the catalog, and for every other log,
+/// if one of its voters or its leader is missing.
 ///
-/// Exits with the code of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the catalog has no
+/// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the catalog has no
 /// majority of its voters, or no leader; 69, appends are refused, or the node that was asked takes no calls yet; 4, a voter or
-/// another member is missing. A cluster of one or two nodes that are alive is as it was set up: 0.
+/// another member is missing. It is 0 for a cluster of one or two voters that are all alive, although none of them may fail.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The log
     #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
-    /// Also show how the log is kept, what each node holds now, and what it has refused since its start
+    /// Also show the retention of the log, and what each node stores now and has refused since its start
     #[arg(long, short)]
     pub verbose: bool,
     /// One JSON object with all of it, in place of the table

@@ -12,8 +12,8 @@ pub struct ServeArgs {
     /// What this node is called in the cluster [default: the name of the host]
     #[arg(long, env = "SERIATIM_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
-    /// The cluster it belongs to: nodes of other clusters don't exist for it. A member's data directory keeps the name and is
-    /// used with no other one [default: seriatim]
+    /// The cluster it belongs to: it ignores nodes of other clusters. A member's data directory stores the name and can't be used
+    /// with another one [default: seriatim]
     #[arg(long, env = "SERIATIM_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
     /// Where it keeps its data [default: /var/lib/seriatim]
@@ -61,7 +61,7 @@ pub struct ServeArgs {
     /// Refuse peers whose certificate does not name their node [default: false]
     #[arg(long, env = "SERIATIM_REQUIRE_NAMED_PEERS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub require_named_peers: Option<String>,
-    /// Names of nodes whose peer certificates are refused, one a line: of a stolen host, say
+    /// File with the names of nodes whose peer certificates are refused, one a line, for example of a stolen host
     #[arg(long, env = "SERIATIM_PEER_DENY_FILE", value_name = "FILE")]
     pub peer_deny_file: Option<String>,
     /// No TLS, on loopback addresses only. Everybody is "anonymous" in the access policy, which is needed as well: a line is

@@ -1,20 +1,20 @@
 //! One node joins at a time: what the catalog's leader does with a new node while another one has not finished.
 //!
-//! A member has finished once it votes in every group. Who has not, each leader reads from the catalog and the groups' conf states, which
-//! are replicated, and it takes a new node only when all entries of its log are applied: so an election changes nothing, and two
-//! unfinished nodes are never taken.
+//! A member has finished its join once it votes in every group. The leader finds unfinished members in the catalog and in the groups'
+//! conf states. Both are replicated, so a new leader finds the same ones. It admits a new node only when all entries of its log are
+//! applied, so it never admits two at a time.
 //!
-//! **A join that is abandoned** must not keep others out for good. A leader that has not heard from the unfinished node for five minutes of
-//! its own ticks removes it when another node asks, if it votes nowhere: nothing can depend on it. Its id never comes back; its host joins
-//! again with an empty data directory. One that votes somewhere stays a member, and is not waited for. A new leader counts the five
-//! minutes from the beginning.
+//! **An abandoned join** must not keep others out for good. If the leader has not heard from an unfinished node for five minutes of its
+//! ticks, it removes the node when another one asks to join. The removed id is never used again; its host can join again with an empty
+//! data directory. A node that votes in some group is not removed, as a majority may depend on it; the leader just stops waiting for it.
+//! A new leader counts the five minutes from the beginning.
 
 use std::collections::BTreeMap;
 
 use super::group::TICK_MS;
 use crate::types::NodeId;
 
-/// The leader's ticks without a word of it after which an unfinished node is given up.
+/// An unfinished node from which the leader received nothing for this many ticks has abandoned its join.
 pub const SILENT_TICKS_MAX: u32 = (5 * 60 * 1000 / TICK_MS) as u32;
 
 /// A member that does not vote in every group yet.

@@ -153,8 +153,8 @@ impl Group {
             (self.config.id, marker.base.index, (self.mark.first_offset, self.mark.next_offset));
         if id != GroupId::CATALOG && first < next {
             log::warn!(
-                "group {id}: snapshot installed: records {first} to {} are dropped here, as the leader, node {}, has trimmed its \
-                 log up to offset {} (entry {index})",
+                "group {id}: snapshot installed: records {first} to {} are dropped here: the log of the leader, node {}, begins \
+                 at offset {} (after entry {index})",
                 next.0 - 1,
                 self.leader().map_or_else(|| "unknown".to_owned(), |leader| leader.to_string()),
                 marker.base.offset

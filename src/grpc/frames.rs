@@ -2,11 +2,11 @@
 //! ones, empty DATA and CONTINUATION).
 //!
 //! The core of this version reads such frames as fast as they come, some million a second, on the thread that would serve other
-//! connections, and counts none of them: two connections made an honest call wait for 50 to 500 ms, or seconds. What is seen from
-//! outside is how much a connection has sent (`TCP_INFO`), and how much of that the messages of its calls explain
-//! ([`Received`]). What is left has a rate that an honest client's own frames stay far below, a bound of what may be on
-//! its way for calls that are open, and an end when both are exceeded: the connection is aborted, and its host and certificate
-//! get no new one for a while, as after other floods ([`super::resets`]).
+//! connections, and counts none of them: two connections made an honest call wait for 50 to 500 ms, or seconds. From outside it is
+//! known how many bytes a connection has sent (`TCP_INFO`), and how many of them belong to the messages of its calls
+//! ([`Received`]). The difference is limited by a rate, which an honest client's own frames stay far below, plus what may be on its
+//! way for open calls. If a connection exceeds both, it is aborted. Its host can't open a new connection with the same certificate
+//! for a while, as after other floods ([`super::resets`]).
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -28,19 +28,20 @@ const PER_CALL: u64 = 16 << 10;
 /// With more than this left a connection is looked at.
 const SUSPECT_BYTES: u64 = 1 << 20;
 
-/// So much may be left of all connections of one host with one certificate,
+/// The most unexplained bytes of all connections from one host with one certificate. In addition, each call that is open or was
+/// cancelled allows for one message of the largest size, up to [`ON_ITS_WAY_BYTES_MAX`].
 const OWNER_BYTES: u64 = 8 << 20;
 
-/// besides a message of the largest size for each call that is open or was taken back, up to this.
+/// The most bytes that messages of unanswered calls may account for, see [`OWNER_BYTES`].
 const ON_ITS_WAY_BYTES_MAX: u64 = 256 << 20;
 
-/// What was left of connections that are gone counts for their host, less so much a second: whoever floods comes back.
+/// The unexplained bytes of closed connections count for their host, as a flooding client reconnects. They decay at this rate.
 const GONE_BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// Looks are this far apart,
+/// The least time between two looks.
 const PACE: Duration = Duration::from_millis(100);
 
-/// or so many times what a look takes.
+/// The least time between two looks, as a multiple of the duration of the last look.
 const PACE_PER_LOOK: u32 = 20;
 
 /// After so long without a look it is not known what a connection sent before it was seen.

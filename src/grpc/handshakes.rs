@@ -1,7 +1,7 @@
 //! Whose TLS handshake failed: the C core's line about it does not name the connection.
 //!
-//! The core writes the line while it handles what the other side sent, and the socket is still open then. So it is a connection that
-//! received something just now, and little in all. If several match, each is named.
+//! The core writes the line while it handles what the other side sent, while the socket is still open. So it is a connection that
+//! received something just now, and little in all. If a few match, each is named; if more than [`NAMED_MAX`] match, none is.
 
 use std::mem::size_of;
 use std::net::SocketAddr;

@@ -1,5 +1,4 @@
-//! How much of what a connection sent belongs to messages of calls. What is left is explained by nothing: see
-//! `frames`.
+//! How many of the bytes that a connection sent belong to messages of calls. `frames` limits the others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -93,8 +93,8 @@ impl Pass {
         &self.caller.name
     }
 
-    /// Refuses a caller that speaks as a node that its certificate does not name. A node that is not known here speaks for itself if
-    /// its certificate names no node that is.
+    /// Refuses a message from a node that the caller's certificate does not name. If this node does not know `from` yet, it accepts the
+    /// message unless the certificate names a node that it knows.
     ///
     /// # Errors
     /// The refusal, to be sent back.

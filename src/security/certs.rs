@@ -138,7 +138,7 @@ fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
         }
         if client.ends_with("-key") {
             return Err(CertsError::BadPlan(format!(
-                "{client:?}: the file of its certificate is that of another's key"
+                "client name {client:?} ends with -key: its certificate file could be the key file of another client"
             )));
         }
     }

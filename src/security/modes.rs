@@ -1,12 +1,12 @@
 //! Files that other users of the host can read or change.
 //!
-//! A private key that others can read, and a policy that they can write, give them what the key and the policy give. The node
-//! works all the same, so they are warned of, at the start and at a reload, once for each state of a file.
+//! Who can read a private key can act as its owner, and who can write the policy can grant any right. The node works nevertheless, so
+//! it warns at the start and at a reload, once for each combination of owner, group and mode of a file.
 //!
-//! What counts as others: everybody who is neither the file's owner nor root, with two exceptions. The group may read a key
-//! that root owns, as with PostgreSQL: that is how root hands one to a service (and how systemd shows a credential). And a
-//! group with the number of the file's owner may write, as it is that user's own group on most systems. A directory with the
-//! sticky bit lets nobody replace a file of others. Access lists show in the group's bits.
+//! Others are all users except the file's owner and root, with two exceptions. The group may read a key that root owns, as with
+//! PostgreSQL: so root hands a key to a service, and so systemd presents a credential. A group with the number of the file's owner
+//! may write a file that is no key: on most systems it is that user's own group. In a directory with the sticky bit nobody can
+//! replace another user's file. Access control lists show in the group's bits.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,10 +1,10 @@
 //! What a node requires of its peers' certificates, beyond an authority that it trusts.
 //!
-//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. Off by default: a cluster whose nodes have it
-//!   is moved to certificates that name their node one by one, and refuses the shared one when all of them are. A cluster that never had
-//!   a shared one loses nothing: only its authority can make one.
-//! - `peer_deny_file`: names of nodes whose certificates are refused, one a line. It shuts out a stolen host alone. A name stays there
-//!   for as long as its certificate is valid: the host comes back under another name.
+//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. Off by default, so that a cluster with a shared
+//!   certificate can replace it node by node, and set the option afterwards. The default is safe for a cluster that never had a shared
+//!   certificate: only its authority can issue one.
+//! - `peer_deny_file`: names of nodes whose certificates are refused, one a line. It shuts out a stolen host and no other. A name has to
+//!   stay in the file for as long as its certificate is valid, so the host comes back under another name.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -194,8 +194,8 @@ impl PeerRules {
         self.accepted([Dialled::Member, Dialled::Shared])
     }
 
-    /// Whom to expect where this node is to answer, the best first. `heard` is the certificate that it last showed: one that named its
-    /// node is never taken for the shared one again until the node itself shows that.
+    /// Whom to expect where this node is to answer, the best first. `heard` is the certificate that the node last showed. After a
+    /// certificate with its name, the shared one is not accepted again, unless the node itself shows that one later.
     pub fn node(&self, node: Option<NodeName>, heard: Option<&PeerName>) -> Vec<Dialled> {
         let named = |node: NodeName| Dialled::Node(node);
         match (heard, node) {

@@ -73,7 +73,7 @@ impl Driver {
                 Verdict::Admit | Verdict::Wait => return reply.send(Err(ProposeError::Dropped)),
                 Verdict::Replace(abandoned) => {
                     log::warn!(
-                        "node {abandoned} began to join, and was not heard for minutes: removed, as another node joins"
+                        "removing node {abandoned}: it has not finished its join and is silent, and another node asks to join"
                     );
                     let (removal, _nobody_waits) = crate::reply::reply();
                     self.command(&Command::RemoveNode(abandoned), now, time_us, removal);
