@@ -66,6 +66,7 @@ impl LeadershipLines {
             // Its damage is logged, and it hears nobody.
             return None;
         }
+        let is_voter = status.voters.contains(&me);
         let vacancy = self.vacancy.get_or_insert(Vacancy { since: now, logged: None });
         let due = vacancy.logged.map_or(vacancy.since + VACANT_MAX, |logged| logged + REMINDER);
         if now < due {
@@ -73,11 +74,13 @@ impl LeadershipLines {
         }
         vacancy.logged = Some(now);
         let time = now.duration_since(vacancy.since).as_secs();
-        // Followers hear each other only while there is no leader.
+        // Voters hear each other while there is no leader, a learner hears nobody.
         let is_heard = |voter: &NodeId| heard.get(voter).is_some_and(|heard| now.duration_since(*heard) <= SILENT_MIN);
         let is_silent = |voter: &&NodeId| **voter != me && !is_heard(voter);
         let silent: Vec<String> = status.voters.iter().filter(is_silent).map(|voter| name(*voter)).collect();
-        let text = if status.voters.len() - silent.len() <= status.voters.len() / 2 {
+        let text = if !is_voter {
+            format!("{group}: no leader is known for {time} s")
+        } else if status.voters.len() - silent.len() <= status.voters.len() / 2 {
             format!("{group}: no majority for {time} s: no answer from {}", silent.join(", "))
         } else if silent.is_empty() {
             format!("{group}: no leader for {time} s, although every voter answers")
@@ -171,6 +174,14 @@ mod tests {
         scene.heard.insert(NodeId(2), scene.now + SECOND * 60);
         scene.heard.insert(NodeId(3), scene.now + SECOND * 60);
         assert_eq!(scene.pass(SECOND * 60), warn("log a: no leader for 63 s, although every voter answers"));
+    }
+
+    /// Voters ask each other for votes, and no learner.
+    #[test]
+    fn a_learner_does_not_say_that_voters_are_silent() {
+        let mut scene = Scene::new();
+        scene.status.voters = vec![NodeId(2), NodeId(3)];
+        assert_eq!(scene.pass(SECOND * 4), warn("log a: no leader is known for 3 s"));
     }
 
     #[test]

@@ -113,12 +113,15 @@ impl Kind {
                 "the table names what is wrong. Check the disk; where other nodes have the log, stop the node, move its data \
                  directory away and let it join as a new node with another name"
             }
-            Kind::NoMajority => "start the nodes that are missing, with their data directories",
+            Kind::NoMajority => {
+                "start the nodes that do not answer, with their data directories; the table says what is wrong with the others"
+            }
             Kind::NoLeader => "an election takes a second or two: ask again",
             Kind::AppendsRefused => "the table says why; the node's log has the next step",
             Kind::Joining => "",
             Kind::VoterMissing | Kind::MemberMissing => {
-                "start it again, with its data directory: a new node at its address does not replace it"
+                "if it does not answer, start it again with its data directory: a new node at its address does not replace it; the \
+                 table says what else is wrong"
             }
         }
     }

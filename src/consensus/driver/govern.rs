@@ -70,13 +70,15 @@ impl Driver {
             match self.joins.decide(&self.unfinished()) {
                 // An entry that is not applied yet may add another node.
                 Verdict::Admit if idle => {}
-                Verdict::Admit | Verdict::Wait => return reply.send(Err(ProposeError::Dropped)),
-                Verdict::Replace(abandoned) => {
+                Verdict::Replace(abandoned) if idle => {
                     log::warn!(
                         "removing node {abandoned}: it has not finished its join and is silent, and another node asks to join"
                     );
                     let (removal, _nobody_waits) = crate::reply::reply();
                     self.command(&Command::RemoveNode(abandoned), now, time_us, removal);
+                    return reply.send(Err(ProposeError::Dropped));
+                }
+                Verdict::Admit | Verdict::Replace(_) | Verdict::Wait => {
                     return reply.send(Err(ProposeError::Dropped));
                 }
             }

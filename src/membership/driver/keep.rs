@@ -40,29 +40,33 @@ impl Driver {
             return;
         }
         let members = catalog.members().count();
-        let Some(other) = search.found().iter().find(|found| found.cluster_id != own) else {
-            if self.rival_seen.is_some_and(|seen| seen.elapsed() > RIVAL_GONE) {
-                self.rival_seen = None;
-                peers.set_rival(None);
-                log::warn!("no other cluster named {name:?} has answered for {RIVAL_GONE:?}: appends are taken again");
+        let other = search.found().iter().find(|found| found.cluster_id != own);
+        let what = other.map(|other| {
+            format!(
+                "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was \
+                 to join that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the \
+                 other one",
+                other.addr,
+                other.cluster_id,
+                other.members.len()
+            )
+        });
+        if other.is_some_and(|other| other.members.len() >= members) {
+            self.rival_seen = Some(Instant::now());
+            let text = what.unwrap_or_default();
+            if peers.set_rival(Some(text.clone())) {
+                log::error!("appends are refused: {text}");
             }
             return;
-        };
-        let what = format!(
-            "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was to join \
-             that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the other one",
-            other.addr,
-            other.cluster_id,
-            other.members.len()
-        );
-        if other.members.len() < members {
+        }
+        if let Some(what) = what {
             self.next_watch = Instant::now() + REPORT;
             log::error!("{what}");
-        } else {
-            self.rival_seen = Some(Instant::now());
-            if peers.set_rival(Some(what.clone())) {
-                log::error!("appends are refused: {what}");
-            }
+        }
+        if self.rival_seen.is_some_and(|seen| seen.elapsed() > RIVAL_GONE) {
+            self.rival_seen = None;
+            peers.set_rival(None);
+            log::warn!("no other cluster named {name:?} with as many members answers: appends are accepted again");
         }
     }
 
