@@ -321,7 +321,7 @@ impl Group {
     /// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
     /// follow whoever says so. A leader that has been silent for the longest election timeout is not protected: a learner never
     /// campaigns, so nothing else would make it forget a wrong one.
-    fn leads_another(&self, message: &Message) -> bool {
+    pub(super) fn leads_another(&self, message: &Message) -> bool {
         let from_leader = match message.get_msg_type() {
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
             // Also if no leader is known: it would make this node campaign.

@@ -290,6 +290,26 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     assert_eq!(status(&founder).leader, Some(OTHER));
 }
 
+/// A claim was compared before it was looked whether its sender leads: one message of a follower with another digest ended the part
+/// of the leader itself.
+#[test]
+fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    let group = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.status();
+    let (term, index) = (group(&founder).term, group(&founder).commit_index);
+    let checkpoint = crate::pb::peer::Checkpoint { index: index.0, digest: 4711, ..Default::default() };
+    let claim = crate::pb::peer::LogClaim { last_index: index.0, checkpoints: vec![checkpoint], ..Default::default() };
+    let message = RaftMessage { claim: Some(claim).into(), ..heartbeat(OTHER.0, term.0) };
+    founder.driver.step(OTHER, message);
+    founder.driver.perform().expect("performed");
+    assert_eq!(group(&founder).damage, None);
+    assert!(founder.driver.groups[&GroupId(1)].group.leads());
+}
+
 /// A command as a record with more than its value: every node would keep it forever.
 fn with_a_header(command: &Command) -> Proposal {
     let mut payload = Vec::new();
