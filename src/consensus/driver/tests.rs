@@ -310,6 +310,63 @@ fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
     assert!(founder.driver.groups[&GroupId(1)].group.leads());
 }
 
+/// A founder, and an append of one entry that the other member sends it as the leader of the next term.
+fn after_an_append_of(entry: impl FnOnce(u64, u64) -> raft::eraftpb::Entry) -> Founder {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    let before = founder.driver.groups[&GroupId(1)].group.status();
+    let (term, index) = (before.term.0 + 1, before.last_index.0);
+    let log_term = before.applied_term.0;
+    let entry = raft::eraftpb::Entry { index: index + 1, ..entry(log_term, term) };
+    let mut append = raft::eraftpb::Message { from: OTHER.0, to: ME.0, term, index, log_term, ..Default::default() };
+    append.set_msg_type(raft::eraftpb::MessageType::MsgAppend);
+    append.set_entries(vec![entry].into());
+    founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(GroupId(1), append));
+    founder.settle();
+    let after = founder.driver.groups[&GroupId(1)].group.status();
+    assert_eq!((after.last_index, after.damage), (before.last_index, None), "nothing was written");
+    founder
+}
+
+/// The receiver panicked at once.
+#[test]
+fn an_entry_of_an_older_term_than_the_one_before_is_not_written() {
+    after_an_append_of(|log_term, _| raft::eraftpb::Entry { term: log_term - 1, ..Default::default() });
+}
+
+/// The receiver panicked when it led next: its first entry had an older term than the one before. The entry stayed in its log.
+#[test]
+fn an_entry_of_a_newer_term_than_its_leader_is_not_written() {
+    after_an_append_of(|_, term| raft::eraftpb::Entry { term: term + 1000, ..Default::default() });
+}
+
+/// The receiver panicked at once.
+#[test]
+fn an_entry_that_is_too_large_is_not_written() {
+    use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp};
+    use crate::types::{Offset, Term};
+
+    after_an_append_of(|_, term| {
+        let mut payload = Vec::new();
+        let value = vec![7; ENTRY_BYTES_MAX];
+        encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
+        let stamp = Stamp {
+            kind: Kind::Records,
+            count: 1,
+            base_offset: Offset(0),
+            append_time_us: 5,
+            producer_id: 0,
+            sequence: 0,
+        };
+        let mut data = Unstamped::from(payload.as_slice()).stamp(&stamp);
+        crate::storage::payload::stamp_records(&mut data[Stamp::BYTES..], Offset(0), Term(term), 5).expect("stamped");
+        raft::eraftpb::Entry { term, data: data.into(), ..Default::default() }
+    });
+}
+
 /// A command as a record with more than its value: every node would keep it forever.
 fn with_a_header(command: &Command) -> Proposal {
     let mut payload = Vec::new();
