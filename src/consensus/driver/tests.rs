@@ -290,6 +290,34 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     assert_eq!(status(&founder).leader, Some(OTHER));
 }
 
+/// Each message of a member may be 2^32 terms ahead. So 2^29 of them, the work of an hour, led to the largest term, after which
+/// nobody can be elected for good.
+#[test]
+fn terms_do_not_jump_again_and_again() {
+    const JUMP: u64 = 1 << 32;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    let term = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.term().0;
+    let (before, begun) = (term(&founder), Instant::now());
+    for _ in 0..100_000 {
+        let next = term(&founder) + JUMP;
+        founder.driver.step(OTHER, heartbeat(OTHER.0, next));
+    }
+    println!("from term {before} to {} in {:?}", term(&founder), begun.elapsed());
+    assert_eq!(term(&founder), before + JUMP, "a node that lags may need one jump");
+    let next = term(&founder) + 1;
+    founder.driver.step(OTHER, heartbeat(OTHER.0, next));
+    founder.driver.perform().expect("performed");
+    assert_eq!(term(&founder), next, "an election");
+    (0..30).for_each(|_| founder.driver.tick().expect("a tick"));
+    let later = term(&founder) + JUMP;
+    founder.driver.step(OTHER, heartbeat(OTHER.0, later));
+    assert_eq!(term(&founder), later, "another jump, a second later");
+}
+
 /// A claim was compared before it was looked whether its sender leads: one message of a follower with another digest ended the part
 /// of the leader itself.
 #[test]
