@@ -10,7 +10,7 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType};
 use super::group::Group;
 use super::wire::{ConfChange, ConfChangeKind, conf_from_raft, is_noop};
 use crate::storage::entry::{Kind, Stamp};
-use crate::storage::log::Derived;
+use crate::storage::log::{Derived, Recovered};
 use crate::storage::payload;
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
@@ -148,4 +148,17 @@ fn commands(entry: &RaftEntry, body: &[u8]) -> Result<Vec<Bytes>, String> {
 
 pub(super) fn is_conf_change(entry: &RaftEntry) -> bool {
     matches!(entry.get_entry_type(), EntryType::EntryConfChange | EntryType::EntryConfChangeV2)
+}
+
+/// The highest commit index that the recovered log proves, independent of the recovered hard state.
+///
+/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that belongs to
+/// them. If the node fell back to an older commit index, it would not know voters that a majority has already applied, and
+/// could be elected by a majority of the old voters. Two facts give a lower bound:
+/// - a leader proposes a conf change only after it has applied the previous one (raft's `pending_conf_index`), so every conf
+///   change in the log except the last is committed;
+/// - the conf state was produced by a committed entry, which is in the log unless the log after a snapshot has not reached it.
+pub(super) fn committed_by_conf_changes(tail: &[RaftEntry], recovered: &Recovered) -> LogIndex {
+    let last_but_one = tail.iter().rev().filter(|e| is_conf_change(e)).nth(1).map_or(0, |e| e.index);
+    LogIndex(last_but_one).max(recovered.conf_index.min(recovered.last_index))
 }

@@ -20,7 +20,7 @@
 
 use raft::eraftpb::{Message, MessageType};
 
-use super::group::Group;
+use super::group::{ELECTION_TICKS, Group};
 use super::wire;
 use crate::storage::digest::Digest;
 use crate::storage::log::Base;
@@ -175,7 +175,8 @@ impl Group {
     }
 
     /// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
-    /// follow whoever says so.
+    /// follow whoever says so. A leader that has been silent for the longest election timeout is not protected: a learner never
+    /// campaigns, so nothing else would make it forget a wrong one.
     pub(super) fn leads_another(&self, message: &Message) -> bool {
         let from_leader = match message.get_msg_type() {
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
@@ -185,6 +186,7 @@ impl Group {
         };
         from_leader
             && message.term == self.node.raft.term
+            && self.node.raft.election_elapsed < 2 * ELECTION_TICKS
             && self.leader().is_some_and(|leader| leader.0 != message.from)
     }
 

@@ -18,7 +18,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::adapter::{Adapter, End};
-use super::apply::{Committed, is_conf_change};
+use super::apply::{Committed, committed_by_conf_changes};
 use super::compare::Compared;
 use super::effects::Effects;
 use super::handle::{GroupStatus, ProposeError, ReadIndexError, Role};
@@ -45,6 +45,10 @@ const HEARTBEAT_TICKS: usize = 2;
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 /// A message whose term is further ahead is not taken. A term is an election: a sound cluster would need a century for as many.
 const TERM_JUMP_MAX: u64 = 1 << 32;
+/// One that is further ahead than this is taken once in [`TERM_JUMP_TICKS`], as a node that lags needs it once. So no number of
+/// messages leads to the largest term in less than ten years.
+const TERM_STEP_MAX: u64 = 1 << 10;
+const TERM_JUMP_TICKS: usize = 1000 / TICK_MS as usize;
 /// Entries that are not committed yet take at most this many bytes; beyond it proposals are refused.
 pub(super) const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -126,6 +130,8 @@ pub struct Group {
     pub(super) own_disk: super::own_disk::OwnDisk,
     pub(super) stalled: Option<(NodeId, LogIndex)>,
     refused: Option<String>,
+    /// The tick of the last message that raised the term by more than [`TERM_STEP_MAX`].
+    term_jumped: Option<usize>,
     /// The term of the last other leader that was known at a tick.
     successor: u64,
 }
@@ -198,6 +204,7 @@ impl Group {
             own_disk: Default::default(),
             stalled: None,
             refused: None,
+            term_jumped: None,
             successor: 0,
         })
     }
@@ -284,8 +291,11 @@ impl Group {
         if self.damage.is_some() {
             return;
         }
-        if message.term > self.node.raft.term.saturating_add(TERM_JUMP_MAX) {
-            self.refused = Some(format!("term {}, far beyond term {} here", message.term, self.node.raft.term));
+        let term = self.node.raft.term;
+        let has_jumped = self.term_jumped.is_some_and(|tick| self.ticks < tick + TERM_JUMP_TICKS);
+        let jump_max = if has_jumped { TERM_STEP_MAX } else { TERM_JUMP_MAX };
+        if message.term > term.saturating_add(jump_max) {
+            self.refused = Some(format!("term {}, far beyond term {term} here", message.term));
             return;
         }
         if self.leads_another(&message) {
@@ -311,6 +321,9 @@ impl Group {
             }
         }
         self.step_compared(message, compared);
+        if self.node.raft.term > term + TERM_STEP_MAX {
+            self.term_jumped = Some(self.ticks);
+        }
     }
 
     /// Why the message of the last step was not taken, if it is one that no sound node sends.
@@ -482,17 +495,4 @@ impl Group {
             stalled: self.stalled.filter(|(by, index)| self.leader() == Some(*by) && self.mark.applied < *index),
         }
     }
-}
-
-/// The highest commit index that the recovered log proves, independent of the recovered hard state.
-///
-/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that belongs to
-/// them. If the node fell back to an older commit index, it would not know voters that a majority has already applied, and
-/// could be elected by a majority of the old voters. Two facts give a lower bound:
-/// - a leader proposes a conf change only after it has applied the previous one (raft's `pending_conf_index`), so every conf
-///   change in the log except the last is committed;
-/// - the conf state was produced by a committed entry, which is in the log unless the log after a snapshot has not reached it.
-fn committed_by_conf_changes(tail: &[raft::eraftpb::Entry], recovered: &Recovered) -> LogIndex {
-    let last_but_one = tail.iter().rev().filter(|e| is_conf_change(e)).nth(1).map_or(0, |e| e.index);
-    LogIndex(last_but_one).max(recovered.conf_index.min(recovered.last_index))
 }

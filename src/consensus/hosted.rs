@@ -286,7 +286,9 @@ impl Hosted {
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
         received::check(self.id, &message).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
-        if message.term >= self.group.term().0 && self.group.compares() {
+        // `step_with` refuses a message of a node that does not lead; its claim proves nothing.
+        let compares = self.group.compares() && !self.group.leads_another(&message);
+        if message.term >= self.group.term().0 && compares {
             let leader = NodeId(message.from);
             let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
             if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {

@@ -8,22 +8,40 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::wire::BadMessage;
 use crate::catalog::Command;
-use crate::storage::entry::{Kind, Stamp};
+use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
 use crate::storage::payload;
 use crate::types::{GroupId, Term};
 
-/// Checks every entry of an append.
+/// Checks every entry of an append, and the term of a snapshot.
 ///
 /// # Errors
 /// [`BadMessage`] for an entry that no leader of this version proposes.
 pub(super) fn check(group: GroupId, message: &Message) -> Result<(), BadMessage> {
-    if message.get_msg_type() != MessageType::MsgAppend {
-        return Ok(());
+    match message.get_msg_type() {
+        MessageType::MsgAppend => {
+            check_terms(message)?;
+            message.entries.iter().try_for_each(|entry| check_entry(group, entry))
+        }
+        MessageType::MsgSnapshot if message.get_snapshot().get_metadata().term > message.term => Err(NEWER),
+        _ => Ok(()),
     }
-    message.entries.iter().try_for_each(|entry| check_entry(group, entry))
+}
+
+const NEWER: BadMessage = BadMessage("an entry of a newer term than its leader's");
+
+/// A log's terms never decrease. After an entry of a newer term than its leader's, no later leader could append anything.
+fn check_terms(message: &Message) -> Result<(), BadMessage> {
+    let terms = || std::iter::once(message.log_term).chain(message.entries.iter().map(|entry| entry.term));
+    if !terms().is_sorted() {
+        return Err(BadMessage("an entry of an older term than the one before it"));
+    }
+    if terms().all(|term| term <= message.term) { Ok(()) } else { Err(NEWER) }
 }
 
 fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
+    if entry.data.len() > ENTRY_BYTES_MAX {
+        return Err(BadMessage("an entry that is too large"));
+    }
     if entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty() {
         return Ok(());
     }
@@ -83,7 +101,7 @@ mod tests {
     }
 
     fn checked(group: u64, entry: RaftEntry) -> Result<(), BadMessage> {
-        let mut message = Message { entries: vec![entry].into(), ..Default::default() };
+        let mut message = Message { entries: vec![entry].into(), term: TERM + 1, ..Default::default() };
         message.set_msg_type(MessageType::MsgAppend);
         check(GroupId(group), &message)
     }
@@ -116,6 +134,27 @@ mod tests {
         assert!(trim(BASE.0 + 1).is_err());
         assert!(trim(1 << 60).is_err());
         assert!(checked(1, entry(Kind::Trim, 0, b"short".as_slice().into())).is_err());
+    }
+
+    /// One entry of a newer term than any leader's, and no later leader could append anything after it.
+    #[test]
+    fn terms_ascend_up_to_the_leaders() {
+        let append = |terms: &[u64]| {
+            let entries: Vec<_> = terms.iter().map(|term| RaftEntry { term: *term, ..Default::default() }).collect();
+            let mut message = Message { entries: entries.into(), term: 5, log_term: 3, ..Default::default() };
+            message.set_msg_type(MessageType::MsgAppend);
+            check(GroupId(1), &message)
+        };
+        assert_eq!([append(&[]), append(&[3, 3, 4, 5])], [Ok(()), Ok(())]);
+        for terms in [&[2][..], &[4, 3], &[6], &[5, 1 << 40]] {
+            assert!(append(terms).is_err(), "{terms:?}");
+        }
+        let mut snapshot = Message { term: 5, ..Default::default() };
+        snapshot.set_msg_type(MessageType::MsgSnapshot);
+        snapshot.mut_snapshot().mut_metadata().term = 5;
+        assert_eq!(check(GroupId(1), &snapshot), Ok(()));
+        snapshot.mut_snapshot().mut_metadata().term = 6;
+        assert!(check(GroupId(1), &snapshot).is_err());
     }
 
     #[test]

@@ -202,6 +202,8 @@ struct Driver {
     waits: u32,
     /// Where the last one that was asked says that the leader is.
     leader: Option<String>,
+    /// Counts such hints in a row.
+    hints: u32,
     /// As a member: a look at whether another cluster of our name answers, and when the next one is due.
     watch: Option<Box<Search>>,
     next_watch: Instant,
@@ -237,6 +239,7 @@ impl Driver {
             joins: 0,
             waits: 0,
             leader: None,
+            hints: 0,
             watch: None,
             next_watch: now,
             rival_seen: None,

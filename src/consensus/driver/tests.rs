@@ -1,5 +1,7 @@
 //! The thread's loop without the thread: what it proposes by itself.
 
+mod from_peers;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -255,121 +257,6 @@ fn an_abandoned_join_is_replaced() {
     founder.settle();
     assert!(founder.driver.catalog.is_removed(OTHER));
     assert!(founder.command(again).is_ok());
-}
-
-fn heartbeat(from: u64, term: u64) -> RaftMessage {
-    let mut message = raft::eraftpb::Message { from, to: ME.0, term, ..Default::default() };
-    message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeat);
-    crate::consensus::wire::message_to_pb(GroupId(1), message)
-}
-
-/// A peer of an id that nobody knows sent a heartbeat of a high term, or a snapshot: the node followed it, and dropped its records.
-#[test]
-fn a_stranger_is_not_followed_and_replaces_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut founder = Founder::start(dir.path(), "n1");
-    founder.settle();
-    let status = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.status();
-    let before = status(&founder);
-    let stranger = NodeId(4242);
-    founder.driver.step(stranger, heartbeat(stranger.0, before.term.0 + 1));
-    let mut snapshot = crate::consensus::tests::compared::marker(stranger.0, before.term.0 + 1, 1_000_000, 1);
-    snapshot.to = ME.0;
-    founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
-    founder.driver.perform().expect("performed");
-    assert_eq!(status(&founder), before);
-    // A member that jumps ahead by more elections than there can have been is not followed either.
-    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
-    let before = status(&founder);
-    founder.driver.step(OTHER, heartbeat(OTHER.0, 1 << 40));
-    founder.driver.perform().expect("performed");
-    assert_eq!(status(&founder).term, before.term);
-    // Its next election is one that there can have been.
-    founder.driver.step(OTHER, heartbeat(OTHER.0, before.term.0 + 1));
-    founder.driver.perform().expect("performed");
-    assert_eq!(status(&founder).leader, Some(OTHER));
-}
-
-/// A command as a record with more than its value: every node would keep it forever.
-fn with_a_header(command: &Command) -> Proposal {
-    let mut payload = Vec::new();
-    let headers: &[(&str, &[u8])] = &[("a", b"b")];
-    encode_record(&mut payload, &RecordFields { value: &command.encode(), headers, ..RecordFields::default() });
-    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload.as_slice().into())
-}
-
-/// A learner that was invented a moment ago sent a snapshot, and every record was gone.
-#[test]
-fn a_snapshot_is_taken_from_voters_only() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut founder = Founder::start(dir.path(), "n1");
-    founder.settle();
-    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
-    founder.settle();
-    let before = [0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status());
-    for group in [GroupId(1), GroupId::CATALOG] {
-        let mut snapshot = crate::consensus::tests::compared::marker(OTHER.0, before[0].term.0 + 9, 1_000_000, 1);
-        snapshot.to = ME.0;
-        founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(group, snapshot));
-        founder.driver.perform().expect("performed");
-    }
-    assert_eq!([0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status()), before);
-}
-
-/// Streams of nodes that are no members said that it was the year 292,000, and records got that timestamp.
-#[test]
-fn clocks_of_nodes_that_do_not_vote_do_not_count() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut founder = Founder::start(dir.path(), "n1");
-    founder.settle();
-    let now = Instant::now();
-    (10..20).for_each(|node| founder.driver.peer_clocks.heard(NodeId(node), 1 << 60, now));
-    founder.driver.tick().expect("a tick");
-    assert!(founder.driver.clock.now(wall_us(), Instant::now()) < 1 << 60);
-    founder.driver.peer_clocks.heard(ME, 7, now);
-    assert_eq!(founder.driver.clocks_of_voters(now), [(ME, 7)]);
-}
-
-/// A faulty member wrote a line for each of its messages, 10,000 for 10,000.
-#[test]
-fn refused_messages_of_a_member_write_few_lines() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut founder = Founder::start(dir.path(), "n1");
-    founder.settle();
-    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
-    let term = founder.driver.groups[&GroupId(1)].group.status().term;
-    (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(OTHER.0, term.0 + (1 << 40))));
-    assert_eq!(founder.driver.refused_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
-}
-
-/// The checks of the front door are skipped by who forwards to the leader: `AddNode` with id 0 was proposed again at every tick, and
-/// limits of 0 were kept for ever.
-#[test]
-fn only_sound_changes_of_a_log_are_taken_from_peers() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut founder = Founder::start(dir.path(), "n1");
-    founder.settle();
-    let mut propose = |proposal: Proposal| founder.propose(proposal).map(|_| ());
-    let configure = |change| command_proposal(&Command::ConfigureLog(GroupId(1), change));
-    let longer = crate::catalog::LogChange { retention_ms: Some(9000), ..Default::default() };
-    let short = crate::catalog::LogChange { retention_ms: Some(1), ..Default::default() };
-    let none = crate::catalog::LogChange { record_bytes_max: Some(0), ..Default::default() };
-    let first = crate::catalog::LogMeta::first(ME).expect("random");
-    let refused = [
-        configure(none),
-        configure(short),
-        with_a_header(&Command::ConfigureLog(GroupId(1), longer)),
-        configure(crate::catalog::LogChange::default()),
-        command_proposal(&Command::AddNode(member(OTHER, "n2"))),
-        command_proposal(&Command::AddNode(member(NodeId(0), "n3"))),
-        command_proposal(&Command::RemoveNode(ME)),
-        command_proposal(&Command::CreateLog(crate::catalog::LogMeta { group: GroupId(u64::MAX), ..first })),
-        Proposal { kind: Kind::Trim, count: 0, ..configure(longer) },
-    ];
-    for proposal in refused {
-        assert_eq!(propose(proposal), Err(ProposeError::Dropped));
-    }
-    assert_eq!(propose(configure(longer)), Ok(()));
 }
 
 /// Looks at a log when it is woken, which is inside of the watermark's advance.

@@ -1,5 +1,7 @@
 //! A follower that is told what its leader holds, by messages that come late, twice, or several before one of them is written.
 
+use std::time::Instant;
+
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::disk::{Change, Disk};
@@ -127,6 +129,37 @@ fn a_term_has_one_leader() {
     follower.perform();
     assert_eq!(follower.group.take_refused(), None);
     assert_eq!(follower.group.status().applied_index, LogIndex(12));
+}
+
+/// A snapshot for node 2, a learner of two voters.
+fn learners_marker() -> Message {
+    let mut message = marker(1, 2, 1, 1);
+    let mut begin = wire::marker_from_snapshot(message.get_snapshot()).expect("a marker");
+    begin.conf_state = ConfState { voters: vec![NodeId(1), NodeId(3)], learners: vec![NodeId(2)] };
+    message.set_snapshot(wire::marker_to_snapshot(&begin));
+    message
+}
+
+/// A learner never campaigns, so nothing made it forget a leader: after one message of another node in the leader's term it refused
+/// the leader for the rest of that term.
+#[test]
+fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
+    let mut follower = Follower::new();
+    follower.group.step_with(learners_marker(), None, EQUAL);
+    follower.perform();
+    assert_eq!(follower.group.status().role, Role::Learner);
+    follower.group.step_with(message(MessageType::MsgHeartbeat, 3, 3), None, EQUAL);
+    follower.perform();
+    let mut refused = 0;
+    for _ in 0..1000 {
+        follower.group.tick(Instant::now());
+        follower.group.step_with(append(1, 3, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+        refused += usize::from(follower.group.take_refused().is_some());
+        follower.perform();
+    }
+    let status = follower.group.status();
+    assert_eq!((status.leader, status.applied_index), (Some(NodeId(1)), LogIndex(9)), "{refused} of 1000 were refused");
+    assert!(refused < 30, "{refused} were refused");
 }
 
 /// The same with two appends: the first cuts off what an older leader had left here, and the store does not know it yet when the

@@ -17,6 +17,8 @@ const JOIN_MAX: Duration = Duration::from_secs(6);
 /// Between two rounds of asking while another node joins, for the first while: that takes well under a second on an idle cluster.
 const ROUND_SHORT: Duration = Duration::from_millis(100);
 const ROUNDS_SHORT: u32 = 30;
+/// So many hints in a row are followed at once; members that name each other as the leader would be asked without end.
+const HINTS_MAX: u32 = 3;
 
 impl Driver {
     pub(super) fn round(&mut self) {
@@ -144,13 +146,20 @@ impl Driver {
     /// When to ask again, and whom.
     fn pace(&mut self, asked: &str, refusal: Option<&Refusal>) {
         let waits = refusal.is_some_and(|r| r.reason == Reason::AnotherJoins);
-        self.waits = if waits { self.waits + 1 } else { 0 };
         self.leader = refusal.and_then(|r| r.leader.clone()).filter(|leader| leader != asked);
-        if self.leader.is_some() {
+        self.hints = if self.leader.is_some() { self.hints + 1 } else { 0 };
+        self.waits = match (waits, &self.leader) {
+            (true, _) => self.waits + 1,
+            (false, Some(_)) => self.waits,
+            (false, None) => 0,
+        };
+        if self.hints > HINTS_MAX {
+            (self.hints, self.leader) = (0, None);
+        } else if self.leader.is_some() {
             self.stage = Stage::Rest { until: Instant::now() };
         } else if waits {
-            // It is the leader that says so.
-            self.leader = Some(asked.to_owned());
+            // It is the leader that says so, or another one that lies: once in a while others are asked, too.
+            self.leader = Some(asked.to_owned()).filter(|_| !self.waits.is_multiple_of(ROUNDS_SHORT));
             let pause = if self.waits < ROUNDS_SHORT { ROUND_SHORT } else { ROUND };
             self.stage = Stage::Rest { until: Instant::now() + pause };
         }
@@ -206,5 +215,47 @@ impl Driver {
             }
             Goal::Nothing | Goal::Probe { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc;
+
+    use super::super::Options;
+    use super::*;
+    use crate::replication::tests::{CLUSTER, Setup};
+    use crate::reply::reply;
+    use crate::waiting::WaitingFor;
+
+    /// Members that name each other as the leader were asked in turn without a pause, and whoever said that another node joins was
+    /// the only one that was asked from then on.
+    #[test]
+    fn no_answer_keeps_it_from_asking_others_with_pauses() {
+        let node = Setup::node(3).start();
+        let options = Options { cluster_name: CLUSTER.to_owned(), join: Vec::new(), mdns: false };
+        let (_, inbox) = mpsc::channel(0);
+        let mut driver = Driver::new(options, node.member(), node.dialer.clone(), WaitingFor::default(), inbox);
+        driver.goal = Goal::Admission { reply: reply().0 };
+        let mut at_once = 0;
+        for hop in 0..1000 {
+            let (asked, leader) = if hop % 2 == 0 { ("a:1", "b:1") } else { ("b:1", "a:1") };
+            driver.rest();
+            driver.pace(asked, Some(&Refusal::ask_leader(leader.to_owned())));
+            let waits = matches!(driver.stage, Stage::Rest { until } if until > Instant::now() + ROUND_SHORT / 2);
+            at_once += u32::from(!waits);
+        }
+        println!("{at_once} of 1000 at once");
+        let mut same = 0;
+        for _ in 0..1000 {
+            driver.leader = None;
+            driver.pace("a:1", Some(&Refusal::new(Reason::AnotherJoins, "another")));
+            same += u32::from(driver.leader.is_some());
+        }
+        println!("{same} of 1000 to the same");
+        assert!(
+            at_once <= 800 && same <= 980,
+            "{at_once} hops of 1000 without a pause, {same} of 1000 waits to the same"
+        );
     }
 }

@@ -12,6 +12,7 @@ const WATCH: Duration = Duration::from_secs(3);
 const RIVAL_GONE: Duration = Duration::from_secs(15);
 /// Between two lines in the log about another cluster, with fewer members.
 const REPORT: Duration = Duration::from_secs(60);
+
 impl Driver {
     /// As a member, asks the join addresses and other clusters' nodes that mDNS found for the cluster that they are of.
     pub(super) fn watch(&mut self) {
@@ -21,7 +22,8 @@ impl Driver {
         addresses.extend(self.candidates.nodes_of_others(peers.me().cluster_id).map(str::to_owned));
         addresses.retain(|addr| *addr != self.me.bind_addr);
         if addresses.is_empty() {
-            return;
+            // Without join addresses, mDNS may have forgotten the other cluster.
+            return self.no_rival_answers();
         }
         let request = join_request(&self.options.cluster_name, None, &self.me);
         let mut search = Search::new(self.dialer.clone(), request, None);
@@ -40,33 +42,38 @@ impl Driver {
             return;
         }
         let members = catalog.members().count();
-        let other = search.found().iter().find(|found| found.cluster_id != own);
-        let what = other.map(|other| {
-            format!(
-                "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was \
-                 to join that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the \
-                 other one",
-                other.addr,
-                other.cluster_id,
-                other.members.len()
-            )
-        });
-        if other.is_some_and(|other| other.members.len() >= members) {
-            self.rival_seen = Some(Instant::now());
-            let text = what.unwrap_or_default();
-            if peers.set_rival(Some(text.clone())) {
-                log::error!("appends are refused: {text}");
-            }
-            return;
-        }
-        if let Some(what) = what {
+        // A node of another cluster that lags knows fewer members.
+        let others = search.found().iter().filter(|found| found.cluster_id != own);
+        let Some(other) = others.max_by_key(|found| found.members.len()) else { return self.no_rival_answers() };
+        let what = format!(
+            "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was to join \
+             that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the other one",
+            other.addr,
+            other.cluster_id,
+            other.members.len()
+        );
+        if other.members.len() < members {
             self.next_watch = Instant::now() + REPORT;
             log::error!("{what}");
+            self.end_rivalry("the other cluster has fewer members");
+        } else {
+            self.rival_seen = Some(Instant::now());
+            if peers.set_rival(Some(what.clone())) {
+                log::error!("appends are refused: {what}");
+            }
         }
+    }
+
+    fn no_rival_answers(&mut self) {
         if self.rival_seen.is_some_and(|seen| seen.elapsed() > RIVAL_GONE) {
-            self.rival_seen = None;
-            peers.set_rival(None);
-            log::warn!("no other cluster named {name:?} with as many members answers: appends are accepted again");
+            self.end_rivalry(&format!("no other cluster of this name has answered for {RIVAL_GONE:?}"));
+        }
+    }
+
+    fn end_rivalry(&mut self, why: &str) {
+        let Goal::Keep { peers, .. } = &self.goal else { return };
+        if self.rival_seen.take().is_some() && peers.set_rival(None) {
+            log::warn!("{why}: appends are taken again");
         }
     }
 
@@ -87,5 +94,81 @@ impl Driver {
                 self.join(addresses, Some(cluster_id));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc;
+
+    use super::super::Options;
+    use super::*;
+    use crate::membership::mdns::Find;
+    use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode};
+    use crate::replication::wait::block_until;
+    use crate::types::{ClusterId, NodeId};
+    use crate::waiting::WaitingFor;
+
+    /// A member that has nothing but mDNS.
+    fn member(node: &TestNode) -> Driver {
+        node.knows(&[node.member()]);
+        let options = Options { cluster_name: CLUSTER.to_owned(), join: Vec::new(), mdns: false };
+        let (_, inbox) = mpsc::channel(0);
+        let mut driver = Driver::new(options, node.member(), node.dialer.clone(), WaitingFor::default(), inbox);
+        driver.goal = Goal::Keep { peers: node.peers.handle(), settled: true };
+        driver
+    }
+
+    fn other() -> TestNode {
+        let other = Setup { cluster_id: ClusterId(78), ..Setup::node(2) }.start();
+        other.knows(&[other.member()]);
+        other
+    }
+
+    fn find(node: &TestNode) -> Find {
+        let (cluster_name, cluster_id) = (CLUSTER.to_owned(), ClusterId(78));
+        Find { instance: "other".to_owned(), cluster_name, cluster_id, node_id: node.id, bind_addr: node.addr.clone() }
+    }
+
+    /// One look, to its end.
+    fn look(driver: &mut Driver) {
+        driver.watch();
+        if let Some(search) = &mut driver.watch {
+            let over = futures::future::poll_fn(|cx| search.poll(cx, Instant::now()));
+            block_until(over, Instant::now() + LONG).expect("an end");
+            driver.watched();
+        }
+    }
+
+    /// Without join addresses nobody was asked any more once mDNS had forgotten the other cluster, and appends stayed refused.
+    #[test]
+    fn a_rival_that_mdns_has_forgotten_is_gone_after_a_while() {
+        let (node, other) = (Setup::node(1).start(), other());
+        let (mut driver, peers) = (member(&node), node.peers.handle());
+        assert!(driver.candidates.found(find(&other)));
+        look(&mut driver);
+        assert!(peers.rival().is_some());
+        driver.candidates.gone("other");
+        look(&mut driver);
+        assert!(peers.rival().is_some(), "not at once");
+        driver.rival_seen = driver.rival_seen.and_then(|seen| seen.checked_sub(RIVAL_GONE + WATCH));
+        look(&mut driver);
+        assert_eq!(peers.rival(), None);
+    }
+
+    /// Two clusters with as many members both stop. When one of them has more, it goes on.
+    #[test]
+    fn a_rival_that_has_become_the_smaller_one_stops_no_appends() {
+        let (node, other) = (Setup::node(1).start(), other());
+        let (mut driver, peers) = (member(&node), node.peers.handle());
+        assert!(driver.candidates.found(find(&other)));
+        look(&mut driver);
+        assert!(peers.rival().is_some());
+        let second = crate::catalog::Member { id: NodeId(3), bind_addr: "n3:1".to_owned(), ..node.member() };
+        let second = crate::catalog::Member { name: crate::types::NodeName::new("n3").expect("a name"), ..second };
+        node.knows(&[second]);
+        look(&mut driver);
+        assert_eq!(peers.rival(), None);
+        assert_eq!(peers.me().cluster_id, CLUSTER_ID);
     }
 }

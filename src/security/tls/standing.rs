@@ -45,8 +45,9 @@ pub struct Standing(Option<(Arc<Listener>, Arc<Seen>)>);
 /// A certificate that was verified in a handshake.
 struct Seen {
     leaf: X509,
-    /// What the client sent with it. A resumed session shows none: then what was sent first is used.
+    /// What the client sent with it. A resumed session shows none: then what was sent last is used.
     chain: Vec<X509>,
+    chain_text: Vec<u8>,
     expires: SystemTime,
     verified: Mutex<Option<Verified>>,
 }
@@ -101,7 +102,7 @@ impl Listener {
     fn standing(self: &Arc<Listener>, leaf: &[u8], chain: &[u8]) -> Result<Standing, NoIdentity> {
         let mut seen = lock(&self.seen);
         if let Some(known) = seen.get(leaf)
-            && (chain.is_empty() || !known.chain.is_empty())
+            && (chain.is_empty() || known.chain_text == chain)
         {
             return Ok(Standing(Some((self.clone(), known.clone()))));
         }
@@ -172,11 +173,11 @@ impl fmt::Debug for Standing {
 }
 
 impl Seen {
-    fn read(leaf: &[u8], chain: &[u8]) -> Result<Seen, ErrorStack> {
+    fn read(leaf: &[u8], chain_text: &[u8]) -> Result<Seen, ErrorStack> {
         let leaf = X509::from_pem(leaf)?;
-        let chain = if chain.is_empty() { Vec::new() } else { X509::stack_from_pem(chain)? };
+        let chain = if chain_text.is_empty() { Vec::new() } else { X509::stack_from_pem(chain_text)? };
         let expires = system_time(leaf.not_after())?;
-        Ok(Seen { leaf, chain, expires, verified: Mutex::default() })
+        Ok(Seen { leaf, chain, chain_text: chain_text.to_owned(), expires, verified: Mutex::default() })
     }
 }
 
@@ -188,6 +189,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use openssl::asn1::Asn1Time;
+    use openssl::bn::{BigNum, MsbOption};
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::{PKey, Private};
+    use openssl::x509::X509Name;
+    use openssl::x509::extension::{BasicConstraints, SubjectKeyIdentifier};
 
     use super::*;
     use crate::config::TlsFiles;
@@ -280,6 +290,62 @@ mod tests {
             // Text before the certificate makes other bytes of the same certificate.
             listener.standing(&[format!("{n}\n").as_bytes(), &pem].concat(), &[]).expect("readable");
             assert!(lock(&listener.seen).len() <= CERTIFICATES_REMEMBERED_MAX);
+        }
+    }
+
+    /// An authority under this name and key, of itself or of another one.
+    fn authority(name: &str, key: &PKey<Private>, by: Option<(&X509, &PKey<Private>)>) -> X509 {
+        let make = || -> Result<X509, ErrorStack> {
+            let mut names = X509Name::builder()?;
+            names.append_entry_by_text("CN", name)?;
+            let subject = names.build();
+            let mut serial = BigNum::new()?;
+            serial.rand(64, MsbOption::MAYBE_ZERO, false)?;
+            let mut builder = X509::builder()?;
+            builder.set_version(2)?;
+            builder.set_serial_number(&*serial.to_asn1_integer()?)?;
+            builder.set_subject_name(&subject)?;
+            builder.set_issuer_name(by.map_or(&*subject, |(issuer, _)| issuer.subject_name()))?;
+            builder.set_pubkey(key)?;
+            builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
+            builder.set_not_after(&*Asn1Time::days_from_now(1)?)?;
+            builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+            let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+            builder.append_extension(key_id)?;
+            builder.sign(by.map_or(key, |(_, key)| key), MessageDigest::sha256())?;
+            Ok(builder.build())
+        };
+        make().expect("an authority")
+    }
+
+    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has issued. The chain
+    /// that a certificate was first shown with was used for ever, and the new one refused.
+    #[test]
+    fn a_certificate_is_verified_by_the_chain_that_it_is_shown_with() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (tls, files) = load(dir.path());
+        let listener = tls.client_authorities().0.expect("with TLS");
+        let new_key = || {
+            let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
+            PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key")
+        };
+        let keys = [new_key(), new_key()];
+        let roots = [("a", &keys[0]), ("b", &keys[1])].map(|(name, key)| authority(name, key, None));
+        let between_key = new_key();
+        let between = [0, 1].map(|n| {
+            let cert = authority("between", &between_key, Some((&roots[n], &keys[n])));
+            cert.to_pem().expect("PEM")
+        });
+        let issuer = tempfile::tempdir().expect("a directory");
+        std::fs::write(issuer.path().join("ca.pem"), &between[0]).expect("written");
+        let key_pem = between_key.private_key_to_pem_pkcs8().expect("PEM");
+        std::fs::write(issuer.path().join("ca-key.pem"), key_pem).expect("written");
+        let leaf = issue(&Ca::load(issuer.path()).expect("the CA"), 60);
+        for n in [0, 1, 0] {
+            std::fs::write(&files.client_ca_file, roots[n].to_pem().expect("PEM")).expect("written");
+            assert_eq!(tls.reload(), Ok(true));
+            let standing = listener.standing(&leaf, &between[n]).expect("readable");
+            assert_eq!(standing.check(SystemTime::now()), Ok(()), "with root {n}");
         }
     }
 }

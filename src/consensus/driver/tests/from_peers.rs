@@ -1,0 +1,223 @@
+//! What is taken from peers, and what is not.
+
+use super::*;
+
+fn heartbeat(from: u64, term: u64) -> RaftMessage {
+    let mut message = raft::eraftpb::Message { from, to: ME.0, term, ..Default::default() };
+    message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeat);
+    crate::consensus::wire::message_to_pb(GroupId(1), message)
+}
+
+/// A peer of an id that nobody knows sent a heartbeat of a high term, or a snapshot: the node followed it, and dropped its records.
+#[test]
+fn a_stranger_is_not_followed_and_replaces_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let status = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.status();
+    let before = status(&founder);
+    let stranger = NodeId(4242);
+    founder.driver.step(stranger, heartbeat(stranger.0, before.term.0 + 1));
+    let mut snapshot = crate::consensus::tests::compared::marker(stranger.0, before.term.0 + 1, 1_000_000, 1);
+    snapshot.to = ME.0;
+    founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
+    founder.driver.perform().expect("performed");
+    assert_eq!(status(&founder), before);
+    // A member that jumps ahead by more elections than there can have been is not followed either.
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    let before = status(&founder);
+    founder.driver.step(OTHER, heartbeat(OTHER.0, 1 << 40));
+    founder.driver.perform().expect("performed");
+    assert_eq!(status(&founder).term, before.term);
+    // Its next election is one that there can have been.
+    founder.driver.step(OTHER, heartbeat(OTHER.0, before.term.0 + 1));
+    founder.driver.perform().expect("performed");
+    assert_eq!(status(&founder).leader, Some(OTHER));
+}
+
+/// Each message of a member may be 2^32 terms ahead. So 2^29 of them, the work of an hour, led to the largest term, after which
+/// nobody can be elected for good.
+#[test]
+fn terms_do_not_jump_again_and_again() {
+    const JUMP: u64 = 1 << 32;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    let term = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.term().0;
+    let (before, begun) = (term(&founder), Instant::now());
+    for _ in 0..100_000 {
+        let next = term(&founder) + JUMP;
+        founder.driver.step(OTHER, heartbeat(OTHER.0, next));
+    }
+    println!("from term {before} to {} in {:?}", term(&founder), begun.elapsed());
+    assert_eq!(term(&founder), before + JUMP, "a node that lags may need one jump");
+    let next = term(&founder) + 1;
+    founder.driver.step(OTHER, heartbeat(OTHER.0, next));
+    founder.driver.perform().expect("performed");
+    assert_eq!(term(&founder), next, "an election");
+    (0..30).for_each(|_| founder.driver.tick().expect("a tick"));
+    let later = term(&founder) + JUMP;
+    founder.driver.step(OTHER, heartbeat(OTHER.0, later));
+    assert_eq!(term(&founder), later, "another jump, a second later");
+}
+
+/// A claim was compared before it was looked whether its sender leads: one message of a follower with another digest ended the part
+/// of the leader itself.
+#[test]
+fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    let group = |founder: &Founder| founder.driver.groups[&GroupId(1)].group.status();
+    let (term, index) = (group(&founder).term, group(&founder).commit_index);
+    let checkpoint = crate::pb::peer::Checkpoint { index: index.0, digest: 4711, ..Default::default() };
+    let claim = crate::pb::peer::LogClaim { last_index: index.0, checkpoints: vec![checkpoint], ..Default::default() };
+    let message = RaftMessage { claim: Some(claim).into(), ..heartbeat(OTHER.0, term.0) };
+    founder.driver.step(OTHER, message);
+    founder.driver.perform().expect("performed");
+    assert_eq!(group(&founder).damage, None);
+    assert!(founder.driver.groups[&GroupId(1)].group.leads());
+}
+
+/// A founder, and an append of one entry that the other member sends it as the leader of the next term.
+fn after_an_append_of(entry: impl FnOnce(u64, u64) -> raft::eraftpb::Entry) -> Founder {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    let before = founder.driver.groups[&GroupId(1)].group.status();
+    let (term, index) = (before.term.0 + 1, before.last_index.0);
+    let log_term = before.applied_term.0;
+    let entry = raft::eraftpb::Entry { index: index + 1, ..entry(log_term, term) };
+    let mut append = raft::eraftpb::Message { from: OTHER.0, to: ME.0, term, index, log_term, ..Default::default() };
+    append.set_msg_type(raft::eraftpb::MessageType::MsgAppend);
+    append.set_entries(vec![entry].into());
+    founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(GroupId(1), append));
+    founder.settle();
+    let after = founder.driver.groups[&GroupId(1)].group.status();
+    assert_eq!((after.last_index, after.damage), (before.last_index, None), "nothing was written");
+    founder
+}
+
+/// The receiver panicked at once.
+#[test]
+fn an_entry_of_an_older_term_than_the_one_before_is_not_written() {
+    after_an_append_of(|log_term, _| raft::eraftpb::Entry { term: log_term - 1, ..Default::default() });
+}
+
+/// The receiver panicked when it led next: its first entry had an older term than the one before. The entry stayed in its log.
+#[test]
+fn an_entry_of_a_newer_term_than_its_leader_is_not_written() {
+    after_an_append_of(|_, term| raft::eraftpb::Entry { term: term + 1000, ..Default::default() });
+}
+
+/// The receiver panicked at once.
+#[test]
+fn an_entry_that_is_too_large_is_not_written() {
+    use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp};
+    use crate::types::{Offset, Term};
+
+    after_an_append_of(|_, term| {
+        let mut payload = Vec::new();
+        let value = vec![7; ENTRY_BYTES_MAX];
+        encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
+        let stamp = Stamp {
+            kind: Kind::Records,
+            count: 1,
+            base_offset: Offset(0),
+            append_time_us: 5,
+            producer_id: 0,
+            sequence: 0,
+        };
+        let mut data = Unstamped::from(payload.as_slice()).stamp(&stamp);
+        crate::storage::payload::stamp_records(&mut data[Stamp::BYTES..], Offset(0), Term(term), 5).expect("stamped");
+        raft::eraftpb::Entry { term, data: data.into(), ..Default::default() }
+    });
+}
+
+/// A command as a record with more than its value: every node would keep it forever.
+fn with_a_header(command: &Command) -> Proposal {
+    let mut payload = Vec::new();
+    let headers: &[(&str, &[u8])] = &[("a", b"b")];
+    encode_record(&mut payload, &RecordFields { value: &command.encode(), headers, ..RecordFields::default() });
+    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload.as_slice().into())
+}
+
+/// A learner that was invented a moment ago sent a snapshot, and every record was gone.
+#[test]
+fn a_snapshot_is_taken_from_voters_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    founder.settle();
+    let before = [0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status());
+    for group in [GroupId(1), GroupId::CATALOG] {
+        let mut snapshot = crate::consensus::tests::compared::marker(OTHER.0, before[0].term.0 + 9, 1_000_000, 1);
+        snapshot.to = ME.0;
+        founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(group, snapshot));
+        founder.driver.perform().expect("performed");
+    }
+    assert_eq!([0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status()), before);
+}
+
+/// Streams of nodes that are no members said that it was the year 292,000, and records got that timestamp.
+#[test]
+fn clocks_of_nodes_that_do_not_vote_do_not_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let now = Instant::now();
+    (10..20).for_each(|node| founder.driver.peer_clocks.heard(NodeId(node), 1 << 60, now));
+    founder.driver.tick().expect("a tick");
+    assert!(founder.driver.clock.now(wall_us(), Instant::now()) < 1 << 60);
+    founder.driver.peer_clocks.heard(ME, 7, now);
+    assert_eq!(founder.driver.clocks_of_voters(now), [(ME, 7)]);
+}
+
+/// A faulty member wrote a line for each of its messages, 10,000 for 10,000.
+#[test]
+fn refused_messages_of_a_member_write_few_lines() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
+    let term = founder.driver.groups[&GroupId(1)].group.status().term;
+    (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(OTHER.0, term.0 + (1 << 40))));
+    assert_eq!(founder.driver.refused_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
+}
+
+/// The checks of the front door are skipped by who forwards to the leader: `AddNode` with id 0 was proposed again at every tick, and
+/// limits of 0 were kept for ever.
+#[test]
+fn only_sound_changes_of_a_log_are_taken_from_peers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let mut propose = |proposal: Proposal| founder.propose(proposal).map(|_| ());
+    let configure = |change| command_proposal(&Command::ConfigureLog(GroupId(1), change));
+    let longer = crate::catalog::LogChange { retention_ms: Some(9000), ..Default::default() };
+    let short = crate::catalog::LogChange { retention_ms: Some(1), ..Default::default() };
+    let none = crate::catalog::LogChange { record_bytes_max: Some(0), ..Default::default() };
+    let first = crate::catalog::LogMeta::first(ME).expect("random");
+    let refused = [
+        configure(none),
+        configure(short),
+        with_a_header(&Command::ConfigureLog(GroupId(1), longer)),
+        configure(crate::catalog::LogChange::default()),
+        command_proposal(&Command::AddNode(member(OTHER, "n2"))),
+        command_proposal(&Command::AddNode(member(NodeId(0), "n3"))),
+        command_proposal(&Command::RemoveNode(ME)),
+        command_proposal(&Command::CreateLog(crate::catalog::LogMeta { group: GroupId(u64::MAX), ..first })),
+        Proposal { kind: Kind::Trim, count: 0, ..configure(longer) },
+    ];
+    for proposal in refused {
+        assert_eq!(propose(proposal), Err(ProposeError::Dropped));
+    }
+    assert_eq!(propose(configure(longer)), Ok(()));
+}
