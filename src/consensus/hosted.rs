@@ -301,6 +301,9 @@ impl Hosted {
                 compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
             }
         }
+        if let Some(next) = self.group.offset_before(&message) {
+            received::check_offsets(next, &message.entries).map_err(|e| e.to_string())?;
+        }
         self.group.step_with(message, claim.map(|claim| claim.last_index), compared);
         self.group.take_refused().map_or(Ok(()), Err)
     }

@@ -8,7 +8,12 @@ use crate::types::{LogIndex, NodeId};
 
 impl Group {
     /// As the leader, takes the next step towards who should carry the group (`reconcile.rs`), when none is under way.
-    pub fn reconcile(&mut self, wanted: &[NodeId], removed: impl Fn(NodeId) -> bool) {
+    pub fn reconcile(
+        &mut self,
+        wanted: &[NodeId],
+        removed: impl Fn(NodeId) -> bool,
+        may_vote: impl Fn(NodeId) -> bool,
+    ) {
         if !self.leads() {
             return;
         }
@@ -19,7 +24,7 @@ impl Group {
         if self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some() {
             return;
         }
-        match next_step(self.config.me, &replicas, wanted, removed) {
+        match next_step(self.config.me, &replicas, wanted, removed, may_vote) {
             Some(Step::Change(change)) => self.propose_conf_change(change),
             Some(Step::HandOver) => {
                 self.hand_over();

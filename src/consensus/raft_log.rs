@@ -1,17 +1,24 @@
 //! raft's own log lines, which come through `slog`, as ours.
 
 use std::fmt::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use slog::{Drain, KV as _, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
 
+use crate::line_limit::LineLimit;
 use crate::types::GroupId;
 
 /// Where raft writes for a group: the target `raft` of the `log` crate, one level quieter, as raft counts elections as news.
 pub fn logger(group: GroupId) -> Logger {
-    Logger::root(ToLog(group), slog::o!())
+    Logger::root(ToLog { group, limit: Mutex::default() }, slog::o!())
 }
 
-struct ToLog(GroupId);
+struct ToLog {
+    group: GroupId,
+    /// Of each place in raft's source: a faulty peer may make it write.
+    limit: Mutex<LineLimit<(&'static str, u32)>>,
+}
 
 impl Drain for ToLog {
     type Ok = ();
@@ -24,8 +31,19 @@ impl Drain for ToLog {
             Level::Info | Level::Debug => log::Level::Debug,
             Level::Trace => log::Level::Trace,
         };
-        if log::log_enabled!(target: "raft", level) {
-            log::log!(target: "raft", level, "{}", line(self.0, record, values));
+        if !log::log_enabled!(target: "raft", level) {
+            return Ok(());
+        }
+        let place = (record.file(), record.line());
+        // Each entry is complete whenever the lock is free.
+        let admitted = self.limit.lock().unwrap_or_else(PoisonError::into_inner).admit(place, Instant::now());
+        match admitted {
+            Some(0) => log::log!(target: "raft", level, "{}", line(self.group, record, values)),
+            Some(hidden) => {
+                let line = line(self.group, record, values);
+                log::log!(target: "raft", level, "{line} (and {hidden} lines like it before, not shown)");
+            }
+            None => {}
         }
         Ok(())
     }

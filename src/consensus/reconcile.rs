@@ -31,12 +31,14 @@ pub enum Step {
 }
 
 /// The next step towards having all of `wanted` and none that is `removed`, or nothing when that is so or must wait. A
-/// replica that is neither stays: this node's catalog may lag behind the one that brought it.
+/// replica that is neither stays: this node's catalog may lag behind the one that brought it. A learner gets its vote only if it
+/// `may_vote`.
 pub fn next_step(
     me: NodeId,
     replicas: &[Replica],
     wanted: &[NodeId],
     removed: impl Fn(NodeId) -> bool,
+    may_vote: impl Fn(NodeId) -> bool,
 ) -> Option<Step> {
     let change = |kind, node| Some(Step::Change(ConfChange { kind, node }));
     let extra = |r: &&Replica| removed(r.node);
@@ -51,7 +53,7 @@ pub fn next_step(
             return if voter.node == me { Some(Step::HandOver) } else { change(ConfChangeKind::Remove, voter.node) };
         }
     }
-    let ready = |r: &&Replica| !r.voter && r.active && r.caught_up && wanted.contains(&r.node);
+    let ready = |r: &&Replica| !r.voter && r.active && r.caught_up && wanted.contains(&r.node) && may_vote(r.node);
     if let Some(learner) = replicas.iter().find(ready) {
         let with = replicas.iter().filter(|r| r.voter || r.node == learner.node);
         if can_commit(with) {
@@ -78,7 +80,7 @@ mod tests {
 
     fn step(replicas: &[Replica], desired: &[u64]) -> Option<Step> {
         let wanted: Vec<NodeId> = desired.iter().map(|n| NodeId(*n)).collect();
-        next_step(NodeId(1), replicas, &wanted, |node| !wanted.contains(&node))
+        next_step(NodeId(1), replicas, &wanted, |node| !wanted.contains(&node), |node| node != NodeId(9))
     }
 
     fn change(kind: ConfChangeKind, node: u64) -> Option<Step> {
@@ -94,6 +96,8 @@ mod tests {
         assert_eq!(step(&[me, caught_up(true)], &[1, 2]), change(ConfChangeKind::AddVoter, 2));
         assert_eq!(step(&[me, caught_up(false)], &[1, 2]), None);
         assert_eq!(step(&[me, replica(2, true, true)], &[1, 2]), None);
+        let waits = Replica { caught_up: true, ..replica(9, false, true) };
+        assert_eq!(step(&[me, waits], &[1, 9]), None, "it votes elsewhere first");
     }
 
     #[test]

@@ -280,7 +280,11 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
         _ => return Err(BadMessage("a kind of raft message that peers do not send")),
     };
     let (log, commit) = ([message.log_term, message.index], [message.commit_term, message.commit]);
-    check_numbers([message.term, message.reject_hint, message.request_snapshot].into_iter().chain(log).chain(commit))?;
+    check_numbers([message.term, message.reject_hint].into_iter().chain(log).chain(commit))?;
+    if message.request_snapshot != 0 {
+        // raft would send its sender nothing but snapshots until one has arrived.
+        return Err(BadMessage("a request for a snapshot, which no node sends"));
+    }
     let mut raft = eraftpb::Message {
         from: message.from,
         to: message.to,
@@ -418,13 +422,12 @@ mod tests {
     fn numbers_that_no_cluster_comes_to_are_refused() {
         assert!(message_from_pb(append()).is_ok() && message_from_pb(marker()).is_ok());
         let refused = |message: pb::RaftMessage| message_from_pb(message).expect_err("too large") == TOO_LARGE;
-        let changes: [fn(&mut pb::RaftMessage, u64); 8] = [
+        let changes: [fn(&mut pb::RaftMessage, u64); 7] = [
             |m, n| m.term = n,
             |m, n| m.log_term = n,
             |m, n| m.commit_term = n,
             |m, n| m.commit = n,
             |m, n| m.reject_hint = n,
-            |m, n| m.request_snapshot = n,
             |m, n| m.entries[0].term = n,
             |m, n| (m.index, m.entries[0].index) = (n, n.wrapping_add(1)),
         ];
@@ -437,6 +440,9 @@ mod tests {
                 assert!(refused(message.clone()), "{message:?}");
             }
         }
+        // One such rejection of a follower ended the replication to it until the leader was restarted.
+        let request = pb::RaftMessage { request_snapshot: 5, reject: true, ..append() };
+        assert!(message_from_pb(request).is_err());
         let changes: [fn(&mut pb::Marker, u64); 6] = [
             |m, n| m.index = n,
             |m, n| m.term = n,

@@ -212,8 +212,8 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
     match (catalog.would_change(command), catalog.member(member.id)) {
         (Err(Conflict::NameTaken(other)), None) => {
             let text = format!(
-                "the name {} belongs to another member of the cluster (node {} at {}): take another node name, or \
-                 remove that member first if it is gone for good",
+                "the name {} belongs to another member of the cluster (node {} at {}): take another node name (a \
+                 member can't be removed yet)",
                 member.name, other.id, other.bind_addr
             );
             Refusal::new(Reason::NameTaken, text)

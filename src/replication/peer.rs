@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::clock::wall_us;
+use crate::line_limit::LineLimit;
 use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
 use crate::pb::peer_grpc::PeerClient;
 use crate::replication::forward::{NotSent, Unanswered};
@@ -97,6 +98,8 @@ pub struct Peer {
     next_sweep: Instant,
     /// What was logged last, so that a dead peer fills no log.
     last_trouble: Option<String>,
+    /// Two reasons may alternate at each attempt.
+    lines: LineLimit<()>,
 }
 
 impl Peer {
@@ -114,6 +117,7 @@ impl Peer {
             next_dial: now,
             next_sweep: now,
             last_trouble: None,
+            lines: LineLimit::default(),
         }
     }
 
@@ -341,7 +345,12 @@ impl Peer {
         if lost.refusal.as_ref().is_some_and(|r| r.reason == Reason::Removed) {
             let _ = self.node.excluded.set(Refusal::new(Reason::Removed, trouble.clone()));
         }
-        if self.last_trouble.as_ref() != Some(&trouble) {
+        let is_new = self.last_trouble.as_ref() != Some(&trouble);
+        if is_new && let Some(hidden) = self.lines.admit((), Instant::now()) {
+            let trouble = match hidden {
+                0 => trouble.clone(),
+                _ => format!("{trouble} (and {hidden} more changes before it)"),
+            };
             match lost.refusal.as_ref().map(|r| r.reason) {
                 None
                 | Some(
@@ -363,8 +372,8 @@ impl Peer {
                     | Reason::Malformed,
                 ) => log::warn!("refused by {trouble}"),
             }
-            self.last_trouble = Some(trouble);
         }
+        self.last_trouble = Some(trouble);
     }
 
     fn sweep(&mut self) {

@@ -252,7 +252,7 @@ const NORMAL: Duration = Duration::from_secs(60);
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// At most this many different refusals are kept apart; others are counted together.
-const KEPT_MAX: usize = 64;
+const KEPT_MAX: usize = 16;
 
 /// Logs refusals, each at most once per [`LOG_AGAIN`]: a refused node retries within a second, and several may at once.
 #[derive(Debug, Default)]

@@ -35,6 +35,8 @@ pub(super) enum Missing {
     NoReplica,
     Damaged,
     Stalled,
+    /// It asks for votes while another node leads.
+    CutOff,
 }
 
 impl Missing {
@@ -47,6 +49,7 @@ impl Missing {
             Missing::NoReplica => "has no replica",
             Missing::Damaged => "is damaged",
             Missing::Stalled => "is stalled",
+            Missing::CutOff => "does not hear the leader",
         }
     }
 
@@ -58,6 +61,7 @@ impl Missing {
             Missing::NoReplica => "have no replica",
             Missing::Damaged => "are damaged",
             Missing::Stalled => "are stalled",
+            Missing::CutOff => "do not hear the leader",
         }
     }
 }
@@ -110,8 +114,9 @@ impl Kind {
     pub fn next_step(self) -> &'static str {
         match self {
             Kind::Damage => {
-                "the table names what is wrong. Check the disk; where other nodes have the log, stop the node, move its data \
-                 directory away and let it join as a new node with another name"
+                "the table names what is wrong. Check the disk, and restart the node: a replica that differs may be equal again. If it \
+                 is not, and a majority of the other nodes have the log, stop the node, move its data directory away and let it join as a \
+                 new node with another name"
             }
             Kind::NoMajority => {
                 "start the nodes that do not answer, with their data directories; the table says what is wrong with the others"
@@ -223,15 +228,6 @@ pub(super) fn groups(lines: &[Line], log: &str) -> Vec<GroupHealth> {
 fn group(lines: &[Line], newest: &GroupStatus) -> GroupHealth {
     let by_id: BTreeMap<u64, &Line> = lines.iter().map(|line| (line.server.node_id, line)).collect();
     let name = |id: &u64| by_id.get(id).map_or_else(|| format!("node {id:016x}"), |line| line.server.id.clone());
-    let mut voters: Vec<Voter> = newest
-        .voters
-        .iter()
-        .map(|id| {
-            let missing = by_id.get(id).map_or(Some(Missing::Silent), |line| missing(line, newest.group));
-            Voter { name: name(id), missing }
-        })
-        .collect();
-    voters.sort_by(|a, b| a.name.cmp(&b.name));
     // One that was cut off may go on leading, in an older term.
     let terms = lines.iter().filter_map(|line| {
         let status = line.status(newest.group)?;
@@ -239,6 +235,16 @@ fn group(lines: &[Line], newest: &GroupStatus) -> GroupHealth {
         leads.then_some((status.term, line))
     });
     let leader = terms.max_by_key(|(term, _)| *term);
+    let mut voters: Vec<Voter> = newest
+        .voters
+        .iter()
+        .map(|id| {
+            let missing =
+                by_id.get(id).map_or(Some(Missing::Silent), |line| missing(line, newest.group, leader.is_some()));
+            Voter { name: name(id), missing }
+        })
+        .collect();
+    voters.sort_by(|a, b| a.name.cmp(&b.name));
     GroupHealth {
         group: newest.group,
         log: (newest.group != 0).then(|| newest.log.clone()),
@@ -248,7 +254,8 @@ fn group(lines: &[Line], newest: &GroupStatus) -> GroupHealth {
     }
 }
 
-fn missing(line: &Line, group: u64) -> Option<Missing> {
+/// `is_led`: some node leads the group. Without a leader every voter is a candidate now and then.
+fn missing(line: &Line, group: u64, is_led: bool) -> Option<Missing> {
     match (&line.node, line.status(group)) {
         (Err(_), _) if line.replaced => Some(Missing::Replaced),
         (Err(_), _) => Some(Missing::Silent),
@@ -256,6 +263,9 @@ fn missing(line: &Line, group: u64) -> Option<Missing> {
         (Ok(_), None) => Some(Missing::NoReplica),
         (Ok(_), Some(status)) if !status.damage.is_empty() => Some(Missing::Damaged),
         (Ok(_), Some(status)) if !status.stalled.is_empty() => Some(Missing::Stalled),
+        (Ok(_), Some(status)) if is_led && status.role.enum_value() == Ok(Role::ROLE_CANDIDATE) => {
+            Some(Missing::CutOff)
+        }
         (Ok(_), Some(_)) => None,
     }
 }

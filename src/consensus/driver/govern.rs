@@ -18,12 +18,18 @@ impl Driver {
         let unfinished = if self.leads_catalog() { self.unfinished() } else { Vec::new() };
         self.joins.look(&unfinished);
         let members: Vec<NodeId> = self.catalog.members().map(|m| m.id).collect();
+        // In the catalog a node votes last, so a join that is abandoned while it copies a log leaves no voter behind.
+        let logs = self.catalog.logs().filter(|log| log.founded && self.leads_catalog());
+        let replicas = logs.filter_map(|log| self.groups.get(&log.group));
+        let known = replicas.filter(|hosted| !hosted.group.is_damaged() && !hosted.group.is_blank());
+        let voters_of_logs: Vec<Vec<NodeId>> = known.map(|hosted| hosted.group.status().voters).collect();
         for (id, hosted) in &mut self.groups {
             let wanted = match self.catalog.log(*id) {
                 Some(log) if !log.founded => continue,
                 Some(_) | None => &members,
             };
-            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node));
+            let may_vote = |node| *id != GroupId::CATALOG || voters_of_logs.iter().all(|voters| voters.contains(&node));
+            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node), may_vote);
             if let Some(log) = self.catalog.log(*id)
                 && let Some(age) = self.retention.look(log, hosted, &self.ways.readers, now, time_us)
             {

@@ -269,7 +269,7 @@ impl World {
         let node = &mut self.nodes[i];
         if let Some(process) = &mut node.process {
             process.hosted.group.tick(now);
-            process.hosted.group.reconcile(&node.wanted, |n| node.removed.contains(&n));
+            process.hosted.group.reconcile(&node.wanted, |n| node.removed.contains(&n), |_| true);
         }
         self.perform(i);
     }

@@ -130,7 +130,7 @@ impl World {
         let (now, wanted) = (self.now, self.wanted.clone());
         if let Some(group) = &mut self.nodes[i].group {
             group.tick(now);
-            group.reconcile(&wanted, |_| false);
+            group.reconcile(&wanted, |_| false, |_| true);
         }
         self.perform(i);
     }
