@@ -129,7 +129,7 @@ mod tests {
         };
         assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
         assert!(help("consume").contains("If the connection breaks"), "{}", help("consume"));
-        assert!(help("status").contains("COMMIT is the last entry"), "{}", help("status"));
+        assert!(help("status").contains("COMMIT is the commit index"), "{}", help("status"));
         assert!(help("certs").contains("issues what --hosts"), "{}", help("certs"));
     }
 }

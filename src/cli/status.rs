@@ -29,7 +29,8 @@ use crate::pb::log::{GetServersResponse, Server};
 /// NOTE also names a certificate of the node that expires within 14 days.
 ///
 /// The line under the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is alive
-/// if it answers as itself and its replica is neither damaged nor stalled. A line follows for the catalog, and for every other log,
+/// if it answers as itself and its replica is neither damaged nor stalled, and it hears the
+/// leader. A line follows for the catalog, and for every other log,
 /// if one of its voters or its leader is missing.
 ///
 /// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the catalog has no
