@@ -130,6 +130,6 @@ mod tests {
         assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
         assert!(help("consume").contains("If the connection breaks"), "{}", help("consume"));
         assert!(help("status").contains("COMMIT is the commit index"), "{}", help("status"));
-        assert!(help("certs").contains("issues what --hosts"), "{}", help("certs"));
+        assert!(help("certs").contains("issues only what --hosts"), "{}", help("certs"));
     }
 }
