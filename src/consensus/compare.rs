@@ -23,7 +23,6 @@ use raft::eraftpb::{Message, MessageType};
 use super::group::{ELECTION_TICKS, Group};
 use super::wire;
 use crate::storage::digest::Digest;
-use crate::storage::entry::Stamp;
 use crate::storage::log::Base;
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
@@ -189,24 +188,6 @@ impl Group {
             && message.term == self.node.raft.term
             && self.node.raft.election_elapsed < 2 * ELECTION_TICKS
             && self.leader().is_some_and(|leader| leader.0 != message.from)
-    }
-
-    /// The offset after the entry that an append follows, if that entry is here and its end is in memory.
-    pub(super) fn offset_before(&self, append: &Message) -> Option<Offset> {
-        let log = &self.node.raft.raft_log;
-        let follows = append.get_msg_type() == MessageType::MsgAppend
-            && log.unstable.snapshot.is_none()
-            && log.term(append.index).is_ok_and(|term| term == append.log_term);
-        if !follows {
-            return None;
-        }
-        // What raft has taken since the last Ready replaces what the store has.
-        let taken = log.unstable.entries.iter().rev().filter(|entry| entry.index <= append.index);
-        if let Some(newest) = taken.clone().find(|entry| !entry.data.is_empty() && entry.context.is_empty()) {
-            return Stamp::decode(&newest.data).ok()?.end_offset().ok();
-        }
-        let stored = append.index.min(log.unstable.offset.saturating_sub(1));
-        self.node.store().end_at(LogIndex(stored)).map(|end| end.offset)
     }
 
     /// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.

@@ -10,7 +10,7 @@ use super::wire::BadMessage;
 use crate::catalog::Command;
 use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
 use crate::storage::payload;
-use crate::types::{GroupId, Offset, Term};
+use crate::types::{GroupId, Term};
 
 /// Checks every entry of an append, and the term of a snapshot.
 ///
@@ -36,22 +36,6 @@ fn check_terms(message: &Message) -> Result<(), BadMessage> {
         return Err(BadMessage("an entry of an older term than the one before it"));
     }
     if terms().all(|term| term <= message.term) { Ok(()) } else { Err(NEWER) }
-}
-
-/// Checks that entries which follow an offset continue from it, and each from the one before. Raft compares terms only.
-///
-/// # Errors
-/// [`BadMessage`] for a gap or an overlap.
-pub(super) fn check_offsets(mut next: Offset, entries: &[RaftEntry]) -> Result<(), BadMessage> {
-    const BAD: BadMessage = BadMessage("an entry whose first offset does not follow the entry before");
-    for entry in entries.iter().filter(|entry| !entry.data.is_empty() && entry.context.is_empty()) {
-        let stamp = Stamp::decode(&entry.data).map_err(|_| BAD)?;
-        if stamp.base_offset != next {
-            return Err(BAD);
-        }
-        next = stamp.end_offset().map_err(|_| BAD)?;
-    }
-    Ok(())
 }
 
 fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
@@ -93,7 +77,7 @@ mod tests {
     use crate::consensus::driver::command_proposal;
     use crate::storage::entry::Unstamped;
     use crate::storage::payload::{RecordFields, encode_record, stamp_records};
-    use crate::types::NodeId;
+    use crate::types::{NodeId, Offset};
 
     const BASE: Offset = Offset(7);
     const TERM: u64 = 3;
@@ -141,17 +125,6 @@ mod tests {
         assert!(checked(1, entry(Kind::Records, 1, b"\xff\xff".as_slice().into())).is_err());
         let other_term = RaftEntry { term: TERM + 1, ..entry(Kind::Records, 1, records(&[b"a"])) };
         assert!(checked(1, other_term).is_err());
-    }
-
-    /// A gap made each receiver a damaged replica until its restart.
-    #[test]
-    fn entries_continue_from_the_offset_before() {
-        let two = entry(Kind::Records, 2, records(&[b"a", b"b"]));
-        let noop = RaftEntry { index: 10, term: TERM, ..Default::default() };
-        assert_eq!(check_offsets(BASE, &[noop.clone(), two.clone(), noop]), Ok(()));
-        assert!(check_offsets(Offset(BASE.0 - 1), std::slice::from_ref(&two)).is_err());
-        assert!(check_offsets(Offset(BASE.0 + 1), std::slice::from_ref(&two)).is_err());
-        assert!(check_offsets(BASE, &[two.clone(), two]).is_err());
     }
 
     #[test]
