@@ -61,7 +61,8 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
     }
 }
 
-/// Waits until every one of these nodes lists as many members, all of them voters, and one leader.
+/// Waits until every one of these nodes lists as many members, all of them voters, of the catalog too, and one leader. In the catalog a
+/// node gets its vote last.
 #[track_caller]
 pub fn wait_for_voters(clients: &[Client]) {
     for client in clients {
@@ -70,8 +71,12 @@ pub fn wait_for_voters(clients: &[Client]) {
             let voters = servers.iter().filter(|s| s.is_voter).count();
             let leaders = servers.iter().filter(|s| s.is_leader).count();
             let log = client.get_log("").map_err(|e| e.to_string())?.log;
-            let good = servers.len() == clients.len() && voters == clients.len() && leaders == 1 && log == "default";
-            good.then_some(()).ok_or(format!("{} members, {voters} voters, {leaders} leaders", servers.len()))
+            let groups = client.get_node().map_err(|e| e.to_string())?.groups;
+            let of_catalog = groups.iter().find(|group| group.group == 0).map_or(0, |catalog| catalog.voters.len());
+            let all = [servers.len(), voters, of_catalog].iter().all(|count| *count == clients.len());
+            let good = all && leaders == 1 && log == "default";
+            let counts = format!("{} members, {voters} voters, {of_catalog} of the catalog", servers.len());
+            good.then_some(()).ok_or(format!("{counts}, {leaders} leaders"))
         });
     }
 }
