@@ -7,10 +7,11 @@ mod enter;
 mod error;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use error::AgentError;
 
@@ -94,11 +95,11 @@ pub struct StopStep(Arc<Mutex<&'static str>>);
 impl StopStep {
     /// What it is at now; empty before it began.
     pub fn get(&self) -> &'static str {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     fn set(&self, step: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
+        *self.0.lock() = step;
     }
 }
 
@@ -374,11 +375,11 @@ impl Drop for Agent {
 
 impl Base {
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 
     fn api(&self) -> MutexGuard<'_, Api> {
-        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+        self.api.lock()
     }
 
     fn log_options(&self) -> LogOptions {

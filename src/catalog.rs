@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use protobuf::Message as _;
 
 use crate::pb::catalog as pb;
@@ -406,12 +407,12 @@ pub struct CatalogView(Arc<RwLock<Arc<Catalog>>>);
 impl CatalogView {
     /// The catalog as it is now.
     pub fn get(&self) -> Arc<Catalog> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 
     /// Replaces it; `consensus` alone does so.
     pub fn publish(&self, catalog: Catalog) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalog);
+        *self.0.write() = Arc::new(catalog);
     }
 }
 

@@ -16,8 +16,10 @@
 //! soon as any two differ. A clock that is late, or jumps back, is then followed: timestamps repeat the last one meanwhile.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::types::NodeId;
 
@@ -41,7 +43,7 @@ pub struct PeerClocks(Arc<Mutex<BTreeMap<NodeId, (u64, Instant)>>>);
 impl PeerClocks {
     /// Records a peer's clock, received now.
     pub fn heard(&self, peer: NodeId, clock_us: u64, now: Instant) {
-        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clocks = self.0.lock();
         clocks.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < HEARD);
         clocks.insert(peer, (clock_us, now));
     }
@@ -49,7 +51,7 @@ impl PeerClocks {
     /// The current time of the clocks received recently, advanced by the monotonic clock: this node's wall clock may have
     /// jumped since.
     pub fn now(&self, now: Instant) -> Vec<(NodeId, u64)> {
-        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let clocks = self.0.lock();
         let age = |heard: &Instant| now.saturating_duration_since(*heard);
         let recent = clocks.iter().filter(|(_, (_, heard))| age(heard) < HEARD);
         recent.map(|(peer, (clock_us, heard))| (*peer, later(*clock_us, age(heard)))).collect()

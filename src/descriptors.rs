@@ -6,8 +6,9 @@
 //! takes; the numbers above the limit that it gets are nobody else's, and stay kept when it is closed.
 
 use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -57,7 +58,7 @@ pub fn open_needed<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
 impl Descriptors {
     /// Opens something with the limit raised.
     fn with<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        let _raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let _raised = self.raised.lock();
         setrlimit(Resource::Nofile, self.with_kept)?;
         let opened = open();
         setrlimit(Resource::Nofile, self.below)?;

@@ -10,8 +10,8 @@ mod frames;
 mod handshakes;
 pub mod log;
 mod memory;
+pub mod rapid_reset;
 pub mod received;
-pub mod resets;
 pub mod sockets;
 
 use std::ffi::{CStr, CString};
@@ -22,8 +22,8 @@ use grpcio_sys as core;
 
 pub use env::{Env, StillInUse, guarded, spawn_guarded};
 pub use log::redirect_log;
+pub use rapid_reset::RapidReset;
 pub use received::Received;
-pub use resets::Resets;
 
 /// What the client listener, and a client, take in one message, and send: the largest entry, and room for what is around it.
 /// A request that is larger than its log allows, but fits here, gets the API's own answer.

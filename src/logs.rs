@@ -3,7 +3,9 @@
 //! `consensus` opens them as the catalog says; `api` looks them up. A log is here only once its group is founded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::storage::reader::GroupReader;
 use crate::types::{GroupId, LogId, LogName};
@@ -34,16 +36,16 @@ pub struct Logs(Arc<RwLock<HashMap<LogName, Arc<OpenLog>>>>);
 impl Logs {
     /// The log of that name, if this node carries it. "No" is this node's knowledge only: see `ReadIndex` of the catalog.
     pub fn get(&self, name: &LogName) -> Option<Arc<OpenLog>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.0.read().get(name).cloned()
     }
 
     /// Every log of this node.
     pub fn all(&self) -> Vec<Arc<OpenLog>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0.read().values().cloned().collect()
     }
 
     /// Opens a log for clients.
     pub fn insert(&self, log: OpenLog) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(log.name.clone(), Arc::new(log));
+        self.0.write().insert(log.name.clone(), Arc::new(log));
     }
 }

@@ -5,9 +5,11 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::thread::{FatalSender, Joiner, spawn};
 
@@ -30,7 +32,7 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every critical section leaves the state whole.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
@@ -86,13 +88,13 @@ fn run(shared: &Shared) {
             continue;
         }
         inner.next_look = inner.sleepers.first_key_value().map(|((at, _), _)| *at);
-        inner = match inner.next_look {
+        match inner.next_look {
             Some(at) => {
                 let rest = at.saturating_duration_since(now);
-                shared.changed.wait_timeout(inner, rest).unwrap_or_else(PoisonError::into_inner).0
+                shared.changed.wait_for(&mut inner, rest);
             }
-            None => shared.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
-        };
+            None => shared.changed.wait(&mut inner),
+        }
     }
 }
 

@@ -92,7 +92,7 @@ random_id! {
 }
 random_id! {
     /// Identifies one run of a stream: none of its proposals is appended after one that was not appended. Never reused.
-    RowId
+    StreamId
 }
 random_id! {
     /// A log's id, made when the log is created: the same name with another id is another log.
@@ -120,11 +120,11 @@ impl GroupId {
     pub const CATALOG: GroupId = GroupId(0);
 }
 
-impl RowId {
+impl StreamId {
     /// The id of the stream's next run. Streams begin at random ids, so that no two of them meet.
     #[must_use]
-    pub fn next(self) -> RowId {
-        RowId(self.0.checked_add(1).unwrap_or(1))
+    pub fn next(self) -> StreamId {
+        StreamId(self.0.checked_add(1).unwrap_or(1))
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_run_never_has_the_id_that_stands_for_none() {
-        assert_eq!(RowId(7).next(), RowId(8));
-        assert_eq!(RowId(u64::MAX).next(), RowId(1));
+        assert_eq!(StreamId(7).next(), StreamId(8));
+        assert_eq!(StreamId(u64::MAX).next(), StreamId(1));
     }
 }

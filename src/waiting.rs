@@ -1,6 +1,8 @@
 //! What this node waits for before it takes calls: written by the part that knows it, read by the one that refuses a call.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 /// A longer reason is cut: it is sent to clients as metadata of a status, which gRPC limits to 8 KiB.
 const BYTES_MAX: usize = 1000;
@@ -18,12 +20,12 @@ impl WaitingFor {
             reason.push_str("...");
         }
         // A value that is replaced whole.
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.0.write() = reason;
     }
 
     /// The newest reason; empty before the first one.
     pub fn get(&self) -> String {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 }
 

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::timers::TimersHandle;
 use crate::types::{LogIndex, Offset};
@@ -136,7 +138,7 @@ struct Shared(Mutex<State>);
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

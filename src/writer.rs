@@ -4,13 +4,15 @@
 //! takes everything that is there; while it syncs, the next one gathers: group commit without a timer. A failed sync is
 //! final (P7): the thread ends with its error, and nothing is reported after it.
 //!
-//! It also writes the synced floor to each log's manifest, when no sync is waiting or when that is overdue (`storage/sync.rs` has
+//! It also writes the durable position to each log's manifest, when no sync is waiting or when that is overdue (`storage/sync.rs` has
 //! the reason). This is not part of a drain: the drain has been reported by then.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
@@ -18,7 +20,7 @@ use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, Urgency};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::GroupId;
 
-/// Under load, manifests that are written only for their floors take at most this fraction (one part in five) of the time.
+/// Under load, manifests that are written only for their durable positions take at most this fraction (one part in five) of the time.
 const NOTE_PART: u32 = 5;
 
 /// After a term or a vote, the thread waits this many times as long as the sync took before it writes the manifest, and twice that
@@ -120,18 +122,18 @@ impl WriterHandle {
 
     /// Since when the thread has been at one log without an end; the watchdog looks.
     pub fn busy_since(&self) -> Option<Instant> {
-        *self.0.busy_since.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.busy_since.lock()
     }
 }
 
 impl Inbox {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn set_busy(&self, since: Option<Instant>) {
-        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.busy_since.lock() = since;
     }
 }
 
@@ -141,7 +143,7 @@ struct Worker {
     report: Report,
 }
 
-/// The logs whose manifests should get a new floor, and when.
+/// The logs whose manifests should get a new durable position, and when.
 #[derive(Default)]
 struct Notes {
     due: BTreeMap<GroupId, Note>,
@@ -262,17 +264,17 @@ impl Worker {
                 return Event::Stop;
             }
             let Some((group, at)) = notes.next() else {
-                state = self.inbox.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                self.inbox.wake.wait(&mut state);
                 continue;
             };
             if at <= now {
                 return Event::Quiet(group);
             }
-            state = self.inbox.wake.wait_timeout(state, at - now).unwrap_or_else(PoisonError::into_inner).0;
+            self.inbox.wake.wait_for(&mut state, at - now);
         }
     }
 
-    /// Syncs a log; returns how soon its manifest should get the new floor.
+    /// Syncs a log; returns how soon its manifest should get the new durable position.
     fn sync(&self, group: GroupId) -> Result<Urgency, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(Urgency::Nothing) };
         let job = lock(&log).begin_sync();
@@ -285,7 +287,7 @@ impl Worker {
         Ok(log.urgency())
     }
 
-    /// Writes the current floor to a log's manifest; `false` if there is no space for that.
+    /// Writes the current durable position to a log's manifest; `false` if there is no space for that.
     fn note(&self, group: GroupId) -> Result<bool, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
         let Some(job) = lock(&log).begin_note() else { return Ok(true) };
@@ -298,10 +300,10 @@ impl Worker {
         Ok(noted)
     }
 
-    /// Called when a log is idle: syncs all of it and writes the floor to its manifest. `false` if something was written
+    /// Called when a log is idle: syncs all of it and writes the durable position to its manifest. `false` if something was written
     /// meanwhile, or if there was no space: try again later.
     fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
-        // No request waits for the commit index that follows the last entries, but the floor should cover it.
+        // No request waits for the commit index that follows the last entries, but the durable position should cover it.
         self.sync(group)?;
         self.note(group)?;
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
@@ -378,7 +380,7 @@ impl ByHand {
 
 /// A log whose owner panicked is written no more but may be synced: what it had finished before is whole.
 fn lock(log: &SharedLog) -> MutexGuard<'_, GroupLog> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
+    log.lock()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use seriatim::storage::disk::Disk;
 use seriatim::storage::entry::{Entry, Kind, Stamp};
-use seriatim::storage::log::{Derived, Genesis, GroupLog, HardState, LogOptions};
+use seriatim::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
 use seriatim::types::{GroupId, NodeId};
 
 use super::figures::{Bench, Pair, fill, from_the_first};
@@ -53,7 +53,7 @@ fn append(bench: &mut Bench) {
             let bounds = log.bounds();
             log.append_hard_state(&HardState { term: bounds.last_term, vote: None, commit: bounds.last_index })
                 .expect("appends");
-            log.set_derived(Derived { first_offset: bounds.next_offset, last_append_time_us: 1 }, bounds.last_index);
+            log.set_log_state(LogState { first_offset: bounds.next_offset, last_append_time_us: 1 }, bounds.last_index);
             log.trim(bounds.next_offset, bounds.last_index).expect("trims");
             let job = log.begin_sync().expect("something to sync");
             job.perform(&disk).expect("syncs");

@@ -3,10 +3,11 @@
 //! A log is available while its replica here is sound and a read index succeeds, for which a majority has to answer its leader.
 //! An election takes a second or two, so that only failures that last longer count.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::core::Core;
 use crate::timers::TimersHandle;
@@ -37,7 +38,7 @@ pub struct Availability(Arc<Mutex<Probes>>);
 impl Availability {
     fn lock(&self) -> MutexGuard<'_, Probes> {
         // Every critical section leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether every log here is available. Waits for an election to end, up to three seconds after the first failure.

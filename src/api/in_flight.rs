@@ -1,7 +1,9 @@
 //! How many calls have not ended yet: a drain waits until none is left.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[derive(Default)]
 struct Shared {
@@ -28,14 +30,14 @@ impl InFlight {
             if left.is_zero() {
                 return false;
             }
-            calls = self.0.none_left.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.0.none_left.wait_for(&mut calls, left);
         }
         true
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
         // A number is always whole.
-        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.calls.lock()
     }
 }
 

@@ -6,16 +6,17 @@
 //! never read what they asked for do not starve others of the same name. All readers leave a quarter of the node's bytes to
 //! those who append.
 
-mod turn;
+mod fair_queue;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
+use parking_lot::{Mutex, MutexGuard};
 
-use self::turn::{Queue, Turn};
+use self::fair_queue::{Queue, Turn};
 use crate::config;
 use crate::metrics::Limit;
 use crate::security::identity::Principal;
@@ -227,7 +228,7 @@ impl Limits {
 
     fn lock(&self) -> MutexGuard<'_, Held> {
         // Every critical section leaves the map whole.
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.held.lock()
     }
 }
 

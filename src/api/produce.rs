@@ -8,7 +8,7 @@ use super::errors::{ApiError, Asked};
 use super::methods::Request;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
-use crate::consensus::handle::{Appended, Place, Proposal, ProposeError};
+use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::security::acl::Action;
@@ -44,7 +44,12 @@ pub struct Sent {
 }
 
 /// What consensus takes of a request.
-pub fn proposal(batch: Batch, log: &OpenLog, place: Option<Place>, deadline: Option<Instant>) -> (Proposal, Sent) {
+pub fn proposal(
+    batch: Batch,
+    log: &OpenLog,
+    in_stream: Option<StreamPosition>,
+    deadline: Option<Instant>,
+) -> (Proposal, Sent) {
     let Batch { expected_offset, producer_id, .. } = batch;
     let sent = Sent { bytes: batch.payload.len(), expected_offset, producer_id };
     let proposal = Proposal {
@@ -55,7 +60,7 @@ pub fn proposal(batch: Batch, log: &OpenLog, place: Option<Place>, deadline: Opt
         expected_offset,
         producer_id,
         sequence: batch.sequence,
-        place,
+        in_stream,
         term: None,
         deadline: Some(proposal_deadline(deadline)),
     };

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The first request that fails ends the stream, once every earlier answer has gone out; behind it nothing is appended:
-//! what is on its way there already, whoever leads refuses (`consensus/rows.rs`). So answers received = requests
+//! what is on its way there already, whoever leads refuses (`consensus/sequences.rs`). So answers received = requests
 //! acknowledged. Only where the first failure is "outcome unknown" may those behind it stand in the log too: the status
 //! says through which request.
 //!
@@ -32,14 +32,14 @@ use super::produce::{Sent, proposal, propose_error, response};
 use super::refusals::count;
 use super::router::{Route, outcome};
 use super::service::{Call, Service};
-use crate::consensus::handle::{Appended, Place, ProposeError};
+use crate::consensus::handle::{Appended, ProposeError, StreamPosition};
 use crate::grpc::received::Account;
 use crate::grpc::spawn_guarded;
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::reply::ReplyReceiver;
 use crate::security::acl::Action;
-use crate::types::RowId;
+use crate::types::StreamId;
 
 /// At this many unanswered requests the server stops reading.
 const WINDOW_REQUESTS: usize = 256;
@@ -116,7 +116,7 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         Either::Left((Err(gone), _)) => return Err(gone),
         Either::Right((error, _)) => return before_the_first(error),
     };
-    let Ok(row) = RowId::random() else {
+    let Ok(run) = StreamId::random() else {
         return before_the_first(ApiError::Internal("the system has no randomness to give"));
     };
     let bytes = first.0.len();
@@ -136,7 +136,7 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         deadline: call.deadline,
         broken: Box::pin(caller.clone().broken(Some(log.name.clone()), Action::Produce, state, timers)),
         log,
-        row,
+        run,
         proposed: 0,
         route: Route::Here,
         unanswered: VecDeque::new(),
@@ -184,7 +184,7 @@ struct Run<'a> {
     broken: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
     /// The run that began when nothing was unanswered.
-    row: RowId,
+    run: StreamId,
     /// The position of the next proposal in the run.
     proposed: u64,
     route: Route,
@@ -305,10 +305,10 @@ impl Run<'_> {
     fn propose(&mut self, batch: Batch, permit: Permit) {
         if self.unanswered.is_empty() {
             self.route = self.core.route(self.log.group);
-            self.row = self.row.next();
+            self.run = self.run.next();
             self.proposed = 0;
         }
-        let place = Place { row: self.row, position: self.proposed };
+        let place = StreamPosition { stream: self.run, sequence: self.proposed };
         self.proposed += 1;
         let (proposal, sent) = proposal(batch, &self.log, Some(place), self.deadline);
         let answer = self.core.hand_over(self.route, self.caller.principal().as_str(), proposal);

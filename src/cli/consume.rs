@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Stdout, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::after;
 use grpcio::RpcStatusCode;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
@@ -159,7 +160,7 @@ impl Out {
     }
 
     fn lock(&self) -> MutexGuard<'_, BufWriter<Stdout>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// At a signal: what is complete is written, and the process ends.

@@ -5,9 +5,9 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -70,9 +70,9 @@ pub fn end() {
 }
 
 fn take(reaction: &Mutex<Option<Reaction>>) -> Option<Reaction> {
-    reaction.lock().unwrap_or_else(PoisonError::into_inner).take()
+    reaction.lock().take()
 }
 
 fn put(place: &Mutex<Option<Reaction>>, reaction: Reaction) {
-    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(reaction);
+    *place.lock() = Some(reaction);
 }

@@ -13,7 +13,7 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::wire;
 use crate::storage::entry::Stamp;
-use crate::storage::log::{Base, ConfState, Derived, HardState, Marker, Recovered};
+use crate::storage::log::{Base, ConfState, HardState, LogSnapshot, LogState, Recovered};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date.
@@ -61,8 +61,8 @@ pub struct Adapter {
     base: Base,
     conf_state: ConfState,
     conf_index: LogIndex,
-    derived: Derived,
-    derived_index: LogIndex,
+    log_state: LogState,
+    log_state_index: LogIndex,
     /// (first index of a run, its term), from the base on.
     terms: Vec<(LogIndex, Term)>,
     last_index: LogIndex,
@@ -117,8 +117,8 @@ impl Adapter {
             base: recovered.base,
             conf_state: recovered.conf_state.clone(),
             conf_index: recovered.conf_index,
-            derived: recovered.derived,
-            derived_index: recovered.derived_index,
+            log_state: recovered.log_state,
+            log_state_index: recovered.log_state_index,
             terms: recovered.terms.clone(),
             last_index: start.index,
             cache_start: start,
@@ -213,17 +213,17 @@ impl Adapter {
         }
     }
 
-    /// The log begins behind the marker and is empty.
-    pub fn install(&mut self, marker: &Marker) {
-        self.base = marker.base;
-        self.conf_state = marker.conf_state.clone();
-        self.conf_index = marker.conf_index;
-        self.derived = marker.derived;
-        self.derived_index = marker.derived_index;
-        self.terms = vec![(marker.base.index, marker.base.term)];
-        self.last_index = marker.base.index;
-        let append_time_us = marker.derived.last_append_time_us;
-        self.cache_start = End { index: marker.base.index, offset: marker.base.offset, append_time_us };
+    /// The log begins behind the snapshot and is empty.
+    pub fn install(&mut self, snapshot: &LogSnapshot) {
+        self.base = snapshot.base;
+        self.conf_state = snapshot.conf_state.clone();
+        self.conf_index = snapshot.conf_index;
+        self.log_state = snapshot.log_state;
+        self.log_state_index = snapshot.log_state_index;
+        self.terms = vec![(snapshot.base.index, snapshot.base.term)];
+        self.last_index = snapshot.base.index;
+        let append_time_us = snapshot.log_state.last_append_time_us;
+        self.cache_start = End { index: snapshot.base.index, offset: snapshot.base.offset, append_time_us };
         self.cache.clear();
         self.cache_bytes = 0;
         self.sizes = Sizes::default();
@@ -268,10 +268,10 @@ impl Adapter {
         self.conf_index = index;
     }
 
-    /// Remembers the derived state after the entry at `index`.
-    pub fn set_derived(&mut self, derived: Derived, index: LogIndex) {
-        self.derived = derived;
-        self.derived_index = index;
+    /// Remembers the log state after the entry at `index`.
+    pub fn set_log_state(&mut self, log_state: LogState, index: LogIndex) {
+        self.log_state = log_state;
+        self.log_state_index = index;
     }
 
     /// The conf state, and the index that it is as of.
@@ -279,9 +279,9 @@ impl Adapter {
         (&self.conf_state, self.conf_index)
     }
 
-    /// The derived state, and the index that it is as of.
-    pub fn derived(&self) -> (&Derived, LogIndex) {
-        (&self.derived, self.derived_index)
+    /// The log state, and the index that it is as of.
+    pub fn log_state(&self) -> (&LogState, LogIndex) {
+        (&self.log_state, self.log_state_index)
     }
 
     /// Where the log begins.
@@ -406,12 +406,12 @@ impl Storage for Adapter {
         if !known || self.base.index.0 < request_index {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
-        Ok(wire::marker_to_snapshot(&Marker {
+        Ok(wire::snapshot_to_raft(&LogSnapshot {
             base: self.base,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
-            derived: self.derived,
-            derived_index: self.derived_index,
+            log_state: self.log_state,
+            log_state_index: self.log_state_index,
         }))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! There is no other state machine: the log is what clients read. A conf change waits until the commit that covers it is
 //! synced, and everything behind it waits with it. Conf changes at or below the index that the conf state is as of, and
-//! trims and times at or below the one that the derived state is as of, were applied before a marker or a restart.
+//! trims and times at or below the one that the log state is as of, were applied before a snapshot or a restart.
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
@@ -10,7 +10,7 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType};
 use super::group::Group;
 use super::wire::{ConfChange, ConfChangeKind, conf_from_raft, is_noop};
 use crate::storage::entry::{Kind, Stamp};
-use crate::storage::log::{Derived, Recovered};
+use crate::storage::log::{LogState, Recovered};
 use crate::storage::payload;
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
@@ -34,7 +34,7 @@ impl Group {
     /// Applies what can be applied.
     pub(super) fn apply(&mut self) {
         if self.node.snap().is_some() || self.damage.is_some() {
-            // raft's conf state is a marker's already, which has seen whatever waits here. And behind an entry that can't be
+            // raft's conf state is a snapshot's already, which has seen whatever waits here. And behind an entry that can't be
             // applied nothing is.
             return;
         }
@@ -69,10 +69,10 @@ impl Group {
         let applied = self.mark.applied;
         self.node.advance_apply_to(applied.0);
         let store = self.node.mut_store();
-        if applied > store.derived().1 {
-            let derived =
-                Derived { first_offset: self.mark.first_offset, last_append_time_us: self.mark.last_append_time_us };
-            store.set_derived(derived, applied);
+        if applied > store.log_state().1 {
+            let log_state =
+                LogState { first_offset: self.mark.first_offset, last_append_time_us: self.mark.last_append_time_us };
+            store.set_log_state(log_state, applied);
         }
         store.evict(applied);
         self.out.mark = Some(self.mark);
@@ -106,7 +106,7 @@ impl Group {
     /// Moves the logical front. Which files can go for it is the storage's matter, and that of its next sync.
     fn apply_trim(&mut self, entry: &RaftEntry, body: &[u8]) -> Result<(), String> {
         let first = body.try_into().map(u64::from_le_bytes).map_err(|_| "a malformed trim".to_owned())?;
-        let (_, as_of) = self.node.store().derived();
+        let (_, as_of) = self.node.store().log_state();
         if entry.index > as_of.0 {
             let first = Offset(first).min(self.mark.next_offset).max(self.mark.first_offset);
             self.mark.first_offset = first;

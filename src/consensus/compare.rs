@@ -5,7 +5,7 @@
 //! two nodes return different records for the same offset. So this is checked before raft sees a leader's message:
 //!
 //! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
-//!   a marker is of;
+//!   a snapshot is of;
 //! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
 //! - the running digests at the same committed index must be equal ([`crate::storage::digest`]);
 //! - an append comes with the leader's digest at the entry that it follows. That digest, continued over the entries of the append
@@ -229,15 +229,15 @@ impl Group {
     /// An entry that is committed here has the same term at every leader.
     fn other_term(&self, message: &Message) -> Option<String> {
         let log = &self.node.raft.raft_log;
-        let marker = message.get_snapshot().get_metadata();
+        let snapshot = message.get_snapshot().get_metadata();
         let before = match message.get_msg_type() {
             MessageType::MsgAppend => (message.index, message.log_term),
-            MessageType::MsgSnapshot => (marker.index, marker.term),
+            MessageType::MsgSnapshot => (snapshot.index, snapshot.term),
             _ => return None,
         };
         let entries = message.entries.iter().map(|e| (e.index, e.term));
         let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= log.committed);
-        // Of what is before its first entry raft knows no term, and says 0. It begins behind a marker as soon as it has taken one.
+        // Of what is before its first entry raft knows no term, and says 0. It begins behind a snapshot as soon as it has taken one.
         let base = log.first_index() - 1;
         here.into_iter().find_map(|(index, term)| {
             let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;
@@ -260,7 +260,7 @@ impl Group {
                 let term = Term(message.log_term);
                 Base { index: before.index, term, offset: before.offset, digest: before.digest }
             }
-            MessageType::MsgSnapshot => wire::marker_from_snapshot(message.get_snapshot()).ok()?.base,
+            MessageType::MsgSnapshot => wire::snapshot_from_raft(message.get_snapshot()).ok()?.base,
             _ => return None,
         };
         let mut end = Some(start).filter(|start| self.holds(start.index, start.term))?;
@@ -284,8 +284,8 @@ impl Group {
         if let Some(last) = new.partition_point(|e| e.term < term.0).checked_sub(1) {
             return LogIndex(new[last].index);
         }
-        match log.unstable_snapshot().as_ref().map(|marker| marker.get_metadata()) {
-            Some(marker) if marker.term < term.0 => LogIndex(marker.index),
+        match log.unstable_snapshot().as_ref().map(|snapshot| snapshot.get_metadata()) {
+            Some(snapshot) if snapshot.term < term.0 => LogIndex(snapshot.index),
             // Nothing is known of the entries before it.
             Some(_) => LogIndex(0),
             None => self.node.store().last_before_term(term).min(LogIndex(log.unstable.offset.saturating_sub(1))),

@@ -4,7 +4,9 @@
 //! bounded by what raft waits for. Whoever reports rings for the thread.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::doorbell::Doorbell;
 use crate::storage::entry::Entry;
@@ -34,7 +36,7 @@ impl Completions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arrived> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+        self.arrived.lock()
     }
 
     /// Everything of the group up to this Ready is on disk.

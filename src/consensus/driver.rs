@@ -25,9 +25,9 @@ use super::Outbound;
 use super::completions::Completions;
 use super::group::{GroupConfig, Rules, TICK_MS};
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
-use super::hosted::{HostError, Hosted, Ways};
 use super::joins::Joins;
 use super::peer_inbox::{PeerInbox, keeps_its_place};
+use super::replica::{HostError, Replica, Sinks};
 use super::retention::Retention;
 use super::status::Statuses;
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
@@ -143,7 +143,7 @@ impl Consensus {
             statuses: self.statuses,
             progress: self.progress,
             groups_dir: parts.data_dir.groups_dir(),
-            ways: Ways {
+            sinks: Sinks {
                 writer: parts.writer,
                 readers: parts.readers,
                 outbound: parts.outbound,
@@ -197,7 +197,7 @@ struct Driver {
     statuses: Arc<Statuses>,
     progress: Progress,
     groups_dir: PathBuf,
-    ways: Ways,
+    sinks: Sinks,
     me: Member,
     disk: Disk,
     data_dir: Arc<DataDir>,
@@ -208,7 +208,7 @@ struct Driver {
     catalog_watermark: Watermark,
     logs: Logs,
     catalog: Catalog,
-    groups: BTreeMap<GroupId, Hosted>,
+    groups: BTreeMap<GroupId, Replica>,
     clock: StampClock,
     peer_clocks: PeerClocks,
     strangers: Strangers,
@@ -258,7 +258,7 @@ impl Driver {
             let now = Instant::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
-                    self.groups.values_mut().for_each(|hosted| hosted.group.was_late());
+                    self.groups.values_mut().for_each(|replica| replica.group.was_late());
                 }
                 self.next_tick = now + self.tick_every();
                 return Event::Tick;
@@ -268,7 +268,7 @@ impl Driver {
                 Ok(message) => return Event::Message(message),
                 Err(TryRecvError::Empty) => {}
             }
-            if !self.ways.completions.is_empty() || !self.peers.is_empty() {
+            if !self.sinks.completions.is_empty() || !self.peers.is_empty() {
                 return Event::Completed;
             }
             self.bell.wait_until(self.next_tick);
@@ -278,7 +278,7 @@ impl Driver {
     /// A node alone has no heartbeat to send and no election to hold; what its ticks do besides has time, and an idle
     /// machine sleeps.
     fn tick_every(&self) -> Duration {
-        let alone = self.groups.values().all(|hosted| hosted.group.leads_alone());
+        let alone = self.groups.values().all(|replica| replica.group.leads_alone());
         Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
     }
 
@@ -290,26 +290,26 @@ impl Driver {
                 let refused = self.refuses(&proposal);
                 match self.groups.get_mut(&proposal.group) {
                     Some(_) if refused => reply.send(Err(ProposeError::Dropped)),
-                    Some(hosted) => hosted.group.propose(proposal, now, time_us, reply),
+                    Some(replica) => replica.group.propose(proposal, now, time_us, reply),
                     None => reply.send(Err(ProposeError::NoSuchGroup)),
                 }
             }
             ConsensusMsg::Command(command, reply) => self.command(&command, now, time_us, reply),
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
-                Some(hosted) => hosted.group.read_index(deadline, now, reply),
+                Some(replica) => replica.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
             },
             ConsensusMsg::Unreachable(node) => {
-                self.groups.values_mut().for_each(|hosted| hosted.group.unreachable(node));
+                self.groups.values_mut().for_each(|replica| replica.group.unreachable(node));
             }
             ConsensusMsg::MarkerSent(group, node, arrived) => {
-                if let Some(hosted) = self.groups.get_mut(&group) {
-                    hosted.group.marker_sent(node, arrived);
+                if let Some(replica) = self.groups.get_mut(&group) {
+                    replica.group.marker_sent(node, arrived);
                 }
             }
             ConsensusMsg::HandOver(reply) => {
-                for hosted in self.groups.values_mut() {
-                    hosted.group.hand_over();
+                for replica in self.groups.values_mut() {
+                    replica.group.hand_over();
                 }
                 self.handing_over = Some((reply, now + HAND_OVER_MAX));
                 self.next_tick = now;
@@ -329,26 +329,26 @@ impl Driver {
         }
         self.heard(from);
         let group = GroupId(message.group);
-        let Some(hosted) = self.groups.get_mut(&group) else { return };
-        if keeps_its_place(&message) && hosted.group.is_behind_with_syncs() {
+        let Some(replica) = self.groups.get_mut(&group) else { return };
+        if keeps_its_place(&message) && replica.group.is_behind_with_syncs() {
             return self.peers.count_dropped();
         }
-        if let Err(what) = hosted.step(message) {
+        if let Err(what) = replica.step(message) {
             let what = format!("group {group}: {what}");
             self.tell_refused(from, &what);
         }
     }
 
     fn take_completions(&mut self) {
-        let (persisted, fetched) = self.ways.completions.take();
+        let (persisted, fetched) = self.sinks.completions.take();
         for (group, ready) in persisted {
-            if let Some(hosted) = self.groups.get_mut(&group) {
-                hosted.group.persisted(ready);
+            if let Some(replica) = self.groups.get_mut(&group) {
+                replica.group.persisted(ready);
             }
         }
         for (group, low, entries) in fetched {
-            if let Some(hosted) = self.groups.get_mut(&group) {
-                hosted.fetched(low, entries);
+            if let Some(replica) = self.groups.get_mut(&group) {
+                replica.fetched(low, entries);
             }
         }
     }
@@ -358,15 +358,15 @@ impl Driver {
         let wall_us = wall_us();
         self.clock.look(&self.clocks_of_voters(now), wall_us, now);
         let time_us = self.clock.now(wall_us, now);
-        for hosted in self.groups.values_mut() {
-            hosted.group.tick(now);
-            hosted.write_commit()?;
+        for replica in self.groups.values_mut() {
+            replica.group.tick(now);
+            replica.write_commit()?;
             // What has changed without an effect to perform: damage.
-            self.statuses.publish(hosted.group.status());
+            self.statuses.publish(replica.group.status());
         }
         self.tell_leaders(now);
         self.govern(now, time_us)?;
-        let leads = self.groups.values().any(|hosted| hosted.group.leads() && hosted.group.has_other_voters());
+        let leads = self.groups.values().any(|replica| replica.group.leads() && replica.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
             reply.send(());
         }
@@ -377,10 +377,10 @@ impl Driver {
     fn perform(&mut self) -> Result<(), HostError> {
         loop {
             let mut commands = Vec::new();
-            for hosted in self.groups.values_mut() {
-                if let Some(more) = hosted.perform_ready(&self.ways)? {
+            for replica in self.groups.values_mut() {
+                if let Some(more) = replica.perform_ready(&self.sinks)? {
                     commands.extend(more);
-                    self.statuses.publish(hosted.group.status());
+                    self.statuses.publish(replica.group.status());
                 }
             }
             let done = commands.is_empty();
@@ -417,14 +417,14 @@ impl Driver {
                 let genesis = if founds { Genesis::Founder(self.me.id) } else { Genesis::Blank };
                 self.make(log.group, genesis)?;
             }
-            if let Some(hosted) = self.groups.get(&log.group).filter(|_| log.founded) {
-                self.open_for_clients(&log, hosted);
+            if let Some(replica) = self.groups.get(&log.group).filter(|_| log.founded) {
+                self.open_for_clients(&log, replica);
             }
         }
         Ok(())
     }
 
-    fn open_for_clients(&self, log: &LogMeta, hosted: &Hosted) {
+    fn open_for_clients(&self, log: &LogMeta, replica: &Replica) {
         let limits = (log.record_bytes_max, log.request_bytes_max);
         if self.logs.get(&log.name).is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
             self.logs.insert(OpenLog {
@@ -433,8 +433,8 @@ impl Driver {
                 log_id: log.log_id,
                 record_bytes_max: log.record_bytes_max,
                 request_bytes_max: log.request_bytes_max,
-                watermark: hosted.watermark.clone(),
-                reader: hosted.reader.clone(),
+                watermark: replica.watermark.clone(),
+                reader: replica.reader.clone(),
             });
         }
     }
@@ -456,21 +456,21 @@ impl Driver {
             _ => Watermark::default(),
         };
         let config = GroupConfig { id: group, me: self.me.id, election_ticks: None, rules: Rules::default() };
-        let mut hosted = Hosted::start(config, log, recovered, watermark, &self.ways)?;
-        hosted.group.set_space(self.disk.space().clone());
-        self.scrub.add(group, hosted.reader.clone());
-        self.groups.insert(group, hosted);
+        let mut replica = Replica::start(config, log, recovered, watermark, &self.sinks)?;
+        replica.group.set_space(self.disk.space().clone());
+        self.scrub.add(group, replica.reader.clone());
+        self.groups.insert(group, replica);
         Ok(())
     }
 
     /// Fails what waits, so that every caller has an answer; the log-writer syncs what is written.
     fn stop(mut self) -> Result<(), HostError> {
-        self.groups.values_mut().for_each(|hosted| hosted.group.stop());
+        self.groups.values_mut().for_each(|replica| replica.group.stop());
         // As always: what the catalog's watermark shows, the published catalog shows too.
         self.perform()?;
-        for hosted in self.groups.values_mut() {
-            hosted.write_commit()?;
-            hosted.watermark.close();
+        for replica in self.groups.values_mut() {
+            replica.write_commit()?;
+            replica.watermark.close();
         }
         for message in self.inbox.try_iter() {
             match message {

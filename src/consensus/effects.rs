@@ -5,15 +5,15 @@ use raft::eraftpb::Message;
 use super::adapter::Fetch;
 use super::pending::Answer;
 use crate::storage::entry::Entry;
-use crate::storage::log::{ConfState, HardState, Marker};
+use crate::storage::log::{ConfState, HardState, LogSnapshot};
 use crate::types::{LogIndex, Offset};
 use crate::watermark::Mark;
 
 /// What is to be written to the group's log, in this order, into the page cache.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Write {
-    /// The log begins anew behind this marker.
-    pub marker: Option<Marker>,
+    /// The log begins anew behind this snapshot.
+    pub snapshot: Option<LogSnapshot>,
     /// Entries from here on are replaced.
     pub truncate_from: Option<LogIndex>,
     /// New entries.

@@ -3,14 +3,12 @@
 use protobuf::Message as _;
 use raft::eraftpb;
 
-use super::wire::{
-    ConfChange, ConfChangeKind, marker_from_snapshot, marker_to_snapshot, message_from_pb, message_to_pb,
-};
+use super::wire::{ConfChange, ConfChangeKind, message_from_pb, message_to_pb, snapshot_from_raft, snapshot_to_raft};
 use crate::catalog::{Catalog, Command, LogMeta, Member};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;
 use crate::storage::entry::{Kind, Stamp};
-use crate::storage::log::{Base, ConfState, Derived, Marker};
+use crate::storage::log::{Base, ConfState, LogSnapshot, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 #[test]
@@ -47,24 +45,24 @@ fn conf_change() {
     });
 }
 
-fn a_marker() -> Marker {
-    Marker {
+fn a_snapshot() -> LogSnapshot {
+    LogSnapshot {
         base: Base { index: LogIndex(9), term: Term(2), offset: Offset(7), ..Base::default() },
         conf_state: ConfState { voters: vec![NodeId(1), NodeId(2)], learners: vec![NodeId(3)] },
         conf_index: LogIndex(4),
-        derived: Derived { first_offset: Offset(3), last_append_time_us: 4 },
-        derived_index: LogIndex(8),
+        log_state: LogState { first_offset: Offset(3), last_append_time_us: 4 },
+        log_state_index: LogIndex(8),
     }
 }
 
-/// The data of raft's snapshot: what raft does not know of a marker.
+/// The data of raft's snapshot.
 #[test]
-fn marker_data() {
-    Loop::new("marker_data", vec![marker_to_snapshot(&a_marker()).data.to_vec()]).run(|bytes| {
-        let mut snapshot = marker_to_snapshot(&a_marker());
+fn snapshot_data() {
+    Loop::new("snapshot_data", vec![snapshot_to_raft(&a_snapshot()).data.to_vec()]).run(|bytes| {
+        let mut snapshot = snapshot_to_raft(&a_snapshot());
         snapshot.data = bytes.to_vec().into();
-        let Ok(marker) = marker_from_snapshot(&snapshot) else { return false };
-        assert!(marker_to_snapshot(&marker) == snapshot);
+        let Ok(decoded) = snapshot_from_raft(&snapshot) else { return false };
+        assert!(snapshot_to_raft(&decoded) == snapshot);
         true
     });
 }
@@ -90,14 +88,14 @@ fn raft_message() {
     };
     let mut append = message(eraftpb::MessageType::MsgAppend);
     append.entries = vec![entry(9, 0, &records), entry(10, 1, b""), entry(11, 2, b"")];
-    let mut marker = eraftpb::Message::default();
-    marker.set_msg_type(eraftpb::MessageType::MsgSnapshot);
-    marker.set_snapshot(marker_to_snapshot(&a_marker()));
+    let mut snapshot = eraftpb::Message::default();
+    snapshot.set_msg_type(eraftpb::MessageType::MsgSnapshot);
+    snapshot.set_snapshot(snapshot_to_raft(&a_snapshot()));
     let messages = [
         append,
         message(eraftpb::MessageType::MsgHeartbeat),
         message(eraftpb::MessageType::MsgRequestVote),
-        message_to_pb(GroupId(1), marker),
+        message_to_pb(GroupId(1), snapshot),
     ];
     let seeds = messages.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
     Loop::new("raft_message", seeds).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {

@@ -26,12 +26,12 @@ use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
 use super::patience::{Leadership, Patience};
 use super::pending::{Answer, Pending, Reads, WAIT_MAX};
 use super::ready::Persistence;
-use super::rows::Rows;
+use super::sequences::StreamSequences;
 use super::unreadable::Unreadable;
 use super::wire;
 use crate::reply::ReplySender;
 use crate::storage::entry::Entry;
-use crate::storage::log::{Base, Derived, HardState, Recovered};
+use crate::storage::log::{Base, HardState, LogState, Recovered};
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::Mark;
 
@@ -104,7 +104,7 @@ pub struct Group {
     pub(super) node: RawNode<Adapter>,
     pub(super) mark: Mark,
     pub(super) pending: Pending,
-    pub(super) rows: Rows,
+    pub(super) streams: StreamSequences,
     pub(super) catch_up: super::catch_up::CatchUp,
     pub(super) persistence: Persistence,
     patience: Patience,
@@ -119,7 +119,7 @@ pub struct Group {
     pub(super) held: VecDeque<(u64, Vec<Message>)>,
     /// A leader's messages that wait for its term to be synced.
     pub(super) held_for_term: Vec<Message>,
-    /// A marker that is being persisted: its Ready and its position.
+    /// A snapshot that is being persisted: its Ready and its position.
     pub(super) installing: Option<(u64, Mark)>,
     leading: Option<u64>,
     pub(super) ticks: usize,
@@ -169,7 +169,7 @@ impl Group {
         let persistence = Persistence { term: recovered.hard_state.term.0, ..Persistence::default() };
         let mark = Mark {
             applied: recovered.applied,
-            first_offset: recovered.derived.first_offset,
+            first_offset: recovered.log_state.first_offset,
             next_offset: start.offset,
             last_append_time_us: start.append_time_us,
         };
@@ -182,7 +182,7 @@ impl Group {
             node,
             mark,
             pending: Pending::default(),
-            rows: Rows::default(),
+            streams: StreamSequences::default(),
             catch_up: Default::default(),
             patience: Patience::new(persistence.term),
             persistence,
@@ -215,9 +215,9 @@ impl Group {
     }
 
     /// The log state, and the entry that it is as of.
-    pub fn derived(&self) -> (Derived, LogIndex) {
-        let (derived, as_of) = self.node.store().derived();
-        (*derived, as_of)
+    pub fn log_state(&self) -> (LogState, LogIndex) {
+        let (log_state, as_of) = self.node.store().log_state();
+        (*log_state, as_of)
     }
 
     /// How far the group is applied.
@@ -374,7 +374,7 @@ impl Group {
         }
     }
 
-    /// raft panics when it campaigns while a marker is not persisted, as it looks at entries before that one; and when a
+    /// raft panics when it campaigns while a snapshot is not persisted, as it looks at entries before that one; and when a
     /// sole voter becomes leader with entries that are not persisted.
     fn may_campaign(&self) -> bool {
         let unpersisted = self.persistence.last_needed > self.persistence.synced;
@@ -386,7 +386,7 @@ impl Group {
         voters.len() == 1 && voters.contains(self.config.me.0)
     }
 
-    /// A marker whose arrival nobody reported would leave its follower paused for ever.
+    /// A snapshot whose arrival nobody reported would leave its follower paused for ever.
     fn retry_lost_markers(&mut self) {
         let prs = self.node.raft.prs();
         let paused: Vec<u64> =
@@ -404,7 +404,7 @@ impl Group {
         }
     }
 
-    /// What became of a marker on its way.
+    /// What became of a snapshot on its way.
     pub fn marker_sent(&mut self, node: NodeId, arrived: bool) {
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(node.0, status);

@@ -17,19 +17,19 @@ use crate::inbox::Outbox;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{Kind, Unstamped};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, RowId, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, StreamId, Term};
 
 /// The inbox of `consensus` holds this many messages. When it is full, produce requests are refused. Its bytes are
 /// those of the clients' requests in flight (`bytes_max`), and 16 MiB for each peer that forwards.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 
-/// The place of a proposal in a run of its stream: it is appended only after the previous one (`rows.rs`).
+/// The place of a proposal in a run of its stream: it is appended only after the previous one (`sequences.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamPosition {
     /// The run's id. A new run begins when all earlier requests of the stream are answered.
-    pub row: RowId,
+    pub stream: StreamId,
     /// The position in its run, from 0, without gaps.
-    pub position: u64,
+    pub sequence: u64,
 }
 
 /// One entry that a client wants in a log, or an operator (a trim). Its offsets and times are stamped when it is appended.
@@ -50,7 +50,7 @@ pub struct Proposal {
     /// With a producer id: from 1.
     pub sequence: u64,
     /// None: it depends on no other.
-    pub place: Option<Place>,
+    pub in_stream: Option<StreamPosition>,
     /// Append it in this term only. A forwarding node sets it, so that entries of a later term can't contain the proposal.
     pub term: Option<Term>,
     /// After this moment it is not proposed any more; once proposed the answer is "outcome unknown".
@@ -68,7 +68,7 @@ impl Proposal {
             expected_offset: None,
             producer_id: 0,
             sequence: 0,
-            place: None,
+            in_stream: None,
             term: None,
             deadline: None,
         }
@@ -203,7 +203,7 @@ pub enum ConsensusMsg {
     ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
     /// Messages to a peer were lost.
     Unreachable(NodeId),
-    /// A marker was handed to the network for a peer (`true`), or was lost.
+    /// A snapshot was handed to the network for a peer (`true`), or was lost.
     MarkerSent(GroupId, NodeId, bool),
     /// Hand leadership of every group over, if this node has it. Answered when none is left or nobody can take it.
     HandOver(ReplySender<()>),
@@ -295,7 +295,7 @@ impl ConsensusHandle {
         self.tell(ConsensusMsg::Unreachable(node));
     }
 
-    /// What became of a marker for `node`.
+    /// What became of a snapshot for `node`.
     pub fn marker_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
         self.tell(ConsensusMsg::MarkerSent(group, node, arrived));
     }

@@ -21,7 +21,6 @@ mod driver;
 mod effects;
 mod group;
 pub mod handle;
-mod hosted;
 mod in_flight;
 mod joins;
 mod late;
@@ -36,15 +35,16 @@ mod raft_log;
 mod ready;
 mod received;
 mod reconcile;
+mod replica;
 mod retention;
-mod rows;
+mod sequences;
 pub mod status;
 mod unreadable;
 mod wire;
 
 pub use driver::{Consensus, ConsensusParts, command_proposal};
-pub use hosted::HostError;
 pub use peer_inbox::keeps_its_place;
+pub use replica::HostError;
 
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
@@ -59,7 +59,7 @@ pub trait Outbound: Send + Sync {
 #[cfg(test)]
 pub(crate) use peer_inbox::PeerInbox;
 #[cfg(test)]
-pub(crate) use rows::Rows;
+pub(crate) use sequences::StreamSequences;
 
 #[cfg(test)]
 mod tests;

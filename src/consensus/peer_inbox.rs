@@ -8,15 +8,15 @@
 //!   one at a time until one is acknowledged. Clients' requests have a separate queue, so they use none of this budget.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use raft::eraftpb::MessageType;
 
 use crate::metrics::Counter;
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
 
-/// Appends and markers (snapshots) of at most this many bytes wait; more are dropped.
+/// Appends and snapshots (snapshots) of at most this many bytes wait; more are dropped.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
 /// Messages without entries of at most this many bytes wait, about 4,000; more are dropped.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
@@ -26,9 +26,9 @@ const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// The size that is counted for a message in addition to its entries.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// True for appends, with or without entries, and markers: they keep their order. All others may overtake them.
+/// True for appends, with or without entries, and snapshots: they keep their order. All others may overtake them.
 pub fn keeps_its_place(message: &RaftMessage) -> bool {
-    message.type_ == MessageType::MsgAppend as u32 || !message.entries.is_empty() || message.marker.is_some()
+    message.type_ == MessageType::MsgAppend as u32 || !message.entries.is_empty() || message.snapshot.is_some()
 }
 
 /// Messages and their sizes.
@@ -82,7 +82,7 @@ pub struct PeerInbox {
 impl PeerInbox {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Every critical section leaves the state whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Queues messages from a peer, and drops those over the budget.
@@ -135,7 +135,7 @@ fn bytes_of(message: &RaftMessage) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::peer::{Entry, Marker};
+    use crate::pb::peer::{Entry, LogSnapshot};
 
     const PEER: NodeId = NodeId(2);
 
@@ -179,17 +179,17 @@ mod tests {
         assert!(inbox.is_empty(), "messages without entries count too");
     }
 
-    /// An append that overtakes another is rejected, even one that only carries the commit index; a marker restarts the log.
+    /// An append that overtakes another is rejected, even one that only carries the commit index; a snapshot restarts the log.
     #[test]
     fn appends_and_markers_keep_their_order() {
-        let marker = |index| RaftMessage {
+        let snapshot = |index| RaftMessage {
             type_: MessageType::MsgSnapshot as u32,
             index,
-            marker: Some(Marker::default()).into(),
+            snapshot: Some(LogSnapshot::default()).into(),
             ..RaftMessage::default()
         };
         let inbox = PeerInbox::default();
-        inbox.put(PEER, vec![append(1, 10), marker(2), append(3, 0), heartbeat(9), append(4, 10)]);
+        inbox.put(PEER, vec![append(1, 10), snapshot(2), append(3, 0), heartbeat(9), append(4, 10)]);
         assert_eq!(indexes(&inbox.take(usize::MAX)), [9, 1, 2, 3, 4]);
     }
 }

@@ -125,7 +125,7 @@ impl Pending {
         }
     }
 
-    /// A marker skipped everything up to `index`: nobody here will see those entries.
+    /// A snapshot skipped everything up to `index`: nobody here will see those entries.
     pub fn skipped(&mut self, index: LogIndex, out: &mut Vec<Answer>) {
         let rest = self.by_index.split_off(&index.next());
         let skipped = std::mem::replace(&mut self.by_index, rest);

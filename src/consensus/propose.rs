@@ -97,7 +97,7 @@ impl Group {
         if proposal.term.is_some_and(|wanted| wanted != term) {
             return Err(ProposeError::NotLeader { leader: self.leader() }.into());
         }
-        if proposal.place.is_some_and(|place| !self.rows.take(place, term)) {
+        if proposal.in_stream.is_some_and(|place| !self.streams.take(place, term)) {
             return Err(ProposeError::Dropped.into());
         }
         if proposal.deadline.is_some_and(|d| d <= now) {
@@ -128,11 +128,11 @@ impl Group {
             index: LogIndex(self.node.raft.raft_log.last_index() + 1),
             append_time_us: time_us.max(end.append_time_us),
         };
-        let place = proposal.place;
+        let place = proposal.in_stream;
         let data = stamped(proposal, &appended)?;
         self.node.propose(Vec::new(), data).map_err(|e| self.refusal(&e))?;
         if let Some(place) = place {
-            self.rows.taken(place, term);
+            self.streams.taken(place, term);
         }
         Ok(appended)
     }

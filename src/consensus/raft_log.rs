@@ -1,9 +1,10 @@
 //! raft's own log lines, which come through `slog`, as ours.
 
 use std::fmt::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use slog::{Drain, KV as _, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
 
 use crate::line_limit::LineLimit;
@@ -11,13 +12,13 @@ use crate::types::GroupId;
 
 /// Where raft writes for a group: the target `raft` of the `log` crate, one level quieter, as raft counts elections as news.
 pub fn logger(group: GroupId) -> Logger {
-    Logger::root(ToLog { group, limit: Mutex::default() }, slog::o!())
+    Logger::root(ToLog { group, limit: AssertUnwindSafe(Mutex::default()) }, slog::o!())
 }
 
 struct ToLog {
     group: GroupId,
     /// Of each place in raft's source: a faulty peer may make it write.
-    limit: Mutex<LineLimit<(&'static str, u32)>>,
+    limit: AssertUnwindSafe<Mutex<LineLimit<(&'static str, u32)>>>,
 }
 
 impl Drain for ToLog {
@@ -35,8 +36,7 @@ impl Drain for ToLog {
             return Ok(());
         }
         let place = (record.file(), record.line());
-        // Each entry is complete whenever the lock is free.
-        let admitted = self.limit.lock().unwrap_or_else(PoisonError::into_inner).admit(place, Instant::now());
+        let admitted = self.limit.lock().admit(place, Instant::now());
         match admitted {
             Some(0) => log::log!(target: "raft", level, "{}", line(self.group, record, values)),
             Some(hidden) => {
@@ -68,18 +68,19 @@ impl Serializer for Pairs {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     use super::*;
 
-    struct Lines(Arc<Mutex<Vec<String>>>);
+    struct Lines(AssertUnwindSafe<Arc<Mutex<Vec<String>>>>);
 
     impl Drain for Lines {
         type Ok = ();
         type Err = Never;
 
         fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
-            self.0.lock().expect("a lock").push(line(GroupId(1), record, values));
+            self.0.lock().push(line(GroupId(1), record, values));
             Ok(())
         }
     }
@@ -87,8 +88,8 @@ mod tests {
     #[test]
     fn a_line_of_raft_names_its_group_and_keeps_its_values() {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let logger = Logger::root(Lines(lines.clone()), slog::o!("raft_id" => 7));
+        let logger = Logger::root(Lines(AssertUnwindSafe(lines.clone())), slog::o!("raft_id" => 7));
         slog::info!(logger, "became follower at term {}", 3; "term" => 3);
-        assert_eq!(lines.lock().expect("a lock")[..], ["group 1: became follower at term 3 term=3 raft_id=7"]);
+        assert_eq!(lines.lock()[..], ["group 1: became follower at term 3 term=3 raft_id=7"]);
     }
 }

@@ -11,7 +11,7 @@ use raft::eraftpb::{Message, MessageType};
 use super::effects::Write;
 use super::group::Group;
 use super::wire;
-use crate::storage::log::Marker;
+use crate::storage::log::LogSnapshot;
 use crate::types::{GroupId, LogIndex};
 use crate::watermark::Mark;
 
@@ -98,8 +98,8 @@ impl Group {
             write.hard_state = Some(after);
         }
         if !ready.snapshot().is_empty() {
-            match wire::marker_from_snapshot(ready.snapshot()) {
-                Ok(marker) => self.install(number, marker, &mut write),
+            match wire::snapshot_from_raft(ready.snapshot()) {
+                Ok(snapshot) => self.install(number, snapshot, &mut write),
                 Err(error) => return self.set_damaged(error.to_string()),
             }
         }
@@ -148,31 +148,31 @@ impl Group {
     }
 
     /// Installs a snapshot: the log begins anew after it.
-    fn install(&mut self, number: u64, marker: Marker, write: &mut Write) {
+    fn install(&mut self, number: u64, snapshot: LogSnapshot, write: &mut Write) {
         let (id, index, (first, next)) =
-            (self.config.id, marker.base.index, (self.mark.first_offset, self.mark.next_offset));
+            (self.config.id, snapshot.base.index, (self.mark.first_offset, self.mark.next_offset));
         if id != GroupId::CATALOG && first < next {
             log::warn!(
                 "group {id}: snapshot installed: records {first} to {} are dropped here: the log of the leader, node {}, begins \
                  at offset {} (after entry {index})",
                 next.0 - 1,
                 self.leader().map_or_else(|| "unknown".to_owned(), |leader| leader.to_string()),
-                marker.base.offset
+                snapshot.base.offset
             );
         } else {
             log::info!("group {id}: snapshot installed: the log begins after entry {index}");
         }
         self.queue.clear();
-        self.pending.skipped(marker.base.index, &mut self.out.answers);
-        self.node.mut_store().install(&marker);
+        self.pending.skipped(snapshot.base.index, &mut self.out.answers);
+        self.node.mut_store().install(&snapshot);
         let mark = Mark {
-            applied: marker.base.index,
-            first_offset: marker.derived.first_offset.max(self.mark.first_offset),
-            next_offset: marker.base.offset.max(self.mark.next_offset),
-            last_append_time_us: marker.derived.last_append_time_us,
+            applied: snapshot.base.index,
+            first_offset: snapshot.log_state.first_offset.max(self.mark.first_offset),
+            next_offset: snapshot.base.offset.max(self.mark.next_offset),
+            last_append_time_us: snapshot.log_state.last_append_time_us,
         };
         self.installing = Some((number, mark));
-        write.marker = Some(marker);
+        write.snapshot = Some(snapshot);
     }
 
     /// Checks new entries, keeps them in memory, and adds them to what is written.

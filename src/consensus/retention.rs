@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use super::ages::{LogAges, as_us};
 use super::handle::{ConsensusHandle, Proposal};
-use super::hosted::Hosted;
+use super::replica::Replica;
 use crate::catalog::LogMeta;
 use crate::clock::AHEAD_MAX;
 use crate::storage::entry::Kind;
@@ -140,34 +140,34 @@ impl Retention {
     pub fn look(
         &mut self,
         log: &LogMeta,
-        hosted: &Hosted,
+        replica: &Replica,
         readers: &ReadersHandle,
         now: Instant,
         wall_us: u64,
     ) -> Option<SealAge> {
-        let mark = hosted.group.mark();
+        let mark = replica.group.mark();
         let state = self
             .logs
             .entry(log.group)
-            .or_insert_with(|| State::new(LogAges::new(hosted.reader.begun_us(), mark.next_offset, wall_us, now)));
+            .or_insert_with(|| State::new(LogAges::new(replica.reader.begun_us(), mark.next_offset, wall_us, now)));
         // On every node, so that a new leader knows the ages.
         let local_us = state.ages.look(mark.next_offset, wall_us, now);
-        hosted.set_local_time(local_us);
+        replica.set_local_time(local_us);
         state.warn_of_stamps(log, mark.last_append_time_us, wall_us);
         let seal = seal_age(log, mark);
-        if !hosted.group.leads() || state.next_look.is_some_and(|next| now < next) {
+        if !replica.group.leads() || state.next_look.is_some_and(|next| now < next) {
             return seal;
         }
         if state.looking.load(Ordering::Acquire) {
             return seal;
         }
-        let wanted = Wanted::of(log, &mut state.ages, &hosted.reader, local_us, wall_us, now);
+        let wanted = Wanted::of(log, &mut state.ages, &replica.reader, local_us, wall_us, now);
         state.next_look = Some(now + look_every(log));
         if wanted.is_nothing() {
             return seal;
         }
         state.looking.store(true, Ordering::Release);
-        let (group, reader, consensus) = (log.group, hosted.reader.clone(), self.consensus.clone());
+        let (group, reader, consensus) = (log.group, replica.reader.clone(), self.consensus.clone());
         let looking = Arc::clone(&state.looking);
         let job = move || {
             if let Some(first) = wanted.first_to_keep(&reader, mark) {

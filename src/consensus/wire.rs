@@ -1,4 +1,4 @@
-//! Between raft's types and ours: peers' messages, stored entries, markers.
+//! Between raft's types and ours: peers' messages, stored entries, snapshots.
 //!
 //! raft's messages are built and taken apart field by field. So raft's own parser (protobuf 2.28, RUSTSEC-2024-0437) never
 //! sees a byte of the network or of the disk, and an entry's data crosses as a counted reference, not as a copy.
@@ -13,7 +13,7 @@ use super::compare::{Checkpoint, Claim};
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
 use crate::storage::entry::{BadEntry, Entry, Kind, Stamp};
-use crate::storage::log::{Base, ConfState, Derived, Marker};
+use crate::storage::log::{Base, ConfState, LogSnapshot, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The limit of a peer's terms, indexes and offsets. They count up from 0, and no cluster comes near it. What is added to such a
@@ -195,33 +195,33 @@ pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
     ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners) }
 }
 
-/// A marker as raft's snapshot. What raft does not know of it stands in the snapshot's data, 32 bytes and the log state.
-pub fn marker_to_snapshot(marker: &Marker) -> Snapshot {
+/// Encodes a snapshot as raft's. The fields that raft does not know are in its data: 32 bytes, then the log state.
+pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
     let mut data = Vec::with_capacity(64);
-    for number in [marker.base.offset.0, marker.base.digest.0, marker.conf_index.0, marker.derived_index.0] {
+    for number in [snapshot.base.offset.0, snapshot.base.digest.0, snapshot.conf_index.0, snapshot.log_state_index.0] {
         data.extend_from_slice(&number.to_le_bytes());
     }
-    data.extend_from_slice(&marker.derived.encode());
-    let mut snapshot = Snapshot { data: data.into(), ..Default::default() };
-    let metadata = snapshot.mut_metadata();
-    metadata.index = marker.base.index.0;
-    metadata.term = marker.base.term.0;
-    metadata.set_conf_state(conf_to_raft(&marker.conf_state));
-    snapshot
+    data.extend_from_slice(&snapshot.log_state.encode());
+    let mut raft_snapshot = Snapshot { data: data.into(), ..Default::default() };
+    let metadata = raft_snapshot.mut_metadata();
+    metadata.index = snapshot.base.index.0;
+    metadata.term = snapshot.base.term.0;
+    metadata.set_conf_state(conf_to_raft(&snapshot.conf_state));
+    raft_snapshot
 }
 
-/// Reads what [`marker_to_snapshot`] made.
+/// Reads what [`snapshot_to_raft`] made.
 ///
 /// # Errors
 /// [`BadMessage`] for anything else.
-pub fn marker_from_snapshot(snapshot: &Snapshot) -> Result<Marker, BadMessage> {
-    const BAD: BadMessage = BadMessage("a malformed marker");
-    let (numbers, derived) = snapshot.data.split_at_checked(32).ok_or(BAD)?;
+pub fn snapshot_from_raft(snapshot: &Snapshot) -> Result<LogSnapshot, BadMessage> {
+    const BAD: BadMessage = BadMessage("a malformed snapshot");
+    let (numbers, log_state) = snapshot.data.split_at_checked(32).ok_or(BAD)?;
     let number = |i: usize| -> u64 {
         numbers[i * 8..i * 8 + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     };
     let metadata = snapshot.get_metadata();
-    Ok(Marker {
+    Ok(LogSnapshot {
         base: Base {
             index: LogIndex(metadata.index),
             term: Term(metadata.term),
@@ -230,8 +230,8 @@ pub fn marker_from_snapshot(snapshot: &Snapshot) -> Result<Marker, BadMessage> {
         },
         conf_state: conf_from_raft(metadata.get_conf_state()),
         conf_index: LogIndex(number(2)),
-        derived: Derived::decode(derived).map_err(|_| BAD)?,
-        derived_index: LogIndex(number(3)),
+        log_state: LogState::decode(log_state).map_err(|_| BAD)?,
+        log_state_index: LogIndex(number(3)),
     })
 }
 
@@ -255,8 +255,8 @@ pub fn message_to_pb(group: GroupId, mut message: eraftpb::Message) -> pb::RaftM
         ..Default::default()
     };
     out.entries = message.take_entries().into_iter().map(entry_to_pb).collect();
-    if let Ok(marker) = marker_from_snapshot(message.get_snapshot()) {
-        out.marker = protobuf::MessageField::some(marker_to_pb(&marker));
+    if let Ok(snapshot) = snapshot_from_raft(message.get_snapshot()) {
+        out.snapshot = protobuf::MessageField::some(snapshot_to_pb(&snapshot));
     }
     out
 }
@@ -309,9 +309,11 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
         entries.push(entry_from_pb(entry)?);
     }
     raft.set_entries(entries.into());
-    match (msg_type, message.marker.into_option()) {
-        (MessageType::MsgSnapshot, Some(marker)) => raft.set_snapshot(marker_to_snapshot(&marker_from_pb(&marker)?)),
-        (MessageType::MsgSnapshot, None) => return Err(BadMessage("a marker message without its marker")),
+    match (msg_type, message.snapshot.into_option()) {
+        (MessageType::MsgSnapshot, Some(snapshot)) => {
+            raft.set_snapshot(snapshot_to_raft(&snapshot_from_pb(&snapshot)?))
+        }
+        (MessageType::MsgSnapshot, None) => return Err(BadMessage("a snapshot message without its snapshot")),
         (_, _) => {}
     }
     Ok(raft)
@@ -349,50 +351,53 @@ pub fn claim_from_pb(claim: &pb::LogClaim) -> Claim {
     }
 }
 
-fn marker_to_pb(marker: &Marker) -> pb::Marker {
+fn snapshot_to_pb(snapshot: &LogSnapshot) -> pb::LogSnapshot {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
-    pb::Marker {
-        index: marker.base.index.0,
-        term: marker.base.term.0,
-        offset: marker.base.offset.0,
+    pb::LogSnapshot {
+        index: snapshot.base.index.0,
+        term: snapshot.base.term.0,
+        offset: snapshot.base.offset.0,
         conf_state: protobuf::MessageField::some(pb::ConfState {
-            voters: ids(&marker.conf_state.voters),
-            learners: ids(&marker.conf_state.learners),
+            voters: ids(&snapshot.conf_state.voters),
+            learners: ids(&snapshot.conf_state.learners),
             ..Default::default()
         }),
-        conf_index: marker.conf_index.0,
-        derived: Bytes::from(marker.derived.encode()),
-        derived_index: marker.derived_index.0,
-        digest: marker.base.digest.0,
+        conf_index: snapshot.conf_index.0,
+        log_state: Bytes::from(snapshot.log_state.encode()),
+        log_state_index: snapshot.log_state_index.0,
+        digest: snapshot.base.digest.0,
         ..Default::default()
     }
 }
 
-fn marker_from_pb(marker: &pb::Marker) -> Result<Marker, BadMessage> {
+fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessage> {
     let ids = |nodes: &[u64]| nodes.iter().map(|n| NodeId(*n)).collect();
-    let (voters, learners) = (&marker.conf_state.voters, &marker.conf_state.learners);
-    if marker.index == 0 || voters.is_empty() {
-        return Err(BadMessage("a marker without an index or without voters"));
+    let (voters, learners) = (&snapshot.conf_state.voters, &snapshot.conf_state.learners);
+    if snapshot.index == 0 || voters.is_empty() {
+        return Err(BadMessage("a snapshot without an index or without voters"));
     }
     // As every node sends them. raft takes a node that is there twice for two.
     let ordered = |ids: &[u64]| ids.first() != Some(&0) && ids.windows(2).all(|two| two[0] < two[1]);
     if !ordered(voters) || !ordered(learners) || learners.iter().any(|id| voters.contains(id)) {
-        return Err(BadMessage("a marker whose nodes are not there once each, in order"));
+        return Err(BadMessage("a snapshot whose nodes are not there once each, in order"));
     }
-    let derived = Derived::decode(&marker.derived).map_err(|_| BadMessage("a malformed derived state"))?;
-    check_numbers([marker.index, marker.term, marker.offset, marker.conf_index, marker.derived_index])?;
-    check_numbers([derived.first_offset.0])?;
-    Ok(Marker {
+    let log_state = LogState::decode(&snapshot.log_state).map_err(|_| BadMessage("a malformed log state"))?;
+    check_numbers([snapshot.index, snapshot.term, snapshot.offset, snapshot.conf_index, snapshot.log_state_index])?;
+    check_numbers([log_state.first_offset.0])?;
+    Ok(LogSnapshot {
         base: Base {
-            index: LogIndex(marker.index),
-            term: Term(marker.term),
-            offset: Offset(marker.offset),
-            digest: Digest(marker.digest),
+            index: LogIndex(snapshot.index),
+            term: Term(snapshot.term),
+            offset: Offset(snapshot.offset),
+            digest: Digest(snapshot.digest),
         },
-        conf_state: ConfState { voters: ids(&marker.conf_state.voters), learners: ids(&marker.conf_state.learners) },
-        conf_index: LogIndex(marker.conf_index),
-        derived,
-        derived_index: LogIndex(marker.derived_index),
+        conf_state: ConfState {
+            voters: ids(&snapshot.conf_state.voters),
+            learners: ids(&snapshot.conf_state.learners),
+        },
+        conf_index: LogIndex(snapshot.conf_index),
+        log_state,
+        log_state_index: LogIndex(snapshot.log_state_index),
     })
 }
 
@@ -406,21 +411,21 @@ mod tests {
         pb::RaftMessage { type_: msg_type, term: 3, index: 1, entries: vec![entry], ..Default::default() }
     }
 
-    fn marker() -> pb::RaftMessage {
-        let marker = Marker {
+    fn snapshot() -> pb::RaftMessage {
+        let snapshot = LogSnapshot {
             base: Base { index: LogIndex(1), term: Term(1), offset: Offset(1), ..Base::default() },
             conf_state: ConfState { voters: vec![NodeId(1)], learners: Vec::new() },
-            ..Marker::default()
+            ..LogSnapshot::default()
         };
-        let marker = protobuf::MessageField::some(marker_to_pb(&marker));
-        pb::RaftMessage { type_: MessageType::MsgSnapshot as u32, marker, ..Default::default() }
+        let snapshot = protobuf::MessageField::some(snapshot_to_pb(&snapshot));
+        pb::RaftMessage { type_: MessageType::MsgSnapshot as u32, snapshot, ..Default::default() }
     }
 
     /// One heartbeat with the term 2^64 - 1 ended every node that received it, at each restart again, and a snapshot with such
     /// numbers its receiver.
     #[test]
     fn numbers_that_no_cluster_comes_to_are_refused() {
-        assert!(message_from_pb(append()).is_ok() && message_from_pb(marker()).is_ok());
+        assert!(message_from_pb(append()).is_ok() && message_from_pb(snapshot()).is_ok());
         let refused = |message: pb::RaftMessage| message_from_pb(message).expect_err("too large") == TOO_LARGE;
         let changes: [fn(&mut pb::RaftMessage, u64); 7] = [
             |m, n| m.term = n,
@@ -443,18 +448,18 @@ mod tests {
         // One such rejection of a follower ended the replication to it until the leader was restarted.
         let request = pb::RaftMessage { request_snapshot: 5, reject: true, ..append() };
         assert!(message_from_pb(request).is_err());
-        let changes: [fn(&mut pb::Marker, u64); 6] = [
+        let changes: [fn(&mut pb::LogSnapshot, u64); 6] = [
             |m, n| m.index = n,
             |m, n| m.term = n,
             |m, n| m.offset = n,
             |m, n| m.conf_index = n,
-            |m, n| m.derived_index = n,
-            |m, n| m.derived = Derived { first_offset: Offset(n), last_append_time_us: 0 }.encode().into(),
+            |m, n| m.log_state_index = n,
+            |m, n| m.log_state = LogState { first_offset: Offset(n), last_append_time_us: 0 }.encode().into(),
         ];
         for change in changes {
             for (number, taken) in [(NUMBER_MAX - 1, true), (NUMBER_MAX, false), (u64::MAX, false)] {
-                let mut message = marker();
-                change(message.marker.mut_or_insert_default(), number);
+                let mut message = snapshot();
+                change(message.snapshot.mut_or_insert_default(), number);
                 assert_eq!(message_from_pb(message.clone()).is_ok(), taken, "{message:?}");
             }
         }

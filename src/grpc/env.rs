@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use grpcio::{EnvBuilder, Environment, RpcContext};
+use parking_lot::{Condvar, Mutex};
 
 use crate::thread::{FatalSender, panic_text};
 
@@ -135,9 +136,8 @@ struct Alive {
 
 impl Threads {
     fn join(&self) -> Result<(), StillInUse> {
-        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ended.wait_timeout_while(alive, STOP_WAIT, |alive| alive.count > 0);
-        let (alive, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut alive = self.alive.lock();
+        self.ended.wait_while_for(&mut alive, |alive| alive.count > 0, STOP_WAIT);
         if alive.count > 0 {
             return Err(StillInUse { name: self.name.clone(), threads: alive.count });
         }
@@ -166,7 +166,7 @@ impl Mark {
     fn set(threads: &Arc<Threads>) {
         // "<process>/task/<thread>"
         let own = rustix::fs::readlink("/proc/thread-self", Vec::new()).ok().and_then(|p| p.into_string().ok());
-        let mut alive = threads.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alive = threads.alive.lock();
         alive.count += 1;
         alive.paths.extend(own.map(|path| format!("/proc/{path}")));
         drop(alive);
@@ -187,7 +187,7 @@ impl Drop for Mark {
         if !self.clean {
             self.threads.fatal.report(&self.threads.name, "a completion-queue thread panicked".into());
         }
-        self.threads.alive.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
+        self.threads.alive.lock().count -= 1;
         self.threads.ended.notify_all();
     }
 }

@@ -5,11 +5,12 @@
 //! handled it.
 
 use std::ffi::{CStr, c_char};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use grpcio_sys::{gpr_log_func_args, gpr_log_severity, gpr_set_log_function, gpr_set_log_verbosity};
 use log::{Level, LevelFilter};
+use parking_lot::Mutex;
 
 use super::handshakes;
 use crate::line_limit::LineLimit;
@@ -52,7 +53,7 @@ unsafe extern "C" fn write(args: *mut gpr_log_func_args) {
         return;
     }
     let limiter = LIMITER.get_or_init(Mutex::default);
-    let admitted = limiter.lock().unwrap_or_else(PoisonError::into_inner).admit((file as usize, line), Instant::now());
+    let admitted = limiter.lock().admit((file as usize, line), Instant::now());
     match admitted {
         Some(0) => log::log!(target: TARGET, level, "{}", explain(&message)),
         Some(hidden) => {

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use grpcio::RpcContext;
+use parking_lot::{Mutex, MutexGuard};
 
 /// What a message takes besides its bytes: its frames, and the headers of its call.
 const PER_MESSAGE: u64 = 512;
@@ -70,7 +71,7 @@ impl Received {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Account>>> {
         // Every critical section leaves the map whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

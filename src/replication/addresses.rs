@@ -4,7 +4,8 @@
 //! No address is trusted: whoever answers must have that node's certificate, and refuses a hello that means another node.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::catalog::{CatalogView, Member};
 use crate::security::peer_names::{Dialled, PeerName};
@@ -41,7 +42,7 @@ impl Addresses {
 
     /// The members as of this node's admission.
     pub fn told(&self, members: Vec<Member>) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = members;
+        *self.told.lock() = members;
     }
 
     /// A node's name.
@@ -61,7 +62,7 @@ impl Addresses {
         if self.catalog.get().members().next().is_some() {
             return None;
         }
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.told.lock();
         told.iter().find(|m| which(m)).cloned()
     }
 
@@ -81,7 +82,7 @@ impl Addresses {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Known>> {
         // Every critical section leaves the map whole.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// A node said in an accepted hello where it is reached. False when it is a stranger too many.

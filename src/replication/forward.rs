@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Command, LogMeta};
-use crate::consensus::handle::{Appended, Place, Proposal, ProposeError, ReadIndexError};
+use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError, StreamPosition};
 use crate::pb::peer::{Job, Outcome};
 use crate::replication::outcome::{read_appended, read_read_index};
 use crate::reply::ReplySender;
 use crate::storage::entry::{Entry, Kind};
 use crate::storage::payload;
-use crate::types::{GroupId, LogIndex, Offset, RowId, Term};
+use crate::types::{GroupId, LogIndex, Offset, StreamId, Term};
 
 /// After its deadline a job's answer is awaited this much longer: the leader knows better what became of it than we do.
 const GRACE: Duration = Duration::from_millis(250);
@@ -172,7 +172,7 @@ pub struct Unanswered {
 
 impl Default for Unanswered {
     fn default() -> Unanswered {
-        Unanswered { last_id: 0, tags: RowId::random().map_or(0, |random| random.0), callers: BTreeMap::new() }
+        Unanswered { last_id: 0, tags: StreamId::random().map_or(0, |random| random.0), callers: BTreeMap::new() }
     }
 }
 
@@ -217,8 +217,8 @@ impl Unanswered {
                 };
                 let unique = propose.sequence != 0 && self.tags != 0;
                 let producer = (proposal.producer_id, propose.sequence);
-                if let Some(place) = proposal.place {
-                    (propose.row, propose.position) = (place.row.0, place.position);
+                if let Some(position) = proposal.in_stream {
+                    (propose.stream, propose.sequence_in_stream) = (position.stream.0, position.sequence);
                 }
                 let led = led.filter(|_| unique);
                 propose.term = led.map_or(0, |(term, _)| term.0);
@@ -341,7 +341,8 @@ pub fn proposal_of(
         expected_offset: propose.expected_offset.map(Offset),
         producer_id: propose.producer_id,
         sequence: propose.sequence,
-        place: (propose.row != 0).then_some(Place { row: RowId(propose.row), position: propose.position }),
+        in_stream: (propose.stream != 0)
+            .then_some(StreamPosition { stream: StreamId(propose.stream), sequence: propose.sequence_in_stream }),
         term: (propose.term != 0).then_some(Term(propose.term)),
         deadline,
     })

@@ -52,7 +52,7 @@ fn forward_request() {
     let job = |kind: Kind, count, payload: Vec<u8>| {
         let mut job = pb::Job { id: 1, group: 1, deadline_ms: 9, principal: "root".into(), ..pb::Job::default() };
         let propose =
-            pb::Propose { kind: kind as u32, count, payload: payload.into(), row: 3, ..pb::Propose::default() };
+            pb::Propose { kind: kind as u32, count, payload: payload.into(), stream: 3, ..pb::Propose::default() };
         job.set_propose(propose);
         job
     };

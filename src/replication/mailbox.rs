@@ -7,10 +7,10 @@
 //! says what that means: a raft message counts as lost, a forward is refused as not appended.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use protobuf::Message as _;
 
 use crate::consensus::keeps_its_place;
@@ -109,7 +109,7 @@ pub struct Mailbox(Mutex<State>);
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Puts a raft message, or gives it back: over the budget, or stopped.

@@ -10,7 +10,7 @@
 //! What must stay true:
 //! - Nobody speaks for, joins as or answers as a node that its certificate does not name (`guard.rs`, `addresses.rs`).
 //! - Nothing of a stream but its hello is looked at before the hello is accepted, and nothing else is sent before.
-//! - Raft's appends and markers to one peer keep their order; messages without entries go before them, in theirs. All may be lost;
+//! - Raft's appends and snapshots to one peer keep their order; messages without entries go before them, in theirs. All may be lost;
 //!   then consensus is told that the peer was unreachable.
 //! - A forwarded request is sent once and goes one hop. Not handed to the stream: surely not appended. Handed to it and no
 //!   answer: outcome unknown.

@@ -1,6 +1,8 @@
 //! What every peer's thread, and the service, know of this node.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
 
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
@@ -50,7 +52,7 @@ impl Node {
         (status.leader == Some(peer)).then_some((status.term, status.applied_index))
     }
 
-    /// Tells consensus what became of a marker.
+    /// Tells consensus what became of a snapshot.
     pub fn marker_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
         if let Some(consensus) = self.consensus.get() {
             consensus.marker_sent(group, peer, sent);
@@ -58,7 +60,7 @@ impl Node {
     }
 }
 
-/// The group of a marker, if the message is one.
+/// The group of a snapshot, if the message is one.
 pub fn marker_of(message: &RaftMessage) -> Option<GroupId> {
-    message.marker.is_some().then_some(GroupId(message.group))
+    message.snapshot.is_some().then_some(GroupId(message.group))
 }

@@ -270,10 +270,10 @@ impl Peer {
         if expected.is_empty() {
             return self.lost(&Lost::because("it has no certificate that is accepted here"));
         }
-        let ways: Vec<(&Dialled, &String)> =
+        let sinks: Vec<(&Dialled, &String)> =
             expected.iter().flat_map(|whom| addresses.iter().map(move |addr| (whom, addr))).collect();
         // The next attempt tries the next way.
-        let Some((whom, addr)) = ways.get(self.attempts % ways.len().max(1)) else {
+        let Some((whom, addr)) = sinks.get(self.attempts % sinks.len().max(1)) else {
             return self.lost(&Lost::because("its address is not known"));
         };
         // Before the channel: one that is made meanwhile has the newer ones, and is made once more.

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::catalog::{CatalogView, Member};
 use crate::consensus::Outbound;
@@ -102,7 +104,7 @@ impl Drop for Peers {
 impl PeersHandle {
     fn lock(&self) -> MutexGuard<'_, Running> {
         // Every critical section leaves the map whole.
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.running.lock()
     }
 
     /// This node and its surroundings.
@@ -128,13 +130,13 @@ impl PeersHandle {
 
     /// What is known of another cluster of the same name, while one answers: this node takes no appends.
     pub fn rival(&self) -> Option<String> {
-        self.0.node.rival.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.node.rival.lock().clone()
     }
 
     /// Records that another cluster of the same name answers, or that none does. Returns whether that was not known.
     pub fn set_rival(&self, what: Option<String>) -> bool {
         // A value that is replaced whole.
-        let mut rival = self.0.node.rival.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rival = self.0.node.rival.lock();
         let is_new = rival.is_some() != what.is_some();
         *rival = what;
         is_new

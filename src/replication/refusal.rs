@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use grpcio::{RpcStatus, RpcStatusCode};
+use parking_lot::Mutex;
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageFull as _};
 
@@ -276,7 +276,7 @@ impl Rarely {
 
     fn level(&self, mut text: String, passes: bool, now: Instant) -> Option<log::Level> {
         // Each entry is complete whenever the lock is free.
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         kept.retain(|_, refusal| now.saturating_duration_since(refusal.latest) <= LOG_AGAIN);
         if kept.len() >= KEPT_MAX && !kept.contains_key(&text) {
             // Whoever can choose the text must not fill the log: the rest counts as one refusal.

@@ -8,11 +8,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use casbin::{CoreApi as _, DefaultModel, Enforcer, StringAdapter};
 use futures::executor::block_on;
+use parking_lot::{Mutex, RwLock};
 
 use super::identity::{Principal, ROLE_PREFIX};
 use super::read_needed;
@@ -119,7 +120,7 @@ impl Acl {
     pub fn reload(&self) -> Result<bool, AclError> {
         let Some((model, policy)) = &self.0.files else { return Ok(false) };
         let new = Policy::load(model.as_deref(), policy)?;
-        let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.current.write();
         if new.text == current.text {
             return Ok(false);
         }
@@ -129,7 +130,7 @@ impl Acl {
     }
 
     fn current(&self) -> Arc<Policy> {
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.current.read().clone()
     }
 }
 
@@ -273,7 +274,7 @@ impl Policy {
     fn allows(&self, principal: &Principal, log: &str, action: Action) -> bool {
         let slot = action as usize;
         {
-            let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+            let decided = self.decided.lock();
             if let Some(known) = decided.of.get(principal).and_then(|logs| logs.get(log)).and_then(|d| d[slot]) {
                 return known;
             }
@@ -283,7 +284,7 @@ impl Policy {
             SOME_LOG => self.patterns.iter().any(|pattern| self.decide(principal, pattern, action)),
             _ => self.decide(principal, log, action),
         };
-        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decided = self.decided.lock();
         if decided.count >= DECISIONS_REMEMBERED_MAX {
             *decided = Decisions::default();
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grpcio::RpcContext;
@@ -14,6 +14,7 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::x509::X509;
+use parking_lot::Mutex;
 
 use super::peer_names::{Dialled, PeerName, PeerNames};
 
@@ -197,7 +198,7 @@ impl Identities {
     }
 
     fn read(&self, pem: &[u8]) -> Result<Arc<Certificate>, NoIdentity> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if let Some(certificate) = seen.get(pem) {
             return Ok(certificate.clone());
         }
@@ -319,7 +320,7 @@ mod tests {
         for n in 0..CERTIFICATES_REMEMBERED_MAX * 2 {
             // Text before the certificate makes other bytes of the same certificate.
             identities.read(&[format!("{n}\n").as_bytes(), &pem].concat()).expect("readable");
-            assert!(identities.seen.lock().expect("a lock").len() <= CERTIFICATES_REMEMBERED_MAX);
+            assert!(identities.seen.lock().len() <= CERTIFICATES_REMEMBERED_MAX);
         }
         assert!(identities.read(b"nonsense").is_err());
     }

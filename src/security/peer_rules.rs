@@ -9,9 +9,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
 
 use super::peer_names::{Dialled, PeerName, PeerNames};
 use super::read_needed;
@@ -117,7 +119,7 @@ impl PeerRules {
     /// [`PeerRulesError`], naming file and line.
     pub fn reload(&self) -> Result<bool, PeerRulesError> {
         let new = read_denied(self.0.deny_file.as_deref())?;
-        let mut denied = self.0.denied.write().unwrap_or_else(PoisonError::into_inner);
+        let mut denied = self.0.denied.write();
         if new == **denied {
             return Ok(false);
         }
@@ -133,12 +135,12 @@ impl PeerRules {
 
     /// Whether the certificates of this node are refused.
     pub fn denies(&self, node: &NodeName) -> bool {
-        self.0.denied.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+        self.0.denied.read().contains(node)
     }
 
     /// Whether any node's are.
     pub fn denies_any(&self) -> bool {
-        !self.0.denied.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.0.denied.read().is_empty()
     }
 
     /// Whether the shared certificate is accepted.
@@ -180,7 +182,7 @@ impl PeerRules {
     }
 
     fn is_due(&self, host: &str, now: Instant) -> bool {
-        let mut warned = self.0.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = self.0.warned.lock();
         warned.retain(|(_, at)| now - *at < WARN_AGAIN);
         if warned.len() >= WARNED_MAX || warned.iter().any(|(known, _)| known == host) {
             return false;
@@ -266,7 +268,7 @@ mod tests {
         assert!(lenient.is_due("h", now + WARN_AGAIN + Duration::from_secs(1)));
         let taken = (0..2 * WARNED_MAX).filter(|n| lenient.is_due(&n.to_string(), now)).count();
         assert!(taken <= WARNED_MAX);
-        assert!(lenient.0.warned.lock().expect("a lock").len() <= WARNED_MAX);
+        assert!(lenient.0.warned.lock().len() <= WARNED_MAX);
 
         let strict = PeerRules::load("c", true, None).expect("rules");
         assert!(strict.check(&PeerName::Shared, "h").is_err_and(|text| text.contains("require_named_peers")));

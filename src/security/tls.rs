@@ -14,8 +14,8 @@ mod standing;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use grpcio::{
@@ -28,6 +28,7 @@ use openssl::stack::Stack;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509StoreContext};
+use parking_lot::RwLock;
 
 pub use self::error::TlsError;
 pub use self::standing::{Authorities, Standing};
@@ -139,7 +140,7 @@ impl Tls {
     pub fn reload(&self) -> Result<bool, TlsError> {
         let Some(shared) = &self.0 else { return Ok(false) };
         let new = Material::load(&shared.files, &shared.own)?;
-        let mut current = shared.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = shared.current.write();
         let changed = new != **current;
         if changed {
             if new.peer_ca != current.peer_ca {
@@ -182,7 +183,7 @@ impl fmt::Debug for Tls {
 
 impl Shared {
     fn current(&self) -> Arc<Material> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     /// What works today and may not work for all clients, or not for long. `changed`: the files are new.

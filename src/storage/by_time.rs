@@ -77,7 +77,7 @@ impl GroupReader {
         self.0.get().begun_us()
     }
 
-    /// The number of synced bytes at the log's end above the manifest's floor (`sync.rs`).
+    /// The number of synced bytes at the log's end above the manifest's durable position (`sync.rs`).
     pub fn unprotected_bytes(&self) -> u64 {
         self.0.unprotected_bytes()
     }

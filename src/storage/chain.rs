@@ -44,8 +44,8 @@ pub(super) struct Ended {
     pub(super) recent: RecentEnds,
     /// The manifest's applied index.
     applied: LogIndex,
-    /// The highest floor of the frames that were read,
-    pub(super) floor: Position,
+    /// The highest durable position of the frames that were read,
+    pub(super) durable: Position,
     /// and up to where in each segment they were.
     pub(super) read: BTreeMap<u64, u64>,
     /// What the index of the newest segment says, and where each of these frames stands.
@@ -118,12 +118,12 @@ impl Chain {
         self.headers.windows(2).map(|pair| (&pair[0], pair[1].predecessor.at))
     }
 
-    /// Reads the frames from the segment that holds the manifest's floor on, or the newest, if that one is older: what is
+    /// Reads the frames from the segment that holds the manifest's durable position on, or the newest, if that one is older: what is
     /// before is on the disk, and its terms are in the manifest.
     fn scan(&self, files: &Files) -> Result<Ended, Break> {
         let manifest = &files.manifest;
         let newest = self.headers.len() - 1;
-        let start = self.numbers.partition_point(|n| *n < manifest.floor.file).min(newest);
+        let start = self.numbers.partition_point(|n| *n < manifest.durable.file).min(newest);
         let header = &self.headers[start];
         let mut terms = manifest.terms.clone();
         terms.retain(|(first, _)| *first <= header.base.index);
@@ -157,7 +157,7 @@ impl Ended {
             checkpoints: Checkpoints::default(),
             recent: RecentEnds::default(),
             applied: LogIndex(0),
-            floor: Position::default(),
+            durable: Position::default(),
             read: BTreeMap::new(),
             noted: Vec::new(),
         }
@@ -172,7 +172,7 @@ impl Ended {
         self.hard_state = header.hard_state;
         self.time_us = self.time_us.max(header.time_before_us);
         let Some(file) = files.open.get(&number) else {
-            // Older than the floor: not this one's business; the caller sees that the floor is in no chosen segment.
+            // Older than the durable position: not this one's business; the caller sees that the durable position is in no chosen segment.
             return Ok(());
         };
         let end = match limit {
@@ -186,7 +186,7 @@ impl Ended {
                 Ok(None) => (end, "the file ends"),
                 Ok(Some((at, frame))) => match self.frame(&frame) {
                     Ok(()) => {
-                        self.floor = self.floor.max(frame.header.floor);
+                        self.durable = self.durable.max(frame.header.durable);
                         if worth_noting(self.noted.last().map(|(_, at)| *at), &frame.header, at) {
                             self.noted.push((frame.header, at));
                         }

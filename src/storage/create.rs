@@ -11,7 +11,7 @@ use super::index;
 use super::log::LogOptions;
 use super::manifest::{MANIFEST, Manifest};
 use super::segment::SegmentHeader;
-use super::state::{Base, ConfState, Derived, Genesis, HardState};
+use super::state::{Base, ConfState, Genesis, HardState, LogState};
 use crate::types::{GroupId, LogIndex, Term};
 
 /// Where a group lives.
@@ -90,13 +90,13 @@ pub(super) fn create(
         base: beginning.base,
         first_segment: 1,
         next_segment: 2,
-        floor: active.position(),
-        floor_end: (beginning.base.index, beginning.base.offset),
+        durable: active.position(),
+        durable_end: (beginning.base.index, beginning.base.offset),
         applied: beginning.base.index,
         conf_state: beginning.conf_state,
         conf_index: beginning.base.index,
-        derived: Derived::default(),
-        derived_index: beginning.base.index,
+        log_state: LogState::default(),
+        log_state_index: beginning.base.index,
         terms: vec![(beginning.base.index, beginning.base.term)],
         checkpoints: Vec::new(),
         differing: None,

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::segment::{SEGMENT_HEADER_BYTES, segment_number};
 use super::verify::span;
@@ -90,7 +91,7 @@ struct Known {
 
 impl Damages {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Lists and logs a range; if its place is known, only updates the listed range.

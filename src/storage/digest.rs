@@ -156,7 +156,7 @@ mod tests {
             Digest(1).then(&Header { sequence: 8, ..header() }, b"payload"),
         ];
         assert!(other.iter().all(|other| *other != digest));
-        let local = Header { floor: Position { file: 1, at: 2 }, ..header() };
+        let local = Header { durable: Position { file: 1, at: 2 }, ..header() };
         assert_eq!(Digest(1).then(&local, b"payload"), digest);
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::opened::Opened;
+use super::segment_cache::Opened;
 use super::space::Space;
 use crate::config::DiskSpace;
 

@@ -38,7 +38,7 @@ pub enum Kind {
     Trim = 4,
     /// Term, vote and commit index: a frame, never an entry.
     HardState = 5,
-    /// Nothing but the synced floor: a frame, never an entry.
+    /// Nothing but the durable position: a frame, never an entry.
     Synced = 6,
     /// Nothing at all, to keep positions: a frame, never an entry.
     Filler = 7,

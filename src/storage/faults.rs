@@ -39,25 +39,25 @@ pub(super) enum Fault {
     HoleAccepted,
     /// A segment goes on wherever the one before happens to end.
     PredecessorEndIgnored,
-    /// The floor is raised when a sync begins.
-    FloorTooHigh,
-    /// The manifest's floor is above what is synced.
+    /// The durable position is raised when a sync begins.
+    DurableTooHigh,
+    /// The manifest's durable position is above what is synced.
     NoteAheadOfSync,
-    /// Between rolls the floor is not written to the manifest.
-    FloorNotNoted,
-    /// Recovery has no floor.
-    FloorIgnored,
-    /// Recovery has the manifest's floor alone.
-    FrameFloorsIgnored,
+    /// Between rolls the durable position is not written to the manifest.
+    DurableNotNoted,
+    /// Recovery has no durable position.
+    DurableIgnored,
+    /// Recovery has the manifest's durable position alone.
+    FrameDurableIgnored,
     /// Frames behind a bad one say nothing.
-    FloorsBehindBadIgnored,
-    /// The floor may lie in a segment newer than the newest.
-    FloorInNewerIgnored,
+    DurableAfterBadIgnored,
+    /// The durable position may lie in a segment newer than the newest.
+    DurableInNewerIgnored,
     /// Applied may be behind the commit.
     AppliedUnbounded,
     /// The log goes on over what a torn end has left.
     WritesOverTorn,
-    /// A marker's segment counts without its manifest.
+    /// A snapshot's segment counts without its manifest.
     UnfinishedMarkerTaken,
     /// Zeros are skipped.
     ZerosSkipped,

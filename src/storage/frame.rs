@@ -11,14 +11,14 @@
 //! 40  append time u64       Unix microseconds
 //! 48  producer id u64
 //! 56  sequence u64
-//! 64  floor file u64        the synced floor when the frame was written
-//! 72  floor position u64
+//! 64  durable position file u64        the durable position when the frame was written
+//! 72  durable position position u64
 //! 80  payload, and zeros up to the next multiple of 8
 //! ```
 //!
 //! All numbers are little-endian. The checksum is seeded with the segment's salt and the frame's position in it, so that
 //! neither a payload nor an old frame can pose as one. The check finds frames behind a damaged one without reading what each
-//! eight bytes may claim to be the payload of: they tell the floor. Zeros are no frame: kind 0 is none. The payload of a hard state is
+//! eight bytes may claim to be the payload of: they tell the durable position. Zeros are no frame: kind 0 is none. The payload of a hard state is
 //! the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no payload, a filler's is
 //! of no meaning.
 
@@ -63,7 +63,7 @@ pub struct Header {
     /// The producer's number of it.
     pub sequence: u64,
     /// Up to where the log was synced when the frame was written.
-    pub floor: Position,
+    pub durable: Position,
 }
 
 /// A frame that was checked.
@@ -155,8 +155,8 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
         header.append_time_us,
         header.producer_id,
         header.sequence,
-        header.floor.file,
-        header.floor.at,
+        header.durable.file,
+        header.durable.at,
     ];
     for number in numbers {
         out.extend_from_slice(&number.to_le_bytes());
@@ -192,7 +192,7 @@ pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFr
         append_time_us: u64_at(head, 40),
         producer_id: u64_at(head, 48),
         sequence: u64_at(head, 56),
-        floor: Position { file: u64_at(head, 64), at: u64_at(head, 72) },
+        durable: Position { file: u64_at(head, 64), at: u64_at(head, 72) },
     };
     Ok(Frame { header, payload: &bytes[HEADER_BYTES..HEADER_BYTES + u32_at(head, 0) as usize] })
 }
@@ -202,7 +202,7 @@ impl Header {
     ///
     /// # Errors
     /// [`BadEntry`] when the entry has no stamp, or a term of more than 63 bits.
-    pub fn of_entry(entry: &Entry, floor: Position) -> Result<Header, BadEntry> {
+    pub fn of_entry(entry: &Entry, durable: Position) -> Result<Header, BadEntry> {
         if entry.term > Term::MAX {
             return Err(TERM_TOO_LARGE);
         }
@@ -216,12 +216,12 @@ impl Header {
             append_time_us,
             producer_id,
             sequence,
-            floor,
+            durable,
         })
     }
 
     /// The header of a note of the node's own.
-    pub fn of_note(kind: Kind, floor: Position) -> Header {
+    pub fn of_note(kind: Kind, durable: Position) -> Header {
         Header {
             kind,
             count: 0,
@@ -231,13 +231,13 @@ impl Header {
             append_time_us: 0,
             producer_id: 0,
             sequence: 0,
-            floor,
+            durable,
         }
     }
 
     /// Header and payload of a hard state's frame.
-    pub fn of_hard_state(hard_state: &HardState, floor: Position) -> (Header, [u8; 8]) {
-        let note = Header::of_note(Kind::HardState, floor);
+    pub fn of_hard_state(hard_state: &HardState, durable: Position) -> (Header, [u8; 8]) {
+        let note = Header::of_note(Kind::HardState, durable);
         let header = Header { term: hard_state.term, index: hard_state.commit, ..note };
         (header, hard_state.vote.unwrap_or_default().0.to_le_bytes())
     }
@@ -290,7 +290,7 @@ pub(super) mod tests {
             append_time_us: 5,
             producer_id: 6,
             sequence: 7,
-            floor: Position { file: 8, at: 9 },
+            durable: Position { file: 8, at: 9 },
         }
     }
 

@@ -16,7 +16,7 @@ use super::node::NodeFile;
 use super::payload::{self, RecordFields};
 use super::reader::Access;
 use super::segment::{SegmentHeader, segment_number};
-use super::state::{Derived, HardState};
+use super::state::{HardState, LogState};
 use super::verify::{Severity, verify};
 use super::walk::{Walk, WalkError};
 use crate::fuzz::{Loop, Rng};
@@ -47,11 +47,11 @@ fn records() -> Vec<Vec<u8>> {
 }
 
 fn frames() -> Vec<Vec<u8>> {
-    let floor = Position { file: 1, at: AT };
-    let note = Header::of_note(Kind::Synced, floor);
+    let durable = Position { file: 1, at: AT };
+    let note = Header::of_note(Kind::Synced, durable);
     let entry = Header { term: Term(2), index: LogIndex(3), base_offset: Offset(9), append_time_us: 5, ..note };
     let hard_state = HardState { term: Term(4), vote: Some(NodeId(5)), commit: LogIndex(6) };
-    let (hard_state, vote) = Header::of_hard_state(&hard_state, floor);
+    let (hard_state, vote) = Header::of_hard_state(&hard_state, durable);
     let records = &records()[2];
     let all: [(Header, &[u8]); 7] = [
         (Header { kind: Kind::Records, count: 3, ..entry }, records),
@@ -96,7 +96,7 @@ fn frame() {
         if header.kind.is_entry() {
             let entry = frame.entry();
             assert_eq!((entry.index, entry.term, &entry.payload()[..]), (header.index, header.term, payload));
-            if let Ok(of_entry) = Header::of_entry(&entry, header.floor) {
+            if let Ok(of_entry) = Header::of_entry(&entry, header.durable) {
                 assert_eq!(of_entry, header);
             }
         } else if let Ok(hard_state) = frame.hard_state() {
@@ -404,11 +404,11 @@ fn group() {
 }
 
 #[test]
-fn derived() {
-    let derived = Derived { first_offset: Offset(1), last_append_time_us: 2 };
-    Loop::new("derived", vec![derived.encode()]).run(|bytes| {
-        let Ok(derived) = Derived::decode(bytes) else { return false };
-        assert!(derived.encode() == bytes);
+fn log_state() {
+    let log_state = LogState { first_offset: Offset(1), last_append_time_us: 2 };
+    Loop::new("log_state", vec![log_state.encode()]).run(|bytes| {
+        let Ok(log_state) = LogState::decode(bytes) else { return false };
+        assert!(log_state.encode() == bytes);
         true
     });
 }

@@ -12,7 +12,8 @@
 //! is rebuilt from the segment.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::disk::{Disk, DiskFile};
 use super::entry::u64_at;
@@ -101,7 +102,7 @@ impl Index {
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     /// The index of a sealed segment, if there is a whole one.

@@ -22,7 +22,7 @@ use super::frames::Frames;
 use super::manifest::Manifest;
 use super::reader::GroupReader;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-pub use super::state::{Base, ConfState, Derived, Genesis, HardState, Marker, Recovered, SealAge};
+pub use super::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge};
 pub use super::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
 use super::view::{Part, Shared, View};
 use crate::types::{GroupId, LogIndex, Offset, Term};
@@ -80,15 +80,15 @@ pub struct GroupLog {
     pub(super) hard_state: HardState,
     pub(super) conf_state: ConfState,
     pub(super) conf_index: LogIndex,
-    pub(super) derived: Derived,
-    pub(super) derived_index: LogIndex,
+    pub(super) log_state: LogState,
+    pub(super) log_state_index: LogIndex,
     pub(super) applied: LogIndex,
     pub(super) differing: Option<LogIndex>,
 
     /// Everything up to here is on the disk.
-    pub(super) floor: Position,
+    pub(super) durable: Position,
     /// The last index below it, and the next offset at that position.
-    pub(super) floor_end: (LogIndex, Offset),
+    pub(super) durable_end: (LogIndex, Offset),
     /// The manifest that is on the disk.
     pub(super) noted: Manifest,
     /// Where the frame of the newest term and vote ends.
@@ -184,7 +184,7 @@ impl GroupLog {
         frames: &mut Frames,
     ) -> Result<(), StorageError> {
         for entry in entries {
-            let header = Header::of_entry(entry, self.floor)?;
+            let header = Header::of_entry(entry, self.durable)?;
             assert_eq!(entry.index, self.last.index.next(), "an entry of group {} does not continue", self.group);
             assert!(entry.term >= self.last.term, "entry {} of group {} has an older term", entry.index, self.group);
             assert_eq!(header.base_offset, self.last.offset, "entry {} of group {}", entry.index, self.group);
@@ -212,7 +212,7 @@ impl GroupLog {
         }
         if let Some(hard_state) = hard_state {
             assert!(hard_state.commit <= self.last.index, "a commit of group {} past the last entry", self.group);
-            let (header, payload) = Header::of_hard_state(hard_state, self.floor);
+            let (header, payload) = Header::of_hard_state(hard_state, self.durable);
             let position = self.active.position().at + frames.bytes() as u64;
             frames.push_small(self.active.segment.header.salt, position, &header, &payload);
         }
@@ -228,7 +228,7 @@ impl GroupLog {
 
     /// Entries from `from` on are gone. The log goes on in a new segment, whose predecessor is the end of the entry before;
     /// segments that lie wholly behind are removed in the drain that has synced the new one. Not before: while the new one
-    /// may still be lost, the floor is in the old ones.
+    /// may still be lost, the durable position is in the old ones.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -267,7 +267,7 @@ impl GroupLog {
 
     /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds; when that is all of
     /// them, the log goes on in a new one, so that a trim frees a full disk whatever the segments' size. Only entries that
-    /// are applied are dropped, and only as far as the derived state has seen them ([`GroupLog::set_derived`]): a
+    /// are applied are dropped, and only as far as the log state has seen them ([`GroupLog::set_log_state`]): a
     /// restart needs what is behind. The files go in the drain that has synced what says so.
     ///
     /// # Errors
@@ -275,7 +275,7 @@ impl GroupLog {
     pub fn trim(&mut self, first_offset: Offset, applied: LogIndex) -> Result<Base, StorageError> {
         self.guarded(|log| {
             log.applied = log.applied.max(applied);
-            let seen = applied.min(log.derived_index).min(log.hard_state.commit);
+            let seen = applied.min(log.log_state_index).min(log.hard_state.commit);
             let written = log.active.position().at - SEGMENT_HEADER_BYTES;
             if log.last.offset <= first_offset
                 && log.last.index <= seen
@@ -301,31 +301,34 @@ impl GroupLog {
         })
     }
 
-    /// The log is empty and begins behind the marker. The hard state is noted with a commit that is at most the marker's: a
+    /// The log is empty and begins behind the snapshot. The hard state is noted with a commit that is at most the snapshot's: a
     /// later one is to be appended behind the entries that it commits.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
     ///
     /// # Panics
-    /// If the marker is behind what is committed here.
-    pub fn install_marker(&mut self, marker: &Marker, hard_state: &HardState) -> Result<(), StorageError> {
+    /// If the snapshot is behind what is committed here.
+    pub fn install_marker(&mut self, snapshot: &LogSnapshot, hard_state: &HardState) -> Result<(), StorageError> {
         self.guarded(|log| {
             let view = log.shared.get();
-            let base = marker.base;
-            assert!(base.index > view.base.index && base.index >= log.hard_state.commit, "an old marker: {marker:?}");
+            let base = snapshot.base;
+            assert!(
+                base.index > view.base.index && base.index >= log.hard_state.commit,
+                "an old snapshot: {snapshot:?}"
+            );
             log.unlinks.extend(view.parts.iter().map(|p| p.segment.header.number));
             log.last = base;
-            log.last_time_us = log.last_time_us.max(marker.derived.last_append_time_us);
+            log.last_time_us = log.last_time_us.max(snapshot.log_state.last_append_time_us);
             log.terms = vec![(base.index, base.term)];
             log.checkpoints = Checkpoints::default();
             log.recent = RecentEnds::default();
-            (log.conf_state, log.conf_index) = (marker.conf_state.clone(), marker.conf_index);
-            (log.derived, log.derived_index) = (marker.derived, marker.derived_index);
+            (log.conf_state, log.conf_index) = (snapshot.conf_state.clone(), snapshot.conf_index);
+            (log.log_state, log.log_state_index) = (snapshot.log_state, snapshot.log_state_index);
             log.applied = base.index;
             log.begin_segment(Position::default(), View { base, parts: Vec::new() })
         })?;
-        self.append_hard_state(&HardState { commit: hard_state.commit.min(marker.base.index), ..*hard_state })
+        self.append_hard_state(&HardState { commit: hard_state.commit.min(snapshot.base.index), ..*hard_state })
     }
 
     /// Notes who carries the group, for the next manifest, which is due with it.
@@ -334,9 +337,9 @@ impl GroupLog {
         self.manifest_due = true;
     }
 
-    /// Notes the derived state, for the next manifest, whenever that is.
-    pub fn set_derived(&mut self, derived: Derived, as_of: LogIndex) {
-        (self.derived, self.derived_index) = (derived, as_of);
+    /// Notes the log state, for the next manifest, whenever that is.
+    pub fn set_log_state(&mut self, log_state: LogState, as_of: LogIndex) {
+        (self.log_state, self.log_state_index) = (log_state, as_of);
     }
 
     /// Notes how far the log is applied, for the next manifest, whenever that is.
@@ -470,22 +473,22 @@ impl GroupLog {
         Ok(())
     }
 
-    /// The manifest to write once everything up to `floor` is synced.
-    pub(super) fn manifest(&self, floor: Position, floor_end: (LogIndex, Offset)) -> Manifest {
+    /// The manifest to write once everything up to `durable position` is synced.
+    pub(super) fn manifest(&self, durable: Position, durable_end: (LogIndex, Offset)) -> Manifest {
         let view = self.shared.get();
         Manifest {
             group: self.group,
             base: view.base,
             first_segment: view.parts[0].segment.header.number,
             next_segment: self.next_segment,
-            floor,
-            floor_end,
+            durable,
+            durable_end,
             applied: self.applied,
             differing: self.differing,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
-            derived: self.derived,
-            derived_index: self.derived_index,
+            log_state: self.log_state,
+            log_state_index: self.log_state_index,
             terms: self.terms.clone(),
             checkpoints: self.checkpoints.all().to_vec(),
         }

@@ -8,23 +8,23 @@
 //!  24  base: index u64, term u64, offset u64, digest u64       the entry before the first stored one
 //!  56  first segment u64                           the oldest that the log's chain reaches
 //!  64  next segment u64                            no file had this number or a higher one when this was written
-//!  72  synced floor: file u64, position u64
+//!  72  durable position: file u64, position u64
 //!  88  applied u64
 //!  96  conf state as of u64
-//! 104  derived state as of u64
-//! 112  the log's end at the synced floor: last index u64, next offset u64
+//! 104  log state as of u64
+//! 112  the log's end at the durable position: last index u64, next offset u64
 //! 128  differing u64                              0, or the index up to which this replica differed from a leader's
-//! 136  voters u32, learners u32, term runs u32, checkpoints u32, bytes of derived state u32, 0 u32
+//! 136  voters u32, learners u32, term runs u32, checkpoints u32, bytes of log state u32, 0 u32
 //! 160  voters u64 each, learners u64 each, runs (first index u64, term u64) each,
-//!      checkpoints (index u64, term u64, offset u64, digest u64) each, derived state
+//!      checkpoints (index u64, term u64, offset u64, digest u64) each, log state
 //! ```
 //!
-//! **Damage at the end of the newest segment does not destroy the synced floor here.** The frames contain it too, but a bad
+//! **Damage at the end of the newest segment does not destroy the durable position here.** The frames contain it too, but a bad
 //! sector destroys it together with them. So the manifest is written when the log is idle and, under load, every few seconds or
-//! megabytes (`sync.rs`). The log's end at the floor shows which entries and records are lost if they are missing.
+//! megabytes (`sync.rs`). The log's end at the durable position shows which entries and records are lost if they are missing.
 //!
 //! The runs say which entries have which term, from the base on, so that no old segment has to be read for it at start.
-//! They are right up to the first entry of the segment that holds the floor; behind it recovery reads the entries.
+//! They are right up to the first entry of the segment that holds the durable position; behind it recovery reads the entries.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ use super::entry::{OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u64_at};
 use super::error::StorageError;
 use super::frame::Position;
 use super::segment::version_is_damaged;
-use super::state::{BadDerived, Base, ConfState, DERIVED_FORMAT, Derived};
+use super::state::{BadLogState, Base, ConfState, LOG_STATE_FORMAT, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The manifest's name in the group's directory.
@@ -66,9 +66,9 @@ pub struct Manifest {
     /// The number that the next segment gets.
     pub next_segment: u64,
     /// Up to here the log is known to be on the disk.
-    pub floor: Position,
-    /// The last index below the floor, and the next offset at that position: recovery must find at least these.
-    pub floor_end: (LogIndex, Offset),
+    pub durable: Position,
+    /// The last index below the durable position, and the next offset at that position: recovery must find at least these.
+    pub durable_end: (LogIndex, Offset),
     /// Applied up to here.
     pub applied: LogIndex,
     /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
@@ -77,10 +77,10 @@ pub struct Manifest {
     pub conf_state: ConfState,
     /// as of this entry.
     pub conf_index: LogIndex,
-    /// The derived state,
-    pub derived: Derived,
+    /// The log state,
+    pub log_state: LogState,
     /// as of this entry.
-    pub derived_index: LogIndex,
+    pub log_state_index: LogIndex,
     /// Runs of one term by their first index.
     pub terms: Vec<(LogIndex, Term)>,
     /// The checkpoints of the running digest, ascending (`digest.rs`).
@@ -90,7 +90,7 @@ pub struct Manifest {
 impl Manifest {
     /// The file's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let derived = self.derived.encode();
+        let log_state = self.log_state.encode();
         let mut bytes = Vec::new();
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&MANIFEST_FORMAT.to_le_bytes());
@@ -103,18 +103,18 @@ impl Manifest {
             self.base.digest.0,
             self.first_segment,
             self.next_segment,
-            self.floor.file,
-            self.floor.at,
+            self.durable.file,
+            self.durable.at,
             self.applied.0,
             self.conf_index.0,
-            self.derived_index.0,
-            self.floor_end.0.0,
-            self.floor_end.1.0,
+            self.log_state_index.0,
+            self.durable_end.0.0,
+            self.durable_end.1.0,
             self.differing.unwrap_or_default().0,
         ];
         numbers.iter().for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()));
         let (voters, learners) = (&self.conf_state.voters, &self.conf_state.learners);
-        for count in [voters.len(), learners.len(), self.terms.len(), self.checkpoints.len(), derived.len(), 0] {
+        for count in [voters.len(), learners.len(), self.terms.len(), self.checkpoints.len(), log_state.len(), 0] {
             bytes.extend_from_slice(&(count as u32).to_le_bytes());
         }
         voters.iter().chain(learners).for_each(|id| bytes.extend_from_slice(&id.0.to_le_bytes()));
@@ -127,7 +127,7 @@ impl Manifest {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
         }
-        bytes.extend_from_slice(&derived);
+        bytes.extend_from_slice(&log_state);
         let crc = checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -153,10 +153,10 @@ impl Manifest {
             return damaged(12, "the checksum does not match");
         }
         let count = |at| u32_at(bytes, at) as usize;
-        let [voters, learners, runs, checkpoints, derived] = std::array::from_fn(|i| count(136 + 4 * i));
+        let [voters, learners, runs, checkpoints, log_state] = std::array::from_fn(|i| count(136 + 4 * i));
         let checkpoints_at = HEADER_BYTES + 8 * (voters + learners) + 16 * runs;
-        let derived_at = checkpoints_at + CHECKPOINT_BYTES * checkpoints;
-        if bytes.len() != derived_at + derived || runs == 0 || u32_at(bytes, 156) != 0 {
+        let log_state_at = checkpoints_at + CHECKPOINT_BYTES * checkpoints;
+        if bytes.len() != log_state_at + log_state || runs == 0 || u32_at(bytes, 156) != 0 {
             return damaged(136, "the lengths do not add up");
         }
         let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));
@@ -170,15 +170,15 @@ impl Manifest {
         {
             return damaged(24, "a number that no log comes to");
         }
-        let derived = match Derived::decode(&bytes[derived_at..]) {
-            Ok(derived) => derived,
-            Err(BadDerived::Newer(version)) => {
-                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: DERIVED_FORMAT });
+        let log_state = match LogState::decode(&bytes[log_state_at..]) {
+            Ok(log_state) => log_state,
+            Err(BadLogState::Newer(version)) => {
+                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: LOG_STATE_FORMAT });
             }
-            Err(BadDerived::Malformed) => return damaged(derived_at, "the log state is malformed"),
+            Err(BadLogState::Malformed) => return damaged(log_state_at, "the log state is malformed"),
         };
         let terms: Vec<(LogIndex, Term)> = (0..runs).map(run).collect();
-        let offsets = [Offset(u64_at(bytes, 40)), Offset(u64_at(bytes, 120)), derived.first_offset];
+        let offsets = [Offset(u64_at(bytes, 40)), Offset(u64_at(bytes, 120)), log_state.first_offset];
         if offsets.into_iter().chain((0..checkpoints).map(|i| checkpoint(i).offset)).any(|offset| offset > Offset::MAX)
         {
             return damaged(40, OFFSET_TOO_LARGE.0);
@@ -191,17 +191,17 @@ impl Manifest {
             base: base_at(bytes, 24),
             first_segment: u64_at(bytes, 56),
             next_segment: u64_at(bytes, 64),
-            floor: Position { file: u64_at(bytes, 72), at: u64_at(bytes, 80) },
+            durable: Position { file: u64_at(bytes, 72), at: u64_at(bytes, 80) },
             applied: LogIndex(u64_at(bytes, 88)),
             conf_index: LogIndex(u64_at(bytes, 96)),
-            derived_index: LogIndex(u64_at(bytes, 104)),
-            floor_end: (LogIndex(u64_at(bytes, 112)), Offset(u64_at(bytes, 120))),
+            log_state_index: LogIndex(u64_at(bytes, 104)),
+            durable_end: (LogIndex(u64_at(bytes, 112)), Offset(u64_at(bytes, 120))),
             differing: Some(LogIndex(u64_at(bytes, 128))).filter(|index| index.0 != 0),
             conf_state: ConfState {
                 voters: (0..voters).map(id).collect(),
                 learners: (voters..voters + learners).map(id).collect(),
             },
-            derived,
+            log_state,
             terms,
             checkpoints: (0..checkpoints).map(checkpoint).collect(),
         })
@@ -242,14 +242,14 @@ mod tests {
             base: Base { index: LogIndex(2), term: Term(3), offset: Offset(4), digest: Digest(19) },
             first_segment: 5,
             next_segment: 6,
-            floor: Position { file: 7, at: 8 },
-            floor_end: (LogIndex(19), Offset(20)),
+            durable: Position { file: 7, at: 8 },
+            durable_end: (LogIndex(19), Offset(20)),
             applied: LogIndex(9),
             differing: Some(LogIndex(24)),
             conf_state: ConfState { voters: vec![NodeId(10), NodeId(11)], learners: vec![NodeId(12)] },
             conf_index: LogIndex(13),
-            derived: Derived { first_offset: Offset(14), last_append_time_us: 15 },
-            derived_index: LogIndex(16),
+            log_state: LogState { first_offset: Offset(14), last_append_time_us: 15 },
+            log_state_index: LogIndex(16),
             terms: vec![(LogIndex(2), Term(3)), (LogIndex(17), Term(18))],
             checkpoints: vec![Base { index: LogIndex(20), term: Term(21), offset: Offset(22), digest: Digest(23) }],
         }
@@ -319,8 +319,8 @@ mod tests {
         assert!(large(|m| m.base.term = Term(1 << 63)).contains("a term of more than 63 bits"));
         assert!(large(|m| m.terms[1].1 = Term(1 << 63)).contains("a term of more than 63 bits"));
         assert!(large(|m| m.base.offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
-        assert!(large(|m| m.floor_end.1 = Offset(1 << 63)).contains("an offset of more than 63 bits"));
+        assert!(large(|m| m.durable_end.1 = Offset(1 << 63)).contains("an offset of more than 63 bits"));
         assert!(large(|m| m.checkpoints[0].offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
-        assert!(large(|m| m.derived.first_offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
+        assert!(large(|m| m.log_state.first_offset = Offset(1 << 63)).contains("an offset of more than 63 bits"));
     }
 }

@@ -8,11 +8,11 @@
 //!     node.toml, lock                     node.rs      whose directory this is
 //!     reserve                             space.rs     given back when the disk is full
 //!     groups/<group id>/                  create.rs    made whole or not at all
-//!       manifest                          manifest.rs  where the log begins, the synced floor, conf and derived state
+//!       manifest                          manifest.rs  where the log begins, the durable position, conf and log state
 //!       00000000000000000001.seg          segment.rs   a header, then frames (frame.rs), which hold entries (entry.rs)
 //!       00000000000000000001.idx          index.rs     derived: (index, offset, time) -> position
 //!
-//!   consensus    ── append, hard state, truncate, trim, marker ──▶  GroupLog (log.rs, active.rs)
+//!   consensus    ── append, hard state, truncate, trim, snapshot ──▶  GroupLog (log.rs, active.rs)
 //!   log-writer   ── begin_sync, SyncJob::perform, end_sync ──────▶  GroupLog, sync.rs
 //!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  visit.rs, view.rs, walk.rs
 //!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs), and what a stream will come to
@@ -24,7 +24,7 @@
 //!
 //! What must stay true:
 //! - Files are append-only. Nothing is overwritten; a log that loses its suffix goes on in a new segment.
-//! - The floor is a position that a finished sync has covered. Below it, whatever can't be read is damage, and refused;
+//! - The durable position is a position that a finished sync has covered. Below it, whatever can't be read is damage, and refused;
 //!   above it, the first bad frame ends the log.
 //! - A file goes only when a manifest that does not need it is on the disk.
 //! - Every number read from a disk is checked before it is used; what is derived is never trusted.
@@ -58,9 +58,9 @@ pub mod damage;
 mod faults;
 mod index;
 mod manifest;
-mod opened;
 mod pool;
 mod recovery;
+mod segment_cache;
 pub mod space;
 mod sync;
 mod unlisted;

@@ -1,13 +1,13 @@
 //! Recovery: what a log's files hold after a stop of any kind, decided before raft is built.
 //!
-//! 1. The directory and every segment from the one that holds the manifest's floor on are synced, their pages dropped, and
+//! 1. The directory and every segment from the one that holds the manifest's durable position on are synced, their pages dropped, and
 //!    only then read: what raft is told to be on the disk must be there.
-//! 2. The floor is the highest of the manifest's and of all valid frames', those behind a bad one too: a checksum that knows
+//! 2. The durable position is the highest of the manifest's and of all valid frames', those behind a bad one too: a checksum that knows
 //!    its segment and position makes a frame known anywhere.
 //! 3. The newest segment whose chain back to the manifest's first one is whole is taken; index, term and offset must
-//!    continue. Below the floor anything else is damage, and so is a floor in a newer segment than the one taken, and a
+//!    continue. Below the durable position anything else is damage, and so is a durable position in a newer segment than the one taken, and a
 //!    commit past the last entry. Above it the first bad frame ends the log; a segment whose chain breaks there is rejected
-//!    and the next older one tried. A segment that begins a log (a marker's) and that the manifest does not name is
+//!    and the next older one tried. A segment that begins a log (a snapshot's) and that the manifest does not name is
 //!    unfinished: its chain does not reach the manifest's first, so it is rejected like any other.
 //! 4. Segments outside the chain are removed, after a manifest that knows their numbers, and the directory synced. If
 //!    anything but zeros follows the end, the log goes on in a new segment.
@@ -55,7 +55,7 @@ pub(super) struct Files {
     pub(super) manifest: Manifest,
     /// The segments not older than the manifest's first, by number; `None` for one without a valid header.
     pub(super) headers: BTreeMap<u64, Option<SegmentHeader>>,
-    /// Those from the manifest's floor on.
+    /// Those from the manifest's durable position on.
     pub(super) open: BTreeMap<u64, Arc<DiskFile>>,
     /// Every segment's number, dead ones too.
     pub(super) numbers: Vec<u64>,
@@ -96,8 +96,8 @@ pub(super) fn open(
         terms: ended.terms.clone(),
         conf_state: manifest.conf_state.clone(),
         conf_index: manifest.conf_index,
-        derived: manifest.derived,
-        derived_index: manifest.derived_index,
+        log_state: manifest.log_state,
+        log_state_index: manifest.log_state_index,
         applied: if broken(Fault::AppliedUnbounded) { manifest.applied } else { applied },
         differing: manifest.differing,
         torn_bytes,
@@ -109,7 +109,7 @@ pub(super) fn open(
 
 impl GroupLog {
     /// Makes the digest known at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
-    /// from the synced floor on, and `applied` may be in an older one.
+    /// from the durable position on, and `applied` may be in an older one.
     pub fn note_tail(&mut self, applied: LogIndex, tail: &[Entry]) {
         if self.recent.at(applied).is_some() {
             return;
@@ -159,7 +159,7 @@ impl Files {
             match files.segment(disk, number, purpose) {
                 Ok((header, file)) => {
                     files.headers.insert(number, header);
-                    if number >= files.manifest.floor.file {
+                    if number >= files.manifest.durable.file {
                         files.open.insert(number, Arc::new(file));
                     }
                 }
@@ -197,7 +197,7 @@ impl Files {
             }
             Purpose::Look => disk.open_to_read(&path)?.ok_or_else(missing)?,
         };
-        if number >= self.manifest.floor.file {
+        if number >= self.manifest.durable.file {
             if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
                 file.sync()?;
             }
@@ -219,9 +219,9 @@ impl Files {
 }
 
 /// Steps 2 and 3. They read every frame once, if nothing is wrong: the newest segment's chain first, and only what it does
-/// not reach is looked at for floors besides.
+/// not reach is looked at for durable positions besides.
 pub(super) struct Survey {
-    pub(super) floor: Position,
+    pub(super) durable: Position,
     newest: Option<Result<(Chain, Ended), Break>>,
 }
 
@@ -231,26 +231,26 @@ impl Survey {
             Some(Err(Break::Disk(error))) => return Err(error),
             other => other,
         };
-        let floor = match &newest {
-            Some(Ok((_, ended))) => floor(files, ended.floor, &ended.read)?,
-            _ => floor(files, Position::default(), &BTreeMap::new())?,
+        let durable = match &newest {
+            Some(Ok((_, ended))) => durable(files, ended.durable, &ended.read)?,
+            _ => durable(files, Position::default(), &BTreeMap::new())?,
         };
-        Ok(Survey { floor, newest })
+        Ok(Survey { durable, newest })
     }
 
     /// Step 3.
     pub(super) fn choose(mut self, files: &Files) -> Result<(Chain, Ended), StorageError> {
-        let floor = self.floor;
+        let durable = self.durable;
         let damaged =
             |at: Position, what: String| Err(StorageError::damaged(&segment_path(&files.dir, at.file), at.at, what));
         for newest in files.headers.keys().rev().copied() {
             let (chain, ended) = match self.newest.take().unwrap_or_else(|| Chain::read(files, newest)) {
                 Ok(found) => found,
                 Err(Break::Disk(error)) => return Err(error),
-                Err(Break::At(at, what)) if at < floor => {
+                Err(Break::At(at, what)) if at < durable => {
                     return damaged(
                         at,
-                        format!("{what}, below byte {} of segment {}, the synced floor", floor.at, floor.file),
+                        format!("{what}, below byte {} of segment {}, the durable position", durable.at, durable.file),
                     );
                 }
                 Err(Break::At(at, what)) => {
@@ -264,17 +264,20 @@ impl Survey {
                     continue;
                 }
             };
-            if floor.file > newest && !broken(Fault::FloorInNewerIgnored) {
+            if durable.file > newest && !broken(Fault::DurableInNewerIgnored) {
                 let what = format!(
                     "the log was synced up to byte {} of this file, but the file is not part of the log",
-                    floor.at
+                    durable.at
                 );
-                return damaged(Position { file: floor.file, at: 0 }, what);
+                return damaged(Position { file: durable.file, at: 0 }, what);
             }
             let end = Position { file: newest, at: ended.at };
-            if end < floor && (floor.file == newest || !broken(Fault::FloorInNewerIgnored)) {
-                let lost = lost(&files.manifest, floor, &ended.last);
-                return damaged(end, format!("{}, below byte {}, the synced floor: {lost}", ended.what, floor.at));
+            if end < durable && (durable.file == newest || !broken(Fault::DurableInNewerIgnored)) {
+                let lost = lost(&files.manifest, durable, &ended.last);
+                return damaged(
+                    end,
+                    format!("{}, below byte {}, the durable position: {lost}", ended.what, durable.at),
+                );
             }
             if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitBehindEndTaken) {
                 let (commit, last) = (ended.hard_state.commit, ended.last.index);
@@ -287,12 +290,12 @@ impl Survey {
     }
 }
 
-/// What is missing between the end that was found and the synced floor.
-fn lost(manifest: &Manifest, floor: Position, last: &Base) -> String {
-    let (index, offset) = manifest.floor_end;
+/// What is missing between the end that was found and the durable position.
+fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
+    let (index, offset) = manifest.durable_end;
     let (first, next) = (last.index.next(), last.offset);
-    if floor > manifest.floor {
-        // A frame contains the floor, but not the last index and the next offset there.
+    if durable > manifest.durable {
+        // A frame contains the durable position, but not the last index and the next offset there.
         return format!("lost: the entries from {first} and the records from {next} up to that position");
     }
     let mut lost = Vec::new();
@@ -306,16 +309,16 @@ fn lost(manifest: &Manifest, floor: Position, last: &Base) -> String {
     format!("lost: {}", lost.join(", "))
 }
 
-/// Step 2: the highest of the manifest's floor, of `seen`, which is that of the frames up to `read` in each segment, and
+/// Step 2: the highest of the manifest's durable position, of `seen`, which is that of the frames up to `read` in each segment, and
 /// of those behind.
-fn floor(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
-    if broken(Fault::FloorIgnored) {
+fn durable(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
+    if broken(Fault::DurableIgnored) {
         return Ok(Position::default());
     }
-    if broken(Fault::FrameFloorsIgnored) {
-        return Ok(files.manifest.floor);
+    if broken(Fault::FrameDurableIgnored) {
+        return Ok(files.manifest.durable);
     }
-    let mut floor = files.manifest.floor.max(seen);
+    let mut durable = files.manifest.durable.max(seen);
     for (number, file) in &files.open {
         let Some(Some(header)) = files.headers.get(number) else { continue };
         let from = read.get(number).copied().unwrap_or(SEGMENT_HEADER_BYTES);
@@ -323,10 +326,10 @@ fn floor(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Pos
         loop {
             // A valid frame behind a bad one tells that the bad one is no torn tail, if it was synced by then.
             match walk.next() {
-                Ok(Some((_, frame))) => floor = floor.max(frame.header.floor),
+                Ok(Some((_, frame))) => durable = durable.max(frame.header.durable),
                 Ok(None) => break,
                 Err(WalkError::Disk(error)) => return Err(error),
-                Err(_) if broken(Fault::FloorsBehindBadIgnored) => break,
+                Err(_) if broken(Fault::DurableAfterBadIgnored) => break,
                 Err(WalkError::Bad { .. } | WalkError::NotCached) => {
                     let more = walk.skip_bad();
                     if let Some(error) = walk.unreadable() {
@@ -342,7 +345,7 @@ fn floor(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Pos
             }
         }
     }
-    Ok(floor)
+    Ok(durable)
 }
 
 /// Is there nothing but zeros behind the end? And how much was written once behind it and in rejected segments?
@@ -412,7 +415,7 @@ fn build(
         group: files.manifest.group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
-        shared: Arc::new(Shared::new(view.clone(), end, files.manifest.floor)),
+        shared: Arc::new(Shared::new(view.clone(), end, files.manifest.durable)),
         active,
         next_segment,
         last: ended.last,
@@ -423,13 +426,13 @@ fn build(
         hard_state: recovered.hard_state,
         conf_state: recovered.conf_state.clone(),
         conf_index: recovered.conf_index,
-        derived: recovered.derived,
-        derived_index: recovered.derived_index,
+        log_state: recovered.log_state,
+        log_state_index: recovered.log_state_index,
         applied: recovered.applied,
         differing: recovered.differing,
         // Everything that is part of the log was synced before it was read.
-        floor: end,
-        floor_end: (recovered.last_index, recovered.next_offset),
+        durable: end,
+        durable_end: (recovered.last_index, recovered.next_offset),
         noted: files.manifest.clone(),
         // It may be among what the manifest does not protect yet.
         vote_end: end,
@@ -448,9 +451,9 @@ fn build(
 fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) -> Result<(), StorageError> {
     let dead: Vec<u64> = files.numbers.iter().copied().filter(|n| !chain.contains(*n)).collect();
     if !dead.is_empty() {
-        let manifest = log.manifest(log.floor, log.floor_end);
+        let manifest = log.manifest(log.durable, log.durable_end);
         log.disk.replace(&files.dir.join(MANIFEST), &manifest.encode())?;
-        log.shared.note_floor(manifest.floor);
+        log.shared.note_durable(manifest.durable);
         log.noted = manifest;
     }
     let dead_indexes = files.names.iter().filter_map(|name| {

@@ -1,7 +1,7 @@
 //! The `scrub` thread: reads what is synced from the disk, slowly, and checks every frame, so that damage is found while
 //! other nodes still have the records, and not when somebody needs them.
 //!
-//! A pass goes over `node.toml`, the manifests, and all segments of all groups up to their synced floors, headers first. It reads the disk and not the page cache, and
+//! A pass goes over `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers first. It reads the disk and not the page cache, and
 //! leaves in the page cache what was there, and no more ([`Access::Disk`]). It waits on its inbox, for the next pass or for
 //! the rate limit, and so costs nothing in between. What it finds damaged is told in the log and listed
 //! with what reads have met ([`ScrubHandle::damaged`]); the group goes on, and who reads such a record gets DATA_LOSS, as without a scrub. A segment
@@ -9,11 +9,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::{Mutex, MutexGuard};
 
 pub use super::damage::DamagedRange;
 use super::disk::{Disk, DiskFile};
@@ -98,7 +99,7 @@ impl ScrubHandle {
     }
 
     fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupReader>> {
-        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.groups.lock()
     }
 }
 
@@ -215,16 +216,16 @@ impl Scrubber {
             found.extend(node_file);
         }
         found.iter().for_each(|range| reader.shared().damages().tell(group, range));
-        let floor = reader.shared().floor();
+        let durable = reader.shared().durable();
         let numbers: Vec<u64> = view.parts.iter().map(|part| part.segment.header.number).collect();
         drop(view);
-        for number in numbers.into_iter().take_while(|number| *number <= floor.file) {
+        for number in numbers.into_iter().take_while(|number| *number <= durable.file) {
             // A view of its own for each segment: a view keeps the segments open, and the space of those that are trimmed in use.
             let view = reader.view();
             let Some(i) = view.parts.iter().position(|part| part.segment.header.number == number) else { continue };
             let part = view.parts[i].clone();
-            let end = if number == floor.file { part.end().min(floor.at) } else { part.end() };
-            // The floor may be inside a sealed segment. The digest of a part of a segment is not known.
+            let end = if number == durable.file { part.end().min(durable.at) } else { part.end() };
+            // The durable position may be inside a sealed segment. The digest of a part of a segment is not known.
             let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             drop(view);
             for range in self.part(&part, end, next, pace)? {

@@ -36,8 +36,8 @@ use super::error::StorageError;
 use super::frame::Position;
 use super::index::Index;
 use super::manifest::NUMBERS_MAX;
-use super::opened::Slot;
 use super::reader::Access;
+use super::segment_cache::Slot;
 use super::state::{Base, HardState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 

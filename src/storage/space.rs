@@ -19,10 +19,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 
 use super::disk::Backend;
 use super::error::StorageError;
@@ -237,7 +238,7 @@ impl Space {
     /// Gives back the reserve file; false when there is none. For a write of our own that found the disk full.
     pub(super) fn give_reserve(&self) -> bool {
         let Some(watched) = self.0.watched.get() else { return false };
-        let _looking = watched.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _looking = watched.looking.lock();
         if !self.0.reserve.swap(false, Ordering::Relaxed) {
             return false;
         }
@@ -249,7 +250,7 @@ impl Space {
     /// Asks the system. May block on a disk that hangs.
     pub(super) fn look(&self) {
         let Some(watched) = self.0.watched.get() else { return };
-        let _looking = watched.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _looking = watched.looking.lock();
         if let Err(error) = self.look_at(watched) {
             // What is known of the space stays as it is: it only shrinks, so nothing is promised that is not there.
             if !self.0.blind.swap(true, Ordering::Relaxed) {

@@ -57,9 +57,9 @@ impl Base {
     }
 }
 
-/// Derived state: what applying entries has made.
+/// Log state: what applying entries has made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Derived {
+pub struct LogState {
     /// The first record that clients may read; moved by trims.
     pub first_offset: Offset,
     /// Unix microseconds of the last record; 0: none.
@@ -68,17 +68,17 @@ pub struct Derived {
 
 /// Where a log begins, told to a node that is behind the first stored entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marker {
+pub struct LogSnapshot {
     /// The entry before the first one that will be stored.
     pub base: Base,
     /// Who carries the group,
     pub conf_state: ConfState,
     /// as of this entry, which may be behind the base.
     pub conf_index: LogIndex,
-    /// The derived state,
-    pub derived: Derived,
+    /// The log state,
+    pub log_state: LogState,
     /// as of this entry.
-    pub derived_index: LogIndex,
+    pub log_state_index: LogIndex,
 }
 
 /// The age at which the newest segment is sealed, microseconds.
@@ -93,7 +93,7 @@ pub struct SealAge {
 /// How a new group begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Genesis {
-    /// With nothing: it waits for a marker.
+    /// With nothing: it waits for a snapshot.
     Blank,
     /// With a base entry that nobody stores and this founder as its only voter.
     Founder(NodeId),
@@ -120,10 +120,10 @@ pub struct Recovered {
     pub conf_state: ConfState,
     /// as of this entry.
     pub conf_index: LogIndex,
-    /// The derived state,
-    pub derived: Derived,
+    /// The log state,
+    pub log_state: LogState,
     /// as of this entry.
-    pub derived_index: LogIndex,
+    pub log_state_index: LogIndex,
     /// Everything up to here was applied once; not past the commit.
     pub applied: LogIndex,
     /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
@@ -133,39 +133,39 @@ pub struct Recovered {
 }
 
 /// The newest format of the log state that this version reads, and the one that it writes.
-pub const DERIVED_FORMAT: u32 = 1;
+pub const LOG_STATE_FORMAT: u32 = 1;
 
 /// Why bytes are not a log state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadDerived {
+pub enum BadLogState {
     /// Malformed.
     Malformed,
     /// A newer version wrote them.
     Newer(u32),
 }
 
-impl Derived {
-    /// The bytes, as a manifest and a marker carry them: version u32, 0 u32, first offset u64, last append time u64.
+impl LogState {
+    /// The bytes, as a manifest and a snapshot carry them: version u32, 0 u32, first offset u64, last append time u64.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(24);
-        bytes.extend_from_slice(&u64::from(DERIVED_FORMAT).to_le_bytes());
+        bytes.extend_from_slice(&u64::from(LOG_STATE_FORMAT).to_le_bytes());
         bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
         bytes.extend_from_slice(&self.last_append_time_us.to_le_bytes());
         bytes
     }
 
-    /// Reads what [`Derived::encode`] wrote.
+    /// Reads what [`LogState::encode`] wrote.
     ///
     /// # Errors
-    /// [`BadDerived`] for anything else.
-    pub fn decode(bytes: &[u8]) -> Result<Derived, BadDerived> {
-        let version = if bytes.len() < 8 { return Err(BadDerived::Malformed) } else { u32_at(bytes, 0) };
-        if version > DERIVED_FORMAT {
-            return Err(BadDerived::Newer(version));
+    /// [`BadLogState`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<LogState, BadLogState> {
+        let version = if bytes.len() < 8 { return Err(BadLogState::Malformed) } else { u32_at(bytes, 0) };
+        if version > LOG_STATE_FORMAT {
+            return Err(BadLogState::Newer(version));
         }
-        if version != DERIVED_FORMAT || bytes.len() != 24 || u32_at(bytes, 4) != 0 {
-            return Err(BadDerived::Malformed);
+        if version != LOG_STATE_FORMAT || bytes.len() != 24 || u32_at(bytes, 4) != 0 {
+            return Err(BadLogState::Malformed);
         }
-        Ok(Derived { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
+        Ok(LogState { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
     }
 }

@@ -1,11 +1,11 @@
 //! What one drain of `log-writer` does for a group, in an order that makes a crash safe at any point; and when the manifest
-//! gets a new synced floor (the durable position).
+//! gets a new durable position (the durable position).
 //!
-//! **The synced floor is also stored outside the segment.** Each frame contains the floor at the time when it was written, so
-//! the newest records are above the floor of every frame, and a bad sector at the end of the newest segment destroys the floors
+//! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time when it was written, so
+//! the newest records are above the durable position of every frame, and a bad sector at the end of the newest segment destroys the durable positions
 //! in its frames. Then only the manifest distinguishes acknowledged records from a torn tail. So the manifest is written again
-//! with a new floor ([`GroupLog::begin_note`]) when the log is idle, soon after a term or a vote was written, and under load every
-//! few seconds or megabytes: [`Urgency`] says when. It equals the manifest on the disk except for the floor, the terms, the
+//! with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon after a term or a vote was written, and under load every
+//! few seconds or megabytes: [`Urgency`] says when. It equals the manifest on the disk except for the durable position, the terms, the
 //! checkpoints and the next segment's number, so it can be written at any time between two drains, whatever has been appended
 //! meanwhile, and no acknowledgement waits for it. `docs/RELIABILITY.md` states which damage is still taken for a torn tail.
 
@@ -23,17 +23,17 @@ use super::manifest::{MANIFEST, Manifest};
 use super::segment::segment_path;
 use crate::types::{LogIndex, Offset};
 
-/// A log that was not written for this time is idle: the floor is written to its manifest.
+/// A log that was not written for this time is idle: the durable position is written to its manifest.
 pub const QUIET: Duration = Duration::from_secs(1);
-/// The maximum age of the manifest's floor under load.
+/// The maximum age of the manifest's durable position under load.
 pub const NOTE_EVERY: Duration = Duration::from_secs(5);
-/// The maximum number of synced bytes above the manifest's floor.
+/// The maximum number of synced bytes above the manifest's durable position.
 pub const NOTE_BYTES: u64 = 16 << 20;
 
-/// If less space is free, no manifest is written only to update its floor.
+/// If less space is free, no manifest is written only to update its durable position.
 const NOTE_ROOM: u64 = 1 << 20;
 
-/// How soon the current floor should be written to the manifest.
+/// How soon the current durable position should be written to the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// The manifest has it already.
@@ -43,14 +43,14 @@ pub enum Urgency {
     /// After a pause in proportion to the last sync: until then one bad sector can make this node forget a vote, but two more
     /// syncs at once would delay the election on a slow disk.
     Vote,
-    /// Now: at least [`NOTE_BYTES`] are above the manifest's floor.
+    /// Now: at least [`NOTE_BYTES`] are above the manifest's durable position.
     Now,
 }
 
 /// Everything of one log that was written when the job was taken, and the position that it covers.
 ///
 /// The order: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
-/// carries the floor that these syncs make; the directory; and only then are segments removed that the log does not
+/// carries the durable position that these syncs make; the directory; and only then are segments removed that the log does not
 /// reach any more. So after a crash anywhere in between, either the old chain of segments is whole or the new one.
 pub struct SyncJob {
     pub(super) dir: PathBuf,
@@ -133,8 +133,8 @@ impl GroupLog {
             return None;
         }
         let covered = self.active.position();
-        if broken(Fault::FloorTooHigh) {
-            self.floor = covered;
+        if broken(Fault::DurableTooHigh) {
+            self.durable = covered;
         }
         let covered_end = (self.last.index, self.last.offset);
         let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered, covered_end));
@@ -150,18 +150,18 @@ impl GroupLog {
         })
     }
 
-    /// Takes a job that only writes the current floor to the manifest; `None` if the manifest has it, or the next drain writes
+    /// Takes a job that only writes the current durable position to the manifest; `None` if the manifest has it, or the next drain writes
     /// it. Such a job and those of [`GroupLog::begin_sync`] are performed one at a time.
     pub fn begin_note(&mut self) -> Option<SyncJob> {
-        if self.urgency() == Urgency::Nothing || broken(Fault::FloorNotNoted) {
+        if self.urgency() == Urgency::Nothing || broken(Fault::DurableNotNoted) {
             return None;
         }
         let mut manifest = self.noted.clone();
-        (manifest.floor, manifest.floor_end) = (self.floor, self.floor_end);
+        (manifest.durable, manifest.durable_end) = (self.durable, self.durable_end);
         if broken(Fault::NoteAheadOfSync) {
-            (manifest.floor, manifest.floor_end) = (self.active.position(), (self.last.index, self.last.offset));
+            (manifest.durable, manifest.durable_end) = (self.active.position(), (self.last.index, self.last.offset));
         }
-        // Recovery may have found segments that are newer than the manifest: the terms below the new floor must be right.
+        // Recovery may have found segments that are newer than the manifest: the terms below the new durable position must be right.
         manifest.terms.clone_from(&self.terms);
         manifest.checkpoints = self.checkpoints.all().to_vec();
         manifest.next_segment = self.next_segment;
@@ -171,32 +171,32 @@ impl GroupLog {
             new_files: false,
             manifest: Some(manifest),
             unlinks: Vec::new(),
-            covered: self.floor,
-            covered_end: self.floor_end,
+            covered: self.durable,
+            covered_end: self.durable_end,
             failed: self.failed,
         })
     }
 
-    /// Takes back a job that was performed: what it covers is the floor now.
+    /// Takes back a job that was performed: what it covers is the durable position now.
     pub fn end_sync(&mut self, job: SyncJob) {
-        if job.covered > self.floor {
-            (self.floor, self.floor_end) = (job.covered, job.covered_end);
+        if job.covered > self.durable {
+            (self.durable, self.durable_end) = (job.covered, job.covered_end);
         }
-        self.shared.raise_floor(self.floor);
+        self.shared.raise_durable(self.durable);
         if let Some(manifest) = job.manifest {
-            self.shared.note_floor(manifest.floor);
+            self.shared.note_durable(manifest.durable);
             self.noted = manifest;
         }
     }
 
-    /// How soon the current floor should be written to the manifest.
+    /// How soon the current durable position should be written to the manifest.
     pub fn urgency(&self) -> Urgency {
-        if self.noted.floor >= self.floor || self.manifest_due {
+        if self.noted.durable >= self.durable || self.manifest_due {
             return Urgency::Nothing;
         }
         match self.shared.unprotected_bytes() {
             bytes if bytes >= NOTE_BYTES => Urgency::Now,
-            _ if self.vote_end > self.noted.floor && self.vote_end <= self.floor => Urgency::Vote,
+            _ if self.vote_end > self.noted.durable && self.vote_end <= self.durable => Urgency::Vote,
             _ => Urgency::Quiet,
         }
     }
@@ -206,7 +206,7 @@ impl GroupLog {
         self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty()
     }
 
-    /// Syncs everything and leaves the clean mark: a manifest whose floor is the end of the log.
+    /// Syncs everything and leaves the clean mark: a manifest whose durable position is the end of the log.
     ///
     /// # Errors
     /// [`StorageError`]; the next start looks at the disk as after a crash.

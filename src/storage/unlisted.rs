@@ -33,7 +33,7 @@ pub(super) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Option<St
     match looked {
         Ok((files, ended)) if is_beginning(&files.manifest, ended.last.index, ended.hard_state) => None,
         Ok((files, ended)) => {
-            let (first, next) = (files.manifest.derived.first_offset, ended.last.offset);
+            let (first, next) = (files.manifest.log_state.first_offset, ended.last.offset);
             Some(format!("it holds entries up to {} and records {first}..{next}", ended.last.index))
         }
         Err(error) => Some(format!("it holds files, and they can't be used: {error}")),

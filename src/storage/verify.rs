@@ -1,6 +1,6 @@
 //! Checks the data directory of a stopped node without changing it: what would a start find, and is every byte what was written?
 //!
-//! It uses recovery's rules (`recovery.rs`, `chain.rs`): the same floor, the same chain, the same distinction between a torn
+//! It uses recovery's rules (`recovery.rs`, `chain.rs`): the same durable position, the same chain, the same distinction between a torn
 //! tail, which a start cuts off, and damage, which it refuses. In addition it reads what a start does not: every frame of every
 //! segment, the stamps of every record, the indexes. Recovery ends at the first damage; this reports all of it, each damaged
 //! byte range once.

@@ -1,6 +1,8 @@
 //! What readers see of a log: the chain of its segments. Replaced whole when the chain changes; never held across I/O.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::damage::{DamagedRange, Damages};
 use super::frame::Position;
@@ -83,21 +85,21 @@ impl View {
     }
 }
 
-/// The newest view of one log, its synced floor, the floor in its manifest and its known damage, shared between the writer and
+/// The newest view of one log, its durable position, the durable position in its manifest and its known damage, shared between the writer and
 /// the readers.
 pub struct Shared {
     view: Mutex<Arc<View>>,
-    floor: Mutex<Position>,
+    durable: Mutex<Position>,
     noted: Mutex<Position>,
     damages: Damages,
 }
 
 impl Shared {
     /// Begins with a view.
-    pub fn new(view: View, floor: Position, noted: Position) -> Shared {
+    pub fn new(view: View, durable: Position, noted: Position) -> Shared {
         Shared {
             view: Mutex::new(Arc::new(view)),
-            floor: Mutex::new(floor),
+            durable: Mutex::new(durable),
             noted: Mutex::new(noted),
             damages: Damages::default(),
         }
@@ -108,38 +110,38 @@ impl Shared {
         &self.damages
     }
 
-    /// The number of synced bytes above the manifest's floor: damage there can't be distinguished from a torn tail.
+    /// The number of synced bytes above the manifest's durable position: damage there can't be distinguished from a torn tail.
     pub fn unprotected_bytes(&self) -> u64 {
-        let noted = *self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        let floor = self.floor();
+        let noted = *self.noted.lock();
+        let durable = self.durable();
         // A manifest of an older segment is replaced in the drain of a newer one's first bytes.
-        let from = if noted.file == floor.file { noted.at } else { SEGMENT_HEADER_BYTES };
-        floor.at.saturating_sub(from)
+        let from = if noted.file == durable.file { noted.at } else { SEGMENT_HEADER_BYTES };
+        durable.at.saturating_sub(from)
     }
 
-    /// Notes the floor in the manifest on the disk.
-    pub fn note_floor(&self, noted: Position) {
-        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = noted;
+    /// Notes the durable position in the manifest on the disk.
+    pub fn note_durable(&self, noted: Position) {
+        *self.noted.lock() = noted;
     }
 
     /// Up to here the log is on the disk.
-    pub fn floor(&self) -> Position {
-        *self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn durable(&self) -> Position {
+        *self.durable.lock()
     }
 
-    /// Raises the floor.
-    pub fn raise_floor(&self, floor: Position) {
-        let mut now = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = floor.max(*now);
+    /// Raises the durable position.
+    pub fn raise_durable(&self, durable: Position) {
+        let mut now = self.durable.lock();
+        *now = durable.max(*now);
     }
 
     /// The view as it is now.
     pub fn get(&self) -> Arc<View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view.lock().clone()
     }
 
     /// Replaces it.
     pub fn set(&self, view: View) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        *self.view.lock() = Arc::new(view);
     }
 }

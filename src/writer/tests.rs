@@ -147,7 +147,7 @@ fn lose_the_last_sector(sim: &Sim) -> StorageError {
     GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).err().expect("refused")
 }
 
-/// The floor that protects the last records stood among them: a bad sector at the end of the newest segment, hours after
+/// The durable position that protects the last records stood among them: a bad sector at the end of the newest segment, hours after
 /// the last record, was taken for a torn tail, and acknowledged records were cut off.
 #[test]
 fn a_log_that_is_quiet_loses_nothing_to_a_bad_sector() {
@@ -212,7 +212,7 @@ fn under_load_the_manifest_is_told_every_few_seconds() {
     notes.due.remove(&two);
     assert_eq!((notes.overdue(at(9)), notes.next()), (None, None));
     notes.synced(two, Urgency::Now, at(9), fast);
-    assert_eq!(notes.overdue(at(9)), Some(two), "too much is above the floor");
+    assert_eq!(notes.overdue(at(9)), Some(two), "too much is above the durable");
 }
 
 /// The manifest that followed a vote at once took two more syncs. On a slow disk the next sync of the election waited for them.

@@ -19,7 +19,7 @@ fn status(client: &Client) -> Result<GroupStatus, String> {
     node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
 }
 
-/// Waits until the manifest's floor covers all of the log.
+/// Waits until the manifest's durable position covers all of the log.
 fn wait_until_noted(client: &Client) {
     eventually("the log is noted", || match status(client)?.unprotected_bytes {
         0 => Ok(()),
@@ -53,7 +53,7 @@ fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
         let status = cluster.nodes[0].try_start_again().expect_err("it must not start");
         let said = last_lines(&cluster.nodes[0].log());
         assert_eq!(status.code(), Some(65), "{what}: {said}");
-        assert!(said.contains(SEGMENT) && said.contains("the synced floor: lost: "), "{what}: {said}");
+        assert!(said.contains(SEGMENT) && said.contains("the durable position: lost: "), "{what}: {said}");
         // The last sector may contain only the last commit index.
         assert!(
             bytes.len() == whole.len() - 1 || said.contains("to 1999") || said.contains("perhaps a vote"),
@@ -76,7 +76,7 @@ fn last_lines(log: &str) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// The window under steady load: how many acknowledged bytes at the end are above the manifest's floor, and for how long.
+/// The window under steady load: how many acknowledged bytes at the end are above the manifest's durable position, and for how long.
 #[test]
 fn under_load_little_is_unprotected_and_not_for_long() {
     let cluster = Cluster::start(1);
@@ -85,12 +85,12 @@ fn under_load_little_is_unprotected_and_not_for_long() {
     let value = vec![7; 1 << 18];
     let (mut bytes_max, mut age_max, mut produced) = (0, Duration::ZERO, 0);
     let mut load = |records: usize, until: Instant, pause: Duration| {
-        let (mut noted, mut noted_at) = (floor(&manifest), Instant::now());
+        let (mut noted, mut noted_at) = (durable(&manifest), Instant::now());
         while Instant::now() < until {
             client.produce("", vec![record(&value); records]).expect("produces");
             produced += 1;
             bytes_max = bytes_max.max(status(&client).expect("a status").unprotected_bytes);
-            let now = floor(&manifest);
+            let now = durable(&manifest);
             if now != noted {
                 (noted, noted_at) = (now, Instant::now());
             }
@@ -120,7 +120,7 @@ fn under_load_little_is_unprotected_and_not_for_long() {
     assert_eq!(status(&client).expect("a status").applied_index, applied);
 }
 
-/// The floor in the manifest.
-fn floor(manifest: &Path) -> Vec<u8> {
+/// The durable position in the manifest.
+fn durable(manifest: &Path) -> Vec<u8> {
     fs::read(manifest).ok().and_then(|bytes| bytes.get(72..88).map(<[u8]>::to_vec)).unwrap_or_default()
 }

@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use grpcio::{Channel, ChannelCredentials, ServerCredentials};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::api::{Api, ApiOptions, Core, Forward, Me};
 use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
 use crate::config;
-use crate::consensus::Rows;
+use crate::consensus::StreamSequences;
 use crate::consensus::handle::{
     Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
 };
@@ -73,10 +74,10 @@ struct State {
     /// The principal of each forwarded proposal.
     forwarded: Vec<String>,
     /// What the leader remembers of streams.
-    rows: Rows,
+    streams: StreamSequences,
     proposed: usize,
     /// Proposals that the leader has refused since what stands before them in their run was not appended.
-    out_of_row: usize,
+    out_of_sequence: usize,
     read_index: Result<(), ReadIndexError>,
     /// Where the log begins once the next read index is answered.
     trims: VecDeque<Offset>,
@@ -87,7 +88,7 @@ pub struct Fake(Arc<Mutex<State>>);
 
 impl Fake {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no panic")
+        self.0.lock()
     }
 
     fn propose(&self, proposal: Proposal, reply: ReplySender<Result<Appended, ProposeError>>) {
@@ -95,13 +96,13 @@ impl Fake {
         let fate = state.fates.pop_front().unwrap_or(state.fate);
         state.proposed += 1;
         if matches!(fate, Fate::Commit | Fate::CommitElsewhere)
-            && let Some(place) = proposal.place
+            && let Some(place) = proposal.in_stream
         {
-            if !state.rows.take(place, Term(1)) {
-                state.out_of_row += 1;
+            if !state.streams.take(place, Term(1)) {
+                state.out_of_sequence += 1;
                 return reply.send(Err(ProposeError::Dropped));
             }
-            state.rows.taken(place, Term(1));
+            state.streams.taken(place, Term(1));
         }
         match fate {
             Fate::Commit => {
@@ -281,9 +282,9 @@ impl Node {
             fate: Fate::Commit,
             silent: Vec::new(),
             forwarded: Vec::new(),
-            rows: Rows::default(),
+            streams: StreamSequences::default(),
             proposed: 0,
-            out_of_row: 0,
+            out_of_sequence: 0,
             read_index: Ok(()),
             trims: VecDeque::new(),
         })));
@@ -421,8 +422,8 @@ impl Node {
     }
 
     /// How many proposals came behind one of their run that did not.
-    pub fn out_of_row(&self) -> usize {
-        self.fake.lock().out_of_row
+    pub fn out_of_sequence(&self) -> usize {
+        self.fake.lock().out_of_sequence
     }
 
     pub fn forwarded(&self) -> Vec<String> {

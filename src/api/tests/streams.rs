@@ -253,7 +253,7 @@ fn nothing_behind_a_refused_request_is_appended_in_a_later_run() {
         assert_eq!((acknowledged, code), (0, Code::RESOURCE_EXHAUSTED));
         assert_eq!(info.metadata.get("failed_request").map(String::as_str), Some("1"));
         assert_eq!(info.metadata.get("unknown_through"), None);
-        assert_eq!(node.out_of_row(), 1, "the leader refused what came behind it");
+        assert_eq!(node.out_of_sequence(), 1, "the leader refused what came behind it");
         assert_eq!(values(&node.client.consume(&consume(0, 10)).expect("records")), ["a"]);
     }
 }

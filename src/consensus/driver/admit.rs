@@ -34,8 +34,8 @@ impl Driver {
     /// The catalog is never trimmed: what this node lacks of it arrives as entries, and only a blank replica needs its snapshot.
     pub(super) fn admits(&mut self, from: NodeId, message: &RaftMessage) -> bool {
         let id = GroupId(message.group);
-        let Some(hosted) = self.groups.get(&id) else { return true };
-        let group = &hosted.group;
+        let Some(replica) = self.groups.get(&id) else { return true };
+        let group = &replica.group;
         if group.is_blank() {
             return true;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Driver, HostError, Hosted, command_proposal};
+use super::{Driver, HostError, Replica, command_proposal};
 use crate::catalog::{Command, LogMeta};
 use crate::consensus::handle::{Appended, ProposeError};
 use crate::consensus::joins::{Unfinished, Verdict};
@@ -21,19 +21,19 @@ impl Driver {
         // In the catalog a node votes last, so a join that is abandoned while it copies a log leaves no voter behind.
         let logs = self.catalog.logs().filter(|log| log.founded && self.leads_catalog());
         let replicas = logs.filter_map(|log| self.groups.get(&log.group));
-        let known = replicas.filter(|hosted| !hosted.group.is_damaged() && !hosted.group.is_blank());
-        let voters_of_logs: Vec<Vec<NodeId>> = known.map(|hosted| hosted.group.status().voters).collect();
-        for (id, hosted) in &mut self.groups {
+        let known = replicas.filter(|replica| !replica.group.is_damaged() && !replica.group.is_blank());
+        let voters_of_logs: Vec<Vec<NodeId>> = known.map(|replica| replica.group.status().voters).collect();
+        for (id, replica) in &mut self.groups {
             let wanted = match self.catalog.log(*id) {
                 Some(log) if !log.founded => continue,
                 Some(_) | None => &members,
             };
             let may_vote = |node| *id != GroupId::CATALOG || voters_of_logs.iter().all(|voters| voters.contains(&node));
-            hosted.group.reconcile(wanted, |node| self.catalog.is_removed(node), may_vote);
+            replica.group.reconcile(wanted, |node| self.catalog.is_removed(node), may_vote);
             if let Some(log) = self.catalog.log(*id)
-                && let Some(age) = self.retention.look(log, hosted, &self.ways.readers, now, time_us)
+                && let Some(age) = self.retention.look(log, replica, &self.sinks.readers, now, time_us)
             {
-                hosted.end_old_segment(age, &self.ways)?;
+                replica.end_old_segment(age, &self.sinks)?;
             }
         }
         let Some(command) = self.wanted_command() else { return Ok(()) };
@@ -67,10 +67,10 @@ impl Driver {
         time_us: u64,
         reply: ReplySender<Result<Appended, ProposeError>>,
     ) {
-        let Some(hosted) = self.groups.get(&GroupId::CATALOG) else {
+        let Some(replica) = self.groups.get(&GroupId::CATALOG) else {
             return reply.send(Err(ProposeError::NoSuchGroup));
         };
-        let (leads, idle) = (hosted.group.leads(), hosted.group.is_idle());
+        let (leads, idle) = (replica.group.leads(), replica.group.is_idle());
         let new = matches!(command, Command::AddNode(member) if self.catalog.member(member.id).is_none());
         if leads && new {
             match self.joins.decide(&self.unfinished()) {
@@ -92,26 +92,26 @@ impl Driver {
         if leads && idle && self.catalog.would_change(command) != Ok(true) {
             return reply.send(Err(ProposeError::Dropped));
         }
-        if let Some(hosted) = self.groups.get_mut(&GroupId::CATALOG) {
-            hosted.group.propose(command_proposal(command), now, time_us, reply);
+        if let Some(replica) = self.groups.get_mut(&GroupId::CATALOG) {
+            replica.group.propose(command_proposal(command), now, time_us, reply);
         }
     }
 
     fn leads_catalog(&self) -> bool {
-        self.groups.get(&GroupId::CATALOG).is_some_and(|hosted| hosted.group.leads())
+        self.groups.get(&GroupId::CATALOG).is_some_and(|replica| replica.group.leads())
     }
 
     /// The members that do not vote in every group yet. What is damaged here says nothing about others.
     pub(super) fn unfinished(&self) -> Vec<Unfinished> {
         let founded = self.catalog.logs().filter(|log| log.founded).map(|log| log.group);
-        let groups: Vec<Option<&Hosted>> =
+        let groups: Vec<Option<&Replica>> =
             founded.chain([GroupId::CATALOG]).map(|group| self.groups.get(&group)).collect();
-        let sound = || groups.iter().filter(|hosted| hosted.is_none_or(|h| !h.group.is_damaged()));
-        let votes = |hosted: &Option<&Hosted>, node| hosted.is_some_and(|h| h.group.votes(node));
+        let sound = || groups.iter().filter(|replica| replica.is_none_or(|h| !h.group.is_damaged()));
+        let votes = |replica: &Option<&Replica>, node| replica.is_some_and(|h| h.group.votes(node));
         let active = |node| self.groups.get(&GroupId::CATALOG).is_some_and(|h| h.group.hears(node));
-        let nodes = self.catalog.members().map(|m| m.id).filter(|node| !sound().all(|hosted| votes(hosted, *node)));
+        let nodes = self.catalog.members().map(|m| m.id).filter(|node| !sound().all(|replica| votes(replica, *node)));
         let unfinished =
-            |node| Unfinished { node, votes: groups.iter().any(|hosted| votes(hosted, node)), active: active(node) };
+            |node| Unfinished { node, votes: groups.iter().any(|replica| votes(replica, node)), active: active(node) };
         nodes.map(unfinished).collect()
     }
 }

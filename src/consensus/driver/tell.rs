@@ -19,7 +19,7 @@ pub(super) struct Told {
 impl Driver {
     /// Notes that a node sent a raft message. Others than members and voters are not kept, as their ids are of their own choice.
     pub(super) fn heard(&mut self, from: NodeId) {
-        let known = || self.groups.values().any(|hosted| hosted.group.conf_contains(from));
+        let known = || self.groups.values().any(|replica| replica.group.conf_contains(from));
         if self.catalog.member(from).is_some() || known() {
             self.told.heard.insert(from, Instant::now());
         }
@@ -57,8 +57,8 @@ impl Driver {
     }
 
     pub(super) fn tell_recovery(&self, took: Duration) {
-        for (id, hosted) in self.groups.iter().filter(|(_, hosted)| !hosted.group.is_blank()) {
-            let status = hosted.group.status();
+        for (id, replica) in self.groups.iter().filter(|(_, replica)| !replica.group.is_blank()) {
+            let status = replica.group.status();
             log::info!(
                 "{}: recovered last_index={} commit_index={} term={}",
                 self.label(*id),

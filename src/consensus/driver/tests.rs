@@ -87,11 +87,11 @@ impl Founder {
         loop {
             self.driver.take_completions();
             self.driver.perform().expect("performed");
-            if self.driver.groups.values().all(|hosted| hosted.group.leads() && hosted.group.is_idle()) {
+            if self.driver.groups.values().all(|replica| replica.group.leads() && replica.group.is_idle()) {
                 return;
             }
             assert!(Instant::now() < until, "not applied in time");
-            if self.driver.groups.values().all(|hosted| hosted.group.leads()) {
+            if self.driver.groups.values().all(|replica| replica.group.leads()) {
                 self.driver.bell.wait_until(until);
             } else {
                 // A conf change that is to be applied again keeps it from leading at once: an election's time has to pass.
@@ -197,7 +197,7 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), tx));
     founder.driver.perform().expect("appended");
     let until = Instant::now() + Duration::from_secs(20);
-    while founder.driver.ways.completions.is_empty() {
+    while founder.driver.sinks.completions.is_empty() {
         assert!(Instant::now() < until, "not synced in time");
         founder.driver.bell.wait_until(until);
     }
@@ -263,14 +263,14 @@ fn an_abandoned_join_is_replaced() {
 struct Look {
     watermark: Watermark,
     reader: crate::storage::reader::GroupReader,
-    seen: std::sync::Mutex<Vec<(crate::types::Offset, bool)>>,
+    seen: parking_lot::Mutex<Vec<(crate::types::Offset, bool)>>,
 }
 
 impl std::task::Wake for Look {
     fn wake(self: Arc<Self>) {
         let (from, until) = (crate::types::Offset(0), crate::types::Offset(1));
         let read = self.reader.records(from, until, 1, 1 << 20, crate::storage::reader::Access::Blocking);
-        self.seen.lock().expect("no panic").push((self.watermark.get().first_offset, read.is_ok()));
+        self.seen.lock().push((self.watermark.get().first_offset, read.is_ok()));
     }
 }
 
@@ -295,16 +295,16 @@ fn a_trim_is_shown_before_its_files_go() {
     let trim = Proposal::new(GroupId(1), Kind::Trim, 0, Unstamped::new(first_offset));
     let appended = founder.propose(records).expect("appended");
 
-    let hosted = &founder.driver.groups[&GroupId(1)];
-    let (watermark, reader) = (hosted.watermark.clone(), hosted.reader.clone());
-    let look = Arc::new(Look { watermark: watermark.clone(), reader, seen: std::sync::Mutex::default() });
+    let replica = &founder.driver.groups[&GroupId(1)];
+    let (watermark, reader) = (replica.watermark.clone(), replica.reader.clone());
+    let look = Arc::new(Look { watermark: watermark.clone(), reader, seen: parking_lot::Mutex::default() });
     let (fatal, _) = fatal_channel();
     let timers = crate::timers::Timers::start(&fatal).expect("a thread");
     let mut wait = Box::pin(watermark.wait(Until::Applied(appended.index.next()), &timers.handle()));
     let waker = std::task::Waker::from(look.clone());
     assert!(wait.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
     founder.propose(trim).expect("appended");
-    assert_eq!(*look.seen.lock().expect("no panic"), [(crate::types::Offset(1), true)], "shown, and still there");
+    assert_eq!(*look.seen.lock(), [(crate::types::Offset(1), true)], "shown, and still there");
     std::task::Wake::wake_by_ref(&look);
-    assert_eq!(look.seen.lock().expect("no panic").last(), Some(&(crate::types::Offset(1), false)), "now it has gone");
+    assert_eq!(look.seen.lock().last(), Some(&(crate::types::Offset(1), false)), "now it has gone");
 }

@@ -11,7 +11,7 @@ use super::{Wanted, look_every, seal_age};
 use crate::catalog::LogMeta;
 use crate::storage::disk::sim::{Rng, Sim};
 use crate::storage::entry::{Entry, Kind, Stamp};
-use crate::storage::log::{Derived, Genesis, GroupLog, HardState, LogOptions};
+use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
 use crate::types::{GroupId, NodeId, Offset, Term};
 use crate::watermark::Mark;
@@ -217,7 +217,7 @@ impl World {
             self.remove(keep.0);
             let log = &mut self.node.log;
             let applied = log.bounds().last_index;
-            log.set_derived(Derived { first_offset: keep, last_append_time_us: self.last_stamp_us }, applied);
+            log.set_log_state(LogState { first_offset: keep, last_append_time_us: self.last_stamp_us }, applied);
             log.trim(keep, applied).expect("trimmed");
         }
         self.sync();

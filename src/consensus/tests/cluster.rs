@@ -12,17 +12,18 @@ mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::sim::Fate;
 use crate::consensus::Outbound;
 use crate::consensus::completions::Completions;
 use crate::consensus::group::{GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use crate::consensus::hosted::{Hosted, Ways};
+use crate::consensus::replica::{Replica, Sinks};
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::disk::sim::{Rng, Sim};
@@ -42,13 +43,13 @@ struct Outbox(Mutex<Vec<RaftMessage>>);
 
 impl Outbound for Outbox {
     fn send(&self, _to: NodeId, message: RaftMessage) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        self.0.lock().push(message);
     }
 }
 
 struct Process {
-    hosted: Hosted,
-    ways: Ways,
+    replica: Replica,
+    sinks: Sinks,
     writer: ByHand,
     readers: ReadersByHand,
     outbox: Arc<Outbox>,
@@ -153,12 +154,12 @@ impl World {
         let writer = ByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
         let readers = ReadersByHand::new(2);
         let outbox = Arc::new(Outbox::default());
-        let ways = Ways { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };
+        let sinks = Sinks { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };
         let election_ticks = Some(12 + self.rng.below(12) as usize);
         let config = GroupConfig { id: GROUP, me: node.id, election_ticks, rules: self.rules };
         let seen = recovered.applied;
-        let hosted = Hosted::start(config, log, recovered, Watermark::default(), &ways).expect("a possible state");
-        node.process = Some(Process { hosted, ways, writer, readers, outbox, seen });
+        let replica = Replica::start(config, log, recovered, Watermark::default(), &sinks).expect("a possible state");
+        node.process = Some(Process { replica, sinks, writer, readers, outbox, seen });
         self.perform(i);
     }
 
@@ -174,27 +175,27 @@ impl World {
     fn perform(&mut self, i: usize) {
         let step = self.step;
         let Some(process) = &mut self.nodes[i].process else { return };
-        let (persisted, fetched) = process.ways.completions.take();
-        persisted.into_values().for_each(|ready| process.hosted.group.persisted(ready));
+        let (persisted, fetched) = process.sinks.completions.take();
+        persisted.into_values().for_each(|ready| process.replica.group.persisted(ready));
         for (_, low, entries) in fetched {
-            process.hosted.fetched(low, entries);
+            process.replica.fetched(low, entries);
         }
-        if process.hosted.perform_ready(&process.ways).is_err() {
+        if process.replica.perform_ready(&process.sinks).is_err() {
             let power = self.rng.once_in(2);
             return self.kill(i, power);
         }
-        let sent = std::mem::take(&mut *process.outbox.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let sent = std::mem::take(&mut *process.outbox.0.lock());
         for message in sent {
-            if message.marker.is_some() && !self.rng.once_in(4) {
-                process.hosted.group.marker_sent(NodeId(message.to), !self.rng.once_in(3));
+            if message.snapshot.is_some() && !self.rng.once_in(4) {
+                process.replica.group.marker_sent(NodeId(message.to), !self.rng.once_in(3));
             }
             self.network.push(message);
         }
-        let status = process.hosted.group.status();
+        let status = process.replica.group.status();
         if let Some(damage) = status.damage.filter(|_| !self.rolls_back) {
             panic!("step {step}: node {i} calls itself damaged: {damage}");
         }
-        if process.hosted.group.leads() && !self.rolls_back {
+        if process.replica.group.leads() && !self.rolls_back {
             let leader = *self.leaders.entry(status.term).or_insert(NodeId(i as u64 + 1));
             assert_eq!(leader.0, i as u64 + 1, "two leaders in term {}", status.term);
         }
@@ -207,12 +208,12 @@ impl World {
     /// What is applied here is what was applied elsewhere.
     fn compare(&mut self, i: usize) {
         let Some(process) = &mut self.nodes[i].process else { return };
-        let mark = process.hosted.watermark.get();
+        let mark = process.replica.watermark.get();
         let mut low = process.seen.next();
         process.seen = mark.applied.max(process.seen);
         while low <= mark.applied {
-            // What a marker passed over is not here.
-            let read = process.hosted.reader.entries(low, mark.applied.next(), 1 << 20, Access::Blocking);
+            // What a snapshot passed over is not here.
+            let read = process.replica.reader.entries(low, mark.applied.next(), 1 << 20, Access::Blocking);
             let Ok(entries) = read else {
                 low = low.next();
                 continue;
@@ -227,10 +228,10 @@ impl World {
         }
         if mark.first_offset < mark.next_offset && self.rng.once_in(8) {
             let from = Offset(mark.first_offset.0 + self.rng.below(mark.next_offset.0 - mark.first_offset.0));
-            let read = process.hosted.reader.records(from, mark.next_offset, 3, 1 << 16, Access::Blocking);
+            let read = process.replica.reader.records(from, mark.next_offset, 3, 1 << 16, Access::Blocking);
             match read {
                 Ok(slice) => assert!(slice.count > 0 && slice.next <= mark.next_offset),
-                // A marker is installed and not applied yet.
+                // A snapshot is installed and not applied yet.
                 Err(crate::storage::reader::ReadError::Trimmed { .. }) => {}
                 Err(error) => panic!("step {}: record {from} of {mark:?} at node {i}: {error}", self.step),
             }
@@ -268,8 +269,8 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[i];
         if let Some(process) = &mut node.process {
-            process.hosted.group.tick(now);
-            process.hosted.group.reconcile(&node.wanted, |n| node.removed.contains(&n), |_| true);
+            process.replica.group.tick(now);
+            process.replica.group.reconcile(&node.wanted, |n| node.removed.contains(&n), |_| true);
         }
         self.perform(i);
     }
@@ -304,7 +305,7 @@ impl World {
         let Some(receiver) = self.nodes.get_mut(to as usize - 1) else { return };
         if self.cut.contains(&(from, to)) || receiver.process.is_none() || self.rng.once_in(50) {
             if let Some(sender) = self.nodes[from as usize - 1].process.as_mut().filter(|_| self.rng.once_in(2)) {
-                sender.hosted.group.unreachable(NodeId(to));
+                sender.replica.group.unreachable(NodeId(to));
                 self.perform(from as usize - 1);
             }
             return;
@@ -313,7 +314,7 @@ impl World {
             self.network.push(message.clone());
         }
         if let Some(process) = &mut receiver.process {
-            process.hosted.step(message).expect("our own message");
+            process.replica.step(message).expect("our own message");
             // Several messages come before the effects of the first are performed.
             if !self.rng.once_in(3) {
                 self.perform(to as usize - 1);
@@ -322,8 +323,8 @@ impl World {
     }
 
     fn leader(&self) -> Option<usize> {
-        let leads = |i: &usize| self.nodes[*i].process.as_ref().is_some_and(|p| p.hosted.group.leads());
-        let term = |i: &usize| self.nodes[*i].process.as_ref().map(|p| p.hosted.group.status().term);
+        let leads = |i: &usize| self.nodes[*i].process.as_ref().is_some_and(|p| p.replica.group.leads());
+        let term = |i: &usize| self.nodes[*i].process.as_ref().map(|p| p.replica.group.status().term);
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
@@ -333,7 +334,7 @@ impl World {
         let Some(process) = &mut self.nodes[i].process else { return };
         let (sender, answer) = reply();
         let proposal = Proposal { deadline, ..Proposal::new(GROUP, kind, count, payload.as_slice().into()) };
-        process.hosted.group.propose(proposal, self.now, time_us, sender);
+        process.replica.group.propose(proposal, self.now, time_us, sender);
         self.asked.extend(value.map(|value| (value, answer)));
         if !self.rng.once_in(3) {
             self.perform(i);
@@ -351,14 +352,14 @@ impl World {
 
     fn trim(&mut self, leader: usize) {
         let Some(process) = &self.nodes[leader].process else { return };
-        let first = self.rng.below(process.hosted.group.mark().next_offset.0 + 1);
+        let first = self.rng.below(process.replica.group.mark().next_offset.0 + 1);
         self.propose(leader, Kind::Trim, first.to_le_bytes().to_vec(), 0, None);
     }
 
     fn read(&mut self, i: usize) {
         let Some(process) = &mut self.nodes[i].process else { return };
         let (sender, answer) = reply();
-        process.hosted.group.read_index(None, self.now, sender);
+        process.replica.group.read_index(None, self.now, sender);
         self.reads.push((self.acknowledged, answer));
         self.perform(i);
     }

@@ -11,7 +11,7 @@ use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::Role;
 use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
 use crate::storage::entry::{Entry, Kind, Stamp};
-use crate::storage::log::{Base, ConfState, Genesis, Marker};
+use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 pub fn message(kind: MessageType, from: u64, term: u64) -> Message {
@@ -21,14 +21,14 @@ pub fn message(kind: MessageType, from: u64, term: u64) -> Message {
 }
 
 /// A snapshot for node 2, one of three voters.
-pub fn marker(from: u64, term: u64, index: u64, index_term: u64) -> Message {
+pub fn snapshot(from: u64, term: u64, index: u64, index_term: u64) -> Message {
     let mut message = message(MessageType::MsgSnapshot, from, term);
-    message.set_snapshot(wire::marker_to_snapshot(&Marker {
+    message.set_snapshot(wire::snapshot_to_raft(&LogSnapshot {
         base: Base { index: LogIndex(index), term: Term(index_term), offset: Offset(0), ..Base::default() },
         conf_state: ConfState { voters: (1..=3).map(NodeId).collect(), learners: Vec::new() },
         conf_index: LogIndex(index),
-        derived_index: LogIndex(index),
-        ..Marker::default()
+        log_state_index: LogIndex(index),
+        ..LogSnapshot::default()
     }));
     message
 }
@@ -87,16 +87,16 @@ impl Follower {
     }
 }
 
-/// Two streams of one leader, the old one and the one that was made when it was lost, may bring a marker before an append that
-/// was sent before it. raft says term 0 for everything before a marker that it has taken, also while the store still has the
+/// Two streams of one leader, the old one and the one that was made when it was lost, may bring a snapshot before an append that
+/// was sent before it. raft says term 0 for everything before a snapshot that it has taken, also while the store still has the
 /// old log: that was taken for another entry, and a sound node for damaged.
 #[test]
 fn what_comes_late_behind_a_marker_is_no_difference() {
     let mut follower = Follower::new();
-    follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+    follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
     follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
     follower.perform();
-    follower.group.step_with(marker(1, 2, 50, 2), None, EQUAL);
+    follower.group.step_with(snapshot(1, 2, 50, 2), None, EQUAL);
     follower.group.step_with(append(1, 2, (9, 2), 12, 11), Some(LogIndex(12)), EQUAL);
     follower.perform();
     assert_eq!(follower.damage(), None);
@@ -107,7 +107,7 @@ fn what_comes_late_behind_a_marker_is_no_difference() {
 #[test]
 fn a_term_has_one_leader() {
     let mut follower = Follower::new();
-    follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+    follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
     follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
     follower.perform();
     assert_eq!(follower.group.take_refused(), None);
@@ -115,7 +115,7 @@ fn a_term_has_one_leader() {
     let forged = [
         append(3, 2, (9, 2), 12, 12),
         message(MessageType::MsgHeartbeat, 3, 2),
-        marker(3, 2, 1_000_000, 2),
+        snapshot(3, 2, 1_000_000, 2),
         message(MessageType::MsgTimeoutNow, 3, 2),
     ];
     for message in forged {
@@ -133,10 +133,10 @@ fn a_term_has_one_leader() {
 
 /// A snapshot for node 2, a learner of two voters.
 fn learners_marker() -> Message {
-    let mut message = marker(1, 2, 1, 1);
-    let mut begin = wire::marker_from_snapshot(message.get_snapshot()).expect("a marker");
+    let mut message = snapshot(1, 2, 1, 1);
+    let mut begin = wire::snapshot_from_raft(message.get_snapshot()).expect("a snapshot");
     begin.conf_state = ConfState { voters: vec![NodeId(1), NodeId(3)], learners: vec![NodeId(2)] };
-    message.set_snapshot(wire::marker_to_snapshot(&begin));
+    message.set_snapshot(wire::snapshot_to_raft(&begin));
     message
 }
 
@@ -167,7 +167,7 @@ fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
 #[test]
 fn what_is_to_be_cut_off_is_no_difference() {
     let mut follower = Follower::new();
-    follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+    follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
     follower.group.step_with(append(1, 2, (1, 1), 9, 4), Some(LogIndex(9)), EQUAL);
     follower.perform();
     follower.group.step_with(append(3, 3, (4, 2), 9, 9), Some(LogIndex(9)), EQUAL);
@@ -182,7 +182,7 @@ fn what_is_to_be_cut_off_is_no_difference() {
 fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
     for performs in [true, false] {
         let mut follower = Follower::new();
-        follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
         if performs {
             follower.perform();
@@ -198,7 +198,7 @@ fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
 fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committed() {
     for (compared, acknowledged) in [(Compared::Equal, 9), (Compared::Unknown, 5)] {
         let mut follower = Follower::new();
-        follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.perform();
         follower.group.step_with(append(1, 2, (1, 1), 9, 5), None, compared);
         let said = follower.perform();
@@ -207,19 +207,19 @@ fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committe
     }
 }
 
-/// raft answers a marker below its commit index with that index: the leader then counted entries as held that nobody had
-/// compared. And a marker that names another entry than the one here was no difference.
+/// raft answers a snapshot below its commit index with that index: the leader then counted entries as held that nobody had
+/// compared. And a snapshot that names another entry than the one here was no difference.
 #[test]
 fn a_marker_is_compared_and_acknowledges_itself_alone() {
     let follower = || {
         let mut follower = Follower::new();
-        follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
         follower.perform();
         follower
     };
     let mut sound = follower();
-    sound.group.step_with(marker(3, 3, 5, 2), None, EQUAL);
+    sound.group.step_with(snapshot(3, 3, 5, 2), None, EQUAL);
     let acknowledged: Vec<u64> = sound
         .perform()
         .iter()
@@ -228,7 +228,7 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
         .collect();
     assert_eq!((acknowledged, sound.damage()), (vec![5], None));
     let mut differing = follower();
-    differing.group.step_with(marker(3, 3, 5, 3), None, EQUAL);
+    differing.group.step_with(snapshot(3, 3, 5, 3), None, EQUAL);
     assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
 }
 
@@ -238,7 +238,7 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
 fn nothing_is_applied_behind_an_entry_that_cannot_be() {
     for busy in [false, true] {
         let mut follower = Follower::new();
-        follower.group.step_with(marker(1, 2, 1, 1), None, EQUAL);
+        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.perform();
         let mut bad = append(1, 2, (1, 1), 4, 4);
         let change = ConfChange { kind: ConfChangeKind::AddLearner, node: NodeId(9) };

@@ -1,11 +1,11 @@
-//! A conf change and a marker that come together.
+//! A conf change and a snapshot that come together.
 
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::disk::Disk;
 use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
-use crate::storage::log::{Base, ConfState, Derived, Genesis, Marker};
+use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 fn message(msg_type: MessageType, index: u64, commit: u64) -> Message {
@@ -14,8 +14,8 @@ fn message(msg_type: MessageType, index: u64, commit: u64) -> Message {
     message
 }
 
-/// raft takes a marker's conf state when the message comes; a conf change that waits for its commit to be synced meanwhile
-/// was applied on top of it, though the marker has seen it: a voter of the marker became a learner here.
+/// raft takes a snapshot's conf state when the message comes; a conf change that waits for its commit to be synced meanwhile
+/// was applied on top of it, though the snapshot has seen it: a voter of the snapshot became a learner here.
 #[test]
 fn a_conf_change_that_waits_is_not_applied_on_top_of_a_marker() {
     let config = GroupConfig { id: GroupId(1), me: NodeId(2), election_ticks: Some(12), rules: Rules::default() };
@@ -45,13 +45,13 @@ fn a_conf_change_that_waits_is_not_applied_on_top_of_a_marker() {
     assert!(commit > persisted && group.status().learners.is_empty(), "the conf change waits for its commit");
 
     let mut snapshot = message(MessageType::MsgSnapshot, 0, 0);
-    let derived = Derived { first_offset: Offset(0), last_append_time_us: 0 };
-    snapshot.set_snapshot(wire::marker_to_snapshot(&Marker {
+    let log_state = LogState { first_offset: Offset(0), last_append_time_us: 0 };
+    snapshot.set_snapshot(wire::snapshot_to_raft(&LogSnapshot {
         base: Base { index: LogIndex(10), term: Term(1), offset: Offset(0), ..Base::default() },
         conf_state: ConfState { voters: voters(&[1, 2, 3]), learners: Vec::new() },
         conf_index: LogIndex(9),
-        derived,
-        derived_index: LogIndex(10),
+        log_state,
+        log_state_index: LogIndex(10),
     }));
     group.step(snapshot);
     group.persisted(commit);

@@ -4,7 +4,7 @@ use crate::consensus::adapter::End;
 use crate::consensus::effects::Write;
 use crate::consensus::group::{Group, GroupConfig};
 use crate::storage::entry::Entry;
-use crate::storage::log::{Base, ConfState, Derived, Genesis, HardState, Recovered};
+use crate::storage::log::{Base, ConfState, Genesis, HardState, LogState, Recovered};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// One change of a log's files.
@@ -13,7 +13,7 @@ pub enum Change {
     Write(Write),
     Conf(ConfState, LogIndex),
     /// The log state, the entry that it is as of, and the applied index.
-    Applied(Derived, LogIndex, LogIndex),
+    Applied(LogState, LogIndex, LogIndex),
     Trim(Base),
 }
 
@@ -24,8 +24,8 @@ pub struct Files {
     pub base: Base,
     pub conf_state: ConfState,
     pub conf_index: LogIndex,
-    pub derived: Derived,
-    pub derived_index: LogIndex,
+    pub log_state: LogState,
+    pub log_state_index: LogIndex,
     pub applied: LogIndex,
     pub entries: Vec<Entry>,
 }
@@ -43,8 +43,8 @@ impl Files {
             base,
             conf_state: ConfState { voters: founder.into_iter().collect(), learners: Vec::new() },
             conf_index: base.index,
-            derived: Derived { first_offset: Offset(0), last_append_time_us: 0 },
-            derived_index: base.index,
+            log_state: LogState { first_offset: Offset(0), last_append_time_us: 0 },
+            log_state_index: base.index,
             applied: base.index,
             entries: Vec::new(),
         }
@@ -53,11 +53,11 @@ impl Files {
     fn make(&mut self, change: &Change) {
         match change {
             Change::Write(write) => {
-                if let Some(marker) = &write.marker {
-                    self.base = marker.base;
-                    (self.conf_state, self.conf_index) = (marker.conf_state.clone(), marker.conf_index);
-                    (self.derived, self.derived_index) = (marker.derived, marker.derived_index);
-                    self.applied = marker.base.index;
+                if let Some(snapshot) = &write.snapshot {
+                    self.base = snapshot.base;
+                    (self.conf_state, self.conf_index) = (snapshot.conf_state.clone(), snapshot.conf_index);
+                    (self.log_state, self.log_state_index) = (snapshot.log_state, snapshot.log_state_index);
+                    self.applied = snapshot.base.index;
                     self.entries.clear();
                 }
                 if let Some(from) = write.truncate_from {
@@ -72,8 +72,8 @@ impl Files {
                 }
             }
             Change::Conf(conf_state, index) => (self.conf_state, self.conf_index) = (conf_state.clone(), *index),
-            Change::Applied(derived, as_of, applied) => {
-                (self.derived, self.derived_index, self.applied) = (*derived, *as_of, *applied);
+            Change::Applied(log_state, as_of, applied) => {
+                (self.log_state, self.log_state_index, self.applied) = (*log_state, *as_of, *applied);
             }
             Change::Trim(base) => {
                 self.base = *base;
@@ -170,19 +170,19 @@ impl Disk {
             last_index: files.last_index(),
             last_term: files.entries.last().map_or(files.base.term, |e| e.term),
             next_offset,
-            last_append_time_us: files.derived.last_append_time_us,
+            last_append_time_us: files.log_state.last_append_time_us,
             terms,
             conf_state: files.conf_state.clone(),
             conf_index: files.conf_index,
-            derived: files.derived,
-            derived_index: files.derived_index,
+            log_state: files.log_state,
+            log_state_index: files.log_state_index,
             applied: files.applied,
             differing: None,
             torn_bytes: 0,
         };
         let tail: Vec<Entry> = files.entries.iter().filter(|e| e.index > files.applied).cloned().collect();
         let offset = files.entry(files.applied).map_or(files.base.offset, end);
-        let start = End { index: files.applied, offset, append_time_us: files.derived.last_append_time_us };
+        let start = End { index: files.applied, offset, append_time_us: files.log_state.last_append_time_us };
         let config = GroupConfig { id: GroupId(1), me, ..config.clone() };
         Group::new(config, &recovered, start, &tail).expect("a possible state")
     }
@@ -191,10 +191,10 @@ impl Disk {
 /// The parts of a write, in the order in which they reach the disk. A snapshot counts only together with its hard state, as
 /// the manifest that names its segment is written after both.
 fn frames(write: Write) -> impl Iterator<Item = Write> {
-    let Write { marker, truncate_from, entries, hard_state } = write;
-    let install = marker.map(|marker| {
-        let hard_state = hard_state.map(|h| HardState { commit: h.commit.min(marker.base.index), ..h });
-        Write { marker: Some(marker), hard_state, ..Write::default() }
+    let Write { snapshot, truncate_from, entries, hard_state } = write;
+    let install = snapshot.map(|snapshot| {
+        let hard_state = hard_state.map(|h| HardState { commit: h.commit.min(snapshot.base.index), ..h });
+        Write { snapshot: Some(snapshot), hard_state, ..Write::default() }
     });
     let truncate = truncate_from.map(|from| Write { truncate_from: Some(from), ..Write::default() });
     let entries = entries.into_iter().map(|entry| Write { entries: vec![entry], ..Write::default() });

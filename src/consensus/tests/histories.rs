@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::sim::{Answer, World, answered};
 use super::violations;
 use crate::consensus::group::Rules;
-use crate::consensus::handle::{Place, Proposal, ProposeError};
+use crate::consensus::handle::{Proposal, ProposeError, StreamPosition};
 use crate::storage::entry::Kind;
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, NodeId, Offset, RowId};
+use crate::types::{GroupId, NodeId, Offset, StreamId};
 
 const NODES: u64 = 5;
 
@@ -27,8 +27,8 @@ struct Without {
 /// A produce stream: runs of pipelined requests. A run ends when all its requests are answered.
 #[derive(Default)]
 struct Stream {
-    row: u64,
-    position: u64,
+    id: u64,
+    sequence: u64,
     waiting: Vec<(u64, Answer)>,
     /// A request was refused before it reached the leader: none of the later ones may be appended.
     lost: bool,
@@ -40,7 +40,7 @@ struct History {
     without: Without,
     value: u64,
     stream: Stream,
-    rows: u64,
+    streams: u64,
     /// Requests that expect an offset, and the end of what was acknowledged when they were made.
     expecting: Vec<(Offset, u64, Answer)>,
     broken_streams: BTreeSet<u64>,
@@ -63,7 +63,7 @@ impl History {
             without,
             value: 0,
             stream: Stream::default(),
-            rows: 1,
+            streams: 1,
             expecting: Vec::new(),
             broken_streams: BTreeSet::new(),
             quiet: false,
@@ -132,14 +132,14 @@ impl History {
         }
         if self.stream.waiting.is_empty() && !self.stream.lost {
             // A new run.
-            self.stream.position = 0;
-            if !self.without.run_ids || self.stream.row == 0 {
-                self.rows += 1;
-                self.stream.row = self.rows;
+            self.stream.sequence = 0;
+            if !self.without.run_ids || self.stream.id == 0 {
+                self.streams += 1;
+                self.stream.id = self.streams;
             }
         }
-        let place = Place { row: RowId(self.stream.row), position: self.stream.position };
-        self.stream.position += 1;
+        let place = StreamPosition { stream: StreamId(self.stream.id), sequence: self.stream.sequence };
+        self.stream.sequence += 1;
         if self.stream.lost {
             self.stream.forbidden.push(self.value);
         }
@@ -148,7 +148,7 @@ impl History {
             self.stream.lost = true;
             return;
         }
-        let answer = self.world.ask(leader, Proposal { place: Some(place), ..proposal(self.value) });
+        let answer = self.world.ask(leader, Proposal { in_stream: Some(place), ..proposal(self.value) });
         self.stream.waiting.push((self.value, answer));
     }
 
@@ -175,8 +175,8 @@ impl History {
         if self.stream.waiting.is_empty() && self.stream.lost {
             // The stream has ended with its status; the client opens another one.
             self.broken_streams.extend(std::mem::take(&mut self.stream.forbidden));
-            let row = if self.without.run_ids { self.stream.row } else { 0 };
-            self.stream = Stream { row, ..Stream::default() };
+            let id = if self.without.run_ids { self.stream.id } else { 0 };
+            self.stream = Stream { id, ..Stream::default() };
         }
     }
 

@@ -1,4 +1,4 @@
-//! A marker that comes to a node whose disk is slow.
+//! A snapshot that comes to a node whose disk is slow.
 
 use raft::eraftpb::{Message, MessageType};
 
@@ -6,7 +6,7 @@ use super::sim::World;
 use crate::consensus::group::Rules;
 use crate::types::Offset;
 
-/// Three voters; the third has got a marker, and nothing of it is synced.
+/// Three voters; the third has got a snapshot, and nothing of it is synced.
 fn a_marker_that_is_not_synced() -> World {
     let mut world = World::new(1, 3, Rules::default());
     assert!(world.settle(2000));
@@ -34,11 +34,11 @@ fn a_marker_that_is_not_synced() -> World {
             return world;
         }
     }
-    panic!("no marker arrived");
+    panic!("no snapshot arrived");
 }
 
-/// raft looks at what is not applied before an election, and what lies before a marker is not there any more: a voter whose
-/// leader went away while it wrote a marker to a slow disk panicked ("unexpected error getting unapplied entries").
+/// raft looks at what is not applied before an election, and what lies before a snapshot is not there any more: a voter whose
+/// leader went away while it wrote a snapshot to a slow disk panicked ("unexpected error getting unapplied entries").
 #[test]
 fn a_node_whose_marker_is_not_synced_starts_no_election() {
     let mut world = a_marker_that_is_not_synced();

@@ -6,11 +6,11 @@ use futures::FutureExt as _;
 
 use super::sim::World;
 use crate::consensus::group::Rules;
-use crate::consensus::handle::{Appended, Place, Proposal, ProposeError};
+use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{Kind, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, NodeId, Offset, RowId, Term};
+use crate::types::{GroupId, NodeId, Offset, StreamId, Term};
 
 /// One node, which leads.
 fn alone() -> World {
@@ -129,8 +129,8 @@ fn a_replaced_leader_answers_all_at_the_first_entry_of_the_next() {
 fn nothing_of_a_run_is_appended_without_its_first_request() {
     let mut world = alone();
     let now = Instant::now();
-    let at = |row, position| Proposal { place: Some(Place { row, position }), ..record() };
-    let (first, second) = (RowId(7), RowId(7).next());
+    let at = |stream, sequence| Proposal { in_stream: Some(StreamPosition { stream, sequence }), ..record() };
+    let (first, second) = (StreamId(7), StreamId(7).next());
     let answers: Vec<Answer> = [0, 1].map(|position| propose(&mut world, at(first, position), now)).into();
     assert!(world.settle(500));
     for (offset, answer) in (0..).zip(answers) {

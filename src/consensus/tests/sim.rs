@@ -225,8 +225,8 @@ impl World {
             node.disk.make(Change::Conf(conf, index));
         }
         if let Some(mark) = effects.mark {
-            let (derived, as_of) = node.group.as_ref().expect("running").derived();
-            node.disk.make(Change::Applied(derived, as_of, mark.applied));
+            let (log_state, as_of) = node.group.as_ref().expect("running").log_state();
+            node.disk.make(Change::Applied(log_state, as_of, mark.applied));
         }
         if let Some((first, applied)) = effects.trim {
             let files = &node.disk.files;

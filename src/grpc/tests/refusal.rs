@@ -2,9 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::{Mutex, PoisonError};
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -20,7 +20,7 @@ impl ::log::Log for Captured {
 
     fn log(&self, record: &::log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record.args().to_string());
+            self.0.lock().push(record.args().to_string());
         }
     }
 
@@ -56,18 +56,18 @@ fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
         (ChannelCredentials::insecure(), "wrong version number"),
     ];
     for (creds, reason) in cases {
-        CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        CAPTURED.0.lock().clear();
         let refused = listener.ask(creds);
         assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{reason}: {refused:?}");
-        let lines = CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        let lines = CAPTURED.0.lock().join("\n");
         assert!(lines.contains(reason), "{reason}: {lines}");
     }
     // An operator could not find out which host it was.
-    CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    CAPTURED.0.lock().clear();
     let mut stray = TcpStream::connect(("127.0.0.1", listener.port)).expect("connected");
     stray.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
     while stray.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
-    let lines = CAPTURED.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+    let lines = CAPTURED.0.lock().join("\n");
     let addr = stray.local_addr().expect("an address");
     assert!(lines.contains("the connection is ") && lines.contains(&format!("{addr} to ")), "{addr}: {lines}");
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{LONG, Setup, TestNode, pair};
-use crate::consensus::handle::{Appended, ConsensusMsg, GroupStatus, Place, Proposal, ProposeError, ReadIndexError};
+use crate::consensus::handle::{
+    Appended, ConsensusMsg, GroupStatus, Proposal, ProposeError, ReadIndexError, StreamPosition,
+};
 use crate::logs::OpenLog;
 use crate::replication::wait::block_until;
 use crate::reply::{ReplyReceiver, ReplySender};
@@ -11,10 +13,10 @@ use crate::storage::disk::Disk;
 use crate::storage::entry::{Entry, Kind, Stamp, Unstamped};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
-use crate::types::{GroupId, LogIndex, LogName, NodeId, Offset, RowId, Term};
+use crate::types::{GroupId, LogIndex, LogName, NodeId, Offset, StreamId, Term};
 use crate::watermark::Watermark;
 
-const PLACE: Place = Place { row: RowId(6), position: 7 };
+const IN_STREAM: StreamPosition = StreamPosition { stream: StreamId(6), sequence: 7 };
 
 fn proposal(text: &str) -> Proposal {
     Proposal {
@@ -25,7 +27,7 @@ fn proposal(text: &str) -> Proposal {
         expected_offset: Some(Offset(0)),
         producer_id: 4,
         sequence: 5,
-        place: Some(PLACE),
+        in_stream: Some(IN_STREAM),
         term: None,
         deadline: Some(Instant::now() + LONG),
     }
@@ -60,7 +62,7 @@ fn answers_find_their_callers_in_any_order() {
         let (proposal, reply) = proposed(&b);
         assert_eq!(&proposal.payload[..], text.as_bytes(), "in the order in which they were forwarded");
         assert_eq!((proposal.producer_id, proposal.sequence, proposal.expected_offset), (4, 5, Some(Offset(0))));
-        assert_eq!(proposal.place, Some(PLACE));
+        assert_eq!(proposal.in_stream, Some(IN_STREAM));
         assert!(proposal.deadline.is_some_and(|d| d > Instant::now()));
         waiting.push(reply);
     }

@@ -22,7 +22,7 @@ use crate::grpc::Env;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::pb::peer::{Entry, Marker, RaftMessage};
+use crate::pb::peer::{Entry, LogSnapshot, RaftMessage};
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
 use crate::replication::guard::Guard;
@@ -249,8 +249,14 @@ pub(crate) fn message(from: NodeId, to: NodeId, index: u64, bytes: usize) -> Raf
     RaftMessage { group: 1, from: from.0, to: to.0, index, entries: vec![entry], ..RaftMessage::default() }
 }
 
-pub(crate) fn marker(from: NodeId, to: NodeId, group: u64) -> RaftMessage {
-    RaftMessage { group, from: from.0, to: to.0, marker: Some(Marker::default()).into(), ..RaftMessage::default() }
+pub(crate) fn snapshot(from: NodeId, to: NodeId, group: u64) -> RaftMessage {
+    RaftMessage {
+        group,
+        from: from.0,
+        to: to.0,
+        snapshot: Some(LogSnapshot::default()).into(),
+        ..RaftMessage::default()
+    }
 }
 
 /// Makes the certificates of a cluster in a directory, of the nodes `n1` to `n5`.

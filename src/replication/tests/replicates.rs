@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use futures::{SinkExt as _, StreamExt as _};
 use grpcio::WriteFlags;
 
-use super::{LONG, Setup, TestNode, marker, message, pair};
+use super::{LONG, Setup, TestNode, message, pair, snapshot};
 use crate::clock::wall_us;
 use crate::consensus::Outbound as _;
 use crate::consensus::handle::ConsensusMsg;
@@ -53,9 +53,9 @@ fn a_peers_clock_comes_with_its_messages() {
 #[test]
 fn a_marker_that_is_sent_is_reported() {
     let (a, b) = pair();
-    a.peers.handle().send(b.id, marker(a.id, b.id, 3));
+    a.peers.handle().send(b.id, snapshot(a.id, b.id, 3));
     assert!(matches!(a.next(), ConsensusMsg::MarkerSent(GroupId(3), NodeId(2), true)));
-    assert!(b.messages(1)[0].marker.is_some());
+    assert!(b.messages(1)[0].snapshot.is_some());
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
     }
     assert!(matches!(a.inbox.recv_timeout(LONG), Ok(ConsensusMsg::Unreachable(NodeId(2)))));
     a.peers.handle().send(b, message(a.id, b, 2, (8 << 20) - 2000));
-    a.peers.handle().send(b, marker(a.id, b, 3));
+    a.peers.handle().send(b, snapshot(a.id, b, 3));
     let mut seen = Vec::new();
     while seen.len() < 2 {
         match a.next() {
@@ -79,7 +79,7 @@ fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
             other => panic!("unexpected: {other:?}"),
         }
     }
-    assert!(seen.contains(&false), "the marker is reported as lost");
+    assert!(seen.contains(&false), "the snapshot is reported as lost");
 }
 
 #[test]

@@ -7,14 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use grpcio::RpcContext;
 use openssl::error::ErrorStack;
 use openssl::x509::store::X509Store;
 use openssl::x509::{X509, X509PurposeId};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::super::identity::{NoIdentity, system_time};
 use super::{Material, Shared, Tls, refused_by, store};
@@ -183,7 +184,7 @@ impl Seen {
 
 /// Every critical section leaves the state whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::super::disk::sim::Rng;
 use super::super::entry::{Entry, Stamp};
 use super::super::log::tests::{GROUP, Home, append, sync};
-use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker, SealAge};
+use super::super::log::{Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, SealAge};
 use super::super::payload::{RecordFields, encode_record, stamp_records};
 use super::*;
 use crate::types::{LogIndex, NodeId, Term};
@@ -115,7 +115,7 @@ fn segments_show_when_their_predecessors_had_arrived() {
     assert_eq!(home.open().0.reader().begun_us(), 30_500);
 }
 
-fn marker(log: &GroupLog, model: &Model) -> Marker {
+fn snapshot(log: &GroupLog, model: &Model) -> LogSnapshot {
     let bounds = log.bounds();
     let base = Base {
         index: LogIndex(bounds.last_index.0 + 5),
@@ -123,17 +123,17 @@ fn marker(log: &GroupLog, model: &Model) -> Marker {
         offset: Offset(model.next()),
         ..Base::default()
     };
-    let derived = Derived { first_offset: base.offset, last_append_time_us: model.now };
-    Marker {
+    let log_state = LogState { first_offset: base.offset, last_append_time_us: model.now };
+    LogSnapshot {
         base,
         conf_state: ConfState { voters: vec![NodeId(9)], learners: Vec::new() },
         conf_index: base.index,
-        derived,
-        derived_index: base.index,
+        log_state,
+        log_state_index: base.index,
     }
 }
 
-/// Random times, many of them equal, over rolls, cut suffixes, trims, markers, no-ops and reopened logs.
+/// Random times, many of them equal, over rolls, cut suffixes, trims, snapshots, no-ops and reopened logs.
 #[test]
 fn it_finds_what_a_scan_finds() {
     for seed in 0..5 {
@@ -150,9 +150,9 @@ fn it_finds_what_a_scan_finds() {
                 84..88 => {
                     let first = Offset(model.first + random.below(model.next() - model.first + 1));
                     model.commit(&mut log);
-                    let derived = Derived { first_offset: first, last_append_time_us: model.now };
+                    let log_state = LogState { first_offset: first, last_append_time_us: model.now };
                     let applied = log.bounds().last_index;
-                    log.set_derived(derived, applied);
+                    log.set_log_state(log_state, applied);
                     let base = log.trim(first, applied).expect("trimmed");
                     model.times.drain(..(base.offset.0 - model.first) as usize);
                     model.first = base.offset.0;
@@ -171,10 +171,10 @@ fn it_finds_what_a_scan_finds() {
                     (model.now, model.term) = (now, model.term + 1);
                 }
                 92..94 => {
-                    let marker = marker(&log, &model);
+                    let snapshot = snapshot(&log, &model);
                     let term = Term(model.term);
-                    let hard_state = HardState { term, vote: Some(NodeId(9)), commit: marker.base.index };
-                    log.install_marker(&marker, &hard_state).expect("installed");
+                    let hard_state = HardState { term, vote: Some(NodeId(9)), commit: snapshot.base.index };
+                    log.install_marker(&snapshot, &hard_state).expect("installed");
                     (model.first, model.times) = (model.next(), Vec::new());
                 }
                 _ => {
@@ -288,7 +288,7 @@ fn by_size_whole_segments_go() {
     assert_eq!(log.reader().first_within(all), None);
     let first = log.reader().first_within(20_000).expect("some can go");
     let applied = log.bounds().last_index;
-    log.set_derived(Derived { first_offset: first, last_append_time_us: model.now }, applied);
+    log.set_log_state(LogState { first_offset: first, last_append_time_us: model.now }, applied);
     log.trim(first, applied).expect("trimmed");
     let left = log.reader().stored_bytes();
     assert!((20_000..20_000 + 3 * 4096).contains(&left), "{left} of {all} bytes");

@@ -229,7 +229,7 @@ fn a_trim_of_everything_ends_the_newest_segment() {
     let bounds = log.bounds();
     let (end, last) = (bounds.next_offset, bounds.last_index);
     log.append_hard_state(&HardState { term: Term(1), vote: None, commit: last }).expect("appended");
-    log.set_derived(Derived { first_offset: end, last_append_time_us: 1003 }, last);
+    log.set_log_state(LogState { first_offset: end, last_append_time_us: 1003 }, last);
     let before = log.trim(Offset(end.0 - 1), last).expect("trimmed");
     assert_eq!(before.index, LogIndex(1), "one record is kept, and its segment with it");
     assert_eq!(log.trim(end, LogIndex(last.0 - 1)).expect("trimmed"), before, "the last entry is not applied");
@@ -257,8 +257,8 @@ fn a_trim_drops_whole_segments() {
     commit(&mut log, 1);
     sync(&mut log, &home);
     let applied = log.bounds().last_index;
-    assert_eq!(log.trim(Offset(50), applied).expect("trimmed").offset, Offset(0), "derived state has not seen it");
-    log.set_derived(Derived { first_offset: Offset(50), last_append_time_us: 7 }, applied);
+    assert_eq!(log.trim(Offset(50), applied).expect("trimmed").offset, Offset(0), "log state has not seen it");
+    log.set_log_state(LogState { first_offset: Offset(50), last_append_time_us: 7 }, applied);
     let base = log.trim(Offset(50), applied).expect("trimmed");
     assert!((40..=50).contains(&base.offset.0), "{base:?}");
     let reader = log.reader();
@@ -271,7 +271,7 @@ fn a_trim_drops_whole_segments() {
     drop(log);
     let (log, found) = home.open();
     assert_eq!((found.base, found.terms), (base, vec![(base.index, Term(1))]));
-    assert_eq!(found.derived, Derived { first_offset: Offset(50), last_append_time_us: 7 });
+    assert_eq!(found.log_state, LogState { first_offset: Offset(50), last_append_time_us: 7 });
     assert_eq!(values(&log, 50, 60).len(), 10);
 }
 
@@ -290,7 +290,7 @@ fn a_trim_drops_nothing_whose_commit_is_not_written() {
     }
     sync(&mut log, &home);
     let applied = log.bounds().last_index;
-    log.set_derived(Derived { first_offset: Offset(50), last_append_time_us: 7 }, applied);
+    log.set_log_state(LogState { first_offset: Offset(50), last_append_time_us: 7 }, applied);
     let base = log.trim(Offset(50), applied).expect("trimmed");
     assert!(base.index <= committed && base.offset > Offset(0), "{base:?}");
     commit(&mut log, 1);
@@ -317,16 +317,16 @@ fn a_marker_begins_the_log_anew() {
     let home = Home::new(Genesis::Blank);
     let (mut log, _) = home.open();
     let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000), ..Base::default() };
-    let marker = Marker {
+    let snapshot = LogSnapshot {
         base,
         conf_state: ConfState { voters: vec![NodeId(1)], learners: vec![NodeId(2)] },
         conf_index: LogIndex(120),
-        derived: Derived { first_offset: Offset(1005), last_append_time_us: 9 },
-        derived_index: LogIndex(110),
+        log_state: LogState { first_offset: Offset(1005), last_append_time_us: 9 },
+        log_state_index: LogIndex(110),
     };
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
     let ahead = HardState { commit: LogIndex(101), ..hard_state };
-    log.install_marker(&marker, &ahead).expect("installed");
+    log.install_marker(&snapshot, &ahead).expect("installed");
     let time_before_us = |log: &GroupLog| log.shared.get().parts[0].segment.header.time_before_us;
     assert_eq!(time_before_us(&log), 9, "no record before is newer, and none is here");
     append(&mut log, 8, &[b"a"]);
@@ -335,8 +335,8 @@ fn a_marker_begins_the_log_anew() {
     drop(log);
     let (log, found) = home.open();
     assert_eq!((found.base, found.hard_state), (base, hard_state));
-    assert_eq!((found.conf_state, found.conf_index), (marker.conf_state, LogIndex(120)));
-    assert_eq!((found.derived, found.derived_index), (marker.derived, LogIndex(110)));
+    assert_eq!((found.conf_state, found.conf_index), (snapshot.conf_state, LogIndex(120)));
+    assert_eq!((found.log_state, found.log_state_index), (snapshot.log_state, LogIndex(110)));
     assert_eq!(found.terms, [(LogIndex(100), Term(7)), (LogIndex(101), Term(8))]);
     assert_eq!(values(&log, 1000, 1001), [b"a"]);
 }
@@ -347,12 +347,12 @@ fn note(log: &mut GroupLog, home: &Home) {
     log.end_sync(job);
 }
 
-/// The floor was only in the frames of the newest segment, and was lost with them.
+/// The durable position was only in the frames of the newest segment, and was lost with them.
 #[test]
-fn the_manifest_is_told_the_floor_once() {
+fn the_manifest_gets_the_durable_position_once() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
-    let floor = || Manifest::decode(&std::fs::read(home.path("manifest")).expect("a manifest"), Path::new("m"));
+    let durable = || Manifest::decode(&std::fs::read(home.path("manifest")).expect("a manifest"), Path::new("m"));
     assert!(log.begin_note().is_none(), "a new log is noted");
     append(&mut log, 1, &[b"a"]);
     assert!(log.begin_note().is_none(), "not synced yet");
@@ -362,17 +362,17 @@ fn the_manifest_is_told_the_floor_once() {
     let synced = log.active.position();
     append(&mut log, 1, &[b"not synced"]);
     note(&mut log, &home);
-    let told = floor().expect("a manifest");
-    assert_eq!((told.floor, told.floor_end), (synced, (LogIndex(2), Offset(1))), "what is synced, and no more");
+    let told = durable().expect("a manifest");
+    assert_eq!((told.durable, told.durable_end), (synced, (LogIndex(2), Offset(1))), "what is synced, and no more");
     assert_eq!((log.urgency(), log.shared.unprotected_bytes()), (Urgency::Nothing, 0));
     assert!(log.begin_note().is_none(), "once");
     sync(&mut log, &home);
     log.close().expect("closed");
     assert!(log.begin_note().is_none(), "the clean mark says so");
-    assert_eq!(floor().expect("a manifest").floor, log.active.position());
+    assert_eq!(durable().expect("a manifest").durable, log.active.position());
 }
 
-/// Nothing waits for a noted floor: if there is no descriptor or no space for the manifest, it is written later.
+/// Nothing waits for a noted durable position: if there is no descriptor or no space for the manifest, it is written later.
 #[test]
 fn a_manifest_that_can_not_be_noted_is_noted_later() {
     let sim = super::super::disk::sim::Sim::default();
@@ -401,7 +401,7 @@ fn a_manifest_that_can_not_be_noted_is_noted_later() {
     assert!(log.begin_note().expect("something to note").perform_note(&sim.disk()).is_err());
 }
 
-/// The order of urgency: many bytes above the noted floor, then a term or a vote.
+/// The order of urgency: many bytes above the noted durable position, then a term or a vote.
 #[test]
 fn a_vote_is_noted_before_records() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -448,7 +448,7 @@ fn after_an_error_the_log_refuses_everything() {
     assert!(matches!(log.close(), Err(StorageError::Failed { .. })));
 }
 
-/// A marker that could not be installed has already noted which segments are to go: they must not.
+/// A snapshot that could not be installed has already noted which segments are to go: they must not.
 #[test]
 fn what_a_failed_change_has_begun_no_sync_finishes() {
     let sim = super::super::disk::sim::Sim::default();
@@ -463,10 +463,10 @@ fn what_a_failed_change_has_begun_no_sync_finishes() {
     log.end_sync(job);
     let end = log.bounds();
     let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000), ..Base::default() };
-    let marker = Marker { base, ..Marker::default() };
+    let snapshot = LogSnapshot { base, ..LogSnapshot::default() };
     sim.no_descriptor(u64::MAX);
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
-    assert!(log.install_marker(&marker, &hard_state).expect_err("no new segment").is_shortage());
+    assert!(log.install_marker(&snapshot, &hard_state).expect_err("no new segment").is_shortage());
     sim.no_descriptor(0);
     let job = log.begin_sync().expect("it has begun");
     assert!(matches!(job.perform(&sim.disk()), Err(StorageError::Failed { .. })));

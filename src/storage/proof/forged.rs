@@ -53,7 +53,7 @@ pub fn a_hole() {
             _ => last.term = Term(0),
         }
         let next = entry(last, last.term, &mut Rng(0), true, 9);
-        put(&log, &Header::of_entry(&next, log.floor).expect("an entry"), &next.payload());
+        put(&log, &Header::of_entry(&next, log.durable).expect("an entry"), &next.payload());
         let found = open(&sim).expect("opened").1;
         assert_eq!(found.last_index, LogIndex(3), "{skipped}");
         assert!(found.torn_bytes > 0, "{skipped}");
@@ -64,7 +64,7 @@ pub fn a_hole() {
 pub fn a_commit_behind_the_end() {
     let (sim, log) = filled();
     let hard_state = HardState { commit: LogIndex(4), ..log.hard_state };
-    let (header, payload) = Header::of_hard_state(&hard_state, log.floor);
+    let (header, payload) = Header::of_hard_state(&hard_state, log.durable);
     put(&log, &header, &payload);
     let error = open(&sim).map(drop).expect_err("refused");
     assert!(error.is_damage() && error.to_string().contains("entries up to 4 are committed"), "{error}");

@@ -1,6 +1,6 @@
 //! Random histories of a log and its crashes.
 //!
-//! A log is appended to, truncated, trimmed, given markers, synced, marked and closed, and gets again what it lost; at any
+//! A log is appended to, truncated, trimmed, given snapshots, synced, marked and closed, and gets again what it lost; at any
 //! change of the disk the process may die, by a kill (the page cache stays) or a power cut (of what was not synced, any part
 //! is lost), also inside recovery. After each restart it must hold one of the states that it had since the last finished
 //! sync, and never refuse.

@@ -7,7 +7,7 @@ use super::super::disk::sim::{Rng, Sim};
 use super::super::entry::{Entry, Kind, Stamp};
 use super::super::frame::{self, Header, Position};
 use super::super::log::{
-    Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker, Recovered, StorageError,
+    Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, Recovered, StorageError,
 };
 use super::super::payload::{RecordFields, encode_record, stamp_records};
 use super::super::reader::Access;
@@ -16,9 +16,9 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// What a log holds, apart from what a trim has dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// Where it begins: 1, or the last marker.
+    /// Where it begins: 1, or the last snapshot.
     start: Base,
-    /// The conf state's index that the marker brought.
+    /// The conf state's index that the snapshot brought.
     start_conf: LogIndex,
     entries: Vec<Entry>,
     hard_state: HardState,
@@ -118,9 +118,9 @@ pub fn entry(last: Base, term: Term, rng: &mut Rng, even: bool, time: u64) -> En
 fn frames() -> Vec<u8> {
     let mut value = Vec::new();
     for _ in 0..8 {
-        let floor = Position { file: u64::MAX / 4, at: 0 };
+        let durable = Position { file: u64::MAX / 4, at: 0 };
         let mut one = Vec::new();
-        frame::encode(&mut one, 0, 0, &Header::of_note(Kind::Synced, floor), &[]);
+        frame::encode(&mut one, 0, 0, &Header::of_note(Kind::Synced, durable), &[]);
         value.extend_from_slice(&one);
         // Each at another of the eight places that a frame may not begin at.
         value.push(0);
@@ -198,7 +198,7 @@ impl Model {
             8..=11 => self.hard_state(),
             12..=13 => self.truncate(),
             14 => self.trim(),
-            15 if self.rng.once_in(3) => self.marker(),
+            15 if self.rng.once_in(3) => self.snapshot(),
             16 if !self.syncing => self.apply(),
             17 if !self.syncing => self.note(),
             18 if !self.syncing => self.close(),
@@ -282,7 +282,7 @@ impl Model {
             self.log.append_hard_state(&state.hard_state)?;
         }
         let commit = state.hard_state.commit;
-        self.log.set_derived(Derived { first_offset: offset, last_append_time_us: self.clock }, commit);
+        self.log.set_log_state(LogState { first_offset: offset, last_append_time_us: self.clock }, commit);
         let base = self.log.trim(offset, commit)?;
         assert!(base.offset <= offset.max(state.base.offset) && base.index <= commit.max(state.base.index));
         state.base = base;
@@ -290,7 +290,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn marker(&mut self) -> Result<(), StorageError> {
+    pub fn snapshot(&mut self) -> Result<(), StorageError> {
         let last = self.now().last();
         let index = LogIndex(last.index.0 + 1 + self.rng.below(9));
         self.term += 1;
@@ -300,12 +300,12 @@ impl Model {
             offset: Offset(last.offset.0 + self.rng.below(9)),
             digest: Digest(index.0),
         };
-        let marker = Marker {
+        let snapshot = LogSnapshot {
             base,
             conf_state: ConfState { voters: vec![NodeId(index.0)], learners: Vec::new() },
             conf_index: index,
-            derived: Derived::default(),
-            derived_index: index,
+            log_state: LogState::default(),
+            log_state_index: index,
         };
         let hard_state = HardState { term: base.term, vote: None, commit: index };
         self.states.push(State {
@@ -316,7 +316,7 @@ impl Model {
             base,
             conf_index: index,
         });
-        self.log.install_marker(&marker, &hard_state)
+        self.log.install_marker(&snapshot, &hard_state)
     }
 
     /// What is committed is applied, and changes the conf state.
@@ -328,7 +328,7 @@ impl Model {
             // Its owner has the commit synced before.
             self.sync()?;
             if self.now().hard_state.commit < commit || self.now().conf_index >= commit {
-                return Ok(()); // a marker came between
+                return Ok(()); // a snapshot came between
             }
             let voters = vec![NodeId(commit.0)];
             self.log.set_conf_state(ConfState { voters, learners: Vec::new() }, commit);
@@ -418,7 +418,7 @@ impl Model {
         assert!(found.base.index >= self.states[0].base.index, "what was trimmed stays so");
         assert!(found.conf_index >= self.states[0].conf_index);
         assert!((found.base.index..=found.hard_state.commit).contains(&found.applied), "{found:?}");
-        assert!(found.derived_index >= found.base.index, "nothing else knows of what was dropped: {found:?}");
+        assert!(found.log_state_index >= found.base.index, "nothing else knows of what was dropped: {found:?}");
         if found.conf_index > LogIndex(1) {
             assert_eq!(found.conf_state.voters, [NodeId(found.conf_index.0)]);
         }

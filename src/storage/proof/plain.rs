@@ -1,4 +1,4 @@
-//! A log against a plain `Vec`: random appends, rolls, truncations, trims, markers, syncs and reopens; and reads of all
+//! A log against a plain `Vec`: random appends, rolls, truncations, trims, snapshots, syncs and reopens; and reads of all
 //! kinds in between, each of which must give what the `Vec` holds. Nothing crashes here, and a reopen changes nothing.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::super::digest::Digest;
 use super::super::disk::sim::{Rng, Sim};
 use super::super::entry::Entry;
-use super::super::log::{Base, ConfState, Derived, Genesis, GroupLog, HardState, LogOptions, Marker};
+use super::super::log::{Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState};
 use super::super::payload;
 use super::super::reader::{Access, GroupReader, ReadError};
 use super::model::entry;
@@ -93,7 +93,7 @@ impl Plain {
                 self.term += 1;
             }
             16 => self.trim(),
-            17 if self.rng.once_in(8) => self.marker(),
+            17 if self.rng.once_in(8) => self.snapshot(),
             18..=20 => self.sync(),
             21 => self.note(),
             22 if self.rng.once_in(3) => self.reopen(),
@@ -126,7 +126,7 @@ impl Plain {
     fn trim(&mut self) {
         let commit = self.hard_state.commit;
         let offset = Offset(self.base.offset.0 + self.rng.below(self.last().offset.0 - self.base.offset.0 + 1));
-        self.log.set_derived(Derived { first_offset: offset, last_append_time_us: self.clock }, commit);
+        self.log.set_log_state(LogState { first_offset: offset, last_append_time_us: self.clock }, commit);
         let base = self.log.trim(offset, commit).expect("trimmed");
         assert!(base.offset <= offset && base.index <= commit && base.index >= self.base.index, "{base:?}");
         let dropped = self.entries.iter().filter(|e| e.index <= base.index).count();
@@ -139,7 +139,7 @@ impl Plain {
         self.base = base;
     }
 
-    fn marker(&mut self) {
+    fn snapshot(&mut self) {
         self.term += 1;
         let last = self.last();
         let index = LogIndex(last.index.0 + 1 + self.rng.below(9));
@@ -150,10 +150,10 @@ impl Plain {
             digest: Digest(index.0),
         };
         let conf_state = ConfState { voters: vec![NodeId(3)], learners: vec![NodeId(4)] };
-        let derived = Derived { first_offset: base.offset, last_append_time_us: self.clock };
-        let marker = Marker { base, conf_state, conf_index: index, derived, derived_index: index };
+        let log_state = LogState { first_offset: base.offset, last_append_time_us: self.clock };
+        let snapshot = LogSnapshot { base, conf_state, conf_index: index, log_state, log_state_index: index };
         self.hard_state = HardState { term: base.term, vote: None, commit: index };
-        self.log.install_marker(&marker, &self.hard_state).expect("installed");
+        self.log.install_marker(&snapshot, &self.hard_state).expect("installed");
         self.base = base;
         self.entries.clear();
         self.ends.clear();

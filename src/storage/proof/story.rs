@@ -65,7 +65,7 @@ impl Story {
         catalog.hard_state()?;
         catalog.sync()?;
         let log = &mut self.models[1];
-        log.marker()?;
+        log.snapshot()?;
         log.sync()?;
         log.append(3)?;
         log.hard_state()?;
@@ -98,7 +98,7 @@ impl Story {
         log.sync()?;
         log.close()?;
         log.append(2)?;
-        log.marker()?;
+        log.snapshot()?;
         log.append(3)?;
         log.sync()?;
         log.hard_state()?;

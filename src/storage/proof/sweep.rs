@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::super::disk::sim::{Rng, Sim};
 use super::super::entry::Entry;
 use super::super::faults;
-use super::super::log::{Derived, Genesis, GroupLog, HardState, LogOptions, Recovered};
+use super::super::log::{Genesis, GroupLog, HardState, LogOptions, LogState, Recovered};
 use super::super::node::{DataDir, NodeFile};
 use super::super::reader::Access;
 use super::model::entry;
@@ -24,7 +24,7 @@ const LONGER: [usize; 4] = [1, 8, 80, 600];
 pub enum End {
     /// Stopped: its manifests say that all is synced.
     Stopped,
-    /// Killed after a second of idleness: the manifests have the floor, too.
+    /// Killed after a second of idleness: the manifests have the durable position, too.
     Killed,
     /// Killed under load: only frames show that the newest records are synced.
     Busy,
@@ -105,7 +105,7 @@ fn directory(end: End) -> Sim {
             log.set_applied(commit);
             if time == 16 {
                 let first_offset = Offset(log.bounds().next_offset.0 / 2);
-                log.set_derived(Derived { first_offset, last_append_time_us: time }, commit);
+                log.set_log_state(LogState { first_offset, last_append_time_us: time }, commit);
                 log.trim(first_offset, commit).expect("trimmed");
             }
             if time.is_multiple_of(5) || time == 25 {
@@ -138,7 +138,7 @@ fn directory(end: End) -> Sim {
                         log.end_sync(job);
                     }
                 } else {
-                    // One more, equal to the previous one: it contains the floor, and losing it is no loss.
+                    // One more, equal to the previous one: it contains the durable position, and losing it is no loss.
                     let hard_state = log.hard_state;
                     log.append_hard_state(&hard_state).expect("appended");
                     sync(&mut log);

@@ -70,7 +70,7 @@ fn a_torn_tail_is_cut_off() {
 }
 
 #[test]
-fn damage_below_the_floor_is_refused() {
+fn damage_below_the_durable_position_is_refused() {
     for entry in 2..=4 {
         let home = filled(true);
         let at = position(entry);
@@ -85,7 +85,7 @@ fn damage_below_the_floor_is_refused() {
 }
 
 #[test]
-fn a_frame_behind_tells_the_floor() {
+fn a_later_frame_tells_the_durable_position() {
     let home = filled(false);
     let (mut log, _) = home.open();
     // Its frame says that the three before it are on the disk.

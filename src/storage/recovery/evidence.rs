@@ -1,4 +1,4 @@
-//! Tests that damage is detected from evidence outside the damaged file: a loss at the end of the newest segment, below the floor
+//! Tests that damage is detected from evidence outside the damaged file: a loss at the end of the newest segment, below the durable position
 //! in the manifest, is refused and named. So is any other file of a data directory that is missing, empty, or older than the rest.
 
 use std::fs;
@@ -16,7 +16,7 @@ fn note(log: &mut GroupLog, home: &Home) {
     log.end_sync(job);
 }
 
-/// A log whose manifest has the floor, as after a second of idleness; then the process was killed.
+/// A log whose manifest has the durable position, as after a second of idleness; then the process was killed.
 fn quiet(segment_bytes: u64) -> (Home, LogOptions) {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let options = LogOptions { segment_bytes };
@@ -38,7 +38,7 @@ fn refused(home: &Home, options: &LogOptions) -> String {
 }
 
 /// 2,000 records were acknowledged, and the node was idle for seconds and then killed. Then the last sector that it had written
-/// was bad. The only copy of the floor was in that sector: the records were cut off as never synced, and their offsets reused.
+/// was bad. The only copy of the durable position was in that sector: the records were cut off as never synced, and their offsets reused.
 #[test]
 fn the_end_of_a_quiet_log_is_not_taken_for_torn() {
     for (zeroed, cut) in [(1, 0), (8, 0), (128, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1)] {
@@ -141,8 +141,8 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
     }
     fs::write(home.path("manifest"), &newest).expect("written");
     let (mut log, _) = home.open();
-    log.set_derived(
-        super::super::state::Derived { first_offset: crate::types::Offset(30), last_append_time_us: 9 },
+    log.set_log_state(
+        super::super::state::LogState { first_offset: crate::types::Offset(30), last_append_time_us: 9 },
         whole.last_index,
     );
     log.trim(crate::types::Offset(30), whole.last_index).expect("trimmed");

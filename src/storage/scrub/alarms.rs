@@ -7,7 +7,7 @@ use super::super::digest::Digest;
 use super::super::disk::sim::{Rng, Sim};
 use super::super::frame::{Header, Position};
 use super::super::log::tests::batch;
-use super::super::log::{Derived, Genesis, GroupLog, HardState, LogOptions, Marker, SyncJob};
+use super::super::log::{Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, SyncJob};
 use super::super::node::DataDir;
 use super::super::verify::{Severity, verify};
 use super::*;
@@ -88,16 +88,17 @@ impl Life {
                 let (first, next) = (self.log.bounds().base.offset, self.log.bounds().next_offset);
                 let applied = self.log.hard_state.commit;
                 let first_offset = Offset(first.0 + self.rng.below(next.0 - first.0 + 1));
-                self.log.set_derived(Derived { first_offset, last_append_time_us: 1 }, applied);
+                self.log.set_log_state(LogState { first_offset, last_append_time_us: 1 }, applied);
                 self.log.trim(first_offset, applied).expect("trimmed");
             }
             17 if self.rng.once_in(4) => {
                 let mut base = self.log.last();
                 (base.index, base.offset) = (LogIndex(base.index.0 + 5), Offset(base.offset.0 + 7));
                 base.digest = Digest(self.rng.next());
-                let marker = Marker { base, conf_index: base.index, derived_index: base.index, ..Marker::default() };
+                let snapshot =
+                    LogSnapshot { base, conf_index: base.index, log_state_index: base.index, ..LogSnapshot::default() };
                 let hard_state = HardState { term: Term(self.term), vote: None, commit: base.index };
-                self.log.install_marker(&marker, &hard_state).expect("installed");
+                self.log.install_marker(&snapshot, &hard_state).expect("installed");
             }
             18 if self.rng.once_in(3) => {
                 self.job = None;

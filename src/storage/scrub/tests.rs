@@ -92,7 +92,7 @@ fn forge(home: &Home, name: &str, at: u64) {
     fs::write(home.path(name), bytes).expect("written");
 }
 
-/// A segment was sealed before all of it was synced: the scrub reads it up to the floor, and compared the digest of that with the one
+/// A segment was sealed before all of it was synced: the scrub reads it up to the durable position, and compared the digest of that with the one
 /// of the whole. So sound segments were listed as damaged, a few times a minute under load.
 #[test]
 fn a_sealed_segment_that_is_not_synced_to_its_end_is_sound() {
@@ -189,7 +189,7 @@ fn what_is_not_synced_is_not_its_business() {
     let synced = home.log.stored_bytes();
     home.append();
     let name = home.segments()[2].clone();
-    let at = home.log.reader().shared().floor().at;
+    let at = home.log.reader().shared().durable().at;
     home.flip(&name, at + 100);
     assert_eq!(pass(&scrubber), []);
     assert_eq!(scrubber.handle.counts().bytes, synced);
@@ -221,7 +221,7 @@ fn segments_that_go_meanwhile_are_no_damage() {
     let state = super::super::state::HardState { term: Term(1), vote: None, commit };
     home.log.append_hard_state(&state).expect("appended");
     let first_offset = home.log.bounds().next_offset;
-    home.log.set_derived(super::super::state::Derived { first_offset, last_append_time_us: 1 }, commit);
+    home.log.set_log_state(super::super::state::LogState { first_offset, last_append_time_us: 1 }, commit);
     let old = home.log.reader().shared().get();
     home.log.trim(first_offset, commit).expect("trimmed");
     home.sync();
@@ -428,8 +428,8 @@ fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
         std::thread::yield_now();
     }
     let last = home.log.bounds();
-    home.log.set_derived(
-        super::super::log::Derived { first_offset: last.next_offset, ..Default::default() },
+    home.log.set_log_state(
+        super::super::log::LogState { first_offset: last.next_offset, ..Default::default() },
         last.last_index,
     );
     let hard_state = super::super::log::HardState { term: Term(1), vote: None, commit: last.last_index };

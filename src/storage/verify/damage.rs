@@ -19,8 +19,8 @@ fn unreadable(from: &Base, to: &Base) -> String {
     format!("; unreadable: {}", Unreadable::between(from, to))
 }
 
-fn floor_end(home: &Home) -> Base {
-    let (index, offset) = home.manifest().floor_end;
+fn durable_end(home: &Home) -> Base {
+    let (index, offset) = home.manifest().durable_end;
     Base { index, offset, ..Base::default() }
 }
 
@@ -114,7 +114,7 @@ fn a_newer_format_is_named_and_the_rest_is_checked() {
 #[test]
 fn a_missing_segment_names_its_records() {
     let bases = bases(&Home::new(true));
-    let newest = floor_end(&Home::new(true));
+    let newest = durable_end(&Home::new(true));
     let end = |i: usize| bases.get(i).copied().unwrap_or(newest);
     for (gone, first) in [(vec![0], 0), (vec![1], 1), (vec![3], 3), (vec![0, 1], 0), (vec![2, 3], 2)] {
         let home = Home::new(true);
@@ -147,13 +147,13 @@ fn a_missing_segment_names_its_records() {
 #[test]
 fn a_damage_has_one_byte_range_and_one_record_range() {
     let whole = Home::new(true);
-    let (floor, end) = (whole.manifest().floor, floor_end(&whole));
+    let (durable, end) = (whole.manifest().durable, durable_end(&whole));
     let name = whole.segments()[3].clone();
     let frames = whole.frames(&name);
     let base = bases(&whole)[3];
     // The file ends early; zeros from there on; a bad frame before valid ones.
     let from = frames[0];
-    for (case, until) in [("cut", floor.at), ("zeros", floor.at), ("flipped", frames[1])] {
+    for (case, until) in [("cut", durable.at), ("zeros", durable.at), ("flipped", frames[1])] {
         let home = Home::new(true);
         home.change(&name, |bytes| match case {
             "cut" => bytes.truncate(from as usize),
@@ -166,7 +166,7 @@ fn a_damage_has_one_byte_range_and_one_record_range() {
         assert_eq!((found[0].position, found[0].end), (from, Some(until)), "{case}: {found:?}");
         let text = found[0].to_string();
         assert_eq!(text.matches("record").count(), 1, "{case}: {text}");
-        if until == floor.at {
+        if until == durable.at {
             assert!(text.ends_with(&format!("{}{}", vote_lost(3), unreadable(&base, &end))), "{case}: {text}");
         } else {
             assert!(text.ends_with(&two_records(&base)), "{case}: {text}");
@@ -189,7 +189,7 @@ fn vote_lost(segment: usize) -> &'static str {
 fn swapped_segments_are_named_with_their_records() {
     for (a, b) in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3)] {
         let home = Home::new(true);
-        let (names, bases, newest) = (home.segments(), bases(&home), floor_end(&home));
+        let (names, bases, newest) = (home.segments(), bases(&home), durable_end(&home));
         let (path_a, path_b) = (home.path(&names[a]), home.path(&names[b]));
         fs::rename(&path_a, home.path("x")).expect("renamed");
         fs::rename(&path_b, &path_a).expect("renamed");

@@ -14,7 +14,7 @@ use super::super::recovery::{Files, Purpose};
 use super::super::segment::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path, version_is_damaged,
 };
-use super::super::state::{Base, ConfState, Derived};
+use super::super::state::{Base, ConfState, LogState};
 use super::{Finding, Look, Severity};
 use crate::types::{LogIndex, Offset};
 
@@ -73,9 +73,9 @@ impl Look<'_> {
             let path = segment_path(&read.files.dir, number);
             let file = self.header(&mut read, number, &path);
             read.files.headers.entry(number).or_insert(None);
-            // Without a manifest the floor is unknown, and all of them can't be open at once.
+            // Without a manifest the durable position is unknown, and all of them can't be open at once.
             let is_read_by_recovery =
-                if has_manifest { number >= read.files.manifest.floor.file } else { Some(number) == newest };
+                if has_manifest { number >= read.files.manifest.durable.file } else { Some(number) == newest };
             if let Some(file) = file.filter(|_| is_read_by_recovery) {
                 read.files.open.entry(number).or_insert(Arc::new(file));
             }
@@ -144,14 +144,14 @@ impl Look<'_> {
             base: Base::default(),
             first_segment: 0,
             next_segment: 0,
-            floor: Position::default(),
-            floor_end: (LogIndex(0), Offset(0)),
+            durable: Position::default(),
+            durable_end: (LogIndex(0), Offset(0)),
             differing: None,
             applied: LogIndex(0),
             conf_state: ConfState::default(),
             conf_index: LogIndex(0),
-            derived: Derived::default(),
-            derived_index: LogIndex(0),
+            log_state: LogState::default(),
+            log_state_index: LogIndex(0),
             terms: Vec::new(),
             checkpoints: Vec::new(),
         }

@@ -17,14 +17,14 @@ const NAMED_MAX: u64 = 64;
 pub(super) type Gone = BTreeMap<u64, Flaw>;
 
 /// Follows the chain back from the newest segment as far as headers allow, and continues at the next existing segment.
-pub(super) fn gone(read: &Readable, floor: Position) -> Gone {
+pub(super) fn gone(read: &Readable, durable: Position) -> Gone {
     let files = &read.files;
     let mut gone = Gone::new();
     let first = files.manifest.first_segment;
-    let newest = read.newest(floor);
-    // The log was synced up to the floor.
-    unknown(&mut gone, newest, floor.file);
-    let mut number = floor.file.max(newest);
+    let newest = read.newest(durable);
+    // The log was synced up to the durable position.
+    unknown(&mut gone, newest, durable.file);
+    let mut number = durable.file.max(newest);
     while number >= first && number > 0 {
         let older = files.headers.range(..number).next_back().map_or(first.saturating_sub(1), |(older, _)| *older);
         let header = files.headers.get(&number).copied().flatten();
@@ -56,11 +56,11 @@ fn unknown(gone: &mut Gone, above: u64, below: u64) {
 }
 
 impl Readable {
-    /// The newest segment that is part of the log: one without a valid header after the floor was never known to be synced.
-    pub(super) fn newest(&self, floor: Position) -> u64 {
+    /// The newest segment that is part of the log: one without a valid header after the durable position was never known to be synced.
+    pub(super) fn newest(&self, durable: Position) -> u64 {
         let is_part = |number: u64| {
             let stops_start = || self.flaws.get(&number).is_some_and(|flaw| flaw.stops_start);
-            number <= floor.file
+            number <= durable.file
                 || !self.has_manifest
                 || matches!(self.files.headers.get(&number), Some(Some(_)))
                 || stops_start()
@@ -171,7 +171,7 @@ fn whole_run(read: &Readable, start: &Base, end: Option<Base>) -> Unreadable {
         return Unreadable::between(start, &end);
     }
     // What was synced after the manifest was written is unknown.
-    let (index, offset) = read.files.manifest.floor_end;
+    let (index, offset) = read.files.manifest.durable_end;
     let known = Base { index: index.max(start.index), offset: offset.max(start.offset), ..Base::default() };
     Unreadable { and_more: true, ..Unreadable::between(start, &known) }
 }

@@ -27,10 +27,10 @@ impl Look<'_> {
     pub(super) fn run(mut self, dir: PathBuf) -> Result<(), StorageError> {
         let Some(read) = self.read(dir)? else { return Ok(()) };
         let files = &read.files;
-        let (floor, chosen) = match Survey::of(files) {
-            Ok(survey) if read.has_manifest => (survey.floor, Some(survey.choose(files))),
-            Ok(survey) => (survey.floor, None),
-            Err(error) => (files.manifest.floor, Some(Err(error))),
+        let (durable, chosen) = match Survey::of(files) {
+            Ok(survey) if read.has_manifest => (survey.durable, Some(survey.choose(files))),
+            Ok(survey) => (survey.durable, None),
+            Err(error) => (files.manifest.durable, Some(Err(error))),
         };
         let (mut torn_bytes, mut next_offset, mut refused) = (0, None, None);
         let (stretches, gone) = match chosen {
@@ -45,10 +45,10 @@ impl Look<'_> {
             }
             refusal => {
                 refused = refusal.and_then(Result::err);
-                (self.by_headers(&read, floor), gone(&read, floor))
+                (self.by_headers(&read, durable), gone(&read, durable))
             }
         };
-        let walked = self.walk(&read, &stretches, &gone, floor)?;
+        let walked = self.walk(&read, &stretches, &gone, durable)?;
         self.add_gone(&read, &gone, &walked);
         if let Some(error) = refused {
             self.refusal(error)?;
@@ -56,7 +56,7 @@ impl Look<'_> {
         self.names(files);
         self.report.groups.push(GroupReport {
             group: self.group,
-            first_offset: files.manifest.derived.first_offset.max(files.manifest.base.offset),
+            first_offset: files.manifest.log_state.first_offset.max(files.manifest.base.offset),
             next_offset,
             last_index: walked.iter().map(|w| w.last.index).fold(files.manifest.base.index, Ord::max),
             entries: walked.iter().map(|w| w.entries).sum(),
@@ -97,7 +97,7 @@ impl Look<'_> {
         read: &Readable,
         stretches: &[Stretch],
         gone: &Gone,
-        floor: Position,
+        durable: Position,
     ) -> Result<Vec<Walked>, StorageError> {
         let mut walked: Vec<Walked> = Vec::new();
         for (i, stretch) in stretches.iter().enumerate() {
@@ -114,7 +114,7 @@ impl Look<'_> {
                 }
             }
             let next = stretches.get(i + 1).map(|next| &next.header);
-            let segment = self.stretch(&read.files, stretch, floor, next)?;
+            let segment = self.stretch(&read.files, stretch, durable, next)?;
             walked.push(segment);
         }
         Ok(walked)
@@ -131,7 +131,7 @@ impl Look<'_> {
     }
 
     /// The stretches when the chain is broken: each segment up to where a newer one continues it.
-    fn by_headers(&mut self, read: &Readable, floor: Position) -> Vec<Stretch> {
+    fn by_headers(&mut self, read: &Readable, durable: Position) -> Vec<Stretch> {
         let files = &read.files;
         let path = |number| segment_path(&files.dir, number);
         let renamed = read.renamed.values().map(|renamed| &renamed.header);
@@ -140,7 +140,7 @@ impl Look<'_> {
             let ends = headers.iter().map(|header| header.predecessor);
             ends.filter(|p| p.file == number && p.at >= SEGMENT_HEADER_BYTES).map(|p| p.at).max()
         };
-        for (number, flaw) in read.flaws.range(read.newest(floor) + 1..) {
+        for (number, flaw) in read.flaws.range(read.newest(durable) + 1..) {
             let what = format!("{}; this segment was never known to be synced", flaw.what);
             self.report.add(Finding::new(Severity::Note, &path(*number), flaw.position, what));
         }

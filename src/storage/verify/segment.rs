@@ -52,7 +52,7 @@ impl Look<'_> {
         &mut self,
         files: &Files,
         stretch: &Stretch,
-        floor: Position,
+        durable: Position,
         next: Option<&SegmentHeader>,
     ) -> Result<Walked, StorageError> {
         let header = stretch.header;
@@ -76,7 +76,7 @@ impl Look<'_> {
         let mut index = if next.is_some() { self.index(files, &header)? } else { None };
         let end = stretch.limit.unwrap_or(bytes);
         // Everything before it was synced.
-        let synced = stretch.limit.unwrap_or(if floor.file == header.number { floor.at } else { 0 });
+        let synced = stretch.limit.unwrap_or(if durable.file == header.number { durable.at } else { 0 });
         let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
         let mut hole: Option<Hole> = None;
         loop {
@@ -119,11 +119,11 @@ impl Look<'_> {
                 Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
                 Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
             };
-            // The newest segment has no known end: the log ends here if this is not below the floor, or if only zeros follow.
-            let below_floor = Position { file: header.number, at: position } < floor;
+            // The newest segment has no known end: the log ends here if this is not below the durable position, or if only zeros follow.
+            let below_durable = Position { file: header.number, at: position } < durable;
             let ends =
-                || header.number != floor.file && written_behind(&file, position).is_ok_and(|written| written == 0);
-            if stretch.limit.is_none() && (!below_floor || ends()) {
+                || header.number != durable.file && written_behind(&file, position).is_ok_and(|written| written == 0);
+            if stretch.limit.is_none() && (!below_durable || ends()) {
                 break;
             }
             walked.sound = false;
@@ -143,11 +143,14 @@ impl Look<'_> {
         if let Some(mut hole) = hole {
             let unreadable = match next.filter(|next| next.predecessor.file == header.number) {
                 Some(next) => Unreadable::between(&state.last, &next.base),
-                None if floor == files.manifest.floor && floor.file == header.number && hole.from < floor.at => {
-                    // What follows the floor was never known to be synced.
-                    hole.end = hole.end.min(floor.at);
+                None if durable == files.manifest.durable
+                    && durable.file == header.number
+                    && hole.from < durable.at =>
+                {
+                    // What follows the durable position was never known to be synced.
+                    hole.end = hole.end.min(durable.at);
                     hole.what += VOTE_LOST;
-                    let (index, offset) = files.manifest.floor_end;
+                    let (index, offset) = files.manifest.durable_end;
                     Unreadable::between(&state.last, &Base { index, offset, ..Base::default() })
                 }
                 None => Unreadable::after(&state.last),

@@ -193,7 +193,11 @@ fn all_damage_is_told_and_what_is_lost_in_it() {
     assert!(found[1].2.starts_with(&format!("bytes {} to {}: ", third[0], third[2] - 1)), "{found:?}");
     assert!(found[1].2.contains("; unreadable: entries "), "{found:?}");
     let whole = report.groups[0].next_offset;
-    assert_eq!(whole, Some(home.log().bounds().next_offset), "the end is known: a start reads from the floor on alone");
+    assert_eq!(
+        whole,
+        Some(home.log().bounds().next_offset),
+        "the end is known: a start reads from the durable on alone"
+    );
 }
 
 /// Replaces a frame with another valid one.
@@ -360,7 +364,7 @@ fn a_loss_in_the_last_frame_names_its_records() {
     let records = format!("records {} to {}", behind.offset.0 - 2, behind.offset.0 - 1);
     assert!(found[0].2.ends_with(&format!("; unreadable: entry {}, {records}", behind.index)), "{found:?}");
     // In the newest segment the manifest shows them.
-    let (index, offset) = Home::new(true).manifest().floor_end;
+    let (index, offset) = Home::new(true).manifest().durable_end;
     let home = Home::new(true);
     let frames = home.frames(&names[3]);
     let last = frames[frames.len() - 1];
@@ -395,7 +399,7 @@ fn what_is_no_file_of_ours_stops_nothing() {
             home
         };
         let home = instead(&names[1].replace(".seg", ".idx"));
-        assert_eq!(look(&home).worst(), Some(Severity::Note), "{i}: derived");
+        assert_eq!(look(&home).worst(), Some(Severity::Note), "{i}: log_state");
         for name in ["manifest", &names[0], &names[1], &names[3]] {
             let report = look(&instead(name));
             let found = told(&report, Severity::Damage);
@@ -474,7 +478,7 @@ fn what_can_not_be_read_is_told_with_its_place() {
     }
     let sim = directory();
     sim.unreadable(&index_path(dir, 2), 0..64);
-    assert_eq!(look(&sim), (Vec::new(), 4), "an index is derived");
+    assert_eq!(look(&sim), (Vec::new(), 4), "an index is log_state");
     sim.unreadable(Path::new("/mnt/data/node.toml"), 0..64);
     let (found, segments) = look(&sim);
     assert!(segments == 4 && found[0].0 == "node.toml", "{found:?}");

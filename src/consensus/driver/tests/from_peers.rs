@@ -18,7 +18,7 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     let before = status(&founder);
     let stranger = NodeId(4242);
     founder.driver.step(stranger, heartbeat(stranger.0, before.term.0 + 1));
-    let mut snapshot = crate::consensus::tests::compared::marker(stranger.0, before.term.0 + 1, 1_000_000, 1);
+    let mut snapshot = crate::consensus::tests::compared::snapshot(stranger.0, before.term.0 + 1, 1_000_000, 1);
     snapshot.to = ME.0;
     founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
     founder.driver.perform().expect("performed");
@@ -158,7 +158,7 @@ fn a_snapshot_is_taken_from_voters_only() {
     founder.settle();
     let before = [0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status());
     for group in [GroupId(1), GroupId::CATALOG] {
-        let mut snapshot = crate::consensus::tests::compared::marker(OTHER.0, before[0].term.0 + 9, 1_000_000, 1);
+        let mut snapshot = crate::consensus::tests::compared::snapshot(OTHER.0, before[0].term.0 + 9, 1_000_000, 1);
         snapshot.to = ME.0;
         founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(group, snapshot));
         founder.driver.perform().expect("performed");

@@ -5,13 +5,13 @@ use crate::storage::log::SealAge;
 
 impl World {
     fn progress(&self, leader: usize, of: usize) -> (u64, raft::ProgressState) {
-        let group = &self.nodes[leader].process.as_ref().expect("running").hosted.group;
+        let group = &self.nodes[leader].process.as_ref().expect("running").replica.group;
         let progress = group.node.raft.prs().get(of as u64 + 1).expect("a member");
         (progress.matched, progress.state)
     }
 
     fn indexes(&self, i: usize) -> (LogIndex, LogIndex) {
-        let status = self.nodes[i].process.as_ref().expect("running").hosted.group.status();
+        let status = self.nodes[i].process.as_ref().expect("running").replica.group.status();
         (status.commit_index, status.last_index)
     }
 }
@@ -69,7 +69,7 @@ fn a_follower_that_restarts_with_a_long_tail_in_flight_is_acknowledged() {
         world.network.clear();
         world.start(follower);
         let node = NodeId(follower as u64 + 1);
-        world.nodes[leader].process.as_mut().expect("running").hosted.group.unreachable(node);
+        world.nodes[leader].process.as_mut().expect("running").replica.group.unreachable(node);
         two_commit_all(&mut world, [leader, follower]);
     }
 }
@@ -100,7 +100,7 @@ fn a_leader_that_restarts_with_a_tail_in_several_segments_is_acknowledged() {
             let Some(at) = at else { continue };
             let message = world.network.remove(at);
             let process = world.nodes[follower].process.as_mut().expect("running");
-            process.hosted.step(message).expect("a message of a peer");
+            process.replica.step(message).expect("a message of a peer");
             world.perform(follower);
             if world.indexes(follower).1 == world.indexes(leader).1 {
                 break;
@@ -108,7 +108,7 @@ fn a_leader_that_restarts_with_a_tail_in_several_segments_is_acknowledged() {
         }
         world.network.clear();
         let node = NodeId(follower as u64 + 1);
-        world.nodes[leader].process.as_mut().expect("running").hosted.group.unreachable(node);
+        world.nodes[leader].process.as_mut().expect("running").replica.group.unreachable(node);
         world.network.clear();
         two_commit_all(&mut world, [leader, follower]);
     }
@@ -124,8 +124,8 @@ fn a_leader_that_restarts_with_an_empty_segment_is_acknowledged() {
             world.start(i);
             // It is sealed, and the next one has no entries.
             let process = world.nodes[i].process.as_mut().expect("running");
-            process.hosted.set_local_time(1 << 40);
-            process.hosted.end_old_segment(SealAge { used_us: 0, empty_us: 0 }, &process.ways).expect("written");
+            process.replica.set_local_time(1 << 40);
+            process.replica.end_old_segment(SealAge { used_us: 0, empty_us: 0 }, &process.sinks).expect("written");
         }
         (0..10).for_each(|_| world.heal_step(&[leader, follower], 0));
         for i in [leader, follower] {
@@ -141,7 +141,7 @@ fn a_leader_that_restarts_with_an_empty_segment_is_acknowledged() {
         (0..3).for_each(|_| world.produce(leader));
         world.start(follower);
         let node = NodeId(follower as u64 + 1);
-        world.nodes[leader].process.as_mut().expect("running").hosted.group.unreachable(node);
+        world.nodes[leader].process.as_mut().expect("running").replica.group.unreachable(node);
         two_commit_all(&mut world, [leader, follower]);
     }
 }
@@ -183,7 +183,7 @@ impl World {
             964..970 => {
                 let node = NodeId(self.rng.below(n as u64) + 1);
                 if let Some(process) = &mut self.nodes[i].process {
-                    process.hosted.group.unreachable(node);
+                    process.replica.group.unreachable(node);
                 }
                 self.perform(i);
             }

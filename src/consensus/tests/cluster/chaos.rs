@@ -49,7 +49,7 @@ impl World {
             1866..1876 => self.cut.clear(),
             1876..1884 => {
                 if let Some(process) = self.leader().and_then(|leader| self.nodes[leader].process.as_mut()) {
-                    process.hosted.group.hand_over();
+                    process.replica.group.hand_over();
                 }
             }
             1884..1888 => {
@@ -100,7 +100,7 @@ impl World {
             self.heal_step(&all, 500);
             let statuses: Vec<_> = self.nodes.iter().filter(|n| self.wanted.contains(&n.id)).collect();
             let statuses: Vec<_> =
-                statuses.iter().filter_map(|n| n.process.as_ref()).map(|p| p.hosted.group.status()).collect();
+                statuses.iter().filter_map(|n| n.process.as_ref()).map(|p| p.replica.group.status()).collect();
             let last = statuses.iter().map(|s| s.last_index).max();
             let same = statuses.iter().all(|s| Some(s.applied_index) == last && s.voters == self.wanted);
             if same && self.leader().is_some() && round > 50 {
@@ -151,7 +151,7 @@ fn history(seed: u64, nodes: u64, steps: usize) -> usize {
     (0..steps).for_each(|_| world.chaos());
     if !world.settle(6000) {
         for node in &world.nodes {
-            println!("{:?}: {:#?}", node.id, node.process.as_ref().map(|p| p.hosted.group.status()));
+            println!("{:?}: {:#?}", node.id, node.process.as_ref().map(|p| p.replica.group.status()));
         }
         panic!("the nodes {:?} do not come to agree", world.wanted);
     }

@@ -2,7 +2,7 @@
 
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
-use super::super::compared::{append, marker, message};
+use super::super::compared::{append, message, snapshot};
 use super::*;
 use crate::consensus::compare::{Checkpoint, Claim};
 use crate::consensus::wire;
@@ -14,7 +14,7 @@ fn step(world: &mut World, message: Message, claim: Option<Claim>) {
     let mut message = wire::message_to_pb(GROUP, message);
     message.claim = claim.as_ref().map(wire::claim_to_pb).into();
     let process = world.nodes[1].process.as_mut().expect("running");
-    process.hosted.step(message).expect("a message of a peer");
+    process.replica.step(message).expect("a message of a peer");
 }
 
 /// The end of a log of these entries behind the snapshot that every test here begins with.
@@ -31,7 +31,7 @@ fn a_digest_is_compared_with_what_raft_holds() {
     // What nodes 1 and 3 say is made up here.
     world.rolls_back = true;
     let last = CHECKPOINT_ENTRIES + 1;
-    step(&mut world, marker(1, 2, 1, 1), None);
+    step(&mut world, snapshot(1, 2, 1, 1), None);
     step(&mut world, append(1, 2, (1, 1), last, 4), None);
     world.perform(1);
     world.sync(1, false);
@@ -44,7 +44,7 @@ fn a_digest_is_compared_with_what_raft_holds() {
     step(&mut world, new, None);
     step(&mut world, message(MessageType::MsgHeartbeat, 3, 3), Some(claim.clone()));
     world.perform(1);
-    let status = |world: &World| world.nodes[1].process.as_ref().expect("running").hosted.group.status();
+    let status = |world: &World| world.nodes[1].process.as_ref().expect("running").replica.group.status();
     assert_eq!(status(&world).damage, None);
     world.sync(1, false);
     world.sync(1, true);
@@ -85,7 +85,7 @@ fn a_term_that_is_led_twice_is_a_difference() {
         let begin = |first_written: bool| {
             let mut world = World::new(1, 2);
             world.rolls_back = true;
-            step(&mut world, marker(1, 2, 1, 1), None);
+            step(&mut world, snapshot(1, 2, 1, 1), None);
             world.perform(1);
             let (all, claim) = claimed(&[], 9, commit, 7);
             let entries = all.entries.to_vec();
@@ -95,7 +95,7 @@ fn a_term_that_is_led_twice_is_a_difference() {
             }
             (world, entries)
         };
-        let damage = |world: &World| world.nodes[1].process.as_ref().expect("running").hosted.group.status().damage;
+        let damage = |world: &World| world.nodes[1].process.as_ref().expect("running").replica.group.status().damage;
         let (mut world, entries) = begin(performs);
         let (again, claim) = claimed(&entries[..3], 6, commit, 7);
         step(&mut world, again, Some(claim));
@@ -121,7 +121,7 @@ fn a_term_that_is_led_twice_is_a_difference() {
 fn a_replica_that_differed_serves_nothing_until_it_is_compared_again() {
     let mut world = World::new(1, 2);
     world.rolls_back = true;
-    step(&mut world, marker(1, 2, 1, 1), None);
+    step(&mut world, snapshot(1, 2, 1, 1), None);
     let (all, claim) = claimed(&[], 9, 9, 7);
     let end = end_after(&all.entries);
     step(&mut world, all, Some(claim));
@@ -138,7 +138,7 @@ fn a_replica_that_differed_serves_nothing_until_it_is_compared_again() {
         world.sync(1, false);
         world.sync(1, true);
     };
-    let hidden = |world: &World| world.nodes[1].process.as_ref().expect("running").hosted.watermark.is_withdrawn();
+    let hidden = |world: &World| world.nodes[1].process.as_ref().expect("running").replica.watermark.is_withdrawn();
     sync(&mut world);
     assert!(!hidden(&world));
     let (message, claim) = heartbeat(Digest(7));
@@ -149,7 +149,7 @@ fn a_replica_that_differed_serves_nothing_until_it_is_compared_again() {
         world.kill(1, true);
         world.start(1);
         assert!(hidden(&world), "not compared yet");
-        let damage = world.nodes[1].process.as_ref().expect("running").hosted.group.status().damage;
+        let damage = world.nodes[1].process.as_ref().expect("running").replica.group.status().damage;
         assert!(damage.is_some_and(|damage| damage.contains("until it is compared again")));
     }
     let (message, claim) = heartbeat(end.digest);

@@ -31,7 +31,7 @@ fn a_follower_gets_old_entries_while_clients_fill_the_readers() {
         }
         (0..world.network.len().min(500)).for_each(|_| world.deliver());
         let statuses: Vec<_> =
-            world.nodes.iter().filter_map(|n| n.process.as_ref()).map(|p| p.hosted.group.status()).collect();
+            world.nodes.iter().filter_map(|n| n.process.as_ref()).map(|p| p.replica.group.status()).collect();
         if statuses.iter().all(|s| s.applied_index.0 > 60 && s.voters == wanted) {
             return;
         }

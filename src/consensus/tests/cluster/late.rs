@@ -22,7 +22,7 @@ impl World {
             for message in std::mem::take(&mut self.network) {
                 let (from, to) = (message.from as usize - 1, message.to as usize - 1);
                 if nodes.contains(&from) && nodes.contains(&to) && !done(self) {
-                    self.running(to).hosted.step(message).expect("a message of a peer");
+                    self.running(to).replica.step(message).expect("a message of a peer");
                     self.perform(to);
                 }
             }
@@ -30,7 +30,7 @@ impl World {
     }
 
     fn end(&mut self, i: usize) -> (LogIndex, Term) {
-        let status = self.running(i).hosted.group.status();
+        let status = self.running(i).replica.group.status();
         (status.last_index, status.term)
     }
 
@@ -62,7 +62,7 @@ fn an_acknowledgement_of_other_entries_is_not_counted() {
         let old = world.leader().expect("a leader");
         let copies: Vec<Sim> = world.nodes.iter().map(|node| node.sim.copy()).collect();
         world.network.clear();
-        world.running(old).hosted.group.hand_over();
+        world.running(old).replica.group.hand_over();
         world.perform(old);
         let timeout =
             world.network.iter().find(|m| m.type_ == MessageType::MsgTimeoutNow as u32).expect("it hands over");
@@ -107,10 +107,10 @@ fn an_acknowledgement_of_other_entries_is_not_counted() {
         assert_eq!(world.append(again), last);
         for message in late {
             // One that is not counted is refused.
-            let _ = world.running(again).hosted.step(message);
+            let _ = world.running(again).replica.step(message);
             world.perform(again);
         }
-        let commit = world.running(again).hosted.group.status().commit_index;
+        let commit = world.running(again).replica.group.status().commit_index;
         assert_eq!(commit >= last, counts_others, "entry {last}, commit {commit}");
     }
 }

@@ -8,25 +8,25 @@ use crate::consensus::tests::violations;
 
 impl World {
     fn status(&self, i: usize) -> Option<GroupStatus> {
-        self.nodes[i].process.as_ref().map(|p| p.hosted.group.status())
+        self.nodes[i].process.as_ref().map(|p| p.replica.group.status())
     }
 
     fn entry(&self, i: usize, index: LogIndex) -> Option<Entry> {
-        let reader = &self.nodes[i].process.as_ref()?.hosted.reader;
+        let reader = &self.nodes[i].process.as_ref()?.replica.reader;
         reader.entries(index, index.next(), u64::MAX, Access::Blocking).ok()?.into_iter().next()
     }
 
     /// The entry before the first one that is there.
     fn base(&self, i: usize) -> LogIndex {
-        self.nodes[i].process.as_ref().map_or(LogIndex(0), |p| p.hosted.group.node.store().base().index)
+        self.nodes[i].process.as_ref().map_or(LogIndex(0), |p| p.replica.group.node.store().base().index)
     }
 
     /// What a node holds before its process ends: its disk may be put back while it is down, with its acknowledgements still on
     /// their way. What it held counts as held: no leader can know that it was lost.
     fn remember(&mut self, i: usize) {
         if let Some(process) = &self.nodes[i].process {
-            let reader = &process.hosted.reader;
-            let last = process.hosted.group.status().last_index.0;
+            let reader = &process.replica.reader;
+            let last = process.replica.group.status().last_index.0;
             let first = last.saturating_sub(200).max(self.base(i).next().0);
             let held = reader.entries(LogIndex(first), LogIndex(u64::MAX), u64::MAX, Access::Blocking);
             self.held[i].extend(held.unwrap_or_default());

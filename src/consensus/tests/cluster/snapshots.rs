@@ -10,7 +10,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
     let wanted = world.wanted.clone();
     world.nodes.iter_mut().for_each(|node| node.wanted.clone_from(&wanted));
     let voters =
-        |world: &World, i: usize| world.nodes[i].process.as_ref().map_or(0, |p| p.hosted.group.status().voters.len());
+        |world: &World, i: usize| world.nodes[i].process.as_ref().map_or(0, |p| p.replica.group.status().voters.len());
     while (0..3).any(|i| voters(&world, i) < 3) {
         world.heal_step(&[0, 1, 2], 100);
     }
@@ -23,7 +23,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
         world.heal_step(&two, 100);
     }
     let leader = world.leader().expect("a leader");
-    let first = world.nodes[leader].process.as_ref().expect("running").hosted.group.mark().next_offset;
+    let first = world.nodes[leader].process.as_ref().expect("running").replica.group.mark().next_offset;
     let trim = Offset(first.0 - 5).0.to_le_bytes().to_vec();
     world.propose(leader, Kind::Trim, trim, 0, None);
     (0..60).for_each(|_| world.heal_step(&two, 100));
@@ -31,7 +31,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
     world.start(away);
     let id = world.nodes[away].id;
     let snapshot = (0..20_000).find_map(|_| {
-        let at = world.network.iter().position(|m| m.to == id.0 && m.marker.is_some());
+        let at = world.network.iter().position(|m| m.to == id.0 && m.snapshot.is_some());
         if at.is_none() && world.network.is_empty() {
             for i in 0..3 {
                 world.tick(i);
@@ -44,20 +44,20 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
         Some(world.network.remove(at?))
     });
     let snapshot = snapshot.expect("a snapshot is sent");
-    let (base, as_of) = (snapshot.marker.index, snapshot.marker.derived_index);
+    let (base, as_of) = (snapshot.snapshot.index, snapshot.snapshot.log_state_index);
     assert!(as_of > base, "the log state is newer than the base: {snapshot:?}");
     world.network.clear();
     let process = world.nodes[away].process.as_mut().expect("running");
-    process.hosted.step(snapshot).expect("our own message");
+    process.replica.step(snapshot).expect("our own message");
     world.perform(away);
     for end in [false, true] {
         world.sync(away, end);
     }
     let process = world.nodes[away].process.as_mut().expect("running");
-    assert_eq!(process.hosted.group.mark().applied, LogIndex(base), "nothing after the snapshot is applied");
+    assert_eq!(process.replica.group.mark().applied, LogIndex(base), "nothing after the snapshot is applied");
     process.writer.quiet(true).expect("closed");
     world.kill(away, false);
     let disk = world.nodes[away].sim.disk();
     let (_, found) = GroupLog::open(&disk, Path::new(GROUPS_DIR), GROUP, &options()).expect("opened");
-    assert_eq!((found.base.index, found.derived_index), (LogIndex(base), LogIndex(as_of)));
+    assert_eq!((found.base.index, found.log_state_index), (LogIndex(base), LogIndex(as_of)));
 }

@@ -75,17 +75,17 @@ const LOOK_EACH: Duration = Duration::from_micros(100);
 const LOOK_EACH_FILE: Duration = Duration::from_micros(5);
 
 /// The running thread; dropping it ends it.
-pub struct Resets {
+pub struct RapidReset {
     stop: Sender<()>,
     joiner: Option<Joiner>,
 }
 
-impl Resets {
+impl RapidReset {
     /// Starts the thread.
     ///
     /// # Errors
     /// When the system can't make one.
-    pub fn start(received: Received, metrics: Arc<Metrics>, fatal: &FatalSender) -> io::Result<Resets> {
+    pub fn start(received: Received, metrics: Arc<Metrics>, fatal: &FatalSender) -> io::Result<RapidReset> {
         let (stop, stopped) = bounded(1);
         let joiner = spawn("resets", fatal, move || {
             let mut watch = Watch::default();
@@ -105,11 +105,11 @@ impl Resets {
             }
             Ok::<(), Infallible>(())
         })?;
-        Ok(Resets { stop, joiner: Some(joiner) })
+        Ok(RapidReset { stop, joiner: Some(joiner) })
     }
 }
 
-impl Drop for Resets {
+impl Drop for RapidReset {
     fn drop(&mut self) {
         let _ = self.stop.try_send(());
         self.joiner.take();

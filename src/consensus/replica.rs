@@ -2,7 +2,9 @@
 
 mod comparing;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use self::comparing::Comparing;
 use super::Outbound;
@@ -24,7 +26,7 @@ use crate::writer::WriterHandle;
 use bytes::Bytes;
 
 /// What every group's effects go to.
-pub struct Ways {
+pub struct Sinks {
     /// The log-writer.
     pub writer: WriterHandle,
     /// The cold reads.
@@ -96,7 +98,7 @@ impl HostError {
 }
 
 /// One group on this node.
-pub struct Hosted {
+pub struct Replica {
     /// The machine.
     pub group: Group,
     /// How far it is applied.
@@ -119,7 +121,7 @@ struct Held {
     answers: Vec<Answer>,
 }
 
-impl Hosted {
+impl Replica {
     /// Takes a recovered log and starts its group. Reads every entry that is not applied yet; may block, as only a start may.
     /// The catalog is replayed from its first entry.
     ///
@@ -130,8 +132,8 @@ impl Hosted {
         mut log: GroupLog,
         mut recovered: Recovered,
         watermark: Watermark,
-        ways: &Ways,
-    ) -> Result<Hosted, HostError> {
+        sinks: &Sinks,
+    ) -> Result<Replica, HostError> {
         let id = config.id;
         if id == GroupId::CATALOG {
             recovered.applied = recovered.base.index;
@@ -145,7 +147,7 @@ impl Hosted {
             Some(first) => first.stamp().map_err(|e| HostError::State(id, e.to_string()))?.base_offset,
             None => recovered.next_offset,
         };
-        let append_time_us = recovered.derived.last_append_time_us;
+        let append_time_us = recovered.log_state.last_append_time_us;
         let start = End { index: recovered.applied, offset: before, append_time_us };
         let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
         watermark.advance(group.mark());
@@ -157,9 +159,9 @@ impl Hosted {
             watermark.withdraw();
         }
         let log = Arc::new(Mutex::new(log));
-        ways.writer.register(id, log.clone());
+        sinks.writer.register(id, log.clone());
         let hard_state = group.hard_state();
-        Ok(Hosted {
+        Ok(Replica {
             group,
             watermark,
             reader,
@@ -174,7 +176,7 @@ impl Hosted {
 
     fn log(&self) -> MutexGuard<'_, GroupLog> {
         // A panic while it was held has already stopped the process.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock()
     }
 
     /// Performs everything that the machine wants done now. Gives the catalog's commands that were applied; `None` when
@@ -182,17 +184,17 @@ impl Hosted {
     ///
     /// # Errors
     /// When the log can't be written: nothing is acknowledged after that.
-    pub fn perform_ready(&mut self, ways: &Ways) -> Result<Option<Vec<Bytes>>, HostError> {
+    pub fn perform_ready(&mut self, sinks: &Sinks) -> Result<Option<Vec<Bytes>>, HostError> {
         let mut commands = None;
         while let Some(effects) = self.group.ready() {
-            self.perform(effects, ways, commands.get_or_insert_default())?;
+            self.perform(effects, sinks, commands.get_or_insert_default())?;
         }
-        self.look_up_digest(ways);
+        self.look_up_digest(sinks);
         if self.group.differs() {
             self.watermark.withdraw();
-            self.store_difference(ways);
+            self.store_difference(sinks);
         } else if self.is_proven_equal() {
-            self.clear_suspicion(ways);
+            self.clear_suspicion(sinks);
         } else if self.group.is_damaged() {
             // What is visible stays so; nothing more will be.
             self.watermark.close();
@@ -220,14 +222,14 @@ impl Hosted {
     ///
     /// # Errors
     /// When the log can't be written.
-    pub fn end_old_segment(&self, age: SealAge, ways: &Ways) -> Result<(), HostError> {
+    pub fn end_old_segment(&self, age: SealAge, sinks: &Sinks) -> Result<(), HostError> {
         if self.log().end_old_segment(age)? {
-            ways.writer.sync(self.id, 0);
+            sinks.writer.sync(self.id, 0);
         }
         Ok(())
     }
 
-    fn perform(&mut self, effects: Effects, ways: &Ways, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
+    fn perform(&mut self, effects: Effects, sinks: &Sinks, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
         if let Some(write) = &effects.write {
             self.write(write)?;
         }
@@ -257,13 +259,13 @@ impl Hosted {
             sync = sync.or(Some(0));
         }
         if let Some(ready) = sync {
-            ways.writer.sync(self.id, ready);
+            sinks.writer.sync(self.id, ready);
         }
         for message in effects.messages {
             let claim = self.claim_with(&message);
             let (to, mut message) = (NodeId(message.to), wire::message_to_pb(self.id, message));
             message.claim = claim.as_ref().map(wire::claim_to_pb).into();
-            ways.outbound.send(to, message);
+            sinks.outbound.send(to, message);
         }
         commands.extend(effects.commands);
         self.held.mark = effects.mark.or(self.held.mark);
@@ -272,7 +274,7 @@ impl Hosted {
             self.release();
         }
         for fetch in effects.fetches {
-            self.fetch(fetch, ways);
+            self.fetch(fetch, sinks);
         }
         Ok(())
     }
@@ -323,13 +325,13 @@ impl Hosted {
             let commit_alone = HardState { commit, ..self.hard_state } == *hard_state;
             self.hard_state = *hard_state;
             self.commit_due = true;
-            if commit_alone && write.marker.is_none() && write.truncate_from.is_none() && write.entries.is_empty() {
+            if commit_alone && write.snapshot.is_none() && write.truncate_from.is_none() && write.entries.is_empty() {
                 return Ok(());
             }
         }
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(marker) = &write.marker {
-            log.install_marker(marker, &self.hard_state)?;
+        let mut log = self.log.lock();
+        if let Some(snapshot) = &write.snapshot {
+            log.install_marker(snapshot, &self.hard_state)?;
         }
         if let Some(from) = write.truncate_from {
             log.truncate_suffix(from)?;
@@ -340,9 +342,9 @@ impl Hosted {
 
     /// After a snapshot the log state may be as of a later entry than the applied one.
     fn note_applied(&self, mark: Mark) {
-        let (derived, as_of) = self.group.derived();
+        let (log_state, as_of) = self.group.log_state();
         let mut log = self.log();
-        log.set_derived(derived, as_of);
+        log.set_log_state(log_state, as_of);
         log.set_applied(mark.applied);
     }
 
@@ -372,14 +374,14 @@ impl Hosted {
     }
 
     /// Has a `reader` fetch old entries. When the readers are busy raft asks again.
-    fn fetch(&self, fetch: Fetch, ways: &Ways) {
-        let (id, reader, completions) = (self.id, self.reader.clone(), ways.completions.clone());
+    fn fetch(&self, fetch: Fetch, sinks: &Sinks) {
+        let (id, reader, completions) = (self.id, self.reader.clone(), sinks.completions.clone());
         let job = Box::new(move || {
             let entries = reader.entries(fetch.low, fetch.high, FETCH_BYTES, Access::Blocking);
             completions.fetched((id, fetch.low, entries));
         });
-        if ways.readers.run_own(job).is_err() {
-            ways.completions.fetched((id, fetch.low, Ok(Vec::new())));
+        if sinks.readers.run_own(job).is_err() {
+            sinks.completions.fetched((id, fetch.low, Ok(Vec::new())));
         }
     }
 }

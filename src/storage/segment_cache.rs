@@ -4,7 +4,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::disk::DiskFile;
 use super::index::Index;
@@ -35,7 +37,7 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     pub(super) fn file(&self) -> Option<Arc<DiskFile>> {
@@ -83,7 +85,7 @@ impl Opened {
     pub(super) fn keep(&self, slot: &Arc<Slot>) {
         let mut closed = Vec::new();
         {
-            let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.0.lock();
             queue.push_back(Arc::downgrade(slot));
             let mut chances = queue.len();
             while queue.len() > SEALED_OPEN_MAX
@@ -105,7 +107,7 @@ impl Opened {
 
     /// Closes all of them, for their descriptors; false when there was none.
     pub(super) fn close_all(&self) -> bool {
-        let queue = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let queue = std::mem::take(&mut *self.0.lock());
         let closed: Vec<Open> = queue.iter().filter_map(Weak::upgrade).map(|slot| slot.close()).collect();
         closed.iter().any(|open| open.file.is_some())
     }
@@ -113,7 +115,7 @@ impl Opened {
     /// How many are open.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        let queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.0.lock();
         queue.iter().filter(|slot| slot.upgrade().is_some_and(|slot| slot.lock().file.is_some())).count()
     }
 }

@@ -3,7 +3,7 @@
 use crossbeam_channel::{Receiver, Sender, bounded};
 use raft::eraftpb::{Message, MessageType};
 
-use super::{Hosted, Ways};
+use super::{Replica, Sinks};
 use crate::consensus::compare::{Checkpoint, Claim, Compared, Comparison};
 use crate::storage::log::Base;
 use crate::types::{GroupId, LogIndex, NodeId};
@@ -47,21 +47,21 @@ impl Lookup {
     }
 }
 
-impl Hosted {
+impl Replica {
     /// Stores that this replica differs, so that it serves no record after a restart either, until it is compared again.
-    pub(super) fn store_difference(&mut self, ways: &Ways) {
+    pub(super) fn store_difference(&mut self, sinks: &Sinks) {
         if !std::mem::replace(&mut self.comparing.difference_stored, true) && self.id != GroupId::CATALOG {
             let found = self.comparing.comparison.difference.map_or(LogIndex(0), |difference| difference.differs.0);
             self.log().set_differing(Some(found.max(self.group.commit_index())));
-            ways.writer.sync(self.id, 0);
+            sinks.writer.sync(self.id, 0);
         }
     }
 
-    pub(super) fn clear_suspicion(&mut self, ways: &Ways) {
+    pub(super) fn clear_suspicion(&mut self, sinks: &Sinks) {
         log::info!("group {}: this replica is equal to the leader's again", self.id);
         self.group.clear_suspicion();
         self.log().set_differing(None);
-        ways.writer.sync(self.id, 0);
+        sinks.writer.sync(self.id, 0);
         self.watermark.restore();
     }
 
@@ -173,7 +173,7 @@ impl Hosted {
         }
     }
 
-    pub(super) fn look_up_digest(&mut self, ways: &Ways) {
+    pub(super) fn look_up_digest(&mut self, sinks: &Sinks) {
         let Some(index) = self.comparing.lookup.wanted.take().filter(|_| !self.comparing.lookup.running) else {
             return;
         };
@@ -183,7 +183,7 @@ impl Hosted {
             // Nobody waits for it if the replica is dropped.
             done.send((index, reader.end_at(index, near).ok())).ok();
         });
-        self.comparing.lookup.running = ways.readers.run_own(job).is_ok();
+        self.comparing.lookup.running = sinks.readers.run_own(job).is_ok();
     }
 
     /// True if the replica was suspect, and is known to be equal to the leader's, or to those of a majority.
