@@ -1,27 +1,163 @@
-//! Counters of one node: plain atomics, one struct for each node, handed down by `Arc`. Nothing is global.
+//! The metrics of one node: one registry that every component registers with. Nothing is global.
 //!
-//! Names are those of Prometheus, labels among them; `GetNode` shows them. Who counts looks nothing up and waits for nothing.
+//! A component declares the metrics that it counts as fields of a struct of its own and creates them with
+//! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`]: name, help text and
+//! buckets are stated there and nowhere else. Counting is an atomic addition. `GetNode` and `status --verbose` read all
+//! of them through [`Registry::samples`].
+//!
+//! Names and labels follow Prometheus: prefix `seriatim_`, base units (seconds, bytes), counters end in `_total`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::exponential_buckets;
+use prometheus_client::registry::{Metric, Registry as Registered};
+
+/// The prefix of every name.
+const PREFIX: &str = "seriatim";
+
+/// A number that only grows since the process started.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(prometheus_client::metrics::counter::Counter);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn inc(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.inc();
     }
 
-    /// How many so far.
+    /// Adds `n`.
+    pub fn inc_by(&self, n: u64) {
+        self.0.inc_by(n);
+    }
+
+    /// Returns the sum.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.get()
     }
 }
 
-/// What a call can run into.
+/// Counters that differ in the values of their labels.
+#[derive(Clone, Debug)]
+pub struct Counters<L: Clone + Hash + Eq>(Family<L, prometheus_client::metrics::counter::Counter>);
+
+impl<L: Clone + Hash + Eq> Counters<L> {
+    /// The counter with these labels. Takes a lock: keep the result where it is used often.
+    pub fn with(&self, labels: &L) -> Counter {
+        Counter(self.0.get_or_create_owned(labels))
+    }
+}
+
+/// Buckets of a duration in seconds: 50 µs to 26 s, each twice the one before.
+pub const SECONDS: Buckets = Buckets { first: 50e-6, factor: 2.0, count: 20 };
+
+/// Buckets of a number of items: 1 to 65,536, each four times the one before.
+pub const ITEMS: Buckets = Buckets { first: 1.0, factor: 4.0, count: 9 };
+
+/// The upper bounds of a histogram's buckets, a geometric series.
+#[derive(Clone, Copy, Debug)]
+pub struct Buckets {
+    first: f64,
+    factor: f64,
+    count: u16,
+}
+
+/// The value of one metric at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The full name with its labels, as in Prometheus' text format.
+    pub name: String,
+    /// A counter's or gauge's value.
+    pub value: f64,
+}
+
+/// The registry of a node. Clones share it.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<Entries>>);
+
+struct Entries {
+    registered: Registered,
+    /// By name: a component that is started again continues its metrics.
+    by_name: HashMap<&'static str, Box<dyn Any + Send>>,
+}
+
+impl Default for Entries {
+    fn default() -> Entries {
+        Entries { registered: Registered::with_prefix(PREFIX), by_name: HashMap::new() }
+    }
+}
+
+impl Registry {
+    /// A counter. `name` is without the prefix and without `_total`.
+    pub fn counter(&self, name: &'static str, help: &str) -> Counter {
+        Counter(self.register(name, help, prometheus_client::metrics::counter::Counter::default))
+    }
+
+    /// A family of counters with labels.
+    pub fn counters<L>(&self, name: &'static str, help: &str) -> Counters<L>
+    where
+        L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
+    {
+        Counters(self.register(name, help, Family::default))
+    }
+
+    /// A value that rises and falls.
+    pub fn gauge(&self, name: &'static str, help: &str) -> Gauge {
+        self.register(name, help, Gauge::default)
+    }
+
+    /// A distribution.
+    pub fn histogram(&self, name: &'static str, help: &str, buckets: Buckets) -> Histogram {
+        let Buckets { first, factor, count } = buckets;
+        self.register(name, help, || Histogram::new(exponential_buckets(first, factor, count)))
+    }
+
+    /// Returns the metric of that name, and creates it when there is none.
+    fn register<M: Metric + Clone>(&self, name: &'static str, help: &str, create: impl FnOnce() -> M) -> M {
+        let mut entries = self.0.lock();
+        if let Some(known) = entries.by_name.get(name).and_then(|metric| metric.downcast_ref::<M>()) {
+            return known.clone();
+        }
+        let metric = create();
+        assert!(entries.by_name.insert(name, Box::new(metric.clone())).is_none(), "{name} is two kinds of metric");
+        entries.registered.register(name, help, metric.clone());
+        metric
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        let encoded = text::encode(&mut text, &self.0.lock().registered);
+        debug_assert!(encoded.is_ok(), "a string takes all");
+        text
+    }
+
+    /// All values, by name; a histogram as its `_count`, its `_sum` and its cumulative `_bucket`s.
+    pub fn samples(&self) -> Vec<Sample> {
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some(Sample { name: name.to_owned(), value: value.parse().ok()? })
+        };
+        self.encode().lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+    }
+}
+
+impl Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Registry").field(&self.0.lock().by_name.keys()).finish()
+    }
+}
+
+/// A limit that a request can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Limit {
@@ -48,7 +184,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// All of them, in their order.
+    /// In the order of their numbers.
     pub const ALL: [Limit; 10] = [
         Limit::RecordBytes,
         Limit::RequestBytes,
@@ -62,7 +198,7 @@ impl Limit {
         Limit::Queue,
     ];
 
-    /// The value of its label: where it can be configured, the name of the option.
+    /// The value of its label: the name of the option where one configures it.
     pub fn name(self) -> &'static str {
         match self {
             Limit::RecordBytes => "record_bytes_max",
@@ -79,25 +215,59 @@ impl Limit {
     }
 }
 
-/// The counters of one node, since its process started.
-#[derive(Debug, Default)]
+/// The label of what was refused for a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
+}
+
+/// What several components count, and the registry.
+#[derive(Debug)]
 pub struct Metrics {
+    registry: Registry,
     limit_refused: [Counter; Limit::ALL.len()],
-    /// Calls that were refused because of who made them.
+    /// Requests that the access list refused.
     pub access_refused: Counter,
     /// Peers that were refused because of the node that their certificate names, or does not name.
     pub peer_name_refused: Counter,
-    /// Connections that were closed because their calls were taken back in floods.
+    /// Connections that were closed because they flooded the node.
     pub flood_closed: Counter,
-    /// When the first of the node's certificates expires, Unix seconds; 0: it has none.
-    certificate_expires: AtomicU64,
+    certificate_expires: Gauge,
 }
 
-/// The name under which [`Metrics::all`] has that time.
+/// The name under which [`Registry::samples`] has the time when the first of the node's certificates expires, Unix seconds;
+/// 0: it has none.
 pub const CERTIFICATE_EXPIRES: &str = "seriatim_certificate_expires_unix_seconds";
 
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new(Registry::default())
+    }
+}
+
 impl Metrics {
-    /// What was refused for that limit.
+    /// Registers them.
+    pub fn new(registry: Registry) -> Metrics {
+        let limits = registry.counters("limit_refused", "Requests refused because of a limit");
+        Metrics {
+            limit_refused: Limit::ALL.map(|limit| limits.with(&LimitLabel { limit: limit.name() })),
+            access_refused: registry.counter("access_refused", "Requests refused by the access list"),
+            peer_name_refused: registry
+                .counter("peer_name_refused", "Peers refused because of the node that their certificate names"),
+            flood_closed: registry
+                .counter("flood_connections_closed", "Connections closed because they flooded the node"),
+            certificate_expires: registry
+                .gauge("certificate_expires_unix_seconds", "When the first of the node's certificates expires"),
+            registry,
+        }
+    }
+
+    /// The registry, for a component's own metrics.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Counts what was refused for that limit.
     pub fn limit_refused(&self, limit: Limit) -> &Counter {
         &self.limit_refused[limit as usize]
     }
@@ -105,21 +275,7 @@ impl Metrics {
     /// Notes when the first of the node's certificates expires.
     pub fn set_certificate_expires(&self, at: Option<SystemTime>) {
         let seconds = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs());
-        self.certificate_expires.store(seconds, Ordering::Relaxed);
-    }
-
-    /// Every counter, by name.
-    pub fn all(&self) -> Vec<(String, u64)> {
-        let limits = Limit::ALL.iter().map(|limit| {
-            let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.name());
-            (name, self.limit_refused(*limit).get())
-        });
-        let access = ("seriatim_access_refused_total".to_owned(), self.access_refused.get());
-        let peers = ("seriatim_peer_name_refused_total".to_owned(), self.peer_name_refused.get());
-        let flood = ("seriatim_flood_connections_closed_total".to_owned(), self.flood_closed.get());
-        let expires = self.certificate_expires.load(Ordering::Relaxed);
-        let expires = (expires > 0).then(|| (CERTIFICATE_EXPIRES.to_owned(), expires));
-        limits.chain([access, peers, flood]).chain(expires).collect()
+        self.certificate_expires.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 }
 
@@ -134,9 +290,41 @@ mod tests {
             assert_eq!(*limit as usize, i);
             (0..=i).for_each(|_| metrics.limit_refused(*limit).inc());
         }
-        let all = metrics.all();
-        let expected: Vec<u64> = (1..=Limit::ALL.len() as u64).chain([0, 0, 0]).collect();
-        assert_eq!(all.iter().map(|(_, value)| *value).collect::<Vec<_>>(), expected);
-        assert_eq!(all[4].0, "seriatim_limit_refused_total{limit=\"streams_max\"}");
+        let samples = metrics.registry().samples();
+        for (i, limit) in Limit::ALL.iter().enumerate() {
+            let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.name());
+            let value = samples.iter().find(|sample| sample.name == name).map(|sample| sample.value);
+            assert_eq!(value, Some(i as f64 + 1.0), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_component_that_starts_again_continues_its_metrics() {
+        let registry = Registry::default();
+        registry.counter("appended_bytes", "Bytes appended").inc_by(5);
+        registry.counter("appended_bytes", "Bytes appended").inc_by(6);
+        let sample = Sample { name: "seriatim_appended_bytes_total".to_owned(), value: 11.0 };
+        assert_eq!(registry.samples(), [sample]);
+    }
+
+    #[test]
+    fn a_histogram_has_a_count_a_sum_and_cumulative_buckets() {
+        let registry = Registry::default();
+        let histogram = registry.histogram("batch_entries", "Entries per sync", ITEMS);
+        [1.0, 3.0, 70_000.0].iter().for_each(|value| histogram.observe(*value));
+        let value = |name: &str| registry.samples().into_iter().find(|s| s.name == name).map(|s| s.value);
+        assert_eq!(value("seriatim_batch_entries_count"), Some(3.0));
+        assert_eq!(value("seriatim_batch_entries_sum"), Some(70_004.0));
+        assert_eq!(value("seriatim_batch_entries_bucket{le=\"4.0\"}"), Some(2.0));
+        assert_eq!(value("seriatim_batch_entries_bucket{le=\"65536.0\"}"), Some(2.0));
+        assert_eq!(value("seriatim_batch_entries_bucket{le=\"+Inf\"}"), Some(3.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "two kinds of metric")]
+    fn a_name_is_one_kind_of_metric() {
+        let registry = Registry::default();
+        registry.counter("x", "One");
+        registry.gauge("x", "Another");
     }
 }

@@ -8,6 +8,7 @@ use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::clock::wall_us;
 use crate::consensus::handle::{GroupStatus, Proposal, Role};
+use crate::metrics::Sample;
 use crate::pb::admin;
 use crate::security::acl::Action;
 use crate::storage::entry::Kind;
@@ -59,7 +60,10 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     let held = service.limits.usage();
     let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.all_bytes())];
     let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
-    response.counters = service.metrics.all().into_iter().chain(now).map(counter).collect();
+    let (counters, histograms) = metrics(&service.metrics.registry().samples());
+    response.counters = counters;
+    response.histograms = histograms;
+    response.counters.extend(now.map(counter));
     let Some(core) = service.late.get() else {
         response.waiting_for = service.waiting.get();
         return Ok(response);
@@ -99,6 +103,35 @@ fn disk(space: &SpaceStatus) -> admin::DiskStatus {
         reserve: space.reserve,
         ..admin::DiskStatus::default()
     }
+}
+
+/// Splits samples into counters (gauges too) and histograms, whose samples follow each other.
+fn metrics(samples: &[Sample]) -> (Vec<admin::Counter>, Vec<admin::Histogram>) {
+    let (mut counters, mut histograms) = (Vec::new(), Vec::<admin::Histogram>::new());
+    for sample in samples {
+        let (base, labels) =
+            sample.name.split_once('{').map_or((sample.name.as_str(), ""), |(base, rest)| (base, rest));
+        let of = |suffix: &str, histograms: &mut Vec<admin::Histogram>| -> Option<usize> {
+            let name = base.strip_suffix(suffix)?;
+            if suffix == "_sum" || histograms.last().is_none_or(|last| last.name != name) {
+                histograms.push(admin::Histogram { name: name.to_owned(), ..Default::default() });
+            }
+            Some(histograms.len() - 1)
+        };
+        if let Some(i) = of("_sum", &mut histograms) {
+            histograms[i].sum = sample.value;
+        } else if let Some(i) = of("_count", &mut histograms) {
+            histograms[i].count = sample.value as u64;
+        } else if let Some(i) = of("_bucket", &mut histograms) {
+            let bound = labels.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"')).map(|(bound, _)| bound);
+            let Some(bound) = bound.and_then(|bound| bound.parse::<f64>().ok()) else { continue };
+            let bucket = admin::Bucket { upper_bound: bound, count: sample.value as u64, ..Default::default() };
+            histograms[i].buckets.push(bucket);
+        } else {
+            counters.push(counter((sample.name.clone(), sample.value.max(0.0) as u64)));
+        }
+    }
+    (counters, histograms)
 }
 
 fn counter((name, value): (String, u64)) -> admin::Counter {

@@ -21,6 +21,9 @@ pub(super) fn json(report: &Report) -> Value {
                 object["disk"] = disk_json(node);
                 let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
                 object["counters"] = Value::Object(counters.collect());
+                let histograms =
+                    node.histograms.iter().map(|h| (h.name.clone(), json!({"count": h.count, "sum": h.sum})));
+                object["histograms"] = Value::Object(histograms.collect());
                 object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
             }
         }

@@ -8,7 +8,7 @@ use super::health::GroupHealth;
 use crate::cli::units;
 use crate::clock::AHEAD_MAX;
 use crate::metrics::CERTIFICATE_EXPIRES;
-use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
+use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram, Role};
 use crate::security::tls::EXPIRES_SOON;
 
 /// The table, and under it how many voters the log has and how many are alive; the same for every other group that is not well.
@@ -126,7 +126,7 @@ fn stamps(group: &GroupStatus) -> String {
 
 /// A note if the first of the node's certificates expires soon, by this machine's clock.
 pub(super) fn certificate(node: &GetNodeResponse) -> String {
-    let expires = node.counters.iter().find(|counter| counter.name == CERTIFICATE_EXPIRES);
+    let expires = node.counters.iter().find(|counter| counter.name == CERTIFICATE_EXPIRES && counter.value > 0);
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     match expires.map(|expires| Duration::from_secs(expires.value).saturating_sub(now)) {
         Some(left) if left < EXPIRES_SOON => format!("a certificate expires in {}", units::rough(left)),
@@ -154,8 +154,22 @@ pub(super) fn details(report: &Report) -> String {
         for counter in node.counters.iter().filter(|counter| counter.value > 0) {
             let _ = writeln!(text, "  {} {}", counter.name, counter.value);
         }
+        for histogram in node.histograms.iter().filter(|histogram| histogram.count > 0) {
+            let (count, mean) = (histogram.count, histogram.sum / histogram.count as f64);
+            let _ = writeln!(text, "  {} {count} values, mean {mean:.6}, {}", histogram.name, quantile(histogram, 99));
+        }
     }
     text
+}
+
+/// The upper bound of the bucket that holds the percentile.
+fn quantile(histogram: &Histogram, percent: u64) -> String {
+    let rank = (u128::from(histogram.count) * u128::from(percent)).div_ceil(100);
+    let bucket = histogram.buckets.iter().find(|bucket| u128::from(bucket.count) >= rank);
+    match bucket.map(|bucket| bucket.upper_bound).filter(|bound| bound.is_finite()) {
+        Some(bound) => format!("{percent} % at most {bound}"),
+        None => format!("{percent} % above the last bucket"),
+    }
 }
 
 pub(super) fn role(group: &GroupStatus) -> &'static str {
