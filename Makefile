@@ -38,7 +38,7 @@ certs: build ## makes a development CA and certificates in certs/ (never overwri
 	elif [ ! -e certs/$$(uname -n)/peer.pem ]; then \
 	    $(SERIATIM) certs --out certs --use-ca --peers $$(uname -n); \
 	else \
-	    echo "certs/ca.pem is there already: nothing done (remove certs/ to begin again)"; \
+	    echo "certs/ca.pem exists: nothing to do (start over with: git clean -xdf certs)"; \
 	fi
 
 demo: build ## three nodes, a real file, a killed follower, two equal sums (FILE=... chooses the file)
