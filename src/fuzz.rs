@@ -16,6 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::varint;
+
 pub use crate::storage::disk::sim::Rng;
 
 /// How long a loop runs in the tests.
@@ -213,16 +215,6 @@ fn interesting(rng: &mut Rng) -> u64 {
     number.wrapping_add(near)
 }
 
-fn varint(mut number: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
 /// A part of `length` bytes: mostly a small one.
 fn part(length: usize, rng: &mut Rng) -> std::ops::Range<usize> {
     let begin = rng.below(length as u64 + 1) as usize;
@@ -259,7 +251,8 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
             }
         }
         9 | 10 => {
-            let mut number = varint(interesting(rng));
+            let mut number = Vec::new();
+            varint::put(&mut number, interesting(rng));
             if rng.once_in(4) {
                 // Longer than it needs to be.
                 if let Some(last) = number.last_mut() {

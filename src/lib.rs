@@ -4,6 +4,7 @@
 //! Read them in this order.
 
 pub mod types;
+pub mod varint;
 
 pub mod clock;
 pub mod config;

@@ -10,6 +10,7 @@ use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES, counted};
 use crate::pb::{self, admin, health, log};
 use crate::storage::payload::{RecordFields, check_stamped, encode_record, stamp_records};
 use crate::types::{LogName, Offset, Term};
+use crate::varint;
 
 fn record(value: &[u8]) -> log::Record {
     log::Record { value: value.to_vec().into(), ..log::Record::default() }
@@ -66,20 +67,19 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
 fn is_odd(message: &[u8], inside: &[u64]) -> bool {
     let mut rest = message;
     let mut singles = 0;
-    let varint = |rest: &mut &[u8]| {
-        let bytes = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
-        let number = rest[..bytes.min(9)].iter().rev().fold(0u64, |n, byte| n << 7 | u64::from(byte & 0x7f));
+    let take = |rest: &mut &[u8]| {
+        let (number, bytes) = varint::read(rest)?;
         let last = rest[bytes - 1];
         *rest = &rest[bytes..];
         Some((number, bytes, last))
     };
     while !rest.is_empty() {
-        let Some((tag, bytes, last)) = varint(&mut rest) else { return rest.len() >= 5 };
+        let Some((tag, bytes, last)) = take(&mut rest) else { return rest.len() >= 5 };
         if bytes > 5 || bytes == 5 && last > 15 || [3, 4].contains(&(tag & 7)) {
             return true;
         }
         let skipped = match tag & 7 {
-            0 => match varint(&mut rest) {
+            0 => match take(&mut rest) {
                 // A record's `type` is a uint32.
                 Some((_, bytes, last)) if inside == [7] && tag >> 3 == 4 && (bytes > 5 || bytes == 5 && last > 15) => {
                     return true;
@@ -91,7 +91,7 @@ fn is_odd(message: &[u8], inside: &[u64]) -> bool {
             1 => 8,
             5 => 4,
             2 => {
-                let Some((length, bytes, last)) = varint(&mut rest) else { return rest.len() >= 5 };
+                let Some((length, bytes, last)) = take(&mut rest) else { return rest.len() >= 5 };
                 if bytes > 5 || bytes == 5 && last > 15 {
                     return true;
                 }

@@ -10,6 +10,7 @@ use protobuf::descriptor::field_descriptor_proto::Type;
 use protobuf::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
 
 use super::errors::Invalid;
+use crate::varint;
 
 /// Groups in groups, and messages in messages: deeper ones are refused, as every other parser does.
 const DEPTH_MAX: usize = 100;
@@ -39,17 +40,9 @@ impl<'a> Fields<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, Invalid> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.rest.split_first().ok_or(Invalid::Malformed)?;
-            self.rest = rest;
-            // The tenth byte has one bit to give; like every other parser, the rest of it is dropped.
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Invalid::Malformed)
+        let (value, bytes) = varint::read(self.rest).ok_or(Invalid::Malformed)?;
+        self.rest = &self.rest[bytes..];
+        Ok(value)
     }
 
     fn take(&mut self, bytes: u64) -> Result<&'a [u8], Invalid> {
@@ -141,7 +134,7 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
         match value {
             Value::Varint(value) => {
                 put_tag(&mut out, number, 0);
-                put_varint(&mut out, of_type(ty, value));
+                varint::put(&mut out, of_type(ty, value));
             }
             Value::Fixed64(value) => {
                 put_tag(&mut out, number, 1);
@@ -184,29 +177,20 @@ fn of_type(ty: Type, value: u64) -> u64 {
 }
 
 fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
-    put_varint(out, u64::from(number << 3 | wire_type));
+    varint::put(out, u64::from(number << 3 | wire_type));
 }
 
 fn put_bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_tag(out, number, 2);
-    put_varint(out, bytes.len() as u64);
+    varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        // The cast keeps the low byte, which is meant.
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Appends a varint field; zero, proto3's default, takes no bytes.
 pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
         put_tag(out, number, 0);
-        put_varint(out, value);
+        varint::put(out, value);
     }
 }
 

@@ -22,6 +22,7 @@
 
 use super::entry::{BadEntry, OFFSET_TOO_LARGE, TERM_TOO_LARGE};
 use crate::types::{Offset, Term};
+use crate::varint::{self, PADDED_BYTES};
 
 const RECORDS: u8 = 0x1a;
 const RECORD: u8 = 0x12;
@@ -36,7 +37,6 @@ const NAME: u8 = 0x0a;
 const HEADER_VALUE: u8 = 0x12;
 
 /// Offset, term and time, without what stands between them.
-const PADDED_BYTES: usize = 9;
 const TIME_BYTES: usize = 8;
 /// Zero, padded: an offset or a term that is not there yet.
 const UNSTAMPED: [u8; PADDED_BYTES] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0];
@@ -59,14 +59,14 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
     let header_bytes = |&(name, value): &(&str, &[u8])| bytes_field(name.len()) + bytes_field(value.len());
     let body = bytes_field(record.value.len())
         + 2 * (1 + PADDED_BYTES)
-        + if record.kind == 0 { 0 } else { 1 + varint_bytes(u64::from(record.kind)) }
+        + if record.kind == 0 { 0 } else { 1 + varint::bytes(u64::from(record.kind)) }
         + 1
         + TIME_BYTES
-        + record.key.map_or(0, |key| 1 + varint_bytes(key.len() as u64) + key.len())
-        + record.headers.iter().map(header_bytes).map(|n| 1 + varint_bytes(n as u64) + n).sum::<usize>();
+        + record.key.map_or(0, |key| 1 + varint::bytes(key.len() as u64) + key.len())
+        + record.headers.iter().map(header_bytes).map(|n| 1 + varint::bytes(n as u64) + n).sum::<usize>();
     let start = out.len();
     out.push(RECORDS);
-    put_varint(out, body as u64);
+    varint::put(out, body as u64);
     let body_start = out.len();
     put_bytes(out, VALUE, record.value);
     out.push(OFFSET);
@@ -75,18 +75,18 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
     out.extend_from_slice(&UNSTAMPED);
     if record.kind != 0 {
         out.push(TYPE);
-        put_varint(out, u64::from(record.kind));
+        varint::put(out, u64::from(record.kind));
     }
     out.push(TIME);
     out.extend_from_slice(&[0; TIME_BYTES]);
     if let Some(key) = record.key {
         out.push(KEY);
-        put_varint(out, key.len() as u64);
+        varint::put(out, key.len() as u64);
         out.extend_from_slice(key);
     }
     for header in record.headers {
         out.push(HEADER);
-        put_varint(out, header_bytes(header) as u64);
+        varint::put(out, header_bytes(header) as u64);
         put_bytes(out, NAME, header.0.as_bytes());
         put_bytes(out, HEADER_VALUE, header.1);
     }
@@ -260,8 +260,7 @@ impl Walk<'_> {
 
     fn skip_padded(&mut self) -> Result<usize, BadEntry> {
         let range = self.skip(PADDED_BYTES)?;
-        let field = &self.bytes[range.clone()];
-        if field[..PADDED_BYTES - 1].iter().all(|b| b & 0x80 != 0) && field[PADDED_BYTES - 1] & 0x80 == 0 {
+        if varint::is_padded(&self.bytes[range.clone()]) {
             Ok(range.start)
         } else {
             Err(BadEntry("a record is not in canonical form"))
@@ -294,43 +293,24 @@ fn record_bytes(payload: &[u8]) -> Result<usize, BadEntry> {
     end.filter(|end| *end <= payload.len()).ok_or(BadEntry("a record is cut off"))
 }
 
-fn get_varint(bytes: &[u8]) -> Result<(u64, usize), BadEntry> {
-    let mut number = 0;
-    for (i, byte) in bytes.iter().take(5).enumerate() {
-        number |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            let shortest = i == 0 || *byte != 0;
-            return if shortest {
-                Ok((number, i + 1))
-            } else {
-                Err(BadEntry("a length with more bytes than it needs"))
-            };
-        }
+/// A varint of at most five bytes, as short as possible, and how many bytes it takes.
+fn get_varint(from: &[u8]) -> Result<(u64, usize), BadEntry> {
+    match varint::read(from) {
+        Some((number, bytes)) if bytes <= 5 && bytes == varint::bytes(number) => Ok((number, bytes)),
+        Some((_, bytes)) if bytes <= 5 => Err(BadEntry("a length with more bytes than it needs")),
+        Some(_) | None => Err(BadEntry("a length that does not end")),
     }
-    Err(BadEntry("a length that does not end"))
-}
-
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn varint_bytes(number: u64) -> usize {
-    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Bytes of a field of bytes that is absent when empty.
 fn bytes_field(length: usize) -> usize {
-    if length == 0 { 0 } else { 1 + varint_bytes(length as u64) + length }
+    if length == 0 { 0 } else { 1 + varint::bytes(length as u64) + length }
 }
 
 fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     if !bytes.is_empty() {
         out.push(tag);
-        put_varint(out, bytes.len() as u64);
+        varint::put(out, bytes.len() as u64);
         out.extend_from_slice(bytes);
     }
 }
@@ -339,19 +319,11 @@ fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 fn padded_offset(base: Offset, position: u32) -> Result<[u8; PADDED_BYTES], BadEntry> {
     // The offset after it must be one, too: it is `next_offset`.
     let offset = base.plus(u64::from(position)).filter(|offset| *offset < Offset::MAX);
-    Ok(padded(offset.ok_or(OFFSET_TOO_LARGE)?.0))
+    Ok(varint::padded(offset.ok_or(OFFSET_TOO_LARGE)?.0))
 }
 
 fn padded_term(term: Term) -> Result<[u8; PADDED_BYTES], BadEntry> {
-    if term <= Term::MAX { Ok(padded(term.0)) } else { Err(TERM_TOO_LARGE) }
-}
-
-/// A number of at most 63 bits as a varint of fixed width.
-fn padded(number: u64) -> [u8; PADDED_BYTES] {
-    std::array::from_fn(|i| {
-        let bits = (number >> (7 * i)) as u8 & 0x7f;
-        if i < PADDED_BYTES - 1 { bits | 0x80 } else { bits }
-    })
+    if term <= Term::MAX { Ok(varint::padded(term.0)) } else { Err(TERM_TOO_LARGE) }
 }
 
 fn put_at(bytes: &mut [u8], at: usize, part: &[u8]) {
