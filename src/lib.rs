@@ -19,6 +19,7 @@ pub mod waiting;
 
 pub mod timers;
 
+pub mod log_state;
 pub mod watermark;
 
 pub mod security;

@@ -33,7 +33,8 @@ use super::entry::{OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u64_at};
 use super::error::StorageError;
 use super::frame::Position;
 use super::segment::version_is_damaged;
-use super::state::{BadLogState, Base, ConfState, LOG_STATE_FORMAT, LogState};
+use super::state::{Base, ConfState};
+use crate::log_state::{BadLogState, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The manifest's name in the group's directory.
@@ -173,7 +174,7 @@ impl Manifest {
         let log_state = match LogState::decode(&bytes[log_state_at..]) {
             Ok(log_state) => log_state,
             Err(BadLogState::Newer(version)) => {
-                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: LOG_STATE_FORMAT });
+                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: LogState::FORMAT });
             }
             Err(BadLogState::Malformed) => return damaged(log_state_at, "the log state is malformed"),
         };

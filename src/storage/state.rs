@@ -1,8 +1,9 @@
 //! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
 
 use super::digest::Digest;
-use super::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, u32_at, u64_at};
+use super::entry::{BadEntry, Entry, OFFSET_TOO_LARGE};
 use super::frame::{Header, Position};
+pub use crate::log_state::LogState;
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Raft's hard state.
@@ -55,15 +56,6 @@ impl Base {
         let offset = header.base_offset.plus(u64::from(header.count)).ok_or(OFFSET_TOO_LARGE)?;
         Ok(Base { index: header.index, term: header.term, offset, digest: self.digest.then(header, payload) })
     }
-}
-
-/// Log state: what applying entries has made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogState {
-    /// The first record that clients may read; moved by trims.
-    pub first_offset: Offset,
-    /// Unix microseconds of the last record; 0: none.
-    pub last_append_time_us: u64,
 }
 
 /// Where a log begins, told to a node that is behind the first stored entry.
@@ -130,42 +122,4 @@ pub struct Recovered {
     pub differing: Option<LogIndex>,
     /// How much was cut off as torn: written once, but never synced.
     pub torn_bytes: u64,
-}
-
-/// The newest format of the log state that this version reads, and the one that it writes.
-pub const LOG_STATE_FORMAT: u32 = 1;
-
-/// Why bytes are not a log state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadLogState {
-    /// Malformed.
-    Malformed,
-    /// A newer version wrote them.
-    Newer(u32),
-}
-
-impl LogState {
-    /// The bytes, as a manifest and a snapshot carry them: version u32, 0 u32, first offset u64, last append time u64.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(24);
-        bytes.extend_from_slice(&u64::from(LOG_STATE_FORMAT).to_le_bytes());
-        bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
-        bytes.extend_from_slice(&self.last_append_time_us.to_le_bytes());
-        bytes
-    }
-
-    /// Reads what [`LogState::encode`] wrote.
-    ///
-    /// # Errors
-    /// [`BadLogState`] for anything else.
-    pub fn decode(bytes: &[u8]) -> Result<LogState, BadLogState> {
-        let version = if bytes.len() < 8 { return Err(BadLogState::Malformed) } else { u32_at(bytes, 0) };
-        if version > LOG_STATE_FORMAT {
-            return Err(BadLogState::Newer(version));
-        }
-        if version != LOG_STATE_FORMAT || bytes.len() != 24 || u32_at(bytes, 4) != 0 {
-            return Err(BadLogState::Malformed);
-        }
-        Ok(LogState { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
-    }
 }

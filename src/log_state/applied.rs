@@ -1,0 +1,194 @@
+//! Applying committed entries, one by one in the order of the log.
+
+use thiserror::Error;
+
+use super::codec::LogState;
+use crate::types::{LogIndex, Offset};
+
+/// What readers may see of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Visible {
+    /// The last applied entry.
+    pub applied: LogIndex,
+    /// The first readable record; moved by trims.
+    pub first_offset: Offset,
+    /// The high watermark: the first offset that is not visible yet.
+    pub next_offset: Offset,
+    /// Unix microseconds of the last visible record; 0 if there is none.
+    pub last_append_time_us: u64,
+}
+
+/// The part of an entry that the log state depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// Records of a client.
+    Records {
+        /// The offset after the last one.
+        next_offset: Offset,
+        /// The leader's clock, Unix microseconds.
+        append_time_us: u64,
+    },
+    /// A new first offset, in the bytes of [`encode_trim`].
+    Trim(&'a [u8]),
+    /// An entry that changes nothing here: a no-op, a conf change.
+    Nothing,
+}
+
+/// What follows from an applied entry, apart from the new state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The caller does nothing.
+    Applied,
+    /// The records below this offset may be deleted.
+    Trimmed(Offset),
+}
+
+/// The payload of a trim is not an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a malformed trim")]
+pub struct BadTrim;
+
+/// The payload of a trim: the first offset to keep.
+pub fn encode_trim(first_offset: Offset) -> [u8; 8] {
+    first_offset.0.to_le_bytes()
+}
+
+/// Reads what [`encode_trim`] wrote.
+///
+/// # Errors
+/// [`BadTrim`] for anything else.
+pub fn decode_trim(bytes: &[u8]) -> Result<Offset, BadTrim> {
+    bytes.try_into().map(|bytes| Offset(u64::from_le_bytes(bytes))).map_err(|_| BadTrim)
+}
+
+/// How far a log is applied, and its log state.
+///
+/// The state may be as of a later entry than the last applied one, after a snapshot or a restart: the entries in between are
+/// applied again and do not change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    index: LogIndex,
+    next_offset: Offset,
+    state: LogState,
+    as_of: LogIndex,
+}
+
+impl Applied {
+    /// As of a start or a snapshot: everything up to `index` is applied, and the next record gets `next_offset`.
+    pub fn new(index: LogIndex, next_offset: Offset, state: LogState, as_of: LogIndex) -> Applied {
+        Applied { index, next_offset, state, as_of }
+    }
+
+    /// Continues after a snapshot. Offsets never go back, whatever the snapshot says.
+    #[must_use]
+    pub fn after_snapshot(&self, snapshot: Applied) -> Applied {
+        let state =
+            LogState { first_offset: snapshot.state.first_offset.max(self.state.first_offset), ..snapshot.state };
+        Applied { next_offset: snapshot.next_offset.max(self.next_offset), state, ..snapshot }
+    }
+
+    /// Applies the entry at `index`.
+    ///
+    /// # Errors
+    /// [`BadTrim`]; nothing is changed.
+    pub fn apply(&mut self, index: LogIndex, change: Change<'_>) -> Result<Outcome, BadTrim> {
+        let is_new = index > self.as_of;
+        let mut outcome = Outcome::Applied;
+        match change {
+            Change::Records { next_offset, append_time_us } => {
+                self.next_offset = next_offset;
+                if is_new {
+                    self.state.last_append_time_us = self.state.last_append_time_us.max(append_time_us);
+                }
+            }
+            Change::Trim(bytes) => {
+                let first_offset = decode_trim(bytes)?;
+                if is_new {
+                    self.state.first_offset = first_offset.min(self.next_offset).max(self.state.first_offset);
+                    outcome = Outcome::Trimmed(self.state.first_offset);
+                }
+            }
+            Change::Nothing => {}
+        }
+        self.index = index;
+        self.as_of = self.as_of.max(index);
+        Ok(outcome)
+    }
+
+    /// The last applied entry.
+    pub fn index(&self) -> LogIndex {
+        self.index
+    }
+
+    /// The log state, and the entry that it is as of.
+    pub fn log_state(&self) -> (LogState, LogIndex) {
+        (self.state, self.as_of)
+    }
+
+    /// What readers may see.
+    pub fn visible(&self) -> Visible {
+        Visible {
+            applied: self.index,
+            first_offset: self.state.first_offset,
+            next_offset: self.next_offset,
+            last_append_time_us: self.state.last_append_time_us,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(next_offset: u64, append_time_us: u64) -> Change<'static> {
+        Change::Records { next_offset: Offset(next_offset), append_time_us }
+    }
+
+    fn visible(applied: u64, first_offset: u64, next_offset: u64, last_append_time_us: u64) -> Visible {
+        Visible {
+            applied: LogIndex(applied),
+            first_offset: Offset(first_offset),
+            next_offset: Offset(next_offset),
+            last_append_time_us,
+        }
+    }
+
+    #[test]
+    fn a_trim_moves_the_first_offset_forward_and_not_beyond_the_end() {
+        let mut log = Applied::new(LogIndex(1), Offset(0), LogState::default(), LogIndex(1));
+        let trim =
+            |log: &mut Applied, index, first| log.apply(LogIndex(index), Change::Trim(&encode_trim(Offset(first))));
+        assert_eq!(log.apply(LogIndex(2), records(10, 70)), Ok(Outcome::Applied));
+        assert_eq!(trim(&mut log, 3, 4), Ok(Outcome::Trimmed(Offset(4))));
+        assert_eq!(trim(&mut log, 4, 2), Ok(Outcome::Trimmed(Offset(4))));
+        assert_eq!(trim(&mut log, 5, 99), Ok(Outcome::Trimmed(Offset(10))));
+        assert_eq!(log.apply(LogIndex(6), Change::Nothing), Ok(Outcome::Applied));
+        assert_eq!(log.visible(), visible(6, 10, 10, 70));
+        assert_eq!(log.apply(LogIndex(7), Change::Trim(&[1])), Err(BadTrim));
+        assert_eq!(log.visible(), visible(6, 10, 10, 70));
+    }
+
+    #[test]
+    fn entries_that_the_state_contains_do_not_change_it_again() {
+        let state = LogState { first_offset: Offset(5), last_append_time_us: 90 };
+        let mut log = Applied::new(LogIndex(1), Offset(0), state, LogIndex(4));
+        log.apply(LogIndex(2), records(8, 80)).expect("records");
+        assert_eq!(log.apply(LogIndex(3), Change::Trim(&encode_trim(Offset(5)))), Ok(Outcome::Applied));
+        log.apply(LogIndex(4), records(9, 90)).expect("records");
+        assert_eq!((log.log_state(), log.visible()), ((state, LogIndex(4)), visible(4, 5, 9, 90)));
+        log.apply(LogIndex(5), records(10, 95)).expect("records");
+        assert_eq!(log.log_state(), (LogState { last_append_time_us: 95, ..state }, LogIndex(5)));
+        log.apply(LogIndex(6), records(11, 94)).expect("records");
+        assert_eq!(log.visible(), visible(6, 5, 11, 95));
+    }
+
+    #[test]
+    fn offsets_do_not_go_back_with_a_snapshot() {
+        let state = |first, time| LogState { first_offset: Offset(first), last_append_time_us: time };
+        let before = Applied::new(LogIndex(5), Offset(20), state(10, 7), LogIndex(5));
+        let older = Applied::new(LogIndex(9), Offset(15), state(8, 6), LogIndex(12));
+        assert_eq!(before.after_snapshot(older).visible(), visible(9, 10, 20, 6));
+        let newer = Applied::new(LogIndex(9), Offset(30), state(25, 8), LogIndex(12));
+        assert_eq!(before.after_snapshot(newer), newer);
+    }
+}
