@@ -6,6 +6,7 @@
 pub mod types;
 
 pub mod clock;
+pub mod codes;
 pub mod config;
 pub mod descriptors;
 pub mod doorbell;
