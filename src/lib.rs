@@ -7,6 +7,7 @@ pub mod types;
 pub mod varint;
 
 pub mod clock;
+pub mod codes;
 pub mod config;
 pub mod descriptors;
 pub mod doorbell;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use seriatim::storage::disk::Disk;
-use seriatim::storage::entry::{Entry, Kind, Stamp};
+use seriatim::storage::entry::{Entry, EntryKind, Stamp};
 use seriatim::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
 use seriatim::types::{GroupId, NodeId};
 
@@ -39,7 +39,7 @@ fn append(bench: &mut Bench) {
             while begin.elapsed() < turn {
                 let bounds = log.bounds();
                 let (base_offset, count) = (bounds.next_offset, 1000);
-                let (kind, append_time_us) = (Kind::Records, 1);
+                let (kind, append_time_us) = (EntryKind::Records, 1);
                 let stamp = Stamp { kind, count, base_offset, append_time_us, producer_id: 0, sequence: 0 };
                 let entry = Entry::new(bounds.last_index.next(), bounds.last_term, stamp, &block);
                 log.append(&[entry]).expect("appends");

@@ -11,7 +11,7 @@ use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::metrics::Sample;
 use crate::pb::admin;
 use crate::security::acl::Action;
-use crate::storage::entry::Kind;
+use crate::storage::entry::EntryKind;
 use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, LogName, Offset};
@@ -30,7 +30,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
-    let trim = Proposal::new(log.group, Kind::Trim, 0, payload.as_slice().into());
+    let trim = Proposal::new(log.group, EntryKind::Trim, 0, payload.as_slice().into());
     let proposal = Proposal { deadline: Some(deadline), ..trim };
     let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());

@@ -12,7 +12,7 @@ use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition}
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::security::acl::Action;
-use crate::storage::entry::Kind;
+use crate::storage::entry::EntryKind;
 use crate::types::Offset;
 
 /// Serves one `Produce`.
@@ -54,7 +54,7 @@ pub fn proposal(
     let sent = Sent { bytes: batch.payload.len(), expected_offset, producer_id };
     let proposal = Proposal {
         group: log.group,
-        kind: Kind::Records,
+        kind: EntryKind::Records,
         count: batch.count,
         payload: batch.payload,
         expected_offset,

@@ -9,7 +9,7 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use super::group::Group;
 use super::wire::{ConfChange, ConfChangeKind, conf_from_raft, is_noop};
-use crate::storage::entry::{Kind, Stamp};
+use crate::storage::entry::{EntryKind, Stamp};
 use crate::storage::log::{LogState, Recovered};
 use crate::storage::payload;
 use crate::types::{GroupId, LogIndex, Offset, Term};
@@ -88,7 +88,7 @@ impl Group {
         let stamp = Stamp::decode(&entry.data).map_err(|e| e.to_string())?;
         let body = &entry.data[Stamp::BYTES..];
         match stamp.kind {
-            Kind::Records => {
+            EntryKind::Records => {
                 if self.config.id == GroupId::CATALOG {
                     self.out.commands.extend(commands(entry, body)?);
                 }
@@ -96,10 +96,8 @@ impl Group {
                 self.mark.last_append_time_us = self.mark.last_append_time_us.max(stamp.append_time_us);
                 Ok(())
             }
-            Kind::Trim => self.apply_trim(entry, body),
-            Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => {
-                Err(format!("an entry of kind {:?}", stamp.kind))
-            }
+            EntryKind::Trim => self.apply_trim(entry, body),
+            EntryKind::Noop | EntryKind::ConfChange => Err(format!("an entry of kind {:?}", stamp.kind)),
         }
     }
 

@@ -38,7 +38,7 @@ use crate::logs::{Logs, OpenLog};
 use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
-use crate::storage::entry::{Kind, Unstamped};
+use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::payload::{RecordFields, encode_record};
@@ -491,5 +491,5 @@ pub fn command_proposal(command: &Command) -> Proposal {
     let value = command.encode();
     let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-    Proposal::new(GroupId::CATALOG, Kind::Records, 1, Unstamped::new(payload))
+    Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, Unstamped::new(payload))
 }

@@ -7,7 +7,7 @@ use super::wire::{ConfChange, ConfChangeKind, message_from_pb, message_to_pb, sn
 use crate::catalog::{Catalog, Command, LogMeta, Member};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;
-use crate::storage::entry::{Kind, Stamp};
+use crate::storage::entry::{EntryKind, Stamp};
 use crate::storage::log::{Base, ConfState, LogSnapshot, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
@@ -70,8 +70,14 @@ fn snapshot_data() {
 /// A peer's message, from the bytes of the wire to what raft is given, and back.
 #[test]
 fn raft_message() {
-    let stamp =
-        Stamp { kind: Kind::Records, count: 1, base_offset: Offset(3), append_time_us: 1, producer_id: 0, sequence: 0 };
+    let stamp = Stamp {
+        kind: EntryKind::Records,
+        count: 1,
+        base_offset: Offset(3),
+        append_time_us: 1,
+        producer_id: 0,
+        sequence: 0,
+    };
     let records = [&stamp.encode()[..], b"records"].concat();
     let entry = |index, kind, data: &[u8]| pb::Entry {
         term: 2,

@@ -16,7 +16,7 @@ use crate::doorbell::Doorbell;
 use crate::inbox::Outbox;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
-use crate::storage::entry::{Kind, Unstamped};
+use crate::storage::entry::{EntryKind, Unstamped};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, StreamId, Term};
 
 /// The inbox of `consensus` holds this many messages. When it is full, produce requests are refused. Its bytes are
@@ -37,8 +37,8 @@ pub struct StreamPosition {
 pub struct Proposal {
     /// The group of the log.
     pub group: GroupId,
-    /// [`Kind::Records`] or [`Kind::Trim`]; others are consensus's own.
-    pub kind: Kind,
+    /// [`EntryKind::Records`] or [`EntryKind::Trim`]; others are consensus's own.
+    pub kind: EntryKind,
     /// How many records the payload holds; 0 for a trim.
     pub count: u32,
     /// The payload in its canonical form (`storage/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
@@ -59,7 +59,7 @@ pub struct Proposal {
 
 impl Proposal {
     /// A proposal that asks for nothing more: whatever the next offset is, without a producer, a row or a deadline.
-    pub fn new(group: GroupId, kind: Kind, count: u32, payload: Unstamped) -> Proposal {
+    pub fn new(group: GroupId, kind: EntryKind, count: u32, payload: Unstamped) -> Proposal {
         Proposal {
             group,
             kind,

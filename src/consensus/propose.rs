@@ -12,7 +12,7 @@ use super::group::{Group, UNCOMMITTED_BYTES_MAX};
 use super::handle::{Appended, Proposal, ProposeError};
 use super::pending::{Answer, Refusal, WAIT_MAX};
 use crate::reply::ReplySender;
-use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
+use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::frame::frame_bytes;
 use crate::storage::payload::stamp_records;
 use crate::storage::space::Space;
@@ -111,11 +111,11 @@ impl Group {
             let error = ProposeError::ExpectedOffset { next_offset: end.offset };
             return Err(Refused::ByLogEnd { error, beyond: expected > end.offset });
         }
-        if proposal.kind == Kind::Trim && trim_to(&proposal)? > end.offset {
+        if proposal.kind == EntryKind::Trim && trim_to(&proposal)? > end.offset {
             return Err(Refused::ByLogEnd { error: ProposeError::PastEnd { next_offset: end.offset }, beyond: true });
         }
         // A trim makes room, and the catalog is small: they go on when the disk is full.
-        if proposal.kind == Kind::Records
+        if proposal.kind == EntryKind::Records
             && self.config.id != GroupId::CATALOG
             && !self.space.promise(frame_bytes(proposal.payload.len()) as u64)
         {
@@ -181,7 +181,7 @@ fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeEr
         sequence: proposal.sequence,
     };
     let mut data = proposal.payload.stamp(&stamp);
-    if proposal.kind == Kind::Records {
+    if proposal.kind == EntryKind::Records {
         let records = &mut data[Stamp::BYTES..];
         let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);
         match count {

@@ -8,7 +8,7 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::wire::BadMessage;
 use crate::catalog::Command;
-use crate::storage::entry::{ENTRY_BYTES_MAX, Kind, Stamp};
+use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
 use crate::types::{GroupId, Term};
 
@@ -48,7 +48,7 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
     let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage("an entry without a valid stamp"))?;
     let body = &entry.data[Stamp::BYTES..];
     match stamp.kind {
-        Kind::Records => {
+        EntryKind::Records => {
             let term = Term(entry.term);
             payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)
                 .map_err(|bad| BadMessage(bad.0))?;
@@ -60,14 +60,12 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
             }
             Ok(())
         }
-        Kind::Trim if group == GroupId::CATALOG => Err(BadMessage("a trim of the catalog")),
-        Kind::Trim => {
+        EntryKind::Trim if group == GroupId::CATALOG => Err(BadMessage("a trim of the catalog")),
+        EntryKind::Trim => {
             let first = body.try_into().map(u64::from_le_bytes).map_err(|_| BadMessage("a malformed trim"))?;
             if first <= stamp.base_offset.0 { Ok(()) } else { Err(BadMessage("a trim beyond the end of the log")) }
         }
-        Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => {
-            Err(BadMessage("an entry of a kind that is not replicated"))
-        }
+        EntryKind::Noop | EntryKind::ConfChange => Err(BadMessage("an entry of a kind that is not replicated")),
     }
 }
 
@@ -82,10 +80,10 @@ mod tests {
     const BASE: Offset = Offset(7);
     const TERM: u64 = 3;
 
-    fn entry(kind: Kind, count: u32, payload: Unstamped) -> RaftEntry {
+    fn entry(kind: EntryKind, count: u32, payload: Unstamped) -> RaftEntry {
         let stamp = Stamp { kind, count, base_offset: BASE, append_time_us: 5, producer_id: 0, sequence: 0 };
         let mut data = payload.stamp(&stamp);
-        if kind == Kind::Records {
+        if kind == EntryKind::Records {
             // A malformed payload stays as it is.
             let _ = stamp_records(&mut data[Stamp::BYTES..], BASE, Term(TERM), 5);
         }
@@ -110,30 +108,34 @@ mod tests {
     #[test]
     fn a_catalog_entry_that_can_not_be_applied_is_not_written() {
         let removal = command_proposal(&Command::RemoveNode(NodeId(4))).payload;
-        assert_eq!(checked(0, entry(Kind::Records, 1, removal)), Ok(()));
-        assert!(checked(0, entry(Kind::Records, 1, records(&[b"\xff\xff\xff"]))).is_err());
-        assert!(checked(0, entry(Kind::Records, 1, records(&[b""]))).is_err());
-        assert!(checked(0, entry(Kind::Trim, 0, 7u64.to_le_bytes().as_slice().into())).is_err());
-        assert_eq!(checked(1, entry(Kind::Records, 1, records(&[b"\xff\xff\xff"]))), Ok(()), "a log takes any value");
+        assert_eq!(checked(0, entry(EntryKind::Records, 1, removal)), Ok(()));
+        assert!(checked(0, entry(EntryKind::Records, 1, records(&[b"\xff\xff\xff"]))).is_err());
+        assert!(checked(0, entry(EntryKind::Records, 1, records(&[b""]))).is_err());
+        assert!(checked(0, entry(EntryKind::Trim, 0, 7u64.to_le_bytes().as_slice().into())).is_err());
+        assert_eq!(
+            checked(1, entry(EntryKind::Records, 1, records(&[b"\xff\xff\xff"]))),
+            Ok(()),
+            "a log takes any value"
+        );
     }
 
     /// An entry of one record that claimed a million left a million offsets that no node could read.
     #[test]
     fn records_and_their_number_agree() {
-        assert_eq!(checked(1, entry(Kind::Records, 2, records(&[b"a", b"b"]))), Ok(()));
-        assert!(checked(1, entry(Kind::Records, 1_000_000, records(&[b"a"]))).is_err());
-        assert!(checked(1, entry(Kind::Records, 1, b"\xff\xff".as_slice().into())).is_err());
-        let other_term = RaftEntry { term: TERM + 1, ..entry(Kind::Records, 1, records(&[b"a"])) };
+        assert_eq!(checked(1, entry(EntryKind::Records, 2, records(&[b"a", b"b"]))), Ok(()));
+        assert!(checked(1, entry(EntryKind::Records, 1_000_000, records(&[b"a"]))).is_err());
+        assert!(checked(1, entry(EntryKind::Records, 1, b"\xff\xff".as_slice().into())).is_err());
+        let other_term = RaftEntry { term: TERM + 1, ..entry(EntryKind::Records, 1, records(&[b"a"])) };
         assert!(checked(1, other_term).is_err());
     }
 
     #[test]
     fn a_trim_ends_where_the_log_ends() {
-        let trim = |first: u64| checked(1, entry(Kind::Trim, 0, first.to_le_bytes().as_slice().into()));
+        let trim = |first: u64| checked(1, entry(EntryKind::Trim, 0, first.to_le_bytes().as_slice().into()));
         assert_eq!(trim(BASE.0), Ok(()));
         assert!(trim(BASE.0 + 1).is_err());
         assert!(trim(1 << 60).is_err());
-        assert!(checked(1, entry(Kind::Trim, 0, b"short".as_slice().into())).is_err());
+        assert!(checked(1, entry(EntryKind::Trim, 0, b"short".as_slice().into())).is_err());
     }
 
     /// One entry of a newer term than any leader's, and no later leader could append anything after it.

@@ -29,7 +29,7 @@ use super::handle::{ConsensusHandle, Proposal};
 use super::replica::Replica;
 use crate::catalog::LogMeta;
 use crate::clock::AHEAD_MAX;
-use crate::storage::entry::Kind;
+use crate::storage::entry::EntryKind;
 use crate::storage::log::SealAge;
 use crate::storage::reader::{Access, GroupReader, ReadersHandle};
 use crate::types::{GroupId, Offset};
@@ -174,7 +174,7 @@ impl Retention {
                 log::debug!("retention: group {group} keeps records from {first} on");
                 let payload = first.0.to_le_bytes().as_slice().into();
                 // Refused or lost, it is proposed again at the next look.
-                drop(consensus.propose(Proposal::new(group, Kind::Trim, 0, payload)));
+                drop(consensus.propose(Proposal::new(group, EntryKind::Trim, 0, payload)));
             }
             looking.store(false, Ordering::Release);
         };

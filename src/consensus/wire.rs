@@ -12,7 +12,7 @@ use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
 use super::compare::{Checkpoint, Claim};
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
-use crate::storage::entry::{BadEntry, Entry, Kind, Stamp};
+use crate::storage::entry::{BadEntry, Entry, EntryKind, Stamp};
 use crate::storage::log::{Base, ConfState, LogSnapshot, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
@@ -120,12 +120,12 @@ pub fn is_noop(entry: &eraftpb::Entry) -> bool {
 pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
     let mut raft = eraftpb::Entry { index: entry.index.0, term: entry.term.0, ..Default::default() };
     match entry.stamp()?.kind {
-        Kind::Noop => {}
-        Kind::ConfChange => {
+        EntryKind::Noop => {}
+        EntryKind::ConfChange => {
             raft.set_entry_type(EntryType::EntryConfChange);
             raft.context = entry.payload();
         }
-        Kind::Records | Kind::Trim | Kind::HardState | Kind::Synced | Kind::Filler => raft.data = entry.data.clone(),
+        EntryKind::Records | EntryKind::Trim => raft.data = entry.data.clone(),
     }
     Ok(raft)
 }
@@ -135,9 +135,9 @@ pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
 pub fn entry_to_storage(raft: &eraftpb::Entry, base: Offset) -> Entry {
     let (index, term) = (LogIndex(raft.index), Term(raft.term));
     let kind = match raft.get_entry_type() {
-        EntryType::EntryNormal if raft.data.is_empty() => Kind::Noop,
+        EntryType::EntryNormal if raft.data.is_empty() => EntryKind::Noop,
         EntryType::EntryNormal => return Entry { index, term, data: raft.data.clone() },
-        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Kind::ConfChange,
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::ConfChange,
     };
     let stamp = Stamp { kind, count: 0, base_offset: base, append_time_us: 0, producer_id: 0, sequence: 0 };
     Entry::new(index, term, stamp, &raft.context)

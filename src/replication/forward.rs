@@ -12,7 +12,7 @@ use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError,
 use crate::pb::peer::{Job, Outcome};
 use crate::replication::outcome::{read_appended, read_read_index};
 use crate::reply::ReplySender;
-use crate::storage::entry::{Entry, Kind};
+use crate::storage::entry::{Entry, EntryKind};
 use crate::storage::payload;
 use crate::types::{GroupId, LogIndex, Offset, StreamId, Term};
 
@@ -206,7 +206,7 @@ impl Unanswered {
             Work::Propose(proposal, reply) => {
                 job.group = proposal.group.0;
                 let propose = job.mut_propose();
-                propose.kind = proposal.kind as u32;
+                propose.kind = u32::from(proposal.kind.code());
                 propose.count = proposal.count;
                 propose.payload = proposal.payload.payload();
                 propose.expected_offset = proposal.expected_offset.map(|o| o.0);
@@ -324,14 +324,14 @@ pub fn proposal_of(
     propose: crate::pb::peer::Propose,
     catalog_now: &Catalog,
 ) -> Option<Proposal> {
-    let kind = [Kind::Records, Kind::Trim].into_iter().find(|k| *k as u32 == propose.kind)?;
+    let kind = u8::try_from(propose.kind).ok().and_then(|code| EntryKind::try_from(code).ok())?;
     let catalog = group == GroupId::CATALOG.0;
     let takes = match kind {
-        Kind::Records if catalog => propose.count > 0 && configures_logs(&propose.payload),
-        Kind::Records => propose.count > 0 && fits(catalog_now.log(GroupId(group)), &propose.payload),
+        EntryKind::Records if catalog => propose.count > 0 && configures_logs(&propose.payload),
+        EntryKind::Records => propose.count > 0 && fits(catalog_now.log(GroupId(group)), &propose.payload),
         // The catalog is never trimmed: a start replays all of it.
-        Kind::Trim => !catalog && propose.count == 0 && propose.payload.len() == 8,
-        Kind::Noop | Kind::ConfChange | Kind::HardState | Kind::Synced | Kind::Filler => false,
+        EntryKind::Trim => !catalog && propose.count == 0 && propose.payload.len() == 8,
+        EntryKind::Noop | EntryKind::ConfChange => false,
     };
     takes.then(|| Proposal {
         group: GroupId(group),
@@ -420,8 +420,8 @@ mod tests {
     /// Once, a peer could have any record appended to the catalog. Applied, what is no command ends every node.
     #[test]
     fn nothing_but_settings_of_logs_goes_to_the_catalog() {
-        let propose = |kind: Kind, count, payload: &[u8]| Propose {
-            kind: kind as u32,
+        let propose = |kind: EntryKind, count, payload: &[u8]| Propose {
+            kind: u32::from(kind.code()),
             count,
             payload: payload.to_vec().into(),
             ..Propose::default()
@@ -438,15 +438,15 @@ mod tests {
         let taken =
             |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload), &catalog);
 
-        let proposal = taken(0, Kind::Records, 1, &command).expect("a command");
+        let proposal = taken(0, EntryKind::Records, 1, &command).expect("a command");
         assert_eq!(proposal.payload.payload(), command);
-        assert!(taken(0, Kind::Records, 1, &record).is_none());
-        assert!(taken(0, Kind::Records, 1, &founded).is_none(), "the leader proposes it itself");
-        assert!(taken(0, Kind::Records, 2, &both).is_none(), "behind a command");
-        assert!(taken(0, Kind::Records, 1, &command[1..]).is_none(), "no records");
-        assert!(taken(0, Kind::Trim, 0, &[0; 8]).is_none(), "the catalog is replayed from its beginning");
-        assert!(taken(1, Kind::Records, 1, &record).is_some());
-        assert!(taken(1, Kind::Trim, 0, &[0; 8]).is_some());
+        assert!(taken(0, EntryKind::Records, 1, &record).is_none());
+        assert!(taken(0, EntryKind::Records, 1, &founded).is_none(), "the leader proposes it itself");
+        assert!(taken(0, EntryKind::Records, 2, &both).is_none(), "behind a command");
+        assert!(taken(0, EntryKind::Records, 1, &command[1..]).is_none(), "no records");
+        assert!(taken(0, EntryKind::Trim, 0, &[0; 8]).is_none(), "the catalog is replayed from its beginning");
+        assert!(taken(1, EntryKind::Records, 1, &record).is_some());
+        assert!(taken(1, EntryKind::Trim, 0, &[0; 8]).is_some());
         let values = |sizes: &[usize]| {
             let mut payload = Vec::new();
             for size in sizes {
@@ -454,8 +454,8 @@ mod tests {
             }
             payload
         };
-        assert!(taken(1, Kind::Records, 2, &values(&[1024, 476])).is_some(), "limits count what clients send");
-        assert!(taken(1, Kind::Records, 1, &values(&[1025])).is_none(), "larger than record_bytes_max");
-        assert!(taken(1, Kind::Records, 2, &values(&[1000, 501])).is_none(), "larger than request_bytes_max");
+        assert!(taken(1, EntryKind::Records, 2, &values(&[1024, 476])).is_some(), "limits count what clients send");
+        assert!(taken(1, EntryKind::Records, 1, &values(&[1025])).is_none(), "larger than record_bytes_max");
+        assert!(taken(1, EntryKind::Records, 2, &values(&[1000, 501])).is_none(), "larger than request_bytes_max");
     }
 }

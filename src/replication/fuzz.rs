@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::consensus::handle::{Appended, ProposeError};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;
-use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
 use crate::types::{ClusterId, LogIndex, NodeId, Offset, Term};
 
@@ -49,16 +49,21 @@ fn hello() {
 fn forward_request() {
     let mut payload = Vec::new();
     encode_record(&mut payload, &RecordFields { value: b"v", ..RecordFields::default() });
-    let job = |kind: Kind, count, payload: Vec<u8>| {
+    let job = |kind: EntryKind, count, payload: Vec<u8>| {
         let mut job = pb::Job { id: 1, group: 1, deadline_ms: 9, principal: "root".into(), ..pb::Job::default() };
-        let propose =
-            pb::Propose { kind: kind as u32, count, payload: payload.into(), stream: 3, ..pb::Propose::default() };
+        let propose = pb::Propose {
+            kind: u32::from(kind.code()),
+            count,
+            payload: payload.into(),
+            stream: 3,
+            ..pb::Propose::default()
+        };
         job.set_propose(propose);
         job
     };
     let mut read_index = pb::Job { id: 2, group: 1, ..pb::Job::default() };
     read_index.set_read_index(pb::ReadIndex::new());
-    let jobs = vec![job(Kind::Records, 1, payload), job(Kind::Trim, 0, vec![1; 8]), read_index];
+    let jobs = vec![job(EntryKind::Records, 1, payload), job(EntryKind::Trim, 0, vec![1; 8]), read_index];
     let request = pb::ForwardRequest { jobs, ..pb::ForwardRequest::default() };
     Loop::new("forward_request", vec![request.write_to_bytes().expect("encoded")])
         .memory(400)
@@ -71,7 +76,7 @@ fn forward_request() {
                 let Some(proposal) = proposal_of(job.group, None, propose, &Catalog::default()) else { continue };
                 // As the leader goes on (`consensus/propose.rs`).
                 let mut payload = proposal.payload.to_vec();
-                if proposal.kind == Kind::Records
+                if proposal.kind == EntryKind::Records
                     && stamp_records(&mut payload, Offset(0), Term(1), 1) != Ok(proposal.count)
                 {
                     continue;
@@ -86,7 +91,7 @@ fn forward_request() {
                 };
                 let entry = Entry::new(LogIndex(1), Term(1), stamp, &payload);
                 assert_eq!(entry.stamp(), Ok(stamp));
-                assert!(proposal.kind != Kind::Trim || entry.payload().len() == 8, "a trim is an offset");
+                assert!(proposal.kind != EntryKind::Trim || entry.payload().len() == 8, "a trim is an offset");
                 taken = true;
             }
             taken

@@ -238,7 +238,7 @@ mod tests {
     use crate::pb::peer::Entry;
     use crate::replication::forward::Work;
     use crate::reply::reply;
-    use crate::storage::entry::Kind;
+    use crate::storage::entry::EntryKind;
     use crate::types::GroupId;
 
     fn message(index: u64, bytes: usize) -> RaftMessage {
@@ -310,7 +310,7 @@ mod tests {
     fn forwards_are_refused_beyond_the_budget_and_after_the_stop() {
         let mailbox = Mailbox::default();
         let forward = |bytes: usize| {
-            let proposal = Proposal::new(GroupId(1), Kind::Records, 1, vec![0; bytes].as_slice().into());
+            let proposal = Proposal::new(GroupId(1), EntryKind::Records, 1, vec![0; bytes].as_slice().into());
             Forward { principal: "root".to_owned(), work: Work::Propose(proposal, reply().0) }
         };
         mailbox.put_forward(forward(8 << 20)).expect("within the budget");

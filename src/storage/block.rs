@@ -5,7 +5,6 @@
 //! watermark inside one, a place that is not there any more, a bad frame) is left to [`GroupReader::records`].
 
 use super::ahead::AHEAD_BYTES;
-use super::entry::Kind;
 use super::frame::{self, HEADER_BYTES, Position};
 use super::index::Key;
 use super::reader::{Access, GroupReader, ReadError, Slice};
@@ -160,7 +159,7 @@ fn frames_of(
         let (header, payload_bytes) = (frame.header, frame.payload.len());
         let base = header.base_offset;
         let end = Offset(base.0.saturating_add(u64::from(header.count)));
-        if header.kind == Kind::Records && end > slice.next {
+        if header.kind.is_records() && end > slice.next {
             if filled > 0 && filled + payload_bytes > bytes_max || slice.next >= until {
                 break;
             }

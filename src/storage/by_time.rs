@@ -4,7 +4,6 @@
 //! newer than some time, and its index notes times: both only say where the search may begin. The index is checked by
 //! the frame that it leads to, and everything from there on is read and compared.
 
-use super::entry::Kind;
 use super::index::Key;
 use super::reader::{Access, GroupReader, ReadError};
 use super::visit::Visit;
@@ -40,7 +39,7 @@ impl GroupReader {
                 if let Some(hole) = hole.filter(|hole| hole.first_offset < header.base_offset) {
                     lost = lost.or(Some(hole.first_offset));
                 }
-                if header.kind != Kind::Records {
+                if !header.kind.is_records() {
                     return Ok(Visit::Next);
                 }
                 let Some(end) = header.base_offset.0.checked_add(u64::from(header.count)) else {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::digest::{Checkpoints, RecentEnds};
-use super::entry::{Kind, TERM_TOO_LARGE};
+use super::entry::TERM_TOO_LARGE;
 use super::error::StorageError;
 use super::faults::{Fault, broken};
-use super::frame::{Header, Position};
+use super::frame::{FrameKind, Header, NoteKind, Position};
 use super::index::worth_noting;
 use super::manifest::NUMBERS_MAX;
 use super::reader::Access;
@@ -214,7 +214,7 @@ impl Ended {
     pub(super) fn frame(&mut self, frame: &super::frame::Frame<'_>) -> Result<(), &'static str> {
         let header = &frame.header;
         match header.kind {
-            Kind::Records | Kind::Noop | Kind::ConfChange | Kind::Trim => {
+            FrameKind::Entry(_) => {
                 if header.index.0 > NUMBERS_MAX {
                     return Err("the entry has an impossible index");
                 }
@@ -236,8 +236,8 @@ impl Ended {
                 self.recent.note(next, self.applied);
                 self.time_us = self.time_us.max(header.append_time_us);
             }
-            Kind::HardState => self.hard_state = frame.hard_state().map_err(|bad| bad.0)?,
-            Kind::Synced | Kind::Filler => {}
+            FrameKind::Note(NoteKind::HardState) => self.hard_state = frame.hard_state().map_err(|bad| bad.0)?,
+            FrameKind::Note(NoteKind::Synced | NoteKind::Filler) => {}
         }
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::OFFSET_TOO_LARGE;
+    use super::super::entry::{EntryKind, OFFSET_TOO_LARGE};
     use super::super::frame::Frame;
     use super::*;
     use crate::types::Offset;
@@ -258,8 +258,9 @@ mod tests {
         let read = |base_offset: Offset, term, count| {
             let mut ended = Ended::before(&header, Vec::new());
             ended.last.offset = base_offset;
-            let note = Header::of_note(Kind::Records, Position::default());
-            let header = Header { count, term, index: ended.last.index.next(), base_offset, ..note };
+            let kind = FrameKind::Entry(EntryKind::Records);
+            let note = Header::of_note(NoteKind::Filler, Position::default());
+            let header = Header { kind, count, term, index: ended.last.index.next(), base_offset, ..note };
             ended.frame(&Frame { header, payload: &[] }).map(|()| ended.last.offset)
         };
         let last = Offset(Offset::MAX.0 - 1);

@@ -39,7 +39,7 @@ impl Digest {
     #[must_use]
     pub fn then(self, header: &Header, payload: &[u8]) -> Digest {
         let fields = [
-            u64::from(header.kind as u8) | u64::from(header.count) << 32,
+            u64::from(header.kind.code()) | u64::from(header.count) << 32,
             u64::from(crc32c::crc32c(payload)) | (payload.len() as u64) << 32,
             header.term.0,
             header.index.0,
@@ -129,7 +129,7 @@ impl RecentEnds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::entry::Kind;
+    use crate::storage::entry::EntryKind;
     use crate::storage::frame::{Position, tests::header};
     use crate::types::{Offset, Term};
 
@@ -146,7 +146,7 @@ mod tests {
             Digest(2).then(&header(), b"payload"),
             Digest(1).then(&header(), b"payloae"),
             Digest(1).then(&header(), b""),
-            Digest(1).then(&Header { kind: Kind::Trim, ..header() }, b"payload"),
+            Digest(1).then(&Header { kind: EntryKind::Trim.into(), ..header() }, b"payload"),
             Digest(1).then(&Header { count: 2, ..header() }, b"payload"),
             Digest(1).then(&Header { term: Term(3), ..header() }, b"payload"),
             Digest(1).then(&Header { index: LogIndex(4), ..header() }, b"payload"),

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use super::create::group_dir;
 use super::disk::Disk;
-use super::entry::Kind;
 use super::error::StorageError;
 use super::node::DataDir;
 use super::reader::Access;
@@ -57,7 +56,7 @@ pub fn dump<E: From<StorageError>>(
                     return Err(StorageError::damaged(&path, walk.position(), "it can't be read").into());
                 }
             };
-            if frame.header.kind != Kind::Records {
+            if !frame.header.kind.is_records() {
                 continue;
             }
             if frame.header.index > committed {

@@ -19,52 +19,24 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
+use crate::codes::codes;
 use crate::types::{LogIndex, Offset, Term};
 
 /// The largest entry, stamp and payload, in bytes: a constant of the format that every peer takes.
 pub const ENTRY_BYTES_MAX: usize = 8 << 20;
 
-/// What an entry, or a frame of a segment, holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Records of a client.
-    Records = 1,
-    /// Nothing: what a new leader appends.
-    Noop = 2,
-    /// A change of the group's voters or learners.
-    ConfChange = 3,
-    /// A new first offset.
-    Trim = 4,
-    /// Term, vote and commit index: a frame, never an entry.
-    HardState = 5,
-    /// Nothing but the durable position: a frame, never an entry.
-    Synced = 6,
-    /// Nothing at all, to keep positions: a frame, never an entry.
-    Filler = 7,
-}
-
-impl Kind {
-    /// The kind of that number, if there is one. 0 is none: zeros on the disk are no frame.
-    pub fn from_u8(number: u8) -> Option<Kind> {
-        match number {
-            1 => Some(Kind::Records),
-            2 => Some(Kind::Noop),
-            3 => Some(Kind::ConfChange),
-            4 => Some(Kind::Trim),
-            5 => Some(Kind::HardState),
-            6 => Some(Kind::Synced),
-            7 => Some(Kind::Filler),
-            _ => None,
-        }
-    }
-
-    /// True for what Raft replicates, false for what a node's own files hold beside it.
-    pub fn is_entry(self) -> bool {
-        match self {
-            Kind::Records | Kind::Noop | Kind::ConfChange | Kind::Trim => true,
-            Kind::HardState | Kind::Synced | Kind::Filler => false,
-        }
+codes! {
+    /// What an entry is. Peers send it, and a segment stores it as the kind of the entry's frame ([`super::frame::FrameKind`]),
+    /// which has further kinds: a number stands for the same thing in both.
+    pub enum EntryKind: u8, "entry kind" {
+        /// Records of a client.
+        Records = 1,
+        /// What a new leader appends: it has no payload.
+        Noop = 2,
+        /// A change of the group's voters or learners.
+        ConfChange = 3,
+        /// A new first offset.
+        Trim = 4,
     }
 }
 
@@ -85,11 +57,14 @@ pub const OFFSET_TOO_LARGE: BadEntry = BadEntry("an offset of more than 63 bits"
 /// No log comes to such a term ([`Term::MAX`]).
 pub const TERM_TOO_LARGE: BadEntry = BadEntry("a term of more than 63 bits");
 
+/// The kind of a newer version's entry.
+pub const UNKNOWN_KIND: BadEntry = BadEntry("a kind of entry that this version does not know");
+
 /// What the leader notes on an entry when it appends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// What the payload is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// How many records it holds; 0 when it holds none.
     pub count: u32,
     /// The offset of the first record; without records, the one that the next record gets.
@@ -108,13 +83,9 @@ impl Stamp {
     pub const BYTES: usize = 40;
 
     /// The stamp's bytes.
-    ///
-    /// # Panics
-    /// For a kind that is no entry.
     pub fn encode(&self) -> [u8; Self::BYTES] {
-        assert!(self.kind.is_entry(), "{:?} is no entry", self.kind);
         let mut bytes = [0; Self::BYTES];
-        bytes[0] = self.kind as u8;
+        bytes[0] = self.kind.code();
         bytes[4..8].copy_from_slice(&self.count.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.base_offset.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.append_time_us.to_le_bytes());
@@ -131,7 +102,7 @@ impl Stamp {
         let Some(bytes) = bytes.first_chunk::<{ Self::BYTES }>() else {
             return Err(BadEntry("shorter than its stamp"));
         };
-        let kind = Kind::from_u8(bytes[0]).filter(|k| k.is_entry()).ok_or(BadEntry("unknown kind"))?;
+        let kind = EntryKind::try_from(bytes[0]).map_err(|_| UNKNOWN_KIND)?;
         if bytes[1..4] != [0; 3] {
             return Err(BadEntry("reserved bytes of the stamp are set"));
         }
@@ -143,7 +114,7 @@ impl Stamp {
             producer_id: u64_at(bytes, 24),
             sequence: u64_at(bytes, 32),
         };
-        if (stamp.kind == Kind::Records) != (stamp.count > 0) {
+        if (stamp.kind == EntryKind::Records) != (stamp.count > 0) {
             return Err(BadEntry("the count of records does not fit the kind"));
         }
         stamp.end_offset()?;
@@ -229,9 +200,6 @@ pub struct Entry {
 
 impl Entry {
     /// Puts an entry together.
-    ///
-    /// # Panics
-    /// For a kind that is no entry.
     pub fn new(index: LogIndex, term: Term, stamp: Stamp, payload: &[u8]) -> Entry {
         let mut data = Vec::with_capacity(Stamp::BYTES + payload.len());
         data.extend_from_slice(&stamp.encode());
@@ -282,7 +250,7 @@ mod tests {
     #[test]
     fn a_stamp_is_these_bytes() {
         let stamp = Stamp {
-            kind: Kind::Records,
+            kind: EntryKind::Records,
             count: 2,
             base_offset: Offset(0x0102_0304_0506_0708),
             append_time_us: 3,
@@ -303,7 +271,7 @@ mod tests {
     #[test]
     fn other_bytes_are_no_stamp() {
         let good = Stamp {
-            kind: Kind::Noop,
+            kind: EntryKind::Noop,
             count: 0,
             base_offset: Offset(1),
             append_time_us: 0,
@@ -318,7 +286,7 @@ mod tests {
             assert!(Stamp::decode(&bytes).is_err(), "{at} {value}");
         }
         for (base_offset, fits) in [(i64::MAX as u64 - 1, true), (i64::MAX as u64, false), (u64::MAX, false)] {
-            let last = Stamp { kind: Kind::Records, count: 1, base_offset: Offset(base_offset), ..good };
+            let last = Stamp { kind: EntryKind::Records, count: 1, base_offset: Offset(base_offset), ..good };
             let expected = if fits { Ok(last) } else { Err(OFFSET_TOO_LARGE) };
             assert_eq!(Stamp::decode(&last.encode()), expected, "{base_offset}");
         }

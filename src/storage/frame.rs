@@ -22,13 +22,71 @@
 //! the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no payload, a filler's is
 //! of no meaning.
 
-use super::entry::{BadEntry, ENTRY_BYTES_MAX, Entry, Kind, Stamp, TERM_TOO_LARGE, u32_at, u64_at};
+use super::entry::{BadEntry, ENTRY_BYTES_MAX, Entry, EntryKind, Stamp, TERM_TOO_LARGE, u32_at, u64_at};
 use super::faults::{Fault, broken};
 use super::state::HardState;
+use crate::codes::{UnknownCode, codes};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 80;
+
+codes! {
+    /// A note: a frame that is not an entry, but the node's own. Peers never see it.
+    pub enum NoteKind: u8, "note kind" {
+        /// Term, vote and commit index.
+        HardState = 5,
+        /// Nothing but the durable position in the frame's header.
+        Synced = 6,
+        /// Has no meaning: it fills the bytes of other frames, whose positions stay.
+        Filler = 7,
+    }
+}
+
+/// What a frame is. 0 is never used: zeros on the disk are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// An entry, which Raft replicates.
+    Entry(EntryKind),
+    /// A note of the node's own.
+    Note(NoteKind),
+}
+
+impl FrameKind {
+    /// The code as it is stored.
+    pub const fn code(self) -> u8 {
+        match self {
+            FrameKind::Entry(kind) => kind.code(),
+            FrameKind::Note(kind) => kind.code(),
+        }
+    }
+
+    /// True for what Raft replicates.
+    pub const fn is_entry(self) -> bool {
+        matches!(self, FrameKind::Entry(_))
+    }
+
+    /// True for a frame that holds records.
+    pub const fn is_records(self) -> bool {
+        matches!(self, FrameKind::Entry(EntryKind::Records))
+    }
+}
+
+impl From<EntryKind> for FrameKind {
+    fn from(kind: EntryKind) -> FrameKind {
+        FrameKind::Entry(kind)
+    }
+}
+
+impl TryFrom<u8> for FrameKind {
+    type Error = UnknownCode<u8>;
+
+    fn try_from(code: u8) -> Result<FrameKind, UnknownCode<u8>> {
+        let entry = EntryKind::try_from(code).map(FrameKind::Entry);
+        let kind = entry.or_else(|_| NoteKind::try_from(code).map(FrameKind::Note));
+        kind.map_err(|_| UnknownCode { what: "a frame of kind", code })
+    }
+}
 
 /// A place in a group's files: everything of the log up to it stands in files of lower numbers, or in this one below `at`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +105,7 @@ pub struct BadFrame(pub &'static str);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What the payload is.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// How many records it holds.
     pub count: u32,
     /// The entry's term, or the hard state's.
@@ -146,7 +204,7 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
     let start = out.len();
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&[header.kind as u8, 0, 0, 0]);
+    out.extend_from_slice(&[header.kind.code(), 0, 0, 0]);
     out.extend_from_slice(&header.count.to_le_bytes());
     let numbers = [
         header.term.0,
@@ -174,7 +232,7 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
 /// [`BadFrame`] for anything that [`encode`] did not write with this salt at this position.
 pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFrame> {
     if broken(Fault::ZerosSkipped) && bytes == [0; 8] {
-        return Ok(Frame { header: Header::of_note(Kind::Filler, Position::default()), payload: &[] });
+        return Ok(Frame { header: Header::of_note(NoteKind::Filler, Position::default()), payload: &[] });
     }
     let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame("no whole frame")) };
     if peek_bytes(head, salt, position)? != bytes.len() {
@@ -184,7 +242,7 @@ pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFr
         return Err(BadFrame("the checksum does not match"));
     }
     let header = Header {
-        kind: Kind::from_u8(head[8]).ok_or(BadFrame("a frame of a kind unknown to this version"))?,
+        kind: FrameKind::try_from(head[8]).map_err(|_| BadFrame("a frame of a kind unknown to this version"))?,
         count: u32_at(head, 12),
         term: Term(u64_at(head, 16)),
         index: LogIndex(u64_at(head, 24)),
@@ -208,7 +266,7 @@ impl Header {
         }
         let Stamp { kind, count, base_offset, append_time_us, producer_id, sequence } = entry.stamp()?;
         Ok(Header {
-            kind,
+            kind: FrameKind::Entry(kind),
             count,
             term: entry.term,
             index: entry.index,
@@ -221,9 +279,9 @@ impl Header {
     }
 
     /// The header of a note of the node's own.
-    pub fn of_note(kind: Kind, durable: Position) -> Header {
+    pub fn of_note(kind: NoteKind, durable: Position) -> Header {
         Header {
-            kind,
+            kind: FrameKind::Note(kind),
             count: 0,
             term: Term(0),
             index: LogIndex(0),
@@ -237,18 +295,19 @@ impl Header {
 
     /// Header and payload of a hard state's frame.
     pub fn of_hard_state(hard_state: &HardState, durable: Position) -> (Header, [u8; 8]) {
-        let note = Header::of_note(Kind::HardState, durable);
+        let note = Header::of_note(NoteKind::HardState, durable);
         let header = Header { term: hard_state.term, index: hard_state.commit, ..note };
         (header, hard_state.vote.unwrap_or_default().0.to_le_bytes())
     }
 }
 
 impl Frame<'_> {
-    /// The entry that an entry's frame holds.
-    pub fn entry(&self) -> Entry {
-        let Header { kind, count, base_offset, append_time_us, producer_id, sequence, .. } = self.header;
+    /// The entry that the frame holds; `None` for a note.
+    pub fn entry(&self) -> Option<Entry> {
+        let FrameKind::Entry(kind) = self.header.kind else { return None };
+        let Header { count, base_offset, append_time_us, producer_id, sequence, .. } = self.header;
         let stamp = Stamp { kind, count, base_offset, append_time_us, producer_id, sequence };
-        Entry::new(self.header.index, self.header.term, stamp, self.payload)
+        Some(Entry::new(self.header.index, self.header.term, stamp, self.payload))
     }
 
     /// The hard state that a hard state's frame holds.
@@ -282,7 +341,7 @@ pub(super) mod tests {
 
     pub fn header() -> Header {
         Header {
-            kind: Kind::Records,
+            kind: FrameKind::Entry(EntryKind::Records),
             count: 1,
             term: Term(2),
             index: LogIndex(3),
@@ -322,7 +381,7 @@ pub(super) mod tests {
     #[test]
     fn terms_of_more_than_63_bits_are_refused() {
         let noop = Stamp {
-            kind: Kind::Noop,
+            kind: EntryKind::Noop,
             count: 0,
             base_offset: Offset(0),
             append_time_us: 0,
@@ -341,7 +400,7 @@ pub(super) mod tests {
     #[test]
     fn entries_and_hard_states_come_back() {
         let stamp = Stamp {
-            kind: Kind::Records,
+            kind: EntryKind::Records,
             count: 1,
             base_offset: Offset(4),
             append_time_us: 5,
@@ -351,7 +410,7 @@ pub(super) mod tests {
         let entry = Entry::new(LogIndex(3), Term(2), stamp, b"12345678");
         let head = Header::of_entry(&entry, Position { file: 8, at: 9 }).expect("an entry");
         assert_eq!(head, header());
-        assert_eq!(Frame { header: head, payload: &entry.payload() }.entry(), entry);
+        assert_eq!(Frame { header: head, payload: &entry.payload() }.entry(), Some(entry));
         for vote in [None, Some(NodeId(9))] {
             let state = HardState { term: Term(4), vote, commit: LogIndex(5) };
             let (header, payload) = Header::of_hard_state(&state, Position::default());

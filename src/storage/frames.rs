@@ -95,14 +95,13 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::entry::Kind;
-    use crate::storage::frame::{HEADER_BYTES, Position};
+    use crate::storage::frame::{HEADER_BYTES, NoteKind, Position};
 
     #[test]
     fn the_parts_are_the_frames() {
         let mut frames = Frames::default();
         let mut whole = Vec::new();
-        let header = Header::of_note(Kind::Filler, Position::default());
+        let header = Header::of_note(NoteKind::Filler, Position::default());
         for length in [0, 1, SHARED_BYTES_MIN - 1, SHARED_BYTES_MIN, SHARED_BYTES_MIN + 1, 7, 100_003, 0] {
             let payload = Bytes::from(vec![9; length]);
             let position = whole.len() as u64;

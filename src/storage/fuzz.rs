@@ -6,8 +6,8 @@ use protobuf::Message as _;
 
 use super::disk::Disk;
 use super::disk::sim::Sim;
-use super::entry::{Entry, Kind, Stamp};
-use super::frame::{self, Frame, HEADER_BYTES, Header, Position};
+use super::entry::{Entry, EntryKind, Stamp};
+use super::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
 use super::index::{Index, Key};
 use super::log::tests::batch;
 use super::log::{Genesis, GroupLog, LogOptions};
@@ -48,19 +48,19 @@ fn records() -> Vec<Vec<u8>> {
 
 fn frames() -> Vec<Vec<u8>> {
     let durable = Position { file: 1, at: AT };
-    let note = Header::of_note(Kind::Synced, durable);
+    let note = Header::of_note(NoteKind::Synced, durable);
     let entry = Header { term: Term(2), index: LogIndex(3), base_offset: Offset(9), append_time_us: 5, ..note };
     let hard_state = HardState { term: Term(4), vote: Some(NodeId(5)), commit: LogIndex(6) };
     let (hard_state, vote) = Header::of_hard_state(&hard_state, durable);
     let records = &records()[2];
     let all: [(Header, &[u8]); 7] = [
-        (Header { kind: Kind::Records, count: 3, ..entry }, records),
-        (Header { kind: Kind::Noop, ..entry }, b""),
-        (Header { kind: Kind::ConfChange, ..entry }, &[0; 16]),
-        (Header { kind: Kind::Trim, ..entry }, &[1; 8]),
+        (Header { kind: EntryKind::Records.into(), count: 3, ..entry }, records),
+        (Header { kind: EntryKind::Noop.into(), ..entry }, b""),
+        (Header { kind: EntryKind::ConfChange.into(), ..entry }, &[0; 16]),
+        (Header { kind: EntryKind::Trim.into(), ..entry }, &[1; 8]),
         (hard_state, &vote),
         (note, b""),
-        (Header { kind: Kind::Filler, ..note }, &[3; 21]),
+        (Header::of_note(NoteKind::Filler, durable), &[3; 21]),
     ];
     let encoded = all.iter().map(|(header, payload)| {
         let mut bytes = Vec::new();
@@ -93,8 +93,7 @@ fn frame() {
         }
         assert_eq!(frame::decode(&again, SALT, AT), Ok(Frame { header, payload }));
         let frame = Frame { header, payload };
-        if header.kind.is_entry() {
-            let entry = frame.entry();
+        if let Some(entry) = frame.entry() {
             assert_eq!((entry.index, entry.term, &entry.payload()[..]), (header.index, header.term, payload));
             if let Ok(of_entry) = Header::of_entry(&entry, header.durable) {
                 assert_eq!(of_entry, header);
@@ -222,9 +221,15 @@ fn node_file() {
 
 #[test]
 fn stamp() {
-    let stamp =
-        Stamp { kind: Kind::Records, count: 2, base_offset: Offset(3), append_time_us: 4, producer_id: 5, sequence: 6 };
-    let noop = Stamp { kind: Kind::Noop, count: 0, ..stamp };
+    let stamp = Stamp {
+        kind: EntryKind::Records,
+        count: 2,
+        base_offset: Offset(3),
+        append_time_us: 4,
+        producer_id: 5,
+        sequence: 6,
+    };
+    let noop = Stamp { kind: EntryKind::Noop, count: 0, ..stamp };
     let seeds = vec![[&stamp.encode()[..], b"payload"].concat(), noop.encode().to_vec()];
     Loop::new("stamp", seeds).run(|bytes| {
         let entry = Entry { index: LogIndex(1), term: Term(1), data: bytes.to_vec().into() };

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::damage::DamagedRange;
-use super::entry::{Entry, Kind};
+use super::entry::Entry;
 use super::error::StorageError;
 use super::faults::{Fault, broken};
 use super::index::Key;
@@ -137,7 +137,7 @@ impl GroupReader {
                     if slice.count > 0 && !broken(Fault::SoundWithheld) {
                         return Ok(Visit::Done);
                     }
-                    if frame.header.kind != Kind::Records {
+                    if !frame.header.kind.is_records() {
                         // The next record shows where it ends.
                         met = known;
                         return Ok(go_on);
@@ -147,7 +147,7 @@ impl GroupReader {
                     }
                     slice.next = base;
                 }
-                if frame.header.kind != Kind::Records {
+                if !frame.header.kind.is_records() {
                     return Ok(go_on);
                 }
                 let fits = count <= records_max - slice.count && slice.bytes.len() + frame.payload.len() <= bytes_max;
@@ -249,7 +249,7 @@ impl GroupReader {
                     let range = range.unwrap_or_else(|| part.damaged(at, "the entry before this one is missing"));
                     return Err(ReadError::Damaged(range));
                 }
-                let entry = frame.entry();
+                let Some(entry) = frame.entry() else { return Ok(go_on) };
                 bytes += entry.data.len() as u64;
                 if bytes > bytes_max && !entries.is_empty() {
                     return Ok(Visit::Done);

@@ -4,7 +4,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
 use crate::storage::disk::sim::Sim;
-use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, HardState, LogOptions};
 use crate::thread::{Fatal, fatal_channel};
 use crate::types::{LogIndex, NodeId, Term};
@@ -21,7 +21,7 @@ fn append(log: &SharedLog) {
     let mut log = lock(log);
     let bounds = log.bounds();
     let stamp = Stamp {
-        kind: Kind::Noop,
+        kind: EntryKind::Noop,
         count: 0,
         base_offset: bounds.next_offset,
         append_time_us: 0,

@@ -29,7 +29,7 @@ use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::security::tls::Authorities;
 use crate::storage::disk::Disk;
-use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::stamp_records;
 use crate::storage::reader::Readers;
@@ -128,7 +128,7 @@ impl State {
             return Err(ProposeError::ExpectedOffset { next_offset: base });
         }
         let mut payload = proposal.payload.to_vec();
-        if proposal.kind == Kind::Trim {
+        if proposal.kind == EntryKind::Trim {
             let first = Offset(u64::from_le_bytes(payload[..].try_into().expect("eight bytes")));
             if first > base {
                 return Err(ProposeError::PastEnd { next_offset: base });

@@ -12,7 +12,7 @@ use super::{Driver, command_proposal};
 use crate::catalog::Command;
 use crate::consensus::handle::Proposal;
 use crate::pb::peer::RaftMessage;
-use crate::storage::entry::Kind;
+use crate::storage::entry::EntryKind;
 use crate::storage::payload;
 use crate::types::{GroupId, NodeId};
 
@@ -65,7 +65,7 @@ impl Driver {
     fn takes_command(&self, proposal: &Proposal) -> bool {
         let bytes = proposal.payload.payload();
         let mut records = payload::records(&bytes);
-        let (Some(Ok(record)), None, Kind::Records) = (records.next(), records.next(), proposal.kind) else {
+        let (Some(Ok(record)), None, EntryKind::Records) = (records.next(), records.next(), proposal.kind) else {
             return false;
         };
         Command::of_record(record).is_some_and(|command| {

@@ -289,10 +289,10 @@ fn a_trim_is_shown_before_its_files_go() {
     let value = vec![b'x'; 512 << 10];
     let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-    let records = Proposal::new(GroupId(1), Kind::Records, 1, Unstamped::new(payload));
+    let records = Proposal::new(GroupId(1), EntryKind::Records, 1, Unstamped::new(payload));
     let mut first_offset = Unstamped::room(8);
     first_offset.extend_from_slice(&1u64.to_le_bytes());
-    let trim = Proposal::new(GroupId(1), Kind::Trim, 0, Unstamped::new(first_offset));
+    let trim = Proposal::new(GroupId(1), EntryKind::Trim, 0, Unstamped::new(first_offset));
     let appended = founder.propose(records).expect("appended");
 
     let replica = &founder.driver.groups[&GroupId(1)];

@@ -10,7 +10,7 @@ use super::super::ages::{LogAges, as_us};
 use super::{Wanted, look_every, seal_age};
 use crate::catalog::LogMeta;
 use crate::storage::disk::sim::{Rng, Sim};
-use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
 use crate::types::{GroupId, NodeId, Offset, Term};
@@ -140,7 +140,7 @@ impl World {
         encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
         stamp_records(&mut payload, bounds.next_offset, TERM, time).expect("canonical");
         let stamp = Stamp {
-            kind: Kind::Records,
+            kind: EntryKind::Records,
             count: 1,
             base_offset: bounds.next_offset,
             append_time_us: time,

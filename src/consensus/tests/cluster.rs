@@ -27,7 +27,7 @@ use crate::consensus::replica::{Replica, Sinks};
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::disk::sim::{Rng, Sim};
-use crate::storage::entry::{Entry, Kind};
+use crate::storage::entry::{Entry, EntryKind};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::{self, RecordFields, encode_record};
 use crate::storage::reader::{Access, ReadersByHand};
@@ -328,7 +328,7 @@ impl World {
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
-    fn propose(&mut self, i: usize, kind: Kind, payload: Vec<u8>, count: u32, value: Option<u64>) {
+    fn propose(&mut self, i: usize, kind: EntryKind, payload: Vec<u8>, count: u32, value: Option<u64>) {
         let deadline = self.rng.once_in(2).then(|| self.now + Duration::from_millis(1 + self.rng.below(3000)));
         let time_us = 1_000_000 + self.rng.below(1000);
         let Some(process) = &mut self.nodes[i].process else { return };
@@ -347,13 +347,13 @@ impl World {
         value.resize(8 + self.rng.below(400) as usize, 7);
         let mut payload = Vec::new();
         encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-        self.propose(i, Kind::Records, payload, 1, Some(self.values));
+        self.propose(i, EntryKind::Records, payload, 1, Some(self.values));
     }
 
     fn trim(&mut self, leader: usize) {
         let Some(process) = &self.nodes[leader].process else { return };
         let first = self.rng.below(process.replica.group.mark().next_offset.0 + 1);
-        self.propose(leader, Kind::Trim, first.to_le_bytes().to_vec(), 0, None);
+        self.propose(leader, EntryKind::Trim, first.to_le_bytes().to_vec(), 0, None);
     }
 
     fn read(&mut self, i: usize) {

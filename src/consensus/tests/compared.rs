@@ -10,7 +10,7 @@ use crate::consensus::compare::Compared;
 use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::Role;
 use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
-use crate::storage::entry::{Entry, Kind, Stamp};
+use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
@@ -245,7 +245,7 @@ fn nothing_is_applied_behind_an_entry_that_cannot_be() {
         bad.entries[0].set_entry_type(EntryType::EntryConfChange);
         bad.entries[0].context = change.encode().to_vec().into();
         let stamp = Stamp {
-            kind: Kind::Trim,
+            kind: EntryKind::Trim,
             count: 0,
             base_offset: Offset(0),
             append_time_us: 1,

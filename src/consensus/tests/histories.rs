@@ -10,7 +10,7 @@ use super::sim::{Answer, World, answered};
 use super::violations;
 use crate::consensus::group::Rules;
 use crate::consensus::handle::{Proposal, ProposeError, StreamPosition};
-use crate::storage::entry::Kind;
+use crate::storage::entry::EntryKind;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, NodeId, Offset, StreamId};
 
@@ -51,7 +51,7 @@ struct History {
 fn proposal(value: u64) -> Proposal {
     let mut payload = Vec::new();
     encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
-    Proposal::new(GroupId(1), Kind::Records, 1, payload.as_slice().into())
+    Proposal::new(GroupId(1), EntryKind::Records, 1, payload.as_slice().into())
 }
 
 impl History {

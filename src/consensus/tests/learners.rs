@@ -6,7 +6,7 @@ use super::sim::World;
 use crate::consensus::group::Rules;
 use crate::consensus::handle::Proposal;
 use crate::reply::reply;
-use crate::storage::entry::{Kind, Unstamped};
+use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::GroupId;
 
@@ -93,7 +93,7 @@ fn a_follower_that_can_not_sync_takes_only_so_much() {
     let before = status(&world, 1).last_index.0;
     for count in 1.. {
         assert!(count < 60, "it would take all that is sent");
-        let proposal = Proposal::new(GroupId(1), Kind::Records, 1, payload.clone());
+        let proposal = Proposal::new(GroupId(1), EntryKind::Records, 1, payload.clone());
         world.nodes[0].group.as_mut().expect("running").propose(proposal, Instant::now(), 1, reply().0);
         (0..4).for_each(|_| round(&mut world, false));
         let taken = status(&world, 1).last_index.0 - before;

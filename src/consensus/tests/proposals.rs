@@ -8,7 +8,7 @@ use super::sim::World;
 use crate::consensus::group::Rules;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
 use crate::reply::{ReplyReceiver, reply};
-use crate::storage::entry::{Kind, Unstamped};
+use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, NodeId, Offset, StreamId, Term};
 
@@ -22,11 +22,11 @@ fn alone() -> World {
 fn record() -> Proposal {
     let mut payload = Vec::new();
     encode_record(&mut payload, &RecordFields { value: b"a", ..RecordFields::default() });
-    Proposal::new(GroupId(1), Kind::Records, 1, Unstamped::from(payload.as_slice()))
+    Proposal::new(GroupId(1), EntryKind::Records, 1, Unstamped::from(payload.as_slice()))
 }
 
 fn trim(first: u64) -> Proposal {
-    Proposal::new(GroupId(1), Kind::Trim, 0, first.to_le_bytes().as_slice().into())
+    Proposal::new(GroupId(1), EntryKind::Trim, 0, first.to_le_bytes().as_slice().into())
 }
 
 type Answer = ReplyReceiver<Result<Appended, ProposeError>>;

@@ -4,7 +4,7 @@ use super::sim::{Fate, World, answered};
 use super::violations;
 use crate::consensus::group::Rules;
 use crate::consensus::handle::{Proposal, ProposeError};
-use crate::storage::entry::Kind;
+use crate::storage::entry::EntryKind;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, NodeId, Offset};
 
@@ -108,7 +108,7 @@ fn proposal(value: u64, expected: Option<u64>) -> Proposal {
     let mut payload = Vec::new();
     encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
     let expected_offset = expected.map(Offset);
-    Proposal { expected_offset, ..Proposal::new(GroupId(1), Kind::Records, 1, payload.as_slice().into()) }
+    Proposal { expected_offset, ..Proposal::new(GroupId(1), EntryKind::Records, 1, payload.as_slice().into()) }
 }
 
 /// A leader that is cut off appends at offset 0 and can't commit the entry. A retry that expects offset 0 was rejected at once,
@@ -163,7 +163,7 @@ fn a_refusal_comes_with_the_commit_of_what_it_speaks_of() {
 /// and is rejected only by a leader that a majority confirms; so is a trim past the end.
 #[test]
 fn no_refusal_speaks_of_an_end_that_may_be_past() {
-    let trim = |first: u64| Proposal::new(GroupId(1), Kind::Trim, 0, first.to_le_bytes().as_slice().into());
+    let trim = |first: u64| Proposal::new(GroupId(1), EntryKind::Trim, 0, first.to_le_bytes().as_slice().into());
     let mut world = World::new(5, 3, Rules::default());
     assert!(world.settle(2000));
     let leader = world.leader().expect("a leader");
@@ -230,7 +230,7 @@ fn what_is_acknowledged_before_a_bad_entry_is_visible() {
     let (sender, mut good) = crate::reply::reply();
     group.propose(proposal(1, None), std::time::Instant::now(), 1, sender);
     // Nine bytes are no trim.
-    let bad = Proposal::new(GroupId(1), Kind::Trim, 0, [0u8; 9].as_slice().into());
+    let bad = Proposal::new(GroupId(1), EntryKind::Trim, 0, [0u8; 9].as_slice().into());
     let (sender, mut refused) = crate::reply::reply();
     group.propose(bad, std::time::Instant::now(), 1, sender);
     let (mut ready, mut visible, mut answers) = (0, Offset(0), Vec::new());

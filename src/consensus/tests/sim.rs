@@ -12,7 +12,7 @@ use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
 use crate::consensus::wire;
 use crate::reply::{ReplyReceiver, reply};
-use crate::storage::entry::{Entry, Kind};
+use crate::storage::entry::{Entry, EntryKind};
 use crate::storage::log::Genesis;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
@@ -177,18 +177,18 @@ impl World {
     pub fn propose(&mut self, i: usize, value: u64) {
         let mut payload = Vec::new();
         encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
-        self.propose_kind(i, value, Kind::Records, 1, payload);
+        self.propose_kind(i, value, EntryKind::Records, 1, payload);
     }
 
     pub fn trim(&mut self, i: usize, value: u64, first: Offset) {
-        self.propose_kind(i, value, Kind::Trim, 0, first.0.to_le_bytes().to_vec());
+        self.propose_kind(i, value, EntryKind::Trim, 0, first.0.to_le_bytes().to_vec());
     }
 
-    fn propose_kind(&mut self, i: usize, value: u64, kind: Kind, count: u32, payload: Vec<u8>) {
+    fn propose_kind(&mut self, i: usize, value: u64, kind: EntryKind, count: u32, payload: Vec<u8>) {
         let Some(group) = &mut self.nodes[i].group else { return };
         let (sender, answer) = reply();
         group.propose(Proposal::new(GroupId(1), kind, count, payload.as_slice().into()), self.now, 1, sender);
-        if kind == Kind::Records {
+        if kind == EntryKind::Records {
             self.asked.push(Asked { value, answer });
         }
         self.perform(i);
@@ -326,7 +326,7 @@ impl World {
         for (term_data, index) in self.committed.iter().map(|(i, d)| (d, i)) {
             let entry = crate::storage::entry::Entry { index: *index, term: term_data.0, data: term_data.1.clone() };
             let stamp = entry.stamp().expect("a stamp");
-            if stamp.kind == Kind::Records {
+            if stamp.kind == EntryKind::Records {
                 let payload = entry.payload();
                 let record = crate::storage::payload::records(&payload).next().expect("a record").expect("canonical");
                 let value = crate::storage::payload::record_value(record).expect("a value");

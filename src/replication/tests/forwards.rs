@@ -10,7 +10,7 @@ use crate::logs::OpenLog;
 use crate::replication::wait::block_until;
 use crate::reply::{ReplyReceiver, ReplySender};
 use crate::storage::disk::Disk;
-use crate::storage::entry::{Entry, Kind, Stamp, Unstamped};
+use crate::storage::entry::{Entry, EntryKind, Stamp, Unstamped};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
 use crate::types::{GroupId, LogIndex, LogName, NodeId, Offset, StreamId, Term};
@@ -21,7 +21,7 @@ const IN_STREAM: StreamPosition = StreamPosition { stream: StreamId(6), sequence
 fn proposal(text: &str) -> Proposal {
     Proposal {
         group: GroupId(1),
-        kind: Kind::Records,
+        kind: EntryKind::Records,
         count: 1,
         payload: text.as_bytes().into(),
         expected_offset: Some(Offset(0)),
@@ -189,7 +189,7 @@ fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLo
     for (term, value, (producer_id, sequence)) in entries {
         index = index.next();
         let mut payload = if value.is_empty() { Vec::new() } else { encoded(value).to_vec() };
-        let kind = if value.is_empty() { Kind::Noop } else { Kind::Records };
+        let kind = if value.is_empty() { EntryKind::Noop } else { EntryKind::Records };
         let stamp = Stamp {
             kind,
             count: u32::from(!value.is_empty()),

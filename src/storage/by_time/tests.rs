@@ -1,6 +1,7 @@
 //! A search by time beside a plain scan of everything that was appended.
 
 use super::super::disk::sim::Rng;
+use super::super::entry::EntryKind;
 use super::super::entry::{Entry, Stamp};
 use super::super::log::tests::{GROUP, Home, append, sync};
 use super::super::log::{Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, SealAge};
@@ -26,21 +27,21 @@ impl Model {
         (from.max(self.first)..until).find(|o| self.times[(o - self.first) as usize] >= time_us).map(Offset)
     }
 
-    fn append(&mut self, log: &mut GroupLog, random: &mut Rng, kind: Kind) {
+    fn append(&mut self, log: &mut GroupLog, random: &mut Rng, kind: EntryKind) {
         let bounds = log.bounds();
         // Often equal, now and then far apart.
         self.now += [0, 0, 0, 1, 2, 1000][random.below(6) as usize];
-        let count = if kind == Kind::Records { 1 + random.below(3) as u32 } else { 0 };
+        let count = if kind == EntryKind::Records { 1 + random.below(3) as u32 } else { 0 };
         let mut payload = Vec::new();
         for _ in 0..count {
             let value = vec![7; random.below(2500) as usize];
             encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
         }
-        if kind == Kind::Trim {
+        if kind == EntryKind::Trim {
             payload.extend_from_slice(&self.first.to_le_bytes());
         }
         // raft's own entries have no time.
-        let time = if kind == Kind::Noop { 0 } else { self.now };
+        let time = if kind == EntryKind::Noop { 0 } else { self.now };
         let term = Term(self.term);
         if count > 0 {
             stamp_records(&mut payload, bounds.next_offset, term, time).expect("canonical");
@@ -81,7 +82,7 @@ fn segments_show_when_their_predecessors_had_arrived() {
     assert_eq!(log.reader().begun_us(), 0);
     let mut begun = Vec::new();
     for next_begins in [10_000, 20_000, 30_000] {
-        model.append(&mut log, &mut random, Kind::Records);
+        model.append(&mut log, &mut random, EntryKind::Records);
         log.set_local_time(next_begins);
         assert!(log.end_old_segment(age(10_000, 10_000)).expect("ended"));
         assert!(!log.end_old_segment(age(0, 0)).expect("nothing"), "no time has passed");
@@ -100,7 +101,7 @@ fn segments_show_when_their_predecessors_had_arrived() {
     assert!(!log.end_old_segment(age(1, 1)).expect("nothing"), "the clock does not go back");
     log.set_local_time(30_100);
     assert!(!log.end_old_segment(age(50, 500)).expect("nothing"), "an empty one stays for longer");
-    model.append(&mut log, &mut random, Kind::Records);
+    model.append(&mut log, &mut random, EntryKind::Records);
     sync(&mut log, &home);
     drop(log);
     // A segment that is made at the start, or soon after it, has the newest time that was stored.
@@ -143,9 +144,9 @@ fn it_finds_what_a_scan_finds() {
         let mut model = Model { term: 1, now: 10, ..Model::default() };
         for _ in 0..150 {
             match random.below(100) {
-                0..60 => model.append(&mut log, random, Kind::Records),
-                60..75 => model.append(&mut log, random, Kind::Noop),
-                75..78 => model.append(&mut log, random, Kind::Trim),
+                0..60 => model.append(&mut log, random, EntryKind::Records),
+                60..75 => model.append(&mut log, random, EntryKind::Noop),
+                75..78 => model.append(&mut log, random, EntryKind::Trim),
                 78..84 => model.commit(&mut log),
                 84..88 => {
                     let first = Offset(model.first + random.below(model.next() - model.first + 1));
@@ -164,7 +165,7 @@ fn it_finds_what_a_scan_finds() {
                     model.commit(&mut log);
                     let now = model.now;
                     for _ in 0..1 + random.below(3) {
-                        model.append(&mut log, random, Kind::Records);
+                        model.append(&mut log, random, EntryKind::Records);
                     }
                     log.truncate_suffix(committed.next()).expect("cut");
                     model.times.truncate((next - model.first) as usize);
@@ -224,7 +225,7 @@ fn the_index_of_a_segment_that_was_cut_is_right() {
     let mut log = GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened").0;
     let mut model = Model { term: 1, now: 10, ..Model::default() };
     for _ in 0..200 {
-        model.append(&mut log, random, Kind::Records);
+        model.append(&mut log, random, EntryKind::Records);
     }
     let half = model.next() / 2;
     while log.bounds().next_offset.0 > half {
@@ -248,7 +249,7 @@ fn a_wrong_index_only_costs_time() {
     let (mut log, _) = home.open();
     let mut model = Model { term: 1, now: 10, ..Model::default() };
     for _ in 0..300 {
-        model.append(&mut log, random, Kind::Records);
+        model.append(&mut log, random, EntryKind::Records);
     }
     sync(&mut log, &home);
     log.close().expect("closed");
@@ -281,7 +282,7 @@ fn by_size_whole_segments_go() {
     let mut model = Model { term: 1, now: 10, ..Model::default() };
     assert_eq!(log.reader().first_within(0), None, "the newest segment stays");
     for _ in 0..50 {
-        model.append(&mut log, random, Kind::Records);
+        model.append(&mut log, random, EntryKind::Records);
     }
     model.commit(&mut log);
     let all = log.reader().stored_bytes();

@@ -1,18 +1,22 @@
 use super::super::disk::sim::Sim;
-use super::super::entry::Kind;
-use super::super::frame::Position;
+use super::super::entry::EntryKind;
+use super::super::frame::{NoteKind, Position};
 use super::super::log::tests::{Home, append, sync};
 use super::super::log::{Genesis, GroupLog, LogOptions};
 use super::*;
 use crate::types::{GroupId, NodeId};
 
+fn of_entry(kind: EntryKind) -> Header {
+    Header { kind: kind.into(), ..Header::of_note(NoteKind::Synced, Position::default()) }
+}
+
 fn filled() -> Index {
     let index = Index::new(64);
     for i in 0..100u64 {
-        let note = Header::of_note(Kind::Records, Position::default());
+        let note = of_entry(EntryKind::Records);
         let header = Header { index: LogIndex(10 + i), base_offset: Offset(i / 2), ..note };
         index.push(&header, SEGMENT_HEADER_BYTES + i * BYTES_BETWEEN / 2);
-        index.push(&Header::of_note(Kind::Synced, Position::default()), u64::MAX / 2);
+        index.push(&Header::of_note(NoteKind::Synced, Position::default()), u64::MAX / 2);
     }
     index
 }
@@ -32,8 +36,8 @@ fn it_finds_the_last_frame_not_behind() {
     assert_eq!(index.position(Key::Index(LogIndex(u64::MAX))), at(98));
     assert_eq!((index.before(at(98), 1), index.before(at(98), 3), index.before(at(0), 1)), (at(96), at(92), at(0)));
     let full = Index::new(1);
-    full.push(&Header::of_note(Kind::Noop, Position::default()), 128);
-    full.push(&Header::of_note(Kind::Noop, Position::default()), 1 << 20);
+    full.push(&of_entry(EntryKind::Noop), 128);
+    full.push(&of_entry(EntryKind::Noop), 1 << 20);
     assert_eq!(full.entries().len(), 1, "past its last entry it ends");
 }
 

@@ -3,7 +3,7 @@
 use super::super::payload::{RecordFields, encode_record, records, stamp_records};
 use super::super::reader::{Access, ReadError};
 use super::*;
-use crate::storage::entry::{Kind, Stamp};
+use crate::storage::entry::{EntryKind, Stamp};
 use crate::storage::frame::encode;
 use crate::types::NodeId;
 
@@ -57,7 +57,8 @@ pub(in crate::storage) fn batch(log: &GroupLog, term: u64, values: &[&[u8]]) -> 
         encode_record(&mut payload, &RecordFields { value, ..RecordFields::default() });
     }
     stamp_records(&mut payload, base, Term(term), time).expect("canonical");
-    let (kind, count) = if values.is_empty() { (Kind::Noop, 0) } else { (Kind::Records, values.len() as u32) };
+    let (kind, count) =
+        if values.is_empty() { (EntryKind::Noop, 0) } else { (EntryKind::Records, values.len() as u32) };
     let stamp = Stamp { kind, count, base_offset: base, append_time_us: time, producer_id: 0, sequence: 0 };
     Entry::new(bounds.last_index.next(), Term(term), stamp, &payload)
 }

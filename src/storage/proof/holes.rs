@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::{Entry, Kind};
+use super::super::entry::Entry;
 use super::super::frame::{Header, frame_bytes};
 use super::super::log::{Genesis, GroupLog, LogOptions};
 use super::super::payload;
@@ -224,7 +224,7 @@ impl Holes {
         for _ in 0..20 {
             let time = self.rng.below(self.clock + 2);
             let read = reader.first_not_before(time, Offset(0), until, Access::Blocking).expect("no damage stops it");
-            let records = |frame: &&Placed| frame.header.kind == Kind::Records;
+            let records = |frame: &&Placed| frame.header.kind.is_records();
             let older = |frame: &Placed| !frame.lost && frame.header.append_time_us < time;
             // No record before a segment is newer than its header says.
             let parts = reader.view().parts.clone();
@@ -237,7 +237,7 @@ impl Holes {
                 let mut first = frames.map(|frame| frame.header.base_offset);
                 first.find(|offset| *offset >= begins).unwrap_or(until)
             };
-            let (read, from) = (read.unwrap_or(until), expected(&|frame| frame.header.kind == Kind::Records));
+            let (read, from) = (read.unwrap_or(until), expected(&|frame| frame.header.kind.is_records()));
             assert!(from <= read && read <= expected(&|_| true), "time {time}: {read}");
         }
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::super::digest::Digest;
 use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::{Entry, Kind, Stamp};
-use super::super::frame::{self, Header, Position};
+use super::super::entry::{Entry, EntryKind, Stamp};
+use super::super::frame::{self, Header, NoteKind, Position};
 use super::super::log::{
     Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, Recovered, StorageError,
 };
@@ -92,14 +92,14 @@ pub struct Model {
 /// An entry that continues a log.
 pub fn entry(last: Base, term: Term, rng: &mut Rng, even: bool, time: u64) -> Entry {
     let kind = match rng.below(8) {
-        0 if !even => Kind::Noop,
-        1 if !even => Kind::ConfChange,
-        _ => Kind::Records,
+        0 if !even => EntryKind::Noop,
+        1 if !even => EntryKind::ConfChange,
+        _ => EntryKind::Records,
     };
     let mut payload = Vec::new();
     let count = match kind {
-        Kind::Records if even => 1,
-        Kind::Records => 1 + rng.below(3) as u32,
+        EntryKind::Records if even => 1,
+        EntryKind::Records => 1 + rng.below(3) as u32,
         _ => 0,
     };
     for _ in 0..count {
@@ -120,7 +120,7 @@ fn frames() -> Vec<u8> {
     for _ in 0..8 {
         let durable = Position { file: u64::MAX / 4, at: 0 };
         let mut one = Vec::new();
-        frame::encode(&mut one, 0, 0, &Header::of_note(Kind::Synced, durable), &[]);
+        frame::encode(&mut one, 0, 0, &Header::of_note(NoteKind::Synced, durable), &[]);
         value.extend_from_slice(&one);
         // Each at another of the eight places that a frame may not begin at.
         value.push(0);

@@ -1,5 +1,6 @@
 //! Reads, with their limits, through indexes that are wrong, and of bytes that are.
 
+use super::super::entry::EntryKind;
 use super::super::log::tests::{Home, append, batch, sync};
 use super::super::log::{Genesis, GroupLog};
 use super::*;
@@ -60,7 +61,7 @@ fn entries_come_as_they_were_appended() {
     assert_eq!(all.len(), 200);
     for (i, entry) in all.iter().enumerate() {
         assert_eq!(entry.index, LogIndex(2 + i as u64));
-        let kind = if i % 2 == 0 { Kind::Noop } else { Kind::Records };
+        let kind = if i % 2 == 0 { EntryKind::Noop } else { EntryKind::Records };
         assert_eq!(entry.stamp().expect("a stamp").kind, kind);
     }
     for low in 2..202 {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::super::chain::Ended;
-use super::super::entry::Kind;
+use super::super::entry::EntryKind;
 use super::super::error::StorageError;
-use super::super::frame::{Frame, Position, frame_bytes};
+use super::super::frame::{Frame, FrameKind, NoteKind, Position, frame_bytes};
 use super::super::index::{INDEX_BYTES_MAX, Index, IndexEntry, index_path};
 use super::super::payload::check_stamped;
 use super::super::reader::Access;
@@ -236,14 +236,14 @@ fn check_payload(frame: &Frame<'_>) -> Result<(), String> {
     let header = &frame.header;
     let bytes = frame.payload.len();
     let good = match header.kind {
-        Kind::Records => {
+        FrameKind::Entry(EntryKind::Records) => {
             let (base, term, time) = (header.base_offset, header.term, header.append_time_us);
             return check_stamped(frame.payload, base, term, time, header.count).map_err(|bad| bad.to_string());
         }
-        Kind::Noop | Kind::Synced => bytes == 0,
-        Kind::ConfChange => bytes == 16,
-        Kind::Trim | Kind::HardState => bytes == 8,
-        Kind::Filler => true,
+        FrameKind::Entry(EntryKind::Noop) | FrameKind::Note(NoteKind::Synced) => bytes == 0,
+        FrameKind::Entry(EntryKind::ConfChange) => bytes == 16,
+        FrameKind::Entry(EntryKind::Trim) | FrameKind::Note(NoteKind::HardState) => bytes == 8,
+        FrameKind::Note(NoteKind::Filler) => true,
     };
     if good && header.count == 0 { Ok(()) } else { Err(format!("a payload that is none of a {:?}", header.kind)) }
 }

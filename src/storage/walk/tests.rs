@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use super::super::disk::sim::Sim;
-use super::super::entry::Kind;
-use super::super::frame::{Header, Position, encode};
+use super::super::frame::{Header, NoteKind, Position, encode};
 use super::*;
 use crate::types::LogIndex;
 
@@ -17,7 +16,7 @@ fn file(payloads: &[usize]) -> (Sim, Vec<u64>, u64) {
     let (mut bytes, mut at) = (Vec::new(), Vec::new());
     for (i, payload) in payloads.iter().enumerate() {
         at.push(bytes.len() as u64);
-        let header = Header { index: LogIndex(i as u64), ..Header::of_note(Kind::Filler, Position::default()) };
+        let header = Header { index: LogIndex(i as u64), ..Header::of_note(NoteKind::Filler, Position::default()) };
         let position = bytes.len() as u64;
         encode(&mut bytes, SALT, position, &header, &vec![0xaa; *payload]);
     }

@@ -127,7 +127,7 @@ fn an_entry_that_is_too_large_is_not_written() {
         let value = vec![7; ENTRY_BYTES_MAX];
         encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
         let stamp = Stamp {
-            kind: Kind::Records,
+            kind: EntryKind::Records,
             count: 1,
             base_offset: Offset(0),
             append_time_us: 5,
@@ -145,7 +145,7 @@ fn with_a_header(command: &Command) -> Proposal {
     let mut payload = Vec::new();
     let headers: &[(&str, &[u8])] = &[("a", b"b")];
     encode_record(&mut payload, &RecordFields { value: &command.encode(), headers, ..RecordFields::default() });
-    Proposal::new(GroupId::CATALOG, Kind::Records, 1, payload.as_slice().into())
+    Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, payload.as_slice().into())
 }
 
 /// A learner that was invented a moment ago sent a snapshot, and every record was gone.
@@ -214,7 +214,7 @@ fn only_sound_changes_of_a_log_are_taken_from_peers() {
         command_proposal(&Command::AddNode(member(NodeId(0), "n3"))),
         command_proposal(&Command::RemoveNode(ME)),
         command_proposal(&Command::CreateLog(crate::catalog::LogMeta { group: GroupId(u64::MAX), ..first })),
-        Proposal { kind: Kind::Trim, count: 0, ..configure(longer) },
+        Proposal { kind: EntryKind::Trim, count: 0, ..configure(longer) },
     ];
     for proposal in refused {
         assert_eq!(propose(proposal), Err(ProposeError::Dropped));

@@ -125,7 +125,7 @@ impl World {
             assert_eq!(stamp.base_offset.0, next, "entry {index} of term {term} begins elsewhere: {stamp:?}");
             next_index = index.next();
             next += u64::from(stamp.count);
-            if stamp.kind == Kind::Records {
+            if stamp.kind == EntryKind::Records {
                 assert!(stamp.append_time_us >= time, "time went back at entry {index}");
                 time = stamp.append_time_us;
                 let payload = entry.payload();

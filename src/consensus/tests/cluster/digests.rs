@@ -62,7 +62,7 @@ fn claimed(before: &[RaftEntry], last: u64, commit: u64, time_us: u64) -> (Messa
     let at = end_after(before);
     let mut append = append(1, 2, (at.index.0, at.term.0), last, commit);
     let stamp = Stamp {
-        kind: Kind::Trim,
+        kind: EntryKind::Trim,
         count: 0,
         base_offset: Offset(0),
         append_time_us: time_us,

@@ -25,7 +25,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
     let leader = world.leader().expect("a leader");
     let first = world.nodes[leader].process.as_ref().expect("running").replica.group.mark().next_offset;
     let trim = Offset(first.0 - 5).0.to_le_bytes().to_vec();
-    world.propose(leader, Kind::Trim, trim, 0, None);
+    world.propose(leader, EntryKind::Trim, trim, 0, None);
     (0..60).for_each(|_| world.heal_step(&two, 100));
 
     world.start(away);
