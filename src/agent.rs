@@ -286,7 +286,7 @@ impl Agent {
         }
     }
 
-    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (lesson 19). To be called every
+    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (RELIABILITY L19). To be called every
     /// second: time in which nobody looked does not count, because this process was suspended then. A node that hangs must not keep its place: the caller aborts the process.
     pub fn hanging(&self) -> Option<&'static str> {
         let mut running = self.base.as_ref()?.running();

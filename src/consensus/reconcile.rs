@@ -1,7 +1,7 @@
 //! The next step of a group's membership: from who replicates it to who should. A pure function, asked by the leader.
 //!
 //! One change at a time; a node joins as a learner and gets its vote when it has caught up; a change that the remaining
-//! voters could not commit is not made; a leader hands over before it is removed (lessons 6 and 21).
+//! voters could not commit is not made; a leader hands over before it is removed (RELIABILITY L6 and L21).
 
 use super::wire::{ConfChange, ConfChangeKind};
 use crate::types::{LogIndex, NodeId};

@@ -1,4 +1,4 @@
-//! Space on the disk of the data directory: who may still append, and the reserve file (lesson 14).
+//! Space on the disk of the data directory: who may still append, and the reserve file (RELIABILITY L14).
 //!
 //! ```text
 //!   free space   > soft                 enough

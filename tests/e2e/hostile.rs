@@ -21,7 +21,7 @@ use seriatim::pb::log_grpc::LogClient;
 use crate::harness::{Cluster, PATIENCE, eventually, loudly, memory_bytes, record};
 use crate::raw::{Connection, Dialer};
 
-/// What docs/DESIGN.md, "Memory", promises of a node with the default limits.
+/// What docs/PROTOCOL.md, "Memory", promises of a node with the default limits.
 fn memory_bytes_max(scale: &Scale) -> u64 {
     let connections = (scale.idle + scale.garbage + scale.few + 20) as u64;
     let (program, grpc, in_flight, uncommitted) = (32 << 20, 512 << 20, 64 << 20, 64 << 20);

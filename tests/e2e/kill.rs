@@ -1,7 +1,7 @@
 //! `kill -9` of a random node at random moments, while four clients produce through all nodes.
 //!
 //! Afterwards the account of `load.rs` holds, and each node has always started again by itself. `make kill RUNS=100` does it
-//! so many times (lessons 1, 5, 9 and 25).
+//! so many times (RELIABILITY L1, L5, L9 and L25).
 
 use std::time::Instant;
 

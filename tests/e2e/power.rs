@@ -3,7 +3,7 @@
 //! A shim between the process and libc remembers how to undo what was not synced; at the cut it undoes any of it, down to
 //! single sectors and names of files, scrambles the indexes, and kills the process. Every third start is cut
 //! again, most of these in the middle of recovery. Afterwards the account of `load.rs` holds, and each node has started again
-//! by itself. `make power RUNS=200` does it so many times (lessons 1, 2, 9 and 10).
+//! by itself. `make power RUNS=200` does it so many times (RELIABILITY L1, L2, L9 and L10).
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

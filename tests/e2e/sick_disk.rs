@@ -1,5 +1,5 @@
 //! A disk that fails under a real process: the process ends and says why, nothing is acknowledged after it, and the next start
-//! has every acknowledged record (lessons 13 and 19, promise P7).
+//! has every acknowledged record (RELIABILITY L13 and L19, guarantee P7).
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

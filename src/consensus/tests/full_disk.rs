@@ -1,4 +1,4 @@
-//! A node whose disk is full: what it refuses, what goes on, and that it comes back (lesson 14).
+//! A node whose disk is full: what it refuses, what goes on, and that it comes back (RELIABILITY L14).
 
 use std::path::Path;
 

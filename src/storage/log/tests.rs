@@ -217,7 +217,7 @@ fn what_stood_behind_a_truncated_entry_stays_dead() {
     assert_eq!(last_after_crash(true), LogIndex(5), "what the rule is for");
 }
 
-/// On a 64 MiB file system with segments of 64 MiB a trim gave nothing back: all was in the newest one (lesson 14).
+/// On a 64 MiB file system with segments of 64 MiB a trim gave nothing back: all was in the newest one (RELIABILITY L14).
 #[test]
 fn a_trim_of_everything_ends_the_newest_segment() {
     let home = Home::new(Genesis::Founder(NodeId(1)));
