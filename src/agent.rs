@@ -286,8 +286,8 @@ impl Agent {
         }
     }
 
-    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (RELIABILITY L19). To be called every
-    /// second: time in which nobody looked does not count, because this process was suspended then. A node that hangs must not keep its place: the caller aborts the process.
+    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (RELIABILITY L19). To be called
+    /// every second: time in which nobody looked does not count, because this process was suspended then. A node that hangs must not keep its place: the caller aborts the process.
     pub fn hanging(&self) -> Option<&'static str> {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;

@@ -1,8 +1,8 @@
 //! A disk that is full: a tmpfs of 64 MiB as data directory.
 //!
 //! Appends are refused and definitely not appended, reads and trims go on, and it resumes by itself within ten seconds of
-//! space coming back (RELIABILITY L14). Needs root, to mount; says so where it can't run. `SERIATIM_TEST_TMPFS=required` (CI) makes that
-//! a failure. `make disk-full RUNS=20` fills and trims so many times.
+//! space coming back (RELIABILITY L14). Needs root, to mount; says so where it can't run. `SERIATIM_TEST_TMPFS=required`
+//! (CI) makes that a failure. `make disk-full RUNS=20` fills and trims so many times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
