@@ -1,38 +1,39 @@
-# Everything that is done with this project. `make` alone lists it.
+# All tasks of this project. `make` alone lists them.
 #
-# `build`, `demo`, `test`, `check` and `bench` bring their own prerequisites: each works as the first command ever typed.
+# `build`, `demo`, `test`, `check` and `bench` install what they need: each works as the first command
+# on a new machine.
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERIATIM   := $(TARGET_DIR)/release/seriatim
 CARGO      := cargo
 RUNS       ?= 100
-# How many random histories of the storage `make proof` runs, and the first one's seed.
+# The number of random histories of the storage that `make proof` runs, and the seed of the first one.
 HISTORIES  ?= 20000
 SEED       ?= 0
-# Which end-to-end tests `make e2e` runs, or which decoder's loop `make fuzz`; empty: all of them.
+# Which end-to-end tests `make e2e` runs, and which decoders `make fuzz`. Empty: all of them.
 ONLY       ?=
 # For each loop of `make fuzz`.
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz check bench test-clients test-decoders proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz prose check bench test-clients test-decoders proto clean
 
-help: ## lists the targets
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-deps: ## installs what the build needs from the system (apt, dnf, pacman, zypper, apk)
+deps: ## install what the build needs from the system (apt, dnf, pacman, zypper, apk)
 	@dist/deps.sh
 
 first-build:
 	@ls '$(TARGET_DIR)'/release/build/grpcio-sys-*/output >/dev/null 2>&1 || printf '%s\n' \
-	    "First build: gRPC's C++ core is compiled once; with all the rest about 10 minutes on two idle cores, and 2 GB of disk." \
-	    "It looks idle at grpcio-sys meanwhile. Later builds compile this program alone."
+	    "First build: gRPC's C++ core is compiled once. This takes about 10 minutes on two idle cores, and 2 GB of disk." \
+	    "At grpcio-sys, nothing is printed for some minutes. Later builds compile this program only."
 
-build: deps first-build ## compiles the program: $CARGO_TARGET_DIR/release/seriatim
+build: deps first-build ## compile the program: $CARGO_TARGET_DIR/release/seriatim
 	@$(CARGO) build --release --locked
 
-certs: build ## makes a development CA and certificates in certs/ (never overwrites a CA)
+certs: build ## issue development certificates into certs/ (never overwrites a CA)
 	@if [ ! -e certs/ca.pem ]; then \
 	    $(SERIATIM) certs --out certs --hosts localhost,127.0.0.1,$$(uname -n) --clients root,nobody; \
 	elif [ ! -e certs/$$(uname -n)/peer.pem ]; then \
@@ -41,29 +42,29 @@ certs: build ## makes a development CA and certificates in certs/ (never overwri
 	    echo "certs/ca.pem exists: nothing to do (start over with: git clean -xdf certs)"; \
 	fi
 
-demo: build ## three nodes, a real file, a killed follower, two equal sums (FILE=... chooses the file)
+demo: build ## three nodes, a real file, a killed follower, two equal checksums (FILE=... chooses the file)
 	@SERIATIM='$(SERIATIM)' FILE='$(FILE)' dist/demo.sh
 
-test: deps first-build ## all tests, a short kill loop among them
+test: deps first-build ## run all tests, a short kill loop among them
 	@$(CARGO) test --release --locked
 
-e2e: deps first-build ## the end-to-end tests alone; ONLY=name chooses
+e2e: deps first-build ## run the end-to-end tests only; ONLY=name chooses some
 	@$(CARGO) test --release --locked --test e2e -- $(ONLY)
 
-scenario: deps first-build ## the story of three nodes and of one, RUNS times in a row
+scenario: deps first-build ## the story of three nodes and of one, RUNS times
 	@SERIATIM_TEST_SCENARIO_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e scenario:: -- --nocapture --test-threads=1
 
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
 	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
 
-fuzz: deps first-build ## mutates the input of every decoder, MINUTES each, two at a time; ONLY=name chooses
+fuzz: deps first-build ## mutate the input of every decoder, MINUTES each, two at a time; ONLY=name chooses one
 	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \
 	    --nocapture --test-threads=2 --skip the_mutator
 
 power: deps first-build ## power cuts under the real program, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
 
-disk-full: deps first-build ## fills a small disk and trims it, RUNS times (needs root to mount a tmpfs)
+disk-full: deps first-build ## fill a small disk and trim it, RUNS times (needs root to mount a tmpfs)
 	@SERIATIM_TEST_FULL_ROUNDS=$(RUNS) $(CARGO) test --release --locked --test e2e disk_full:: -- --nocapture --test-threads=1
 
 hostile: deps first-build ## hostile clients, thousands of each kind, while an honest one works; prints its latency and the memory
@@ -72,13 +73,19 @@ hostile: deps first-build ## hostile clients, thousands of each kind, while an h
 proof: deps first-build ## the storage's proof at length: HISTORIES of each kind, from SEED on, and every byte damaged
 	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
 
+# Needs the standard library only, so it is compiled without cargo.
+prose: deps ## count the English in comments and documents that must not return (LIST=1 prints where)
+	@mkdir -p '$(TARGET_DIR)'
+	@rustc --edition 2024 --test tests/e2e/prose.rs -o '$(TARGET_DIR)/prose'
+	@LIST='$(LIST)' '$(TARGET_DIR)/prose' --nocapture --quiet
+
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps --quiet
 	@$(CARGO) test --release --locked
 
-bench: deps first-build ## each figure beside its ceiling; ONLY=part of a name chooses; writes docs/benchmarks when all are asked for
+bench: deps first-build ## each figure next to its ceiling; ONLY=part of a name chooses; all of them write docs/benchmarks
 	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
 	    $(CARGO) bench --profile release --locked --bench bench
 
@@ -88,8 +95,8 @@ test-clients: build ## the Python, the Go and the Java client against three node
 test-decoders: ## the protobuf decoders of other languages on golden responses (downloads them)
 	@clients/decoders/test.sh
 
-proto: ## generates the clients' committed code again (downloads the generators)
+proto: ## generate the clients' committed code (downloads the generators)
 	@clients/generate.sh
 
-clean: ## removes what was built
+clean: ## remove what was built
 	@$(CARGO) clean

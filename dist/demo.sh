@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Three nodes on this machine: a real file goes in line by line over mutual TLS, a follower is killed half-way and started
-# again, and the file is read back from that one. Ends with 0 only when both sums are equal. `make demo` runs it, FILE=...
-# chooses the file, TMPDIR=... where everything is kept meanwhile.
+# Three nodes on this machine. A real file is appended line by line over mutual TLS; halfway, a follower
+# is killed and started again; then the file is read back from that follower. Exits with 0 only if both
+# checksums are equal. `make demo` runs it. FILE=... chooses the file, and TMPDIR=... the place for
+# everything that it writes meanwhile.
 set -euo pipefail
 
 [ -z "${FILE:-}" ] || FILE=$(realpath -- "$FILE")
 cd "$(dirname "$0")/.."
 if [ -z "${SERIATIM:-}" ]; then
-    # Not called by make, which builds first (and may not be installed yet: deps.sh brings it).
+    # Called directly, not by make, which builds first (and may be missing: deps.sh installs it).
     dist/deps.sh
     FILE=${FILE:-} exec make --no-print-directory demo
 fi
 program=$(realpath -- "$SERIATIM")
-# What the caller has set for other nodes must not reach these.
+# Variables that the caller has set for other nodes must not reach these.
 unset "${!SERIATIM_@}" SERIATIM
 export LC_ALL=C
 
@@ -24,7 +25,7 @@ tell() { printf '  %s\n' "$@"; }
 declare -A pid=() bind=() rpc=()
 keep=
 
-# Whatever the end is: no process is left, and no file either, unless the files say why it failed.
+# However the demo ends: leaves no process, and no files unless they say why it failed.
 leave() {
     local code=$?
     trap - EXIT
@@ -66,22 +67,22 @@ choose_file() {
     why="FILE=... chooses another"
     file=$(rustc --print sysroot 2>/dev/null || true)/share/doc/rust/COPYRIGHT.html
     if [ -f "$file" ] && [ "$(stat -L -c %s "$file")" -ge 10000000 ]; then
-        why="the licences of all that Rust is made of: whoever can build this has it; $why"
+        why="the licences of everything that Rust contains, a part of its toolchain; $why"
         return
     fi
     file=$demo/sources.txt
     find "${CARGO_HOME:-$HOME/.cargo}/registry/src" src -name '*.rs' -size -500k -print0 2>/dev/null | sort -z |
         xargs -0 cat 2>/dev/null | head -c 16000000 >"$file" || true
     echo >>"$file"
-    why="the sources of the crates that this was built from, one behind the other; $why"
+    why="the sources of the crates that this was built from, one after the other; $why"
 }
 
-# start NAME [OPTION...]: starts a node, and waits for the line that says that it takes calls.
+# start NAME [OPTION...]: starts a node, and waits for the line that says that it is ready.
 start() {
     local name=$1 line
     shift
     : >"$demo/$name.out"
-    # 3 and 4 are the file on its way: a node that held them open would keep the producer from seeing the end.
+    # 3 and 4 carry the file: if a node held them open, the producer would not see the end.
     "$program" serve --node-name "$name" --cluster-name demo --data-dir "$demo/$name" \
         --bind-addr "${bind[$name]:-127.0.0.1:0}" --rpc-addr "${rpc[$name]:-127.0.0.1:0}" \
         --client-ca-file "$demo/certs/ca.pem" --peer-ca-file "$demo/certs/ca.pem" \
@@ -102,7 +103,7 @@ start() {
     fail "$name was not ready within a minute"
 }
 
-# Fails when a node has ended by itself.
+# Fails if a node has ended by itself.
 alive() {
     local name
     for name in "${!pid[@]}"; do
@@ -117,11 +118,11 @@ status() { client status "${rpc[n1]},${rpc[n2]},${rpc[n3]}"; }
 role() { awk -v role="$1" '$3 == role { print $1 }' "$demo/status" | sort; }
 
 choose_file
-[ -f "$file" ] && [ -r "$file" ] || fail "$file is no file that can be read"
+[ -f "$file" ] && [ -r "$file" ] || fail "$file cannot be read as a file"
 bytes=$(stat -L -c %s "$file")
 [ "$bytes" -gt 0 ] || fail "$file is empty"
 room=$(($(df -Pk "$demo" | awk 'NR == 2 { print $4 }') * 1024))
-[ "$room" -ge $((bytes * 5 + 200000000)) ] || fail "$demo has room for $room bytes, too few; TMPDIR=... chooses another place"
+[ "$room" -ge $((bytes * 5 + 200000000)) ] || fail "$demo has room for $room bytes only; TMPDIR=... chooses another place"
 unfinished=$((1 - $(tail -c 1 "$file" | wc -l)))
 lines=$(($(wc -l <"$file") + unfinished))
 
@@ -131,7 +132,7 @@ tell "$file" "$bytes bytes, $lines lines ($why)"
 chapter "2. Certificates, made for this run"
 "$program" certs --out "$demo/certs" --hosts localhost,127.0.0.1 --peers n1,n2,n3 --clients root --cluster-name demo \
     >"$demo/certs.out" 2>"$demo/certs.log" || fail "no certificates"
-tell "$(cd "$demo/certs" && echo *)" "Clients and nodes speak mutual TLS: nobody is heard without one of these."
+tell "$(cd "$demo/certs" && echo *)" "Clients and nodes use mutual TLS: without one of these, a connection is rejected."
 
 chapter "3. Three nodes on this machine"
 start n1 --bootstrap
@@ -152,20 +153,20 @@ victim=$(role follower | tail -n 1)
 [ -n "$leader" ] && [ -n "$entry" ] && [ "$entry" != "$victim" ] || fail "no cluster of three within a minute"
 tell "All three vote, and $leader leads."
 
-chapter "4. Line by line into $entry, which hands every line to $leader; meanwhile $victim dies"
+chapter "4. Line by line into $entry, which forwards every line to $leader; meanwhile $victim dies"
 begin=$(date +%s%N)
 seconds() { awk -v begin="$begin" -v now="$(date +%s%N)" 'BEGIN { printf "%5.1f s", (now - begin) / 1e9 }'; }
 exec 3> >(client produce "${rpc[$entry]}" 2>"$demo/produce.log")
 producer=$!
 exec 4<"$file"
-# feed N: N more of 64 parts of the file. When the producer has gone, its exit code and its log say why.
+# feed N: N more of 64 parts of the file. If the producer has ended, its exit code and log say why.
 feed() { dd bs=$((bytes / 64 + 1)) count="$1" status=none <&4 >&3 2>/dev/null || true; }
 feed 32
-tell "$(seconds)  half of the file is on its way; kill -9 $victim (process ${pid[$victim]})"
+tell "$(seconds)  half of the file is sent; kill -9 $victim (process ${pid[$victim]})"
 kill -9 "${pid[$victim]}"
 wait "${pid[$victim]}" 2>/dev/null || true
 feed 16
-tell "$(seconds)  three quarters; the other two are a majority and go on. $victim is started again"
+tell "$(seconds)  three quarters; the other two are a majority and continue. $victim is started again"
 start "$victim" --join "${bind[$leader]}"
 tell "$(seconds)  $victim has recovered from its disk, as process ${pid[$victim]}"
 cat <&4 >&3 2>/dev/null || true
@@ -173,13 +174,13 @@ exec 3>&- 4<&-
 wait "$producer" || fail "not all of the file went in"
 tell "$(seconds)  $(cat "$demo/produce.log")" "         Acknowledged means: on the disks of at least two nodes."
 
-chapter "5. Read back from $victim, at once: what it lacks it fetches from the leader first"
+chapter "5. Read back from $victim, at once: it first fetches what it lacks from the leader"
 begin=$(date +%s%N)
 client consume "${rpc[$victim]}" >"$demo/read-back" 2>"$demo/consume.log" || fail "the log can't be read from $victim"
 tell "$(seconds)  $(wc -l <"$demo/read-back") records"
 if [ "$unfinished" -eq 1 ]; then
     truncate -s -1 "$demo/read-back"
-    tell "         (A record is printed as a line. The file's last line has no newline, so the last one is taken off again.)"
+    tell "         (A record is printed as a line. The file's last line does not end with a newline, so the last one is removed.)"
 fi
 sum_in=$(sha256sum <"$file") sum_out=$(sha256sum <"$demo/read-back")
 tell "${sum_in%% *}  what went in" "${sum_out%% *}  what $victim has"

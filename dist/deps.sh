@@ -1,8 +1,10 @@
 #!/bin/sh
-# Installs what the build needs from the system. Silent when nothing is missing. Plain sh: not every system has bash.
+# Installs what the build needs from the system. Prints nothing if nothing is missing. Plain sh: not
+# every system has bash.
 #
-# Needed: a C and a C++ compiler, make, cmake, pkg-config, OpenSSL's headers, the CA certificates with which cargo
-# downloads, bash for the demo, and Rust. Rust is never installed from here: how it comes to a machine is its owner's choice.
+# Needed: a C and a C++ compiler, make, cmake, pkg-config, OpenSSL's headers, the CA certificates with
+# which cargo downloads, bash for the demo, and Rust. This script does not install Rust: how to do that
+# is the choice of the machine's owner.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -46,7 +48,7 @@ if [ -n "$missing" ]; then
     fi
     echo "Missing from the system: $missing." >&2
     if [ -z "$install" ]; then
-        echo "No package manager that this script knows (apt, dnf, pacman, zypper, apk). Install the above by hand, then run the same command again." >&2
+        echo "This script knows none of the package managers here (it knows apt, dnf, pacman, zypper, apk). Install the above by hand, then run the same command again." >&2
         exit 1
     fi
     sudo=
@@ -62,12 +64,12 @@ if [ -n "$missing" ]; then
         fi
     fi
     echo "Installing: $install" >&2
-    # Hundreds of lines that say only that all is well: shown when it is not.
+    # Hundreds of lines of output, shown only if the installation fails.
     said=$(mktemp)
     if ! $sudo sh -c "$install" >"$said" 2>&1; then
         cat "$said" >&2
         rm -f "$said"
-        printf '%s\n' "The installation failed; its reason is above. When that is mended, type:" "  $by_hand" >&2
+        printf '%s\n' "The installation failed; the reason is above. When it is corrected, type:" "  $by_hand" >&2
         exit 1
     fi
     rm -f "$said"
@@ -81,7 +83,7 @@ if ! have cargo || ! have rustc; then
     exit 1
 fi
 if ! found=$(rustc --version) || ! cargo --version >/dev/null; then
-    printf '%s\n' "Rust is there but does not run; its reason is above. Where rustup has no toolchain yet, type:" \
+    printf '%s\n' "Rust is installed but does not run; the reason is above. If rustup has no toolchain yet, type:" \
         "  rustup default stable" "and then the same command again." >&2
     exit 1
 fi
