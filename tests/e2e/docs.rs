@@ -1,5 +1,5 @@
 //! What the documents quote exists: paths of the repository, names of tests and options, log lines, and the
-//! targets of links.
+//! targets of links. So do the lessons that the code quotes.
 //!
 //! The rules have no list of exceptions. A word in back-ticks is taken for
 //!
@@ -50,6 +50,23 @@ fn every_link_of_the_documents_has_a_target() {
         wrong
             .map(|(line, target)| format!("{}:{line}: the link {target} leads nowhere", document.name))
             .collect::<Vec<_>>()
+    }));
+}
+
+/// Comments quote a lesson as "RELIABILITY L4", or several as "RELIABILITY L1, L5 and L9".
+#[test]
+fn every_lesson_that_the_code_quotes_exists() {
+    let repository = Repository::read();
+    let reliability = Document::read(Path::new("docs/RELIABILITY.md"));
+    let is_number =
+        |word: &str| word.len() > 1 && word.starts_with('L') && word[1..].bytes().all(|b| b.is_ascii_digit());
+    wrong_if_any(repository.paths.iter().filter(|path| path.ends_with(".rs")).flat_map(|path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split_once("RELIABILITY L"));
+        let quoted: Vec<String> = lines.flat_map(|(_, rest)| words(&format!("L{rest}")).collect::<Vec<_>>()).collect();
+        let missing =
+            quoted.into_iter().filter(|word| is_number(word) && !reliability.has_anchor(&word.to_lowercase()));
+        missing.map(|word| format!("{path}: docs/RELIABILITY.md has no lesson {word}")).collect::<Vec<_>>()
     }));
 }
 
