@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Generates the clients' committed code from proto/log/v1/log.proto. Downloads the generators, in these versions.
-# With a folder as its argument it writes there instead.
-# An older Python generator on purpose: its code runs with every newer grpcio, never with an older one.
+# With a folder as its argument, it writes there instead.
+# The Python generator is an older one on purpose: its code runs with every newer grpcio, but not with an older one.
 set -euo pipefail
 
 grpcio_tools=1.74.0

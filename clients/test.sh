@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The Python, the Go and the Java client against three nodes. Needs Python with venv, Go, and a JDK with Maven; downloads
-# their packages, which go into the build folder and for Java into Maven's own repository. SERIATIM is the program under test.
+# Tests the Python, the Go and the Java client against three nodes. Needs Python with venv, Go, and a JDK with Maven.
+# Downloads their packages into the build folder, and for Java into Maven's own repository. SERIATIM is the program under
+# test.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -27,9 +28,9 @@ mvn -q -B -ntp -Dstyle.color=never -f clients/java/pom.xml package "-Dclient.bui
 rm -rf "$build/generated"
 clients/generate.sh "$build/generated"
 diff -r "$build/generated/python/log" clients/python/log --exclude=__pycache__ ||
-    { echo "the generated Python code is not what proto/ gives: make proto" >&2 && exit 1; }
+    { echo "the generated Python code differs from proto/: run make proto" >&2 && exit 1; }
 diff -r "$build/generated/go/logv1" clients/go/logv1 ||
-    { echo "the generated Go code is not what proto/ gives: make proto" >&2 && exit 1; }
+    { echo "the generated Go code differs from proto/: run make proto" >&2 && exit 1; }
 
 SERIATIM=$seriatim CLIENT_GO=$build/client-go CLIENT_JAVA=$build/java/client.jar PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=clients/python \
     "$build/venv/bin/python" -m unittest discover --verbose --start-directory clients/tests

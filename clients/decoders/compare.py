@@ -1,4 +1,4 @@
-"""Compares what a decoder printed with what is meant: compare.py NAME EXPECTED PRINTED."""
+"""Compares what a decoder printed with the expected output: compare.py NAME EXPECTED PRINTED."""
 
 import json
 import sys

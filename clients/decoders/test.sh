@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Reads the golden responses with the protobuf decoders of other languages: README.md says which. Downloads them with the
-# ordinary package clients into the build folder; for C++ it installs the system's libprotobuf where it is missing.
+# Decodes the golden responses with the protobuf decoders of other languages, which README.md lists. Downloads them with
+# the ordinary package clients into the build folder; for C++ it installs the system's libprotobuf if it is missing.
 set -euo pipefail
 
 java_versions=(2.6.1 3.25.8 4.31.1)
@@ -22,7 +22,7 @@ if ! { command -v g++ && command -v protoc && command -v pkg-config && pkg-confi
     apt-get install -y -qq --no-install-recommends g++ pkg-config protobuf-compiler libprotobuf-dev >/dev/null
 fi
 
-# compare NAME COMMAND...: what the command prints is what is meant.
+# compare NAME COMMAND...: the command must print the expected output.
 compare() {
     local name=$1
     shift

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// A tail is silent for hours where nothing is appended: pings tell that from a node that is gone.
+// A tail may be silent for hours. Keepalive pings distinguish that from a dead node.
 var pings = keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}
 
 // connect dials with the client certificate of a user, from a folder made by `seriatim certs`.
@@ -33,6 +33,6 @@ func connect(addr, certs, user string) (*grpc.ClientConn, error) {
 	}
 	mutual := credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{identity}})
 	return grpc.NewClient(addr, grpc.WithTransportCredentials(mutual), grpc.WithKeepaliveParams(pings),
-		// Otherwise each dial asks DNS for a TXT record, and where no DNS server answers it waits for that.
+		// Without this, each dial asks DNS for a TXT record, and waits if no DNS server answers.
 		grpc.WithDisableServiceConfig())
 }

@@ -1,6 +1,6 @@
 // A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
 //
-// Written against log.proto alone. Records are shown as JSON, one on a line; bytes as UTF-8. README.md has examples.
+// Written against log.proto only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
 package main
 
 import (
@@ -35,7 +35,7 @@ const usage = `client [--addr HOST:PORT] [--certs DIR] [--user NAME] [--log NAME
   servers                               the members, and which leads the log
 `
 
-// client is one log as one user sees it through one node.
+// client is one log, seen by one user through one node.
 type client struct {
 	logv1.LogClient
 	name string
@@ -90,7 +90,7 @@ func (c *client) produce(args []string) error {
 	var headers []*logv1.Header
 	flags := newFlags("produce")
 	flags.Func("key", "", func(text string) error {
-		key = []byte(text) // Not nil, even when empty: an empty key is a key.
+		key = []byte(text) // Not nil, even if empty: an empty key is a key.
 		return nil
 	})
 	flags.Func("header", "", func(text string) error {
@@ -116,9 +116,9 @@ func (c *client) produce(args []string) error {
 	return nil
 }
 
-// pipe sends each line as a record, without waiting for answers, and prints the offset of each.
+// pipe sends each line as a record, without waiting for responses, and prints the offset of each.
 func (c *client) pipe(input io.Reader) error {
-	// Ends the sender below when the stream has failed.
+	// Ends the sender below if the stream fails.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stream, err := c.ProduceStream(ctx)
@@ -145,7 +145,7 @@ func (c *client) sendLines(stream logv1.Log_ProduceStreamClient, lines *bufio.Re
 		if len(line) > 0 {
 			record := &logv1.Record{Value: bytes.TrimSuffix(line, []byte("\n"))}
 			if err := stream.Send(&logv1.ProduceRequest{Log: c.name, Record: record}); err != nil {
-				return err // Only that the stream has ended: Recv has the reason.
+				return err // Says only that the stream has ended; Recv returns the reason.
 			}
 		}
 		if err != nil {
@@ -176,7 +176,7 @@ func (c *client) get(args []string) error {
 	return c.show(answer.Record)
 }
 
-// consume prints what is there, from an offset on (else from the first record); tail then waits for more.
+// consume prints the records from an offset (by default the first); tail then waits for more.
 func (c *client) consume(command string, args []string) error {
 	request := &logv1.ConsumeRequest{Log: c.name, Start: logv1.Start_START_EARLIEST, StopAtEnd: command == "consume"}
 	flags := newFlags(command)
@@ -202,7 +202,7 @@ func (c *client) consume(command string, args []string) error {
 		}
 		records := answer.Records
 		if request.MaxRecords == 0 {
-			records = []*logv1.Record{answer.Record} // One in a message, and in another field.
+			records = []*logv1.Record{answer.Record} // One per message, in another field.
 		}
 		for _, record := range records {
 			if err := c.show(record); err != nil {
@@ -240,7 +240,7 @@ func (c *client) show(record *logv1.Record) error {
 		Offset       uint64      `json:"offset"`
 		Value        string      `json:"value"`
 		Type         uint32      `json:"type"`
-		Key          *string     `json:"key"` // An absent key is another thing than an empty one.
+		Key          *string     `json:"key"` // An absent key differs from an empty one.
 		Headers      [][2]string `json:"headers"`
 		Term         uint64      `json:"term"`
 		AppendTimeUs uint64      `json:"append_time_us"`
@@ -255,7 +255,7 @@ func (c *client) show(record *logv1.Record) error {
 	return c.out.Encode(line)
 }
 
-// describe says `CODE (REASON): message {metadata}`; the reason is ErrorInfo's, made for programs: it never changes.
+// describe returns `CODE (REASON): message {metadata}`; the reason is that of ErrorInfo, which never changes.
 func describe(err error) string {
 	failed, ok := status.FromError(err)
 	if !ok {

@@ -1,6 +1,6 @@
 """A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
 
-Written against log.proto alone. Records are shown as JSON, one on a line; bytes as UTF-8. README.md has examples.
+Written against log.proto only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from log.v1 import log_pb2 as pb
 from log.v1 import log_pb2_grpc
 
 CALL_SECONDS = 10
-# A tail is silent for hours where nothing is appended: pings tell that from a node that is gone.
+# A tail may be silent for hours. Keepalive pings distinguish that from a dead node.
 KEEPALIVE = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -25,13 +25,13 @@ KEEPALIVE = [
 
 
 def connect(addr: str, certs: pathlib.Path, user: str) -> grpc.Channel:
-    """A channel with the client certificate of `user`, from a folder made by `seriatim certs`."""
+    """Returns a channel with the client certificate of `user`, from a folder of `seriatim certs`."""
     ca, key, cert = ((certs / f"{name}.pem").read_bytes() for name in ("ca", f"client-{user}-key", f"client-{user}"))
     return grpc.secure_channel(addr, grpc.ssl_channel_credentials(ca, key, cert), KEEPALIVE)
 
 
 def describe(error: grpc.RpcError) -> str:
-    """`CODE (REASON): message {metadata}`; the reason is ErrorInfo's, made for programs: it never changes."""
+    """Returns `CODE (REASON): message {metadata}`; the reason is that of ErrorInfo, which never changes."""
     status = rpc_status.from_call(error)
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
@@ -44,7 +44,7 @@ def describe(error: grpc.RpcError) -> str:
 def show(record: pb.Record) -> None:
     """Prints a record."""
     line = {"offset": record.offset, "value": text(record.value), "type": record.type}
-    # A key that is absent is another thing than an empty one.
+    # An absent key differs from an empty one.
     line["key"] = text(record.key) if record.HasField("key") else None
     line["headers"] = [[header.name, text(header.value)] for header in record.headers]
     line |= {"term": record.term, "append_time_us": record.append_time_us}
@@ -56,7 +56,7 @@ def text(value: bytes) -> str:
 
 
 def produce(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """The values as one batch, which is appended whole or not at all; prints the offset of each."""
+    """Appends the values as one batch, all or nothing, and prints the offset of each."""
     key = None if args.key is None else args.key.encode()
     headers = [pb.Header(name=name, value=value.encode()) for name, _, value in (h.partition("=") for h in args.header)]
     records = [pb.Record(value=value.encode(), type=args.type, key=key, headers=headers) for value in args.value]
@@ -66,7 +66,7 @@ def produce(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
 
 
 def pipe(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """Each line of stdin is a record: sent without waiting for answers. Prints the offset of each."""
+    """Sends each line of stdin as a record, without waiting for responses. Prints the offset of each."""
     lines = (line.removesuffix(b"\n") for line in sys.stdin.buffer)
     requests = (pb.ProduceRequest(log=args.log, record=pb.Record(value=line)) for line in lines)
     for answer in log.ProduceStream(requests):
@@ -74,23 +74,23 @@ def pipe(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
 
 
 def get(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """One record."""
+    """Prints one record."""
     show(log.Consume(pb.ConsumeRequest(log=args.log, offset=args.offset), timeout=CALL_SECONDS).record)
 
 
 def consume(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """What is there, from an offset on (else from the first record), and then ends; `tail` waits for more instead."""
+    """Prints the records from an offset (by default the first); `tail` then waits for more."""
     start = pb.START_EARLIEST if args.start is None else pb.START_OFFSET
     request = pb.ConsumeRequest(log=args.log, start=start, offset=args.start or 0, max_records=args.max_records)
     request.stop_at_end = args.command == "consume"
     for answer in log.ConsumeStream(request):
-        # With `max_records` 0 a message has one record, and has it in another field.
+        # With `max_records` 0, a message contains one record, in another field.
         for record in answer.records if args.max_records else [answer.record]:
             show(record)
 
 
 def servers(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """The members of the cluster, and which of them leads the log."""
+    """Prints the members of the cluster, and which of them leads the log."""
     for server in log.GetServers(pb.GetServersRequest(log=args.log), timeout=CALL_SECONDS).servers:
         line = {"id": server.id, "rpc_addr": server.rpc_addr, "leader": server.is_leader, "voter": server.is_voter}
         print(json.dumps(line))

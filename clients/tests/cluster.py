@@ -1,4 +1,4 @@
-"""Three real nodes for the clients' tests: certificates, processes, and words to wait with.
+"""Three real nodes for the clients' tests: certificates, processes, and helpers that wait.
 
 Ports come from binding port 0. Nothing is waited for by time: conditions are asked for until a deadline.
 """
@@ -21,14 +21,14 @@ from log.v1 import log_pb2_grpc
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 SERIATIM = os.environ["SERIATIM"]
-# The clients under test, by name: how each is started.
+# The clients under test: the command of each.
 CLIENTS = {
     "python": [sys.executable, str(REPO / "clients/python/client.py")],
     "go": [os.environ["CLIENT_GO"]],
-    # One processor's worth of threads, and no time for a better compiler: each call starts a program.
+    # Threads for one processor, and the fast compiler only: each call starts a program.
     "java": ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", os.environ["CLIENT_JAVA"]],
 }
-# How long a condition may take on a busy machine. Nothing waits so long when all is well.
+# How long a condition may take on a busy machine. A passing test does not wait that long.
 PATIENCE = 60.0
 # The caller's settings and proxies do not reach nodes and clients. A JVM reports its own on stderr.
 JAVA_SETTINGS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
@@ -40,7 +40,7 @@ ENV = {
 
 
 def eventually(what, ask):
-    """Asks until the answer is true, and gives it."""
+    """Calls it until the result is true, and returns that."""
     until = time.monotonic() + PATIENCE
     pace = threading.Event()
     while True:
@@ -86,7 +86,7 @@ class Node:
         self.bind_addr, self.rpc_addr = ready["bind_addr"], ready["rpc_addr"]
 
     def stop(self):
-        """SIGTERM, and SIGKILL when that does not end it."""
+        """Sends SIGTERM, and SIGKILL if that does not end it."""
         self.process.terminate()
         try:
             self.process.wait(PATIENCE)
@@ -101,7 +101,7 @@ class Tail:
 
     def __init__(self, command):
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENV)
-        # One that is full stops the client, as a slow reader would.
+        # A full one stops the client, like a slow reader.
         self.lines = queue.Queue(maxsize=1000)
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
@@ -111,7 +111,7 @@ class Tail:
             self.lines.put(line)
 
     def line(self):
-        """Its next line."""
+        """Returns its next line."""
         return self.lines.get(timeout=PATIENCE)
 
     def stop(self):
@@ -156,7 +156,7 @@ class Cluster:
         return sum(s.is_voter for s in servers) == 3 and sum(s.is_leader for s in servers) == 1
 
     def command(self, client, node, *args, user="root"):
-        """The command line of a client at a node; nodes count from 0."""
+        """Returns the command line of a client at a node; nodes count from 0."""
         where = ["--addr", self.nodes[node].rpc_addr, "--certs", str(self.site / "certs"), "--user", user]
         return [*CLIENTS[client], *where, *args]
 
@@ -166,6 +166,6 @@ class Cluster:
         return subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, text=True, env=ENV)
 
     def stop(self):
-        """Stops the nodes; gives their exit codes."""
+        """Stops the nodes and returns their exit codes."""
         self._stack.close()
         return [node.process.returncode for node in self.nodes]

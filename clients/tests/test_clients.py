@@ -1,4 +1,4 @@
-"""What a client of log.proto can rely on, asked by the Python, the Go and the Java program of three nodes."""
+"""What a client of log.proto can rely on, tested with the Python, the Go and the Java program and three nodes."""
 
 import json
 import re
@@ -25,13 +25,13 @@ class Clients(unittest.TestCase):
         assert exit_codes == [0] * 3, f"the nodes do not end well on SIGTERM: {exit_codes}"
 
     def ok(self, client, node, *args, stdin=None):
-        """The lines that a client prints, which must end well."""
+        """Returns the lines that a client prints; it must succeed."""
         done = self.cluster.run(client, node, *args, stdin=stdin)
         self.assertEqual((done.returncode, done.stderr), (0, ""), (client, args))
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def refused(self, client, node, *args, user="root", stdin=None):
-        """What a client says when it fails."""
+        """Returns what a client prints when it fails."""
         done = self.cluster.run(client, node, *args, user=user, stdin=stdin)
         self.assertEqual((done.returncode, done.stdout), (1, ""), (client, args))
         return done.stderr
@@ -152,7 +152,7 @@ class Clients(unittest.TestCase):
                 self.assertRegex(self.refused(client, 1, *call, stdin="x\n"), f"^error: {said}")
 
     def test_a_client_of_the_first_fields_gets_one_record_in_each_message(self):
-        """As bytes: `record` = 1 and `offset` = 1 are asked with, `record` = 2 and nothing else is answered."""
+        """In bytes: a request with `record` = 1 and `offset` = 1 returns `record` = 2 and nothing else."""
         channel = self.cluster.channels[2]
         [begin, *_] = self.ok("python", 0, "produce", "a", "", "b")
         produce = channel.unary_unary("/log.v1.Log/Produce")

@@ -15,7 +15,7 @@ final class Arguments {
         rest = new ArrayDeque<>(List.of(words));
     }
 
-    /** Reads the options that come next, each a name and its value, up to the first word that is none. */
+    /** Reads the next options, each a name and its value, up to the first other word. */
     void options(Map<String, Consumer<String>> known) throws UsageException {
         while (!rest.isEmpty() && rest.peek().startsWith("--")) {
             String name = rest.pop();
@@ -38,7 +38,7 @@ final class Arguments {
         return rest.pop();
     }
 
-    /** Returns what is left. */
+    /** Returns the remaining words. */
     List<String> rest() {
         var words = new ArrayList<>(rest);
         rest.clear();

@@ -45,7 +45,7 @@ import java.util.function.Consumer;
 /**
  * A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
  *
- * <p>Written against log.proto alone. Records are shown as JSON, one on a line; bytes as UTF-8. README.md has examples.
+ * <p>Written against log.proto only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
  */
 public final class Client {
     private static final String USAGE =
@@ -62,7 +62,7 @@ public final class Client {
     private static final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
     private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
-    /** One log as one user sees it through one node. */
+    /** One log, seen by one user through one node. */
     private final ManagedChannel channel;
 
     private final String name;
@@ -121,7 +121,7 @@ public final class Client {
     private void produce(Arguments args) throws Arguments.UsageException {
         var common = Record.newBuilder();
         args.options(Map.of(
-                "--key", key -> common.setKey(ByteString.copyFromUtf8(key)), // Present, even when it is empty.
+                "--key", key -> common.setKey(ByteString.copyFromUtf8(key)), // Present, even if it is empty.
                 "--type", type -> common.setType(Integer.parseUnsignedInt(type)),
                 "--header", header -> common.addHeaders(header(header))));
         var request = ProduceRequest.newBuilder().setLog(name);
@@ -143,12 +143,12 @@ public final class Client {
                 .build();
     }
 
-    /** Sends each line as a record, without waiting for answers, and prints the offset of each. */
+    /** Sends each line as a record, without waiting for responses, and prints the offset of each. */
     private void pipe(InputStream input) throws IOException, InterruptedException {
         var stream = new Pipe();
         LogGrpc.newStub(channel).produceStream(stream);
         var sender = new Thread(() -> sendLines(stream, new BufferedInputStream(input)), "sender");
-        sender.setDaemon(true); // It may wait for a line that never comes when the stream has failed.
+        sender.setDaemon(true); // It may wait forever for a line after the stream has failed.
         sender.start();
         try {
             stream.ended.get();
@@ -172,7 +172,7 @@ public final class Client {
         }
     }
 
-    /** A stream of requests, no faster than the server takes them, and its answers. */
+    /** A stream of requests, sent no faster than the server reads them, and its responses. */
     private static final class Pipe implements ClientResponseObserver<ProduceRequest, ProduceResponse> {
         final CompletableFuture<Void> ended = new CompletableFuture<>();
         ClientCallStreamObserver<ProduceRequest> requests;
@@ -188,7 +188,7 @@ public final class Client {
             while (!requests.isReady() && !ended.isDone()) {
                 changed.acquire();
             }
-            requests.onNext(request); // Dropped once the stream has ended, which has its reason.
+            requests.onNext(request); // Dropped once the stream has ended; its status has the reason.
         }
 
         @Override
@@ -229,7 +229,7 @@ public final class Client {
         show(once().consume(request.build()).getRecord());
     }
 
-    /** Prints what is there, from an offset on, else from the first record; then ends, or waits for more. */
+    /** Prints the records from an offset (by default the first); then ends, or waits for more. */
     private void consume(Arguments args, boolean stopAtEnd) throws Arguments.UsageException {
         var request = ConsumeRequest.newBuilder()
                 .setLog(name)
@@ -242,7 +242,7 @@ public final class Client {
         Iterator<ConsumeResponse> answers = LogGrpc.newBlockingStub(channel).consumeStream(request.build());
         while (answers.hasNext()) {
             ConsumeResponse answer = answers.next();
-            // With max_records 0 a message has one record, and has it in another field.
+            // With max_records 0, a message contains one record, in another field.
             List<Record> records = request.getMaxRecords() == 0 ? List.of(answer.getRecord()) : answer.getRecordsList();
             records.forEach(Client::show);
         }
@@ -270,7 +270,7 @@ public final class Client {
         line.put("offset", unsigned(record.getOffset()));
         line.put("value", record.getValue().toStringUtf8());
         line.put("type", Integer.toUnsignedLong(record.getType()));
-        // A key that is absent is another thing than an empty one.
+        // An absent key differs from an empty one.
         line.put("key", record.hasKey() ? record.getKey().toStringUtf8() : null);
         var headers = new ArrayList<List<String>>();
         record.getHeadersList().forEach(h -> headers.add(List.of(h.getName(), h.getValue().toStringUtf8())));
@@ -280,12 +280,12 @@ public final class Client {
         OUT.println(JSON.toJson(line));
     }
 
-    /** A uint64, which Java has as a long that may be negative. */
+    /** A uint64, which Java represents as a long that may be negative. */
     private static BigInteger unsigned(long number) {
         return new BigInteger(Long.toUnsignedString(number));
     }
 
-    /** Returns {@code CODE (REASON): message {metadata}}; the reason is ErrorInfo's, made for programs: it never changes. */
+    /** Returns {@code CODE (REASON): message {metadata}}; the reason is that of ErrorInfo, which never changes. */
     private static String describe(StatusRuntimeException error) {
         Status status = error.getStatus();
         var details = StatusProto.fromThrowable(error);

@@ -19,7 +19,7 @@ final class Connection {
                         certs.resolve("client-" + user + ".pem").toFile(),
                         certs.resolve("client-" + user + "-key.pem").toFile())
                 .build();
-        // A tail is silent for hours where nothing is appended: pings tell that from a node that is gone.
+        // A tail may be silent for hours. Keepalive pings distinguish that from a dead node.
         return Grpc.newChannelBuilder(addr, credentials)
                 .keepAliveTime(20, TimeUnit.SECONDS)
                 .keepAliveTimeout(10, TimeUnit.SECONDS)
