@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::entry::BadEntry;
+use crate::storage::format::entry::BadEntry;
 
 /// A failure of storage. A failed write or sync is final for the process: look again from the disk.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl StorageError {
     /// the file.
     pub fn is_shortage(&self) -> bool {
         match self {
-            StorageError::Io { error, .. } => super::disk::is_short(error),
+            StorageError::Io { error, .. } => crate::storage::io::disk::is_short(error),
             StorageError::DiskFull { .. }
             | StorageError::Damaged { .. }
             | StorageError::OtherFormat { .. }
@@ -134,24 +134,24 @@ impl StorageError {
     }
 
     /// True if the system said that there is no such file.
-    pub(super) fn is_not_found(&self) -> bool {
+    pub(in crate::storage) fn is_not_found(&self) -> bool {
         matches!(self, StorageError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 
-    pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
-        if super::disk::is_full(&error) {
+    pub(in crate::storage) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
+        if crate::storage::io::disk::is_full(&error) {
             return StorageError::DiskFull { file: file.to_owned() };
         }
         StorageError::Io { action, file: file.to_owned(), error }
     }
 
-    pub(super) fn damaged(file: &Path, position: u64, what: impl Into<String>) -> StorageError {
+    pub(in crate::storage) fn damaged(file: &Path, position: u64, what: impl Into<String>) -> StorageError {
         StorageError::Damaged { file: file.to_owned(), position, what: what.into() }
     }
 }
 
 /// Describes the format of a file that this version does not read, and the next step.
-pub(super) fn other_format(version: u32, known: u32) -> String {
+pub(in crate::storage) fn other_format(version: u32, known: u32) -> String {
     let (age, next) = if version < known {
         (
             "older",

@@ -4,23 +4,23 @@ use std::path::Path;
 
 use protobuf::Message as _;
 
-use super::disk::Disk;
-use super::disk::sim::Sim;
-use super::entry::{Entry, EntryKind, Stamp};
-use super::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
-use super::index::{Index, Key};
-use super::log::tests::batch;
-use super::log::{Genesis, GroupLog, LogOptions};
-use super::manifest::{MANIFEST, Manifest};
-use super::node::NodeFile;
-use super::payload::{self, RecordFields};
-use super::reader::Access;
-use super::segment::{SegmentHeader, segment_number};
-use super::state::{HardState, LogState};
-use super::verify::{Severity, verify};
-use super::walk::{Walk, WalkError};
 use crate::fuzz::{Loop, Rng};
 use crate::pb::log as pb;
+use crate::storage::format::entry::{Entry, EntryKind, Stamp};
+use crate::storage::format::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
+use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::payload::{self, RecordFields};
+use crate::storage::format::state::{HardState, LogState};
+use crate::storage::io::disk::Disk;
+use crate::storage::io::disk::sim::Sim;
+use crate::storage::io::node::NodeFile;
+use crate::storage::read::index::{Index, Key};
+use crate::storage::read::reader::Access;
+use crate::storage::read::segment::{SegmentHeader, segment_number};
+use crate::storage::read::walk::{Walk, WalkError};
+use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::tests::batch;
+use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const SALT: u64 = 0x0102_0304_0506_0708;
@@ -179,7 +179,7 @@ fn segment_name() {
         let Ok(name) = std::str::from_utf8(bytes) else { return false };
         let number = segment_number(name);
         if let Some(number) = number {
-            assert_eq!(super::segment::segment_path(Path::new(""), number), Path::new(name));
+            assert_eq!(crate::storage::read::segment::segment_path(Path::new(""), number), Path::new(name));
         }
         number.is_some()
     });
@@ -365,7 +365,9 @@ fn group() {
         SegmentHeader::seal(bytes);
         let Ok(header) = SegmentHeader::decode(bytes) else { return };
         let mut at = AT as usize;
-        while let Some(length) = bytes.get(at..at + HEADER_BYTES).map(|head| super::entry::u32_at(head, 0)) {
+        while let Some(length) =
+            bytes.get(at..at + HEADER_BYTES).map(|head| crate::storage::format::entry::u32_at(head, 0))
+        {
             let end = at.saturating_add(frame::frame_bytes(length as usize));
             let Some(frame) = bytes.get_mut(at..end).filter(|frame| frame[8] != 0) else { return };
             frame::seal(frame, header.salt, at as u64);

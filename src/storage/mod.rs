@@ -30,48 +30,22 @@
 //! - Every number read from a disk is checked before it is used; what is derived is never trusted.
 //! - `disk.rs` is the only door to the file system.
 
-pub mod node;
-
-pub mod digest;
-pub mod entry;
-pub mod payload;
-pub mod state;
-
-pub mod log;
-pub mod reader;
-
-pub mod dump;
-pub mod scrub;
-pub mod verify;
-
-pub mod frame;
-mod frames;
-pub mod segment;
-
-mod active;
-pub mod ahead;
-pub mod block;
-mod by_time;
-mod chain;
-mod create;
-pub mod damage;
-mod faults;
-mod index;
-mod manifest;
-mod pool;
-mod recovery;
-mod segment_cache;
-pub mod space;
-mod sync;
-mod unlisted;
-mod view;
-mod visit;
-mod walk;
-
-pub mod disk;
 pub mod error;
+mod faults;
+mod format;
+mod io;
+mod read;
+mod recover;
+pub mod verify;
+mod write;
 
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod proof;
+
+pub use self::format::{digest, entry, frame, payload};
+pub use self::io::{disk, node, space};
+pub use self::read::{ahead, block, damage, reader};
+pub use self::verify::{dump, scrub};
+pub use self::write::log;

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::u64_at;
-use super::super::frame::{self, Header};
-use super::super::index::{Index, index_path};
-use super::super::log::{Genesis, GroupLog, HardState, LogOptions, Recovered, StorageError};
-use super::super::reader::Access;
 use super::model::entry;
+use crate::storage::format::entry::u64_at;
+use crate::storage::format::frame::{self, Header};
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::read::index::{Index, index_path};
+use crate::storage::read::reader::Access;
+use crate::storage::write::log::{Genesis, GroupLog, HardState, LogOptions, Recovered, StorageError};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";

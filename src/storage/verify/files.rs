@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::disk::DiskFile;
-use super::super::error::{StorageError, other_format};
-use super::super::frame::Position;
-use super::super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_FORMAT, Manifest};
-use super::super::recovery::{Files, Purpose};
-use super::super::segment::{
+use super::{Finding, Look, Severity};
+use crate::storage::error::{StorageError, other_format};
+use crate::storage::format::frame::Position;
+use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_FORMAT, Manifest};
+use crate::storage::format::state::{Base, ConfState, LogState};
+use crate::storage::io::disk::DiskFile;
+use crate::storage::read::segment::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path, version_is_damaged,
 };
-use super::super::state::{Base, ConfState, LogState};
-use super::{Finding, Look, Severity};
+use crate::storage::recover::recovery::{Files, Purpose};
 use crate::types::{LogIndex, Offset};
 
 /// What can be read of a group.

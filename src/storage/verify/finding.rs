@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::super::state::Base;
+use crate::storage::format::state::Base;
 use crate::types::{LogIndex, Offset};
 
 /// The severity of a finding.
@@ -74,7 +74,7 @@ impl fmt::Display for Unreadable {
 }
 
 /// Returns `record 7` or `records 7 to 9`.
-pub(in super::super) fn span(one: &str, several: &str, first: u64, next: u64) -> String {
+pub(in crate::storage) fn span(one: &str, several: &str, first: u64, next: u64) -> String {
     match next - first {
         1 => format!("{one} {first}"),
         _ => format!("{several} {first} to {}", next - 1),

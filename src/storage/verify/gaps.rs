@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::frame::Position;
-use super::super::segment::{SegmentHeader, segment_path};
-use super::super::state::Base;
 use super::files::{Flaw, Readable};
 use super::segment::{VOTE_LOST, Walked};
 use super::{Finding, Look, Severity, Unreadable};
+use crate::storage::format::frame::Position;
+use crate::storage::format::state::Base;
+use crate::storage::read::segment::{SegmentHeader, segment_path};
 
 /// The maximum number of missing files that are named one by one, at each gap.
 const NAMED_MAX: u64 = 64;

@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use super::super::chain::{Chain, Ended};
-use super::super::disk::Disk;
-use super::super::error::StorageError;
-use super::super::frame::Position;
-use super::super::manifest::MANIFEST;
-use super::super::recovery::{Files, Survey, look_behind};
-use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
-use super::super::state::Base;
 use super::files::Readable;
 use super::gaps::{Gone, gone};
 use super::segment::{Stretch, Walked};
 use super::{Finding, GroupReport, Report, Severity};
+use crate::storage::error::StorageError;
+use crate::storage::format::frame::Position;
+use crate::storage::format::manifest::MANIFEST;
+use crate::storage::format::state::Base;
+use crate::storage::io::disk::Disk;
+use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
+use crate::storage::recover::chain::{Chain, Ended};
+use crate::storage::recover::recovery::{Files, Survey, look_behind};
 use crate::types::GroupId;
 
 /// The check of one group.

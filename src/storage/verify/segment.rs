@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use super::super::chain::Ended;
-use super::super::entry::EntryKind;
-use super::super::error::StorageError;
-use super::super::frame::{Frame, FrameKind, NoteKind, Position, frame_bytes};
-use super::super::index::{INDEX_BYTES_MAX, Index, IndexEntry, index_path};
-use super::super::payload::check_stamped;
-use super::super::reader::Access;
-use super::super::recovery::{Files, written_behind};
-use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
-use super::super::state::Base;
-use super::super::walk::{Walk, WalkError};
 use super::{Finding, Look, Severity, Unreadable};
+use crate::storage::error::StorageError;
+use crate::storage::format::entry::EntryKind;
+use crate::storage::format::frame::{Frame, FrameKind, NoteKind, Position, frame_bytes};
+use crate::storage::format::payload::check_stamped;
+use crate::storage::format::state::Base;
+use crate::storage::read::index::{INDEX_BYTES_MAX, Index, IndexEntry, index_path};
+use crate::storage::read::reader::Access;
+use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::storage::read::walk::{Walk, WalkError};
+use crate::storage::recover::chain::Ended;
+use crate::storage::recover::recovery::{Files, written_behind};
 use crate::types::{LogIndex, Offset};
 
 /// Added to damage at the log's end: no later frame repeats the hard state.

@@ -1,0 +1,171 @@
+//! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
+
+use crate::storage::format::digest::Digest;
+use crate::storage::format::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, u32_at, u64_at};
+use crate::storage::format::frame::{Header, Position};
+use crate::types::{LogIndex, NodeId, Offset, Term};
+
+/// Raft's hard state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The newest term that this node has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// The last entry known as committed.
+    pub commit: LogIndex,
+}
+
+/// Who carries the group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfState {
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who only listens.
+    pub learners: Vec<NodeId>,
+}
+
+/// The entry before the first stored one. Blank: 0, 0, 0; founded: index 1, term 1, offset 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// Its index.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// The offset of the first record behind it.
+    pub offset: Offset,
+    /// The running digest of the log up to and including it.
+    pub digest: Digest,
+}
+
+impl Base {
+    /// The end of the log after one more entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the entry does not begin with a stamp, or a number has more than 63 bits.
+    pub fn then(&self, entry: &Entry) -> Result<Base, BadEntry> {
+        self.then_frame(&Header::of_entry(entry, Position::default())?, &entry.payload())
+    }
+
+    /// The end of the log after one more entry, given as its frame.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the offset after it has more than 63 bits.
+    pub fn then_frame(&self, header: &Header, payload: &[u8]) -> Result<Base, BadEntry> {
+        let offset = header.base_offset.plus(u64::from(header.count)).ok_or(OFFSET_TOO_LARGE)?;
+        Ok(Base { index: header.index, term: header.term, offset, digest: self.digest.then(header, payload) })
+    }
+}
+
+/// Log state: what applying entries has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The first record that clients may read; moved by trims.
+    pub first_offset: Offset,
+    /// Unix microseconds of the last record; 0: none.
+    pub last_append_time_us: u64,
+}
+
+/// Where a log begins, told to a node that is behind the first stored entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSnapshot {
+    /// The entry before the first one that will be stored.
+    pub base: Base,
+    /// Who carries the group,
+    pub conf_state: ConfState,
+    /// as of this entry, which may be behind the base.
+    pub conf_index: LogIndex,
+    /// The log state,
+    pub log_state: LogState,
+    /// as of this entry.
+    pub log_state_index: LogIndex,
+}
+
+/// The age at which the newest segment is sealed, microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealAge {
+    /// If it has entries.
+    pub used_us: u64,
+    /// If it has none.
+    pub empty_us: u64,
+}
+
+/// How a new group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Genesis {
+    /// With nothing: it waits for a snapshot.
+    Blank,
+    /// With a base entry that nobody stores and this founder as its only voter.
+    Founder(NodeId),
+}
+
+/// What a log's files hold, found at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Term, vote and commit; the commit is not below the base and not past the last entry.
+    pub hard_state: HardState,
+    /// The entry before the first stored one.
+    pub base: Base,
+    /// The last entry; the base, when there is none.
+    pub last_index: LogIndex,
+    /// Its term.
+    pub last_term: Term,
+    /// The offset that the next record gets.
+    pub next_offset: Offset,
+    /// No record is newer, Unix microseconds; 0: no record yet.
+    pub last_append_time_us: u64,
+    /// Each run of one term by its first index; the first run begins at the base.
+    pub terms: Vec<(LogIndex, Term)>,
+    /// Who carries the group,
+    pub conf_state: ConfState,
+    /// as of this entry.
+    pub conf_index: LogIndex,
+    /// The log state,
+    pub log_state: LogState,
+    /// as of this entry.
+    pub log_state_index: LogIndex,
+    /// Everything up to here was applied once; not past the commit.
+    pub applied: LogIndex,
+    /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
+    pub differing: Option<LogIndex>,
+    /// How much was cut off as torn: written once, but never synced.
+    pub torn_bytes: u64,
+}
+
+/// The newest format of the log state that this version reads, and the one that it writes.
+pub const LOG_STATE_FORMAT: u32 = 1;
+
+/// Why bytes are not a log state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadLogState {
+    /// Malformed.
+    Malformed,
+    /// A newer version wrote them.
+    Newer(u32),
+}
+
+impl LogState {
+    /// The bytes, as a manifest and a snapshot carry them: version u32, 0 u32, first offset u64, last append time u64.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(24);
+        bytes.extend_from_slice(&u64::from(LOG_STATE_FORMAT).to_le_bytes());
+        bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
+        bytes.extend_from_slice(&self.last_append_time_us.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`LogState::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`BadLogState`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<LogState, BadLogState> {
+        let version = if bytes.len() < 8 { return Err(BadLogState::Malformed) } else { u32_at(bytes, 0) };
+        if version > LOG_STATE_FORMAT {
+            return Err(BadLogState::Newer(version));
+        }
+        if version != LOG_STATE_FORMAT || bytes.len() != 24 || u32_at(bytes, 4) != 0 {
+            return Err(BadLogState::Malformed);
+        }
+        Ok(LogState { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
+    }
+}

@@ -1,0 +1,48 @@
+//! Directories of groups that `node.toml` does not list. A group is made completely before it is listed, so after a crash there
+//! may be one that was never used: it is used or made again. If it holds anything, `node.toml` is an older copy, and a node that
+//! started with it would forget that group.
+
+use std::io;
+use std::path::Path;
+
+use crate::storage::error::StorageError;
+use crate::storage::io::disk::Disk;
+use crate::storage::recover::recovery::{Files, Purpose, Survey};
+use crate::storage::write::create::{group_dir, is_beginning};
+use crate::types::GroupId;
+
+/// The group that a name in the directory of groups stands for.
+pub(in crate::storage) fn group_of(name: &str) -> Option<GroupId> {
+    name.parse().ok().map(GroupId).filter(|group| group.to_string() == name)
+}
+
+/// Says what an unlisted group holds; `None` if it was never used, or is not the directory of a group. Changes nothing.
+pub(in crate::storage) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Option<String> {
+    let dir = group_dir(groups_dir, group);
+    match disk.list(&dir) {
+        Ok(Some(names)) if names.is_empty() => return None,
+        Ok(Some(_)) => {}
+        Ok(None) => return Some("its name leads nowhere, as a symbolic link does to a missing directory".to_owned()),
+        Err(StorageError::Io { error, .. }) if is_no_directory(&error) => return None,
+        Err(error) => return Some(format!("it can't be read: {error}")),
+    }
+    let looked = Files::read(disk, dir, group, Purpose::Look).and_then(|files| {
+        let (_, ended) = Survey::of(&files)?.choose(&files)?;
+        Ok((files, ended))
+    });
+    match looked {
+        Ok((files, ended)) if is_beginning(&files.manifest, ended.last.index, ended.hard_state) => None,
+        Ok((files, ended)) => {
+            let (first, next) = (files.manifest.log_state.first_offset, ended.last.offset);
+            Some(format!("it holds entries up to {} and records {first}..{next}", ended.last.index))
+        }
+        Err(error) => Some(format!("it holds files, and they can't be used: {error}")),
+    }
+}
+
+fn is_no_directory(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory || error.raw_os_error() == Some(libc::ELOOP)
+}
+
+#[cfg(test)]
+mod tests;
