@@ -8,19 +8,20 @@ use crate::fuzz::{Loop, Rng};
 use crate::pb::log as pb;
 use crate::storage::format::entry::{Entry, EntryKind, Stamp};
 use crate::storage::format::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
+use crate::storage::format::index::{Index, Key};
 use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::payload::{self, RecordFields};
+use crate::storage::format::segment_header::{SegmentHeader, segment_number};
+use crate::storage::format::state::Genesis;
 use crate::storage::format::state::{HardState, LogState};
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::disk::sim::Sim;
 use crate::storage::io::node::NodeFile;
-use crate::storage::read::index::{Index, Key};
-use crate::storage::read::reader::Access;
-use crate::storage::read::segment::{SegmentHeader, segment_number};
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const SALT: u64 = 0x0102_0304_0506_0708;
@@ -51,7 +52,7 @@ fn frames() -> Vec<Vec<u8>> {
     let note = Header::of_note(NoteKind::Synced, durable);
     let entry = Header { term: Term(2), index: LogIndex(3), base_offset: Offset(9), append_time_us: 5, ..note };
     let hard_state = HardState { term: Term(4), vote: Some(NodeId(5)), commit: LogIndex(6) };
-    let (hard_state, vote) = Header::of_hard_state(&hard_state, durable);
+    let (hard_state, vote) = hard_state.to_frame(durable);
     let records = &records()[2];
     let all: [(Header, &[u8]); 7] = [
         (Header { kind: EntryKind::Records.into(), count: 3, ..entry }, records),
@@ -98,7 +99,7 @@ fn frame() {
             if let Ok(of_entry) = Header::of_entry(&entry, header.durable) {
                 assert_eq!(of_entry, header);
             }
-        } else if let Ok(hard_state) = frame.hard_state() {
+        } else if let Ok(hard_state) = HardState::of_frame(&frame) {
             assert_eq!(hard_state.commit, header.index);
         }
         true
@@ -179,7 +180,7 @@ fn segment_name() {
         let Ok(name) = std::str::from_utf8(bytes) else { return false };
         let number = segment_number(name);
         if let Some(number) = number {
-            assert_eq!(crate::storage::read::segment::segment_path(Path::new(""), number), Path::new(name));
+            assert_eq!(crate::storage::format::segment_header::segment_path(Path::new(""), number), Path::new(name));
         }
         number.is_some()
     });

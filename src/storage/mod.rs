@@ -44,8 +44,29 @@ mod fuzz;
 #[cfg(test)]
 mod proof;
 
-pub use self::format::{digest, entry, frame, payload};
+pub use self::format::{checkpoints, digest, entry, frame, payload};
 pub use self::io::{disk, node, space};
-pub use self::read::{ahead, block, damage, reader};
+pub use self::read::{ahead, block, damage};
+
+/// Reads of a log, and the threads that do those that wait for the disk.
+pub mod reader {
+    pub use super::io::disk::Access;
+    #[cfg(test)]
+    pub(crate) use super::io::pool::ByHand as ReadersByHand;
+    pub use super::io::pool::{QueueFull, Readers, ReadersHandle};
+    pub use super::read::error::ReadError;
+    pub use super::read::reader::GroupReader;
+    pub use super::read::records::Slice;
+}
+
 pub use self::verify::{dump, scrub};
-pub use self::write::log;
+
+pub use self::recover::unlisted::check_groups;
+
+/// One group's log, for its owner.
+pub mod log {
+    pub use super::error::StorageError;
+    pub use super::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge};
+    pub use super::write::log::{Bounds, GroupLog, LogOptions};
+    pub use super::write::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
+}

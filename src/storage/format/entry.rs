@@ -20,6 +20,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 use crate::codes::codes;
+pub use crate::storage::error::BadEntry;
 use crate::types::{LogIndex, Offset, Term};
 
 /// The largest entry, stamp and payload, in bytes: a constant of the format that every peer takes.
@@ -39,18 +40,6 @@ codes! {
         Trim = 4,
     }
 }
-
-/// Bytes that are no entry, or no payload of one; says why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadEntry(pub &'static str);
-
-impl fmt::Display for BadEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a valid entry: {}", self.0)
-    }
-}
-
-impl std::error::Error for BadEntry {}
 
 /// No log comes to such an offset ([`Offset::MAX`]).
 pub const OFFSET_TOO_LARGE: BadEntry = BadEntry("an offset of more than 63 bits");

@@ -27,8 +27,7 @@ use crate::storage::faults::{Fault, broken};
 use crate::storage::format::entry::{
     BadEntry, ENTRY_BYTES_MAX, Entry, EntryKind, Stamp, TERM_TOO_LARGE, u32_at, u64_at,
 };
-use crate::storage::format::state::HardState;
-use crate::types::{LogIndex, NodeId, Offset, Term};
+use crate::types::{LogIndex, Offset, Term};
 
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 80;
@@ -294,13 +293,6 @@ impl Header {
             durable,
         }
     }
-
-    /// Header and payload of a hard state's frame.
-    pub fn of_hard_state(hard_state: &HardState, durable: Position) -> (Header, [u8; 8]) {
-        let note = Header::of_note(NoteKind::HardState, durable);
-        let header = Header { term: hard_state.term, index: hard_state.commit, ..note };
-        (header, hard_state.vote.unwrap_or_default().0.to_le_bytes())
-    }
 }
 
 impl Frame<'_> {
@@ -311,26 +303,11 @@ impl Frame<'_> {
         let stamp = Stamp { kind, count, base_offset, append_time_us, producer_id, sequence };
         Some(Entry::new(self.header.index, self.header.term, stamp, self.payload))
     }
-
-    /// The hard state that a hard state's frame holds.
-    ///
-    /// # Errors
-    /// [`BadFrame`] when the payload is none, or the term has more than 63 bits.
-    pub fn hard_state(&self) -> Result<HardState, BadFrame> {
-        if self.payload.len() != 8 {
-            return Err(BadFrame("a hard state of another length"));
-        }
-        if self.header.term > Term::MAX {
-            return Err(BadFrame(TERM_TOO_LARGE.0));
-        }
-        let vote = Some(NodeId(u64_at(self.payload, 0))).filter(|v| v.0 != 0);
-        Ok(HardState { term: self.header.term, vote, commit: self.header.index })
-    }
 }
 
 /// Puts both checksums of a frame right.
 #[cfg(test)]
-pub(in crate::storage) fn seal(frame: &mut [u8], salt: u64, position: u64) {
+pub(crate) fn seal(frame: &mut [u8], salt: u64, position: u64) {
     let check = header_check(frame, salt, position);
     frame[9..12].copy_from_slice(&check);
     let crc = checksum(frame, salt, position);
@@ -338,35 +315,39 @@ pub(in crate::storage) fn seal(frame: &mut [u8], salt: u64, position: u64) {
 }
 
 #[cfg(test)]
-pub(in crate::storage) mod tests {
-    use super::*;
-
-    pub fn header() -> Header {
-        Header {
-            kind: FrameKind::Entry(EntryKind::Records),
-            count: 1,
-            term: Term(2),
-            index: LogIndex(3),
-            base_offset: Offset(4),
-            append_time_us: 5,
-            producer_id: 6,
-            sequence: 7,
-            durable: Position { file: 8, at: 9 },
-        }
+pub(crate) fn sample_header() -> Header {
+    Header {
+        kind: FrameKind::Entry(EntryKind::Records),
+        count: 1,
+        term: Term(2),
+        index: LogIndex(3),
+        base_offset: Offset(4),
+        append_time_us: 5,
+        producer_id: 6,
+        sequence: 7,
+        durable: Position { file: 8, at: 9 },
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_frame_is_these_bytes() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, 0x0102_0304_0506_0708, 128, &header(), b"hello");
+        encode(&mut bytes, 0x0102_0304_0506_0708, 128, &sample_header(), b"hello");
         crate::golden::assert_golden("frame-v1.bin", &bytes);
-        assert_eq!(decode(&bytes, 0x0102_0304_0506_0708, 128), Ok(Frame { header: header(), payload: b"hello" }));
+        assert_eq!(
+            decode(&bytes, 0x0102_0304_0506_0708, 128),
+            Ok(Frame { header: sample_header(), payload: b"hello" })
+        );
     }
 
     #[test]
     fn nothing_else_is_a_frame() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, 1, 128, &header(), b"hello");
+        encode(&mut bytes, 1, 128, &sample_header(), b"hello");
         assert!(decode(&bytes, 2, 128).is_err(), "of another segment");
         assert!(decode(&bytes, 1, 136).is_err(), "from another position");
         assert!(decode(&vec![0; bytes.len()], 1, 128).is_err(), "zeros");
@@ -393,14 +374,11 @@ pub(in crate::storage) mod tests {
         for (term, fits) in [(Term::MAX, true), (Term(1 << 63), false)] {
             let entry = Entry::new(LogIndex(3), term, noop, b"");
             assert_eq!(Header::of_entry(&entry, Position::default()).is_ok(), fits, "{term}");
-            let state = HardState { term, vote: None, commit: LogIndex(1) };
-            let (header, payload) = Header::of_hard_state(&state, Position::default());
-            assert_eq!(Frame { header, payload: &payload }.hard_state().is_ok(), fits, "{term}");
         }
     }
 
     #[test]
-    fn entries_and_hard_states_come_back() {
+    fn an_entry_comes_back() {
         let stamp = Stamp {
             kind: EntryKind::Records,
             count: 1,
@@ -411,12 +389,7 @@ pub(in crate::storage) mod tests {
         };
         let entry = Entry::new(LogIndex(3), Term(2), stamp, b"12345678");
         let head = Header::of_entry(&entry, Position { file: 8, at: 9 }).expect("an entry");
-        assert_eq!(head, header());
+        assert_eq!(head, sample_header());
         assert_eq!(Frame { header: head, payload: &entry.payload() }.entry(), Some(entry));
-        for vote in [None, Some(NodeId(9))] {
-            let state = HardState { term: Term(4), vote, commit: LogIndex(5) };
-            let (header, payload) = Header::of_hard_state(&state, Position::default());
-            assert_eq!(Frame { header, payload: &payload }.hard_state(), Ok(state));
-        }
     }
 }

@@ -33,7 +33,7 @@ use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::{OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u64_at};
 use crate::storage::format::frame::Position;
 use crate::storage::format::state::{BadLogState, Base, ConfState, LOG_STATE_FORMAT, LogState};
-use crate::storage::read::segment::version_is_damaged;
+use crate::storage::format::versioned::{self, BadPrefix, are_countable, check_prefix, prefix};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The manifest's name in the group's directory.
@@ -42,11 +42,8 @@ pub const MANIFEST: &str = "manifest";
 /// The newest format of manifests that this version reads, and the one that it writes.
 pub const MANIFEST_FORMAT: u32 = 2;
 
-/// Indexes and numbers of files count up from 1: none is ever near this, and none above it is added to.
-pub(in crate::storage) const NUMBERS_MAX: u64 = 1 << 62;
-
 /// The maximum size of a manifest: a run of terms is 16 bytes, and there are never that many elections.
-pub(in crate::storage) const MANIFEST_BYTES_MAX: usize = 64 << 20;
+pub(crate) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 
 const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
@@ -92,9 +89,7 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let log_state = self.log_state.encode();
         let mut bytes = Vec::new();
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&MANIFEST_FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&prefix(MAGIC, MANIFEST_FORMAT));
         let numbers = [
             self.group.0,
             self.base.index.0,
@@ -128,8 +123,7 @@ impl Manifest {
             }
         }
         bytes.extend_from_slice(&log_state);
-        let crc = checksum(&bytes);
-        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        versioned::seal(&mut bytes);
         bytes
     }
 
@@ -139,18 +133,16 @@ impl Manifest {
     /// [`StorageError::OtherFormat`], or [`StorageError::Damaged`] for anything that [`Manifest::encode`] did not write.
     pub fn decode(bytes: &[u8], file: &Path) -> Result<Manifest, StorageError> {
         let damaged = |at: usize, what: &str| Err(StorageError::damaged(file, at as u64, what));
-        if bytes.len() < HEADER_BYTES || &bytes[..8] != MAGIC {
-            return damaged(0, "this is no manifest");
-        }
-        let version = u32_at(bytes, 8);
-        let sound = u32_at(bytes, 12) == checksum(bytes);
-        // A newer manifest may have its checksum elsewhere. An older one that does not match it was damaged.
-        let newer = version > MANIFEST_FORMAT && !version_is_damaged(bytes, MANIFEST_FORMAT);
-        if newer || version < MANIFEST_FORMAT && sound {
-            return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
-        }
-        if version != MANIFEST_FORMAT || !sound {
-            return damaged(12, "the checksum does not match");
+        match check_prefix(bytes, MAGIC, MANIFEST_FORMAT) {
+            Err(BadPrefix::OtherFormat(version)) => {
+                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
+            }
+            Err(BadPrefix::NotOurs) => return damaged(0, "this is not a manifest"),
+            Ok(()) | Err(BadPrefix::Damaged) if bytes.len() < HEADER_BYTES => {
+                return damaged(0, "this is not a manifest");
+            }
+            Ok(()) => {}
+            Err(BadPrefix::Damaged) => return damaged(12, "the checksum does not match"),
         }
         let count = |at| u32_at(bytes, at) as usize;
         let [voters, learners, runs, checkpoints, log_state] = std::array::from_fn(|i| count(136 + 4 * i));
@@ -165,8 +157,7 @@ impl Manifest {
             (LogIndex(u64_at(bytes, at)), Term(u64_at(bytes, at + 8)))
         };
         let checkpoint = |i: usize| base_at(bytes, checkpoints_at + CHECKPOINT_BYTES * i);
-        if NUMBERED.into_iter().any(|at| u64_at(bytes, at) > NUMBERS_MAX)
-            || (0..checkpoints).any(|i| checkpoint(i).index.0 > NUMBERS_MAX)
+        if !are_countable(bytes, &NUMBERED) || (0..checkpoints).any(|i| checkpoint(i).index.0 > versioned::NUMBERS_MAX)
         {
             return damaged(24, "a number that no log comes to");
         }
@@ -211,10 +202,9 @@ impl Manifest {
 #[cfg(test)]
 impl Manifest {
     /// Puts the checksum right.
-    pub(in crate::storage) fn seal(bytes: &mut [u8]) {
+    pub(crate) fn seal(bytes: &mut [u8]) {
         if bytes.len() >= 16 {
-            let crc = checksum(bytes);
-            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            versioned::seal(bytes);
         }
     }
 }
@@ -226,10 +216,6 @@ fn base_at(bytes: &[u8], at: usize) -> Base {
         offset: Offset(u64_at(bytes, at + 16)),
         digest: Digest(u64_at(bytes, at + 24)),
     }
-}
-
-fn checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
 
 use crate::storage::format::digest::Digest;
-use crate::storage::format::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, u32_at, u64_at};
-use crate::storage::format::frame::{Header, Position};
+use crate::storage::format::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u64_at};
+use crate::storage::format::frame::{BadFrame, Frame, Header, NoteKind, Position};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Raft's hard state.
@@ -14,6 +14,30 @@ pub struct HardState {
     pub vote: Option<NodeId>,
     /// The last entry known as committed.
     pub commit: LogIndex,
+}
+
+impl HardState {
+    /// Header and payload of the frame that stores it.
+    pub fn to_frame(&self, durable: Position) -> (Header, [u8; 8]) {
+        let note = Header::of_note(NoteKind::HardState, durable);
+        let header = Header { term: self.term, index: self.commit, ..note };
+        (header, self.vote.unwrap_or_default().0.to_le_bytes())
+    }
+
+    /// Reads what [`HardState::to_frame`] returned.
+    ///
+    /// # Errors
+    /// [`BadFrame`] if the payload is not a vote, or the term has more than 63 bits.
+    pub fn of_frame(frame: &Frame<'_>) -> Result<HardState, BadFrame> {
+        if frame.payload.len() != 8 {
+            return Err(BadFrame("a hard state of another length"));
+        }
+        if frame.header.term > Term::MAX {
+            return Err(BadFrame(TERM_TOO_LARGE.0));
+        }
+        let vote = Some(NodeId(u64_at(frame.payload, 0))).filter(|v| v.0 != 0);
+        Ok(HardState { term: frame.header.term, vote, commit: frame.header.index })
+    }
 }
 
 /// Who carries the group.
@@ -167,5 +191,26 @@ impl LogState {
             return Err(BadLogState::Malformed);
         }
         Ok(LogState { first_offset: Offset(u64_at(bytes, 8)), last_append_time_us: u64_at(bytes, 16) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hard_state_is_stored_in_a_frame() {
+        for (term, vote) in [(Term(4), None), (Term::MAX, Some(NodeId(9)))] {
+            let state = HardState { term, vote, commit: LogIndex(5) };
+            let (header, payload) = state.to_frame(Position::default());
+            assert_eq!(HardState::of_frame(&Frame { header, payload: &payload }), Ok(state));
+        }
+    }
+
+    #[test]
+    fn a_hard_state_with_a_term_of_more_than_63_bits_is_refused() {
+        let state = HardState { term: Term(1 << 63), vote: None, commit: LogIndex(1) };
+        let (header, payload) = state.to_frame(Position::default());
+        assert!(HardState::of_frame(&Frame { header, payload: &payload }).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! `Disk::replace`, which says so. A write of ours that finds the disk full is tried once more when the reserve file could be
 //! given back for it (`space.rs`); a failed sync is never tried again.
 
+pub mod backend;
 mod real;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -14,93 +15,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::backend::{Backend, BackendFile};
 use crate::config::DiskSpace;
-use crate::storage::error::StorageError;
+use crate::storage::error::{StorageError, is_full, no_descriptor};
 use crate::storage::faults::{Fault, broken};
-use crate::storage::io::segment_cache::Opened;
+use crate::storage::io::segment_cache::SegmentCache;
 use crate::storage::io::space::Space;
 
-/// What a file system must do. Paths are whole; errors are the system's own.
-pub trait Backend: Send + Sync {
-    /// Makes a directory and those above it, readable by its owner alone; one that is there is fine.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names in a directory, in no order.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Makes a file that must not be there yet.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
-    /// As `create`, for a file that the node can do without: no kept descriptor is used.
-    fn create_spare(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        self.create(path)
-    }
-    /// Opens a file that is there.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
-    /// Opens a file that is there, for reading alone.
-    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        self.open(path)
-    }
-    /// Renames within a directory, replacing what has the new name.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
-    fn unlink(&self, path: &Path) -> io::Result<()>;
-    /// Removes a directory and the files in it.
-    fn remove_dir(&self, path: &Path) -> io::Result<()>;
-    /// Puts the names in a directory on the disk.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Bytes that are free for us where `path` is.
-    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
-    /// Bytes of the whole file system where `path` is.
-    fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
-    }
-    /// Locks a file, made if need be, for this process until the guard is dropped; [`io::ErrorKind::WouldBlock`] when
-    /// another has it.
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
-    /// As `lock`, but the file is not made: [`io::ErrorKind::NotFound`] where there is none.
-    fn lock_if_there(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        self.lock(path)
-    }
-    /// Bytes of a file, which is not opened; `None` for a directory, a pipe, or whatever else is no plain file.
-    fn file_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
-        self.open_to_read(path)?.bytes().map(Some)
-    }
-    /// From now on some descriptors are kept for what must be opened: whatever `open`, `create` and `sync_dir` open.
-    fn keep_descriptors(&self) -> io::Result<()> {
-        Ok(())
-    }
-    /// A random number.
-    fn random(&self) -> io::Result<u64>;
-}
-
-/// What an open file must do.
-pub trait BackendFile: Send + Sync {
-    /// Reads until the buffer is full or the file ends; gives the number of bytes.
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Appends so many bytes to the buffer, or as many as there are without waiting for the disk; `None`: not even one.
-    fn append_cached_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<Option<usize>>;
-    /// As `read_at`, but from the disk, whatever the page cache has; and leaves in the cache what was there, and no more.
-    fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_at(at, buffer)
-    }
-    /// Writes all of it.
-    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Writes all parts, one behind the other.
-    fn write_parts_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
-        self.write_at(at, &parts.concat())
-    }
-    /// Puts the contents, and what is needed to find them, on the disk.
-    fn sync(&self) -> io::Result<()>;
-    /// How long the file is.
-    fn bytes(&self) -> io::Result<u64>;
-    /// Reserves space up to a length; the new part reads as zeros. [`io::ErrorKind::Unsupported`] where that can't be done.
-    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
-    /// These bytes will be read soon: begins to fetch them, as far as the system does so.
-    fn will_need(&self, _from: u64, _bytes: u64) {}
-    /// Where, from a position on, the next byte is that may be none of a hole; `None` when there is none. A hole reads as zeros.
-    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
-        Ok(Some(at).filter(|at| self.bytes().is_ok_and(|bytes| *at < bytes)))
-    }
-    /// Forgets what the page cache has of the file, so that the next read is from the disk.
-    fn drop_cache(&self) -> io::Result<()>;
+/// How a read may get at the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// From the page cache, or not at all: never blocks.
+    Cached,
+    /// May wait for the disk.
+    Blocking,
+    /// From the disk, whatever the page cache contains, and without filling it: for checks of the disk.
+    Disk,
 }
 
 /// A file system; a clone is the same one.
@@ -108,7 +38,7 @@ pub trait BackendFile: Send + Sync {
 pub struct Disk {
     backend: Arc<dyn Backend>,
     space: Space,
-    opened: Opened,
+    segment_cache: SegmentCache,
 }
 
 /// An open file that knows its name.
@@ -116,16 +46,6 @@ pub struct DiskFile {
     path: PathBuf,
     file: Box<dyn BackendFile>,
     space: Space,
-}
-
-/// True when the system says that there is no space left, or none for us.
-pub(in crate::storage) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// True when the system has no descriptors or no memory left for us, for now.
-pub(in crate::storage) fn is_short(error: &io::Error) -> bool {
-    real::is_short(error)
 }
 
 /// Does what may find the disk full; then once more, if the reserve file could be given back for it.
@@ -144,7 +64,7 @@ impl Disk {
 
     /// Another one.
     pub fn new(backend: Arc<dyn Backend>) -> Disk {
-        Disk { backend, space: Space::default(), opened: Opened::default() }
+        Disk { backend, space: Space::default(), segment_cache: SegmentCache::default() }
     }
 
     /// Begins to watch the space of a data directory.
@@ -165,9 +85,8 @@ impl Disk {
         self.backend.keep_descriptors().map_err(error)
     }
 
-    /// The sealed segments that are open.
-    pub(in crate::storage) fn opened(&self) -> &Opened {
-        &self.opened
+    pub(crate) fn segment_cache(&self) -> &SegmentCache {
+        &self.segment_cache
     }
 
     /// How much room there is.
@@ -176,7 +95,7 @@ impl Disk {
     }
 
     #[cfg(test)]
-    pub(in crate::storage) fn backend(&self) -> &Arc<dyn Backend> {
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
@@ -187,7 +106,7 @@ impl Disk {
     /// Does what opens something; once more, if it finds no descriptor and sealed segments can be closed for it.
     fn opening<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match open() {
-            Err(error) if real::no_descriptor(&error) && self.opened.close_all() => open(),
+            Err(error) if no_descriptor(&error) && self.segment_cache.close_all() => open(),
             other => other,
         }
     }

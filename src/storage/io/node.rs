@@ -23,15 +23,14 @@ use crate::config::check_cluster_name;
 use crate::storage::error::StorageError;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::space::RESERVE_FILE;
-use crate::storage::recover::unlisted::{group_of, holds};
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 /// The newest format of `node.toml` that this version reads, and the one that it writes.
 pub const NODE_FORMAT: u32 = 1;
 
-pub(in crate::storage) const NODE_FILE: &str = "node.toml";
+pub(crate) const NODE_FILE: &str = "node.toml";
 /// The maximum size of `node.toml`: five lines, and the groups.
-pub(in crate::storage) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
+pub(crate) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
 /// What may be in a directory that is not ours yet: what a first start leaves when it is stopped early, and what a fresh
@@ -199,6 +198,10 @@ impl DataDir {
         check_ours(&self.disk, &self.path)
     }
 
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
@@ -226,22 +229,6 @@ impl DataDir {
             }
             None => Ok(None),
         }
-    }
-
-    /// Checks that the node lists all groups that hold anything: else `node.toml` is an older copy.
-    ///
-    /// # Errors
-    /// Damage.
-    pub fn check_groups(&self, listed: &[GroupId]) -> Result<(), StorageError> {
-        let groups_dir = self.groups_dir();
-        let names = self.disk.list(&groups_dir)?.unwrap_or_default();
-        for group in names.iter().filter_map(|name| group_of(name)).filter(|group| !listed.contains(group)) {
-            if let Some(what) = holds(&self.disk, &groups_dir, group) {
-                let what = format!("group {group} is not listed, but {what}: this is an older copy of the file");
-                return Err(StorageError::damaged(&self.path.join(NODE_FILE), 0, what));
-            }
-        }
-        Ok(())
     }
 
     /// Replaces `node.toml`; on the disk when this returns.

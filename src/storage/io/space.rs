@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 
 use crate::config::DiskSpace;
 use crate::storage::error::StorageError;
-use crate::storage::io::disk::Backend;
+use crate::storage::io::disk::backend::Backend;
 use crate::thread::{self, FatalSender, Joiner};
 
 /// The reserve file's name in the data directory.
@@ -128,12 +128,7 @@ impl Space {
     ///
     /// # Errors
     /// When the system can't say how much is free.
-    pub(in crate::storage) fn watch(
-        &self,
-        backend: &Arc<dyn Backend>,
-        dir: &Path,
-        config: &DiskSpace,
-    ) -> Result<(), StorageError> {
+    pub(crate) fn watch(&self, backend: &Arc<dyn Backend>, dir: &Path, config: &DiskSpace) -> Result<(), StorageError> {
         let ask = |e| StorageError::io("ask for the free space of", dir, e);
         let total_bytes = backend.total_bytes(dir).map_err(ask)?;
         let or_part = |given: Option<u64>, (most, part): (u64, u64)| given.unwrap_or(most.min(total_bytes / part));
@@ -202,12 +197,12 @@ impl Space {
     }
 
     /// A segment grew.
-    pub(in crate::storage) fn took(&self, bytes: u64) {
+    pub(crate) fn took(&self, bytes: u64) {
         self.0.taken.fetch_add(bytes, Ordering::Release);
     }
 
     /// Bytes that are free, as far as is known without asking the system. `None`: not watched.
-    pub(in crate::storage) fn free_bytes(&self) -> Option<u64> {
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
         self.0.watched.get()?;
         Some(self.0.ceiling.load(Ordering::Relaxed).saturating_sub(self.0.taken.load(Ordering::Relaxed)))
     }
@@ -241,7 +236,7 @@ impl Space {
     }
 
     /// Gives back the reserve file; false when there is none. For a write of our own that found the disk full.
-    pub(in crate::storage) fn give_reserve(&self) -> bool {
+    pub(crate) fn give_reserve(&self) -> bool {
         let Some(watched) = self.0.watched.get() else { return false };
         let _looking = watched.looking.lock();
         if !self.0.reserve.swap(false, Ordering::Relaxed) {
@@ -253,7 +248,7 @@ impl Space {
     }
 
     /// Asks the system. May block on a disk that hangs.
-    pub(in crate::storage) fn look(&self) {
+    pub(crate) fn look(&self) {
         let Some(watched) = self.0.watched.get() else { return };
         let _looking = watched.looking.lock();
         if let Err(error) = self.look_at(watched) {

@@ -7,9 +7,12 @@ use super::model::entry;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::Entry;
 use crate::storage::format::payload;
+use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState};
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
-use crate::storage::read::reader::{Access, GroupReader, ReadError};
-use crate::storage::write::log::{Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState};
+use crate::storage::read::error::ReadError;
+use crate::storage::read::reader::GroupReader;
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";

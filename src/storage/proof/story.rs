@@ -8,9 +8,10 @@ use std::path::Path;
 
 use super::model::Model;
 use crate::storage::error::StorageError;
+use crate::storage::format::state::Genesis;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 const HOME: &str = "/mnt/data";

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use super::model::entry;
 use crate::storage::faults;
 use crate::storage::format::entry::Entry;
+use crate::storage::format::state::{Genesis, HardState, LogState, Recovered};
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
-use crate::storage::read::reader::Access;
-use crate::storage::write::log::{Genesis, GroupLog, HardState, LogOptions, LogState, Recovered};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const HOME: &str = "/mnt/data";
@@ -171,7 +172,7 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
         let (log, mut found) = GroupLog::open(&disk, &groups_dir(), *group, &options()).map_err(|e| refused(&e))?;
         found.torn_bytes = 0;
         let (reader, failed) =
-            (log.reader(), |error: crate::storage::read::reader::ReadError| (error.to_string(), false));
+            (log.reader(), |error: crate::storage::read::error::ReadError| (error.to_string(), false));
         let (mut entries, mut records) = (Vec::new(), Vec::new());
         // One by one through the index where the damage is, and at once where it is not.
         let here = only.is_none_or(|path| path.starts_with(groups_dir().join(group.to_string())));

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
+use super::block::{AHEAD_BYTES, ResumePoint};
+use super::segment::Segment;
+use super::view::View;
 use crate::storage::format::frame::Position;
-use crate::storage::read::block::Place;
-use crate::storage::read::reader::{Access, GroupReader};
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
+use crate::storage::io::disk::Access;
 
-/// What is being fetched behind a read that has waited.
-pub(in crate::storage) const AHEAD_BYTES: u64 = 8 << 20;
 /// What is fetched at once from then on.
 const STEP_BYTES: u64 = AHEAD_BYTES / 2;
 
@@ -28,8 +28,8 @@ pub struct Fetch {
 
 impl Ahead {
     /// Of a stream whose read has waited for the disk and ended at `place`.
-    pub fn of_waited(place: Option<Place>) -> Ahead {
-        Ahead(place.map(|Place { position, .. }| Position { at: position.at + AHEAD_BYTES, ..position }))
+    pub fn of_waited(place: Option<ResumePoint>) -> Ahead {
+        Ahead(place.map(|ResumePoint { position, .. }| Position { at: position.at + AHEAD_BYTES, ..position }))
     }
 }
 
@@ -43,36 +43,34 @@ impl Fetch {
     }
 }
 
-impl GroupReader {
-    /// What is to be fetched next for a stream that stands at `place`, if it is time. Never waits.
-    pub fn to_fetch(&self, place: Place, ahead: &mut Ahead) -> Option<Fetch> {
-        let place = place.position;
-        let reached = ahead.0?.max(place);
-        let view = self.view();
-        let index = |file| view.parts.iter().position(|part| part.segment.header.number == file);
-        let (here, there) = (index(place.file)?, index(reached.file)?);
-        let before: u64 = view.parts[here..there].iter().map(|part| part.end()).sum();
-        if before + reached.at > place.at + STEP_BYTES {
-            return None;
-        }
-        let (part, from) = match &view.parts[there..] {
-            [part, ..] if reached.at < part.end() => (part, reached.at),
-            [_, next, ..] => (next, SEGMENT_HEADER_BYTES),
-            _ => return None,
-        };
-        if part.limit.is_none() && from + STEP_BYTES > part.end() {
-            return None;
-        }
-        ahead.0 = Some(Position { file: part.segment.header.number, at: from + STEP_BYTES });
-        Some(Fetch { segment: part.segment.clone(), from })
+/// What is to be fetched next for a stream that stands at `place`, if it is time. Never waits.
+pub(super) fn to_fetch(view: &View, place: ResumePoint, ahead: &mut Ahead) -> Option<Fetch> {
+    let place = place.position;
+    let reached = ahead.0?.max(place);
+    let index = |file| view.parts.iter().position(|part| part.segment.header.number == file);
+    let (here, there) = (index(place.file)?, index(reached.file)?);
+    let before: u64 = view.parts[here..there].iter().map(|part| part.end()).sum();
+    if before + reached.at > place.at + STEP_BYTES {
+        return None;
     }
+    let (part, from) = match &view.parts[there..] {
+        [part, ..] if reached.at < part.end() => (part, reached.at),
+        [_, next, ..] => (next, SEGMENT_HEADER_BYTES),
+        _ => return None,
+    };
+    if part.limit.is_none() && from + STEP_BYTES > part.end() {
+        return None;
+    }
+    ahead.0 = Some(Position { file: part.segment.header.number, at: from + STEP_BYTES });
+    Some(Fetch { segment: part.segment.clone(), from })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::format::state::Genesis;
     use crate::storage::write::log::tests::{GROUP, Home, append};
-    use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+    use crate::storage::write::log::{GroupLog, LogOptions};
     use crate::types::{NodeId, Offset};
 
     /// A stream goes through a log of several segments: everything behind its first read is fetched once, in order, never

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, segment_number};
-use crate::storage::verify::span;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_number};
 use crate::types::{GroupId, Offset};
 
 /// The maximum number of listed ranges of a group; further ones are only logged and counted.
@@ -68,7 +67,7 @@ impl DamagedRange {
     }
 
     /// True if both name the same place of the same file.
-    pub(in crate::storage) fn is_at(&self, other: &DamagedRange) -> bool {
+    pub(crate) fn is_at(&self, other: &DamagedRange) -> bool {
         (&self.file, self.position) == (&other.file, other.position)
     }
 }
@@ -133,18 +132,26 @@ impl Damages {
     }
 
     /// A pass over everything begins.
-    pub(in crate::storage) fn begin_pass(&self) {
+    pub(crate) fn begin_pass(&self) {
         self.known().passes += 1;
     }
 
     /// Forgets everything except what a complete pass has just found, and what others have met since it began.
-    pub(in crate::storage) fn keep(&self, found: &[DamagedRange]) {
+    pub(crate) fn keep(&self, found: &[DamagedRange]) {
         let mut known = self.known();
         let Known { ranges, places, passes } = &mut *known;
         places.retain(|(file, position), met| {
             *met == *passes || found.iter().any(|f| (&f.file, f.position) == (file, *position))
         });
         ranges.retain(|range| places.contains_key(&(range.file.clone(), range.position)));
+    }
+}
+
+/// Returns `record 7` or `records 7 to 9`.
+pub(crate) fn span(one: &str, several: &str, first: u64, next: u64) -> String {
+    match next - first {
+        1 => format!("{one} {first}"),
+        _ => format!("{several} {first} to {}", next - 1),
     }
 }
 

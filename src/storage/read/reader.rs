@@ -1,94 +1,41 @@
-//! Reads of one group's log, beside whoever appends to it and without its mutex.
+//! Reads of one group's log, at the same time as the thread that appends to it and without its mutex.
 //!
-//! A reader takes the view of the moment, finds the segment and by its index a position, and walks the frames from there;
-//! each one's checksum is checked on every read. gRPC's threads read with [`Access::Cached`], which never waits for the
-//! disk; what that can't give ([`ReadError::NotCached`]) is done again on a `reader` thread ([`Readers`]) with
-//! [`Access::Blocking`].
+//! A reader takes the current view, finds the segment, and by its index a position, and walks the frames from there; the checksum
+//! of each is checked on every read. gRPC's threads read with [`Access::Cached`], which never waits for the disk. What is not in
+//! memory ([`ReadError::NotCached`]) is read again on a `reader` thread (`io/pool.rs`) with [`Access::Blocking`].
 //!
-//! Whoever reads records must not read beyond the watermark: what is there may still be cut off.
+//! A caller that reads records must not read beyond the high watermark: what is there may still be truncated.
 
 use std::sync::Arc;
 
+use super::ahead::{self, Ahead, Fetch};
+use super::block::{self, Block, ResumePoint};
+use super::by_time;
+use super::entries;
+use super::error::ReadError;
+use super::records::{self, Slice};
+use super::view::{Published, View};
 use crate::storage::error::StorageError;
-use crate::storage::faults::{Fault, broken};
 use crate::storage::format::entry::Entry;
-use crate::storage::format::payload;
 use crate::storage::format::state::Base;
-#[cfg(test)]
-pub(crate) use crate::storage::io::pool::ByHand as ReadersByHand;
-pub use crate::storage::io::pool::{QueueFull, Readers, ReadersHandle};
-use crate::storage::read::damage::DamagedRange;
-use crate::storage::read::index::Key;
-use crate::storage::read::segment::SEGMENT_HEADER_BYTES;
-use crate::storage::read::view::{Shared, View};
-use crate::storage::read::visit::Visit;
+use crate::storage::io::disk::Access;
 use crate::types::{LogIndex, Offset};
-
-/// How a read may get at the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// From the page cache, or not at all: never blocks.
-    Cached,
-    /// Waits for the disk.
-    Blocking,
-    /// From the disk, whatever the page cache has, and without filling it: for who checks the disk.
-    Disk,
-}
-
-/// Why a read failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadError {
-    /// With [`Access::Cached`]: the bytes are not in memory; ask a `reader`.
-    NotCached,
-    /// It is not stored any more.
-    Trimmed {
-        /// The first stored record. Clients may read from the watermark's first offset on, which is not below it.
-        first_offset: Offset,
-    },
-    /// The bytes differ from what was written, or can't be read: the range, and the records lost in it, from the first requested
-    /// one on.
-    Damaged(DamagedRange),
-    /// The system refused to read; names the file.
-    Io(String),
-    /// The system had no descriptor or no memory left to read with: a passing condition, which says nothing about the bytes.
-    Shortage(String),
-}
-
-impl std::fmt::Display for ReadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ReadError::NotCached => f.write_str("not in memory"),
-            ReadError::Trimmed { first_offset } => write!(f, "trimmed away: the first record is {first_offset}"),
-            ReadError::Damaged(range) => write!(f, "damaged: {range}"),
-            ReadError::Io(what) | ReadError::Shortage(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for ReadError {}
-
-/// Records as they are stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slice {
-    /// Fields `records` = 3, one behind the other.
-    pub bytes: Vec<u8>,
-    /// How many.
-    pub count: u32,
-    /// The offset behind the last one; where the read began, when there is none.
-    pub next: Offset,
-}
 
 /// Reads one group's log; a clone reads the same.
 #[derive(Clone)]
-pub struct GroupReader(pub(in crate::storage) Arc<Shared>);
+pub struct GroupReader(Arc<Published>);
 
 impl GroupReader {
-    pub(in crate::storage) fn new(shared: Arc<Shared>) -> GroupReader {
-        GroupReader(shared)
+    pub(crate) fn new(published: Arc<Published>) -> GroupReader {
+        GroupReader(published)
     }
 
-    pub(in crate::storage) fn shared(&self) -> &Shared {
+    pub(crate) fn published(&self) -> &Published {
         &self.0
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.0.view()
     }
 
     /// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
@@ -105,87 +52,28 @@ impl GroupReader {
         bytes_max: usize,
         access: Access,
     ) -> Result<Slice, ReadError> {
-        self.read(|view| {
-            let mut slice = Slice { next: from, ..Slice::default() };
-            if from < view.base.offset {
-                return Err(ReadError::Trimmed { first_offset: view.base.offset });
-            }
-            if from >= until || records_max == 0 {
-                return Ok(slice);
-            }
-            // Damage that contains the wanted record, if only entries without records followed it so far.
-            let mut met: Option<DamagedRange> = None;
-            let ended = self.visit(view, Key::Offset(from), access, |part, at, frame, hole| {
-                if !frame.header.kind.is_entry() {
-                    return Ok(Visit::Next);
-                }
-                let (base, count) = (frame.header.base_offset, frame.header.count);
-                let known = met.clone().or_else(|| hole.cloned());
-                let lost = |next: Offset, what: &str| {
-                    let range = known.clone().unwrap_or_else(|| part.damaged(at, what));
-                    Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(next), ..range }))
-                };
-                let Some(end) = base.0.checked_add(u64::from(count)) else { return lost(until, "offsets overflow") };
-                let go_on = if slice.count > 0 { Visit::NextSound } else { Visit::Next };
-                if end < slice.next.0 || end == slice.next.0 && base < slice.next {
-                    return Ok(go_on);
-                }
-                if base >= until {
-                    return Ok(Visit::Done);
-                }
-                if base > slice.next {
-                    if slice.count > 0 && !broken(Fault::SoundWithheld) {
-                        return Ok(Visit::Done);
-                    }
-                    if !frame.header.kind.is_records() {
-                        // The next record shows where it ends.
-                        met = known;
-                        return Ok(go_on);
-                    }
-                    if !broken(Fault::LossSkipped) {
-                        return lost(base, "the record before this one is missing");
-                    }
-                    slice.next = base;
-                }
-                if !frame.header.kind.is_records() {
-                    return Ok(go_on);
-                }
-                let fits = count <= records_max - slice.count && slice.bytes.len() + frame.payload.len() <= bytes_max;
-                if base == slice.next && end <= until.0 && fits {
-                    slice.bytes.extend_from_slice(frame.payload);
-                    slice.count += count;
-                    slice.next = Offset(end);
-                } else {
-                    let skipped = (slice.next.0 - base.0) as usize;
-                    for record in payload::records(frame.payload).skip(skipped) {
-                        let record = match record {
-                            Ok(record) => record,
-                            Err(_) if slice.count > 0 => return Ok(Visit::Done),
-                            Err(bad) => return lost(Offset(end), bad.0),
-                        };
-                        let fits = slice.count < records_max && slice.bytes.len() + record.len() <= bytes_max;
-                        if slice.next >= until || slice.count > 0 && !fits {
-                            return Ok(Visit::Done);
-                        }
-                        slice.bytes.extend_from_slice(record);
-                        slice.count += 1;
-                        slice.next.0 += 1;
-                    }
-                    if slice.next.0 != end {
-                        return lost(Offset(end), "a count of records that is not theirs");
-                    }
-                }
-                let full = slice.count >= records_max || slice.bytes.len() >= bytes_max || slice.next >= until;
-                Ok(if full { Visit::Done } else { Visit::NextSound })
-            })?;
-            if slice.count == 0 {
-                let last = &view.parts[view.parts.len() - 1];
-                let range =
-                    met.or(ended).unwrap_or_else(|| last.damaged(last.end(), &format!("record {from} is missing")));
-                return Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(until), ..range }));
-            }
-            Ok(slice)
-        })
+        records::records(&self.0, from, until, records_max, bytes_max, access)
+    }
+
+    /// Reads about `bytes_max` bytes of records from `from` on and below `until`, the high watermark: whole entries, if possible.
+    /// `resume` is where the last read ended, if there was one.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn block(
+        &self,
+        from: Offset,
+        until: Offset,
+        bytes_max: usize,
+        access: Access,
+        resume: Option<ResumePoint>,
+    ) -> Result<Block, ReadError> {
+        block::block(&self.0, from, until, bytes_max, access, resume)
+    }
+
+    /// Returns what is to be fetched next for a stream whose last read ended at `resume`, if it is time. Never waits.
+    pub fn to_fetch(&self, resume: ResumePoint, ahead: &mut Ahead) -> Option<Fetch> {
+        ahead::to_fetch(&self.view(), resume, ahead)
     }
 
     /// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a
@@ -194,24 +82,23 @@ impl GroupReader {
     /// # Errors
     /// [`ReadError`].
     pub fn append_time_us(&self, offset: Offset, until: Offset, access: Access) -> Result<Option<u64>, ReadError> {
-        let mut from = offset;
-        let mut tries = 0;
-        let slice = loop {
-            match self.records(from, until, 1, 0, access) {
-                Err(ReadError::Damaged(DamagedRange { next_offset: Some(next), .. })) if next < until && tries < 8 => {
-                    (from, tries) = (next, tries + 1);
-                }
-                other => break other?,
-            }
-        };
-        let time = payload::records(&slice.bytes).next().map(|r| r.and_then(payload::record_time_us)).transpose();
-        time.map_err(|bad| {
-            let view = self.view();
-            let part = &view.parts[view.part_of_offset(offset)];
-            let range = part.damaged(SEGMENT_HEADER_BYTES, &format!("record {offset}: {bad}"));
-            let next_offset = Some(Offset(offset.0.saturating_add(1)));
-            ReadError::Damaged(DamagedRange { first_offset: offset, next_offset, ..range })
-        })
+        records::append_time_us(&self.0, offset, until, access)
+    }
+
+    /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
+    /// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are no longer stored
+    /// count as older.
+    ///
+    /// # Errors
+    /// [`ReadError`]; never `Trimmed`.
+    pub fn first_not_before(
+        &self,
+        time_us: u64,
+        from: Offset,
+        until: Offset,
+        access: Access,
+    ) -> Result<Option<Offset>, ReadError> {
+        by_time::first_not_before(&self.0, time_us, from, until, access)
     }
 
     /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
@@ -226,43 +113,7 @@ impl GroupReader {
         bytes_max: u64,
         access: Access,
     ) -> Result<Vec<Entry>, ReadError> {
-        self.read(|view| {
-            if low <= view.base.index {
-                return Err(ReadError::Trimmed { first_offset: view.base.offset });
-            }
-            let mut entries: Vec<Entry> = Vec::new();
-            if low >= high {
-                return Ok(entries);
-            }
-            let mut wanted = low;
-            let mut bytes = 0;
-            let ended = self.visit(view, Key::Index(low), access, |part, at, frame, hole| {
-                let go_on = if entries.is_empty() { Visit::Next } else { Visit::NextSound };
-                if !frame.header.kind.is_entry() || frame.header.index < wanted {
-                    return Ok(go_on);
-                }
-                if frame.header.index > wanted {
-                    if !entries.is_empty() && !broken(Fault::SoundWithheld) {
-                        return Ok(Visit::Done);
-                    }
-                    let range = hole.cloned();
-                    let range = range.unwrap_or_else(|| part.damaged(at, "the entry before this one is missing"));
-                    return Err(ReadError::Damaged(range));
-                }
-                let Some(entry) = frame.entry() else { return Ok(go_on) };
-                bytes += entry.data.len() as u64;
-                if bytes > bytes_max && !entries.is_empty() {
-                    return Ok(Visit::Done);
-                }
-                entries.push(entry);
-                wanted = wanted.next();
-                Ok(if wanted >= high { Visit::Done } else { Visit::NextSound })
-            })?;
-            match ended {
-                Some(range) if entries.is_empty() => Err(ReadError::Damaged(range)),
-                _ => Ok(entries),
-            }
-        })
+        entries::entries(&self.0, low, high, bytes_max, access)
     }
 
     /// The end of the log as of an entry. Reads from `near` on, an entry up to this one whose digest is known, or from the
@@ -271,87 +122,33 @@ impl GroupReader {
     /// # Errors
     /// [`StorageError`], also if the entry is not stored.
     pub fn end_at(&self, index: LogIndex, near: Option<Base>) -> Result<Base, StorageError> {
-        let view = self.view();
-        if index == view.base.index { Ok(view.base) } else { Ok(self.locate(&view, index, near)?.2) }
+        entries::end_at(&self.0, index, near)
     }
 
-    /// The place of an entry after the base: the number of its part in the view, the end of its frame, and the end of the log as of
-    /// that entry. Reads from `near` on, an entry up to this one whose digest is known, or from the beginning of the segment.
-    pub(in crate::storage) fn locate(
-        &self,
-        view: &View,
-        index: LogIndex,
-        near: Option<Base>,
-    ) -> Result<(usize, u64, Base), StorageError> {
-        let mut found = None;
-        let part = view.part_of_index(index);
-        let first = view.parts[part].base();
-        let mut last = near.filter(|near| near.index > first.index && near.index <= index).unwrap_or(first);
-        let mut wanted = index.min(last.index.next());
-        let visited = self.visit(view, Key::Index(wanted), Access::Blocking, |part, at, frame, hole| {
-            let header = &frame.header;
-            if !header.kind.is_entry() || header.index < wanted {
-                return Ok(Visit::Next);
-            }
-            let damaged = |what| Err(ReadError::Damaged(hole.cloned().unwrap_or_else(|| part.damaged(at, what))));
-            if header.index != wanted {
-                return damaged("the entry before this one is missing");
-            }
-            if wanted > last.index {
-                match last.then_frame(header, frame.payload) {
-                    Ok(next) => last = next,
-                    Err(bad) => return damaged(bad.0),
-                }
-            }
-            if wanted < index {
-                wanted = wanted.next();
-                return Ok(Visit::Next);
-            }
-            found = Some((at + crate::storage::format::frame::frame_bytes(frame.payload.len()) as u64, last));
-            Ok(Visit::Done)
-        });
-        let path = view.parts[part].segment.path();
-        match (visited, found) {
-            (Ok(_), Some((end, last))) => Ok((part, end, last)),
-            (Ok(hole), None) => {
-                let missing = || view.parts[part].damaged(view.parts[part].end(), "it is missing");
-                let DamagedRange { position, what, .. } = hole.unwrap_or_else(missing);
-                Err(StorageError::damaged(&path, position, format!("entry {index} can't be read: {what}")))
-            }
-            (Err(ReadError::Io(what) | ReadError::Shortage(what)), _) => {
-                Err(StorageError::io("read", &path, std::io::Error::other(what)))
-            }
-            (Err(other @ (ReadError::Damaged(_) | ReadError::NotCached | ReadError::Trimmed { .. })), _) => {
-                Err(StorageError::damaged(&path, 0, format!("entry {index} can't be read: {other}")))
-            }
-        }
+    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
+    /// records below had arrived by then. `None` if there is no such segment. Reads nothing.
+    pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
+        self.view().arrived_by(local_us)
     }
 
-    /// The log as it is now.
-    pub(in crate::storage) fn view(&self) -> Arc<View> {
-        self.0.get()
+    /// The latest time in the segments' headers, by the log's clock; 0 if it is unknown.
+    pub fn begun_us(&self) -> u64 {
+        self.view().begun_us()
+    }
+
+    /// The number of synced bytes at the log's end above the manifest's durable position (`write/sync.rs`).
+    pub fn unprotected_bytes(&self) -> u64 {
+        self.0.unprotected_bytes()
+    }
+
+    /// The first record to keep so that whole segments go and at least `bytes` stay; `None` when none can go. Reads nothing.
+    pub fn first_within(&self, bytes: u64) -> Option<Offset> {
+        self.view().first_within(bytes)
     }
 
     /// Bytes of the log's frames on this node.
     pub fn stored_bytes(&self) -> u64 {
-        self.0.get().stored_bytes()
-    }
-
-    /// Reads from the view of the moment; again, whenever a segment of it may have been removed meanwhile.
-    pub(in crate::storage) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
-        let mut view = self.0.get();
-        loop {
-            match read(&view) {
-                Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
-                    let newer = self.0.get();
-                    if Arc::ptr_eq(&view, &newer) {
-                        return Err(error);
-                    }
-                    view = newer;
-                }
-                other => return other,
-            }
-        }
+        self.view().stored_bytes()
     }
 }
 

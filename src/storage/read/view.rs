@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::error::ReadError;
 use crate::storage::format::frame::Position;
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
 use crate::storage::format::state::Base;
 use crate::storage::read::damage::{DamagedRange, Damages};
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::storage::read::segment::Segment;
 use crate::types::{LogIndex, Offset};
 
 /// One segment of the chain.
@@ -36,7 +38,7 @@ impl Part {
     }
 
     /// Damage of this part from `position` to its end; the caller sets the length and the lost records when they are known.
-    pub(in crate::storage) fn damaged(&self, position: u64, what: &str) -> DamagedRange {
+    pub(crate) fn damaged(&self, position: u64, what: &str) -> DamagedRange {
         let path = self.segment.path();
         DamagedRange {
             file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -83,21 +85,43 @@ impl View {
     pub fn stored_bytes(&self) -> u64 {
         self.parts.iter().map(Part::bytes).sum()
     }
+
+    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
+    /// earlier records had arrived by then. `None` if there is none.
+    pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
+        let arrived = |begun_us: u64| begun_us != 0 && begun_us <= local_us;
+        let part = self.parts.iter().skip(1).rev().find(|part| arrived(part.segment.header.begun_us));
+        part.map(|part| part.base().offset)
+    }
+
+    /// The first record to keep so that whole segments go and at least `bytes` stay; `None` if none can go.
+    pub fn first_within(&self, bytes: u64) -> Option<Offset> {
+        let mut stays = self.stored_bytes();
+        let mut keep = None;
+        for pair in self.parts.windows(2) {
+            stays -= pair[0].bytes();
+            if stays < bytes {
+                break;
+            }
+            keep = Some(pair[1].base().offset);
+        }
+        keep
+    }
 }
 
-/// The newest view of one log, its durable position, the durable position in its manifest and its known damage, shared between the writer and
-/// the readers.
-pub struct Shared {
+/// What the writer of a log publishes to its readers: the newest view, the durable position and the one in the manifest. With it
+/// the damage that any of them has found.
+pub struct Published {
     view: Mutex<Arc<View>>,
     durable: Mutex<Position>,
     noted: Mutex<Position>,
     damages: Damages,
 }
 
-impl Shared {
+impl Published {
     /// Begins with a view.
-    pub fn new(view: View, durable: Position, noted: Position) -> Shared {
-        Shared {
+    pub fn new(view: View, durable: Position, noted: Position) -> Published {
+        Published {
             view: Mutex::new(Arc::new(view)),
             durable: Mutex::new(durable),
             noted: Mutex::new(noted),
@@ -135,13 +159,37 @@ impl Shared {
         *now = durable.max(*now);
     }
 
-    /// The view as it is now.
-    pub fn get(&self) -> Arc<View> {
+    /// The current view.
+    pub fn view(&self) -> Arc<View> {
         self.view.lock().clone()
     }
 
-    /// Replaces it.
-    pub fn set(&self, view: View) {
+    /// Replaces the view.
+    pub fn publish(&self, view: View) {
         *self.view.lock() = Arc::new(view);
+    }
+
+    /// Reads from the current view; again, as long as a segment of it may have been removed meanwhile.
+    pub(super) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let mut view = self.view();
+        loop {
+            match read(&view) {
+                Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
+                    let newer = self.view();
+                    if Arc::ptr_eq(&view, &newer) {
+                        return Err(error);
+                    }
+                    view = newer;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// True if this position is still part of the log: it may have been trimmed or truncated since it was read.
+    pub(crate) fn still_contains(&self, part: &Part, position: u64) -> bool {
+        let view = self.view();
+        let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
+        now.is_some_and(|now| position < now.end())
     }
 }

@@ -3,136 +3,126 @@
 //! An index is not trusted: if its position has no valid frame, or one after the key, the walk begins at an earlier frame.
 //! Damage does not end a walk: the offset of the next valid frame shows which records are lost, and the visitor sees both.
 
-use std::sync::Arc;
-
+use super::damage::DamagedRange;
+use super::error::ReadError;
+use super::view::{Part, Published, View};
+use super::walk::{Walk, WalkError};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Frame;
-use crate::storage::read::damage::DamagedRange;
-use crate::storage::read::index::Key;
-use crate::storage::read::reader::{Access, GroupReader, ReadError};
-use crate::storage::read::segment::SEGMENT_HEADER_BYTES;
-use crate::storage::read::view::{Part, View};
-use crate::storage::read::walk::{Walk, WalkError};
+use crate::storage::format::index::Key;
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
+use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
 /// What a visitor wants after a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum Visit {
+pub(super) enum Visit {
     Next,
     /// The next frame, unless there is damage before it.
     NextSound,
     Done,
 }
 
-impl GroupReader {
-    /// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Damage is
-    /// skipped: the visitor gets the next valid frame, and the damage between it and the last entry that it saw. Returns the
-    /// damage after the last entry, if any.
-    pub(in crate::storage) fn visit(
-        &self,
-        view: &View,
-        key: Key,
-        access: Access,
-        mut visitor: impl FnMut(&Part, u64, &Frame<'_>, Option<&DamagedRange>) -> Result<Visit, ReadError>,
-    ) -> Result<Option<DamagedRange>, ReadError> {
-        let first = match key {
-            Key::Index(index) => view.part_of_index(index),
-            Key::Offset(offset) => view.part_of_offset(offset),
-            Key::Time(time_us) => view.part_of_time(time_us),
+/// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Damage is
+/// skipped: the visitor gets the next valid frame, and the damage between it and the last entry that it saw. Returns the
+/// damage after the last entry, if any.
+pub(super) fn visit(
+    log: &Published,
+    view: &View,
+    key: Key,
+    access: Access,
+    mut visitor: impl FnMut(&Part, u64, &Frame<'_>, Option<&DamagedRange>) -> Result<Visit, ReadError>,
+) -> Result<Option<DamagedRange>, ReadError> {
+    let first = match key {
+        Key::Index(index) => view.part_of_index(index),
+        Key::Offset(offset) => view.part_of_offset(offset),
+        Key::Time(time_us) => view.part_of_time(time_us),
+    };
+    let mut holes = Holes { log, access, said: Visit::Next, open: None, pending: None };
+    for (i, part) in view.parts.iter().enumerate().skip(first) {
+        let behind = view.parts.get(i + 1).map(|next| next.base().offset);
+        let index = if i == first { Some(part.segment.index(access)) } else { None };
+        let index = match index {
+            Some(Ok(None)) => return Err(ReadError::NotCached),
+            Some(Ok(index)) => index,
+            Some(Err(error)) if error.is_shortage() => return Err(ReadError::Shortage(error.to_string())),
+            Some(Err(error)) if broken(Fault::IndexMustBeRead) => return Err(ReadError::Io(error.to_string())),
+            // If the index can't be opened, the segment can't either.
+            Some(Err(_)) | None => None,
         };
-        let mut holes = Holes { reader: self, access, said: Visit::Next, open: None, pending: None };
-        for (i, part) in view.parts.iter().enumerate().skip(first) {
-            let behind = view.parts.get(i + 1).map(|next| next.base().offset);
-            let index = if i == first { Some(part.segment.index(access)) } else { None };
-            let index = match index {
-                Some(Ok(None)) => return Err(ReadError::NotCached),
-                Some(Ok(index)) => index,
-                Some(Err(error)) if error.is_shortage() => return Err(ReadError::Shortage(error.to_string())),
-                Some(Err(error)) if broken(Fault::IndexMustBeRead) => return Err(ReadError::Io(error.to_string())),
-                // If the index can't be opened, the segment can't either.
-                Some(Err(_)) | None => None,
-            };
-            let file = match part.segment.file(access) {
-                Ok(Some(file)) => file,
-                Ok(None) => return Err(ReadError::NotCached),
-                Err(error) => {
-                    if !holes.begin(part, 0, part.base().offset, WalkError::Disk(error))? {
-                        break;
+        let file = match part.segment.file(access) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(ReadError::NotCached),
+            Err(error) => {
+                if !holes.begin(part, 0, part.base().offset, WalkError::Disk(error))? {
+                    break;
+                }
+                holes.end(part, part.end(), behind);
+                continue;
+            }
+        };
+        let end = part.end();
+        let noted = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key));
+        let mut start = noted.min(end);
+        let mut walk = Walk::new(&file, part.segment.header.salt, start, end, access);
+        // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last entry.
+        let (mut begun, mut back, mut next_offset) = (start == SEGMENT_HEADER_BYTES, 1, part.base().offset);
+        loop {
+            match walk.next() {
+                // An index that returns a position after the key is wrong.
+                Ok(Some((_, frame))) if !begun && is_behind(&frame, key) && !broken(Fault::IndexTrusted) => {
+                    part.segment.tell_wrong_index();
+                }
+                Ok(Some((at, frame))) => {
+                    begun = true;
+                    let entry = frame.header.kind.is_entry();
+                    if entry {
+                        holes.end(part, at, Some(frame.header.base_offset));
                     }
-                    holes.end(part, part.end(), behind);
+                    holes.said = visitor(part, at, &frame, holes.pending.as_ref())?;
+                    if holes.said == Visit::Done {
+                        return Ok(holes.pending);
+                    }
+                    if entry {
+                        holes.pending = None;
+                        let count = u64::from(frame.header.count);
+                        next_offset = Offset(frame.header.base_offset.0.saturating_add(count));
+                    }
                     continue;
                 }
-            };
-            let end = part.end();
-            let noted = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key));
-            let mut start = noted.min(end);
-            let mut walk = Walk::new(&file, part.segment.header.salt, start, end, access);
-            // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last entry.
-            let (mut begun, mut back, mut next_offset) = (start == SEGMENT_HEADER_BYTES, 1, part.base().offset);
-            loop {
-                match walk.next() {
-                    // An index that returns a position after the key is wrong.
-                    Ok(Some((_, frame))) if !begun && is_behind(&frame, key) && !broken(Fault::IndexTrusted) => {
-                        part.segment.tell_wrong_index();
+                // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
+                Ok(None) if begun || part.limit.is_none() => break,
+                // It still notes what stood behind the end before that was cut off.
+                Ok(None) if noted >= end => {}
+                Ok(None) => part.segment.tell_wrong_index(),
+                Err(WalkError::NotCached) => return Err(ReadError::NotCached),
+                // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.
+                Err(WalkError::Bad { .. }) if !begun => {}
+                Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
+                Err(error) => {
+                    if !holes.begin(part, walk.position(), next_offset, error)? {
+                        return Ok(holes.pending);
                     }
-                    Ok(Some((at, frame))) => {
-                        begun = true;
-                        let entry = frame.header.kind.is_entry();
-                        if entry {
-                            holes.end(part, at, Some(frame.header.base_offset));
-                        }
-                        holes.said = visitor(part, at, &frame, holes.pending.as_ref())?;
-                        if holes.said == Visit::Done {
-                            return Ok(holes.pending);
-                        }
-                        if entry {
-                            holes.pending = None;
-                            let count = u64::from(frame.header.count);
-                            next_offset = Offset(frame.header.base_offset.0.saturating_add(count));
-                        }
-                        continue;
-                    }
-                    // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
-                    Ok(None) if begun || part.limit.is_none() => break,
-                    // It still notes what stood behind the end before that was cut off.
-                    Ok(None) if noted >= end => {}
-                    Ok(None) => part.segment.tell_wrong_index(),
-                    Err(WalkError::NotCached) => return Err(ReadError::NotCached),
-                    // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.
-                    Err(WalkError::Bad { .. }) if !begun => {}
-                    Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
-                    Err(error) => {
-                        if !holes.begin(part, walk.position(), next_offset, error)? {
-                            return Ok(holes.pending);
-                        }
-                        match walk.skip_bad() {
-                            Ok(true) => continue,
-                            Ok(false) => break,
-                            Err(error) => return Err(read_error(part, error)),
-                        }
+                    match walk.skip_bad() {
+                        Ok(true) => continue,
+                        Ok(false) => break,
+                        Err(error) => return Err(read_error(part, error)),
                     }
                 }
-                start = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.before(start, back));
-                begun = start == SEGMENT_HEADER_BYTES;
-                back *= 2;
-                walk = Walk::new(&file, part.segment.header.salt, start, end, access);
             }
-            holes.end(part, end, behind);
+            start = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.before(start, back));
+            begun = start == SEGMENT_HEADER_BYTES;
+            back *= 2;
+            walk = Walk::new(&file, part.segment.header.salt, start, end, access);
         }
-        Ok(holes.pending)
+        holes.end(part, end, behind);
     }
-
-    /// True if this position is still part of the log: it may have been trimmed or truncated since it was read.
-    pub(in crate::storage) fn still_there(&self, part: &Part, position: u64) -> bool {
-        let view = self.0.get();
-        let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
-        now.is_some_and(|now| position < now.end())
-    }
+    Ok(holes.pending)
 }
 
 /// The damage that a walk has found.
 struct Holes<'a> {
-    reader: &'a GroupReader,
+    log: &'a Published,
     access: Access,
     /// What the visitor wanted after the last frame.
     said: Visit,
@@ -175,8 +165,8 @@ impl Holes<'_> {
             if let Some(pending) = self.pending.as_mut().filter(|pending| pending.is_at(&range)) {
                 pending.clone_from(&range);
             }
-            if self.reader.still_there(part, range.position) {
-                self.reader.0.damages().tell(part.segment.header.group, &range);
+            if self.log.still_contains(part, range.position) {
+                self.log.damages().tell(part.segment.header.group, &range);
             }
         }
     }

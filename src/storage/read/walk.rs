@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
-use crate::storage::format::frame::{self, Frame, HEADER_BYTES};
+use crate::storage::format::frame::{self, BadFrame, Frame, HEADER_BYTES};
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::DiskFile;
-use crate::storage::read::reader::Access;
 
 const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -60,13 +60,68 @@ pub struct Walk<'a> {
     /// Below it is something that can't be read: until there the disk is asked for a block at a time.
     careful_until: u64,
     unreadable: Option<StorageError>,
+    /// Payloads at the front of the buffer ([`Walk::keep_payload`]).
+    kept_bytes: usize,
 }
 
 impl<'a> Walk<'a> {
     /// From the frame at `at` up to `end`, where a frame has to end too.
     pub fn new(file: &'a DiskFile, salt: u64, at: u64, end: u64, access: Access) -> Walk<'a> {
         let (buffer, read_bytes) = (Vec::new(), READ_BYTES_MIN);
-        Walk { file, salt, access, at, end, buffer, buffer_at: at, read_bytes, careful_until: 0, unreadable: None }
+        Walk {
+            file,
+            salt,
+            access,
+            at,
+            end,
+            buffer,
+            buffer_at: at,
+            read_bytes,
+            careful_until: 0,
+            unreadable: None,
+            kept_bytes: 0,
+        }
+    }
+
+    /// Reads this many bytes at first, if there are as many.
+    #[must_use]
+    pub fn with_first_read(self, bytes: usize) -> Walk<'a> {
+        Walk { read_bytes: bytes.max(HEADER_BYTES), ..self }
+    }
+
+    /// True if this many bytes after the current position are in memory.
+    pub fn has_buffered(&self, bytes: usize) -> bool {
+        self.buffer.len() >= (self.at - self.buffer_at) as usize + bytes
+    }
+
+    /// The length of the next frame, as its header says; `None` at the end.
+    ///
+    /// # Errors
+    /// [`WalkError`].
+    pub fn next_frame_bytes(&mut self) -> Result<Option<usize>, WalkError> {
+        let at = self.at;
+        if at == self.end {
+            return Ok(None);
+        }
+        let salt = self.salt;
+        let header = self.bytes(HEADER_BYTES)?.first_chunk::<HEADER_BYTES>();
+        let bytes = header.map_or(Err(BadFrame("no whole frame")), |header| frame::peek_bytes(header, salt, at));
+        bytes.map(Some).map_err(|bad| WalkError::Bad { position: at, what: bad.0 })
+    }
+
+    /// Keeps the payload of the frame at `position`, which [`Walk::next`] has returned, after the payloads that are kept already.
+    /// From now on only frames in memory are returned.
+    pub fn keep_payload(&mut self, position: u64, payload_bytes: usize) {
+        let from = (position - self.buffer_at) as usize + HEADER_BYTES;
+        debug_assert!(from >= self.kept_bytes);
+        self.buffer.copy_within(from..from + payload_bytes, self.kept_bytes);
+        self.kept_bytes += payload_bytes;
+    }
+
+    /// The payloads that were kept.
+    pub fn into_kept(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.kept_bytes);
+        self.buffer
     }
 
     /// Where the next frame begins.
@@ -81,14 +136,7 @@ impl<'a> Walk<'a> {
     #[allow(clippy::should_implement_trait)] // it lends
     pub fn next(&mut self) -> Result<Option<(u64, Frame<'_>)>, WalkError> {
         let at = self.at;
-        if at == self.end {
-            return Ok(None);
-        }
-        let head = self.bytes(HEADER_BYTES)?;
-        let mut header = [0; HEADER_BYTES];
-        header.copy_from_slice(head);
-        let bytes =
-            frame::peek_bytes(&header, self.salt, at).map_err(|bad| WalkError::Bad { position: at, what: bad.0 })?;
+        let Some(bytes) = self.next_frame_bytes()? else { return Ok(None) };
         self.bytes(bytes)?;
         let salt = self.salt;
         self.at += bytes as u64;
@@ -113,6 +161,9 @@ impl<'a> Walk<'a> {
     }
 
     fn fill(&mut self, wanted: usize) -> Result<(), WalkError> {
+        if self.kept_bytes > 0 {
+            return Err(WalkError::NotCached);
+        }
         let cut_off = WalkError::Bad { position: self.at, what: "a frame is cut off" };
         let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
         if wanted > left || wanted == left && broken(Fault::TailCutEarly) {

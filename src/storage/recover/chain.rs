@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
-use crate::storage::format::digest::{Checkpoints, RecentEnds};
+use crate::storage::format::checkpoints::{Checkpoints, RecentEnds};
 use crate::storage::format::entry::TERM_TOO_LARGE;
 use crate::storage::format::frame::{FrameKind, Header, NoteKind, Position};
-use crate::storage::format::manifest::NUMBERS_MAX;
+use crate::storage::format::index::worth_noting;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::storage::format::state::{Base, HardState};
-use crate::storage::read::index::worth_noting;
-use crate::storage::read::reader::Access;
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::storage::format::versioned::NUMBERS_MAX;
+use crate::storage::io::disk::Access;
+use crate::storage::io::group_files::GroupFiles;
 use crate::storage::read::walk::{Walk, WalkError};
-use crate::storage::recover::recovery::Files;
 use crate::types::{LogIndex, Term};
 
 /// Why a chain is none.
-pub(in crate::storage) enum Break {
+pub(crate) enum Break {
     /// It breaks here.
     At(Position, &'static str),
     /// The system refused to read.
@@ -25,42 +25,42 @@ pub(in crate::storage) enum Break {
 }
 
 /// Segments, each the predecessor of the next; the first is the manifest's first.
-pub(in crate::storage) struct Chain {
+pub(crate) struct Chain {
     headers: Vec<SegmentHeader>,
     numbers: Vec<u64>,
 }
 
 /// How a log ends, and what it holds.
-pub(in crate::storage) struct Ended {
+pub(crate) struct Ended {
     /// Where in the newest segment
-    pub(in crate::storage) at: u64,
+    pub(crate) at: u64,
     /// and why there.
-    pub(in crate::storage) what: &'static str,
-    pub(in crate::storage) last: Base,
-    pub(in crate::storage) time_us: u64,
-    pub(in crate::storage) hard_state: HardState,
-    pub(in crate::storage) terms: Vec<(LogIndex, Term)>,
-    pub(in crate::storage) checkpoints: Checkpoints,
-    pub(in crate::storage) recent: RecentEnds,
+    pub(crate) what: &'static str,
+    pub(crate) last: Base,
+    pub(crate) time_us: u64,
+    pub(crate) hard_state: HardState,
+    pub(crate) terms: Vec<(LogIndex, Term)>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) recent: RecentEnds,
     /// The manifest's applied index.
     applied: LogIndex,
     /// The highest durable position of the frames that were read,
-    pub(in crate::storage) durable: Position,
+    pub(crate) durable: Position,
     /// and up to where in each segment they were.
-    pub(in crate::storage) read: BTreeMap<u64, u64>,
+    pub(crate) read: BTreeMap<u64, u64>,
     /// What the index of the newest segment says, and where each of these frames stands.
-    pub(in crate::storage) noted: Vec<(Header, u64)>,
+    pub(crate) noted: Vec<(Header, u64)>,
 }
 
 impl Chain {
     /// The chain back from a segment, and what it holds.
-    pub(in crate::storage) fn read(files: &Files, newest: u64) -> Result<(Chain, Ended), Break> {
+    pub(crate) fn read(files: &GroupFiles, newest: u64) -> Result<(Chain, Ended), Break> {
         let chain = Chain::back(files, newest)?;
         let ended = chain.scan(files)?;
         Ok((chain, ended))
     }
 
-    fn back(files: &Files, newest: u64) -> Result<Chain, Break> {
+    fn back(files: &GroupFiles, newest: u64) -> Result<Chain, Break> {
         let first = files.manifest.first_segment;
         let mut headers = Vec::new();
         let mut number = newest;
@@ -93,34 +93,34 @@ impl Chain {
     }
 
     /// All segments, each with the position where the next one goes on; the newest ends at `end`.
-    pub(in crate::storage) fn stretches(&self, end: u64) -> impl Iterator<Item = (SegmentHeader, u64)> {
+    pub(crate) fn stretches(&self, end: u64) -> impl Iterator<Item = (SegmentHeader, u64)> {
         let newest = std::iter::once((*self.newest_header(), end));
         self.sealed().map(|(header, limit)| (*header, limit)).chain(newest)
     }
 
     /// The newest segment's number.
-    pub(in crate::storage) fn newest(&self) -> u64 {
+    pub(crate) fn newest(&self) -> u64 {
         self.newest_header().number
     }
 
     /// The newest segment's header.
-    pub(in crate::storage) fn newest_header(&self) -> &SegmentHeader {
+    pub(crate) fn newest_header(&self) -> &SegmentHeader {
         &self.headers[self.headers.len() - 1]
     }
 
     /// True if the segment is part of it.
-    pub(in crate::storage) fn contains(&self, number: u64) -> bool {
+    pub(crate) fn contains(&self, number: u64) -> bool {
         self.numbers.binary_search(&number).is_ok()
     }
 
     /// The segments but for the newest, each with the position where the next one goes on.
-    pub(in crate::storage) fn sealed(&self) -> impl Iterator<Item = (&SegmentHeader, u64)> {
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = (&SegmentHeader, u64)> {
         self.headers.windows(2).map(|pair| (&pair[0], pair[1].predecessor.at))
     }
 
     /// Reads the frames from the segment that holds the manifest's durable position on, or the newest, if that one is older: what is
     /// before is on the disk, and its terms are in the manifest.
-    fn scan(&self, files: &Files) -> Result<Ended, Break> {
+    fn scan(&self, files: &GroupFiles) -> Result<Ended, Break> {
         let manifest = &files.manifest;
         let newest = self.headers.len() - 1;
         let start = self.numbers.partition_point(|n| *n < manifest.durable.file).min(newest);
@@ -146,7 +146,7 @@ impl Chain {
 
 impl Ended {
     /// What is known where a segment begins.
-    pub(in crate::storage) fn before(header: &SegmentHeader, terms: Vec<(LogIndex, Term)>) -> Ended {
+    pub(crate) fn before(header: &SegmentHeader, terms: Vec<(LogIndex, Term)>) -> Ended {
         Ended {
             at: SEGMENT_HEADER_BYTES,
             what: "the log ends",
@@ -164,7 +164,7 @@ impl Ended {
     }
 
     /// Goes over one more segment, up to where the next one goes on; without a limit, as far as its frames are valid.
-    fn segment(&mut self, files: &Files, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
+    fn segment(&mut self, files: &GroupFiles, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
         let number = header.number;
         if header.base != self.last {
             return Err(Break::At(Position { file: number, at: 56 }, "the segment does not continue the log"));
@@ -211,10 +211,7 @@ impl Ended {
     }
 
     /// Goes over one more frame.
-    pub(in crate::storage) fn frame(
-        &mut self,
-        frame: &crate::storage::format::frame::Frame<'_>,
-    ) -> Result<(), &'static str> {
+    pub(crate) fn frame(&mut self, frame: &crate::storage::format::frame::Frame<'_>) -> Result<(), &'static str> {
         let header = &frame.header;
         match header.kind {
             FrameKind::Entry(_) => {
@@ -239,7 +236,9 @@ impl Ended {
                 self.recent.note(next, self.applied);
                 self.time_us = self.time_us.max(header.append_time_us);
             }
-            FrameKind::Note(NoteKind::HardState) => self.hard_state = frame.hard_state().map_err(|bad| bad.0)?,
+            FrameKind::Note(NoteKind::HardState) => {
+                self.hard_state = HardState::of_frame(frame).map_err(|bad| bad.0)?
+            }
             FrameKind::Note(NoteKind::Synced | NoteKind::Filler) => {}
         }
         Ok(())

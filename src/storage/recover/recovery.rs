@@ -15,62 +15,35 @@
 //! Until step 4 nothing is changed, so damage can be looked at as it was found. A crash in here is met by doing it again.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use super::chain::{Break, Chain, Ended};
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
-use crate::storage::format::digest::RecentEnds;
-use crate::storage::format::entry::Entry;
 use crate::storage::format::frame::Position;
-use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::storage::format::index::{self, Index};
+use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_number, segment_path};
 use crate::storage::format::state::{Base, HardState, Recovered};
-use crate::storage::io::disk::{Disk, DiskFile};
-use crate::storage::read::index::{self, Index, index_path};
-use crate::storage::read::reader::Access;
-use crate::storage::read::segment::{
-    BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_number, segment_path,
-};
-use crate::storage::read::view::{Part, Shared, View};
+use crate::storage::io::disk::{Access, Disk};
+use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, written_behind};
+use crate::storage::read::index_file::index_path;
+use crate::storage::read::segment::Segment;
+use crate::storage::read::view::{Part, Published, View};
 use crate::storage::read::walk::{Walk, WalkError};
-use crate::storage::recover::chain::{Break, Chain, Ended};
 use crate::storage::write::active::Active;
-use crate::storage::write::create::group_dir;
 use crate::storage::write::frames::Frames;
 use crate::storage::write::log::{GroupLog, LogOptions};
-use crate::types::{GroupId, LogIndex};
+use crate::types::GroupId;
 
-/// Why the files are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::storage) enum Purpose {
-    /// To go on with them.
-    Recover,
-    /// To tell what a recovery would find; nothing is changed, and nothing synced.
-    Look,
-}
-
-/// What was found in the directory.
-pub(in crate::storage) struct Files {
-    pub(in crate::storage) dir: PathBuf,
-    pub(in crate::storage) manifest: Manifest,
-    /// The segments not older than the manifest's first, by number; `None` for one without a valid header.
-    pub(in crate::storage) headers: BTreeMap<u64, Option<SegmentHeader>>,
-    /// Those from the manifest's durable position on.
-    pub(in crate::storage) open: BTreeMap<u64, Arc<DiskFile>>,
-    /// Every segment's number, dead ones too.
-    pub(in crate::storage) numbers: Vec<u64>,
-    pub(in crate::storage) names: Vec<String>,
-    /// Segments that could not be read at all, for `seriatim log verify`.
-    pub(in crate::storage) unreadable: Vec<StorageError>,
-}
-
-pub(in crate::storage) fn open(
+pub(crate) fn open(
     disk: &Disk,
     groups_dir: &Path,
     group: GroupId,
     options: &LogOptions,
 ) -> Result<(GroupLog, Recovered), StorageError> {
-    let files = Files::read(disk, group_dir(groups_dir, group), group, Purpose::Recover)?;
+    let files = GroupFiles::read(disk, group_dir(groups_dir, group), group, Purpose::Recover)?;
     let (chain, ended) = Survey::of(&files)?.choose(&files)?;
     let end = Position { file: chain.newest(), at: ended.at };
     let (zeros_behind, torn_bytes) = look_behind(&files, &chain, ended.at)?;
@@ -107,131 +80,15 @@ pub(in crate::storage) fn open(
     Ok((log, recovered))
 }
 
-impl GroupLog {
-    /// Makes the digest known at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
-    /// from the durable position on, and `applied` may be in an older one.
-    pub fn note_tail(&mut self, applied: LogIndex, tail: &[Entry]) {
-        if self.recent.at(applied).is_some() {
-            return;
-        }
-        let mut recent = RecentEnds::default();
-        let start = match self.known_at(applied) {
-            Some(start) => Ok(start),
-            None => self.reader().end_at(applied, self.checkpoint_before(applied)),
-        };
-        let noted = start.and_then(|start| {
-            recent.note(start, applied);
-            tail.iter().try_fold(start, |at, entry| {
-                let at = at.then(entry)?;
-                recent.note(at, applied);
-                Ok(at)
-            })
-        });
-        match noted {
-            Ok(last) if last == self.last => self.recent = recent,
-            // Other checks report the damage. Without these digests acknowledgements are late, and not wrong.
-            other => log::warn!("group {}: no digests of the entries after {applied}: {other:?}", self.group),
-        }
-    }
-}
-
-impl Files {
-    /// Step 1.
-    pub(in crate::storage) fn read(
-        disk: &Disk,
-        dir: PathBuf,
-        group: GroupId,
-        purpose: Purpose,
-    ) -> Result<Files, StorageError> {
-        let missing = || StorageError::damaged(&dir, 0, "the directory of a group that this node carries is missing");
-        let names = disk.list(&dir)?.ok_or_else(missing)?;
-        if purpose == Purpose::Recover && !broken(Fault::StartNamesNotSynced) {
-            disk.sync_dir(&dir)?;
-        }
-        let path = dir.join(MANIFEST);
-        let bytes = disk
-            .read(&path, MANIFEST_BYTES_MAX)?
-            .ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
-        let manifest = Manifest::decode(&bytes, &path)?;
-        if manifest.group != group {
-            return Err(StorageError::damaged(&path, 16, format!("this is group {}'s, not {group}'s", manifest.group)));
-        }
-        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
-        numbers.sort_unstable();
-        let (headers, open, unreadable) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut files = Files { dir, manifest, headers, open, numbers, names, unreadable };
-        for number in files.numbers.iter().copied().filter(|n| *n >= files.manifest.first_segment) {
-            match files.segment(disk, number, purpose) {
-                Ok((header, file)) => {
-                    files.headers.insert(number, header);
-                    if number >= files.manifest.durable.file {
-                        files.open.insert(number, Arc::new(file));
-                    }
-                }
-                // The other segments can still be checked.
-                Err(error @ (StorageError::Io { .. } | StorageError::Damaged { .. })) if purpose == Purpose::Look => {
-                    files.headers.insert(number, None);
-                    files.unreadable.push(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if broken(Fault::UnfinishedMarkerTaken)
-            && let Some((number, Some(header))) = files.headers.last_key_value()
-            && header.predecessor == Position::default()
-        {
-            files.manifest.first_segment = *number;
-            files.manifest.base = header.base;
-            files.manifest.terms = vec![(header.base.index, header.base.term)];
-        }
-        Ok(files)
-    }
-
-    /// A segment's header, if it has a valid one, and its file.
-    fn segment(
-        &self,
-        disk: &Disk,
-        number: u64,
-        purpose: Purpose,
-    ) -> Result<(Option<SegmentHeader>, DiskFile), StorageError> {
-        let path = segment_path(&self.dir, number);
-        let missing = || StorageError::damaged(&path, 0, "the name is there, but leads to no file");
-        let file = match purpose {
-            Purpose::Recover => {
-                disk.open(&path).map_err(|error| if error.is_not_found() { missing() } else { error })?
-            }
-            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(missing)?,
-        };
-        if number >= self.manifest.durable.file {
-            if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
-                file.sync()?;
-            }
-            file.drop_cache()?;
-        }
-        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-        let read = file.read_at(0, &mut bytes)?;
-        match SegmentHeader::decode(&bytes[..read]) {
-            Ok(header) => {
-                let ours = header.number == number && header.group == self.manifest.group;
-                Ok((Some(header).filter(|_| ours), file))
-            }
-            Err(BadHeader::Torn) => Ok((None, file)),
-            Err(BadHeader::OtherFormat(version)) => {
-                Err(StorageError::OtherFormat { file: path, version, known: SEGMENT_FORMAT })
-            }
-        }
-    }
-}
-
 /// Steps 2 and 3. They read every frame once, if nothing is wrong: the newest segment's chain first, and only what it does
 /// not reach is looked at for durable positions besides.
-pub(in crate::storage) struct Survey {
-    pub(in crate::storage) durable: Position,
+pub(crate) struct Survey {
+    pub(crate) durable: Position,
     newest: Option<Result<(Chain, Ended), Break>>,
 }
 
 impl Survey {
-    pub(in crate::storage) fn of(files: &Files) -> Result<Survey, StorageError> {
+    pub(crate) fn of(files: &GroupFiles) -> Result<Survey, StorageError> {
         let newest = match files.headers.keys().next_back().map(|newest| Chain::read(files, *newest)) {
             Some(Err(Break::Disk(error))) => return Err(error),
             other => other,
@@ -244,7 +101,7 @@ impl Survey {
     }
 
     /// Step 3.
-    pub(in crate::storage) fn choose(mut self, files: &Files) -> Result<(Chain, Ended), StorageError> {
+    pub(crate) fn choose(mut self, files: &GroupFiles) -> Result<(Chain, Ended), StorageError> {
         let durable = self.durable;
         let damaged =
             |at: Position, what: String| Err(StorageError::damaged(&segment_path(&files.dir, at.file), at.at, what));
@@ -316,7 +173,7 @@ fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
 
 /// Step 2: the highest of the manifest's durable position, of `seen`, which is that of the frames up to `read` in each segment, and
 /// of those behind.
-fn durable(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
+fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
     if broken(Fault::DurableIgnored) {
         return Ok(Position::default());
     }
@@ -354,7 +211,7 @@ fn durable(files: &Files, seen: Position, read: &BTreeMap<u64, u64>) -> Result<P
 }
 
 /// Is there nothing but zeros behind the end? And how much was written once behind it and in rejected segments?
-pub(in crate::storage) fn look_behind(files: &Files, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
+pub(crate) fn look_behind(files: &GroupFiles, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
     let newest = chain.newest();
     let mut torn = 0;
     let mut zeros = true;
@@ -367,28 +224,9 @@ pub(in crate::storage) fn look_behind(files: &Files, chain: &Chain, end: u64) ->
     Ok((zeros, torn))
 }
 
-/// How many bytes from `from` to the last one that is not zero.
-pub(in crate::storage) fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
-    let mut buffer = vec![0; 1 << 20];
-    let (mut at, mut written) = (from, 0);
-    // Holes are zeros, and not read.
-    while let Some(data) = file.next_data(at)? {
-        at = at.max(data);
-        let read = file.read_at(at, &mut buffer)?;
-        if let Some(last) = buffer[..read].iter().rposition(|b| *b != 0) {
-            written = at + last as u64 + 1 - from;
-        }
-        at += read as u64;
-        if read < buffer.len() {
-            break;
-        }
-    }
-    Ok(written)
-}
-
 fn build(
     disk: &Disk,
-    files: &Files,
+    files: &GroupFiles,
     options: &LogOptions,
     chain: &Chain,
     ended: &Ended,
@@ -420,7 +258,7 @@ fn build(
         group: files.manifest.group,
         segment_bytes: options.segment_bytes,
         index_capacity: capacity,
-        shared: Arc::new(Shared::new(view.clone(), end, files.manifest.durable)),
+        published: Arc::new(Published::new(view.clone(), end, files.manifest.durable)),
         active,
         next_segment,
         last: ended.last,
@@ -453,12 +291,12 @@ fn build(
 }
 
 /// Step 4.
-fn finish(log: &mut GroupLog, files: &Files, chain: &Chain, zeros_behind: bool) -> Result<(), StorageError> {
+fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, zeros_behind: bool) -> Result<(), StorageError> {
     let dead: Vec<u64> = files.numbers.iter().copied().filter(|n| !chain.contains(*n)).collect();
     if !dead.is_empty() {
         let manifest = log.manifest(log.durable, log.durable_end);
         log.disk.replace(&files.dir.join(MANIFEST), &manifest.encode())?;
-        log.shared.note_durable(manifest.durable);
+        log.published.note_durable(manifest.durable);
         log.noted = manifest;
     }
     let dead_indexes = files.names.iter().filter_map(|name| {

@@ -6,8 +6,8 @@ use std::fs;
 use super::tests::{Home, SEGMENTS, told};
 use super::*;
 use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::format::state::Base;
-use crate::storage::read::segment::SegmentHeader;
 
 fn bases(home: &Home) -> Vec<Base> {
     let header = |name: &String| SegmentHeader::decode(&fs::read(home.path(name)).expect("a file")).expect("a header");

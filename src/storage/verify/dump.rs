@@ -5,13 +5,14 @@
 use std::path::Path;
 
 use crate::storage::error::StorageError;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_path};
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::group_dir;
+use crate::storage::io::group_files::{GroupFiles, Purpose};
 use crate::storage::io::node::DataDir;
-use crate::storage::read::reader::Access;
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, segment_path};
 use crate::storage::read::walk::{Walk, WalkError};
-use crate::storage::recover::recovery::{Files, Purpose, Survey};
-use crate::storage::write::create::group_dir;
+use crate::storage::recover::recovery::Survey;
 use crate::types::{GroupId, LogIndex};
 
 /// What was left out.
@@ -34,7 +35,7 @@ pub fn dump<E: From<StorageError>>(
     let data_dir = DataDir::look(disk, path)?;
     data_dir.check()?;
     data_dir.load()?;
-    let files = Files::read(disk, group_dir(&data_dir.groups_dir(), group), group, Purpose::Look)?;
+    let files = GroupFiles::read(disk, group_dir(&data_dir.groups_dir(), group), group, Purpose::Look)?;
     let (chain, ended) = Survey::of(&files)?.choose(&files)?;
     let manifest = &files.manifest;
     let committed: LogIndex = ended.hard_state.commit.max(manifest.applied).max(manifest.base.index);

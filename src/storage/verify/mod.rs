@@ -17,100 +17,23 @@ mod files;
 mod finding;
 mod gaps;
 mod group;
+mod report;
 pub mod scrub;
 mod segment;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-pub(in crate::storage) use self::finding::span;
 pub use self::finding::{Finding, Severity, Unreadable};
-use self::group::Look;
-use crate::storage::error::{StorageError, other_format};
+use self::group::GroupCheck;
+pub use self::report::{FINDINGS_MAX, GroupReport, Report};
+use crate::storage::error::StorageError;
 use crate::storage::io::disk::Disk;
-use crate::storage::io::node::{DataDir, NodeFile};
-use crate::storage::recover::unlisted::{group_of, holds};
-use crate::storage::write::create::group_dir;
-use crate::types::{GroupId, LogIndex, Offset};
-
-/// The maximum number of findings in a report; further ones are only counted.
-pub const FINDINGS_MAX: usize = 1000;
-
-/// What a group's files contain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupReport {
-    /// The group.
-    pub group: GroupId,
-    /// The first record that can be read.
-    pub first_offset: Offset,
-    /// The offset after the last record; `None` if damage hides where the log ends.
-    pub next_offset: Option<Offset>,
-    /// The last entry that was found.
-    pub last_index: LogIndex,
-    /// Valid entries.
-    pub entries: u64,
-    /// Segments that were read.
-    pub segments: u64,
-    /// Bytes of the log's frames.
-    pub log_bytes: u64,
-    /// Bytes of all files, including reserved space and indexes.
-    pub file_bytes: u64,
-    /// Bytes that the next start cuts off.
-    pub torn_bytes: u64,
-}
-
-/// What was found in a data directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The directory.
-    pub data_dir: PathBuf,
-    /// Its node; `None` if the directory is blank or `node.toml` can't be read.
-    pub node: Option<NodeFile>,
-    /// Its groups, as far as they can be read at all.
-    pub groups: Vec<GroupReport>,
-    /// The findings, by group and file.
-    pub findings: Vec<Finding>,
-    /// The number of findings beyond [`FINDINGS_MAX`].
-    pub more: u64,
-}
-
-impl Report {
-    /// The highest severity; `None` if there is no finding.
-    pub fn worst(&self) -> Option<Severity> {
-        self.findings.iter().map(|finding| finding.severity).max()
-    }
-
-    fn add(&mut self, finding: Finding) {
-        let place = |f: &Finding| (f.severity, f.position);
-        if self.findings.len() >= FINDINGS_MAX {
-            self.more += 1;
-        } else if !self.findings.iter().any(|f| place(f) == place(&finding) && f.file == finding.file) {
-            self.findings.push(finding);
-        }
-    }
-
-    /// Adds an error that concerns one file; returns the others.
-    fn add_error(&mut self, error: StorageError) -> Result<(), StorageError> {
-        match error {
-            StorageError::Damaged { file, position, what } => {
-                self.add(Finding::new(Severity::Damage, &file, position, what));
-            }
-            StorageError::Io { action, file, error } => {
-                self.add(Finding::new(Severity::Damage, &file, 0, format!("cannot {action} it: {error}")));
-            }
-            StorageError::OtherFormat { file, version, known } => {
-                self.add(Finding::new(Severity::Format, &file, 0, other_format(version, known)));
-            }
-            StorageError::DiskFull { .. }
-            | StorageError::ForeignDirectory { .. }
-            | StorageError::InUse { .. }
-            | StorageError::NotBlank { .. }
-            | StorageError::BadEntry(_)
-            | StorageError::Failed { .. } => return Err(error),
-        }
-        Ok(())
-    }
-}
+use crate::storage::io::group_files::group_dir;
+use crate::storage::io::group_files::group_of;
+use crate::storage::io::node::DataDir;
+use crate::storage::recover::unlisted::holds;
+use crate::types::GroupId;
 
 /// Checks a data directory.
 ///
@@ -138,13 +61,13 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
         None => there.clone(),
     };
     for group in &listed {
-        Look { disk, report: &mut report, group: *group }.run(group_dir(&groups_dir, *group))?;
+        GroupCheck { disk, report: &mut report, group: *group }.run(group_dir(&groups_dir, *group))?;
     }
     for group in there.difference(&listed) {
         let dir = group_dir(&groups_dir, *group);
         let (severity, what) = match holds(disk, &groups_dir, *group) {
             Some(what) => {
-                Look { disk, report: &mut report, group: *group }.run(dir.clone())?;
+                GroupCheck { disk, report: &mut report, group: *group }.run(dir.clone())?;
                 (Severity::Damage, format!("node.toml is an older copy: it does not list this group, but {what}"))
             }
             None => {

@@ -18,12 +18,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::storage::error::StorageError;
 use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number};
 use crate::storage::format::state::Base;
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::io::node::{NODE_FILE, NODE_FILE_BYTES_MAX, NodeFile};
 pub use crate::storage::read::damage::DamagedRange;
-use crate::storage::read::reader::{Access, GroupReader};
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number};
+use crate::storage::read::reader::GroupReader;
 use crate::storage::read::view::{Part, View};
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::thread::{self, FatalSender, Joiner};
@@ -83,7 +84,7 @@ impl ScrubHandle {
             let part = view.parts.iter().find(|part| part.segment.header.number == number);
             part.is_some_and(|part| range.position < part.end())
         };
-        let mut ranges = reader.shared().damages().list();
+        let mut ranges = reader.published().damages().list();
         ranges.retain(there);
         ranges
     }
@@ -94,7 +95,7 @@ impl ScrubHandle {
         ScrubCounts {
             passes: count(&self.0.passes),
             bytes: count(&self.0.bytes),
-            damaged_ranges: self.groups().values().map(|reader| reader.shared().damages().count()).sum(),
+            damaged_ranges: self.groups().values().map(|reader| reader.published().damages().count()).sum(),
         }
     }
 
@@ -197,17 +198,17 @@ impl Scrubber {
         let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
         let groups = self.handle.groups().clone();
         for (group, reader) in groups {
-            reader.shared().damages().begin_pass();
+            reader.published().damages().begin_pass();
             let found = self.group(group, &reader, &mut pace)?;
             // What was damaged once and is not found any more was trimmed away, or written anew.
-            reader.shared().damages().keep(&found);
+            reader.published().damages().keep(&found);
         }
         self.handle.0.passes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn group(&self, group: GroupId, reader: &GroupReader, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
-        let view = reader.shared().get();
+        let view = reader.published().view();
         let mut found = self.manifest(group, &view, reader)?;
         if group == GroupId::CATALOG {
             // Every node carries it.
@@ -215,8 +216,8 @@ impl Scrubber {
                 .small(&self.node_file, NODE_FILE_BYTES_MAX, |bytes, path| NodeFile::decode(bytes, path).map(drop))?;
             found.extend(node_file);
         }
-        found.iter().for_each(|range| reader.shared().damages().tell(group, range));
-        let durable = reader.shared().durable();
+        found.iter().for_each(|range| reader.published().damages().tell(group, range));
+        let durable = reader.published().durable();
         let numbers: Vec<u64> = view.parts.iter().map(|part| part.segment.header.number).collect();
         drop(view);
         for number in numbers.into_iter().take_while(|number| *number <= durable.file) {
@@ -229,8 +230,8 @@ impl Scrubber {
             let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             drop(view);
             for range in self.part(&part, end, next, pace)? {
-                if reader.still_there(&part, range.position) {
-                    reader.shared().damages().tell(group, &range);
+                if reader.published().still_contains(&part, range.position) {
+                    reader.published().damages().tell(group, &range);
                     found.push(range);
                 }
             }

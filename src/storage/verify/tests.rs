@@ -5,13 +5,17 @@ use std::fs;
 
 use super::*;
 use crate::storage::format::manifest::Manifest;
-use crate::storage::read::index::index_path;
-use crate::storage::read::reader::Access;
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::Access;
+use crate::storage::io::node::NodeFile;
+use crate::storage::read::index_file::index_path;
 use crate::storage::read::walk::Walk;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::types::{LogIndex, Offset};
 use crate::types::{NodeId, NodeName};
+use std::path::PathBuf;
 
 pub(super) const SEGMENTS: usize = 4;
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::storage::error::StorageError;
 use crate::storage::format::frame::Position;
+use crate::storage::format::index::Index;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use crate::storage::io::disk::{Disk, DiskFile};
-use crate::storage::read::index::Index;
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_path};
+use crate::storage::read::index_file;
+use crate::storage::read::segment::Segment;
 use crate::storage::write::frames::Frames;
 
 /// Space is reserved in steps that double from here
@@ -18,9 +20,9 @@ const STEP_BYTES_MAX: u64 = 8 << 20;
 const FREE_PART: u64 = 64;
 
 /// The file that grows.
-pub(in crate::storage) struct Active {
-    pub(in crate::storage) segment: Arc<Segment>,
-    pub(in crate::storage) file: Arc<DiskFile>,
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<DiskFile>,
     index: Arc<Index>,
     disk: Disk,
     dir: PathBuf,
@@ -31,7 +33,7 @@ pub(in crate::storage) struct Active {
 
 impl Active {
     /// Makes a new segment: its header, and space. Nothing is synced.
-    pub(in crate::storage) fn create(
+    pub(crate) fn create(
         disk: &Disk,
         dir: &Path,
         header: &SegmentHeader,
@@ -48,7 +50,7 @@ impl Active {
     }
 
     /// Goes on in a segment that is there, at `at`; nothing but zeros is behind.
-    pub(in crate::storage) fn resume(
+    pub(crate) fn resume(
         disk: &Disk,
         dir: &Path,
         header: &SegmentHeader,
@@ -66,12 +68,12 @@ impl Active {
     }
 
     /// Where the next frame goes.
-    pub(in crate::storage) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         Position { file: self.segment.header.number, at: self.at }
     }
 
     /// Writes frames to the end, and shows them to the readers. Into the page cache; nothing is synced.
-    pub(in crate::storage) fn append(&mut self, frames: &Frames, segment_bytes: u64) -> Result<(), StorageError> {
+    pub(crate) fn append(&mut self, frames: &Frames, segment_bytes: u64) -> Result<(), StorageError> {
         let end = self.at + frames.bytes() as u64;
         self.reserve(end, segment_bytes)?;
         self.file.write_parts_at(self.at, &frames.slices())?;
@@ -82,9 +84,9 @@ impl Active {
     }
 
     /// Nothing more will be written. The index goes to its file, for who opens the segment later.
-    pub(in crate::storage) fn seal(&self) {
+    pub(crate) fn seal(&self) {
         let header = &self.segment.header;
-        self.index.store(&self.disk, &self.dir, header.number, header.salt, self.at);
+        index_file::store(&self.index, &self.disk, &self.dir, header.number, header.salt, self.at);
         self.segment.sealed();
     }
 

@@ -19,7 +19,7 @@ enum Piece {
 
 /// Frames that follow each other.
 #[derive(Default)]
-pub(in crate::storage) struct Frames {
+pub(crate) struct Frames {
     buffer: Vec<u8>,
     pieces: Vec<Piece>,
     bytes: usize,
@@ -28,7 +28,7 @@ pub(in crate::storage) struct Frames {
 
 impl Frames {
     /// Adds a frame that will stand at `position`.
-    pub(in crate::storage) fn push(&mut self, salt: u64, position: u64, header: &Header, payload: &Bytes) {
+    pub(crate) fn push(&mut self, salt: u64, position: u64, header: &Header, payload: &Bytes) {
         if payload.len() < SHARED_BYTES_MIN {
             return self.push_small(salt, position, header, payload);
         }
@@ -43,7 +43,7 @@ impl Frames {
     }
 
     /// The same for a few bytes.
-    pub(in crate::storage) fn push_small(&mut self, salt: u64, position: u64, header: &Header, payload: &[u8]) {
+    pub(crate) fn push_small(&mut self, salt: u64, position: u64, header: &Header, payload: &[u8]) {
         let start = self.buffer.len();
         frame::encode(&mut self.buffer, salt, position, header, payload);
         self.gathered(start);
@@ -64,17 +64,17 @@ impl Frames {
     }
 
     /// Bytes of all of them.
-    pub(in crate::storage) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The headers, and where they stand.
-    pub(in crate::storage) fn headers(&self) -> &[(Header, u64)] {
+    pub(crate) fn headers(&self) -> &[(Header, u64)] {
         &self.headers
     }
 
     /// The bytes, in parts.
-    pub(in crate::storage) fn slices(&self) -> Vec<&[u8]> {
+    pub(crate) fn slices(&self) -> Vec<&[u8]> {
         let slice = |piece| match piece {
             &Piece::Gathered(Range { start, end }) => &self.buffer[start..end],
             Piece::Shared(payload) => payload.as_ref(),
@@ -83,7 +83,7 @@ impl Frames {
     }
 
     /// Makes ready for the next ones.
-    pub(in crate::storage) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         self.pieces.clear();

@@ -8,25 +8,23 @@
 //! performed, and not before. After an error the log refuses everything: only the disk knows what it holds.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use crate::storage::error::StorageError;
+use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
-use crate::storage::format::digest::{Checkpoints, RecentEnds};
+use crate::storage::format::checkpoints::{Checkpoints, RecentEnds};
 use crate::storage::format::entry::{ENTRY_BYTES_MAX, Entry};
 use crate::storage::format::frame::{Header, Position, frame_bytes};
 use crate::storage::format::manifest::Manifest;
-pub use crate::storage::format::state::{
-    Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge,
-};
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::storage::format::state::{Base, ConfState, HardState, LogSnapshot, LogState, SealAge};
 use crate::storage::io::disk::{Disk, DiskFile};
+use crate::storage::read::entries::locate;
 use crate::storage::read::reader::GroupReader;
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::storage::read::view::{Part, Shared, View};
+use crate::storage::read::view::{Part, Published, View};
 use crate::storage::write::active::Active;
 use crate::storage::write::frames::Frames;
-pub use crate::storage::write::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// Frames are gathered up to here before they are written.
@@ -62,79 +60,51 @@ pub struct Bounds {
 
 /// One group's log.
 pub struct GroupLog {
-    pub(in crate::storage) disk: Disk,
-    pub(in crate::storage) dir: PathBuf,
-    pub(in crate::storage) group: GroupId,
-    pub(in crate::storage) segment_bytes: u64,
-    pub(in crate::storage) index_capacity: usize,
-    pub(in crate::storage) shared: Arc<Shared>,
-    pub(in crate::storage) active: Active,
-    pub(in crate::storage) next_segment: u64,
+    pub(crate) disk: Disk,
+    pub(crate) dir: PathBuf,
+    pub(crate) group: GroupId,
+    pub(crate) segment_bytes: u64,
+    pub(crate) index_capacity: usize,
+    pub(crate) published: Arc<Published>,
+    pub(crate) active: Active,
+    pub(crate) next_segment: u64,
 
     /// The last entry: index, term, and the offset behind it.
-    pub(in crate::storage) last: Base,
-    pub(in crate::storage) last_time_us: u64,
+    pub(crate) last: Base,
+    pub(crate) last_time_us: u64,
     /// Runs of one term by their first index; the first begins at the base.
-    pub(in crate::storage) terms: Vec<(LogIndex, Term)>,
-    pub(in crate::storage) checkpoints: Checkpoints,
-    pub(in crate::storage) recent: RecentEnds,
+    pub(crate) terms: Vec<(LogIndex, Term)>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) recent: RecentEnds,
     /// The last one that was appended.
-    pub(in crate::storage) hard_state: HardState,
-    pub(in crate::storage) conf_state: ConfState,
-    pub(in crate::storage) conf_index: LogIndex,
-    pub(in crate::storage) log_state: LogState,
-    pub(in crate::storage) log_state_index: LogIndex,
-    pub(in crate::storage) applied: LogIndex,
-    pub(in crate::storage) differing: Option<LogIndex>,
+    pub(crate) hard_state: HardState,
+    pub(crate) conf_state: ConfState,
+    pub(crate) conf_index: LogIndex,
+    pub(crate) log_state: LogState,
+    pub(crate) log_state_index: LogIndex,
+    pub(crate) applied: LogIndex,
+    pub(crate) differing: Option<LogIndex>,
 
     /// Everything up to here is on the disk.
-    pub(in crate::storage) durable: Position,
+    pub(crate) durable: Position,
     /// The last index below it, and the next offset at that position.
-    pub(in crate::storage) durable_end: (LogIndex, Offset),
+    pub(crate) durable_end: (LogIndex, Offset),
     /// The manifest that is on the disk.
-    pub(in crate::storage) noted: Manifest,
+    pub(crate) noted: Manifest,
     /// Where the frame of the newest term and vote ends.
-    pub(in crate::storage) vote_end: Position,
+    pub(crate) vote_end: Position,
     /// The log's clock, for the header of the next segment; 0: unknown.
-    pub(in crate::storage) local_us: u64,
+    pub(crate) local_us: u64,
 
-    pub(in crate::storage) dirty: BTreeMap<u64, Arc<DiskFile>>,
-    pub(in crate::storage) new_files: bool,
-    pub(in crate::storage) manifest_due: bool,
-    pub(in crate::storage) unlinks: Vec<u64>,
-    pub(in crate::storage) frames: Frames,
-    pub(in crate::storage) failed: bool,
+    pub(crate) dirty: BTreeMap<u64, Arc<DiskFile>>,
+    pub(crate) new_files: bool,
+    pub(crate) manifest_due: bool,
+    pub(crate) unlinks: Vec<u64>,
+    pub(crate) frames: Frames,
+    pub(crate) failed: bool,
 }
 
 impl GroupLog {
-    /// Makes a group: directory, first segment and manifest complete and synced, and the parent synced. One that is there,
-    /// complete and blank, is used again: it was made before a crash and never listed.
-    ///
-    /// # Errors
-    /// [`StorageError::NotBlank`] when the group holds something already.
-    pub fn create(
-        disk: &Disk,
-        groups_dir: &Path,
-        group: GroupId,
-        options: &LogOptions,
-        genesis: Genesis,
-    ) -> Result<(), StorageError> {
-        crate::storage::write::create::create(disk, groups_dir, group, options, genesis)
-    }
-
-    /// Recovers a group from its files. `recovery.rs` has the rules.
-    ///
-    /// # Errors
-    /// [`StorageError::Damaged`] for anything that was synced once and can't be read now; nothing is changed then.
-    pub fn open(
-        disk: &Disk,
-        groups_dir: &Path,
-        group: GroupId,
-        options: &LogOptions,
-    ) -> Result<(GroupLog, Recovered), StorageError> {
-        crate::storage::recover::recovery::open(disk, groups_dir, group, options)
-    }
-
     /// Appends entries behind the last one; rolls by itself.
     ///
     /// # Errors
@@ -214,7 +184,7 @@ impl GroupLog {
         }
         if let Some(hard_state) = hard_state {
             assert!(hard_state.commit <= self.last.index, "a commit of group {} past the last entry", self.group);
-            let (header, payload) = Header::of_hard_state(hard_state, self.durable);
+            let (header, payload) = hard_state.to_frame(self.durable);
             let position = self.active.position().at + frames.bytes() as u64;
             frames.push_small(self.active.segment.header.salt, position, &header, &payload);
         }
@@ -239,7 +209,7 @@ impl GroupLog {
     /// If that would cut what is committed or not there.
     pub fn truncate_suffix(&mut self, from: LogIndex) -> Result<(), StorageError> {
         self.guarded(|log| {
-            let view = log.shared.get();
+            let view = log.published.view();
             assert!(from > view.base.index && from > log.hard_state.commit, "group {} would lose {from}", log.group);
             assert!(from <= log.last.index.next(), "group {} has no entry {from}", log.group);
             if from > log.last.index {
@@ -250,7 +220,7 @@ impl GroupLog {
             let (part, at, last) = if kept == view.base.index {
                 (0, SEGMENT_HEADER_BYTES, view.base)
             } else {
-                log.reader().locate(&view, kept, near)?
+                locate(&log.published, &view, kept, near)?
             };
             log.terms.retain(|(first, _)| *first < from);
             log.checkpoints.truncate_suffix(from);
@@ -287,7 +257,7 @@ impl GroupLog {
                 log.roll()?;
             }
             let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
-            let view = log.shared.get();
+            let view = log.published.view();
             let keeps = |part: &Part| part.base().offset > first_offset || part.base().index > seen;
             let dropped = view.parts[1..].iter().position(keeps).unwrap_or(view.parts.len() - 1);
             if dropped == 0 {
@@ -295,7 +265,7 @@ impl GroupLog {
             }
             let base = view.parts[dropped].base();
             log.unlinks.extend(view.parts[..dropped].iter().map(|p| p.segment.header.number));
-            log.shared.set(View { base, parts: view.parts[dropped..].to_vec() });
+            log.published.publish(View { base, parts: view.parts[dropped..].to_vec() });
             log.terms.retain(|(first, _)| *first > base.index);
             log.terms.insert(0, (base.index, base.term));
             log.manifest_due = true;
@@ -313,7 +283,7 @@ impl GroupLog {
     /// If the snapshot is behind what is committed here.
     pub fn install_marker(&mut self, snapshot: &LogSnapshot, hard_state: &HardState) -> Result<(), StorageError> {
         self.guarded(|log| {
-            let view = log.shared.get();
+            let view = log.published.view();
             let base = snapshot.base;
             assert!(
                 base.index > view.base.index && base.index >= log.hard_state.commit,
@@ -380,13 +350,13 @@ impl GroupLog {
 
     /// For who reads the log, beside whoever appends.
     pub fn reader(&self) -> GroupReader {
-        GroupReader::new(self.shared.clone())
+        GroupReader::new(self.published.clone())
     }
 
     /// Where the log begins and ends.
     pub fn bounds(&self) -> Bounds {
         let Base { index, term, offset, .. } = self.last;
-        Bounds { base: self.shared.get().base, last_index: index, last_term: term, next_offset: offset }
+        Bounds { base: self.published.view().base, last_index: index, last_term: term, next_offset: offset }
     }
 
     /// The end of the log: its last entry, the next offset and the running digest.
@@ -397,7 +367,7 @@ impl GroupLog {
     /// The end of the log as of the entry at `index`, if it is known without reading: for the newest entries, at a checkpoint
     /// and at either end.
     pub fn known_at(&self, index: LogIndex) -> Option<Base> {
-        let ends = [self.last, self.shared.get().base];
+        let ends = [self.last, self.published.view().base];
         let known = self.recent.at(index).or_else(|| self.checkpoints.at(index));
         ends.iter().chain(known).find(|at| at.index == index).copied()
     }
@@ -412,9 +382,35 @@ impl GroupLog {
         self.checkpoints.all()
     }
 
+    /// Makes the digest known at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
+    /// from the durable position on, and `applied` may be in an older one.
+    pub fn note_tail(&mut self, applied: LogIndex, tail: &[Entry]) {
+        if self.recent.at(applied).is_some() {
+            return;
+        }
+        let mut recent = RecentEnds::default();
+        let start = match self.known_at(applied) {
+            Some(start) => Ok(start),
+            None => self.reader().end_at(applied, self.checkpoint_before(applied)),
+        };
+        let noted = start.and_then(|start| {
+            recent.note(start, applied);
+            tail.iter().try_fold(start, |at, entry| {
+                let at = at.then(entry)?;
+                recent.note(at, applied);
+                Ok(at)
+            })
+        });
+        match noted {
+            Ok(last) if last == self.last => self.recent = recent,
+            // Other checks report the damage. Without these digests acknowledgements are late, and not wrong.
+            other => log::warn!("group {}: no digests of the entries after {applied}: {other:?}", self.group),
+        }
+    }
+
     /// Bytes of the log's frames.
     pub fn stored_bytes(&self) -> u64 {
-        self.shared.get().stored_bytes()
+        self.published.view().stored_bytes()
     }
 
     /// After an error nothing more is written.
@@ -439,8 +435,8 @@ impl GroupLog {
     }
 
     /// Goes on in a new segment where the log is now.
-    pub(in crate::storage) fn roll(&mut self) -> Result<(), StorageError> {
-        let mut view = (*self.shared.get()).clone();
+    pub(crate) fn roll(&mut self) -> Result<(), StorageError> {
+        let mut view = (*self.published.view()).clone();
         let predecessor = self.active.position();
         if let Some(last) = view.parts.last_mut() {
             last.limit = Some(predecessor.at);
@@ -471,13 +467,13 @@ impl GroupLog {
         self.new_files = true;
         self.manifest_due = true;
         kept.parts.push(Part { segment: self.active.segment.clone(), limit: None });
-        self.shared.set(kept);
+        self.published.publish(kept);
         Ok(())
     }
 
     /// The manifest to write once everything up to `durable position` is synced.
-    pub(in crate::storage) fn manifest(&self, durable: Position, durable_end: (LogIndex, Offset)) -> Manifest {
-        let view = self.shared.get();
+    pub(crate) fn manifest(&self, durable: Position, durable_end: (LogIndex, Offset)) -> Manifest {
+        let view = self.published.view();
         Manifest {
             group: self.group,
             base: view.base,
@@ -500,4 +496,4 @@ impl GroupLog {
 #[cfg(test)]
 mod damaged;
 #[cfg(test)]
-pub(in crate::storage) mod tests;
+pub(crate) mod tests;

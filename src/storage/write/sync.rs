@@ -17,9 +17,9 @@ use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Position;
 use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::segment_header::segment_path;
 use crate::storage::io::disk::{Disk, DiskFile};
-use crate::storage::read::index::index_path;
-use crate::storage::read::segment::segment_path;
+use crate::storage::read::index_file::index_path;
 use crate::storage::write::log::GroupLog;
 use crate::types::{LogIndex, Offset};
 
@@ -53,14 +53,14 @@ pub enum Urgency {
 /// carries the durable position that these syncs make; the directory; and only then are segments removed that the log does not
 /// reach any more. So after a crash anywhere in between, either the old chain of segments is whole or the new one.
 pub struct SyncJob {
-    pub(in crate::storage) dir: PathBuf,
-    pub(in crate::storage) files: Vec<Arc<DiskFile>>,
-    pub(in crate::storage) new_files: bool,
-    pub(in crate::storage) manifest: Option<Manifest>,
-    pub(in crate::storage) unlinks: Vec<u64>,
-    pub(in crate::storage) covered: Position,
-    pub(in crate::storage) covered_end: (LogIndex, Offset),
-    pub(in crate::storage) failed: bool,
+    pub(crate) dir: PathBuf,
+    pub(crate) files: Vec<Arc<DiskFile>>,
+    pub(crate) new_files: bool,
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) unlinks: Vec<u64>,
+    pub(crate) covered: Position,
+    pub(crate) covered_end: (LogIndex, Offset),
+    pub(crate) failed: bool,
 }
 
 impl SyncJob {
@@ -182,9 +182,9 @@ impl GroupLog {
         if job.covered > self.durable {
             (self.durable, self.durable_end) = (job.covered, job.covered_end);
         }
-        self.shared.raise_durable(self.durable);
+        self.published.raise_durable(self.durable);
         if let Some(manifest) = job.manifest {
-            self.shared.note_durable(manifest.durable);
+            self.published.note_durable(manifest.durable);
             self.noted = manifest;
         }
     }
@@ -194,7 +194,7 @@ impl GroupLog {
         if self.noted.durable >= self.durable || self.manifest_due {
             return Urgency::Nothing;
         }
-        match self.shared.unprotected_bytes() {
+        match self.published.unprotected_bytes() {
             bytes if bytes >= NOTE_BYTES => Urgency::Now,
             _ if self.vote_end > self.noted.durable && self.vote_end <= self.durable => Urgency::Vote,
             _ => Urgency::Quiet,

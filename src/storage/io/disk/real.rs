@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use rustix::io::Errno;
 
-use super::{Backend, BackendFile};
+use super::backend::{Backend, BackendFile};
 use crate::descriptors::{self, open_needed};
 
 /// Of the page cache; where pages are larger, those at the ends of a range stay in it.
@@ -30,16 +30,6 @@ fn open_plain(path: &Path, write: bool) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file"));
     }
     Ok(file)
-}
-
-/// No descriptor, of this process or of the system. Only opening says so.
-pub(super) fn no_descriptor(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-/// Neither a descriptor nor memory.
-pub(super) fn is_short(error: &io::Error) -> bool {
-    no_descriptor(error) || Errno::from_io_error(error) == Some(Errno::NOMEM)
 }
 
 impl Backend for Real {

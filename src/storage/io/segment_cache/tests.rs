@@ -4,10 +4,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::*;
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::Sim;
-use crate::storage::read::reader::{Access, GroupReader, ReadError};
+use crate::storage::read::error::ReadError;
+use crate::storage::read::reader::GroupReader;
 use crate::storage::write::log::tests::{Home, append, sync};
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, NodeId, Offset};
 
 const GROUP: GroupId = GroupId(3);
@@ -55,7 +58,7 @@ fn a_long_log_takes_few_descriptors() {
     for _ in 0..2 {
         check(&log.reader(), 100);
         assert!(descriptors(home.dir.path()) <= SEALED_OPEN_MAX + 1, "read: {}", descriptors(home.dir.path()));
-        assert_eq!(home.disk.opened().count(), SEALED_OPEN_MAX);
+        assert_eq!(home.disk.segment_cache().count(), SEALED_OPEN_MAX);
     }
     assert_eq!(inodes(sealed), before, "an index that is opened again is not made again");
     // What is being written is not closed, however much else is read.
@@ -85,7 +88,7 @@ fn what_is_read_stays_open() {
         }
         assert!(first(), "it was read just now");
     }
-    home.disk.opened().close_all();
+    home.disk.segment_cache().close_all();
     assert!(!first() && descriptors(home.dir.path()) == 1);
     check(&log.reader(), 40);
 }
@@ -111,7 +114,7 @@ fn without_a_descriptor_a_read_is_refused_and_nothing_is_remembered() {
     let (log, _) = GroupLog::open(&sim.disk(), Path::new("/groups"), GROUP, &options).expect("opened");
     let (reader, before) = (log.reader(), sim.files());
     for shortages in 1..=4 {
-        log.disk.opened().close_all();
+        log.disk.segment_cache().close_all();
         sim.no_descriptor(u64::MAX);
         let read = reader.records(Offset(0), Offset(20), 1, 1, Access::Blocking);
         assert!(matches!(read, Err(ReadError::Shortage(_))), "{read:?}");

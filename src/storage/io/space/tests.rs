@@ -3,9 +3,10 @@
 use std::any::Any;
 
 use super::*;
-use crate::storage::io::disk::{BackendFile, Disk};
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::{Disk, backend::BackendFile};
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, NodeId};
 
 /// The machine's file system, with less room: what `allocate` is asked for comes off `free`.

@@ -1,10 +1,11 @@
 //! Blocks are what the same reads give record by record, whatever was wanted and wherever they begin.
 
 use super::*;
+use crate::storage::format::state::Genesis;
 use crate::storage::format::state::HardState;
 use crate::storage::io::disk::sim::Rng;
 use crate::storage::write::log::tests::{GROUP, Home, append};
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{LogIndex, NodeId, Term};
 
 fn random_log(rng: &mut Rng, home: &Home) -> GroupLog {
@@ -67,7 +68,7 @@ fn a_place_that_is_wrong_costs_time_only() {
     let whole = reader.records(Offset(3), until, u32::MAX, 5000, Access::Blocking).expect("records");
     for _ in 0..500 {
         let position = Position { file: rng.below(40), at: rng.below(5000) };
-        let place = Place { position, frame_bytes: rng.below(9000) as usize };
+        let place = ResumePoint { position, frame_bytes: rng.below(9000) as usize };
         let (slice, _) = reader.block(Offset(3), until, 5000, Access::Blocking, Some(place)).expect("records");
         assert!(whole.bytes.starts_with(&slice.bytes) || slice.bytes.starts_with(&whole.bytes), "{place:?}");
         assert!(slice.count > 0 && slice.next.0 == 3 + u64::from(slice.count));
@@ -90,7 +91,7 @@ fn a_block_holds_little_more_than_its_records() {
     while next < until {
         let (slice, behind) = reader.block(next, until, 500 << 10, Access::Blocking, place).expect("records");
         let (held, bytes) = (slice.bytes.capacity(), slice.bytes.len());
-        assert!(held <= 2 * bytes + ANSWER_ENDS_BYTES, "{held} bytes for {bytes}");
+        assert!(held <= 2 * bytes + RESPONSE_END_BYTES, "{held} bytes for {bytes}");
         (next, place) = (slice.next, behind);
     }
 }

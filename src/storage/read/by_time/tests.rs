@@ -4,11 +4,10 @@ use super::*;
 use crate::storage::format::entry::EntryKind;
 use crate::storage::format::entry::{Entry, Stamp};
 use crate::storage::format::payload::{RecordFields, encode_record, stamp_records};
+use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, SealAge};
 use crate::storage::io::disk::sim::Rng;
 use crate::storage::write::log::tests::{GROUP, Home, append, sync};
-use crate::storage::write::log::{
-    Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, SealAge,
-};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{LogIndex, NodeId, Term};
 
 /// What a log should hold: the time of each record from `first` on.
@@ -266,7 +265,7 @@ fn a_wrong_index_only_costs_time() {
                 time.copy_from_slice(&wrong.to_le_bytes());
             }
         }
-        crate::storage::read::index::Index::seal(&mut bytes);
+        crate::storage::format::index::Index::seal(&mut bytes);
         std::fs::write(&path, bytes).expect("written");
     }
     let (log, _) = home.open();

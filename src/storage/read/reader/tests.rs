@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::storage::format::entry::EntryKind;
+use crate::storage::format::payload;
+use crate::storage::format::state::Genesis;
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, batch, sync};
-use crate::storage::write::log::{Genesis, GroupLog};
 use crate::types::NodeId;
 
 fn filled() -> (Home, GroupLog) {
@@ -109,7 +111,7 @@ fn an_index_is_never_trusted() {
                 for (i, number) in numbers.iter().enumerate() {
                     bytes[40 + 8 * i..48 + 8 * i].copy_from_slice(&number.to_le_bytes());
                 }
-                crate::storage::read::index::Index::seal(&mut bytes);
+                crate::storage::format::index::Index::seal(&mut bytes);
             }
         }
         if bytes.is_empty() {
@@ -184,16 +186,16 @@ fn a_read_looks_again_as_often_as_the_log_has_changed() {
     let reader = log.reader();
     let tries = std::cell::Cell::new(0);
     let gone = || ReadError::Io("no such file".to_owned());
-    let read = reader.read(|view| {
+    let read = reader.published().read(|view| {
         tries.set(tries.get() + 1);
         if tries.get() < 5 {
-            reader.shared().set(View { base: view.base, parts: view.parts.clone() });
+            reader.published().publish(View { base: view.base, parts: view.parts.clone() });
             return Err(gone());
         }
         Ok(tries.get())
     });
     assert_eq!(read, Ok(5));
-    let read: Result<(), ReadError> = reader.read(|_| {
+    let read: Result<(), ReadError> = reader.published().read(|_| {
         tries.set(tries.get() + 1);
         Err(gone())
     });

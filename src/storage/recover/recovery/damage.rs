@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::format::state::Genesis;
 use crate::storage::write::log::tests::{Home, append, sync};
 use crate::types::{LogIndex, NodeId, Term};

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::storage::format::state::Genesis;
 use crate::storage::io::node::{DataDir, NodeFile};
 use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::tests::append;
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{ClusterId, NodeId, NodeName};
 
 const CATALOG: GroupId = GroupId(0);
@@ -50,7 +51,7 @@ impl Home {
     fn start(&self) -> Result<Option<NodeFile>, StorageError> {
         let data = DataDir::open(&self.1, self.0.path())?;
         let node = data.load()?;
-        data.check_groups(node.as_ref().map_or(&[], |node| &node.groups))?;
+        check_groups(&data, node.as_ref().map_or(&[], |node| &node.groups))?;
         Ok(node)
     }
 

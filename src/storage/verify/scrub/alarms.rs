@@ -6,11 +6,13 @@ use std::path::Path;
 use super::*;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::frame::{Header, Position};
+use crate::storage::format::state::{Genesis, HardState, LogSnapshot, LogState};
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::DataDir;
 use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, SyncJob};
+use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::sync::SyncJob;
 use crate::types::{LogIndex, NodeId, NodeName, Term};
 
 const GROUP: GroupId = GroupId::CATALOG;

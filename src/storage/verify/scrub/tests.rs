@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::storage::read::reader::ReadError;
+use crate::storage::format::state::Genesis;
+use crate::storage::read::error::ReadError;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::thread::fatal_channel;
 use crate::types::{LogIndex, NodeId, Term};
 
@@ -189,7 +190,7 @@ fn what_is_not_synced_is_not_its_business() {
     let synced = home.log.stored_bytes();
     home.append();
     let name = home.segments()[2].clone();
-    let at = home.log.reader().shared().durable().at;
+    let at = home.log.reader().published().durable().at;
     home.flip(&name, at + 100);
     assert_eq!(pass(&scrubber), []);
     assert_eq!(scrubber.handle.counts().bytes, synced);
@@ -222,7 +223,7 @@ fn segments_that_go_meanwhile_are_no_damage() {
     home.log.append_hard_state(&state).expect("appended");
     let first_offset = home.log.bounds().next_offset;
     home.log.set_log_state(crate::storage::format::state::LogState { first_offset, last_append_time_us: 1 }, commit);
-    let old = home.log.reader().shared().get();
+    let old = home.log.reader().published().view();
     home.log.trim(first_offset, commit).expect("trimmed");
     home.sync();
     assert_eq!(home.segments().len(), 1);
@@ -230,19 +231,19 @@ fn segments_that_go_meanwhile_are_no_damage() {
     let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
     let found = scrubber.part(&old.parts[0], old.parts[0].end(), None, &mut pace).ok().expect("not stopped");
     assert_eq!((found[0].position, found[0].what.as_str()), (0, "the file is missing"));
-    assert!(!home.log.reader().still_there(&old.parts[0], 0));
+    assert!(!home.log.reader().published().still_contains(&old.parts[0], 0));
     assert_eq!(pass(&scrubber), [], "and what was damaged in it is forgotten");
 
     // A suffix that is cut: the position is not part of the log any more.
     home.append();
     home.append();
     let from = home.log.bounds().last_index;
-    let old = home.log.reader().shared().get();
+    let old = home.log.reader().published().view();
     // In the entry before the one that is cut.
     let kept = old.parts[0].end() - frame - frame / 2;
     home.log.truncate_suffix(LogIndex(from.0)).expect("cut");
-    assert!(home.log.reader().still_there(&old.parts[0], kept));
-    assert!(!home.log.reader().still_there(&old.parts[0], old.parts[0].end() - 8));
+    assert!(home.log.reader().published().still_contains(&old.parts[0], kept));
+    assert!(!home.log.reader().published().still_contains(&old.parts[0], old.parts[0].end() - 8));
 }
 
 #[test]
@@ -429,10 +430,10 @@ fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
     }
     let last = home.log.bounds();
     home.log.set_log_state(
-        crate::storage::write::log::LogState { first_offset: last.next_offset, ..Default::default() },
+        crate::storage::format::state::LogState { first_offset: last.next_offset, ..Default::default() },
         last.last_index,
     );
-    let hard_state = crate::storage::write::log::HardState { term: Term(1), vote: None, commit: last.last_index };
+    let hard_state = crate::storage::format::state::HardState { term: Term(1), vote: None, commit: last.last_index };
     home.log.append_hard_state(&hard_state).expect("appended");
     home.log.trim(last.next_offset, last.last_index).expect("trimmed");
     home.sync();

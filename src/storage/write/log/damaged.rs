@@ -2,6 +2,7 @@
 
 use super::tests::{Home, append, sync, values};
 use super::*;
+use crate::storage::format::state::Genesis;
 use crate::types::NodeId;
 
 /// The digest at the cut was computed from the checkpoint before it, and a damaged entry in between ended the process.

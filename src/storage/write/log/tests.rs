@@ -4,12 +4,16 @@ use super::*;
 use crate::storage::format::entry::{EntryKind, Stamp};
 use crate::storage::format::frame::encode;
 use crate::storage::format::payload::{RecordFields, encode_record, records, stamp_records};
-use crate::storage::read::reader::{Access, ReadError};
+use crate::storage::format::state::{Genesis, Recovered};
+use crate::storage::io::disk::Access;
+use crate::storage::read::error::ReadError;
+use crate::storage::write::sync::{NOTE_BYTES, Urgency};
 use crate::types::NodeId;
+use std::path::Path;
 
-pub(in crate::storage) const GROUP: GroupId = GroupId(3);
+pub(crate) const GROUP: GroupId = GroupId(3);
 
-pub(in crate::storage) struct Home {
+pub(crate) struct Home {
     pub dir: tempfile::TempDir,
     pub disk: Disk,
 }
@@ -49,7 +53,7 @@ fn options() -> LogOptions {
     LogOptions { segment_bytes: 4096 }
 }
 
-pub(in crate::storage) fn batch(log: &GroupLog, term: u64, values: &[&[u8]]) -> Entry {
+pub(crate) fn batch(log: &GroupLog, term: u64, values: &[&[u8]]) -> Entry {
     let bounds = log.bounds();
     let (base, time) = (bounds.next_offset, 1000 + bounds.last_index.0);
     let mut payload = Vec::new();
@@ -63,12 +67,12 @@ pub(in crate::storage) fn batch(log: &GroupLog, term: u64, values: &[&[u8]]) -> 
     Entry::new(bounds.last_index.next(), Term(term), stamp, &payload)
 }
 
-pub(in crate::storage) fn append(log: &mut GroupLog, term: u64, values: &[&[u8]]) {
+pub(crate) fn append(log: &mut GroupLog, term: u64, values: &[&[u8]]) {
     let entry = batch(log, term, values);
     log.append(&[entry]).expect("appended");
 }
 
-pub(in crate::storage) fn sync(log: &mut GroupLog, home: &Home) {
+pub(crate) fn sync(log: &mut GroupLog, home: &Home) {
     let job = log.begin_sync().expect("something to sync");
     job.perform(&home.disk).expect("synced");
     log.end_sync(job);
@@ -80,7 +84,7 @@ fn commit(log: &mut GroupLog, term: u64) {
     log.append_hard_state(&HardState { term: Term(term), vote: Some(NodeId(9)), commit }).expect("appended");
 }
 
-pub(in crate::storage) fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
+pub(crate) fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
     let slice = log.reader().records(Offset(from), Offset(until), u32::MAX, usize::MAX, Access::Blocking);
     let slice = slice.expect("records");
     records(&slice.bytes)
@@ -195,8 +199,8 @@ fn what_stood_behind_a_truncated_entry_stays_dead() {
         }
         sync(&mut log, &home);
         if in_place {
-            let view = log.shared.get();
-            let (part, at, _) = log.reader().locate(&view, LogIndex(2), None).expect("located");
+            let view = log.published.view();
+            let (part, at, _) = locate(&log.published, &view, LogIndex(2), None).expect("located");
             let segment = &view.parts[part].segment;
             let header = Header::of_entry(&new, Position::default()).expect("an entry");
             let mut frame = Vec::new();
@@ -328,7 +332,7 @@ fn a_marker_begins_the_log_anew() {
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
     let ahead = HardState { commit: LogIndex(101), ..hard_state };
     log.install_marker(&snapshot, &ahead).expect("installed");
-    let time_before_us = |log: &GroupLog| log.shared.get().parts[0].segment.header.time_before_us;
+    let time_before_us = |log: &GroupLog| log.published.view().parts[0].segment.header.time_before_us;
     assert_eq!(time_before_us(&log), 9, "no record before is newer, and none is here");
     append(&mut log, 8, &[b"a"]);
     sync(&mut log, &home);
@@ -359,13 +363,13 @@ fn the_manifest_gets_the_durable_position_once() {
     assert!(log.begin_note().is_none(), "not synced yet");
     sync(&mut log, &home);
     assert_eq!(log.urgency(), Urgency::Quiet);
-    assert!(log.shared.unprotected_bytes() > 0);
+    assert!(log.published.unprotected_bytes() > 0);
     let synced = log.active.position();
     append(&mut log, 1, &[b"not synced"]);
     note(&mut log, &home);
     let told = durable().expect("a manifest");
     assert_eq!((told.durable, told.durable_end), (synced, (LogIndex(2), Offset(1))), "what is synced, and no more");
-    assert_eq!((log.urgency(), log.shared.unprotected_bytes()), (Urgency::Nothing, 0));
+    assert_eq!((log.urgency(), log.published.unprotected_bytes()), (Urgency::Nothing, 0));
     assert!(log.begin_note().is_none(), "once");
     sync(&mut log, &home);
     log.close().expect("closed");
@@ -420,7 +424,7 @@ fn a_vote_is_noted_before_records() {
     note(&mut log, &home);
     assert_eq!(log.urgency(), Urgency::Nothing);
     let value = vec![7; 1 << 20];
-    while log.shared.unprotected_bytes() < NOTE_BYTES {
+    while log.published.unprotected_bytes() < NOTE_BYTES {
         append(&mut log, 2, &[&value]);
         sync(&mut log, &home);
     }
@@ -429,7 +433,7 @@ fn a_vote_is_noted_before_records() {
     log.roll().expect("rolled");
     assert_eq!(log.urgency(), Urgency::Nothing, "the next drain does");
     sync(&mut log, &home);
-    assert_eq!((log.urgency(), log.shared.unprotected_bytes()), (Urgency::Nothing, 0));
+    assert_eq!((log.urgency(), log.published.unprotected_bytes()), (Urgency::Nothing, 0));
 }
 
 #[test]

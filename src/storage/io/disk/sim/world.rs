@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use super::Rng;
+use super::rng::Rng;
 
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR: usize = 512;

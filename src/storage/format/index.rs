@@ -11,18 +11,11 @@
 //! It is not memory-mapped, because a bad sector under a mapping ends the process. An index that is missing, wrong or unreadable
 //! is rebuilt from the segment.
 
-use std::path::{Path, PathBuf};
-
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::storage::error::StorageError;
-use crate::storage::faults::{Fault, broken};
-use crate::storage::format::entry::u64_at;
-use crate::storage::format::frame::Header;
-use crate::storage::io::disk::{Disk, DiskFile};
-use crate::storage::read::reader::Access;
-use crate::storage::read::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::storage::read::walk::{Walk, WalkError};
+use super::entry::u64_at;
+use super::frame::Header;
+use super::segment_header::SEGMENT_HEADER_BYTES;
 use crate::types::{LogIndex, Offset};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SERIIDX2");
@@ -31,9 +24,9 @@ const ENTRY_BYTES: usize = 32;
 /// The maximum number of entries of an index.
 const ENTRIES_MAX: usize = 1 << 20;
 /// The maximum size of an index file.
-pub(in crate::storage) const INDEX_BYTES_MAX: usize = HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES;
+pub(crate) const INDEX_BYTES_MAX: usize = HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES;
 /// Small in tests, whose segments are.
-const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
+pub(crate) const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +58,6 @@ pub struct Index {
     entries_max: usize,
 }
 
-/// The name of an index's file.
-pub fn index_path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:020}.idx"))
-}
-
 /// How many entries the index of a segment of that size gets; past them it just ends.
 pub fn capacity(segment_bytes: u64) -> usize {
     let entries = usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX);
@@ -77,22 +65,12 @@ pub fn capacity(segment_bytes: u64) -> usize {
 }
 
 /// Does an index note this frame, if the last one that it noted stands at `last`?
-pub(in crate::storage) fn worth_noting(last: Option<u64>, header: &Header, position: u64) -> bool {
+pub(crate) fn worth_noting(last: Option<u64>, header: &Header, position: u64) -> bool {
     header.kind.is_entry() && last.is_none_or(|last| position >= last.saturating_add(BYTES_BETWEEN))
 }
 
 fn checksum(bytes: &[u8]) -> u64 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES - 8]), &bytes[HEADER_BYTES..]).into()
-}
-
-/// Why an index is rebuilt. It is derived: its damage needs nothing from an operator, unlike that of other files.
-fn rebuilding(error: &StorageError) -> String {
-    match error {
-        StorageError::Damaged { file, what, .. } => {
-            format!("the index {} is not valid: {what}: rebuilding it", file.display())
-        }
-        error => format!("{error}: rebuilding the index"),
-    }
 }
 
 impl Index {
@@ -101,26 +79,13 @@ impl Index {
         Index { entries: Mutex::default(), entries_max }
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
+    pub(crate) fn entries(&self) -> MutexGuard<'_, Vec<IndexEntry>> {
         self.entries.lock()
     }
 
-    /// The index of a sealed segment, if there is a whole one.
-    ///
-    /// # Errors
-    /// When the system has nothing left to open it with, which says nothing about it.
-    pub fn load(disk: &Disk, dir: &Path, number: u64, salt: u64) -> Result<Option<Index>, StorageError> {
-        match disk.read(&index_path(dir, number), INDEX_BYTES_MAX) {
-            Ok(bytes) => Ok(bytes.and_then(|bytes| Index::decode(&bytes, salt)).map(|entries| {
-                let entries_max = entries.len();
-                Index { entries: Mutex::new(entries), entries_max }
-            })),
-            Err(error) if error.is_shortage() || broken(Fault::IndexMustBeRead) => Err(error),
-            Err(error) => {
-                log::warn!("{}", rebuilding(&error));
-                Ok(None)
-            }
-        }
+    /// The index of a sealed segment, with these entries.
+    pub(crate) fn of(entries: Vec<IndexEntry>) -> Index {
+        Index { entries_max: entries.len(), entries: Mutex::new(entries) }
     }
 
     /// The entries of a sealed segment's index, from the bytes of its file; `None` when they are not whole.
@@ -151,7 +116,7 @@ impl Index {
     }
 
     /// The file's bytes: all below `end` is indexed.
-    fn encode(&self, salt: u64, end: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, salt: u64, end: u64) -> Vec<u8> {
         let entries = self.entries();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + entries.len() * ENTRY_BYTES);
         for number in [MAGIC, salt, entries.len() as u64, end, 0] {
@@ -165,42 +130,6 @@ impl Index {
         let crc = checksum(&bytes);
         bytes[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
         bytes
-    }
-
-    /// Writes the index file of a segment that ends at `end`, without a sync. If that fails there is no file, and the index is
-    /// rebuilt when it is needed.
-    pub fn store(&self, disk: &Disk, dir: &Path, number: u64, salt: u64, end: u64) {
-        if let Err(error) = disk.write_derived(&index_path(dir, number), &self.encode(salt, end)) {
-            log::info!("{error}: the index of this segment will be rebuilt when it is needed");
-        }
-    }
-
-    /// Rebuilds the index of a segment from its frames below `end`, including those after a bad one, and writes its file.
-    pub fn rebuild(
-        disk: &Disk,
-        dir: &Path,
-        header: &SegmentHeader,
-        capacity: usize,
-        file: &DiskFile,
-        end: u64,
-    ) -> Index {
-        let index = Index::new(capacity);
-        let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
-        loop {
-            match walk.next() {
-                Ok(Some((at, frame))) => index.push(&frame.header, at),
-                Ok(None) | Err(WalkError::NotCached) => break,
-                // A shortage is not a property of the segment: the incomplete index must not be written.
-                Err(WalkError::Disk(error)) if error.is_shortage() => return index,
-                Err(WalkError::Bad { .. } | WalkError::Disk(_)) => match walk.skip_bad() {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(_) => return index,
-                },
-            }
-        }
-        index.store(disk, dir, header.number, header.salt, end);
-        index
     }
 
     /// Notes where a frame stands, if it is an entry's and far enough from the last one noted. For the appending thread
@@ -256,19 +185,11 @@ impl Index {
 
 #[cfg(test)]
 impl Index {
-    /// Of these entries.
-    pub(in crate::storage) fn of(entries: Vec<IndexEntry>) -> Index {
-        Index { entries_max: entries.len(), entries: Mutex::new(entries) }
-    }
-
     /// Puts the checksum right.
-    pub(in crate::storage) fn seal(bytes: &mut [u8]) {
+    pub(crate) fn seal(bytes: &mut [u8]) {
         if bytes.len() >= HEADER_BYTES {
             let crc = checksum(bytes);
             bytes[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

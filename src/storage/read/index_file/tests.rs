@@ -1,10 +1,12 @@
 use super::*;
 use crate::storage::format::entry::EntryKind;
-use crate::storage::format::frame::{NoteKind, Position};
+use crate::storage::format::frame::{Header, NoteKind, Position};
+use crate::storage::format::index::{BYTES_BETWEEN, Key};
+use crate::storage::format::state::Genesis;
 use crate::storage::io::disk::sim::Sim;
 use crate::storage::write::log::tests::{Home, append, sync};
-use crate::storage::write::log::{Genesis, GroupLog, LogOptions};
-use crate::types::{GroupId, NodeId};
+use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::types::{GroupId, LogIndex, NodeId, Offset};
 
 fn of_entry(kind: EntryKind) -> Header {
     Header { kind: kind.into(), ..Header::of_note(NoteKind::Synced, Position::default()) }
@@ -47,8 +49,8 @@ fn it_finds_the_last_frame_not_behind() {
 fn one_that_is_not_whole_is_none() {
     let (dir, disk) = (tempfile::tempdir().expect("a directory"), Disk::real());
     let index = filled();
-    index.store(&disk, dir.path(), 1, 7, 1 << 30);
-    let load = |number, salt| Index::load(&disk, dir.path(), number, salt).expect("no shortage");
+    store(&index, &disk, dir.path(), 1, 7, 1 << 30);
+    let load = |number, salt| load(&disk, dir.path(), number, salt).expect("no shortage");
     assert_eq!(*load(1, 7).expect("whole").entries(), *index.entries());
     assert!(load(1, 8).is_none(), "of another segment");
     assert!(load(2, 7).is_none(), "missing");
@@ -86,18 +88,18 @@ fn a_sealed_one_that_can_not_be_read_is_made_anew() {
     }
     let path = index_path(&groups.join("3"), 1);
     let whole = sim.files()[&path].clone().expect("written when the segment was sealed");
-    disk.opened().close_all();
+    disk.segment_cache().close_all();
     sim.unreadable(&path, 0..8);
     let read = |offset: u64| log.reader().records(Offset(offset), Offset(40), 1, 1, Access::Blocking);
     assert_eq!(read(5).expect("a record").count, 1);
     assert_eq!(sim.files()[&path].as_ref(), Some(&whole), "in the place of the bad one");
-    disk.opened().close_all();
+    disk.segment_cache().close_all();
     assert_eq!(read(5).expect("a record").count, 1);
     // Nor does one matter that gets shorter, or is gone, while it is in use.
     for bytes in [whole[..100].to_vec(), Vec::new(), vec![0xff; whole.len()]] {
         sim.damage(&path, bytes);
         assert_eq!(read(6).expect("a record").count, 1);
-        disk.opened().close_all();
+        disk.segment_cache().close_all();
         assert_eq!(read(6).expect("a record").count, 1);
     }
 }
@@ -125,7 +127,7 @@ fn a_too_large_index_is_rebuilt_without_other_advice() {
     let path = index_path(dir.path(), 1);
     std::fs::File::create(&path).expect("a file").set_len(INDEX_BYTES_MAX as u64 + 1).expect("longer");
     let disk = Disk::real();
-    assert!(Index::load(&disk, dir.path(), 1, 0).expect("no shortage").is_none());
+    assert!(load(&disk, dir.path(), 1, 0).expect("no shortage").is_none());
     let text = rebuilding(&disk.read(&path, INDEX_BYTES_MAX).expect_err("too large"));
     assert!(text.starts_with("the index ") && text.ends_with(" can have been written: rebuilding it"), "{text}");
 }
