@@ -7,6 +7,7 @@ use super::{AgentError, Base, no_thread};
 use crate::config::Config;
 use crate::membership::admission::AdmissionError;
 use crate::replication::wait::block_until;
+use crate::storage::check_groups;
 use crate::storage::log::{Genesis, GroupLog};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::thread::{Joiner, spawn};
@@ -117,7 +118,7 @@ impl Base {
 /// cluster's name, once the node is a member. A member's file that lacks it, as older versions wrote, gets the configured one.
 pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
-    data_dir.check_groups(stored.as_ref().map_or(&[], |stored| &stored.groups))?;
+    check_groups(&data_dir, stored.as_ref().map_or(&[], |stored| &stored.groups))?;
     let mut node_file = match &stored {
         Some(stored) => stored.clone(),
         None => NodeFile {

@@ -10,7 +10,7 @@ use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
 use crate::storage::ahead::Ahead;
-use crate::storage::block::Place;
+use crate::storage::block::ResumePoint;
 use crate::storage::reader::{Access, GroupReader, ReadError, Slice};
 use crate::timers::TimersHandle;
 use crate::types::Offset;
@@ -56,7 +56,7 @@ pub struct Beginning {
     /// The mark with everything acknowledged before the call, if it was needed.
     pub confirmed: Option<Mark>,
     /// Where the last read of a stream ended, and up to where the disk has been asked for more.
-    place: Option<Place>,
+    place: Option<ResumePoint>,
     ahead: Ahead,
 }
 

@@ -1,66 +1,86 @@
-//! What can go wrong with the files, named so that whoever reads it knows the file, the position and what to do next.
+//! The errors of storage. Each names the file, the position and the next step.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::entry::BadEntry;
+use rustix::io::Errno;
+use thiserror::Error;
 
-/// A failure of storage. A failed write or sync is final for the process: look again from the disk.
-#[derive(Debug)]
+/// Bytes that are not a valid entry, or not a valid payload of one; says why.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("not a valid entry: {0}")]
+pub struct BadEntry(pub &'static str);
+
+/// A failure of storage. A failed write or sync is final for the process: only a restart, which reads the disk, helps.
+#[derive(Debug, Error)]
 pub enum StorageError {
     /// The system refused an operation on a file.
+    #[error("cannot {action} {}: {error}", .file.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On which file.
+        /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         error: io::Error,
     },
-    /// There is no space left; nothing was written.
+    /// No space is left; nothing was written.
+    #[error("no space left for {}: free some, or move the data directory to a larger disk", .file.display())]
     DiskFull {
         /// The file that should have grown.
         file: PathBuf,
     },
-    /// Bytes that were synced once are not what was written. Never cut off, never skipped.
+    /// Bytes that were synced once are not what was written. They are never cut off and never skipped.
+    #[error(
+        "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from the others: \
+         move its data directory away and let it join as a new node with another name",
+        .file.display()
+    )]
     Damaged {
-        /// Which file.
+        /// The file.
         file: PathBuf,
-        /// Where in it, bytes.
+        /// The first damaged byte.
         position: u64,
         /// What is wrong there.
         what: String,
     },
-    /// Written by a version with another format, an older or a newer one.
+    /// A version with an older or a newer format wrote the file.
+    #[error("{} has {}", .file.display(), OtherFormat { version: *.version, known: *.known })]
     OtherFormat {
-        /// Which file.
+        /// The file.
         file: PathBuf,
         /// Its format.
         version: u32,
         /// The format that this version reads.
         known: u32,
     },
-    /// The directory is not empty and not a data directory of ours.
+    /// The directory is not empty and not a data directory of Seriatim.
+    #[error("{} is not a data directory of seriatim, {found}: choose an empty or a new directory", .path.display())]
     ForeignDirectory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
         /// What was found there.
         found: String,
     },
-    /// Another process runs on the directory.
+    /// Another process uses the directory.
+    #[error("{} is in use by another process: stop that one, or choose another data directory", .path.display())]
     InUse {
-        /// Which.
+        /// The directory.
         path: PathBuf,
     },
-    /// A group that should be made anew is there and holds something.
+    /// A group that should be created exists and contains data.
+    #[error("{} should be made anew but holds data: move it away", .path.display())]
     NotBlank {
-        /// Its directory.
+        /// The group's directory.
         path: PathBuf,
     },
-    /// The caller's entry is none.
-    BadEntry(BadEntry),
+    /// The caller's entry is not valid.
+    #[error(transparent)]
+    BadEntry(#[from] BadEntry),
     /// An earlier operation on this log failed; only a restart helps.
+    #[error("an earlier write to {} failed: restart, so that it is read from the disk", .path.display())]
     Failed {
         /// The group's directory.
         path: PathBuf,
@@ -68,7 +88,7 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// True when the data is damaged: exit code 65.
+    /// True if data is damaged: exit code 65.
     pub fn is_damage(&self) -> bool {
         match self {
             StorageError::Damaged { .. } | StorageError::BadEntry(_) => true,
@@ -82,7 +102,7 @@ impl StorageError {
         }
     }
 
-    /// True when the data directory or the program is the wrong one: exit code 78.
+    /// True if this is the wrong data directory, or the wrong version of the program: exit code 78.
     pub fn is_config(&self) -> bool {
         match self {
             StorageError::OtherFormat { .. }
@@ -97,19 +117,19 @@ impl StorageError {
         }
     }
 
-    /// True if the path is no directory, or this user may not use it: at a start exit code 78, as it stays so however often
-    /// it is tried. A file system that became read-only is no such case: it may be mended at any time.
+    /// True if the path is not a directory, or this user may not use it: exit code 78 at a start, because a retry does not help.
+    /// A file system that became read-only does not count: it may be repaired at any time.
     pub fn is_unusable_path(&self) -> bool {
         self.io_error().is_some_and(|(_, error)| {
             matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied)
         })
     }
 
-    /// True if the disk could not read what is stored: at a start exit code 65, as `log verify` reports it.
+    /// True if the disk could not read what is stored: exit code 65 at a start, as `log verify` reports it.
     pub fn is_unreadable(&self) -> bool {
         self.io_error().is_some_and(|(action, error)| {
             let reads = matches!(action, "read" | "list" | "open" | "look at" | "look for data in");
-            reads && error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            reads && Errno::from_io_error(error) == Some(Errno::IO)
         })
     }
 
@@ -117,111 +137,62 @@ impl StorageError {
         if let StorageError::Io { action, error, .. } = self { Some((action, error)) } else { None }
     }
 
-    /// True when the system had no descriptor or no memory left for it: later it may, and nothing is known to be wrong with
-    /// the file.
+    /// True if the system had no descriptor or no memory left. Nothing is known to be wrong with the file, and a retry may succeed.
     pub fn is_shortage(&self) -> bool {
-        match self {
-            StorageError::Io { error, .. } => super::disk::is_short(error),
-            StorageError::DiskFull { .. }
-            | StorageError::Damaged { .. }
-            | StorageError::OtherFormat { .. }
-            | StorageError::ForeignDirectory { .. }
-            | StorageError::InUse { .. }
-            | StorageError::NotBlank { .. }
-            | StorageError::BadEntry(_)
-            | StorageError::Failed { .. } => false,
-        }
+        self.io_error().is_some_and(|(_, error)| is_short(error))
     }
 
-    /// True if the system said that there is no such file.
-    pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, StorageError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    /// True if the system says that the file does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.io_error().is_some_and(|(_, error)| error.kind() == io::ErrorKind::NotFound)
     }
 
-    pub(super) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
-        if super::disk::is_full(&error) {
+    pub(crate) fn io(action: &'static str, file: &Path, error: io::Error) -> StorageError {
+        if is_full(&error) {
             return StorageError::DiskFull { file: file.to_owned() };
         }
         StorageError::Io { action, file: file.to_owned(), error }
     }
 
-    pub(super) fn damaged(file: &Path, position: u64, what: impl Into<String>) -> StorageError {
+    pub(crate) fn damaged(file: &Path, position: u64, what: impl Into<String>) -> StorageError {
         StorageError::Damaged { file: file.to_owned(), position, what: what.into() }
     }
 }
 
-/// Describes the format of a file that this version does not read, and the next step.
-pub(super) fn other_format(version: u32, known: u32) -> String {
-    let (age, next) = if version < known {
-        (
-            "older",
-            "start the version that wrote it, or move the data directory away and let the node join as a new node",
-        )
-    } else {
-        ("newer", "start the newer version")
-    };
-    format!("format {version}, {age} than what this version of seriatim reads (format {known}): {next}")
+/// True if the system says that no space is left, or none for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-impl fmt::Display for StorageError {
+/// True if this process or the system has no descriptor left. Only an operation that opens a file fails with this.
+pub(crate) fn no_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// True if no descriptor or no memory is left.
+pub(crate) fn is_short(error: &io::Error) -> bool {
+    no_descriptor(error) || Errno::from_io_error(error) == Some(Errno::NOMEM)
+}
+
+/// The format of a file that this version does not read; displayed with the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OtherFormat {
+    pub(crate) version: u32,
+    /// The format that this version reads.
+    pub(crate) known: u32,
+}
+
+impl fmt::Display for OtherFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StorageError::Io { action, file, error } => write!(f, "cannot {action} {}: {error}", file.display()),
-            StorageError::DiskFull { file } => {
-                write!(
-                    f,
-                    "no space left for {}: free some, or move the data directory to a larger disk",
-                    file.display()
-                )
-            }
-            StorageError::Damaged { file, position, what } => write!(
-                f,
-                "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from \
-                 the others: move its data directory away and let it join as a new node with another name",
-                file.display()
-            ),
-            StorageError::OtherFormat { file, version, known } => {
-                write!(f, "{} has {}", file.display(), other_format(*version, *known))
-            }
-            StorageError::ForeignDirectory { path, found } => write!(
-                f,
-                "{} is not a data directory of seriatim, {found}: choose an empty or a new directory",
-                path.display()
-            ),
-            StorageError::InUse { path } => write!(
-                f,
-                "{} is in use by another process: stop that one, or choose another data directory",
-                path.display()
-            ),
-            StorageError::NotBlank { path } => {
-                write!(f, "{} should be made anew but holds data: move it away", path.display())
-            }
-            StorageError::BadEntry(bad) => bad.fmt(f),
-            StorageError::Failed { path } => {
-                write!(f, "an earlier write to {} failed: restart, so that it is read from the disk", path.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for StorageError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            StorageError::Io { error, .. } => Some(error),
-            StorageError::BadEntry(bad) => Some(bad),
-            StorageError::DiskFull { .. }
-            | StorageError::Damaged { .. }
-            | StorageError::OtherFormat { .. }
-            | StorageError::ForeignDirectory { .. }
-            | StorageError::InUse { .. }
-            | StorageError::NotBlank { .. }
-            | StorageError::Failed { .. } => None,
-        }
-    }
-}
-
-impl From<BadEntry> for StorageError {
-    fn from(bad: BadEntry) -> StorageError {
-        StorageError::BadEntry(bad)
+        let OtherFormat { version, known } = self;
+        let (age, next) = if version < known {
+            (
+                "older",
+                "start the version that wrote it, or move the data directory away and let the node join as a new node",
+            )
+        } else {
+            ("newer", "start the newer version")
+        };
+        write!(f, "format {version}, {age} than what this version of seriatim reads (format {known}): {next}")
     }
 }

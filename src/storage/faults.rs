@@ -4,7 +4,7 @@
 
 /// A rule that is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// A replaced file's new name is not put on the disk.
     NoDirSyncAfterRename,
     /// A new segment's name is not put on the disk.
@@ -92,7 +92,7 @@ pub(super) enum Fault {
 /// True when the rule is to be broken.
 #[cfg(not(test))]
 #[inline(always)]
-pub(super) const fn broken(_: Fault) -> bool {
+pub(crate) const fn broken(_: Fault) -> bool {
     false
 }
 
@@ -103,18 +103,18 @@ thread_local! {
 
 /// True when the rule is to be broken.
 #[cfg(test)]
-pub(super) fn broken(fault: Fault) -> bool {
+pub(crate) fn broken(fault: Fault) -> bool {
     BROKEN.get() == Some(fault)
 }
 
 /// From here on this thread breaks that rule, or none.
 #[cfg(test)]
-pub(super) fn set(fault: Option<Fault>) {
+pub(crate) fn set(fault: Option<Fault>) {
     BROKEN.set(fault);
 }
 
 /// What this thread breaks.
 #[cfg(test)]
-pub(super) fn get() -> Option<Fault> {
+pub(crate) fn get() -> Option<Fault> {
     BROKEN.get()
 }

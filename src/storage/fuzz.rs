@@ -4,23 +4,24 @@ use std::path::Path;
 
 use protobuf::Message as _;
 
-use super::disk::Disk;
-use super::disk::sim::Sim;
-use super::entry::{Entry, EntryKind, Stamp};
-use super::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
-use super::index::{Index, Key};
-use super::log::tests::batch;
-use super::log::{Genesis, GroupLog, LogOptions};
-use super::manifest::{MANIFEST, Manifest};
-use super::node::NodeFile;
-use super::payload::{self, RecordFields};
-use super::reader::Access;
-use super::segment::{SegmentHeader, segment_number};
-use super::state::{HardState, LogState};
-use super::verify::{Severity, verify};
-use super::walk::{Walk, WalkError};
 use crate::fuzz::{Loop, Rng};
 use crate::pb::log as pb;
+use crate::storage::format::entry::{Entry, EntryKind, Stamp};
+use crate::storage::format::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
+use crate::storage::format::index::{Index, Key};
+use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::payload::{self, RecordFields};
+use crate::storage::format::segment_header::{SegmentHeader, segment_number};
+use crate::storage::format::state::Genesis;
+use crate::storage::format::state::{HardState, LogState};
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::Disk;
+use crate::storage::io::disk::sim::Sim;
+use crate::storage::io::node::NodeFile;
+use crate::storage::read::walk::{Walk, WalkError};
+use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::tests::batch;
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const SALT: u64 = 0x0102_0304_0506_0708;
@@ -51,7 +52,7 @@ fn frames() -> Vec<Vec<u8>> {
     let note = Header::of_note(NoteKind::Synced, durable);
     let entry = Header { term: Term(2), index: LogIndex(3), base_offset: Offset(9), append_time_us: 5, ..note };
     let hard_state = HardState { term: Term(4), vote: Some(NodeId(5)), commit: LogIndex(6) };
-    let (hard_state, vote) = Header::of_hard_state(&hard_state, durable);
+    let (hard_state, vote) = hard_state.to_frame(durable);
     let records = &records()[2];
     let all: [(Header, &[u8]); 7] = [
         (Header { kind: EntryKind::Records.into(), count: 3, ..entry }, records),
@@ -98,7 +99,7 @@ fn frame() {
             if let Ok(of_entry) = Header::of_entry(&entry, header.durable) {
                 assert_eq!(of_entry, header);
             }
-        } else if let Ok(hard_state) = frame.hard_state() {
+        } else if let Ok(hard_state) = HardState::of_frame(&frame) {
             assert_eq!(hard_state.commit, header.index);
         }
         true
@@ -179,7 +180,7 @@ fn segment_name() {
         let Ok(name) = std::str::from_utf8(bytes) else { return false };
         let number = segment_number(name);
         if let Some(number) = number {
-            assert_eq!(super::segment::segment_path(Path::new(""), number), Path::new(name));
+            assert_eq!(crate::storage::format::segment_header::segment_path(Path::new(""), number), Path::new(name));
         }
         number.is_some()
     });
@@ -365,7 +366,9 @@ fn group() {
         SegmentHeader::seal(bytes);
         let Ok(header) = SegmentHeader::decode(bytes) else { return };
         let mut at = AT as usize;
-        while let Some(length) = bytes.get(at..at + HEADER_BYTES).map(|head| super::entry::u32_at(head, 0)) {
+        while let Some(length) =
+            bytes.get(at..at + HEADER_BYTES).map(|head| crate::storage::format::entry::u32_at(head, 0))
+        {
             let end = at.saturating_add(frame::frame_bytes(length as usize));
             let Some(frame) = bytes.get_mut(at..end).filter(|frame| frame[8] != 0) else { return };
             frame::seal(frame, header.salt, at as u64);

@@ -30,48 +30,43 @@
 //! - Every number read from a disk is checked before it is used; what is derived is never trusted.
 //! - `disk.rs` is the only door to the file system.
 
-pub mod node;
-
-pub mod digest;
-pub mod entry;
-pub mod payload;
-pub mod state;
-
-pub mod log;
-pub mod reader;
-
-pub mod dump;
-pub mod scrub;
-pub mod verify;
-
-pub mod frame;
-mod frames;
-pub mod segment;
-
-mod active;
-pub mod ahead;
-pub mod block;
-mod by_time;
-mod chain;
-mod create;
-pub mod damage;
-mod faults;
-mod index;
-mod manifest;
-mod pool;
-mod recovery;
-mod segment_cache;
-pub mod space;
-mod sync;
-mod unlisted;
-mod view;
-mod visit;
-mod walk;
-
-pub mod disk;
 pub mod error;
+mod faults;
+mod format;
+mod io;
+mod read;
+mod recover;
+pub mod verify;
+mod write;
 
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod proof;
+
+pub use self::format::{checkpoints, digest, entry, frame, payload};
+pub use self::io::{disk, node, space};
+pub use self::read::{ahead, block, damage};
+
+/// Reads of a log, and the threads that do those that wait for the disk.
+pub mod reader {
+    pub use super::io::disk::Access;
+    #[cfg(test)]
+    pub(crate) use super::io::pool::ByHand as ReadersByHand;
+    pub use super::io::pool::{QueueFull, Readers, ReadersHandle};
+    pub use super::read::error::ReadError;
+    pub use super::read::reader::GroupReader;
+    pub use super::read::records::Slice;
+}
+
+pub use self::verify::{dump, scrub};
+
+pub use self::recover::unlisted::check_groups;
+
+/// One group's log, for its owner.
+pub mod log {
+    pub use super::error::StorageError;
+    pub use super::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge};
+    pub use super::write::log::{Bounds, GroupLog, LogOptions};
+    pub use super::write::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
+}

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::super::faults::{self, Fault};
 use super::{forged, histories, holes, story, sweep};
+use crate::storage::faults::{self, Fault};
 
 /// Which proof finds a fault.
 #[derive(Clone, Copy, Debug)]

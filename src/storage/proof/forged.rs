@@ -3,13 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::u64_at;
-use super::super::frame::{self, Header};
-use super::super::index::{Index, index_path};
-use super::super::log::{Genesis, GroupLog, HardState, LogOptions, Recovered, StorageError};
-use super::super::reader::Access;
 use super::model::entry;
+use crate::storage::error::StorageError;
+use crate::storage::format::entry::u64_at;
+use crate::storage::format::frame::{self, Header};
+use crate::storage::format::index::Index;
+use crate::storage::format::state::{Genesis, HardState, Recovered};
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::read::index_file::index_path;
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";
@@ -64,7 +67,7 @@ pub fn a_hole() {
 pub fn a_commit_behind_the_end() {
     let (sim, log) = filled();
     let hard_state = HardState { commit: LogIndex(4), ..log.hard_state };
-    let (header, payload) = Header::of_hard_state(&hard_state, log.durable);
+    let (header, payload) = hard_state.to_frame(log.durable);
     put(&log, &header, &payload);
     let error = open(&sim).map(drop).expect_err("refused");
     assert!(error.is_damage() && error.to_string().contains("entries up to 4 are committed"), "{error}");
@@ -87,7 +90,7 @@ fn sealed() -> (Sim, GroupLog, PathBuf) {
         let next = entry(log.last, Term(1), &mut Rng(time), true, time);
         log.append(&[next]).expect("appended");
     }
-    log.disk.opened().close_all();
+    log.disk.segment_cache().close_all();
     (sim, log, index_path(&Path::new(GROUPS).join(GROUP.to_string()), 1))
 }
 
@@ -132,7 +135,7 @@ pub fn an_index_that_can_not_be_read() {
     let (sim, log, path) = sealed();
     sim.unreadable(&path, 0..4096);
     read_all(&log);
-    assert!(log.reader().shared().damages().list().is_empty(), "no data is damaged");
+    assert!(log.reader().published().damages().list().is_empty(), "no data is damaged");
 }
 
 /// A file name with an impossible number does not affect the numbers of new segments.

@@ -5,8 +5,8 @@
 //! is lost), also inside recovery. After each restart it must hold one of the states that it had since the last finished
 //! sync, and never refuse.
 
-use super::super::error::StorageError;
 use super::model::Model;
+use crate::storage::error::StorageError;
 
 /// One history: eight lives of a log.
 pub fn history(seed: u64) {

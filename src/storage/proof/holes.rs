@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::Entry;
-use super::super::frame::{Header, frame_bytes};
-use super::super::log::{Genesis, GroupLog, LogOptions};
-use super::super::payload;
-use super::super::reader::{Access, ReadError};
-use super::super::segment::{SEGMENT_HEADER_BYTES, segment_path};
-use super::super::walk::Walk;
 use super::model::entry;
+use crate::storage::format::entry::Entry;
+use crate::storage::format::frame::{Header, frame_bytes};
+use crate::storage::format::payload;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_path};
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::read::error::ReadError;
+use crate::storage::read::walk::Walk;
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";
@@ -118,7 +120,7 @@ impl Holes {
                 self.unreadable.push((file, from..from + 4096));
             }
             9 if file != self.log.active.position().file => {
-                self.log.disk.opened().close_all();
+                self.log.disk.segment_cache().close_all();
                 self.sim.lose(&path);
             }
             _ => {
@@ -244,11 +246,11 @@ impl Holes {
 
     /// The place of each failed read is in the list.
     fn listed(&self) {
-        let list = self.log.reader().shared().damages().list();
+        let list = self.log.reader().published().damages().list();
         for frame in self.frames.iter().filter(|frame| frame.lost && frame.header.count > 0) {
             let name = self.path(frame.file);
             let name = name.file_name().expect("a name").to_string_lossy();
-            let told = |range: &&super::super::damage::DamagedRange| {
+            let told = |range: &&crate::storage::read::damage::DamagedRange| {
                 range.file == name && range.position < frame.end && frame.at < range.position + range.bytes
             };
             assert!(list.iter().any(|range| told(&range)), "{name} byte {}: {list:?}", frame.at);

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::super::digest::Digest;
-use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::{Entry, EntryKind, Stamp};
-use super::super::frame::{self, Header, NoteKind, Position};
-use super::super::log::{
-    Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState, Recovered, StorageError,
-};
-use super::super::payload::{RecordFields, encode_record, stamp_records};
-use super::super::reader::Access;
+use crate::storage::error::StorageError;
+use crate::storage::format::digest::Digest;
+use crate::storage::format::entry::{Entry, EntryKind, Stamp};
+use crate::storage::format::frame::{self, Header, NoteKind, Position};
+use crate::storage::format::payload::{RecordFields, encode_record, stamp_records};
+use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered};
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// What a log holds, apart from what a trim has dropped.

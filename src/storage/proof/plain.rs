@@ -3,13 +3,16 @@
 
 use std::path::Path;
 
-use super::super::digest::Digest;
-use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::Entry;
-use super::super::log::{Base, ConfState, Genesis, GroupLog, HardState, LogOptions, LogSnapshot, LogState};
-use super::super::payload;
-use super::super::reader::{Access, GroupReader, ReadError};
 use super::model::entry;
+use crate::storage::format::digest::Digest;
+use crate::storage::format::entry::Entry;
+use crate::storage::format::payload;
+use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState};
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::read::error::ReadError;
+use crate::storage::read::reader::GroupReader;
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";

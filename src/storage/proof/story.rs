@@ -6,11 +6,12 @@
 
 use std::path::Path;
 
-use super::super::disk::sim::{Rng, Sim};
-use super::super::error::StorageError;
-use super::super::log::{Genesis, GroupLog, LogOptions};
-use super::super::node::{DataDir, NodeFile};
 use super::model::Model;
+use crate::storage::error::StorageError;
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::io::node::{DataDir, NodeFile};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 const HOME: &str = "/mnt/data";

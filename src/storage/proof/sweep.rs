@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::super::disk::sim::{Rng, Sim};
-use super::super::entry::Entry;
-use super::super::faults;
-use super::super::log::{Genesis, GroupLog, HardState, LogOptions, LogState, Recovered};
-use super::super::node::{DataDir, NodeFile};
-use super::super::reader::Access;
 use super::model::entry;
+use crate::storage::faults;
+use crate::storage::format::entry::Entry;
+use crate::storage::format::state::{Genesis, HardState, LogState, Recovered};
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::io::node::{DataDir, NodeFile};
+use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const HOME: &str = "/mnt/data";
@@ -170,7 +171,8 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
     for group in node.iter().flat_map(|node| &node.groups) {
         let (log, mut found) = GroupLog::open(&disk, &groups_dir(), *group, &options()).map_err(|e| refused(&e))?;
         found.torn_bytes = 0;
-        let (reader, failed) = (log.reader(), |error: super::super::reader::ReadError| (error.to_string(), false));
+        let (reader, failed) =
+            (log.reader(), |error: crate::storage::read::error::ReadError| (error.to_string(), false));
         let (mut entries, mut records) = (Vec::new(), Vec::new());
         // One by one through the index where the damage is, and at once where it is not.
         let here = only.is_none_or(|path| path.starts_with(groups_dir().join(group.to_string())));
@@ -189,7 +191,7 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
             let slice = slice.map_err(failed)?;
             assert!(slice.next > from, "record {from} of group {group} is silently missing");
             from = slice.next;
-            let parts = super::super::payload::records(&slice.bytes);
+            let parts = crate::storage::format::payload::records(&slice.bytes);
             records.extend(parts.map(|record| record.expect("a record").to_vec()));
         }
         groups.push((found, entries, records));

@@ -3,11 +3,11 @@
 
 use std::fs;
 
-use super::super::manifest::{MANIFEST, Manifest};
-use super::super::segment::SegmentHeader;
-use super::super::state::Base;
 use super::tests::{Home, SEGMENTS, told};
 use super::*;
+use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::segment_header::SegmentHeader;
+use crate::storage::format::state::Base;
 
 fn bases(home: &Home) -> Vec<Base> {
     let header = |name: &String| SegmentHeader::decode(&fs::read(home.path(name)).expect("a file")).expect("a header");

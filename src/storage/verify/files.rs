@@ -6,21 +6,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::disk::DiskFile;
-use super::super::error::{StorageError, other_format};
-use super::super::frame::Position;
-use super::super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_FORMAT, Manifest};
-use super::super::recovery::{Files, Purpose};
-use super::super::segment::{
-    BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path, version_is_damaged,
+use super::finding::{Finding, Severity};
+use super::report::Report;
+use crate::storage::error::{OtherFormat, StorageError};
+use crate::storage::format::frame::Position;
+use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_FORMAT, Manifest};
+use crate::storage::format::segment_header::{
+    BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
 };
-use super::super::state::{Base, ConfState, LogState};
-use super::{Finding, Look, Severity};
-use crate::types::{LogIndex, Offset};
+use crate::storage::format::state::{Base, ConfState, LogState};
+use crate::storage::format::versioned::version_is_damaged;
+use crate::storage::io::disk::{Disk, DiskFile};
+use crate::storage::io::group_files::{GroupFiles, Purpose};
+use crate::types::{GroupId, LogIndex, Offset};
 
 /// What can be read of a group.
 pub(super) struct Readable {
-    pub(super) files: Files,
+    pub(super) files: GroupFiles,
     /// False if the manifest can't be used: then `files.manifest` only says what the segments' headers say.
     pub(super) has_manifest: bool,
     /// Why a segment's header can't be used, by the number in the file's name.
@@ -52,10 +54,17 @@ pub(super) struct Renamed {
     pub(super) header: SegmentHeader,
 }
 
-impl Look<'_> {
+/// Reads the files of one group.
+pub(super) struct FileCheck<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) report: &'a mut Report,
+    pub(super) group: GroupId,
+}
+
+impl FileCheck<'_> {
     /// Reads them; `None` if nothing can be read.
     pub(super) fn read(&mut self, dir: PathBuf) -> Result<Option<Readable>, StorageError> {
-        let (files, has_manifest) = match Files::read(self.disk, dir.clone(), self.group, Purpose::Look) {
+        let (files, has_manifest) = match GroupFiles::read(self.disk, dir.clone(), self.group, Purpose::Look) {
             Ok(files) => (files, true),
             // The directory, its manifest, or the format of a segment.
             Err(error) => match self.read_without(&dir, error)? {
@@ -92,7 +101,7 @@ impl Look<'_> {
     }
 
     /// What remains when recovery's own reading fails: the names, and the manifest if it can be used.
-    fn read_without(&mut self, dir: &Path, error: StorageError) -> Result<Option<(Files, bool)>, StorageError> {
+    fn read_without(&mut self, dir: &Path, error: StorageError) -> Result<Option<(GroupFiles, bool)>, StorageError> {
         let Ok(Some(names)) = self.disk.list(dir) else {
             self.report.add_error(error)?;
             return Ok(None);
@@ -101,7 +110,7 @@ impl Look<'_> {
         let has_manifest = manifest.is_some();
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
-        let files = Files {
+        let files = GroupFiles {
             dir: dir.to_owned(),
             manifest: manifest.unwrap_or_else(|| self.blank()),
             headers: BTreeMap::new(),
@@ -202,7 +211,7 @@ impl Look<'_> {
                 return Some(file);
             }
             Err(BadHeader::OtherFormat(version)) => {
-                let what = format!("{}. Its frames were not checked", other_format(version, SEGMENT_FORMAT));
+                let what = format!("{}. Its frames were not checked", OtherFormat { version, known: SEGMENT_FORMAT });
                 let format = Flaw { severity: Severity::Format, stops_start: true, ..flaw(8, Some(12), &what) };
                 read.flaws.insert(number, format);
                 return None;

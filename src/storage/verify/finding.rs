@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::super::state::Base;
+use crate::storage::format::state::Base;
+use crate::storage::read::damage::span;
 use crate::types::{LogIndex, Offset};
 
 /// The severity of a finding.
@@ -70,14 +71,6 @@ impl fmt::Display for Unreadable {
         };
         let more = if self.and_more { ", possibly more" } else { "" };
         write!(f, "{entries}, {records}{more}")
-    }
-}
-
-/// Returns `record 7` or `records 7 to 9`.
-pub(in super::super) fn span(one: &str, several: &str, first: u64, next: u64) -> String {
-    match next - first {
-        1 => format!("{one} {first}"),
-        _ => format!("{several} {first} to {}", next - 1),
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::frame::Position;
-use super::super::segment::{SegmentHeader, segment_path};
-use super::super::state::Base;
 use super::files::{Flaw, Readable};
+use super::finding::{Finding, Severity, Unreadable};
+use super::report::Report;
 use super::segment::{VOTE_LOST, Walked};
-use super::{Finding, Look, Severity, Unreadable};
+use crate::storage::format::frame::Position;
+use crate::storage::format::segment_header::{SegmentHeader, segment_path};
+use crate::storage::format::state::Base;
 
 /// The maximum number of missing files that are named one by one, at each gap.
 const NAMED_MAX: u64 = 64;
@@ -87,64 +88,60 @@ fn name(number: u64) -> String {
     segment_path(Path::new(""), number).display().to_string()
 }
 
-impl Look<'_> {
-    /// Adds a finding for each segment that can't be used, with the entries that were in it.
-    pub(super) fn add_gone(&mut self, read: &Readable, gone: &Gone, walked: &[Walked]) {
-        // The segment at which the entries of several adjacent ones are named.
-        let mut joint: Option<u64> = None;
-        for (number, flaw) in gone {
-            let older = walked.iter().rev().find(|walked| walked.header.number < *number);
-            let newer = walked.iter().find(|walked| walked.header.number > *number);
-            let above = older.map_or(0, |walked| walked.header.number);
-            let below = newer.map_or(u64::MAX, |walked| walked.header.number);
-            // All of them between the same two readable segments.
-            let run: Vec<u64> = gone.range(above..below).map(|(number, _)| *number).collect();
-            let is_first = run.first() == Some(number);
-            if is_first {
-                joint = None;
-            }
-            let start = older.map(|walked| walked.last).or(read.has_manifest.then_some(read.files.manifest.base));
-            let end = newer.map(|walked| walked.header.base);
-            let mut what = format!("{}{}", flaw.what, read.renaming(*number));
-            let unreadable = match bounds(read, &run, *number, start, end) {
-                (Some(from), Some(to)) => Some(Unreadable::between(&from, &to)),
-                (Some(from), None) if run.last() == Some(number) => Some(whole_run(read, &from, end)),
-                _ if is_first => {
-                    joint = Some(*number);
-                    if let Some(others) = run.len().checked_sub(1).filter(|others| *others > 0 && start.is_some()) {
-                        let others =
-                            if others == 1 { "1 more segment".to_owned() } else { format!("{others} more segments") };
-                        what += &format!("; the entries are those of this and of {others}");
-                    }
-                    start.map(|start| whole_run(read, &start, end))
-                }
-                _ => {
-                    if let Some(first) = joint.filter(|_| start.is_some()) {
-                        what += &format!("; its entries are among those named at {}", name(first));
-                    }
-                    None
-                }
-            };
-            if newer.is_none() && run.last() == Some(number) && flaw.severity == Severity::Damage {
-                what += VOTE_LOST;
-            }
-            let path = segment_path(&read.files.dir, *number);
-            let finding = Finding { end: flaw.end, ..Finding::new(flaw.severity, &path, flaw.position, what) };
-            self.report.add(finding.with(unreadable));
+/// Adds a finding for each segment that can't be used, with the entries that were in it.
+pub(super) fn add_gone(report: &mut Report, read: &Readable, gone: &Gone, walked: &[Walked]) {
+    // The segment at which the entries of several adjacent ones are named.
+    let mut joint: Option<u64> = None;
+    for (number, flaw) in gone {
+        let older = walked.iter().rev().find(|walked| walked.header.number < *number);
+        let newer = walked.iter().find(|walked| walked.header.number > *number);
+        let above = older.map_or(0, |walked| walked.header.number);
+        let below = newer.map_or(u64::MAX, |walked| walked.header.number);
+        // All of them between the same two readable segments.
+        let run: Vec<u64> = gone.range(above..below).map(|(number, _)| *number).collect();
+        let is_first = run.first() == Some(number);
+        if is_first {
+            joint = None;
         }
-    }
-
-    /// A segment does not begin where its predecessor ends, and no segment between them is known to be missing.
-    pub(super) fn add_jump(&mut self, read: &Readable, header: &SegmentHeader, before: &Base) {
-        let (what, unreadable) = match header.base.index > before.index {
-            true => {
-                ("no earlier segment contains the entries before it", Some(Unreadable::between(before, &header.base)))
+        let start = older.map(|walked| walked.last).or(read.has_manifest.then_some(read.files.manifest.base));
+        let end = newer.map(|walked| walked.header.base);
+        let mut what = format!("{}{}", flaw.what, read.renaming(*number));
+        let unreadable = match bounds(read, &run, *number, start, end) {
+            (Some(from), Some(to)) => Some(Unreadable::between(&from, &to)),
+            (Some(from), None) if run.last() == Some(number) => Some(whole_run(read, &from, end)),
+            _ if is_first => {
+                joint = Some(*number);
+                if let Some(others) = run.len().checked_sub(1).filter(|others| *others > 0 && start.is_some()) {
+                    let others =
+                        if others == 1 { "1 more segment".to_owned() } else { format!("{others} more segments") };
+                    what += &format!("; the entries are those of this and of {others}");
+                }
+                start.map(|start| whole_run(read, &start, end))
             }
-            false => ("the segment does not continue its predecessor", None),
+            _ => {
+                if let Some(first) = joint.filter(|_| start.is_some()) {
+                    what += &format!("; its entries are among those named at {}", name(first));
+                }
+                None
+            }
         };
-        let path = segment_path(&read.files.dir, header.number);
-        self.report.add(Finding::new(Severity::Damage, &path, 56, what).up_to(80).with(unreadable));
+        if newer.is_none() && run.last() == Some(number) && flaw.severity == Severity::Damage {
+            what += VOTE_LOST;
+        }
+        let path = segment_path(&read.files.dir, *number);
+        let finding = Finding { end: flaw.end, ..Finding::new(flaw.severity, &path, flaw.position, what) };
+        report.add(finding.with(unreadable));
     }
+}
+
+/// A segment does not begin where its predecessor ends, and no segment between them is known to be missing.
+pub(super) fn add_jump(report: &mut Report, read: &Readable, header: &SegmentHeader, before: &Base) {
+    let (what, unreadable) = match header.base.index > before.index {
+        true => ("no earlier segment contains the entries before it", Some(Unreadable::between(before, &header.base))),
+        false => ("the segment does not continue its predecessor", None),
+    };
+    let path = segment_path(&read.files.dir, header.number);
+    report.add(Finding::new(Severity::Damage, &path, 56, what).up_to(80).with(unreadable));
 }
 
 /// The places in the log where one segment of a run begins and ends, if they are known.

@@ -2,30 +2,33 @@
 
 use std::path::PathBuf;
 
-use super::super::chain::{Chain, Ended};
-use super::super::disk::Disk;
-use super::super::error::StorageError;
-use super::super::frame::Position;
-use super::super::manifest::MANIFEST;
-use super::super::recovery::{Files, Survey, look_behind};
-use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
-use super::super::state::Base;
-use super::files::Readable;
-use super::gaps::{Gone, gone};
-use super::segment::{Stretch, Walked};
-use super::{Finding, GroupReport, Report, Severity};
+use super::files::{FileCheck, Readable};
+use super::finding::{Finding, Severity};
+use super::gaps::{Gone, add_gone, add_jump, gone};
+use super::report::{GroupReport, Report};
+use super::segment::{SegmentCheck, Stretch, Walked};
+use crate::storage::error::StorageError;
+use crate::storage::format::frame::Position;
+use crate::storage::format::manifest::MANIFEST;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
+use crate::storage::format::state::Base;
+use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::GroupFiles;
+use crate::storage::recover::chain::{Chain, Ended};
+use crate::storage::recover::recovery::{Survey, look_behind};
 use crate::types::GroupId;
 
 /// The check of one group.
-pub(super) struct Look<'a> {
+pub(super) struct GroupCheck<'a> {
     pub(super) disk: &'a Disk,
     pub(super) report: &'a mut Report,
     pub(super) group: GroupId,
 }
 
-impl Look<'_> {
+impl GroupCheck<'_> {
     pub(super) fn run(mut self, dir: PathBuf) -> Result<(), StorageError> {
-        let Some(read) = self.read(dir)? else { return Ok(()) };
+        let mut check = FileCheck { disk: self.disk, report: self.report, group: self.group };
+        let Some(read) = check.read(dir)? else { return Ok(()) };
         let files = &read.files;
         let (durable, chosen) = match Survey::of(files) {
             Ok(survey) if read.has_manifest => (survey.durable, Some(survey.choose(files))),
@@ -49,7 +52,7 @@ impl Look<'_> {
             }
         };
         let walked = self.walk(&read, &stretches, &gone, durable)?;
-        self.add_gone(&read, &gone, &walked);
+        add_gone(self.report, &read, &gone, &walked);
         if let Some(error) = refused {
             self.refusal(error)?;
         }
@@ -106,7 +109,7 @@ impl Look<'_> {
                 let place = |base: &Base| (base.index, base.term, base.offset);
                 let is_gap = gone.range(before.header.number..header.number).next().is_some();
                 if !is_gap && place(&before.last) != place(&header.base) {
-                    self.add_jump(read, header, &before.last);
+                    add_jump(self.report, read, header, &before.last);
                 } else if before.sound && !is_gap && before.last.digest != header.base.digest {
                     let what = "the running digest is not that of the entries before this segment";
                     let path = segment_path(&read.files.dir, header.number);
@@ -114,7 +117,8 @@ impl Look<'_> {
                 }
             }
             let next = stretches.get(i + 1).map(|next| &next.header);
-            let segment = self.stretch(&read.files, stretch, durable, next)?;
+            let mut check = SegmentCheck { disk: self.disk, report: self.report };
+            let segment = check.stretch(&read.files, stretch, durable, next)?;
             walked.push(segment);
         }
         Ok(walked)
@@ -159,13 +163,13 @@ impl Look<'_> {
     }
 
     /// The bytes of all files of a group; a file whose size can't be determined counts as 0.
-    fn file_bytes(&self, files: &Files) -> u64 {
+    fn file_bytes(&self, files: &GroupFiles) -> u64 {
         let bytes = |name| self.disk.file_bytes(&files.dir.join(name)).ok().flatten().unwrap_or(0);
         files.names.iter().map(bytes).sum()
     }
 
     /// Adds the files that the log does not use.
-    fn names(&mut self, files: &Files) {
+    fn names(&mut self, files: &GroupFiles) {
         for name in files.names.iter().filter(|name| *name != MANIFEST && segment_number(name).is_none()) {
             let number = name.strip_suffix(".idx").and_then(|stem| segment_number(&format!("{stem}.seg")));
             let what = match number {

@@ -2,18 +2,20 @@
 
 use std::path::Path;
 
-use super::super::chain::Ended;
-use super::super::entry::EntryKind;
-use super::super::error::StorageError;
-use super::super::frame::{Frame, FrameKind, NoteKind, Position, frame_bytes};
-use super::super::index::{INDEX_BYTES_MAX, Index, IndexEntry, index_path};
-use super::super::payload::check_stamped;
-use super::super::reader::Access;
-use super::super::recovery::{Files, written_behind};
-use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
-use super::super::state::Base;
-use super::super::walk::{Walk, WalkError};
-use super::{Finding, Look, Severity, Unreadable};
+use super::finding::{Finding, Severity, Unreadable};
+use super::report::Report;
+use crate::storage::error::StorageError;
+use crate::storage::format::entry::EntryKind;
+use crate::storage::format::frame::{Frame, FrameKind, NoteKind, Position, frame_bytes};
+use crate::storage::format::index::{INDEX_BYTES_MAX, Index, IndexEntry};
+use crate::storage::format::payload::check_stamped;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::storage::format::state::Base;
+use crate::storage::io::disk::{Access, Disk};
+use crate::storage::io::group_files::{GroupFiles, written_behind};
+use crate::storage::read::index_file::index_path;
+use crate::storage::read::walk::{Walk, WalkError};
+use crate::storage::recover::chain::Ended;
 use crate::types::{LogIndex, Offset};
 
 /// Added to damage at the log's end: no later frame repeats the hard state.
@@ -46,11 +48,17 @@ struct Hole {
     what: String,
 }
 
-impl Look<'_> {
+/// Checks the segments of one group.
+pub(super) struct SegmentCheck<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) report: &'a mut Report,
+}
+
+impl SegmentCheck<'_> {
     /// Reads all frames of a stretch.
     pub(super) fn stretch(
         &mut self,
-        files: &Files,
+        files: &GroupFiles,
         stretch: &Stretch,
         durable: Position,
         next: Option<&SegmentHeader>,
@@ -167,7 +175,7 @@ impl Look<'_> {
     }
 
     /// Reads the index of a sealed segment, if it is valid.
-    fn index(&mut self, files: &Files, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
+    fn index(&mut self, files: &GroupFiles, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
         let what = match self.disk.read(&index_path(&files.dir, header.number), INDEX_BYTES_MAX) {
             Ok(Some(bytes)) => match Index::decode(&bytes, header.salt) {
                 Some(entries) => return Ok(Some(Noted { entries, next: 0 })),
@@ -184,7 +192,7 @@ impl Look<'_> {
     }
 
     /// An index is derived from its segment: a wrong one costs time, and nothing else.
-    fn wrong_index(&mut self, files: &Files, number: u64, what: &str) {
+    fn wrong_index(&mut self, files: &GroupFiles, number: u64, what: &str) {
         let what = format!("the index {what}: it is rebuilt when it is needed");
         self.report.add(Finding::new(Severity::Note, &index_path(&files.dir, number), 0, what));
     }

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::super::index::index_path;
-use super::super::log::tests::batch;
-use super::super::log::{Genesis, GroupLog, LogOptions};
-use super::super::manifest::Manifest;
-use super::super::reader::Access;
-use super::super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
-use super::super::walk::Walk;
 use super::*;
+use crate::storage::format::manifest::Manifest;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::Access;
+use crate::storage::io::node::NodeFile;
+use crate::storage::read::index_file::index_path;
+use crate::storage::read::walk::Walk;
+use crate::storage::write::log::tests::batch;
+use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::types::{LogIndex, Offset};
 use crate::types::{NodeId, NodeName};
+use std::path::PathBuf;
 
 pub(super) const SEGMENTS: usize = 4;
 
@@ -201,15 +205,15 @@ fn all_damage_is_told_and_what_is_lost_in_it() {
 }
 
 /// Replaces a frame with another valid one.
-fn forge(bytes: &mut [u8], at: usize, change: impl Fn(&mut super::super::frame::Header)) {
+fn forge(bytes: &mut [u8], at: usize, change: impl Fn(&mut crate::storage::format::frame::Header)) {
     let header = SegmentHeader::decode(bytes).expect("a header");
     let head: &[u8; 80] = bytes[at..].first_chunk().expect("a frame");
-    let end = at + super::super::frame::peek_bytes(head, header.salt, at as u64).expect("a frame");
-    let frame = super::super::frame::decode(&bytes[at..end], header.salt, at as u64).expect("a frame");
+    let end = at + crate::storage::format::frame::peek_bytes(head, header.salt, at as u64).expect("a frame");
+    let frame = crate::storage::format::frame::decode(&bytes[at..end], header.salt, at as u64).expect("a frame");
     let mut forged = frame.header;
     change(&mut forged);
     let mut out = Vec::new();
-    super::super::frame::encode(&mut out, header.salt, at as u64, &forged, frame.payload);
+    crate::storage::format::frame::encode(&mut out, header.salt, at as u64, &forged, frame.payload);
     bytes[at..end].copy_from_slice(&out);
 }
 
@@ -428,7 +432,7 @@ fn what_is_no_file_of_ours_stops_nothing() {
 /// damage at its first byte.
 #[test]
 fn what_can_not_be_read_is_told_with_its_place() {
-    use super::super::disk::sim::Sim;
+    use crate::storage::io::disk::sim::Sim;
     let (groups, dir) = (Path::new("/mnt/data/groups"), Path::new("/mnt/data/groups/3"));
     let directory = || {
         let sim = Sim::default();

@@ -24,7 +24,7 @@ fn three(seed: u64) -> (World, usize, usize) {
         assert!(world.settle(4000));
         let leader = world.leader().expect("a leader");
         let (commit, last) = world.indexes(leader);
-        if commit == last && commit.0 % crate::storage::digest::CHECKPOINT_ENTRIES == 4 {
+        if commit == last && commit.0 % crate::storage::checkpoints::CHECKPOINT_ENTRIES == 4 {
             let follower = (leader + 1) % 3;
             world.kill(3 - leader - follower, false);
             return (world, leader, follower);

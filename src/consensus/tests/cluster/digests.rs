@@ -6,7 +6,8 @@ use super::super::compared::{append, message, snapshot};
 use super::*;
 use crate::consensus::compare::{Checkpoint, Claim};
 use crate::consensus::wire;
-use crate::storage::digest::{CHECKPOINT_ENTRIES, Digest};
+use crate::storage::checkpoints::CHECKPOINT_ENTRIES;
+use crate::storage::digest::Digest;
 use crate::storage::entry::Stamp;
 use crate::storage::log::Base;
 

@@ -1,0 +1,283 @@
+//! The bytes of one Raft entry, as raft, the wire between peers and the disk carry it: a stamp and a payload.
+//!
+//! ```text
+//!  0  kind u8 | 0 0 0
+//!  4  count u32           records in the payload; 0 for every other kind
+//!  8  base offset u64     of the first record; of the next one to come, for every other kind
+//! 16  append time u64     Unix microseconds, the leader's clock
+//! 24  producer id u64     0: none
+//! 32  sequence u64
+//! 40  payload
+//! ```
+//!
+//! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of records
+//! is drawn in [`crate::storage::format::payload`]; of a conf change it is 16 bytes (type u32, 0 u32, node id u64), of a trim 8 bytes (the
+//! first offset to keep), of a no-op nothing.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::Bytes;
+
+use crate::codes::codes;
+pub use crate::storage::error::BadEntry;
+use crate::types::{LogIndex, Offset, Term};
+
+/// The largest entry, stamp and payload, in bytes: a constant of the format that every peer takes.
+pub const ENTRY_BYTES_MAX: usize = 8 << 20;
+
+codes! {
+    /// What an entry is. Peers send it, and a segment stores it as the kind of the entry's frame ([`crate::storage::format::frame::FrameKind`]),
+    /// which has further kinds: a number stands for the same thing in both.
+    pub enum EntryKind: u8, "entry kind" {
+        /// Records of a client.
+        Records = 1,
+        /// What a new leader appends: it has no payload.
+        Noop = 2,
+        /// A change of the group's voters or learners.
+        ConfChange = 3,
+        /// A new first offset.
+        Trim = 4,
+    }
+}
+
+/// No log comes to such an offset ([`Offset::MAX`]).
+pub const OFFSET_TOO_LARGE: BadEntry = BadEntry("an offset of more than 63 bits");
+/// No log comes to such a term ([`Term::MAX`]).
+pub const TERM_TOO_LARGE: BadEntry = BadEntry("a term of more than 63 bits");
+
+/// The kind of a newer version's entry.
+pub const UNKNOWN_KIND: BadEntry = BadEntry("a kind of entry that this version does not know");
+
+/// What the leader notes on an entry when it appends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// What the payload is.
+    pub kind: EntryKind,
+    /// How many records it holds; 0 when it holds none.
+    pub count: u32,
+    /// The offset of the first record; without records, the one that the next record gets.
+    pub base_offset: Offset,
+    /// The leader's clock, Unix microseconds; never goes back within a log.
+    pub append_time_us: u64,
+    /// Who produced it; 0: unnamed.
+    pub producer_id: u64,
+    /// The producer's number of this request, from 1. Without a producer it has no meaning in the log; a node that forwards a request
+    /// sets it to a random number by which it finds the entry again.
+    pub sequence: u64,
+}
+
+impl Stamp {
+    /// How many bytes a stamp takes.
+    pub const BYTES: usize = 40;
+
+    /// The stamp's bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[0] = self.kind.code();
+        bytes[4..8].copy_from_slice(&self.count.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.base_offset.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.append_time_us.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.producer_id.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the stamp at the beginning of an entry's bytes.
+    ///
+    /// # Errors
+    /// [`BadEntry`] for anything that [`Stamp::encode`] does not write.
+    pub fn decode(bytes: &[u8]) -> Result<Stamp, BadEntry> {
+        let Some(bytes) = bytes.first_chunk::<{ Self::BYTES }>() else {
+            return Err(BadEntry("shorter than its stamp"));
+        };
+        let kind = EntryKind::try_from(bytes[0]).map_err(|_| UNKNOWN_KIND)?;
+        if bytes[1..4] != [0; 3] {
+            return Err(BadEntry("reserved bytes of the stamp are set"));
+        }
+        let stamp = Stamp {
+            kind,
+            count: u32_at(bytes, 4),
+            base_offset: Offset(u64_at(bytes, 8)),
+            append_time_us: u64_at(bytes, 16),
+            producer_id: u64_at(bytes, 24),
+            sequence: u64_at(bytes, 32),
+        };
+        if (stamp.kind == EntryKind::Records) != (stamp.count > 0) {
+            return Err(BadEntry("the count of records does not fit the kind"));
+        }
+        stamp.end_offset()?;
+        Ok(stamp)
+    }
+
+    /// The offset of the record behind the entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when it has more than 63 bits.
+    pub fn end_offset(&self) -> Result<Offset, BadEntry> {
+        self.base_offset.plus(u64::from(self.count)).ok_or(OFFSET_TOO_LARGE)
+    }
+}
+
+/// The payload of an entry that is not appended yet, with room for its stamp in front: the bytes that are put together once,
+/// on a grpc thread, are those that go to the disk and to the peers. A clone shares them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Unstamped(Bytes);
+
+impl Unstamped {
+    /// Room for the stamp, to which the payload is then added.
+    pub fn room(payload_bytes: usize) -> Vec<u8> {
+        let mut data = Vec::with_capacity(Stamp::BYTES + payload_bytes);
+        data.resize(Stamp::BYTES, 0);
+        data
+    }
+
+    /// Takes what began as [`Unstamped::room`].
+    ///
+    /// # Panics
+    /// If it is shorter than a stamp.
+    pub fn new(data: Vec<u8>) -> Unstamped {
+        assert!(data.len() >= Stamp::BYTES, "no room for a stamp");
+        Unstamped(data.into())
+    }
+
+    /// The payload alone, shared.
+    pub fn payload(&self) -> Bytes {
+        self.0.slice(Stamp::BYTES..)
+    }
+
+    /// Puts the stamp in front: the data of an entry. Copies only what a clone still shares.
+    pub fn stamp(self, stamp: &Stamp) -> Vec<u8> {
+        let mut data = Vec::from(self.0);
+        data[..Stamp::BYTES].copy_from_slice(&stamp.encode());
+        data
+    }
+}
+
+impl From<&[u8]> for Unstamped {
+    fn from(payload: &[u8]) -> Unstamped {
+        let mut data = Unstamped::room(payload.len());
+        data.extend_from_slice(payload);
+        Unstamped::new(data)
+    }
+}
+
+impl Deref for Unstamped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0[Stamp::BYTES..]
+    }
+}
+
+impl fmt::Debug for Unstamped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unstamped({} bytes)", self.len())
+    }
+}
+
+/// One Raft entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its index.
+    pub index: LogIndex,
+    /// The term of the leader that made it.
+    pub term: Term,
+    /// Stamp and payload.
+    pub data: Bytes,
+}
+
+impl Entry {
+    /// Puts an entry together.
+    pub fn new(index: LogIndex, term: Term, stamp: Stamp, payload: &[u8]) -> Entry {
+        let mut data = Vec::with_capacity(Stamp::BYTES + payload.len());
+        data.extend_from_slice(&stamp.encode());
+        data.extend_from_slice(payload);
+        Entry { index, term, data: data.into() }
+    }
+
+    /// The stamp.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the data does not begin with one.
+    pub fn stamp(&self) -> Result<Stamp, BadEntry> {
+        Stamp::decode(&self.data)
+    }
+
+    /// What follows the stamp; nothing if there is no whole stamp.
+    pub fn payload(&self) -> Bytes {
+        self.data.slice(Stamp::BYTES.min(self.data.len())..)
+    }
+
+    /// The offset of the record behind this entry.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the data does not begin with a stamp.
+    pub fn end_offset(&self) -> Result<Offset, BadEntry> {
+        self.stamp()?.end_offset()
+    }
+}
+
+/// The little-endian number at a position.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
+/// The little-endian number at a position.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut number = [0; 4];
+    number.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_these_bytes() {
+        let stamp = Stamp {
+            kind: EntryKind::Records,
+            count: 2,
+            base_offset: Offset(0x0102_0304_0506_0708),
+            append_time_us: 3,
+            producer_id: 4,
+            sequence: 5,
+        };
+        let golden = [
+            1, 0, 0, 0, 2, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
+            0, 0, 0, 0,
+        ];
+        assert_eq!(stamp.encode(), golden);
+        assert_eq!(Stamp::decode(&golden), Ok(stamp));
+        let entry = Entry::new(LogIndex(7), Term(1), stamp, b"xyz");
+        assert_eq!((entry.stamp(), &entry.payload()[..]), (Ok(stamp), &b"xyz"[..]));
+        assert_eq!(entry.end_offset(), Ok(Offset(0x0102_0304_0506_070a)));
+    }
+
+    #[test]
+    fn other_bytes_are_no_stamp() {
+        let good = Stamp {
+            kind: EntryKind::Noop,
+            count: 0,
+            base_offset: Offset(1),
+            append_time_us: 0,
+            producer_id: 0,
+            sequence: 0,
+        };
+        assert!(Stamp::decode(&good.encode()[..39]).is_err());
+        assert!(Stamp::decode(&[0; 40]).is_err(), "zeros");
+        for (at, value) in [(0, 5), (0, 8), (1, 1), (4, 1)] {
+            let mut bytes = good.encode();
+            bytes[at] = value;
+            assert!(Stamp::decode(&bytes).is_err(), "{at} {value}");
+        }
+        for (base_offset, fits) in [(i64::MAX as u64 - 1, true), (i64::MAX as u64, false), (u64::MAX, false)] {
+            let last = Stamp { kind: EntryKind::Records, count: 1, base_offset: Offset(base_offset), ..good };
+            let expected = if fits { Ok(last) } else { Err(OFFSET_TOO_LARGE) };
+            assert_eq!(Stamp::decode(&last.encode()), expected, "{base_offset}");
+        }
+    }
+}

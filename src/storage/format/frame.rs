@@ -1,0 +1,395 @@
+//! A frame: one entry, or one note of the node's own, in a segment.
+//!
+//! ```text
+//!  0  length u32            bytes of the payload
+//!  4  crc u32               CRC-32C of salt u64, position u64, and the frame without these four bytes
+//!  8  kind u8 | check 3 bytes   of the CRC-32C of salt, position, length, kind, and the header from 12 on; the low ones
+//! 12  count u32             records in the payload
+//! 16  term u64
+//! 24  index u64
+//! 32  base offset u64
+//! 40  append time u64       Unix microseconds
+//! 48  producer id u64
+//! 56  sequence u64
+//! 64  durable position file u64        the durable position when the frame was written
+//! 72  durable position position u64
+//! 80  payload, and zeros up to the next multiple of 8
+//! ```
+//!
+//! All numbers are little-endian. The checksum is seeded with the segment's salt and the frame's position in it, so that
+//! neither a payload nor an old frame can pose as one. The check finds frames behind a damaged one without reading what each
+//! eight bytes may claim to be the payload of: they tell the durable position. Zeros are no frame: kind 0 is none. The payload of a hard state is
+//! the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no payload, a filler's is
+//! of no meaning.
+
+use crate::codes::{UnknownCode, codes};
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::entry::{
+    BadEntry, ENTRY_BYTES_MAX, Entry, EntryKind, Stamp, TERM_TOO_LARGE, u32_at, u64_at,
+};
+use crate::types::{LogIndex, Offset, Term};
+
+/// Bytes before the payload.
+pub const HEADER_BYTES: usize = 80;
+
+codes! {
+    /// A note: a frame that is not an entry, but the node's own. Peers never see it.
+    pub enum NoteKind: u8, "note kind" {
+        /// Term, vote and commit index.
+        HardState = 5,
+        /// Nothing but the durable position in the frame's header.
+        Synced = 6,
+        /// Has no meaning: it fills the bytes of other frames, whose positions stay.
+        Filler = 7,
+    }
+}
+
+/// What a frame is. 0 is never used: zeros on the disk are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// An entry, which Raft replicates.
+    Entry(EntryKind),
+    /// A note of the node's own.
+    Note(NoteKind),
+}
+
+impl FrameKind {
+    /// The code as it is stored.
+    pub const fn code(self) -> u8 {
+        match self {
+            FrameKind::Entry(kind) => kind.code(),
+            FrameKind::Note(kind) => kind.code(),
+        }
+    }
+
+    /// True for what Raft replicates.
+    pub const fn is_entry(self) -> bool {
+        matches!(self, FrameKind::Entry(_))
+    }
+
+    /// True for a frame that holds records.
+    pub const fn is_records(self) -> bool {
+        matches!(self, FrameKind::Entry(EntryKind::Records))
+    }
+}
+
+impl From<EntryKind> for FrameKind {
+    fn from(kind: EntryKind) -> FrameKind {
+        FrameKind::Entry(kind)
+    }
+}
+
+impl TryFrom<u8> for FrameKind {
+    type Error = UnknownCode<u8>;
+
+    fn try_from(code: u8) -> Result<FrameKind, UnknownCode<u8>> {
+        let entry = EntryKind::try_from(code).map(FrameKind::Entry);
+        let kind = entry.or_else(|_| NoteKind::try_from(code).map(FrameKind::Note));
+        kind.map_err(|_| UnknownCode { what: "a frame of kind", code })
+    }
+}
+
+/// A place in a group's files: everything of the log up to it stands in files of lower numbers, or in this one below `at`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The file's number; 0 is none.
+    pub file: u64,
+    /// Bytes from its beginning.
+    pub at: u64,
+}
+
+/// Bytes that are no valid frame; says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadFrame(pub &'static str);
+
+/// What stands before the payload, but for length and checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// How many records it holds.
+    pub count: u32,
+    /// The entry's term, or the hard state's.
+    pub term: Term,
+    /// The entry's index, or the hard state's commit.
+    pub index: LogIndex,
+    /// The offset of the first record, or of the next to come.
+    pub base_offset: Offset,
+    /// The leader's clock, Unix microseconds.
+    pub append_time_us: u64,
+    /// Who produced it.
+    pub producer_id: u64,
+    /// The producer's number of it.
+    pub sequence: u64,
+    /// Up to where the log was synced when the frame was written.
+    pub durable: Position,
+}
+
+/// A frame that was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What stands before the payload.
+    pub header: Header,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// Bytes that a frame with such a payload takes.
+pub fn frame_bytes(payload_bytes: usize) -> usize {
+    HEADER_BYTES + payload_bytes.next_multiple_of(8)
+}
+
+/// The checksums' seed: what a frame is part of, and how long it says that it is.
+fn seed(frame: &[u8], salt: u64, position: u64) -> u32 {
+    let mut seed = [0; 20];
+    let (salt, position) = if broken(Fault::CrcWithoutPlace) { (0, 0) } else { (salt, position) };
+    seed[..8].copy_from_slice(&salt.to_le_bytes());
+    seed[8..16].copy_from_slice(&position.to_le_bytes());
+    seed[16..].copy_from_slice(&frame[..4]);
+    crc32c::crc32c(&seed)
+}
+
+fn checksum(frame: &[u8], salt: u64, position: u64) -> u32 {
+    let covered = if broken(Fault::CrcWithoutHeader) { HEADER_BYTES } else { 8 };
+    crc32c::crc32c_append(seed(frame, salt, position), &frame[covered..])
+}
+
+/// The zeros behind a payload.
+pub fn padding(payload_bytes: usize) -> &'static [u8] {
+    &[0; 8][..payload_bytes.next_multiple_of(8) - payload_bytes]
+}
+
+fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
+    let crc = crc32c::crc32c_append(seed(frame, salt, position), &frame[8..9]);
+    if broken(Fault::CrcWithoutHeader) {
+        return [0; 3];
+    }
+    let [a, b, c, _] = crc32c::crc32c_append(crc, &frame[12..HEADER_BYTES]).to_le_bytes();
+    [a, b, c]
+}
+
+/// The bytes of the frame that begins with this header.
+///
+/// # Errors
+/// [`BadFrame`] when none that was written at this position does.
+pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Result<usize, BadFrame> {
+    if header[8] == 0 {
+        if broken(Fault::ZerosSkipped) && header[..8] == [0; 8] {
+            return Ok(8);
+        }
+        return Err(BadFrame("no frame"));
+    }
+    let length = u32_at(header, 0) as usize;
+    if header[9..12] != header_check(header, salt, position) || length > ENTRY_BYTES_MAX {
+        return Err(BadFrame("no valid header of a frame"));
+    }
+    Ok(frame_bytes(length))
+}
+
+/// Appends a frame that will stand at `position`.
+///
+/// # Panics
+/// If the payload is too large, or the position not a multiple of 8.
+pub fn encode(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payload: &[u8]) {
+    encode_head(out, salt, position, header, payload);
+    out.extend_from_slice(payload);
+    out.extend_from_slice(padding(payload.len()));
+}
+
+/// Appends what stands before the payload; behind it [`padding`] has to follow.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payload: &[u8]) {
+    assert!(payload.len() <= ENTRY_BYTES_MAX && position.is_multiple_of(8));
+    let start = out.len();
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[header.kind.code(), 0, 0, 0]);
+    out.extend_from_slice(&header.count.to_le_bytes());
+    let numbers = [
+        header.term.0,
+        header.index.0,
+        header.base_offset.0,
+        header.append_time_us,
+        header.producer_id,
+        header.sequence,
+        header.durable.file,
+        header.durable.at,
+    ];
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    let check = header_check(&out[start..], salt, position);
+    out[start + 9..start + 12].copy_from_slice(&check);
+    let crc = crc32c::crc32c_append(checksum(&out[start..], salt, position), payload);
+    let crc = crc32c::crc32c_append(crc, padding(payload.len()));
+    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Checks and reads the frame that these bytes are, neither more nor less.
+///
+/// # Errors
+/// [`BadFrame`] for anything that [`encode`] did not write with this salt at this position.
+pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFrame> {
+    if broken(Fault::ZerosSkipped) && bytes == [0; 8] {
+        return Ok(Frame { header: Header::of_note(NoteKind::Filler, Position::default()), payload: &[] });
+    }
+    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame("no whole frame")) };
+    if peek_bytes(head, salt, position)? != bytes.len() {
+        return Err(BadFrame("no whole frame"));
+    }
+    if u32_at(head, 4) != checksum(bytes, salt, position) && !broken(Fault::TailCutLate) {
+        return Err(BadFrame("the checksum does not match"));
+    }
+    let header = Header {
+        kind: FrameKind::try_from(head[8]).map_err(|_| BadFrame("a frame of a kind unknown to this version"))?,
+        count: u32_at(head, 12),
+        term: Term(u64_at(head, 16)),
+        index: LogIndex(u64_at(head, 24)),
+        base_offset: Offset(u64_at(head, 32)),
+        append_time_us: u64_at(head, 40),
+        producer_id: u64_at(head, 48),
+        sequence: u64_at(head, 56),
+        durable: Position { file: u64_at(head, 64), at: u64_at(head, 72) },
+    };
+    Ok(Frame { header, payload: &bytes[HEADER_BYTES..HEADER_BYTES + u32_at(head, 0) as usize] })
+}
+
+impl Header {
+    /// The header of an entry's frame.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the entry has no stamp, or a term of more than 63 bits.
+    pub fn of_entry(entry: &Entry, durable: Position) -> Result<Header, BadEntry> {
+        if entry.term > Term::MAX {
+            return Err(TERM_TOO_LARGE);
+        }
+        let Stamp { kind, count, base_offset, append_time_us, producer_id, sequence } = entry.stamp()?;
+        Ok(Header {
+            kind: FrameKind::Entry(kind),
+            count,
+            term: entry.term,
+            index: entry.index,
+            base_offset,
+            append_time_us,
+            producer_id,
+            sequence,
+            durable,
+        })
+    }
+
+    /// The header of a note of the node's own.
+    pub fn of_note(kind: NoteKind, durable: Position) -> Header {
+        Header {
+            kind: FrameKind::Note(kind),
+            count: 0,
+            term: Term(0),
+            index: LogIndex(0),
+            base_offset: Offset(0),
+            append_time_us: 0,
+            producer_id: 0,
+            sequence: 0,
+            durable,
+        }
+    }
+}
+
+impl Frame<'_> {
+    /// The entry that the frame holds; `None` for a note.
+    pub fn entry(&self) -> Option<Entry> {
+        let FrameKind::Entry(kind) = self.header.kind else { return None };
+        let Header { count, base_offset, append_time_us, producer_id, sequence, .. } = self.header;
+        let stamp = Stamp { kind, count, base_offset, append_time_us, producer_id, sequence };
+        Some(Entry::new(self.header.index, self.header.term, stamp, self.payload))
+    }
+}
+
+/// Puts both checksums of a frame right.
+#[cfg(test)]
+pub(crate) fn seal(frame: &mut [u8], salt: u64, position: u64) {
+    let check = header_check(frame, salt, position);
+    frame[9..12].copy_from_slice(&check);
+    let crc = checksum(frame, salt, position);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[cfg(test)]
+pub(crate) fn sample_header() -> Header {
+    Header {
+        kind: FrameKind::Entry(EntryKind::Records),
+        count: 1,
+        term: Term(2),
+        index: LogIndex(3),
+        base_offset: Offset(4),
+        append_time_us: 5,
+        producer_id: 6,
+        sequence: 7,
+        durable: Position { file: 8, at: 9 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_these_bytes() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, 0x0102_0304_0506_0708, 128, &sample_header(), b"hello");
+        crate::golden::assert_golden("frame-v1.bin", &bytes);
+        assert_eq!(
+            decode(&bytes, 0x0102_0304_0506_0708, 128),
+            Ok(Frame { header: sample_header(), payload: b"hello" })
+        );
+    }
+
+    #[test]
+    fn nothing_else_is_a_frame() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, 1, 128, &sample_header(), b"hello");
+        assert!(decode(&bytes, 2, 128).is_err(), "of another segment");
+        assert!(decode(&bytes, 1, 136).is_err(), "from another position");
+        assert!(decode(&vec![0; bytes.len()], 1, 128).is_err(), "zeros");
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bytes, 1, 128).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        for length in 0..bytes.len() {
+            assert!(decode(&bytes[..length], 1, 128).is_err(), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn terms_of_more_than_63_bits_are_refused() {
+        let noop = Stamp {
+            kind: EntryKind::Noop,
+            count: 0,
+            base_offset: Offset(0),
+            append_time_us: 0,
+            producer_id: 0,
+            sequence: 0,
+        };
+        for (term, fits) in [(Term::MAX, true), (Term(1 << 63), false)] {
+            let entry = Entry::new(LogIndex(3), term, noop, b"");
+            assert_eq!(Header::of_entry(&entry, Position::default()).is_ok(), fits, "{term}");
+        }
+    }
+
+    #[test]
+    fn an_entry_comes_back() {
+        let stamp = Stamp {
+            kind: EntryKind::Records,
+            count: 1,
+            base_offset: Offset(4),
+            append_time_us: 5,
+            producer_id: 6,
+            sequence: 7,
+        };
+        let entry = Entry::new(LogIndex(3), Term(2), stamp, b"12345678");
+        let head = Header::of_entry(&entry, Position { file: 8, at: 9 }).expect("an entry");
+        assert_eq!(head, sample_header());
+        assert_eq!(Frame { header: head, payload: &entry.payload() }.entry(), Some(entry));
+    }
+}

@@ -1,0 +1,355 @@
+//! The door to the file system: nothing else in storage touches `std::fs`.
+//!
+//! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests one that forgets what was not
+//! synced. Every failure comes back with what was tried on which file. Nothing here syncs on its own account but
+//! `Disk::replace`, which says so. A write of ours that finds the disk full is tried once more when the reserve file could be
+//! given back for it (`space.rs`); a failed sync is never tried again.
+
+pub mod backend;
+mod real;
+#[cfg(test)]
+pub(crate) mod sim;
+
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::backend::{Backend, BackendFile};
+use crate::config::DiskSpace;
+use crate::storage::error::{StorageError, is_full, no_descriptor};
+use crate::storage::faults::{Fault, broken};
+use crate::storage::io::segment_cache::SegmentCache;
+use crate::storage::io::space::Space;
+
+/// How a read may get at the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// From the page cache, or not at all: never blocks.
+    Cached,
+    /// May wait for the disk.
+    Blocking,
+    /// From the disk, whatever the page cache contains, and without filling it: for checks of the disk.
+    Disk,
+}
+
+/// A file system; a clone is the same one.
+#[derive(Clone)]
+pub struct Disk {
+    backend: Arc<dyn Backend>,
+    space: Space,
+    segment_cache: SegmentCache,
+}
+
+/// An open file that knows its name.
+pub struct DiskFile {
+    path: PathBuf,
+    file: Box<dyn BackendFile>,
+    space: Space,
+}
+
+/// Does what may find the disk full; then once more, if the reserve file could be given back for it.
+fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match act() {
+        Err(error) if is_full(&error) && space.give_reserve() => act(),
+        other => other,
+    }
+}
+
+impl Disk {
+    /// The machine's own file system.
+    pub fn real() -> Disk {
+        Disk::new(Arc::new(real::Real))
+    }
+
+    /// Another one.
+    pub fn new(backend: Arc<dyn Backend>) -> Disk {
+        Disk { backend, space: Space::default(), segment_cache: SegmentCache::default() }
+    }
+
+    /// Begins to watch the space of a data directory.
+    ///
+    /// # Errors
+    /// When the system can't say how much is free.
+    pub fn watch_space(&self, dir: &Path, config: &DiskSpace) -> Result<(), StorageError> {
+        self.space.watch(&self.backend, dir, config)
+    }
+
+    /// Keeps some of the process's descriptors for the files that the node must open: a log that can't go on in a new segment
+    /// ends the process, and connections take what there is.
+    ///
+    /// # Errors
+    /// When the system does not say, or does not let us.
+    pub fn keep_descriptors(&self) -> Result<(), StorageError> {
+        let error = |e| StorageError::io("keep descriptors for", Path::new("the node's files"), e);
+        self.backend.keep_descriptors().map_err(error)
+    }
+
+    pub(crate) fn segment_cache(&self) -> &SegmentCache {
+        &self.segment_cache
+    }
+
+    /// How much room there is.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    #[cfg(test)]
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    fn file(&self, path: &Path, file: Box<dyn BackendFile>) -> DiskFile {
+        DiskFile { path: path.to_owned(), file, space: self.space.clone() }
+    }
+
+    /// Does what opens something; once more, if it finds no descriptor and sealed segments can be closed for it.
+    fn opening<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
+            Err(error) if no_descriptor(&error) && self.segment_cache.close_all() => open(),
+            other => other,
+        }
+    }
+
+    pub(crate) fn create_dir(&self, path: &Path) -> Result<(), StorageError> {
+        with_reserve(&self.space, || self.backend.create_dir(path))
+            .map_err(|e| StorageError::io("make the directory", path, e))
+    }
+
+    /// The names in a directory; `None` if there is none.
+    pub(crate) fn list(&self, dir: &Path) -> Result<Option<Vec<String>>, StorageError> {
+        match self.backend.list(dir) {
+            Ok(names) => Ok(Some(names)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StorageError::io("list", dir, e)),
+        }
+    }
+
+    pub(crate) fn create(&self, path: &Path) -> Result<DiskFile, StorageError> {
+        let file = with_reserve(&self.space, || self.opening(|| self.backend.create(path)));
+        Ok(self.file(path, file.map_err(|e| StorageError::io("create", path, e))?))
+    }
+
+    pub(crate) fn open(&self, path: &Path) -> Result<DiskFile, StorageError> {
+        let file = self.opening(|| self.backend.open(path)).map_err(|e| StorageError::io("open", path, e))?;
+        Ok(self.file(path, file))
+    }
+
+    /// Opens a file that is there, for reading alone; `None` if it is not there.
+    pub(crate) fn open_to_read(&self, path: &Path) -> Result<Option<DiskFile>, StorageError> {
+        match self.opening(|| self.backend.open_to_read(path)) {
+            Ok(file) => Ok(Some(self.file(path, file))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StorageError::io("open", path, e)),
+        }
+    }
+
+    /// All bytes of a small file; `None` if it does not exist. Its length is limited, as any file may have been put there.
+    ///
+    /// # Errors
+    /// Also [`StorageError::Damaged`] when it has more than `bytes_max`.
+    pub(crate) fn read(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(path, bytes_max, DiskFile::append_at)
+    }
+
+    /// The same from the disk, as [`DiskFile::read_disk_at`].
+    pub(crate) fn read_disk(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read_small(path, bytes_max, DiskFile::append_disk_at)
+    }
+
+    fn read_small(
+        &self,
+        path: &Path,
+        bytes_max: usize,
+        read: impl Fn(&DiskFile, u64, usize, &mut Vec<u8>) -> Result<usize, StorageError>,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let Some(file) = self.open_to_read(path)? else { return Ok(None) };
+        let length = file.len()?;
+        let Some(length) = usize::try_from(length).ok().filter(|length| *length <= bytes_max) else {
+            let what = format!("the file has {length} bytes, more than the {bytes_max} that can have been written");
+            return Err(StorageError::damaged(path, bytes_max as u64, what));
+        };
+        let mut bytes = Vec::new();
+        read(&file, 0, length, &mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Replaces a file with these bytes. For derived files: nothing is synced, neither reserved space nor reserved descriptors are
+    /// used, and after a crash any part of the file may exist.
+    pub(crate) fn write_derived(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        self.unlink(path)?;
+        let written = self.backend.create_spare(path).and_then(|file| file.write_at(0, bytes));
+        written.map_err(|error| {
+            // A partial file must not remain.
+            let _ = self.unlink(path);
+            StorageError::io("write", path, error)
+        })
+    }
+
+    /// Bytes of a file, which is not opened; `None` for what is no plain file.
+    pub(crate) fn file_bytes(&self, path: &Path) -> Result<Option<u64>, StorageError> {
+        self.backend.file_bytes(path).map_err(|e| StorageError::io("look at", path, e))
+    }
+
+    /// Replaces a file whole, on the disk when this returns: a new file under another name, synced; renamed; the
+    /// directory synced. After a crash either the old or the new contents are there.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        let temporary = path.with_extension("tmp");
+        self.unlink(&temporary)?;
+        let file = self.create(&temporary)?;
+        file.write_at(0, bytes)?;
+        if !broken(Fault::ManifestNotSynced) {
+            file.sync()?;
+        }
+        with_reserve(&self.space, || self.backend.rename(&temporary, path))
+            .map_err(|e| StorageError::io("replace", path, e))?;
+        if broken(Fault::NoDirSyncAfterRename) {
+            return Ok(());
+        }
+        self.sync_dir(path.parent().unwrap_or(Path::new("/")))
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        with_reserve(&self.space, || self.backend.rename(from, to)).map_err(|e| StorageError::io("rename", from, e))
+    }
+
+    /// Removes a file; one that is gone already is fine.
+    pub(crate) fn unlink(&self, path: &Path) -> Result<(), StorageError> {
+        match self.backend.unlink(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn remove_dir(&self, path: &Path) -> Result<(), StorageError> {
+        self.backend.remove_dir(path).map_err(|e| StorageError::io("remove", path, e))
+    }
+
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        // No sync is tried again: where there is no descriptor, none was begun.
+        self.opening(|| self.backend.sync_dir(dir)).map_err(|e| StorageError::io("sync the directory", dir, e))
+    }
+
+    pub(crate) fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        self.backend.free_bytes(path).map_err(|e| StorageError::io("ask for the free space of", path, e))
+    }
+
+    /// Locks a file; `None` when another process has it.
+    pub(crate) fn lock(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
+        match self.backend.lock(path) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(StorageError::io("lock", path, e)),
+        }
+    }
+
+    /// Locks a file that is there: the guard, or `None` when another process has it. Without the file nobody has it.
+    pub(crate) fn lock_if_there(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
+        match self.backend.lock_if_there(path) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(Box::new(()))),
+            Err(e) => Err(StorageError::io("lock", path, e)),
+        }
+    }
+
+    pub(crate) fn random(&self) -> Result<u64, StorageError> {
+        self.backend.random().map_err(|e| StorageError::io("get randomness for", Path::new("a segment"), e))
+    }
+}
+
+/// Has `read` fill new bytes at the buffer's end, and keeps those that it says.
+fn appended<E>(
+    bytes: usize,
+    buffer: &mut Vec<u8>,
+    read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> Result<usize, E> {
+    let have = buffer.len();
+    buffer.resize(have + bytes, 0);
+    let read = read(&mut buffer[have..]);
+    buffer.truncate(have + read.as_ref().map_or(0, |read| *read));
+    read
+}
+
+impl DiskFile {
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {
+        self.file.read_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    }
+
+    /// Appends so many bytes to the buffer, or fewer where the file ends.
+    pub(crate) fn append_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
+        appended(bytes, buffer, |buffer| self.read_at(at, buffer))
+    }
+
+    /// The same from the disk, as [`DiskFile::read_disk_at`].
+    pub(crate) fn append_disk_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
+        appended(bytes, buffer, |buffer| self.read_disk_at(at, buffer))
+    }
+
+    /// The same, as far as it needs not wait for the disk; `None`: not even one byte.
+    pub(crate) fn append_cached_at(
+        &self,
+        at: u64,
+        bytes: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<usize>, StorageError> {
+        self.file.append_cached_at(at, bytes, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    }
+
+    pub(crate) fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {
+        self.file.read_disk_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
+    }
+
+    pub(crate) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        with_reserve(&self.space, || self.file.write_at(at, bytes))
+            .map_err(|e| StorageError::io("write", &self.path, e))
+    }
+
+    pub(crate) fn write_parts_at(&self, at: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
+        with_reserve(&self.space, || self.file.write_parts_at(at, parts))
+            .map_err(|e| StorageError::io("write", &self.path, e))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync().map_err(|e| StorageError::io("sync", &self.path, e))
+    }
+
+    pub(crate) fn len(&self) -> Result<u64, StorageError> {
+        self.file.bytes().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
+    }
+
+    /// As [`DiskFile::allocate`], with the reserve file's space if need be.
+    pub(crate) fn allocate_needed(&self, from: u64, to: u64) -> Result<bool, StorageError> {
+        match self.allocate(from, to) {
+            Err(StorageError::DiskFull { .. }) if self.space.give_reserve() => self.allocate(from, to),
+            other => other,
+        }
+    }
+
+    /// Reserves space; `false` where the file system can't.
+    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<bool, StorageError> {
+        match self.file.allocate(from, to) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(e) => Err(StorageError::io("reserve space for", &self.path, e)),
+        }
+    }
+
+    /// Where, from a position on, the next byte is that may be none of a hole; `None` when there is none.
+    pub(crate) fn next_data(&self, at: u64) -> Result<Option<u64>, StorageError> {
+        self.file.next_data(at).map_err(|e| StorageError::io("look for data in", &self.path, e))
+    }
+
+    pub(crate) fn will_need(&self, from: u64, bytes: u64) {
+        self.file.will_need(from, bytes);
+    }
+
+    pub(crate) fn drop_cache(&self) -> Result<(), StorageError> {
+        self.file.drop_cache().map_err(|e| StorageError::io("drop the cache of", &self.path, e))
+    }
+}

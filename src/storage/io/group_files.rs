@@ -1,0 +1,161 @@
+//! The files of one group: the names, the manifest and the headers of the segments.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use crate::storage::error::StorageError;
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::frame::Position;
+use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::storage::format::segment_header::{
+    BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
+};
+use crate::types::GroupId;
+
+/// Where a group lives.
+pub(crate) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
+    groups_dir.join(group.to_string())
+}
+
+/// A group is made under this name and then renamed: a directory of the group's own name is always complete.
+pub(crate) fn unfinished_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
+    groups_dir.join(format!(".new-{group}"))
+}
+
+/// The group that a name in the directory of groups stands for.
+pub(crate) fn group_of(name: &str) -> Option<GroupId> {
+    name.parse().ok().map(GroupId).filter(|group| group.to_string() == name)
+}
+
+/// Why the files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To go on with them.
+    Recover,
+    /// To tell what a recovery would find; nothing is changed, and nothing synced.
+    Look,
+}
+
+/// What was found in the directory.
+pub(crate) struct GroupFiles {
+    pub(crate) dir: PathBuf,
+    pub(crate) manifest: Manifest,
+    /// The segments not older than the manifest's first, by number; `None` for one without a valid header.
+    pub(crate) headers: BTreeMap<u64, Option<SegmentHeader>>,
+    /// Those from the manifest's durable position on.
+    pub(crate) open: BTreeMap<u64, Arc<DiskFile>>,
+    /// Every segment's number, dead ones too.
+    pub(crate) numbers: Vec<u64>,
+    pub(crate) names: Vec<String>,
+    /// Segments that could not be read at all, for `seriatim log verify`.
+    pub(crate) unreadable: Vec<StorageError>,
+}
+
+impl GroupFiles {
+    /// Reads them: step 1 of recovery.
+    pub(crate) fn read(
+        disk: &Disk,
+        dir: PathBuf,
+        group: GroupId,
+        purpose: Purpose,
+    ) -> Result<GroupFiles, StorageError> {
+        let missing = || StorageError::damaged(&dir, 0, "the directory of a group that this node carries is missing");
+        let names = disk.list(&dir)?.ok_or_else(missing)?;
+        if purpose == Purpose::Recover && !broken(Fault::StartNamesNotSynced) {
+            disk.sync_dir(&dir)?;
+        }
+        let path = dir.join(MANIFEST);
+        let bytes = disk
+            .read(&path, MANIFEST_BYTES_MAX)?
+            .ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
+        let manifest = Manifest::decode(&bytes, &path)?;
+        if manifest.group != group {
+            return Err(StorageError::damaged(&path, 16, format!("this is group {}'s, not {group}'s", manifest.group)));
+        }
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        let (headers, open, unreadable) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut files = GroupFiles { dir, manifest, headers, open, numbers, names, unreadable };
+        for number in files.numbers.iter().copied().filter(|n| *n >= files.manifest.first_segment) {
+            match files.segment(disk, number, purpose) {
+                Ok((header, file)) => {
+                    files.headers.insert(number, header);
+                    if number >= files.manifest.durable.file {
+                        files.open.insert(number, Arc::new(file));
+                    }
+                }
+                // The other segments can still be checked.
+                Err(error @ (StorageError::Io { .. } | StorageError::Damaged { .. })) if purpose == Purpose::Look => {
+                    files.headers.insert(number, None);
+                    files.unreadable.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if broken(Fault::UnfinishedMarkerTaken)
+            && let Some((number, Some(header))) = files.headers.last_key_value()
+            && header.predecessor == Position::default()
+        {
+            files.manifest.first_segment = *number;
+            files.manifest.base = header.base;
+            files.manifest.terms = vec![(header.base.index, header.base.term)];
+        }
+        Ok(files)
+    }
+
+    /// A segment's header, if it has a valid one, and its file.
+    fn segment(
+        &self,
+        disk: &Disk,
+        number: u64,
+        purpose: Purpose,
+    ) -> Result<(Option<SegmentHeader>, DiskFile), StorageError> {
+        let path = segment_path(&self.dir, number);
+        let missing = || StorageError::damaged(&path, 0, "the name is there, but leads to no file");
+        let file = match purpose {
+            Purpose::Recover => {
+                disk.open(&path).map_err(|error| if error.is_not_found() { missing() } else { error })?
+            }
+            Purpose::Look => disk.open_to_read(&path)?.ok_or_else(missing)?,
+        };
+        if number >= self.manifest.durable.file {
+            if purpose == Purpose::Recover && !broken(Fault::StartNotSynced) {
+                file.sync()?;
+            }
+            file.drop_cache()?;
+        }
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let read = file.read_at(0, &mut bytes)?;
+        match SegmentHeader::decode(&bytes[..read]) {
+            Ok(header) => {
+                let ours = header.number == number && header.group == self.manifest.group;
+                Ok((Some(header).filter(|_| ours), file))
+            }
+            Err(BadHeader::Torn) => Ok((None, file)),
+            Err(BadHeader::OtherFormat(version)) => {
+                Err(StorageError::OtherFormat { file: path, version, known: SEGMENT_FORMAT })
+            }
+        }
+    }
+}
+
+/// How many bytes from `from` to the last one that is not zero.
+pub(crate) fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut at, mut written) = (from, 0);
+    // Holes are zeros, and not read.
+    while let Some(data) = file.next_data(at)? {
+        at = at.max(data);
+        let read = file.read_at(at, &mut buffer)?;
+        if let Some(last) = buffer[..read].iter().rposition(|b| *b != 0) {
+            written = at + last as u64 + 1 - from;
+        }
+        at += read as u64;
+        if read < buffer.len() {
+            break;
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,390 @@
+//! A node's data directory: the lock on it, and `node.toml`, which says whose it is.
+//!
+//! ```text
+//! format = 1
+//! node_id = "0123456789abcdef"
+//! node_name = "a"
+//! cluster_name = "seriatim"           absent: not admitted yet, or an older version wrote the file
+//! cluster_id = "fedcba9876543210"     zeros: not admitted yet
+//! groups = [0, 1]
+//! crc32c = "89abcdef"                 of all the lines before
+//! ```
+//!
+//! The file is replaced whole. It is written before the first group is made: a directory with groups and without it has
+//! lost it, and that is damage. A group is listed in it once its directory is complete; then its first message may leave.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::check_cluster_name;
+use crate::storage::error::StorageError;
+use crate::storage::io::disk::Disk;
+use crate::storage::io::space::RESERVE_FILE;
+use crate::types::{ClusterId, GroupId, NodeId, NodeName};
+
+/// The newest format of `node.toml` that this version reads, and the one that it writes.
+pub const NODE_FORMAT: u32 = 1;
+
+pub(crate) const NODE_FILE: &str = "node.toml";
+/// The maximum size of `node.toml`: five lines, and the groups.
+pub(crate) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
+const LOCK_FILE: &str = "lock";
+const GROUPS_DIR: &str = "groups";
+/// What may be in a directory that is not ours yet: what a first start leaves when it is stopped early, and what a fresh
+/// file system has.
+const HARMLESS: [&str; 5] = [LOCK_FILE, GROUPS_DIR, RESERVE_FILE, "node.tmp", "lost+found"];
+
+/// What `node.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFile {
+    /// The node's id.
+    pub node_id: NodeId,
+    /// Its name.
+    pub node_name: NodeName,
+    /// The name of the cluster that it is a member of. Older files lack it.
+    pub cluster_name: Option<String>,
+    /// Its cluster; `None` until it is admitted to one or founds one.
+    pub cluster_id: Option<ClusterId>,
+    /// The groups that it carries.
+    pub groups: Vec<GroupId>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lines {
+    format: u32,
+    node_id: String,
+    node_name: String,
+    #[serde(default)]
+    cluster_name: Option<String>,
+    cluster_id: String,
+    groups: Vec<u64>,
+}
+
+impl NodeFile {
+    /// The file's bytes.
+    pub fn encode(&self) -> String {
+        let lines = Lines {
+            format: NODE_FORMAT,
+            node_id: self.node_id.to_string(),
+            node_name: self.node_name.to_string(),
+            cluster_name: self.cluster_name.clone(),
+            cluster_id: self.cluster_id.unwrap_or_default().to_string(),
+            groups: self.groups.iter().map(|g| g.0).collect(),
+        };
+        let groups: Vec<String> = lines.groups.iter().map(u64::to_string).collect();
+        let cluster_name = lines.cluster_name.map_or_else(String::new, |name| format!("cluster_name = \"{name}\"\n"));
+        let text = format!(
+            "format = {}\nnode_id = \"{}\"\nnode_name = \"{}\"\n{cluster_name}cluster_id = \"{}\"\ngroups = [{}]\n",
+            lines.format,
+            lines.node_id,
+            lines.node_name,
+            lines.cluster_id,
+            groups.join(", ")
+        );
+        let crc = crc32c::crc32c(text.as_bytes());
+        format!("{text}crc32c = \"{crc:08x}\"\n")
+    }
+
+    /// Reads what [`NodeFile::encode`] wrote; `file` is its name, for the error.
+    ///
+    /// # Errors
+    /// [`StorageError::OtherFormat`] or [`StorageError::Damaged`].
+    pub fn decode(bytes: &[u8], file: &Path) -> Result<NodeFile, StorageError> {
+        let damaged = |at: usize, what: String| StorageError::damaged(file, at as u64, what);
+        let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "this is no text".to_owned()))?;
+        let format = text.lines().next().and_then(|line| line.strip_prefix("format = "));
+        let format: u32 = format
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
+        if format > NODE_FORMAT {
+            if format_is_damaged(text, format) {
+                return Err(damaged(
+                    9,
+                    format!("format {format}, but the checksum is the one of format {NODE_FORMAT}"),
+                ));
+            }
+            return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
+        }
+        let end = text.rfind("crc32c = ").ok_or_else(|| damaged(bytes.len(), "the last line is missing".to_owned()))?;
+        let (lines, last) = text.split_at(end);
+        if last != format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes())) {
+            return Err(damaged(end, "the checksum does not match; if it was edited, undo that".to_owned()));
+        }
+        if format < NODE_FORMAT {
+            return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
+        }
+        let lines: Lines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
+        let groups: BTreeSet<u64> = lines.groups.iter().copied().collect();
+        if groups.len() != lines.groups.len() {
+            return Err(damaged(0, "a group is listed twice".to_owned()));
+        }
+        if let Some(Err(error)) = lines.cluster_name.as_deref().map(check_cluster_name) {
+            return Err(damaged(0, error));
+        }
+        let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is no id: {e}")));
+        Ok(NodeFile {
+            node_id: id(&lines.node_id)?,
+            node_name: NodeName::new(&lines.node_name).map_err(|e| damaged(0, e.to_string()))?,
+            cluster_name: lines.cluster_name,
+            cluster_id: Some(ClusterId(id(&lines.cluster_id)?.0)).filter(|id| id.0 != 0),
+            groups: lines.groups.into_iter().map(GroupId).collect(),
+        })
+    }
+
+    /// A member of a cluster carries the catalog, which both are written down with.
+    fn check(&self, file: &Path) -> Result<(), StorageError> {
+        match self.cluster_id {
+            Some(_) if !self.groups.contains(&GroupId::CATALOG) => {
+                let what = "the node is a member of a cluster, but its groups do not contain the catalog (group 0)";
+                Err(StorageError::damaged(file, 0, what))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// True if only the format of these lines is damaged: their checksum is the one of the known format.
+fn format_is_damaged(text: &str, format: u32) -> bool {
+    let known = text.replacen(&format!("format = {format}\n"), &format!("format = {NODE_FORMAT}\n"), 1);
+    let (lines, last) = known.split_at(known.rfind("crc32c = ").unwrap_or(known.len()));
+    last == format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()))
+}
+
+/// A data directory, locked for this process until this is dropped.
+pub struct DataDir {
+    path: PathBuf,
+    disk: Disk,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, and locks it.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], [`StorageError::ForeignDirectory`] when it holds something and is not ours, or damage when
+    /// it is ours and `node.toml` is gone.
+    pub fn open(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
+        make_dir(disk, path)?;
+        check_ours(disk, path)?;
+        let lock = disk.lock(&path.join(LOCK_FILE))?;
+        let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;
+        disk.create_dir(&path.join(GROUPS_DIR))?;
+        disk.sync_dir(path)?;
+        Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
+    }
+
+    /// Locks a directory that is there, for who looks and changes nothing: not even the lock's file is made.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], or that there is no such directory.
+    pub fn look(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
+        if disk.list(path)?.is_none() {
+            return Err(StorageError::io("look into", path, std::io::ErrorKind::NotFound.into()));
+        }
+        let lock = disk.lock_if_there(&path.join(LOCK_FILE))?;
+        let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;
+        Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
+    }
+
+    /// Is it ours, and has it lost nothing that its names would tell?
+    ///
+    /// # Errors
+    /// [`StorageError::ForeignDirectory`], or damage when `node.toml` is gone.
+    pub fn check(&self) -> Result<(), StorageError> {
+        check_ours(&self.disk, &self.path)
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the groups are.
+    pub fn groups_dir(&self) -> PathBuf {
+        self.path.join(GROUPS_DIR)
+    }
+
+    /// Reads `node.toml`; `None` in a blank directory.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn load(&self) -> Result<Option<NodeFile>, StorageError> {
+        let path = self.path.join(NODE_FILE);
+        match self.disk.read(&path, NODE_FILE_BYTES_MAX)? {
+            Some(bytes) => {
+                let node = NodeFile::decode(&bytes, &path)?;
+                node.check(&path).map(|()| Some(node))
+            }
+            // Whatever it is that has this name, the directory is not blank.
+            None if self.disk.list(&self.path)?.unwrap_or_default().iter().any(|name| name == NODE_FILE) => {
+                Err(leads_nowhere(&path))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Replaces `node.toml`; on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn store(&self, node: &NodeFile) -> Result<(), StorageError> {
+        self.disk.replace(&self.path.join(NODE_FILE), node.encode().as_bytes())
+    }
+}
+
+/// Makes a directory and those above it, each one's name on the disk before the next is made.
+fn make_dir(disk: &Disk, path: &Path) -> Result<(), StorageError> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if disk.list(path)?.is_some() {
+        // An earlier start may have been stopped between the two. Where that was not us, we may not be allowed to.
+        let _ = disk.sync_dir(parent);
+        return Ok(());
+    }
+    if path.parent().is_some() {
+        make_dir(disk, parent)?;
+    }
+    disk.create_dir(path)?;
+    disk.sync_dir(parent)
+}
+
+fn leads_nowhere(path: &Path) -> StorageError {
+    StorageError::damaged(path, 0, "the name is there, but leads nowhere, as a symbolic link to a missing file does")
+}
+
+fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
+    let names = disk.list(path)?.unwrap_or_default();
+    let groups = disk.list(&path.join(GROUPS_DIR))?;
+    if groups.is_none() && names.iter().any(|name| name == GROUPS_DIR) {
+        return Err(leads_nowhere(&path.join(GROUPS_DIR)));
+    }
+    let groups = groups.unwrap_or_default();
+    if names.iter().any(|name| name == NODE_FILE) {
+        return Ok(());
+    }
+    let other = names.iter().find(|name| !HARMLESS.contains(&name.as_str()));
+    // Groups show that it is ours, whatever else it contains: the file under another name, say.
+    let ours = names.iter().any(|name| name == LOCK_FILE) || other.is_none();
+    if let Some(group) = groups.iter().find(|name| ours && name.parse::<u64>().is_ok()) {
+        let renamed = other.map_or_else(String::new, |name| format!(", and {name:?}: was {NODE_FILE} renamed?"));
+        let what = format!("the file is missing, but the directory contains group {group}{renamed}");
+        return Err(StorageError::damaged(&path.join(NODE_FILE), 0, what));
+    }
+    other.map_or(Ok(()), |other| {
+        let found = format!("it has no {NODE_FILE} but holds {other:?}");
+        Err(StorageError::ForeignDirectory { path: path.to_owned(), found })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::assert_golden;
+
+    fn node() -> NodeFile {
+        NodeFile {
+            node_id: NodeId(0x0123_4567_89ab_cdef),
+            node_name: NodeName::new("a").expect("a name"),
+            cluster_name: None,
+            cluster_id: None,
+            groups: vec![GroupId(0), GroupId(1)],
+        }
+    }
+
+    #[test]
+    fn a_node_file_is_this_text() {
+        let text = node().encode();
+        let golden = "format = 1\nnode_id = \"0123456789abcdef\"\nnode_name = \"a\"\ncluster_id = \"0000000000000000\"\n\
+                      groups = [0, 1]\ncrc32c = \"571b7cc7\"\n";
+        assert_eq!(text, golden);
+        assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), node());
+        let member = NodeFile { cluster_id: Some(ClusterId(5)), groups: Vec::new(), ..node() };
+        assert_eq!(NodeFile::decode(member.encode().as_bytes(), Path::new("n")).expect("a node file"), member);
+        // With the cluster's name, which older files lack.
+        let named = NodeFile { cluster_name: Some("demo".to_owned()), ..node() };
+        let text = named.encode();
+        assert_golden("node-v1.toml", text.as_bytes());
+        assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), named);
+        let unsound = NodeFile { cluster_name: Some("Demo\"".to_owned()), ..node() };
+        assert!(NodeFile::decode(unsound.encode().as_bytes(), Path::new("n")).expect_err("no name").is_damage());
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        let good = node().encode();
+        for at in 9..good.len() {
+            let mut bytes = good.clone().into_bytes();
+            bytes[at] ^= 1;
+            assert!(NodeFile::decode(&bytes, Path::new("n")).is_err(), "byte {at}");
+            assert!(NodeFile::decode(&good.as_bytes()[..at], Path::new("n")).is_err(), "cut to {at}");
+        }
+        let twice = NodeFile { groups: vec![GroupId(1), GroupId(1)], ..node() };
+        let error = NodeFile::decode(twice.encode().as_bytes(), Path::new("n")).expect_err("one log, opened twice");
+        assert!(error.is_damage(), "{error}");
+        let newer = good.replace("format = 1\n", "format = 2\nnew = 1\n");
+        let error = NodeFile::decode(newer.as_bytes(), Path::new("n")).expect_err("newer");
+        assert!(error.is_config() && error.to_string().contains("format 2, newer than"), "{error}");
+        // A flipped bit in the format was taken for a newer one (exit code 78).
+        for bit in 0..8 {
+            let mut bytes = good.clone().into_bytes();
+            bytes["format = ".len()] ^= 1 << bit;
+            let error = NodeFile::decode(&bytes, Path::new("n")).expect_err("damaged");
+            assert!(error.is_damage(), "bit {bit}: {error}");
+        }
+        let older = good.replace("format = 1", "format = 0");
+        let (lines, _) = older.split_at(older.rfind("crc32c").expect("the last line"));
+        let sealed = format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()));
+        let error = NodeFile::decode(sealed.as_bytes(), Path::new("n")).expect_err("older");
+        assert!(error.is_config() && error.to_string().contains("format 0, older than"), "{error}");
+        assert!(NodeFile::decode(older.as_bytes(), Path::new("n")).expect_err("damaged").is_damage());
+    }
+
+    #[test]
+    fn a_directory_is_ours_and_one_process_has_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        let path = dir.path().join("deep/down/data");
+        let data = DataDir::open(&disk, &path).expect("made");
+        assert_eq!(data.load().expect("read"), None);
+        let in_use = DataDir::open(&disk, &path).err().expect("in use");
+        assert!(in_use.is_config() && in_use.to_string().contains("in use"), "{in_use}");
+        drop(data);
+        let data = DataDir::open(&disk, &path).expect("still blank");
+        data.store(&node()).expect("stored");
+        data.store(&node()).expect("stored again");
+        disk.create_dir(&data.groups_dir().join("0")).expect("a group");
+        drop(data);
+        assert_eq!(DataDir::open(&disk, &path).expect("ours").load().expect("read"), Some(node()));
+        for (bytes, what) in [(&b""[..], "empty"), (&[0; 4096], "zeros")] {
+            std::fs::write(path.join(NODE_FILE), bytes).expect("damaged");
+            let error = DataDir::open(&disk, &path).expect("locked").load().expect_err("no new identity is made");
+            assert!(error.is_damage() && error.to_string().contains(NODE_FILE), "{what}: {error}");
+        }
+        // Renamed, it was told to be a directory of something else (exit code 78: choose an empty one).
+        disk.rename(&path.join(NODE_FILE), &path.join("node.toml.old")).expect("renamed");
+        let renamed = DataDir::open(&disk, &path).err().expect("lost");
+        assert!(
+            renamed.is_damage() && renamed.to_string().contains("\"node.toml.old\": was node.toml renamed?"),
+            "{renamed}"
+        );
+        disk.unlink(&path.join("node.toml.old")).expect("lost");
+        assert!(DataDir::open(&disk, &path).err().expect("lost").is_damage());
+    }
+
+    #[test]
+    fn a_foreign_directory_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::real();
+        disk.create(&dir.path().join("thesis.odt")).expect("a file");
+        let error = DataDir::open(&disk, dir.path()).err().expect("foreign");
+        assert!(error.is_config() && error.to_string().contains("thesis.odt"), "{error}");
+        assert_eq!(disk.list(dir.path()).expect("listed").map(|names| names.len()), Some(1));
+    }
+}

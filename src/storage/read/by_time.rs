@@ -1,0 +1,67 @@
+//! Where a moment stands in a log: the first record that was appended then or later.
+//!
+//! Append times never go back within a log, so one record divides it. A segment's header says that no record before it is
+//! newer than some time, and its index notes times: both only say where the search may begin. The index is checked by
+//! the frame that it leads to, and everything from there on is read and compared.
+
+use super::error::ReadError;
+use super::view::Published;
+use super::visit::{Visit, visit};
+use crate::storage::format::index::Key;
+use crate::storage::io::disk::Access;
+use crate::types::Offset;
+
+/// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
+/// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are no longer stored
+/// count as older.
+///
+/// # Errors
+/// [`ReadError`]; never `Trimmed`.
+pub(super) fn first_not_before(
+    log: &Published,
+    time_us: u64,
+    from: Offset,
+    until: Offset,
+    access: Access,
+) -> Result<Option<Offset>, ReadError> {
+    log.read(|view| {
+        let from = from.max(view.base.offset);
+        let mut found = None;
+        if from >= until {
+            return Ok(found);
+        }
+        // The first damaged record that may be the result: no later frame shows yet that it is older.
+        let mut lost = None;
+        let ended = visit(log, view, Key::Time(time_us), access, |part, at, frame, hole| {
+            let header = &frame.header;
+            if !header.kind.is_entry() {
+                return Ok(Visit::Next);
+            }
+            if let Some(hole) = hole.filter(|hole| hole.first_offset < header.base_offset) {
+                lost = lost.or(Some(hole.first_offset));
+            }
+            if !header.kind.is_records() {
+                return Ok(Visit::Next);
+            }
+            let Some(end) = header.base_offset.0.checked_add(u64::from(header.count)) else {
+                return Err(ReadError::Damaged(part.damaged(at, "offsets overflow")));
+            };
+            if header.append_time_us < time_us || end <= from.0 {
+                lost = None;
+                return Ok(Visit::Next);
+            }
+            // The records of an entry share one time.
+            found = Some(lost.take().unwrap_or(header.base_offset).max(from)).filter(|offset| *offset < until);
+            Ok(Visit::Done)
+        })?;
+        if found.is_none()
+            && let Some(lost) = lost.or(ended.map(|hole| hole.first_offset))
+        {
+            found = Some(lost.max(from)).filter(|offset| *offset < until);
+        }
+        Ok(found)
+    })
+}
+
+#[cfg(test)]
+mod tests;

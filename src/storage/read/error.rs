@@ -1,0 +1,32 @@
+//! Why a read failed.
+
+use thiserror::Error;
+
+use super::damage::DamagedRange;
+#[cfg(doc)]
+use crate::storage::io::disk::Access;
+use crate::types::Offset;
+
+/// Why a read failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// With [`Access::Cached`]: the bytes are not in memory, so a `reader` thread has to read them.
+    #[error("not in memory")]
+    NotCached,
+    /// The first wanted record or entry is not stored any more.
+    #[error("trimmed away: the first record is {first_offset}")]
+    Trimmed {
+        /// The first stored record. Clients may read from the watermark's first offset on, which is not below it.
+        first_offset: Offset,
+    },
+    /// The bytes differ from what was written, or can't be read: the range, and the records lost in it, from the first requested
+    /// one on.
+    #[error("damaged: {0}")]
+    Damaged(DamagedRange),
+    /// The system refused to read; names the file.
+    #[error("{0}")]
+    Io(String),
+    /// The system had no descriptor or no memory left to read with: a passing condition, which says nothing about the bytes.
+    #[error("{0}")]
+    Shortage(String),
+}

@@ -1,0 +1,150 @@
+//! Reads of records, one by one where need be: they may begin and end inside an entry.
+
+use super::damage::DamagedRange;
+use super::error::ReadError;
+use super::view::Published;
+use super::visit::{Visit, visit};
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::index::Key;
+use crate::storage::format::payload;
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
+use crate::storage::io::disk::Access;
+use crate::types::Offset;
+
+/// Records as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Fields `records` = 3, one behind the other.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub count: u32,
+    /// The offset behind the last one; where the read began, when there is none.
+    pub next: Offset,
+}
+
+/// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
+/// but gives at least one record, however large, when there is one; and ends before damage. Each call checks whole frames:
+/// whoever wants records one by one reads many at once and takes them apart with [`payload::records`].
+///
+/// # Errors
+/// [`ReadError`]; `Damaged` if the first record is damaged.
+pub(super) fn records(
+    log: &Published,
+    from: Offset,
+    until: Offset,
+    records_max: u32,
+    bytes_max: usize,
+    access: Access,
+) -> Result<Slice, ReadError> {
+    log.read(|view| {
+        let mut slice = Slice { next: from, ..Slice::default() };
+        if from < view.base.offset {
+            return Err(ReadError::Trimmed { first_offset: view.base.offset });
+        }
+        if from >= until || records_max == 0 {
+            return Ok(slice);
+        }
+        // Damage that contains the wanted record, if only entries without records followed it so far.
+        let mut met: Option<DamagedRange> = None;
+        let ended = visit(log, view, Key::Offset(from), access, |part, at, frame, hole| {
+            if !frame.header.kind.is_entry() {
+                return Ok(Visit::Next);
+            }
+            let (base, count) = (frame.header.base_offset, frame.header.count);
+            let known = met.clone().or_else(|| hole.cloned());
+            let lost = |next: Offset, what: &str| {
+                let range = known.clone().unwrap_or_else(|| part.damaged(at, what));
+                Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(next), ..range }))
+            };
+            let Some(end) = base.0.checked_add(u64::from(count)) else { return lost(until, "offsets overflow") };
+            let go_on = if slice.count > 0 { Visit::NextSound } else { Visit::Next };
+            if end < slice.next.0 || end == slice.next.0 && base < slice.next {
+                return Ok(go_on);
+            }
+            if base >= until {
+                return Ok(Visit::Done);
+            }
+            if base > slice.next {
+                if slice.count > 0 && !broken(Fault::SoundWithheld) {
+                    return Ok(Visit::Done);
+                }
+                if !frame.header.kind.is_records() {
+                    // The next record shows where it ends.
+                    met = known;
+                    return Ok(go_on);
+                }
+                if !broken(Fault::LossSkipped) {
+                    return lost(base, "the record before this one is missing");
+                }
+                slice.next = base;
+            }
+            if !frame.header.kind.is_records() {
+                return Ok(go_on);
+            }
+            let fits = count <= records_max - slice.count && slice.bytes.len() + frame.payload.len() <= bytes_max;
+            if base == slice.next && end <= until.0 && fits {
+                slice.bytes.extend_from_slice(frame.payload);
+                slice.count += count;
+                slice.next = Offset(end);
+            } else {
+                let skipped = (slice.next.0 - base.0) as usize;
+                for record in payload::records(frame.payload).skip(skipped) {
+                    let record = match record {
+                        Ok(record) => record,
+                        Err(_) if slice.count > 0 => return Ok(Visit::Done),
+                        Err(bad) => return lost(Offset(end), bad.0),
+                    };
+                    let fits = slice.count < records_max && slice.bytes.len() + record.len() <= bytes_max;
+                    if slice.next >= until || slice.count > 0 && !fits {
+                        return Ok(Visit::Done);
+                    }
+                    slice.bytes.extend_from_slice(record);
+                    slice.count += 1;
+                    slice.next.0 += 1;
+                }
+                if slice.next.0 != end {
+                    return lost(Offset(end), "a count of records that is not theirs");
+                }
+            }
+            let full = slice.count >= records_max || slice.bytes.len() >= bytes_max || slice.next >= until;
+            Ok(if full { Visit::Done } else { Visit::NextSound })
+        })?;
+        if slice.count == 0 {
+            let last = &view.parts[view.parts.len() - 1];
+            let range = met.or(ended).unwrap_or_else(|| last.damaged(last.end(), &format!("record {from} is missing")));
+            return Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(until), ..range }));
+        }
+        Ok(slice)
+    })
+}
+
+/// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a
+/// damaged record it is that of the next valid one, if that is found soon.
+///
+/// # Errors
+/// [`ReadError`].
+pub(super) fn append_time_us(
+    log: &Published,
+    offset: Offset,
+    until: Offset,
+    access: Access,
+) -> Result<Option<u64>, ReadError> {
+    let mut from = offset;
+    let mut tries = 0;
+    let slice = loop {
+        match records(log, from, until, 1, 0, access) {
+            Err(ReadError::Damaged(DamagedRange { next_offset: Some(next), .. })) if next < until && tries < 8 => {
+                (from, tries) = (next, tries + 1);
+            }
+            other => break other?,
+        }
+    };
+    let time = payload::records(&slice.bytes).next().map(|r| r.and_then(payload::record_time_us)).transpose();
+    time.map_err(|bad| {
+        let view = log.view();
+        let part = &view.parts[view.part_of_offset(offset)];
+        let range = part.damaged(SEGMENT_HEADER_BYTES, &format!("record {offset}: {bad}"));
+        let next_offset = Some(Offset(offset.0.saturating_add(1)));
+        ReadError::Damaged(DamagedRange { first_offset: offset, next_offset, ..range })
+    })
+}

@@ -1,0 +1,195 @@
+//! What readers see of a log: the chain of its segments. Replaced whole when the chain changes; never held across I/O.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::error::ReadError;
+use crate::storage::format::frame::Position;
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
+use crate::storage::format::state::Base;
+use crate::storage::read::damage::{DamagedRange, Damages};
+use crate::storage::read::segment::Segment;
+use crate::types::{LogIndex, Offset};
+
+/// One segment of the chain.
+#[derive(Clone)]
+pub struct Part {
+    /// The file.
+    pub segment: Arc<Segment>,
+    /// Where the log goes on in the next segment; `None` in the newest one.
+    pub limit: Option<u64>,
+}
+
+impl Part {
+    /// The log's frames in this segment end here.
+    pub fn end(&self) -> u64 {
+        self.limit.unwrap_or_else(|| self.segment.end())
+    }
+
+    /// Bytes of the log's frames here.
+    pub fn bytes(&self) -> u64 {
+        self.end() - SEGMENT_HEADER_BYTES
+    }
+
+    /// The entry before the first one here.
+    pub fn base(&self) -> Base {
+        self.segment.header.base
+    }
+
+    /// Damage of this part from `position` to its end; the caller sets the length and the lost records when they are known.
+    pub(crate) fn damaged(&self, position: u64, what: &str) -> DamagedRange {
+        let path = self.segment.path();
+        DamagedRange {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            position,
+            bytes: self.end().saturating_sub(position),
+            first_offset: self.base().offset,
+            next_offset: None,
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// The chain, oldest segment first; never empty.
+#[derive(Clone)]
+pub struct View {
+    /// The entry before the first stored one.
+    pub base: Base,
+    /// The segments.
+    pub parts: Vec<Part>,
+}
+
+impl View {
+    /// The part that holds the entry, or ends before it. The entry is behind the base.
+    pub fn part_of_index(&self, index: LogIndex) -> usize {
+        self.parts.partition_point(|part| part.base().index < index).saturating_sub(1)
+    }
+
+    /// The part that holds the record, or ends before it. The record is not before the base.
+    pub fn part_of_offset(&self, offset: Offset) -> usize {
+        self.parts.partition_point(|part| part.base().offset <= offset).saturating_sub(1)
+    }
+
+    /// The part before which every record is older, Unix microseconds; the last such one.
+    pub fn part_of_time(&self, time_us: u64) -> usize {
+        self.parts.partition_point(|part| part.segment.header.time_before_us < time_us).saturating_sub(1)
+    }
+
+    /// The latest time in the segments' headers, by the log's clock; 0 if it is unknown.
+    pub fn begun_us(&self) -> u64 {
+        self.parts.iter().map(|part| part.segment.header.begun_us).max().unwrap_or(0)
+    }
+
+    /// Bytes of the log's frames.
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.iter().map(Part::bytes).sum()
+    }
+
+    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
+    /// earlier records had arrived by then. `None` if there is none.
+    pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
+        let arrived = |begun_us: u64| begun_us != 0 && begun_us <= local_us;
+        let part = self.parts.iter().skip(1).rev().find(|part| arrived(part.segment.header.begun_us));
+        part.map(|part| part.base().offset)
+    }
+
+    /// The first record to keep so that whole segments go and at least `bytes` stay; `None` if none can go.
+    pub fn first_within(&self, bytes: u64) -> Option<Offset> {
+        let mut stays = self.stored_bytes();
+        let mut keep = None;
+        for pair in self.parts.windows(2) {
+            stays -= pair[0].bytes();
+            if stays < bytes {
+                break;
+            }
+            keep = Some(pair[1].base().offset);
+        }
+        keep
+    }
+}
+
+/// What the writer of a log publishes to its readers: the newest view, the durable position and the one in the manifest. With it
+/// the damage that any of them has found.
+pub struct Published {
+    view: Mutex<Arc<View>>,
+    durable: Mutex<Position>,
+    noted: Mutex<Position>,
+    damages: Damages,
+}
+
+impl Published {
+    /// Begins with a view.
+    pub fn new(view: View, durable: Position, noted: Position) -> Published {
+        Published {
+            view: Mutex::new(Arc::new(view)),
+            durable: Mutex::new(durable),
+            noted: Mutex::new(noted),
+            damages: Damages::default(),
+        }
+    }
+
+    /// The known damage.
+    pub fn damages(&self) -> &Damages {
+        &self.damages
+    }
+
+    /// The number of synced bytes above the manifest's durable position: damage there can't be distinguished from a torn tail.
+    pub fn unprotected_bytes(&self) -> u64 {
+        let noted = *self.noted.lock();
+        let durable = self.durable();
+        // A manifest of an older segment is replaced in the drain of a newer one's first bytes.
+        let from = if noted.file == durable.file { noted.at } else { SEGMENT_HEADER_BYTES };
+        durable.at.saturating_sub(from)
+    }
+
+    /// Notes the durable position in the manifest on the disk.
+    pub fn note_durable(&self, noted: Position) {
+        *self.noted.lock() = noted;
+    }
+
+    /// Up to here the log is on the disk.
+    pub fn durable(&self) -> Position {
+        *self.durable.lock()
+    }
+
+    /// Raises the durable position.
+    pub fn raise_durable(&self, durable: Position) {
+        let mut now = self.durable.lock();
+        *now = durable.max(*now);
+    }
+
+    /// The current view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.lock().clone()
+    }
+
+    /// Replaces the view.
+    pub fn publish(&self, view: View) {
+        *self.view.lock() = Arc::new(view);
+    }
+
+    /// Reads from the current view; again, as long as a segment of it may have been removed meanwhile.
+    pub(super) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let mut view = self.view();
+        loop {
+            match read(&view) {
+                Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
+                    let newer = self.view();
+                    if Arc::ptr_eq(&view, &newer) {
+                        return Err(error);
+                    }
+                    view = newer;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// True if this position is still part of the log: it may have been trimmed or truncated since it was read.
+    pub(crate) fn still_contains(&self, part: &Part, position: u64) -> bool {
+        let view = self.view();
+        let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
+        now.is_some_and(|now| position < now.end())
+    }
+}

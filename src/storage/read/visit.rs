@@ -1,0 +1,191 @@
+//! How a read visits the frames of a log, from the position that an index returns, and skips damage.
+//!
+//! An index is not trusted: if its position has no valid frame, or one after the key, the walk begins at an earlier frame.
+//! Damage does not end a walk: the offset of the next valid frame shows which records are lost, and the visitor sees both.
+
+use super::damage::DamagedRange;
+use super::error::ReadError;
+use super::view::{Part, Published, View};
+use super::walk::{Walk, WalkError};
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::frame::Frame;
+use crate::storage::format::index::Key;
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
+use crate::storage::io::disk::Access;
+use crate::types::Offset;
+
+/// What a visitor wants after a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visit {
+    Next,
+    /// The next frame, unless there is damage before it.
+    NextSound,
+    Done,
+}
+
+/// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Damage is
+/// skipped: the visitor gets the next valid frame, and the damage between it and the last entry that it saw. Returns the
+/// damage after the last entry, if any.
+pub(super) fn visit(
+    log: &Published,
+    view: &View,
+    key: Key,
+    access: Access,
+    mut visitor: impl FnMut(&Part, u64, &Frame<'_>, Option<&DamagedRange>) -> Result<Visit, ReadError>,
+) -> Result<Option<DamagedRange>, ReadError> {
+    let first = match key {
+        Key::Index(index) => view.part_of_index(index),
+        Key::Offset(offset) => view.part_of_offset(offset),
+        Key::Time(time_us) => view.part_of_time(time_us),
+    };
+    let mut holes = Holes { log, access, said: Visit::Next, open: None, pending: None };
+    for (i, part) in view.parts.iter().enumerate().skip(first) {
+        let behind = view.parts.get(i + 1).map(|next| next.base().offset);
+        let index = if i == first { Some(part.segment.index(access)) } else { None };
+        let index = match index {
+            Some(Ok(None)) => return Err(ReadError::NotCached),
+            Some(Ok(index)) => index,
+            Some(Err(error)) if error.is_shortage() => return Err(ReadError::Shortage(error.to_string())),
+            Some(Err(error)) if broken(Fault::IndexMustBeRead) => return Err(ReadError::Io(error.to_string())),
+            // If the index can't be opened, the segment can't either.
+            Some(Err(_)) | None => None,
+        };
+        let file = match part.segment.file(access) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(ReadError::NotCached),
+            Err(error) => {
+                if !holes.begin(part, 0, part.base().offset, WalkError::Disk(error))? {
+                    break;
+                }
+                holes.end(part, part.end(), behind);
+                continue;
+            }
+        };
+        let end = part.end();
+        let noted = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key));
+        let mut start = noted.min(end);
+        let mut walk = Walk::new(&file, part.segment.header.salt, start, end, access);
+        // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last entry.
+        let (mut begun, mut back, mut next_offset) = (start == SEGMENT_HEADER_BYTES, 1, part.base().offset);
+        loop {
+            match walk.next() {
+                // An index that returns a position after the key is wrong.
+                Ok(Some((_, frame))) if !begun && is_behind(&frame, key) && !broken(Fault::IndexTrusted) => {
+                    part.segment.tell_wrong_index();
+                }
+                Ok(Some((at, frame))) => {
+                    begun = true;
+                    let entry = frame.header.kind.is_entry();
+                    if entry {
+                        holes.end(part, at, Some(frame.header.base_offset));
+                    }
+                    holes.said = visitor(part, at, &frame, holes.pending.as_ref())?;
+                    if holes.said == Visit::Done {
+                        return Ok(holes.pending);
+                    }
+                    if entry {
+                        holes.pending = None;
+                        let count = u64::from(frame.header.count);
+                        next_offset = Offset(frame.header.base_offset.0.saturating_add(count));
+                    }
+                    continue;
+                }
+                // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
+                Ok(None) if begun || part.limit.is_none() => break,
+                // It still notes what stood behind the end before that was cut off.
+                Ok(None) if noted >= end => {}
+                Ok(None) => part.segment.tell_wrong_index(),
+                Err(WalkError::NotCached) => return Err(ReadError::NotCached),
+                // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.
+                Err(WalkError::Bad { .. }) if !begun => {}
+                Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
+                Err(error) => {
+                    if !holes.begin(part, walk.position(), next_offset, error)? {
+                        return Ok(holes.pending);
+                    }
+                    match walk.skip_bad() {
+                        Ok(true) => continue,
+                        Ok(false) => break,
+                        Err(error) => return Err(read_error(part, error)),
+                    }
+                }
+            }
+            start = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.before(start, back));
+            begun = start == SEGMENT_HEADER_BYTES;
+            back *= 2;
+            walk = Walk::new(&file, part.segment.header.salt, start, end, access);
+        }
+        holes.end(part, end, behind);
+    }
+    Ok(holes.pending)
+}
+
+/// The damage that a walk has found.
+struct Holes<'a> {
+    log: &'a Published,
+    access: Access,
+    /// What the visitor wanted after the last frame.
+    said: Visit,
+    /// The damage at the current position, until the next valid frame ends it.
+    open: Option<DamagedRange>,
+    /// The first damage since the last entry.
+    pending: Option<DamagedRange>,
+}
+
+impl Holes<'_> {
+    /// Notes that the bytes at `position` are not a valid frame, or can't be read; `next_offset` is the offset of the record
+    /// that should be there. `false` if the visitor wants nothing after it.
+    fn begin(&mut self, part: &Part, position: u64, next_offset: Offset, error: WalkError) -> Result<bool, ReadError> {
+        let what = match error {
+            WalkError::Bad { what, .. } => what.to_owned(),
+            WalkError::Disk(error) if !error.is_shortage() => error.to_string(),
+            WalkError::Disk(_) | WalkError::NotCached => return Err(read_error(part, error)),
+        };
+        // Only a read that may wait for the disk finds out what is wrong and where it ends.
+        if self.access == Access::Cached {
+            return Err(ReadError::NotCached);
+        }
+        let range = DamagedRange { first_offset: next_offset, next_offset: None, ..part.damaged(position, &what) };
+        if broken(Fault::NothingBehindDamage) {
+            return Err(ReadError::Damaged(range));
+        }
+        self.open.get_or_insert_with(|| range.clone());
+        self.pending.get_or_insert(range);
+        Ok(self.said != Visit::NextSound)
+    }
+
+    /// Ends the open damage at `position`; `next_offset` is the first record after it, if known.
+    fn end(&mut self, part: &Part, position: u64, next_offset: Option<Offset>) {
+        if let Some(pending) = &mut self.pending {
+            pending.next_offset = next_offset;
+        }
+        if let Some(mut range) = self.open.take() {
+            range.bytes = position.saturating_sub(range.position);
+            range.next_offset = next_offset;
+            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.is_at(&range)) {
+                pending.clone_from(&range);
+            }
+            if self.log.still_contains(part, range.position) {
+                self.log.damages().tell(part.segment.header.group, &range);
+            }
+        }
+    }
+}
+
+fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
+    match key {
+        Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
+        Key::Offset(offset) => !frame.header.kind.is_entry() || frame.header.base_offset > offset,
+        // A frame without a time proves nothing about earlier frames.
+        Key::Time(time_us) => frame.header.append_time_us == 0 || frame.header.append_time_us >= time_us,
+    }
+}
+
+fn read_error(part: &Part, error: WalkError) -> ReadError {
+    match error {
+        WalkError::NotCached => ReadError::NotCached,
+        WalkError::Bad { position, what } => ReadError::Damaged(part.damaged(position, what)),
+        WalkError::Disk(error) if error.is_shortage() => ReadError::Shortage(error.to_string()),
+        WalkError::Disk(error) => ReadError::Io(error.to_string()),
+    }
+}

@@ -1,0 +1,274 @@
+//! The chain of segments back from one of them, and a walk over what of it has to be read at start.
+
+use std::collections::BTreeMap;
+
+use crate::storage::error::StorageError;
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::checkpoints::{Checkpoints, RecentEnds};
+use crate::storage::format::entry::TERM_TOO_LARGE;
+use crate::storage::format::frame::{FrameKind, Header, NoteKind, Position};
+use crate::storage::format::index::worth_noting;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::storage::format::state::{Base, HardState};
+use crate::storage::format::versioned::NUMBERS_MAX;
+use crate::storage::io::disk::Access;
+use crate::storage::io::group_files::GroupFiles;
+use crate::storage::read::walk::{Walk, WalkError};
+use crate::types::{LogIndex, Term};
+
+/// Why a chain is none.
+pub(crate) enum Break {
+    /// It breaks here.
+    At(Position, &'static str),
+    /// The system refused to read.
+    Disk(StorageError),
+}
+
+/// Segments, each the predecessor of the next; the first is the manifest's first.
+pub(crate) struct Chain {
+    headers: Vec<SegmentHeader>,
+    numbers: Vec<u64>,
+}
+
+/// How a log ends, and what it holds.
+pub(crate) struct Ended {
+    /// Where in the newest segment
+    pub(crate) at: u64,
+    /// and why there.
+    pub(crate) what: &'static str,
+    pub(crate) last: Base,
+    pub(crate) time_us: u64,
+    pub(crate) hard_state: HardState,
+    pub(crate) terms: Vec<(LogIndex, Term)>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) recent: RecentEnds,
+    /// The manifest's applied index.
+    applied: LogIndex,
+    /// The highest durable position of the frames that were read,
+    pub(crate) durable: Position,
+    /// and up to where in each segment they were.
+    pub(crate) read: BTreeMap<u64, u64>,
+    /// What the index of the newest segment says, and where each of these frames stands.
+    pub(crate) noted: Vec<(Header, u64)>,
+}
+
+impl Chain {
+    /// The chain back from a segment, and what it holds.
+    pub(crate) fn read(files: &GroupFiles, newest: u64) -> Result<(Chain, Ended), Break> {
+        let chain = Chain::back(files, newest)?;
+        let ended = chain.scan(files)?;
+        Ok((chain, ended))
+    }
+
+    fn back(files: &GroupFiles, newest: u64) -> Result<Chain, Break> {
+        let first = files.manifest.first_segment;
+        let mut headers = Vec::new();
+        let mut number = newest;
+        loop {
+            let at = |at| Position { file: number, at };
+            let header = match files.headers.get(&number) {
+                None => return Err(Break::At(at(0), "the segment is missing")),
+                Some(None) => return Err(Break::At(at(0), "the segment has no valid header")),
+                Some(Some(header)) => *header,
+            };
+            headers.push(header);
+            if number == first {
+                break;
+            }
+            let predecessor = header.predecessor;
+            if predecessor.file < first || predecessor.file >= number || predecessor.at < SEGMENT_HEADER_BYTES {
+                return Err(Break::At(at(40), "the segment does not continue the log"));
+            }
+            number = predecessor.file;
+        }
+        headers.reverse();
+        if headers[0].base != files.manifest.base {
+            return Err(Break::At(
+                Position { file: first, at: 56 },
+                "the first segment begins elsewhere than its manifest says",
+            ));
+        }
+        let numbers = headers.iter().map(|h| h.number).collect();
+        Ok(Chain { headers, numbers })
+    }
+
+    /// All segments, each with the position where the next one goes on; the newest ends at `end`.
+    pub(crate) fn stretches(&self, end: u64) -> impl Iterator<Item = (SegmentHeader, u64)> {
+        let newest = std::iter::once((*self.newest_header(), end));
+        self.sealed().map(|(header, limit)| (*header, limit)).chain(newest)
+    }
+
+    /// The newest segment's number.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest_header().number
+    }
+
+    /// The newest segment's header.
+    pub(crate) fn newest_header(&self) -> &SegmentHeader {
+        &self.headers[self.headers.len() - 1]
+    }
+
+    /// True if the segment is part of it.
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.numbers.binary_search(&number).is_ok()
+    }
+
+    /// The segments but for the newest, each with the position where the next one goes on.
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = (&SegmentHeader, u64)> {
+        self.headers.windows(2).map(|pair| (&pair[0], pair[1].predecessor.at))
+    }
+
+    /// Reads the frames from the segment that holds the manifest's durable position on, or the newest, if that one is older: what is
+    /// before is on the disk, and its terms are in the manifest.
+    fn scan(&self, files: &GroupFiles) -> Result<Ended, Break> {
+        let manifest = &files.manifest;
+        let newest = self.headers.len() - 1;
+        let start = self.numbers.partition_point(|n| *n < manifest.durable.file).min(newest);
+        let header = &self.headers[start];
+        let mut terms = manifest.terms.clone();
+        terms.retain(|(first, _)| *first <= header.base.index);
+        if terms.first() != Some(&(manifest.base.index, manifest.base.term))
+            || terms.last().map(|(_, term)| *term) != Some(header.base.term)
+        {
+            let what = "the term before the segment is not the one that the manifest says";
+            return Err(Break::At(Position { file: header.number, at: 64 }, what));
+        }
+        let mut ended = Ended::before(header, terms);
+        ended.applied = manifest.applied;
+        ended.checkpoints = Checkpoints::up_to(&manifest.checkpoints, header.base.index);
+        for i in start..=newest {
+            let limit = self.headers.get(i + 1).map(|next| next.predecessor.at);
+            ended.segment(files, &self.headers[i], limit)?;
+        }
+        Ok(ended)
+    }
+}
+
+impl Ended {
+    /// What is known where a segment begins.
+    pub(crate) fn before(header: &SegmentHeader, terms: Vec<(LogIndex, Term)>) -> Ended {
+        Ended {
+            at: SEGMENT_HEADER_BYTES,
+            what: "the log ends",
+            last: header.base,
+            time_us: header.time_before_us,
+            hard_state: header.hard_state,
+            terms,
+            checkpoints: Checkpoints::default(),
+            recent: RecentEnds::default(),
+            applied: LogIndex(0),
+            durable: Position::default(),
+            read: BTreeMap::new(),
+            noted: Vec::new(),
+        }
+    }
+
+    /// Goes over one more segment, up to where the next one goes on; without a limit, as far as its frames are valid.
+    fn segment(&mut self, files: &GroupFiles, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
+        let number = header.number;
+        if header.base != self.last {
+            return Err(Break::At(Position { file: number, at: 56 }, "the segment does not continue the log"));
+        }
+        self.hard_state = header.hard_state;
+        self.time_us = self.time_us.max(header.time_before_us);
+        let Some(file) = files.open.get(&number) else {
+            // Older than the durable position: not this one's business; the caller sees that the durable position is in no chosen segment.
+            return Ok(());
+        };
+        let end = match limit {
+            Some(limit) => limit,
+            None => file.len().map_err(Break::Disk)?,
+        };
+        self.noted.clear();
+        let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
+        loop {
+            let (at, what) = match walk.next() {
+                Ok(None) => (end, "the file ends"),
+                Ok(Some((at, frame))) => match self.frame(&frame) {
+                    Ok(()) => {
+                        self.durable = self.durable.max(frame.header.durable);
+                        if worth_noting(self.noted.last().map(|(_, at)| *at), &frame.header, at) {
+                            self.noted.push((frame.header, at));
+                        }
+                        continue;
+                    }
+                    Err(what) => (at, what),
+                },
+                Err(WalkError::Bad { position, what }) => (position, what),
+                Err(WalkError::Disk(error)) => return Err(Break::Disk(error)),
+                Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
+            };
+            self.read.insert(number, at);
+            return match limit {
+                Some(limit) if at == limit || broken(Fault::PredecessorEndIgnored) => Ok(()),
+                Some(_) => Err(Break::At(Position { file: number, at }, what)),
+                None => {
+                    (self.at, self.what) = (at, what);
+                    Ok(())
+                }
+            };
+        }
+    }
+
+    /// Goes over one more frame.
+    pub(crate) fn frame(&mut self, frame: &crate::storage::format::frame::Frame<'_>) -> Result<(), &'static str> {
+        let header = &frame.header;
+        match header.kind {
+            FrameKind::Entry(_) => {
+                if header.index.0 > NUMBERS_MAX {
+                    return Err("the entry has an impossible index");
+                }
+                if header.term > Term::MAX {
+                    return Err(TERM_TOO_LARGE.0);
+                }
+                let next = self.last.then_frame(header, frame.payload).map_err(|bad| bad.0)?;
+                let continues = header.index == self.last.index.next()
+                    && header.term >= self.last.term
+                    && header.base_offset == self.last.offset;
+                if !continues && !broken(Fault::HoleAccepted) {
+                    return Err("the entry does not continue the log");
+                }
+                if header.term > self.last.term {
+                    self.terms.push((header.index, header.term));
+                }
+                self.last = next;
+                self.checkpoints.note(next);
+                self.recent.note(next, self.applied);
+                self.time_us = self.time_us.max(header.append_time_us);
+            }
+            FrameKind::Note(NoteKind::HardState) => {
+                self.hard_state = HardState::of_frame(frame).map_err(|bad| bad.0)?
+            }
+            FrameKind::Note(NoteKind::Synced | NoteKind::Filler) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::format::entry::{EntryKind, OFFSET_TOO_LARGE};
+    use crate::storage::format::frame::Frame;
+    use crate::types::Offset;
+
+    /// A frame whose checksum is right may still say what no log comes to: it is refused by name, and no sum overflows.
+    #[test]
+    fn entries_with_impossible_numbers_are_refused_by_name() {
+        let golden = include_bytes!("../../../tests/golden/segment-header-v2.bin");
+        let header = SegmentHeader::decode(golden).expect("a header");
+        let read = |base_offset: Offset, term, count| {
+            let mut ended = Ended::before(&header, Vec::new());
+            ended.last.offset = base_offset;
+            let kind = FrameKind::Entry(EntryKind::Records);
+            let note = Header::of_note(NoteKind::Filler, Position::default());
+            let header = Header { kind, count, term, index: ended.last.index.next(), base_offset, ..note };
+            ended.frame(&Frame { header, payload: &[] }).map(|()| ended.last.offset)
+        };
+        let last = Offset(Offset::MAX.0 - 1);
+        assert_eq!(read(last, Term::MAX, 1), Ok(Offset::MAX));
+        assert_eq!(read(last, Term::MAX, 2), Err(OFFSET_TOO_LARGE.0));
+        assert_eq!(read(Offset(u64::MAX), Term::MAX, 1), Err(OFFSET_TOO_LARGE.0));
+        assert_eq!(read(last, Term(1 << 63), 1), Err(TERM_TOO_LARGE.0));
+    }
+}

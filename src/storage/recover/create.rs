@@ -1,0 +1,61 @@
+//! Creates a group, or uses one that was created before a crash and never listed.
+
+use std::path::Path;
+
+use super::recovery;
+use crate::storage::error::StorageError;
+use crate::storage::format::state::Genesis;
+use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::{group_dir, unfinished_dir};
+use crate::storage::write::create::{GroupStart, make_group};
+use crate::storage::write::log::LogOptions;
+use crate::types::GroupId;
+
+pub(super) fn create(
+    disk: &Disk,
+    groups_dir: &Path,
+    group: GroupId,
+    options: &LogOptions,
+    genesis: Genesis,
+) -> Result<(), StorageError> {
+    let start = GroupStart::of(genesis);
+    let dir = group_dir(groups_dir, group);
+    let unfinished = unfinished_dir(groups_dir, group);
+    disk.create_dir(groups_dir)?;
+    disk.sync_dir(groups_dir.parent().unwrap_or(Path::new("/")))?;
+    if disk.list(&unfinished)?.is_some() {
+        disk.remove_dir(&unfinished)?;
+    }
+    if disk.list(&dir)?.is_some() {
+        if check_blank(disk, groups_dir, group, options, &start)? {
+            // Its name may not be on the disk yet.
+            return disk.sync_dir(groups_dir);
+        }
+        disk.rename(&dir, &unfinished)?;
+        disk.remove_dir(&unfinished)?;
+    }
+    make_group(disk, groups_dir, group, options, start)
+}
+
+/// A group that was made before a crash and never listed has nothing in it but how it began. `false`: it began otherwise
+/// than it should now, and nobody has heard of it.
+fn check_blank(
+    disk: &Disk,
+    groups_dir: &Path,
+    group: GroupId,
+    options: &LogOptions,
+    start: &GroupStart,
+) -> Result<bool, StorageError> {
+    let (_, found) = recovery::open(disk, groups_dir, group, options)?;
+    let began = |start: &GroupStart| {
+        found.base == start.base
+            && found.last_index == start.base.index
+            && found.hard_state == start.hard_state
+            && found.torn_bytes == 0
+    };
+    let founder = found.conf_state.voters.first().map(|founder| GroupStart::of(Genesis::Founder(*founder)));
+    if !founder.is_some_and(|founder| began(&founder)) && !began(&GroupStart::of(Genesis::Blank)) {
+        return Err(StorageError::NotBlank { path: group_dir(groups_dir, group) });
+    }
+    Ok(began(start) && found.conf_state == start.conf_state)
+}

@@ -1,0 +1,61 @@
+//! Directories of groups that `node.toml` does not list. A group is made completely before it is listed, so after a crash there
+//! may be one that was never used: it is used or made again. If it holds anything, `node.toml` is an older copy, and a node that
+//! started with it would forget that group.
+
+use std::io;
+use std::path::Path;
+
+use super::recovery::Survey;
+use crate::storage::error::StorageError;
+use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, group_of};
+use crate::storage::io::node::{DataDir, NODE_FILE};
+use crate::storage::write::create::is_start;
+use crate::types::GroupId;
+
+/// Checks that the node lists all groups that contain anything: otherwise `node.toml` is an older copy.
+///
+/// # Errors
+/// Damage.
+pub fn check_groups(data_dir: &DataDir, listed: &[GroupId]) -> Result<(), StorageError> {
+    let (disk, groups_dir) = (data_dir.disk(), data_dir.groups_dir());
+    let names = disk.list(&groups_dir)?.unwrap_or_default();
+    for group in names.iter().filter_map(|name| group_of(name)).filter(|group| !listed.contains(group)) {
+        if let Some(what) = holds(disk, &groups_dir, group) {
+            let what = format!("group {group} is not listed, but {what}: this is an older copy of the file");
+            return Err(StorageError::damaged(&data_dir.path().join(NODE_FILE), 0, what));
+        }
+    }
+    Ok(())
+}
+
+/// Says what an unlisted group holds; `None` if it was never used, or is not the directory of a group. Changes nothing.
+pub(crate) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Option<String> {
+    let dir = group_dir(groups_dir, group);
+    match disk.list(&dir) {
+        Ok(Some(names)) if names.is_empty() => return None,
+        Ok(Some(_)) => {}
+        Ok(None) => return Some("its name leads nowhere, as a symbolic link does to a missing directory".to_owned()),
+        Err(StorageError::Io { error, .. }) if is_no_directory(&error) => return None,
+        Err(error) => return Some(format!("it can't be read: {error}")),
+    }
+    let looked = GroupFiles::read(disk, dir, group, Purpose::Look).and_then(|files| {
+        let (_, ended) = Survey::of(&files)?.choose(&files)?;
+        Ok((files, ended))
+    });
+    match looked {
+        Ok((files, ended)) if is_start(&files.manifest, ended.last.index, ended.hard_state) => None,
+        Ok((files, ended)) => {
+            let (first, next) = (files.manifest.log_state.first_offset, ended.last.offset);
+            Some(format!("it holds entries up to {} and records {first}..{next}", ended.last.index))
+        }
+        Err(error) => Some(format!("it holds files, and they can't be used: {error}")),
+    }
+}
+
+fn is_no_directory(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory || error.raw_os_error() == Some(libc::ELOOP)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! Checks the data directory of a stopped node without changing it: what would a start find, and is every byte what was written?
+//!
+//! It uses recovery's rules (`recovery.rs`, `chain.rs`): the same durable position, the same chain, the same distinction between a torn
+//! tail, which a start cuts off, and damage, which it refuses. In addition it reads what a start does not: every frame of every
+//! segment, the stamps of every record, the indexes. Recovery ends at the first damage; this reports all of it, each damaged
+//! byte range once.
+//!
+//! It takes the directory's lock, if the lock's file exists, so that no node runs meanwhile.
+//!
+//! - `files.rs` reads the manifest and the headers, as far as they can be used.
+//! - `group.rs` checks one group.
+//! - `segment.rs` checks the frames of one segment.
+//! - `gaps.rs` names the segments that are missing or can't be used.
+
+pub mod dump;
+mod files;
+mod finding;
+mod gaps;
+mod group;
+mod report;
+pub mod scrub;
+mod segment;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+pub use self::finding::{Finding, Severity, Unreadable};
+use self::group::GroupCheck;
+pub use self::report::{FINDINGS_MAX, GroupReport, Report};
+use crate::storage::error::StorageError;
+use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::group_dir;
+use crate::storage::io::group_files::group_of;
+use crate::storage::io::node::DataDir;
+use crate::storage::recover::unlisted::holds;
+use crate::types::GroupId;
+
+/// Checks a data directory.
+///
+/// # Errors
+/// [`StorageError::InUse`], [`StorageError::ForeignDirectory`], or if the directory does not exist.
+pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
+    let data_dir = DataDir::look(disk, path)?;
+    let mut report =
+        Report { data_dir: path.to_owned(), node: None, groups: Vec::new(), findings: Vec::new(), more: 0 };
+    match data_dir.check().and_then(|()| data_dir.load()) {
+        Ok(node) => report.node = node,
+        Err(error) => report.add_error(error)?,
+    }
+    let groups_dir = data_dir.groups_dir();
+    let names = match disk.list(&groups_dir) {
+        Ok(names) => names.unwrap_or_default(),
+        Err(error) => {
+            report.add_error(error)?;
+            Vec::new()
+        }
+    };
+    let there: BTreeSet<GroupId> = names.iter().filter_map(|name| group_of(name)).collect();
+    let listed: BTreeSet<GroupId> = match &report.node {
+        Some(node) => node.groups.iter().copied().collect(),
+        None => there.clone(),
+    };
+    for group in &listed {
+        GroupCheck { disk, report: &mut report, group: *group }.run(group_dir(&groups_dir, *group))?;
+    }
+    for group in there.difference(&listed) {
+        let dir = group_dir(&groups_dir, *group);
+        let (severity, what) = match holds(disk, &groups_dir, *group) {
+            Some(what) => {
+                GroupCheck { disk, report: &mut report, group: *group }.run(dir.clone())?;
+                (Severity::Damage, format!("node.toml is an older copy: it does not list this group, but {what}"))
+            }
+            None => {
+                let what = "this group is not listed in node.toml: it was created and never used; the node uses it or creates it again";
+                (Severity::Note, what.to_owned())
+            }
+        };
+        report.add(Finding::new(severity, &dir, 0, what));
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,394 @@
+//! The `scrub` thread: reads what is synced from the disk, slowly, and checks every frame, so that damage is found while
+//! other nodes still have the records, and not when somebody needs them.
+//!
+//! A pass goes over `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers first. It reads the disk and not the page cache, and
+//! leaves in the page cache what was there, and no more ([`Access::Disk`]). It waits on its inbox, for the next pass or for
+//! the rate limit, and so costs nothing in between. What it finds damaged is told in the log and listed
+//! with what reads have met ([`ScrubHandle::damaged`]); the group goes on, and who reads such a record gets DATA_LOSS, as without a scrub. A segment
+//! that is trimmed away meanwhile is no error.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::storage::error::StorageError;
+use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number};
+use crate::storage::format::state::Base;
+use crate::storage::io::disk::Access;
+use crate::storage::io::disk::{Disk, DiskFile};
+use crate::storage::io::node::{NODE_FILE, NODE_FILE_BYTES_MAX, NodeFile};
+pub use crate::storage::read::damage::DamagedRange;
+use crate::storage::read::reader::GroupReader;
+use crate::storage::read::view::{Part, View};
+use crate::storage::read::walk::{Walk, WalkError};
+use crate::thread::{self, FatalSender, Joiner};
+use crate::types::{GroupId, Offset};
+
+/// The first pass begins so long after the start (or after the interval, if that is shorter): a start has other things to do.
+const FIRST_AFTER: Duration = Duration::from_secs(600);
+/// Where the system has no descriptor or memory left, it tries again after so long.
+const SHORTAGE_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
+/// After so many bytes it waits for the rate limit, and looks whether it is to stop.
+const STEP_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
+/// How it is done.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrubOptions {
+    /// It reads no faster; 0: no thread is started.
+    pub bytes_per_second: u64,
+    /// From the beginning of a pass to that of the next.
+    pub interval: Duration,
+}
+
+/// How much was done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubCounts {
+    /// Passes that were finished.
+    pub passes: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Damaged ranges that were found, by reads, too; one that is found again counts once.
+    pub damaged_ranges: u64,
+}
+
+/// What the thread and its handles share.
+#[derive(Default)]
+struct State {
+    groups: Mutex<BTreeMap<GroupId, GroupReader>>,
+    passes: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Gives groups to the scrub and takes what it found; a clone is of the same. The default one belongs to no thread.
+#[derive(Clone, Default)]
+pub struct ScrubHandle(Arc<State>);
+
+impl ScrubHandle {
+    /// Has the group checked from now on.
+    pub fn add(&self, group: GroupId, reader: GroupReader) {
+        self.groups().insert(group, reader);
+    }
+
+    /// What is known to be damaged of a group: as of the last pass, what this one has found so far, and what reads have met
+    /// since. What is not part of the log any more is not.
+    pub fn damaged(&self, group: GroupId) -> Vec<DamagedRange> {
+        let Some(reader) = self.groups().get(&group).cloned() else { return Vec::new() };
+        let view = reader.view();
+        let there = |range: &DamagedRange| {
+            let Some(number) = segment_number(&range.file) else { return true };
+            let part = view.parts.iter().find(|part| part.segment.header.number == number);
+            part.is_some_and(|part| range.position < part.end())
+        };
+        let mut ranges = reader.published().damages().list();
+        ranges.retain(there);
+        ranges
+    }
+
+    /// How much was done.
+    pub fn counts(&self) -> ScrubCounts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ScrubCounts {
+            passes: count(&self.0.passes),
+            bytes: count(&self.0.bytes),
+            damaged_ranges: self.groups().values().map(|reader| reader.published().damages().count()).sum(),
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupReader>> {
+        self.0.groups.lock()
+    }
+}
+
+enum ScrubMsg {
+    Stop,
+}
+
+/// The thread. Dropped, it ends at its next step.
+pub struct Scrub {
+    handle: ScrubHandle,
+    /// Holds the one stop.
+    inbox: Sender<ScrubMsg>,
+    thread: Option<Joiner>,
+}
+
+impl Scrub {
+    /// Starts it; without a thread when the rate is 0.
+    ///
+    /// # Errors
+    /// When the system can't make a thread.
+    pub fn start(disk: &Disk, data_dir: &Path, options: ScrubOptions, fatal: &FatalSender) -> std::io::Result<Scrub> {
+        let handle = ScrubHandle::default();
+        let (sender, inbox) = bounded(1);
+        let scrubber = Scrubber {
+            handle: handle.clone(),
+            disk: disk.clone(),
+            node_file: data_dir.join(NODE_FILE),
+            options,
+            inbox,
+        };
+        let thread = if options.bytes_per_second == 0 {
+            None
+        } else {
+            Some(thread::spawn("scrub", fatal, move || scrubber.run())?)
+        };
+        Ok(Scrub { handle, inbox: sender, thread })
+    }
+
+    /// For who opens groups, and for who shows what was found.
+    pub fn handle(&self) -> ScrubHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread.
+    pub fn stop(self) {}
+}
+
+impl Drop for Scrub {
+    fn drop(&mut self) {
+        // There is room for it, or it is there.
+        let _ = self.inbox.try_send(ScrubMsg::Stop);
+        self.thread = None;
+    }
+}
+
+/// It is to stop.
+struct Stopped;
+
+struct Scrubber {
+    handle: ScrubHandle,
+    disk: Disk,
+    node_file: PathBuf,
+    options: ScrubOptions,
+    inbox: Receiver<ScrubMsg>,
+}
+
+/// How fast a pass goes.
+struct Pace {
+    begun: Instant,
+    bytes: u64,
+    since_step: u64,
+}
+
+impl Scrubber {
+    fn run(self) -> Result<(), StorageError> {
+        let mut next = Instant::now() + self.options.interval.min(FIRST_AFTER);
+        while self.wait(next).is_ok() {
+            next = Instant::now() + self.options.interval;
+            if self.pass().is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, until: Instant) -> Result<(), Stopped> {
+        match self.inbox.recv_deadline(until) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(ScrubMsg::Stop) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),
+        }
+    }
+
+    /// All groups once.
+    fn pass(&self) -> Result<(), Stopped> {
+        let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
+        let groups = self.handle.groups().clone();
+        for (group, reader) in groups {
+            reader.published().damages().begin_pass();
+            let found = self.group(group, &reader, &mut pace)?;
+            // What was damaged once and is not found any more was trimmed away, or written anew.
+            reader.published().damages().keep(&found);
+        }
+        self.handle.0.passes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn group(&self, group: GroupId, reader: &GroupReader, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
+        let view = reader.published().view();
+        let mut found = self.manifest(group, &view, reader)?;
+        if group == GroupId::CATALOG {
+            // Every node carries it.
+            let node_file = self
+                .small(&self.node_file, NODE_FILE_BYTES_MAX, |bytes, path| NodeFile::decode(bytes, path).map(drop))?;
+            found.extend(node_file);
+        }
+        found.iter().for_each(|range| reader.published().damages().tell(group, range));
+        let durable = reader.published().durable();
+        let numbers: Vec<u64> = view.parts.iter().map(|part| part.segment.header.number).collect();
+        drop(view);
+        for number in numbers.into_iter().take_while(|number| *number <= durable.file) {
+            // A view of its own for each segment: a view keeps the segments open, and the space of those that are trimmed in use.
+            let view = reader.view();
+            let Some(i) = view.parts.iter().position(|part| part.segment.header.number == number) else { continue };
+            let part = view.parts[i].clone();
+            let end = if number == durable.file { part.end().min(durable.at) } else { part.end() };
+            // The durable position may be inside a sealed segment. The digest of a part of a segment is not known.
+            let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
+            drop(view);
+            for range in self.part(&part, end, next, pace)? {
+                if reader.published().still_contains(&part, range.position) {
+                    reader.published().damages().tell(group, &range);
+                    found.push(range);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Checks that the next start will accept the manifest.
+    fn manifest(&self, group: GroupId, view: &View, reader: &GroupReader) -> Result<Vec<DamagedRange>, Stopped> {
+        let Some(dir) = view.parts[0].segment.path().parent().map(Path::to_owned) else { return Ok(Vec::new()) };
+        let found = self.small(&dir.join(MANIFEST), MANIFEST_BYTES_MAX, |bytes, path| {
+            let manifest = Manifest::decode(bytes, path)?;
+            // It is written after a trim, and may still name a segment that the log does not have any more.
+            let view = reader.view();
+            let first = view.parts.iter().find(|part| part.segment.header.number == manifest.first_segment);
+            if manifest.group != group || first.is_some_and(|part| part.base() != manifest.base) {
+                return Err(StorageError::damaged(path, 16, "it is not this log's"));
+            }
+            Ok(())
+        })?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// Reads and checks a small file. Damage to it makes the next start fail, but no read.
+    fn small(
+        &self,
+        path: &Path,
+        bytes_max: usize,
+        check: impl Fn(&[u8], &Path) -> Result<(), StorageError>,
+    ) -> Result<Option<DamagedRange>, Stopped> {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let damaged = |position, what| {
+            let (first_offset, next_offset) = (Offset(0), Some(Offset(0)));
+            Ok(Some(DamagedRange { file: file.clone(), position, bytes: 0, first_offset, next_offset, what }))
+        };
+        loop {
+            return match self.disk.read_disk(path, bytes_max) {
+                Ok(Some(bytes)) => match check(&bytes, path) {
+                    Ok(()) => Ok(None),
+                    Err(StorageError::Damaged { position, what, .. }) => damaged(position, what),
+                    Err(error) => damaged(0, error.to_string()),
+                },
+                Ok(None) => damaged(0, "the file is missing".to_owned()),
+                Err(error) if error.is_shortage() => {
+                    self.wait(Instant::now() + SHORTAGE_WAIT)?;
+                    continue;
+                }
+                Err(error) => damaged(0, error.to_string()),
+            };
+        }
+    }
+
+    /// Checks that the header is still as it was when the segment was created or opened. The chain depends on it.
+    fn header(&self, part: &Part, file: &DiskFile) -> Result<Option<DamagedRange>, Stopped> {
+        let bytes = SEGMENT_HEADER_BYTES as usize;
+        let what = loop {
+            let mut buffer = Vec::new();
+            break match file.append_disk_at(0, bytes, &mut buffer) {
+                Ok(_) => match SegmentHeader::decode(&buffer) {
+                    Ok(header) if header == part.segment.header => return Ok(None),
+                    Ok(_) | Err(_) => "its header is not what was written".to_owned(),
+                },
+                Err(error) if error.is_shortage() => {
+                    self.wait(Instant::now() + SHORTAGE_WAIT)?;
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+        };
+        let next_offset = Some(part.base().offset);
+        Ok(Some(DamagedRange { bytes: SEGMENT_HEADER_BYTES, next_offset, ..part.damaged(0, &what) }))
+    }
+
+    /// Reads a segment up to `end`. If the end of the log at that position is known (`next`), the running digest must equal it.
+    fn part(&self, part: &Part, end: u64, next: Option<Base>, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
+        let path = part.segment.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Base { offset: mut next_offset, mut digest, .. } = part.base();
+        let damaged = |position, first_offset, what| DamagedRange {
+            file: name.clone(),
+            position,
+            bytes: end - position,
+            first_offset,
+            next_offset: next.map(|next| next.offset),
+            what,
+        };
+        // A descriptor of its own: what it tells the kernel about its reads is not for others.
+        let file = loop {
+            match self.disk.open_to_read(&path) {
+                Ok(Some(file)) => break file,
+                Ok(None) => return Ok(vec![damaged(0, next_offset, "the file is missing".to_owned())]),
+                Err(error) if error.is_shortage() => self.wait(Instant::now() + SHORTAGE_WAIT)?,
+                Err(error) => return Ok(vec![damaged(0, next_offset, error.to_string())]),
+            }
+        };
+        let mut found: Vec<DamagedRange> = self.header(part, &file)?.into_iter().collect();
+        // The ranges from here on have no entry behind them yet.
+        let mut open = found.len();
+        let mut walk = Walk::new(&file, part.segment.header.salt, SEGMENT_HEADER_BYTES, end, Access::Disk);
+        let mut before = SEGMENT_HEADER_BYTES;
+        loop {
+            let (position, what) = match walk.next() {
+                Ok(None) => break,
+                Ok(Some((at, frame))) => {
+                    if let Some(range) = found[open..].last_mut() {
+                        range.bytes = range.bytes.min(at - range.position);
+                    }
+                    if frame.header.kind.is_entry() {
+                        // Those with no entry between them may each hold all the records that are missing.
+                        found[open..].iter_mut().for_each(|range| range.next_offset = Some(frame.header.base_offset));
+                        open = found.len();
+                        digest = digest.then(&frame.header, frame.payload);
+                        next_offset = Offset(frame.header.base_offset.0.saturating_add(u64::from(frame.header.count)));
+                    }
+                    self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
+                    continue;
+                }
+                Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
+                Err(WalkError::Disk(error)) if error.is_shortage() => {
+                    self.wait(Instant::now() + SHORTAGE_WAIT)?;
+                    continue;
+                }
+                Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
+                Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
+            };
+            if let Some(range) = found[open..].last_mut() {
+                range.bytes = range.bytes.min(position - range.position);
+            }
+            found.push(damaged(position, next_offset, what));
+            match walk.skip_bad() {
+                Ok(true) if walk.position() < end => {}
+                Ok(_) => break,
+                Err(WalkError::Disk(_) | WalkError::Bad { .. } | WalkError::NotCached) => break,
+            }
+            self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
+        }
+        if found.is_empty() && next.is_some_and(|next| next.digest != digest) {
+            let what = "its entries are not those that the next segment's digest was made of".to_owned();
+            found.push(damaged(SEGMENT_HEADER_BYTES, part.base().offset, what));
+        }
+        Ok(found)
+    }
+
+    fn keep_pace(&self, pace: &mut Pace, bytes: u64) -> Result<(), Stopped> {
+        self.handle.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        pace.bytes += bytes;
+        pace.since_step += bytes;
+        if pace.since_step < STEP_BYTES {
+            return Ok(());
+        }
+        pace.since_step = 0;
+        let seconds = pace.bytes as f64 / self.options.bytes_per_second as f64;
+        self.wait(pace.begun + Duration::from_secs_f64(seconds))
+    }
+}
+
+#[cfg(test)]
+mod alarms;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! The newest segment of a log: the one that is written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::storage::error::StorageError;
+use crate::storage::format::frame::Position;
+use crate::storage::format::index::Index;
+use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use crate::storage::io::disk::{Disk, DiskFile};
+use crate::storage::read::index_file;
+use crate::storage::read::segment::Segment;
+use crate::storage::write::frames::Frames;
+
+/// Space is reserved in steps that double from here
+const STEP_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
+/// up to here,
+const STEP_BYTES_MAX: u64 = 8 << 20;
+/// and of the free space at most this part.
+const FREE_PART: u64 = 64;
+
+/// The file that grows.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<DiskFile>,
+    index: Arc<Index>,
+    disk: Disk,
+    dir: PathBuf,
+    at: u64,
+    allocated: u64,
+    step: u64,
+}
+
+impl Active {
+    /// Makes a new segment: its header, and space. Nothing is synced.
+    pub(crate) fn create(
+        disk: &Disk,
+        dir: &Path,
+        header: &SegmentHeader,
+        index_capacity: usize,
+    ) -> Result<Active, StorageError> {
+        let file = Arc::new(disk.create(&segment_path(dir, header.number))?);
+        let index = Index::new(index_capacity);
+        let mut active = Active::resume(disk, dir, header, index_capacity, file, index, 0)?;
+        active.reserve(SEGMENT_HEADER_BYTES, u64::MAX)?;
+        active.file.write_at(0, &header.encode())?;
+        active.at = SEGMENT_HEADER_BYTES;
+        active.segment.publish_end(SEGMENT_HEADER_BYTES);
+        Ok(active)
+    }
+
+    /// Goes on in a segment that is there, at `at`; nothing but zeros is behind.
+    pub(crate) fn resume(
+        disk: &Disk,
+        dir: &Path,
+        header: &SegmentHeader,
+        index_capacity: usize,
+        file: Arc<DiskFile>,
+        index: Index,
+        at: u64,
+    ) -> Result<Active, StorageError> {
+        let allocated = file.len()?;
+        let index = Arc::new(index);
+        let segment = Segment::new(disk, dir, *header, index_capacity, at).with_open(file.clone(), index.clone());
+        let segment = Arc::new(segment);
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        Ok(Active { segment, file, index, disk, dir, at, allocated, step: STEP_BYTES_MIN })
+    }
+
+    /// Where the next frame goes.
+    pub(crate) fn position(&self) -> Position {
+        Position { file: self.segment.header.number, at: self.at }
+    }
+
+    /// Writes frames to the end, and shows them to the readers. Into the page cache; nothing is synced.
+    pub(crate) fn append(&mut self, frames: &Frames, segment_bytes: u64) -> Result<(), StorageError> {
+        let end = self.at + frames.bytes() as u64;
+        self.reserve(end, segment_bytes)?;
+        self.file.write_parts_at(self.at, &frames.slices())?;
+        frames.headers().iter().for_each(|(header, position)| self.index.push(header, *position));
+        self.at = end;
+        self.segment.publish_end(end);
+        Ok(())
+    }
+
+    /// Nothing more will be written. The index goes to its file, for who opens the segment later.
+    pub(crate) fn seal(&self) {
+        let header = &self.segment.header;
+        index_file::store(&self.index, &self.disk, &self.dir, header.number, header.salt, self.at);
+        self.segment.sealed();
+    }
+
+    /// Reserves space before it is needed, so that a full disk is noticed before anything is written.
+    fn reserve(&mut self, needed: u64, segment_bytes: u64) -> Result<(), StorageError> {
+        if needed <= self.allocated {
+            return Ok(());
+        }
+        let free = match self.disk.space().free_bytes() {
+            Some(free) => free,
+            None => self.disk.free_bytes(self.file.path())?,
+        };
+        let step = self.step.min(free / FREE_PART);
+        self.step = (self.step * 2).min(STEP_BYTES_MAX);
+        let wanted = (self.allocated + step).min(segment_bytes).max(needed).next_multiple_of(4096);
+        let reserved = match self.file.allocate(self.allocated, wanted) {
+            // What is needed was promised, or is our own: then also with the reserve file's space.
+            Err(StorageError::DiskFull { .. }) => {
+                self.file.allocate_needed(self.allocated, needed).map(|done| done.then_some(needed))
+            }
+            other => other.map(|done| done.then_some(wanted)),
+        };
+        // Where space can't be reserved the write makes the file longer.
+        let allocated = reserved?.unwrap_or(needed);
+        self.disk.space().took(allocated - self.allocated);
+        self.allocated = allocated;
+        Ok(())
+    }
+}

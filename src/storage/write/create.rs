@@ -1,0 +1,98 @@
+//! How a group's directory is created: completely, or not at all.
+
+use std::path::Path;
+
+use super::active::Active;
+use super::log::LogOptions;
+use crate::storage::error::StorageError;
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::frame::Position;
+use crate::storage::format::index;
+use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::segment_header::SegmentHeader;
+use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogState};
+use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::{group_dir, unfinished_dir};
+use crate::types::{GroupId, LogIndex, Term};
+
+/// What a new group begins with.
+#[derive(Clone)]
+pub(crate) struct GroupStart {
+    pub(crate) base: Base,
+    pub(crate) hard_state: HardState,
+    pub(crate) conf_state: ConfState,
+}
+
+impl GroupStart {
+    pub(crate) fn of(genesis: Genesis) -> GroupStart {
+        match genesis {
+            Genesis::Blank => {
+                GroupStart { base: Base::default(), hard_state: HardState::default(), conf_state: ConfState::default() }
+            }
+            Genesis::Founder(founder) => GroupStart {
+                base: Base { index: LogIndex(1), term: Term(1), ..Base::default() },
+                hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
+                conf_state: ConfState { voters: vec![founder], learners: Vec::new() },
+            },
+        }
+    }
+}
+
+/// Makes a group that does not exist: directory, first segment and manifest complete and synced, and the parent synced.
+pub(crate) fn make_group(
+    disk: &Disk,
+    groups_dir: &Path,
+    group: GroupId,
+    options: &LogOptions,
+    start: GroupStart,
+) -> Result<(), StorageError> {
+    let dir = group_dir(groups_dir, group);
+    let unfinished = unfinished_dir(groups_dir, group);
+    disk.create_dir(&unfinished)?;
+    let header = SegmentHeader {
+        group,
+        number: 1,
+        salt: disk.random()?,
+        predecessor: Position::default(),
+        base: start.base,
+        time_before_us: 0,
+        hard_state: start.hard_state,
+        // Nothing is before it.
+        begun_us: 0,
+    };
+    let active = Active::create(disk, &unfinished, &header, index::capacity(options.segment_bytes))?;
+    if !broken(Fault::GroupNotSynced) {
+        active.file.sync()?;
+    }
+    let manifest = Manifest {
+        group,
+        base: start.base,
+        first_segment: 1,
+        next_segment: 2,
+        durable: active.position(),
+        durable_end: (start.base.index, start.base.offset),
+        applied: start.base.index,
+        conf_state: start.conf_state,
+        conf_index: start.base.index,
+        log_state: LogState::default(),
+        log_state_index: start.base.index,
+        terms: vec![(start.base.index, start.base.term)],
+        checkpoints: Vec::new(),
+        differing: None,
+    };
+    disk.replace(&unfinished.join(MANIFEST), &manifest.encode())?;
+    disk.rename(&unfinished, &dir)?;
+    if broken(Fault::GroupNameNotSynced) {
+        return Ok(());
+    }
+    disk.sync_dir(groups_dir)
+}
+
+/// True if a group with this manifest and this end holds only what [`make_group`] wrote.
+pub(crate) fn is_start(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
+    let founder = manifest.conf_state.voters.first().copied().unwrap_or_default();
+    [Genesis::Blank, Genesis::Founder(founder)].into_iter().any(|genesis| {
+        let start = GroupStart::of(genesis);
+        manifest.base == start.base && last == start.base.index && hard_state == start.hard_state
+    })
+}

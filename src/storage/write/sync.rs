@@ -1,0 +1,221 @@
+//! What one drain of `log-writer` does for a group, in an order that makes a crash safe at any point; and when the manifest
+//! gets a new durable position (the durable position).
+//!
+//! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time when it was written, so
+//! the newest records are above the durable position of every frame, and a bad sector at the end of the newest segment destroys the durable positions
+//! in its frames. Then only the manifest distinguishes acknowledged records from a torn tail. So the manifest is written again
+//! with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon after a term or a vote was written, and under load every
+//! few seconds or megabytes: [`Urgency`] says when. It equals the manifest on the disk except for the durable position, the terms, the
+//! checkpoints and the next segment's number, so it can be written at any time between two drains, whatever has been appended
+//! meanwhile, and no acknowledgement waits for it. `docs/RELIABILITY.md` states which damage is still taken for a torn tail.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::storage::error::StorageError;
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::frame::Position;
+use crate::storage::format::manifest::{MANIFEST, Manifest};
+use crate::storage::format::segment_header::segment_path;
+use crate::storage::io::disk::{Disk, DiskFile};
+use crate::storage::read::index_file::index_path;
+use crate::storage::write::log::GroupLog;
+use crate::types::{LogIndex, Offset};
+
+/// A log that was not written for this time is idle: the durable position is written to its manifest.
+pub const QUIET: Duration = Duration::from_secs(1);
+/// The maximum age of the manifest's durable position under load.
+pub const NOTE_EVERY: Duration = Duration::from_secs(5);
+/// The maximum number of synced bytes above the manifest's durable position.
+pub const NOTE_BYTES: u64 = 16 << 20;
+
+/// If less space is free, no manifest is written only to update its durable position.
+const NOTE_ROOM: u64 = 1 << 20;
+
+/// How soon the current durable position should be written to the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// The manifest has it already.
+    Nothing,
+    /// When the log is idle, or after a few seconds of load.
+    Quiet,
+    /// After a pause in proportion to the last sync: until then one bad sector can make this node forget a vote, but two more
+    /// syncs at once would delay the election on a slow disk.
+    Vote,
+    /// Now: at least [`NOTE_BYTES`] are above the manifest's durable position.
+    Now,
+}
+
+/// Everything of one log that was written when the job was taken, and the position that it covers.
+///
+/// The order: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
+/// carries the durable position that these syncs make; the directory; and only then are segments removed that the log does not
+/// reach any more. So after a crash anywhere in between, either the old chain of segments is whole or the new one.
+pub struct SyncJob {
+    pub(crate) dir: PathBuf,
+    pub(crate) files: Vec<Arc<DiskFile>>,
+    pub(crate) new_files: bool,
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) unlinks: Vec<u64>,
+    pub(crate) covered: Position,
+    pub(crate) covered_end: (LogIndex, Offset),
+    pub(crate) failed: bool,
+}
+
+impl SyncJob {
+    /// Puts it on the disk. Not to be done under the log's mutex.
+    ///
+    /// # Errors
+    /// Any is final: nothing that was written since the last finished job may be told to be on the disk, by this process.
+    pub fn perform(&self, disk: &Disk) -> Result<(), StorageError> {
+        if self.failed {
+            return Err(StorageError::Failed { path: self.dir.clone() });
+        }
+        if broken(Fault::ManifestBeforeFiles) {
+            self.replace_manifest(disk)?;
+        }
+        if broken(Fault::UnlinksBeforeManifest) {
+            self.unlink(disk)?;
+        }
+        for file in self.files.iter().filter(|_| !broken(Fault::FilesNotSynced)) {
+            file.sync()?;
+        }
+        if self.new_files && !broken(Fault::NoDirSyncAfterNewSegment) {
+            disk.sync_dir(&self.dir)?;
+        }
+        self.replace_manifest(disk)?;
+        self.unlink(disk)
+    }
+
+    /// The same for a job of [`GroupLog::begin_note`]; `false` if there is no space or no descriptor for it. The job is an
+    /// additional protection that nothing waits for: it must neither end the process nor use space that other writes need.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn perform_note(&self, disk: &Disk) -> Result<bool, StorageError> {
+        if disk.space().free_bytes().is_some_and(|free| free < NOTE_ROOM) {
+            return Ok(false);
+        }
+        match self.perform(disk) {
+            Ok(()) => Ok(true),
+            // Not of the directory: that sync came after the new name, and is final.
+            Err(StorageError::DiskFull { file }) if file != self.dir => {
+                disk.unlink(&self.dir.join(MANIFEST).with_extension("tmp"))?;
+                Ok(false)
+            }
+            Err(error) if error.is_shortage() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn replace_manifest(&self, disk: &Disk) -> Result<(), StorageError> {
+        match &self.manifest {
+            Some(manifest) => disk.replace(&self.dir.join(MANIFEST), &manifest.encode()),
+            None => Ok(()),
+        }
+    }
+
+    fn unlink(&self, disk: &Disk) -> Result<(), StorageError> {
+        for number in &self.unlinks {
+            disk.unlink(&segment_path(&self.dir, *number))?;
+            disk.unlink(&index_path(&self.dir, *number))?;
+        }
+        Ok(())
+    }
+}
+
+impl GroupLog {
+    /// Takes everything that is to be synced now; `None` when all is on the disk. One job at a time: it is to be performed
+    /// and handed back before the next is taken.
+    pub fn begin_sync(&mut self) -> Option<SyncJob> {
+        if self.is_synced() {
+            return None;
+        }
+        let covered = self.active.position();
+        if broken(Fault::DurableTooHigh) {
+            self.durable = covered;
+        }
+        let covered_end = (self.last.index, self.last.offset);
+        let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered, covered_end));
+        Some(SyncJob {
+            dir: self.dir.clone(),
+            files: std::mem::take(&mut self.dirty).into_values().collect(),
+            new_files: std::mem::take(&mut self.new_files),
+            manifest,
+            unlinks: std::mem::take(&mut self.unlinks),
+            covered,
+            covered_end,
+            failed: self.failed,
+        })
+    }
+
+    /// Takes a job that only writes the current durable position to the manifest; `None` if the manifest has it, or the next drain writes
+    /// it. Such a job and those of [`GroupLog::begin_sync`] are performed one at a time.
+    pub fn begin_note(&mut self) -> Option<SyncJob> {
+        if self.urgency() == Urgency::Nothing || broken(Fault::DurableNotNoted) {
+            return None;
+        }
+        let mut manifest = self.noted.clone();
+        (manifest.durable, manifest.durable_end) = (self.durable, self.durable_end);
+        if broken(Fault::NoteAheadOfSync) {
+            (manifest.durable, manifest.durable_end) = (self.active.position(), (self.last.index, self.last.offset));
+        }
+        // Recovery may have found segments that are newer than the manifest: the terms below the new durable position must be right.
+        manifest.terms.clone_from(&self.terms);
+        manifest.checkpoints = self.checkpoints.all().to_vec();
+        manifest.next_segment = self.next_segment;
+        Some(SyncJob {
+            dir: self.dir.clone(),
+            files: Vec::new(),
+            new_files: false,
+            manifest: Some(manifest),
+            unlinks: Vec::new(),
+            covered: self.durable,
+            covered_end: self.durable_end,
+            failed: self.failed,
+        })
+    }
+
+    /// Takes back a job that was performed: what it covers is the durable position now.
+    pub fn end_sync(&mut self, job: SyncJob) {
+        if job.covered > self.durable {
+            (self.durable, self.durable_end) = (job.covered, job.covered_end);
+        }
+        self.published.raise_durable(self.durable);
+        if let Some(manifest) = job.manifest {
+            self.published.note_durable(manifest.durable);
+            self.noted = manifest;
+        }
+    }
+
+    /// How soon the current durable position should be written to the manifest.
+    pub fn urgency(&self) -> Urgency {
+        if self.noted.durable >= self.durable || self.manifest_due {
+            return Urgency::Nothing;
+        }
+        match self.published.unprotected_bytes() {
+            bytes if bytes >= NOTE_BYTES => Urgency::Now,
+            _ if self.vote_end > self.noted.durable && self.vote_end <= self.durable => Urgency::Vote,
+            _ => Urgency::Quiet,
+        }
+    }
+
+    /// True when nothing is to be synced.
+    pub fn is_synced(&self) -> bool {
+        self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty()
+    }
+
+    /// Syncs everything and leaves the clean mark: a manifest whose durable position is the end of the log.
+    ///
+    /// # Errors
+    /// [`StorageError`]; the next start looks at the disk as after a crash.
+    pub fn close(&mut self) -> Result<(), StorageError> {
+        self.manifest_due = true;
+        if let Some(job) = self.begin_sync() {
+            job.perform(&self.disk)?;
+            self.end_sync(job);
+        }
+        Ok(())
+    }
+}
