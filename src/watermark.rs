@@ -12,21 +12,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use crate::log_state::Visible as Mark;
 use crate::timers::TimersHandle;
 use crate::types::{LogIndex, Offset};
-
-/// A position up to which a group is applied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// The last entry that is applied.
-    pub applied: LogIndex,
-    /// The first record that is readable; moves with trim.
-    pub first_offset: Offset,
-    /// The watermark: records below it are visible.
-    pub next_offset: Offset,
-    /// Unix microseconds of the last visible record; 0 when there is none.
-    pub last_append_time_us: u64,
-}
 
 /// What a waiter waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

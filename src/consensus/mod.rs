@@ -11,35 +11,22 @@
 //! Read `group.rs` for what a group promises, `driver.rs` for how its effects are performed, `handle.rs` for what the rest
 //! of the program can ask. Only this folder knows raft's types.
 
-mod adapter;
 mod ages;
-mod apply;
 mod catch_up;
+mod claim;
 mod compare;
 mod completions;
 mod driver;
-mod effects;
 mod group;
 pub mod handle;
-mod in_flight;
 mod joins;
-mod late;
 mod leadership;
-mod members;
-mod own_disk;
-mod patience;
 mod peer_inbox;
-mod pending;
-mod propose;
-mod raft_log;
-mod ready;
 mod received;
 mod reconcile;
 mod replica;
 mod retention;
-mod sequences;
 pub mod status;
-mod unreadable;
 mod wire;
 
 pub use driver::{Consensus, ConsensusParts, command_proposal};
@@ -57,9 +44,9 @@ pub trait Outbound: Send + Sync {
 }
 
 #[cfg(test)]
-pub(crate) use peer_inbox::PeerInbox;
+pub(crate) use group::StreamSequences;
 #[cfg(test)]
-pub(crate) use sequences::StreamSequences;
+pub(crate) use peer_inbox::PeerInbox;
 
 #[cfg(test)]
 mod tests;

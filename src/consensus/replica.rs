@@ -8,12 +8,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use self::comparing::Comparing;
 use super::Outbound;
-use super::adapter::{End, FETCH_BYTES, Fetch};
 use super::compare::Compared;
 use super::completions::Completions;
-use super::effects::{Effects, Write};
-use super::group::{Group, GroupConfig};
-use super::pending::Answer;
+use super::group::{Answer, Effects, End, FETCH_BYTES, Fetch, Group, GroupConfig, Write};
 use super::{received, wire};
 use crate::catalog::BadCommand;
 use crate::pb::peer::RaftMessage;
@@ -303,8 +300,8 @@ impl Replica {
                 compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
             }
         }
-        self.group.step_with(message, claim.map(|claim| claim.last_index), compared);
-        self.group.take_refused().map_or(Ok(()), Err)
+        let claimed_last = claim.map(|claim| claim.last_index);
+        self.group.step_with(message, claimed_last, compared).map_err(|e| e.to_string())
     }
 
     /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are

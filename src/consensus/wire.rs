@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
 
-use super::compare::{Checkpoint, Claim};
+use super::claim::{Checkpoint, Claim};
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
 use crate::storage::entry::{BadEntry, Entry, EntryKind, Stamp};
@@ -111,6 +111,11 @@ impl ConfChangeKind {
 /// True for raft's empty entry of a new leader.
 pub fn is_noop(entry: &eraftpb::Entry) -> bool {
     entry.get_entry_type() == EntryType::EntryNormal && entry.data.is_empty()
+}
+
+/// True for a change of the voters or learners.
+pub fn is_conf_change(entry: &eraftpb::Entry) -> bool {
+    matches!(entry.get_entry_type(), EntryType::EntryConfChange | EntryType::EntryConfChangeV2)
 }
 
 /// An entry as raft takes it, from the disk's form.

@@ -4,7 +4,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use raft::eraftpb::{Message, MessageType};
 
 use super::{Replica, Sinks};
-use crate::consensus::compare::{Checkpoint, Claim, Compared, Comparison};
+use crate::consensus::claim::{Checkpoint, Claim};
+use crate::consensus::compare::{Compared, Comparison};
 use crate::storage::log::Base;
 use crate::types::{GroupId, LogIndex, NodeId};
 

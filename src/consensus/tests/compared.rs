@@ -57,6 +57,12 @@ impl Follower {
         Follower { group: disk.open(NodeId(2), &config), disk }
     }
 
+    /// Takes a message that is not refused.
+    #[track_caller]
+    fn step(&mut self, message: Message, claimed_last: Option<LogIndex>, compared: Compared) {
+        assert_eq!(self.group.step_with(message, claimed_last, compared), Ok(()));
+    }
+
     /// Writes what is to be written; gives what was said, and true if there was anything to do.
     fn write(&mut self) -> (Vec<Message>, bool) {
         let (mut said, mut busy) = (Vec::new(), false);
@@ -93,11 +99,11 @@ impl Follower {
 #[test]
 fn what_comes_late_behind_a_marker_is_no_difference() {
     let mut follower = Follower::new();
-    follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
-    follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+    follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
+    follower.step(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
     follower.perform();
-    follower.group.step_with(snapshot(1, 2, 50, 2), None, EQUAL);
-    follower.group.step_with(append(1, 2, (9, 2), 12, 11), Some(LogIndex(12)), EQUAL);
+    follower.step(snapshot(1, 2, 50, 2), None, EQUAL);
+    follower.step(append(1, 2, (9, 2), 12, 11), Some(LogIndex(12)), EQUAL);
     follower.perform();
     assert_eq!(follower.damage(), None);
     assert_eq!(follower.group.status().applied_index, LogIndex(50));
@@ -107,10 +113,9 @@ fn what_comes_late_behind_a_marker_is_no_difference() {
 #[test]
 fn a_term_has_one_leader() {
     let mut follower = Follower::new();
-    follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
-    follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+    follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
+    follower.step(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
     follower.perform();
-    assert_eq!(follower.group.take_refused(), None);
     let before = follower.group.status();
     let forged = [
         append(3, 2, (9, 2), 12, 12),
@@ -119,15 +124,13 @@ fn a_term_has_one_leader() {
         message(MessageType::MsgTimeoutNow, 3, 2),
     ];
     for message in forged {
-        follower.group.step_with(message.clone(), None, EQUAL);
-        assert!(follower.group.take_refused().is_some(), "{message:?}");
+        assert!(follower.group.step_with(message.clone(), None, EQUAL).is_err(), "{message:?}");
         follower.perform();
         assert_eq!(follower.group.status(), before, "{message:?}");
     }
     // The next term may have another one.
-    follower.group.step_with(append(3, 3, (9, 2), 12, 12), Some(LogIndex(12)), EQUAL);
+    follower.step(append(3, 3, (9, 2), 12, 12), Some(LogIndex(12)), EQUAL);
     follower.perform();
-    assert_eq!(follower.group.take_refused(), None);
     assert_eq!(follower.group.status().applied_index, LogIndex(12));
 }
 
@@ -145,16 +148,16 @@ fn learners_marker() -> Message {
 #[test]
 fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
     let mut follower = Follower::new();
-    follower.group.step_with(learners_marker(), None, EQUAL);
+    follower.step(learners_marker(), None, EQUAL);
     follower.perform();
     assert_eq!(follower.group.status().role, Role::Learner);
-    follower.group.step_with(message(MessageType::MsgHeartbeat, 3, 3), None, EQUAL);
+    follower.step(message(MessageType::MsgHeartbeat, 3, 3), None, EQUAL);
     follower.perform();
     let mut refused = 0;
     for _ in 0..1000 {
         follower.group.tick(Instant::now());
-        follower.group.step_with(append(1, 3, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
-        refused += usize::from(follower.group.take_refused().is_some());
+        let step = follower.group.step_with(append(1, 3, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+        refused += usize::from(step.is_err());
         follower.perform();
     }
     let status = follower.group.status();
@@ -167,11 +170,11 @@ fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
 #[test]
 fn what_is_to_be_cut_off_is_no_difference() {
     let mut follower = Follower::new();
-    follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
-    follower.group.step_with(append(1, 2, (1, 1), 9, 4), Some(LogIndex(9)), EQUAL);
+    follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
+    follower.step(append(1, 2, (1, 1), 9, 4), Some(LogIndex(9)), EQUAL);
     follower.perform();
-    follower.group.step_with(append(3, 3, (4, 2), 9, 9), Some(LogIndex(9)), EQUAL);
-    follower.group.step_with(append(3, 3, (4, 2), 6, 4), Some(LogIndex(6)), EQUAL);
+    follower.step(append(3, 3, (4, 2), 9, 9), Some(LogIndex(9)), EQUAL);
+    follower.step(append(3, 3, (4, 2), 6, 4), Some(LogIndex(6)), EQUAL);
     follower.perform();
     assert_eq!(follower.damage(), None);
     assert_eq!(follower.group.status().applied_index, LogIndex(9));
@@ -182,12 +185,12 @@ fn what_is_to_be_cut_off_is_no_difference() {
 fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
     for performs in [true, false] {
         let mut follower = Follower::new();
-        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
-        follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+        follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
+        follower.step(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
         if performs {
             follower.perform();
         }
-        follower.group.step_with(message(MessageType::MsgHeartbeat, 3, 3), Some(LogIndex(7)), EQUAL);
+        follower.step(message(MessageType::MsgHeartbeat, 3, 3), Some(LogIndex(7)), EQUAL);
         assert!(follower.damage().is_some_and(|damage| damage.contains("entry 9 is committed here")), "{performs}");
     }
 }
@@ -198,9 +201,9 @@ fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
 fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committed() {
     for (compared, acknowledged) in [(Compared::Equal, 9), (Compared::Unknown, 5)] {
         let mut follower = Follower::new();
-        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
+        follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.perform();
-        follower.group.step_with(append(1, 2, (1, 1), 9, 5), None, compared);
+        follower.step(append(1, 2, (1, 1), 9, 5), None, compared);
         let said = follower.perform();
         let highest = said.iter().filter(|m| m.get_msg_type() == MessageType::MsgAppendResponse).map(|m| m.index).max();
         assert_eq!(highest, Some(acknowledged));
@@ -213,13 +216,13 @@ fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committe
 fn a_marker_is_compared_and_acknowledges_itself_alone() {
     let follower = || {
         let mut follower = Follower::new();
-        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
-        follower.group.step_with(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
+        follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
+        follower.step(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
         follower.perform();
         follower
     };
     let mut sound = follower();
-    sound.group.step_with(snapshot(3, 3, 5, 2), None, EQUAL);
+    sound.step(snapshot(3, 3, 5, 2), None, EQUAL);
     let acknowledged: Vec<u64> = sound
         .perform()
         .iter()
@@ -228,7 +231,7 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
         .collect();
     assert_eq!((acknowledged, sound.damage()), (vec![5], None));
     let mut differing = follower();
-    differing.group.step_with(snapshot(3, 3, 5, 3), None, EQUAL);
+    differing.step(snapshot(3, 3, 5, 3), None, EQUAL);
     assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
 }
 
@@ -238,7 +241,7 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
 fn nothing_is_applied_behind_an_entry_that_cannot_be() {
     for busy in [false, true] {
         let mut follower = Follower::new();
-        follower.group.step_with(snapshot(1, 2, 1, 1), None, EQUAL);
+        follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.perform();
         let mut bad = append(1, 2, (1, 1), 4, 4);
         let change = ConfChange { kind: ConfChangeKind::AddLearner, node: NodeId(9) };
@@ -253,7 +256,7 @@ fn nothing_is_applied_behind_an_entry_that_cannot_be() {
             sequence: 0,
         };
         bad.entries[1].data = Entry::new(LogIndex(3), Term(2), stamp, b"no offset").data;
-        follower.group.step_with(bad, None, EQUAL);
+        follower.step(bad, None, EQUAL);
         // They are written, and then committed; the conf change waits until that is synced, too.
         follower.write();
         follower.group.persisted(follower.disk.sync());
@@ -261,7 +264,7 @@ fn nothing_is_applied_behind_an_entry_that_cannot_be() {
         assert_eq!((follower.damage(), follower.group.mark().applied), (None, LogIndex(1)), "the conf change waits");
         follower.group.persisted(follower.disk.sync());
         if busy {
-            follower.group.step_with(message(MessageType::MsgHeartbeat, 1, 2), None, EQUAL);
+            follower.step(message(MessageType::MsgHeartbeat, 1, 2), None, EQUAL);
         }
         let said = follower.perform();
         assert!(follower.damage().is_some_and(|damage| damage.contains("entry 3 can't be applied")));

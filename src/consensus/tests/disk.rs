@@ -1,7 +1,7 @@
 //! A disk that remembers what was synced and may forget the rest.
 
-use crate::consensus::adapter::End;
-use crate::consensus::effects::Write;
+use crate::consensus::group::End;
+use crate::consensus::group::Write;
 use crate::consensus::group::{Group, GroupConfig};
 use crate::storage::entry::Entry;
 use crate::storage::log::{Base, ConfState, Genesis, HardState, LogState, Recovered};

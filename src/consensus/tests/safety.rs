@@ -245,7 +245,7 @@ fn what_is_acknowledged_before_a_bad_entry_is_visible() {
         }
     }
     assert!(group.is_damaged());
-    answers.into_iter().for_each(crate::consensus::pending::Answer::send);
+    answers.into_iter().for_each(crate::consensus::group::Answer::send);
     assert_eq!(answered(&mut good).expect("answered").map(|a| a.offset), Ok(Offset(0)));
     assert_eq!(visible, Offset(1), "what is acknowledged is visible");
     assert_eq!(answered(&mut refused), Some(Err(ProposeError::OutcomeUnknown)));

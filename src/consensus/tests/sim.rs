@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::disk::{Change, Disk};
-use crate::consensus::effects::Effects;
+use crate::consensus::group::Effects;
 use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
 use crate::consensus::wire;

@@ -4,7 +4,7 @@ use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
 use super::super::compared::{append, message, snapshot};
 use super::*;
-use crate::consensus::compare::{Checkpoint, Claim};
+use crate::consensus::claim::{Checkpoint, Claim};
 use crate::consensus::wire;
 use crate::storage::checkpoints::CHECKPOINT_ENTRIES;
 use crate::storage::digest::Digest;

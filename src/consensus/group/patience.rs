@@ -10,7 +10,7 @@
 //! - **A leader may stall for n times as long as usual** before it steps down: where all disks are slow, its successor's would be
 //!   slow too.
 
-use super::group::ELECTION_TICKS;
+use super::settings::ELECTION_TICKS;
 
 /// The maximum of n: election timeouts of 10 to 20 s, for syncs of two seconds, two of which may be in the way of a vote's.
 const FACTOR_MAX: usize = 16;
@@ -21,7 +21,7 @@ const SYNCS: usize = 2;
 
 /// Who leads a group, as far as a node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leadership {
+pub enum Leadership {
     /// This node, and an entry of its term is committed, or not yet.
     Here {
         committed: bool,
@@ -33,7 +33,7 @@ pub(super) enum Leadership {
 
 /// The state of one group's elections.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub struct Patience {
     term: u64,
     /// The terms that began since a leader was last known.
     terms: u32,

@@ -5,19 +5,17 @@
 //! follower gives its leader one before it campaigns. Only a few times in a row, or a machine that is always late would lead
 //! without a majority.
 
-use super::group::Group;
-
 /// The maximum number of new periods in a row.
 const PERIODS_MAX: usize = 4;
 
 /// The new periods that were given since a period has ended, or a leader was heard.
 #[derive(Debug, Default)]
-pub(super) struct Late {
+pub struct LateTicks {
     given: usize,
     now: bool,
 }
 
-impl Late {
+impl LateTicks {
     /// Called on each tick with raft's count of ticks since a period began, or a leader was heard.
     pub fn begin_tick(&mut self, election_elapsed: usize) {
         if election_elapsed == 0 && !self.now {
@@ -25,16 +23,14 @@ impl Late {
         }
         self.now = false;
     }
-}
 
-impl Group {
-    /// The next tick comes late.
-    pub fn was_late(&mut self) {
-        let waits_for_others = self.is_leader() || self.leader().is_some();
-        if waits_for_others && self.late.given < PERIODS_MAX {
-            self.late.given += 1;
-            self.late.now = true;
-            self.node.raft.election_elapsed = 0;
+    /// The next tick comes late, and others are waited for. True if a new period begins for them.
+    pub fn was_late(&mut self) -> bool {
+        let gives = self.given < PERIODS_MAX;
+        if gives {
+            self.given += 1;
+            self.now = true;
         }
+        gives
     }
 }

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use raft::eraftpb::{Entry as RaftEntry, HardState as RaftHardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
-use super::wire;
+use crate::consensus::wire;
 use crate::storage::entry::Stamp;
 use crate::storage::log::{Base, ConfState, HardState, LogSnapshot, LogState, Recovered};
 use crate::types::{LogIndex, NodeId, Offset, Term};

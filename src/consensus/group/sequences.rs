@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use super::handle::StreamPosition;
+use crate::consensus::handle::StreamPosition;
 use crate::types::{StreamId, Term};
 
 /// StreamSequences of one generation. When it is full the generation before it is forgotten: a stream without a proposal for that long is

@@ -5,31 +5,40 @@
 //! outbox. With entries of 2 MB a link of 20 Mbit/s carried each of them ten times. So the number is lowered as long as larger
 //! entries are in memory.
 
-use super::group::Group;
-
 /// The size of a message of several entries.
-pub(super) const MESSAGE_BYTES: usize = 256 << 10;
+pub const MESSAGE_BYTES: usize = 256 << 10;
 /// Messages of this many bytes may be on their way to a follower. A peer's outbox takes 16 MiB.
 const IN_FLIGHT_BYTES: usize = 12 << 20;
 /// The number of messages, if none is larger.
-pub(super) const MESSAGES_MAX: usize = IN_FLIGHT_BYTES / MESSAGE_BYTES;
+pub const MESSAGES_MAX: usize = IN_FLIGHT_BYTES / MESSAGE_BYTES;
 
 fn messages(largest_entry_bytes: usize) -> usize {
     (IN_FLIGHT_BYTES / largest_entry_bytes.max(MESSAGE_BYTES)).max(1)
 }
 
-impl Group {
-    /// Bounds what is on its way to each follower. Called whenever entries have come into memory that may be sent.
-    pub(super) fn bound_in_flight(&mut self) {
-        let messages = messages(self.node.store().largest_bytes());
-        // A new member begins with raft's own bound.
-        let set = (messages, self.node.raft.prs().iter().len());
-        if self.in_flight == set || !self.is_leader() {
-            return;
-        }
-        self.in_flight = set;
-        let peers: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
-        peers.into_iter().for_each(|id| self.node.raft.adjust_max_inflight_msgs(id, messages));
+/// The bound that raft was told last.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AppendsInFlight {
+    messages: usize,
+    /// The number of followers that it was set for. A new member begins with raft's own bound.
+    members: usize,
+}
+
+impl Default for AppendsInFlight {
+    /// A new leader's followers begin with raft's own bound.
+    fn default() -> AppendsInFlight {
+        AppendsInFlight { messages: MESSAGES_MAX, members: 0 }
+    }
+}
+
+impl AppendsInFlight {
+    /// Called by a leader whenever entries have come into memory that may be sent. Returns the maximum number of messages to
+    /// each member, if it changes.
+    pub fn bound(&mut self, largest_entry_bytes: usize, members: usize) -> Option<usize> {
+        let new = AppendsInFlight { messages: messages(largest_entry_bytes), members };
+        let changes = *self != new;
+        *self = new;
+        changes.then_some(self.messages)
     }
 }
 

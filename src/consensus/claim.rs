@@ -1,0 +1,36 @@
+//! What a node says of its log in addition to raft's messages.
+
+use crate::storage::digest::Digest;
+use crate::storage::log::Base;
+use crate::types::{LogIndex, Offset};
+
+/// The offset and the running digest of a leader's log at a committed entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The index of the entry.
+    pub index: LogIndex,
+    /// The next offset after it.
+    pub offset: Offset,
+    /// The running digest up to and including it.
+    pub digest: Digest,
+}
+
+impl From<&Base> for Checkpoint {
+    fn from(at: &Base) -> Checkpoint {
+        Checkpoint { index: at.index, offset: at.offset, digest: at.digest }
+    }
+}
+
+/// What a node says of its log in addition to raft's message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The last index of its log when the message was created, or a later one.
+    pub last_index: LogIndex,
+    /// Of committed entries, ascending. Only with heartbeats.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The first entry that the follower lacks and the leader can't read from its disk.
+    pub unreadable: Option<LogIndex>,
+    /// Of the entry that an append follows, committed or not. A follower sends it with an acknowledgement, of the last entry that it
+    /// acknowledges.
+    pub before: Option<Checkpoint>,
+}

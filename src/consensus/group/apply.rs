@@ -1,0 +1,191 @@
+//! Applying committed entries, in their order: the log state, the catalog's commands, conf changes, trims, answers.
+//!
+//! There is no other state machine: the log is what clients read. A conf change waits until the commit that covers it is
+//! synced, and everything after it waits with it: voters change at apply, so a forgotten commit index would forget who the
+//! voters are. Conf changes at or below the index that the conf state is as of were applied before a snapshot or a restart, as
+//! were trims and times at or below the index of the log state ([`Applied`]).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::Entry as RaftEntry;
+
+use super::effects::Effects;
+use super::node::RaftNode;
+use super::pending::Pending;
+use crate::consensus::wire::{ConfChange, ConfChangeKind, conf_from_raft, is_conf_change, is_noop};
+use crate::log_state::{Applied, Change, Outcome, Visible};
+use crate::storage::entry::{EntryKind, Stamp};
+use crate::storage::payload;
+use crate::types::{GroupId, LogIndex, Offset, Term};
+
+/// A committed entry that is not applied yet, and the Ready whose hard state covers its commit.
+struct Committed {
+    entry: RaftEntry,
+    ready: u64,
+}
+
+/// The committed entries that wait, and the state that the others made.
+pub struct Applier {
+    queue: VecDeque<Committed>,
+    applied: Applied,
+    /// A snapshot that is being persisted: its Ready, and what is applied then.
+    installing: Option<(u64, Applied)>,
+}
+
+impl Applier {
+    pub fn new(applied: Applied) -> Applier {
+        Applier { queue: VecDeque::new(), applied, installing: None }
+    }
+
+    /// What readers may see.
+    pub fn visible(&self) -> Visible {
+        self.applied.visible()
+    }
+
+    /// The last applied entry.
+    pub fn index(&self) -> LogIndex {
+        self.applied.index()
+    }
+
+    /// Takes committed entries of a Ready. True if they wait for it to be synced.
+    pub fn enqueue(&mut self, node: &RaftNode, ready: u64, entries: Vec<RaftEntry>) -> bool {
+        let waits = entries.iter().any(|entry| is_new_conf_change(node, entry));
+        self.queue.extend(entries.into_iter().map(|entry| Committed { entry, ready }));
+        waits
+    }
+
+    /// Applies what can be applied. `is_synced` tells if a Ready is synced.
+    ///
+    /// # Errors
+    /// A text that says which entry can't be applied, and why. Those before it are.
+    pub fn apply(
+        &mut self,
+        node: &mut RaftNode,
+        is_synced: impl Fn(u64) -> bool,
+        pending: &mut Pending,
+        out: &mut Effects,
+    ) -> Result<(), String> {
+        if node.snap().is_some() {
+            // raft's conf state is a snapshot's already, which has seen whatever waits here.
+            return Ok(());
+        }
+        let before = self.applied;
+        let mut result = Ok(());
+        while let Some(committed) = self.queue.front() {
+            let new_conf_change = is_new_conf_change(node, &committed.entry);
+            if new_conf_change && !is_synced(committed.ready) {
+                break;
+            }
+            let Some(Committed { entry, .. }) = self.queue.pop_front() else { break };
+            if new_conf_change {
+                result = apply_conf_change(node, &entry, out);
+            }
+            result = result.and_then(|()| self.apply_entry(node.group(), &entry, out));
+            if let Err(error) = &mut result {
+                *error = format!("entry {} can't be applied: {error}", entry.index);
+                break;
+            }
+            pending.applied(LogIndex(entry.index), Term(entry.term), &mut out.answers);
+        }
+        // What was applied before a failure is acknowledged, so it must be visible too.
+        if self.applied != before {
+            self.publish(node, out);
+        }
+        result
+    }
+
+    fn publish(&self, node: &mut RaftNode, out: &mut Effects) {
+        let applied = self.applied.index();
+        node.advance_apply_to(applied.0);
+        let store = node.mut_store();
+        let (log_state, as_of) = self.applied.log_state();
+        if as_of > store.log_state().1 {
+            store.set_log_state(log_state, as_of);
+        }
+        store.evict(applied);
+        out.mark = Some(self.applied.visible());
+    }
+
+    fn apply_entry(&mut self, group: GroupId, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {
+        let index = LogIndex(entry.index);
+        let change = if is_conf_change(entry) || is_noop(entry) { Change::Nothing } else { change(entry)? };
+        if group == GroupId::CATALOG && matches!(change, Change::Records { .. }) {
+            out.commands.extend(commands(entry)?);
+        }
+        match self.applied.apply(index, change).map_err(|e| e.to_string())? {
+            // The storage decides which files can be deleted, at its next sync.
+            Outcome::Trimmed(first_offset) => out.trim = Some((first_offset, index)),
+            Outcome::Applied => {}
+        }
+        Ok(())
+    }
+
+    /// A snapshot was taken with this Ready. What waits is part of it.
+    pub fn install(&mut self, ready: u64, snapshot: Applied) {
+        self.queue.clear();
+        self.installing = Some((ready, self.applied.after_snapshot(snapshot)));
+    }
+
+    /// True while a snapshot is not persisted.
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// Everything up to this Ready is persisted.
+    pub fn persisted(&mut self, ready: u64, node: &mut RaftNode, out: &mut Effects) {
+        if let Some((_, applied)) = self.installing.take_if(|(installing, _)| *installing <= ready) {
+            node.advance_apply_to(applied.index().0);
+            self.applied = applied;
+            out.mark = Some(applied.visible());
+        }
+    }
+}
+
+fn is_new_conf_change(node: &RaftNode, entry: &RaftEntry) -> bool {
+    let (_, conf_index) = node.store().conf();
+    is_conf_change(entry) && entry.index > conf_index.0
+}
+
+fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {
+    let change = ConfChange::decode(&entry.context).map_err(|e| e.to_string())?;
+    let loses_own_vote = change.node == node.me() && change.kind != ConfChangeKind::AddVoter;
+    if loses_own_vote && node.is_leader() {
+        // raft panics when a leader applies its own removal.
+        node.step_down();
+    }
+    let conf = node.apply_conf_change(&change.to_raft()).map_err(|e| e.to_string())?;
+    let conf = conf_from_raft(&conf);
+    let index = LogIndex(entry.index);
+    log::info!(
+        "group {}: {:?} of node {} at entry {index}: voters {:?}, learners {:?}",
+        node.group(),
+        change.kind,
+        change.node,
+        conf.voters,
+        conf.learners
+    );
+    node.mut_store().set_conf(conf.clone(), index);
+    out.conf_state = Some((conf, index));
+    Ok(())
+}
+
+/// What an entry with a stamp changes.
+fn change(entry: &RaftEntry) -> Result<Change<'_>, String> {
+    let stamp = Stamp::decode(&entry.data).map_err(|e| e.to_string())?;
+    match stamp.kind {
+        EntryKind::Records => Ok(Change::Records {
+            next_offset: Offset(stamp.base_offset.0 + u64::from(stamp.count)),
+            append_time_us: stamp.append_time_us,
+        }),
+        EntryKind::Trim => Ok(Change::Trim(&entry.data[Stamp::BYTES..])),
+        EntryKind::Noop | EntryKind::ConfChange => Err(format!("an entry of kind {:?}", stamp.kind)),
+    }
+}
+
+/// The values of an entry's records: the catalog's commands.
+fn commands(entry: &RaftEntry) -> Result<Vec<Bytes>, String> {
+    let value = |record: Result<_, _>| record.and_then(payload::record_value).map_err(|e| e.to_string());
+    let records = payload::records(&entry.data[Stamp::BYTES..]);
+    records.map(|record| value(record).map(|value| entry.data.slice_ref(value))).collect()
+}

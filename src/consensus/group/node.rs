@@ -1,0 +1,229 @@
+//! raft's node of one group, and the questions that the parts of the group ask it.
+
+use std::ops::{Deref, DerefMut};
+
+use raft::eraftpb::Entry as RaftEntry;
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+
+use super::adapter::{Adapter, End};
+use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
+use super::raft_log;
+use super::settings::{ELECTION_TICKS, GroupConfig, HEARTBEAT_TICKS, UNCOMMITTED_BYTES_MAX};
+use crate::consensus::handle::Role;
+use crate::consensus::reconcile::Replica;
+use crate::consensus::wire::{self, ConfChange, is_conf_change};
+use crate::storage::entry::Entry;
+use crate::storage::log::Recovered;
+use crate::types::{GroupId, LogIndex, NodeId, Term};
+
+/// Derefs to raft's own type, whose calls have no other name here.
+pub struct RaftNode {
+    raw: RawNode<Adapter>,
+    group: GroupId,
+    me: NodeId,
+}
+
+impl Deref for RaftNode {
+    type Target = RawNode<Adapter>;
+
+    fn deref(&self) -> &RawNode<Adapter> {
+        &self.raw
+    }
+}
+
+impl DerefMut for RaftNode {
+    fn deref_mut(&mut self) -> &mut RawNode<Adapter> {
+        &mut self.raw
+    }
+}
+
+impl RaftNode {
+    /// From what recovery found: `tail` is every entry after the applied one, which ends at `start`.
+    ///
+    /// # Errors
+    /// A text that says what about the recovered state is impossible.
+    pub fn new(config: &GroupConfig, mut recovered: Recovered, start: End, tail: &[Entry]) -> Result<RaftNode, String> {
+        let tail = tail.iter().map(wire::entry_to_raft).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+        if config.rules.recover_commit_of_conf_changes {
+            let proven = committed_by_conf_changes(&tail, &recovered);
+            recovered.hard_state.commit = recovered.hard_state.commit.max(proven);
+        }
+        let adapter = Adapter::new(&recovered, start, tail).map_err(|e| e.to_string())?;
+        let raft_config = raft::Config {
+            id: config.me.0,
+            election_tick: ELECTION_TICKS,
+            min_election_tick: config.election_ticks.unwrap_or(0),
+            max_election_tick: config.election_ticks.map_or(0, |t| t + 1),
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: recovered.applied.0,
+            max_size_per_msg: MESSAGE_BYTES as u64,
+            max_inflight_msgs: MESSAGES_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: 4 << 20,
+            ..Default::default()
+        };
+        let logger = raft_log::logger(config.id);
+        let mut raw = RawNode::new(&raft_config, adapter, &logger).map_err(|e| e.to_string())?;
+        if recovered.conf_state.voters == [config.me] {
+            // No other node could lead: don't wait for a timeout.
+            raw.campaign().map_err(|e| e.to_string())?;
+        }
+        Ok(RaftNode { raw, group: config.id, me: config.me })
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raft.state == StateRole::Leader
+    }
+
+    /// The leader of the current term, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        Some(NodeId(self.raft.leader_id)).filter(|id| id.0 != 0)
+    }
+
+    pub fn role(&self) -> Role {
+        match self.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower if self.raft.promotable() => Role::Follower,
+            StateRole::Follower => Role::Learner,
+        }
+    }
+
+    /// The newest term that this node knows of.
+    pub fn term(&self) -> Term {
+        Term(self.raft.term)
+    }
+
+    /// The commit index, as far as this node knows.
+    pub fn commit_index(&self) -> LogIndex {
+        LogIndex(self.raft.raft_log.committed)
+    }
+
+    /// The last index, stored or not.
+    pub fn last_index(&self) -> LogIndex {
+        LogIndex(self.raft.raft_log.last_index())
+    }
+
+    /// Becomes a follower of nobody, in the same term.
+    pub fn step_down(&mut self) {
+        let term = self.raft.term;
+        self.raft.become_follower(term, raft::INVALID_ID);
+    }
+
+    pub fn is_sole_voter(&self) -> bool {
+        let voters = self.raft.prs().conf().voters().ids();
+        voters.len() == 1 && voters.contains(self.me.0)
+    }
+
+    /// The nodes that replicate the group, as its leader sees them, by id.
+    pub fn replicas(&self) -> Vec<Replica> {
+        let prs = self.raft.prs();
+        let voters = prs.conf().voters().ids();
+        let replica = |(id, progress): (&u64, &raft::Progress)| Replica {
+            node: NodeId(*id),
+            voter: voters.contains(*id),
+            matched: LogIndex(progress.matched),
+            active: progress.recent_active || *id == self.me.0,
+            caught_up: false,
+        };
+        let mut replicas: Vec<Replica> = prs.iter().map(replica).collect();
+        replicas.sort_unstable_by_key(|r| r.node);
+        replicas
+    }
+
+    /// The other voters that were heard lately.
+    pub fn other_voters(&self) -> impl Iterator<Item = Replica> {
+        let me = self.me;
+        self.replicas().into_iter().filter(move |r| r.voter && r.active && r.node != me)
+    }
+
+    pub fn propose_change(&mut self, change: ConfChange) {
+        match self.raw.propose_conf_change(change.encode().to_vec(), change.to_raft()) {
+            Ok(()) => log::info!("group {}: proposed {:?} of node {}", self.group, change.kind, change.node),
+            Err(error) => log::debug!("group {}: a conf change was not taken: {error}", self.group),
+        }
+    }
+
+    /// A snapshot whose arrival nobody reported would leave its follower paused for ever.
+    pub fn retry_lost_snapshots(&mut self) {
+        let paused: Vec<u64> =
+            self.raft.prs().iter().filter(|(_, p)| p.state == ProgressState::Snapshot).map(|(id, _)| *id).collect();
+        for id in paused {
+            self.raw.report_snapshot(id, SnapshotStatus::Failure);
+        }
+    }
+
+    /// Messages to a peer were lost.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.raw.report_unreachable(node.0);
+        if self.raft.prs().get(node.0).is_some_and(|p| p.state == ProgressState::Snapshot) {
+            self.raw.report_snapshot(node.0, SnapshotStatus::Failure);
+        }
+    }
+
+    /// The end of raft's last entry, stored or not: where the next one's records begin. `None` if that entry has no valid stamp.
+    pub fn log_end(&self) -> Option<End> {
+        let unstable = self.raft.raft_log.unstable_entries();
+        let store = self.store();
+        let end = match unstable.first() {
+            Some(first) => store.end_at(LogIndex(first.index - 1)).unwrap_or(store.last_end()),
+            None => store.last_end(),
+        };
+        // Entries without a stamp take no offset; the last stamped one tells, and it is nearly always the last.
+        match unstable.iter().rev().find(|e| !e.data.is_empty() && e.context.is_empty()) {
+            Some(entry) => store.end_of(entry, end).ok(),
+            None => Some(end),
+        }
+    }
+
+    /// True if raft's log has an entry of this term at `index`. Then all entries before it are those that the store contains.
+    pub fn holds(&self, index: LogIndex, term: Term) -> bool {
+        let log = &self.raft.raft_log;
+        index.0 + 1 >= log.first_index() && log.term(index.0).is_ok_and(|of| of == term.0)
+    }
+
+    /// True if the store has this entry as raft has it, and no write of it is due.
+    pub fn is_stored(&self, index: LogIndex) -> bool {
+        let unstable = &self.raft.raft_log.unstable;
+        index.0 < unstable.offset && unstable.snapshot.is_none()
+    }
+
+    /// The last entry of a term before this one in raft's log. What raft has taken reaches the store with the next Ready. Until
+    /// then the store may contain entries that are cut off, and lack those that replace them.
+    pub fn last_before_term(&self, term: Term) -> LogIndex {
+        let log = &self.raft.raft_log;
+        let new = log.unstable_entries();
+        if let Some(last) = new.partition_point(|e| e.term < term.0).checked_sub(1) {
+            return LogIndex(new[last].index);
+        }
+        match log.unstable_snapshot().as_ref().map(|snapshot| snapshot.get_metadata()) {
+            Some(snapshot) if snapshot.term < term.0 => LogIndex(snapshot.index),
+            // Nothing is known of the entries before it.
+            Some(_) => LogIndex(0),
+            None => self.store().last_before_term(term).min(LogIndex(log.unstable.offset.saturating_sub(1))),
+        }
+    }
+}
+
+/// The highest commit index that the recovered log proves, independent of the recovered hard state.
+///
+/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that belongs to
+/// them. If the node fell back to an older commit index, it would not know voters that a majority has already applied, and
+/// could be elected by a majority of the old voters. Two facts give a lower bound:
+/// - a leader proposes a conf change only after it has applied the previous one (raft's `pending_conf_index`), so every conf
+///   change in the log except the last is committed;
+/// - the conf state was produced by a committed entry, which is in the log unless the log after a snapshot has not reached it.
+fn committed_by_conf_changes(tail: &[RaftEntry], recovered: &Recovered) -> LogIndex {
+    let last_but_one = tail.iter().rev().filter(|e| is_conf_change(e)).nth(1).map_or(0, |e| e.index);
+    LogIndex(last_but_one).max(recovered.conf_index.min(recovered.last_index))
+}

@@ -1,0 +1,91 @@
+//! Requests that wait for a majority to confirm the leader: reads, and rejections that only a confirmed leader may send.
+
+use std::time::Instant;
+
+use super::pending::{Answer, ReadReply, Refusal};
+use crate::consensus::handle::{ProposeError, ReadIndexError};
+use crate::types::LogIndex;
+
+enum Waiter {
+    Read(ReadReply),
+    Refusal(Refusal),
+}
+
+struct Read {
+    waiter: Waiter,
+    deadline: Instant,
+    /// The round of heartbeats that must confirm it; none is under way yet.
+    round: Option<u64>,
+}
+
+impl Read {
+    fn fail(self, error: ReadIndexError) -> Answer {
+        match self.waiter {
+            Waiter::Read(reply) => Answer::Read(reply, Err(error)),
+            Waiter::Refusal(refusal) => refusal.answer(match error {
+                ReadIndexError::NotLeader { leader } => ProposeError::NotLeader { leader },
+                ReadIndexError::Unconfirmed => ProposeError::DeadlinePassed,
+                ReadIndexError::QueueFull => ProposeError::QueueFull,
+                ReadIndexError::NoSuchGroup => ProposeError::NoSuchGroup,
+                ReadIndexError::Damaged => ProposeError::Damaged,
+                ReadIndexError::Stopping => ProposeError::Stopping,
+            }),
+        }
+    }
+}
+
+/// The requests of a group that wait. All that wait when a round starts share it.
+#[derive(Default)]
+pub struct LeaderReads {
+    waiting: Vec<Read>,
+    rounds: u64,
+}
+
+impl LeaderReads {
+    /// Remembers a read.
+    pub fn insert(&mut self, deadline: Instant, reply: ReadReply) {
+        self.waiting.push(Read { waiter: Waiter::Read(reply), deadline, round: None });
+    }
+
+    /// Remembers a rejection that is valid only if this node is still the leader.
+    pub fn confirm_first(&mut self, refusal: Refusal) {
+        self.waiting.push(Read { deadline: refusal.deadline, waiter: Waiter::Refusal(refusal), round: None });
+    }
+
+    /// The context of a new round, if anything waits for one.
+    pub fn start_round(&mut self) -> Option<Vec<u8>> {
+        if self.waiting.iter().all(|r| r.round.is_some()) {
+            return None;
+        }
+        self.rounds += 1;
+        for read in self.waiting.iter_mut().filter(|r| r.round.is_none()) {
+            read.round = Some(self.rounds);
+        }
+        Some(self.rounds.to_le_bytes().to_vec())
+    }
+
+    /// A majority confirmed the round of `context`, and with it every earlier one, at `index`. Returns the confirmed rejections.
+    #[must_use]
+    pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) -> Vec<Refusal> {
+        let mut refusals = Vec::new();
+        let Ok(round) = context.try_into().map(u64::from_le_bytes) else { return refusals };
+        for read in self.waiting.extract_if(.., |r| r.round.is_some_and(|own| own <= round)) {
+            match read.waiter {
+                Waiter::Read(reply) => out.push(Answer::Read(reply, Ok(index))),
+                Waiter::Refusal(refusal) => refusals.push(refusal),
+            }
+        }
+        refusals
+    }
+
+    /// Gives up what has waited too long.
+    pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
+        let expired = self.waiting.extract_if(.., |r| r.deadline <= now);
+        out.extend(expired.map(|r| r.fail(ReadIndexError::Unconfirmed)));
+    }
+
+    /// Gives up everything.
+    pub fn fail_all(&mut self, error: ReadIndexError, out: &mut Vec<Answer>) {
+        out.extend(self.waiting.drain(..).map(|r| r.fail(error)));
+    }
+}

@@ -1,0 +1,172 @@
+//! Handling of raft's Readies: entries and the hard state are written, messages wait until they may be sent, committed entries
+//! are applied.
+
+use super::Group;
+use super::effects::{Effects, Write};
+use crate::consensus::handle::{ProposeError, ReadIndexError};
+use crate::consensus::wire;
+use crate::log_state::Applied;
+use crate::storage::log::LogSnapshot;
+use crate::types::{GroupId, LogIndex};
+
+impl Group {
+    /// The next effects to perform, or nothing when there is nothing to do.
+    pub fn ready(&mut self) -> Option<Effects> {
+        if !self.health.is_damaged() {
+            self.lead_or_follow();
+            self.apply();
+            if !self.health.is_damaged() && self.node.has_ready() {
+                self.handle_ready();
+                self.apply();
+            }
+            self.out.fetches.extend(self.node.mut_store().take_fetches());
+        }
+        let out = std::mem::take(&mut self.out);
+        (!out.is_empty()).then_some(out)
+    }
+
+    /// Everything up to this Ready is synced.
+    pub fn persisted(&mut self, ready: u64) {
+        if !self.health.is_damaged() {
+            self.persistence.synced(ready);
+            self.settle();
+        }
+    }
+
+    /// Starts reads, or ends them when leadership is lost.
+    fn lead_or_follow(&mut self) {
+        let leading = self.node.is_leader().then_some(self.node.raft.term);
+        if leading != self.leading {
+            let leader = self.node.leader();
+            self.reads.fail_all(ReadIndexError::NotLeader { leader }, &mut self.out.answers);
+            self.pending.withdraw_refusals(ProposeError::NotLeader { leader }, &mut self.out.answers);
+            self.stalled = None;
+            self.leading = leading;
+            self.in_flight = Default::default();
+        }
+        if self.node.is_leader()
+            && self.node.raft.commit_to_current_term()
+            && let Some(context) = self.reads.start_round()
+        {
+            self.node.read_index(context);
+        }
+    }
+
+    fn handle_ready(&mut self) {
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        let mut write = Write::default();
+        if let Some(hard_state) = ready.hs() {
+            self.persistence.sets_term(number, hard_state.term);
+            let store = self.node.mut_store();
+            let before = store.hard_state();
+            store.set_hard_state(hard_state.clone());
+            let after = store.hard_state();
+            if (before.term, before.vote) != (after.term, after.vote) {
+                self.persistence.sets_vote(number);
+            }
+            write.hard_state = Some(after);
+        }
+        if !ready.snapshot().is_empty() {
+            match wire::snapshot_from_raft(ready.snapshot()) {
+                Ok(snapshot) => self.install(number, snapshot, &mut write),
+                Err(error) => return self.set_damaged(error.to_string()),
+            }
+        }
+        if let Err(error) = self.append(ready.take_entries(), &mut write) {
+            return self.set_damaged(error);
+        }
+        self.bound_in_flight();
+        for read in ready.take_read_states() {
+            let index = LogIndex(read.index);
+            for refusal in self.reads.confirmed(&read.request_ctx, index, &mut self.out.answers) {
+                self.pending.refuse(refusal, self.applier.index(), &mut self.out.answers);
+            }
+        }
+        let committed = ready.take_committed_entries();
+        if ready.must_sync() {
+            self.out.sync = Some(number);
+        }
+        let (messages, after_persisting) = (ready.take_messages(), ready.take_persisted_messages());
+        let at_once =
+            self.persistence.begin(number, ready.must_sync(), self.node.raft.term, messages, after_persisting);
+        self.out.messages.extend(at_once);
+        if write != Write::default() {
+            self.out.write = Some(write);
+        }
+        self.node.advance_append_async(ready);
+        if self.applier.enqueue(&self.node, number, committed) {
+            self.out.sync = Some(number);
+        }
+        if !self.persistence.waits() {
+            self.settle();
+        }
+    }
+
+    /// Sends the messages that waited for persisted Readies.
+    fn settle(&mut self) {
+        let persisted = self.persistence.settle();
+        self.node.on_persist_ready(persisted.ready);
+        self.out.messages.extend(persisted.messages);
+        self.applier.persisted(persisted.ready, &mut self.node, &mut self.out);
+    }
+
+    fn apply(&mut self) {
+        if self.health.is_damaged() {
+            // Nothing after an entry that can't be applied is.
+            return;
+        }
+        let (persistence, rules) = (&self.persistence, self.config.rules);
+        let is_synced = |ready| persistence.covers(ready) || !rules.sync_commit_before_conf_change;
+        if let Err(what) = self.applier.apply(&mut self.node, is_synced, &mut self.pending, &mut self.out) {
+            self.set_damaged(what);
+        }
+    }
+
+    /// Installs a snapshot: the log begins anew after it.
+    fn install(&mut self, number: u64, snapshot: LogSnapshot, write: &mut Write) {
+        let (id, index, visible) = (self.config.id, snapshot.base.index, self.applier.visible());
+        if id != GroupId::CATALOG && visible.first_offset < visible.next_offset {
+            log::warn!(
+                "group {id}: snapshot installed: records {} to {} are dropped here: the log of the leader, node {}, begins \
+                 at offset {} (after entry {index})",
+                visible.first_offset,
+                visible.next_offset.0 - 1,
+                self.node.leader().map_or_else(|| "unknown".to_owned(), |leader| leader.to_string()),
+                snapshot.base.offset
+            );
+        } else {
+            log::info!("group {id}: snapshot installed: the log begins after entry {index}");
+        }
+        self.pending.skipped(index, &mut self.out.answers);
+        self.node.mut_store().install(&snapshot);
+        let applied = Applied::new(index, snapshot.base.offset, snapshot.log_state, snapshot.log_state_index);
+        self.applier.install(number, applied);
+        write.snapshot = Some(snapshot);
+    }
+
+    /// Checks new entries, keeps them in memory, and adds them to what is written.
+    fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut Write) -> Result<(), String> {
+        let store = self.node.mut_store();
+        if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {
+            store.truncate_suffix(first);
+            write.truncate_from = Some(first);
+        }
+        for entry in entries {
+            let before = store.last_end();
+            let stored = wire::entry_to_storage(&entry, before.offset);
+            let stamp = stored.stamp().map_err(|e| format!("entry {}: {e}", entry.index))?;
+            if stamp.base_offset != before.offset {
+                let (index, base) = (entry.index, stamp.base_offset);
+                return Err(format!(
+                    "entry {index} begins at offset {base}, but the entry before it ends at {}",
+                    before.offset
+                ));
+            }
+            let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
+            write.entries.push(stored);
+            store.push(entry, end);
+        }
+        Ok(())
+    }
+}
