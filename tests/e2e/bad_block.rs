@@ -31,7 +31,7 @@ fn wait_until_noted(client: &Client) {
 /// 64 KiB, or the file is shorter by some sectors. The start logged "were never synced: cut off", exited with code 0 and reused
 /// the offsets; `log verify` reported "torn", exit code 0.
 #[test]
-fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
+fn a_bad_block_in_acknowledged_records_is_damage_not_a_torn_tail() {
     let mut cluster = Cluster::start(1);
     let client = cluster.client(0);
     for n in 0..2000 / 50 {
@@ -78,7 +78,7 @@ fn last_lines(log: &str) -> String {
 
 /// The window under steady load: how many acknowledged bytes at the end are above the manifest's durable position, and for how long.
 #[test]
-fn under_load_little_is_unprotected_and_not_for_long() {
+fn unprotected_bytes_and_time_stay_bounded_under_load() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     let manifest = cluster.site.path().join("n1/groups/1/manifest");

@@ -11,7 +11,7 @@ use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Record};
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
 
 #[test]
-fn offsets_past_the_end_and_trimmed_away() {
+fn rejects_offsets_past_the_end_and_below_the_first() {
     let cluster = Cluster::start(3);
     let clients = cluster.clients();
     clients[0].produce("", (0..10).map(|n| record(n.to_string())).collect()).expect("produces");
@@ -45,7 +45,7 @@ fn offsets_past_the_end_and_trimmed_away() {
 }
 
 #[test]
-fn requests_that_make_no_sense() {
+fn rejects_invalid_requests() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     let refused = |request: ProduceRequest| {
@@ -87,7 +87,7 @@ fn requests_that_make_no_sense() {
 }
 
 #[test]
-fn a_data_directory_in_use_not_ours_no_directory_or_of_a_newer_format() {
+fn refuses_to_start_on_an_unusable_data_directory() {
     let site = Site::new();
     let mut node = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
     wait_for_voters(&[site.client(&node.rpc_addr, "root")]);
@@ -120,7 +120,7 @@ fn a_data_directory_in_use_not_ours_no_directory_or_of_a_newer_format() {
 }
 
 #[test]
-fn a_configuration_with_three_mistakes() {
+fn reports_every_mistake_in_a_configuration() {
     let site = Site::new();
     let mistakes = ["--bind-addr=0.0.0.0:0", "--segment-bytes=many", "--node-name=a/b"];
     refused(&serve(&site, &mistakes), &["bind-addr", "segment-bytes", "node-name"]);
@@ -131,7 +131,7 @@ fn a_configuration_with_three_mistakes() {
 }
 
 #[test]
-fn a_busy_port() {
+fn exits_with_code_1_when_a_port_is_busy() {
     let site = Site::new();
     let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = busy.local_addr().expect("an address").to_string();
@@ -145,7 +145,7 @@ fn a_busy_port() {
 }
 
 #[test]
-fn the_command_line_says_what_to_do_next() {
+fn cli_errors_name_the_next_step() {
     let cluster = Cluster::start(1);
     let run = |args: &[&str]| {
         let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, args).output().expect("runs");
@@ -178,7 +178,7 @@ fn the_command_line_says_what_to_do_next() {
 /// A data directory was copied (or a machine cloned), and the copy took the node's place in the cluster while it still ran: two
 /// processes acknowledged and voted in one name, which loses what was acknowledged.
 #[test]
-fn a_copied_data_directory_is_no_second_member() {
+fn refuses_a_copied_data_directory_as_a_second_member() {
     let mut cluster = Cluster::start(3);
     cluster.nodes[2].kill();
     let dir = cluster.site.path().to_owned();

@@ -61,7 +61,7 @@ fn wait_for(cluster: &Cluster, node: usize, records: u64) {
 /// The node refused with certainty (STOPPING), the next attempt met a closed port, and everything unanswered was said to be
 /// "may be appended or not" (exit code 3), although none of it was.
 #[test]
-fn a_produce_survives_a_restart_of_its_only_node() {
+fn produce_survives_a_restart_of_its_only_node() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let mut produce = Running::start(&cluster, &[&addr], &["produce", "--timeout", "60"]);
@@ -96,7 +96,7 @@ fn a_produce_survives_a_restart_of_its_only_node() {
 
 /// A stream that broke while there was no input was found out with the next line, whose outcome was then "unknown".
 #[test]
-fn a_restart_between_two_lines_is_not_noticed() {
+fn produce_survives_a_restart_between_two_lines() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let mut produce = Running::start(&cluster, &[&addr], &["produce", "--timeout", "60"]);
@@ -112,7 +112,7 @@ fn a_restart_between_two_lines_is_not_noticed() {
 
 /// Only the first of the addresses was tried again.
 #[test]
-fn a_produce_goes_on_at_another_address() {
+fn produce_continues_at_another_address() {
     let mut cluster = Cluster::start(3);
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
     let addrs: Vec<&str> = addrs.iter().map(String::as_str).collect();
@@ -128,7 +128,7 @@ fn a_produce_goes_on_at_another_address() {
 
 /// A node that is gone for good: nothing was sent, so nothing is unknown.
 #[test]
-fn a_refused_connection_is_certain() {
+fn a_refused_connection_leaves_no_unknown_outcome() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let mut produce = Running::start(&cluster, &[&addr], &["produce", "--timeout", "2"]);
@@ -148,7 +148,7 @@ fn a_refused_connection_is_certain() {
 
 /// `echo x | seriatim produce 2>/dev/full` appended the line and ended with a panic (exit code 101).
 #[test]
-fn a_broken_stderr_changes_no_outcome() {
+fn an_unwritable_stderr_does_not_change_the_exit_code() {
     let cluster = Cluster::start(1);
     let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("/dev/full"));
     let gone = || {
@@ -185,7 +185,7 @@ fn a_broken_stderr_changes_no_outcome() {
 
 /// `consume` died of SIGTERM, where every command is said to end with 130.
 #[test]
-fn a_signal_ends_every_command_with_130() {
+fn every_command_exits_with_130_after_a_signal() {
     let cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let values: Vec<String> = (0..1000).map(|n| format!("record {n}")).collect();
@@ -228,7 +228,7 @@ fn a_signal_ends_every_command_with_130() {
 
 /// With a time to come, records from before it were printed, and after a reconnect records from after it were left out.
 #[test]
-fn a_time_to_come_is_resolved_once() {
+fn a_future_start_time_is_resolved_once() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let now_us = || SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_micros() as u64;
@@ -258,7 +258,7 @@ fn a_time_to_come_is_resolved_once() {
 
 /// A log is copied by what `consume --format json` writes: bytes that are no text, keys and headers too.
 #[test]
-fn a_log_is_copied_as_json() {
+fn a_log_can_be_copied_as_json() {
     let from = Cluster::start(1);
     let bytes: Vec<u8> = (0..=255).collect();
     let header = |name: &str, value: &[u8]| seriatim::pb::log::Header {
@@ -315,7 +315,7 @@ fn a_log_is_copied_as_json() {
 
 /// Nodes stood in the order of their random ids.
 #[test]
-fn small_conveniences() {
+fn cli_defaults_and_short_forms_work() {
     let cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.as_str();
     let run = |args: &[&str]| ended(&cluster.site.cli(addr, args).output().expect("it ran"));
@@ -353,7 +353,7 @@ fn small_conveniences() {
 
 /// Lines in the journal had two timestamps and one priority.
 #[test]
-fn the_journal_gets_priorities_and_no_second_timestamp() {
+fn journal_lines_have_a_priority_and_no_second_timestamp() {
     use std::os::unix::fs::MetadataExt as _;
     let site = Site::new();
     let log = site.path().join("n1.log");
@@ -375,7 +375,7 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
 
 /// A join address that is a client address was told as an empty reason.
 #[test]
-fn a_join_address_that_is_a_client_address_is_named() {
+fn names_a_join_address_that_is_a_client_address() {
     let cluster = Cluster::start(1);
     let join = vec![cluster.nodes[0].rpc_addr.clone()];
     let node = Node::start(

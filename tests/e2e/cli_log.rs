@@ -33,7 +33,7 @@ fn consumed(cluster: &Cluster, args: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn records_have_keys_headers_and_conditions() {
+fn produce_sets_keys_headers_types_and_conditions() {
     let cluster = Cluster::start(1);
     let with_keys =
         ["produce", "--key-separator", "=>", "--header", "source=test", "--header", "source=again", "--type", "7"];
@@ -72,7 +72,7 @@ fn records_have_keys_headers_and_conditions() {
 }
 
 #[test]
-fn how_a_log_is_kept_is_said_and_changed() {
+fn log_configure_shows_and_changes_retention_and_limits() {
     let cluster = Cluster::start(1);
     done(&cluster, &["produce"], "a\nb\nc\n");
     let kept = done(&cluster, &["log", "configure", "default"], "");
@@ -104,7 +104,7 @@ fn how_a_log_is_kept_is_said_and_changed() {
 
 /// `produce` gave up at its first question for the log when an election was on, although it has patience for everything later.
 #[test]
-fn a_produce_waits_for_a_leader() {
+fn produce_waits_for_a_leader() {
     let mut cluster = Cluster::start(3);
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
@@ -123,7 +123,7 @@ fn a_produce_waits_for_a_leader() {
 
 /// `seriatim status | true` ended with a panic and code 101, and so did every command but consume; likewise on a full disk.
 #[test]
-fn an_output_that_is_not_taken_is_no_panic() {
+fn an_unwritable_stdout_does_not_panic() {
     let cluster = Cluster::start(1);
     done(&cluster, &["produce"], "a\nb\n");
     let commands: [&[&str]; 7] = [
@@ -156,7 +156,7 @@ fn an_output_that_is_not_taken_is_no_panic() {
 /// All of --timeout was spent on each address that refuses connections, before the next one was tried, and by `status` on each
 /// member that is down.
 #[test]
-fn a_node_that_is_down_costs_no_timeout() {
+fn an_unreachable_node_does_not_cost_a_timeout() {
     const TIMEOUT: &str = "120";
     let mut cluster = Cluster::start(3);
     cluster.nodes[1].kill();
@@ -189,7 +189,7 @@ fn a_node_that_is_down_costs_no_timeout() {
 
 /// gRPC's core took the number of a closed stream for itself: `produce <&-` could not read "for now", and `consume >&-` wrote to it.
 #[test]
-fn a_closed_stream_is_an_empty_one() {
+fn a_closed_standard_stream_is_treated_as_empty() {
     let cluster = Cluster::start(1);
     done(&cluster, &["produce"], "a\n");
     for (args, closed, out, error) in [
@@ -220,7 +220,7 @@ fn a_closed_stream_is_an_empty_one() {
 
 /// `SERIATIM_INSECURE=0` beside `SERIATIM_CERTS` was refused as if it were --insecure, and an empty name of a log was none.
 #[test]
-fn the_environment_says_what_it_means() {
+fn false_and_empty_environment_variables_count_as_unset() {
     let cluster = Cluster::start(1);
     let with = |name: &str, value: &str| {
         let output =
@@ -241,7 +241,7 @@ fn the_environment_says_what_it_means() {
 /// Two mistakes of everybody's first hour: another CA's folder, and a host that the certificate does not name. The first came with a
 /// line of gRPC's for each attempt, and both were told as if the node were down.
 #[test]
-fn why_there_is_no_connection() {
+fn tls_failures_name_their_cause() {
     let cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let other = cluster.site.path().join("other").display().to_string();

@@ -28,7 +28,7 @@ fn stamp(records: &[Record]) -> u64 {
 /// The leader's clock was wrong for the duration of one record. That record and all later ones, of every leader, had a wrong
 /// timestamp; no record expired for that long, and there was no warning.
 #[test]
-fn a_jump_of_the_leaders_clock_is_not_stamped() {
+fn a_clock_jump_does_not_reach_timestamps() {
     let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
@@ -53,7 +53,7 @@ fn a_jump_of_the_leaders_clock_is_not_stamped() {
 
 /// With three nodes the majority's clocks bound the leader's, whether it jumps or is wrong from the start of its process.
 #[test]
-fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
+fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
@@ -81,7 +81,7 @@ fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
 
 /// A leader's clock was late, and its records looked a month old: after a change of leader, retention removed them at once.
 #[test]
-fn a_leader_that_is_behind_the_majority_stamps_the_majoritys_time() {
+fn a_leader_behind_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     let leader = cluster.leader();
@@ -99,7 +99,7 @@ fn a_leader_that_is_behind_the_majority_stamps_the_majoritys_time() {
 /// A single node was started with a wrong clock, which it could not detect, and gave records wrong timestamps. Once the clock is
 /// corrected, the status reports it, and records expire by the time of their arrival. Before, none expired for a month.
 #[test]
-fn records_that_are_stamped_ahead_expire_by_their_arrival() {
+fn records_stamped_ahead_expire_by_their_arrival_time() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
@@ -183,7 +183,7 @@ impl<'a> Watched<'a> {
 /// While the leader's clock was a month ahead its timestamps were right, but the age of records was measured with the wrong
 /// clock: at twice the speed of time, until each record was removed within a second.
 #[test]
-fn no_record_is_removed_early_while_the_leaders_clock_is_ahead() {
+fn no_record_expires_early_while_the_leader_clock_is_ahead() {
     const RETENTION: Duration = Duration::from_secs(6);
     let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
@@ -196,7 +196,7 @@ fn no_record_is_removed_early_while_the_leaders_clock_is_ahead() {
 /// A node was started with a clock that was a month ahead: no record expired. The clock was set right: records were removed
 /// every second or two, the youngest half a second old.
 #[test]
-fn records_are_kept_as_long_as_ever_when_a_clock_that_was_ahead_is_set_right() {
+fn no_record_expires_early_after_a_clock_is_corrected() {
     const RETENTION: Duration = Duration::from_secs(6);
     let site = Site::new();
     let shim = Shim::compile(&site);

@@ -32,7 +32,7 @@ fn flip(file: &Path, at: u64) {
 /// A stream that met one bad frame failed for everything in the same read, and records after the frame could not be read up to the
 /// next index entry.
 #[test]
-fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
+fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     let cluster = filled();
     let client = cluster.client(0);
     let file = cluster.site.path().join(&client.get_node().expect("a node").name).join(SEGMENT);
@@ -101,7 +101,7 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
 
 /// An index file that got shorter under its mapping killed the process, without a log line, at every read of the segment.
 #[test]
-fn an_index_never_stops_anything() {
+fn a_damaged_index_does_not_stop_reads() {
     let mut cluster = filled();
     let index = cluster.site.path().join(&cluster.client(0).get_node().expect("a node").name).join(SEGMENT);
     let index = index.with_extension("idx");
@@ -129,7 +129,7 @@ fn an_index_never_stops_anything() {
 
 /// A bad sector under a sealed segment's index killed the process; one in the segment itself withheld a whole read's records.
 #[test]
-fn a_bad_sector_costs_what_is_on_it() {
+fn a_bad_sector_loses_only_its_own_records() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");

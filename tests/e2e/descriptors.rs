@@ -46,7 +46,7 @@ fn check(client: &Client, records: u64) {
 
 /// Each segment that was written since the start stayed open: a node ended when it had written as many as it had descriptors.
 #[test]
-fn a_log_may_have_more_segments_than_the_process_descriptors() {
+fn a_log_can_have_more_segments_than_file_descriptors() {
     let site = Site::new();
     let (mut node, client) = start(&site, 100);
     append(&client, 300);
@@ -59,7 +59,7 @@ fn a_log_may_have_more_segments_than_the_process_descriptors() {
 
 /// A connection takes a descriptor before anybody knows whose it is. A node without any could not roll, and ended.
 #[test]
-fn strangers_who_take_every_descriptor_do_not_end_the_node() {
+fn connections_that_use_every_descriptor_do_not_stop_the_node() {
     let site = Site::new();
     let (mut node, client) = start(&site, 200);
     append(&client, 30);

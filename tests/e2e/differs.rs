@@ -43,7 +43,7 @@ fn produce(client: &Client, what: &str, count: usize) {
 /// n3 is down while n1 and n2 acknowledge records; n2's disk is restored to an older copy, and n2 and n3 continue with other
 /// records at the same offsets. n1 restarted with lag 0 and exit code 0 of `status`, and served other records than the other two.
 #[test]
-fn a_replica_that_differs_takes_no_part_and_says_so() {
+fn a_diverged_replica_stops_serving_and_reports_it() {
     let mut cluster = Cluster::start(3);
     produce(&cluster.client(0), "before", 20);
     // In step, then stopped: an older copy of n2.
@@ -98,7 +98,7 @@ fn a_replica_that_differs_takes_no_part_and_says_so() {
 /// One bit flips in an old segment of the leader, and n3 lacks that entry. Not even the valid entries before it were sent, the
 /// leader did not hand over, reads on n3 failed without a reason, and 30 errors a second were logged.
 #[test]
-fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
+fn a_leader_that_cannot_read_a_missing_entry_hands_over() {
     let mut cluster = Cluster::start_with(3, &["--segment-bytes=1MiB"]);
     produce(&cluster.client(0), "before", 3);
     cluster.nodes[2].kill();

@@ -23,7 +23,7 @@ use crate::load::{Random, StopOnDrop};
 const RESUME: Duration = Duration::from_secs(10);
 
 #[test]
-fn filled_under_load_and_emptied_by_trim() {
+fn a_disk_filled_under_load_resumes_after_a_trim() {
     let rounds = std::env::var("SERIATIM_TEST_FULL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
     let site = Site::new();
     let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n1"), 64) else { return };
@@ -70,7 +70,7 @@ fn filled_under_load_and_emptied_by_trim() {
 
 /// Nothing at all is free: others took it. The node goes on with its reserve, and starts again there, too.
 #[test]
-fn filled_by_others_to_the_last_byte() {
+fn a_disk_filled_by_others_still_serves_reads_and_trims() {
     let site = Site::new();
     let dir = site.path().join("n1");
     let Some(_tmpfs) = Tmpfs::mount(&dir, 64) else { return };
@@ -119,7 +119,7 @@ fn filled_by_others_to_the_last_byte() {
 
 /// A follower without room does not say that it has what it has not: the others go on without it, and it comes back.
 #[test]
-fn a_follower_without_room() {
+fn a_follower_on_a_full_disk_lags_and_catches_up() {
     let site = Site::new();
     let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n3"), 64) else { return };
     let mut cluster = Cluster::start_at(site, 3, &["--segment-bytes=1MiB"], |_| Vec::new());

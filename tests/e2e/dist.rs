@@ -66,7 +66,7 @@ fn the_configuration_file_names_every_option_with_its_default() {
 }
 
 #[test]
-fn the_unit_gives_options_that_exist() {
+fn the_unit_passes_options_that_exist() {
     let unit = UNIT.replace("\\\n", " ");
     let line = unit.lines().find_map(|l| l.strip_prefix("ExecStart=")).expect("a command");
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -77,7 +77,7 @@ fn the_unit_gives_options_that_exist() {
 }
 
 #[test]
-fn the_unit_is_not_restarted_where_a_restart_mends_nothing() {
+fn the_unit_is_not_restarted_after_permanent_failures() {
     let never = UNIT.lines().find_map(|l| l.strip_prefix("RestartPreventExitStatus=")).expect("exit codes");
     let never: Vec<u8> = never.split_whitespace().map(|code| code.parse().expect("an exit code")).collect();
     assert!(never.contains(&(Exit::BadConfig as u8)));

@@ -18,7 +18,7 @@ fn signal(node: &Node, signal: Signal) {
 /// A client that has one call at a time over a follower saw the fail-over of a paused leader as one call of 15 to 16 s, with an
 /// unknown outcome.
 #[test]
-fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
+fn a_forwarded_request_fails_over_quickly_when_the_leader_is_paused() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader();
     signal(&cluster.nodes[leader], Signal::STOP);
@@ -29,7 +29,7 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
 
 /// The same with a leader whose disk hangs: 20 to 30 s.
 #[test]
-fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
+fn a_forwarded_request_fails_over_quickly_when_the_leader_disk_hangs() {
     let (shim, cluster) = Shim::cluster(3);
     let leader = cluster.leader();
     shim.order_node(&cluster, leader, &Order::SyncHang(".seg"));
@@ -75,7 +75,7 @@ fn main_thread_wakes(node: &Node) -> u64 {
 
 /// The watchdog of a process that was suspended for longer than `hang_seconds_max` took that for a hanging disk, and aborted.
 #[test]
-fn suspended_nodes_go_on() {
+fn a_suspended_node_resumes() {
     let mut cluster = Cluster::start_with(1, &["--hang-seconds-max=5"]);
     let client = cluster.client(0);
     for pause in 0..4 {
@@ -97,7 +97,7 @@ fn suspended_nodes_go_on() {
 
 /// The ready line came up to half a second too soon, and the first produce was refused as JOINING.
 #[test]
-fn the_first_produce_after_the_ready_line_is_taken() {
+fn the_first_produce_after_the_ready_line_succeeds() {
     let site = Site::new();
     let produce = |node: &Node| site.client(&node.rpc_addr, "root").produce("", vec![record("first")]).map(drop);
     let mut first = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
@@ -117,7 +117,7 @@ fn free_addr() -> String {
 /// All addresses were changed at once: the members reached each other by the new join addresses, but dialled the old ones for raft, and
 /// there was no leader for as long as it was watched.
 #[test]
-fn all_members_may_move_at_once() {
+fn all_members_can_change_addresses_at_once() {
     let Cluster { nodes, site } = Cluster::start(3);
     site.client(&nodes[0].rpc_addr, "root").produce("", vec![record("before")]).expect("produces");
     drop(nodes);
@@ -144,7 +144,7 @@ fn all_members_may_move_at_once() {
 /// A founder with an empty disk, started while its join addresses could not be reached, founded a second cluster and went on
 /// acknowledging when they could be again.
 #[test]
-fn no_cluster_is_founded_while_a_join_address_is_silent() {
+fn does_not_found_a_cluster_while_a_join_address_is_silent() {
     let site = Site::new();
     // Connections are taken, and nobody answers: as a host does whose node is suspended.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -171,7 +171,7 @@ fn no_cluster_is_founded_while_a_join_address_is_silent() {
 
 /// Two clusters of one name, of which one was founded while the other could not be reached, both acknowledged for ever.
 #[test]
-fn a_second_cluster_of_the_same_name_takes_no_appends() {
+fn a_second_cluster_of_the_same_name_refuses_appends() {
     let site = Site::new();
     let addr = free_addr();
     let found = |name: &str, bind_addr: Option<String>, join: Vec<String>| {

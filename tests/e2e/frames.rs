@@ -95,7 +95,7 @@ fn stranger(site: &Site, number: usize) -> ClientFiles {
 
 /// Two connections made an honest call wait for 50 to 500 ms, with empty DATA for seconds, and were never closed.
 #[test]
-fn floods_of_frames_are_closed() {
+fn connections_that_flood_frames_are_closed() {
     raise_open_files();
     let (few, seconds) = (scale().few, scale().seconds.max(3));
     let cluster = Cluster::start(1);

@@ -303,7 +303,7 @@ fn never_read(clients: &[Client], streams: usize) -> Vec<ClientSStreamReceiver<C
 }
 
 #[test]
-fn an_honest_client_works_on_and_memory_is_bounded() {
+fn hostile_clients_do_not_stop_an_honest_client_or_exhaust_memory() {
     raise_open_files();
     let scale = scale();
     let Scale { idle, garbage: garbage_connections, tails: tail_count, few, seconds } = scale;
@@ -393,7 +393,7 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
 /// HTTP/2 rapid reset. Once, two connections for a second made an honest call wait for more than ten, and memory grew to 1.2 GiB:
 /// gRPC's core reads such calls on any thread that polls, and cleans up behind them on one.
 #[test]
-fn calls_that_are_taken_back_at_once() {
+fn rapid_resets_do_not_stop_an_honest_client() {
     raise_open_files();
     let Scale { few, seconds, .. } = scale();
     let cluster = Cluster::start(1);

@@ -4,7 +4,7 @@ use crate::harness::{Cluster, eventually, record};
 
 /// No line told who led. A survivor without a majority wrote a line for each peer, and none said what follows from that.
 #[test]
-fn the_journal_tells_who_leads_and_what_a_survivor_waits_for() {
+fn the_log_names_the_leader_and_the_missing_voters() {
     let mut cluster = Cluster::start(3);
     let client = cluster.client(0);
     client.produce("", vec![record("a")]).expect("produces");

@@ -44,7 +44,7 @@ fn wait_for(client: &Client, name: &str, wanted: u64) {
 
 /// Two callers, each far from its own limit, use up what all have together.
 #[test]
-fn all_together_have_so_many_streams() {
+fn streams_max_limits_all_clients_together() {
     let cluster = Cluster::start_with(1, &["--streams-max=2"]);
     let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
     let (root, reader) = (client("root"), client("reader"));
@@ -70,7 +70,7 @@ fn all_together_have_so_many_streams() {
 
 /// Two callers wait for records: then there is no room for a third one's call, whoever it is.
 #[test]
-fn all_together_have_so_many_calls() {
+fn calls_max_limits_all_clients_together() {
     let cluster = Cluster::start_with(1, &["--calls-max=3"]);
     let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
     let (root, reader, writer) = (client("root"), client("reader"), client("writer"));
@@ -98,7 +98,7 @@ fn all_together_have_so_many_calls() {
 /// A `Consume` that waits kept its place for the whole of its `wait_ms`, up to a minute, although nobody waited for its answer
 /// any more: who cancelled its calls, or came back with a new connection, was soon refused with LIMIT_REACHED.
 #[test]
-fn a_long_poll_that_nobody_waits_for_ends() {
+fn an_abandoned_long_poll_ends() {
     let cluster = Cluster::start_with(1, &["--calls-per-principal-max=8"]);
     let (watch, reader) = (cluster.client(0), || cluster.site.client(&cluster.nodes[0].rpc_addr, "reader"));
     let staying = reader();
@@ -127,7 +127,7 @@ fn a_long_poll_that_nobody_waits_for_ends() {
 /// Who connects and never ends its handshake is closed after ten seconds: one that says nothing, one that stops in the middle
 /// of its first message, one whose TLS is done but for its own last words. On both listeners, and nobody else waits for them.
 #[test]
-fn a_handshake_that_never_ends_is_closed() {
+fn an_unfinished_handshake_is_closed() {
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
     let tcp = |addr: &str| {

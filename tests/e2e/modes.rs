@@ -13,7 +13,7 @@ fn set(path: &Path, mode: u32) {
 
 /// A key that everybody could read, and a policy that everybody could write, were taken without a word.
 #[test]
-fn files_that_others_can_use_are_warned_of_once() {
+fn warns_once_about_files_that_other_users_can_access() {
     let site = Site::new();
     let (key, config) = (site.certs().join("server-key.pem"), site.path().join("node.toml"));
     fs::write(&config, "mdns = false\n").expect("written");
@@ -53,7 +53,7 @@ fn files_that_others_can_use_are_warned_of_once() {
 
 /// What `seriatim certs` makes is its owner's alone, whatever the umask, and what lay there already is looked at.
 #[test]
-fn made_keys_are_their_owners_alone() {
+fn generated_keys_are_accessible_to_their_owner_only() {
     let site = Site::new();
     let out = site.path().join("made");
     let certs = |more: &[&str]| {

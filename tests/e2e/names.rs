@@ -14,7 +14,7 @@ fn catalog(client: &Client) -> (u64, String) {
 /// It kept running, and whenever it led the catalog it proposed the name on every tick: twenty entries a second that changed
 /// nothing, synced on every node and kept forever.
 #[test]
-fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
+fn a_member_started_with_the_name_of_another_exits_without_a_catalog_entry() {
     let mut cluster = Cluster::start(3);
     let clients = cluster.clients();
     let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("answers").node_id).collect();
@@ -55,7 +55,7 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
 
 /// The start with another cluster's name was taken without a word: the member announced itself under it, and found its peers no more.
 #[test]
-fn another_cluster_name_on_a_members_directory_is_refused() {
+fn refuses_another_cluster_name_on_a_member_directory() {
     let site = Site::new();
     let other = Site::of_cluster("other", &["localhost", "127.0.0.1"]);
     let more = |name: &str, node: &str| {

@@ -10,7 +10,7 @@ use crate::fail_over::slowest_until_appended;
 use crate::harness::{Node, NodeOptions, Site, eventually, loudly, record, wait_for_voters};
 
 #[test]
-fn two_clusters_on_one_bridge_find_their_own_by_mdns() {
+fn clusters_on_one_bridge_find_their_own_members_by_mdns() {
     let Some(bridge) = bridge("mDNS in three network namespaces", 3) else { return };
     let hosts = bridge.hosts();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
@@ -45,7 +45,7 @@ fn two_clusters_on_one_bridge_find_their_own_by_mdns() {
 /// A client that has one call at a time over a follower saw the fail-over of a leader that was cut off as one call of 5 to 8 s, with
 /// an unknown outcome.
 #[test]
-fn a_forwarded_call_is_answered_soon_after_its_leader_was_cut_off() {
+fn a_forwarded_request_fails_over_quickly_when_the_leader_is_cut_off() {
     let Some(bridge) = bridge("a leader that is cut off", 3) else { return };
     let hosts = bridge.hosts();
     let site = Site::of_cluster("seriatim", &hosts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -70,7 +70,7 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_cut_off() {
 
 /// Two clusters of one name, founded while the link between them was down, both acknowledged for ever after it was repaired.
 #[test]
-fn a_second_cluster_of_the_same_name_that_mdns_finds_takes_no_appends() {
+fn a_second_cluster_of_the_same_name_found_by_mdns_refuses_appends() {
     let Some(bridge) = bridge("two clusters of one name", 2) else { return };
     let hosts = bridge.hosts();
     let site = Site::of_cluster("seriatim", &hosts.iter().map(String::as_str).collect::<Vec<_>>());

@@ -46,7 +46,7 @@ fn from_time(client: &Client, start_time_us: u64) -> (Option<u64>, usize) {
 }
 
 #[test]
-fn a_stream_starts_by_time_on_any_node() {
+fn a_stream_can_start_by_time_on_any_node() {
     let cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
     let clients = cluster.clients();
     let times: Vec<(u64, u64)> = (0..60).map(|i| append(&clients[i % 3], 3, 1000 * (i % 7))).collect();
@@ -99,7 +99,7 @@ fn all_begin_at(clients: &[Client], first_offset: u64) {
 }
 
 #[test]
-fn retention_by_size_takes_whole_segments_on_every_node() {
+fn retention_by_size_removes_whole_segments_on_every_node() {
     let cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
     let clients = cluster.clients();
     for client in clients.iter().cycle().take(40) {
@@ -132,7 +132,7 @@ fn retention_by_size_takes_whole_segments_on_every_node() {
 }
 
 #[test]
-fn retention_by_age_takes_what_is_old_and_a_change_of_leader_takes_no_more() {
+fn retention_by_age_removes_only_old_segments_across_a_leader_change() {
     let mut cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
     let clients = cluster.clients();
     append(&clients[0], 100, 1000);
@@ -157,7 +157,7 @@ fn retention_by_age_takes_what_is_old_and_a_change_of_leader_takes_no_more() {
 
 /// Readers whose records go: a call, a stream that is slow, a call and a stream that wait.
 #[test]
-fn a_reader_that_is_trimmed_away_under_its_feet_is_told() {
+fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
     let cluster = Cluster::start_with(1, &SMALL_SEGMENTS);
     let client = cluster.client(0);
     for _ in 0..60 {
@@ -207,7 +207,7 @@ fn a_reader_that_is_trimmed_away_under_its_feet_is_told() {
 
 /// The least wait: a stream with heartbeats is never silent for long.
 #[test]
-fn a_quiet_tail_has_heartbeats() {
+fn an_idle_tail_receives_heartbeats() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     let request = ConsumeRequest {

@@ -90,7 +90,7 @@ fn invented(n: u64) -> JoinRequest {
 
 /// The key of one host was the key of all: whoever had it voted and acknowledged in the name of every member.
 #[test]
-fn a_stolen_certificate_speaks_for_its_own_node_alone() {
+fn a_stolen_certificate_speaks_only_for_its_own_node() {
     let cluster = Cluster::start(3);
     let ids: Vec<u64> = cluster.clients().iter().map(node_id).collect();
     let cluster_id = cluster.client(0).get_servers("").expect("servers").cluster_id;
@@ -122,7 +122,7 @@ fn a_stolen_certificate_speaks_for_its_own_node_alone() {
 
 /// A stolen host could be shut out only together with all others, by a new authority.
 #[test]
-fn a_denied_node_is_neither_heard_nor_told_anything() {
+fn a_denied_node_is_cut_off_in_both_directions() {
     let site = Site::new();
     let file = site.path().join("denied");
     fs::write(&file, "").expect("written");
@@ -152,7 +152,7 @@ fn a_denied_node_is_neither_heard_nor_told_anything() {
 }
 
 #[test]
-fn a_cluster_moves_to_named_certificates_node_by_node() {
+fn a_cluster_migrates_to_named_certificates_node_by_node() {
     let mut cluster = Cluster::start_at(Site::with_shared_peers(), 3, &[], |_| Vec::new());
     eventually("the shared certificate is warned of", || {
         let log = cluster.nodes[0].log();
@@ -201,7 +201,7 @@ fn a_cluster_moves_to_named_certificates_node_by_node() {
 }
 
 #[test]
-fn a_node_does_not_start_with_the_certificate_of_another() {
+fn refuses_to_start_with_the_certificate_of_another_node() {
     let mut cluster = Cluster::start(1);
     assert!(cluster.nodes[0].stop().success());
     cluster.nodes[0].set_more(vec!["--node-name=other".into()]);
@@ -213,7 +213,7 @@ fn a_node_does_not_start_with_the_certificate_of_another() {
 
 /// 400 invented nodes were all learners within eight seconds, and every one of them was sent every record.
 #[test]
-fn of_many_invented_nodes_one_waits_to_join() {
+fn only_one_of_many_invented_nodes_is_joining() {
     let cluster = Cluster::start_at(Site::with_shared_peers(), 1, &[], |_| Vec::new());
     let flood = Caller::new(&cluster.site, &cluster.nodes[0], "thief", &Dialled::Shared);
     let answers: Vec<Result<(), Refusal>> =
@@ -230,7 +230,7 @@ fn of_many_invented_nodes_one_waits_to_join() {
 
 /// With named certificates a thief joins under the stolen name alone, and nobody has to wait for those that it invents.
 #[test]
-fn invented_nodes_do_not_keep_an_honest_one_out() {
+fn invented_nodes_do_not_block_an_honest_join() {
     let mut cluster = Cluster::start(2);
     let flood = Caller::new(&cluster.site, &cluster.nodes[0], "thief", &Dialled::Member);
     for n in 0..400 {
@@ -244,7 +244,7 @@ fn invented_nodes_do_not_keep_an_honest_one_out() {
 }
 
 #[test]
-fn nodes_that_start_at_once_join_one_after_the_other() {
+fn nodes_started_at_once_join_one_after_the_other() {
     let mut cluster = Cluster::start(1);
     let join = vec![cluster.nodes[0].bind_addr.clone()];
     for n in 2..=4 {

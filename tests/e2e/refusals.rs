@@ -22,7 +22,7 @@ use crate::harness::site::CLUSTER;
 use crate::harness::{Cluster, Node, NodeOptions, Site, client_with, eventually, record};
 
 #[test]
-fn a_common_name_that_the_policy_does_not_know() {
+fn rejects_a_common_name_unknown_to_the_policy() {
     let cluster = Cluster::start(1);
     let nobody = cluster.site.client(&cluster.nodes[0].rpc_addr, "nobody");
     assert_eq!(code(nobody.produce("", vec![record("x")])), Code::PERMISSION_DENIED);
@@ -36,7 +36,7 @@ fn a_common_name_that_the_policy_does_not_know() {
 }
 
 #[test]
-fn a_log_or_an_action_that_the_policy_does_not_give() {
+fn rejects_a_log_or_action_the_policy_does_not_allow() {
     let cluster = Cluster::start(1);
     let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
     let (writer, reader, member, root) = (client("writer"), client("reader"), client("member"), client("root"));
@@ -52,7 +52,7 @@ fn a_log_or_an_action_that_the_policy_does_not_give() {
 }
 
 #[test]
-fn a_certificate_of_another_authority() {
+fn rejects_a_certificate_of_another_authority() {
     let cluster = Cluster::start(1);
     let foreign = Ca::create("another authority").expect("a CA");
     let issued = foreign.issue(&wanted(&["root"], 3600)).expect("a certificate");
@@ -60,14 +60,14 @@ fn a_certificate_of_another_authority() {
 }
 
 #[test]
-fn an_expired_certificate() {
+fn rejects_an_expired_certificate() {
     let cluster = Cluster::start(1);
     let issued = cluster.site.ca().issue(&wanted(&["root"], -60)).expect("a certificate");
     failed_connection(&cluster, credentials(&cluster.site, Some(issued)));
 }
 
 #[test]
-fn no_certificate_and_no_tls() {
+fn rejects_connections_without_a_certificate_or_tls() {
     let cluster = Cluster::start(1);
     failed_connection(&cluster, credentials(&cluster.site, None));
     let plain = client_with(&cluster.nodes[0].rpc_addr, None);
@@ -75,7 +75,7 @@ fn no_certificate_and_no_tls() {
 }
 
 #[test]
-fn no_common_name_two_and_one_that_is_a_roles_name() {
+fn rejects_missing_multiple_and_reserved_common_names() {
     let cluster = Cluster::start(1);
     for names in [&[][..], &["root", "root2"], &["nobody", "root"], &["role:team"], &["*"], &["a b"]] {
         let issued = cluster.site.ca().issue(&wanted(names, 3600)).expect("a certificate");
@@ -88,7 +88,7 @@ fn no_common_name_two_and_one_that_is_a_roles_name() {
 }
 
 #[test]
-fn a_certificate_that_expires_while_its_stream_is_open() {
+fn ends_a_stream_when_its_certificate_expires() {
     let cluster = Cluster::start(1);
     let issued = cluster.site.ca().issue(&wanted(&["root"], 4)).expect("a certificate");
     let client = with(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
@@ -107,7 +107,7 @@ fn a_certificate_that_expires_while_its_stream_is_open() {
 }
 
 #[test]
-fn a_clients_certificate_on_the_peer_listener() {
+fn rejects_a_client_certificate_on_the_peer_listener() {
     let cluster = Cluster::start(1);
     let join = |issued: Issued| {
         let (fatal, _) = fatal_channel();
@@ -158,7 +158,7 @@ impl Peer for Impostor {
 }
 
 #[test]
-fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
+fn does_not_talk_to_a_peer_without_a_peer_certificate() {
     let site = Site::new();
     let (fatal, _) = fatal_channel();
     let env = grpc::Env::start("impostor", 1, &fatal);

@@ -38,7 +38,7 @@ fn raw_code<T: std::fmt::Debug>(result: grpcio::Result<T>) -> Code {
 /// A tail went on for ever after the authority of its certificate was removed, and so did new calls on its connection: gRPC
 /// verifies a certificate in the handshake alone.
 #[test]
-fn connections_of_a_removed_authority_end() {
+fn connections_end_when_their_authority_is_removed() {
     let site = Site::new();
     let client_ca = site.path().join("clients.pem");
     fs::copy(site.certs().join("ca.pem"), &client_ca).expect("copied");
@@ -100,7 +100,7 @@ fn connections_of_a_removed_authority_end() {
 
 /// GetServers and health looked at no certificate: who had an open connection could ask for as long as it lasted.
 #[test]
-fn whoever_has_an_expired_certificate_is_told_nothing() {
+fn an_expired_certificate_gets_no_response_on_an_open_connection() {
     let site = Site::new();
     let node = start(&site, &site.certs().join("ca.pem"));
     let request =

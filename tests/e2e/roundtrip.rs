@@ -33,7 +33,7 @@ fn a_text_file_survives_a_restart_of_all_nodes() {
 }
 
 #[test]
-fn what_is_a_line() {
+fn produce_splits_lines_at_newlines_only() {
     let cluster = Cluster::start(1);
     // What goes in, and what `consume` gives back: a newline more where the last one was missing.
     for (text, back) in [
@@ -54,7 +54,7 @@ fn what_is_a_line() {
 }
 
 #[test]
-fn a_line_above_the_limit_stops_there() {
+fn produce_stops_at_a_line_above_the_limit() {
     let cluster = Cluster::start(1);
     let limit = cluster.client(0).get_log("").expect("a log").record_bytes_max as usize;
     let fits = "y".repeat(limit);
@@ -72,7 +72,7 @@ fn a_line_above_the_limit_stops_there() {
 }
 
 #[test]
-fn a_whole_file_is_one_record() {
+fn produce_whole_sends_a_file_as_one_record() {
     let cluster = Cluster::start(1);
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let file = cluster.site.path().join("bytes");

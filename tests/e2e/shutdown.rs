@@ -9,7 +9,7 @@ use seriatim::pb::log::{ConsumeRequest, ProduceRequest};
 use crate::harness::{Cluster, PATIENCE, eventually, read_all, record, wait_for_voters};
 
 #[test]
-fn three_nodes_under_load() {
+fn three_nodes_shut_down_cleanly_under_load() {
     let mut cluster = Cluster::start(3);
     // The leader: it has the most to hand over.
     let leader = cluster.leader();
@@ -17,7 +17,7 @@ fn three_nodes_under_load() {
 }
 
 #[test]
-fn one_node_under_load() {
+fn one_node_shuts_down_cleanly_under_load() {
     under_load(&mut Cluster::start(1), 0);
 }
 

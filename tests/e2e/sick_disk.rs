@@ -14,7 +14,7 @@ use crate::shim::{Order, Shim};
 const SIGABRT: i32 = 6;
 
 #[test]
-fn a_write_error_ends_the_process() {
+fn a_write_error_stops_the_process() {
     let (status, said) = fails(&Order::WriteError("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("cannot write") && said.contains("Input/output error"), "{said}");
@@ -31,7 +31,7 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
-fn a_manifest_that_can_not_be_synced_ends_the_process() {
+fn a_failed_manifest_sync_stops_the_process() {
     let (status, said) = fails(&Order::SyncError("manifest"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("cannot sync") && said.contains("manifest"), "{said}");
@@ -39,7 +39,7 @@ fn a_manifest_that_can_not_be_synced_ends_the_process() {
 
 /// `log verify` called it damage, and a start a failure (exit code 1), which systemd tried again and again.
 #[test]
-fn a_sector_that_can_not_be_read_at_a_start_is_damage() {
+fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
@@ -55,7 +55,7 @@ fn a_sector_that_can_not_be_read_at_a_start_is_damage() {
 
 /// It is refused before, by the watermarks; here they do not see it coming.
 #[test]
-fn a_disk_that_is_full_all_the_same_ends_the_process() {
+fn an_unexpected_disk_full_error_stops_the_process() {
     let (status, said) = fails(&Order::WriteFull("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("the reserve file is given back"), "{said}");
@@ -63,7 +63,7 @@ fn a_disk_that_is_full_all_the_same_ends_the_process() {
 }
 
 #[test]
-fn a_sync_that_hangs_ends_the_process() {
+fn a_hanging_sync_aborts_the_process() {
     let begin = Instant::now();
     let (status, said) = fails(&Order::SyncHang("groups/1/0"));
     assert_eq!(status.signal(), Some(SIGABRT), "{said}");
@@ -73,7 +73,7 @@ fn a_sync_that_hangs_ends_the_process() {
 
 /// Told to stop, it waits for what is being synced, but not for ever.
 #[test]
-fn a_stop_on_a_disk_that_hangs_ends_the_process() {
+fn a_shutdown_on_a_hanging_disk_aborts_the_process() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");

@@ -33,7 +33,7 @@ fn status(site: &Site, addr: &str, code: i32) -> Ended {
 /// A host was wiped and started under a new name at the same address: four voters, one of them gone for good, and the next restart
 /// stopped the cluster. `status` showed four healthy nodes, and ended with 0.
 #[test]
-fn a_dead_voter_is_seen_although_another_node_has_its_address() {
+fn reports_a_dead_voter_whose_address_another_node_uses() {
     let mut cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let (_, healthy, _) = status(&cluster.site, &addr, 0);
@@ -112,7 +112,7 @@ impl Drop for Running {
 
 /// Members were asked one after the other, each with all of --timeout: two hosts that answered nothing took 15.8 s.
 #[test]
-fn members_are_asked_at_the_same_time_and_for_a_short_time() {
+fn members_are_queried_concurrently_with_a_short_timeout() {
     let mut cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.clone();
     // Connections are taken, and nothing comes: as at a host whose node is suspended.
@@ -164,7 +164,7 @@ fn mute_server(site: &Site) -> String {
 
 /// A node that was connected but answered nothing, or could not serve, was the only one that was asked.
 #[test]
-fn every_command_asks_the_next_address_when_the_first_does_not_answer() {
+fn every_command_tries_the_next_address_when_the_first_does_not_answer() {
     let cluster = Cluster::start(1);
     let site = &cluster.site;
     std::fs::write(site.path().join("lines"), "a\nb\n").expect("a file");
@@ -191,7 +191,7 @@ fn every_command_asks_the_next_address_when_the_first_does_not_answer() {
 
 /// A refusal said that the node had "not caught up", and `status` that the node's log says why.
 #[test]
-fn a_node_that_is_no_member_yet_says_what_it_waits_for() {
+fn a_joining_node_reports_what_it_waits_for() {
     let site = Site::new();
     let waiting = |name: &str, join: &[&str]| {
         let join = join.iter().map(|addr| (*addr).to_owned()).collect();

@@ -15,7 +15,7 @@ use crate::harness::{Cluster, eventually, record};
 /// (here by its `expected_offset`; a full queue or an election does it too), those behind it were on their way, and were
 /// appended: 20 of 20 in the run that found it, although nothing behind a failure may be.
 #[test]
-fn nothing_behind_a_failed_request_is_appended() {
+fn nothing_after_a_failed_request_is_appended() {
     let cluster = Cluster::start(3);
     for client in cluster.clients() {
         let before = client.get_log("").expect("a log").next_offset;
@@ -44,7 +44,7 @@ fn nothing_behind_a_failed_request_is_appended() {
 /// The command ended with "connection refused" when the connection broke after a silence longer than --timeout, although
 /// another node was there: it measured from the last record.
 #[test]
-fn a_follower_goes_on_at_another_node_after_a_long_silence() {
+fn consume_follow_continues_at_another_node_after_a_long_silence() {
     let mut cluster = Cluster::start(3);
     let timeout = Duration::from_secs(2);
     let addr = format!("{},{}", cluster.nodes[0].rpc_addr, cluster.nodes[1].rpc_addr);
@@ -88,7 +88,7 @@ fn a_follower_goes_on_at_another_node_after_a_long_silence() {
 
 /// Ctrl-C ended it without a word: nobody knew which lines were in the log.
 #[test]
-fn an_interrupted_produce_says_how_far_it_came() {
+fn an_interrupted_produce_reports_the_last_offset() {
     let cluster = Cluster::start(1);
     let mut child = cluster
         .site
@@ -115,7 +115,7 @@ fn an_interrupted_produce_says_how_far_it_came() {
 
 /// Retention overtook a reader that had asked for what is there: it ended with OFFSET_TRIMMED and exit code 1, 3 of 50 times.
 #[test]
-fn a_reader_that_a_trim_overtakes_says_so_and_goes_on() {
+fn consume_reports_records_trimmed_before_they_were_read() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     // More than all buffers on the way to a reader that does not read.

@@ -29,7 +29,7 @@ fn systemd_accepts_the_unit() {
 }
 
 #[test]
-fn systemd_is_told() {
+fn notifies_systemd_when_ready_and_when_stopping() {
     let site = Site::new();
     let socket = site.path().join("notify");
     let systemd = UnixDatagram::bind(&socket).expect("a socket");
