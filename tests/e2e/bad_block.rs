@@ -9,7 +9,7 @@ use seriatim::client::Client;
 use seriatim::pb::admin::GroupStatus;
 use seriatim::storage::log::{NOTE_BYTES, NOTE_EVERY};
 
-use crate::harness::{Cluster, eventually, loudly, read_all, record};
+use crate::harness::{Cluster, eventually, print_uncaptured, read_all, record};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
 const SECTOR: usize = 512;
@@ -102,7 +102,7 @@ fn unprotected_bytes_and_time_stay_bounded_under_load() {
     // At full speed the limit is in bytes; with a slow load that is never idle it is in seconds.
     load(8, Instant::now() + Duration::from_secs(4), Duration::ZERO);
     load(1, Instant::now() + 2 * NOTE_EVERY, Duration::from_millis(200));
-    loudly(&format!(
+    print_uncaptured(&format!(
         "unprotected under load: {bytes_max} bytes at most, for {age_max:.1?} at most ({produced} requests of up to 2 MiB)"
     ));
     // A drain may exceed the limit by one request, and a slow machine may be late.
@@ -110,7 +110,7 @@ fn unprotected_bytes_and_time_stay_bounded_under_load() {
     assert!(age_max < 2 * NOTE_EVERY, "{age_max:?}");
     let began = Instant::now();
     wait_until_noted(&client);
-    loudly(&format!("unprotected after the last record: for {:.1?}", began.elapsed()));
+    print_uncaptured(&format!("unprotected after the last record: for {:.1?}", began.elapsed()));
     let noted = fs::metadata(&manifest).expect("a manifest").modified().expect("a time");
     // An idle log is not written again: after many heartbeats and ticks the file is the same.
     let applied = status(&client).expect("a status").applied_index;

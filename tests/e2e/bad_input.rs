@@ -195,7 +195,7 @@ fn refuses_a_copied_data_directory_as_a_second_member() {
     let there = format!("runs at {} already", cluster.nodes[2].bind_addr);
     let named = log.contains(&there) && log.contains("with an empty data directory");
     assert_eq!((status.code(), named), (Some(78), true), "{log}");
-    let servers = cluster.client(0).get_servers("").expect("an answer").servers;
+    let servers = cluster.client(0).get_servers("").expect("a response").servers;
     let third = servers.iter().find(|server| server.id == "n3").expect("keeps its name");
     assert_eq!(third.rpc_addr, cluster.nodes[2].rpc_addr, "and its place");
 }

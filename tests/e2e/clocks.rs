@@ -7,7 +7,7 @@ use seriatim::pb::admin::{ConfigureLogRequest, GroupStatus};
 use seriatim::pb::log::Record;
 
 use crate::harness::{Cluster, Site, eventually, read_all, record};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 
 const MONTH_SECONDS: i64 = 30 * 86_400;
 const MINUTE_US: u64 = 60_000_000;
@@ -32,13 +32,13 @@ fn a_clock_jump_does_not_reach_timestamps() {
     let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
-    shim.order_node(&cluster, 0, &Order::Clock(MONTH_SECONDS));
+    shim.inject_node(&cluster, 0, &Fault::Clock(MONTH_SECONDS));
     eventually("the jump is noticed", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
         let said = cluster.nodes[0].log();
         said.contains("clock has jumped").then_some(()).ok_or("not yet".into())
     });
-    shim.order_node(&cluster, 0, &Order::Clock(0));
+    shim.inject_node(&cluster, 0, &Fault::Clock(0));
     eventually("it is over", || {
         client.produce("", vec![record("after")]).map_err(|e| e.to_string())?;
         cluster.nodes[0].log().contains("clock is plausible again").then_some(()).ok_or("not yet".into())
@@ -58,7 +58,7 @@ fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
     let leader = cluster.leader();
-    shim.order_node(&cluster, leader, &Order::Clock(MONTH_SECONDS));
+    shim.inject_node(&cluster, leader, &Fault::Clock(MONTH_SECONDS));
     eventually("it is noticed", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
         let said = cluster.nodes[leader].log();
@@ -85,7 +85,7 @@ fn a_leader_behind_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     let leader = cluster.leader();
-    shim.order_node(&cluster, leader, &Order::Clock(-MONTH_SECONDS));
+    shim.inject_node(&cluster, leader, &Fault::Clock(-MONTH_SECONDS));
     eventually("it is noticed", || {
         let said = cluster.nodes[leader].log();
         said.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
@@ -188,7 +188,7 @@ fn no_record_expires_early_while_the_leader_clock_is_ahead() {
     let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
     let mut watched = Watched::new(&client, RETENTION);
-    shim.order_node(&cluster, 0, &Order::Clock(MONTH_SECONDS));
+    shim.inject_node(&cluster, 0, &Fault::Clock(MONTH_SECONDS));
     watched.goes_on_for(3 * RETENTION);
     assert!(watched.removed > 0, "records expire all the same");
 }
@@ -208,6 +208,6 @@ fn no_record_expires_early_after_a_clock_is_corrected() {
     let mut watched = Watched::new(&client, RETENTION);
     watched.goes_on_for(2 * RETENTION);
     assert!(watched.removed > 0, "records expire while the clock is ahead");
-    shim.order(&dir, &Order::Clock(0));
+    shim.inject(&dir, &Fault::Clock(0));
     watched.goes_on_for(2 * RETENTION);
 }

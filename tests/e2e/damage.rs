@@ -9,7 +9,7 @@ use grpcio::RpcStatusCode as Code;
 use seriatim::pb::log::{ConsumeRequest, Start};
 
 use crate::harness::{Cluster, Site, eventually, record};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
 
@@ -147,12 +147,12 @@ fn a_bad_sector_loses_only_its_own_records() {
         let control = dir.with_extension("control");
         eventually("the shim takes its order", || if control.exists() { Err("not yet".to_owned()) } else { Ok(()) });
     };
-    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.idx", 0));
+    shim.inject(&dir, &Fault::ReadError("groups/1/00000000000000000001.idx", 0));
     taken();
     for offset in 0..60 {
         assert_eq!(client.consume_at("", offset).expect("served").offset, offset);
     }
-    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.seg", 8));
+    shim.inject(&dir, &Fault::ReadError("groups/1/00000000000000000001.seg", 8));
     taken();
     let lost = (0..60).filter(|offset| match client.consume_at("", *offset) {
         Ok(record) => {

@@ -17,7 +17,7 @@ fn start(site: &Site, open_files: u64) -> (Node, Client) {
         name: "n1".to_owned(),
         bootstrap: true,
         more,
-        under: ["sh", "-c", &format!("ulimit -n {open_files}; exec \"$0\" \"$@\"")].map(str::to_owned).to_vec(),
+        wrapper: ["sh", "-c", &format!("ulimit -n {open_files}; exec \"$0\" \"$@\"")].map(str::to_owned).to_vec(),
         ..NodeOptions::default()
     };
     let node = Node::start(site, options);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use seriatim::client::{Client, Fate};
 use seriatim::pb::admin::DiskState;
 
-use crate::harness::{Cluster, Node, Site, eventually, loudly, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, Node, Site, eventually, print_uncaptured, read_all, record, wait_for_voters};
 use crate::load::{Random, StopOnDrop};
 
 /// It has so long to resume by itself.
@@ -281,7 +281,7 @@ impl Tmpfs {
         };
         let required = std::env::var("SERIATIM_TEST_TMPFS").is_ok_and(|v| v == "required");
         assert!(!required, "no tmpfs can be mounted: {why}");
-        loudly(&format!("SKIPPED: a full disk, which needs root to mount a tmpfs: {why}"));
+        print_uncaptured(&format!("SKIPPED: a full disk, which needs root to mount a tmpfs: {why}"));
         None
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 use seriatim::client::Client;
 
 fn signal(node: &Node, signal: Signal) {
@@ -32,7 +32,7 @@ fn a_forwarded_request_fails_over_quickly_when_the_leader_is_paused() {
 fn a_forwarded_request_fails_over_quickly_when_the_leader_disk_hangs() {
     let (shim, cluster) = Shim::cluster(3);
     let leader = cluster.leader();
-    shim.order_node(&cluster, leader, &Order::SyncHang(".seg"));
+    shim.inject_node(&cluster, leader, &Fault::SyncHang(".seg"));
     let hangs = || cluster.nodes[leader].log().contains("shim: a sync hangs");
     let slowest = std::thread::scope(|scope| {
         // The leader's own client waited until its disk answered, or for 30 s.
@@ -190,7 +190,7 @@ fn a_second_cluster_of_the_same_name_refuses_appends() {
         Err(error) => Ok(error.to_string()),
     });
     assert!(refused.contains("another cluster named"), "{refused}");
-    assert!(!client.get_node().expect("answers").another_cluster.is_empty());
+    assert!(!client.get_node().expect("a response").another_cluster.is_empty());
     assert!(stray.log().contains("appends are refused: another cluster named"), "{}", stray.log());
     // It refused them until it was restarted: one host that answered wrongly could stop a cluster for good.
     drop(other);

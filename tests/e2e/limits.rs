@@ -10,7 +10,7 @@ use seriatim::client::{Client, ClientError};
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse};
 use seriatim::pb::log_grpc::LogClient;
 
-use crate::harness::{Cluster, PATIENCE, eventually, record};
+use crate::harness::{Cluster, TIMEOUT, eventually, record};
 
 /// The status says which limit, how much it is, and when to try again.
 #[track_caller]
@@ -30,7 +30,7 @@ fn long_poll(client: &Client) -> ClientUnaryReceiver<ConsumeResponse> {
 }
 
 fn counter(client: &Client, name: &str) -> u64 {
-    let node = client.get_node().expect("an answer");
+    let node = client.get_node().expect("a response");
     node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
 }
 
@@ -50,7 +50,7 @@ fn streams_max_limits_all_clients_together() {
     let (root, reader) = (client("root"), client("reader"));
     let tail = |client: &Client| {
         let request = ConsumeRequest { max_records: 1, ..ConsumeRequest::default() };
-        client.consume_stream(&request, Some(PATIENCE)).expect("a stream")
+        client.consume_stream(&request, Some(TIMEOUT)).expect("a stream")
     };
     let (mut first, second) = (tail(&root), tail(&reader));
     wait_for(&root, "seriatim_streams_now", 2);
@@ -60,12 +60,12 @@ fn streams_max_limits_all_clients_together() {
     assert_eq!(counter(&root, "seriatim_limit_refused_total{limit=\"streams_max\"}"), 2);
     // Other calls go on, and so do the streams that are open.
     root.produce("", vec![record("x")]).expect("appended");
-    assert_eq!(first.next().expect("an answer").expect("records").records.len(), 1);
+    assert_eq!(first.next().expect("a response").expect("records").records.len(), 1);
 
     drop(second);
     wait_for(&root, "seriatim_streams_now", 1);
     let mut again = tail(&reader);
-    assert_eq!(again.next().expect("an answer").expect("there is room again").records.len(), 1);
+    assert_eq!(again.next().expect("a response").expect("there is room again").records.len(), 1);
 }
 
 /// Two callers wait for records: then there is no room for a third one's call, whoever it is.
@@ -120,7 +120,7 @@ fn an_abandoned_long_poll_ends() {
 
     // And one that is waited for gets its record: it was looked at as often as those that went.
     watch.produce("", vec![record("x")]).expect("appended");
-    let answer = futures::executor::block_on(waiting).expect("an answer");
+    let answer = futures::executor::block_on(waiting).expect("a response");
     assert_eq!(answer.records.len(), 1);
 }
 
@@ -198,6 +198,6 @@ fn hello_alone(mut tcp: TcpStream, cluster: &Cluster) -> TcpStream {
     assert!(hello.len() > 100, "{} bytes", hello.len());
     tcp.write_all(hello).expect("sent");
     // The node's answer shows that it took it.
-    tcp.read_exact(&mut [0; 5]).expect("an answer");
+    tcp.read_exact(&mut [0; 5]).expect("a response");
     tcp
 }

@@ -6,7 +6,7 @@ use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, wait_for_vote
 
 /// A node's last index of the catalog, and the name of the catalog's leader.
 fn catalog(client: &Client) -> (u64, String) {
-    let node = client.get_node().expect("answers");
+    let node = client.get_node().expect("a response");
     let catalog = node.groups.iter().find(|group| group.group == 0).expect("every node carries it");
     (catalog.last_index, catalog.leader.clone())
 }
@@ -17,7 +17,7 @@ fn catalog(client: &Client) -> (u64, String) {
 fn a_member_started_with_the_name_of_another_exits_without_a_catalog_entry() {
     let mut cluster = Cluster::start(3);
     let clients = cluster.clients();
-    let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("answers").node_id).collect();
+    let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("a response").node_id).collect();
     let leader = eventually("a leader of the catalog", || {
         let (_, leader) = catalog(&clients[0]);
         ["n1", "n2", "n3"].iter().position(|name| *name == leader).ok_or("none".into())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::fail_over::slowest_until_appended;
-use crate::harness::{Node, NodeOptions, Site, eventually, loudly, record, wait_for_voters};
+use crate::harness::{Node, NodeOptions, Site, eventually, print_uncaptured, record, wait_for_voters};
 
 #[test]
 fn clusters_on_one_bridge_find_their_own_members_by_mdns() {
@@ -100,7 +100,7 @@ fn bridge(what: &str, namespaces: usize) -> Option<Bridge> {
         Ok(bridge) => Some(bridge),
         Err(why) if std::env::var("SERIATIM_TEST_NETNS").is_ok_and(|v| v == "required") => panic!("{why}"),
         Err(why) => {
-            loudly(&format!("SKIPPED: {what}: {why}"));
+            print_uncaptured(&format!("SKIPPED: {what}: {why}"));
             None
         }
     }
@@ -163,7 +163,7 @@ impl Bridge {
             name,
             bind_addr: Some(format!("{}:0", self.addr(number))),
             rpc_addr: Some(format!("{}:0", self.addr(number))),
-            under: ["ip", "netns", "exec", &self.namespace(number)].map(str::to_owned).to_vec(),
+            wrapper: ["ip", "netns", "exec", &self.namespace(number)].map(str::to_owned).to_vec(),
             ..NodeOptions::default()
         }
     }

@@ -7,7 +7,7 @@ use seriatim::client::{Client, ClientError, Status};
 use seriatim::pb::admin::ConfigureLogRequest;
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, GetLogResponse, Record, Start};
 
-use crate::harness::{Cluster, PATIENCE, eventually, record};
+use crate::harness::{Cluster, TIMEOUT, eventually, record};
 
 const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "64KiB"];
 
@@ -39,7 +39,7 @@ fn from_time(client: &Client, start_time_us: u64) -> (Option<u64>, usize) {
         stop_at_end: true,
         ..ConsumeRequest::default()
     };
-    let answers = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+    let answers = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
     let answers: Vec<ConsumeResponse> = answers.collect::<Result<_, _>>().expect("records");
     let offsets: Vec<u64> = answers.iter().flat_map(|a| &a.records).map(|r| r.offset).collect();
     (offsets.first().copied(), offsets.len())
@@ -118,7 +118,7 @@ fn retention_by_size_removes_whole_segments_on_every_node() {
     for client in &clients {
         assert_trimmed(&client.consume_at("", first - 1).expect_err("it is gone"), first);
         assert_eq!(client.consume_at("", first).expect("it is there").offset, first);
-        let node = client.get_node().expect("an answer");
+        let node = client.get_node().expect("a response");
         let group = node.groups.iter().find(|g| g.group == 1).expect("the log");
         assert_eq!(group.settings.retention_bytes, 200 << 10);
     }
@@ -166,10 +166,10 @@ fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
     let end = log(&client).next_offset;
     let request =
         |offset, max_bytes| ConsumeRequest { offset, max_bytes, max_records: 1000, ..ConsumeRequest::default() };
-    let mut slow = client.consume_stream(&request(0, 1 << 16), Some(PATIENCE)).expect("a stream");
-    let first = slow.next().expect("an answer").expect("records");
+    let mut slow = client.consume_stream(&request(0, 1 << 16), Some(TIMEOUT)).expect("a stream");
+    let first = slow.next().expect("a response").expect("records");
     assert_eq!(first.records[0].offset, 0);
-    let mut waiting = client.consume_stream(&request(end, 0), Some(PATIENCE)).expect("a stream");
+    let mut waiting = client.consume_stream(&request(end, 0), Some(TIMEOUT)).expect("a stream");
     let waits = ConsumeRequest { wait_ms: 60_000, ..request(end, 0) };
     let other = cluster.client(0);
     let call = std::thread::spawn(move || other.consume(&waits));
@@ -191,11 +191,11 @@ fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
 
     // Those that wait at the end lose nothing by it, and hear of what comes.
     let (offset, _) = append(&client, 1, 1);
-    assert_eq!(waiting.next().expect("an answer").expect("a record").records[0].offset, offset);
+    assert_eq!(waiting.next().expect("a response").expect("a record").records[0].offset, offset);
     assert_eq!(call.join().expect("no panic").expect("a record").records[0].offset, offset);
     // A tail that is behind when all goes hears of that.
-    let mut tail = client.consume_stream(&request(offset, 1), Some(PATIENCE)).expect("a stream");
-    tail.next().expect("an answer").expect("a record");
+    let mut tail = client.consume_stream(&request(offset, 1), Some(TIMEOUT)).expect("a stream");
+    tail.next().expect("a response").expect("a record");
     for _ in 0..100 {
         append(&client, 1, 1 << 19);
     }
@@ -217,6 +217,6 @@ fn an_idle_tail_receives_heartbeats() {
         ..ConsumeRequest::default()
     };
     let mut tail = client.consume_stream(&request, Some(Duration::from_secs(30))).expect("a stream");
-    let beat = tail.next().expect("an answer").expect("a heartbeat");
+    let beat = tail.next().expect("a response").expect("a heartbeat");
     assert!(beat.records.is_empty() && beat.log_id != 0);
 }

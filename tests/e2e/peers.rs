@@ -16,7 +16,7 @@ use seriatim::thread::fatal_channel;
 use seriatim::types::NodeName;
 
 use crate::harness::site::CLUSTER;
-use crate::harness::{Cluster, Node, NodeOptions, PATIENCE, Site, eventually, record, wait_for_voters};
+use crate::harness::{Cluster, Node, NodeOptions, Site, TIMEOUT, eventually, record, wait_for_voters};
 
 /// A connection to a node's peer listener with the certificate of another one.
 struct Caller {
@@ -44,12 +44,12 @@ impl Caller {
         block_on(async {
             let request = ReplicateRequest { hello: Some(hello).into(), ..ReplicateRequest::default() };
             let _ = requests.send((request, WriteFlags::default())).await;
-            responses.next().await.expect("an answer").map(|_| ())
+            responses.next().await.expect("a response").map(|_| ())
         })
     }
 
     fn join(&self, request: &JoinRequest) -> Result<(), grpcio::Error> {
-        self.client().join_opt(request, CallOption::default().timeout(PATIENCE)).map(|_| ())
+        self.client().join_opt(request, CallOption::default().timeout(TIMEOUT)).map(|_| ())
     }
 }
 
@@ -67,11 +67,11 @@ fn code(error: grpcio::Error) -> Code {
 }
 
 fn node_id(client: &Client) -> u64 {
-    client.get_node().expect("answers").node_id
+    client.get_node().expect("a response").node_id
 }
 
 fn counter(client: &Client, name: &str) -> u64 {
-    let counters = client.get_node().expect("answers").counters;
+    let counters = client.get_node().expect("a response").counters;
     counters.iter().find(|counter| counter.name == name).map_or(0, |counter| counter.value)
 }
 

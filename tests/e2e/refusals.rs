@@ -96,7 +96,7 @@ fn ends_a_stream_when_its_certificate_expires() {
     let request = ConsumeRequest { max_records: 10, ..ConsumeRequest::default() };
     let begin = Instant::now();
     let mut tail = client.consume_stream(&request, Some(Duration::from_secs(90))).expect("a stream");
-    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    assert_eq!(tail.next().expect("a response").expect("a record").records.len(), 1);
     assert_eq!(code(tail.next().expect("a status")), Code::UNAUTHENTICATED);
     assert!(begin.elapsed() < Duration::from_secs(70), "at the latest with the look once a minute");
     assert_eq!(

@@ -15,7 +15,7 @@ use seriatim::pb::log_grpc::LogClient;
 use seriatim::security::certs::{Plan, Request, Usage, make};
 
 use crate::harness::site::CLUSTER;
-use crate::harness::{Node, NodeOptions, PATIENCE, Site, client_with, eventually, record};
+use crate::harness::{Node, NodeOptions, Site, TIMEOUT, client_with, eventually, record};
 
 fn start(site: &Site, client_ca: &Path) -> Node {
     let more = vec![format!("--client-ca-file={}", client_ca.display())];
@@ -55,22 +55,22 @@ fn connections_end_when_their_authority_is_removed() {
     let (root, nobody) = (site.client(&node.rpc_addr, "root"), site.client(&node.rpc_addr, "nobody"));
     root.produce("", vec![record("a")]).expect("appended");
     let request = ConsumeRequest { max_records: 1, ..ConsumeRequest::default() };
-    let mut tail = root.consume_stream(&request, Some(PATIENCE)).expect("a stream");
-    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    let mut tail = root.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
+    assert_eq!(tail.next().expect("a response").expect("a record").records.len(), 1);
     let mut appends = root.produce_stream().expect("a stream");
     appends.send(ProduceRequest { records: vec![record("b")], ..ProduceRequest::default() });
-    appends.answer().expect("an answer").expect("appended");
-    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
-    let option = || CallOption::default().timeout(PATIENCE);
+    appends.answer().expect("a response").expect("appended");
+    assert_eq!(tail.next().expect("a response").expect("a record").records.len(), 1);
+    let option = || CallOption::default().timeout(TIMEOUT);
     let health = HealthClient::new(nobody.channel().clone());
     let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
-    block_on(watch.next()).expect("an answer").expect("a status");
+    block_on(watch.next()).expect("a response").expect("a status");
     let waits =
         ConsumeRequest { start: Start::START_LATEST.into(), max_records: 1, wait_ms: 50_000, ..request.clone() };
     let polls = LogClient::new(root.channel().clone());
     let poll = polls.consume_async_opt(&waits, option()).expect("a call");
     eventually("the poll waits", || {
-        let counters = root.get_node().expect("an answer").counters;
+        let counters = root.get_node().expect("a response").counters;
         let streams = counters.iter().find(|c| c.name == "seriatim_streams_now").map_or(0, |c| c.value);
         (streams == 4).then_some(()).ok_or(format!("{streams} streams"))
     });
@@ -111,9 +111,9 @@ fn an_expired_certificate_gets_no_response_on_an_open_connection() {
     let client = Client::with_credentials(&node.rpc_addr, credentials, Duration::from_secs(10));
     client.get_servers("").expect("servers");
     let health = HealthClient::new(client.channel().clone());
-    let option = || CallOption::default().timeout(PATIENCE);
+    let option = || CallOption::default().timeout(TIMEOUT);
     let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
-    block_on(watch.next()).expect("an answer").expect("a status");
+    block_on(watch.next()).expect("a response").expect("a status");
     assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
     assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
     assert_eq!(raw_code(health.check_opt(&HealthCheckRequest::new(), option())), Code::UNAUTHENTICATED);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use seriatim::client::Fate;
 use seriatim::pb::log::{ConsumeRequest, ProduceRequest};
 
-use crate::harness::{Cluster, PATIENCE, eventually, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, TIMEOUT, eventually, read_all, record, wait_for_voters};
 
 #[test]
 fn three_nodes_shut_down_cleanly_under_load() {
@@ -47,7 +47,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
                         unanswered += 1;
                         continue;
                     }
-                    match stream.answer().expect("an answer or a status") {
+                    match stream.answer().expect("a response or a status") {
                         Ok(answer) => {
                             acknowledged.fetch_add(u64::from(answer.count), Ordering::Relaxed);
                             unanswered = unanswered.saturating_sub(1);
@@ -64,7 +64,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
             // A tail.
             calls.push(scope.spawn(move || {
                 let request = ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() };
-                let tail = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+                let tail = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
                 let error = tail.filter_map(Result::err).next().expect("a status");
                 let status = error.status().expect("a status").clone();
                 assert_eq!(status.reason, "STOPPING", "{status}");

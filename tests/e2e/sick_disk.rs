@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use seriatim::pb::log::ProduceRequest;
 
-use crate::harness::{Cluster, PATIENCE, Site, eventually, loudly, record, wait_for_voters};
+use crate::harness::{Cluster, Site, TIMEOUT, eventually, print_uncaptured, record, wait_for_voters};
 use crate::load::{Random, check, under_load};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 
 const SIGABRT: i32 = 6;
 
 #[test]
 fn a_write_error_stops_the_process() {
-    let (status, said) = fails(&Order::WriteError("groups/1/0"));
+    let (status, said) = fails(&Fault::WriteError("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("cannot write") && said.contains("Input/output error"), "{said}");
     assert!(said.contains("thread consensus failed"), "{said}");
@@ -24,7 +24,7 @@ fn a_write_error_stops_the_process() {
 /// The shim drops what the failed sync should have written, as Linux may: a second try would succeed and lose it.
 #[test]
 fn a_failed_sync_is_final() {
-    let (status, said) = fails(&Order::SyncError("groups/1/0"));
+    let (status, said) = fails(&Fault::SyncError("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("cannot sync") && said.contains("Input/output error"), "{said}");
     assert!(said.contains("thread log-writer failed"), "{said}");
@@ -32,7 +32,7 @@ fn a_failed_sync_is_final() {
 
 #[test]
 fn a_failed_manifest_sync_stops_the_process() {
-    let (status, said) = fails(&Order::SyncError("manifest"));
+    let (status, said) = fails(&Fault::SyncError("manifest"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("cannot sync") && said.contains("manifest"), "{said}");
 }
@@ -46,7 +46,7 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let mut cluster = Cluster::start_at(site, 1, &[], |_| shim.env(&dir, None, 7));
     cluster.client(0).produce("", vec![record("a")]).expect("produces");
     assert!(cluster.nodes[0].stop().success());
-    shim.order(&dir, &Order::ReadError("groups/1/0", 0));
+    shim.inject(&dir, &Fault::ReadError("groups/1/0", 0));
     let status = cluster.nodes[0].try_start_again().expect_err("it can't be read");
     let said = cluster.nodes[0].log();
     assert_eq!(status.code(), Some(65), "{said}");
@@ -56,7 +56,7 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
 /// It is refused before, by the watermarks; here they do not see it coming.
 #[test]
 fn an_unexpected_disk_full_error_stops_the_process() {
-    let (status, said) = fails(&Order::WriteFull("groups/1/0"));
+    let (status, said) = fails(&Fault::WriteFull("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("the reserve file is given back"), "{said}");
     assert!(said.contains("no space left") && said.contains("free some"), "{said}");
@@ -65,10 +65,10 @@ fn an_unexpected_disk_full_error_stops_the_process() {
 #[test]
 fn a_hanging_sync_aborts_the_process() {
     let begin = Instant::now();
-    let (status, said) = fails(&Order::SyncHang("groups/1/0"));
+    let (status, said) = fails(&Fault::SyncHang("groups/1/0"));
     assert_eq!(status.signal(), Some(SIGABRT), "{said}");
     assert!(said.contains("thread log-writer hangs"), "{said}");
-    assert!(begin.elapsed() < PATIENCE, "within hang_seconds_max, or nearly");
+    assert!(begin.elapsed() < TIMEOUT, "within hang_seconds_max, or nearly");
 }
 
 /// Told to stop, it waits for what is being synced, but not for ever.
@@ -80,7 +80,7 @@ fn a_shutdown_on_a_hanging_disk_aborts_the_process() {
     let mut cluster = Cluster::start_at(site, 1, &["--hang-seconds-max=5"], |_| shim.env(&dir, None, 7));
     let client = cluster.client(0);
     let node = &mut cluster.nodes[0];
-    shim.order(&dir, &Order::SyncHang(".seg"));
+    shim.inject(&dir, &Fault::SyncHang(".seg"));
     let mut unanswered = Vec::new();
     eventually("a sync hangs", || {
         let mut calls = client.produce_stream().map_err(|e| e.to_string())?;
@@ -104,7 +104,7 @@ fn slow_disks_elect_a_leader() {
     cluster.client(0).produce("", vec![record("before")]).expect("produces");
     let lost = cluster.leader();
     let dirs: Vec<_> = (1..=3).map(|n| cluster.site.path().join(format!("n{n}"))).collect();
-    dirs.iter().for_each(|dir| shim.order(dir, &Order::SyncSlow(millis)));
+    dirs.iter().for_each(|dir| shim.inject(dir, &Fault::SyncSlow(millis)));
     eventually("the disks are slow", || {
         let heard = dirs.iter().all(|dir| !dir.with_extension("control").exists());
         heard.then_some(()).ok_or("not yet".into())
@@ -113,14 +113,14 @@ fn slow_disks_elect_a_leader() {
     let killed = Instant::now();
     let client = cluster.client((lost + 1) % 3);
     eventually("another node leads", || client.produce("", vec![record("after")]).map(drop).map_err(|e| e.to_string()));
-    loudly(&format!(
+    print_uncaptured(&format!(
         "syncs of {millis} ms: a record is acknowledged {:.1?} after the leader was killed",
         killed.elapsed()
     ));
 }
 
 /// One node fails so under load; gives how it ended and what it said. Then it starts again, and the account holds.
-fn fails(order: &Order<'_>) -> (ExitStatus, String) {
+fn fails(fault: &Fault<'_>) -> (ExitStatus, String) {
     let mut random = Random::from_env("one node with a sick disk");
     let site = Site::new();
     let shim = Shim::compile(&site);
@@ -143,7 +143,7 @@ fn fails(order: &Order<'_>) -> (ExitStatus, String) {
     };
     let (sent, ended) = under_load(site, &addrs, &mut random, |_| {
         records(200);
-        shim.order(&dir, order);
+        shim.inject(&dir, fault);
         let status = node.wait();
         let said = node.log();
         node.start_again();

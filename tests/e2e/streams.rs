@@ -32,7 +32,7 @@ fn nothing_after_a_failed_request_is_appended() {
         for _ in 0..200 {
             stream.send(request(None));
         }
-        assert_eq!(stream.answer().expect("an answer").expect("the first one is right").offset, before);
+        assert_eq!(stream.answer().expect("a response").expect("the first one is right").offset, before);
         let error = stream.answer().expect("a status").expect_err("the second one is wrong");
         let status = error.status().expect("a status");
         assert_eq!((status.code, status.reason.as_str()), (Code::FAILED_PRECONDITION, "EXPECTED_OFFSET_MISMATCH"));
