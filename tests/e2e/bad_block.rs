@@ -51,13 +51,13 @@ fn a_bad_block_in_acknowledged_records_is_damage_not_a_torn_tail() {
     for (what, bytes) in damages {
         fs::write(&file, &bytes).expect("written");
         let status = cluster.nodes[0].try_start_again().expect_err("it must not start");
-        let said = last_lines(&cluster.nodes[0].log());
-        assert_eq!(status.code(), Some(65), "{what}: {said}");
-        assert!(said.contains(SEGMENT) && said.contains("the durable position: lost: "), "{what}: {said}");
+        let log = last_lines(&cluster.nodes[0].log());
+        assert_eq!(status.code(), Some(65), "{what}: {log}");
+        assert!(log.contains(SEGMENT) && log.contains("the durable position: lost: "), "{what}: {log}");
         // The last sector may contain only the last commit index.
         assert!(
-            bytes.len() == whole.len() - 1 || said.contains("to 1999") || said.contains("perhaps a vote"),
-            "{said}"
+            bytes.len() == whole.len() - 1 || log.contains("to 1999") || log.contains("perhaps a vote"),
+            "{log}"
         );
         let output = cluster.site.command(&["log", "verify", "--data-dir", &data_dir.display().to_string()]).output();
         let output = output.expect("runs");

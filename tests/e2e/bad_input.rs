@@ -137,10 +137,10 @@ fn exits_with_code_1_when_a_port_is_busy() {
     let addr = busy.local_addr().expect("an address").to_string();
     for listener in ["--rpc-addr", "--bind-addr"] {
         let output = serve(&site, &[&format!("{listener}={addr}"), "--data-dir", "n1"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         // No bad configuration: who has the port may be about to leave it, so that systemd tries again.
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(&addr), "{said}");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&addr), "{stderr}");
     }
 }
 
@@ -151,27 +151,27 @@ fn cli_errors_name_the_next_step() {
         let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, args).output().expect("runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (code, said) = run(&["consume", "--from", "5"]);
-    assert_eq!((code, said.contains("OFFSET_PAST_END"), said.contains("log info")), (Some(1), true, true), "{said}");
+    let (code, stderr) = run(&["consume", "--from", "5"]);
+    assert_eq!((code, stderr.contains("OFFSET_PAST_END"), stderr.contains("log info")), (Some(1), true, true), "{stderr}");
     cluster.client(0).produce("", vec![record("a"), record("b")]).expect("produces");
     cluster.client(0).trim("", 1).expect("trims");
-    let (code, said) = run(&["consume", "--from", "0"]);
-    assert_eq!((code, said.contains("--from earliest")), (Some(1), true), "{said}");
-    let (code, said) = run(&["consume", "--log", "other"]);
-    assert_eq!((code, said.contains("default")), (Some(1), true), "{said}");
+    let (code, stderr) = run(&["consume", "--from", "0"]);
+    assert_eq!((code, stderr.contains("--from earliest")), (Some(1), true), "{stderr}");
+    let (code, stderr) = run(&["consume", "--log", "other"]);
+    assert_eq!((code, stderr.contains("default")), (Some(1), true), "{stderr}");
     for id in ["12028844426381751448", "xyz", "1"] {
-        let (code, said) = run(&["consume", "--log-id", id]);
-        assert_eq!((code, said.contains("16 hexadecimal digits")), (Some(2), true), "{said}");
+        let (code, stderr) = run(&["consume", "--log-id", id]);
+        assert_eq!((code, stderr.contains("16 hexadecimal digits")), (Some(2), true), "{stderr}");
     }
     std::fs::write(cluster.site.path().join("line"), "a line\n").expect("a file");
-    let (code, said) = run(&["produce", "--user", "nobody", "line"]);
-    assert_eq!((code, said.contains("acl_policy_file")), (Some(77), true), "{said}");
-    let (code, said) = run(&["produce", "no/such/file"]);
-    assert_eq!((code, said.contains("no/such/file")), (Some(65), true), "{said}");
-    let (code, said) = run(&["produce", "--certs", "no/such/folder"]);
-    assert_eq!((code, said.contains("seriatim certs")), (Some(78), true), "{said}");
-    let (code, said) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
-    assert_eq!((code, said.contains("is the node running")), (Some(69), true), "{said}");
+    let (code, stderr) = run(&["produce", "--user", "nobody", "line"]);
+    assert_eq!((code, stderr.contains("acl_policy_file")), (Some(77), true), "{stderr}");
+    let (code, stderr) = run(&["produce", "no/such/file"]);
+    assert_eq!((code, stderr.contains("no/such/file")), (Some(65), true), "{stderr}");
+    let (code, stderr) = run(&["produce", "--certs", "no/such/folder"]);
+    assert_eq!((code, stderr.contains("seriatim certs")), (Some(78), true), "{stderr}");
+    let (code, stderr) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
+    assert_eq!((code, stderr.contains("is the node running")), (Some(69), true), "{stderr}");
     assert_eq!(run(&["produce", "--no-such-option"]).0, Some(2));
 }
 
@@ -239,9 +239,9 @@ fn serve(site: &Site, args: &[&str]) -> Output {
 /// A bad configuration: its exit code, and what stderr must name.
 #[track_caller]
 fn refused(output: &Output, named: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(78), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
     for word in named {
-        assert!(said.contains(word), "{word:?} is not named: {said}");
+        assert!(stderr.contains(word), "{word:?} is not named: {stderr}");
     }
 }

@@ -87,11 +87,11 @@ fn produce_survives_a_restart_of_its_only_node() {
         drop(stop);
         lines = writer.join().expect("the writer");
     });
-    let (code, _, said) = produce.end();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, _, stderr) = produce.end();
+    assert_eq!(code, Some(0), "{stderr}");
     let wanted: Vec<String> =
         std::iter::once("first".to_owned()).chain((0..lines).map(|n| format!("line {n}"))).collect();
-    assert!(values(&cluster, 0) == wanted, "each line once, in its order: {said}");
+    assert!(values(&cluster, 0) == wanted, "each line once, in its order: {stderr}");
 }
 
 /// A stream that broke while there was no input was found out with the next line, whose outcome was then "unknown".
@@ -106,8 +106,8 @@ fn produce_survives_a_restart_between_two_lines() {
     cluster.nodes[0].start_again();
     produce.write("b\n");
     wait_for(&cluster, 0, 2);
-    let (code, _, said) = produce.end();
-    assert_eq!((code, values(&cluster, 0)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{said}");
+    let (code, _, stderr) = produce.end();
+    assert_eq!((code, values(&cluster, 0)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{stderr}");
 }
 
 /// Only the first of the addresses was tried again.
@@ -122,8 +122,8 @@ fn produce_continues_at_another_address() {
     assert!(cluster.nodes[0].stop().success());
     produce.write("b\n");
     wait_for(&cluster, 1, 2);
-    let (code, _, said) = produce.end();
-    assert_eq!((code, values(&cluster, 1)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{said}");
+    let (code, _, stderr) = produce.end();
+    assert_eq!((code, values(&cluster, 1)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{stderr}");
 }
 
 /// A node that is gone for good: nothing was sent, so nothing is unknown.
@@ -136,11 +136,11 @@ fn a_refused_connection_leaves_no_unknown_outcome() {
     wait_for(&cluster, 0, 1);
     assert!(cluster.nodes[0].stop().success());
     produce.write("b\n");
-    let (code, _, said) = produce.end();
-    assert_eq!(code, Some(69), "{said}");
+    let (code, _, stderr) = produce.end();
+    assert_eq!(code, Some(69), "{stderr}");
     assert!(
-        said.contains("1 record appended") && said.contains("nothing else") && said.contains("tail -n +2"),
-        "{said}"
+        stderr.contains("1 record appended") && stderr.contains("nothing else") && stderr.contains("tail -n +2"),
+        "{stderr}"
     );
     cluster.nodes[0].start_again();
     assert_eq!(values(&cluster, 0), ["a"]);
@@ -201,8 +201,8 @@ fn every_command_exits_with_130_after_a_signal() {
         let consume = Running::start(&cluster, &[&addr], &["consume", "--follow"]);
         follows(1);
         consume.signal(signal);
-        let (code, out, said) = consume.end();
-        assert_eq!(code, Some(130), "{said}");
+        let (code, out, stderr) = consume.end();
+        assert_eq!(code, Some(130), "{stderr}");
         let whole: String = values.iter().map(|value| format!("{value}\n")).collect();
         assert!(whole.starts_with(&out) && (out.is_empty() || out.ends_with('\n')), "whole records");
         follows(0);
@@ -213,8 +213,8 @@ fn every_command_exits_with_130_after_a_signal() {
         produce.write(&"x".repeat(200_000));
         produce.signal(Signal::TERM);
         let input = produce.input.take();
-        let (code, _, said) = produce.end();
-        assert_eq!(code, Some(130), "{args:?}: {said}");
+        let (code, _, stderr) = produce.end();
+        assert_eq!(code, Some(130), "{args:?}: {stderr}");
         drop(input);
     }
     // One that never gets an answer.
@@ -252,8 +252,8 @@ fn a_future_start_time_is_resolved_once() {
     // It comes back when these are there already, or before: both must be the same to it.
     produce(&cluster, "in time");
     produce(&cluster, "later");
-    let (code, out, said) = consume.end();
-    assert_eq!((code, out.as_str()), (Some(0), "in time\nlater\n"), "{said}");
+    let (code, out, stderr) = consume.end();
+    assert_eq!((code, out.as_str()), (Some(0), "in time\nlater\n"), "{stderr}");
 }
 
 /// A log is copied by what `consume --format json` writes: bytes that are no text, keys and headers too.
@@ -278,9 +278,9 @@ fn a_log_can_be_copied_as_json() {
     let file = from.site.path().join("log.json");
     std::fs::write(&file, [&consume.stdout[..], b"{\"value\":1}\n"].concat()).expect("written");
     let args = ["produce", "--format", "json", "log.json"];
-    let (code, _, said) = ended(&from.site.cli(&from.nodes[0].rpc_addr, &args).output().expect("it ran"));
-    assert_eq!(code, Some(65), "{said}");
-    assert!(said.contains("line 5 is no record: value is no text; 4 records appended"), "{said}");
+    let (code, _, stderr) = ended(&from.site.cli(&from.nodes[0].rpc_addr, &args).output().expect("it ran"));
+    assert_eq!(code, Some(65), "{stderr}");
+    assert!(stderr.contains("line 5 is no record: value is no text; 4 records appended"), "{stderr}");
     let plain = |mut record: seriatim::pb::log::Record| {
         (record.offset, record.term, record.append_time_us) = (0, 0, 0);
         record
@@ -301,16 +301,16 @@ fn a_log_can_be_copied_as_json() {
         assert_eq!(status.code(), Some(78), "{with:?}");
     }
     assert!(from.nodes[0].stop().success());
-    let (code, offline, said) = dump(&from, &["--format", "json"]);
-    assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{said}");
+    let (code, offline, stderr) = dump(&from, &["--format", "json"]);
+    assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{stderr}");
     assert_eq!(dump(&from, &["--group", "7"]).0, Some(65), "there is none");
     let segment = from.site.path().join("n1/groups/1/00000000000000000001.seg");
     let mut damaged = std::fs::read(&segment).expect("a segment");
     let at = damaged.windows(5).position(|window| window == b"plain").expect("the first record");
     damaged[at] ^= 1;
     std::fs::write(&segment, damaged).expect("written");
-    let (code, _, said) = dump(&from, &[]);
-    assert_eq!((code, said.contains("is damaged at byte")), (Some(65), true), "{said}");
+    let (code, _, stderr) = dump(&from, &[]);
+    assert_eq!((code, stderr.contains("is damaged at byte")), (Some(65), true), "{stderr}");
 }
 
 /// Nodes stood in the order of their random ids.
@@ -319,32 +319,32 @@ fn cli_defaults_and_short_forms_work() {
     let cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.as_str();
     let run = |args: &[&str]| ended(&cluster.site.cli(addr, args).output().expect("it ran"));
-    let (_, table, said) = run(&["status"]);
+    let (_, table, stderr) = run(&["status"]);
     let names: Vec<&str> = table.lines().skip(2).take(3).filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["n1", "n2", "n3"], "{said}");
+    assert_eq!(names, ["n1", "n2", "n3"], "{stderr}");
 
     cluster.client(0).produce("", (0..20).map(|n| record(n.to_string())).collect()).expect("produces");
     assert_eq!(run(&["consume", "--from", "-3"]).1, "17\n18\n19\n");
     assert_eq!(run(&["consume", "--from", "-100", "--count", "1"]).1, "0\n");
     assert_eq!(run(&["consume", "--from", "10m", "--count", "1"]).1, "0\n");
-    let (code, out, said) = run(&["log", "info", "--json"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, out, stderr) = run(&["log", "info", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
     let info: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((&info["log"], &info["first_offset"], &info["next_offset"]), (&"default".into(), &0.into(), &20.into()));
     assert_eq!(info["record_bytes_max"], 1 << 20);
     // The default port: nobody may listen there, but it is tried.
-    let (code, _, said) = run(&["status", "--addr", "127.0.0.2", "--timeout", "1"]);
-    assert_eq!((code, said.contains("127.0.0.2:8400: ")), (Some(69), true), "{said}");
+    let (code, _, stderr) = run(&["status", "--addr", "127.0.0.2", "--timeout", "1"]);
+    assert_eq!((code, stderr.contains("127.0.0.2:8400: ")), (Some(69), true), "{stderr}");
 
     // A value of exactly the limit, which counts neither the separator nor what the format adds.
     let (whole, site) = (1 << 20, &cluster.site);
     std::fs::write(site.path().join("line"), format!("{}=>{}\n", "k".repeat(10), "v".repeat(whole - 10)))
         .expect("written");
     std::fs::write(site.path().join("long"), format!("a\n{}\n", "v".repeat(whole + 1))).expect("written");
-    let (code, _, said) = run(&["produce", "--key-separator", "=>", "line"]);
-    assert_eq!(code, Some(0), "{said}");
-    let (code, _, said) = run(&["produce", "--key-separator", "=>", "long"]);
-    assert_eq!((code, said.contains("line 2 has more than 1048576 bytes")), (Some(65), true), "{said}");
+    let (code, _, stderr) = run(&["produce", "--key-separator", "=>", "line"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, _, stderr) = run(&["produce", "--key-separator", "=>", "long"]);
+    assert_eq!((code, stderr.contains("line 2 has more than 1048576 bytes")), (Some(65), true), "{stderr}");
     let tls: Site = Site::new();
     let output =
         Command::new(crate::harness::SERIATIM).arg("status").arg("--certs").arg(tls.certs()).arg("--addr=a b").output();
@@ -386,9 +386,9 @@ fn names_a_join_address_that_is_a_client_address() {
         log if log.contains("is it a client address (rpc_addr)?") => Ok(()),
         log => Err(log),
     });
-    let (code, _, said) = {
+    let (code, _, stderr) = {
         let args = ["status", "--timeout", "1"];
         ended(&cluster.site.cli(&cluster.nodes[0].bind_addr, &args).output().expect("it ran"))
     };
-    assert_eq!((code, said.contains("and not the one for peers")), (Some(69), true), "{said}");
+    assert_eq!((code, stderr.contains("and not the one for peers")), (Some(69), true), "{stderr}");
 }

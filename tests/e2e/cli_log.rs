@@ -146,10 +146,10 @@ fn an_unwritable_stdout_does_not_panic() {
         drop(reader);
         assert_eq!(command(writer.into()), (Some(0), String::new()), "{args:?}: its reader has gone");
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-        let (code, said) = command(full.into());
+        let (code, stderr) = command(full.into());
         // A trim is done, whether that can be said or not.
         let wanted = if args.contains(&"trim") { 0 } else { 1 };
-        assert_eq!((code, said.contains("standard output can't be written")), (Some(wanted), true), "{args:?}: {said}");
+        assert_eq!((code, stderr.contains("standard output can't be written")), (Some(wanted), true), "{args:?}: {stderr}");
     }
 }
 
@@ -208,13 +208,13 @@ fn a_closed_standard_stream_is_treated_as_empty() {
             };
         }
         let output = shell.output().expect("it ran");
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(
             (output.status.code(), output.stdout.as_slice()),
             (Some(0), out.as_bytes()),
-            "{args:?} {closed}: {said}"
+            "{args:?} {closed}: {stderr}"
         );
-        assert!(said.contains(error), "{args:?} {closed}: {said}");
+        assert!(stderr.contains(error), "{args:?} {closed}: {stderr}");
     }
 }
 
@@ -225,16 +225,16 @@ fn false_and_empty_environment_variables_count_as_unset() {
     let with = |name: &str, value: &str| {
         let output =
             cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).env(name, value).output().expect("it ran");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).expect("text"))
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
     };
     for off in ["0", "false", ""] {
         assert_eq!(with("SERIATIM_INSECURE", off).0, Some(0), "{off:?}");
     }
-    let (code, said) = with("SERIATIM_INSECURE", "1");
-    assert_eq!((code, said.contains("does not go with certificates")), (Some(78), true), "{said}");
-    let (code, said) = with("SERIATIM_LOG", "");
-    assert_eq!((code, said.contains("log default")), (Some(0), true), "{said}");
+    let (code, output) = with("SERIATIM_INSECURE", "1");
+    assert_eq!((code, output.contains("does not go with certificates")), (Some(78), true), "{output}");
+    let (code, output) = with("SERIATIM_LOG", "");
+    assert_eq!((code, output.contains("log default")), (Some(0), true), "{output}");
     assert_eq!(with("SERIATIM_LOG", "a b").0, Some(2));
 }
 

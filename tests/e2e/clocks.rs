@@ -35,8 +35,8 @@ fn a_clock_jump_does_not_reach_timestamps() {
     shim.inject_node(&cluster, 0, &Fault::Clock(MONTH_SECONDS));
     eventually("the jump is noticed", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
-        let said = cluster.nodes[0].log();
-        said.contains("clock has jumped").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[0].log();
+        log.contains("clock has jumped").then_some(()).ok_or("not yet".into())
     });
     shim.inject_node(&cluster, 0, &Fault::Clock(0));
     eventually("it is over", || {
@@ -47,8 +47,8 @@ fn a_clock_jump_does_not_reach_timestamps() {
     assert!(records.len() >= 3);
     let newest = stamp(&records);
     assert!(newest < wall_us() + MINUTE_US, "stamped {} s ahead", (newest - wall_us()) / 1_000_000);
-    let said = cluster.nodes[0].log();
-    assert_eq!(said.matches("clock has jumped").count(), 1, "said once");
+    let log = cluster.nodes[0].log();
+    assert_eq!(log.matches("clock has jumped").count(), 1, "logged once");
 }
 
 /// With three nodes the majority's clocks bound the leader's, whether it jumps or is wrong from the start of its process.
@@ -61,8 +61,8 @@ fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     shim.inject_node(&cluster, leader, &Fault::Clock(MONTH_SECONDS));
     eventually("it is noticed", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
-        let said = cluster.nodes[leader].log();
-        said.contains("ahead of most of the cluster's").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[leader].log();
+        log.contains("ahead of most of the cluster's").then_some(()).ok_or("not yet".into())
     });
     assert_eq!(cluster.leader(), leader);
     client.produce("", vec![record("and on")]).expect("produces");
@@ -73,8 +73,8 @@ fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     // Followers receive only the leader's clock: they know that one of the two is wrong.
     for node in (0..3).filter(|node| *node != leader) {
         eventually("the others say so, too", || {
-            let said = cluster.nodes[node].log();
-            said.contains("one of them is wrong").then_some(()).ok_or("not yet".into())
+            let log = cluster.nodes[node].log();
+            log.contains("one of them is wrong").then_some(()).ok_or("not yet".into())
         });
     }
 }
@@ -87,8 +87,8 @@ fn a_leader_behind_the_majority_stamps_the_majority_time() {
     let leader = cluster.leader();
     shim.inject_node(&cluster, leader, &Fault::Clock(-MONTH_SECONDS));
     eventually("it is noticed", || {
-        let said = cluster.nodes[leader].log();
-        said.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[leader].log();
+        log.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
     });
     assert_eq!(cluster.leader(), leader);
     client.produce("", vec![record("now")]).expect("produces");
@@ -129,8 +129,8 @@ fn records_stamped_ahead_expire_by_their_arrival_time() {
     assert!(shown.contains("newest timestamp is 29 days ahead of the clock"), "{shown}");
     assert!(cli(&["status", "--verbose"]).contains("seriatim_stamp_ahead_ms_now"));
     eventually("the log says so", || {
-        let said = cluster.nodes[0].log();
-        said.contains("ahead of this node's clock").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[0].log();
+        log.contains("ahead of this node's clock").then_some(()).ok_or("not yet".into())
     });
     assert_eq!(status(&client).expect("a status").first_offset, 0, "nothing is limited yet");
     cli(&["log", "configure", "--retention-age", "2s"]);

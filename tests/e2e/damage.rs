@@ -69,8 +69,8 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
         assert_eq!(got, [0, 1, 2, 3, 4]);
         let status = error.as_ref().and_then(|error| error.status()).expect("a status");
         assert_eq!((status.code, status.reason.as_str()), (Code::DATA_LOSS, "DAMAGED"));
-        let said = |key: &str| status.metadata.get(key).map(String::as_str);
-        assert_eq!((said("offset"), said("resume_offset")), (Some("5"), Some("7")), "{}", status.message);
+        let metadata = |key: &str| status.metadata.get(key).map(String::as_str);
+        assert_eq!((metadata("offset"), metadata("resume_offset")), (Some("5"), Some("7")), "{}", status.message);
         assert!(status.message.starts_with("records 5 to 6 of log default are damaged"), "{}", status.message);
         let (got, error) = stream(7);
         assert!(error.is_none() && got == (7..60).collect::<Vec<u64>>(), "{got:?}");
@@ -81,10 +81,10 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout).lines().count(), text(&output.stderr))
     };
-    let (code, lines, said) = consume("2");
-    assert_eq!((code, lines), (Some(65), 3), "{said}");
-    assert!(said.contains("records 5 to 6 of log default are damaged on this node"), "{said}");
-    assert!(said.contains("`seriatim consume --from 7` continues after them"), "{said}");
+    let (code, lines, stderr) = consume("2");
+    assert_eq!((code, lines), (Some(65), 3), "{stderr}");
+    assert!(stderr.contains("records 5 to 6 of log default are damaged on this node"), "{stderr}");
+    assert!(stderr.contains("`seriatim consume --from 7` continues after them"), "{stderr}");
     assert_eq!(consume("7").1, 53);
     // The read reported it to the operator once, without waiting for a scrub.
     let node = client.get_node().expect("a node");
@@ -176,9 +176,9 @@ fn a_bad_sector_loses_only_its_own_records() {
         }
     }
     let failed = failed.expect("a status");
-    let said = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
+    let metadata = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
     let (first, behind) = (lost[0], lost[lost.len() - 1] + 1);
-    assert_eq!((got, said("offset"), said("resume_offset")), (first, Some(first), Some(behind)), "{}", failed.message);
+    assert_eq!((got, metadata("offset"), metadata("resume_offset")), (first, Some(first), Some(behind)), "{}", failed.message);
     assert!(cluster.nodes[0].log().contains("Input/output error"), "{}", cluster.nodes[0].log());
     assert!(cluster.nodes[0].stop().success());
 }

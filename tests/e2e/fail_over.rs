@@ -158,8 +158,8 @@ fn does_not_found_a_cluster_while_a_join_address_is_silent() {
     };
     let node = Node::start(&site, options);
     eventually("it says what it waits for", || {
-        let said = node.log();
-        (said.contains("not founding cluster") && said.contains(&addr)).then_some(()).ok_or(said)
+        let log = node.log();
+        (log.contains("not founding cluster") && log.contains(&addr)).then_some(()).ok_or(log)
     });
     let client = site.client(&node.rpc_addr, "root");
     let refused = client.produce("", vec![record("a")]).expect_err("no cluster yet").to_string();

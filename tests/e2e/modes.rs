@@ -27,11 +27,11 @@ fn warns_once_about_files_that_other_users_can_access() {
         ..NodeOptions::default()
     };
     let node = Node::start(&site, options);
-    let said = |path: &Path, mode: &str| {
+    let warnings = |path: &Path, mode: &str| {
         let (path, mode) = (path.display().to_string(), format!("(mode {mode})"));
         node.log().lines().filter(|line| line.contains(&path) && line.contains(&mode)).count()
     };
-    assert_eq!([said(&key, "0644"), said(&site.policy(), "0666"), said(&config, "0646")], [1; 3], "{}", node.log());
+    assert_eq!([warnings(&key, "0644"), warnings(&site.policy(), "0666"), warnings(&config, "0646")], [1; 3], "{}", node.log());
     assert!(node.log().contains(&format!("chmod 600 {}", key.display())), "{}", node.log());
 
     // The reload looks at modes first.
@@ -46,9 +46,9 @@ fn warns_once_about_files_that_other_users_can_access() {
         });
     };
     reload("p, more, default, produce\n", 1);
-    assert_eq!([said(&key, "0644"), said(&key, "0604")], [1, 1], "{}", node.log());
+    assert_eq!([warnings(&key, "0644"), warnings(&key, "0604")], [1, 1], "{}", node.log());
     reload("p, most, default, produce\n", 2);
-    assert_eq!([said(&key, "0604"), said(&site.policy(), "0666"), said(&config, "0646")], [1; 3], "{}", node.log());
+    assert_eq!([warnings(&key, "0604"), warnings(&site.policy(), "0666"), warnings(&config, "0646")], [1; 3], "{}", node.log());
 }
 
 /// What `seriatim certs` makes is its owner's alone, whatever the umask, and what lay there already is looked at.
@@ -78,6 +78,6 @@ fn generated_keys_are_accessible_to_their_owner_only() {
     assert!(keys >= 4, "{keys} keys");
     let ca_key = out.join("ca-key.pem");
     set(&ca_key, 0o644);
-    let said = certs(&["--use-ca", "--clients", "more"]);
-    assert!(said.contains(&format!("private key {} (mode 0644)", ca_key.display())), "{said}");
+    let stderr = certs(&["--use-ca", "--clients", "more"]);
+    assert!(stderr.contains(&format!("private key {} (mode 0644)", ca_key.display())), "{stderr}");
 }

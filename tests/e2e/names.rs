@@ -80,9 +80,9 @@ fn refuses_another_cluster_name_on_a_member_directory() {
     let right = node.set_more(more("other", "n1"));
     let status = node.try_start_again().expect_err("it must not start");
     assert_eq!(status.code(), Some(78), "{}", node.log());
-    let said = node.log();
+    let log = node.log();
     for part in ["member of cluster \"seriatim\"", "says \"other\"", "--cluster-name seriatim", "--data-dir"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(log.contains(part), "{part}: {log}");
     }
     assert_eq!(text(), before, "nothing was changed");
     assert!(before.contains(line), "{before}");

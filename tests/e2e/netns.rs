@@ -195,6 +195,6 @@ impl Drop for Bridge {
 
 fn ip(args: &[&str]) -> Result<(), String> {
     let output = Command::new("ip").args(args).output().map_err(|e| format!("`ip` can't be run: {e}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    output.status.success().then_some(()).ok_or_else(|| format!("`ip {}`: {}", args.join(" "), said.trim()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    output.status.success().then_some(()).ok_or_else(|| format!("`ip {}`: {}", args.join(" "), stderr.trim()))
 }

@@ -60,9 +60,9 @@ fn produce_stops_at_a_line_above_the_limit() {
     let fits = "y".repeat(limit);
     let text = format!("first\n{fits}\n{}\nbehind\n", "x".repeat(limit + 1));
     let produced = produce(&cluster, 0, &[], text.as_bytes());
-    let said = String::from_utf8_lossy(&produced.stderr).into_owned();
-    assert_eq!(produced.status.code(), Some(65), "{said}");
-    assert!(said.contains("line 3 ") && said.contains("offsets 0 to 1"), "{said}");
+    let stderr = String::from_utf8_lossy(&produced.stderr).into_owned();
+    assert_eq!(produced.status.code(), Some(65), "{stderr}");
+    assert!(stderr.contains("line 3 ") && stderr.contains("offsets 0 to 1"), "{stderr}");
     let consumed = consume(&cluster, 0, &[]);
     assert!(consumed.stdout == format!("first\n{fits}\n").into_bytes(), "the lines before it, and no other");
 

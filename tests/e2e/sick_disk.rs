@@ -15,26 +15,26 @@ const SIGABRT: i32 = 6;
 
 #[test]
 fn a_write_error_stops_the_process() {
-    let (status, said) = fails(&Fault::WriteError("groups/1/0"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot write") && said.contains("Input/output error"), "{said}");
-    assert!(said.contains("thread consensus failed"), "{said}");
+    let (status, log) = fails(&Fault::WriteError("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot write") && log.contains("Input/output error"), "{log}");
+    assert!(log.contains("thread consensus failed"), "{log}");
 }
 
 /// The shim drops what the failed sync should have written, as Linux may: a second try would succeed and lose it.
 #[test]
 fn a_failed_sync_is_final() {
-    let (status, said) = fails(&Fault::SyncError("groups/1/0"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot sync") && said.contains("Input/output error"), "{said}");
-    assert!(said.contains("thread log-writer failed"), "{said}");
+    let (status, log) = fails(&Fault::SyncError("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot sync") && log.contains("Input/output error"), "{log}");
+    assert!(log.contains("thread log-writer failed"), "{log}");
 }
 
 #[test]
 fn a_failed_manifest_sync_stops_the_process() {
-    let (status, said) = fails(&Fault::SyncError("manifest"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot sync") && said.contains("manifest"), "{said}");
+    let (status, log) = fails(&Fault::SyncError("manifest"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot sync") && log.contains("manifest"), "{log}");
 }
 
 /// `log verify` called it damage, and a start a failure (exit code 1), which systemd tried again and again.
@@ -48,26 +48,26 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     assert!(cluster.nodes[0].stop().success());
     shim.inject(&dir, &Fault::ReadError("groups/1/0", 0));
     let status = cluster.nodes[0].try_start_again().expect_err("it can't be read");
-    let said = cluster.nodes[0].log();
-    assert_eq!(status.code(), Some(65), "{said}");
-    assert!(said.contains("Input/output error") && said.contains("`seriatim log verify` reads all of it"), "{said}");
+    let log = cluster.nodes[0].log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    assert!(log.contains("Input/output error") && log.contains("`seriatim log verify` reads all of it"), "{log}");
 }
 
 /// It is refused before, by the watermarks; here they do not see it coming.
 #[test]
 fn an_unexpected_disk_full_error_stops_the_process() {
-    let (status, said) = fails(&Fault::WriteFull("groups/1/0"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("the reserve file is given back"), "{said}");
-    assert!(said.contains("no space left") && said.contains("free some"), "{said}");
+    let (status, log) = fails(&Fault::WriteFull("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("the reserve file is given back"), "{log}");
+    assert!(log.contains("no space left") && log.contains("free some"), "{log}");
 }
 
 #[test]
 fn a_hanging_sync_aborts_the_process() {
     let begin = Instant::now();
-    let (status, said) = fails(&Fault::SyncHang("groups/1/0"));
-    assert_eq!(status.signal(), Some(SIGABRT), "{said}");
-    assert!(said.contains("thread log-writer hangs"), "{said}");
+    let (status, log) = fails(&Fault::SyncHang("groups/1/0"));
+    assert_eq!(status.signal(), Some(SIGABRT), "{log}");
+    assert!(log.contains("thread log-writer hangs"), "{log}");
     assert!(begin.elapsed() < TIMEOUT, "within hang_seconds_max, or nearly");
 }
 
@@ -145,10 +145,10 @@ fn fails(fault: &Fault<'_>) -> (ExitStatus, String) {
         records(200);
         shim.inject(&dir, fault);
         let status = node.wait();
-        let said = node.log();
+        let log = node.log();
         node.start_again();
         records(50);
-        (status, said)
+        (status, log)
     });
     wait_for_voters(&cluster.clients());
     check(&cluster, &sent);

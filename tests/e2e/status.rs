@@ -40,8 +40,8 @@ fn reports_a_dead_voter_whose_address_another_node_uses() {
 
     let mut wiped = cluster.nodes.pop().expect("n3");
     wiped.kill();
-    let (_, table, said) = status(&cluster.site, &addr, 4);
-    assert!(said.contains("one more failure stops log default: n3 does not answer\n"), "{said}");
+    let (_, table, stderr) = status(&cluster.site, &addr, 4);
+    assert!(stderr.contains("one more failure stops log default: n3 does not answer\n"), "{stderr}");
     assert!(table.contains("the catalog: 2 of 3 voters are alive, none may fail\n"), "{table}");
     assert!(healthy.ends_with("log default: 3 of 3 voters are alive, 1 may fail\n"), "{healthy}");
     let new = NodeOptions {
@@ -59,10 +59,10 @@ fn reports_a_dead_voter_whose_address_another_node_uses() {
         let catalog = client.get_node().map_err(|e| e.to_string())?.groups.iter().map(|g| g.voters.len()).min();
         (voters == 4 && catalog == Some(4)).then_some(()).ok_or(format!("{voters} {catalog:?}"))
     });
-    let (_, table, said) = status(&cluster.site, &addr, 4);
+    let (_, table, stderr) = status(&cluster.site, &addr, 4);
     let why = "n3 does not answer: another node is at its address";
-    assert!(said.contains(&format!("one more failure stops log default: {why}\n")), "{said}");
-    assert!(said.contains(&format!("one more failure stops the catalog: {why}\n")), "{said}");
+    assert!(stderr.contains(&format!("one more failure stops log default: {why}\n")), "{stderr}");
+    assert!(stderr.contains(&format!("one more failure stops the catalog: {why}\n")), "{stderr}");
     assert!(table.contains("log default: 3 of 4 voters are alive, none may fail\n"), "{table}");
     let (code, json, _) = run(&cluster.site, &addr, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
@@ -72,8 +72,8 @@ fn reports_a_dead_voter_whose_address_another_node_uses() {
     assert_eq!(json["findings"][0]["kind"], "voter_missing");
 
     cluster.nodes[1].kill();
-    let (_, table, said) = status(&cluster.site, &addr, 5);
-    assert!(said.contains("no majority for log default: n2 does not answer; n3 does not answer: "), "{said}");
+    let (_, table, stderr) = status(&cluster.site, &addr, 5);
+    assert!(stderr.contains("no majority for log default: n2 does not answer; n3 does not answer: "), "{stderr}");
     assert!(table.contains("log default: 2 of 4 voters are alive, no majority\n"), "{table}");
     let (code, json, _) = run(&cluster.site, &addr, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
@@ -133,9 +133,9 @@ fn members_are_queried_concurrently_with_a_short_timeout() {
     drop(connected);
     drop(patient);
     // The default.
-    let (code, table, said) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).end();
-    assert_eq!(code, Some(5), "{said}");
-    assert!(said.contains("no majority for log default: n2 and n3 do not answer"), "{said}");
+    let (code, table, stderr) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).end();
+    assert_eq!(code, Some(5), "{stderr}");
+    assert!(stderr.contains("no majority for log default: n2 and n3 do not answer"), "{stderr}");
     assert_eq!(table.matches("nothing came within 3 s").count(), 2, "{table}");
 }
 
@@ -183,8 +183,8 @@ fn every_command_tries_the_next_address_when_the_first_does_not_answer() {
         for command in commands {
             let addrs = format!("{first},{}", cluster.nodes[0].rpc_addr);
             let args = [command, &["--timeout", "600"]].concat();
-            let (code, out, said) = Running::start(site, &addrs, &args).end();
-            assert_eq!(code, Some(0), "{command:?} with {first}: {out}{said}");
+            let (code, out, stderr) = Running::start(site, &addrs, &args).end();
+            assert_eq!(code, Some(0), "{command:?} with {first}: {out}{stderr}");
         }
     }
 }
@@ -199,15 +199,15 @@ fn a_joining_node_reports_what_it_waits_for() {
     };
     let says = |node: &Node, parts: &[&str]| {
         eventually("it says why", || {
-            let (code, _, said) = run(&site, &node.rpc_addr, &["status"]);
-            let all = code == Some(69) && said.contains("JOINING") && parts.iter().all(|part| said.contains(part));
-            all.then_some(said.clone()).ok_or(format!("{code:?} {said}"))
+            let (code, _, stderr) = run(&site, &node.rpc_addr, &["status"]);
+            let all = code == Some(69) && stderr.contains("JOINING") && parts.iter().all(|part| stderr.contains(part));
+            all.then_some(stderr.clone()).ok_or(format!("{code:?} {stderr}"))
         })
     };
     let alone = waiting("alone", &[]);
-    let said =
+    let stderr =
         says(&alone, &["not admitted to cluster \"seriatim\" yet", "no join address is configured, and mDNS is off"]);
-    assert!(said.contains("--bootstrap") && !said.contains("seriatim status"), "{said}");
+    assert!(stderr.contains("--bootstrap") && !stderr.contains("seriatim status"), "{stderr}");
 
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string();
     let mut late = waiting("n2", &[&free, &alone.bind_addr]);
@@ -217,8 +217,8 @@ fn a_joining_node_reports_what_it_waits_for() {
     let refused = refused.status().expect("a status").clone();
     assert!(refused.reason == "JOINING" && refused.message.contains(&free), "{refused}");
     assert!(refused.metadata["waiting_for"].contains(&free), "{refused}");
-    let (code, _, said) = run(&site, &late.rpc_addr, &["log", "info"]);
-    assert!(code == Some(69) && said.contains(&free), "{said}");
+    let (code, _, stderr) = run(&site, &late.rpc_addr, &["log", "info"]);
+    assert!(code == Some(69) && stderr.contains(&free), "{stderr}");
     let (code, json, _) = run(&site, &late.rpc_addr, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((code, &json["findings"][0]["kind"]), (Some(69), &"joining".into()));

@@ -75,9 +75,9 @@ fn consume_follow_continues_at_another_node_after_a_long_silence() {
     });
     eventually("it goes on", || {
         if let Some(status) = child.try_wait().expect("waits") {
-            let mut said = String::new();
-            child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
-            panic!("it ended: {status}, {said}");
+            let mut stderr = String::new();
+            child.stderr.take().expect("stderr").read_to_string(&mut stderr).expect("text");
+            panic!("it ended: {status}, {stderr}");
         }
         last().filter(|line| line == "second").ok_or("not yet".into())
     });
@@ -107,10 +107,10 @@ fn an_interrupted_produce_reports_the_last_offset() {
     kill_process(Pid::from_child(&child), Signal::INT).expect("a signal");
     let output = child.wait_with_output().expect("it ends");
     drop(stdin);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("2 records appended to log default at offsets 0 to 1"), "{said}");
-    assert!(said.contains("tail -n +3 "), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("2 records appended to log default at offsets 0 to 1"), "{stderr}");
+    assert!(stderr.contains("tail -n +3 "), "{stderr}");
 }
 
 /// Retention overtook a reader that had asked for what is there: it ended with OFFSET_TRIMMED and exit code 1, 3 of 50 times.
@@ -134,8 +134,8 @@ fn consume_reports_records_trimmed_before_they_were_read() {
     client.trim("", 94).expect("trimmed");
     for (at, (mut child, stdout, first)) in readers.into_iter().enumerate() {
         let read: Vec<u64> = stdout.lines().map(|line| number(&line.expect("a line"))).collect();
-        let mut said = String::new();
-        child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
+        let mut stderr = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut stderr).expect("text");
         let code = child.wait().expect("it ends").code();
         // Up to what was on its way; the offsets that are missing are named.
         let whole = read.iter().zip(first + 1..).take_while(|(got, wanted)| *got == wanted).count() as u64;
@@ -143,13 +143,13 @@ fn consume_reports_records_trimmed_before_they_were_read() {
         assert!(next < 94, "nothing was trimmed under reader {at}");
         let rest = &read[usize::try_from(whole).expect("small")..];
         if at == 2 {
-            assert_eq!((code, rest), (Some(1), &[][..]), "from an offset that was named: {said}");
-            assert!(said.contains("OFFSET_TRIMMED"), "{said}");
+            assert_eq!((code, rest), (Some(1), &[][..]), "from an offset that was named: {stderr}");
+            assert!(stderr.contains("OFFSET_TRIMMED"), "{stderr}");
             continue;
         }
-        assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{said}");
+        assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{stderr}");
         let gap = format!("records {next} to 93 of log default were trimmed before they were read; going on at 94");
-        assert!(said.contains(&gap), "{said}");
+        assert!(stderr.contains(&gap), "{stderr}");
     }
 }
 

@@ -27,8 +27,8 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    let (code, _, said) = verify(&[]);
-    assert!(code == Some(78) && said.contains("in use by another process"), "{said}");
+    let (code, _, stderr) = verify(&[]);
+    assert!(code == Some(78) && stderr.contains("in use by another process"), "{stderr}");
 
     let file = data_dir.join(SEGMENT);
     let bytes = fs::read(&file).expect("a segment");
@@ -66,17 +66,17 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
 
     assert!(cluster.nodes[0].stop().success());
     let before = all_files(&data_dir);
-    let (code, report, said) = verify(&[]);
-    assert_eq!(code, Some(65), "{report}{said}");
+    let (code, report, stderr) = verify(&[]);
+    assert_eq!(code, Some(65), "{report}{stderr}");
     let line = format!("DAMAGE {SEGMENT} bytes {} to {}: ", range.position, range.position + range.bytes - 1);
     assert!(
         report.contains(&line) && report.contains("; unreadable: entry ") && report.contains(", record 3\n"),
         "{report}"
     );
-    assert!(said.contains("damaged in 1 place;"), "{said}");
+    assert!(stderr.contains("damaged in 1 place;"), "{stderr}");
     write(bytes[at]);
-    let (code, report, said) = verify(&["--json"]);
-    assert!(code == Some(0) && report.contains("\"damaged\":false"), "{report}{said}");
+    let (code, report, stderr) = verify(&["--json"]);
+    assert!(code == Some(0) && report.contains("\"damaged\":false"), "{report}{stderr}");
     let after = all_files(&data_dir);
     let changed: Vec<_> =
         before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).map(|(p, _)| p).collect();
