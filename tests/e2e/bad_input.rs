@@ -152,7 +152,11 @@ fn cli_errors_name_the_next_step() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, stderr) = run(&["consume", "--from", "5"]);
-    assert_eq!((code, stderr.contains("OFFSET_PAST_END"), stderr.contains("log info")), (Some(1), true, true), "{stderr}");
+    assert_eq!(
+        (code, stderr.contains("OFFSET_PAST_END"), stderr.contains("log info")),
+        (Some(1), true, true),
+        "{stderr}"
+    );
     cluster.client(0).produce("", vec![record("a"), record("b")]).expect("produces");
     cluster.client(0).trim("", 1).expect("trims");
     let (code, stderr) = run(&["consume", "--from", "0"]);

@@ -149,7 +149,11 @@ fn an_unwritable_stdout_does_not_panic() {
         let (code, stderr) = command(full.into());
         // A trim is done, whether that can be said or not.
         let wanted = if args.contains(&"trim") { 0 } else { 1 };
-        assert_eq!((code, stderr.contains("standard output can't be written")), (Some(wanted), true), "{args:?}: {stderr}");
+        assert_eq!(
+            (code, stderr.contains("standard output can't be written")),
+            (Some(wanted), true),
+            "{args:?}: {stderr}"
+        );
     }
 }
 

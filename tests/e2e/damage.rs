@@ -1,5 +1,5 @@
-//! Damage under a running node costs only the records in it: a damaged index stops nothing, and a stream returns all valid records
-//! before the damage and names the offset at which to continue.
+//! Damage under a running node loses only the records that it hits: a damaged index does not stop reads, and a stream returns the
+//! valid records before the damage and the offset at which to resume.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -29,8 +29,8 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).expect("written");
 }
 
-/// A stream that met one bad frame failed for everything in the same read, and records after the frame could not be read up to the
-/// next index entry.
+/// One bad frame failed the whole read that contained it, and the records between the frame and the next index entry could not be
+/// read.
 #[test]
 fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     let cluster = filled();
@@ -39,7 +39,7 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     let bytes = fs::read(&file).expect("a segment");
     let at = |n: u64| {
         let wanted = format!("record {n} x");
-        bytes.windows(wanted.len()).position(|part| part == wanted.as_bytes()).expect("it is stored") as u64
+        bytes.windows(wanted.len()).position(|part| part == wanted.as_bytes()).expect("the record is stored") as u64
     };
     flip(&file, at(5));
     flip(&file, at(6));
@@ -86,7 +86,7 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     assert!(stderr.contains("records 5 to 6 of log default are damaged on this node"), "{stderr}");
     assert!(stderr.contains("`seriatim consume --from 7` continues after them"), "{stderr}");
     assert_eq!(consume("7").1, 53);
-    // The read reported it to the operator once, without waiting for a scrub.
+    // The read reported the damage once, without waiting for a scrub.
     let node = client.get_node().expect("a node");
     let group = node.groups.into_iter().find(|group| group.group == 1).expect("a group");
     let ranges: Vec<_> = group.damaged_ranges.iter().map(|r| (r.first_offset, r.next_offset)).collect();
@@ -99,7 +99,7 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     );
 }
 
-/// An index file that got shorter under its mapping killed the process, without a log line, at every read of the segment.
+/// An index file that was truncated while it was mapped killed the process at every read of the segment, without a log line.
 #[test]
 fn a_damaged_index_does_not_stop_reads() {
     let mut cluster = filled();
@@ -122,12 +122,12 @@ fn a_damaged_index_does_not_stop_reads() {
     truncate(10);
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+    eventually("the node serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
     read_all(&cluster);
-    assert!(fs::metadata(&index).expect("made anew").len() > 40);
+    assert!(fs::metadata(&index).expect("rebuilt").len() > 40);
 }
 
-/// A bad sector under a sealed segment's index killed the process; one in the segment itself withheld a whole read's records.
+/// A bad sector in the index of a sealed segment killed the process; one in the segment itself failed the whole read.
 #[test]
 fn a_bad_sector_loses_only_its_own_records() {
     let site = Site::new();
@@ -138,22 +138,24 @@ fn a_bad_sector_loses_only_its_own_records() {
     for n in 0..60 {
         client.produce("", vec![record(format!("record {n} {}", "x".repeat(3000)))]).expect("produces");
     }
-    // No earlier sealed segment is open.
+    // After a restart, no sealed segment is open.
     assert!(cluster.nodes[0].stop().success());
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it serves again", || client.consume_at("", 59).map(drop).map_err(|e| e.to_string()));
-    let taken = || {
+    eventually("the node serves again", || client.consume_at("", 59).map(drop).map_err(|e| e.to_string()));
+    let injected = || {
         let control = dir.with_extension("control");
-        eventually("the shim takes its order", || if control.exists() { Err("not yet".to_owned()) } else { Ok(()) });
+        eventually("the shim reads its control file", || {
+            if control.exists() { Err("not yet".to_owned()) } else { Ok(()) }
+        });
     };
     shim.inject(&dir, &Fault::ReadError("groups/1/00000000000000000001.idx", 0));
-    taken();
+    injected();
     for offset in 0..60 {
         assert_eq!(client.consume_at("", offset).expect("served").offset, offset);
     }
     shim.inject(&dir, &Fault::ReadError("groups/1/00000000000000000001.seg", 8));
-    taken();
+    injected();
     let lost = (0..60).filter(|offset| match client.consume_at("", *offset) {
         Ok(record) => {
             assert_eq!(record.offset, *offset);
@@ -165,7 +167,7 @@ fn a_bad_sector_loses_only_its_own_records() {
         }
     });
     let lost: Vec<u64> = lost.collect();
-    assert!((1..=3).contains(&lost.len()), "3 KB each, and 4 KiB of them: {lost:?}");
+    assert!((1..=3).contains(&lost.len()), "a block of 4 KiB hits at most three records of 3 KB: {lost:?}");
     let request = ConsumeRequest { max_records: 1000, stop_at_end: true, ..ConsumeRequest::default() };
     let mut got = 0;
     let mut failed = None;
@@ -177,8 +179,13 @@ fn a_bad_sector_loses_only_its_own_records() {
     }
     let failed = failed.expect("a status");
     let metadata = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
-    let (first, behind) = (lost[0], lost[lost.len() - 1] + 1);
-    assert_eq!((got, metadata("offset"), metadata("resume_offset")), (first, Some(first), Some(behind)), "{}", failed.message);
+    let (first, resume) = (lost[0], lost[lost.len() - 1] + 1);
+    assert_eq!(
+        (got, metadata("offset"), metadata("resume_offset")),
+        (first, Some(first), Some(resume)),
+        "{}",
+        failed.message
+    );
     assert!(cluster.nodes[0].log().contains("Input/output error"), "{}", cluster.nodes[0].log());
     assert!(cluster.nodes[0].stop().success());
 }

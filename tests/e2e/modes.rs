@@ -31,7 +31,12 @@ fn warns_once_about_files_that_other_users_can_access() {
         let (path, mode) = (path.display().to_string(), format!("(mode {mode})"));
         node.log().lines().filter(|line| line.contains(&path) && line.contains(&mode)).count()
     };
-    assert_eq!([warnings(&key, "0644"), warnings(&site.policy(), "0666"), warnings(&config, "0646")], [1; 3], "{}", node.log());
+    assert_eq!(
+        [warnings(&key, "0644"), warnings(&site.policy(), "0666"), warnings(&config, "0646")],
+        [1; 3],
+        "{}",
+        node.log()
+    );
     assert!(node.log().contains(&format!("chmod 600 {}", key.display())), "{}", node.log());
 
     // The reload looks at modes first.
@@ -48,7 +53,12 @@ fn warns_once_about_files_that_other_users_can_access() {
     reload("p, more, default, produce\n", 1);
     assert_eq!([warnings(&key, "0644"), warnings(&key, "0604")], [1, 1], "{}", node.log());
     reload("p, most, default, produce\n", 2);
-    assert_eq!([warnings(&key, "0604"), warnings(&site.policy(), "0666"), warnings(&config, "0646")], [1; 3], "{}", node.log());
+    assert_eq!(
+        [warnings(&key, "0604"), warnings(&site.policy(), "0666"), warnings(&config, "0646")],
+        [1; 3],
+        "{}",
+        node.log()
+    );
 }
 
 /// What `seriatim certs` makes is its owner's alone, whatever the umask, and what lay there already is looked at.

@@ -1,4 +1,4 @@
-//! Rights that are taken away from who is connected already: an authority that is removed, a certificate that expires.
+//! Revocation for clients that are already connected: a CA is removed, a certificate expires.
 
 use std::fs;
 use std::path::Path;
@@ -35,8 +35,8 @@ fn raw_code<T: std::fmt::Debug>(result: grpcio::Result<T>) -> Code {
     }
 }
 
-/// A tail went on for ever after the authority of its certificate was removed, and so did new calls on its connection: gRPC
-/// verifies a certificate in the handshake alone.
+/// A tail continued forever after the CA of its certificate was removed, and new calls on its connection succeeded: gRPC verifies
+/// a certificate only in the handshake.
 #[test]
 fn connections_end_when_their_authority_is_removed() {
     let site = Site::new();
@@ -69,7 +69,7 @@ fn connections_end_when_their_authority_is_removed() {
         ConsumeRequest { start: Start::START_LATEST.into(), max_records: 1, wait_ms: 50_000, ..request.clone() };
     let polls = LogClient::new(root.channel().clone());
     let poll = polls.consume_async_opt(&waits, option()).expect("a call");
-    eventually("the poll waits", || {
+    eventually("the long poll waits", || {
         let counters = root.get_node().expect("a response").counters;
         let streams = counters.iter().find(|c| c.name == "seriatim_streams_now").map_or(0, |c| c.value);
         (streams == 4).then_some(()).ok_or(format!("{streams} streams"))
@@ -83,7 +83,7 @@ fn connections_end_when_their_authority_is_removed() {
     assert!(status.message.contains("no longer accepted"), "{status}");
     assert_eq!(code(appends.answer().expect("a status")), Code::UNAUTHENTICATED);
     assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
-    // Another code than that of a connection that fails: these are new calls on those that are open.
+    // A failed connection would return UNAVAILABLE: these are new calls on the open connections.
     for client in [&root, &nobody] {
         assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
         let health = HealthClient::new(client.channel().clone());
@@ -94,11 +94,16 @@ fn connections_end_when_their_authority_is_removed() {
 
     let other = client_with(&node.rpc_addr, Some(of_other));
     assert_eq!(other.produce("", vec![record("c")]).expect("appended").offset, 2);
-    assert_eq!(raw_code(block_on(poll)), Code::UNAUTHENTICATED, "the record came too late for who waited for it");
+    assert_eq!(
+        raw_code(block_on(poll)),
+        Code::UNAUTHENTICATED,
+        "a long poll of a revoked client does not receive the record"
+    );
     assert_eq!(other.consume_at("", 2).expect("a record").value, record("c").value);
 }
 
-/// GetServers and health looked at no certificate: who had an open connection could ask for as long as it lasted.
+/// GetServers and the health service did not check certificates: a client with an expired certificate could call them as long as
+/// its connection was open.
 #[test]
 fn an_expired_certificate_gets_no_response_on_an_open_connection() {
     let site = Site::new();

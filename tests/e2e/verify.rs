@@ -1,5 +1,5 @@
-//! A disk that lies: the scrub of a running node finds it, `seriatim log verify` of a stopped one names the same place, and
-//! neither changes a byte.
+//! Silent disk corruption: the scrub of a running node detects it, `seriatim log verify` on a stopped node reports the same
+//! place, and neither changes a byte.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
         file.sync_all().expect("synced");
     };
     write(b'R');
-    let range = eventually("the scrub finds it", || {
+    let range = eventually("the scrub detects it", || {
         let node = client.get_node().map_err(|e| e.to_string())?;
         let group = node.groups.into_iter().find(|group| group.group == 1).ok_or("no group")?;
         group.damaged_ranges.first().cloned().ok_or_else(|| "nothing found yet".to_owned())
@@ -51,7 +51,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     for whole in [2, 4, 39] {
         assert_eq!(client.consume_at("", whole).expect("the others are served").offset, whole);
     }
-    client.produce("", vec![record("and it goes on")]).expect("produces");
+    client.produce("", vec![record("after the damage")]).expect("produces");
     let status = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(
@@ -82,11 +82,11 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
         before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).map(|(p, _)| p).collect();
     assert!(
         changed == [&file] && before.len() == after.len(),
-        "the byte that this test put right, and nothing else: {changed:?}"
+        "only the byte that this test restored has changed: {changed:?}"
     );
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it serves all of it", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+    eventually("the node serves every record", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
 }
 
 fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
