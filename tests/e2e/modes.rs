@@ -1,4 +1,4 @@
-//! Files of a node that other users of the host can read or change: it says so.
+//! Warnings about files of a node that other users of the host can read or change.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,7 @@ fn set(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
 }
 
-/// A key that everybody could read, and a policy that everybody could write, were taken without a word.
+/// A key that all users could read, and a policy that all users could write, were accepted silently.
 #[test]
 fn warns_once_about_files_that_other_users_can_access() {
     let site = Site::new();
@@ -39,7 +39,7 @@ fn warns_once_about_files_that_other_users_can_access() {
     );
     assert!(node.log().contains(&format!("chmod 600 {}", key.display())), "{}", node.log());
 
-    // The reload looks at modes first.
+    // A reload checks the modes before it loads the files.
     set(&key, 0o604);
     set(&site.policy(), 0o600);
     let reload = |more: &str, times: usize| {
@@ -61,7 +61,7 @@ fn warns_once_about_files_that_other_users_can_access() {
     );
 }
 
-/// What `seriatim certs` makes is its owner's alone, whatever the umask, and what lay there already is looked at.
+/// `seriatim certs` makes keys accessible to their owner only, whatever the umask is, and warns about existing keys.
 #[test]
 fn generated_keys_are_accessible_to_their_owner_only() {
     let site = Site::new();
@@ -69,7 +69,7 @@ fn generated_keys_are_accessible_to_their_owner_only() {
     let certs = |more: &[&str]| {
         let words = ["-c", "umask 000; exec \"$0\" \"$@\"", crate::harness::SERIATIM, "certs", "--out"];
         let mut command = std::process::Command::new("sh");
-        let output = command.args(words).arg(&out).args(more).output().expect("it runs");
+        let output = command.args(words).arg(&out).args(more).output().expect("runs");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).expect("text")
     };
