@@ -142,7 +142,7 @@ fn fail_under_load(fault: &Fault<'_>) -> (ExitStatus, String) {
             (next >= first + more).then_some(()).ok_or(format!("{next} records"))
         });
     };
-    let (sent, ended) = under_load(site, &addrs, &mut random, |_| {
+    let (sent, outcome) = under_load(site, &addrs, &mut random, |_| {
         wait_for_records(200);
         shim.inject(&dir, fault);
         let status = node.wait();
@@ -153,5 +153,5 @@ fn fail_under_load(fault: &Fault<'_>) -> (ExitStatus, String) {
     });
     wait_for_voters(&cluster.clients());
     check(&cluster, &sent);
-    ended
+    outcome
 }
