@@ -138,9 +138,9 @@ chapter "3. Three nodes on this machine"
 start n1 --bootstrap
 say "n1  $(place n1)   founds the cluster"
 start n2 --join "${bind[n1]}"
-say "n2  $(place n2)   joins through the address of n1"
+say "n2  $(place n2)   joins via n1"
 start n3 --join "${bind[n1]}"
-say "n3  $(place n3)   joins through the address of n1"
+say "n3  $(place n3)   joins via n1"
 until=$((SECONDS + 60))
 while [ $SECONDS -lt $until ]; do
     if status >"$demo/status" 2>"$demo/status.log" && [ "$(grep -cE ' (leader|follower) ' "$demo/status")" -eq 3 ]; then break; fi
