@@ -1,7 +1,7 @@
 //! Generates messages and gRPC services from `proto/`, in pure Rust: no `protoc` is needed.
 //!
-//! rust-protobuf 3 writes the messages. `grpcio-compiler` writes the services, but takes descriptors of rust-protobuf 2:
-//! the descriptors of 3 are written to bytes and read again as those of 2. The same bytes are kept for server reflection.
+//! rust-protobuf 3 generates the messages. `grpcio-compiler` generates the services, but needs the descriptors of rust-protobuf 2:
+//! the descriptors are serialized by version 3 and parsed by version 2. The same bytes are stored for server reflection.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -20,7 +20,7 @@ export LC_ALL=C
 bold='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 chapter() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
-tell() { printf '  %s\n' "$@"; }
+say() { printf '  %s\n' "$@"; }
 
 declare -A pid=() bind=() rpc=()
 keep=
@@ -58,7 +58,7 @@ trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Sets `file`, and `why` it is that one.
+# Sets `file`, and `why` it was chosen.
 choose_file() {
     if [ -n "${FILE:-}" ]; then
         file=$FILE why="chosen by FILE"
@@ -93,7 +93,7 @@ start() {
     local until=$((SECONDS + 60))
     while [ $SECONDS -lt $until ]; do
         if line=$(grep -m 1 '^ready ' "$demo/$name.out"); then
-            [[ $line =~ bind_addr=([^ ]+)\ rpc_addr=([^ ]+) ]] || fail "$name says: $line"
+            [[ $line =~ bind_addr=([^ ]+)\ rpc_addr=([^ ]+) ]] || fail "$name printed: $line"
             bind[$name]=${BASH_REMATCH[1]} rpc[$name]=${BASH_REMATCH[2]}
             return
         fi
@@ -107,14 +107,14 @@ start() {
 alive() {
     local name
     for name in "${!pid[@]}"; do
-        kill -0 "${pid[$name]}" 2>/dev/null || fail "$name has ended"
+        kill -0 "${pid[$name]}" 2>/dev/null || fail "$name has exited"
     done
 }
 
 place() { printf 'process %-8s clients %-17s peers %s' "${pid[$1]}" "${rpc[$1]}" "${bind[$1]}"; }
 client() { "$program" "$1" --addr "$2" --certs "$demo/certs" --user root "${@:3}"; }
 status() { client status "${rpc[n1]},${rpc[n2]},${rpc[n3]}"; }
-# The names of the nodes that have this role.
+# Prints the names of the nodes with this role.
 role() { awk -v role="$1" '$3 == role { print $1 }' "$demo/status" | sort; }
 
 choose_file
@@ -127,20 +127,20 @@ unfinished=$((1 - $(tail -c 1 "$file" | wc -l)))
 lines=$(($(wc -l <"$file") + unfinished))
 
 chapter "1. The file"
-tell "$file" "$bytes bytes, $lines lines ($why)"
+say "$file" "$bytes bytes, $lines lines ($why)"
 
-chapter "2. Certificates, made for this run"
+chapter "2. Certificates, created for this run"
 "$program" certs --out "$demo/certs" --hosts localhost,127.0.0.1 --peers n1,n2,n3 --clients root --cluster-name demo \
     >"$demo/certs.out" 2>"$demo/certs.log" || fail "no certificates"
-tell "$(cd "$demo/certs" && echo *)" "Clients and nodes use mutual TLS: without one of these, a connection is rejected."
+say "$(cd "$demo/certs" && echo *)" "Clients and nodes use mutual TLS: without one of these, a connection is rejected."
 
 chapter "3. Three nodes on this machine"
 start n1 --bootstrap
-tell "n1  $(place n1)   founds the cluster"
+say "n1  $(place n1)   founds the cluster"
 start n2 --join "${bind[n1]}"
-tell "n2  $(place n2)   joins by the address of n1"
+say "n2  $(place n2)   joins via n1"
 start n3 --join "${bind[n1]}"
-tell "n3  $(place n3)   joins by the address of n1"
+say "n3  $(place n3)   joins via n1"
 until=$((SECONDS + 60))
 while [ $SECONDS -lt $until ]; do
     if status >"$demo/status" 2>"$demo/status.log" && [ "$(grep -cE ' (leader|follower) ' "$demo/status")" -eq 3 ]; then break; fi
@@ -151,9 +151,9 @@ leader=$(role leader)
 entry=$(role follower | head -n 1)
 victim=$(role follower | tail -n 1)
 [ -n "$leader" ] && [ -n "$entry" ] && [ "$entry" != "$victim" ] || fail "no cluster of three within a minute"
-tell "All three vote, and $leader leads."
+say "All three are voters, and $leader is the leader."
 
-chapter "4. Line by line into $entry, which forwards every line to $leader; meanwhile $victim dies"
+chapter "4. Line by line into $entry, which forwards every line to $leader; meanwhile $victim is killed"
 begin=$(date +%s%N)
 seconds() { awk -v begin="$begin" -v now="$(date +%s%N)" 'BEGIN { printf "%5.1f s", (now - begin) / 1e9 }'; }
 exec 3> >(client produce "${rpc[$entry]}" 2>"$demo/produce.log")
@@ -162,31 +162,31 @@ exec 4<"$file"
 # feed N: N more of 64 parts of the file. If the producer has ended, its exit code and log say why.
 feed() { dd bs=$((bytes / 64 + 1)) count="$1" status=none <&4 >&3 2>/dev/null || true; }
 feed 32
-tell "$(seconds)  half of the file is sent; kill -9 $victim (process ${pid[$victim]})"
+say "$(seconds)  half of the file is sent; kill -9 $victim (process ${pid[$victim]})"
 kill -9 "${pid[$victim]}"
 wait "${pid[$victim]}" 2>/dev/null || true
 feed 16
-tell "$(seconds)  three quarters; the other two are a majority and continue. $victim is started again"
+say "$(seconds)  three quarters; the other two are a majority and continue. $victim is restarted"
 start "$victim" --join "${bind[$leader]}"
-tell "$(seconds)  $victim has recovered from its disk, as process ${pid[$victim]}"
+say "$(seconds)  $victim has recovered from its disk, as process ${pid[$victim]}"
 cat <&4 >&3 2>/dev/null || true
 exec 3>&- 4<&-
-wait "$producer" || fail "not all of the file went in"
-tell "$(seconds)  $(cat "$demo/produce.log")" "         Acknowledged means: on the disks of at least two nodes."
+wait "$producer" || fail "the file was not produced completely"
+say "$(seconds)  $(cat "$demo/produce.log")" "         Acknowledged means synced to the disks of at least two nodes."
 
 chapter "5. Read back from $victim, at once: it first fetches what it lacks from the leader"
 begin=$(date +%s%N)
 client consume "${rpc[$victim]}" >"$demo/read-back" 2>"$demo/consume.log" || fail "the log can't be read from $victim"
-tell "$(seconds)  $(wc -l <"$demo/read-back") records"
+say "$(seconds)  $(wc -l <"$demo/read-back") records"
 if [ "$unfinished" -eq 1 ]; then
     truncate -s -1 "$demo/read-back"
-    tell "         (A record is printed as a line. The file's last line does not end with a newline, so the last one is removed.)"
+    say "         (A record is printed as a line. The file's last line does not end with a newline, so the last one is removed.)"
 fi
 sum_in=$(sha256sum <"$file") sum_out=$(sha256sum <"$demo/read-back")
-tell "${sum_in%% *}  what went in" "${sum_out%% *}  what $victim has"
+say "${sum_in%% *}  produced" "${sum_out%% *}  read from $victim"
 [ "$sum_in" = "$sum_out" ] || fail "THE SUMS DIFFER"
-tell "Equal."
+say "Equal."
 
 chapter "6. seriatim status"
-status >"$demo/status" 2>"$demo/status.log" || fail "the cluster is not well"
+status >"$demo/status" 2>"$demo/status.log" || fail "seriatim status reports a problem"
 sed 's/^/  /' "$demo/status"

@@ -55,7 +55,7 @@ if [ -n "$missing" ]; then
     by_hand="sh -c '$install'"
     if [ "$(id -u)" -ne 0 ]; then
         if have sudo; then by_hand="sudo $by_hand"; else by_hand="su -c \"$install\""; fi
-        # Without a terminal sudo must not stop to ask.
+        # Without a terminal, sudo must not ask for a password.
         if have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
             sudo=sudo
         else
@@ -65,14 +65,14 @@ if [ -n "$missing" ]; then
     fi
     echo "Installing: $install" >&2
     # Hundreds of lines of output, shown only if the installation fails.
-    said=$(mktemp)
-    if ! $sudo sh -c "$install" >"$said" 2>&1; then
-        cat "$said" >&2
-        rm -f "$said"
+    output=$(mktemp)
+    if ! $sudo sh -c "$install" >"$output" 2>&1; then
+        cat "$output" >&2
+        rm -f "$output"
         printf '%s\n' "The installation failed; the reason is above. When it is corrected, type:" "  $by_hand" >&2
         exit 1
     fi
-    rm -f "$said"
+    rm -f "$output"
     echo "Installed." >&2
 fi
 

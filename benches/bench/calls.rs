@@ -1,5 +1,5 @@
-//! The client's side of every measurement: raw bytes over one channel, the same code against a node and against the raw
-//! server, so that what the client costs stands on both sides of a ratio.
+//! The client of every measurement sends raw bytes over one channel. The same code calls a node and the raw server, so that the
+//! client's cost is on both sides of a ratio.
 
 use std::io::Read as _;
 use std::pin::pin;
@@ -20,7 +20,7 @@ use seriatim::grpc::{Env, client_channel};
 use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Record};
 use seriatim::thread::fatal_channel;
 
-/// A message as bytes.
+/// A serialized message.
 pub type Bytes = Vec<u8>;
 
 pub const PRODUCE: Method<Bytes, Bytes> = method(MethodType::Unary, "/log.v1.Log/Produce");
@@ -42,10 +42,10 @@ fn take(mut reader: MessageReader) -> grpcio::Result<Bytes> {
     Ok(bytes)
 }
 
-/// One thread for all channels, as a client would have: gRPC's threads get into each other's way.
+/// One thread for all channels, as in a typical client: several gRPC threads contend with each other.
 static ENV: LazyLock<Env> = LazyLock::new(|| Env::start("bench-client", 1, &fatal_channel().0));
 
-/// A channel with mutual TLS.
+/// A client's channel, with mutual TLS.
 pub struct Caller(Client);
 
 impl Caller {
@@ -65,7 +65,7 @@ impl Caller {
         &self.0
     }
 
-    /// Runs on the channel's own thread, and waits for the result.
+    /// Runs a future on the channel's thread, and waits for its result.
     fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
         let (sender, receiver) = oneshot::channel();
         self.client().spawn(async move {
@@ -74,7 +74,7 @@ impl Caller {
         block_on(receiver).expect("the load ends")
     }
 
-    /// One unary call after the other: how long each took.
+    /// Makes one unary call at a time. Returns their latencies.
     pub fn latencies(&self, request: Bytes, took: Duration) -> Vec<Duration> {
         let client = self.client().clone();
         self.run(async move {
@@ -83,14 +83,14 @@ impl Caller {
             while Instant::now() < end {
                 let begin = Instant::now();
                 let call = client.unary_call_async(&PRODUCE, &request, CallOption::default()).expect("a call");
-                call.await.expect("an answer");
+                call.await.expect("a response");
                 times.push(begin.elapsed());
             }
             times
         })
     }
 
-    /// So many unary calls at any time: calls per second.
+    /// Keeps this many unary calls in flight. Returns calls per second.
     pub fn unary_rate(&self, request: &Bytes, in_flight: usize, took: Duration) -> f64 {
         let begin = Instant::now();
         let end = begin + took;
@@ -101,7 +101,7 @@ impl Caller {
             self.client().spawn(async move {
                 while Instant::now() < end {
                     let call = client.unary_call_async(&PRODUCE, &request, CallOption::default()).expect("a call");
-                    call.await.expect("an answer");
+                    call.await.expect("a response");
                     done.fetch_add(1, Ordering::Relaxed);
                 }
                 let _ = sender.send(());
@@ -113,12 +113,12 @@ impl Caller {
         done.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64()
     }
 
-    /// One stream upwards, at most `window` messages unanswered: messages per second.
+    /// Sends one stream with at most `window` messages without a response. Returns messages per second.
     pub fn upload_rate(&self, message: Bytes, window: usize, took: Duration) -> f64 {
         self.upload_until(message, window, move |_, time| time >= took)
     }
 
-    /// The same for so many messages, or a few more.
+    /// Sends one stream of at least this many messages.
     pub fn upload(&self, message: Bytes, window: usize, messages: u64) {
         self.upload_until(message, window, move |count, _| count >= messages);
     }
@@ -148,7 +148,7 @@ impl Caller {
             let mut count = 0u64;
             let mut at_end = begin;
             while let Some(answer) = answers.next().await {
-                answer.expect("an answer");
+                answer.expect("a response");
                 count += 1;
                 at_end = Instant::now();
                 if enough(count, at_end - begin) {
@@ -161,7 +161,7 @@ impl Caller {
         })
     }
 
-    /// One stream downwards, to its end: messages, bytes and the time.
+    /// Reads one stream to its end.
     pub fn download(&self, request: Bytes) -> Download {
         let mut answers =
             self.client().server_streaming(&CONSUME_STREAM, &request, CallOption::default()).expect("a stream");
@@ -179,7 +179,7 @@ impl Caller {
         })
     }
 
-    /// Sends messages at a pace, and does not wait for one before the next.
+    /// Sends messages at a fixed interval, without waiting for responses.
     pub fn feed(&self, messages: u64, every: Duration, message: impl Fn() -> Bytes + Send + 'static) {
         let (mut sink, mut answers) =
             self.client().duplex_streaming(&PRODUCE_STREAM, CallOption::default()).expect("a stream");
@@ -193,14 +193,14 @@ impl Caller {
         self.run(async move { while answers.next().await.is_some() {} });
     }
 
-    /// Opens streams downwards and leaves them open until the result is dropped.
+    /// Opens streams that stay open until the result is dropped.
     pub fn tails(&self, request: &Bytes, count: usize) -> Tails {
         let open =
             |_| self.client().server_streaming(&CONSUME_STREAM, request, CallOption::default()).expect("a stream");
         Tails((0..count).map(open).collect())
     }
 
-    /// Runs a future on the channel's thread, unwatched.
+    /// Runs a future on the channel's thread, without waiting for it.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.client().spawn(future);
     }
@@ -210,7 +210,7 @@ impl Caller {
 pub struct Tails(pub Vec<grpcio::ClientSStreamReceiver<Bytes>>);
 
 impl Tails {
-    /// Waits until each of them has got a message.
+    /// Waits until each stream has received a message.
     pub fn wait_for_first(&mut self) {
         for tail in &mut self.0 {
             block_on(pin!(tail).next()).expect("open").expect("a message");
@@ -218,7 +218,7 @@ impl Tails {
     }
 }
 
-/// What came down a stream.
+/// The messages that a stream returned.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Download {
     pub messages: u64,
@@ -228,20 +228,19 @@ pub struct Download {
 }
 
 impl Download {
-    /// Megabytes per second.
+    /// Returns megabytes per second.
     pub fn rate(&self) -> f64 {
         self.bytes as f64 / 1e6 / self.took.as_secs_f64()
     }
 }
 
-/// A `ProduceRequest` of so many records of so many bytes.
+/// Returns a `ProduceRequest` with this many records of this many bytes.
 pub fn produce_request(records: usize, value_bytes: usize) -> Bytes {
     let record = Record { value: vec![7; value_bytes].into(), ..Record::default() };
     let request = ProduceRequest { records: vec![record; records], ..ProduceRequest::default() };
     request.write_to_bytes().expect("bytes")
 }
 
-/// A `ConsumeRequest`.
 pub fn consume_request(request: &ConsumeRequest) -> Bytes {
     request.write_to_bytes().expect("bytes")
 }

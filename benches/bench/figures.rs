@@ -14,10 +14,10 @@ use super::report::{Row, Target, Values};
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// The run: what was asked for, and what came of it.
+/// A run of the benchmarks: its options and results.
 pub struct Bench {
     pub only: String,
-    /// For a profiler: no ceilings.
+    /// Measure no ceilings, for a profiler.
     pub ours_alone: bool,
     pub rounds: usize,
     pub turn: Duration,
@@ -29,7 +29,7 @@ impl Bench {
         name.contains(&self.only)
     }
 
-    /// Measures ceiling and node in turns.
+    /// Measures the ceiling and the node alternately.
     pub fn compare(
         &mut self,
         name: &str,
@@ -42,7 +42,7 @@ impl Bench {
             return;
         }
         let mut row = Row::new(name, unit, target);
-        // One turn of each to warm up.
+        // One unrecorded turn of each warms up.
         if !self.ours_alone {
             ceiling();
         }
@@ -62,7 +62,7 @@ impl Bench {
         self.rows.push(row);
     }
 
-    /// A figure without a ceiling.
+    /// Adds a figure without a ceiling.
     pub fn single(&mut self, name: &str, unit: &'static str, target: Target, value: f64, note: &str) {
         let mut row = Row::new(name, unit, target);
         row.ours.push(value);
@@ -86,7 +86,7 @@ impl Row {
     }
 }
 
-/// A node of its own, the raw server beside it, and a client of each.
+/// A node and the raw server, with a client of each.
 pub struct Pair {
     pub node: Caller,
     pub raw: Caller,
@@ -103,7 +103,7 @@ impl Pair {
         Pair { node, raw: server.connect(), cluster, server }
     }
 
-    /// After a restart of the node.
+    /// Connects again after a restart of the node.
     pub fn reconnect(&mut self) {
         let files = self.cluster.site.client_files("root");
         self.node = Caller::connect(&self.cluster.nodes[0].rpc_addr, &files);
@@ -121,7 +121,7 @@ pub fn run(bench: &mut Bench) {
     memory(bench);
 }
 
-/// Processor time of the server for one of the calls that a load made, µs.
+/// Returns the server's CPU time per call of a load, in µs.
 fn cpu_per_call(pid: u32, took: Duration, load: impl FnOnce() -> f64) -> f64 {
     let before = cpu_time(pid);
     let rate = load();
@@ -168,7 +168,7 @@ fn produce(bench: &mut Bench) {
     }
     {
         let pair = Pair::start();
-        // As many as the node takes unanswered.
+        // The node accepts this many messages without a response.
         let (one, window) = (produce_request(1, 1024), 256);
         bench.compare(
             "produce: stream, 1 KiB a message",
@@ -197,7 +197,7 @@ fn produce(bench: &mut Bench) {
     }
 }
 
-/// A stream of large messages, beside the lower of the raw stream and the raw disk.
+/// Compares a stream of large messages with the slower of the raw stream and the raw disk.
 fn upload(bench: &mut Bench, name: &str, at_least: f64, pair: &Pair, message: &Bytes, window: usize) {
     let (turn, megabytes) = (bench.turn, message.len() as f64 / 1e6);
     let block = vec![7; 1 << 20];
@@ -213,19 +213,19 @@ fn upload(bench: &mut Bench, name: &str, at_least: f64, pair: &Pair, message: &B
     );
 }
 
-/// Puts so many megabytes of records of 1 KiB into the log.
+/// Appends this many MiB of 1 KiB records to the log.
 pub fn fill(pair: &Pair, megabytes: usize) {
     let batch = produce_request(512, 1024);
     let wanted = (megabytes << 20).div_ceil(batch.len()) as u64;
     pair.node.upload(batch, 16, wanted);
 }
 
-pub fn from_the_first(max_bytes: u32) -> Bytes {
+pub fn consume_all(max_bytes: u32) -> Bytes {
     let request = ConsumeRequest { max_records: 100_000, max_bytes, stop_at_end: true, ..ConsumeRequest::default() };
     consume_request(&request)
 }
 
-/// Asks the raw server for messages, as many and as large as the node's were.
+/// Returns a request for as many and as large messages from the raw server as `like` had.
 pub fn raw_request(like: &Download) -> Bytes {
     let (max_records, max_bytes) = (like.messages as u32, (like.bytes / like.messages.max(1)) as u32);
     consume_request(&ConsumeRequest { max_records, max_bytes, ..ConsumeRequest::default() })
@@ -242,7 +242,7 @@ fn consume(bench: &mut Bench) {
     let pair = Pair::start();
     fill(&pair, 256);
     for (name, max_bytes) in figures {
-        let request = from_the_first(max_bytes);
+        let request = consume_all(max_bytes);
         let first = pair.node.download(request.clone());
         let alike = raw_request(&first);
         bench.compare(
@@ -255,7 +255,7 @@ fn consume(bench: &mut Bench) {
     }
 }
 
-/// A thousand tails on one log, fed at a thousand records per second: from the send to the arrival at each.
+/// Measures the delivery latency, from the send to the arrival at each of a thousand tails, at a thousand records per second.
 fn tails(bench: &mut Bench) {
     let name = "tails: 1,000 on one log, 1,000 records/s, delivery p99";
     if !bench.wants(name) {
@@ -283,7 +283,7 @@ fn tails(bench: &mut Bench) {
                 for (offset, sent) in stamps(&message) {
                     assert_eq!(offset, next, "each record once, in order");
                     next += 1;
-                    // Those that were there before.
+                    // Records from before the measurement have the stamp 0.
                     match sent {
                         0 if offset == 0 => drop(all_open.send(())),
                         0 => {}
@@ -298,16 +298,16 @@ fn tails(bench: &mut Bench) {
     (0..TAILS).for_each(|_| opened.recv().expect("a tail opens"));
     let feeder = Caller::connect(&pair.cluster.nodes[0].rpc_addr, &pair.cluster.site.client_files("root"));
     feeder.feed(records, Duration::from_millis(1), move || stamped(stamp()));
-    (0..TAILS).for_each(|_| ended.recv_timeout(Duration::from_secs(60)).expect("no tail is starved"));
+    (0..TAILS).for_each(|_| ended.recv_timeout(Duration::from_secs(60)).expect("every tail receives every record"));
     let mut late = std::mem::take(&mut *results.lock().expect("whole"));
-    assert_eq!(late.len(), TAILS * records as usize, "every tail got every record");
+    assert_eq!(late.len(), TAILS * records as usize, "every tail receives every record");
     late.sort_by(f64::total_cmp);
     let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1000.0;
     let note = format!("p50 {:.1} ms, longest {:.1} ms; every tail got all {records}", at(0.5), at(1.0));
     bench.single(name, "ms", Target::None, at(0.99), &note);
 }
 
-/// A request with one record that begins with a number.
+/// Returns a request with one record whose value begins with this number.
 fn stamped(number: u64) -> Bytes {
     let mut request = produce_request(1, 100);
     // The value is the end of the message.
@@ -316,10 +316,10 @@ fn stamped(number: u64) -> Bytes {
     request
 }
 
-/// Offsets and those numbers, in the order of the records.
+/// Returns the records' offsets and the numbers from `stamped`.
 fn stamps(message: &[u8]) -> Vec<(u64, u64)> {
     use protobuf::Message as _;
-    let message = seriatim::pb::log::ConsumeResponse::parse_from_bytes(message).expect("an answer");
+    let message = seriatim::pb::log::ConsumeResponse::parse_from_bytes(message).expect("a response");
     let first = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     message.records.iter().map(|record| (record.offset, first(&record.value))).collect()
 }
@@ -359,7 +359,7 @@ fn memory(bench: &mut Bench) {
     pair.node.unary_rate(&small, 256, bench.turn * 3);
     pair.node.upload_rate(batch, 32, bench.turn * 3);
     for _ in 0..3 {
-        pair.node.download(from_the_first(1 << 20));
+        pair.node.download(consume_all(1 << 20));
     }
     let note = "RssAnon over 256 unary calls in flight, 1 MiB batches and catching up";
     bench.single("memory: highest under load", "MiB", Target::Under(256.0), highest.get() as f64 / MIB, note);

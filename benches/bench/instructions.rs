@@ -1,28 +1,28 @@
-//! Instructions per record: both servers under valgrind's callgrind, which counts them on any machine alike.
+//! Instructions per record: both servers run under valgrind's callgrind, whose counts do not depend on the machine.
 //!
-//! What is counted is user space alone, and all threads. The counts begin when the server is warm, and what it does idle
-//! (ticks, looks at the clock) is taken off by the time that passed.
+//! The counts cover user space and all threads. They start when the server is warm. The instructions of an idle server (ticks,
+//! clock reads) during the same time are subtracted.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::calls::{Caller, produce_request};
-use super::figures::{Bench, from_the_first, raw_request};
-use super::harness::{Node, NodeOptions, Site, loudly};
+use super::figures::{Bench, consume_all, raw_request};
+use super::harness::{Node, NodeOptions, Site, print_uncaptured};
 use super::raw::Raw;
 use super::report::{Row, Target};
 
 const CALLGRIND: &str = "callgrind_control";
 
-/// How callgrind is put in front of a server; its files go into that folder.
-fn under_callgrind(dir: &Path) -> Vec<String> {
+/// Returns the command that runs a server under callgrind, which writes its files into `dir`.
+fn callgrind(dir: &Path) -> Vec<String> {
     let out = format!("--callgrind-out-file={}/callgrind.%p", dir.display());
-    // Else the thread that runs starves those that it waits for.
+    // Without fair scheduling, a running thread starves the threads that it waits for.
     ["valgrind", "--quiet", "--tool=callgrind", "--fair-sched=yes", &out].map(str::to_owned).to_vec()
 }
 
-/// A process under callgrind.
+/// A process that runs under callgrind.
 struct Counted<'a> {
     process: u32,
     dir: &'a Path,
@@ -40,7 +40,7 @@ impl<'a> Counted<'a> {
         counted
     }
 
-    /// Instructions that it took for each of the records that the work says it did, without those that it takes idle.
+    /// Runs `work`, which returns its number of records. Returns the instructions per record, without those of an idle server.
     fn during(&self, work: impl FnOnce() -> f64) -> f64 {
         self.control("--zero");
         let begin = Instant::now();
@@ -79,13 +79,14 @@ pub fn run(bench: &mut Bench) {
         return;
     }
     if Command::new(CALLGRIND).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        return loudly("instructions: not counted, valgrind is not installed");
+        return print_uncaptured("instructions: SKIPPED, valgrind is not installed");
     }
     let (site, dir) = (Site::new(), tempfile::tempdir().expect("a folder"));
-    let (under, files) = (under_callgrind(dir.path()), site.client_files("root"));
-    let options = NodeOptions { name: "n1".into(), bootstrap: true, under: under.clone(), ..NodeOptions::default() };
+    let (wrapper, files) = (callgrind(dir.path()), site.client_files("root"));
+    let options =
+        NodeOptions { name: "n1".into(), bootstrap: true, wrapper: wrapper.clone(), ..NodeOptions::default() };
     let node = Node::start(&site, options);
-    let raw = Raw::start_under(&under, &site.certs(), files.clone());
+    let raw = Raw::start_wrapped(&wrapper, &site.certs(), files.clone());
     let callers = [raw.connect(), Caller::connect(&node.rpc_addr, &files)];
     let servers = [raw.pid(), node.pid()].map(|process| Counted::new(process, dir.path()));
     let mut count = |name: &str, load: &dyn Fn(usize) -> f64| {
@@ -107,9 +108,9 @@ pub fn run(bench: &mut Bench) {
         (records as u64 * messages) as f64
     };
     count(BATCHES, &|server| upload(server, 100, 32, 200));
-    // Something to consume, also where nothing else was wanted.
+    // Records to consume, also when the other figures are not measured.
     upload(1, 100, 32, 200);
-    let request = from_the_first(0);
+    let request = consume_all(0);
     let log = callers[1].download(request.clone());
     let requests = [raw_request(&log), request];
     count(CONSUME, &|server| {

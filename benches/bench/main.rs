@@ -1,10 +1,10 @@
-//! `make bench`: what one node gives, each figure beside its ceiling.
+//! `make bench`: the performance of one node, each figure with its ceiling.
 //!
-//! A ceiling is the raw disk or a gRPC server that does nothing, measured in turns with the node in the same run, as times
-//! mean nothing on a machine that others share. Client, node and ceiling run on this machine, with mutual TLS on both sides.
-//! `docs/benchmarks/README.md` says what each figure is. Variables: `SERIATIM_BENCH` (a part of a figure's name: only
-//! those), `SERIATIM_BENCH_ROUNDS`, `SERIATIM_BENCH_SECONDS` (of one turn),
-//! `SERIATIM_BENCH_OURS_ALONE` (no ceilings: for a profiler), `SERIATIM_BENCH_OUT` (where the table goes).
+//! A ceiling is the raw disk or a gRPC server without logic. It is measured alternately with the node in the same run, because
+//! absolute times on a shared machine are not comparable. Client, node and ceiling run on this machine, all with mutual TLS.
+//! `docs/benchmarks/README.md` describes each figure. Environment variables: `SERIATIM_BENCH` (measure only figures whose names
+//! contain this text), `SERIATIM_BENCH_ROUNDS`, `SERIATIM_BENCH_SECONDS` (the duration of one turn),
+//! `SERIATIM_BENCH_OURS_ALONE` (no ceilings, for a profiler), `SERIATIM_BENCH_OUT` (the directory of the results).
 
 #[path = "../../tests/e2e/harness.rs"]
 #[allow(dead_code)]
@@ -28,7 +28,7 @@ fn main() {
     if args.get(1).is_some_and(|arg| arg == raw::SERVE) {
         return raw::serve(&PathBuf::from(args.get(2).expect("the folder of certificates")));
     }
-    // `cargo test --benches` and clippy build this too; `--test` asks for nothing to be measured.
+    // `cargo test --benches` runs this program with `--test`: measure nothing.
     if args.iter().any(|arg| arg == "--test") {
         return;
     }
@@ -44,13 +44,13 @@ fn main() {
     figures::run(&mut bench);
     storage::run(&mut bench);
     instructions::run(&mut bench);
-    // Empty for a part of the benchmarks: then nothing is written.
+    // The Makefile leaves it empty for a part of the benchmarks.
     if let Some(out) = std::env::var_os("SERIATIM_BENCH_OUT").filter(|out| !out.is_empty()) {
         let version = format!("seriatim {}", env!("CARGO_PKG_VERSION"));
         let mut facts = process::facts();
         facts.push(format!("{version}, {} rounds of {:?}", bench.rounds, bench.turn));
         let stolen = process::Ticks::now().stolen_since(begin);
-        facts.push(format!("{stolen:.1} % of the processors' time went to others on the same hardware, as far as the hypervisor tells (\"steal\")"));
+        facts.push(format!("{stolen:.1} % of the CPU time was used by other virtual machines on the same hardware (\"steal\", as the hypervisor reports it)"));
         report::write(&PathBuf::from(out), &facts, &bench.rows);
     }
 }

@@ -1,8 +1,8 @@
-//! What the system says about a process, and about this machine.
+//! Resource usage of a process, and facts about this machine.
 
 use std::time::{Duration, Instant};
 
-/// Anonymous resident memory, bytes: what the process has for itself, without its files.
+/// Returns a process's anonymous resident memory in bytes (`RssAnon`).
 pub fn anon_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
@@ -10,7 +10,7 @@ pub fn anon_bytes(pid: u32) -> u64 {
     kib << 10
 }
 
-/// Processor time that the threads of a process have used, those that are there now.
+/// Returns the CPU time of a process's current threads.
 pub fn cpu_time(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
     let used = threads.filter_map(|thread| {
@@ -20,7 +20,7 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_nanos(used.sum())
 }
 
-/// Samples the memory of a process until it is asked for the highest.
+/// Samples the memory of a process, and keeps the maximum.
 pub struct Highest {
     stop: crossbeam_channel::Sender<()>,
     thread: std::thread::JoinHandle<u64>,
@@ -45,14 +45,14 @@ impl Highest {
     }
 }
 
-/// Processor time over a while, as a part of one core.
+/// Returns the CPU time of a process during `over`, as a fraction of one core.
 pub fn cpu_part(pid: u32, over: Duration) -> f64 {
     let (begin, used) = (Instant::now(), cpu_time(pid));
     std::thread::park_timeout(over);
     (cpu_time(pid) - used).as_secs_f64() / begin.elapsed().as_secs_f64()
 }
 
-/// What the machine's processors had to do since it started, and what of it others on the same hardware did instead, in ticks.
+/// The CPU time of all processors since the machine started, and the part that was stolen by other virtual machines, in ticks.
 #[derive(Clone, Copy)]
 pub struct Ticks {
     all: u64,
@@ -60,24 +60,23 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Until now.
     pub fn now() -> Ticks {
         let stat = std::fs::read_to_string("/proc/stat").expect("counts");
-        // user nice system idle iowait irq softirq steal; what follows is a part of the first two.
+        // user nice system idle iowait irq softirq steal; the later fields are included in the first two.
         let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).expect("all processors");
         let ticks: Vec<u64> = line.split_whitespace().take(8).map(|n| n.parse().expect("a number")).collect();
         Ticks { all: ticks.iter().sum(), stolen: ticks.get(7).copied().unwrap_or_default() }
     }
 
-    /// Percent that were stolen since then.
+    /// Returns the percentage that was stolen since `then`.
     pub fn stolen_since(self, then: Ticks) -> f64 {
-        // Neither is sure to grow: a machine may have moved to other hardware.
+        // Neither is monotonic: the virtual machine may have moved to other hardware.
         let stolen = self.stolen.saturating_sub(then.stolen);
         100.0 * stolen as f64 / self.all.saturating_sub(then.all).max(1) as f64
     }
 }
 
-/// The machine, in one line each.
+/// Returns facts about this machine, one per line.
 pub fn facts() -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");

@@ -1,8 +1,8 @@
-//! The ceilings: gRPC alone, in a process of its own, and the disk alone.
+//! The ceilings: gRPC without logic, in its own process, and the raw disk.
 //!
-//! The raw server has the node's own listener options, mutual TLS and method names, and does nothing: `Produce` echoes,
-//! `ProduceStream` answers each message with a small one, `ConsumeStream` sends messages as the request's `max_bytes`
-//! (their size) and `max_records` (their number; 0: one, and then nothing more) ask for.
+//! The raw server has the node's listener options, mutual TLS and method names, but no logic. `Produce` echoes the request.
+//! `ProduceStream` responds to each message with a small one. `ConsumeStream` sends `max_records` messages of `max_bytes` bytes,
+//! or for `max_records` 0 one message, and then leaves the stream open.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -26,7 +26,7 @@ use seriatim::thread::fatal_channel;
 
 use super::calls::{Bytes, CONSUME_STREAM, Caller, PRODUCE, PRODUCE_STREAM};
 
-/// `ConsumeStream` as the raw server has it.
+/// The raw server's `ConsumeStream`, whose responses share one buffer.
 const SEND: Method<Bytes, Arc<[u8]>> = Method {
     ty: MethodType::ServerStreaming,
     name: CONSUME_STREAM.name,
@@ -39,10 +39,10 @@ fn put_shared(bytes: &Arc<[u8]>, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
     Ok(())
 }
 
-/// The argument that makes this program the raw server.
+/// The argument that runs this program as the raw server.
 pub const SERVE: &str = "--raw-server";
 
-/// As a child: serves until its standard input ends.
+/// Runs in the child process: serves until standard input is closed.
 pub fn serve(certs: &Path) {
     let read = |name: &str| std::fs::read(certs.join(name)).expect("a certificate");
     let request = CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
@@ -70,7 +70,7 @@ pub fn serve(certs: &Path) {
         .add_server_streaming_handler(&SEND, |ctx, request, mut sink| {
             let request = ConsumeRequest::parse_from_bytes(&request).expect("a request");
             ctx.spawn(async move {
-                // Shared: the one copy is that into gRPC's buffer.
+                // Shared, so that the only copy is the one into gRPC's buffer.
                 let message: Arc<[u8]> = vec![7; request.max_bytes as usize].into();
                 for _ in 0..request.max_records.max(1) {
                     if sink.send((message.clone(), WriteFlags::default())).await.is_err() {
@@ -78,7 +78,7 @@ pub fn serve(certs: &Path) {
                     }
                 }
                 if request.max_records == 0 {
-                    // An idle stream.
+                    // Keeps the stream open.
                     futures::future::pending::<()>().await;
                 }
                 let _ = sink.close().await;
@@ -92,11 +92,11 @@ pub fn serve(certs: &Path) {
     println!("{port}");
     let _ = std::io::stdout().flush();
     let _ = std::io::stdin().read(&mut [0]);
-    // The process ends here, with whatever is open.
+    // Exits with all connections open.
     std::process::exit(0);
 }
 
-/// The raw server as a process of its own; ends when dropped.
+/// The raw server in its own process; killed when dropped.
 pub struct Raw {
     child: Child,
     addr: String,
@@ -105,13 +105,13 @@ pub struct Raw {
 
 impl Raw {
     pub fn start(certs: &Path, files: ClientFiles) -> Raw {
-        Raw::start_under(&[], certs, files)
+        Raw::start_wrapped(&[], certs, files)
     }
 
-    /// The same with words in front of the program: what runs it.
-    pub fn start_under(under: &[String], certs: &Path, files: ClientFiles) -> Raw {
+    /// Like [`Raw::start`], with a command that runs the program.
+    pub fn start_wrapped(wrapper: &[String], certs: &Path, files: ClientFiles) -> Raw {
         let program = std::env::current_exe().expect("this program").display().to_string();
-        let mut words = under.iter().chain([&program]);
+        let mut words = wrapper.iter().chain([&program]);
         let mut child = Command::new(words.next().expect("the program"))
             .args(words)
             .arg(SERVE)
@@ -141,7 +141,7 @@ impl Drop for Raw {
     }
 }
 
-/// A file that is written as the log is: behind its end, its space reserved.
+/// A file that is written like a segment: sequentially, into reserved space.
 pub struct RawFile {
     file: File,
     at: u64,
@@ -165,7 +165,7 @@ impl RawFile {
         self.at += block.len() as u64;
     }
 
-    /// Writes blocks, each synced: megabytes per second.
+    /// Writes blocks and syncs each. Returns megabytes per second.
     pub fn rate(&mut self, block: &[u8], took: Duration) -> f64 {
         let begin = Instant::now();
         let mut bytes = 0;
@@ -176,7 +176,7 @@ impl RawFile {
         bytes as f64 / 1e6 / begin.elapsed().as_secs_f64()
     }
 
-    /// Writes blocks, each synced: how long each took.
+    /// Writes blocks and syncs each. Returns their latencies.
     pub fn latencies(&mut self, block: &[u8], took: Duration) -> Vec<Duration> {
         let end = Instant::now() + took;
         let mut times = Vec::new();
@@ -189,7 +189,7 @@ impl RawFile {
     }
 }
 
-/// Reads files from their beginning to their end: megabytes per second.
+/// Reads files completely. Returns megabytes per second.
 pub fn read_rate(files: &[File]) -> f64 {
     let begin = Instant::now();
     let mut buffer = vec![0; 1 << 20];
@@ -208,7 +208,7 @@ pub fn read_rate(files: &[File]) -> f64 {
     bytes as f64 / 1e6 / begin.elapsed().as_secs_f64()
 }
 
-/// Has the page cache forget files.
+/// Drops files from the page cache.
 pub fn forget(files: &[File]) {
     for file in files {
         file.sync_all().expect("syncs");

@@ -1,22 +1,22 @@
-//! The results: rows on the terminal while they come, and a table and a plot to keep.
+//! The results: rows on the terminal as they are measured, and a table and a plot as files.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// What a figure is held to.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// At least this ratio to the ceiling.
     AtLeast(f64),
-    /// At most this ratio to the floor.
+    /// At most this ratio to the ceiling, which for times is a lower bound.
     AtMost(f64),
     /// At most this much, in the figure's own unit.
     Under(f64),
-    /// Printed alone.
+    /// No target.
     None,
 }
 
-/// Values of several rounds.
+/// The values of several rounds, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Values(Vec<f64>);
 
@@ -47,10 +47,10 @@ impl Values {
 pub struct Row {
     pub name: String,
     pub unit: &'static str,
-    /// Measured in the same run, turn by turn; empty where there is none.
+    /// Measured in the same run, alternately with `ours`; empty without a ceiling.
     pub ceiling: Values,
     pub ours: Values,
-    /// Of each turn: ours ÷ ceiling.
+    /// `ours` ÷ `ceiling` of each turn.
     pub ratio: Values,
     pub target: Target,
     pub note: String,
@@ -100,14 +100,14 @@ impl Row {
         ]
     }
 
-    /// One line for the terminal.
+    /// Prints the figure to the terminal.
     pub fn print(&self) {
         let [name, ours, ceiling, ratio, target, verdict] = self.cells();
         println!("{name}\n    ours {ours}   ceiling {ceiling}   ratio {ratio}   target {target}   {verdict}");
     }
 }
 
-/// Three significant digits.
+/// Formats a number with three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
@@ -125,8 +125,7 @@ pub fn write(dir: &Path, facts: &[String], rows: &[Row]) {
 }
 
 fn table(facts: &[String], rows: &[Row]) -> String {
-    let mut text =
-        String::from("# Results\n\nWritten by `make bench`; [README](README.md) says what each figure is.\n\n");
+    let mut text = String::from("# Results\n\nWritten by `make bench`; [README](README.md) describes each figure.\n\n");
     for fact in facts {
         let _ = writeln!(text, "- {fact}");
     }
@@ -145,7 +144,7 @@ const ROW: f64 = 30.0;
 const LEFT: f64 = 330.0;
 const SCALE: f64 = 260.0;
 
-/// The ratios as bars, each with its target.
+/// Draws the ratios as bars, each with its target.
 fn plot(rows: &[Row]) -> String {
     let rows: Vec<&Row> = rows.iter().filter(|row| !row.ratio.is_empty()).collect();
     let height = ROW * (rows.len() as f64 + 1.5);

@@ -1,4 +1,4 @@
-//! The figures in which the disk counts: reading from a cold cache, starting with a large log.
+//! Figures that depend on the disk: appends, reads with a cold page cache, and starts with a large log.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use seriatim::storage::entry::{Entry, EntryKind, Stamp};
 use seriatim::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
 use seriatim::types::{GroupId, NodeId};
 
-use super::figures::{Bench, Pair, fill, from_the_first};
+use super::figures::{Bench, Pair, consume_all, fill};
 use super::raw::{RawFile, forget, read_rate};
 use super::report::{Row, Target};
 
@@ -19,7 +19,7 @@ pub fn run(bench: &mut Bench) {
     start(bench);
 }
 
-/// The storage alone: what it adds to a write and a sync of the same bytes.
+/// Compares an append of the storage layer with a write and a sync of the same bytes.
 fn append(bench: &mut Bench) {
     const BYTES: usize = 1 << 20;
     let home = tempfile::tempdir().expect("a folder");
@@ -49,7 +49,7 @@ fn append(bench: &mut Bench) {
                 bytes += BYTES;
             }
             let rate = bytes as f64 / 1e6 / begin.elapsed().as_secs_f64();
-            // What was appended makes room for the next turn.
+            // Free the space for the next turn.
             let bounds = log.bounds();
             log.append_hard_state(&HardState { term: bounds.last_term, vote: None, commit: bounds.last_index })
                 .expect("appends");
@@ -63,7 +63,7 @@ fn append(bench: &mut Bench) {
     );
 }
 
-/// The segments of the log `default`.
+/// Opens every segment of the node.
 fn segments(pair: &Pair) -> Vec<File> {
     let groups = pair.cluster.site.path().join("n1").join("groups");
     let mut files = Vec::new();
@@ -89,7 +89,7 @@ fn cold(bench: &mut Bench) {
     }
     let pair = Pair::start();
     fill(&pair, 512);
-    let request = from_the_first(1 << 20);
+    let request = consume_all(1 << 20);
     bench.compare(
         name,
         "MB/s",
@@ -106,7 +106,7 @@ fn cold(bench: &mut Bench) {
     );
 }
 
-/// Fills on into a new segment, to its middle: a start reads the newest segment, so that is alike in both logs.
+/// Appends until the newest segment is half full. A start reads that segment, so it should be equally long in both logs.
 fn half_a_segment(pair: &Pair) {
     let before = segments(pair).len();
     while segments(pair).len() == before {
@@ -115,7 +115,7 @@ fn half_a_segment(pair: &Pair) {
     fill(pair, 32);
 }
 
-/// From the start of the process to `ready`, with little and with much in the log, its tail in the page cache.
+/// Measures the time from process start to `ready`, with a small and with a large log, whose tail is in the page cache.
 fn start(bench: &mut Bench) {
     let name = "start: 16 GiB against 1 GiB of log";
     if !bench.wants(name) {

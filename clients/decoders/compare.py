@@ -14,10 +14,10 @@ def main():
     decoder, expected, printed = sys.argv[1], samples(sys.argv[2]), samples(sys.argv[3])
     wrong = [name for name in expected.keys() | printed.keys() if expected.get(name) != printed.get(name)]
     for name in sorted(wrong)[:10]:
-        print(f"{decoder}: {name}\n  meant: {expected.get(name)}\n  read:  {printed.get(name)}", file=sys.stderr)
+        print(f"{decoder}: {name}\n  expected: {expected.get(name)}\n  decoded:  {printed.get(name)}", file=sys.stderr)
     if wrong or not expected:
-        sys.exit(f"{decoder}: {len(wrong)} of {len(expected)} samples are read otherwise than they are meant")
-    print(f"{decoder}: {len(expected)} samples are read as they are meant")
+        sys.exit(f"{decoder}: {len(wrong)} of {len(expected)} samples are decoded wrongly")
+    print(f"{decoder}: {len(expected)} samples are decoded as expected")
 
 
 main()

@@ -33,6 +33,6 @@ func connect(addr, certs, user string) (*grpc.ClientConn, error) {
 	}
 	mutual := credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{identity}})
 	return grpc.NewClient(addr, grpc.WithTransportCredentials(mutual), grpc.WithKeepaliveParams(pings),
-		// Without this, each dial asks DNS for a TXT record, and waits if no DNS server answers.
+		// Without this, each dial queries DNS for a TXT record, and waits if no DNS server responds.
 		grpc.WithDisableServiceConfig())
 }

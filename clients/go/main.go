@@ -30,8 +30,8 @@ const usage = `client [--addr HOST:PORT] [--certs DIR] [--user NAME] [--log NAME
   produce [--key K] [--header NAME=VALUE]... [--type N] VALUE...   one batch: all or nothing
   pipe                                  each line of stdin is a record
   get OFFSET                            one record
-  consume [--from OFFSET] [--max-records N]   what is there, then ends; N 0: one by one
-  tail [--from OFFSET] [--max-records N]      the same, then waits for more
+  consume [--from OFFSET] [--max-records N]   the existing records; N 0: single records
+  tail [--from OFFSET] [--max-records N]      the same, then new records
   servers                               the members, and which leads the log
 `
 
@@ -52,9 +52,9 @@ func main() {
 func run(args []string) error {
 	flags := newFlags("client")
 	addr := flags.String("addr", "localhost:8400", "any node")
-	certs := flags.String("certs", "certs", "has ca.pem, client-USER.pem")
-	user := flags.String("user", "root", "whose certificate")
-	name := flags.String("log", "", "which log; empty: default")
+	certs := flags.String("certs", "certs", "contains ca.pem, client-USER.pem")
+	user := flags.String("user", "root", "the user whose certificate to use")
+	name := flags.String("log", "", "the log; empty: default")
 	flags.Parse(args)
 	if flags.NArg() == 0 {
 		flags.Usage()
@@ -106,12 +106,12 @@ func (c *client) produce(args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	answer, err := c.Produce(ctx, request)
+	response, err := c.Produce(ctx, request)
 	if err != nil {
 		return err
 	}
-	for i := range answer.Count {
-		fmt.Println(answer.Offset + uint64(i))
+	for i := range response.Count {
+		fmt.Println(response.Offset + uint64(i))
 	}
 	return nil
 }
@@ -128,14 +128,14 @@ func (c *client) pipe(input io.Reader) error {
 	sent := make(chan error, 1)
 	go func() { sent <- c.sendLines(stream, bufio.NewReader(input)) }()
 	for {
-		answer, err := stream.Recv()
+		response, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return <-sent
 		}
 		if err != nil {
 			return err
 		}
-		fmt.Println(answer.Offset)
+		fmt.Println(response.Offset)
 	}
 }
 
@@ -169,11 +169,11 @@ func (c *client) get(args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	answer, err := c.Consume(ctx, &logv1.ConsumeRequest{Log: c.name, Offset: offset})
+	response, err := c.Consume(ctx, &logv1.ConsumeRequest{Log: c.name, Offset: offset})
 	if err != nil {
 		return err
 	}
-	return c.show(answer.Record)
+	return c.show(response.Record)
 }
 
 // consume prints the records from an offset (by default the first); tail then waits for more.
@@ -193,16 +193,16 @@ func (c *client) consume(command string, args []string) error {
 		return err
 	}
 	for {
-		answer, err := stream.Recv()
+		response, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		records := answer.Records
+		records := response.Records
 		if request.MaxRecords == 0 {
-			records = []*logv1.Record{answer.Record} // One per message, in another field.
+			records = []*logv1.Record{response.Record} // One per message, in another field.
 		}
 		for _, record := range records {
 			if err := c.show(record); err != nil {
@@ -216,11 +216,11 @@ func (c *client) consume(command string, args []string) error {
 func (c *client) servers() error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	answer, err := c.GetServers(ctx, &logv1.GetServersRequest{Log: c.name})
+	response, err := c.GetServers(ctx, &logv1.GetServersRequest{Log: c.name})
 	if err != nil {
 		return err
 	}
-	for _, server := range answer.Servers {
+	for _, server := range response.Servers {
 		line := struct {
 			ID      string `json:"id"`
 			RPCAddr string `json:"rpc_addr"`

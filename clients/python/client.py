@@ -42,7 +42,6 @@ def describe(error: grpc.RpcError) -> str:
 
 
 def show(record: pb.Record) -> None:
-    """Prints a record."""
     line = {"offset": record.offset, "value": text(record.value), "type": record.type}
     # An absent key differs from an empty one.
     line["key"] = text(record.key) if record.HasField("key") else None
@@ -60,8 +59,8 @@ def produce(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
     key = None if args.key is None else args.key.encode()
     headers = [pb.Header(name=name, value=value.encode()) for name, _, value in (h.partition("=") for h in args.header)]
     records = [pb.Record(value=value.encode(), type=args.type, key=key, headers=headers) for value in args.value]
-    answer = log.Produce(pb.ProduceRequest(log=args.log, records=records), timeout=CALL_SECONDS)
-    for offset in range(answer.offset, answer.offset + answer.count):
+    response = log.Produce(pb.ProduceRequest(log=args.log, records=records), timeout=CALL_SECONDS)
+    for offset in range(response.offset, response.offset + response.count):
         print(offset)
 
 
@@ -69,8 +68,8 @@ def pipe(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
     """Sends each line of stdin as a record, without waiting for responses. Prints the offset of each."""
     lines = (line.removesuffix(b"\n") for line in sys.stdin.buffer)
     requests = (pb.ProduceRequest(log=args.log, record=pb.Record(value=line)) for line in lines)
-    for answer in log.ProduceStream(requests):
-        print(answer.offset, flush=True)
+    for response in log.ProduceStream(requests):
+        print(response.offset, flush=True)
 
 
 def get(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
@@ -83,9 +82,9 @@ def consume(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
     start = pb.START_EARLIEST if args.start is None else pb.START_OFFSET
     request = pb.ConsumeRequest(log=args.log, start=start, offset=args.start or 0, max_records=args.max_records)
     request.stop_at_end = args.command == "consume"
-    for answer in log.ConsumeStream(request):
+    for response in log.ConsumeStream(request):
         # With `max_records` 0, a message contains one record, in another field.
-        for record in answer.records if args.max_records else [answer.record]:
+        for record in response.records if args.max_records else [response.record]:
             show(record)
 
 
@@ -100,8 +99,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A client of Seriatim.")
     parser.add_argument("--addr", default="localhost:8400", help="any node [%(default)s]")
     parser.add_argument("--certs", default="certs", type=pathlib.Path, help="ca.pem, client-USER.pem [%(default)s]")
-    parser.add_argument("--user", default="root", help="whose certificate [%(default)s]")
-    parser.add_argument("--log", default="", help="which log [default]")
+    parser.add_argument("--user", default="root", help="the user whose certificate to use [%(default)s]")
+    parser.add_argument("--log", default="", help="the log [default]")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(run, name: str = "", about: str = "") -> argparse.ArgumentParser:
@@ -116,9 +115,9 @@ def arguments() -> argparse.Namespace:
     added.add_argument("value", nargs="+")
     command(pipe)
     command(get).add_argument("offset", type=int)
-    for added in (command(consume), command(consume, "tail", "The same, and then waits for more.")):
+    for added in (command(consume), command(consume, "tail", "Like consume, then print new records.")):
         added.add_argument("--from", type=int, dest="start", metavar="OFFSET")
-        added.add_argument("--max-records", type=int, default=1000, help="in a message; 0: one by one [%(default)s]")
+        added.add_argument("--max-records", type=int, default=1000, help="per message; 0: single records [%(default)s]")
     command(servers)
     return parser.parse_args()
 

@@ -29,8 +29,8 @@ CLIENTS = {
     "java": ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", os.environ["CLIENT_JAVA"]],
 }
 # How long a condition may take on a busy machine. A passing test does not wait that long.
-PATIENCE = 60.0
-# The caller's settings and proxies do not reach nodes and clients. A JVM reports its own on stderr.
+TIMEOUT = 60.0
+# Settings and proxies of the environment must not reach nodes and clients. A JVM prints its settings to stderr.
 JAVA_SETTINGS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
 ENV = {
     name: value
@@ -41,22 +41,22 @@ ENV = {
 
 def eventually(what, ask):
     """Calls it until the result is true, and returns that."""
-    until = time.monotonic() + PATIENCE
-    pace = threading.Event()
+    until = time.monotonic() + TIMEOUT
+    interval = threading.Event()
     while True:
         try:
-            if answer := ask():
-                return answer
+            if result := ask():
+                return result
             last = "no"
         except grpc.RpcError as error:
             last = error
         if time.monotonic() > until:
-            raise AssertionError(f"not within {PATIENCE} s: {what}: {last}")
-        pace.wait(0.02)
+            raise AssertionError(f"not within {TIMEOUT} s: {what}: {last}")
+        interval.wait(0.02)
 
 
 class Node:
-    """A node as a process."""
+    """A node that runs as a process."""
 
     def __init__(self, site, name, more):
         certs = site / "certs"
@@ -77,7 +77,7 @@ class Node:
         command = [SERIATIM, "serve", *(f"--{arg}={value}" for arg, value in args.items()), *more]
         with self.log.open("w") as stderr:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=ENV)
-        readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        readable, _, _ = select.select([self.process.stdout], [], [], TIMEOUT)
         line = self.process.stdout.readline().split() if readable else []
         if line[:1] != ["ready"]:
             self.stop()
@@ -89,7 +89,7 @@ class Node:
         """Sends SIGTERM, and SIGKILL if that does not end it."""
         self.process.terminate()
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -97,7 +97,7 @@ class Node:
 
 
 class Tail:
-    """A client that tails, as a process."""
+    """A process of a client that tails."""
 
     def __init__(self, command):
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENV)
@@ -112,7 +112,7 @@ class Tail:
 
     def line(self):
         """Returns its next line."""
-        return self.lines.get(timeout=PATIENCE)
+        return self.lines.get(timeout=TIMEOUT)
 
     def stop(self):
         self.process.kill()
@@ -122,7 +122,7 @@ class Tail:
 
 
 class Cluster:
-    """Three nodes that all vote; `stop` when done."""
+    """Three nodes that are all voters. Call `stop` at the end."""
 
     def __init__(self):
         with contextlib.ExitStack() as stack:
@@ -161,9 +161,9 @@ class Cluster:
         return [*CLIENTS[client], *where, *args]
 
     def run(self, client, node, *args, user="root", stdin=None):
-        """Runs a client to its end."""
+        """Runs a client until it exits."""
         command = self.command(client, node, *args, user=user)
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE, text=True, env=ENV)
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=TIMEOUT, text=True, env=ENV)
 
     def stop(self):
         """Stops the nodes and returns their exit codes."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import unittest
 
-from cluster import CLIENTS, ENV, PATIENCE, REPO, Cluster, Tail
+from cluster import CLIENTS, ENV, REPO, TIMEOUT, Cluster, Tail
 from log.v1 import log_pb2 as pb
 
 NODES = range(3)
@@ -22,15 +22,15 @@ class Clients(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         exit_codes = cls.cluster.stop()
-        assert exit_codes == [0] * 3, f"the nodes do not end well on SIGTERM: {exit_codes}"
+        assert exit_codes == [0] * 3, f"the nodes do not exit cleanly after SIGTERM: {exit_codes}"
 
-    def ok(self, client, node, *args, stdin=None):
+    def succeeds(self, client, node, *args, stdin=None):
         """Returns the lines that a client prints; it must succeed."""
         done = self.cluster.run(client, node, *args, stdin=stdin)
         self.assertEqual((done.returncode, done.stderr), (0, ""), (client, args))
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def refused(self, client, node, *args, user="root", stdin=None):
+    def fails(self, client, node, *args, user="root", stdin=None):
         """Returns what a client prints when it fails."""
         done = self.cluster.run(client, node, *args, user=user, stdin=stdin)
         self.assertEqual((done.returncode, done.stdout), (1, ""), (client, args))
@@ -42,22 +42,22 @@ class Clients(unittest.TestCase):
     def test_every_node_lists_the_same_three_members_and_one_leader(self):
         addrs = {node.name: node.rpc_addr for node in self.cluster.nodes}
         for client in CLIENTS:
-            lists = [self.ok(client, node, "servers") for node in NODES]
+            lists = [self.succeeds(client, node, "servers") for node in NODES]
             self.assertEqual({s["id"]: s["rpc_addr"] for s in lists[0]}, addrs)
             for servers in lists:
                 self.assertEqual([s["id"] for s in servers], [s["id"] for s in lists[0]])
                 self.assertEqual([s["leader"] for s in servers].count(True), 1)
                 self.assertTrue(all(s["voter"] for s in servers))
 
-    def test_what_one_node_acknowledged_the_others_have_at_once(self):
+    def test_a_record_acknowledged_by_one_node_is_read_from_every_node_at_once(self):
         for client in CLIENTS:
             for node in NODES:
-                [offset] = self.ok(client, node, "produce", f"{client} at {node}")
-                seen = [self.ok(client, other, "get", str(offset)) for other in NODES]
+                [offset] = self.succeeds(client, node, "produce", f"{client} at {node}")
+                seen = [self.succeeds(client, other, "get", str(offset)) for other in NODES]
                 self.assertEqual(seen[0][0]["value"], f"{client} at {node}")
                 self.assertEqual(seen, [seen[0]] * 3)
 
-    def test_the_same_without_the_start_of_a_program_in_between(self):
+    def test_a_record_is_read_from_every_node_without_any_delay(self):
         for round_ in range(100):
             value = b"round %d" % round_
             stub = self.cluster.stubs[round_ % 3]
@@ -66,57 +66,57 @@ class Clients(unittest.TestCase):
                 record = other.Consume(pb.ConsumeRequest(offset=offset), timeout=10).record
                 self.assertEqual((record.offset, record.value), (offset, value))
 
-    def test_every_client_reads_the_same_numbers(self):
-        """protobuf-java once read offset and term with bit 63 set, from a batch as from a single record."""
+    def test_every_client_decodes_the_same_numbers(self):
+        """protobuf-java once decoded offset and term with bit 63 set, in batches and in single records."""
         begin = self.next_offset()
-        self.ok("python", 0, "produce", *(f"value {n}" for n in range(300)))
-        expected = self.ok("python", 0, "consume", "--from", str(begin))
+        self.succeeds("python", 0, "produce", *(f"value {n}" for n in range(300)))
+        expected = self.succeeds("python", 0, "consume", "--from", str(begin))
         self.assertEqual([r["offset"] for r in expected], list(range(begin, begin + 300)))
         for client in CLIENTS:
-            self.assertEqual(self.ok(client, 1, "consume", "--from", str(begin)), expected)
-            self.assertEqual(self.ok(client, 2, "consume", "--from", str(begin), "--max-records", "0"), expected)
-            self.assertEqual(self.ok(client, 0, "get", str(begin + 299)), expected[-1:])
+            self.assertEqual(self.succeeds(client, 1, "consume", "--from", str(begin)), expected)
+            self.assertEqual(self.succeeds(client, 2, "consume", "--from", str(begin), "--max-records", "0"), expected)
+            self.assertEqual(self.succeeds(client, 0, "get", str(begin + 299)), expected[-1:])
 
-    def test_a_tail_on_any_node_sees_what_comes_in_on_any_node(self):
+    def test_a_tail_on_any_node_receives_records_produced_at_any_node(self):
         begin = str(self.next_offset())
-        ways = [(client, node, n) for client in CLIENTS for node in NODES for n in ("1000", "0")]
+        readers = [(client, node, n) for client in CLIENTS for node in NODES for n in ("1000", "0")]
         tails = []
-        for client, node, max_records in ways:
+        for client, node, max_records in readers:
             command = self.cluster.command(client, node, "tail", "--from", begin, "--max-records", max_records)
             tails.append(Tail(command))
             self.addCleanup(tails[-1].stop)
         for client in CLIENTS:
             for node in NODES:
-                [offset] = self.ok(client, node, "produce", f"{client} at {node}")
-                for way, tail in zip(ways, tails, strict=True):
+                [offset] = self.succeeds(client, node, "produce", f"{client} at {node}")
+                for reader, tail in zip(readers, tails, strict=True):
                     record = json.loads(tail.line())
-                    self.assertEqual((record["offset"], record["value"]), (offset, f"{client} at {node}"), way)
+                    self.assertEqual((record["offset"], record["value"]), (offset, f"{client} at {node}"), reader)
 
-    def test_a_batch_stays_together_and_keeps_keys_headers_types_and_empty_records(self):
+    def test_a_batch_has_contiguous_offsets_and_keeps_keys_headers_types_and_empty_records(self):
         args = ["--key", "k", "--header", "a=1", "--header", "a=", "--type", "7", "first", "", "thïrd"]
         plain = {"type": 0, "key": None, "headers": []}
         full = {"type": 7, "key": "k", "headers": [["a", "1"], ["a", ""]]}
         for client in CLIENTS:
-            offsets = self.ok(client, 1, "produce", *args)
-            offsets += self.ok(client, 2, "produce", "")
-            offsets += self.ok(client, 0, "produce", "--key", "", "empty key")
+            offsets = self.succeeds(client, 1, "produce", *args)
+            offsets += self.succeeds(client, 2, "produce", "")
+            offsets += self.succeeds(client, 0, "produce", "--key", "", "empty key")
             self.assertEqual(offsets[:3], list(range(offsets[0], offsets[0] + 3)))
             expected = [full | {"value": value} for value in ("first", "", "thïrd")]
             expected += [plain | {"value": ""}, plain | {"value": "empty key", "key": ""}]
             for reader in CLIENTS:
-                records = self.ok(reader, 0, "consume", "--from", str(offsets[0]))
+                records = self.succeeds(reader, 0, "consume", "--from", str(offsets[0]))
                 self.assertEqual([r["offset"] for r in records], offsets)
                 self.assertTrue(all(r["term"] > 0 and r["append_time_us"] > 0 for r in records))
                 self.assertEqual([{name: r[name] for name in full | {"value": 0}} for r in records], expected)
 
-    def test_a_pipe_makes_each_line_a_record_in_order(self):
+    def test_pipe_appends_each_line_as_a_record_in_order(self):
         lines = [f"line {n}" if n % 10 else "" for n in range(1000)]
         for client in CLIENTS:
             begin = self.next_offset()
-            offsets = self.ok(client, 2, "pipe", stdin="\n".join(lines))  # The last line without its newline.
+            offsets = self.succeeds(client, 2, "pipe", stdin="\n".join(lines))  # The last line has no newline.
             self.assertEqual(offsets, list(range(begin, begin + len(lines))))
             for node in NODES:
-                records = self.ok(client, node, "consume", "--from", str(begin), "--max-records", "300")
+                records = self.succeeds(client, node, "consume", "--from", str(begin), "--max-records", "300")
                 self.assertEqual([r["value"] for r in records], lines)
 
     def test_an_unknown_common_name_may_not_produce_consume_or_tail(self):
@@ -125,19 +125,19 @@ class Clients(unittest.TestCase):
         for client in CLIENTS:
             for node in NODES:
                 for call in calls:
-                    said = self.refused(client, node, *call, user="nobody", stdin="x\n")
-                    self.assertRegex(said, r"^error: PERMISSION_DENIED.*: nobody may not ")
+                    error = self.fails(client, node, *call, user="nobody", stdin="x\n")
+                    self.assertRegex(error, r"^error: PERMISSION_DENIED.*: nobody may not ")
         self.assertEqual(self.next_offset(), before)
 
-    def test_who_may_read_one_log_may_do_nothing_else(self):
-        [offset] = self.ok("go", 0, "produce", "for guests")
+    def test_a_reader_of_one_log_may_do_nothing_else(self):
+        [offset] = self.succeeds("go", 0, "produce", "for guests")
         for client in CLIENTS:
             self.assertEqual(self.cluster.run(client, 1, "get", str(offset), user="guest").returncode, 0)
-            said = self.refused(client, 1, "--log", "other", "get", "0", user="guest")
-            self.assertRegex(said, r"^error: PERMISSION_DENIED \(NOT_ALLOWED\): guest may not consume the log other")
-            self.assertRegex(self.refused(client, 1, "produce", "x", user="guest"), "^error: PERMISSION_DENIED")
+            error = self.fails(client, 1, "--log", "other", "get", "0", user="guest")
+            self.assertRegex(error, r"^error: PERMISSION_DENIED \(NOT_ALLOWED\): guest may not consume the log other")
+            self.assertRegex(self.fails(client, 1, "produce", "x", user="guest"), "^error: PERMISSION_DENIED")
 
-    def test_errors_carry_their_reason(self):
+    def test_errors_contain_their_reason(self):
         past = str(self.next_offset() + 1000)
         calls = {
             ("get", past): r"OUT_OF_RANGE \(OFFSET_PAST_END\).*next_offset",
@@ -148,19 +148,19 @@ class Clients(unittest.TestCase):
             ("--log", "nowhere", "pipe"): r"NOT_FOUND \(NO_SUCH_LOG\).*failed_request",
         }
         for client in CLIENTS:
-            for call, said in calls.items():
-                self.assertRegex(self.refused(client, 1, *call, stdin="x\n"), f"^error: {said}")
+            for call, pattern in calls.items():
+                self.assertRegex(self.fails(client, 1, *call, stdin="x\n"), f"^error: {pattern}")
 
-    def test_a_client_of_the_first_fields_gets_one_record_in_each_message(self):
+    def test_a_client_that_knows_only_the_first_fields_gets_one_record_per_message(self):
         """In bytes: a request with `record` = 1 and `offset` = 1 returns `record` = 2 and nothing else."""
         channel = self.cluster.channels[2]
-        [begin, *_] = self.ok("python", 0, "produce", "a", "", "b")
+        [begin, *_] = self.succeeds("python", 0, "produce", "a", "", "b")
         produce = channel.unary_unary("/log.v1.Log/Produce")
-        answer = produce(b"\x0a\x05\x0a\x03old", timeout=10)
-        self.assertEqual(pb.ProduceResponse.FromString(answer).offset, begin + 3)
+        response = produce(b"\x0a\x05\x0a\x03old", timeout=10)
+        self.assertEqual(pb.ProduceResponse.FromString(response).offset, begin + 3)
 
         request = pb.ConsumeRequest(offset=begin).SerializeToString()
-        messages = channel.unary_stream("/log.v1.Log/ConsumeStream")(request, timeout=PATIENCE)
+        messages = channel.unary_stream("/log.v1.Log/ConsumeStream")(request, timeout=TIMEOUT)
         for offset, value in enumerate([b"a", b"", b"b", b"old"], begin):
             for message in (next(messages), self.consume_bytes(channel, offset)):
                 record = pb.ConsumeResponse.FromString(message).record
@@ -173,7 +173,7 @@ class Clients(unittest.TestCase):
         request = pb.ConsumeRequest(offset=offset).SerializeToString()
         return channel.unary_unary("/log.v1.Log/Consume")(request, timeout=10)
 
-    def test_the_ten_lines_of_the_readme(self):
+    def test_the_ten_line_client_of_the_readme_works(self):
         readme = (REPO / "clients/python/README.md").read_text()
         snippet = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
         self.assertEqual(len([line for line in snippet.splitlines() if line]), 10)
@@ -185,7 +185,7 @@ class Clients(unittest.TestCase):
                 cwd=self.cluster.site,
                 env=env,
                 capture_output=True,
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
                 text=True,
             )
             self.assertEqual((done.returncode, done.stderr), (0, ""))

@@ -1,5 +1,5 @@
-//! Bad blocks at the end of the newest segment of a node that was idle, or is under load: records that were acknowledged earlier
-//! are not taken for a torn tail. `docs/RELIABILITY.md` contains the figures that this measures.
+//! Bad blocks at the end of the newest segment: acknowledged records are not mistaken for a torn tail, whether the node was idle
+//! or under load. `docs/RELIABILITY.md` contains the figures that these tests measure.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use seriatim::client::Client;
 use seriatim::pb::admin::GroupStatus;
 use seriatim::storage::log::{NOTE_BYTES, NOTE_EVERY};
 
-use crate::harness::{Cluster, eventually, loudly, read_all, record};
+use crate::harness::{Cluster, eventually, print_uncaptured, read_all, record};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
 const SECTOR: usize = 512;
@@ -19,26 +19,26 @@ fn status(client: &Client) -> Result<GroupStatus, String> {
     node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
 }
 
-/// Waits until the manifest's durable position covers all of the log.
-fn wait_until_noted(client: &Client) {
-    eventually("the log is noted", || match status(client)?.unprotected_bytes {
+/// Waits until the manifest's durable position covers the whole log.
+fn wait_until_protected(client: &Client) {
+    eventually("the whole log is protected", || match status(client)?.unprotected_bytes {
         0 => Ok(()),
         bytes => Err(format!("{bytes} bytes are not")),
     });
 }
 
-/// A single node acknowledges 2,000 records, is idle for seconds, and is killed. Then its last sector is bad, or its last 4 or
-/// 64 KiB, or the file is shorter by some sectors. The start logged "were never synced: cut off", exited with code 0 and reused
+/// A single node acknowledges 2,000 records, is idle for seconds, and is killed. Then the last sector, or the last 4 or 64 KiB
+/// are zeroed, or the file loses some sectors. The start logged "were never synced: cut off", exited with code 0 and reused
 /// the offsets; `log verify` reported "torn", exit code 0.
 #[test]
-fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
+fn a_bad_block_in_acknowledged_records_is_damage_not_a_torn_tail() {
     let mut cluster = Cluster::start(1);
     let client = cluster.client(0);
     for n in 0..2000 / 50 {
         let records = (0..50).map(|i| record(format!("record {}", 50 * n + i))).collect();
         client.produce("", records).expect("produces");
     }
-    wait_until_noted(&client);
+    wait_until_protected(&client);
     cluster.nodes[0].kill();
     let data_dir = cluster.site.path().join("n1");
     let file = data_dir.join(SEGMENT);
@@ -50,15 +50,12 @@ fn acknowledged_records_of_an_idle_log_are_not_taken_for_a_torn_tail() {
     damages.extend((1..=5).map(|n| (format!("{n} sectors cut off"), whole[..used - n * SECTOR].to_vec())));
     for (what, bytes) in damages {
         fs::write(&file, &bytes).expect("written");
-        let status = cluster.nodes[0].try_start_again().expect_err("it must not start");
-        let said = last_lines(&cluster.nodes[0].log());
-        assert_eq!(status.code(), Some(65), "{what}: {said}");
-        assert!(said.contains(SEGMENT) && said.contains("the durable position: lost: "), "{what}: {said}");
+        let status = cluster.nodes[0].try_start_again().expect_err("the start must fail");
+        let log = last_lines(&cluster.nodes[0].log());
+        assert_eq!(status.code(), Some(65), "{what}: {log}");
+        assert!(log.contains(SEGMENT) && log.contains("the durable position: lost: "), "{what}: {log}");
         // The last sector may contain only the last commit index.
-        assert!(
-            bytes.len() == whole.len() - 1 || said.contains("to 1999") || said.contains("perhaps a vote"),
-            "{said}"
-        );
+        assert!(bytes.len() == whole.len() - 1 || log.contains("to 1999") || log.contains("perhaps a vote"), "{log}");
         let output = cluster.site.command(&["log", "verify", "--data-dir", &data_dir.display().to_string()]).output();
         let output = output.expect("runs");
         let report = String::from_utf8_lossy(&output.stdout);
@@ -76,51 +73,51 @@ fn last_lines(log: &str) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// The window under steady load: how many acknowledged bytes at the end are above the manifest's durable position, and for how long.
+/// Measures under steady load how many acknowledged bytes are above the manifest's durable position, and for how long.
 #[test]
-fn under_load_little_is_unprotected_and_not_for_long() {
+fn unprotected_bytes_and_time_stay_bounded_under_load() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     let manifest = cluster.site.path().join("n1/groups/1/manifest");
     let value = vec![7; 1 << 18];
     let (mut bytes_max, mut age_max, mut produced) = (0, Duration::ZERO, 0);
     let mut load = |records: usize, until: Instant, pause: Duration| {
-        let (mut noted, mut noted_at) = (durable(&manifest), Instant::now());
+        let (mut position, mut changed_at) = (durable(&manifest), Instant::now());
         while Instant::now() < until {
             client.produce("", vec![record(&value); records]).expect("produces");
             produced += 1;
             bytes_max = bytes_max.max(status(&client).expect("a status").unprotected_bytes);
             let now = durable(&manifest);
-            if now != noted {
-                (noted, noted_at) = (now, Instant::now());
+            if now != position {
+                (position, changed_at) = (now, Instant::now());
             }
-            age_max = age_max.max(noted_at.elapsed());
-            // The pace of a client.
+            age_max = age_max.max(changed_at.elapsed());
+            // The interval between requests.
             std::thread::park_timeout(pause);
         }
     };
-    // At full speed the limit is in bytes; with a slow load that is never idle it is in seconds.
+    // At full speed the limit in bytes applies; under a slow load that is never idle, the limit in seconds.
     load(8, Instant::now() + Duration::from_secs(4), Duration::ZERO);
     load(1, Instant::now() + 2 * NOTE_EVERY, Duration::from_millis(200));
-    loudly(&format!(
+    print_uncaptured(&format!(
         "unprotected under load: {bytes_max} bytes at most, for {age_max:.1?} at most ({produced} requests of up to 2 MiB)"
     ));
-    // A drain may exceed the limit by one request, and a slow machine may be late.
+    // One group commit may exceed the limit in bytes, and a slow machine the limit in seconds.
     assert!(bytes_max < NOTE_BYTES + (8 << 20), "{bytes_max} bytes");
     assert!(age_max < 2 * NOTE_EVERY, "{age_max:?}");
     let began = Instant::now();
-    wait_until_noted(&client);
-    loudly(&format!("unprotected after the last record: for {:.1?}", began.elapsed()));
-    let noted = fs::metadata(&manifest).expect("a manifest").modified().expect("a time");
-    // An idle log is not written again: after many heartbeats and ticks the file is the same.
+    wait_until_protected(&client);
+    print_uncaptured(&format!("unprotected after the last record: for {:.1?}", began.elapsed()));
+    let written = fs::metadata(&manifest).expect("a manifest").modified().expect("a time");
+    // An idle log does not write the manifest again: it is unchanged after many heartbeats and ticks.
     let applied = status(&client).expect("a status").applied_index;
     let idle = Instant::now() + Duration::from_secs(3);
-    eventually("some idle seconds", || (Instant::now() > idle).then_some(()).ok_or("not yet".into()));
-    assert_eq!(fs::metadata(&manifest).expect("a manifest").modified().expect("a time"), noted, "written once");
+    eventually("some idle seconds pass", || (Instant::now() > idle).then_some(()).ok_or("not yet".into()));
+    assert_eq!(fs::metadata(&manifest).expect("a manifest").modified().expect("a time"), written, "written once");
     assert_eq!(status(&client).expect("a status").applied_index, applied);
 }
 
-/// The durable position in the manifest.
+/// Returns the bytes of the durable position in the manifest.
 fn durable(manifest: &Path) -> Vec<u8> {
     fs::read(manifest).ok().and_then(|bytes| bytes.get(72..88).map(<[u8]>::to_vec)).unwrap_or_default()
 }

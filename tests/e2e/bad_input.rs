@@ -1,4 +1,4 @@
-//! Bad input has a clear error.
+//! Invalid input: offsets, requests, data directories, configurations and arguments are rejected with a clear error.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Record};
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
 
 #[test]
-fn offsets_past_the_end_and_trimmed_away() {
+fn rejects_offsets_past_the_end_and_below_the_first() {
     let cluster = Cluster::start(3);
     let clients = cluster.clients();
     clients[0].produce("", (0..10).map(|n| record(n.to_string())).collect()).expect("produces");
@@ -23,29 +23,29 @@ fn offsets_past_the_end_and_trimmed_away() {
             (past.number("next_offset"), past.metadata.get("log").map(String::as_str)),
             (Some(10), Some("default"))
         );
-        // The next one is not there either, for a client that does not wait.
+        // The next offset has no record yet, and this client does not wait.
         assert_eq!(status(client.consume_at("", 10)).reason, "OFFSET_PAST_END");
         let mut stream = client.consume_stream(&at(11), None).expect("a stream");
         assert_eq!(
             status(stream.next().expect("a status")).reason,
             "OFFSET_PAST_END",
-            "a stream ends, it does not spin"
+            "a stream fails instead of retrying"
         );
 
-        let trimmed = eventually("the trim holds here too", || match client.consume_at("", 3) {
+        let trimmed = eventually("the trim is applied on this node", || match client.consume_at("", 3) {
             Err(error) => Ok(status(Err::<(), _>(error))),
-            Ok(_) => Err("still there".into()),
+            Ok(_) => Err("not trimmed yet".into()),
         });
         assert_eq!((trimmed.code, trimmed.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"));
         assert_eq!(trimmed.number("first_offset"), Some(4));
-        assert_eq!(client.consume_at("", 4).expect("is kept").value, "4");
+        assert_eq!(client.consume_at("", 4).expect("kept").value, "4");
     }
     assert_eq!(status(clients[2].trim("", 11)).code, Code::OUT_OF_RANGE);
     assert_eq!(clients[2].trim("", 2).expect("trims nothing").first_offset, 4, "never lower than before");
 }
 
 #[test]
-fn requests_that_make_no_sense() {
+fn rejects_invalid_requests() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     let refused = |request: ProduceRequest| {
@@ -54,7 +54,7 @@ fn requests_that_make_no_sense() {
         stream.send(request);
         stream.close();
         let streamed = status(stream.answer().expect("a status"));
-        assert_eq!((unary.code, &unary.reason), (streamed.code, &streamed.reason), "alike on a stream");
+        assert_eq!((unary.code, &unary.reason), (streamed.code, &streamed.reason), "the same status on a stream");
         (unary.code, unary.reason)
     };
     assert_eq!(refused(ProduceRequest::default()).0, Code::INVALID_ARGUMENT, "no record, an empty batch");
@@ -82,24 +82,24 @@ fn requests_that_make_no_sense() {
     let code = refused(message).0;
     assert!(code == Code::RESOURCE_EXHAUSTED || code == Code::INVALID_ARGUMENT, "{code}");
 
-    assert_eq!(client.get_log("").expect("a log").next_offset, 0, "nothing of all that was appended");
-    client.produce("", vec![record("a")]).expect("is served as before");
+    assert_eq!(client.get_log("").expect("a log").next_offset, 0, "nothing was appended");
+    client.produce("", vec![record("a")]).expect("valid requests are served");
 }
 
 #[test]
-fn a_data_directory_in_use_not_ours_no_directory_or_of_a_newer_format() {
+fn refuses_to_start_on_an_unusable_data_directory() {
     let site = Site::new();
     let mut node = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
     wait_for_voters(&[site.client(&node.rpc_addr, "root")]);
-    refused(&serve(&site, &["--data-dir", "n1"]), &["n1", "in use"]);
+    assert_bad_config(&serve(&site, &["--data-dir", "n1"]), &["n1", "in use"]);
 
     assert!(node.stop().success());
     fs::create_dir(site.path().join("photos")).expect("a folder");
     fs::write(site.path().join("photos/holiday.jpg"), "not ours").expect("a file");
-    refused(&serve(&site, &["--data-dir", "photos"]), &["photos"]);
-    assert_eq!(fs::read_dir(site.path().join("photos")).expect("a folder").count(), 1, "it is left as it was");
+    assert_bad_config(&serve(&site, &["--data-dir", "photos"]), &["photos"]);
+    assert_eq!(fs::read_dir(site.path().join("photos")).expect("a folder").count(), 1, "it is unchanged");
 
-    refused(&serve(&site, &["--data-dir", "photos/holiday.jpg"]), &["holiday.jpg"]);
+    assert_bad_config(&serve(&site, &["--data-dir", "photos/holiday.jpg"]), &["holiday.jpg"]);
 
     let file = site.path().join("n1/node.toml");
     let text = fs::read_to_string(&file).expect("a file");
@@ -108,9 +108,9 @@ fn a_data_directory_in_use_not_ours_no_directory_or_of_a_newer_format() {
     assert_ne!(newer, body);
     let newer = format!("{newer}crc32c = \"{:08x}\"\n", crc32c::crc32c(newer.as_bytes()));
     fs::write(&file, newer).expect("writes");
-    refused(&serve(&site, &["--data-dir", "n1"]), &["node.toml", "format", "2"]);
+    assert_bad_config(&serve(&site, &["--data-dir", "n1"]), &["node.toml", "format", "2"]);
 
-    // Without its CRC a changed file is damage, and is left as it is.
+    // A changed file with the old CRC is damage, and the start fails.
     fs::write(&file, text.replace("groups = [", "groups = [7, ")).expect("writes");
     let output = serve(&site, &["--data-dir", "n1"]);
     assert_eq!(output.status.code(), Some(65), "{output:?}");
@@ -120,84 +120,88 @@ fn a_data_directory_in_use_not_ours_no_directory_or_of_a_newer_format() {
 }
 
 #[test]
-fn a_configuration_with_three_mistakes() {
+fn reports_every_mistake_in_a_configuration() {
     let site = Site::new();
     let mistakes = ["--bind-addr=0.0.0.0:0", "--segment-bytes=many", "--node-name=a/b"];
-    refused(&serve(&site, &mistakes), &["bind-addr", "segment-bytes", "node-name"]);
+    assert_bad_config(&serve(&site, &mistakes), &["bind-addr", "segment-bytes", "node-name"]);
     let file = site.path().join("seriatim.toml");
     fs::write(&file, "bind_addr = \"here\"\nsegment_size = 5\ncluster_name = \"A B\"\n").expect("a file");
     let output = site.command(&["serve", "--config", "seriatim.toml"]).output().expect("runs");
-    refused(&output, &["bind-addr", "segment_size", "cluster-name"]);
+    assert_bad_config(&output, &["bind-addr", "segment_size", "cluster-name"]);
 }
 
 #[test]
-fn a_busy_port() {
+fn exits_with_code_1_when_a_port_is_busy() {
     let site = Site::new();
     let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = busy.local_addr().expect("an address").to_string();
     for listener in ["--rpc-addr", "--bind-addr"] {
         let output = serve(&site, &[&format!("{listener}={addr}"), "--data-dir", "n1"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // No bad configuration: who has the port may be about to leave it, so that systemd tries again.
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(&addr), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Not a bad configuration: the port may become free, so systemd should retry.
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&addr), "{stderr}");
     }
 }
 
 #[test]
-fn the_command_line_says_what_to_do_next() {
+fn cli_errors_name_the_next_step() {
     let cluster = Cluster::start(1);
     let run = |args: &[&str]| {
         let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, args).output().expect("runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (code, said) = run(&["consume", "--from", "5"]);
-    assert_eq!((code, said.contains("OFFSET_PAST_END"), said.contains("log info")), (Some(1), true, true), "{said}");
+    let (code, stderr) = run(&["consume", "--from", "5"]);
+    assert_eq!(
+        (code, stderr.contains("OFFSET_PAST_END"), stderr.contains("log info")),
+        (Some(1), true, true),
+        "{stderr}"
+    );
     cluster.client(0).produce("", vec![record("a"), record("b")]).expect("produces");
     cluster.client(0).trim("", 1).expect("trims");
-    let (code, said) = run(&["consume", "--from", "0"]);
-    assert_eq!((code, said.contains("--from earliest")), (Some(1), true), "{said}");
-    let (code, said) = run(&["consume", "--log", "other"]);
-    assert_eq!((code, said.contains("default")), (Some(1), true), "{said}");
+    let (code, stderr) = run(&["consume", "--from", "0"]);
+    assert_eq!((code, stderr.contains("--from earliest")), (Some(1), true), "{stderr}");
+    let (code, stderr) = run(&["consume", "--log", "other"]);
+    assert_eq!((code, stderr.contains("default")), (Some(1), true), "{stderr}");
     for id in ["12028844426381751448", "xyz", "1"] {
-        let (code, said) = run(&["consume", "--log-id", id]);
-        assert_eq!((code, said.contains("16 hexadecimal digits")), (Some(2), true), "{said}");
+        let (code, stderr) = run(&["consume", "--log-id", id]);
+        assert_eq!((code, stderr.contains("16 hexadecimal digits")), (Some(2), true), "{stderr}");
     }
     std::fs::write(cluster.site.path().join("line"), "a line\n").expect("a file");
-    let (code, said) = run(&["produce", "--user", "nobody", "line"]);
-    assert_eq!((code, said.contains("acl_policy_file")), (Some(77), true), "{said}");
-    let (code, said) = run(&["produce", "no/such/file"]);
-    assert_eq!((code, said.contains("no/such/file")), (Some(65), true), "{said}");
-    let (code, said) = run(&["produce", "--certs", "no/such/folder"]);
-    assert_eq!((code, said.contains("seriatim certs")), (Some(78), true), "{said}");
-    let (code, said) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
-    assert_eq!((code, said.contains("is the node running")), (Some(69), true), "{said}");
+    let (code, stderr) = run(&["produce", "--user", "nobody", "line"]);
+    assert_eq!((code, stderr.contains("acl_policy_file")), (Some(77), true), "{stderr}");
+    let (code, stderr) = run(&["produce", "no/such/file"]);
+    assert_eq!((code, stderr.contains("no/such/file")), (Some(65), true), "{stderr}");
+    let (code, stderr) = run(&["produce", "--certs", "no/such/folder"]);
+    assert_eq!((code, stderr.contains("seriatim certs")), (Some(78), true), "{stderr}");
+    let (code, stderr) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
+    assert_eq!((code, stderr.contains("is the node running")), (Some(69), true), "{stderr}");
     assert_eq!(run(&["produce", "--no-such-option"]).0, Some(2));
 }
 
-/// A data directory was copied (or a machine cloned), and the copy took the node's place in the cluster while it still ran: two
-/// processes acknowledged and voted in one name, which loses what was acknowledged.
+/// A data directory was copied (or a machine cloned), and the copy replaced the node in the cluster while it still ran: two
+/// processes acknowledged and voted as one node, which loses acknowledged records.
 #[test]
-fn a_copied_data_directory_is_no_second_member() {
+fn refuses_a_copied_data_directory_as_a_second_member() {
     let mut cluster = Cluster::start(3);
     cluster.nodes[2].kill();
     let dir = cluster.site.path().to_owned();
     let copied = Command::new("cp").arg("-r").arg(dir.join("n3")).arg(dir.join("copy")).status().expect("runs");
     assert!(copied.success());
     cluster.nodes[2].start_again();
-    // It has the certificate of the node too, and is called otherwise: else it would not get that far.
+    // The copy has another name, and the node's certificate too: otherwise it would be refused earlier.
     cluster.site.name_peer("copy+n3");
     let mut copy = Node::start(
         &cluster.site,
         NodeOptions { name: "copy".to_owned(), joins_later: true, ..NodeOptions::default() },
     );
     let (status, log) = (copy.wait(), copy.log());
-    let there = format!("runs at {} already", cluster.nodes[2].bind_addr);
-    let named = log.contains(&there) && log.contains("with an empty data directory");
+    let address = format!("runs at {} already", cluster.nodes[2].bind_addr);
+    let named = log.contains(&address) && log.contains("with an empty data directory");
     assert_eq!((status.code(), named), (Some(78), true), "{log}");
-    let servers = cluster.client(0).get_servers("").expect("an answer").servers;
-    let third = servers.iter().find(|server| server.id == "n3").expect("keeps its name");
-    assert_eq!(third.rpc_addr, cluster.nodes[2].rpc_addr, "and its place");
+    let servers = cluster.client(0).get_servers("").expect("a response").servers;
+    let third = servers.iter().find(|server| server.id == "n3").expect("n3 is still a member");
+    assert_eq!(third.rpc_addr, cluster.nodes[2].rpc_addr, "n3 keeps its address");
 }
 
 fn at(offset: u64) -> ConsumeRequest {
@@ -209,7 +213,7 @@ fn status<T>(result: Result<T, ClientError>) -> Status {
     result.err().expect("is refused").status().expect("a status").clone()
 }
 
-/// Runs `serve` with what a node needs besides these arguments, until it gives up.
+/// Runs `serve` with these arguments and defaults for the others, until it exits.
 fn serve(site: &Site, args: &[&str]) -> Output {
     let files = site.node_files("n1");
     let file = |file: &Path| file.display().to_string();
@@ -236,12 +240,12 @@ fn serve(site: &Site, args: &[&str]) -> Output {
     site.command(&all).output().expect("runs")
 }
 
-/// A bad configuration: its exit code, and what stderr must name.
+/// Asserts the exit code of a bad configuration, and that stderr contains these words.
 #[track_caller]
-fn refused(output: &Output, named: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(78), "{said}");
+fn assert_bad_config(output: &Output, named: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
     for word in named {
-        assert!(said.contains(word), "{word:?} is not named: {said}");
+        assert!(stderr.contains(word), "{word:?} is not named: {stderr}");
     }
 }

@@ -1,4 +1,4 @@
-//! How a command ends: when its node is restarted under it, when nobody takes what it says, and at a signal.
+//! Commands whose node restarts, whose output can't be written, or that receive a signal; and their exit codes.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, read_all, record};
 
-/// A command that runs; its output is kept until it ends.
+/// A running command, whose output is collected.
 struct Running {
     child: Child,
     input: Option<ChildStdin>,
@@ -34,14 +34,14 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).expect("a signal");
     }
 
-    /// Its exit code, stdout and stderr; its input ends.
-    fn end(mut self) -> (Option<i32>, String, String) {
+    /// Closes its input and waits until it exits. Returns its exit code, stdout and stderr.
+    fn finish(mut self) -> (Option<i32>, String, String) {
         drop(self.input.take());
-        ended(&self.child.wait_with_output().expect("it ends"))
+        outcome(&self.child.wait_with_output().expect("it ends"))
     }
 }
 
-fn ended(output: &Output) -> (Option<i32>, String, String) {
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -52,29 +52,29 @@ fn values(cluster: &Cluster, node: usize) -> Vec<String> {
 
 /// Waits until the node has that many records.
 fn wait_for(cluster: &Cluster, node: usize, records: u64) {
-    eventually("they are appended", || {
+    eventually("the records are appended", || {
         let log = cluster.client(node).get_log("").map_err(|e| e.to_string())?;
-        if log.next_offset >= records { Ok(()) } else { Err(format!("{} are", log.next_offset)) }
+        if log.next_offset >= records { Ok(()) } else { Err(format!("{} records", log.next_offset)) }
     });
 }
 
-/// The node refused with certainty (STOPPING), the next attempt met a closed port, and everything unanswered was said to be
-/// "may be appended or not" (exit code 3), although none of it was.
+/// The node refused the records with certainty (STOPPING), and the next attempt met a closed port. All records without a response
+/// were reported as "may be appended or not" (exit code 3), although none was appended.
 #[test]
-fn a_produce_survives_a_restart_of_its_only_node() {
+fn produce_survives_a_restart_of_its_only_node() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let mut produce = Running::start(&cluster, &[&addr], &["produce", "--timeout", "60"]);
     produce.write("first\n");
     wait_for(&cluster, 0, 1);
-    // Lines on their way all the time, so that the stop meets some.
+    // Lines are sent all the time, so that the shutdown interrupts some.
     let (mut input, mut lines) = (produce.input.take().expect("stdin"), 0);
     std::thread::scope(|scope| {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let writer = scope.spawn(move || {
             let mut lines = 0;
             while stopped.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
-                writeln!(input, "line {lines}").expect("it reads on");
+                writeln!(input, "line {lines}").expect("the command reads");
                 lines += 1;
                 std::thread::park_timeout(std::time::Duration::from_micros(200));
             }
@@ -87,16 +87,16 @@ fn a_produce_survives_a_restart_of_its_only_node() {
         drop(stop);
         lines = writer.join().expect("the writer");
     });
-    let (code, _, said) = produce.end();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, _, stderr) = produce.finish();
+    assert_eq!(code, Some(0), "{stderr}");
     let wanted: Vec<String> =
         std::iter::once("first".to_owned()).chain((0..lines).map(|n| format!("line {n}"))).collect();
-    assert!(values(&cluster, 0) == wanted, "each line once, in its order: {said}");
+    assert!(values(&cluster, 0) == wanted, "each line once and in order: {stderr}");
 }
 
-/// A stream that broke while there was no input was found out with the next line, whose outcome was then "unknown".
+/// A stream that broke while there was no input was noticed at the next line, whose outcome was then "unknown".
 #[test]
-fn a_restart_between_two_lines_is_not_noticed() {
+fn produce_survives_a_restart_between_two_lines() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let mut produce = Running::start(&cluster, &[&addr], &["produce", "--timeout", "60"]);
@@ -106,13 +106,13 @@ fn a_restart_between_two_lines_is_not_noticed() {
     cluster.nodes[0].start_again();
     produce.write("b\n");
     wait_for(&cluster, 0, 2);
-    let (code, _, said) = produce.end();
-    assert_eq!((code, values(&cluster, 0)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{said}");
+    let (code, _, stderr) = produce.finish();
+    assert_eq!((code, values(&cluster, 0)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{stderr}");
 }
 
-/// Only the first of the addresses was tried again.
+/// Only the first address was tried again.
 #[test]
-fn a_produce_goes_on_at_another_address() {
+fn produce_continues_at_another_address() {
     let mut cluster = Cluster::start(3);
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
     let addrs: Vec<&str> = addrs.iter().map(String::as_str).collect();
@@ -122,13 +122,13 @@ fn a_produce_goes_on_at_another_address() {
     assert!(cluster.nodes[0].stop().success());
     produce.write("b\n");
     wait_for(&cluster, 1, 2);
-    let (code, _, said) = produce.end();
-    assert_eq!((code, values(&cluster, 1)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{said}");
+    let (code, _, stderr) = produce.finish();
+    assert_eq!((code, values(&cluster, 1)), (Some(0), vec!["a".to_owned(), "b".to_owned()]), "{stderr}");
 }
 
-/// A node that is gone for good: nothing was sent, so nothing is unknown.
+/// When the node does not return, nothing was sent, so no outcome is unknown.
 #[test]
-fn a_refused_connection_is_certain() {
+fn a_refused_connection_leaves_no_unknown_outcome() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let mut produce = Running::start(&cluster, &[&addr], &["produce", "--timeout", "2"]);
@@ -136,19 +136,19 @@ fn a_refused_connection_is_certain() {
     wait_for(&cluster, 0, 1);
     assert!(cluster.nodes[0].stop().success());
     produce.write("b\n");
-    let (code, _, said) = produce.end();
-    assert_eq!(code, Some(69), "{said}");
+    let (code, _, stderr) = produce.finish();
+    assert_eq!(code, Some(69), "{stderr}");
     assert!(
-        said.contains("1 record appended") && said.contains("nothing else") && said.contains("tail -n +2"),
-        "{said}"
+        stderr.contains("1 record appended") && stderr.contains("nothing else") && stderr.contains("tail -n +2"),
+        "{stderr}"
     );
     cluster.nodes[0].start_again();
     assert_eq!(values(&cluster, 0), ["a"]);
 }
 
-/// `echo x | seriatim produce 2>/dev/full` appended the line and ended with a panic (exit code 101).
+/// `echo x | seriatim produce 2>/dev/full` appended the line and panicked (exit code 101).
 #[test]
-fn a_broken_stderr_changes_no_outcome() {
+fn an_unwritable_stderr_does_not_change_the_exit_code() {
     let cluster = Cluster::start(1);
     let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("/dev/full"));
     let gone = || {
@@ -174,24 +174,24 @@ fn a_broken_stderr_changes_no_outcome() {
         }
     }
     assert_eq!(values(&cluster, 0), ["x", "x"]);
-    // What was found is the exit code, also where the report can't be written.
+    // The exit code reports the result, even if the report can't be written.
     let damaged = cluster.site.path().join("damaged/groups/0");
     std::fs::create_dir_all(&damaged).expect("made");
     let verify = cluster.site.command(&["log", "verify", "--data-dir", "damaged"]).stdout(full()).status();
     assert_eq!(verify.expect("it ran").code(), Some(65));
     let certs = cluster.site.command(&["certs", "--out", "new"]).stdout(full()).status();
-    assert_eq!(certs.expect("it ran").code(), Some(0), "they are made");
+    assert_eq!(certs.expect("it ran").code(), Some(0), "the certificates are made");
 }
 
-/// `consume` died of SIGTERM, where every command is said to end with 130.
+/// SIGTERM killed `consume`, although every command is documented to exit with 130.
 #[test]
-fn a_signal_ends_every_command_with_130() {
+fn every_command_exits_with_130_after_a_signal() {
     let cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let values: Vec<String> = (0..1000).map(|n| format!("record {n}")).collect();
     cluster.client(0).produce("", values.iter().map(record).collect()).expect("produces");
-    let follows = |n: u64| {
-        eventually("it follows", || {
+    let wait_for_streams = |n: u64| {
+        eventually("the command follows", || {
             let node = cluster.client(0).get_node().map_err(|e| e.to_string())?;
             let streams = node.counters.iter().find(|counter| counter.name == "seriatim_streams_now");
             if streams.is_some_and(|streams| streams.value == n) { Ok(()) } else { Err("not yet".to_owned()) }
@@ -199,66 +199,69 @@ fn a_signal_ends_every_command_with_130() {
     };
     for signal in [Signal::TERM, Signal::INT] {
         let consume = Running::start(&cluster, &[&addr], &["consume", "--follow"]);
-        follows(1);
+        wait_for_streams(1);
         consume.signal(signal);
-        let (code, out, said) = consume.end();
-        assert_eq!(code, Some(130), "{said}");
+        let (code, out, stderr) = consume.finish();
+        assert_eq!(code, Some(130), "{stderr}");
         let whole: String = values.iter().map(|value| format!("{value}\n")).collect();
-        assert!(whole.starts_with(&out) && (out.is_empty() || out.ends_with('\n')), "whole records");
-        follows(0);
+        assert!(whole.starts_with(&out) && (out.is_empty() || out.ends_with('\n')), "only complete records");
+        wait_for_streams(0);
     }
     for args in [&["produce"][..], &["produce", "--whole"]] {
         let mut produce = Running::start(&cluster, &[&addr], args);
-        // More than the pipe takes: when it is written, the command reads, and so it listens.
+        // More than the pipe holds: once it is written, the command reads its input and handles signals.
         produce.write(&"x".repeat(200_000));
         produce.signal(Signal::TERM);
         let input = produce.input.take();
-        let (code, _, said) = produce.end();
-        assert_eq!(code, Some(130), "{args:?}: {said}");
+        let (code, _, stderr) = produce.finish();
+        assert_eq!(code, Some(130), "{args:?}: {stderr}");
         drop(input);
     }
-    // One that never gets an answer.
+    // A command that never receives a response.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent_addr = silent.local_addr().expect("an address").to_string();
     let status = Running::start(&cluster, &[&silent_addr], &["status", "--timeout", "100"]);
-    let _connected = silent.accept().expect("it connects");
+    let _connected = silent.accept().expect("the command connects");
     status.signal(Signal::TERM);
-    assert_eq!(status.end().0, Some(130));
+    assert_eq!(status.finish().0, Some(130));
 }
 
-/// With a time to come, records from before it were printed, and after a reconnect records from after it were left out.
+/// With a start time in the future, records from before it were printed, and after a reconnect, records from after it were
+/// skipped.
 #[test]
-fn a_time_to_come_is_resolved_once() {
+fn a_future_start_time_is_resolved_once() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let now_us = || SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_micros() as u64;
     let produce = |cluster: &Cluster, value: &str| {
-        eventually("it is appended", || cluster.client(0).produce("", vec![record(value)]).map_err(|e| e.to_string()));
+        eventually("the record is appended", || {
+            cluster.client(0).produce("", vec![record(value)]).map_err(|e| e.to_string())
+        });
     };
-    produce(&cluster, "before it began");
+    produce(&cluster, "before the command");
     let time = now_us() + 8_000_000;
     let from = format!("us:{time}");
     let args = ["consume", "--follow", "--from", &from, "--count", "2", "--timeout", "60"];
     let consume = Running::start(&cluster, &[&addr], &args);
-    eventually("it follows", || {
+    eventually("the command follows", || {
         let node = cluster.client(0).get_node().map_err(|e| e.to_string())?;
         let follows = node.counters.iter().any(|c| c.name == "seriatim_streams_now" && c.value == 1);
         if follows { Ok(()) } else { Err("not yet".to_owned()) }
     });
     produce(&cluster, "too early");
     cluster.nodes[0].kill();
-    eventually("the time has come", || if now_us() > time { Ok(()) } else { Err("not yet".to_owned()) });
+    eventually("the start time has passed", || if now_us() > time { Ok(()) } else { Err("not yet".to_owned()) });
     cluster.nodes[0].start_again();
-    // It comes back when these are there already, or before: both must be the same to it.
+    // The command may reconnect before or after these records are appended; the result is the same.
     produce(&cluster, "in time");
     produce(&cluster, "later");
-    let (code, out, said) = consume.end();
-    assert_eq!((code, out.as_str()), (Some(0), "in time\nlater\n"), "{said}");
+    let (code, out, stderr) = consume.finish();
+    assert_eq!((code, out.as_str()), (Some(0), "in time\nlater\n"), "{stderr}");
 }
 
-/// A log is copied by what `consume --format json` writes: bytes that are no text, keys and headers too.
+/// The output of `consume --format json` copies a log completely: binary values, keys and headers too.
 #[test]
-fn a_log_is_copied_as_json() {
+fn a_log_can_be_copied_as_json() {
     let from = Cluster::start(1);
     let bytes: Vec<u8> = (0..=255).collect();
     let header = |name: &str, value: &[u8]| seriatim::pb::log::Header {
@@ -274,26 +277,26 @@ fn a_log_is_copied_as_json() {
     from.client(0).produce("", all.clone()).expect("produces");
     let consume = from.site.cli(&from.nodes[0].rpc_addr, &["consume", "--format", "json"]).output().expect("it ran");
     assert!(consume.status.success());
-    // The same program reads it, from a file with one more line that is no record.
+    // The same program reads it back, from a file with an invalid line at the end.
     let file = from.site.path().join("log.json");
     std::fs::write(&file, [&consume.stdout[..], b"{\"value\":1}\n"].concat()).expect("written");
     let args = ["produce", "--format", "json", "log.json"];
-    let (code, _, said) = ended(&from.site.cli(&from.nodes[0].rpc_addr, &args).output().expect("it ran"));
-    assert_eq!(code, Some(65), "{said}");
-    assert!(said.contains("line 5 is no record: value is no text; 4 records appended"), "{said}");
+    let (code, _, stderr) = outcome(&from.site.cli(&from.nodes[0].rpc_addr, &args).output().expect("it ran"));
+    assert_eq!(code, Some(65), "{stderr}");
+    assert!(stderr.contains("line 5 is no record: value is no text; 4 records appended"), "{stderr}");
     let plain = |mut record: seriatim::pb::log::Record| {
         (record.offset, record.term, record.append_time_us) = (0, 0, 0);
         record
     };
     let records: Vec<_> = read_all(&from.client(0)).into_iter().map(plain).collect();
     assert_eq!(records, [all.clone(), all].concat());
-    // The same offline, from a directory that is intact.
+    // `log dump` prints the same from an intact data directory of a stopped node.
     let mut from = from;
     let dump = |cluster: &Cluster, more: &[&str]| {
         let args = [&["log", "dump", "--data-dir", "n1"], more].concat();
-        ended(&cluster.site.command(&args).output().expect("it ran"))
+        outcome(&cluster.site.command(&args).output().expect("it ran"))
     };
-    assert_eq!(dump(&from, &[]).0, Some(78), "it is in use");
+    assert_eq!(dump(&from, &[]).0, Some(78), "the directory is in use");
     let online = from.site.cli(&from.nodes[0].rpc_addr, &["consume", "--format", "json"]).output().expect("it ran");
     for with in [&["--whole"][..], &["--key", "k"], &["--header", "a=b"], &["--type", "1"]] {
         let args = [&["produce", "--format", "json", "log.json"], with].concat();
@@ -301,59 +304,59 @@ fn a_log_is_copied_as_json() {
         assert_eq!(status.code(), Some(78), "{with:?}");
     }
     assert!(from.nodes[0].stop().success());
-    let (code, offline, said) = dump(&from, &["--format", "json"]);
-    assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{said}");
-    assert_eq!(dump(&from, &["--group", "7"]).0, Some(65), "there is none");
+    let (code, offline, stderr) = dump(&from, &["--format", "json"]);
+    assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{stderr}");
+    assert_eq!(dump(&from, &["--group", "7"]).0, Some(65), "there is no such group");
     let segment = from.site.path().join("n1/groups/1/00000000000000000001.seg");
     let mut damaged = std::fs::read(&segment).expect("a segment");
     let at = damaged.windows(5).position(|window| window == b"plain").expect("the first record");
     damaged[at] ^= 1;
     std::fs::write(&segment, damaged).expect("written");
-    let (code, _, said) = dump(&from, &[]);
-    assert_eq!((code, said.contains("is damaged at byte")), (Some(65), true), "{said}");
+    let (code, _, stderr) = dump(&from, &[]);
+    assert_eq!((code, stderr.contains("is damaged at byte")), (Some(65), true), "{stderr}");
 }
 
-/// Nodes stood in the order of their random ids.
+/// `status` listed the nodes in the order of their random ids.
 #[test]
-fn small_conveniences() {
+fn cli_defaults_and_short_forms_work() {
     let cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.as_str();
-    let run = |args: &[&str]| ended(&cluster.site.cli(addr, args).output().expect("it ran"));
-    let (_, table, said) = run(&["status"]);
+    let run = |args: &[&str]| outcome(&cluster.site.cli(addr, args).output().expect("it ran"));
+    let (_, table, stderr) = run(&["status"]);
     let names: Vec<&str> = table.lines().skip(2).take(3).filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["n1", "n2", "n3"], "{said}");
+    assert_eq!(names, ["n1", "n2", "n3"], "{stderr}");
 
     cluster.client(0).produce("", (0..20).map(|n| record(n.to_string())).collect()).expect("produces");
     assert_eq!(run(&["consume", "--from", "-3"]).1, "17\n18\n19\n");
     assert_eq!(run(&["consume", "--from", "-100", "--count", "1"]).1, "0\n");
     assert_eq!(run(&["consume", "--from", "10m", "--count", "1"]).1, "0\n");
-    let (code, out, said) = run(&["log", "info", "--json"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, out, stderr) = run(&["log", "info", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
     let info: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((&info["log"], &info["first_offset"], &info["next_offset"]), (&"default".into(), &0.into(), &20.into()));
     assert_eq!(info["record_bytes_max"], 1 << 20);
-    // The default port: nobody may listen there, but it is tried.
-    let (code, _, said) = run(&["status", "--addr", "127.0.0.2", "--timeout", "1"]);
-    assert_eq!((code, said.contains("127.0.0.2:8400: ")), (Some(69), true), "{said}");
+    // The default port is tried, whether or not a node listens there.
+    let (code, _, stderr) = run(&["status", "--addr", "127.0.0.2", "--timeout", "1"]);
+    assert_eq!((code, stderr.contains("127.0.0.2:8400: ")), (Some(69), true), "{stderr}");
 
-    // A value of exactly the limit, which counts neither the separator nor what the format adds.
+    // A record of exactly the limit, which includes neither the separator nor the overhead of the format.
     let (whole, site) = (1 << 20, &cluster.site);
     std::fs::write(site.path().join("line"), format!("{}=>{}\n", "k".repeat(10), "v".repeat(whole - 10)))
         .expect("written");
     std::fs::write(site.path().join("long"), format!("a\n{}\n", "v".repeat(whole + 1))).expect("written");
-    let (code, _, said) = run(&["produce", "--key-separator", "=>", "line"]);
-    assert_eq!(code, Some(0), "{said}");
-    let (code, _, said) = run(&["produce", "--key-separator", "=>", "long"]);
-    assert_eq!((code, said.contains("line 2 has more than 1048576 bytes")), (Some(65), true), "{said}");
+    let (code, _, stderr) = run(&["produce", "--key-separator", "=>", "line"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, _, stderr) = run(&["produce", "--key-separator", "=>", "long"]);
+    assert_eq!((code, stderr.contains("line 2 has more than 1048576 bytes")), (Some(65), true), "{stderr}");
     let tls: Site = Site::new();
     let output =
         Command::new(crate::harness::SERIATIM).arg("status").arg("--certs").arg(tls.certs()).arg("--addr=a b").output();
     assert!(String::from_utf8_lossy(&output.expect("it ran").stderr).contains("like node-1.example:8400"));
 }
 
-/// Lines in the journal had two timestamps and one priority.
+/// Lines in the systemd journal had two timestamps and always the same priority.
 #[test]
-fn the_journal_gets_priorities_and_no_second_timestamp() {
+fn journal_lines_have_a_priority_and_no_second_timestamp() {
     use std::os::unix::fs::MetadataExt as _;
     let site = Site::new();
     let log = site.path().join("n1.log");
@@ -367,28 +370,28 @@ fn the_journal_gets_priorities_and_no_second_timestamp() {
     std::fs::remove_file(site.path().join("n1/node.toml")).expect("removed");
     assert_eq!(node.try_start_again().expect_err("damaged").code(), Some(65));
     assert!(node.log().contains("<3>seriatim: ") && node.log().lines().all(|l| l.starts_with('<')), "{}", node.log());
-    // Elsewhere a line has its time.
+    // Without the journal, a line has a timestamp.
     node.set_env(vec![("JOURNAL_STREAM".into(), "1:1".into())]);
     assert_eq!(node.try_start_again().expect_err("damaged").code(), Some(65));
     assert!(node.log().lines().any(|line| line.starts_with("seriatim: ")), "{}", node.log());
 }
 
-/// A join address that is a client address was told as an empty reason.
+/// A join address that is a client address was reported with an empty reason.
 #[test]
-fn a_join_address_that_is_a_client_address_is_named() {
+fn names_a_join_address_that_is_a_client_address() {
     let cluster = Cluster::start(1);
     let join = vec![cluster.nodes[0].rpc_addr.clone()];
     let node = Node::start(
         &cluster.site,
         NodeOptions { name: "n2".into(), join, joins_later: true, ..NodeOptions::default() },
     );
-    eventually("it says why it waits", || match node.log() {
+    eventually("the reason is logged", || match node.log() {
         log if log.contains("is it a client address (rpc_addr)?") => Ok(()),
         log => Err(log),
     });
-    let (code, _, said) = {
+    let (code, _, stderr) = {
         let args = ["status", "--timeout", "1"];
-        ended(&cluster.site.cli(&cluster.nodes[0].bind_addr, &args).output().expect("it ran"))
+        outcome(&cluster.site.cli(&cluster.nodes[0].bind_addr, &args).output().expect("it ran"))
     };
-    assert_eq!((code, said.contains("and not the one for peers")), (Some(69), true), "{said}");
+    assert_eq!((code, stderr.contains("and not the one for peers")), (Some(69), true), "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! The command line beyond lines in and lines out: keys and headers, conditions, times, and how a log is kept.
+//! Command line options beyond plain lines: keys, headers, conditions, times, retention, addresses and the environment.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, eventually};
 
-/// Runs the program; gives its exit code, stdout and stderr.
+/// Runs the program. Returns its exit code, stdout and stderr.
 fn run(cluster: &Cluster, args: &[&str], input: &str) -> (i32, String, String) {
     let mut command = cluster.site.cli(&cluster.nodes[0].rpc_addr, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -21,7 +21,7 @@ fn run(cluster: &Cluster, args: &[&str], input: &str) -> (i32, String, String) {
 }
 
 #[track_caller]
-fn done(cluster: &Cluster, args: &[&str], input: &str) -> String {
+fn succeed(cluster: &Cluster, args: &[&str], input: &str) -> String {
     let (code, out, error) = run(cluster, args, input);
     assert_eq!(code, 0, "{args:?}: {error}");
     out
@@ -29,16 +29,16 @@ fn done(cluster: &Cluster, args: &[&str], input: &str) -> String {
 
 fn consumed(cluster: &Cluster, args: &[&str]) -> Vec<Value> {
     let args = [&["consume", "--format", "json"], args].concat();
-    done(cluster, &args, "").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    succeed(cluster, &args, "").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
-fn records_have_keys_headers_and_conditions() {
+fn produce_sets_keys_headers_types_and_conditions() {
     let cluster = Cluster::start(1);
     let with_keys =
         ["produce", "--key-separator", "=>", "--header", "source=test", "--header", "source=again", "--type", "7"];
-    done(&cluster, &with_keys, "k=>v\nnone\n=>empty\n");
-    done(&cluster, &["produce", "--key", "all"], "x\n");
+    succeed(&cluster, &with_keys, "k=>v\nnone\n=>empty\n");
+    succeed(&cluster, &["produce", "--key", "all"], "x\n");
     let records = consumed(&cluster, &[]);
     let field = |name: &str| records.iter().map(|r| r[name].clone()).collect::<Vec<_>>();
     assert_eq!(field("key"), [json!("k"), Value::Null, json!(""), json!("all")]);
@@ -47,21 +47,21 @@ fn records_have_keys_headers_and_conditions() {
     let headers = json!([{"name": "source", "value": "test"}, {"name": "source", "value": "again"}]);
     assert_eq!(records[0]["headers"], headers);
 
-    done(&cluster, &["produce", "--expected-offset", "4"], "a\nb\n");
+    succeed(&cluster, &["produce", "--expected-offset", "4"], "a\nb\n");
     let (code, _, error) = run(&cluster, &["produce", "--expected-offset", "4"], "c\n");
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("EXPECTED_OFFSET_MISMATCH") && error.contains("nothing appended"), "{error}");
-    let info = done(&cluster, &["log", "info"], "");
+    let info = succeed(&cluster, &["log", "info"], "");
     assert!(info.contains("offsets            0..6 (6 records)"), "{info}");
     let id = info.split(['(', ')']).nth(1).expect("an id");
-    done(&cluster, &["produce", "--log-id", id], "d\n");
+    succeed(&cluster, &["produce", "--log-id", id], "d\n");
     for command in [&["produce", "--log-id", "00000000000000ff"][..], &["consume", "--log-id", "00000000000000ff"]] {
         let (code, _, error) = run(&cluster, command, "e\n");
         assert_eq!(code, 1, "{error}");
         assert!(error.contains("LOG_ID_MISMATCH"), "{error}");
     }
 
-    // By time, as it is shown and as a number.
+    // Times, as text and as a number.
     let records = consumed(&cluster, &["--until-end"]);
     let time = records[4]["append_time_us"].as_u64().expect("a time");
     assert_eq!(consumed(&cluster, &["--from", &format!("us:{time}")])[0]["offset"], 4);
@@ -72,44 +72,44 @@ fn records_have_keys_headers_and_conditions() {
 }
 
 #[test]
-fn how_a_log_is_kept_is_said_and_changed() {
+fn log_configure_shows_and_changes_retention_and_limits() {
     let cluster = Cluster::start(1);
-    done(&cluster, &["produce"], "a\nb\nc\n");
-    let kept = done(&cluster, &["log", "configure", "default"], "");
+    succeed(&cluster, &["produce"], "a\nb\nc\n");
+    let kept = succeed(&cluster, &["log", "configure", "default"], "");
     assert!(kept.contains("kept by size       all\nkept by age        for ever\n"), "{kept}");
     let changed =
-        done(&cluster, &["log", "configure", "default", "--retention-bytes", "10GiB", "--retention-age", "30d"], "");
+        succeed(&cluster, &["log", "configure", "default", "--retention-bytes", "10GiB", "--retention-age", "30d"], "");
     assert!(changed.contains("at least 10737418240 bytes") && changed.contains("2592000 s"), "{changed}");
-    let status = done(&cluster, &["status", "--verbose"], "");
+    let status = succeed(&cluster, &["status", "--verbose"], "");
     assert!(status.contains("kept by size: 10737418240 bytes, by age: 2592000000 ms"), "{status}");
-    let kept = done(&cluster, &["log", "configure", "--retention-bytes", "none"], "");
+    let kept = succeed(&cluster, &["log", "configure", "--retention-bytes", "none"], "");
     assert!(kept.contains("kept by size       all\nkept by age        2592000 s\n"), "{kept}");
 
-    done(&cluster, &["log", "configure", "--record-bytes-max", "1KiB"], "");
+    succeed(&cluster, &["log", "configure", "--record-bytes-max", "1KiB"], "");
     let (code, _, error) = run(&cluster, &["produce"], &format!("{}\n{}\n", "x".repeat(1024), "x".repeat(1025)));
     assert_eq!(code, 65, "{error}");
     assert!(error.contains("line 2 has more than") && error.contains("1 record appended"), "{error}");
     let (code, _, error) = run(&cluster, &["log", "configure", "--request-bytes-max", "100"], "");
     assert_eq!(code, 65, "{error}");
 
-    assert_eq!(done(&cluster, &["log", "trim", "--before", "2"], ""), "log default begins at offset 2\n");
+    assert_eq!(succeed(&cluster, &["log", "trim", "--before", "2"], ""), "log default begins at offset 2\n");
     assert_eq!(consumed(&cluster, &[])[0]["offset"], 2);
     let (code, _, error) = run(&cluster, &["log", "trim", "--before", "99"], "");
     assert_eq!(code, 65, "{error}");
-    assert_eq!(done(&cluster, &["log", "trim", "--before", "latest"], ""), "log default begins at offset 4\n");
-    let status: Value = serde_json::from_str(&done(&cluster, &["status", "--json"], "")).expect("JSON");
+    assert_eq!(succeed(&cluster, &["log", "trim", "--before", "latest"], ""), "log default begins at offset 4\n");
+    let status: Value = serde_json::from_str(&succeed(&cluster, &["status", "--json"], "")).expect("JSON");
     assert_eq!(status["nodes"][0]["log"]["first_offset"], 4);
     assert_eq!(status["nodes"][0]["counters"]["seriatim_streams_now"], 0);
 }
 
-/// `produce` gave up at its first question for the log when an election was on, although it has patience for everything later.
+/// `produce` failed if its first request, for the log's limits, met an election, although it retries every later request.
 #[test]
-fn a_produce_waits_for_a_leader() {
+fn produce_waits_for_a_leader() {
     let mut cluster = Cluster::start(3);
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
-    eventually("nobody leads any more", || match cluster.client(0).get_log("") {
-        Ok(_) => Err("somebody does".into()),
+    eventually("the log has no leader", || match cluster.client(0).get_log("") {
+        Ok(_) => Err("it has one".into()),
         Err(_) => Ok(()),
     });
     let mut command = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["produce", "--timeout", "60"]);
@@ -121,11 +121,12 @@ fn a_produce_waits_for_a_leader() {
     assert_eq!(consumed(&cluster, &[])[0]["value"], "patient");
 }
 
-/// `seriatim status | true` ended with a panic and code 101, and so did every command but consume; likewise on a full disk.
+/// `seriatim status | true` panicked with exit code 101, and so did every command except `consume`. The same happened on a full
+/// disk.
 #[test]
-fn an_output_that_is_not_taken_is_no_panic() {
+fn an_unwritable_stdout_does_not_panic() {
     let cluster = Cluster::start(1);
-    done(&cluster, &["produce"], "a\nb\n");
+    succeed(&cluster, &["produce"], "a\nb\n");
     let commands: [&[&str]; 7] = [
         &["status"],
         &["status", "--json"],
@@ -144,19 +145,23 @@ fn an_output_that_is_not_taken_is_no_panic() {
         };
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        assert_eq!(command(writer.into()), (Some(0), String::new()), "{args:?}: its reader has gone");
+        assert_eq!(command(writer.into()), (Some(0), String::new()), "{args:?}: the reader has closed the pipe");
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-        let (code, said) = command(full.into());
-        // A trim is done, whether that can be said or not.
+        let (code, stderr) = command(full.into());
+        // A trim has taken effect, whether or not that can be printed.
         let wanted = if args.contains(&"trim") { 0 } else { 1 };
-        assert_eq!((code, said.contains("standard output can't be written")), (Some(wanted), true), "{args:?}: {said}");
+        assert_eq!(
+            (code, stderr.contains("standard output can't be written")),
+            (Some(wanted), true),
+            "{args:?}: {stderr}"
+        );
     }
 }
 
-/// All of --timeout was spent on each address that refuses connections, before the next one was tried, and by `status` on each
-/// member that is down.
+/// The whole --timeout was spent on each address that refused connections before the next one was tried. `status` spent it on each
+/// member that was down.
 #[test]
-fn a_node_that_is_down_costs_no_timeout() {
+fn an_unreachable_node_does_not_cost_a_timeout() {
     const TIMEOUT: &str = "120";
     let mut cluster = Cluster::start(3);
     cluster.nodes[1].kill();
@@ -166,9 +171,9 @@ fn a_node_that_is_down_costs_no_timeout() {
     eventually("a leader", || cluster.client(0).get_log("").map_err(|e| e.to_string()));
     let begin = Instant::now();
     let addrs = format!("{down},{up}");
-    done(&cluster, &["produce", "--timeout", TIMEOUT, "--addr", &addrs], "a\n");
-    assert_eq!(done(&cluster, &["consume", "--timeout", TIMEOUT, "--addr", &addrs], ""), "a\n");
-    // The restarted node may not hear the leaders of the log and of the catalog yet.
+    succeed(&cluster, &["produce", "--timeout", TIMEOUT, "--addr", &addrs], "a\n");
+    assert_eq!(succeed(&cluster, &["consume", "--timeout", TIMEOUT, "--addr", &addrs], ""), "a\n");
+    // The restarted node may not know the leaders of the log and of the catalog yet.
     eventually("status names the node that is down", || {
         let (code, table, error) = run(&cluster, &["status", "--timeout", TIMEOUT, "--addr", &addrs], "");
         let named = (code, error.contains("n2 does not answer")) == (4, true);
@@ -178,8 +183,8 @@ fn a_node_that_is_down_costs_no_timeout() {
 
     let (code, _, error) = run(&cluster, &["status", "--timeout", "1", "--addr", "127.0.0.1:1,127.0.0.1:2"], "");
     assert_eq!(code, 69, "{error}");
-    assert!(error.contains("127.0.0.1:1:") && error.contains("127.0.0.1:2:"), "each says why: {error}");
-    // No port became 443, and 99999 became 34463.
+    assert!(error.contains("127.0.0.1:1:") && error.contains("127.0.0.1:2:"), "each address with its error: {error}");
+    // An address without a port was dialled at 443, and 99999 became 34463.
     for bad in ["", ",", "local host", "localhost:", "localhost:99999", ":8400", "http://localhost:8400", "localhost:0"]
     {
         let (code, _, error) = run(&cluster, &["status", "--addr", bad], "");
@@ -187,11 +192,12 @@ fn a_node_that_is_down_costs_no_timeout() {
     }
 }
 
-/// gRPC's core took the number of a closed stream for itself: `produce <&-` could not read "for now", and `consume >&-` wrote to it.
+/// gRPC's core reused the descriptor of a closed standard stream: `produce <&-` failed to read with EAGAIN, and `consume >&-` wrote
+/// into gRPC's file.
 #[test]
-fn a_closed_stream_is_an_empty_one() {
+fn a_closed_standard_stream_is_treated_as_empty() {
     let cluster = Cluster::start(1);
-    done(&cluster, &["produce"], "a\n");
+    succeed(&cluster, &["produce"], "a\n");
     for (args, closed, out, error) in [
         (&["produce"], "<&-", "", "nothing appended"),
         (&["consume"], "<&- >&-", "", ""),
@@ -208,40 +214,41 @@ fn a_closed_stream_is_an_empty_one() {
             };
         }
         let output = shell.output().expect("it ran");
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(
             (output.status.code(), output.stdout.as_slice()),
             (Some(0), out.as_bytes()),
-            "{args:?} {closed}: {said}"
+            "{args:?} {closed}: {stderr}"
         );
-        assert!(said.contains(error), "{args:?} {closed}: {said}");
+        assert!(stderr.contains(error), "{args:?} {closed}: {stderr}");
     }
 }
 
-/// `SERIATIM_INSECURE=0` beside `SERIATIM_CERTS` was refused as if it were --insecure, and an empty name of a log was none.
+/// `SERIATIM_INSECURE=0` together with `SERIATIM_CERTS` was refused like --insecure, and an empty `SERIATIM_LOG` was not a valid
+/// name.
 #[test]
-fn the_environment_says_what_it_means() {
+fn false_and_empty_environment_variables_count_as_unset() {
     let cluster = Cluster::start(1);
     let with = |name: &str, value: &str| {
         let output =
             cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).env(name, value).output().expect("it ran");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).expect("text"))
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
     };
     for off in ["0", "false", ""] {
         assert_eq!(with("SERIATIM_INSECURE", off).0, Some(0), "{off:?}");
     }
-    let (code, said) = with("SERIATIM_INSECURE", "1");
-    assert_eq!((code, said.contains("does not go with certificates")), (Some(78), true), "{said}");
-    let (code, said) = with("SERIATIM_LOG", "");
-    assert_eq!((code, said.contains("log default")), (Some(0), true), "{said}");
+    let (code, output) = with("SERIATIM_INSECURE", "1");
+    assert_eq!((code, output.contains("does not go with certificates")), (Some(78), true), "{output}");
+    let (code, output) = with("SERIATIM_LOG", "");
+    assert_eq!((code, output.contains("log default")), (Some(0), true), "{output}");
     assert_eq!(with("SERIATIM_LOG", "a b").0, Some(2));
 }
 
-/// Two mistakes of everybody's first hour: another CA's folder, and a host that the certificate does not name. The first came with a
-/// line of gRPC's for each attempt, and both were told as if the node were down.
+/// Two frequent mistakes: certificates of another CA, and a host that the certificate does not name. Both were reported as if the
+/// node were down, and the first printed one of gRPC's own log lines for each attempt.
 #[test]
-fn why_there_is_no_connection() {
+fn tls_failures_name_their_cause() {
     let cluster = Cluster::start(1);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let other = cluster.site.path().join("other").display().to_string();
@@ -259,7 +266,7 @@ fn why_there_is_no_connection() {
     assert_eq!((code, error.contains("does not name the host that you dial")), (69, true), "{error}");
     assert!(
         cluster.nodes[0].log().contains("does not name 127.0.0.1"),
-        "the node warns of it: {}",
+        "the node logs a warning: {}",
         cluster.nodes[0].log()
     );
 }

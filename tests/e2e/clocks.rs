@@ -1,4 +1,4 @@
-//! Wall clocks that are wrong by a month: a leader's for the duration of one record, or a node's from its start.
+//! Wall clocks that are wrong by a month: a leader's for the duration of one record, or a node's from its start on.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use seriatim::pb::admin::{ConfigureLogRequest, GroupStatus};
 use seriatim::pb::log::Record;
 
 use crate::harness::{Cluster, Site, eventually, read_all, record};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 
 const MONTH_SECONDS: i64 = 30 * 86_400;
 const MINUTE_US: u64 = 60_000_000;
@@ -26,20 +26,20 @@ fn stamp(records: &[Record]) -> u64 {
 }
 
 /// The leader's clock was wrong for the duration of one record. That record and all later ones, of every leader, had a wrong
-/// timestamp; no record expired for that long, and there was no warning.
+/// timestamp. No record expired for that time, and nothing was logged.
 #[test]
-fn a_jump_of_the_leaders_clock_is_not_stamped() {
+fn a_clock_jump_does_not_reach_timestamps() {
     let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
-    shim.order_node(&cluster, 0, &Order::Clock(MONTH_SECONDS));
-    eventually("the jump is noticed", || {
+    shim.inject_node(&cluster, 0, &Fault::Clock(MONTH_SECONDS));
+    eventually("the jump is logged", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
-        let said = cluster.nodes[0].log();
-        said.contains("clock has jumped").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[0].log();
+        log.contains("clock has jumped").then_some(()).ok_or("not yet".into())
     });
-    shim.order_node(&cluster, 0, &Order::Clock(0));
-    eventually("it is over", || {
+    shim.inject_node(&cluster, 0, &Fault::Clock(0));
+    eventually("the end of the jump is logged", || {
         client.produce("", vec![record("after")]).map_err(|e| e.to_string())?;
         cluster.nodes[0].log().contains("clock is plausible again").then_some(()).ok_or("not yet".into())
     });
@@ -47,48 +47,48 @@ fn a_jump_of_the_leaders_clock_is_not_stamped() {
     assert!(records.len() >= 3);
     let newest = stamp(&records);
     assert!(newest < wall_us() + MINUTE_US, "stamped {} s ahead", (newest - wall_us()) / 1_000_000);
-    let said = cluster.nodes[0].log();
-    assert_eq!(said.matches("clock has jumped").count(), 1, "said once");
+    let log = cluster.nodes[0].log();
+    assert_eq!(log.matches("clock has jumped").count(), 1, "logged once");
 }
 
-/// With three nodes the majority's clocks bound the leader's, whether it jumps or is wrong from the start of its process.
+/// With three nodes, the majority's clocks bound the leader's, whether it jumps or is wrong from the start of the process.
 #[test]
-fn a_leader_that_is_ahead_of_the_majority_stamps_the_majoritys_time() {
+fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     client.produce("", vec![record("before")]).expect("produces");
     let leader = cluster.leader();
-    shim.order_node(&cluster, leader, &Order::Clock(MONTH_SECONDS));
-    eventually("it is noticed", || {
+    shim.inject_node(&cluster, leader, &Fault::Clock(MONTH_SECONDS));
+    eventually("the leader logs it", || {
         client.produce("", vec![record("meanwhile")]).map_err(|e| e.to_string())?;
-        let said = cluster.nodes[leader].log();
-        said.contains("ahead of most of the cluster's").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[leader].log();
+        log.contains("ahead of most of the cluster's").then_some(()).ok_or("not yet".into())
     });
     assert_eq!(cluster.leader(), leader);
-    client.produce("", vec![record("and on")]).expect("produces");
+    client.produce("", vec![record("after")]).expect("produces");
     for client in cluster.clients() {
         let newest = stamp(&read_all(&client));
         assert!(newest < wall_us() + MINUTE_US, "stamped {} s ahead", (newest - wall_us()) / 1_000_000);
     }
-    // Followers receive only the leader's clock: they know that one of the two is wrong.
+    // Followers receive only the leader's clock: they know that one of the two clocks is wrong.
     for node in (0..3).filter(|node| *node != leader) {
-        eventually("the others say so, too", || {
-            let said = cluster.nodes[node].log();
-            said.contains("one of them is wrong").then_some(()).ok_or("not yet".into())
+        eventually("the followers log it", || {
+            let log = cluster.nodes[node].log();
+            log.contains("one of them is wrong").then_some(()).ok_or("not yet".into())
         });
     }
 }
 
-/// A leader's clock was late, and its records looked a month old: after a change of leader, retention removed them at once.
+/// A leader's clock was a month slow, so that its records looked old: after a leader change, retention removed them at once.
 #[test]
-fn a_leader_that_is_behind_the_majority_stamps_the_majoritys_time() {
+fn a_leader_behind_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
     let client = cluster.client(0);
     let leader = cluster.leader();
-    shim.order_node(&cluster, leader, &Order::Clock(-MONTH_SECONDS));
-    eventually("it is noticed", || {
-        let said = cluster.nodes[leader].log();
-        said.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
+    shim.inject_node(&cluster, leader, &Fault::Clock(-MONTH_SECONDS));
+    eventually("the leader logs it", || {
+        let log = cluster.nodes[leader].log();
+        log.contains("behind most of the cluster's").then_some(()).ok_or("not yet".into())
     });
     assert_eq!(cluster.leader(), leader);
     client.produce("", vec![record("now")]).expect("produces");
@@ -96,10 +96,10 @@ fn a_leader_that_is_behind_the_majority_stamps_the_majoritys_time() {
     assert!(newest + MINUTE_US > wall_us(), "stamped {} s ago", (wall_us() - newest) / 1_000_000);
 }
 
-/// A single node was started with a wrong clock, which it could not detect, and gave records wrong timestamps. Once the clock is
-/// corrected, the status reports it, and records expire by the time of their arrival. Before, none expired for a month.
+/// A single node that starts with a wrong clock cannot detect it, and stamps records a month ahead. After the clock is corrected,
+/// `status` reports it, and records expire by their arrival time. No record expired for a month.
 #[test]
-fn records_that_are_stamped_ahead_expire_by_their_arrival() {
+fn records_stamped_ahead_expire_by_their_arrival_time() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
@@ -115,7 +115,7 @@ fn records_that_are_stamped_ahead_expire_by_their_arrival() {
     cluster.nodes[0].set_env(right);
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it leads", || {
+    eventually("the node leads", || {
         client.produce("", vec![record("repeats the stamp")]).map(drop).map_err(|e| e.to_string())
     });
     let group = status(&client).expect("a status");
@@ -129,20 +129,20 @@ fn records_that_are_stamped_ahead_expire_by_their_arrival() {
     assert!(shown.contains("newest timestamp is 29 days ahead of the clock"), "{shown}");
     assert!(cli(&["status", "--verbose"]).contains("seriatim_stamp_ahead_ms_now"));
     eventually("the log says so", || {
-        let said = cluster.nodes[0].log();
-        said.contains("ahead of this node's clock").then_some(()).ok_or("not yet".into())
+        let log = cluster.nodes[0].log();
+        log.contains("ahead of this node's clock").then_some(()).ok_or("not yet".into())
     });
-    assert_eq!(status(&client).expect("a status").first_offset, 0, "nothing is limited yet");
+    assert_eq!(status(&client).expect("a status").first_offset, 0, "no retention is configured yet");
     cli(&["log", "configure", "--retention-age", "2s"]);
-    eventually("what arrived goes", || {
+    eventually("the old records are removed", || {
         let group = status(&client)?;
         (group.first_offset == 4).then_some(()).ok_or(format!("{} of {}", group.first_offset, group.next_offset))
     });
     client.produce("", vec![record("the next")]).expect("produces");
 }
 
-/// Appends records and looks at what retention removes.
-struct Watched<'a> {
+/// Appends records and checks which ones retention removes.
+struct RetentionWatch<'a> {
     client: &'a Client,
     retention: Duration,
     /// When each record was acknowledged.
@@ -150,16 +150,16 @@ struct Watched<'a> {
     removed: usize,
 }
 
-impl<'a> Watched<'a> {
-    fn new(client: &'a Client, retention: Duration) -> Watched<'a> {
+impl<'a> RetentionWatch<'a> {
+    fn new(client: &'a Client, retention: Duration) -> RetentionWatch<'a> {
         let retention_ms = Some(retention.as_millis() as u64);
         let request = ConfigureLogRequest { log: "default".into(), retention_ms, ..ConfigureLogRequest::default() };
         client.configure_log(&request).expect("configured");
-        Watched { client, retention, appended: Vec::new(), removed: 0 }
+        RetentionWatch { client, retention, appended: Vec::new(), removed: 0 }
     }
 
-    /// No record goes early, and none stays for long.
-    fn goes_on_for(&mut self, time: Duration) {
+    /// Asserts for `time` that no record is removed early, and none is kept for much longer than the retention.
+    fn check_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             let offset = self.client.produce("", vec![record("young")]).expect("produces").offset;
@@ -167,36 +167,36 @@ impl<'a> Watched<'a> {
             self.appended.push(Instant::now());
             let first = self.client.get_log("").expect("a log").first_offset as usize;
             for at in &self.appended[self.removed..first] {
-                // Its acknowledgement took a moment.
+                // The acknowledgement comes a little after the append.
                 assert!(at.elapsed() > self.retention * 9 / 10, "removed after {:?}", at.elapsed());
             }
             self.removed = first;
-            // A machine with too much to do is late.
+            // A busy machine is late.
             let oldest = self.appended[first.min(self.appended.len() - 1)].elapsed();
             assert!(oldest < self.retention * 2, "{oldest:?} old");
-            // The pace of a client.
+            // The interval between requests.
             std::thread::park_timeout(Duration::from_millis(100));
         }
     }
 }
 
-/// While the leader's clock was a month ahead its timestamps were right, but the age of records was measured with the wrong
-/// clock: at twice the speed of time, until each record was removed within a second.
+/// While the leader's clock was a month ahead, timestamps were right, but the age of records was measured with the wrong clock. It
+/// grew at twice the speed of time, until each record was removed within a second.
 #[test]
-fn no_record_is_removed_early_while_the_leaders_clock_is_ahead() {
+fn no_record_expires_early_while_the_leader_clock_is_ahead() {
     const RETENTION: Duration = Duration::from_secs(6);
     let (shim, cluster) = Shim::cluster(1);
     let client = cluster.client(0);
-    let mut watched = Watched::new(&client, RETENTION);
-    shim.order_node(&cluster, 0, &Order::Clock(MONTH_SECONDS));
-    watched.goes_on_for(3 * RETENTION);
-    assert!(watched.removed > 0, "records expire all the same");
+    let mut watched = RetentionWatch::new(&client, RETENTION);
+    shim.inject_node(&cluster, 0, &Fault::Clock(MONTH_SECONDS));
+    watched.check_for(3 * RETENTION);
+    assert!(watched.removed > 0, "records still expire");
 }
 
-/// A node was started with a clock that was a month ahead: no record expired. The clock was set right: records were removed
-/// every second or two, the youngest half a second old.
+/// A node was started with a clock that was a month ahead, and no record expired. After the clock was corrected, records were
+/// removed every second or two, the youngest half a second old.
 #[test]
-fn records_are_kept_as_long_as_ever_when_a_clock_that_was_ahead_is_set_right() {
+fn no_record_expires_early_after_a_clock_is_corrected() {
     const RETENTION: Duration = Duration::from_secs(6);
     let site = Site::new();
     let shim = Shim::compile(&site);
@@ -205,9 +205,9 @@ fn records_are_kept_as_long_as_ever_when_a_clock_that_was_ahead_is_set_right() {
     env.push(("SHIM_CLOCK".to_owned(), MONTH_SECONDS.to_string()));
     let cluster = Cluster::start_at(site, 1, &[], |_| env.clone());
     let client = cluster.client(0);
-    let mut watched = Watched::new(&client, RETENTION);
-    watched.goes_on_for(2 * RETENTION);
+    let mut watched = RetentionWatch::new(&client, RETENTION);
+    watched.check_for(2 * RETENTION);
     assert!(watched.removed > 0, "records expire while the clock is ahead");
-    shim.order(&dir, &Order::Clock(0));
-    watched.goes_on_for(2 * RETENTION);
+    shim.inject(&dir, &Fault::Clock(0));
+    watched.check_for(2 * RETENTION);
 }

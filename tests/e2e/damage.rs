@@ -1,5 +1,5 @@
-//! Damage under a running node costs only the records in it: a damaged index stops nothing, and a stream returns all valid records
-//! before the damage and names the offset at which to continue.
+//! Damage under a running node loses only the records that it hits: a damaged index does not stop reads, and a stream returns the
+//! valid records before the damage and the offset at which to resume.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use grpcio::RpcStatusCode as Code;
 use seriatim::pb::log::{ConsumeRequest, Start};
 
 use crate::harness::{Cluster, Site, eventually, record};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
 
@@ -29,17 +29,17 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).expect("written");
 }
 
-/// A stream that met one bad frame failed for everything in the same read, and records after the frame could not be read up to the
-/// next index entry.
+/// One bad frame failed the whole read that contained it, and the records between the frame and the next index entry could not be
+/// read.
 #[test]
-fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
+fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     let cluster = filled();
     let client = cluster.client(0);
     let file = cluster.site.path().join(&client.get_node().expect("a node").name).join(SEGMENT);
     let bytes = fs::read(&file).expect("a segment");
     let at = |n: u64| {
         let wanted = format!("record {n} x");
-        bytes.windows(wanted.len()).position(|part| part == wanted.as_bytes()).expect("it is stored") as u64
+        bytes.windows(wanted.len()).position(|part| part == wanted.as_bytes()).expect("the record is stored") as u64
     };
     flip(&file, at(5));
     flip(&file, at(6));
@@ -69,8 +69,8 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
         assert_eq!(got, [0, 1, 2, 3, 4]);
         let status = error.as_ref().and_then(|error| error.status()).expect("a status");
         assert_eq!((status.code, status.reason.as_str()), (Code::DATA_LOSS, "DAMAGED"));
-        let said = |key: &str| status.metadata.get(key).map(String::as_str);
-        assert_eq!((said("offset"), said("resume_offset")), (Some("5"), Some("7")), "{}", status.message);
+        let metadata = |key: &str| status.metadata.get(key).map(String::as_str);
+        assert_eq!((metadata("offset"), metadata("resume_offset")), (Some("5"), Some("7")), "{}", status.message);
         assert!(status.message.starts_with("records 5 to 6 of log default are damaged"), "{}", status.message);
         let (got, error) = stream(7);
         assert!(error.is_none() && got == (7..60).collect::<Vec<u64>>(), "{got:?}");
@@ -81,12 +81,12 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout).lines().count(), text(&output.stderr))
     };
-    let (code, lines, said) = consume("2");
-    assert_eq!((code, lines), (Some(65), 3), "{said}");
-    assert!(said.contains("records 5 to 6 of log default are damaged on this node"), "{said}");
-    assert!(said.contains("`seriatim consume --from 7` continues after them"), "{said}");
+    let (code, lines, stderr) = consume("2");
+    assert_eq!((code, lines), (Some(65), 3), "{stderr}");
+    assert!(stderr.contains("records 5 to 6 of log default are damaged on this node"), "{stderr}");
+    assert!(stderr.contains("`seriatim consume --from 7` continues after them"), "{stderr}");
     assert_eq!(consume("7").1, 53);
-    // The read reported it to the operator once, without waiting for a scrub.
+    // The read reported the damage once, without waiting for a scrub.
     let node = client.get_node().expect("a node");
     let group = node.groups.into_iter().find(|group| group.group == 1).expect("a group");
     let ranges: Vec<_> = group.damaged_ranges.iter().map(|r| (r.first_offset, r.next_offset)).collect();
@@ -99,9 +99,9 @@ fn a_stream_gives_what_is_sound_and_says_where_to_go_on() {
     );
 }
 
-/// An index file that got shorter under its mapping killed the process, without a log line, at every read of the segment.
+/// An index file that was truncated while it was mapped killed the process at every read of the segment, without a log line.
 #[test]
-fn an_index_never_stops_anything() {
+fn a_damaged_index_does_not_stop_reads() {
     let mut cluster = filled();
     let index = cluster.site.path().join(&cluster.client(0).get_node().expect("a node").name).join(SEGMENT);
     let index = index.with_extension("idx");
@@ -122,14 +122,14 @@ fn an_index_never_stops_anything() {
     truncate(10);
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+    eventually("the node serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
     read_all(&cluster);
-    assert!(fs::metadata(&index).expect("made anew").len() > 40);
+    assert!(fs::metadata(&index).expect("rebuilt").len() > 40);
 }
 
-/// A bad sector under a sealed segment's index killed the process; one in the segment itself withheld a whole read's records.
+/// A bad sector in the index of a sealed segment killed the process; one in the segment itself failed the whole read.
 #[test]
-fn a_bad_sector_costs_what_is_on_it() {
+fn a_bad_sector_loses_only_its_own_records() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
@@ -138,22 +138,24 @@ fn a_bad_sector_costs_what_is_on_it() {
     for n in 0..60 {
         client.produce("", vec![record(format!("record {n} {}", "x".repeat(3000)))]).expect("produces");
     }
-    // No earlier sealed segment is open.
+    // After a restart, no sealed segment is open.
     assert!(cluster.nodes[0].stop().success());
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it serves again", || client.consume_at("", 59).map(drop).map_err(|e| e.to_string()));
-    let taken = || {
+    eventually("the node serves again", || client.consume_at("", 59).map(drop).map_err(|e| e.to_string()));
+    let injected = || {
         let control = dir.with_extension("control");
-        eventually("the shim takes its order", || if control.exists() { Err("not yet".to_owned()) } else { Ok(()) });
+        eventually("the shim reads its control file", || {
+            if control.exists() { Err("not yet".to_owned()) } else { Ok(()) }
+        });
     };
-    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.idx", 0));
-    taken();
+    shim.inject(&dir, &Fault::ReadError("groups/1/00000000000000000001.idx", 0));
+    injected();
     for offset in 0..60 {
         assert_eq!(client.consume_at("", offset).expect("served").offset, offset);
     }
-    shim.order(&dir, &Order::ReadError("groups/1/00000000000000000001.seg", 8));
-    taken();
+    shim.inject(&dir, &Fault::ReadError("groups/1/00000000000000000001.seg", 8));
+    injected();
     let lost = (0..60).filter(|offset| match client.consume_at("", *offset) {
         Ok(record) => {
             assert_eq!(record.offset, *offset);
@@ -165,7 +167,7 @@ fn a_bad_sector_costs_what_is_on_it() {
         }
     });
     let lost: Vec<u64> = lost.collect();
-    assert!((1..=3).contains(&lost.len()), "3 KB each, and 4 KiB of them: {lost:?}");
+    assert!((1..=3).contains(&lost.len()), "a block of 4 KiB hits at most three records of 3 KB: {lost:?}");
     let request = ConsumeRequest { max_records: 1000, stop_at_end: true, ..ConsumeRequest::default() };
     let mut got = 0;
     let mut failed = None;
@@ -176,9 +178,14 @@ fn a_bad_sector_costs_what_is_on_it() {
         }
     }
     let failed = failed.expect("a status");
-    let said = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
-    let (first, behind) = (lost[0], lost[lost.len() - 1] + 1);
-    assert_eq!((got, said("offset"), said("resume_offset")), (first, Some(first), Some(behind)), "{}", failed.message);
+    let metadata = |key: &str| failed.metadata.get(key).and_then(|offset| offset.parse().ok());
+    let (first, resume) = (lost[0], lost[lost.len() - 1] + 1);
+    assert_eq!(
+        (got, metadata("offset"), metadata("resume_offset")),
+        (first, Some(first), Some(resume)),
+        "{}",
+        failed.message
+    );
     assert!(cluster.nodes[0].log().contains("Input/output error"), "{}", cluster.nodes[0].log());
     assert!(cluster.nodes[0].stop().success());
 }

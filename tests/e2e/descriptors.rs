@@ -1,4 +1,4 @@
-//! A node with few descriptors: neither a long log nor strangers who take all of them end it, or make it answer wrongly.
+//! A node with few file descriptors: neither a long log nor connections that use all of them stop it or cause wrong responses.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::harness::{Node, NodeOptions, Site, eventually, read_all, record, wait
 
 const RECORD_BYTES: usize = 60_000;
 
-/// A node that may have so many files open, each record in a segment of its own.
+/// Starts a node with this limit of open files. Each record fills a segment.
 fn start(site: &Site, open_files: u64) -> (Node, Client) {
     let more = ["--segment-bytes=65536"].map(str::to_owned).to_vec();
     let options = NodeOptions {
         name: "n1".to_owned(),
         bootstrap: true,
         more,
-        under: ["sh", "-c", &format!("ulimit -n {open_files}; exec \"$0\" \"$@\"")].map(str::to_owned).to_vec(),
+        wrapper: ["sh", "-c", &format!("ulimit -n {open_files}; exec \"$0\" \"$@\"")].map(str::to_owned).to_vec(),
         ..NodeOptions::default()
     };
     let node = Node::start(site, options);
@@ -44,9 +44,9 @@ fn check(client: &Client, records: u64) {
     assert!(all.iter().all(|r| r.value.len() == RECORD_BYTES));
 }
 
-/// Each segment that was written since the start stayed open: a node ended when it had written as many as it had descriptors.
+/// Each segment written since the start stayed open: a node exited when it had written as many as it had descriptors.
 #[test]
-fn a_log_may_have_more_segments_than_the_process_descriptors() {
+fn a_log_can_have_more_segments_than_file_descriptors() {
     let site = Site::new();
     let (mut node, client) = start(&site, 100);
     append(&client, 300);
@@ -57,23 +57,24 @@ fn a_log_may_have_more_segments_than_the_process_descriptors() {
     check(&site.client(&node.rpc_addr, "root"), 301);
 }
 
-/// A connection takes a descriptor before anybody knows whose it is. A node without any could not roll, and ended.
+/// A connection uses a descriptor before the client is authenticated. A node without descriptors could not roll a segment, and
+/// exited.
 #[test]
-fn strangers_who_take_every_descriptor_do_not_end_the_node() {
+fn connections_that_use_every_descriptor_do_not_stop_the_node() {
     let site = Site::new();
     let (mut node, client) = start(&site, 200);
     append(&client, 30);
-    // A quarter is kept.
+    // A quarter is reserved for files.
     let most = 150;
     let addr = node.rpc_addr.parse().expect("an address");
     let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10)).expect("a connection");
     let strangers: Vec<TcpStream> = (0..300).map(connect).collect();
-    eventually("every descriptor is taken", || {
+    eventually("connections use every free descriptor", || {
         let taken = descriptors(&node);
         (taken >= most).then_some(()).ok_or(format!("{taken} of {most}"))
     });
     append(&client, 100);
-    // Neither do they hold off a revocation.
+    // A reload of the policy still works.
     let policy = std::fs::read_to_string(site.policy()).expect("a policy");
     std::fs::write(site.policy(), policy + "p, somebody, *, consume\n").expect("written");
     node.reload();
@@ -81,8 +82,8 @@ fn strangers_who_take_every_descriptor_do_not_end_the_node() {
         let log = node.log();
         log.contains("access policy loaded anew").then_some(()).ok_or(log)
     });
-    assert!(descriptors(&node) >= most - 10, "it was so all the while: {}", descriptors(&node));
-    // A record that is not in a segment that is open: it is there, or not for now; never lost.
+    assert!(descriptors(&node) >= most - 10, "they were still in use: {}", descriptors(&node));
+    // A record in a closed segment is returned, or refused for now; it is never reported as lost.
     for offset in 0..30 {
         match client.consume_at("", offset) {
             Ok(record) => assert_eq!(record.offset, offset),
@@ -93,7 +94,7 @@ fn strangers_who_take_every_descriptor_do_not_end_the_node() {
         }
     }
     drop(strangers);
-    eventually("there are descriptors again", || {
+    eventually("descriptors are free again", || {
         let taken = descriptors(&node);
         (taken < most).then_some(()).ok_or(format!("{taken}"))
     });

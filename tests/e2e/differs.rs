@@ -1,4 +1,4 @@
-//! Replicas that differ, and a leader that can't read an entry that a follower lacks: both are detected and reported.
+//! Diverged replicas, and a leader that can't read an entry that a follower lacks: both are detected and reported.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -34,21 +34,21 @@ fn status(cluster: &Cluster, node: usize) -> (Option<i32>, String, String) {
 
 fn produce(client: &Client, what: &str, count: usize) {
     for n in 0..count {
-        eventually("it is appended", || {
+        eventually("the record is appended", || {
             client.produce("", vec![record(format!("{what} {n}"))]).map(drop).map_err(|e| e.to_string())
         });
     }
 }
 
-/// n3 is down while n1 and n2 acknowledge records; n2's disk is restored to an older copy, and n2 and n3 continue with other
-/// records at the same offsets. n1 restarted with lag 0 and exit code 0 of `status`, and served other records than the other two.
+/// n3 is down while n1 and n2 acknowledge records. n2's disk is restored from an older copy, and n2 and n3 continue with other
+/// records at the same offsets. n1 restarted with lag 0, `status` exited with code 0, and n1 served other records than the others.
 #[test]
-fn a_replica_that_differs_takes_no_part_and_says_so() {
+fn a_diverged_replica_stops_serving_and_reports_it() {
     let mut cluster = Cluster::start(3);
     produce(&cluster.client(0), "before", 20);
-    // In step, then stopped: an older copy of n2.
+    // Copy n2's data while it is in sync and stopped.
     let end = group(&cluster.client(0)).expect("a group").next_offset;
-    eventually("n2 has all", || match group(&cluster.client(1))?.next_offset {
+    eventually("n2 has every record", || match group(&cluster.client(1))?.next_offset {
         next if next == end => Ok(()),
         next => Err(format!("{next} of {end}")),
     });
@@ -68,20 +68,20 @@ fn a_replica_that_differs_takes_no_part_and_says_so() {
     cluster.nodes[0].start_again();
 
     let client = cluster.client(0);
-    let damage = eventually("n1 says that it differs", || {
+    let damage = eventually("n1 reports that it differs", || {
         let damage = group(&client)?.damage;
-        if damage.is_empty() { Err("it does not".to_owned()) } else { Ok(damage) }
+        if damage.is_empty() { Err("no damage reported".to_owned()) } else { Ok(damage) }
     });
     assert!(damage.contains("this replica differs from that of node"), "{damage}");
-    let error = client.consume_at("", 30).expect_err("its records are not shown");
+    let error = client.consume_at("", 30).expect_err("n1 does not serve its records");
     let refused = error.status().expect("a status");
     assert_eq!((refused.code, refused.reason.as_str()), (Code::UNAVAILABLE, "DAMAGED"), "{}", refused.message);
-    let (code, printed, complaint) = status(&cluster, 1);
-    assert_eq!(code, Some(65), "{printed}{complaint}");
-    let line = printed.lines().find(|line| line.starts_with("n1 ")).expect("a line");
-    assert!(line.contains("DAMAGED: this replica differs"), "{printed}");
-    assert!(complaint.contains("data is damaged on n1"), "{complaint}");
-    // The two that agree continue, and are equal.
+    let (code, stdout, stderr) = status(&cluster, 1);
+    assert_eq!(code, Some(65), "{stdout}{stderr}");
+    let line = stdout.lines().find(|line| line.starts_with("n1 ")).expect("a line");
+    assert!(line.contains("DAMAGED: this replica differs"), "{stdout}");
+    assert!(stderr.contains("data is damaged on n1"), "{stderr}");
+    // The other two continue, and have equal records.
     produce(&cluster.client(2), "third", 5);
     let (two, three) = (cluster.client(1), cluster.client(2));
     for offset in 0..group(&two).expect("a group").next_offset {
@@ -95,19 +95,21 @@ fn a_replica_that_differs_takes_no_part_and_says_so() {
     assert_eq!(damaged.value, 1);
 }
 
-/// One bit flips in an old segment of the leader, and n3 lacks that entry. Not even the valid entries before it were sent, the
-/// leader did not hand over, reads on n3 failed without a reason, and 30 errors a second were logged.
+/// One byte changes in an old segment of the leader, and n3 lacks that entry. Not even the valid entries before it were sent, the
+/// leader did not hand over, reads on n3 failed without a reason, and 30 errors per second were logged.
 #[test]
-fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
+fn a_leader_that_cannot_read_a_missing_entry_hands_over() {
     let mut cluster = Cluster::start_with(3, &["--segment-bytes=1MiB"]);
     produce(&cluster.client(0), "before", 3);
     cluster.nodes[2].kill();
-    // More than the leader keeps in memory.
+    // More data than the leader keeps in memory.
     let value = |n: usize| format!("record {n} {}", "x".repeat(4000));
     let client = cluster.client(0);
     for n in 0..40 {
         let records: Vec<_> = (0..100).map(|i| record(value(100 * n + i))).collect();
-        eventually("they are appended", || client.produce("", records.clone()).map(drop).map_err(|e| e.to_string()));
+        eventually("the records are appended", || {
+            client.produce("", records.clone()).map(drop).map_err(|e| e.to_string())
+        });
     }
     let leader = [0, 1].into_iter().find(|i| group(&cluster.client(*i)).is_ok_and(|g| g.role.value() == 3));
     let leader = leader.expect("one of the two leads");
@@ -115,32 +117,32 @@ fn a_leader_that_can_not_read_what_a_follower_lacks_gives_way() {
     cluster.nodes[other].kill();
     let file = data_dir(&cluster, leader).join("groups/1/00000000000000000001.seg");
     let bytes = fs::read(&file).expect("a segment");
-    let at = bytes.windows(11).position(|part| part == b"record 150 ").expect("it is stored") as u64;
+    let at = bytes.windows(11).position(|part| part == b"record 150 ").expect("the record is stored") as u64;
     let open = fs::OpenOptions::new().write(true).open(&file).expect("a segment");
     open.write_all_at(b"R", at).expect("written");
 
     // With only this leader, n3 gets the valid entries, and its reads fail with the reason.
     cluster.nodes[2].start_again();
-    let behind = cluster.client(2);
-    eventually("n3 has what is before the bad frame", || match group(&behind)?.next_offset {
+    let third = cluster.client(2);
+    eventually("n3 has the entries before the bad frame", || match group(&third)?.next_offset {
         103.. => Ok(()),
         next => Err(format!("{next}")),
     });
-    eventually("n3 says why it is behind", || {
-        let error = behind.consume_at("", 4002).err().ok_or("it was read")?;
+    eventually("n3 returns the reason of its lag", || {
+        let error = third.consume_at("", 4002).err().ok_or("the record was read")?;
         match error.status() {
             Some(status) if status.code == Code::UNAVAILABLE && status.reason == "LEADER_DAMAGED" => Ok(()),
             _ => Err(error.to_string()),
         }
     });
-    let (_, printed, _) = status(&cluster, 2);
-    assert!(printed.lines().any(|line| line.starts_with("n3 ") && line.contains("STALLED: entry ")), "{printed}");
+    let (_, stdout, _) = status(&cluster, 2);
+    assert!(stdout.lines().any(|line| line.starts_with("n3 ") && line.contains("STALLED: entry ")), "{stdout}");
 
-    // The other node can send the rest.
+    // The other node can send the remaining entries.
     cluster.nodes[other].start_again();
-    eventually("n3 has caught up", || behind.consume_at("", 4002).map(drop).map_err(|e| e.to_string()));
-    assert_eq!(behind.consume_at("", 153).expect("served").value, value(150).as_bytes());
-    assert_ne!(group(&cluster.client(leader)).expect("a group").role.value(), 3, "it gave leadership away");
+    eventually("n3 has caught up", || third.consume_at("", 4002).map(drop).map_err(|e| e.to_string()));
+    assert_eq!(third.consume_at("", 153).expect("served").value, value(150).as_bytes());
+    assert_ne!(group(&cluster.client(leader)).expect("a group").role.value(), 3, "it handed leadership over");
     let log = cluster.nodes[leader].log();
     assert_eq!(log.matches("can't be read for a follower").count(), 1, "{log}");
 }

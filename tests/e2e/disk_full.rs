@@ -1,8 +1,8 @@
-//! A disk that is full: a tmpfs of 64 MiB as data directory.
+//! A full disk: the data directory is a tmpfs of 64 MiB.
 //!
-//! Appends are refused and definitely not appended, reads and trims go on, and it resumes by itself within ten seconds of
-//! space coming back (RELIABILITY L14). Needs root, to mount; says so where it can't run. `SERIATIM_TEST_TMPFS=required`
-//! (CI) makes that a failure. `make disk-full RUNS=20` fills and trims so many times.
+//! Produce requests are refused and certainly not appended, reads and trims still work, and appends resume within ten seconds after
+//! space is free again (RELIABILITY L14). Needs root to mount; otherwise the tests are skipped with a message.
+//! `SERIATIM_TEST_TMPFS=required` (CI) makes that a failure. `make disk-full RUNS=20` fills and trims that many times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,61 +16,61 @@ use std::time::{Duration, Instant};
 use seriatim::client::{Client, Fate};
 use seriatim::pb::admin::DiskState;
 
-use crate::harness::{Cluster, Node, Site, eventually, loudly, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, Node, Site, eventually, print_uncaptured, read_all, record, wait_for_voters};
 use crate::load::{Random, StopOnDrop};
 
-/// It has so long to resume by itself.
-const RESUME: Duration = Duration::from_secs(10);
+/// The time in which appends must resume.
+const RESUME_MAX: Duration = Duration::from_secs(10);
 
 #[test]
-fn filled_under_load_and_emptied_by_trim() {
+fn a_disk_filled_under_load_resumes_after_a_trim() {
     let rounds = std::env::var("SERIATIM_TEST_FULL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
     let site = Site::new();
     let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n1"), 64) else { return };
     let cluster = Cluster::start_at(site, 1, &[], |_| Vec::new());
     let client = cluster.client(0);
     let mut random = Random::from_env(&format!("a tmpfs of 64 MiB, filled {rounds} times"));
-    let book = Book::default();
+    let ledger = Ledger::default();
     let stop = AtomicBool::new(false);
     let mut memory = Vec::new();
     std::thread::scope(|scope| {
-        let (book, stop) = (&book, &stop);
+        let (ledger, stop) = (&ledger, &stop);
         let _ending = StopOnDrop(stop);
         for producer in 0..4 {
             let (random, client) = (Random::new(random.next()), cluster.client(0));
-            scope.spawn(move || produce(producer, &client, random, book, stop));
+            scope.spawn(move || produce(producer, &client, random, ledger, stop));
         }
         for round in 1..=rounds {
             wait_for_disk(&client, DiskState::DISK_STATE_FULL);
-            let refused = book.refused();
-            eventually("appends are refused", || (book.refused() > refused + 4).then_some(()).ok_or("none".into()));
+            let refused = ledger.refused();
+            eventually("appends are refused", || (ledger.refused() > refused + 4).then_some(()).ok_or("none".into()));
             memory.push(anonymous_memory(&cluster.nodes[0]));
-            book.compare(&client);
-            let log = client.get_log("").expect("reads go on");
-            // Now and then something is kept.
+            ledger.compare(&client);
+            let log = client.get_log("").expect("reads still work");
+            // Sometimes some records are kept.
             let keep = if random.below(3) == 0 { random.below(200) } else { 0 };
             let first = log.next_offset.saturating_sub(keep).max(log.first_offset);
-            let acknowledged = book.last();
-            let trimmed = client.trim("", first).expect("trims a full disk");
+            let acknowledged = ledger.last();
+            let trimmed = client.trim("", first).expect("a trim works on a full disk");
             assert_eq!(trimmed.first_offset, first);
             let begin = Instant::now();
-            eventually("it resumes", || (book.last() > acknowledged).then_some(()).ok_or("not yet".into()));
-            assert!(begin.elapsed() < RESUME, "it took {:?} to resume", begin.elapsed());
+            eventually("appends resume", || (ledger.last() > acknowledged).then_some(()).ok_or("not yet".into()));
+            assert!(begin.elapsed() < RESUME_MAX, "it took {:?} to resume", begin.elapsed());
             eprintln!("round {round}: trimmed to {first}, {:?} until the next record, {memory:?} KiB", begin.elapsed());
         }
     });
-    book.compare(&client);
-    assert_eq!(book.refused_and_there(&client), 0);
+    ledger.compare(&client);
+    assert_eq!(ledger.refused_but_present(&client), 0);
     let (early, last) = (memory[memory.len() / 2], memory[memory.len() - 1]);
     assert!(last < early + early / 4 + (16 << 10), "memory grows: {memory:?} KiB");
     let log = cluster.nodes[0].log();
     assert!(log.contains("is full: ") && log.contains("has room again"), "{log}");
-    assert!(!log.contains("the reserve file is given back"), "the watermark was enough: {log}");
+    assert!(!log.contains("the reserve file is given back"), "the reserve file was not needed: {log}");
 }
 
-/// Nothing at all is free: others took it. The node goes on with its reserve, and starts again there, too.
+/// Other programs use the last free byte. The node continues with its reserve file, and can also restart.
 #[test]
-fn filled_by_others_to_the_last_byte() {
+fn a_disk_filled_by_others_still_serves_reads_and_trims() {
     let site = Site::new();
     let dir = site.path().join("n1");
     let Some(_tmpfs) = Tmpfs::mount(&dir, 64) else { return };
@@ -78,7 +78,7 @@ fn filled_by_others_to_the_last_byte() {
     let client = cluster.client(0);
     let values: Vec<String> = (0..100).map(|n| format!("{n}-{}", "x".repeat(20_000))).collect();
     for value in &values {
-        client.produce("", vec![record(value)]).expect("there is room");
+        client.produce("", vec![record(value)]).expect("the disk is not full yet");
     }
     let foreign = dir.join("groups/foreign");
     fill(&foreign);
@@ -90,7 +90,7 @@ fn filled_by_others_to_the_last_byte() {
     let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
     assert!(String::from_utf8_lossy(&output.stdout).contains("DISK FULL"), "{output:?}");
 
-    // Elections, terms and votes: at a start there is one. Twice: the second time the reserve may be gone.
+    // Each start writes a term and a vote. The second time, the reserve file may be missing.
     for _ in 0..2 {
         cluster.nodes[0].kill();
         cluster.nodes[0].start_again();
@@ -100,31 +100,32 @@ fn filled_by_others_to_the_last_byte() {
     let client = cluster.client(0);
     wait_for_disk(&client, DiskState::DISK_STATE_FULL);
     let found: Vec<String> = read_all(&client).iter().map(|r| String::from_utf8_lossy(&r.value).into_owned()).collect();
-    assert_eq!(found, values, "everything can be read");
-    assert_eq!(client.trim("", 50).expect("a trim is taken").first_offset, 50);
+    assert_eq!(found, values, "every record can be read");
+    assert_eq!(client.trim("", 50).expect("a trim is accepted").first_offset, 50);
     assert_eq!(client.produce("", vec![record("no")]).expect_err("full").fate(), Fate::NotAppended);
 
-    fs::remove_file(&foreign).expect("somebody makes room");
+    fs::remove_file(&foreign).expect("space is freed");
     let begin = Instant::now();
-    let offset = eventually("it resumes", || {
+    let offset = eventually("appends resume", || {
         client.produce("", vec![record("again")]).map(|answer| answer.offset).map_err(|e| e.to_string())
     });
-    assert!(begin.elapsed() < RESUME, "it took {:?}", begin.elapsed());
-    assert_eq!(offset, 100, "what was refused is not there");
-    eventually("the reserve is made again", || {
+    assert!(begin.elapsed() < RESUME_MAX, "it took {:?}", begin.elapsed());
+    assert_eq!(offset, 100, "refused records are not in the log");
+    eventually("the reserve file is created again", || {
         let disk = client.get_node().map_err(|e| e.to_string())?.disk;
         disk.reserve.then_some(()).ok_or(format!("{disk:?}"))
     });
 }
 
-/// A follower without room does not say that it has what it has not: the others go on without it, and it comes back.
+/// A follower on a full disk does not acknowledge entries that it could not write: the others continue without it, and it catches
+/// up after a trim.
 #[test]
-fn a_follower_without_room() {
+fn a_follower_on_a_full_disk_lags_and_catches_up() {
     let site = Site::new();
     let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n3"), 64) else { return };
     let mut cluster = Cluster::start_at(site, 3, &["--segment-bytes=1MiB"], |_| Vec::new());
     if cluster.leader() == 2 {
-        // Handed over, and not back: it starts as a follower.
+        // It hands leadership over, and starts as a follower.
         assert!(cluster.nodes[2].stop().success());
         cluster.nodes[2].start_again();
         wait_for_voters(&cluster.clients());
@@ -132,7 +133,7 @@ fn a_follower_without_room() {
     let leader = cluster.client(cluster.leader());
     let value = "y".repeat(1_000_000);
     for _ in 0..90 {
-        leader.produce("", vec![record(&value)]).expect("two of three have room");
+        leader.produce("", vec![record(&value)]).expect("two of three can append");
     }
     let third = cluster.client(2);
     wait_for_disk(&third, DiskState::DISK_STATE_FULL);
@@ -140,11 +141,13 @@ fn a_follower_without_room() {
         let node = client.get_node().map_err(|e| e.to_string())?;
         node.groups.iter().find(|g| g.log == "default").map(|g| g.next_offset).ok_or("no log".to_owned())
     };
-    let behind = next(&third).expect("it answers");
-    assert!(behind < 70, "64 MiB hold no {behind} records of 1 MB");
+    let stored = next(&third).expect("a response");
+    assert!(stored < 70, "64 MiB can't hold {stored} records of 1 MB");
     assert_eq!(leader.trim("", 90).expect("trims").first_offset, 90);
     let begin = Instant::now();
-    eventually("it catches up", || next(&third).and_then(|n| (n >= 90).then_some(()).ok_or(format!("{n} records"))));
+    eventually("the follower catches up", || {
+        next(&third).and_then(|n| (n >= 90).then_some(()).ok_or(format!("{n} records")))
+    });
     eprintln!("caught up {:?} after the trim", begin.elapsed());
     let offset = leader.produce("", vec![record("after")]).expect("produces").offset;
     assert_eq!(third.consume_at("", offset).expect("reads").value, "after");
@@ -153,24 +156,24 @@ fn a_follower_without_room() {
 
 /// Every record that was acknowledged, and the labels of those that were refused.
 #[derive(Default)]
-struct Book {
+struct Ledger {
     acknowledged: Mutex<BTreeMap<u64, String>>,
     refused: Mutex<BTreeSet<String>>,
     refusals: AtomicUsize,
 }
 
-impl Book {
+impl Ledger {
     fn refused(&self) -> usize {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// The last offset that was acknowledged.
+    /// Returns the last acknowledged offset.
     fn last(&self) -> u64 {
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         acknowledged.last_key_value().map_or(0, |(offset, _)| *offset)
     }
 
-    /// What was acknowledged and is not trimmed is there, where it was acknowledged, once.
+    /// Asserts that each acknowledged record that is not trimmed is in the log once, at its acknowledged offset.
     #[track_caller]
     fn compare(&self, client: &Client) {
         let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -179,39 +182,39 @@ impl Book {
         let mut labels = BTreeSet::new();
         for (record, offset) in records.iter().zip(first..) {
             assert_eq!(record.offset, offset, "no gap");
-            assert!(labels.insert(whole(&record.value)), "twice: {:?}", whole(&record.value));
+            assert!(labels.insert(label_of(&record.value)), "twice: {:?}", label_of(&record.value));
         }
         for (offset, label) in known.range(client.get_log("").expect("a log").first_offset..) {
             let found = offset.checked_sub(first).and_then(|at| records.get(at as usize));
-            let found = found.map(|record| whole(&record.value));
+            let found = found.map(|record| label_of(&record.value));
             assert_eq!(found.as_ref(), Some(label), "acknowledged at {offset}");
         }
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).retain(|offset, _| *offset >= first);
     }
 
-    /// How many of the refused are in the log all the same.
-    fn refused_and_there(&self, client: &Client) -> usize {
+    /// Counts the refused records that are in the log.
+    fn refused_but_present(&self, client: &Client) -> usize {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        read_all(client).iter().filter(|record| refused.contains(&whole(&record.value))).count()
+        read_all(client).iter().filter(|record| refused.contains(&label_of(&record.value))).count()
     }
 }
 
-/// A value is its label and a padding whose length the label says.
+/// Returns a value: a label, the length of the padding, and the padding.
 fn value(label: &str, padding: u64) -> String {
     format!("{label}-{padding}-{}", "z".repeat(padding as usize))
 }
 
-/// The label of a value that is whole.
+/// Returns the label of a value, and asserts that the value is complete.
 #[track_caller]
-fn whole(bytes: &[u8]) -> String {
+fn label_of(bytes: &[u8]) -> String {
     let text = std::str::from_utf8(bytes).expect("text");
     let (rest, padding) = text.rsplit_once('-').expect("a value");
     let (_, length) = rest.rsplit_once('-').expect("a length");
-    assert!(length.parse() == Ok(padding.len()) && padding.bytes().all(|b| b == b'z'), "not whole: {rest}");
+    assert!(length.parse() == Ok(padding.len()) && padding.bytes().all(|b| b == b'z'), "incomplete: {rest}");
     rest.to_owned()
 }
 
-fn produce(producer: usize, client: &Client, mut random: Random, book: &Book, stop: &AtomicBool) {
+fn produce(producer: usize, client: &Client, mut random: Random, ledger: &Ledger, stop: &AtomicBool) {
     for request in 0u64.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -219,19 +222,19 @@ fn produce(producer: usize, client: &Client, mut random: Random, book: &Book, st
         let count = 1 + random.below(4);
         let padding = random.below(30_000);
         let values: Vec<String> = (0..count).map(|n| value(&format!("{producer}-{request}-{n}"), padding)).collect();
-        let labels = values.iter().map(|v| whole(v.as_bytes()));
+        let labels = values.iter().map(|v| label_of(v.as_bytes()));
         match client.produce("", values.iter().map(record).collect()) {
             Ok(answer) => {
-                let mut acknowledged = book.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut acknowledged = ledger.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
                 acknowledged.extend((answer.offset..).zip(labels));
             }
             Err(error) => {
                 let status = error.status().unwrap_or_else(|| panic!("{error}"));
                 assert_eq!(status.reason, "DISK_FULL", "{status}");
                 assert_eq!(error.fate(), Fate::NotAppended);
-                book.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(labels);
-                book.refusals.fetch_add(1, Ordering::Relaxed);
-                // A client that does as it is told.
+                ledger.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(labels);
+                ledger.refusals.fetch_add(1, Ordering::Relaxed);
+                // A client that respects retry_after.
                 std::thread::sleep(status.retry_after.expect("when to try again"));
             }
         }
@@ -246,7 +249,7 @@ fn wait_for_disk(client: &Client, state: DiskState) {
     });
 }
 
-/// Takes all the space that there is.
+/// Uses all free space.
 fn fill(path: &Path) {
     let mut file = File::options().create(true).append(true).open(path).expect("a file");
     let bytes = vec![1; 1 << 16];
@@ -258,14 +261,14 @@ fn fill(path: &Path) {
     }
 }
 
-/// KiB of a process that are neither a file nor shared.
+/// Returns a process's anonymous memory in KiB.
 fn anonymous_memory(node: &Node) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// A file system in memory, with a link to it; gone when dropped.
+/// A tmpfs with a symbolic link to it; unmounted when dropped.
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
@@ -280,15 +283,15 @@ impl Tmpfs {
             Err(error) => error.to_string(),
         };
         let required = std::env::var("SERIATIM_TEST_TMPFS").is_ok_and(|v| v == "required");
-        assert!(!required, "no tmpfs can be mounted: {why}");
-        loudly(&format!("SKIPPED: a full disk, which needs root to mount a tmpfs: {why}"));
+        assert!(!required, "a tmpfs can't be mounted: {why}");
+        print_uncaptured(&format!("SKIPPED: a full disk, which needs root to mount a tmpfs: {why}"));
         None
     }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Its process may be ending still.
+        // Lazily, since the node's process may not have exited yet.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }

@@ -1,4 +1,4 @@
-//! What is installed beside the program: the documented configuration and the systemd unit say what the program takes.
+//! The installed configuration file and systemd unit match the options of the program.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::harness::Site;
 const TOML: &str = include_str!("../../dist/seriatim.toml");
 const UNIT: &str = include_str!("../../dist/seriatim.service");
 
-/// The configuration of a node with that file, and with what the unit gives by flags.
+/// Loads a configuration from that file and from the options that the unit passes.
 #[track_caller]
 fn load(site: &Site, toml: &str) -> Config {
     let file = site.path().join("seriatim.toml");
@@ -30,10 +30,10 @@ fn load(site: &Site, toml: &str) -> Config {
         acl_policy_file: given("policy.csv"),
         ..ServeArgs::default()
     };
-    Config::load(&args).expect("a configuration that can be used")
+    Config::load(&args).expect("a valid configuration")
 }
 
-/// A line that sets an option, or one that would without its `#`.
+/// Returns the name of the option that a line sets, or would set without its `#`.
 fn option(line: &str) -> Option<&str> {
     let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
     name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(name)
@@ -54,30 +54,30 @@ fn the_configuration_file_names_every_option_with_its_default() {
     let all: Vec<&str> =
         TOML.lines().map(|l| if option(l).is_some() { l.trim_start_matches('#') } else { l }).collect();
     let mut all = load(&site, &all.join("\n"));
-    // These have no default: what stands there is an example.
+    // These have no default: their values in the file are examples.
     assert!(all.advertise_bind_addr.take().is_some());
     assert!(all.advertise_rpc_addr.take().is_some());
     assert!(all.acl_model_file.take().is_some());
     assert!(all.peer_deny_file.take().is_some());
-    // The defaults of these are parts of the file system: what stands there is the most.
+    // The defaults of these are fractions of the file system: their values in the file are the maximum.
     let space = std::mem::take(&mut all.disk_space);
     assert!(space.soft_bytes.is_some() && space.hard_bytes.is_some() && space.reserve_bytes.is_some());
     assert_eq!(all, as_it_is);
 }
 
 #[test]
-fn the_unit_gives_options_that_exist() {
+fn the_unit_passes_options_that_exist() {
     let unit = UNIT.replace("\\\n", " ");
     let line = unit.lines().find_map(|l| l.strip_prefix("ExecStart=")).expect("a command");
     let words: Vec<&str> = line.split_whitespace().collect();
-    Cli::try_parse_from(&words).expect("a command line that is taken");
+    Cli::try_parse_from(&words).expect("a valid command line");
     for file in words.iter().filter_map(|w| w.strip_prefix("${CREDENTIALS_DIRECTORY}/")) {
-        assert!(unit.contains(&format!("\nLoadCredential={file}:")), "nobody gives it {file}");
+        assert!(unit.contains(&format!("\nLoadCredential={file}:")), "no credential {file}");
     }
 }
 
 #[test]
-fn the_unit_is_not_restarted_where_a_restart_mends_nothing() {
+fn the_unit_is_not_restarted_after_permanent_failures() {
     let never = UNIT.lines().find_map(|l| l.strip_prefix("RestartPreventExitStatus=")).expect("exit codes");
     let never: Vec<u8> = never.split_whitespace().map(|code| code.parse().expect("an exit code")).collect();
     assert!(never.contains(&(Exit::BadConfig as u8)));

@@ -1,4 +1,4 @@
-//! What clients see while a leader is suspended, cut off or restarted, and when all nodes move.
+//! Client-visible behaviour while a leader is paused, cut off or restarted, and when all nodes change addresses.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_for_voters};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 use seriatim::client::Client;
 
 fn signal(node: &Node, signal: Signal) {
@@ -15,10 +15,10 @@ fn signal(node: &Node, signal: Signal) {
     kill_process(pid, signal).expect("a signal");
 }
 
-/// A client that has one call at a time over a follower saw the fail-over of a paused leader as one call of 15 to 16 s, with an
-/// unknown outcome.
+/// A client that sent one request at a time through a follower saw the fail-over of a paused leader as one call of 15 to 16 s with
+/// an unknown outcome.
 #[test]
-fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
+fn a_forwarded_request_fails_over_quickly_when_the_leader_is_paused() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader();
     signal(&cluster.nodes[leader], Signal::STOP);
@@ -27,27 +27,28 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_paused() {
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
 
-/// The same with a leader whose disk hangs: 20 to 30 s.
+/// The same with a leader whose disk hangs took 20 to 30 s.
 #[test]
-fn a_forwarded_call_is_answered_soon_after_the_disk_of_its_leader_hangs() {
+fn a_forwarded_request_fails_over_quickly_when_the_leader_disk_hangs() {
     let (shim, cluster) = Shim::cluster(3);
     let leader = cluster.leader();
-    shim.order_node(&cluster, leader, &Order::SyncHang(".seg"));
+    shim.inject_node(&cluster, leader, &Fault::SyncHang(".seg"));
     let hangs = || cluster.nodes[leader].log().contains("shim: a sync hangs");
     let slowest = std::thread::scope(|scope| {
-        // The leader's own client waited until its disk answered, or for 30 s.
+        // A client of the leader itself waited until its disk responded, or for 30 s.
         let client = cluster.client(leader);
         let own = scope.spawn(move || {
             let call = Instant::now();
             let _ = client.produce("", vec![record("own")]);
             call.elapsed()
         });
-        slowest_until_appended(&cluster.client((leader + 1) % 3), hangs).max(own.join().expect("answered"))
+        slowest_until_appended(&cluster.client((leader + 1) % 3), hangs).max(own.join().expect("no panic"))
     });
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
 
-/// The time of the slowest call, one after the other at a follower, until one that began after the failure is appended.
+/// Produces one record at a time, until a request that began after the failure is appended. Returns the duration of the slowest
+/// call.
 pub fn slowest_until_appended(client: &Client, failed: impl Fn() -> bool) -> Duration {
     let (mut slowest, mut number) = (Duration::ZERO, 0);
     let begin = Instant::now();
@@ -58,14 +59,14 @@ pub fn slowest_until_appended(client: &Client, failed: impl Fn() -> bool) -> Dur
         slowest = slowest.max(call.elapsed());
         match answer {
             Ok(_) if after_failure => return slowest,
-            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(40), "it does not fail"),
-            Err(error) => assert!(begin.elapsed() < Duration::from_secs(40), "no other node leads: {error}"),
+            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(40), "the fault has no effect"),
+            Err(error) => assert!(begin.elapsed() < Duration::from_secs(40), "no other node was elected: {error}"),
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
-/// How often the main thread has gone to sleep: it wakes for the watchdog's look, every second, and for little else.
+/// Returns how often the main thread has gone to sleep. It wakes for the watchdog every second, and for little else.
 fn main_thread_wakes(node: &Node) -> u64 {
     let pid = node.pid();
     let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).expect("it runs");
@@ -73,21 +74,22 @@ fn main_thread_wakes(node: &Node) -> u64 {
     line.trim().parse().expect("a number")
 }
 
-/// The watchdog of a process that was suspended for longer than `hang_seconds_max` took that for a hanging disk, and aborted.
+/// The watchdog of a process that was suspended for longer than `hang_seconds_max` took that for a hanging disk, and aborted the
+/// process.
 #[test]
-fn suspended_nodes_go_on() {
+fn a_suspended_node_resumes() {
     let mut cluster = Cluster::start_with(1, &["--hang-seconds-max=5"]);
     let client = cluster.client(0);
     for pause in 0..4 {
         client.produce("", vec![record(format!("{pause}"))]).expect("produces");
         signal(&cluster.nodes[0], Signal::STOP);
-        // The pause itself is what is tested.
+        // The pause itself is the test.
         std::thread::sleep(Duration::from_millis(6500));
         signal(&cluster.nodes[0], Signal::CONT);
-        eventually("it goes on", || client.produce("", vec![record("on")]).map_err(|e| e.to_string()));
-        let looks = main_thread_wakes(&cluster.nodes[0]);
-        // One of them may be of the pause's end.
-        eventually("the watchdog has looked", || match main_thread_wakes(&cluster.nodes[0]) - looks {
+        eventually("the node resumes", || client.produce("", vec![record("on")]).map_err(|e| e.to_string()));
+        let before = main_thread_wakes(&cluster.nodes[0]);
+        // One of these may be the end of the pause.
+        eventually("the watchdog has run", || match main_thread_wakes(&cluster.nodes[0]) - before {
             2.. => Ok(()),
             n => Err(format!("{n} times awake")),
         });
@@ -95,29 +97,29 @@ fn suspended_nodes_go_on() {
     assert!(cluster.nodes[0].stop().success(), "{}", cluster.nodes[0].log());
 }
 
-/// The ready line came up to half a second too soon, and the first produce was refused as JOINING.
+/// The ready line was printed up to half a second too early, and the first produce failed with JOINING.
 #[test]
-fn the_first_produce_after_the_ready_line_is_taken() {
+fn the_first_produce_after_the_ready_line_succeeds() {
     let site = Site::new();
     let produce = |node: &Node| site.client(&node.rpc_addr, "root").produce("", vec![record("first")]).map(drop);
     let mut first = Node::start(&site, NodeOptions { name: "n1".into(), bootstrap: true, ..NodeOptions::default() });
-    produce(&first).expect("the founder takes it");
+    produce(&first).expect("the first node accepts it");
     first.kill();
     first.start_again();
-    produce(&first).expect("and after a restart");
+    produce(&first).expect("also after a restart");
     let join = vec![first.bind_addr.clone()];
     let second = Node::start(&site, NodeOptions { name: "n2".into(), join, ..NodeOptions::default() });
-    produce(&second).expect("a new member takes it");
+    produce(&second).expect("a new member accepts it");
 }
 
 fn free_addr() -> String {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string()
 }
 
-/// All addresses were changed at once: the members reached each other by the new join addresses, but dialled the old ones for raft, and
-/// there was no leader for as long as it was watched.
+/// All addresses were changed at once. The members reached each other through the new join addresses, but dialled the old ones for
+/// raft, and no leader was elected.
 #[test]
-fn all_members_may_move_at_once() {
+fn all_members_can_change_addresses_at_once() {
     let Cluster { nodes, site } = Cluster::start(3);
     site.client(&nodes[0].rpc_addr, "root").produce("", vec![record("before")]).expect("produces");
     drop(nodes);
@@ -138,15 +140,15 @@ fn all_members_may_move_at_once() {
         .collect();
     let clients: Vec<_> = nodes.iter().map(|node| site.client(&node.rpc_addr, "root")).collect();
     wait_for_voters(&clients);
-    eventually("it is produced", || clients[0].produce("", vec![record("after")]).map_err(|e| e.to_string()));
+    eventually("a record is appended", || clients[0].produce("", vec![record("after")]).map_err(|e| e.to_string()));
 }
 
-/// A founder with an empty disk, started while its join addresses could not be reached, founded a second cluster and went on
-/// acknowledging when they could be again.
+/// A node with `--bootstrap` and an empty disk, started while its join addresses were unreachable, founded a second cluster, and
+/// continued to acknowledge records when they were reachable again.
 #[test]
-fn no_cluster_is_founded_while_a_join_address_is_silent() {
+fn does_not_found_a_cluster_while_a_join_address_is_silent() {
     let site = Site::new();
-    // Connections are taken, and nobody answers: as a host does whose node is suspended.
+    // Accepts connections but never responds, like a host whose node is suspended.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = silent.local_addr().expect("an address").to_string();
     let options = NodeOptions {
@@ -157,21 +159,21 @@ fn no_cluster_is_founded_while_a_join_address_is_silent() {
         ..NodeOptions::default()
     };
     let node = Node::start(&site, options);
-    eventually("it says what it waits for", || {
-        let said = node.log();
-        (said.contains("not founding cluster") && said.contains(&addr)).then_some(()).ok_or(said)
+    eventually("the log names what it waits for", || {
+        let log = node.log();
+        (log.contains("not founding cluster") && log.contains(&addr)).then_some(()).ok_or(log)
     });
     let client = site.client(&node.rpc_addr, "root");
-    let refused = client.produce("", vec![record("a")]).expect_err("no cluster yet").to_string();
+    let refused = client.produce("", vec![record("a")]).expect_err("the cluster is not founded yet").to_string();
     assert!(refused.contains("not founding cluster") && refused.contains(&addr), "{refused}");
     drop(silent);
     assert!(TcpStream::connect(&addr).is_err());
-    eventually("it founds", || client.produce("", vec![record("a")]).map_err(|e| e.to_string()));
+    eventually("the cluster is founded", || client.produce("", vec![record("a")]).map_err(|e| e.to_string()));
 }
 
-/// Two clusters of one name, of which one was founded while the other could not be reached, both acknowledged for ever.
+/// Two clusters of one name, one founded while the other was unreachable, both acknowledged records forever.
 #[test]
-fn a_second_cluster_of_the_same_name_takes_no_appends() {
+fn a_second_cluster_of_the_same_name_refuses_appends() {
     let site = Site::new();
     let addr = free_addr();
     let found = |name: &str, bind_addr: Option<String>, join: Vec<String>| {
@@ -180,19 +182,19 @@ fn a_second_cluster_of_the_same_name_takes_no_appends() {
             NodeOptions { name: name.into(), bootstrap: true, bind_addr, join, ..NodeOptions::default() },
         )
     };
-    // Nobody is at the join address yet: it refuses the connection.
+    // The join address refuses connections, since no node listens there yet.
     let stray = found("n1", None, vec![addr.clone()]);
     let client = site.client(&stray.rpc_addr, "root");
-    client.produce("", vec![record("a")]).expect("it is alone");
+    client.produce("", vec![record("a")]).expect("the only cluster accepts it");
     let other = found("n2", Some(addr), Vec::new());
     let refused = eventually("appends are refused", || match client.produce("", vec![record("b")]) {
-        Ok(_) => Err("taken".into()),
+        Ok(_) => Err("accepted".into()),
         Err(error) => Ok(error.to_string()),
     });
     assert!(refused.contains("another cluster named"), "{refused}");
-    assert!(!client.get_node().expect("answers").another_cluster.is_empty());
+    assert!(!client.get_node().expect("a response").another_cluster.is_empty());
     assert!(stray.log().contains("appends are refused: another cluster named"), "{}", stray.log());
-    // It refused them until it was restarted: one host that answered wrongly could stop a cluster for good.
+    // Appends were refused until a restart, so that one host with a wrong response could stop a cluster permanently.
     drop(other);
-    eventually("appends are taken again", || client.produce("", vec![record("c")]).map_err(|e| e.to_string()));
+    eventually("appends are accepted again", || client.produce("", vec![record("c")]).map_err(|e| e.to_string()));
 }

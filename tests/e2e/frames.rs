@@ -1,19 +1,18 @@
-//! Floods of HTTP/2 frames that are no calls, by a client with an accepted certificate and no right: its connections are closed,
-//! and honest clients work on.
+//! Floods of HTTP/2 frames outside of calls, from a client with an accepted certificate but without permissions: its connections
+//! are closed, and honest clients are served.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use seriatim::client::ClientFiles;
 use seriatim::security::certs::{Request, Usage};
 
-use crate::harness::{Cluster, Site, eventually, loudly};
-use crate::hostile::{Honest, Memory, counter, raise_open_files, scale, under};
-use crate::raw::{Connection, Dialer, Frame};
+use crate::harness::{Cluster, Site, eventually, print_uncaptured};
+use crate::hostile::{HonestClients, MemoryPeak, counter, measure, raise_open_files, scale};
+use crate::raw::{Connection, Dialer, Frame, flood};
 
 const CLOSED: &str = "seriatim_flood_connections_closed_total";
 
-/// What floods, and how a connection for it begins.
+/// A frame to flood with, and what a connection for it sends first.
 struct Kind {
     name: &'static str,
     frame: Frame,
@@ -28,14 +27,14 @@ fn no_stream(_: &mut Connection) -> u32 {
     0
 }
 
-/// A call that everybody with a certificate may make, and that never ends.
+/// Begins a call that every client with a certificate may make, and that does not end.
 fn watch(connection: &mut Connection) -> u32 {
     let stream = connection.call("/grpc.health.v1.Health/Watch");
     connection.data(stream, &[0; 5]);
     stream
 }
 
-/// Headers that never end.
+/// Begins a call whose headers do not end.
 fn headers(connection: &mut Connection) -> u32 {
     connection.endless_headers()
 }
@@ -50,37 +49,17 @@ const KINDS: [Kind; 7] = [
     kind("CONTINUATION", 9, &[], headers),
 ];
 
-/// Sends these frames as fast as they are taken, on a new connection when one is closed. How many frames, and how many
-/// connections were closed.
-fn flood(dialer: &Dialer, kind: &Kind, connections: usize, seconds: u64) -> (u64, u64) {
-    let (frames, closed) = (AtomicU64::new(0), AtomicU64::new(0));
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let one = |mut connection: Connection| {
-        let stream = (kind.begin)(&mut connection);
-        while Instant::now() < until {
-            (0..1000).for_each(|_| connection.raw(&kind.frame, stream));
-            if connection.flush().is_err() || connection.is_closed() {
-                closed.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            frames.fetch_add(1000, Ordering::Relaxed);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..connections {
-            scope.spawn(|| {
-                while Instant::now() < until {
-                    if let Ok(connection) = dialer.connect() {
-                        one(connection);
-                    }
-                }
-            });
-        }
+/// Sends these frames as fast as the node reads them. Returns how many frames were sent, and how many connections were closed.
+fn flood_frames(dialer: &Dialer, kind: &Kind, connections: usize, seconds: u64) -> (u64, u64) {
+    const BATCH: u64 = 1000;
+    let (batches, closed) = flood(dialer, connections, seconds, kind.begin, |connection, stream| {
+        (0..BATCH).for_each(|_| connection.raw(&kind.frame, stream));
     });
-    (frames.into_inner(), closed.into_inner())
+    (batches * BATCH, closed)
 }
 
-/// A certificate of a name without rights, another one for each kind: who floods is kept out for ten seconds.
+/// Issues a certificate for a name without permissions. Each kind of flood has its own, since a client that floods is refused
+/// for ten seconds.
 fn stranger(site: &Site, number: usize) -> ClientFiles {
     let (dir, name) = (site.certs(), format!("stranger-{number}"));
     let request =
@@ -93,34 +72,34 @@ fn stranger(site: &Site, number: usize) -> ClientFiles {
     }
 }
 
-/// Two connections made an honest call wait for 50 to 500 ms, with empty DATA for seconds, and were never closed.
+/// Two flooding connections delayed an honest call by 50 to 500 ms, and by seconds with empty DATA. They were never closed.
 #[test]
-fn floods_of_frames_are_closed() {
+fn connections_that_flood_frames_are_closed() {
     raise_open_files();
     let (few, seconds) = (scale().few, scale().seconds.max(3));
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory::of(node.pid());
+    let memory = MemoryPeak::of(node.pid());
     let client = cluster.client(0);
     let other = Cluster::start(1);
-    let honest = Honest::new(client.clone(), other.client(0));
+    let honest = HonestClients::new(client.clone(), other.client(0));
     let quiet = || std::thread::sleep(Duration::from_secs(seconds));
-    loudly("floods of frames");
-    under("nobody else", &honest, &memory, quiet);
+    print_uncaptured("floods of frames");
+    measure("no attack", &honest, &memory, quiet);
     for (number, kind) in KINDS.iter().enumerate() {
         let dialer = Dialer::new(&node.rpc_addr, &stranger(&cluster.site, number));
         let before = counter(&client, CLOSED);
         let (mut frames, mut closed) = (0, 0);
-        under(&format!("{few} times {}", kind.name), &honest, &memory, || {
-            (frames, closed) = flood(&dialer, kind, few, seconds);
+        measure(&format!("{few} times {}", kind.name), &honest, &memory, || {
+            (frames, closed) = flood_frames(&dialer, kind, few, seconds);
         });
         let counted = eventually("a flood is counted", || {
             let counted = counter(&client, CLOSED) - before;
-            // The core closes connections for pings by itself.
+            // gRPC's core itself closes connections that flood pings.
             if counted > 0 || kind.name == "PING" { Ok(counted) } else { Err("none".to_owned()) }
         });
-        assert!(closed > 0, "nobody stopped it");
-        loudly(&format!("  {frames} frames; {closed} connections were closed, {counted} as a flood"));
+        assert!(closed > 0, "the flood was not stopped");
+        print_uncaptured(&format!("  {frames} frames; {closed} connections closed, {counted} counted as floods"));
     }
-    under("nobody else any more", &honest, &memory, quiet);
+    measure("after the attacks", &honest, &memory, quiet);
 }

@@ -1,7 +1,8 @@
-//! The words of the tests: a [`Site`] has certificates and a policy, a [`Node`] is a process, a [`Cluster`] is several.
+//! Helpers of the tests: a [`Site`] is a directory with certificates and a policy, a [`Node`] is a process, a [`Cluster`]
+//! is several nodes.
 //!
-//! Ports come from binding port 0. Nothing is waited for by time: [`eventually`] asks for a condition until a deadline.
-//! Everything is gone when it is dropped: processes are killed, folders removed.
+//! Ports come from binding port 0. No test sleeps to wait for something: [`eventually`] polls a condition until a deadline.
+//! Dropping a value cleans up: processes are killed, directories are removed.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
@@ -21,19 +22,19 @@ pub mod site;
 
 pub use site::Site;
 
-/// How long a condition may take on a busy machine. Nothing waits so long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a condition may take on a busy machine. A passing test does not wait that long.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program under test.
 pub const SERIATIM: &str = env!("CARGO_BIN_EXE_seriatim");
 
-/// Says something that is seen although the test passes.
-pub fn loudly(text: &str) {
-    // Not the macro: what it prints is kept back from whoever runs the tests.
+/// Prints a line that is shown although the test passes.
+pub fn print_uncaptured(text: &str) {
+    // The test runner captures the output of `eprintln!`, but not of `stderr()`.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Memory of its own that a process has in use now, bytes (`RssAnon`).
+/// Returns the anonymous memory that a process uses now, in bytes (`RssAnon`).
 pub fn memory_bytes(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
@@ -41,32 +42,32 @@ pub fn memory_bytes(process: u32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// A client with these files.
+/// Creates a client with these certificates, or without TLS.
 pub fn client_with(addr: impl ToString, files: Option<ClientFiles>) -> Client {
     let options = ClientOptions { addr: addr.to_string(), files, timeout: Duration::from_secs(10) };
     Client::new(&options).expect("a client")
 }
 
-/// Asks until there is an answer.
+/// Polls until `ask` succeeds, and returns its value. Panics with its last error after [`TIMEOUT`].
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         match ask() {
             Ok(answer) => return answer,
-            Err(error) => assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}: {error}"),
+            Err(error) => assert!(Instant::now() < until, "not within {TIMEOUT:?}: {what}: {error}"),
         }
-        // The pace of asking, not a time to wait for something.
+        // The interval of polling.
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
-/// Waits until every one of these nodes lists as many members, all of them voters, of the catalog too, and one leader. In the catalog a
-/// node gets its vote last.
+/// Waits until each of these nodes lists all of them as voters of the log and of the catalog, and one leader. A node becomes
+/// a voter of the catalog last.
 #[track_caller]
 pub fn wait_for_voters(clients: &[Client]) {
     for client in clients {
-        eventually("every node votes", || {
+        eventually("every node is a voter", || {
             let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
             let voters = servers.iter().filter(|s| s.is_voter).count();
             let leaders = servers.iter().filter(|s| s.is_leader).count();
@@ -81,12 +82,12 @@ pub fn wait_for_voters(clients: &[Client]) {
     }
 }
 
-/// A record that is only a value.
+/// Returns a record that has only a value.
 pub fn record(value: impl AsRef<[u8]>) -> Record {
     Record { value: value.as_ref().to_vec().into(), ..Record::default() }
 }
 
-/// Every record that a node has now, from the first on.
+/// Reads every record that a node has now, from the first one.
 #[track_caller]
 pub fn read_all(client: &Client) -> Vec<Record> {
     let request = ConsumeRequest {
@@ -95,18 +96,18 @@ pub fn read_all(client: &Client) -> Vec<Record> {
         stop_at_end: true,
         ..ConsumeRequest::default()
     };
-    let answers = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+    let answers = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
     let answers: Result<Vec<ConsumeResponse>, _> = answers.collect();
     answers.expect("all records").into_iter().flat_map(|answer| answer.records).collect()
 }
 
-/// Starts a node within this process.
+/// Starts a node in this process.
 #[track_caller]
 pub fn start_agent(config: Config) -> Agent {
     Agent::start(config).expect("the node starts")
 }
 
-/// How to start a node as a process.
+/// How a node's process is started.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     pub name: String,
@@ -116,17 +117,17 @@ pub struct NodeOptions {
     pub bind_addr: Option<String>,
     /// Default: a free port of 127.0.0.1.
     pub rpc_addr: Option<String>,
-    /// It is started before the cluster is there, so it is not ready yet when it has started.
+    /// The cluster does not exist yet: wait until the node listens, not until it is ready.
     pub joins_later: bool,
-    /// More arguments of `serve`. One given here again replaces nothing: say each once.
+    /// More arguments of `serve`. They replace the harness's own arguments of the same name.
     pub more: Vec<String>,
-    /// The words in front of the program: what runs it.
-    pub under: Vec<String>,
-    /// Variables of its environment.
+    /// The command that runs the program, for example `ip netns exec NAME`.
+    pub wrapper: Vec<String>,
+    /// Additional environment variables.
     pub env: Vec<(String, String)>,
 }
 
-/// A node as a process of its own.
+/// A node that runs as a process.
 pub struct Node {
     options: NodeOptions,
     child: Child,
@@ -137,7 +138,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts one and waits until it takes calls.
+    /// Starts a node and waits until it serves requests.
     #[track_caller]
     pub fn start(site: &Site, options: NodeOptions) -> Node {
         let (tls, policy, data) = (site.node_files(&options.name), site.policy(), site.path().join(&options.name));
@@ -146,7 +147,7 @@ impl Node {
         let plain = site.command(&[]);
         let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
         let command = move |options: &NodeOptions| {
-            let mut words = options.under.iter().map(String::as_str).chain([SERIATIM]);
+            let mut words = options.wrapper.iter().map(String::as_str).chain([SERIATIM]);
             let mut command = Command::new(words.next().unwrap_or(SERIATIM));
             command.args(words);
             for name in &removed {
@@ -161,42 +162,42 @@ impl Node {
         Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process has exited.
     pub fn kill(&mut self) {
         self.child.kill().expect("kills");
         self.child.wait().expect("waits");
     }
 
-    /// Sends SIGTERM, and does not wait.
+    /// Sends SIGTERM without waiting.
     pub fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a signal");
     }
 
-    /// Sends SIGHUP: it loads certificates and the policy again.
+    /// Sends SIGHUP: the node reloads certificates and the policy.
     pub fn reload(&self) {
         kill_process(Pid::from_child(&self.child), Signal::HUP).expect("a signal");
     }
 
-    /// Waits for its end.
+    /// Waits until the process has exited.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        eventually("the node ends", || self.child.try_wait().expect("waits").ok_or("still runs".into()))
+        eventually("the node exits", || self.child.try_wait().expect("waits").ok_or("still running".into()))
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM, and waits until the process has exited.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
 
-    /// Starts it again at the same addresses, and waits until it takes calls.
+    /// Starts the node again at the same addresses, and waits until it serves requests.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.try_start_again().unwrap_or_else(|status| panic!("{}", not_ready(status, &self.log)));
     }
 
-    /// The same; gives how it ended when it did before it took calls.
+    /// Like [`Node::start_again`], but returns the exit status if the process exited before it was ready.
     #[track_caller]
     pub fn try_start_again(&mut self) -> Result<(), ExitStatus> {
         self.options.bind_addr = Some(self.bind_addr.clone());
@@ -206,22 +207,21 @@ impl Node {
         Ok(())
     }
 
-    /// Sets the additional arguments of its next start; returns the previous ones.
+    /// Sets the additional arguments for the next start; returns the previous ones.
     pub fn set_more(&mut self, more: Vec<String>) -> Vec<String> {
         std::mem::replace(&mut self.options.more, more)
     }
 
-    /// What its environment has at the next start.
+    /// Sets the environment variables for the next start.
     pub fn set_env(&mut self, env: Vec<(String, String)>) {
         self.options.env = env;
     }
 
-    /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far, over all its lives.
+    /// Returns everything that the node has logged, over all its starts.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -229,7 +229,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -269,7 +269,7 @@ fn serve_args(options: &NodeOptions, cluster: &str, tls: &TlsFiles, policy: &Pat
     args
 }
 
-/// Starts the process and waits for its `ready` line, or until it listens: (process, bind_addr, rpc_addr).
+/// Starts the process and waits for its `ready` line, or until it listens. Returns (process, bind_addr, rpc_addr).
 #[track_caller]
 fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<(Child, String, String), ExitStatus> {
     let stderr = File::options().create(true).append(true).open(log).expect("a log file");
@@ -277,7 +277,7 @@ fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<(Child,
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
     let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
     let (sender, receiver) = bounded(1);
-    // Ends with the process at the latest.
+    // This thread ends at the latest when the process does.
     std::thread::spawn(move || {
         let mut line = String::new();
         let _ = stdout.read_line(&mut line);
@@ -285,12 +285,12 @@ fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<(Child,
     });
     let line = if joins_later {
         eventually("it listens", || {
-            let said = fs::read_to_string(log).map_err(|e| e.to_string())?;
-            let line = said.lines().rev().find(|line| line.contains("listening bind_addr="));
-            line.map(str::to_owned).ok_or(said)
+            let text = fs::read_to_string(log).map_err(|e| e.to_string())?;
+            let line = text.lines().rev().find(|line| line.contains("listening bind_addr="));
+            line.map(str::to_owned).ok_or(text)
         })
     } else {
-        receiver.recv_timeout(PATIENCE).unwrap_or_default()
+        receiver.recv_timeout(TIMEOUT).unwrap_or_default()
     };
     let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
     let (Some(bind_addr), Some(rpc_addr)) = (field("bind_addr="), field("rpc_addr=")) else {
@@ -304,26 +304,26 @@ fn not_ready(status: ExitStatus, log: &Path) -> String {
     format!("not ready: {status}, {}", fs::read_to_string(log).unwrap_or_default())
 }
 
-/// Nodes as processes that are one cluster.
+/// A cluster of nodes, each a process.
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub site: Site,
 }
 
 impl Cluster {
-    /// Starts `n1` as founder and the others with its address, and waits until all of them vote.
+    /// Starts `n1` with `--bootstrap` and the others with its address, and waits until all are voters.
     #[track_caller]
     pub fn start(nodes: usize) -> Cluster {
         Cluster::start_with(nodes, &[])
     }
 
-    /// The same, with more arguments of `serve` for each.
+    /// Like [`Cluster::start`], with more arguments of `serve` for each node.
     #[track_caller]
     pub fn start_with(nodes: usize, more: &[&str]) -> Cluster {
         Cluster::start_at(Site::new(), nodes, more, |_| Vec::new())
     }
 
-    /// The same in a site that is there, each with variables of its own.
+    /// Like [`Cluster::start_with`], in an existing site, with environment variables per node.
     #[track_caller]
     pub fn start_at(site: Site, nodes: usize, more: &[&str], env: impl Fn(&str) -> Vec<(String, String)>) -> Cluster {
         let more: Vec<String> = more.iter().map(|m| (*m).to_owned()).collect();
@@ -342,17 +342,17 @@ impl Cluster {
         cluster
     }
 
-    /// A client of one node, as `root`; nodes count from 0.
+    /// Returns a client of one node, as `root`. Nodes count from 0.
     pub fn client(&self, node: usize) -> Client {
         self.site.client(&self.nodes[node].rpc_addr, "root")
     }
 
-    /// A client of each node, as `root`.
+    /// Returns a client of each node, as `root`.
     pub fn clients(&self) -> Vec<Client> {
         (0..self.nodes.len()).map(|node| self.client(node)).collect()
     }
 
-    /// The node that leads the log `default`.
+    /// Returns the node that leads the log `default`.
     #[track_caller]
     pub fn leader(&self) -> usize {
         let client = self.client(0);

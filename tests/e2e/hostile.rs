@@ -1,9 +1,9 @@
-//! Hostile clients: whatever they do, an honest client's calls succeed and the node's memory stays within its bound.
+//! Hostile clients: an honest client's calls succeed, and the node's memory stays within its bound.
 //!
-//! The hostile ones have certificates, where they have any, of other names than the honest one. `make hostile` runs the
-//! whole; without `SERIATIM_TEST_HOSTILE=full` it is a tenth of it. Times are printed and not judged: they are the
-//! machine's. How much of them is, is seen at a second node that nobody attacks: it has the same honest calls at the same time,
-//! on processors that the attackers use as well. They get of them what the nodes and the honest clients leave (`from_afar`).
+//! The hostile clients have no certificate, or one of another name than the honest client. `make hostile` runs the full
+//! attacks; without `SERIATIM_TEST_HOSTILE=full` they are a tenth as large. Latencies are printed and not asserted, since they
+//! depend on the machine. For comparison, a second node that is not attacked serves the same honest calls at the same time, on
+//! the same processors. The attackers get only the processor time that the others leave (`with_low_priority`).
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -18,90 +18,91 @@ use seriatim::client::Client;
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, ProduceRequest, Start};
 use seriatim::pb::log_grpc::LogClient;
 
-use crate::harness::{Cluster, PATIENCE, eventually, loudly, memory_bytes, record};
-use crate::raw::{Connection, Dialer};
+use crate::harness::{Cluster, TIMEOUT, eventually, memory_bytes, print_uncaptured, record};
+use crate::raw::{Connection, Dialer, flood};
 
-/// What docs/PROTOCOL.md, "Memory", promises of a node with the default limits.
+/// The bound of docs/PROTOCOL.md, "Memory", for a node with the default limits.
 fn memory_bytes_max(scale: &Scale) -> u64 {
     let connections = (scale.idle + scale.garbage + scale.few + 20) as u64;
     let (program, grpc, in_flight, uncommitted) = (32 << 20, 512 << 20, 64 << 20, 64 << 20);
     program + grpc + in_flight + uncommitted + connections * (100 << 10) + scale.tails as u64 * (11 << 10)
 }
 
-/// The honest client calls ten times a second, and not as fast as it is answered: each of its records is one more message to
-/// each of ten thousand tails.
-const PACE: Duration = Duration::from_millis(100);
+/// The interval between honest calls. Without a pause, each record would be one more message to each of ten thousand tails.
+const CALL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The node's memory is looked at as often.
-const MEMORY_PACE: Duration = Duration::from_millis(20);
+/// The interval between samples of the node's memory.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How much of everything.
+/// The size of the attacks.
 pub struct Scale {
     idle: usize,
     garbage: usize,
     tails: usize,
-    /// Connections of each of the other kinds.
+    /// Connections of each other kind of attack.
     pub few: usize,
     pub seconds: u64,
 }
 
-fn is_full() -> bool {
+fn is_full_run() -> bool {
     std::env::var("SERIATIM_TEST_HOSTILE").is_ok_and(|v| v == "full")
 }
 
 pub fn scale() -> Scale {
-    if is_full() {
+    if is_full_run() {
         Scale { idle: 1000, garbage: 1000, tails: 10_000, few: 16, seconds: 10 }
     } else {
         Scale { idle: 100, garbage: 100, tails: 1000, few: 2, seconds: 1 }
     }
 }
 
-/// Who watches the node's memory.
-pub struct Memory {
+/// Samples a process's memory and keeps the maximum.
+pub struct MemoryPeak {
     process: u32,
     peak: AtomicU64,
 }
 
-impl Memory {
-    pub fn of(process: u32) -> Memory {
-        Memory { process, peak: AtomicU64::default() }
+impl MemoryPeak {
+    pub fn of(process: u32) -> MemoryPeak {
+        MemoryPeak { process, peak: AtomicU64::default() }
     }
 
-    fn look(&self) -> u64 {
+    fn sample(&self) -> u64 {
         let now = memory_bytes(self.process);
         self.peak.fetch_max(now, Ordering::Relaxed);
         now
     }
 }
 
-/// The honest client: appends and reads, one after the other, and fails at the first call that does.
-pub struct Honest {
-    attacked: Calls,
-    alone: Calls,
-    /// The produces of an attack that has two parts, its coming and its staying.
+/// Honest clients of the attacked node and of the other one. Each appends and reads, one call at a time, and panics if a call
+/// fails.
+pub struct HonestClients {
+    attacked: TimedClient,
+    alone: TimedClient,
+    /// Latencies of produce in all phases of one attack: its start and its continuation.
     attack: Mutex<Vec<Duration>>,
 }
 
-impl Honest {
-    pub fn new(attacked: Client, alone: Client) -> Honest {
-        Honest { attacked: Calls::new(attacked), alone: Calls::new(alone), attack: Mutex::default() }
+impl HonestClients {
+    pub fn new(attacked: Client, alone: Client) -> HonestClients {
+        HonestClients { attacked: TimedClient::new(attacked), alone: TimedClient::new(alone), attack: Mutex::default() }
     }
 
-    fn report(&self, what: &str, memory: &Memory) {
+    fn report(&self, what: &str, memory: &MemoryPeak) {
         let (produces, consumes) = (take_sorted(&self.attacked.produce), take_sorted(&self.attacked.consume));
         let alone = median(&take_sorted(&self.alone.produce));
         take_sorted(&self.alone.consume);
-        let (now, peak) = (memory.look() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
+        let (now, peak) = (memory.sample() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
         let mut attack = self.attack.lock().expect("no panic");
-        let goes_on = what.starts_with("and ");
-        if !goes_on {
+        let continues = what.starts_with("and ");
+        if !continues {
             attack.clear();
         }
         attack.extend(&produces);
         attack.sort();
-        let whole = if goes_on { format!(", in all since they came {:.2?}", median(&attack)) } else { String::new() };
-        loudly(&format!(
+        let whole =
+            if continues { format!(", since the start of the attack {:.2?}", median(&attack)) } else { String::new() };
+        print_uncaptured(&format!(
             "  {what:29} {:4} calls, median produce {:8.2?} (alone {alone:8.2?}, worst {:8.2?}) consume {:8.2?}, memory {now} KiB, \
              peak so far {peak}{whole}",
             produces.len(),
@@ -112,23 +113,23 @@ impl Honest {
     }
 }
 
-/// The calls to one node, and how long they took.
-struct Calls {
+/// A client of one node, and the latencies of its calls.
+struct TimedClient {
     client: Client,
     produce: Mutex<Vec<Duration>>,
     consume: Mutex<Vec<Duration>>,
 }
 
-impl Calls {
-    fn new(client: Client) -> Calls {
-        Calls { client, produce: Mutex::default(), consume: Mutex::default() }
+impl TimedClient {
+    fn new(client: Client) -> TimedClient {
+        TimedClient { client, produce: Mutex::default(), consume: Mutex::default() }
     }
 
-    fn until(&self, over: &AtomicBool) {
+    fn call_until(&self, over: &AtomicBool) {
         let mut next = Instant::now();
         while !over.load(Ordering::Acquire) {
             self.call();
-            next = (next + PACE).max(Instant::now());
+            next = (next + CALL_INTERVAL).max(Instant::now());
             std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
         }
     }
@@ -154,41 +155,41 @@ fn median(sorted: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Does what comes from other hosts. On this one it would take the node's processors as well: with sixteen attackers on two of
-/// them a busy node waits for its turn among theirs, and an honest call took 11 ms instead of 3 for that alone. So it gets what
-/// the others leave, where nothing else runs: among other tests that may be nothing.
-fn from_afar<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+/// Runs what would run on other hosts. Here it competes with the node for the processors: with sixteen attackers on two of them,
+/// an honest call took 11 ms instead of 3 ms for this reason alone. So `act` runs with the lowest priority, but only when no
+/// other tests run: among these it might not progress at all.
+fn with_low_priority<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
-        let afar = scope.spawn(|| {
-            if is_full() {
-                // Of this thread, and of those that it starts. What gRPC has for all clients of a process runs already.
-                rustix::process::nice(19).expect("that needs no rights");
+        let thread = scope.spawn(|| {
+            if is_full_run() {
+                // Applies to this thread and to those that it starts. gRPC's threads for all clients of the process exist already.
+                rustix::process::nice(19).expect("lowering the priority needs no privilege");
             }
             act()
         });
-        afar.join().expect("no panic")
+        thread.join().expect("no panic")
     })
 }
 
-/// Runs an attack while the honest client works.
-pub fn under(what: &str, honest: &Honest, memory: &Memory, attack: impl FnOnce() + Send) {
+/// Runs an attack while the honest clients work, and prints their latencies and the memory.
+pub fn measure(what: &str, honest: &HonestClients, memory: &MemoryPeak, attack: impl FnOnce() + Send) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| honest.attacked.until(&over));
-        scope.spawn(|| honest.alone.until(&over));
+        scope.spawn(|| honest.attacked.call_until(&over));
+        scope.spawn(|| honest.alone.call_until(&over));
         scope.spawn(|| {
             while !over.load(Ordering::Acquire) {
-                memory.look();
-                std::thread::park_timeout(MEMORY_PACE);
+                memory.sample();
+                std::thread::park_timeout(MEMORY_INTERVAL);
             }
         });
-        from_afar(attack);
+        with_low_priority(attack);
         over.store(true, Ordering::Release);
     });
     honest.report(what, memory);
 }
 
-/// Bytes that are no TLS, half a handshake, HTTP/2 without TLS, nothing at all; some stay open.
+/// Sends random bytes, half a handshake, HTTP/2 without TLS, or nothing. Returns the open connections.
 fn garbage(dialer: &Dialer, connections: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
@@ -201,7 +202,7 @@ fn garbage(dialer: &Dialer, connections: usize) -> Vec<TcpStream> {
                     (noise >> 56) as u8
                 })
                 .collect(),
-            // The header of a record of a handshake, and the beginning of a ClientHello that never ends.
+            // The header of a handshake record, and an incomplete ClientHello.
             1 => [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 100]].concat(),
             2 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
             _ => Vec::new(),
@@ -213,7 +214,7 @@ fn garbage(dialer: &Dialer, connections: usize) -> Vec<TcpStream> {
     open
 }
 
-/// Tails that wait at the end, as many on each connection as one takes.
+/// Opens streams that wait at the end of the log, spread over the clients' connections.
 fn tails(clients: &[Client], tails: usize) -> Vec<ClientSStreamReceiver<ConsumeResponse>> {
     let request = ConsumeRequest { start: Start::START_LATEST.into(), max_records: 10, ..ConsumeRequest::default() };
     let logs: Vec<LogClient> = clients.iter().map(|c| LogClient::new(c.channel().clone())).collect();
@@ -222,13 +223,13 @@ fn tails(clients: &[Client], tails: usize) -> Vec<ClientSStreamReceiver<ConsumeR
         .collect()
 }
 
-/// Messages that never become whole: a byte now and then.
+/// Sends messages byte by byte, so that they are never complete.
 fn a_byte_a_second(dialer: &Dialer, connections: usize, seconds: u64) {
     let mut open: Vec<(Connection, Vec<u32>)> = Vec::new();
     for _ in 0..connections {
         let mut connection = dialer.connect().expect("connected");
         let streams: Vec<u32> = (0..100).map(|_| connection.call("/log.v1.Log/Produce")).collect();
-        // A message of 8 MiB is announced.
+        // The prefix announces a message of 8 MiB.
         streams.iter().for_each(|stream| connection.data(*stream, &[0, 0, 0x80, 0, 0]));
         connection.flush().expect("sent");
         open.push((connection, streams));
@@ -238,47 +239,33 @@ fn a_byte_a_second(dialer: &Dialer, connections: usize, seconds: u64) {
             streams.iter().for_each(|stream| connection.data(*stream, &[0x0a]));
             connection.flush().expect("sent");
         }
-        // The attack is made of waiting.
+        // The attack itself is to wait.
         std::thread::sleep(Duration::from_secs(1));
     }
 }
 
-/// HTTP/2 rapid reset: calls that are taken back as they are made, and a new connection at once for one that was closed. How
-/// many calls, and how many connections were closed.
+/// HTTP/2 rapid reset: cancels each call right after its request. Returns how many calls were sent, and how many connections were
+/// closed.
 fn rapid_reset(dialer: &Dialer, path: &str, connections: usize, seconds: u64) -> (u64, u64) {
-    let (calls, closed) = (AtomicU64::new(0), AtomicU64::new(0));
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let flood = |mut connection: Connection| {
-        while Instant::now() < until {
-            for _ in 0..100 {
+    const BATCH: u64 = 100;
+    let (batches, closed) = flood(
+        dialer,
+        connections,
+        seconds,
+        |_| 0,
+        |connection, _| {
+            for _ in 0..BATCH {
                 let stream = connection.call(path);
-                // An empty request is a whole one.
+                // An empty request, which is complete.
                 connection.data(stream, &[0; 5]);
                 connection.reset(stream);
             }
-            if connection.flush().is_err() || connection.is_closed() {
-                closed.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            calls.fetch_add(100, Ordering::Relaxed);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..connections {
-            scope.spawn(|| {
-                while Instant::now() < until {
-                    // It may be closed while it says who it is.
-                    if let Ok(connection) = dialer.connect() {
-                        flood(connection);
-                    }
-                }
-            });
-        }
-    });
-    (calls.into_inner(), closed.into_inner())
+        },
+    );
+    (batches * BATCH, closed)
 }
 
-/// Calls whose messages are larger than anything, side by side.
+/// Sends messages above the limit, many calls at a time.
 fn too_large(client: &Client, calls: usize, seconds: u64) {
     let log = LogClient::new(client.channel().clone());
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -287,7 +274,7 @@ fn too_large(client: &Client, calls: usize, seconds: u64) {
             return;
         }
         let request = ProduceRequest { records: vec![record(vec![b'x'; bytes])], ..ProduceRequest::default() };
-        let option = || CallOption::default().timeout(PATIENCE);
+        let option = || CallOption::default().timeout(TIMEOUT);
         let calls: Vec<_> = (0..calls).map(|_| log.produce_async_opt(&request, option()).expect("a call")).collect();
         for call in calls {
             block_on(call).expect_err("it is too large");
@@ -295,7 +282,7 @@ fn too_large(client: &Client, calls: usize, seconds: u64) {
     }
 }
 
-/// Streams from the beginning on of which only the first message is taken.
+/// Opens streams from offset 0 that are never read.
 fn never_read(clients: &[Client], streams: usize) -> Vec<ClientSStreamReceiver<ConsumeResponse>> {
     let request = ConsumeRequest { max_records: 10_000, max_bytes: 4 << 20, ..ConsumeRequest::default() };
     let logs: Vec<LogClient> = clients.iter().map(|c| LogClient::new(c.channel().clone())).collect();
@@ -303,53 +290,53 @@ fn never_read(clients: &[Client], streams: usize) -> Vec<ClientSStreamReceiver<C
 }
 
 #[test]
-fn an_honest_client_works_on_and_memory_is_bounded() {
+fn hostile_clients_do_not_stop_an_honest_client_or_exhaust_memory() {
     raise_open_files();
     let scale = scale();
     let Scale { idle, garbage: garbage_connections, tails: tail_count, few, seconds } = scale;
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory::of(node.pid());
+    let memory = MemoryPeak::of(node.pid());
     let client = cluster.client(0);
     let other = Cluster::start(1);
-    let honest = Honest::new(client.clone(), other.client(0));
-    loudly(&format!("hostile clients (memory idle: {} KiB)", memory.look() >> 10));
+    let honest = HonestClients::new(client.clone(), other.client(0));
+    print_uncaptured(&format!("hostile clients (memory idle: {} KiB)", memory.sample() >> 10));
     let quiet = || std::thread::sleep(Duration::from_secs(seconds));
-    under("nobody else", &honest, &memory, quiet);
+    measure("no attack", &honest, &memory, quiet);
 
     let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files("reader"));
     let mut connections = Vec::new();
-    under(&format!("{idle} idle connections come"), &honest, &memory, || {
+    measure(&format!("{idle} idle connections open"), &honest, &memory, || {
         connections.extend((0..idle).map(|_| dialer.connect().expect("connected")));
     });
-    under("and stay", &honest, &memory, quiet);
+    measure("and stay open", &honest, &memory, quiet);
     assert!(connections.iter_mut().all(|c| !c.is_closed()), "idle connections stay open");
     let mut open = Vec::new();
-    under(&format!("{garbage_connections} garbage connections come"), &honest, &memory, || {
+    measure(&format!("{garbage_connections} garbage connections open"), &honest, &memory, || {
         open = garbage(&dialer, garbage_connections);
     });
-    under("and stay", &honest, &memory, quiet);
+    measure("and stay open", &honest, &memory, quiet);
     drop((connections, open));
 
     let (site, addr) = (&cluster.site, node.rpc_addr.as_str());
     let readers: Vec<Client> =
-        from_afar(|| (0..tail_count.div_ceil(1000)).map(|_| site.client(addr, "reader")).collect());
+        with_low_priority(|| (0..tail_count.div_ceil(1000)).map(|_| site.client(addr, "reader")).collect());
     let mut waiting = Vec::new();
-    under(&format!("{tail_count} tails come"), &honest, &memory, || {
+    measure(&format!("{tail_count} tails open"), &honest, &memory, || {
         waiting = tails(&readers, tail_count);
-        eventually("all tails are there", || match counter(&client, "seriatim_streams_now") {
+        eventually("all tails are open", || match counter(&client, "seriatim_streams_now") {
             now if now >= tail_count as u64 => Ok(()),
             now => Err(format!("{now} of them")),
         });
     });
     let next = client.get_log("").expect("a log").next_offset;
-    under("and each gets every record", &honest, &memory, || {
+    measure("and each reads every record", &honest, &memory, || {
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut seen = next;
         loop {
             for tail in &mut waiting {
                 let offset = loop {
-                    let answer = block_on(tail.next()).expect("an answer").expect("records");
+                    let answer = block_on(tail.next()).expect("a response").expect("records");
                     if let Some(last) = answer.records.last().filter(|last| last.offset >= seen) {
                         break last.offset;
                     }
@@ -368,7 +355,7 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
         client.produce("", vec![record(vec![b'x'; 1_000_000])]).expect("appended");
     }
     let mut stuck = Vec::new();
-    under("readers that never read", &honest, &memory, || {
+    measure("streams that are never read", &honest, &memory, || {
         stuck = never_read(&readers, few * 64);
         quiet();
     });
@@ -377,40 +364,40 @@ fn an_honest_client_works_on_and_memory_is_bounded() {
     assert_eq!(got.offset, 0);
     drop((stuck, readers));
 
-    let writer = from_afar(|| site.client(addr, "writer"));
-    under("messages of 5 and 8 MiB", &honest, &memory, || too_large(&writer, few * 4, seconds));
+    let writer = with_low_priority(|| site.client(addr, "writer"));
+    measure("messages of 5 and 8 MiB", &honest, &memory, || too_large(&writer, few * 4, seconds));
     let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files("writer"));
-    under("a byte a second", &honest, &memory, || a_byte_a_second(&dialer, few, seconds));
-    under("nobody else any more", &honest, &memory, quiet);
+    measure("a byte a second", &honest, &memory, || a_byte_a_second(&dialer, few, seconds));
+    measure("after the attacks", &honest, &memory, quiet);
     let peak = memory.peak.load(Ordering::Relaxed);
     assert!(peak < memory_bytes_max(&scale), "{} KiB of memory", peak >> 10);
-    eventually("nothing is held", || match counter(&client, "seriatim_streams_now") {
+    eventually("all streams are closed", || match counter(&client, "seriatim_streams_now") {
         0 => Ok(()),
         now => Err(format!("{now} streams")),
     });
 }
 
-/// HTTP/2 rapid reset. Once, two connections for a second made an honest call wait for more than ten, and memory grew to 1.2 GiB:
-/// gRPC's core reads such calls on any thread that polls, and cleans up behind them on one.
+/// HTTP/2 rapid reset. Two connections that flooded for a second delayed an honest call by more than ten seconds, and memory grew
+/// to 1.2 GiB: gRPC's core reads such calls on every polling thread, but cleans them up on one.
 #[test]
-fn calls_that_are_taken_back_at_once() {
+fn rapid_resets_do_not_stop_an_honest_client() {
     raise_open_files();
     let Scale { few, seconds, .. } = scale();
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
-    let memory = Memory::of(node.pid());
+    let memory = MemoryPeak::of(node.pid());
     let client = cluster.client(0);
     let other = Cluster::start(1);
-    let honest = Honest::new(client.clone(), other.client(0));
-    loudly(&format!("calls that are taken back (memory idle: {} KiB)", memory.look() >> 10));
+    let honest = HonestClients::new(client.clone(), other.client(0));
+    print_uncaptured(&format!("rapid resets (memory idle: {} KiB)", memory.sample() >> 10));
     let quiet = || std::thread::sleep(Duration::from_secs(seconds));
-    under("nobody else", &honest, &memory, quiet);
-    // A method that no handler sees, too.
+    measure("no attack", &honest, &memory, quiet);
+    // The second method has no handler.
     for (user, path) in [("reader", "/log.v1.Log/ConsumeStream"), ("writer", "/log.v1.Log/NoSuchMethod")] {
         let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files(user));
         let (mut calls, mut closed) = (0, 0);
         let before = counter(&client, "seriatim_flood_connections_closed_total");
-        under(&format!("{few} connections of {user}"), &honest, &memory, || {
+        measure(&format!("{few} connections of {user}"), &honest, &memory, || {
             (calls, closed) = rapid_reset(&dialer, path, few, seconds);
         });
         let counted = eventually("a closed connection is counted", || {
@@ -419,20 +406,22 @@ fn calls_that_are_taken_back_at_once() {
                 counted => Ok(counted),
             }
         });
-        loudly(&format!("  {calls} calls were taken back; {closed} connections were closed, {counted} as a flood"));
-        assert!(closed > 0, "nobody stopped it");
+        print_uncaptured(&format!(
+            "  {calls} calls cancelled; {closed} connections closed, {counted} counted as floods"
+        ));
+        assert!(closed > 0, "the flood was not stopped");
     }
-    under("nobody else any more", &honest, &memory, quiet);
+    measure("after the attacks", &honest, &memory, quiet);
     let peak = memory.peak.load(Ordering::Relaxed);
     assert!(peak < memory_bytes_max(&scale()), "{} KiB of memory", peak >> 10);
 }
 
 pub fn counter(client: &Client, name: &str) -> u64 {
-    let node = client.get_node().expect("an answer");
+    let node = client.get_node().expect("a response");
     node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
 }
 
-/// A connection is a file on each side.
+/// Raises the limit of open files: each connection needs a descriptor on both sides.
 pub fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);

@@ -1,10 +1,10 @@
-//! What an operator reads in a node's log.
+//! Log lines for operators: leaders and missing voters.
 
 use crate::harness::{Cluster, eventually, record};
 
-/// No line told who led. A survivor without a majority wrote a line for each peer, and none said what follows from that.
+/// No line named the leader. A survivor without a majority logged a line for each peer, but none named the consequence.
 #[test]
-fn the_journal_tells_who_leads_and_what_a_survivor_waits_for() {
+fn the_log_names_the_leader_and_the_missing_voters() {
     let mut cluster = Cluster::start(3);
     let client = cluster.client(0);
     client.produce("", vec![record("a")]).expect("produces");
@@ -12,7 +12,7 @@ fn the_journal_tells_who_leads_and_what_a_survivor_waits_for() {
     for (i, node) in cluster.nodes.iter().enumerate() {
         let whose = if i == leader { " (this node)" } else { "" };
         let line = format!("log default (group 1): n{}{whose} leads in term ", leader + 1);
-        eventually("who leads is logged", || {
+        eventually("the leader is logged", || {
             let log = node.log();
             if log.contains(&line) { Ok(()) } else { Err(format!("no line {line:?} in {log}")) }
         });

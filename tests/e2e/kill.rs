@@ -1,7 +1,7 @@
 //! `kill -9` of a random node at random moments, while four clients produce through all nodes.
 //!
-//! Afterwards the account of `load.rs` holds, and each node has always started again by itself. `make kill RUNS=100` does it
-//! so many times (RELIABILITY L1, L5, L9 and L25).
+//! Afterwards the checks of `load.rs` hold, and each node has started again without help. `make kill RUNS=100` kills that
+//! many times (RELIABILITY L1, L5, L9 and L25).
 
 use std::time::Instant;
 
@@ -18,14 +18,14 @@ fn one_node() {
     kill_loop(1, runs());
 }
 
-/// A short run is part of the tests.
+/// By default a short run.
 fn runs() -> usize {
     std::env::var("SERIATIM_TEST_KILL_RUNS").map_or(5, |runs| runs.parse().expect("a number"))
 }
 
 fn kill_loop(nodes: usize, runs: usize) {
     let mut random = Random::from_env(&format!("{nodes} nodes, {runs} kills"));
-    // Small segments: rolls are among what is interrupted.
+    // Small segments, so that kills also interrupt segment rolls.
     let mut cluster = Cluster::start_with(nodes, &["--segment-bytes=262144"]);
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
     let (site, nodes) = (&cluster.site, &mut cluster.nodes);

@@ -1,4 +1,4 @@
-//! Limits, reached in a node that has small ones: the status that tells which, and that there is room again afterwards.
+//! Limits: a node with small ones refuses requests with a status that names the limit, and accepts them again afterwards.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,11 +10,11 @@ use seriatim::client::{Client, ClientError};
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse};
 use seriatim::pb::log_grpc::LogClient;
 
-use crate::harness::{Cluster, PATIENCE, eventually, record};
+use crate::harness::{Cluster, TIMEOUT, eventually, record};
 
-/// The status says which limit, how much it is, and when to try again.
+/// Asserts that the status names the limit, its value, and when to retry.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, limit: &str, max: u64) {
+fn assert_limit_reached<T: std::fmt::Debug>(result: Result<T, ClientError>, limit: &str, max: u64) {
     let error = result.expect_err("refused");
     let status = error.status().expect("a status");
     assert_eq!((status.code, status.reason.as_str()), (Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"), "{status}");
@@ -23,14 +23,14 @@ fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, limit: &str, max:
     assert!(status.retry_after.is_some(), "{status}");
 }
 
-/// A `Consume` at the end of an empty log, which waits for a minute.
+/// Calls `Consume` at the end of an empty log, where it waits for up to a minute.
 fn long_poll(client: &Client) -> ClientUnaryReceiver<ConsumeResponse> {
     let request = ConsumeRequest { max_records: 1, wait_ms: 60_000, ..ConsumeRequest::default() };
     LogClient::new(client.channel().clone()).consume_async_opt(&request, CallOption::default()).expect("a call")
 }
 
 fn counter(client: &Client, name: &str) -> u64 {
-    let node = client.get_node().expect("an answer");
+    let node = client.get_node().expect("a response");
     node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
 }
 
@@ -42,92 +42,92 @@ fn wait_for(client: &Client, name: &str, wanted: u64) {
     });
 }
 
-/// Two callers, each far from its own limit, use up what all have together.
+/// Two clients, each below its own limit, reach the limit of all clients together.
 #[test]
-fn all_together_have_so_many_streams() {
+fn streams_max_limits_all_clients_together() {
     let cluster = Cluster::start_with(1, &["--streams-max=2"]);
     let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
     let (root, reader) = (client("root"), client("reader"));
     let tail = |client: &Client| {
         let request = ConsumeRequest { max_records: 1, ..ConsumeRequest::default() };
-        client.consume_stream(&request, Some(PATIENCE)).expect("a stream")
+        client.consume_stream(&request, Some(TIMEOUT)).expect("a stream")
     };
     let (mut first, second) = (tail(&root), tail(&reader));
     wait_for(&root, "seriatim_streams_now", 2);
     for client in [&root, &reader] {
-        refused(tail(client).next().expect("a status"), "streams_max", 2);
+        assert_limit_reached(tail(client).next().expect("a status"), "streams_max", 2);
     }
     assert_eq!(counter(&root, "seriatim_limit_refused_total{limit=\"streams_max\"}"), 2);
-    // Other calls go on, and so do the streams that are open.
+    // Other calls and the open streams continue.
     root.produce("", vec![record("x")]).expect("appended");
-    assert_eq!(first.next().expect("an answer").expect("records").records.len(), 1);
+    assert_eq!(first.next().expect("a response").expect("records").records.len(), 1);
 
     drop(second);
     wait_for(&root, "seriatim_streams_now", 1);
     let mut again = tail(&reader);
-    assert_eq!(again.next().expect("an answer").expect("there is room again").records.len(), 1);
+    assert_eq!(again.next().expect("a response").expect("a stream is accepted again").records.len(), 1);
 }
 
-/// Two callers wait for records: then there is no room for a third one's call, whoever it is.
+/// While two clients wait for records, a third one's call is refused.
 #[test]
-fn all_together_have_so_many_calls() {
+fn calls_max_limits_all_clients_together() {
     let cluster = Cluster::start_with(1, &["--calls-max=3"]);
     let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
     let (root, reader, writer) = (client("root"), client("reader"), client("writer"));
     let waiting = [long_poll(&root), long_poll(&reader)];
-    // Both, and the call that asks.
+    // Both long polls, and the call that reads the counter.
     wait_for(&root, "seriatim_calls_now", 3);
     let third = long_poll(&reader);
-    // It may have come or not: then the one that looks is refused, or not.
-    eventually("a call too many", || match writer.get_log("") {
-        Ok(_) => Err("there is room".to_owned()),
+    // The third long poll may not have arrived yet: then this call is accepted.
+    eventually("a call above the limit is refused", || match writer.get_log("") {
+        Ok(_) => Err("accepted".to_owned()),
         Err(error) => {
-            refused::<()>(Err(error), "calls_max", 3);
+            assert_limit_reached::<()>(Err(error), "calls_max", 3);
             Ok(())
         }
     });
-    refused(writer.produce("", vec![record("x")]), "calls_max", 3);
+    assert_limit_reached(writer.produce("", vec![record("x")]), "calls_max", 3);
 
     drop((waiting, third));
-    eventually("room again", || writer.produce("", vec![record("x")]).map_err(|e| e.to_string()));
+    eventually("a call is accepted again", || writer.produce("", vec![record("x")]).map_err(|e| e.to_string()));
     wait_for(&root, "seriatim_calls_now", 1);
     assert!(counter(&root, "seriatim_limit_refused_total{limit=\"calls_max\"}") >= 2);
-    assert_eq!(root.get_log("").expect("a log").next_offset, 1, "what was refused was not appended");
+    assert_eq!(root.get_log("").expect("a log").next_offset, 1, "refused records are not appended");
 }
 
-/// A `Consume` that waits kept its place for the whole of its `wait_ms`, up to a minute, although nobody waited for its answer
-/// any more: who cancelled its calls, or came back with a new connection, was soon refused with LIMIT_REACHED.
+/// A waiting `Consume` counted against the limits for its whole `wait_ms`, up to a minute, although its client had cancelled it.
+/// A client that cancelled calls or reconnected was soon refused with LIMIT_REACHED.
 #[test]
-fn a_long_poll_that_nobody_waits_for_ends() {
+fn an_abandoned_long_poll_ends() {
     let cluster = Cluster::start_with(1, &["--calls-per-principal-max=8"]);
     let (watch, reader) = (cluster.client(0), || cluster.site.client(&cluster.nodes[0].rpc_addr, "reader"));
     let staying = reader();
     let begin = Instant::now();
     let calls: Vec<_> = (0..8).map(|_| long_poll(&staying)).collect();
     wait_for(&watch, "seriatim_calls_now", 9);
-    refused(staying.consume_at("", 0), "calls_per_principal_max", 8);
+    assert_limit_reached(staying.consume_at("", 0), "calls_per_principal_max", 8);
     calls.into_iter().for_each(|mut call| call.cancel());
     wait_for(&watch, "seriatim_calls_now", 1);
     wait_for(&watch, "seriatim_streams_now", 0);
 
-    // The whole connection goes.
+    // The connection of one client closes.
     let (waiting, leaving) = (long_poll(&staying), reader());
     let calls: Vec<_> = (0..7).map(|_| long_poll(&leaving)).collect();
     wait_for(&watch, "seriatim_calls_now", 9);
     drop((calls, leaving));
     wait_for(&watch, "seriatim_calls_now", 2);
-    assert!(begin.elapsed() < Duration::from_secs(40), "they ended because their client went: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(40), "they ended before their wait_ms: {:?}", begin.elapsed());
 
-    // And one that is waited for gets its record: it was looked at as often as those that went.
+    // A long poll that was not abandoned returns its record.
     watch.produce("", vec![record("x")]).expect("appended");
-    let answer = futures::executor::block_on(waiting).expect("an answer");
+    let answer = futures::executor::block_on(waiting).expect("a response");
     assert_eq!(answer.records.len(), 1);
 }
 
-/// Who connects and never ends its handshake is closed after ten seconds: one that says nothing, one that stops in the middle
-/// of its first message, one whose TLS is done but for its own last words. On both listeners, and nobody else waits for them.
+/// A connection with an unfinished handshake is closed after ten seconds, on both listeners, and does not delay others: a silent
+/// one, one that stops within its first message, and one that sends a complete ClientHello but does not finish the handshake.
 #[test]
-fn a_handshake_that_never_ends_is_closed() {
+fn an_unfinished_handshake_is_closed() {
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
     let tcp = |addr: &str| {
@@ -139,7 +139,7 @@ fn a_handshake_that_never_ends_is_closed() {
     let mut stuck = Vec::new();
     for addr in [&node.rpc_addr, &node.bind_addr] {
         stuck.push(tcp(addr));
-        // A record of 512 bytes is announced, a ClientHello, and four of its bytes come.
+        // Announces a record of 512 bytes with a ClientHello, and sends four of its bytes.
         let mut half = tcp(addr);
         half.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]).expect("sent");
         stuck.push(half);
@@ -150,7 +150,7 @@ fn a_handshake_that_never_ends_is_closed() {
     assert!(begin.elapsed() < Duration::from_secs(5), "an honest client does not wait: {:?}", begin.elapsed());
     for (number, mut tcp) in stuck.into_iter().enumerate() {
         let mut buffer = [0; 4096];
-        // What the node said of its own handshake stands before the end.
+        // The node's own handshake messages come before the end of the stream.
         let end = loop {
             match tcp.read(&mut buffer) {
                 Ok(0) => break Ok(()),
@@ -164,12 +164,12 @@ fn a_handshake_that_never_ends_is_closed() {
         assert!(end.is_ok(), "connection {number} is still open after {after:?}");
         assert!((5..25).contains(&after.as_secs()), "connection {number} was closed after {after:?}");
     }
-    client.produce("", vec![record("y")]).expect("the node goes on");
+    client.produce("", vec![record("y")]).expect("the node serves requests");
 }
 
-/// Sends the first message of a real handshake, and nothing after it.
+/// Sends the first message of a real handshake, and nothing more.
 fn hello_alone(mut tcp: TcpStream, cluster: &Cluster) -> TcpStream {
-    /// Keeps what is written, and has nothing to read.
+    /// Keeps what is written, and returns `WouldBlock` to reads.
     #[derive(Debug)]
     struct Kept(Vec<u8>);
     impl std::io::Read for Kept {
@@ -192,12 +192,12 @@ fn hello_alone(mut tcp: TcpStream, cluster: &Cluster) -> TcpStream {
     connector.set_certificate_chain_file(&files.cert_file).expect("a certificate");
     connector.set_private_key_file(&files.key_file, SslFiletype::PEM).expect("a key");
     connector.set_alpn_protos(b"\x02h2").expect("a protocol");
-    let stopped = connector.build().connect("localhost", Kept(Vec::new())).expect_err("nobody answers");
+    let stopped = connector.build().connect("localhost", Kept(Vec::new())).expect_err("there is no response");
     let openssl::ssl::HandshakeError::WouldBlock(stopped) = stopped else { panic!("{stopped:?}") };
     let hello = &stopped.get_ref().0;
     assert!(hello.len() > 100, "{} bytes", hello.len());
     tcp.write_all(hello).expect("sent");
-    // The node's answer shows that it took it.
-    tcp.read_exact(&mut [0; 5]).expect("an answer");
+    // The node's response shows that it has read the ClientHello.
+    tcp.read_exact(&mut [0; 5]).expect("a response");
     tcp
 }

@@ -1,8 +1,8 @@
-//! Load, and the account of it: clients that produce in every way, remember what they were told, and compare it with the log.
+//! Load and its checks: clients produce in every way, keep the responses, and compare them with the log.
 //!
-//! The account holds whatever happens to the nodes meanwhile: every acknowledged record stands at the offset that was
-//! acknowledged, offsets have no gap, no record is there twice, one of unknown outcome once or not at all, one that was refused
-//! not at all, and all nodes hold the same bytes.
+//! The checks hold for every fault: each acknowledged record is at the acknowledged offset, offsets have no gap, no record is
+//! in the log twice, a record of unknown outcome is there at most once, a refused one is not there, and all nodes have the same
+//! bytes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use seriatim::pb::log::{ProduceRequest, Record};
 
 use crate::harness::{Cluster, Site, eventually, read_all, record};
 
-/// Clients at once.
+/// The number of concurrent clients.
 const PRODUCERS: usize = 4;
 
-/// What a producer knows about the records that it sent, by value.
+/// The outcome of each record that a producer sent, by value.
 #[derive(Default)]
 pub struct Sent {
     pub acknowledged: BTreeMap<String, u64>,
@@ -24,7 +24,7 @@ pub struct Sent {
     pub refused: Vec<String>,
 }
 
-/// Runs producers through all addresses while `act` goes on; gives what each of them knows.
+/// Runs producers through all addresses while `act` runs. Returns the outcomes that each of them saw.
 pub fn under_load<T>(
     site: &Site,
     addrs: &[String],
@@ -40,7 +40,7 @@ pub fn under_load<T>(
                 scope.spawn(move || {
                     let clients: Vec<Client> = addrs.iter().map(|addr| site.client(addr, "root")).collect();
                     let random = Random::new(seed);
-                    // Two send request after request, two have many on their way.
+                    // Two send one request at a time, two send pipelined streams.
                     if producer % 2 == 0 {
                         produce(producer, &clients, random, stop)
                     } else {
@@ -49,7 +49,7 @@ pub fn under_load<T>(
                 })
             })
             .collect();
-        // Producers must end with their scope, also when a node does not start again.
+        // Producers must also stop when `act` panics, or the scope would wait forever.
         let ending = StopOnDrop(stop);
         let done = act(random);
         drop(ending);
@@ -57,7 +57,7 @@ pub fn under_load<T>(
     })
 }
 
-/// Raises the flag when it goes.
+/// Sets the flag when dropped.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -66,14 +66,14 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Compares what the nodes hold with what the producers know. Nothing was trimmed.
+/// Compares the nodes' records with the outcomes that the producers saw. Nothing may have been trimmed.
 pub fn check(cluster: &Cluster, sent: &[Sent]) {
     let clients = cluster.clients();
     let log = clients[0].get_log("").expect("a log");
     let ends: Vec<u64> = clients
         .iter()
         .map(|client| {
-            eventually("every node has everything", || {
+            eventually("every node has all records", || {
                 let node = client.get_node().map_err(|e| e.to_string())?;
                 let group = node.groups.iter().find(|g| g.log == "default").ok_or("no log")?;
                 (group.next_offset == log.next_offset).then_some(group.next_offset).ok_or(format!("{group:?}"))
@@ -86,7 +86,7 @@ pub fn check(cluster: &Cluster, sent: &[Sent]) {
         for (number, record) in records.iter().enumerate() {
             assert_eq!(record.offset, number as u64, "node {node}: offsets have no gap");
         }
-        assert!(records == &all[0], "node {node} holds other bytes than the first");
+        assert!(records == &all[0], "node {node} has other bytes than the first");
     }
     let mut found: HashMap<&[u8], u64> = HashMap::new();
     for record in &all[0] {
@@ -104,18 +104,18 @@ pub fn check(cluster: &Cluster, sent: &[Sent]) {
             unknown += 1;
         }
         for value in &producer.refused {
-            assert_eq!(found.get(value.as_bytes()), None, "{value} was refused and is there");
+            assert_eq!(found.get(value.as_bytes()), None, "{value} was refused and is in the log");
             refused += 1;
         }
     }
-    assert!(found.is_empty(), "in the log, and nobody sent them: {found:?}");
+    assert!(found.is_empty(), "in the log, but never sent: {found:?}");
     assert!(acknowledged > 0, "nothing was acknowledged in the whole run");
     eprintln!(
-        "{acknowledged} records acknowledged, {unknown} of unknown outcome ({landed} of them are there), {refused} refused"
+        "{acknowledged} records acknowledged, {unknown} of unknown outcome ({landed} of them in the log), {refused} refused"
     );
 }
 
-/// One request after the other, through node after node.
+/// Sends one request at a time, each to a random node.
 fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &AtomicBool) -> Sent {
     let mut sent = Sent::default();
     for request in 0.. {
@@ -132,7 +132,7 @@ fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &Atomi
                 } else {
                     sent.unknown.extend(values)
                 }
-                // A dead node refuses faster than anybody else answers.
+                // A dead node refuses faster than a live one responds.
                 clients[node].wait_connected(Duration::from_millis(100));
             }
         }
@@ -140,7 +140,7 @@ fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &Atomi
     sent
 }
 
-/// Streams of requests, through node after node.
+/// Sends pipelined streams, each to a random node.
 fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &AtomicBool) -> Sent {
     let mut sent = Sent::default();
     let mut request = 0;
@@ -184,7 +184,7 @@ fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &Atomic
             }
             answered += 1;
         }
-        // Nothing behind the first failure is proposed, but for what the status names.
+        // Requests after the first failure are not proposed, except those that the status names.
         let error = status.and_then(Result::err);
         let certain = error.as_ref().is_some_and(|error| {
             let status = error.status();
@@ -210,19 +210,19 @@ impl Sent {
     }
 }
 
-/// One to five values that nobody else sends, of all sizes.
+/// Returns one to five unique values of various sizes.
 fn values(producer: usize, request: u64, random: &mut Random) -> Vec<String> {
     let count = 1 + random.below(5);
     let padding = if random.below(20) == 0 { random.below(50_000) } else { random.below(200) } as usize;
     (0..count).map(|number| format!("{producer}-{request}-{number}-{}", "x".repeat(padding))).collect()
 }
 
-/// A random moment: not a time to wait for something.
+/// Sleeps until a random moment, not to wait for something.
 pub fn pause(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// xorshift64*: a run is told again by its seed, as far as the threads' timing allows.
+/// xorshift64*. A seed repeats a run, as far as the timing of threads allows.
 pub struct Random(u64);
 
 impl Random {
@@ -230,7 +230,7 @@ impl Random {
         Random(seed | 1)
     }
 
-    /// From SEED, or another one each time; it is told.
+    /// Takes the seed from SEED or from the clock, and prints it.
     pub fn from_env(what: &str) -> Random {
         let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)

@@ -1,12 +1,12 @@
-//! Tests from outside, in one binary: real processes and real connections. The story of the system is in `scenario.rs`.
+//! End-to-end tests in one binary: real processes and real connections. Start with `scenario.rs`.
 //!
-//! `make e2e ONLY=name` runs some of them. Read `harness.rs` for the words that they use.
+//! `make e2e ONLY=name` runs some of them. `harness.rs` contains the helpers that they share.
 
 mod harness;
+mod leaks;
 mod load;
 mod raw;
 mod shim;
-mod traces;
 
 mod scenario;
 

@@ -1,4 +1,4 @@
-//! Files of a node that other users of the host can read or change: it says so.
+//! Warnings about files of a node that other users of the host can read or change.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,9 +11,9 @@ fn set(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
 }
 
-/// A key that everybody could read, and a policy that everybody could write, were taken without a word.
+/// A key that all users could read, and a policy that all users could write, were accepted silently.
 #[test]
-fn files_that_others_can_use_are_warned_of_once() {
+fn warns_once_about_files_that_other_users_can_access() {
     let site = Site::new();
     let (key, config) = (site.certs().join("server-key.pem"), site.path().join("node.toml"));
     fs::write(&config, "mdns = false\n").expect("written");
@@ -27,14 +27,19 @@ fn files_that_others_can_use_are_warned_of_once() {
         ..NodeOptions::default()
     };
     let node = Node::start(&site, options);
-    let said = |path: &Path, mode: &str| {
+    let warnings = |path: &Path, mode: &str| {
         let (path, mode) = (path.display().to_string(), format!("(mode {mode})"));
         node.log().lines().filter(|line| line.contains(&path) && line.contains(&mode)).count()
     };
-    assert_eq!([said(&key, "0644"), said(&site.policy(), "0666"), said(&config, "0646")], [1; 3], "{}", node.log());
+    assert_eq!(
+        [warnings(&key, "0644"), warnings(&site.policy(), "0666"), warnings(&config, "0646")],
+        [1; 3],
+        "{}",
+        node.log()
+    );
     assert!(node.log().contains(&format!("chmod 600 {}", key.display())), "{}", node.log());
 
-    // The reload looks at modes first.
+    // A reload checks the modes before it loads the files.
     set(&key, 0o604);
     set(&site.policy(), 0o600);
     let reload = |more: &str, times: usize| {
@@ -46,20 +51,25 @@ fn files_that_others_can_use_are_warned_of_once() {
         });
     };
     reload("p, more, default, produce\n", 1);
-    assert_eq!([said(&key, "0644"), said(&key, "0604")], [1, 1], "{}", node.log());
+    assert_eq!([warnings(&key, "0644"), warnings(&key, "0604")], [1, 1], "{}", node.log());
     reload("p, most, default, produce\n", 2);
-    assert_eq!([said(&key, "0604"), said(&site.policy(), "0666"), said(&config, "0646")], [1; 3], "{}", node.log());
+    assert_eq!(
+        [warnings(&key, "0604"), warnings(&site.policy(), "0666"), warnings(&config, "0646")],
+        [1; 3],
+        "{}",
+        node.log()
+    );
 }
 
-/// What `seriatim certs` makes is its owner's alone, whatever the umask, and what lay there already is looked at.
+/// `seriatim certs` makes keys accessible to their owner only, whatever the umask is, and warns about existing keys.
 #[test]
-fn made_keys_are_their_owners_alone() {
+fn generated_keys_are_accessible_to_their_owner_only() {
     let site = Site::new();
     let out = site.path().join("made");
     let certs = |more: &[&str]| {
         let words = ["-c", "umask 000; exec \"$0\" \"$@\"", crate::harness::SERIATIM, "certs", "--out"];
         let mut command = std::process::Command::new("sh");
-        let output = command.args(words).arg(&out).args(more).output().expect("it runs");
+        let output = command.args(words).arg(&out).args(more).output().expect("runs");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).expect("text")
     };
@@ -78,6 +88,6 @@ fn made_keys_are_their_owners_alone() {
     assert!(keys >= 4, "{keys} keys");
     let ca_key = out.join("ca-key.pem");
     set(&ca_key, 0o644);
-    let said = certs(&["--use-ca", "--clients", "more"]);
-    assert!(said.contains(&format!("private key {} (mode 0644)", ca_key.display())), "{said}");
+    let stderr = certs(&["--use-ca", "--clients", "more"]);
+    assert!(stderr.contains(&format!("private key {} (mode 0644)", ca_key.display())), "{stderr}");
 }

@@ -4,28 +4,28 @@ use seriatim::client::Client;
 
 use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, wait_for_voters};
 
-/// A node's last index of the catalog, and the name of the catalog's leader.
+/// Returns the last index of a node's catalog, and the name of the catalog's leader.
 fn catalog(client: &Client) -> (u64, String) {
-    let node = client.get_node().expect("answers");
-    let catalog = node.groups.iter().find(|group| group.group == 0).expect("every node carries it");
+    let node = client.get_node().expect("a response");
+    let catalog = node.groups.iter().find(|group| group.group == 0).expect("every node has the catalog");
     (catalog.last_index, catalog.leader.clone())
 }
 
-/// It kept running, and whenever it led the catalog it proposed the name on every tick: twenty entries a second that changed
-/// nothing, synced on every node and kept forever.
+/// The member kept running, and while it led the catalog it proposed the name on every tick: twenty entries a second without
+/// effect, synced on every node and kept forever.
 #[test]
-fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
+fn a_member_started_with_the_name_of_another_exits_without_a_catalog_entry() {
     let mut cluster = Cluster::start(3);
     let clients = cluster.clients();
-    let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("answers").node_id).collect();
+    let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("a response").node_id).collect();
     let leader = eventually("a leader of the catalog", || {
         let (_, leader) = catalog(&clients[0]);
         ["n1", "n2", "n3"].iter().position(|name| *name == leader).ok_or("none".into())
     });
-    // Not the leader, so that no election adds an entry either.
+    // Not the leader, so that no election adds an entry.
     let victim = (leader + 1) % 3;
     let other = (leader + 2) % 3;
-    eventually("all have the same catalog", || {
+    eventually("all nodes have the same catalog", || {
         let (last, others) = (catalog(&clients[leader]).0, [victim, other].map(|i| catalog(&clients[i]).0));
         (others == [last; 2]).then_some(()).ok_or(format!("{last} {others:?}"))
     });
@@ -36,7 +36,7 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
     assert!(node.stop().success());
     cluster.site.name_peer(&format!("{name}+{taken}"));
     let more = node.set_more(vec![format!("--node-name={taken}")]);
-    // It may take calls until the cluster has refused it.
+    // It may serve requests until the cluster has refused it.
     let status = node.try_start_again().map_or_else(|status| status, |()| node.wait());
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let log = node.log();
@@ -45,7 +45,7 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
         assert!(error.contains(part.as_str()), "{part}: {error}");
     }
     assert!(log.contains("next: start it with a --node-name that no other member has"), "{log}");
-    assert_eq!(catalog(&clients[leader]), before, "not one entry");
+    assert_eq!(catalog(&clients[leader]), before, "the catalog has no new entry");
 
     node.set_more(more);
     node.start_again();
@@ -53,9 +53,10 @@ fn a_member_that_takes_the_name_of_another_ends_and_leaves_the_catalog_alone() {
     wait_for_voters(&cluster.clients());
 }
 
-/// The start with another cluster's name was taken without a word: the member announced itself under it, and found its peers no more.
+/// The start with another cluster's name succeeded silently: the member announced itself under that name, and no longer found its
+/// peers.
 #[test]
-fn another_cluster_name_on_a_members_directory_is_refused() {
+fn refuses_another_cluster_name_on_a_member_directory() {
     let site = Site::new();
     let other = Site::of_cluster("other", &["localhost", "127.0.0.1"]);
     let more = |name: &str, node: &str| {
@@ -80,14 +81,14 @@ fn another_cluster_name_on_a_members_directory_is_refused() {
     let right = node.set_more(more("other", "n1"));
     let status = node.try_start_again().expect_err("it must not start");
     assert_eq!(status.code(), Some(78), "{}", node.log());
-    let said = node.log();
+    let log = node.log();
     for part in ["member of cluster \"seriatim\"", "says \"other\"", "--cluster-name seriatim", "--data-dir"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(log.contains(part), "{part}: {log}");
     }
     assert_eq!(text(), before, "nothing was changed");
     assert!(before.contains(line), "{before}");
 
-    // A file of a version that did not keep the name: the first start writes it.
+    // A file of a version that did not store the name: the first start adds it.
     let older = before.replace(line, "");
     let lines = &older[..older.rfind("crc32c").expect("the last line")];
     std::fs::write(&path, format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()))).expect("written");
@@ -95,7 +96,7 @@ fn another_cluster_name_on_a_members_directory_is_refused() {
     node.start_again();
     assert_eq!(text(), before);
 
-    // A node that was never admitted is bound to no name.
+    // A node that was never admitted may change its cluster name.
     let join = vec![node.bind_addr.clone()];
     let wrong = NodeOptions { join, joins_later: true, more: more("other", "n2"), ..options("n2") };
     let mut blank = Node::start(&site, wrong);

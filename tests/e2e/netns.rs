@@ -1,23 +1,23 @@
-//! Nodes in network namespaces on one bridge: they find each other by mDNS, with no join address, and their links are cut.
+//! Nodes in network namespaces on one bridge: they find each other by mDNS without join addresses, and their links are cut.
 //!
-//! Needs root and `ip`; says so where it can't run. `SERIATIM_TEST_NETNS=required` (CI) makes that a failure.
+//! Needs root and `ip`; otherwise the tests are skipped with a message. `SERIATIM_TEST_NETNS=required` (CI) makes that a failure.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::fail_over::slowest_until_appended;
-use crate::harness::{Node, NodeOptions, Site, eventually, loudly, record, wait_for_voters};
+use crate::harness::{Node, NodeOptions, Site, eventually, print_uncaptured, record, wait_for_voters};
 
 #[test]
-fn two_clusters_on_one_bridge_find_their_own_by_mdns() {
+fn clusters_on_one_bridge_find_their_own_members_by_mdns() {
     let Some(bridge) = bridge("mDNS in three network namespaces", 3) else { return };
     let hosts = bridge.hosts();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let (site, other_site) = (Site::of_cluster("seriatim", &hosts), Site::of_cluster("other", &hosts));
-    // The two clusters are started at once, on the same three machines.
+    // Both clusters start at once, on the same three hosts.
     let start = |site: &Site, name: &str, number: usize, founder: usize| {
-        // The founder of the other cluster is started last.
+        // The other cluster's first node starts last.
         let options = bridge.options(number, format!("{name}{number}"));
         Node::start(site, NodeOptions { bootstrap: number == founder, joins_later: true, ..options })
     };
@@ -33,7 +33,10 @@ fn two_clusters_on_one_bridge_find_their_own_by_mdns() {
         for client in &clients {
             assert_eq!(client.consume_at("", offset).expect("consumes").value, "foo");
             let servers = client.get_servers("").expect("servers").servers;
-            assert!(servers.iter().all(|server| server.id.starts_with(prefix)), "they do not mix: {servers:?}");
+            assert!(
+                servers.iter().all(|server| server.id.starts_with(prefix)),
+                "a node joined the wrong cluster: {servers:?}"
+            );
         }
     }
     for node in nodes.iter_mut().chain(&mut others) {
@@ -42,10 +45,10 @@ fn two_clusters_on_one_bridge_find_their_own_by_mdns() {
     }
 }
 
-/// A client that has one call at a time over a follower saw the fail-over of a leader that was cut off as one call of 5 to 8 s, with
-/// an unknown outcome.
+/// A client that sent one request at a time through a follower saw the fail-over of a leader that was cut off as one call of 5 to
+/// 8 s with an unknown outcome.
 #[test]
-fn a_forwarded_call_is_answered_soon_after_its_leader_was_cut_off() {
+fn a_forwarded_request_fails_over_quickly_when_the_leader_is_cut_off() {
     let Some(bridge) = bridge("a leader that is cut off", 3) else { return };
     let hosts = bridge.hosts();
     let site = Site::of_cluster("seriatim", &hosts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -68,9 +71,9 @@ fn a_forwarded_call_is_answered_soon_after_its_leader_was_cut_off() {
     assert!(slowest < Duration::from_secs(8), "a call took {slowest:?}");
 }
 
-/// Two clusters of one name, founded while the link between them was down, both acknowledged for ever after it was repaired.
+/// Two clusters of one name, founded while the link between them was down, both acknowledged records forever after it was repaired.
 #[test]
-fn a_second_cluster_of_the_same_name_that_mdns_finds_takes_no_appends() {
+fn a_second_cluster_of_the_same_name_found_by_mdns_refuses_appends() {
     let Some(bridge) = bridge("two clusters of one name", 2) else { return };
     let hosts = bridge.hosts();
     let site = Site::of_cluster("seriatim", &hosts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -81,12 +84,12 @@ fn a_second_cluster_of_the_same_name_that_mdns_finds_takes_no_appends() {
     };
     let nodes = [found(0), found(1)];
     let client = site.client(&nodes[0].rpc_addr, "root");
-    client.produce("", vec![record("a")]).expect("it is alone");
+    client.produce("", vec![record("a")]).expect("the only reachable cluster accepts it");
     bridge.repair(1);
     for node in &nodes {
         let client = site.client(&node.rpc_addr, "root");
         let refused = eventually("appends are refused", || match client.produce("", vec![record("b")]) {
-            Ok(_) => Err("taken".into()),
+            Ok(_) => Err("accepted".into()),
             Err(error) if error.to_string().contains("another cluster named") => Ok(error.to_string()),
             Err(error) => Err(error.to_string()),
         });
@@ -94,19 +97,19 @@ fn a_second_cluster_of_the_same_name_that_mdns_finds_takes_no_appends() {
     }
 }
 
-/// The namespaces, or nothing where this process can't make them; `what` is what is not tested then.
+/// Creates the namespaces. Returns `None` if this process can't create them, and prints that `what` is skipped.
 fn bridge(what: &str, namespaces: usize) -> Option<Bridge> {
     match Bridge::new(namespaces) {
         Ok(bridge) => Some(bridge),
         Err(why) if std::env::var("SERIATIM_TEST_NETNS").is_ok_and(|v| v == "required") => panic!("{why}"),
         Err(why) => {
-            loudly(&format!("SKIPPED: {what}: {why}"));
+            print_uncaptured(&format!("SKIPPED: {what}: {why}"));
             None
         }
     }
 }
 
-/// Network namespaces with an address each, on a bridge; this process reaches them too. Gone when dropped.
+/// Network namespaces, each with an address, on a bridge that this process can reach too. Removed when dropped.
 struct Bridge {
     id: u32,
     namespaces: usize,
@@ -144,7 +147,7 @@ impl Bridge {
         format!("seriatim-{}-{number}", self.id)
     }
 
-    /// The end of a namespace's link that is on the bridge.
+    /// The name of the bridge's end of a namespace's link.
     fn link(&self, number: usize) -> String {
         format!("sv{}-{number}", self.id)
     }
@@ -157,18 +160,18 @@ impl Bridge {
         (0..self.namespaces).map(|number| self.addr(number)).collect()
     }
 
-    /// A node of this name in a namespace.
+    /// Returns the options of a node with this name in a namespace.
     fn options(&self, number: usize, name: String) -> NodeOptions {
         NodeOptions {
             name,
             bind_addr: Some(format!("{}:0", self.addr(number))),
             rpc_addr: Some(format!("{}:0", self.addr(number))),
-            under: ["ip", "netns", "exec", &self.namespace(number)].map(str::to_owned).to_vec(),
+            wrapper: ["ip", "netns", "exec", &self.namespace(number)].map(str::to_owned).to_vec(),
             ..NodeOptions::default()
         }
     }
 
-    /// Drops every packet from and to a namespace, without a word to either side.
+    /// Drops every packet from and to a namespace, without an error on either side.
     fn cut(&self, number: usize) {
         ip(&["link", "set", &self.link(number), "nomaster"]).expect("cut");
     }
@@ -177,7 +180,7 @@ impl Bridge {
         ip(&["link", "set", &self.link(number), "master", &self.name()]).expect("repaired");
     }
 
-    /// Of 198.18.0.0/15, which is for tests.
+    /// Returns an address in 198.18.0.0/15, which is reserved for tests.
     fn host(&self, host: usize) -> String {
         format!("198.{}.{}.{host}", 18 + self.id / 256 % 2, self.id % 256)
     }
@@ -185,7 +188,7 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // What was not made can't be removed: then there is nothing to do.
+        // Removal fails for parts that were not created.
         for number in 0..self.namespaces {
             let _ = ip(&["netns", "del", &self.namespace(number)]);
         }
@@ -195,6 +198,6 @@ impl Drop for Bridge {
 
 fn ip(args: &[&str]) -> Result<(), String> {
     let output = Command::new("ip").args(args).output().map_err(|e| format!("`ip` can't be run: {e}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    output.status.success().then_some(()).ok_or_else(|| format!("`ip {}`: {}", args.join(" "), said.trim()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    output.status.success().then_some(()).ok_or_else(|| format!("`ip {}`: {}", args.join(" "), stderr.trim()))
 }

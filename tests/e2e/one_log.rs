@@ -1,4 +1,4 @@
-//! One log on three nodes: where reading begins by time, what retention and trim take away, and what readers are told.
+//! One log on three nodes: reads by time, retention, trim, and their effects on readers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use seriatim::client::{Client, ClientError, Status};
 use seriatim::pb::admin::ConfigureLogRequest;
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, GetLogResponse, Record, Start};
 
-use crate::harness::{Cluster, PATIENCE, eventually, record};
+use crate::harness::{Cluster, TIMEOUT, eventually, record};
 
 const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "64KiB"];
 
@@ -30,7 +30,7 @@ fn assert_trimmed(error: &ClientError, first_offset: u64) {
     assert!(status.metadata.contains_key("log") && status.metadata.contains_key("log_id"), "{status:?}");
 }
 
-/// Where a stream from that time begins: the offset, and how many records there are.
+/// Reads from that time. Returns the first offset, if any, and the number of records.
 fn from_time(client: &Client, start_time_us: u64) -> (Option<u64>, usize) {
     let request = ConsumeRequest {
         start: Start::START_TIME.into(),
@@ -39,27 +39,27 @@ fn from_time(client: &Client, start_time_us: u64) -> (Option<u64>, usize) {
         stop_at_end: true,
         ..ConsumeRequest::default()
     };
-    let answers = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+    let answers = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
     let answers: Vec<ConsumeResponse> = answers.collect::<Result<_, _>>().expect("records");
     let offsets: Vec<u64> = answers.iter().flat_map(|a| &a.records).map(|r| r.offset).collect();
     (offsets.first().copied(), offsets.len())
 }
 
 #[test]
-fn a_stream_starts_by_time_on_any_node() {
+fn a_stream_can_start_by_time_on_any_node() {
     let cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
     let clients = cluster.clients();
     let times: Vec<(u64, u64)> = (0..60).map(|i| append(&clients[i % 3], 3, 1000 * (i % 7))).collect();
     for (i, client) in clients.iter().enumerate() {
         for &(offset, time) in &times {
-            // Two batches may have one time: then the first of them is meant.
-            let first = times.iter().find(|(_, t)| *t >= time).expect("one at least").0;
+            // Two batches may have the same time: then the stream starts at the first of them.
+            let first = times.iter().find(|(_, t)| *t >= time).expect("at least one").0;
             assert_eq!(from_time(client, time), (Some(first), 180 - first as usize), "record {offset} on node {i}");
         }
         assert_eq!(from_time(client, 0), (Some(0), 180));
-        assert_eq!(from_time(client, times[59].1 + 1), (None, 0), "later than all: as LATEST");
+        assert_eq!(from_time(client, times[59].1 + 1), (None, 0), "later than every record: like START_LATEST");
     }
-    // What a node has just acknowledged is found on another one at once, and a call may wait for it.
+    // A record that one node has just acknowledged is found on another one at once, and a call can wait for one.
     let (offset, time) = append(&clients[0], 1, 1);
     assert_eq!(from_time(&clients[1], time).0, Some(offset));
     let waits = ConsumeRequest {
@@ -71,14 +71,14 @@ fn a_stream_starts_by_time_on_any_node() {
     };
     let waiting = clients[2].clone();
     let thread = std::thread::spawn(move || waiting.consume(&waits));
-    eventually("the waiting call is answered", || {
+    eventually("the waiting call returns", || {
         append(&clients[0], 1, 1);
         if thread.is_finished() { Ok(()) } else { Err("not yet".into()) }
     });
     let answer = thread.join().expect("no panic").expect("a record");
     assert!(answer.records[0].offset > offset);
     clients[0].trim("", 100).expect("trimmed");
-    assert_eq!(from_time(&clients[0], 0).0, Some(100), "the first one that is still there");
+    assert_eq!(from_time(&clients[0], 0).0, Some(100), "the first record that is left");
 }
 
 fn log(client: &Client) -> GetLogResponse {
@@ -92,37 +92,37 @@ fn configure(client: &Client, bytes: Option<u64>, ms: Option<u64>) -> (u64, u64)
 }
 
 #[track_caller]
-fn all_begin_at(clients: &[Client], first_offset: u64) {
+fn assert_all_begin_at(clients: &[Client], first_offset: u64) {
     for client in clients {
         assert_eq!(log(client).first_offset, first_offset, "{}", client.addr());
     }
 }
 
 #[test]
-fn retention_by_size_takes_whole_segments_on_every_node() {
+fn retention_by_size_removes_whole_segments_on_every_node() {
     let cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
     let clients = cluster.clients();
     for client in clients.iter().cycle().take(40) {
         append(client, 10, 2000);
     }
-    all_begin_at(&clients, 0);
+    assert_all_begin_at(&clients, 0);
     let follower = (cluster.leader() + 1) % 3;
     assert_eq!(configure(&clients[follower], Some(200 << 10), None), (200 << 10, 0));
-    let first = eventually("old records go, and their files", || {
+    let first = eventually("old records and their files are removed", || {
         let log = log(&clients[cluster.leader()]);
         let (bytes, first) = (log.stored_bytes, log.first_offset);
         if bytes < (200 << 10) + (128 << 10) && first > 0 { Ok(first) } else { Err(format!("{first}, {bytes} bytes")) }
     });
-    assert!(log(&clients[0]).stored_bytes >= 200 << 10, "and no more than that");
-    all_begin_at(&clients, first);
+    assert!(log(&clients[0]).stored_bytes >= 200 << 10, "no more than needed is removed");
+    assert_all_begin_at(&clients, first);
     for client in &clients {
-        assert_trimmed(&client.consume_at("", first - 1).expect_err("it is gone"), first);
-        assert_eq!(client.consume_at("", first).expect("it is there").offset, first);
-        let node = client.get_node().expect("an answer");
+        assert_trimmed(&client.consume_at("", first - 1).expect_err("removed"), first);
+        assert_eq!(client.consume_at("", first).expect("kept").offset, first);
+        let node = client.get_node().expect("a response");
         let group = node.groups.iter().find(|g| g.group == 1).expect("the log");
         assert_eq!(group.settings.retention_bytes, 200 << 10);
     }
-    assert_eq!(configure(&clients[0], Some(0), None), (0, 0), "and nothing more goes");
+    assert_eq!(configure(&clients[0], Some(0), None), (0, 0), "nothing more is removed");
     let refused = ConfigureLogRequest { retention_ms: Some(5), ..ConfigureLogRequest::default() };
     let error = clients[0].configure_log(&refused).expect_err("too short");
     assert_eq!(status(&error).code, Code::INVALID_ARGUMENT);
@@ -132,32 +132,32 @@ fn retention_by_size_takes_whole_segments_on_every_node() {
 }
 
 #[test]
-fn retention_by_age_takes_what_is_old_and_a_change_of_leader_takes_no_more() {
+fn retention_by_age_removes_only_old_segments_across_a_leader_change() {
     let mut cluster = Cluster::start_with(3, &SMALL_SEGMENTS);
     let clients = cluster.clients();
     append(&clients[0], 100, 1000);
     assert_eq!(configure(&clients[1], None, Some(4000)), (0, 4000));
-    eventually("all is old", || match log(&clients[2]).first_offset {
+    eventually("all records are old", || match log(&clients[2]).first_offset {
         100 => Ok(()),
-        other => Err(format!("it begins at {other}")),
+        other => Err(format!("the log begins at {other}")),
     });
-    all_begin_at(&clients, 100);
+    assert_all_begin_at(&clients, 100);
     let leader = cluster.leader();
     cluster.nodes[leader].kill();
     let follower = &clients[(leader + 1) % 3];
-    let (kept, _) = eventually("another one leads", || {
+    let (kept, _) = eventually("another node leads", || {
         follower.produce("", vec![record("new")]).map(|a| (a.offset, a.append_time_us)).map_err(|e| e.to_string())
     });
-    assert_eq!(follower.consume_at("", kept).expect("it is young").offset, kept);
-    eventually("the new leader goes on with it", || match log(follower).first_offset {
+    assert_eq!(follower.consume_at("", kept).expect("a new record is kept").offset, kept);
+    eventually("the new leader also removes old records", || match log(follower).first_offset {
         first if first > kept => Ok(()),
-        other => Err(format!("it begins at {other}")),
+        other => Err(format!("the log begins at {other}")),
     });
 }
 
-/// Readers whose records go: a call, a stream that is slow, a call and a stream that wait.
+/// Readers whose records are trimmed: a call, a slow stream, and a call and a stream that wait at the end.
 #[test]
-fn a_reader_that_is_trimmed_away_under_its_feet_is_told() {
+fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
     let cluster = Cluster::start_with(1, &SMALL_SEGMENTS);
     let client = cluster.client(0);
     for _ in 0..60 {
@@ -166,36 +166,36 @@ fn a_reader_that_is_trimmed_away_under_its_feet_is_told() {
     let end = log(&client).next_offset;
     let request =
         |offset, max_bytes| ConsumeRequest { offset, max_bytes, max_records: 1000, ..ConsumeRequest::default() };
-    let mut slow = client.consume_stream(&request(0, 1 << 16), Some(PATIENCE)).expect("a stream");
-    let first = slow.next().expect("an answer").expect("records");
+    let mut slow = client.consume_stream(&request(0, 1 << 16), Some(TIMEOUT)).expect("a stream");
+    let first = slow.next().expect("a response").expect("records");
     assert_eq!(first.records[0].offset, 0);
-    let mut waiting = client.consume_stream(&request(end, 0), Some(PATIENCE)).expect("a stream");
+    let mut waiting = client.consume_stream(&request(end, 0), Some(TIMEOUT)).expect("a stream");
     let waits = ConsumeRequest { wait_ms: 60_000, ..request(end, 0) };
     let other = cluster.client(0);
     let call = std::thread::spawn(move || other.consume(&waits));
 
     assert_eq!(client.trim("", end).expect("trimmed").first_offset, end);
-    assert_trimmed(&client.consume(&request(end - 1, 0)).expect_err("gone"), end);
+    assert_trimmed(&client.consume(&request(end - 1, 0)).expect_err("trimmed"), end);
     let mut next = first.records.len() as u64;
     let error = loop {
         match slow.next().expect("a status at the end") {
             Ok(answer) => {
-                assert_eq!(answer.records[0].offset, next, "without a gap");
+                assert_eq!(answer.records[0].offset, next, "no gap");
                 next += answer.records.len() as u64;
             }
             Err(error) => break error,
         }
     };
     assert_trimmed(&error, end);
-    assert!(next < end, "{next} of {end} records were on their way already");
+    assert!(next < end, "{next} of {end} records had already been sent");
 
-    // Those that wait at the end lose nothing by it, and hear of what comes.
+    // Readers that wait at the end are not affected, and receive the next record.
     let (offset, _) = append(&client, 1, 1);
-    assert_eq!(waiting.next().expect("an answer").expect("a record").records[0].offset, offset);
+    assert_eq!(waiting.next().expect("a response").expect("a record").records[0].offset, offset);
     assert_eq!(call.join().expect("no panic").expect("a record").records[0].offset, offset);
-    // A tail that is behind when all goes hears of that.
-    let mut tail = client.consume_stream(&request(offset, 1), Some(PATIENCE)).expect("a stream");
-    tail.next().expect("an answer").expect("a record");
+    // A tail that lags when everything is trimmed fails with OFFSET_TRIMMED.
+    let mut tail = client.consume_stream(&request(offset, 1), Some(TIMEOUT)).expect("a stream");
+    tail.next().expect("a response").expect("a record");
     for _ in 0..100 {
         append(&client, 1, 1 << 19);
     }
@@ -205,9 +205,9 @@ fn a_reader_that_is_trimmed_away_under_its_feet_is_told() {
     assert_trimmed(&error, end);
 }
 
-/// The least wait: a stream with heartbeats is never silent for long.
+/// An idle stream with heartbeats sends one at least every `heartbeat_ms`.
 #[test]
-fn a_quiet_tail_has_heartbeats() {
+fn an_idle_tail_receives_heartbeats() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
     let request = ConsumeRequest {
@@ -217,6 +217,6 @@ fn a_quiet_tail_has_heartbeats() {
         ..ConsumeRequest::default()
     };
     let mut tail = client.consume_stream(&request, Some(Duration::from_secs(30))).expect("a stream");
-    let beat = tail.next().expect("an answer").expect("a heartbeat");
+    let beat = tail.next().expect("a response").expect("a heartbeat");
     assert!(beat.records.is_empty() && beat.log_id != 0);
 }

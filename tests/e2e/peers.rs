@@ -1,4 +1,4 @@
-//! Peers and their certificates, over real connections: who speaks for whom, who joins, and how a cluster is moved to named ones.
+//! Peer certificates over real connections: identity, joins, and the migration of a cluster to named certificates.
 
 use std::fs;
 
@@ -16,44 +16,44 @@ use seriatim::thread::fatal_channel;
 use seriatim::types::NodeName;
 
 use crate::harness::site::CLUSTER;
-use crate::harness::{Cluster, Node, NodeOptions, PATIENCE, Site, eventually, record, wait_for_voters};
+use crate::harness::{Cluster, Node, NodeOptions, Site, TIMEOUT, eventually, record, wait_for_voters};
 
-/// A connection to a node's peer listener with the certificate of another one.
-struct Caller {
-    // Its channel before its threads.
+/// A connection to a node's peer listener with the certificate of another node.
+struct TestPeer {
+    // The channel must be dropped before the threads of its environment.
     client: Option<PeerClient>,
     env: Option<grpc::Env>,
 }
 
-impl Caller {
-    fn new(site: &Site, to: &Node, with: &str, whom: &Dialled) -> Caller {
+impl TestPeer {
+    fn new(site: &Site, to: &Node, with: &str, dialled: &Dialled) -> TestPeer {
         let (fatal, _) = fatal_channel();
         let env = grpc::Env::start("peer-test", 1, &fatal);
-        let expected = PeerNames::new(CLUSTER).expected(whom);
+        let expected = PeerNames::new(CLUSTER).expected(dialled);
         let channel = grpc::peer_channel(env.get(), &to.bind_addr, site.peer_credentials(with), &expected);
-        Caller { client: Some(PeerClient::new(channel)), env: Some(env) }
+        TestPeer { client: Some(PeerClient::new(channel)), env: Some(env) }
     }
 
     fn client(&self) -> &PeerClient {
         self.client.as_ref().expect("not dropped")
     }
 
-    /// What a hello is answered with.
+    /// Sends a hello and returns the result of its response.
     fn hello(&self, hello: Hello) -> Result<(), grpcio::Error> {
         let (mut requests, mut responses) = self.client().replicate().expect("a call");
         block_on(async {
             let request = ReplicateRequest { hello: Some(hello).into(), ..ReplicateRequest::default() };
             let _ = requests.send((request, WriteFlags::default())).await;
-            responses.next().await.expect("an answer").map(|_| ())
+            responses.next().await.expect("a response").map(|_| ())
         })
     }
 
     fn join(&self, request: &JoinRequest) -> Result<(), grpcio::Error> {
-        self.client().join_opt(request, CallOption::default().timeout(PATIENCE)).map(|_| ())
+        self.client().join_opt(request, CallOption::default().timeout(TIMEOUT)).map(|_| ())
     }
 }
 
-impl Drop for Caller {
+impl Drop for TestPeer {
     fn drop(&mut self) {
         self.client = None;
         if let Some(env) = self.env.take() {
@@ -67,15 +67,15 @@ fn code(error: grpcio::Error) -> Code {
 }
 
 fn node_id(client: &Client) -> u64 {
-    client.get_node().expect("answers").node_id
+    client.get_node().expect("a response").node_id
 }
 
 fn counter(client: &Client, name: &str) -> u64 {
-    let counters = client.get_node().expect("answers").counters;
+    let counters = client.get_node().expect("a response").counters;
     counters.iter().find(|counter| counter.name == name).map_or(0, |counter| counter.value)
 }
 
-/// A node that nobody has.
+/// Returns a join request of a node that does not exist.
 fn invented(n: u64) -> JoinRequest {
     JoinRequest {
         protocol_version: PROTOCOL_VERSION,
@@ -88,9 +88,9 @@ fn invented(n: u64) -> JoinRequest {
     }
 }
 
-/// The key of one host was the key of all: whoever had it voted and acknowledged in the name of every member.
+/// All hosts had the same key, so that a stolen one could vote and acknowledge as any member.
 #[test]
-fn a_stolen_certificate_speaks_for_its_own_node_alone() {
+fn a_stolen_certificate_speaks_only_for_its_own_node() {
     let cluster = Cluster::start(3);
     let ids: Vec<u64> = cluster.clients().iter().map(node_id).collect();
     let cluster_id = cluster.client(0).get_servers("").expect("servers").cluster_id;
@@ -102,27 +102,27 @@ fn a_stolen_certificate_speaks_for_its_own_node_alone() {
         to: ids[0],
         ..Hello::default()
     };
-    let stolen = Caller::new(&cluster.site, &cluster.nodes[0], "n3", &Dialled::Member);
+    let stolen = TestPeer::new(&cluster.site, &cluster.nodes[0], "n3", &Dialled::Member);
     assert_eq!(code(stolen.hello(hello(ids[1])).expect_err("as n2")), Code::PERMISSION_DENIED);
-    assert_eq!(code(stolen.hello(hello(4242)).expect_err("as nobody")), Code::PERMISSION_DENIED);
-    assert_eq!(code(stolen.join(&invented(1)).expect_err("as another")), Code::PERMISSION_DENIED);
-    eventually("the log names both", || {
+    assert_eq!(code(stolen.hello(hello(4242)).expect_err("as an unknown node")), Code::PERMISSION_DENIED);
+    assert_eq!(code(stolen.join(&invented(1)).expect_err("as another node")), Code::PERMISSION_DENIED);
+    eventually("the log names both nodes", || {
         let log = cluster.nodes[0].log();
-        let said = log.contains("the certificate is for n3, and does not speak for n2");
-        said.then_some(()).ok_or(log)
+        let named = log.contains("the certificate is for n3, and does not speak for n2");
+        named.then_some(()).ok_or(log)
     });
     assert_eq!(counter(&cluster.client(0), "seriatim_peer_name_refused_total"), 3);
-    // The other way: nobody takes it for n2.
+    // In the other direction: a node that dials n2 does not accept n3.
     let n2 = Dialled::Node(NodeName::new("n2").expect("a name"));
-    let wrong = Caller::new(&cluster.site, &cluster.nodes[2], "n1", &n2);
-    assert_eq!(code(wrong.join(&JoinRequest::new()).expect_err("n3 is no n2")), Code::UNAVAILABLE);
+    let wrong = TestPeer::new(&cluster.site, &cluster.nodes[2], "n1", &n2);
+    assert_eq!(code(wrong.join(&JoinRequest::new()).expect_err("n3 is not n2")), Code::UNAVAILABLE);
     let offset = cluster.client(0).produce("", vec![record("x")]).expect("produces").offset;
-    assert_eq!(cluster.client(2).consume_at("", offset).expect("consumes").value, "x", "the real n3 takes part");
+    assert_eq!(cluster.client(2).consume_at("", offset).expect("consumes").value, "x", "the real n3 still works");
 }
 
-/// A stolen host could be shut out only together with all others, by a new authority.
+/// A stolen host could be excluded only by replacing the CA, and with it the certificates of all hosts.
 #[test]
-fn a_denied_node_is_neither_heard_nor_told_anything() {
+fn a_denied_node_is_cut_off_in_both_directions() {
     let site = Site::new();
     let file = site.path().join("denied");
     fs::write(&file, "").expect("written");
@@ -134,27 +134,27 @@ fn a_denied_node_is_neither_heard_nor_told_anything() {
     };
     deny("n3\n");
     for node in &cluster.nodes[..2] {
-        eventually("it is refused", || {
+        eventually("n3 is refused", || {
             let log = node.log();
             log.contains("the certificates of node n3 are refused here").then_some(()).ok_or(log)
         });
     }
-    let offset = eventually("the two go on", || {
+    let offset = eventually("the other two append", || {
         cluster.client(0).produce("", vec![record("secret")]).map(|r| r.offset).map_err(|e| e.to_string())
     });
     assert_eq!(cluster.client(1).consume_at("", offset).expect("consumes").value, "secret");
-    assert!(cluster.client(2).consume_at("", offset).is_err(), "n3 is told nothing");
-    let stolen = Caller::new(&cluster.site, &cluster.nodes[0], "n3", &Dialled::Member);
+    assert!(cluster.client(2).consume_at("", offset).is_err(), "n3 receives no record");
+    let stolen = TestPeer::new(&cluster.site, &cluster.nodes[0], "n3", &Dialled::Member);
     assert_eq!(code(stolen.join(&invented(1)).expect_err("denied")), Code::PERMISSION_DENIED);
     assert!(counter(&cluster.client(0), "seriatim_peer_name_refused_total") > 0);
-    deny("# nobody\n");
-    eventually("n3 is back", || cluster.client(2).consume_at("", offset).map_err(|e| e.to_string()));
+    deny("# none\n");
+    eventually("n3 receives records again", || cluster.client(2).consume_at("", offset).map_err(|e| e.to_string()));
 }
 
 #[test]
-fn a_cluster_moves_to_named_certificates_node_by_node() {
+fn a_cluster_migrates_to_named_certificates_node_by_node() {
     let mut cluster = Cluster::start_at(Site::with_shared_peers(), 3, &[], |_| Vec::new());
-    eventually("the shared certificate is warned of", || {
+    eventually("the shared certificate is logged", || {
         let log = cluster.nodes[0].log();
         log.contains("has the shared peer certificate").then_some(()).ok_or(log)
     });
@@ -162,10 +162,10 @@ fn a_cluster_moves_to_named_certificates_node_by_node() {
         for (n, client) in cluster.clients().iter().enumerate() {
             let value = format!("by n{}", n + 1);
             let produce = || client.produce("", vec![record(&value)]).map_err(|e| e.to_string());
-            let offset = eventually("it takes records", produce).offset;
+            let offset = eventually("a record is appended", produce).offset;
             for reader in cluster.clients() {
                 let read = || reader.consume_at("", offset).map_err(|e| e.to_string());
-                assert_eq!(eventually("all have them", read).value, value);
+                assert_eq!(eventually("every node has the record", read).value, value);
             }
         }
     };
@@ -178,7 +178,7 @@ fn a_cluster_moves_to_named_certificates_node_by_node() {
             log.contains("certificates loaded anew").then_some(()).ok_or(log)
         });
         works(&cluster);
-        // All of its connections are new, with nodes of both kinds.
+        // All its connections are new, to nodes with both kinds of certificates.
         cluster.nodes[n].kill();
         cluster.nodes[n].start_again();
         wait_for_voters(&cluster.clients());
@@ -186,10 +186,10 @@ fn a_cluster_moves_to_named_certificates_node_by_node() {
     }
     let shared = |cluster: &Cluster| {
         cluster.site.share_peer("old");
-        let caller = Caller::new(&cluster.site, &cluster.nodes[0], "old", &Dialled::Member);
-        caller.join(&JoinRequest { probe: true, ..invented(1) }).map_err(code)
+        let peer = TestPeer::new(&cluster.site, &cluster.nodes[0], "old", &Dialled::Member);
+        peer.join(&JoinRequest { probe: true, ..invented(1) }).map_err(code)
     };
-    assert_eq!(shared(&cluster), Ok(()), "accepted until it is said otherwise");
+    assert_eq!(shared(&cluster), Ok(()), "accepted without --require-named-peers");
     for n in 0..3 {
         cluster.nodes[n].set_more(vec!["--require-named-peers".into()]);
         assert!(cluster.nodes[n].stop().success());
@@ -201,7 +201,7 @@ fn a_cluster_moves_to_named_certificates_node_by_node() {
 }
 
 #[test]
-fn a_node_does_not_start_with_the_certificate_of_another() {
+fn refuses_to_start_with_the_certificate_of_another_node() {
     let mut cluster = Cluster::start(1);
     assert!(cluster.nodes[0].stop().success());
     cluster.nodes[0].set_more(vec!["--node-name=other".into()]);
@@ -211,15 +211,15 @@ fn a_node_does_not_start_with_the_certificate_of_another() {
     assert!(log.contains("lacks the subject alternative name other.peer.seriatim.seriatim.internal"), "{log}");
 }
 
-/// 400 invented nodes were all learners within eight seconds, and every one of them was sent every record.
+/// 400 invented nodes were all learners within eight seconds, and each of them was sent every record.
 #[test]
-fn of_many_invented_nodes_one_waits_to_join() {
+fn only_one_of_many_invented_nodes_is_joining() {
     let cluster = Cluster::start_at(Site::with_shared_peers(), 1, &[], |_| Vec::new());
-    let flood = Caller::new(&cluster.site, &cluster.nodes[0], "thief", &Dialled::Shared);
-    let answers: Vec<Result<(), Refusal>> =
-        (0..400).map(|n| flood.join(&invented(n)).map_err(|e| Refusal::from_error(&e).expect("a reason"))).collect();
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    let last = answers.into_iter().last().expect("400").expect_err("refused");
+    let thief = TestPeer::new(&cluster.site, &cluster.nodes[0], "thief", &Dialled::Shared);
+    let results: Vec<Result<(), Refusal>> =
+        (0..400).map(|n| thief.join(&invented(n)).map_err(|e| Refusal::from_error(&e).expect("a reason"))).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    let last = results.into_iter().last().expect("400").expect_err("refused");
     assert_eq!(last.reason, Reason::AnotherJoins, "{last}");
     assert!(last.text.contains("node invented-0 (") && last.text.contains("one node joins at a time"), "{last}");
     let client = cluster.client(0);
@@ -228,13 +228,13 @@ fn of_many_invented_nodes_one_waits_to_join() {
     client.produce("", vec![record("x")]).expect("the cluster works");
 }
 
-/// With named certificates a thief joins under the stolen name alone, and nobody has to wait for those that it invents.
+/// With named certificates, a thief can join only under the stolen name, and invented nodes do not delay an honest one.
 #[test]
-fn invented_nodes_do_not_keep_an_honest_one_out() {
+fn invented_nodes_do_not_block_an_honest_join() {
     let mut cluster = Cluster::start(2);
-    let flood = Caller::new(&cluster.site, &cluster.nodes[0], "thief", &Dialled::Member);
+    let thief = TestPeer::new(&cluster.site, &cluster.nodes[0], "thief", &Dialled::Member);
     for n in 0..400 {
-        let refused = flood.join(&invented(n)).expect_err("refused");
+        let refused = thief.join(&invented(n)).expect_err("refused");
         assert_eq!(Refusal::from_error(&refused).map(|r| r.reason), Some(Reason::PeerName));
     }
     let join = vec![cluster.nodes[1].bind_addr.clone()];
@@ -244,7 +244,7 @@ fn invented_nodes_do_not_keep_an_honest_one_out() {
 }
 
 #[test]
-fn nodes_that_start_at_once_join_one_after_the_other() {
+fn nodes_started_at_once_join_one_after_the_other() {
     let mut cluster = Cluster::start(1);
     let join = vec![cluster.nodes[0].bind_addr.clone()];
     for n in 2..=4 {

@@ -1,8 +1,9 @@
-//! HTTP/2 over mutual TLS, frame by frame: for clients that do what gRPC's own would never do.
+//! HTTP/2 over mutual TLS, frame by frame, for clients that break the rules that gRPC's own clients follow.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslStream};
 use seriatim::client::ClientFiles;
@@ -14,20 +15,19 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const END_HEADERS: u8 = 4;
 
-/// Makes connections to one node.
+/// Opens connections to one node.
 pub struct Dialer {
     addr: SocketAddr,
     connector: SslConnector,
 }
 
-/// A frame.
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
     pub payload: &'static [u8],
 }
 
-/// One connection, its preface and settings sent.
+/// A connection whose preface and settings have been sent.
 pub struct Connection {
     tls: SslStream<TcpStream>,
     next_stream: u32,
@@ -35,7 +35,7 @@ pub struct Connection {
 }
 
 impl Dialer {
-    /// As the client with these certificates.
+    /// Connects as the client with these certificates.
     pub fn new(addr: &str, files: &ClientFiles) -> Dialer {
         let mut connector = SslConnector::builder(SslMethod::tls_client()).expect("a connector");
         connector.set_ca_file(&files.ca_file).expect("a CA");
@@ -45,7 +45,7 @@ impl Dialer {
         Dialer { addr: addr.parse().expect("an address"), connector: connector.build() }
     }
 
-    /// TCP alone.
+    /// Opens a TCP connection without a TLS handshake.
     pub fn tcp(&self) -> io::Result<TcpStream> {
         let tcp = TcpStream::connect_timeout(&self.addr, Duration::from_secs(10))?;
         tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -53,7 +53,7 @@ impl Dialer {
         Ok(tcp)
     }
 
-    /// The whole handshake.
+    /// Opens a connection and completes the TLS handshake.
     pub fn connect(&self) -> io::Result<Connection> {
         let tls = self.connector.connect("localhost", self.tcp()?).map_err(|e| io::Error::other(e.to_string()))?;
         let mut connection = Connection { tls, next_stream: 1, out: PREFACE.to_vec() };
@@ -64,12 +64,12 @@ impl Dialer {
 }
 
 impl Connection {
-    /// A frame of any kind; it is sent by [`Connection::flush`].
+    /// Queues a frame of any kind until [`Connection::flush`].
     pub fn raw(&mut self, frame: &Frame, stream: u32) {
         self.frame(frame.kind, frame.flags, stream, frame.payload);
     }
 
-    /// Begins a call whose headers go on in CONTINUATION frames.
+    /// Queues the first frame of a call whose headers continue in CONTINUATION frames.
     pub fn endless_headers(&mut self) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
@@ -84,11 +84,11 @@ impl Connection {
         self.out.extend_from_slice(payload);
     }
 
-    /// Begins a call; it is sent by [`Connection::flush`].
+    /// Queues the headers of a call until [`Connection::flush`]; returns its stream.
     pub fn call(&mut self, path: &str) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
-        // HPACK without its table: POST, https, and the rest word for word.
+        // HPACK: indexed POST and https, then literal fields.
         let mut block = vec![0x83, 0x87];
         for (name, value) in [(&[0x04][..], path), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")] {
             block.extend_from_slice(name);
@@ -100,23 +100,23 @@ impl Connection {
         stream
     }
 
-    /// Bytes of a call's message.
+    /// Queues bytes of a request message.
     pub fn data(&mut self, stream: u32, bytes: &[u8]) {
         self.frame(DATA, 0, stream, bytes);
     }
 
-    /// Takes a call back.
+    /// Queues the cancellation of a call.
     pub fn reset(&mut self, stream: u32) {
         self.frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
     }
 
-    /// Sends what was said.
+    /// Sends the queued frames.
     pub fn flush(&mut self) -> io::Result<()> {
         let out = std::mem::take(&mut self.out);
         self.tls.write_all(&out)
     }
 
-    /// True when the node has closed it; what it sent is thrown away.
+    /// Returns true if the node has closed the connection. Discards what the node sent.
     pub fn is_closed(&mut self) -> bool {
         self.tls.get_ref().set_nonblocking(true).expect("a socket");
         let closed = loop {
@@ -129,4 +129,42 @@ impl Connection {
         self.tls.get_ref().set_nonblocking(false).expect("a socket");
         closed
     }
+}
+
+/// Floods a node: keeps `connections` connections open for `seconds`, and replaces each one that the node closes. On each
+/// connection it calls `begin` once, then queues and sends batches with `batch`, which gets the stream that `begin` returned.
+/// Returns how many batches were sent, and how many connections were closed.
+pub fn flood(
+    dialer: &Dialer,
+    connections: usize,
+    seconds: u64,
+    begin: impl Fn(&mut Connection) -> u32 + Sync,
+    batch: impl Fn(&mut Connection, u32) + Sync,
+) -> (u64, u64) {
+    let (batches, closed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let run = |mut connection: Connection| {
+        let stream = begin(&mut connection);
+        while Instant::now() < until {
+            batch(&mut connection, stream);
+            if connection.flush().is_err() || connection.is_closed() {
+                closed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            batches.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                while Instant::now() < until {
+                    // The node may close the connection during its handshake.
+                    if let Ok(connection) = dialer.connect() {
+                        run(connection);
+                    }
+                }
+            });
+        }
+    });
+    (batches.into_inner(), closed.into_inner())
 }

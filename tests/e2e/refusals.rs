@@ -1,4 +1,4 @@
-//! Who is refused, and how: every case over a real connection.
+//! Authentication and authorization: each refusal over a real connection.
 
 use std::fs;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::harness::site::CLUSTER;
 use crate::harness::{Cluster, Node, NodeOptions, Site, client_with, eventually, record};
 
 #[test]
-fn a_common_name_that_the_policy_does_not_know() {
+fn rejects_a_common_name_unknown_to_the_policy() {
     let cluster = Cluster::start(1);
     let nobody = cluster.site.client(&cluster.nodes[0].rpc_addr, "nobody");
     assert_eq!(code(nobody.produce("", vec![record("x")])), Code::PERMISSION_DENIED);
@@ -31,83 +31,83 @@ fn a_common_name_that_the_policy_does_not_know() {
     assert_eq!(code(nobody.get_node()), Code::PERMISSION_DENIED);
     assert_eq!(code(nobody.trim("", 0)), Code::PERMISSION_DENIED);
     assert_eq!(stream_code(&nobody), Code::PERMISSION_DENIED);
-    // An accepted certificate is enough to ask who is there.
+    // GetServers requires only an accepted certificate.
     assert_eq!(nobody.get_servers("").expect("servers").servers.len(), 1);
 }
 
 #[test]
-fn a_log_or_an_action_that_the_policy_does_not_give() {
+fn rejects_a_log_or_action_the_policy_does_not_allow() {
     let cluster = Cluster::start(1);
     let client = |user| cluster.site.client(&cluster.nodes[0].rpc_addr, user);
     let (writer, reader, member, root) = (client("writer"), client("reader"), client("member"), client("root"));
     writer.produce("", vec![record("x")]).expect("may produce");
-    member.produce("", vec![record("x")]).expect("may produce, by its role");
+    member.produce("", vec![record("x")]).expect("may produce through its role");
     reader.consume_at("", 0).expect("may consume");
     assert_eq!(code(writer.consume_at("", 0)), Code::PERMISSION_DENIED);
     assert_eq!(code(reader.produce("", vec![record("x")])), Code::PERMISSION_DENIED);
     assert_eq!(code(reader.trim("", 1)), Code::PERMISSION_DENIED);
-    // Before anything is looked up: who may not is not told whether there is such a log.
+    // Permissions are checked first: without them, a client does not learn whether the log exists.
     assert_eq!(code(writer.produce("other", vec![record("x")])), Code::PERMISSION_DENIED);
     assert_eq!(code(root.produce("other", vec![record("x")])), Code::NOT_FOUND);
 }
 
 #[test]
-fn a_certificate_of_another_authority() {
+fn rejects_a_certificate_of_another_authority() {
     let cluster = Cluster::start(1);
     let foreign = Ca::create("another authority").expect("a CA");
-    let issued = foreign.issue(&wanted(&["root"], 3600)).expect("a certificate");
-    failed_connection(&cluster, credentials(&cluster.site, Some(issued)));
+    let issued = foreign.issue(&cert_request(&["root"], 3600)).expect("a certificate");
+    assert_connection_fails(&cluster, credentials(&cluster.site, Some(issued)));
 }
 
 #[test]
-fn an_expired_certificate() {
+fn rejects_an_expired_certificate() {
     let cluster = Cluster::start(1);
-    let issued = cluster.site.ca().issue(&wanted(&["root"], -60)).expect("a certificate");
-    failed_connection(&cluster, credentials(&cluster.site, Some(issued)));
+    let issued = cluster.site.ca().issue(&cert_request(&["root"], -60)).expect("a certificate");
+    assert_connection_fails(&cluster, credentials(&cluster.site, Some(issued)));
 }
 
 #[test]
-fn no_certificate_and_no_tls() {
+fn rejects_connections_without_a_certificate_or_tls() {
     let cluster = Cluster::start(1);
-    failed_connection(&cluster, credentials(&cluster.site, None));
+    assert_connection_fails(&cluster, credentials(&cluster.site, None));
     let plain = client_with(&cluster.nodes[0].rpc_addr, None);
     assert_eq!(code(plain.get_servers("")), Code::UNAVAILABLE);
 }
 
 #[test]
-fn no_common_name_two_and_one_that_is_a_roles_name() {
+fn rejects_missing_multiple_and_reserved_common_names() {
     let cluster = Cluster::start(1);
     for names in [&[][..], &["root", "root2"], &["nobody", "root"], &["role:team"], &["*"], &["a b"]] {
-        let issued = cluster.site.ca().issue(&wanted(names, 3600)).expect("a certificate");
-        let client = with(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
+        let issued = cluster.site.ca().issue(&cert_request(names, 3600)).expect("a certificate");
+        let client = client_with_credentials(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
         assert_eq!(code(client.produce("", vec![record("x")])), Code::UNAUTHENTICATED, "{names:?}");
-        // An accepted certificate is enough to ask who is there.
+        // GetServers requires only an accepted certificate.
         client.get_servers("").expect("servers");
         assert_eq!(stream_code(&client), Code::UNAUTHENTICATED, "{names:?}");
     }
 }
 
 #[test]
-fn a_certificate_that_expires_while_its_stream_is_open() {
+fn ends_a_stream_when_its_certificate_expires() {
     let cluster = Cluster::start(1);
-    let issued = cluster.site.ca().issue(&wanted(&["root"], 4)).expect("a certificate");
-    let client = with(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
-    client.produce("", vec![record("x")]).expect("still holds");
+    let issued = cluster.site.ca().issue(&cert_request(&["root"], 4)).expect("a certificate");
+    let client = client_with_credentials(&cluster.nodes[0].rpc_addr, credentials(&cluster.site, Some(issued)));
+    client.produce("", vec![record("x")]).expect("the certificate is still valid");
     let request = ConsumeRequest { max_records: 10, ..ConsumeRequest::default() };
     let begin = Instant::now();
     let mut tail = client.consume_stream(&request, Some(Duration::from_secs(90))).expect("a stream");
-    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    assert_eq!(tail.next().expect("a response").expect("a record").records.len(), 1);
     assert_eq!(code(tail.next().expect("a status")), Code::UNAUTHENTICATED);
-    assert!(begin.elapsed() < Duration::from_secs(70), "at the latest with the look once a minute");
+    assert!(begin.elapsed() < Duration::from_secs(70), "at the latest with the check that runs once a minute");
     assert_eq!(
         code(client.produce("", vec![record("x")])),
         Code::UNAUTHENTICATED,
-        "new calls on the old connection too"
+        "also new calls on the old connection"
     );
 }
 
 #[test]
-fn a_clients_certificate_on_the_peer_listener() {
+fn rejects_a_client_certificate_on_the_peer_listener() {
     let cluster = Cluster::start(1);
     let join = |issued: Issued| {
         let (fatal, _) = fatal_channel();
@@ -123,29 +123,37 @@ fn a_clients_certificate_on_the_peer_listener() {
         code(result)
     };
     let ca = cluster.site.ca();
-    let root = Request { hosts: vec!["localhost".into()], ..wanted(&["root"], 3600) };
-    assert_eq!(join(ca.issue(&root).expect("a certificate")), Code::UNAUTHENTICATED, "a client's");
+    let root = Request { hosts: vec!["localhost".into()], ..cert_request(&["root"], 3600) };
+    assert_eq!(join(ca.issue(&root).expect("a certificate")), Code::UNAUTHENTICATED, "a client certificate");
     let other = Request {
         hosts: vec!["n1.peer.other.seriatim.internal".into()],
         usage: Usage::Peer,
-        ..wanted(&["peer"], 3600)
+        ..cert_request(&["peer"], 3600)
     };
-    assert_eq!(join(ca.issue(&other).expect("a certificate")), Code::UNAUTHENTICATED, "a peer's of another cluster");
+    assert_eq!(
+        join(ca.issue(&other).expect("a certificate")),
+        Code::UNAUTHENTICATED,
+        "a peer certificate of another cluster"
+    );
     let peer_san = format!("n9.peer.{CLUSTER}.seriatim.internal");
     let wildcard = Request { hosts: vec![format!("*.peer.{CLUSTER}.seriatim.internal")], ..other };
-    assert_eq!(join(ca.issue(&wildcard).expect("a certificate")), Code::UNAUTHENTICATED, "it names no node");
-    let unnamed = Request { hosts: vec![peer_san.clone()], usage: Usage::Peer, ..wanted(&["nobody"], 3600) };
+    assert_eq!(
+        join(ca.issue(&wildcard).expect("a certificate")),
+        Code::UNAUTHENTICATED,
+        "a wildcard does not name a node"
+    );
+    let unnamed = Request { hosts: vec![peer_san.clone()], usage: Usage::Peer, ..cert_request(&["nobody"], 3600) };
     assert_eq!(
         join(ca.issue(&unnamed).expect("a certificate")),
         Code::PERMISSION_DENIED,
-        "without the right to replicate"
+        "without the permission to replicate"
     );
-    let peer = Request { hosts: vec![peer_san], usage: Usage::Peer, ..wanted(&["peer"], 3600) };
+    let peer = Request { hosts: vec![peer_san], usage: Usage::Peer, ..cert_request(&["peer"], 3600) };
     let good = join(ca.issue(&peer).expect("a certificate"));
-    assert!(good != Code::UNAUTHENTICATED && good != Code::PERMISSION_DENIED, "a peer's is let in: {good}");
+    assert!(good != Code::UNAUTHENTICATED && good != Code::PERMISSION_DENIED, "a peer certificate is accepted: {good}");
 }
 
-/// Answers nothing, and counts who asks.
+/// A peer that counts join requests and fails them.
 #[derive(Clone, Default)]
 struct Impostor(Arc<AtomicU32>);
 
@@ -158,11 +166,11 @@ impl Peer for Impostor {
 }
 
 #[test]
-fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
+fn does_not_talk_to_a_peer_without_a_peer_certificate() {
     let site = Site::new();
     let (fatal, _) = fatal_channel();
     let env = grpc::Env::start("impostor", 1, &fatal);
-    // The same authority has signed both: only the name tells them apart.
+    // The same CA has signed both certificates: only the names differ.
     site.name_peer("n9");
     let serve = |stem: &str| {
         let read = |name: String| fs::read(site.certs().join(name)).expect("a file");
@@ -170,15 +178,15 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
             .root_cert(read("ca.pem".into()), CertificateRequestType::RequestAndRequireClientCertificateAndVerify)
             .add_cert(read(format!("{stem}.pem")), read(format!("{stem}-key.pem")))
             .build();
-        let asked = Impostor::default();
-        let builder = grpc::peer_listener(&env, 256 << 20).register_service(create_peer(asked.clone()));
+        let impostor = Impostor::default();
+        let builder = grpc::peer_listener(&env, 256 << 20).register_service(create_peer(impostor.clone()));
         let mut server = builder.build().expect("a server");
         let port = server.add_listening_port("127.0.0.1:0", credentials).expect("a port");
         server.start();
-        (server, format!("127.0.0.1:{port}"), asked)
+        (server, format!("127.0.0.1:{port}"), impostor)
     };
-    let (mut false_peer, false_addr, false_asked) = serve("server");
-    let (mut true_peer, true_addr, true_asked) = serve("n9/peer");
+    let (mut false_peer, false_addr, false_requests) = serve("server");
+    let (mut true_peer, true_addr, true_requests) = serve("n9/peer");
     let node = Node::start(
         &site,
         NodeOptions {
@@ -188,11 +196,11 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
             ..NodeOptions::default()
         },
     );
-    eventually("the node asks who has a peer's certificate", || {
-        let asked = true_asked.0.load(Ordering::SeqCst);
-        if asked >= 3 { Ok(()) } else { Err(format!("asked {asked} times, {}", node.log())) }
+    eventually("the node sends requests to the peer with a peer certificate", || {
+        let asked = true_requests.0.load(Ordering::SeqCst);
+        if asked >= 3 { Ok(()) } else { Err(format!("{asked} requests, {}", node.log())) }
     });
-    assert_eq!(false_asked.0.load(Ordering::SeqCst), 0, "nothing is said to an impostor");
+    assert_eq!(false_requests.0.load(Ordering::SeqCst), 0, "no request reaches a peer without a peer certificate");
     drop(node);
     for server in [&mut false_peer, &mut true_peer] {
         futures::executor::block_on(server.shutdown()).expect("stops");
@@ -201,12 +209,12 @@ fn an_impostor_of_a_peer_with_a_certificate_that_is_no_peers() {
     env.stop().expect("the threads end");
 }
 
-/// By which a node dials a member that it does not know yet.
+/// Returns the name that a node expects when it dials a member that it does not know yet.
 fn member_san() -> String {
     PeerNames::new(CLUSTER).expected(&Dialled::Member)
 }
 
-fn wanted(common_names: &[&str], lifetime_seconds: i64) -> Request {
+fn cert_request(common_names: &[&str], lifetime_seconds: i64) -> Request {
     let common_names = common_names.iter().map(|name| (*name).to_owned()).collect();
     Request { common_names, hosts: vec![], usage: Usage::Client, lifetime_seconds }
 }
@@ -220,13 +228,13 @@ fn credentials(site: &Site, issued: Option<Issued>) -> ChannelCredentials {
     }
 }
 
-fn with(addr: &str, credentials: ChannelCredentials) -> Client {
+fn client_with_credentials(addr: &str, credentials: ChannelCredentials) -> Client {
     Client::with_credentials(addr, credentials, Duration::from_secs(10))
 }
 
 #[track_caller]
 fn code<T>(result: Result<T, ClientError>) -> Code {
-    result.err().expect("is refused").status().expect("a status").code
+    result.err().expect("refused").status().expect("a status").code
 }
 
 #[track_caller]
@@ -236,17 +244,17 @@ fn stream_code(client: &Client) -> Code {
     code(stream.next().expect("a status"))
 }
 
-/// The connection fails, whatever is called, and the server's log has the reason.
+/// Asserts that the connection fails, and that the server's log contains the reason.
 #[track_caller]
-fn failed_connection(cluster: &Cluster, credentials: ChannelCredentials) {
+fn assert_connection_fails(cluster: &Cluster, credentials: ChannelCredentials) {
     let before = cluster.nodes[0].log().len();
-    let client = with(&cluster.nodes[0].rpc_addr, credentials);
+    let client = client_with_credentials(&cluster.nodes[0].rpc_addr, credentials);
     assert_eq!(code(client.get_servers("")), Code::UNAVAILABLE);
     eventually("the reason is in the server's log", || {
         let log = cluster.nodes[0].log().split_off(before).to_lowercase();
         let good = log.contains("handshake") && (log.contains("certificate") || log.contains("cert"));
         good.then_some(()).ok_or(log)
     });
-    // Others are served as before.
+    // Other clients are served.
     cluster.client(0).get_servers("").expect("servers");
 }

@@ -1,4 +1,4 @@
-//! Rights that are taken away from who is connected already: an authority that is removed, a certificate that expires.
+//! Revocation for clients that are already connected: a CA is removed, a certificate expires.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use seriatim::pb::log_grpc::LogClient;
 use seriatim::security::certs::{Plan, Request, Usage, make};
 
 use crate::harness::site::CLUSTER;
-use crate::harness::{Node, NodeOptions, PATIENCE, Site, client_with, eventually, record};
+use crate::harness::{Node, NodeOptions, Site, TIMEOUT, client_with, eventually, record};
 
 fn start(site: &Site, client_ca: &Path) -> Node {
     let more = vec![format!("--client-ca-file={}", client_ca.display())];
@@ -35,10 +35,10 @@ fn raw_code<T: std::fmt::Debug>(result: grpcio::Result<T>) -> Code {
     }
 }
 
-/// A tail went on for ever after the authority of its certificate was removed, and so did new calls on its connection: gRPC
-/// verifies a certificate in the handshake alone.
+/// A tail continued forever after the CA of its certificate was removed, and new calls on its connection succeeded: gRPC verifies
+/// a certificate only in the handshake.
 #[test]
-fn connections_of_a_removed_authority_end() {
+fn connections_end_when_their_authority_is_removed() {
     let site = Site::new();
     let client_ca = site.path().join("clients.pem");
     fs::copy(site.certs().join("ca.pem"), &client_ca).expect("copied");
@@ -55,22 +55,22 @@ fn connections_of_a_removed_authority_end() {
     let (root, nobody) = (site.client(&node.rpc_addr, "root"), site.client(&node.rpc_addr, "nobody"));
     root.produce("", vec![record("a")]).expect("appended");
     let request = ConsumeRequest { max_records: 1, ..ConsumeRequest::default() };
-    let mut tail = root.consume_stream(&request, Some(PATIENCE)).expect("a stream");
-    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
+    let mut tail = root.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
+    assert_eq!(tail.next().expect("a response").expect("a record").records.len(), 1);
     let mut appends = root.produce_stream().expect("a stream");
     appends.send(ProduceRequest { records: vec![record("b")], ..ProduceRequest::default() });
-    appends.answer().expect("an answer").expect("appended");
-    assert_eq!(tail.next().expect("an answer").expect("a record").records.len(), 1);
-    let option = || CallOption::default().timeout(PATIENCE);
+    appends.answer().expect("a response").expect("appended");
+    assert_eq!(tail.next().expect("a response").expect("a record").records.len(), 1);
+    let option = || CallOption::default().timeout(TIMEOUT);
     let health = HealthClient::new(nobody.channel().clone());
     let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
-    block_on(watch.next()).expect("an answer").expect("a status");
+    block_on(watch.next()).expect("a response").expect("a status");
     let waits =
         ConsumeRequest { start: Start::START_LATEST.into(), max_records: 1, wait_ms: 50_000, ..request.clone() };
     let polls = LogClient::new(root.channel().clone());
     let poll = polls.consume_async_opt(&waits, option()).expect("a call");
-    eventually("the poll waits", || {
-        let counters = root.get_node().expect("an answer").counters;
+    eventually("the long poll waits", || {
+        let counters = root.get_node().expect("a response").counters;
         let streams = counters.iter().find(|c| c.name == "seriatim_streams_now").map_or(0, |c| c.value);
         (streams == 4).then_some(()).ok_or(format!("{streams} streams"))
     });
@@ -83,7 +83,7 @@ fn connections_of_a_removed_authority_end() {
     assert!(status.message.contains("no longer accepted"), "{status}");
     assert_eq!(code(appends.answer().expect("a status")), Code::UNAUTHENTICATED);
     assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
-    // Another code than that of a connection that fails: these are new calls on those that are open.
+    // A failed connection would return UNAVAILABLE: these are new calls on the open connections.
     for client in [&root, &nobody] {
         assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
         let health = HealthClient::new(client.channel().clone());
@@ -94,13 +94,18 @@ fn connections_of_a_removed_authority_end() {
 
     let other = client_with(&node.rpc_addr, Some(of_other));
     assert_eq!(other.produce("", vec![record("c")]).expect("appended").offset, 2);
-    assert_eq!(raw_code(block_on(poll)), Code::UNAUTHENTICATED, "the record came too late for who waited for it");
+    assert_eq!(
+        raw_code(block_on(poll)),
+        Code::UNAUTHENTICATED,
+        "a long poll of a revoked client does not receive the record"
+    );
     assert_eq!(other.consume_at("", 2).expect("a record").value, record("c").value);
 }
 
-/// GetServers and health looked at no certificate: who had an open connection could ask for as long as it lasted.
+/// GetServers and the health service did not check certificates: a client with an expired certificate could call them as long as
+/// its connection was open.
 #[test]
-fn whoever_has_an_expired_certificate_is_told_nothing() {
+fn an_expired_certificate_gets_no_response_on_an_open_connection() {
     let site = Site::new();
     let node = start(&site, &site.certs().join("ca.pem"));
     let request =
@@ -111,9 +116,9 @@ fn whoever_has_an_expired_certificate_is_told_nothing() {
     let client = Client::with_credentials(&node.rpc_addr, credentials, Duration::from_secs(10));
     client.get_servers("").expect("servers");
     let health = HealthClient::new(client.channel().clone());
-    let option = || CallOption::default().timeout(PATIENCE);
+    let option = || CallOption::default().timeout(TIMEOUT);
     let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
-    block_on(watch.next()).expect("an answer").expect("a status");
+    block_on(watch.next()).expect("a response").expect("a status");
     assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
     assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
     assert_eq!(raw_code(health.check_opt(&HealthCheckRequest::new(), option())), Code::UNAUTHENTICATED);

@@ -1,6 +1,6 @@
-//! A text file goes in by the command line, every node is restarted, and it comes back from each byte-identical.
+//! A text file is produced by the command line, every node is restarted, and each node returns identical bytes.
 //!
-//! `SERIATIM_TEST_TEXT_BYTES` makes it larger (the tests' default is 20 MB).
+//! `SERIATIM_TEST_TEXT_BYTES` sets the size of the file (default: 20 MB).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,15 +28,15 @@ fn a_text_file_survives_a_restart_of_all_nodes() {
     }
     wait_for_voters(&cluster.clients());
     for node in 0..3 {
-        same(&file, &consume(&cluster, node, &[]).stdout);
+        assert_same(&file, &consume(&cluster, node, &[]).stdout);
     }
 }
 
 #[test]
-fn what_is_a_line() {
+fn produce_splits_lines_at_newlines_only() {
     let cluster = Cluster::start(1);
-    // What goes in, and what `consume` gives back: a newline more where the last one was missing.
-    for (text, back) in [
+    // The input, and the output of `consume`, which ends the last line if the input did not.
+    for (text, expected) in [
         ("", ""),
         ("\n", "\n"),
         ("one\n\ntwo\r\n\n", "one\n\ntwo\r\n\n"),
@@ -48,31 +48,31 @@ fn what_is_a_line() {
         let produced = produce(&cluster, 0, &[], text.as_bytes());
         assert!(produced.status.success(), "{text:?}: {produced:?}");
         let consumed = consume(&cluster, 0, &["--from", &from]);
-        assert_eq!(String::from_utf8_lossy(&consumed.stdout), back);
+        assert_eq!(String::from_utf8_lossy(&consumed.stdout), expected);
         assert!(consumed.status.success(), "{consumed:?}");
     }
 }
 
 #[test]
-fn a_line_above_the_limit_stops_there() {
+fn produce_stops_at_a_line_above_the_limit() {
     let cluster = Cluster::start(1);
     let limit = cluster.client(0).get_log("").expect("a log").record_bytes_max as usize;
     let fits = "y".repeat(limit);
-    let text = format!("first\n{fits}\n{}\nbehind\n", "x".repeat(limit + 1));
+    let text = format!("first\n{fits}\n{}\nafter\n", "x".repeat(limit + 1));
     let produced = produce(&cluster, 0, &[], text.as_bytes());
-    let said = String::from_utf8_lossy(&produced.stderr).into_owned();
-    assert_eq!(produced.status.code(), Some(65), "{said}");
-    assert!(said.contains("line 3 ") && said.contains("offsets 0 to 1"), "{said}");
+    let stderr = String::from_utf8_lossy(&produced.stderr).into_owned();
+    assert_eq!(produced.status.code(), Some(65), "{stderr}");
+    assert!(stderr.contains("line 3 ") && stderr.contains("offsets 0 to 1"), "{stderr}");
     let consumed = consume(&cluster, 0, &[]);
-    assert!(consumed.stdout == format!("first\n{fits}\n").into_bytes(), "the lines before it, and no other");
+    assert!(consumed.stdout == format!("first\n{fits}\n").into_bytes(), "only the lines before it");
 
     let whole = produce(&cluster, 0, &["--whole"], "x".repeat(limit + 1).as_bytes());
     assert_eq!(whole.status.code(), Some(65), "{whole:?}");
-    assert_eq!(cluster.client(0).get_log("").expect("a log").next_offset, 2, "nothing of it is there");
+    assert_eq!(cluster.client(0).get_log("").expect("a log").next_offset, 2, "nothing was appended");
 }
 
 #[test]
-fn a_whole_file_is_one_record() {
+fn produce_whole_sends_a_file_as_one_record() {
     let cluster = Cluster::start(1);
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let file = cluster.site.path().join("bytes");
@@ -98,8 +98,8 @@ fn status_shows_every_node() {
     assert_eq!(table.matches("follower").count(), 2, "{table}");
     assert_eq!(table.matches("leader").count(), 1, "{table}");
     cluster.nodes[2].kill();
-    // It may have led: until the others have elected there is no leader.
-    eventually("a voter is missing", || match status(&cluster, 0) {
+    // If it was the leader, there is none until the others have elected one.
+    eventually("status reports the missing voter", || match status(&cluster, 0) {
         (table, Some(4)) if table.contains("no answer") => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -109,7 +109,7 @@ fn produce(cluster: &Cluster, node: usize, args: &[&str], input: &[u8]) -> Outpu
     let args: Vec<&str> = std::iter::once(&"produce").chain(args).copied().collect();
     let mut command = cluster.site.cli(&cluster.nodes[node].rpc_addr, &args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-    // It may end before it has read everything.
+    // The command may exit before it has read everything.
     let _ = child.stdin.take().expect("stdin").write_all(input);
     child.wait_with_output().expect("ends")
 }
@@ -120,20 +120,19 @@ fn consume(cluster: &Cluster, node: usize, args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn same(file: &Path, bytes: &[u8]) {
+fn assert_same(file: &Path, bytes: &[u8]) {
     let expected = fs::read(file).expect("a file");
     let differs = expected.iter().zip(bytes).position(|(a, b)| a != b);
     assert_eq!((expected.len(), None), (bytes.len(), differs), "byte-identical");
 }
 
-/// Lines of all lengths, some of them empty.
+/// Returns lines of various lengths, some of them empty.
 fn text(bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 1000);
     for line in 0.. {
         if text.len() >= bytes {
             break;
         }
-        // Writing to a string does not fail.
         let words =
             if line % 7 == 0 { String::new() } else { format!("{line} {}", "wörter und mehr ".repeat(line % 23)) };
         let _ = writeln!(text, "{words}");

@@ -1,19 +1,19 @@
-//! The story that must hold first: append to one node, read from every node at once, and leave nothing behind.
+//! The basic scenario: append at one node, read at every node without delay, and shut down without leaks.
 //!
-//! `make scenario RUNS=100` tells it so many times.
+//! `make scenario RUNS=100` repeats it.
 
 use seriatim::agent::Agent;
 
 use crate::harness::{Site, record, start_agent, wait_for_voters};
-use crate::traces::Traces;
+use crate::leaks::LeakCheck;
 
 #[test]
 fn three_nodes_replicate_one_log() {
     for _ in 0..runs() {
-        let site = Site::alone();
-        let before = Traces::take();
+        let site = Site::exclusive();
+        let leaks = LeakCheck::start();
 
-        // Three nodes of their own folders; the second and the third know where the first one is.
+        // The second and the third node have the address of the first one.
         let mut config = site.config("first");
         config.bootstrap = true;
         let first = start_agent(config);
@@ -27,24 +27,23 @@ fn three_nodes_replicate_one_log() {
         let clients: Vec<_> = nodes.iter().map(|node| site.client(node.rpc_addr(), "root")).collect();
         wait_for_voters(&clients);
 
-        // What goes into the first one ...
         let appended = clients[0].produce("", vec![record("foo")]).expect("produces");
-        // ... comes out of it, and at the same offset out of the others: at once, with no sleep and no retry.
+        // Every node returns the record at the same offset, without a pause and without a retry.
         for client in &clients {
             let found = client.consume_at("", appended.offset).expect("consumes");
             assert_eq!((&found.value[..], found.offset, found.term), (&b"foo"[..], appended.offset, appended.term));
         }
 
         drop(clients);
-        stop_and_look(nodes, before, site);
+        stop_and_check_for_leaks(nodes, leaks, site);
     }
 }
 
 #[test]
 fn one_node_is_a_cluster_of_one_voter() {
     for _ in 0..runs() {
-        let site = Site::alone();
-        let before = Traces::take();
+        let site = Site::exclusive();
+        let leaks = LeakCheck::start();
         let mut config = site.config("only");
         config.bootstrap = true;
         let only = start_agent(config);
@@ -55,20 +54,20 @@ fn one_node_is_a_cluster_of_one_voter() {
         assert_eq!(client.consume_at("", appended.offset).expect("consumes").value, "foo");
 
         drop(client);
-        stop_and_look(vec![only], before, site);
+        stop_and_check_for_leaks(vec![only], leaks, site);
     }
 }
 
-/// Every node stops cleanly, the folder is removed, and no thread, port or file is left.
-fn stop_and_look(nodes: Vec<Agent>, before: Traces, site: Site) {
+/// Stops every node, removes the site's directory, and checks that no thread, port or file is leaked.
+fn stop_and_check_for_leaks(nodes: Vec<Agent>, leaks: LeakCheck, site: Site) {
     let addrs: Vec<_> = nodes.iter().flat_map(|node| [node.bind_addr(), node.rpc_addr()]).collect();
     for node in nodes {
         node.stop().expect("stops cleanly");
     }
     let dir = site.path().to_owned();
-    std::fs::remove_dir_all(&dir).expect("the folder goes");
-    before.assert_nothing_left(&addrs, &dir);
-    // Other tests may run from here on.
+    std::fs::remove_dir_all(&dir).expect("the directory is removed");
+    leaks.assert_no_leaks(&addrs, &dir);
+    // Other tests may run after this.
     drop(site);
 }
 

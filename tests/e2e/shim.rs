@@ -1,4 +1,4 @@
-//! A process with a disk that fails: `tests/shim/shim.c`, put before libc by LD_PRELOAD. That file says what it can do.
+//! Fault injection into a node's process: `tests/shim/shim.c`, loaded by LD_PRELOAD. That file documents the faults.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,33 +6,32 @@ use std::process::Command;
 
 use crate::harness::{Cluster, Site};
 
-/// The compiled shim.
 pub struct Shim {
     library: PathBuf,
 }
 
-/// What is to happen to a process.
-pub enum Order<'a> {
-    /// The power goes; the number chooses what of the unsynced is lost.
+/// A fault to inject into a process.
+pub enum Fault<'a> {
+    /// The power fails. The number is the seed that chooses which unsynced data is lost.
     Cut(u64),
-    /// The next write to a file of such a name fails with EIO, half done.
+    /// The next write to a file whose path contains this text fails with EIO after half of its bytes.
     WriteError(&'a str),
-    /// Every read of this block of 4096 bytes of a file of such a name fails with EIO.
+    /// Every read of this 4096-byte block of such a file fails with EIO.
     ReadError(&'a str, u64),
-    /// Every write to a file of such a name fails with ENOSPC.
+    /// Every write to such a file fails with ENOSPC.
     WriteFull(&'a str),
-    /// The next sync of a file of such a name fails with EIO, and what it should have written is lost.
+    /// The next sync of such a file fails with EIO, and the data that it covers is lost.
     SyncError(&'a str),
-    /// The next sync of a file of such a name does not come back.
+    /// The next sync of such a file does not return.
     SyncHang(&'a str),
     /// Every sync takes this many milliseconds longer.
     SyncSlow(u64),
-    /// The wall clock is so many seconds ahead of the machine's.
+    /// The wall clock is this many seconds ahead of the machine's.
     Clock(i64),
 }
 
 impl Shim {
-    /// Compiles it, with the compiler that the build needs anyway.
+    /// Compiles the shim with the C compiler that the build needs anyway.
     #[track_caller]
     pub fn compile(site: &Site) -> Shim {
         let library = site.path().join("shim.so");
@@ -47,7 +46,7 @@ impl Shim {
         Shim { library }
     }
 
-    /// The environment of a process whose data is in `data_dir`. With `cut_ops` the power goes at that operation.
+    /// Returns the environment of a process whose data is in `data_dir`. With `cut_ops` the power fails at that operation.
     pub fn env(&self, data_dir: &Path, cut_ops: Option<u64>, seed: u64) -> Vec<(String, String)> {
         let mut env = vec![
             ("LD_PRELOAD".to_owned(), self.library.display().to_string()),
@@ -58,7 +57,7 @@ impl Shim {
         env
     }
 
-    /// Compiles it and starts a cluster whose nodes all run with it.
+    /// Compiles the shim and starts a cluster whose nodes all run with it.
     #[track_caller]
     pub fn cluster(nodes: usize) -> (Shim, Cluster) {
         let site = Site::new();
@@ -68,30 +67,30 @@ impl Shim {
         (shim, cluster)
     }
 
-    /// Takes an order back that a process which is gone may not have taken.
+    /// Removes a fault that the process may not have read before it exited.
     pub fn withdraw(&self, data_dir: &Path) {
         let _ = fs::remove_file(data_dir.with_extension("control"));
     }
 
-    /// Orders something to happen to a node of a cluster, now; nodes count from 0.
-    pub fn order_node(&self, cluster: &Cluster, node: usize, order: &Order<'_>) {
-        self.order(&cluster.site.path().join(format!("n{}", node + 1)), order);
+    /// Injects a fault into a node of a cluster, now. Nodes count from 0.
+    pub fn inject_node(&self, cluster: &Cluster, node: usize, fault: &Fault<'_>) {
+        self.inject(&cluster.site.path().join(format!("n{}", node + 1)), fault);
     }
 
-    /// Orders something to happen to the process whose data is in `data_dir`, now.
-    pub fn order(&self, data_dir: &Path, order: &Order<'_>) {
-        let text = match order {
-            Order::Cut(seed) => format!("cut {seed}"),
-            Order::WriteError(name) => format!("write-error {name}"),
-            Order::ReadError(name, block) => format!("read-error {name}@{block}"),
-            Order::WriteFull(name) => format!("write-full {name}"),
-            Order::SyncError(name) => format!("sync-error {name}"),
-            Order::SyncHang(name) => format!("sync-hang {name}"),
-            Order::SyncSlow(millis) => format!("sync-slow {millis}"),
-            Order::Clock(seconds) => format!("clock {seconds}"),
+    /// Injects a fault into the process whose data is in `data_dir`, now.
+    pub fn inject(&self, data_dir: &Path, fault: &Fault<'_>) {
+        let text = match fault {
+            Fault::Cut(seed) => format!("cut {seed}"),
+            Fault::WriteError(name) => format!("write-error {name}"),
+            Fault::ReadError(name, block) => format!("read-error {name}@{block}"),
+            Fault::WriteFull(name) => format!("write-full {name}"),
+            Fault::SyncError(name) => format!("sync-error {name}"),
+            Fault::SyncHang(name) => format!("sync-hang {name}"),
+            Fault::SyncSlow(millis) => format!("sync-slow {millis}"),
+            Fault::Clock(seconds) => format!("clock {seconds}"),
         };
         let (new, control) = (data_dir.with_extension("new"), data_dir.with_extension("control"));
         fs::write(&new, text).expect("written");
-        fs::rename(&new, &control).expect("renamed: the shim sees the whole of it");
+        fs::rename(&new, &control).expect("renamed, so that the shim reads a complete file");
     }
 }

@@ -1,4 +1,5 @@
-//! SIGTERM under load: every call gets an answer or a status, a clean mark is left, exit code 0, within five seconds.
+//! SIGTERM under load: every call ends with a response or a status, and the process exits with code 0 within five seconds,
+//! after a clean shutdown.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,22 +7,22 @@ use std::time::{Duration, Instant};
 use seriatim::client::Fate;
 use seriatim::pb::log::{ConsumeRequest, ProduceRequest};
 
-use crate::harness::{Cluster, PATIENCE, eventually, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, TIMEOUT, eventually, read_all, record, wait_for_voters};
 
 #[test]
-fn three_nodes_under_load() {
+fn three_nodes_shut_down_cleanly_under_load() {
     let mut cluster = Cluster::start(3);
-    // The leader: it has the most to hand over.
+    // The leader has the most to hand over.
     let leader = cluster.leader();
     under_load(&mut cluster, leader);
 }
 
 #[test]
-fn one_node_under_load() {
+fn one_node_shuts_down_cleanly_under_load() {
     under_load(&mut Cluster::start(1), 0);
 }
 
-/// Every count is of calls that ended with an answer or a status; one that does not end fails the test by its deadline.
+/// Counts the calls that ended with a response or a status. A call that does not end fails the test by its deadline.
 fn under_load(cluster: &mut Cluster, victim: usize) {
     let (acknowledged, statuses) = (AtomicU64::new(0), AtomicU64::new(0));
     let (acknowledged, statuses) = (&acknowledged, &statuses);
@@ -29,7 +30,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
         let mut calls = Vec::new();
         for _ in 0..2 {
             let client = cluster.client(victim);
-            // One request after the other, until one is refused.
+            // One request at a time, until one is refused.
             calls.push(scope.spawn(move || {
                 while let Ok(answer) = client.produce("", vec![record("unary")]) {
                     acknowledged.fetch_add(u64::from(answer.count), Ordering::Relaxed);
@@ -37,7 +38,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
                 statuses.fetch_add(1, Ordering::Relaxed);
             }));
             let client = cluster.client(victim);
-            // A pipelined stream: every request is answered, or the status says that it was not appended.
+            // A pipelined stream: each request has a response, or the status says that it was not appended.
             calls.push(scope.spawn(move || {
                 let mut stream = client.produce_stream().expect("a stream");
                 let request = ProduceRequest { records: vec![record("streamed"); 10], ..ProduceRequest::default() };
@@ -47,7 +48,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
                         unanswered += 1;
                         continue;
                     }
-                    match stream.answer().expect("an answer or a status") {
+                    match stream.answer().expect("a response or a status") {
                         Ok(answer) => {
                             acknowledged.fetch_add(u64::from(answer.count), Ordering::Relaxed);
                             unanswered = unanswered.saturating_sub(1);
@@ -64,7 +65,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
             // A tail.
             calls.push(scope.spawn(move || {
                 let request = ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() };
-                let tail = client.consume_stream(&request, Some(PATIENCE)).expect("a stream");
+                let tail = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
                 let error = tail.filter_map(Result::err).next().expect("a status");
                 let status = error.status().expect("a status").clone();
                 assert_eq!(status.reason, "STOPPING", "{status}");
@@ -90,8 +91,8 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
     cluster.nodes[victim].start_again();
     wait_for_voters(&cluster.clients());
     let log = cluster.nodes[victim].log().split_off(log_before);
-    assert!(!log.contains("torn"), "a clean stop leaves nothing torn: {log}");
+    assert!(!log.contains("torn"), "no torn write after a clean shutdown: {log}");
     let found = read_all(&cluster.client(victim)).len() as u64;
     let acknowledged = acknowledged.load(Ordering::Relaxed);
-    assert!(found >= acknowledged, "{acknowledged} records were acknowledged, {found} are there");
+    assert!(found >= acknowledged, "{acknowledged} records were acknowledged, {found} found");
 }

@@ -1,5 +1,5 @@
-//! A disk that fails under a real process: the process ends and says why, nothing is acknowledged after it, and the next start
-//! has every acknowledged record (RELIABILITY L13 and L19, guarantee P7).
+//! Disk failures under a real process: the process exits and logs the reason, acknowledges nothing after the failure, and has
+//! every acknowledged record after the next start (RELIABILITY L13 and L19, guarantee P7).
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -7,80 +7,80 @@ use std::time::{Duration, Instant};
 
 use seriatim::pb::log::ProduceRequest;
 
-use crate::harness::{Cluster, PATIENCE, Site, eventually, loudly, record, wait_for_voters};
+use crate::harness::{Cluster, Site, TIMEOUT, eventually, print_uncaptured, record, wait_for_voters};
 use crate::load::{Random, check, under_load};
-use crate::shim::{Order, Shim};
+use crate::shim::{Fault, Shim};
 
 const SIGABRT: i32 = 6;
 
 #[test]
-fn a_write_error_ends_the_process() {
-    let (status, said) = fails(&Order::WriteError("groups/1/0"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot write") && said.contains("Input/output error"), "{said}");
-    assert!(said.contains("thread consensus failed"), "{said}");
+fn a_write_error_stops_the_process() {
+    let (status, log) = fail_under_load(&Fault::WriteError("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot write") && log.contains("Input/output error"), "{log}");
+    assert!(log.contains("thread consensus failed"), "{log}");
 }
 
-/// The shim drops what the failed sync should have written, as Linux may: a second try would succeed and lose it.
+/// The shim drops the data of the failed sync, as Linux may do: a second sync would succeed and lose it.
 #[test]
 fn a_failed_sync_is_final() {
-    let (status, said) = fails(&Order::SyncError("groups/1/0"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot sync") && said.contains("Input/output error"), "{said}");
-    assert!(said.contains("thread log-writer failed"), "{said}");
+    let (status, log) = fail_under_load(&Fault::SyncError("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot sync") && log.contains("Input/output error"), "{log}");
+    assert!(log.contains("thread log-writer failed"), "{log}");
 }
 
 #[test]
-fn a_manifest_that_can_not_be_synced_ends_the_process() {
-    let (status, said) = fails(&Order::SyncError("manifest"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot sync") && said.contains("manifest"), "{said}");
+fn a_failed_manifest_sync_stops_the_process() {
+    let (status, log) = fail_under_load(&Fault::SyncError("manifest"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot sync") && log.contains("manifest"), "{log}");
 }
 
-/// `log verify` called it damage, and a start a failure (exit code 1), which systemd tried again and again.
+/// `log verify` reported damage, but the start failed with exit code 1, so that systemd retried it forever.
 #[test]
-fn a_sector_that_can_not_be_read_at_a_start_is_damage() {
+fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
     let mut cluster = Cluster::start_at(site, 1, &[], |_| shim.env(&dir, None, 7));
     cluster.client(0).produce("", vec![record("a")]).expect("produces");
     assert!(cluster.nodes[0].stop().success());
-    shim.order(&dir, &Order::ReadError("groups/1/0", 0));
-    let status = cluster.nodes[0].try_start_again().expect_err("it can't be read");
-    let said = cluster.nodes[0].log();
-    assert_eq!(status.code(), Some(65), "{said}");
-    assert!(said.contains("Input/output error") && said.contains("`seriatim log verify` reads all of it"), "{said}");
+    shim.inject(&dir, &Fault::ReadError("groups/1/0", 0));
+    let status = cluster.nodes[0].try_start_again().expect_err("the sector can't be read");
+    let log = cluster.nodes[0].log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    assert!(log.contains("Input/output error") && log.contains("`seriatim log verify` reads all of it"), "{log}");
 }
 
-/// It is refused before, by the watermarks; here they do not see it coming.
+/// Normally the node refuses appends before the disk is full. Here it has no warning.
 #[test]
-fn a_disk_that_is_full_all_the_same_ends_the_process() {
-    let (status, said) = fails(&Order::WriteFull("groups/1/0"));
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("the reserve file is given back"), "{said}");
-    assert!(said.contains("no space left") && said.contains("free some"), "{said}");
+fn an_unexpected_disk_full_error_stops_the_process() {
+    let (status, log) = fail_under_load(&Fault::WriteFull("groups/1/0"));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("the reserve file is given back"), "{log}");
+    assert!(log.contains("no space left") && log.contains("free some"), "{log}");
 }
 
 #[test]
-fn a_sync_that_hangs_ends_the_process() {
+fn a_hanging_sync_aborts_the_process() {
     let begin = Instant::now();
-    let (status, said) = fails(&Order::SyncHang("groups/1/0"));
-    assert_eq!(status.signal(), Some(SIGABRT), "{said}");
-    assert!(said.contains("thread log-writer hangs"), "{said}");
-    assert!(begin.elapsed() < PATIENCE, "within hang_seconds_max, or nearly");
+    let (status, log) = fail_under_load(&Fault::SyncHang("groups/1/0"));
+    assert_eq!(status.signal(), Some(SIGABRT), "{log}");
+    assert!(log.contains("thread log-writer hangs"), "{log}");
+    assert!(begin.elapsed() < TIMEOUT, "not long after hang_seconds_max");
 }
 
-/// Told to stop, it waits for what is being synced, but not for ever.
+/// A shutdown waits for running syncs, but not forever.
 #[test]
-fn a_stop_on_a_disk_that_hangs_ends_the_process() {
+fn a_shutdown_on_a_hanging_disk_aborts_the_process() {
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
     let mut cluster = Cluster::start_at(site, 1, &["--hang-seconds-max=5"], |_| shim.env(&dir, None, 7));
     let client = cluster.client(0);
     let node = &mut cluster.nodes[0];
-    shim.order(&dir, &Order::SyncHang(".seg"));
+    shim.inject(&dir, &Fault::SyncHang(".seg"));
     let mut unanswered = Vec::new();
     eventually("a sync hangs", || {
         let mut calls = client.produce_stream().map_err(|e| e.to_string())?;
@@ -94,9 +94,9 @@ fn a_stop_on_a_disk_that_hangs_ends_the_process() {
     assert!(node.log().contains("the stop hangs at \"syncing the logs\""), "{}", node.log());
 }
 
-/// The leader is killed while every sync takes half a second. No other node was elected: a candidate's sync and a voter's took
-/// longer than the election timeout, and each vote was followed by a manifest, which takes two more syncs.
-/// `SERIATIM_TEST_SYNC_MILLIS` sets another time.
+/// The leader is killed while every sync takes half a second. No other node was elected: the syncs of a candidate and of a voter
+/// took longer than the election timeout, and each vote also wrote a manifest, which takes two more syncs.
+/// `SERIATIM_TEST_SYNC_MILLIS` sets another delay.
 #[test]
 fn slow_disks_elect_a_leader() {
     let millis = std::env::var("SERIATIM_TEST_SYNC_MILLIS").map_or(500, |millis| millis.parse().expect("a number"));
@@ -104,34 +104,35 @@ fn slow_disks_elect_a_leader() {
     cluster.client(0).produce("", vec![record("before")]).expect("produces");
     let lost = cluster.leader();
     let dirs: Vec<_> = (1..=3).map(|n| cluster.site.path().join(format!("n{n}"))).collect();
-    dirs.iter().for_each(|dir| shim.order(dir, &Order::SyncSlow(millis)));
+    dirs.iter().for_each(|dir| shim.inject(dir, &Fault::SyncSlow(millis)));
     eventually("the disks are slow", || {
-        let heard = dirs.iter().all(|dir| !dir.with_extension("control").exists());
-        heard.then_some(()).ok_or("not yet".into())
+        let injected = dirs.iter().all(|dir| !dir.with_extension("control").exists());
+        injected.then_some(()).ok_or("not yet".into())
     });
     cluster.nodes[lost].kill();
     let killed = Instant::now();
     let client = cluster.client((lost + 1) % 3);
     eventually("another node leads", || client.produce("", vec![record("after")]).map(drop).map_err(|e| e.to_string()));
-    loudly(&format!(
+    print_uncaptured(&format!(
         "syncs of {millis} ms: a record is acknowledged {:.1?} after the leader was killed",
         killed.elapsed()
     ));
 }
 
-/// One node fails so under load; gives how it ended and what it said. Then it starts again, and the account holds.
-fn fails(order: &Order<'_>) -> (ExitStatus, String) {
+/// Injects a fault into one node under load, starts the node again, and runs the checks of `load.rs`. Returns the node's exit
+/// status and its log until then.
+fn fail_under_load(fault: &Fault<'_>) -> (ExitStatus, String) {
     let mut random = Random::from_env("one node with a sick disk");
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
-    // Small segments, for manifests to be written.
+    // Small segments, so that manifests are written.
     let more = ["--segment-bytes=262144", "--hang-seconds-max=2"];
     let mut cluster = Cluster::start_at(site, 1, &more, |_| shim.env(&dir, None, 7));
     let addrs = [cluster.nodes[0].rpc_addr.clone()];
     let (site, node) = (&cluster.site, &mut cluster.nodes[0]);
     let client = site.client(&addrs[0], "root");
-    let records = |more: u64| {
+    let wait_for_records = |more: u64| {
         let from = std::cell::Cell::new(None);
         eventually("there is load", || {
             client.wait_connected(Duration::from_millis(100));
@@ -141,16 +142,16 @@ fn fails(order: &Order<'_>) -> (ExitStatus, String) {
             (next >= first + more).then_some(()).ok_or(format!("{next} records"))
         });
     };
-    let (sent, ended) = under_load(site, &addrs, &mut random, |_| {
-        records(200);
-        shim.order(&dir, order);
+    let (sent, outcome) = under_load(site, &addrs, &mut random, |_| {
+        wait_for_records(200);
+        shim.inject(&dir, fault);
         let status = node.wait();
-        let said = node.log();
+        let log = node.log();
         node.start_again();
-        records(50);
-        (status, said)
+        wait_for_records(50);
+        (status, log)
     });
     wait_for_voters(&cluster.clients());
     check(&cluster, &sent);
-    ended
+    outcome
 }

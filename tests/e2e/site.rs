@@ -1,4 +1,4 @@
-//! Where a test's nodes live: a folder with certificates, a policy and data.
+//! The directory of a test's cluster: certificates, the policy and the nodes' data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,9 @@ use seriatim::security::tls::client_credentials;
 
 use super::{SERIATIM, client_with};
 
-/// The name of the tests' clusters.
 pub const CLUSTER: &str = "seriatim";
 
-/// Who may do what: `root` everything, `writer` and `reader` one thing with the log `default`, `nobody` nothing.
+/// `root` may do everything, `writer` and `reader` one thing with the log `default`, `nobody` nothing.
 pub const POLICY: &str = "\
 p, root, *, produce
 p, root, *, consume
@@ -31,47 +30,46 @@ g, member, role:team
 
 const LOOPBACK: [&str; 2] = ["localhost", "127.0.0.1"];
 
-static ALONE: RwLock<()> = RwLock::new(());
+static EXCLUSIVE: RwLock<()> = RwLock::new(());
 
-enum Company {
+enum Isolation {
     Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
-    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+    Exclusive(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
 }
 
-/// A folder with certificates, a policy and the nodes' data.
 pub struct Site {
     dir: tempfile::TempDir,
     cluster: String,
-    /// All nodes share one peer certificate, as before certificates named their node.
+    /// All nodes share one peer certificate, as clusters did before certificates named their node.
     shared_peers: bool,
     #[expect(dead_code, reason = "held")]
-    company: Company,
+    isolation: Isolation,
 }
 
 impl Site {
-    /// A new one; other tests may run meanwhile.
+    /// Creates a site; other tests may run at the same time.
     pub fn new() -> Site {
-        Site::make(CLUSTER, &LOOPBACK, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
+        Site::make(CLUSTER, &LOOPBACK, Isolation::Shared(EXCLUSIVE.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// A new one, for a cluster of that name, whose nodes are reached at these hosts.
+    /// Creates a site for a cluster of that name, whose nodes are reached at these hosts.
     pub fn of_cluster(cluster: &str, hosts: &[&str]) -> Site {
-        Site::make(cluster, hosts, Company::Shared(ALONE.read().unwrap_or_else(PoisonError::into_inner)))
+        Site::make(cluster, hosts, Isolation::Shared(EXCLUSIVE.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// A new one whose nodes share one peer certificate.
+    /// Creates a site whose nodes share one peer certificate.
     pub fn with_shared_peers() -> Site {
         Site { shared_peers: true, ..Site::new() }
     }
 
-    /// A new one in a test that counts threads: no other test runs meanwhile.
-    pub fn alone() -> Site {
-        Site::make(CLUSTER, &LOOPBACK, Company::Alone(ALONE.write().unwrap_or_else(PoisonError::into_inner)))
+    /// Creates a site for a test that counts threads: no other test runs at the same time.
+    pub fn exclusive() -> Site {
+        Site::make(CLUSTER, &LOOPBACK, Isolation::Exclusive(EXCLUSIVE.write().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn make(cluster: &str, hosts: &[&str], company: Company) -> Site {
+    fn make(cluster: &str, hosts: &[&str], isolation: Isolation) -> Site {
         let dir = tempfile::tempdir().expect("a folder");
-        let site = Site { dir, cluster: cluster.to_owned(), shared_peers: false, company };
+        let site = Site { dir, cluster: cluster.to_owned(), shared_peers: false, isolation };
         let plan = hosts.iter().fold(Plan::new(cluster), |plan, host| plan.host(host));
         let plan =
             ["root", "writer", "reader", "member", "nobody"].iter().fold(plan, |plan, client| plan.client(client));
@@ -80,32 +78,28 @@ impl Site {
         site
     }
 
-    /// The name of its cluster.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// The folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The folder of certificates.
     pub fn certs(&self) -> PathBuf {
         self.path().join("certs")
     }
 
-    /// The policy.
     pub fn policy(&self) -> PathBuf {
         self.path().join("policy.csv")
     }
 
-    /// The authority of all its certificates.
+    /// The CA of all certificates.
     pub fn ca(&self) -> Ca {
         Ca::load(&self.certs()).expect("the CA")
     }
 
-    /// The files of the node with this name; its peer certificate is issued when it is missing.
+    /// Returns the TLS files of a node. Issues its peer certificate if it is missing.
     pub fn node_files(&self, name: &str) -> TlsFiles {
         let files = TlsFiles::in_dir(&self.certs(), name);
         if !files.peer_cert_file.exists() && self.shared_peers {
@@ -116,12 +110,12 @@ impl Site {
         files
     }
 
-    /// Issues a node's peer certificate; `NEW+OLD` names both.
+    /// Issues a node's peer certificate. `NEW+OLD` puts both names into it.
     pub fn name_peer(&self, names: &str) {
         certs::renew(&self.certs(), &Plan::new(&self.cluster).peer(names)).expect("a certificate");
     }
 
-    /// Gives a node the certificate that all share.
+    /// Issues a node a peer certificate of the shared kind.
     pub fn share_peer(&self, name: &str) {
         let request = Request {
             common_names: vec!["peer".to_owned()],
@@ -134,13 +128,13 @@ impl Site {
         self.ca().issue_files(&request, &dir, "peer").expect("a certificate");
     }
 
-    /// What shows the certificate of that node as a peer.
+    /// Returns the credentials of that node as a peer.
     pub fn peer_credentials(&self, name: &str) -> ChannelCredentials {
         let files = self.node_files(name);
         client_credentials(&files.peer_ca_file, &files.peer_cert_file, &files.peer_key_file).expect("credentials")
     }
 
-    /// The certificate of a client.
+    /// Returns the TLS files of a client.
     pub fn client_files(&self, user: &str) -> ClientFiles {
         ClientFiles {
             ca_file: self.certs().join("ca.pem"),
@@ -149,19 +143,19 @@ impl Site {
         }
     }
 
-    /// A client with the certificate of `user`.
+    /// Returns a client with the certificate of `user`.
     pub fn client(&self, addr: impl ToString, user: &str) -> Client {
         client_with(addr, Some(self.client_files(user)))
     }
 
-    /// A configuration for a node within this process.
+    /// Returns the configuration of a node that runs in this process.
     pub fn config(&self, name: &str) -> Config {
         let mut config = Config::for_test(self.path(), name).expect("a configuration");
         config.tls = Some(self.node_files(name));
         config
     }
 
-    /// The program, with the environment of the tests: no variable of the caller's reaches it.
+    /// Returns a command that runs the program, without the `SERIATIM_*` variables of this process.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(SERIATIM);
         command.args(args).current_dir(self.path());
@@ -171,7 +165,7 @@ impl Site {
         command
     }
 
-    /// The program as a client of the node at `addr`, as `root`.
+    /// Returns a command that runs the program as a client of the node at `addr`, as `root`.
     pub fn cli(&self, addr: &str, args: &[&str]) -> Command {
         let mut command = self.command(args);
         command.env("SERIATIM_ADDR", addr).env("SERIATIM_CERTS", self.certs());

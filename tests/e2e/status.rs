@@ -1,4 +1,4 @@
-//! `seriatim status`: which voters are alive and what its exit codes say, and what a node that is not ready yet says.
+//! `seriatim status`: live voters, exit codes, and nodes that are not ready yet.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -21,7 +21,7 @@ fn run(site: &Site, addr: &str, args: &[&str]) -> Ended {
     ended(site.cli(addr, args).stdin(Stdio::null()).output().expect("it ran"))
 }
 
-/// Waits until `status` ends with that code.
+/// Waits until `status` exits with that code.
 #[track_caller]
 fn status(site: &Site, addr: &str, code: i32) -> Ended {
     eventually("the exit code of status", || match run(site, addr, &["status"]) {
@@ -30,18 +30,18 @@ fn status(site: &Site, addr: &str, code: i32) -> Ended {
     })
 }
 
-/// A host was wiped and started under a new name at the same address: four voters, one of them gone for good, and the next restart
-/// stopped the cluster. `status` showed four healthy nodes, and ended with 0.
+/// A host was wiped and started with a new name at the same address. The cluster had four voters, one of them gone forever, and the
+/// next restart of a node stopped it. `status` showed four healthy nodes and exited with code 0.
 #[test]
-fn a_dead_voter_is_seen_although_another_node_has_its_address() {
+fn reports_a_dead_voter_whose_address_another_node_uses() {
     let mut cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.clone();
     let (_, healthy, _) = status(&cluster.site, &addr, 0);
 
     let mut wiped = cluster.nodes.pop().expect("n3");
     wiped.kill();
-    let (_, table, said) = status(&cluster.site, &addr, 4);
-    assert!(said.contains("one more failure stops log default: n3 does not answer\n"), "{said}");
+    let (_, table, stderr) = status(&cluster.site, &addr, 4);
+    assert!(stderr.contains("one more failure stops log default: n3 does not answer\n"), "{stderr}");
     assert!(table.contains("the catalog: 2 of 3 voters are alive, none may fail\n"), "{table}");
     assert!(healthy.ends_with("log default: 3 of 3 voters are alive, 1 may fail\n"), "{healthy}");
     let new = NodeOptions {
@@ -53,34 +53,35 @@ fn a_dead_voter_is_seen_although_another_node_has_its_address() {
     };
     let _new = Node::start(&cluster.site, new);
     let client = cluster.client(0);
-    eventually("it votes", || {
+    eventually("n4 is a voter", || {
         let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
         let voters = servers.iter().filter(|server| server.is_voter).count();
         let catalog = client.get_node().map_err(|e| e.to_string())?.groups.iter().map(|g| g.voters.len()).min();
         (voters == 4 && catalog == Some(4)).then_some(()).ok_or(format!("{voters} {catalog:?}"))
     });
-    let (_, table, said) = status(&cluster.site, &addr, 4);
+    let (_, table, stderr) = status(&cluster.site, &addr, 4);
     let why = "n3 does not answer: another node is at its address";
-    assert!(said.contains(&format!("one more failure stops log default: {why}\n")), "{said}");
-    assert!(said.contains(&format!("one more failure stops the catalog: {why}\n")), "{said}");
+    assert!(stderr.contains(&format!("one more failure stops log default: {why}\n")), "{stderr}");
+    assert!(stderr.contains(&format!("one more failure stops the catalog: {why}\n")), "{stderr}");
     assert!(table.contains("log default: 3 of 4 voters are alive, none may fail\n"), "{table}");
     let (code, json, _) = run(&cluster.site, &addr, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
-    let log = json["groups"].as_array().expect("groups").iter().find(|group| group["log"] == "default").expect("it");
+    let log =
+        json["groups"].as_array().expect("groups").iter().find(|group| group["log"] == "default").expect("the log");
     assert_eq!((code, &json["exit_code"], &log["may_fail"]), (Some(4), &4.into(), &0.into()));
     assert_eq!(log["missing"][0]["name"], "n3");
     assert_eq!(json["findings"][0]["kind"], "voter_missing");
 
     cluster.nodes[1].kill();
-    let (_, table, said) = status(&cluster.site, &addr, 5);
-    assert!(said.contains("no majority for log default: n2 does not answer; n3 does not answer: "), "{said}");
+    let (_, table, stderr) = status(&cluster.site, &addr, 5);
+    assert!(stderr.contains("no majority for log default: n2 does not answer; n3 does not answer: "), "{stderr}");
     assert!(table.contains("log default: 2 of 4 voters are alive, no majority\n"), "{table}");
     let (code, json, _) = run(&cluster.site, &addr, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((code, &json["findings"][0]["kind"]), (Some(5), &"no_majority".into()));
 }
 
-/// A command that runs; killed if the test fails before its end.
+/// A running command; killed when dropped.
 struct Running(Option<Child>);
 
 impl Running {
@@ -96,8 +97,8 @@ impl Running {
 
     #[track_caller]
     fn end(mut self) -> Ended {
-        eventually("it ends", || if self.runs() { Err("it runs".to_owned()) } else { Ok(()) });
-        ended(self.0.take().expect("a process").wait_with_output().expect("it ended"))
+        eventually("the command exits", || if self.runs() { Err("still running".to_owned()) } else { Ok(()) });
+        ended(self.0.take().expect("a process").wait_with_output().expect("its output"))
     }
 }
 
@@ -110,12 +111,12 @@ impl Drop for Running {
     }
 }
 
-/// Members were asked one after the other, each with all of --timeout: two hosts that answered nothing took 15.8 s.
+/// Members were queried one after the other, each with the whole --timeout: two hosts that did not respond took 15.8 s.
 #[test]
-fn members_are_asked_at_the_same_time_and_for_a_short_time() {
+fn members_are_queried_concurrently_with_a_short_timeout() {
     let mut cluster = Cluster::start(3);
     let addr = cluster.nodes[0].rpc_addr.clone();
-    // Connections are taken, and nothing comes: as at a host whose node is suspended.
+    // Accept connections but never respond, like a host whose node is suspended.
     let silent = [1, 2].map(|node| {
         let node: &mut Node = &mut cluster.nodes[node];
         node.kill();
@@ -124,22 +125,22 @@ fn members_are_asked_at_the_same_time_and_for_a_short_time() {
         listener
     });
     let accept = |listener: &TcpListener| {
-        eventually("it connects", || listener.accept().map(|(stream, _)| stream).map_err(|e| e.to_string()))
+        eventually("a connection arrives", || listener.accept().map(|(stream, _)| stream).map_err(|e| e.to_string()))
     };
     let timeouts = ["status", "--timeout", "600", "--node-timeout", "600"];
     let mut patient = Running::start(&cluster.site, &addr, &timeouts);
     let connected = [accept(&silent[0]), accept(&silent[1])];
-    assert!(patient.runs(), "both are asked, and none has answered");
+    assert!(patient.runs(), "both are queried, and neither has responded");
     drop(connected);
     drop(patient);
-    // The default.
-    let (code, table, said) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).end();
-    assert_eq!(code, Some(5), "{said}");
-    assert!(said.contains("no majority for log default: n2 and n3 do not answer"), "{said}");
+    // With the default node timeout.
+    let (code, table, stderr) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).end();
+    assert_eq!(code, Some(5), "{stderr}");
+    assert!(stderr.contains("no majority for log default: n2 and n3 do not answer"), "{stderr}");
     assert_eq!(table.matches("nothing came within 3 s").count(), 2, "{table}");
 }
 
-/// A server that takes connections over TLS and HTTP/2 and never answers a call, until the process ends.
+/// Starts a server that accepts connections over TLS and HTTP/2 and never responds to a call, until the process exits.
 fn mute_server(site: &Site) -> String {
     let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls_server()).expect("an acceptor");
     acceptor.set_certificate_chain_file(site.certs().join("server.pem")).expect("a certificate");
@@ -153,7 +154,7 @@ fn mute_server(site: &Site) -> String {
             let acceptor = acceptor.clone();
             std::thread::spawn(move || {
                 let Ok(mut tls) = acceptor.accept(stream) else { return };
-                // SETTINGS, empty: the connection stands.
+                // An empty SETTINGS frame completes the HTTP/2 connection.
                 let _ = tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
                 while tls.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
             });
@@ -162,9 +163,9 @@ fn mute_server(site: &Site) -> String {
     addr
 }
 
-/// A node that was connected but answered nothing, or could not serve, was the only one that was asked.
+/// When the first node was connected but did not respond, or could not serve, no other address was tried.
 #[test]
-fn every_command_asks_the_next_address_when_the_first_does_not_answer() {
+fn every_command_tries_the_next_address_when_the_first_does_not_answer() {
     let cluster = Cluster::start(1);
     let site = &cluster.site;
     std::fs::write(site.path().join("lines"), "a\nb\n").expect("a file");
@@ -183,48 +184,50 @@ fn every_command_asks_the_next_address_when_the_first_does_not_answer() {
         for command in commands {
             let addrs = format!("{first},{}", cluster.nodes[0].rpc_addr);
             let args = [command, &["--timeout", "600"]].concat();
-            let (code, out, said) = Running::start(site, &addrs, &args).end();
-            assert_eq!(code, Some(0), "{command:?} with {first}: {out}{said}");
+            let (code, out, stderr) = Running::start(site, &addrs, &args).end();
+            assert_eq!(code, Some(0), "{command:?} with {first}: {out}{stderr}");
         }
     }
 }
 
-/// A refusal said that the node had "not caught up", and `status` that the node's log says why.
+/// A refusal said that the node had "not caught up", and `status` referred to the node's log for the reason.
 #[test]
-fn a_node_that_is_no_member_yet_says_what_it_waits_for() {
+fn a_joining_node_reports_what_it_waits_for() {
     let site = Site::new();
     let waiting = |name: &str, join: &[&str]| {
         let join = join.iter().map(|addr| (*addr).to_owned()).collect();
         Node::start(&site, NodeOptions { name: name.into(), join, joins_later: true, ..NodeOptions::default() })
     };
-    let says = |node: &Node, parts: &[&str]| {
-        eventually("it says why", || {
-            let (code, _, said) = run(&site, &node.rpc_addr, &["status"]);
-            let all = code == Some(69) && said.contains("JOINING") && parts.iter().all(|part| said.contains(part));
-            all.then_some(said.clone()).ok_or(format!("{code:?} {said}"))
+    let assert_reports = |node: &Node, parts: &[&str]| {
+        eventually("the reason is reported", || {
+            let (code, _, stderr) = run(&site, &node.rpc_addr, &["status"]);
+            let all = code == Some(69) && stderr.contains("JOINING") && parts.iter().all(|part| stderr.contains(part));
+            all.then_some(stderr.clone()).ok_or(format!("{code:?} {stderr}"))
         })
     };
     let alone = waiting("alone", &[]);
-    let said =
-        says(&alone, &["not admitted to cluster \"seriatim\" yet", "no join address is configured, and mDNS is off"]);
-    assert!(said.contains("--bootstrap") && !said.contains("seriatim status"), "{said}");
+    let stderr = assert_reports(
+        &alone,
+        &["not admitted to cluster \"seriatim\" yet", "no join address is configured, and mDNS is off"],
+    );
+    assert!(stderr.contains("--bootstrap") && !stderr.contains("seriatim status"), "{stderr}");
 
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string();
     let mut late = waiting("n2", &[&free, &alone.bind_addr]);
-    says(&late, &[&free, "onnection refused", &alone.bind_addr, "not a member of a cluster yet"]);
-    // Every refusal has the reason.
-    let refused = site.client(&late.rpc_addr, "root").produce("", vec![record("x")]).expect_err("no member");
+    assert_reports(&late, &[&free, "onnection refused", &alone.bind_addr, "not a member of a cluster yet"]);
+    // Every refusal contains the reason.
+    let refused = site.client(&late.rpc_addr, "root").produce("", vec![record("x")]).expect_err("not a member");
     let refused = refused.status().expect("a status").clone();
     assert!(refused.reason == "JOINING" && refused.message.contains(&free), "{refused}");
     assert!(refused.metadata["waiting_for"].contains(&free), "{refused}");
-    let (code, _, said) = run(&site, &late.rpc_addr, &["log", "info"]);
-    assert!(code == Some(69) && said.contains(&free), "{said}");
+    let (code, _, stderr) = run(&site, &late.rpc_addr, &["log", "info"]);
+    assert!(code == Some(69) && stderr.contains(&free), "{stderr}");
     let (code, json, _) = run(&site, &late.rpc_addr, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((code, &json["findings"][0]["kind"]), (Some(69), &"joining".into()));
     assert!(json["waiting_for"].as_str().expect("a reason").contains(&free), "{json}");
 
-    // A node that has founded nothing yet, for a reason of its own.
+    // A node with --bootstrap that waits for its own join address before it founds the cluster.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent_addr = silent.local_addr().expect("an address").to_string();
     let founder = NodeOptions {
@@ -236,17 +239,17 @@ fn a_node_that_is_no_member_yet_says_what_it_waits_for() {
         ..NodeOptions::default()
     };
     let mut founder = Node::start(&site, founder);
-    says(&founder, &["not founding cluster \"seriatim\" yet", &silent_addr]);
-    says(&late, &[&free, &alone.bind_addr]);
+    assert_reports(&founder, &["not founding cluster \"seriatim\" yet", &silent_addr]);
+    assert_reports(&late, &[&free, &alone.bind_addr]);
     drop(silent);
     eventually("both serve", || {
         let servers = site.client(&late.rpc_addr, "root").get_servers("").map_err(|e| e.to_string())?.servers;
         (servers.iter().filter(|s| s.is_voter).count() == 2).then_some(()).ok_or(format!("{servers:?}"))
     });
 
-    // A member that can't admit, as it has no majority.
+    // A member that can't admit another node, since it has no majority.
     assert!(late.stop().success());
     let third = waiting("n3", &[&founder.bind_addr]);
-    says(&third, &[&founder.bind_addr, "has not admitted it"]);
+    assert_reports(&third, &[&founder.bind_addr, "has not admitted it"]);
     assert!(founder.stop().success());
 }

@@ -1,4 +1,4 @@
-//! Streams that are cut short: what is said to be in the log is there, and nothing else.
+//! Interrupted streams: exactly the records that are reported as appended are in the log.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::process::Stdio;
@@ -11,11 +11,11 @@ use seriatim::pb::log::ProduceRequest;
 
 use crate::harness::{Cluster, eventually, record};
 
-/// Requests of a stream are proposed without waiting for the answers of those before. So when one was refused by the leader
-/// (here by its `expected_offset`; a full queue or an election does it too), those behind it were on their way, and were
-/// appended: 20 of 20 in the run that found it, although nothing behind a failure may be.
+/// Requests of a stream are proposed without waiting for the responses of earlier ones. When the leader refused one (here because
+/// of its `expected_offset`; a full queue or an election does the same), later ones had already been sent and were appended, in 20
+/// of 20 runs. No request after a failed one may be appended.
 #[test]
-fn nothing_behind_a_failed_request_is_appended() {
+fn nothing_after_a_failed_request_is_appended() {
     let cluster = Cluster::start(3);
     for client in cluster.clients() {
         let before = client.get_log("").expect("a log").next_offset;
@@ -27,13 +27,13 @@ fn nothing_behind_a_failed_request_is_appended() {
         };
         stream.send(request(Some(before)));
         stream.send(request(Some(before)));
-        // The stream may be broken already.
+        // The stream may have failed already.
         while stream.send(request(None)) && client.get_log("").expect("a log").next_offset == before {}
         for _ in 0..200 {
             stream.send(request(None));
         }
-        assert_eq!(stream.answer().expect("an answer").expect("the first one is right").offset, before);
-        let error = stream.answer().expect("a status").expect_err("the second one is wrong");
+        assert_eq!(stream.answer().expect("a response").expect("the first request succeeds").offset, before);
+        let error = stream.answer().expect("a status").expect_err("the second request fails");
         let status = error.status().expect("a status");
         assert_eq!((status.code, status.reason.as_str()), (Code::FAILED_PRECONDITION, "EXPECTED_OFFSET_MISMATCH"));
         assert_eq!((status.number("failed_request"), status.number("unknown_through")), (Some(1), None));
@@ -41,10 +41,10 @@ fn nothing_behind_a_failed_request_is_appended() {
     }
 }
 
-/// The command ended with "connection refused" when the connection broke after a silence longer than --timeout, although
-/// another node was there: it measured from the last record.
+/// `consume --follow` failed with "connection refused" when the connection broke after a silence longer than --timeout, although
+/// another node was available: it measured the timeout from the last record.
 #[test]
-fn a_follower_goes_on_at_another_node_after_a_long_silence() {
+fn consume_follow_continues_at_another_node_after_a_long_silence() {
     let mut cluster = Cluster::start(3);
     let timeout = Duration::from_secs(2);
     let addr = format!("{},{}", cluster.nodes[0].rpc_addr, cluster.nodes[1].rpc_addr);
@@ -53,7 +53,7 @@ fn a_follower_goes_on_at_another_node_after_a_long_silence() {
         cluster.site.cli(&addr, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let lines = Arc::new(Mutex::new(Vec::new()));
     let (seen, stdout) = (Arc::clone(&lines), child.stdout.take().expect("stdout"));
-    // Ends with the process.
+    // Ends when the process exits.
     let reader = std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             seen.lock().expect("no panic").push(line);
@@ -61,23 +61,23 @@ fn a_follower_goes_on_at_another_node_after_a_long_silence() {
     });
     let last = || lines.lock().expect("no panic").last().cloned();
     let client = cluster.client(2);
-    eventually("it follows", || {
+    eventually("the command follows", || {
         client.produce("", vec![record("first")]).map_err(|e| e.to_string())?;
         last().ok_or("nothing yet".into())
     });
     let quiet = Instant::now();
-    eventually("a silence longer than its patience", || {
+    eventually("a silence longer than the timeout passes", || {
         (quiet.elapsed() > timeout * 2).then_some(()).ok_or("not yet".into())
     });
     cluster.nodes[0].kill();
-    eventually("the others have a leader", || {
+    eventually("another node leads", || {
         client.produce("", vec![record("second")]).map(drop).map_err(|e| e.to_string())
     });
-    eventually("it goes on", || {
+    eventually("the command continues", || {
         if let Some(status) = child.try_wait().expect("waits") {
-            let mut said = String::new();
-            child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
-            panic!("it ended: {status}, {said}");
+            let mut stderr = String::new();
+            child.stderr.take().expect("stderr").read_to_string(&mut stderr).expect("text");
+            panic!("the command exited: {status}, {stderr}");
         }
         last().filter(|line| line == "second").ok_or("not yet".into())
     });
@@ -86,9 +86,9 @@ fn a_follower_goes_on_at_another_node_after_a_long_silence() {
     reader.join().expect("no panic");
 }
 
-/// Ctrl-C ended it without a word: nobody knew which lines were in the log.
+/// Ctrl-C stopped `produce` without a message, so that the user did not know which lines were in the log.
 #[test]
-fn an_interrupted_produce_says_how_far_it_came() {
+fn an_interrupted_produce_reports_the_last_offset() {
     let cluster = Cluster::start(1);
     let mut child = cluster
         .site
@@ -100,25 +100,26 @@ fn an_interrupted_produce_says_how_far_it_came() {
     let mut stdin = child.stdin.take().expect("stdin");
     stdin.write_all(b"one\ntwo\nno end").expect("written");
     let client = cluster.client(0);
-    eventually("two lines are in", || {
+    eventually("two lines are appended", || {
         let next = client.get_log("").expect("a log").next_offset;
         (next == 2).then_some(()).ok_or(format!("{next}"))
     });
     kill_process(Pid::from_child(&child), Signal::INT).expect("a signal");
     let output = child.wait_with_output().expect("it ends");
     drop(stdin);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("2 records appended to log default at offsets 0 to 1"), "{said}");
-    assert!(said.contains("tail -n +3 "), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("2 records appended to log default at offsets 0 to 1"), "{stderr}");
+    assert!(stderr.contains("tail -n +3 "), "{stderr}");
 }
 
-/// Retention overtook a reader that had asked for what is there: it ended with OFFSET_TRIMMED and exit code 1, 3 of 50 times.
+/// Retention overtook a reader that had asked for all existing records: it failed with OFFSET_TRIMMED and exit code 1, 3 of 50
+/// times.
 #[test]
-fn a_reader_that_a_trim_overtakes_says_so_and_goes_on() {
+fn consume_reports_records_trimmed_before_they_were_read() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
-    // More than all buffers on the way to a reader that does not read.
+    // More data than all buffers between the node and a reader that does not read.
     let value = |number: u64| [format!("{number:04}").into_bytes(), vec![b'x'; 1_000_000 - 4]].concat();
     (0..96).for_each(|number| drop(client.produce("", vec![record(value(number))]).expect("appended")));
     let consume = |from: &str| {
@@ -134,26 +135,26 @@ fn a_reader_that_a_trim_overtakes_says_so_and_goes_on() {
     client.trim("", 94).expect("trimmed");
     for (at, (mut child, stdout, first)) in readers.into_iter().enumerate() {
         let read: Vec<u64> = stdout.lines().map(|line| number(&line.expect("a line"))).collect();
-        let mut said = String::new();
-        child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
+        let mut stderr = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut stderr).expect("text");
         let code = child.wait().expect("it ends").code();
-        // Up to what was on its way; the offsets that are missing are named.
+        // Records that were already sent are read; the missing offsets are reported.
         let whole = read.iter().zip(first + 1..).take_while(|(got, wanted)| *got == wanted).count() as u64;
         let next = first + 1 + whole;
         assert!(next < 94, "nothing was trimmed under reader {at}");
         let rest = &read[usize::try_from(whole).expect("small")..];
         if at == 2 {
-            assert_eq!((code, rest), (Some(1), &[][..]), "from an offset that was named: {said}");
-            assert!(said.contains("OFFSET_TRIMMED"), "{said}");
+            assert_eq!((code, rest), (Some(1), &[][..]), "from an explicit offset: {stderr}");
+            assert!(stderr.contains("OFFSET_TRIMMED"), "{stderr}");
             continue;
         }
-        assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{said}");
+        assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{stderr}");
         let gap = format!("records {next} to 93 of log default were trimmed before they were read; going on at 94");
-        assert!(said.contains(&gap), "{said}");
+        assert!(stderr.contains(&gap), "{stderr}");
     }
 }
 
-/// The number at the beginning of a line.
+/// Parses the number at the beginning of a line.
 fn number(line: &str) -> u64 {
     line.get(..4).and_then(|digits| digits.parse().ok()).expect("a number")
 }

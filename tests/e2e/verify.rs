@@ -1,5 +1,5 @@
-//! A disk that lies: the scrub of a running node finds it, `seriatim log verify` of a stopped one names the same place, and
-//! neither changes a byte.
+//! Silent disk corruption: the scrub of a running node detects it, `seriatim log verify` on a stopped node reports the same
+//! place, and neither changes a byte.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,8 +27,8 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    let (code, _, said) = verify(&[]);
-    assert!(code == Some(78) && said.contains("in use by another process"), "{said}");
+    let (code, _, stderr) = verify(&[]);
+    assert!(code == Some(78) && stderr.contains("in use by another process"), "{stderr}");
 
     let file = data_dir.join(SEGMENT);
     let bytes = fs::read(&file).expect("a segment");
@@ -39,7 +39,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
         file.sync_all().expect("synced");
     };
     write(b'R');
-    let range = eventually("the scrub finds it", || {
+    let range = eventually("the scrub detects it", || {
         let node = client.get_node().map_err(|e| e.to_string())?;
         let group = node.groups.into_iter().find(|group| group.group == 1).ok_or("no group")?;
         group.damaged_ranges.first().cloned().ok_or_else(|| "nothing found yet".to_owned())
@@ -51,7 +51,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     for whole in [2, 4, 39] {
         assert_eq!(client.consume_at("", whole).expect("the others are served").offset, whole);
     }
-    client.produce("", vec![record("and it goes on")]).expect("produces");
+    client.produce("", vec![record("after the damage")]).expect("produces");
     let status = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(
@@ -66,27 +66,27 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
 
     assert!(cluster.nodes[0].stop().success());
     let before = all_files(&data_dir);
-    let (code, report, said) = verify(&[]);
-    assert_eq!(code, Some(65), "{report}{said}");
+    let (code, report, stderr) = verify(&[]);
+    assert_eq!(code, Some(65), "{report}{stderr}");
     let line = format!("DAMAGE {SEGMENT} bytes {} to {}: ", range.position, range.position + range.bytes - 1);
     assert!(
         report.contains(&line) && report.contains("; unreadable: entry ") && report.contains(", record 3\n"),
         "{report}"
     );
-    assert!(said.contains("damaged in 1 place;"), "{said}");
+    assert!(stderr.contains("damaged in 1 place;"), "{stderr}");
     write(bytes[at]);
-    let (code, report, said) = verify(&["--json"]);
-    assert!(code == Some(0) && report.contains("\"damaged\":false"), "{report}{said}");
+    let (code, report, stderr) = verify(&["--json"]);
+    assert!(code == Some(0) && report.contains("\"damaged\":false"), "{report}{stderr}");
     let after = all_files(&data_dir);
     let changed: Vec<_> =
         before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).map(|(p, _)| p).collect();
     assert!(
         changed == [&file] && before.len() == after.len(),
-        "the byte that this test put right, and nothing else: {changed:?}"
+        "only the byte that this test restored has changed: {changed:?}"
     );
     cluster.nodes[0].start_again();
     let client = cluster.client(0);
-    eventually("it serves all of it", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+    eventually("the node serves every record", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
 }
 
 fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -1,29 +1,31 @@
-/* A disk that fails, under a real process: LD_PRELOAD, Linux, for the tests (tests/e2e/shim.rs compiles and drives it).
+/* Fault injection for the tests: disk failures and power cuts of a real process on Linux, by LD_PRELOAD. tests/e2e/shim.rs compiles
+ * and drives it.
  *
- * It sits between the program and libc for the files below SHIM_DIR, and remembers how to undo what was not synced:
+ * It wraps libc calls on the files below SHIM_DIR, and records how to undo changes that are not synced:
  *
- *   pwrite          the bytes that were there, until an fsync or fdatasync of the file that began later has succeeded
- *   create, rename, unlink    the names (and the files: an unlinked one is kept aside), until an fsync of the directory
- *   length          what the file had at its last sync (space is reserved by a system call that is not seen here)
+ *   pwrite          the previous bytes, until an fsync or fdatasync of the file that began later has succeeded
+ *   create, rename, unlink    the names (an unlinked file is moved to the grave), until an fsync of the directory
+ *   length          the file's length at its last sync (space is reserved by a system call that the shim does not see)
  *
- * The file SHIM_DIR.control says what is to happen; it is removed when it is taken, within milliseconds:
+ * The file SHIM_DIR.control contains a fault; the shim removes it when it has read it, within milliseconds:
  *
- *   cut SEED             the power goes: of all that, any part is undone, each 512-byte sector and each name for itself, files
- *                        get shorter again, indexes (*.idx), which nothing syncs, get arbitrary pages, and the process is gone
- *   write-error NAME     the next write to a file whose path contains NAME gets half-way, and fails with EIO
- *   read-error NAME@BLOCK    from now on reads of that block of 4096 bytes of such a file fail with EIO
- *   write-full NAME      from now on every write to such a file fails with ENOSPC
- *   sync-error NAME      the next sync of such a file fails with EIO, once, and what it should have written is dropped from
- *                        the page cache, as Linux does: a second sync succeeds and means nothing
- *   sync-hang NAME       the next sync of such a file does not come back
- *   sync-slow MILLIS     every sync takes that much longer from now on
- *   clock SECONDS        the wall clock is so far ahead of the machine's from now on
+ *   cut SEED             the power fails: a random part of the unsynced changes is undone, each 512-byte sector and each name
+ *                        independently, files are truncated, index files (*.idx), which are never synced, get random pages,
+ *                        and the process is killed
+ *   write-error NAME     the next write to a file whose path contains NAME writes half of its bytes and fails with EIO
+ *   read-error NAME@BLOCK    from now on, reads of that 4096-byte block of such a file fail with EIO
+ *   write-full NAME      from now on, every write to such a file fails with ENOSPC
+ *   sync-error NAME      the next sync of such a file fails with EIO, and the data that it covers is dropped from the page
+ *                        cache, as Linux does: a second sync succeeds without having written the data
+ *   sync-hang NAME       the next sync of such a file does not return
+ *   sync-slow MILLIS     from now on, every sync takes that much longer
+ *   clock SECONDS        from now on, the wall clock is that far ahead of the machine's
  *
- * SHIM_CLOCK=SECONDS is the same from the start.
+ * SHIM_CLOCK=SECONDS sets the clock from the start of the process.
  *
- * SHIM_CUT_OPS=N SHIM_SEED=S cuts the power at the N-th operation: that also happens during recovery.
+ * SHIM_CUT_OPS=N SHIM_SEED=S cuts the power at the N-th operation, which may be during recovery.
  *
- * Directories are made and renamed at once, as if synced: that happens when a log is made, not later.
+ * Creating and renaming a directory is never undone: that happens only when a log is created.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -47,7 +49,7 @@
 #define SECTOR 512
 #define FDS 65536
 
-/* How to undo a write: the bytes before it; NULL: zeros. */
+/* How to undo a write: the previous bytes, or NULL for zeros. */
 struct undo {
     struct undo *older;
     uint64_t seq;
@@ -60,16 +62,16 @@ struct file {
     struct file *next;
     dev_t dev;
     ino_t ino;
-    int fd; /* our own */
+    int fd; /* a duplicate that the shim keeps open */
     off_t durable;
-    off_t seen; /* where the last write that was seen ends, or the file when it was opened */
+    off_t seen; /* the end of the last write that the shim saw, or the file's length when it was opened */
     struct undo *newest;
     char path[PATH_MAX];
 };
 
 enum kind { CREATED, UNLINKED, RENAMED };
 
-/* How to undo a change of a name. */
+/* How to undo the change of a name. */
 struct name {
     struct name *older;
     uint64_t seq;
@@ -77,7 +79,7 @@ struct name {
     ino_t ino;
     char path[PATH_MAX];
     char from[PATH_MAX];
-    char aside[PATH_MAX]; /* the file that had the name; empty: none */
+    char aside[PATH_MAX]; /* the grave of the file that had the name, or empty */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -90,7 +92,7 @@ static _Atomic long long clock_ahead, sync_slow;
 static char write_error[256], write_full[256], sync_error[256], sync_hang[256], read_error[256];
 static off_t bad_block;
 
-/* What a descriptor is open on. */
+/* The open files and directories, by descriptor. */
 static struct file *open_files[FDS];
 static char *open_dirs[FDS];
 
@@ -182,9 +184,9 @@ static void parent(const char *path, char *out)
     }
 }
 
-/* --- the cut */
+/* --- power cut */
 
-/* All, nothing, or each for itself. */
+/* 0: undo everything, 1: undo nothing, else: decide for each change. */
 static int mode;
 
 static int dropped(void)
@@ -201,7 +203,7 @@ static void put_back(struct file *file, const struct undo *undo, off_t at, size_
     }
 }
 
-/* Of each sector some version since the last sync is kept: the newest writes of it are undone, as many as chance will. */
+/* Undoes a random number of the newest writes to each sector, so that one of its versions since the last sync remains. */
 static void undo_writes(struct file *file)
 {
     off_t end = 0;
@@ -271,7 +273,7 @@ static void undo_name(const struct name *name)
     }
 }
 
-/* What is never synced was written back at any time, or not at all. */
+/* Index files are never synced: the kernel may have written any of their pages back at any time. */
 static void scramble_indexes(const char *path)
 {
     DIR *open = opendir(path);
@@ -324,7 +326,7 @@ static void scramble_indexes(const char *path)
     closedir(open);
 }
 
-static void stay(int signal)
+static void block_forever(int signal)
 {
     for (;;) {
         pause();
@@ -332,13 +334,13 @@ static void stay(int signal)
     (void)signal;
 }
 
-/* The lock is held, for ever: no other thread changes a file, and what it waits for is never answered. */
+/* Keeps the lock forever, so that no other thread changes a file or learns the result of a sync. */
 __attribute__((noreturn)) static void cut(void)
 {
     mode = (int)random_below(4);
-    /* Another thread may look into an index that is getting shorter. It is dead, and does not know it. */
-    signal(SIGBUS, stay);
-    fprintf(stderr, "shim: the power goes, at operation %llu, mode %d\n", (unsigned long long)ops, mode);
+    /* Another thread may read a mapped index while it is truncated: it must not crash before the cut is complete. */
+    signal(SIGBUS, block_forever);
+    fprintf(stderr, "shim: power cut at operation %llu, mode %d\n", (unsigned long long)ops, mode);
     for (struct file *file = files; file; file = file->next) {
         undo_writes(file);
     }
@@ -354,7 +356,7 @@ __attribute__((noreturn)) static void cut(void)
     }
 }
 
-/* Before each operation, under the lock. */
+/* Counts an operation before it runs, and cuts the power if its turn has come. Needs the lock. */
 static void step(void)
 {
     ops++;
@@ -363,8 +365,8 @@ static void step(void)
     }
 }
 
-/* Takes what the control file says, if there is one. Under the lock. */
-static void obey(void)
+/* Reads and applies the control file if it exists. Needs the lock. */
+static void read_control(void)
 {
     int fd = real_open(control, O_RDONLY);
     if (fd < 0) {
@@ -411,7 +413,7 @@ static void *watch(void *unused)
     for (;;) {
         usleep(2000);
         pthread_mutex_lock(&lock);
-        obey();
+        read_control();
         pthread_mutex_unlock(&lock);
     }
     return unused;
@@ -458,7 +460,7 @@ static void put_aside(struct name *name)
     }
 }
 
-/* The names of a directory are on the disk, as they were at `until`. */
+/* Forgets the changes to a directory's names up to `until`: they are synced. */
 static void names_synced(const char *path, uint64_t until)
 {
     struct name **at = &names;
@@ -491,7 +493,7 @@ static struct file *file_of(int fd, const char *path, int created)
             if (!created) {
                 return file;
             }
-            /* The number of one that is gone. */
+            /* The inode number of a removed file was reused. */
             file->ino = 0;
         }
     }
@@ -658,7 +660,7 @@ static ssize_t do_pwrite(int fd, const void *bytes, size_t len, off_t at)
     return result;
 }
 
-/* How many bytes of these can be read before the bad block; all, where it is not among them. */
+/* Returns how many of these bytes precede the bad block, or all of them if it is not in the range. */
 static size_t readable(int fd, size_t len, off_t at)
 {
     if (!read_error[0] || at >= bad_block + 4096 || at + (off_t)len <= bad_block) {
@@ -677,7 +679,7 @@ static size_t readable(int fd, size_t len, off_t at)
     return at < bad_block ? (size_t)(bad_block - at) : 0;
 }
 
-/* As the kernel does it: what is before the bad block comes first, and the next read fails. */
+/* Like the kernel, returns the bytes before the bad block, and fails the next read. */
 ssize_t pread64(int fd, void *bytes, size_t len, off_t at)
 {
     size_t good = readable(fd, len, at);
@@ -688,7 +690,7 @@ ssize_t pread64(int fd, void *bytes, size_t len, off_t at)
     return real_pread(fd, bytes, good, at);
 }
 
-/* What can't be read is never in the page cache. */
+/* A block that can't be read is never in the page cache. */
 ssize_t preadv2(int fd, const struct iovec *parts, int count, off_t at, int flags)
 {
     if (count != 1 || readable(fd, parts[0].iov_len, at) == parts[0].iov_len) {
@@ -708,7 +710,7 @@ ssize_t pwrite(int fd, const void *bytes, size_t len, off_t at)
     return do_pwrite(fd, bytes, len, at);
 }
 
-/* Part by part: a cut may come in between. */
+/* Writes part by part: a cut may happen in between. */
 static ssize_t do_pwritev(int fd, const struct iovec *parts, int count, off_t at)
 {
     ssize_t written = 0;
@@ -744,7 +746,7 @@ ssize_t write(int fd, const void *bytes, size_t len)
     return real_write(fd, bytes, len);
 }
 
-/* A shim that does not see the writes tests nothing: behind the last one there is only what was reserved. */
+/* If the shim missed writes, the tests would prove nothing: after the last write that it saw there must be only zeros. */
 static void check_seen(struct file *file)
 {
     char bytes[4096];
@@ -753,7 +755,7 @@ static void check_seen(struct file *file)
         for (ssize_t i = 0; i < n; i++) {
             if (bytes[i]) {
                 errno = ENOSYS;
-                die("bytes were written in a way that it does not know");
+                die("bytes were written by a call that the shim does not wrap");
             }
         }
     }

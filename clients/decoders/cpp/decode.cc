@@ -1,4 +1,4 @@
-// Prints the golden responses as C++ reads them: decode GOLDEN.
+// Prints the golden responses as C++ decodes them: decode GOLDEN.
 
 #include <cstdio>
 #include <fstream>
@@ -78,7 +78,7 @@ std::unique_ptr<Message> parsed(const std::string& type_name, const std::string&
 
 std::string text(const Message& message);
 
-// A value; `i` is its position in a repeated field, else -1.
+// Returns a value as text. `i` is its position in a repeated field, otherwise -1.
 std::string one(const Message& m, const FieldDescriptor* f, int i) {
   const Reflection& r = *m.GetReflection();
   std::string scratch;
@@ -147,7 +147,7 @@ std::string text(const Message& m) {
 
 int main(int argc, char** argv) {
   if (argc != 2) fail("decode GOLDEN");
-  // So that the linker keeps them all.
+  // References all generated files, so that the linker keeps them.
   log::v1::Record::descriptor();
   seriatim::v1::GetNodeResponse::descriptor();
   grpc::health::v1::HealthCheckResponse::descriptor();

@@ -1,4 +1,4 @@
-// Prints the golden responses as Go reads them: decode (generated|dynamic) GOLDEN DESCRIPTORS.
+// Prints the golden responses as Go decodes them: decode (generated|dynamic) GOLDEN DESCRIPTORS.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	_ "seriatim/clients/go/logv1"
 )
 
-// decoder reads messages with generated code where there is some, or never.
+// decoder decodes messages with generated code if it exists, or always with dynamic messages.
 type decoder struct {
 	files     *protoregistry.Files
 	generated bool

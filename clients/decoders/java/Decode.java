@@ -18,9 +18,9 @@ import java.util.Map;
 import java.util.stream.Collectors;
 
 /**
- * Prints the golden responses as protobuf-java reads them: Decode GOLDEN DESCRIPTORS.
+ * Prints the golden responses as protobuf-java decodes them: Decode GOLDEN DESCRIPTORS.
  *
- * <p>With what versions from 2.6 to 4 have in common. 2.6 takes proto3 for proto2, which is the same on the wire.
+ * <p>Uses only the API that versions 2.6 to 4 have in common. 2.6 treats proto3 as proto2, which is the same on the wire.
  */
 public final class Decode {
     private static final Map<String, Descriptor> TYPES = new HashMap<>();
@@ -63,7 +63,7 @@ public final class Decode {
         return "{" + String.join(",", fields) + "}";
     }
 
-    /** Returns null for a field without presence that has its default: it is as one that is not there. */
+    /** Returns null for a field without presence that has its default value: it counts as absent. */
     private static String shown(FieldDescriptor field, Object value) throws Exception {
         boolean isMessage = field.getJavaType() == FieldDescriptor.JavaType.MESSAGE;
         if (field.isRepeated()) {

@@ -1,4 +1,4 @@
-// Prints the golden responses as protobufjs reads them: decode.js GOLDEN PROTO.
+// Prints the golden responses as protobufjs decodes them: decode.js GOLDEN PROTO.
 "use strict";
 
 const fs = require("node:fs");
@@ -6,7 +6,7 @@ const path = require("node:path");
 const protobuf = require("protobufjs");
 const Long = require("long");
 
-protobuf.util.Long = Long; // Without it integers of 64 bits are numbers, which have 53.
+protobuf.util.Long = Long; // Without it, 64-bit integers would be numbers, which have 53 bits.
 protobuf.configure();
 
 const [golden, proto] = process.argv.slice(2);
@@ -48,7 +48,7 @@ function text(type, message) {
         fields[field.name] = value.map((item) => one(field, item));
       }
     } else {
-      // Without presence a field with its default is as one that is not there.
+      // A field without presence that has its default value counts as absent.
       const shown = one(field, value);
       const hasPresence = field.partOf || field.resolvedType instanceof protobuf.Type;
       if (hasPresence || !["0", "", false].includes(shown)) {

@@ -1,4 +1,4 @@
-"""Prints the golden responses as google.protobuf reads them: decode.py IMPLEMENTATION GOLDEN DESCRIPTORS."""
+"""Prints the golden responses as google.protobuf decodes them: decode.py IMPLEMENTATION GOLDEN DESCRIPTORS."""
 
 import json
 import pathlib

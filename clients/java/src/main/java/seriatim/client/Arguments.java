@@ -45,7 +45,7 @@ final class Arguments {
         return words;
     }
 
-    /** A command line that cannot be read. */
+    /** An invalid command line. */
     static final class UsageException extends Exception {
         UsageException(String message) {
             super(message);

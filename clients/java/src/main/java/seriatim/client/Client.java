@@ -54,8 +54,8 @@ public final class Client {
               produce [--key K] [--header NAME=VALUE]... [--type N] VALUE...   one batch: all or nothing
               pipe                                  each line of stdin is a record
               get OFFSET                            one record
-              consume [--from OFFSET] [--max-records N]   what is there, then ends; N 0: one by one
-              tail [--from OFFSET] [--max-records N]      the same, then waits for more
+              consume [--from OFFSET] [--max-records N]   the existing records; N 0: single records
+              tail [--from OFFSET] [--max-records N]      the same, then new records
               servers                               the members, and which leads the log
             """;
     private static final int CALL_SECONDS = 10;
@@ -117,7 +117,7 @@ public final class Client {
         }
     }
 
-    /** Appends the values as one batch, whole or not at all, and prints the offset of each. */
+    /** Appends the values as one batch, completely or not at all, and prints the offset of each. */
     private void produce(Arguments args) throws Arguments.UsageException {
         var common = Record.newBuilder();
         args.options(Map.of(
@@ -128,9 +128,9 @@ public final class Client {
         for (String value : args.rest()) {
             request.addRecords(common.clone().setValue(ByteString.copyFromUtf8(value)));
         }
-        ProduceResponse answer = once().produce(request.build());
-        for (int i = 0; i < answer.getCount(); i++) {
-            OUT.println(Long.toUnsignedString(answer.getOffset() + i));
+        ProduceResponse response = once().produce(request.build());
+        for (int i = 0; i < response.getCount(); i++) {
+            OUT.println(Long.toUnsignedString(response.getOffset() + i));
         }
     }
 
@@ -192,8 +192,8 @@ public final class Client {
         }
 
         @Override
-        public void onNext(ProduceResponse answer) {
-            OUT.println(Long.toUnsignedString(answer.getOffset()));
+        public void onNext(ProduceResponse response) {
+            OUT.println(Long.toUnsignedString(response.getOffset()));
         }
 
         @Override
@@ -239,11 +239,11 @@ public final class Client {
         args.options(Map.of(
                 "--from", from -> request.setStart(Start.START_OFFSET).setOffset(Long.parseUnsignedLong(from)),
                 "--max-records", max -> request.setMaxRecords(Integer.parseUnsignedInt(max))));
-        Iterator<ConsumeResponse> answers = LogGrpc.newBlockingStub(channel).consumeStream(request.build());
-        while (answers.hasNext()) {
-            ConsumeResponse answer = answers.next();
+        Iterator<ConsumeResponse> responses = LogGrpc.newBlockingStub(channel).consumeStream(request.build());
+        while (responses.hasNext()) {
+            ConsumeResponse response = responses.next();
             // With max_records 0, a message contains one record, in another field.
-            List<Record> records = request.getMaxRecords() == 0 ? List.of(answer.getRecord()) : answer.getRecordsList();
+            List<Record> records = request.getMaxRecords() == 0 ? List.of(response.getRecord()) : response.getRecordsList();
             records.forEach(Client::show);
         }
     }
