@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use seriatim::pb::log::ConsumeRequest;
 
 use super::calls::{Bytes, Caller, Download, consume_request, produce_request};
-use super::harness::Cluster;
-use super::process::{Highest, anon_bytes, cpu_part, cpu_time};
+use super::harness::{Cluster, memory_bytes};
+use super::process::{Highest, cpu_part, cpu_time};
 use super::raw::{Raw, RawFile};
 use super::report::{Row, Target, Values};
 
@@ -330,7 +330,7 @@ fn memory(bench: &mut Bench) {
     }
     let pair = Pair::start();
     let pid = pair.cluster.nodes[0].pid();
-    bench.single("memory: idle", "MiB", Target::Under(25.0), anon_bytes(pid) as f64 / MIB, "RssAnon");
+    bench.single("memory: idle", "MiB", Target::Under(25.0), memory_bytes(pid) as f64 / MIB, "RssAnon");
     let part = cpu_part(pid, bench.turn * 10) * 100.0;
     bench.single("memory: CPU of an idle node", "% of a core", Target::Under(0.2), part, "");
 
@@ -338,11 +338,11 @@ fn memory(bench: &mut Bench) {
     let waiting = consume_request(&ConsumeRequest { max_records: 1, ..ConsumeRequest::default() });
     let idle = consume_request(&ConsumeRequest { max_bytes: 100, ..ConsumeRequest::default() });
     let of_tails = |pid: u32, connect: &dyn Fn() -> Caller, request: &Bytes| {
-        let before = anon_bytes(pid);
+        let before = memory_bytes(pid);
         let callers: Vec<Caller> = (0..10).map(|_| connect()).collect();
         let mut tails: Vec<_> = callers.iter().map(|caller| caller.tails(request, 1000)).collect();
         tails.iter_mut().for_each(super::calls::Tails::wait_for_first);
-        (anon_bytes(pid).saturating_sub(before)) as f64 / 10_000.0 / 1024.0
+        (memory_bytes(pid).saturating_sub(before)) as f64 / 10_000.0 / 1024.0
     };
     let files = pair.cluster.site.client_files("root");
     let addr = pair.cluster.nodes[0].rpc_addr.clone();

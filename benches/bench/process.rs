@@ -2,13 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Returns a process's anonymous resident memory in bytes (`RssAnon`).
-pub fn anon_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
-    kib << 10
-}
+use super::harness::memory_bytes;
 
 /// Returns the CPU time of a process's current threads.
 pub fn cpu_time(pid: u32) -> Duration {
@@ -30,9 +24,9 @@ impl Highest {
     pub fn of(pid: u32) -> Highest {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let thread = std::thread::spawn(move || {
-            let mut highest = anon_bytes(pid);
+            let mut highest = memory_bytes(pid);
             while stopped.recv_timeout(Duration::from_millis(5)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                highest = highest.max(anon_bytes(pid));
+                highest = highest.max(memory_bytes(pid));
             }
             highest
         });

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, read_all, record};
+use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, read_all, record};
 
 /// A running command, whose output is collected.
 struct Running {
@@ -35,15 +35,10 @@ impl Running {
     }
 
     /// Closes its input and waits until it exits. Returns its exit code, stdout and stderr.
-    fn finish(mut self) -> (Option<i32>, String, String) {
+    fn finish(mut self) -> Outcome {
         drop(self.input.take());
         outcome(&self.child.wait_with_output().expect("it ends"))
     }
-}
-
-fn outcome(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 fn values(cluster: &Cluster, node: usize) -> Vec<String> {

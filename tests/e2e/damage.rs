@@ -8,7 +8,7 @@ use std::path::Path;
 use grpcio::RpcStatusCode as Code;
 use seriatim::pb::log::{ConsumeRequest, Start};
 
-use crate::harness::{Cluster, Site, eventually, record};
+use crate::harness::{Cluster, Site, eventually, outcome, record};
 use crate::shim::{Fault, Shim};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
@@ -78,8 +78,8 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     let consume = |from: &str| {
         let args = ["consume", "--from", from];
         let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, &args).output().expect("runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout).lines().count(), text(&output.stderr))
+        let (code, stdout, stderr) = outcome(&output);
+        (code, stdout.lines().count(), stderr)
     };
     let (code, lines, stderr) = consume("2");
     assert_eq!((code, lines), (Some(65), 3), "{stderr}");

@@ -9,7 +9,7 @@ use grpcio::RpcStatusCode as Code;
 use seriatim::client::Client;
 use seriatim::pb::admin::GroupStatus;
 
-use crate::harness::{Cluster, eventually, record};
+use crate::harness::{Cluster, Outcome, counter, eventually, outcome, record};
 
 fn data_dir(cluster: &Cluster, node: usize) -> PathBuf {
     cluster.site.path().join(format!("n{}", node + 1))
@@ -25,11 +25,9 @@ fn group(client: &Client) -> Result<GroupStatus, String> {
     node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
 }
 
-/// `seriatim status`: its exit code, its output and its errors.
-fn status(cluster: &Cluster, node: usize) -> (Option<i32>, String, String) {
-    let output = cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status"]).output().expect("runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+/// Runs `seriatim status`.
+fn status(cluster: &Cluster, node: usize) -> Outcome {
+    outcome(&cluster.site.cli(&cluster.nodes[node].rpc_addr, &["status"]).output().expect("runs"))
 }
 
 fn produce(client: &Client, what: &str, count: usize) {
@@ -90,9 +88,7 @@ fn a_diverged_replica_stops_serving_and_reports_it() {
             three.consume_at("", offset).expect("served").value
         );
     }
-    let counters = client.get_node().expect("a node").counters;
-    let damaged = counters.iter().find(|counter| counter.name == "seriatim_replicas_damaged_now").expect("a counter");
-    assert_eq!(damaged.value, 1);
+    assert_eq!(counter(&client, "seriatim_replicas_damaged_now"), 1);
 }
 
 /// One byte changes in an old segment of the leader, and n3 lacks that entry. Not even the valid entries before it were sent, the

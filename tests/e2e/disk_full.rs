@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use seriatim::client::{Client, Fate};
 use seriatim::pb::admin::DiskState;
 
-use crate::harness::{Cluster, Node, Site, eventually, print_uncaptured, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, Site, eventually, memory_bytes, print_uncaptured, read_all, record, wait_for_voters};
 use crate::load::{Random, StopOnDrop};
 
 /// The time in which appends must resume.
@@ -44,7 +44,7 @@ fn a_disk_filled_under_load_resumes_after_a_trim() {
             wait_for_disk(&client, DiskState::DISK_STATE_FULL);
             let refused = ledger.refused();
             eventually("appends are refused", || (ledger.refused() > refused + 4).then_some(()).ok_or("none".into()));
-            memory.push(anonymous_memory(&cluster.nodes[0]));
+            memory.push(memory_bytes(cluster.nodes[0].pid()) >> 10);
             ledger.compare(&client);
             let log = client.get_log("").expect("reads still work");
             // Sometimes some records are kept.
@@ -259,13 +259,6 @@ fn fill(path: &Path) {
             step /= 2;
         }
     }
-}
-
-/// Returns a process's anonymous memory in KiB.
-fn anonymous_memory(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// A tmpfs with a symbolic link to it; unmounted when dropped.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use seriatim::client::ClientFiles;
 use seriatim::security::certs::{Request, Usage};
 
-use crate::harness::{Cluster, Site, eventually, print_uncaptured};
-use crate::hostile::{HonestClients, MemoryPeak, counter, measure, raise_open_files, scale};
+use crate::harness::{Cluster, Site, counter, eventually, print_uncaptured};
+use crate::hostile::{HonestClients, MemoryPeak, measure, raise_open_files, scale};
 use crate::raw::{Connection, Dialer, Frame, flood};
 
 const CLOSED: &str = "seriatim_flood_connections_closed_total";

@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -40,6 +40,23 @@ pub fn memory_bytes(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// The exit code, stdout and stderr of a command.
+pub type Outcome = (Option<i32>, String, String);
+
+/// Returns the outcome of a command, whose output must be UTF-8.
+#[track_caller]
+pub fn outcome(output: &Output) -> Outcome {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Returns the value of a node's counter, or 0 if it does not exist.
+#[track_caller]
+pub fn counter(client: &Client, name: &str) -> u64 {
+    let counters = client.get_node().expect("a response").counters;
+    counters.iter().find(|counter| counter.name == name).map_or(0, |counter| counter.value)
 }
 
 /// Creates a client with these certificates, or without TLS.

@@ -18,7 +18,7 @@ use seriatim::client::Client;
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, ProduceRequest, Start};
 use seriatim::pb::log_grpc::LogClient;
 
-use crate::harness::{Cluster, TIMEOUT, eventually, memory_bytes, print_uncaptured, record};
+use crate::harness::{Cluster, TIMEOUT, counter, eventually, memory_bytes, print_uncaptured, record};
 use crate::raw::{Connection, Dialer, flood};
 
 /// The bound of docs/PROTOCOL.md, "Memory", for a node with the default limits.
@@ -414,11 +414,6 @@ fn rapid_resets_do_not_stop_an_honest_client() {
     measure("after the attacks", &honest, &memory, quiet);
     let peak = memory.peak.load(Ordering::Relaxed);
     assert!(peak < memory_bytes_max(&scale()), "{} KiB of memory", peak >> 10);
-}
-
-pub fn counter(client: &Client, name: &str) -> u64 {
-    let node = client.get_node().expect("a response");
-    node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
 }
 
 /// Raises the limit of open files: each connection needs a descriptor on both sides.

@@ -10,7 +10,7 @@ use seriatim::client::{Client, ClientError};
 use seriatim::pb::log::{ConsumeRequest, ConsumeResponse};
 use seriatim::pb::log_grpc::LogClient;
 
-use crate::harness::{Cluster, TIMEOUT, eventually, record};
+use crate::harness::{Cluster, TIMEOUT, counter, eventually, record};
 
 /// Asserts that the status names the limit, its value, and when to retry.
 #[track_caller]
@@ -27,11 +27,6 @@ fn assert_limit_reached<T: std::fmt::Debug>(result: Result<T, ClientError>, limi
 fn long_poll(client: &Client) -> ClientUnaryReceiver<ConsumeResponse> {
     let request = ConsumeRequest { max_records: 1, wait_ms: 60_000, ..ConsumeRequest::default() };
     LogClient::new(client.channel().clone()).consume_async_opt(&request, CallOption::default()).expect("a call")
-}
-
-fn counter(client: &Client, name: &str) -> u64 {
-    let node = client.get_node().expect("a response");
-    node.counters.iter().find(|c| c.name == name).map_or(0, |c| c.value)
 }
 
 #[track_caller]

@@ -16,7 +16,7 @@ use seriatim::thread::fatal_channel;
 use seriatim::types::NodeName;
 
 use crate::harness::site::CLUSTER;
-use crate::harness::{Cluster, Node, NodeOptions, Site, TIMEOUT, eventually, record, wait_for_voters};
+use crate::harness::{Cluster, Node, NodeOptions, Site, TIMEOUT, counter, eventually, record, wait_for_voters};
 
 /// A connection to a node's peer listener with the certificate of another node.
 struct TestPeer {
@@ -68,11 +68,6 @@ fn code(error: grpcio::Error) -> Code {
 
 fn node_id(client: &Client) -> u64 {
     client.get_node().expect("a response").node_id
-}
-
-fn counter(client: &Client, name: &str) -> u64 {
-    let counters = client.get_node().expect("a response").counters;
-    counters.iter().find(|counter| counter.name == name).map_or(0, |counter| counter.value)
 }
 
 /// Returns a join request of a node that does not exist.

@@ -15,7 +15,7 @@ use seriatim::pb::log_grpc::LogClient;
 use seriatim::security::certs::{Plan, Request, Usage, make};
 
 use crate::harness::site::CLUSTER;
-use crate::harness::{Node, NodeOptions, Site, TIMEOUT, client_with, eventually, record};
+use crate::harness::{Node, NodeOptions, Site, TIMEOUT, client_with, counter, eventually, record};
 
 fn start(site: &Site, client_ca: &Path) -> Node {
     let more = vec![format!("--client-ca-file={}", client_ca.display())];
@@ -70,8 +70,7 @@ fn connections_end_when_their_authority_is_removed() {
     let polls = LogClient::new(root.channel().clone());
     let poll = polls.consume_async_opt(&waits, option()).expect("a call");
     eventually("the long poll waits", || {
-        let counters = root.get_node().expect("a response").counters;
-        let streams = counters.iter().find(|c| c.name == "seriatim_streams_now").map_or(0, |c| c.value);
+        let streams = counter(&root, "seriatim_streams_now");
         (streams == 4).then_some(()).ok_or(format!("{streams} streams"))
     });
 

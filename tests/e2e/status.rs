@@ -2,28 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Stdio};
 
 use openssl::ssl::{AlpnError, SslAcceptor, SslFiletype, SslMethod, select_next_proto};
 use serde_json::Value;
 
-use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record};
+use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, record};
 
-/// Exit code, stdout, stderr.
-type Ended = (Option<i32>, String, String);
-
-fn ended(output: Output) -> Ended {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
-fn run(site: &Site, addr: &str, args: &[&str]) -> Ended {
-    ended(site.cli(addr, args).stdin(Stdio::null()).output().expect("it ran"))
+fn run(site: &Site, addr: &str, args: &[&str]) -> Outcome {
+    outcome(&site.cli(addr, args).stdin(Stdio::null()).output().expect("it ran"))
 }
 
 /// Waits until `status` exits with that code.
 #[track_caller]
-fn status(site: &Site, addr: &str, code: i32) -> Ended {
+fn status(site: &Site, addr: &str, code: i32) -> Outcome {
     eventually("the exit code of status", || match run(site, addr, &["status"]) {
         ended if ended.0 == Some(code) => Ok(ended),
         other => Err(format!("{other:?}")),
@@ -96,9 +88,9 @@ impl Running {
     }
 
     #[track_caller]
-    fn end(mut self) -> Ended {
+    fn finish(mut self) -> Outcome {
         eventually("the command exits", || if self.runs() { Err("still running".to_owned()) } else { Ok(()) });
-        ended(self.0.take().expect("a process").wait_with_output().expect("its output"))
+        outcome(&self.0.take().expect("a process").wait_with_output().expect("its output"))
     }
 }
 
@@ -134,7 +126,7 @@ fn members_are_queried_concurrently_with_a_short_timeout() {
     drop(connected);
     drop(patient);
     // With the default node timeout.
-    let (code, table, stderr) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).end();
+    let (code, table, stderr) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).finish();
     assert_eq!(code, Some(5), "{stderr}");
     assert!(stderr.contains("no majority for log default: n2 and n3 do not answer"), "{stderr}");
     assert_eq!(table.matches("nothing came within 3 s").count(), 2, "{table}");
@@ -184,7 +176,7 @@ fn every_command_tries_the_next_address_when_the_first_does_not_answer() {
         for command in commands {
             let addrs = format!("{first},{}", cluster.nodes[0].rpc_addr);
             let args = [command, &["--timeout", "600"]].concat();
-            let (code, out, stderr) = Running::start(site, &addrs, &args).end();
+            let (code, out, stderr) = Running::start(site, &addrs, &args).finish();
             assert_eq!(code, Some(0), "{command:?} with {first}: {out}{stderr}");
         }
     }

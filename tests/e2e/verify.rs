@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use grpcio::RpcStatusCode as Code;
 
-use crate::harness::{Cluster, eventually, record};
+use crate::harness::{Cluster, eventually, outcome, record};
 
 const SEGMENT: &str = "groups/1/00000000000000000001.seg";
 
@@ -23,9 +23,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     let verify = |more: &[&str]| {
         let data_dir = data_dir.display().to_string();
         let all = [&["log", "verify", "--data-dir", &data_dir], more].concat();
-        let output = cluster.site.command(&all).output().expect("runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
+        outcome(&cluster.site.command(&all).output().expect("runs"))
     };
     let (code, _, stderr) = verify(&[]);
     assert!(code == Some(78) && stderr.contains("in use by another process"), "{stderr}");
