@@ -9,12 +9,12 @@ use crate::harness::{Cluster, wait_for_voters};
 use crate::load::{Random, check, pause, under_load};
 
 #[test]
-fn three_nodes() {
+fn three_nodes_keep_acknowledged_records() {
     kill_loop(3, runs());
 }
 
 #[test]
-fn one_node() {
+fn one_node_keeps_acknowledged_records() {
     kill_loop(1, runs());
 }
 

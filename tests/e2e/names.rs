@@ -79,7 +79,7 @@ fn refuses_another_cluster_name_on_a_member_directory() {
     assert!(node.stop().success());
     let before = text();
     let right = node.set_more(more("other", "n1"));
-    let status = node.try_start_again().expect_err("it must not start");
+    let status = node.try_start_again().expect_err("the start must fail");
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let log = node.log();
     for part in ["member of cluster \"seriatim\"", "says \"other\"", "--cluster-name seriatim", "--data-dir"] {

@@ -16,13 +16,13 @@ use crate::shim::{Fault, Shim};
 const SIGKILL: i32 = 9;
 
 #[test]
-fn one_node() {
+fn one_node_keeps_acknowledged_records() {
     power_loop(1, runs());
 }
 
 /// All nodes lose power at once.
 #[test]
-fn three_nodes() {
+fn three_nodes_keep_acknowledged_records() {
     power_loop(3, runs().div_ceil(2));
 }
 

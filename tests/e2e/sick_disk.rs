@@ -122,7 +122,7 @@ fn slow_disks_elect_a_leader() {
 /// Injects a fault into one node under load, starts the node again, and runs the checks of `load.rs`. Returns the node's exit
 /// status and its log until then.
 fn fail_under_load(fault: &Fault<'_>) -> (ExitStatus, String) {
-    let mut random = Random::from_env("one node with a sick disk");
+    let mut random = Random::from_env("one node with a failing disk");
     let site = Site::new();
     let shim = Shim::compile(&site);
     let dir = site.path().join("n1");
