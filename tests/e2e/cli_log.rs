@@ -192,8 +192,8 @@ fn an_unreachable_node_does_not_cost_a_timeout() {
     }
 }
 
-/// gRPC's core reused the descriptor of a closed standard stream: `produce <&-` failed to read with EAGAIN, and `consume >&-` wrote
-/// into gRPC's file.
+/// gRPC's core reused the descriptor of a closed standard stream: `produce <&-` failed to read, and `consume >&-` wrote into gRPC's
+/// descriptor.
 #[test]
 fn a_closed_standard_stream_is_treated_as_empty() {
     let cluster = Cluster::start(1);

@@ -97,7 +97,7 @@ fn a_leader_behind_the_majority_stamps_the_majority_time() {
 }
 
 /// A single node that starts with a wrong clock cannot detect it, and stamps records a month ahead. After the clock is corrected,
-/// `status` reports it, and records expire by their arrival time. No record expired for a month.
+/// `status` reports it, and records expire by their arrival time. Before, none expired for a month.
 #[test]
 fn records_stamped_ahead_expire_by_their_arrival_time() {
     let site = Site::new();

@@ -74,7 +74,7 @@ fn connections_that_use_every_descriptor_do_not_stop_the_node() {
         (taken >= most).then_some(()).ok_or(format!("{taken} of {most}"))
     });
     append(&client, 100);
-    // A reload of the policy still works.
+    // A reload of the policy, which may revoke permissions, still works.
     let policy = std::fs::read_to_string(site.policy()).expect("a policy");
     std::fs::write(site.policy(), policy + "p, somebody, *, consume\n").expect("written");
     node.reload();

@@ -74,7 +74,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
             Ok(answer) => return answer,
             Err(error) => assert!(Instant::now() < until, "not within {TIMEOUT:?}: {what}: {error}"),
         }
-        // The interval of polling.
+        // The polling interval.
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, eventually, record};
 
-/// No line named the leader. A survivor without a majority logged a line for each peer, but none named the consequence.
+/// No line named the leader. A survivor without a majority logged a line for each peer, but none that the majority was missing.
 #[test]
 fn the_log_names_the_leader_and_the_missing_voters() {
     let mut cluster = Cluster::start(3);

@@ -1,6 +1,6 @@
 //! `kill -9` of a random node at random moments, while four clients produce through all nodes.
 //!
-//! Afterwards the checks of `load.rs` hold, and each node has started again without help. `make kill RUNS=100` kills that
+//! Afterwards the checks of `load.rs` hold, and each node has started again on its own. `make kill RUNS=100` kills that
 //! many times (RELIABILITY L1, L5, L9 and L25).
 
 use std::time::Instant;

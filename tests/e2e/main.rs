@@ -1,6 +1,8 @@
 //! End-to-end tests in one binary: real processes and real connections. Start with `scenario.rs`.
 //!
 //! `make e2e ONLY=name` runs some of them. `harness.rs` contains the helpers that they share.
+//!
+//! A comment in the past tense above a test is the story of the fault that the test guards against.
 
 mod harness;
 mod leaks;

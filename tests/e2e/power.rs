@@ -2,7 +2,7 @@
 //!
 //! A shim between the process and libc records how to undo unsynced changes. At the cut it undoes a random part of them, down
 //! to single sectors and file names, scrambles the index files, and kills the process. Every third start is cut again, most of
-//! these during recovery. Afterwards the checks of `load.rs` hold, and each node has started again without help.
+//! these during recovery. Afterwards the checks of `load.rs` hold, and each node has started again on its own.
 //! `make power RUNS=200` cuts that many times (RELIABILITY L1, L2, L9 and L10).
 
 use std::os::unix::process::ExitStatusExt;
