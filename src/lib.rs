@@ -17,6 +17,7 @@ pub mod reply;
 pub mod thread;
 pub mod waiting;
 
+pub mod pacer;
 pub mod timers;
 
 pub mod watermark;
