@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules, from the ground up (`docs/ARCHITECTURE.md` has the drawing). Lines of one floor: each stands on the one
 /// before.
 const FLOORS: [(&str, &[&str]); 13] = [
-    ("F0", &["types", "varint", "pacer", "pb", "fuzz", "golden"]),
+    ("F0", &["types", "varint", "reason", "pacer", "pb", "fuzz", "golden"]),
     (
         "F0",
         &["thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "line_limit", "metrics", "waiting"],
