@@ -14,10 +14,12 @@ pub mod doorbell;
 pub mod inbox;
 pub mod metrics;
 pub mod pb;
+pub mod reason;
 pub mod reply;
 pub mod thread;
 pub mod waiting;
 
+pub mod pacer;
 pub mod timers;
 
 pub mod log_state;
