@@ -64,9 +64,9 @@ impl fmt::Display for Action {
 
 /// The policy as it is now; a clone is the same policy.
 #[derive(Clone)]
-pub struct Acl(Arc<Shared>);
+pub struct Acl(Arc<LiveAcl>);
 
-struct Shared {
+struct LiveAcl {
     /// Where it came from; none when from text.
     files: Option<(Option<PathBuf>, PathBuf)>,
     current: RwLock<Arc<Policy>>,
@@ -95,7 +95,7 @@ impl Acl {
     }
 
     fn new(files: Option<(Option<PathBuf>, PathBuf)>, current: Policy) -> Acl {
-        Acl(Arc::new(Shared { files, current: RwLock::new(Arc::new(current)), generation: AtomicU64::new(1) }))
+        Acl(Arc::new(LiveAcl { files, current: RwLock::new(Arc::new(current)), generation: AtomicU64::new(1) }))
     }
 
     /// May the principal do that with the log (or with [`Acl::EVERY_LOG`])?

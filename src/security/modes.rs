@@ -6,7 +6,7 @@
 //! Others are all users except the file's owner and root, with two exceptions. The group may read a key that root owns, as with
 //! PostgreSQL: so root hands a key to a service, and so systemd presents a credential. A group with the number of the file's owner
 //! may write a file that is no key: on most systems it is that user's own group. In a directory with the sticky bit nobody can
-//! replace another user's file. Access control lists show in the group's bits.
+//! replace another user's file. FileAccess control lists show in the group's bits.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,12 +31,12 @@ pub enum Content {
 #[derive(Debug, Default)]
 pub struct FileModes {
     files: Vec<(PathBuf, Content)>,
-    warned: BTreeMap<PathBuf, Access>,
+    warned: BTreeMap<PathBuf, FileAccess>,
 }
 
 /// Who may do what with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Access {
+struct FileAccess {
     mode: u32,
     owner: u32,
     group: u32,
@@ -70,7 +70,8 @@ impl FileModes {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             for (path, content) in [(file.as_path(), *content), (directory, Content::Trusted)] {
                 let Ok(metadata) = fs::metadata(path) else { continue };
-                let access = Access { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
+                let access =
+                    FileAccess { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
                 let Some(text) = fault(path, content, access, metadata.is_dir()) else { continue };
                 if found.insert(path.to_owned(), access).is_none() && self.warned.get(path) != Some(&access) {
                     warnings.push(text);
@@ -83,8 +84,8 @@ impl FileModes {
 }
 
 /// What is wrong with a file, and how to mend it.
-fn fault(path: &Path, content: Content, access: Access, is_dir: bool) -> Option<String> {
-    let Access { mode, owner, group } = access;
+fn fault(path: &Path, content: Content, access: FileAccess, is_dir: bool) -> Option<String> {
+    let FileAccess { mode, owner, group } = access;
     let path = path.display();
     let may_read = if owner == ROOT { 0o040 } else { 0 };
     if content == Content::Secret && mode & 0o077 & !may_read != 0 {
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     fn is_fault(content: Content, mode: u32, owner: u32, group: u32, is_dir: bool) -> bool {
-        fault(Path::new("f"), content, Access { mode, owner, group }, is_dir).is_some()
+        fault(Path::new("f"), content, FileAccess { mode, owner, group }, is_dir).is_some()
     }
 
     #[test]

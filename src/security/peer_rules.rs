@@ -26,10 +26,10 @@ const WARNED_MAX: usize = 64;
 
 /// The rules as they are now; a clone is the same rules.
 #[derive(Clone, Debug)]
-pub struct PeerRules(Arc<Shared>);
+pub struct PeerRules(Arc<LiveRules>);
 
 #[derive(Debug)]
-struct Shared {
+struct LiveRules {
     names: PeerNames,
     insecure: bool,
     require_named: bool,
@@ -97,7 +97,7 @@ impl PeerRules {
         deny_file: Option<&Path>,
         denied: BTreeSet<NodeName>,
     ) -> PeerRules {
-        PeerRules(Arc::new(Shared {
+        PeerRules(Arc::new(LiveRules {
             names: PeerNames::new(cluster_name),
             insecure,
             require_named,

@@ -1,7 +1,13 @@
-//! What is refused at load. What is refused on a connection stands in `grpc/tests.rs`, with real listeners.
+//! What is refused when the files are loaded. `grpc/tests.rs` tests refusals on real connections.
 
 use std::fs;
+use std::time::Duration;
 
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+
+use super::live::DAY_SECONDS;
+use super::verify::names;
 use super::*;
 use crate::security::certs::{Ca, Plan, Request, Usage, make};
 use crate::security::peer_names::peer_san;
