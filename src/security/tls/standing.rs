@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// An authority under this name and key, of itself or of another one.
+    /// An authority with this name and key, signed by itself or by another one.
     fn authority(name: &str, key: &PKey<Private>, by: Option<(&X509, &PKey<Private>)>) -> X509 {
         let make = || -> Result<X509, ErrorStack> {
             let mut names = X509Name::builder()?;
@@ -307,10 +307,10 @@ mod tests {
         make().expect("an authority")
     }
 
-    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has issued. The chain
-    /// that a certificate was first shown with was used for ever, and the new one refused.
+    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has issued. The first
+    /// chain of a certificate was used forever, and the new one was refused.
     #[test]
-    fn a_certificate_is_verified_by_the_chain_that_it_is_shown_with() {
+    fn a_certificate_is_verified_by_the_chain_that_was_sent_with_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let (tls, files) = load(dir.path());
         let listener = tls.client_authorities().0.expect("with TLS");
