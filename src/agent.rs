@@ -21,13 +21,14 @@ use crate::catalog::{CatalogView, Member};
 use crate::config::Config;
 use crate::consensus::handle::ConsensusHandle;
 use crate::consensus::{Consensus, ConsensusParts};
+use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::grpc::Env;
 use crate::logs::Logs;
-use crate::membership::driver::{Membership, Options};
+use crate::membership::{Membership, MembershipOptions};
 use crate::metrics::Metrics;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
-use crate::replication::guard::Guard;
+use crate::replication::guard::PeerGuard;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::listener::{PeerListener, PeerListenerOptions};
 use crate::replication::peers::{Peers, PeersHandle};
@@ -84,6 +85,7 @@ struct Base {
     api: Mutex<Api>,
     membership: Membership,
     waiting: WaitingFor,
+    levels: ClusterLevel,
     late_peers: Late<PeersHandle>,
     running: Mutex<Option<Running>>,
 }
@@ -129,6 +131,9 @@ impl Agent {
     /// [`AgentError`]; what was started until then is stopped again.
     pub fn start(config: Config) -> Result<Agent, AgentError> {
         let (fatal, failures) = fatal_channel();
+        let test_max = std::env::var(FeatureRange::TEST_MAX).ok();
+        let range = FeatureRange::of_process(test_max.as_deref(), config.tls.is_none())?;
+        let levels = ClusterLevel::new(range);
         let tls = Tls::load_for(config.tls.as_ref(), &config.cluster_name, Some(&config.node_name))?;
         let rules = match config.tls {
             None => PeerRules::without_tls(&config.cluster_name),
@@ -156,7 +161,7 @@ impl Agent {
         };
         let metrics = Arc::new(Metrics::default());
         let authorities = tls.peer_authorities();
-        let guard = Guard::new(identities.clone(), authorities, acl.clone(), rules.clone(), metrics.clone());
+        let guard = PeerGuard::new(identities.clone(), authorities, acl.clone(), rules.clone(), metrics.clone());
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
@@ -193,8 +198,12 @@ impl Agent {
         log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr}");
         tls.warn_unless_named(&me.rpc_addr);
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), rules.clone());
-        let options =
-            Options { cluster_name: config.cluster_name.clone(), join: config.join.clone(), mdns: config.mdns };
+        let options = MembershipOptions {
+            cluster_name: config.cluster_name.clone(),
+            join: config.join.clone(),
+            mdns: config.mdns,
+            levels: levels.clone(),
+        };
         let membership = Membership::start(options, me.clone(), dialer.clone(), waiting.clone(), &fatal);
         let base = Base {
             config,
@@ -206,6 +215,7 @@ impl Agent {
             api: Mutex::new(api),
             membership: membership.map_err(no_thread)?,
             waiting,
+            levels,
             late_peers,
             running: Mutex::default(),
         };
@@ -407,6 +417,7 @@ impl Base {
             cluster_id,
             node_id: self.me.id,
             bind_addr: self.me.bind_addr.clone(),
+            levels: self.levels.clone(),
         };
         let dialer = self.dialer.clone();
         let peers = Peers::start(

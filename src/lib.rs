@@ -11,6 +11,7 @@ pub mod codes;
 pub mod config;
 pub mod descriptors;
 pub mod doorbell;
+pub mod feature_level;
 pub mod inbox;
 pub mod metrics;
 pub mod pb;

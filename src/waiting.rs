@@ -1,13 +1,13 @@
-//! What this node waits for before it takes calls: written by the part that knows it, read by the one that refuses a call.
+//! Why this node does not accept calls yet: set by the part that waits, read by the part that refuses a call.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-/// A longer reason is cut: it is sent to clients as metadata of a status, which gRPC limits to 8 KiB.
+/// A longer reason is cut: it is sent to clients in the metadata of a status, which gRPC limits to 8 KiB.
 const BYTES_MAX: usize = 1000;
 
-/// The newest reason; a clone is the same one.
+/// The newest reason. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct WaitingFor(Arc<RwLock<String>>);
 
@@ -19,11 +19,10 @@ impl WaitingFor {
             reason.truncate(reason.floor_char_boundary(BYTES_MAX));
             reason.push_str("...");
         }
-        // A value that is replaced whole.
         *self.0.write() = reason;
     }
 
-    /// The newest reason; empty before the first one.
+    /// The newest reason. Empty before the first one.
     pub fn get(&self) -> String {
         self.0.read().clone()
     }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::api::server::StartError;
 use crate::consensus::HostError;
-use crate::membership::admission::{AdmissionError, Found};
+use crate::feature_level::BadTestLevel;
+use crate::membership::admission::{AdmissionError, FoundCluster};
 use crate::security::acl::AclError;
 use crate::security::peer_rules::PeerRulesError;
 use crate::security::tls::TlsError;
@@ -47,7 +48,9 @@ pub enum AgentError {
         given: String,
     },
     /// `--bootstrap` on a blank data directory, and a cluster of that name answers.
-    ClusterExists(Found),
+    ClusterExists(FoundCluster),
+    /// The test switch for feature levels can't be used.
+    FeatureLevel(BadTestLevel),
     /// The cluster will not have this node.
     NotAdmitted(AdmissionError),
 }
@@ -80,6 +83,7 @@ impl fmt::Display for AgentError {
                  Start without --bootstrap to join it, or choose another cluster-name",
                 found.addr, found.cluster_id
             ),
+            AgentError::FeatureLevel(e) => e.fmt(f),
             AgentError::NotAdmitted(e) => e.fmt(f),
         }
     }
@@ -96,7 +100,7 @@ macro_rules! from {
         })*
     };
 }
-from!(TlsError => Tls, AclError => Acl, PeerRulesError => PeerRules, StorageError => Storage, HostError => Consensus, StartError => Api);
+from!(BadTestLevel => FeatureLevel, TlsError => Tls, AclError => Acl, PeerRulesError => PeerRules, StorageError => Storage, HostError => Consensus, StartError => Api);
 
 impl AgentError {
     /// True when what is on the disk is not what was written there (exit code 65).
@@ -112,6 +116,7 @@ impl AgentError {
             | AgentError::System(_)
             | AgentError::OtherClusterName { .. }
             | AgentError::ClusterExists(_)
+            | AgentError::FeatureLevel(_)
             | AgentError::NotAdmitted(_) => false,
         }
     }
@@ -124,6 +129,7 @@ impl AgentError {
             | AgentError::OtherClusterName { .. }
             | AgentError::PeerRules(_)
             | AgentError::ClusterExists(_)
+            | AgentError::FeatureLevel(_)
             | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),
             AgentError::Consensus(e) => e.is_config(),

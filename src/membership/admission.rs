@@ -1,7 +1,6 @@
-//! What asking for admission is, on the wire, and what it can come to.
+//! Asking for admission: the request, and its possible results.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
@@ -9,48 +8,50 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use crate::catalog::Member;
+use crate::membership::options::MembershipOptions;
 use crate::pb::peer::{JoinRequest, JoinResponse};
-use crate::replication::hello::PROTOCOL_VERSION;
+use crate::replication::levels::{levels_of, protocol_version_of};
+use crate::replication::refusal::Reason;
 use crate::thread::{fatal_channel, spawn};
 use crate::types::{ClusterId, NodeId, NodeName};
 
 /// A host accepts or refuses a connection within this time.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// This node is a member.
+/// A cluster has admitted this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// The cluster's id, to be stored.
+    /// To be stored: from now on this node belongs to that cluster.
     pub cluster_id: ClusterId,
-    /// Every member as of the admission, this node among them.
+    /// All members as of the admission, including this node.
     pub members: Vec<Member>,
 }
 
 /// A cluster that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its id.
+pub struct FoundCluster {
+    /// The cluster of the node that answered.
     pub cluster_id: ClusterId,
-    /// Where it answered.
+    /// The address that answered.
     pub addr: String,
-    /// Its members.
+    /// The members, as far as the node that answered knows.
     pub members: Vec<Member>,
 }
 
-/// What a search for a cluster came to, before one is founded.
+/// The result of a search for a cluster, before one is founded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
     /// A cluster that answers.
-    pub found: Option<Found>,
-    /// The join addresses from which nothing was heard: a cluster may be there.
+    pub found: Option<FoundCluster>,
+    /// The join addresses that did not answer: a cluster may be there.
     pub silent: Vec<String>,
 }
 
 impl Probed {
-    /// The join addresses at which a cluster may be that can't be reached now. Where a host refuses the connection, no node runs.
-    /// Blocks for a second, besides what names of hosts need.
+    /// The join addresses at which there may be a cluster that can't be reached now. If a host refuses the connection, no node runs
+    /// there. Blocks for a second, and for the time that resolving host names takes.
     pub fn doubtful(&self) -> Vec<String> {
-        // One thread each, as the second is needed for each address that is silent.
+        // One thread each, since each silent address takes a second.
         let (fatal, _) = fatal_channel();
         let asked = self.silent.iter().map(|addr| {
             let (answer, answered) = bounded(1);
@@ -62,7 +63,7 @@ impl Probed {
             (addr, spawn("probe-connect", &fatal, body), answered)
         });
         let asked: Vec<_> = asked.collect();
-        // Without a thread nothing is known of the address.
+        // Without a thread, nothing is known of the address.
         asked
             .into_iter()
             .filter(|(_, _, refused)| refused.recv() != Ok(true))
@@ -82,34 +83,29 @@ fn refuses_connections(addr: &str) -> bool {
     })
 }
 
-/// Why this node is not admitted and never will be as it is. What passes by itself (nobody answers, no leader) is not
-/// here: membership goes on asking and says in the log what it waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why this node will never be admitted as it is. Conditions that pass (no answer, no leader) are not errors: membership keeps
+/// asking and logs what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
-    /// Another member has this node's name: a configuration to be changed. The text says whose it is and what to do.
-    NameTaken(String),
-    /// This node was removed from the cluster: its data directory can't be used any more.
-    Removed(String),
+    /// The cluster refuses this node permanently: it has to be started in another way. The text says why and what to do.
+    #[error("{text}")]
+    Refused {
+        /// By which programs tell refusals apart.
+        reason: Reason,
+        /// For people.
+        text: String,
+    },
     /// The node stopped while it was waiting.
+    #[error("stopped while waiting to be admitted to a cluster")]
     Stopped,
 }
 
-impl fmt::Display for AdmissionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AdmissionError::NameTaken(text) | AdmissionError::Removed(text) => f.write_str(text),
-            AdmissionError::Stopped => f.write_str("stopped while waiting to be admitted to a cluster"),
-        }
-    }
-}
-
-impl std::error::Error for AdmissionError {}
-
-/// The request by which `me` asks to be a member under these addresses; `cluster_id` is that of a member already.
-pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me: &Member) -> JoinRequest {
+/// The request by which `me` asks to be a member under its name and addresses. `cluster_id` is set if it is a member already.
+pub(super) fn join_request(options: &MembershipOptions, cluster_id: Option<ClusterId>, me: &Member) -> JoinRequest {
     JoinRequest {
-        protocol_version: PROTOCOL_VERSION,
-        cluster_name: cluster_name.to_owned(),
+        protocol_version: protocol_version_of(&options.levels),
+        levels: Some(levels_of(&options.levels)).into(),
+        cluster_name: options.cluster_name.clone(),
         cluster_id: cluster_id.map_or(0, |id| id.0),
         node_id: me.id.0,
         node_name: me.name.to_string(),
@@ -119,8 +115,8 @@ pub(super) fn join_request(cluster_name: &str, cluster_id: Option<ClusterId>, me
     }
 }
 
-/// Why a join request failed, with what to look at if no peer listener answered: at a client listener gRPC's own text is
-/// empty, or blames the certificate.
+/// Adds a hint to the error of a join request if no peer listener answered: at a client listener gRPC's own text is empty, or
+/// blames the certificate.
 pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
     let unimplemented = matches!(
         error,
@@ -133,7 +129,7 @@ pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
     text
 }
 
-/// The members in an answer; one that makes no sense is left out.
+/// The members in a response. Malformed ones are left out.
 pub(super) fn members_of(response: &JoinResponse) -> Vec<Member> {
     let member = |m: &crate::pb::peer::Member| {
         Some(Member {

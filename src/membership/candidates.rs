@@ -1,14 +1,14 @@
-//! Where a cluster may answer: the join addresses, and what mDNS found.
+//! The addresses at which a cluster may answer: the join addresses, and what mDNS found.
 
 use std::collections::BTreeMap;
 
 use crate::membership::mdns::Find;
 use crate::types::{ClusterId, NodeId};
 
-/// This many finds of mDNS are remembered; more are ignored until some are gone.
+/// At most this many finds of mDNS are kept. Further ones are ignored until some are withdrawn.
 const FINDS_MAX: usize = 256;
 
-/// The addresses to ask. Only finds of our cluster's name ever get here.
+/// The addresses to ask. It contains finds with this cluster's name only.
 #[derive(Debug, Default)]
 pub struct Candidates {
     cluster_name: String,
@@ -17,7 +17,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// The join addresses; finds come later.
+    /// Starts with the join addresses.
     pub fn new(cluster_name: &str, join: &[String]) -> Candidates {
         let mut unique: Vec<String> = Vec::new();
         for addr in join {
@@ -28,7 +28,7 @@ impl Candidates {
         Candidates { cluster_name: cluster_name.to_owned(), join: unique, finds: BTreeMap::new() }
     }
 
-    /// mDNS found somebody. True when that is news: a node of our cluster's name at an address not known before.
+    /// Adds a find of mDNS. True if it is new: a node with this cluster's name at an address that was not known.
     pub fn found(&mut self, find: Find) -> bool {
         if find.cluster_name != self.cluster_name {
             return false;
@@ -41,22 +41,22 @@ impl Candidates {
         true
     }
 
-    /// mDNS says that somebody is gone.
+    /// Removes a find that mDNS has withdrawn.
     pub fn gone(&mut self, instance: &str) {
         self.finds.remove(instance);
     }
 
-    /// The addresses that were given.
+    /// The join addresses.
     pub fn join(&self) -> &[String] {
         &self.join
     }
 
-    /// True if mDNS knows of a node of our cluster's name.
+    /// True if mDNS has found a node with this cluster's name.
     pub fn has_finds(&self) -> bool {
         !self.finds.is_empty()
     }
 
-    /// Every address to ask, those that were given first.
+    /// Every address to ask, the join addresses first.
     pub fn addresses(&self) -> Vec<String> {
         let mut all = self.join.clone();
         for find in self.finds.values() {
@@ -67,12 +67,12 @@ impl Candidates {
         all
     }
 
-    /// The addresses of nodes that mDNS found of other clusters.
+    /// The addresses of nodes of other clusters that mDNS found.
     pub fn nodes_of_others(&self, cluster: ClusterId) -> impl Iterator<Item = &str> {
         self.finds.values().filter(move |f| f.cluster_id != cluster).map(|f| f.bind_addr.as_str())
     }
 
-    /// The nodes that mDNS found of one cluster, with their addresses.
+    /// The nodes of one cluster that mDNS found, with their addresses.
     pub fn nodes_of(&self, cluster: ClusterId) -> impl Iterator<Item = (NodeId, &str)> {
         self.finds.values().filter(move |f| f.cluster_id == cluster).map(|f| (f.node_id, f.bind_addr.as_str()))
     }
@@ -93,11 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn foreign_names_stay_out_and_the_given_come_first() {
+    fn finds_of_other_clusters_are_ignored_and_join_addresses_are_first() {
         let given = ["b:1".to_owned(), "a:1".to_owned(), "b:1".to_owned()];
         let mut candidates = Candidates::new("x", &given);
         assert!(candidates.found(find("1", "x", "c:1")));
-        assert!(!candidates.found(find("1", "x", "c:1")), "no news");
+        assert!(!candidates.found(find("1", "x", "c:1")), "not new");
         assert!(!candidates.found(find("2", "y", "d:1")), "another cluster's name");
         assert!(candidates.found(find("3", "x", "a:1")));
         assert_eq!(candidates.addresses(), ["b:1", "a:1", "c:1"]);

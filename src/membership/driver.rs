@@ -1,7 +1,7 @@
-//! The thread `membership`: owns mDNS and the join addresses, and asks.
+//! The thread `membership`: it owns mDNS and the join addresses, and asks.
 //!
-//! It has one goal at a time, given by the agent: probe, then admission, then (as a member) keeping the catalog's word
-//! about this node true. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
+//! It has one goal at a time, set by the agent: a probe, then admission, then, as a member, keeping the catalog's entry about this
+//! node up to date. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
 
 mod ask;
 mod keep;
@@ -18,6 +18,7 @@ use crate::catalog::Member;
 use crate::membership::admission::{Admission, AdmissionError, Probed};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
+use crate::membership::options::MembershipOptions;
 use crate::membership::reasons;
 use crate::membership::search::Search;
 use crate::pb::peer::JoinResponse;
@@ -29,25 +30,14 @@ use crate::thread::{FatalSender, Joiner, spawn};
 use crate::types::NodeId;
 use crate::waiting::WaitingFor;
 
-/// Between two rounds of asking.
+/// The pause between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(500);
-/// The first line in the log about what is waited for comes after this long.
+/// The first log line about what this node waits for is written after this time.
 const REPORT_FIRST: Duration = Duration::from_secs(1);
-/// Between two lines in the log about what is waited for.
+/// The time between two such lines.
 const REPORT: Duration = Duration::from_secs(5);
-/// What mDNS has not found within this time does not count for a probe.
+/// A probe waits this long for what mDNS finds.
 const PROBE: Duration = Duration::from_secs(2);
-
-/// What membership is told to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Only nodes of this cluster are asked.
-    pub cluster_name: String,
-    /// Peer addresses that may be members, `host:port`.
-    pub join: Vec<String>,
-    /// Find and be found by mDNS.
-    pub mdns: bool,
-}
 
 /// The `membership` thread. Dropping it stops and joins it.
 pub struct Membership {
@@ -55,16 +45,16 @@ pub struct Membership {
     _joiner: Joiner,
 }
 
-/// What others hold of [`Membership`].
+/// The interface of [`Membership`] for other threads.
 #[derive(Clone, Debug)]
 pub struct MembershipHandle {
-    inbox: mpsc::Sender<Message>,
+    inbox: mpsc::Sender<MembershipMsg>,
 }
 
-/// Its inbox. Each clone of the handle has room for one message, so the few that the agent sends are never refused.
+/// The inbox. Each clone of the handle has room for one message, so the few messages of the agent are never refused.
 #[derive(Debug)]
-enum Message {
-    /// To begin at that moment.
+enum MembershipMsg {
+    /// A probe that begins at this time.
     Probe(Instant, ReplySender<Probed>),
     Admission(ReplySender<Result<Admission, AdmissionError>>),
     Admitted(PeersHandleBox),
@@ -80,19 +70,19 @@ impl std::fmt::Debug for PeersHandleBox {
 }
 
 impl Membership {
-    /// Starts the thread. `me` is this node with the addresses that it advertises; `waiting` is told why it is not admitted yet.
+    /// Starts the thread. `me` is this node with its advertised addresses. `waiting` is set to why it is not admitted yet.
     ///
     /// # Errors
-    /// When the system can't make another thread.
+    /// If the system can't create another thread.
     pub fn start(
-        options: Options,
+        options: MembershipOptions,
         me: Member,
         dialer: Dialer,
         waiting: WaitingFor,
         fatal: &FatalSender,
     ) -> std::io::Result<Membership> {
         let (tx, rx) = mpsc::channel(0);
-        let driver = Driver::new(options, me, dialer, waiting, rx);
+        let driver = MembershipDriver::new(options, me, dialer, waiting, rx);
         let joiner = spawn("membership", fatal, move || {
             driver.run();
             Ok::<(), Infallible>(())
@@ -100,7 +90,7 @@ impl Membership {
         Ok(Membership { handle: MembershipHandle { inbox: tx }, _joiner: joiner })
     }
 
-    /// The handle.
+    /// A handle for other threads.
     pub fn handle(&self) -> MembershipHandle {
         self.handle.clone()
     }
@@ -117,39 +107,39 @@ impl Drop for Membership {
 }
 
 impl MembershipHandle {
-    fn send(&self, message: Message) {
-        // Refused only when the thread has ended; then the reply in the message is dropped, which says so.
+    fn send(&self, message: MembershipMsg) {
+        // Fails only if the thread has ended. Then the reply in the message is dropped, which tells the caller.
         let _ = self.inbox.clone().try_send(message);
     }
 
-    /// Asks every join address and what mDNS finds, from `begin` on for two seconds, whether a cluster of our name answers. The
-    /// reply is dropped when the node stops.
+    /// Asks every join address and every node that mDNS finds, from `begin` on for two seconds, whether a cluster of this name
+    /// answers. The reply is dropped if the node stops.
     pub fn probe(&self, begin: Instant) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
-        self.send(Message::Probe(begin, tx));
+        self.send(MembershipMsg::Probe(begin, tx));
         rx
     }
 
-    /// Asks to be admitted, for as long as it takes. The answer comes when a cluster has admitted this node, or will never.
+    /// Asks to be admitted, as long as it takes. The answer arrives when a cluster has admitted this node or refuses it
+    /// permanently.
     pub fn admission(&self) -> ReplyReceiver<Result<Admission, AdmissionError>> {
         let (tx, rx) = reply();
-        self.send(Message::Admission(tx));
+        self.send(MembershipMsg::Admission(tx));
         rx
     }
 
-    /// This node is a member (or the founder). From now on it is announced by mDNS, its name and addresses in the catalog
-    /// are kept as they are here, and what mDNS says of other members' addresses is suggested to `peers`.
+    /// Tells the thread that this node is a member. From now on it is announced by mDNS, its name and addresses in the catalog are
+    /// kept up to date, and addresses of other members that mDNS finds are suggested to `peers`.
     pub fn admitted(&self, peers: PeersHandle) {
-        self.send(Message::Admitted(PeersHandleBox(peers)));
+        self.send(MembershipMsg::Admitted(PeersHandleBox(peers)));
     }
 
-    /// Says goodbye by mDNS and ends the thread; what is still waited for is answered [`AdmissionError::Stopped`].
+    /// Withdraws the mDNS announcement and ends the thread. A pending admission is answered [`AdmissionError::Stopped`].
     pub fn stop(&self) {
-        self.send(Message::Stop);
+        self.send(MembershipMsg::Stop);
     }
 }
 
-/// What the thread is after.
 enum Goal {
     Nothing,
     Probe {
@@ -159,22 +149,22 @@ enum Goal {
     Admission {
         reply: ReplySender<Result<Admission, AdmissionError>>,
     },
-    /// A member. `settled` once the catalog says of this node what it says of itself.
+    /// This node is a member. `settled` once its name and addresses in the catalog are the current ones.
     Keep {
         peers: PeersHandle,
         settled: bool,
     },
 }
 
-/// What it is doing for that.
+/// The current step towards the goal.
 enum Stage {
     Rest { until: Instant },
     Searching(Box<Search>),
     Joining { addr: String, call: BoxFuture<'static, grpcio::Result<JoinResponse>> },
 }
 
-enum Event {
-    Message(Message),
+enum MembershipEvent {
+    MembershipMsg(MembershipMsg),
     Mdns(MdnsEvent),
     /// The next round is due.
     Round,
@@ -182,52 +172,52 @@ enum Event {
     Searched,
     Joined(grpcio::Result<JoinResponse>),
     Report,
-    /// It is time to look for another cluster of our name.
+    /// The next search for another cluster of this name is due.
     Watch,
     Watched,
 }
 
-struct Driver {
-    options: Options,
+struct MembershipDriver {
+    options: MembershipOptions,
     me: Member,
     dialer: Dialer,
-    inbox: mpsc::Receiver<Message>,
+    inbox: mpsc::Receiver<MembershipMsg>,
     mdns: Option<Mdns>,
     candidates: Candidates,
     goal: Goal,
     stage: Stage,
-    /// Counts joins, so that each goes to the next address.
+    /// The number of joins so far, so that each is sent to the next address.
     joins: usize,
-    /// Counts those in a row that had to wait for another node.
+    /// How many joins in a row were refused because another node joins.
     waits: u32,
-    /// Where the last one that was asked says that the leader is.
+    /// The leader's address, as the last answer says.
     leader: Option<String>,
-    /// Counts such hints in a row.
+    /// The number of such answers in a row.
     hints: u32,
-    /// As a member: a look at whether another cluster of our name answers, and when the next one is due.
+    /// As a member: a running search for another cluster of this name, and when the next one is due.
     watch: Option<Box<Search>>,
     next_watch: Instant,
-    /// When another cluster, because of which appends are refused, answered last.
+    /// When another cluster answered last, while appends are refused because of it.
     rival_seen: Option<Instant>,
-    /// What the last round came to, for the log.
+    /// The result of the last round, for the log.
     trouble: String,
-    /// That was a member's refusal: until another answer comes, it is what this node waits for.
+    /// The result was a member's refusal: until another answer arrives, it is what this node waits for.
     refused: bool,
-    /// The same for clients.
+    /// The result of the last round, for clients.
     waiting: WaitingFor,
     next_report: Instant,
 }
 
-impl Driver {
+impl MembershipDriver {
     fn new(
-        options: Options,
+        options: MembershipOptions,
         me: Member,
         dialer: Dialer,
         waiting: WaitingFor,
-        inbox: mpsc::Receiver<Message>,
-    ) -> Driver {
+        inbox: mpsc::Receiver<MembershipMsg>,
+    ) -> MembershipDriver {
         let now = Instant::now();
-        Driver {
+        MembershipDriver {
             candidates: Candidates::new(&options.cluster_name, &options.join),
             options,
             me,
@@ -254,14 +244,14 @@ impl Driver {
         if self.options.mdns {
             match Mdns::start() {
                 Ok(mdns) => self.mdns = Some(mdns),
-                Err(error) => log::warn!("{error}: nodes are found by join addresses alone"),
+                Err(error) => log::warn!("{error}: nodes are found by join addresses only"),
             }
         }
         let waker = thread_waker();
         let mut cx = Context::from_waker(&waker);
         loop {
             match self.next_event(&mut cx) {
-                Ok(Event::Message(Message::Stop)) => break,
+                Ok(MembershipEvent::MembershipMsg(MembershipMsg::Stop)) => break,
                 Ok(event) => self.handle_event(event),
                 Err(wake_at) => park_until(wake_at),
             }
@@ -274,27 +264,27 @@ impl Driver {
         }
     }
 
-    /// What to do next, or until when there is nothing.
-    fn next_event(&mut self, cx: &mut Context<'_>) -> Result<Event, Option<Instant>> {
+    /// What to do next, or when to check again.
+    fn next_event(&mut self, cx: &mut Context<'_>) -> Result<MembershipEvent, Option<Instant>> {
         match self.inbox.poll_next_unpin(cx) {
-            Poll::Ready(Some(message)) => return Ok(Event::Message(message)),
-            // Every handle is gone.
-            Poll::Ready(None) => return Ok(Event::Message(Message::Stop)),
+            Poll::Ready(Some(message)) => return Ok(MembershipEvent::MembershipMsg(message)),
+            // Every handle was dropped.
+            Poll::Ready(None) => return Ok(MembershipEvent::MembershipMsg(MembershipMsg::Stop)),
             Poll::Pending => {}
         }
         if let Some(Poll::Ready(event)) = self.mdns.as_mut().map(|m| m.poll_event(cx)) {
-            return Ok(Event::Mdns(event));
+            return Ok(MembershipEvent::Mdns(event));
         }
         let now = Instant::now();
         let mut watch_at = None;
         if matches!(self.goal, Goal::Keep { .. }) {
             if let Some(search) = &mut self.watch {
                 if search.poll(cx, now).is_ready() {
-                    return Ok(Event::Watched);
+                    return Ok(MembershipEvent::Watched);
                 }
                 watch_at = search.wake_at();
             } else if now >= self.next_watch {
-                return Ok(Event::Watch);
+                return Ok(MembershipEvent::Watch);
             } else {
                 watch_at = Some(self.next_watch);
             }
@@ -306,50 +296,50 @@ impl Driver {
             Goal::Admission { .. } | Goal::Keep { settled: false, .. } => Some(self.next_report),
         };
         let wake_at = match &mut self.stage {
-            Stage::Rest { until } if now >= *until => return Ok(Event::Round),
+            Stage::Rest { until } if now >= *until => return Ok(MembershipEvent::Round),
             Stage::Rest { until } => Some(*until),
             Stage::Searching(search) => match search.poll(cx, now) {
-                Poll::Ready(()) => return Ok(Event::Searched),
+                Poll::Ready(()) => return Ok(MembershipEvent::Searched),
                 Poll::Pending => search.wake_at(),
             },
             Stage::Joining { call, .. } => match call.poll_unpin(cx) {
-                Poll::Ready(answer) => return Ok(Event::Joined(answer)),
+                Poll::Ready(answer) => return Ok(MembershipEvent::Joined(answer)),
                 Poll::Pending => None,
             },
         };
         if reports.is_some_and(|moment| now >= moment) {
-            return Ok(Event::Report);
+            return Ok(MembershipEvent::Report);
         }
         Err(wake_at.into_iter().chain(reports).chain(watch_at).min())
     }
 
-    fn handle_event(&mut self, event: Event) {
+    fn handle_event(&mut self, event: MembershipEvent) {
         match event {
-            Event::Message(message) => self.set_goal(message),
-            Event::Mdns(event) => self.heard(event),
-            Event::Round => self.round(),
-            Event::Searched => self.searched(),
-            Event::Joined(answer) => self.joined(answer),
-            Event::Report => self.report(),
-            Event::Watch => self.watch(),
-            Event::Watched => self.watched(),
+            MembershipEvent::MembershipMsg(message) => self.set_goal(message),
+            MembershipEvent::Mdns(event) => self.heard(event),
+            MembershipEvent::Round => self.round(),
+            MembershipEvent::Searched => self.searched(),
+            MembershipEvent::Joined(answer) => self.joined(answer),
+            MembershipEvent::Report => self.report(),
+            MembershipEvent::Watch => self.watch(),
+            MembershipEvent::Watched => self.watched(),
         }
     }
 
-    fn set_goal(&mut self, message: Message) {
+    fn set_goal(&mut self, message: MembershipMsg) {
         let now = Instant::now();
         self.stage = Stage::Rest { until: now };
         self.next_report = now + REPORT_FIRST;
         self.goal = match message {
-            Message::Probe(begin, reply) => {
+            MembershipMsg::Probe(begin, reply) => {
                 self.stage = Stage::Rest { until: begin };
                 Goal::Probe { reply, until: self.mdns.is_some().then(|| begin.max(now) + PROBE) }
             }
-            Message::Admission(reply) => {
+            MembershipMsg::Admission(reply) => {
                 self.not_admitted(reasons::looking(self.candidates.join(), self.mdns_state()));
                 Goal::Admission { reply }
             }
-            Message::Admitted(PeersHandleBox(peers)) => {
+            MembershipMsg::Admitted(PeersHandleBox(peers)) => {
                 let cluster_id = peers.me().cluster_id;
                 if let Some(mdns) = &mut self.mdns
                     && let Err(error) = mdns.announce(&self.options.cluster_name, cluster_id, &self.me)
@@ -359,8 +349,8 @@ impl Driver {
                 self.candidates.nodes_of(cluster_id).for_each(|(node, addr)| suggest(&peers, node, addr));
                 Goal::Keep { peers, settled: false }
             }
-            // Ends the loop before it gets here.
-            Message::Stop => Goal::Nothing,
+            // Ends the loop before this function is called.
+            MembershipMsg::Stop => Goal::Nothing,
         };
     }
 
@@ -381,7 +371,7 @@ impl Driver {
                 }
             }
             MdnsEvent::Gone(instance) => self.candidates.gone(&instance),
-            MdnsEvent::Ended => log::warn!("mDNS has ended: nodes are found by join addresses alone"),
+            MdnsEvent::Ended => log::warn!("mDNS has ended: nodes are found by join addresses only"),
         }
     }
 }

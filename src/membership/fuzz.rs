@@ -1,4 +1,4 @@
-//! The loop of what a member answers to a node that asks to join.
+//! The fuzz loop of a member's answer to a node that asks to join.
 
 use protobuf::Message as _;
 

@@ -1,9 +1,8 @@
-//! mDNS: this node is announced as `_seriatim._tcp.local.`, and others are found. The one file that knows mdns-sd.
+//! mDNS: this node is announced as `_seriatim._tcp.local.`, and others are found. The only file that uses mdns-sd.
 //!
-//! The TXT record says everything: `cluster`, `cluster_id`, `node`, `node_id`, `bind_addr`, `rpc_addr`; ids as sixteen
-//! hexadecimal digits. Whatever it says is a suggestion, since everybody on the link can say it.
+//! The TXT record contains `cluster`, `cluster_id`, `node`, `node_id`, `bind_addr` and `rpc_addr`, ids as sixteen hexadecimal
+//! digits. It is only a suggestion, since any host on the link can send it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,54 +15,41 @@ use crate::catalog::Member;
 use crate::types::{ClusterId, NodeId};
 
 const SERVICE: &str = "_seriatim._tcp.local.";
-/// The goodbye is given this long to go out.
+/// Withdrawing the announcement may take this long.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// A node that announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Find {
-    /// The name of its announcement.
+    /// The full name of its announcement.
     pub instance: String,
-    /// Its cluster's name.
+    /// The cluster's name, as announced.
     pub cluster_name: String,
-    /// Its cluster's id.
+    /// The cluster's id, as announced.
     pub cluster_id: ClusterId,
-    /// Its id.
+    /// The node's id, as announced.
     pub node_id: NodeId,
-    /// Where its peer listener is, `host:port`.
+    /// The address of its peer listener, `host:port`.
     pub bind_addr: String,
 }
 
-/// What mDNS says.
+/// A change of what mDNS knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MdnsEvent {
-    /// A node is there, or its announcement has changed.
+    /// A node was found, or its announcement has changed.
     Found(Find),
-    /// A node said goodbye, or was not heard for long.
+    /// A node has withdrawn its announcement, or was not heard from for a long time.
     Gone(String),
-    /// The search has ended: nothing is found any more.
+    /// The search has ended: nothing else will be found.
     Ended,
 }
 
 /// mDNS does not work on this host.
-#[derive(Debug)]
-pub struct MdnsError(mdns_sd::Error);
+#[derive(Debug, thiserror::Error)]
+#[error("mDNS does not work on this host: {0}")]
+pub struct MdnsError(#[from] mdns_sd::Error);
 
-impl fmt::Display for MdnsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mDNS does not work here: {}", self.0)
-    }
-}
-
-impl std::error::Error for MdnsError {}
-
-impl From<mdns_sd::Error> for MdnsError {
-    fn from(error: mdns_sd::Error) -> MdnsError {
-        MdnsError(error)
-    }
-}
-
-/// The daemon, its thread, and what it finds.
+/// The running daemon of mdns-sd, and its events.
 pub struct Mdns {
     daemon: ServiceDaemon,
     events: Pin<Box<dyn Stream<Item = ServiceEvent> + Send>>,
@@ -75,15 +61,15 @@ impl Mdns {
     /// Starts the daemon and the search.
     ///
     /// # Errors
-    /// [`MdnsError`] when the system has no sockets or thread for it.
+    /// [`MdnsError`] if the system does not provide the sockets or the thread.
     pub fn start() -> Result<Mdns, MdnsError> {
         let daemon = ServiceDaemon::new()?;
         let events = daemon.browse(SERVICE)?;
-        // A subscription whose channel is full ends: its bound is mdns-sd's.
+        // mdns-sd bounds the channel, and ends the subscription when it is full.
         Ok(Mdns { daemon, events: Box::pin(events.into_stream()), ended: false, announced: None })
     }
 
-    /// What is said next.
+    /// The next event.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
         while !self.ended {
             match self.events.poll_next_unpin(cx) {
@@ -105,7 +91,7 @@ impl Mdns {
     /// Announces this node, a member of a cluster.
     ///
     /// # Errors
-    /// [`MdnsError`] for what can't be announced.
+    /// [`MdnsError`] if mdns-sd does not accept the announcement.
     pub fn announce(&mut self, cluster_name: &str, cluster_id: ClusterId, me: &Member) -> Result<(), MdnsError> {
         let (host, port) = me.bind_addr.rsplit_once(':').unwrap_or((&me.bind_addr, "0"));
         let port = port.parse().unwrap_or(0);
@@ -117,7 +103,7 @@ impl Mdns {
             ("bind_addr", me.bind_addr.clone()),
             ("rpc_addr", me.rpc_addr.clone()),
         ];
-        // A label holds 63 bytes; a node's name may be longer, its id is not.
+        // A DNS label has at most 63 bytes. A node's name may be longer; its id is not.
         let instance = me.id.to_string();
         let host_name = format!("seriatim-{instance}.local.");
         let info = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -130,7 +116,7 @@ impl Mdns {
         Ok(())
     }
 
-    /// Says goodbye and ends the daemon. Waits for each, but not for long: nobody depends on a goodbye.
+    /// Withdraws the announcement and ends the daemon. Waits for each, but briefly: no node depends on it.
     pub fn stop(mut self) {
         if let Some(Ok(said)) = self.announced.take().map(|name| self.daemon.unregister(&name)) {
             let _ = said.recv_timeout(GOODBYE_MAX);
@@ -145,7 +131,7 @@ fn understood(event: ServiceEvent) -> Option<MdnsEvent> {
     match event {
         ServiceEvent::ServiceResolved(service) => find(&service).map(MdnsEvent::Found),
         ServiceEvent::ServiceRemoved(_, instance) => Some(MdnsEvent::Gone(instance)),
-        // Its enum may grow; nothing else says where a node is.
+        // The enum of mdns-sd may grow. No other event tells where a node is.
         _ => None,
     }
 }

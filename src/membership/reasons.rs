@@ -1,13 +1,13 @@
-//! Why a node is not admitted yet, in words for its log and for clients.
+//! Why a node is not admitted yet, in words, for its log and for clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::ClusterId;
 
-/// What mDNS has to do with it.
+/// What is known of mDNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MdnsState {
-    /// Switched off.
+    /// The configuration turns it off.
     Off,
     /// It does not work on this host.
     Broken,
@@ -28,7 +28,7 @@ impl MdnsState {
     }
 }
 
-/// Nobody answered as a member: `others` says why not, by address. `own` is this node's address, which is no news.
+/// No node answered as a member; `others` says why, by address. `own` is this node's address, which is left out.
 pub fn nobody(join: &[String], own: &str, others: &BTreeMap<String, String>, mdns: MdnsState) -> String {
     let asked: Vec<String> =
         others.iter().filter(|(addr, _)| *addr != own).map(|(addr, why)| format!("{addr}: {why}")).collect();
@@ -40,7 +40,7 @@ pub fn nobody(join: &[String], own: &str, others: &BTreeMap<String, String>, mdn
     [Some(asked.as_str()), mdns.text()].into_iter().flatten().collect::<Vec<_>>().join(", and ")
 }
 
-/// The first round is under way.
+/// The first round is running.
 pub fn looking(join: &[String], mdns: MdnsState) -> String {
     let at = if join.is_empty() { "by mDNS".to_owned() } else { format!("at {}", join.join(", ")) };
     match mdns {
@@ -49,10 +49,10 @@ pub fn looking(join: &[String], mdns: MdnsState) -> String {
     }
 }
 
-/// More than one cluster goes by the name.
+/// More than one cluster has the name.
 pub fn several(clusters: &BTreeSet<ClusterId>) -> String {
     let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
-    format!("several clusters go by this name ({}): name a member of the right one with --join", ids.join(", "))
+    format!("several clusters have this name ({}): name a member of the right one with --join", ids.join(", "))
 }
 
 #[cfg(test)]
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_names_what_was_asked_and_what_was_answered() {
+    fn each_reason_names_the_addresses_and_their_answers() {
         let join = |addrs: &[&str]| addrs.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
         let others = |answers: &[(&str, &str)]| {
             answers.iter().map(|(addr, why)| ((*addr).to_owned(), (*why).to_owned())).collect::<BTreeMap<_, _>>()

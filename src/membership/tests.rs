@@ -1,4 +1,4 @@
-//! Nodes that look for a cluster, in one process and over real connections, by join addresses.
+//! Nodes that search for a cluster by join addresses, in one process and over real connections.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::catalog::{Catalog, Member};
 use crate::consensus::handle::{Appended, ConsensusMsg};
-use crate::membership::{AdmissionError, Membership, Options};
+use crate::feature_level::{FeatureLevel, FeatureRange};
+use crate::membership::{Admission, AdmissionError, Membership, MembershipOptions};
 use crate::replication::refusal::Reason;
 use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode, pair};
 use crate::replication::wait::block_until;
@@ -59,10 +60,22 @@ fn blank(id: u64) -> TestNode {
     Setup { is_member: false, ..Setup::node(id) }.start()
 }
 
+fn options(node: &TestNode, join: &[&str]) -> MembershipOptions {
+    MembershipOptions {
+        cluster_name: CLUSTER.to_owned(),
+        join: join.iter().map(|a| (*a).to_owned()).collect(),
+        mdns: false,
+        levels: node.peers.handle().me().levels.clone(),
+    }
+}
+
+fn refused_for(answer: &Result<Admission, AdmissionError>, wanted: Reason, words: &str) -> bool {
+    matches!(answer, Err(AdmissionError::Refused { reason, text }) if *reason == wanted && text.contains(words))
+}
+
 fn membership_as(node: &TestNode, me: Member, join: &[&str]) -> Membership {
-    let options =
-        Options { cluster_name: CLUSTER.to_owned(), join: join.iter().map(|a| (*a).to_owned()).collect(), mdns: false };
-    Membership::start(options, me, node.dialer.clone(), WaitingFor::default(), &node.fatal).expect("a thread")
+    Membership::start(options(node, join), me, node.dialer.clone(), WaitingFor::default(), &node.fatal)
+        .expect("a thread")
 }
 
 fn membership(node: &TestNode, join: &[&str]) -> Membership {
@@ -91,7 +104,7 @@ fn a_blank_node_is_admitted_by_any_member() {
 }
 
 #[test]
-fn it_waits_until_somebody_is_a_member() {
+fn a_node_waits_until_an_address_belongs_to_a_member() {
     let first = blank(1);
     let c = blank(3);
     let members = membership(&c, &[&first.addr]);
@@ -110,22 +123,22 @@ fn a_taken_name_and_a_removed_node_are_final() {
     let me = Member { name: NodeName::new("n1").expect("a name"), ..c.member() };
     let members = membership_as(&c, me, &[&a.addr]);
     let answer = wait(members.handle().admission()).expect("an answer");
-    assert!(matches!(&answer, Err(AdmissionError::NameTaken(text)) if text.contains("n1")), "{answer:?}");
+    assert!(refused_for(&answer, Reason::NameTaken, "n1"), "{answer:?}");
 
     a.removes(b.id);
     let members = membership(&b, &[&a.addr]);
     let answer = wait(members.handle().admission()).expect("an answer");
-    assert!(matches!(&answer, Err(AdmissionError::Removed(text)) if text.contains("data directory")), "{answer:?}");
+    assert!(refused_for(&answer, Reason::Removed, "data directory"), "{answer:?}");
 }
 
 /// A member was restarted with the name of another member, and kept running although the cluster had rejected it.
 #[test]
-fn a_member_by_the_name_of_another_is_to_end() {
+fn a_member_with_the_name_of_another_is_excluded() {
     let (a, b) = pair();
     let _leader = Leader::of(&a);
     let before = a.catalog.get();
     let me = Member { name: NodeName::new("n1").expect("a name"), ..b.member() };
-    // Its own address, which it asks first, answers nothing.
+    // At its own address, which it asks first, nothing answers.
     let c = blank(3);
     let me = Member { bind_addr: c.addr.clone(), ..me };
     let mut b = b;
@@ -137,7 +150,7 @@ fn a_member_by_the_name_of_another_is_to_end() {
         if let Some(refusal) = b.peers.handle().excluded() {
             break refusal.clone();
         }
-        assert!(Instant::now() < until, "nobody said so");
+        assert!(Instant::now() < until, "no member has refused it");
         std::thread::park_timeout(Duration::from_millis(20));
     };
     assert_eq!(refusal.reason, Reason::NameTaken);
@@ -146,7 +159,7 @@ fn a_member_by_the_name_of_another_is_to_end() {
 }
 
 #[test]
-fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at() {
+fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_chosen_from() {
     let other = Setup { cluster_name: "other", ..Setup::node(1) }.start();
     let c = blank(3);
     let members = membership(&c, &[&other.addr]);
@@ -160,7 +173,7 @@ fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_guessed_at
     assert!(one.catalog.get().member(c.id).is_none() && two.catalog.get().member(c.id).is_none());
     assert!(
         wait(members.handle().probe(Instant::now())).expect("an answer").found.is_some(),
-        "no third one is to be founded"
+        "a third one must not be founded"
     );
 }
 
@@ -176,8 +189,27 @@ fn a_probe_finds_a_cluster_without_a_leader() {
     assert_eq!(
         wait(alone.handle().probe(Instant::now())).expect("an answer").found,
         None,
-        "a node that waits itself is no cluster"
+        "a node that waits itself is not a cluster"
     );
+}
+
+/// What an older binary gets that asks to join a cluster whose feature level was raised.
+#[test]
+fn a_version_that_is_too_old_for_the_cluster_is_refused_permanently() {
+    let range = FeatureRange::new(FeatureLevel(1), FeatureLevel(2)).expect("a range");
+    let a = Setup { levels: range, ..Setup::node(1) }.start();
+    a.knows(&[a.member()]);
+    let _leader = Leader::of(&a);
+    a.peers.handle().me().levels.set(FeatureLevel(2));
+    let c = blank(3);
+    let members = membership(&c, &[&a.addr]);
+    let answer = wait(members.handle().admission()).expect("an answer");
+    assert!(refused_for(&answer, Reason::VersionTooOld, "supports feature level 1"), "{answer:?}");
+    assert!(a.catalog.get().member(c.id).is_none());
+    // A newer binary is admitted.
+    let d = Setup { levels: range, is_member: false, ..Setup::node(4) }.start();
+    let members = membership(&d, &[&a.addr]);
+    assert!(wait(members.handle().admission()).expect("an answer").is_ok());
 }
 
 #[test]
@@ -190,22 +222,21 @@ fn stopping_ends_the_wait() {
     drop(members);
 }
 
-/// A founder slept between its probes, and a stop waited for that.
+/// A founder slept between its probes, and stopping waited for that.
 #[test]
 fn stopping_ends_a_probe_that_has_not_begun() {
     let c = blank(3);
     let members = membership(&c, &["127.0.0.1:1"]);
     let hour = Duration::from_secs(3600);
     let probe = members.handle().probe(Instant::now() + hour);
-    assert_eq!(block_until(probe, Instant::now() + Duration::from_millis(200)), None, "it waits for its time");
+    assert_eq!(block_until(probe, Instant::now() + Duration::from_millis(200)), None, "its time has not come");
     let probe = members.handle().probe(Instant::now() + hour);
     members.handle().stop();
     assert_eq!(wait(probe), Err(Dropped));
 }
 
-/// What clients are told is the reason of the last round.
 #[test]
-fn the_reason_for_waiting_is_the_current_one() {
+fn clients_are_told_the_result_of_the_last_round() {
     let (a, b) = pair();
     let c = blank(3);
     let waiting = WaitingFor::default();
@@ -216,13 +247,8 @@ fn the_reason_for_waiting_is_the_current_one() {
             std::thread::park_timeout(Duration::from_millis(20));
         }
     };
-    let options = |join: &[&str]| Options {
-        cluster_name: CLUSTER.to_owned(),
-        join: join.iter().map(|a| (*a).to_owned()).collect(),
-        mdns: false,
-    };
     let start = |join: &[&str]| {
-        Membership::start(options(join), c.member(), c.dialer.clone(), waiting.clone(), &c.fatal).expect("a thread")
+        Membership::start(options(&c, join), c.member(), c.dialer.clone(), waiting.clone(), &c.fatal).expect("a thread")
     };
     let alone = start(&[]);
     let _waits = alone.handle().admission();
@@ -235,21 +261,21 @@ fn the_reason_for_waiting_is_the_current_one() {
     let _waits = members.handle().admission();
     becomes(&format!("{}: this node is not a member", first.addr));
     becomes(&format!("{}: ", b.addr));
-    assert!(!waiting.get().contains(&format!("{}: ", c.addr)), "its own address is no news: {}", waiting.get());
+    assert!(!waiting.get().contains(&format!("{}: ", c.addr)), "its own address is left out: {}", waiting.get());
     drop(members);
-    // A member that answers, and whose leader does not.
+    // A member answers, and its leader does not.
     let members = start(&[&a.addr]);
     let _waits = members.handle().admission();
     becomes(&format!("yet: asked to be admitted by {}", a.addr));
 }
 
 #[test]
-fn a_member_whose_address_changed_says_so() {
+fn a_member_whose_address_has_changed_tells_the_leader() {
     let (a, b) = pair();
     let _leader = Leader::of(&a);
     let me = Member { rpc_addr: "127.0.0.1:4711".to_owned(), ..b.member() };
     let members = membership_as(&b, me.clone(), &[]);
-    // Its own consensus knows no leader.
+    // Its own consensus does not know a leader.
     let nobody = std::thread::spawn({
         let inbox = b.inbox.clone();
         move || match inbox.recv_timeout(LONG) {
@@ -266,7 +292,7 @@ fn a_member_whose_address_changed_says_so() {
         assert!(Instant::now() < until, "the leader never heard of it");
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    // Once its own catalog says so, too, it asks no more.
+    // Once its own catalog says so as well, it stops asking.
     b.catalog.publish(Catalog::clone(&a.catalog.get()));
     assert!(b.inbox.recv_timeout(Duration::from_millis(900)).is_err());
 }

@@ -1,51 +1,55 @@
-//! What is known of other nodes: their names, whom to expect when one is dialled, and where its peer listener may be reached: what it
-//! said itself, what the catalog says, what discovery suggests.
+//! What this node knows of other nodes: their names, the certificates to expect when one is dialled, what their versions
+//! support, and the addresses of their peer listeners: what a node said itself, what the catalog says, what discovery suggests.
 //!
-//! No address is trusted: whoever answers must have that node's certificate, and refuses a hello that means another node.
+//! No address is trusted: the node that answers must have the certificate of the node that was dialled, and it refuses a hello
+//! to another node.
 
 use std::collections::HashMap;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::catalog::{CatalogView, Member};
+use crate::feature_level::FeatureRange;
 use crate::security::peer_names::{Dialled, PeerName};
 use crate::security::peer_rules::PeerRules;
 use crate::types::{NodeId, NodeName};
 
-/// This many nodes that the catalog does not know are remembered by what they said; hellos of more are refused.
+/// What this many nodes outside the catalog said is remembered. The hellos of further ones are refused.
 pub const STRANGERS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
-struct Known {
-    /// From the node's last hello.
+struct KnownPeer {
+    /// The address in the node's last hello.
     said: Option<String>,
-    /// The certificate with which it said that.
+    /// The certificate of its last hello.
     certificate: Option<PeerName>,
-    /// From discovery.
+    /// What its last hello says of feature levels.
+    levels: Option<FeatureRange>,
+    /// The address that discovery found.
     suggested: Option<String>,
 }
 
-/// What is known of everybody.
+/// What is known of all other nodes.
 pub struct Addresses {
     catalog: CatalogView,
     rules: PeerRules,
-    known: Mutex<HashMap<NodeId, Known>>,
-    /// The members, as whoever admitted this node named them: until the catalog is here, nothing else says who is who.
+    known: Mutex<HashMap<NodeId, KnownPeer>>,
+    /// The members as of this node's admission. Until the catalog has arrived, nothing else maps ids to names.
     told: Mutex<Vec<Member>>,
 }
 
 impl Addresses {
-    /// Knows what the catalog says.
+    /// Starts with what the catalog says.
     pub fn new(catalog: CatalogView, rules: PeerRules) -> Addresses {
         Addresses { catalog, rules, known: Mutex::default(), told: Mutex::default() }
     }
 
-    /// The members as of this node's admission.
+    /// Records the members as of this node's admission.
     pub fn told(&self, members: Vec<Member>) {
         *self.told.lock() = members;
     }
 
-    /// A node's name.
+    /// The name of a node, if it is known.
     pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
         let named = self.catalog.get().member(node).map(|m| m.name.clone());
         named.or_else(|| self.of_told(|m| m.id == node).map(|m| m.name))
@@ -57,7 +61,7 @@ impl Addresses {
         named.or_else(|| self.of_told(|m| m.name == *name).map(|m| m.id))
     }
 
-    /// What counts while the catalog is empty: later it is the catalog's word alone.
+    /// A member as of the admission. Counts only while the catalog is empty.
     fn of_told(&self, which: impl Fn(&Member) -> bool) -> Option<Member> {
         if self.catalog.get().members().next().is_some() {
             return None;
@@ -66,7 +70,8 @@ impl Addresses {
         told.iter().find(|m| which(m)).cloned()
     }
 
-    /// Whom to expect when a node is dialled, the best first. Nobody: it is denied, or nothing could prove who answers.
+    /// The certificates to expect when a node is dialled, the best first. Empty if the node is denied, or if nothing could prove
+    /// which node answers.
     pub fn expected(&self, node: NodeId) -> Vec<Dialled> {
         if self.is_denied(node) {
             return Vec::new();
@@ -80,25 +85,30 @@ impl Addresses {
         self.rules.denies_any() && self.name_of(node).is_some_and(|name| self.rules.denies(&name))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Known>> {
-        // Every critical section leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, KnownPeer>> {
         self.known.lock()
     }
 
-    /// A node said in an accepted hello where it is reached. False when it is a stranger too many.
-    pub fn said(&self, node: NodeId, addr: &str, certificate: &PeerName) -> bool {
+    /// Records what a node said in an accepted hello. False if the catalog does not contain it and too many such nodes are known.
+    pub fn said(&self, node: NodeId, addr: &str, certificate: &PeerName, levels: FeatureRange) -> bool {
         self.note(node, |known| {
             known.said = Some(addr.to_owned());
+            known.levels = Some(levels);
             known.certificate = Some(certificate.clone());
         })
     }
 
-    /// Discovery says where a node may be reached.
+    /// The feature levels of a node's binary as of its last accepted hello; `None` if there was none since this node started.
+    pub fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {
+        self.lock().get(&node).and_then(|known| known.levels)
+    }
+
+    /// Records an address that discovery found. False as for [`Addresses::said`].
     pub fn suggested(&self, node: NodeId, addr: &str) -> bool {
         self.note(node, |known| known.suggested = Some(addr.to_owned()))
     }
 
-    fn note(&self, node: NodeId, note: impl FnOnce(&mut Known)) -> bool {
+    fn note(&self, node: NodeId, note: impl FnOnce(&mut KnownPeer)) -> bool {
         let catalog = self.catalog.get();
         let mut known = self.lock();
         if !known.contains_key(&node) && catalog.member(node).is_none() {
@@ -111,7 +121,7 @@ impl Addresses {
         true
     }
 
-    /// Every address to try, the best first: a node's own word is newer than the catalog's.
+    /// Every address to try, the best first: what a node said itself is newer than the catalog.
     pub fn of(&self, node: NodeId) -> Vec<String> {
         let catalog = self.catalog.get();
         let known = self.lock();
@@ -138,10 +148,10 @@ mod tests {
     use crate::types::NodeName;
 
     #[test]
-    fn the_best_first_and_strangers_bounded() {
+    fn addresses_are_ordered_and_unknown_nodes_are_bounded() {
         let view = CatalogView::default();
         let addresses = Addresses::new(view.clone(), PeerRules::without_tls("c"));
-        let said = |node, addr: &str| addresses.said(node, addr, &PeerName::Unproven);
+        let said = |node, addr: &str| addresses.said(node, addr, &PeerName::Unproven, FeatureRange::FIRST);
         let mut catalog = Catalog::default();
         catalog.apply(Command::AddNode(Member {
             id: NodeId(1),
@@ -159,5 +169,7 @@ mod tests {
         }
         assert!(!said(NodeId(99), "x:1"));
         assert!(said(NodeId(100), "y:1") && said(NodeId(1), "newer:1"));
+        assert_eq!(addresses.levels_of(NodeId(1)), Some(FeatureRange::FIRST));
+        assert_eq!(addresses.levels_of(NodeId(99)), None);
     }
 }

@@ -1,7 +1,6 @@
-//! How a channel to another node's peer listener is made: the one thing that replication and membership need of TLS.
+//! Channels to the peer listeners of other nodes: the only use of TLS in replication and membership.
 
 use std::sync::Arc;
-
 use std::time::{Duration, Instant};
 
 use grpcio::{CallOption, Channel, ClientUnaryReceiver, Environment, RpcStatusCode};
@@ -15,7 +14,7 @@ use crate::security::tls::Tls;
 
 type Connect = dyn Fn(&str, &Dialled) -> Option<Channel> + Send + Sync;
 
-/// Makes channels to peer listeners, each with its own connection. A clone makes the same ones.
+/// Makes channels to peer listeners, each with a connection of its own. Clones share the certificates.
 #[derive(Clone)]
 pub struct Dialer {
     connect: Arc<Connect>,
@@ -24,19 +23,19 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Dials the peers of a cluster; each channel takes the certificates as they are then. It keeps nobody's threads alive:
-    /// once the environment is dropped, it dials no more.
+    /// Dials the peers of a cluster. Each channel uses the certificates of that moment. The dialer does not keep gRPC's threads
+    /// alive: once the environment is dropped, it makes no more channels.
     pub fn for_cluster(env: Arc<Environment>, tls: Tls, rules: PeerRules) -> Dialer {
         let env = Arc::downgrade(&env);
         let (of_env, names) = (tls.clone(), rules.names().clone());
         let connect = move |addr: &str, whom: &Dialled| {
-            // gRPC connects when a call needs it: nothing blocks here.
+            // gRPC connects when a call needs it, so this does not block.
             Some(peer_channel(env.upgrade()?, addr, of_env.peer_channel(), &names.expected(whom)))
         };
         Dialer { connect: Arc::new(connect), rules, tls }
     }
 
-    /// Dials nobody.
+    /// A dialer that must not be used.
     #[cfg(test)]
     pub fn nobody() -> Dialer {
         let rules = PeerRules::without_tls("nobody");
@@ -44,38 +43,39 @@ impl Dialer {
         Dialer { connect: Arc::new(|_, _| unreachable!("nobody is dialled")), rules, tls }
     }
 
-    /// A channel to the peer listener at `addr`, where `whom` answers or nobody; none when this node is stopping.
+    /// A channel to the peer listener at `addr`, which must have the certificate of `whom`. `None` if this node is stopping.
     pub fn channel(&self, addr: &str, whom: &Dialled) -> Option<Channel> {
         (self.connect)(addr, whom)
     }
 
-    /// What is required of peers' certificates.
+    /// The requirements for peer certificates.
     pub fn rules(&self) -> &PeerRules {
         &self.rules
     }
 
-    /// Changes when channels would be made with other certificates.
+    /// Counts changes of the certificates that channels are made with.
     pub fn generation(&self) -> u64 {
         self.tls.generation()
     }
 
-    /// Counts changes of the peers' authorities. A channel that was made before the last one may lead to a peer that is none any more.
+    /// Counts changes of the authorities of peers. A channel that was made before the last change may lead to a node that is no longer
+    /// accepted as a peer.
     pub fn authorities(&self) -> u64 {
         self.tls.peer_ca_generation()
     }
 
-    /// Sends one join request to whichever member is at `addr`.
+    /// Sends a join request to the member at `addr`, whichever it is.
     ///
     /// # Errors
-    /// What the last call ended with.
+    /// The error of the last call.
     pub async fn join_any(&self, addr: &str, request: &JoinRequest, timeout: Duration) -> grpcio::Result<JoinResponse> {
         self.join(addr, &self.rules.any_member(), request, timeout).await
     }
 
-    /// Sends one join request to the node at `addr`, one of those expected there, the best first. Dropping the future cancels the call.
+    /// Sends a join request to the node at `addr`, trying the expected certificates in order. Dropping the future cancels the call.
     ///
     /// # Errors
-    /// What the last call ended with.
+    /// The error of the last call.
     pub async fn join(
         &self,
         addr: &str,
@@ -99,13 +99,14 @@ impl Dialer {
     }
 }
 
-/// Whether nobody answered: as with another certificate than the one expected.
+/// Whether the connection failed, as it does if the node has another certificate than the expected one.
 fn not_connected(error: &grpcio::Error) -> bool {
     let grpcio::Error::RpcFailure(status) = error else { return false };
     status.code() == RpcStatusCode::UNAVAILABLE && status.details().is_empty()
 }
 
-/// A call that is cancelled when it is dropped, before its channel, which would end it less cleanly.
+/// A call that is cancelled when it is dropped. The channel is dropped after it: otherwise the call would end as a broken
+/// connection.
 struct JoinCall {
     answer: ClientUnaryReceiver<JoinResponse>,
     _client: PeerClient,

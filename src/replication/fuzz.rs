@@ -1,14 +1,15 @@
-//! The loops of what peers say to each other: streams, forwarded work, refusals.
+//! Fuzz loops of what peers send to each other: streams, forwarded work, refusals.
 
 use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::Message as _;
 
-use super::forward::proposal_of;
 use super::hello::PeerIdentity;
 use super::outcome::{appended_outcome, read_appended, read_index_outcome, read_read_index};
+use super::proposal::proposal_of;
 use super::refusal::{Reason, Refusal};
 use crate::catalog::Catalog;
 use crate::consensus::handle::{Appended, ProposeError};
+use crate::feature_level::ClusterLevel;
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
@@ -21,10 +22,11 @@ fn me(node: u64) -> PeerIdentity {
         cluster_id: ClusterId(5),
         node_id: NodeId(node),
         bind_addr: "a:1".to_owned(),
+        levels: ClusterLevel::default(),
     }
 }
 
-/// The first message of a stream, whatever else stands in it.
+/// The first message of a stream, whatever else it contains.
 #[test]
 fn hello() {
     let request =
@@ -35,16 +37,16 @@ fn hello() {
         .run(|bytes| {
             let Ok(request) = pb::ReplicateRequest::parse_from_bytes(bytes) else { return false };
             let Some(hello) = request.hello.as_ref() else { return false };
-            let Ok(from) = me(1).check(hello, &Catalog::default()) else { return false };
+            let Ok(peer) = me(1).check(hello, &Catalog::default()) else { return false };
+            let from = peer.node;
             assert!((from.0, hello.cluster_id, hello.to) == (hello.from, 5, 1) && ![0, 1].contains(&from.0));
             true
         });
 }
 
-/// A forwarded proposal: what is taken of it becomes an entry that every node can apply.
+/// An accepted forwarded proposal becomes an entry that every node can apply.
 ///
-/// A trim of nine bytes, or a batch of no record, once went through: committed, it stopped its group on every node as
-/// damaged.
+/// A trim of nine bytes, and a batch without records, were accepted. Committed, they stopped their group on every node as damaged.
 #[test]
 fn forward_request() {
     let mut payload = Vec::new();
@@ -73,7 +75,7 @@ fn forward_request() {
             let mut taken = false;
             for job in request.jobs {
                 let Some(pb::job::Work::Propose(propose)) = job.work else { continue };
-                let Some(proposal) = proposal_of(job.group, None, propose, &Catalog::default()) else { continue };
+                let Ok(proposal) = proposal_of(job.group, None, propose, &Catalog::default()) else { continue };
                 // As the leader goes on (`consensus/propose.rs`).
                 let mut payload = proposal.payload.to_vec();
                 if proposal.kind == EntryKind::Records
@@ -116,7 +118,7 @@ fn forward_response() {
             for outcome in &response.outcomes {
                 let answer = read_appended(outcome.clone());
                 if !matches!(answer, Err(ProposeError::Dropped)) {
-                    // What is only the other node's matter is told as "dropped"; everything else survives the way once more.
+                    // What concerns the other node alone is read as "dropped". Everything else reads as written.
                     assert_eq!(read_appended(appended_outcome(outcome.id, answer)), answer);
                 }
                 let index = read_read_index(outcome.clone());
@@ -136,6 +138,7 @@ fn refusal_details() {
     Loop::new("refusal_details", seeds.into()).memory(400).run(|bytes| {
         let status = RpcStatus::with_details(RpcStatusCode::FAILED_PRECONDITION, "text".to_owned(), bytes.to_vec());
         let Some(refusal) = Refusal::from_status(&status) else { return false };
+        // The text of an unknown reason contains its code.
         assert_eq!(Refusal::from_status(&refusal.status()), Some(refusal));
         true
     });

@@ -1,4 +1,5 @@
-//! Who may be a peer, and as which node: decided at every call, before a byte of it is looked at, and again while a stream stays open.
+//! Decides which callers may be peers, and as which node: at every call, before any of its messages is decoded, and again while a
+//! stream stays open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +9,8 @@ use grpcio::{CheckResult, RpcContext, ServerChecker};
 use crate::catalog::Member;
 use crate::metrics::Metrics;
 use crate::replication::addresses::Addresses;
-use crate::replication::refusal::{Rarely, Reason, Refusal};
+use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::refusal_log::RefusalLog;
 use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, NoIdentity, PeerCaller};
 use crate::security::peer_names::PeerName;
@@ -16,12 +18,12 @@ use crate::security::peer_rules::PeerRules;
 use crate::security::tls::{Authorities, Standing};
 use crate::types::NodeId;
 
-/// An open stream is asked again after this long, and whenever the policy or the rules have changed.
+/// The right of an open stream is checked again after this time, and whenever the policy or the rules have changed.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Lets peers in: a certificate of a node of the cluster that is not denied, and the right `replicate`.
+/// Accepts callers with the certificate of a node of this cluster that is not denied, and with the right `replicate`.
 #[derive(Clone)]
-pub struct Guard {
+pub struct PeerGuard {
     identities: Identities,
     authorities: Authorities,
     acl: Acl,
@@ -29,9 +31,9 @@ pub struct Guard {
     metrics: Arc<Metrics>,
 }
 
-/// A call that was let in.
+/// An accepted call.
 pub struct Pass {
-    guard: Guard,
+    guard: PeerGuard,
     caller: PeerCaller,
     standing: Standing,
     host: String,
@@ -39,19 +41,20 @@ pub struct Pass {
     asked: Instant,
 }
 
-impl Guard {
-    /// Decides by the certificates, their authorities, the policy and the rules; counts whom a certificate does not name.
+impl PeerGuard {
+    /// Decides by the certificates, their authorities, the policy and the rules. Callers whose certificate names another node are
+    /// counted in `metrics`.
     pub fn new(
         identities: Identities,
         authorities: Authorities,
         acl: Acl,
         rules: PeerRules,
         metrics: Arc<Metrics>,
-    ) -> Guard {
-        Guard { identities, authorities, acl, rules, metrics }
+    ) -> PeerGuard {
+        PeerGuard { identities, authorities, acl, rules, metrics }
     }
 
-    /// Lets a call in, or refuses it.
+    /// Accepts a call, or refuses it.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -71,12 +74,12 @@ impl Guard {
 }
 
 impl Pass {
-    /// Looks at the certificate, and asks for the right again if it is time to.
+    /// Checks the certificate, and the right if that is due.
     ///
     /// # Errors
     /// The refusal, to be sent back.
     pub fn check(&mut self) -> Result<(), Refusal> {
-        // Remembered until the authorities change, so that it costs nothing for each message.
+        // The result is cached until the authorities change: the check is cheap enough for each message.
         self.standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
         let generation = self.guard.generation();
         if generation == self.generation && self.asked.elapsed() < AGAIN {
@@ -93,8 +96,8 @@ impl Pass {
         &self.caller.name
     }
 
-    /// Refuses a message from a node that the caller's certificate does not name. If this node does not know `from` yet, it accepts the
-    /// message unless the certificate names a node that it knows.
+    /// Refuses a message from a node that the caller's certificate does not name. If this node does not know `from` yet, it
+    /// accepts the message unless the certificate names a node that it knows.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -120,7 +123,7 @@ impl Pass {
         }
     }
 
-    /// Refuses a node that asks to be a member under a name that its certificate lacks, or to rename a member that it is not.
+    /// Refuses a node that asks to become a member under a name that its certificate lacks, or to rename another member.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -130,13 +133,13 @@ impl Pass {
                 "the certificate is for {}, and {} ({}) can't join with it",
                 self.caller.name, member.name, member.id
             ))),
-            // Its own name in the catalog does not matter here: another member may have it, which is told apart by id.
+            // Another member may have that name in the catalog; the leader tells them apart by id.
             PeerName::Nodes(_) if known.name_of(member.id).is_none() => Ok(()),
             PeerName::Unproven | PeerName::Shared | PeerName::Nodes(_) => self.speaks_for(member.id, known),
         }
     }
 
-    /// Whether the caller is that member; without a refusal.
+    /// Whether the caller's certificate names that member. Nothing is counted.
     pub fn is(&self, node: NodeId, known: &Addresses) -> bool {
         match &self.caller.name {
             PeerName::Unproven | PeerName::Shared => true,
@@ -162,20 +165,20 @@ impl Pass {
     }
 }
 
-/// The host of `ipv4:1.2.3.4:567`: a port is another one each time.
+/// The host of `ipv4:1.2.3.4:567`. The port differs for each connection.
 pub(super) fn host_of(peer: &str) -> &str {
     peer.rsplit_once(':').map_or(peer, |(host, _)| host)
 }
 
 fn no_peer(error: &NoIdentity) -> Refusal {
-    Refusal::new(Reason::NoPeer, format!("no peer of this cluster: {error}"))
+    Refusal::new(Reason::NoPeer, format!("not a peer of this cluster: {error}"))
 }
 
-/// Asks the guard before a message of any call is decoded.
+/// Has gRPC ask the guard before a message of any call is decoded.
 #[derive(Clone)]
 pub(super) struct Checker {
-    pub(super) guard: Guard,
-    pub(super) refusals: Arc<Rarely>,
+    pub(super) guard: PeerGuard,
+    pub(super) refusals: Arc<RefusalLog>,
 }
 
 impl ServerChecker for Checker {

@@ -1,47 +1,58 @@
-//! Who speaks to whom: the first message on every stream between peers, and what is refused by it alone.
+//! The first message on every stream between peers: which node opens it, to which node, and what is refused by it alone.
 
 use crate::catalog::Catalog;
+use crate::feature_level::ClusterLevel;
 use crate::pb::peer::Hello;
+pub use crate::replication::levels::PROTOCOL_VERSION;
+use crate::replication::levels::{PeerLevels, levels_of, protocol_version_of};
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{ClusterId, NodeId};
 
-/// The version of everything that peers say to each other. Another one is refused. Records of version 1 had ten bytes for an
-/// offset and for a term.
-pub const PROTOCOL_VERSION: u32 = 2;
-
 /// This node, as its peers know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PeerIdentity {
-    /// The cluster's name: what the certificates and mDNS carry.
+    /// The name in certificates and in mDNS.
     pub cluster_name: String,
-    /// The cluster's id.
+    /// A hello of another cluster is refused.
     pub cluster_id: ClusterId,
-    /// This node's id.
+    /// A hello to another node is refused.
     pub node_id: NodeId,
-    /// Where peers reach this node, `host:port` (advertised).
+    /// The advertised address of the peer listener, `host:port`.
     pub bind_addr: String,
+    /// What this node supports, and the cluster's feature level.
+    pub levels: ClusterLevel,
+}
+
+/// The node that has opened a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPeer {
+    /// Its id.
+    pub node: NodeId,
+    /// What it supports.
+    pub levels: PeerLevels,
 }
 
 impl PeerIdentity {
-    /// What this node says when it opens a stream to another.
+    /// The hello with which this node opens a stream.
     pub fn hello(&self, to: NodeId) -> Hello {
         Hello {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: protocol_version_of(&self.levels),
             cluster_id: self.cluster_id.0,
             from: self.node_id.0,
             from_addr: self.bind_addr.clone(),
             to: to.0,
+            levels: Some(levels_of(&self.levels)).into(),
             ..Hello::default()
         }
     }
 
-    /// Who opens a stream to this node. An id that the catalog does not know is let through: a node that lags does not
-    /// know its new leader yet.
+    /// The node that opens a stream to this one. An id that the catalog does not contain is accepted: a node that lags does
+    /// not know its new leader yet.
     ///
     /// # Errors
     /// The refusal, to be sent back.
-    pub fn check(&self, hello: &Hello, catalog: &Catalog) -> Result<NodeId, Refusal> {
-        check_version(hello.protocol_version)?;
+    pub fn check(&self, hello: &Hello, catalog: &Catalog) -> Result<StreamPeer, Refusal> {
+        let levels = PeerLevels::of_request(hello.protocol_version, hello.levels.as_ref())?;
         check_cluster_id(self.cluster_id, ClusterId(hello.cluster_id))?;
         let from = NodeId(hello.from);
         if hello.to != self.node_id.0 {
@@ -52,17 +63,28 @@ impl PeerIdentity {
             return Err(Refusal::new(Reason::Malformed, format!("a peer can't have the id {from}")));
         }
         check_removed(from, catalog)?;
-        Ok(from)
+        let peer = StreamPeer { node: from, levels };
+        peer.check_level(&self.levels, catalog)?;
+        Ok(peer)
     }
 }
 
-/// Refuses another version of the protocol.
-pub(super) fn check_version(theirs: u32) -> Result<(), Refusal> {
-    if theirs == PROTOCOL_VERSION {
-        return Ok(());
+impl StreamPeer {
+    /// Refuses the peer if it does not support the cluster's feature level. To be repeated while the stream is open.
+    ///
+    /// # Errors
+    /// The refusal, to be sent back.
+    pub fn check_level(&self, ours: &ClusterLevel, catalog: &Catalog) -> Result<(), Refusal> {
+        self.levels.check(|| describe(self.node, catalog), ours)
     }
-    let text = format!("this node speaks version {PROTOCOL_VERSION} of the peers' protocol, not {theirs}");
-    Err(Refusal::new(Reason::ProtocolVersion, text))
+}
+
+/// A node's name and id, for a message to people.
+pub(super) fn describe(node: NodeId, catalog: &Catalog) -> String {
+    match catalog.member(node) {
+        Some(member) => format!("node {} ({node})", member.name),
+        None => format!("node {node}"),
+    }
 }
 
 /// Refuses another cluster.
@@ -86,30 +108,44 @@ pub(super) fn check_removed(node: NodeId, catalog: &Catalog) -> Result<(), Refus
 mod tests {
     use super::*;
     use crate::catalog::{Command, Member};
+    use crate::feature_level::{FeatureLevel, FeatureRange};
     use crate::types::NodeName;
 
     #[test]
-    fn each_way_to_be_wrong_has_its_reason() {
+    fn each_kind_of_wrong_hello_has_its_reason() {
         let me = |node: u64| PeerIdentity {
             cluster_name: "x".to_owned(),
             cluster_id: ClusterId(5),
             node_id: NodeId(node),
             bind_addr: "a:1".to_owned(),
+            levels: ClusterLevel::default(),
         };
         let mut catalog = Catalog::default();
-        let name = NodeName::new("gone").expect("a name");
-        let member = Member { id: NodeId(3), name, bind_addr: "a:1".to_owned(), rpc_addr: "a:2".to_owned() };
-        catalog.apply(Command::AddNode(member));
+        let member = |id: u64, name: &str| {
+            let name = NodeName::new(name).expect("a name");
+            Member { id: NodeId(id), name, bind_addr: format!("a:{id}"), rpc_addr: format!("b:{id}") }
+        };
+        catalog.apply(Command::AddNode(member(3, "gone")));
         catalog.apply(Command::RemoveNode(NodeId(3)));
+        catalog.apply(Command::AddNode(member(4, "old")));
 
-        let check = |hello: &Hello| me(1).check(hello, &catalog).map_err(|r| r.reason);
+        let check = |hello: &Hello| me(1).check(hello, &catalog).map(|peer| peer.node).map_err(|r| r.reason);
         assert_eq!(check(&me(2).hello(NodeId(1))), Ok(NodeId(2)), "an unknown id of the same cluster");
         assert_eq!(check(&me(2).hello(NodeId(9))), Err(Reason::WrongNode));
         assert_eq!(check(&me(1).hello(NodeId(1))), Err(Reason::Malformed));
         assert_eq!(check(&me(3).hello(NodeId(1))), Err(Reason::Removed));
         let foreign = PeerIdentity { cluster_id: ClusterId(6), ..me(2) };
         assert_eq!(check(&foreign.hello(NodeId(1))), Err(Reason::ClusterId));
-        let newer = Hello { protocol_version: PROTOCOL_VERSION + 1, ..me(2).hello(NodeId(1)) };
+        let before_levels = Hello { levels: None.into(), ..me(2).hello(NodeId(1)) };
+        assert_eq!(check(&before_levels), Ok(NodeId(2)));
+        let newer = Hello { protocol_version: PROTOCOL_VERSION + 1, ..before_levels };
         assert_eq!(check(&newer), Err(Reason::ProtocolVersion));
+
+        let range = FeatureRange::new(FeatureLevel(1), FeatureLevel(2)).expect("a range");
+        let raised = PeerIdentity { levels: ClusterLevel::new(range), ..me(1) };
+        raised.levels.set(FeatureLevel(2));
+        let refusal = raised.check(&me(4).hello(NodeId(1)), &catalog).expect_err("too old");
+        assert_eq!(refusal.reason, Reason::VersionTooOld);
+        assert!(refusal.text.contains("and node old (0000000000000004) supports feature level 1"), "{refusal}");
     }
 }

@@ -1,9 +1,8 @@
-//! How a member answers a node that asks to join, or to have its addresses changed.
+//! How a member answers a node that asks to join, or to have its name or addresses changed.
 //!
-//! Only the catalog's leader decides, by a committed entry; any other member says where the leader is. Nobody asks in another's place,
-//! or the leader would see the certificate of the one who asks, and not of the node that joins. What is refused for good is refused by
-//! what the leader has applied after that entry, or after a read index when the entry would change nothing, and never by what a lagging
-//! node believes.
+//! Only the catalog's leader decides, by a committed entry. Any other member tells the caller where the leader is and does not ask in
+//! its place: the leader must see the certificate of the node that joins. A final refusal is based on what the leader has applied
+//! after that entry, or after a read index if the entry would change nothing, and never on what a lagging node believes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +10,17 @@ use std::time::{Duration, Instant};
 use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
+use crate::replication::core::MemberCore;
 use crate::replication::guard::Pass;
-use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed, check_version};
+use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed};
+use crate::replication::levels::{PeerLevels, levels_of};
 use crate::replication::refusal::{Reason, Refusal};
-use crate::replication::service::Core;
 use crate::reply::Dropped;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
-/// How long the leader may take to confirm that it leads.
+/// The leader may take this long to confirm that it leads.
 const CONFIRM_MAX: Duration = Duration::from_secs(3);
-/// How long a member may take to say that it lives where the new node wants to be reached.
+/// A member at the new node's address may take this long to answer.
 const THERE_MAX: Duration = Duration::from_secs(1);
 
 /// Answers a join request.
@@ -29,36 +29,36 @@ const THERE_MAX: Duration = Duration::from_secs(1);
 /// The refusal, to be sent back.
 pub(super) async fn answer(
     cluster_name: &str,
-    core: Result<Core, Refusal>,
+    core: Result<MemberCore, Refusal>,
     pass: &Pass,
     request: JoinRequest,
 ) -> Result<JoinResponse, Refusal> {
     let (core, member) = check(cluster_name, core, &request)?;
     let catalog = core.peers.catalog().get();
     check_not_me(core.peers.me(), &request)?;
-    // A member that looks who is at an address asks in the name of another node, and changes nothing.
+    // A member that checks which node is at an address asks in the name of another node, and changes nothing.
     let own = if request.probe { Ok(()) } else { pass.joins_as(&member, &core.peers.node().addresses) };
     if request.cluster_id != 0
         && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr)
         && pass.is(member.id, &core.peers.node().addresses)
     {
-        // All members may have moved at once: then no leader can be elected until they reach each other. Whoever answers there has to
-        // prove by its hello that it is that node.
+        // All members may have moved at once: then no leader can be elected until they reach each other. The node at the new
+        // address has to prove by its certificate that it is that member.
         core.peers.hint(member.id, &member.bind_addr);
     }
     own?;
     if request.probe || catalog.member(member.id) == Some(&member) {
-        return Ok(response(core.peers.me().cluster_id, &catalog));
+        return Ok(response(core.peers.me(), &catalog));
     }
     match catalog.member(member.id) {
         None => check_addresses(&core, &catalog, &member, &request).await?,
         Some(old) => check_moved(&core, old, &request).await?,
     }
     let command = Command::AddNode(member.clone());
-    // A node that is still joining may give way to this one, which consensus decides.
+    // Consensus decides whether a node that is still joining gives way to this one.
     if catalog.would_change(&command).is_err() && joining(&core, &catalog, &member).is_none() {
         match newest(&core).await {
-            // An entry would change nothing, and be kept for ever.
+            // The entry would change nothing, and would be kept forever.
             Ok(newest) if newest.would_change(&command).is_err() => return Err(refused(&newest, &command, &member)),
             Ok(_) => {}
             Err(ReadIndexError::NotLeader { leader: Some(leader) }) => return Err(ask_leader(&core, leader)),
@@ -76,8 +76,8 @@ pub(super) async fn answer(
     }
 }
 
-/// A member that has not got its vote in every group yet, other than this one.
-fn joining<'a>(core: &Core, catalog: &'a Catalog, asks: &Member) -> Option<&'a Member> {
+/// A member other than the caller that does not have a vote in every group yet.
+fn joining<'a>(core: &MemberCore, catalog: &'a Catalog, asks: &Member) -> Option<&'a Member> {
     if catalog.member(asks.id).is_some() {
         return None;
     }
@@ -86,8 +86,8 @@ fn joining<'a>(core: &Core, catalog: &'a Catalog, asks: &Member) -> Option<&'a M
     catalog.members().find(|m| groups().any(|group| !votes(group, m.id)))
 }
 
-/// Why the leader has not taken a new node, if it is because of another one.
-fn waits(core: &Core, member: &Member) -> Option<Refusal> {
+/// Why the leader has not accepted a new node, if another one is joining.
+fn waits(core: &MemberCore, member: &Member) -> Option<Refusal> {
     let catalog = core.peers.catalog().get();
     let other = joining(core, &catalog, member)?;
     let text = format!(
@@ -97,8 +97,12 @@ fn waits(core: &Core, member: &Member) -> Option<Refusal> {
     Some(Refusal::new(Reason::AnotherJoins, text))
 }
 
-fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest) -> Result<(Core, Member), Refusal> {
-    check_version(request.protocol_version)?;
+fn check(
+    cluster_name: &str,
+    core: Result<MemberCore, Refusal>,
+    request: &JoinRequest,
+) -> Result<(MemberCore, Member), Refusal> {
+    let levels = PeerLevels::of_request(request.protocol_version, request.levels.as_ref())?;
     if request.cluster_name != cluster_name {
         let text = format!("this node is of cluster {cluster_name:?}, not {:?}", request.cluster_name);
         return Err(Refusal::new(Reason::ClusterName, text));
@@ -107,18 +111,19 @@ fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest)
     if request.cluster_id != 0 {
         check_cluster_id(core.peers.me().cluster_id, ClusterId(request.cluster_id))?;
     }
-    // A removal is never undone, so even a lagging node is right about it.
+    // A removal is never undone, so a lagging node may refuse it, too.
     check_removed(NodeId(request.node_id), &core.peers.catalog().get())?;
     let malformed = |text: String| Refusal::new(Reason::Malformed, text);
     let name = NodeName::new(&request.node_name).map_err(|e| malformed(e.to_string()))?;
     for addr in [&request.bind_addr, &request.rpc_addr] {
         if !is_address(addr) {
-            return Err(malformed(format!("{addr:?} is no address of the form host:port")));
+            return Err(malformed(format!("{addr:?} is not an address of the form host:port")));
         }
     }
     if request.node_id == 0 {
-        return Err(malformed("a node has an id".to_owned()));
+        return Err(malformed("a node needs an id".to_owned()));
     }
+    levels.check(|| format!("node {name} ({})", NodeId(request.node_id)), &core.peers.me().levels)?;
     let member = Member {
         id: NodeId(request.node_id),
         name,
@@ -128,8 +133,8 @@ fn check(cluster_name: &str, core: Result<Core, Refusal>, request: &JoinRequest)
     Ok((core, member))
 }
 
-/// Refuses who asks in the name of this very node, from a process that is reached elsewhere. Not only a probe: where the
-/// catalog has it is no longer where this node is, once it has moved.
+/// Refuses a caller with the id of this node that is reached at another address. Not for probes alone: after a move, this node is
+/// not where the catalog says.
 fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal> {
     if request.node_id != me.node_id.0 || request.bind_addr == me.bind_addr {
         return Ok(());
@@ -142,8 +147,8 @@ fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal>
     Err(Refusal::new(Reason::IdTaken, text))
 }
 
-/// Refuses to move a member while it is still there, where it was: a copied data directory, or a machine that was cloned.
-async fn check_moved(core: &Core, old: &Member, request: &JoinRequest) -> Result<(), Refusal> {
+/// Refuses to move a member while it still answers at its old address: a copied data directory, or a cloned machine.
+async fn check_moved(core: &MemberCore, old: &Member, request: &JoinRequest) -> Result<(), Refusal> {
     if old.bind_addr == request.bind_addr {
         return Ok(());
     }
@@ -156,16 +161,21 @@ async fn check_moved(core: &Core, old: &Member, request: &JoinRequest) -> Result
     refusal.filter(|r| r.reason == Reason::IdTaken).map_or(Ok(()), Err)
 }
 
-/// Refuses a new node at the addresses of a member that is there, which a copied configuration makes: it would be a voter,
-/// and whoever dials it reaches the other. The addresses of a member that is gone are taken over. Not final: a lagging node
-/// may be wrong.
-async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: &JoinRequest) -> Result<(), Refusal> {
+/// Refuses a new node with an address of a member that answers there, as a copied configuration causes: it would become a voter,
+/// and calls to it would reach the other node. The addresses of a member that does not answer may be taken over. Not final, since
+/// a lagging node may be wrong.
+async fn check_addresses(
+    core: &MemberCore,
+    catalog: &Catalog,
+    new: &Member,
+    request: &JoinRequest,
+) -> Result<(), Refusal> {
     let same = |m: &&Member| m.id != new.id && (m.bind_addr == new.bind_addr || m.rpc_addr == new.rpc_addr);
     for other in catalog.members().filter(same) {
         let node = core.peers.node();
         let probe = JoinRequest { probe: true, ..request.clone() };
         let expected = node.addresses.expected(other.id);
-        // Only a member of this cluster answers a probe; a node that wants to join does not.
+        // Only a member of this cluster answers a probe. A node that is joining does not.
         if other.id != node.me.node_id
             && node.dialer.join(&other.bind_addr, &expected, &probe, THERE_MAX).await.is_err()
         {
@@ -183,8 +193,8 @@ async fn check_addresses(core: &Core, catalog: &Catalog, new: &Member, request: 
     Ok(())
 }
 
-/// The catalog, as the leader has it: nothing that was committed before this call is missing.
-async fn newest(core: &Core) -> Result<Arc<Catalog>, ReadIndexError> {
+/// The catalog as the leader has it: with everything that was committed before this call.
+async fn newest(core: &MemberCore) -> Result<Arc<Catalog>, ReadIndexError> {
     let deadline = Instant::now() + CONFIRM_MAX;
     let index = core.consensus.read_index(GroupId::CATALOG, Some(deadline)).await;
     let index = index.unwrap_or(Err(ReadIndexError::Stopping))?;
@@ -194,17 +204,17 @@ async fn newest(core: &Core) -> Result<Arc<Catalog>, ReadIndexError> {
     Ok(core.peers.catalog().get())
 }
 
-/// The command is applied here: what has become of it?
-fn decided(core: &Core, command: &Command, member: &Member) -> Result<JoinResponse, Refusal> {
+/// The answer after the command was applied here.
+fn decided(core: &MemberCore, command: &Command, member: &Member) -> Result<JoinResponse, Refusal> {
     let catalog = core.peers.catalog().get();
     if catalog.member(member.id) == Some(member) {
         log::info!("node {} ({}) is a member, at {}", member.name, member.id, member.bind_addr);
-        return Ok(response(core.peers.me().cluster_id, &catalog));
+        return Ok(response(core.peers.me(), &catalog));
     }
     Err(refused(&catalog, command, member))
 }
 
-/// Why the catalog does not take a member.
+/// Why the catalog does not accept a member.
 fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
     if let Err(removed) = check_removed(member.id, catalog) {
         return removed;
@@ -226,10 +236,10 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
             Refusal::new(Reason::NameTaken, text)
         }
         (Err(Conflict::TooManyMembers), _) => {
-            let text = format!("the cluster has {} members, and takes no more", Catalog::MEMBERS_MAX);
+            let text = format!("the cluster has {} members, the maximum", Catalog::MEMBERS_MAX);
             Refusal::new(Reason::TooMany, text)
         }
-        (Err(Conflict::Impossible), _) => Refusal::new(Reason::Malformed, "no member can be like that"),
+        (Err(Conflict::Impossible), _) => Refusal::new(Reason::Malformed, "the catalog does not accept such a member"),
         (
             Err(
                 Conflict::NodeRemoved(_)
@@ -240,24 +250,24 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
             )
             | Ok(_),
             _,
-        ) => Refusal::new(Reason::NoLeader, "the catalog has changed meanwhile: ask again"),
+        ) => Refusal::new(Reason::NoLeader, "the catalog has changed in the meantime: ask again"),
     }
 }
 
-/// The leader could not be sure that it still leads, or this node is none. Asking again is safe.
+/// The leader could not confirm that it leads, or this node does not lead. Asking again is safe.
 fn unconfirmed(error: ReadIndexError) -> Refusal {
     let text = match error {
-        ReadIndexError::NotLeader { .. } => "the catalog has no leader that this node knows",
-        ReadIndexError::Unconfirmed => "no majority answers the leader",
+        ReadIndexError::NotLeader { .. } => "this node does not know a leader of the catalog",
+        ReadIndexError::Unconfirmed => "a majority does not answer the leader",
         ReadIndexError::QueueFull => "the leader is overloaded",
-        ReadIndexError::NoSuchGroup => "this node does not carry the catalog yet",
+        ReadIndexError::NoSuchGroup => "this node does not have a replica of the catalog yet",
         ReadIndexError::Damaged => "the catalog is damaged on this node",
         ReadIndexError::Stopping => return Refusal::new(Reason::NotReady, "this node is stopping"),
     };
     Refusal::new(Reason::NoLeader, text)
 }
 
-fn response(cluster_id: ClusterId, catalog: &Catalog) -> JoinResponse {
+fn response(me: &PeerIdentity, catalog: &Catalog) -> JoinResponse {
     let member = |m: &Member| peer::Member {
         node_id: m.id.0,
         node_name: m.name.to_string(),
@@ -266,14 +276,15 @@ fn response(cluster_id: ClusterId, catalog: &Catalog) -> JoinResponse {
         ..peer::Member::default()
     };
     JoinResponse {
-        cluster_id: cluster_id.0,
+        cluster_id: me.cluster_id.0,
+        levels: Some(levels_of(&me.levels)).into(),
         members: catalog.members().map(member).collect(),
         ..JoinResponse::default()
     }
 }
 
-/// Says where the leader is.
-fn ask_leader(core: &Core, leader: NodeId) -> Refusal {
+/// Refuses with the leader's address.
+fn ask_leader(core: &MemberCore, leader: NodeId) -> Refusal {
     match core.peers.node().addresses.of(leader).into_iter().next() {
         Some(addr) => Refusal::ask_leader(addr),
         None => Refusal::new(Reason::NoLeader, format!("the address of the leader {leader} is not known here")),
@@ -283,17 +294,17 @@ fn ask_leader(core: &Core, leader: NodeId) -> Refusal {
 /// The leader could not decide now. Asking again is safe: adding a member twice is adding it once.
 fn undecided(error: ProposeError) -> Refusal {
     let text = match error {
-        ProposeError::NotLeader { .. } => "the catalog has no leader that this node knows",
+        ProposeError::NotLeader { .. } => "this node does not know a leader of the catalog",
         ProposeError::QueueFull => "the leader is overloaded",
         ProposeError::DiskFull => "the disk of the leader is full",
-        ProposeError::Dropped => "the leader is handing over, or the catalog has changed meanwhile",
-        ProposeError::OutcomeUnknown => "the leader lost its place meanwhile",
+        ProposeError::Dropped => "the leader is handing over, or the catalog has changed in the meantime",
+        ProposeError::OutcomeUnknown => "the leader lost the leadership in the meantime",
         ProposeError::DeadlinePassed => "the leader took too long",
-        ProposeError::NoSuchGroup => "this node does not carry the catalog yet",
+        ProposeError::NoSuchGroup => "this node does not have a replica of the catalog yet",
         ProposeError::Damaged => "the catalog is damaged on this node",
         ProposeError::Stopping => return Refusal::new(Reason::NotReady, "this node is stopping"),
         ProposeError::TooLarge | ProposeError::ExpectedOffset { .. } | ProposeError::PastEnd { .. } => {
-            "the catalog does not take the entry"
+            "the catalog does not accept the entry"
         }
     };
     Refusal::new(Reason::NoLeader, text)

@@ -1,6 +1,7 @@
-//! One two-way stream to a peer, as its thread sees it: hello, welcome, then one unsent message at a time.
+//! One two-way stream to a peer, as its thread sees it: the hello, the welcome (the first response), then one unsent message at
+//! a time.
 //!
-//! Nothing here blocks: each function does what can be done now, and the waker of the context is woken when more can.
+//! Nothing here blocks: each function does what can be done now, and the waker of the context is woken when more can be done.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,23 +12,33 @@ use grpcio::{ClientDuplexReceiver, ClientDuplexSender, WriteFlags};
 
 use crate::replication::refusal::{Refusal, error_text};
 
-/// The stream is gone.
+/// Why a stream has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// What the other side gave as its reason, if it refused us.
-    pub refusal: Option<Refusal>,
-    /// For the log.
-    pub text: String,
+pub enum Lost {
+    /// The connection broke, the peer closed the stream, or this node gives it up.
+    Ended(String),
+    /// The peer refused this node.
+    RefusedByPeer(Refusal),
+    /// This node refuses the peer.
+    PeerRefused(Refusal),
 }
 
 impl Lost {
     fn by(error: &grpcio::Error) -> Lost {
-        Lost { refusal: Refusal::from_error(error), text: error_text(error) }
+        Refusal::from_error(error).map_or_else(|| Lost::Ended(error_text(error)), Lost::RefusedByPeer)
     }
 
-    /// Lost for a reason of our own.
+    /// Given up by this node.
     pub fn because(text: &str) -> Lost {
-        Lost { refusal: None, text: text.to_owned() }
+        Lost::Ended(text.to_owned())
+    }
+
+    /// For the log.
+    pub fn text(&self) -> &str {
+        match self {
+            Lost::Ended(text) => text,
+            Lost::RefusedByPeer(refusal) | Lost::PeerRefused(refusal) => &refusal.text,
+        }
     }
 }
 
@@ -40,10 +51,10 @@ pub struct Link<Req, Resp> {
 }
 
 impl<Req, Resp> Link<Req, Resp> {
-    /// Opens it by saying hello.
+    /// Opens a stream by sending the hello.
     ///
     /// # Errors
-    /// When the call can't be made.
+    /// [`Lost`] if the call can't be made.
     pub fn open(
         call: grpcio::Result<(ClientDuplexSender<Req>, ClientDuplexReceiver<Resp>)>,
         hello: Req,
@@ -54,17 +65,17 @@ impl<Req, Resp> Link<Req, Resp> {
         Ok(link)
     }
 
-    /// True once the other side accepted our hello.
+    /// True once the peer has accepted the hello.
     pub fn is_welcome(&self) -> bool {
         self.welcome.is_some()
     }
 
-    /// The first response.
+    /// The response by which the peer has accepted the hello.
     pub fn welcome(&self) -> Option<&Resp> {
         self.welcome.as_ref()
     }
 
-    /// When it was opened.
+    /// When the hello was sent.
     pub fn opened(&self) -> Instant {
         self.opened
     }
@@ -72,7 +83,7 @@ impl<Req, Resp> Link<Req, Resp> {
     /// The next response after the welcome.
     ///
     /// # Errors
-    /// [`Lost`], once and for all.
+    /// [`Lost`], after which nothing else arrives.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Resp, Lost>> {
         loop {
             match Pin::new(&mut self.responses).poll_next(cx) {
@@ -85,12 +96,13 @@ impl<Req, Resp> Link<Req, Resp> {
         }
     }
 
-    /// True when a request can be sent now: welcome, and the one before has gone out. A failed write shows as a lost response.
+    /// True if a request can be sent now: the hello was accepted, and the request before is written. A failed write shows as a
+    /// lost response.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> bool {
         self.is_welcome() && matches!(Pin::new(&mut self.requests).poll_ready(cx), Poll::Ready(Ok(())))
     }
 
-    /// Sends a request; only after [`Link::poll_ready`] said so.
+    /// Sends a request. To be called only after [`Link::poll_ready`] returned true.
     ///
     /// # Errors
     /// [`Lost`].

@@ -7,23 +7,23 @@ use grpcio::{Server, ServerCredentials};
 
 use crate::grpc::{Env, peer_listener};
 use crate::replication::Late;
-use crate::replication::guard::{Checker, Guard};
+use crate::replication::guard::{Checker, PeerGuard};
 use crate::replication::peers::PeersHandle;
-use crate::replication::refusal::Rarely;
+use crate::replication::refusal_log::RefusalLog;
 use crate::replication::service::peer_service;
 use crate::replication::wait::block_until;
 use crate::thread::FatalSender;
 
-/// Calls that do not end by themselves are given this long after they were cancelled.
+/// After they are cancelled, calls may take this long to end.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
-/// What the listener serves.
+/// How the listener is started.
 pub struct PeerListenerOptions {
-    /// Where to listen, `host:port`; port 0 takes a free one.
+    /// The address to listen on, `host:port`. Port 0 takes a free one.
     pub bind_addr: String,
     /// The cluster's name; a node that asks for another one is refused.
     pub cluster_name: String,
-    /// gRPC's memory for this listener.
+    /// The limit of gRPC's memory for this listener.
     pub memory_bytes_max: u64,
 }
 
@@ -35,19 +35,19 @@ pub struct PeerListener {
 }
 
 impl PeerListener {
-    /// Binds and serves. Until `core` is filled every call is answered UNAVAILABLE.
+    /// Binds the address and serves. Until `core` is set, every call is refused.
     ///
     /// # Errors
-    /// When the address can't be bound.
+    /// If the address can't be bound.
     pub fn start(
         env: &Env,
         options: &PeerListenerOptions,
         creds: ServerCredentials,
-        guard: Guard,
+        guard: PeerGuard,
         core: Late<PeersHandle>,
         fatal: FatalSender,
     ) -> grpcio::Result<PeerListener> {
-        let refusals = Arc::<Rarely>::default();
+        let refusals = Arc::<RefusalLog>::default();
         let service = peer_service(&options.cluster_name, guard.clone(), core, refusals.clone(), fatal);
         let mut server = peer_listener(env, options.memory_bytes_max)
             .add_checker(Checker { guard, refusals })
@@ -58,12 +58,12 @@ impl PeerListener {
         Ok(PeerListener { server, port, stopped: false })
     }
 
-    /// The port that is bound.
+    /// The port that was bound.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Refuses new calls and cancels those that are open.
+    /// Refuses new calls and cancels open ones.
     pub fn stop(&mut self) {
         if self.stopped {
             return;

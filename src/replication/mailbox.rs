@@ -1,10 +1,9 @@
-//! The inbox of one peer's thread: raft's messages and work to be forwarded, each in order and within a budget.
+//! The inbox of one peer's thread: raft's messages and forwarded work, each in order and within a budget.
 //!
-//! Messages without entries have a separate queue and are sent first: 16 MiB of entries take 1.3 s at 100 Mbit/s, and a heartbeat
-//! that waits for them costs its leader the leadership. `consensus/peer_inbox.rs` defines which messages keep their order.
-//!
-//! Putting never blocks and never waits for the network. Over the budget what was to be put is given back, and its owner
-//! says what that means: a raft message counts as lost, a forward is refused as not appended.
+//! - Messages without entries have a separate queue and are sent first: 16 MiB of entries take 1.3 s at 100 Mbit/s, and a heartbeat
+//!   that waits for them costs its leader the leadership. `consensus/peer_inbox.rs` defines which messages keep their order.
+//! - Putting never blocks and never waits for the network. Beyond the budget, a message or a piece of work is returned to the
+//!   caller: a raft message counts as lost, work is refused as not appended.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
@@ -17,29 +16,29 @@ use crate::consensus::keeps_its_place;
 use crate::pb::peer::RaftMessage;
 use crate::replication::forward::{Forward, NotSent};
 
-/// Raft messages of this many bytes wait for one peer; beyond, they are dropped and the peer reported unreachable.
+/// Raft messages of at most this many bytes wait for one peer. Further ones are dropped, and the peer is reported as unreachable.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// The same for those that go before the others.
+/// The same for the messages that are sent first.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
-/// Forwards of this many bytes wait for one peer; beyond, they are refused.
+/// Forwards of at most this many bytes wait for one peer. Further ones are refused.
 pub const FORWARD_BYTES_MAX: usize = 16 << 20;
-/// This many forwards wait for one peer; beyond, they are refused.
+/// At most this many forwards wait for one peer. Further ones are refused.
 pub const FORWARDS_MAX: usize = 4096;
 
-/// A repeated append is looked for among this many of the newest messages.
+/// A repeated append is searched among this many of the newest messages.
 const NEWEST_MESSAGES: usize = 16;
 
-/// What a queued message costs besides its bytes: a heartbeat must not be free.
+/// The size that is counted for a message in addition to its bytes: a heartbeat must not be free.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// Raft messages and their sizes.
+/// Raft messages and their sizes, in order.
 #[derive(Default)]
-struct Queue {
+struct RaftQueue {
     messages: VecDeque<(usize, RaftMessage)>,
     bytes: usize,
 }
 
-impl Queue {
+impl RaftQueue {
     fn put(&mut self, message: RaftMessage, bytes_max: usize) -> Result<(), Box<RaftMessage>> {
         let bytes = usize::try_from(message.compute_size()).unwrap_or(usize::MAX) + MESSAGE_OVERHEAD_BYTES;
         if self.bytes + bytes > bytes_max {
@@ -50,8 +49,8 @@ impl Queue {
         Ok(())
     }
 
-    /// True if the newest message of the group is the same append. raft sends it again with each heartbeat response while it does
-    /// not know how far a follower is; on a slow link each copy would have to be sent before anything else.
+    /// True if the newest message of the group is the same append. raft repeats it at each heartbeat response while it does not know
+    /// the follower's last index. On a slow link each copy would have to be sent before anything else.
     fn has_latest(&self, message: &RaftMessage) -> bool {
         let newest = self.messages.iter().rev().take(NEWEST_MESSAGES).find(|(_, queued)| queued.group == message.group);
         let same = |a: &RaftMessage, b: &RaftMessage| {
@@ -79,9 +78,9 @@ impl Queue {
 }
 
 #[derive(Default)]
-struct State {
-    first: Queue,
-    messages: Queue,
+struct MailboxState {
+    first: RaftQueue,
+    messages: RaftQueue,
     forwards: VecDeque<Forward>,
     forward_bytes: usize,
     poked: bool,
@@ -89,33 +88,32 @@ struct State {
     waker: Option<Waker>,
 }
 
-/// What is in a mailbox.
+/// Which contents wait in a mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Raft messages are.
+pub struct MailboxContents {
+    /// Raft messages wait.
     pub messages: bool,
-    /// Forwards are.
+    /// Forwards wait.
     pub forwards: bool,
-    /// The peer was heard from since the last look: dial at once.
+    /// The peer was heard from since the last call: dial at once.
     pub poked: bool,
-    /// The thread is to end.
+    /// The thread has to end.
     pub stopped: bool,
 }
 
-/// One peer's inbox, shared by its thread and everybody who sends.
+/// One peer's inbox, shared by its thread and all senders.
 #[derive(Default)]
-pub struct Mailbox(Mutex<State>);
+pub struct Mailbox(Mutex<MailboxState>);
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state whole.
+    fn lock(&self) -> MutexGuard<'_, MailboxState> {
         self.0.lock()
     }
 
-    /// Puts a raft message, or gives it back: over the budget, or stopped.
+    /// Puts a raft message.
     ///
     /// # Errors
-    /// The message.
+    /// The message, if it exceeds the budget or the mailbox is stopped.
     pub fn put_message(&self, message: RaftMessage) -> Result<(), Box<RaftMessage>> {
         let mut state = self.lock();
         if state.stopped {
@@ -133,10 +131,10 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Puts work, or gives it back with whether the thread has stopped (otherwise it is over the budget).
+    /// Puts work.
     ///
     /// # Errors
-    /// The work, and true for stopped.
+    /// The work, and whether the mailbox is stopped; otherwise the work exceeds the budget.
     pub fn put_forward(&self, forward: Forward) -> Result<(), (Box<Forward>, bool)> {
         let bytes = forward.bytes();
         let mut state = self.lock();
@@ -150,27 +148,27 @@ impl Mailbox {
         Ok(())
     }
 
-    /// The peer was heard from.
+    /// Tells the thread that the peer was heard from.
     pub fn poke(&self) {
         let mut state = self.lock();
         state.poked = true;
         wake(state);
     }
 
-    /// The thread is to end; nothing can be put any more.
+    /// Tells the thread to end. Nothing can be put any more.
     pub fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
         wake(state);
     }
 
-    /// What is there. Whoever puts something from here on wakes `cx`.
-    pub fn look(&self, cx: &Context<'_>) -> Waiting {
+    /// Which contents wait. What is put from here on wakes `cx`.
+    pub fn look(&self, cx: &Context<'_>) -> MailboxContents {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        Waiting {
+        MailboxContents {
             messages: !state.first.messages.is_empty() || !state.messages.messages.is_empty(),
             forwards: !state.forwards.is_empty(),
             poked: std::mem::take(&mut state.poked),
@@ -198,7 +196,7 @@ impl Mailbox {
         passed.into_iter().for_each(|f| f.refuse(NotSent::DeadlinePassed));
     }
 
-    /// Takes messages up to `bytes_max`, but at least one if any waits. Messages that are sent first are taken alone: in a request
+    /// Takes messages up to `bytes_max`, but at least one if any waits. Messages that are sent first are taken alone: in one request
     /// with others they would wait for all of it.
     pub fn take_messages(&self, bytes_max: usize) -> Vec<RaftMessage> {
         let mut state = self.lock();
@@ -206,7 +204,7 @@ impl Mailbox {
         if first.is_empty() { state.messages.take(bytes_max) } else { first }
     }
 
-    /// Takes work in order, at least one piece if there is one, up to `count_max` and `bytes_max`.
+    /// Takes work in order, up to `count_max` and `bytes_max`, but at least one piece if any waits.
     pub fn take_forwards(&self, count_max: usize, bytes_max: usize) -> Vec<Forward> {
         let mut state = self.lock();
         let (mut taken, mut sum) = (Vec::new(), 0);
@@ -222,8 +220,8 @@ impl Mailbox {
     }
 }
 
-/// Wakes the thread after the lock is released.
-fn wake(mut state: MutexGuard<'_, State>) {
+/// Releases the lock and wakes the thread.
+fn wake(mut state: MutexGuard<'_, MailboxState>) {
     let waker = state.waker.take();
     drop(state);
     if let Some(waker) = waker {
@@ -263,7 +261,7 @@ mod tests {
         assert_eq!(mailbox.lock().messages.bytes, 0);
     }
 
-    /// An entry of 2 MB was sent ten times over a link of 20 Mbit/s: raft repeats the append that it waits for.
+    /// An entry of 2 MB was sent ten times over a link of 20 Mbit/s, since raft repeats the append that it waits for.
     #[test]
     fn an_append_that_is_queued_is_not_queued_again() {
         let mailbox = Mailbox::default();
@@ -283,7 +281,7 @@ mod tests {
     /// A heartbeat waited for all queued entries, and was dropped with them when they exceeded the budget: a leader with a slow
     /// link lost the leadership because it sent entries that its followers needed.
     #[test]
-    fn messages_without_entries_go_first_and_have_room_of_their_own() {
+    fn messages_without_entries_are_sent_first_and_have_a_budget_of_their_own() {
         let mailbox = Mailbox::default();
         let heartbeat = |commit| RaftMessage { type_: 8, commit, ..RaftMessage::default() };
         let commit_alone = RaftMessage { type_: 3, index: 100, ..RaftMessage::default() };
@@ -292,15 +290,15 @@ mod tests {
         }
         mailbox.put_message(commit_alone).expect("a small one still fits");
         assert!(mailbox.put_message(message(15, 2 << 20)).is_err());
-        mailbox.put_message(heartbeat(1)).expect("room of its own");
-        mailbox.put_message(heartbeat(2)).expect("room of its own");
+        mailbox.put_message(heartbeat(1)).expect("a budget of its own");
+        mailbox.put_message(heartbeat(2)).expect("a budget of its own");
         let taken =
             |bytes_max| -> Vec<u64> { mailbox.take_messages(bytes_max).iter().map(|m| m.index + m.commit).collect() };
         assert_eq!(taken(1 << 20), [1, 2], "and nothing else in that request");
         assert_eq!(taken(3 << 20), [0, 1]);
-        mailbox.put_message(heartbeat(3)).expect("room of its own");
+        mailbox.put_message(heartbeat(3)).expect("a budget of its own");
         assert_eq!(taken(1 << 20), [3]);
-        assert_eq!(taken(usize::MAX), (2..14).chain([100]).collect::<Vec<_>>(), "an append overtakes none");
+        assert_eq!(taken(usize::MAX), (2..14).chain([100]).collect::<Vec<_>>(), "an append does not overtake another");
         assert!(!mailbox.look(&Context::from_waker(Waker::noop())).messages);
         let refused = (0..1 << 20).find(|commit| mailbox.put_message(heartbeat(*commit)).is_err());
         assert!(refused.is_some_and(|fit| (2000..10_000).contains(&fit)), "{refused:?}");

@@ -1,4 +1,4 @@
-//! Replication: the way between the nodes of one cluster.
+//! Replication: the traffic between the nodes of one cluster.
 //!
 //! ```text
 //!   consensus ──Outbound::send──► Peers ──mailbox──► thread peer-<node> ──Replicate, Forward──► PeerService of the other node
@@ -7,45 +7,55 @@
 //!                                                                                   consensus of the other node
 //! ```
 //!
-//! What must stay true:
-//! - Nobody speaks for, joins as or answers as a node that its certificate does not name (`guard.rs`, `addresses.rs`).
-//! - Nothing of a stream but its hello is looked at before the hello is accepted, and nothing else is sent before.
-//! - Raft's appends and snapshots to one peer keep their order; messages without entries go before them, in theirs. All may be lost;
-//!   then consensus is told that the peer was unreachable.
-//! - A forwarded request is sent once and goes one hop. Not handed to the stream: surely not appended. Handed to it and no
-//!   answer: outcome unknown.
+//! Guarantees:
+//! - No node speaks for, joins as or answers as a node that its certificate does not name (`guard.rs`, `addresses.rs`).
+//! - The first request of a stream is a hello. Nothing else is read or sent before the hello is accepted. It is refused unless
+//!   both nodes belong to the same cluster and support the cluster's feature level (`hello.rs`, `levels.rs`).
+//! - Raft's appends and snapshots to one peer keep their order. Messages without entries are sent before them, in an order of
+//!   their own. Any message may be lost; then consensus is told that the peer was unreachable.
+//! - A forwarded request is sent once and crosses one link. If it was not sent, it was not appended. If it was sent and is not
+//!   answered, its outcome is unknown, unless the log of a later leader shows it (`settle.rs`).
 //! - Every queue has a budget of bytes or a count, and a named consequence beyond it.
-
-pub mod hello;
-pub mod refusal;
-
-pub mod peers;
-
-mod peer;
-
-pub(crate) mod mailbox;
-
-mod forward;
-mod link;
-mod outcome;
-mod settle;
-
-pub mod listener;
-
-pub mod guard;
-pub mod service;
-
-mod join;
+//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`), refusals of jobs
+//!   (`outcome.rs`), raft messages and entries (`consensus/wire.rs`). What only a newer version knows is refused by name and
+//!   logged with the node that sent it.
+//!
+//! Parts, in reading order:
+//! - Who speaks: `levels` (what versions fit together), `hello` (the first message), `reason`, `refusal` and `refusal_log` (how a
+//!   node says no), `guard` (certificates and rights), `addresses` (what is known of other nodes).
+//! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `outcome` (its answers), `settle`
+//!   (answers from the log), `mailbox` (the inbox of a peer's thread), `node` (what the threads share), `peer` (the thread),
+//!   `peers` (all of them).
+//! - Receiving: `core` (this node as a member), `proposal` (a forwarded proposal), `join` (admission), `service` (the calls),
+//!   `listener` (the server).
+//! - `wait`: how a plain thread waits for futures.
 
 pub mod addresses;
+mod core;
 pub mod dial;
-pub mod wait;
-
+mod forward;
+pub mod guard;
+pub mod hello;
+mod join;
+pub mod levels;
+mod link;
+pub mod listener;
+pub(crate) mod mailbox;
 mod node;
+mod outcome;
+mod peer;
+pub mod peers;
+mod proposal;
+mod reason;
+pub mod refusal;
+mod refusal_log;
+pub mod service;
+mod settle;
+pub mod wait;
 
 use std::sync::{Arc, OnceLock};
 
-/// Something that comes into being after those who use it were started: the node's core, once it is admitted.
+/// A value that is set after its users were started: the core of this node is set once the node is admitted.
 pub type Late<T> = Arc<OnceLock<T>>;
 
 #[cfg(test)]

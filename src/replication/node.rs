@@ -1,4 +1,4 @@
-//! What every peer's thread, and the service, know of this node.
+//! This node and its surroundings, as the threads of peers and the service of the peer listener share them.
 
 use std::sync::OnceLock;
 
@@ -16,29 +16,29 @@ use crate::replication::refusal::Refusal;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::Watermark;
 
-/// This node and its surroundings.
-pub struct Node {
-    /// Who it is.
+/// This node, and what it knows of the cluster.
+pub struct LocalNode {
+    /// As its peers know it.
     pub me: PeerIdentity,
-    /// Makes channels.
+    /// For channels to other nodes.
     pub dialer: Dialer,
-    /// The newest catalog.
+    /// The catalog as applied here.
     pub catalog: CatalogView,
-    /// Where the others are.
+    /// What is known of other nodes.
     pub addresses: Addresses,
-    /// Comes later: consensus is started after replication, to which it sends.
+    /// Set later: consensus sends to replication, so it is started after it.
     pub consensus: Late<ConsensusHandle>,
-    /// How far the catalog's group is applied here; what `catalog` shows is never older.
+    /// How far the catalog's group is applied here. `catalog` is never older.
     pub catalog_watermark: Watermark,
-    /// The logs that are open here.
+    /// The logs of this node's replicas.
     pub logs: Logs,
-    /// Another cluster of the same name that answers; what it is and what to do.
+    /// Set while another cluster of the same name answers: which one, and what to do.
     pub rival: Mutex<Option<String>>,
-    /// Why the cluster rejects this node, once it does.
+    /// Set once the cluster has rejected this node.
     pub excluded: OnceLock<Refusal>,
 }
 
-impl Node {
+impl LocalNode {
     /// Tells consensus that messages to a peer were lost.
     pub fn unreachable(&self, peer: NodeId) {
         if let Some(consensus) = self.consensus.get() {
@@ -52,7 +52,7 @@ impl Node {
         (status.leader == Some(peer)).then_some((status.term, status.applied_index))
     }
 
-    /// Tells consensus what became of a snapshot.
+    /// Tells consensus whether a snapshot was sent.
     pub fn marker_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
         if let Some(consensus) = self.consensus.get() {
             consensus.marker_sent(group, peer, sent);

@@ -1,25 +1,46 @@
-//! The outcome of a forwarded job on the wire: consensus's answers as numbers, and what they mean to whoever forwarded.
+//! The outcome of a forwarded job on the wire: the answers of the leader's consensus as codes, and what they mean to the node that
+//! forwarded the job.
 //!
-//! The node that forwarded must not learn less than the leader knew, but some of the leader's answers are about the leader
-//! alone: that it leads no more, is stopping, or does not carry the group means "not appended" here.
+//! That node must not learn less than the leader knew. But some answers are about the leader alone: if it no longer leads, is
+//! stopping or has no replica of the group, then the proposal was not appended. A code or an outcome that this version does not
+//! know says nothing about what happened, so the outcome is unknown.
 
+use crate::codes::{UnknownCode, codes};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
 use crate::pb::peer;
 use crate::types::{LogIndex, Offset, Term};
 
-const NOT_LEADER: u32 = 1;
-const QUEUE_FULL: u32 = 2;
-const TOO_LARGE: u32 = 3;
-const DROPPED: u32 = 4;
-const OUTCOME_UNKNOWN: u32 = 5;
-const DEADLINE_PASSED: u32 = 6;
-const EXPECTED_OFFSET: u32 = 7;
-const PAST_END: u32 = 8;
-const NO_SUCH_GROUP: u32 = 9;
-const DAMAGED: u32 = 10;
-const STOPPING: u32 = 11;
-const UNCONFIRMED: u32 = 12;
-const DISK_FULL: u32 = 13;
+codes! {
+    /// Why the other node has not done a job.
+    pub enum RefusedJob: u32, "refusal code" {
+        /// It does not lead the group.
+        NotLeader = 1,
+        /// A queue is full.
+        QueueFull = 2,
+        /// The entry is too large.
+        TooLarge = 3,
+        /// The proposal was dropped before it was appended.
+        Dropped = 4,
+        /// The proposal may have been appended, or not.
+        OutcomeUnknown = 5,
+        /// The job's deadline has passed.
+        DeadlinePassed = 6,
+        /// The expected offset does not match.
+        ExpectedOffset = 7,
+        /// The offset is above the end of the log.
+        PastEnd = 8,
+        /// It has no replica of the group.
+        NoSuchGroup = 9,
+        /// Its replica is damaged.
+        Damaged = 10,
+        /// It is stopping.
+        Stopping = 11,
+        /// It could not confirm that it still leads.
+        Unconfirmed = 12,
+        /// Its disk is full.
+        DiskFull = 13,
+    }
+}
 
 /// The outcome of a proposal, to be sent.
 pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer::Outcome {
@@ -34,18 +55,18 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
             out.append_time_us = appended.append_time_us;
             return outcome;
         }
-        Err(ProposeError::NotLeader { .. }) => (NOT_LEADER, 0),
-        Err(ProposeError::QueueFull) => (QUEUE_FULL, 0),
-        Err(ProposeError::DiskFull) => (DISK_FULL, 0),
-        Err(ProposeError::TooLarge) => (TOO_LARGE, 0),
-        Err(ProposeError::Dropped) => (DROPPED, 0),
-        Err(ProposeError::OutcomeUnknown) => (OUTCOME_UNKNOWN, 0),
-        Err(ProposeError::DeadlinePassed) => (DEADLINE_PASSED, 0),
-        Err(ProposeError::ExpectedOffset { next_offset }) => (EXPECTED_OFFSET, next_offset.0),
-        Err(ProposeError::PastEnd { next_offset }) => (PAST_END, next_offset.0),
-        Err(ProposeError::NoSuchGroup) => (NO_SUCH_GROUP, 0),
-        Err(ProposeError::Damaged) => (DAMAGED, 0),
-        Err(ProposeError::Stopping) => (STOPPING, 0),
+        Err(ProposeError::NotLeader { .. }) => (RefusedJob::NotLeader, 0),
+        Err(ProposeError::QueueFull) => (RefusedJob::QueueFull, 0),
+        Err(ProposeError::DiskFull) => (RefusedJob::DiskFull, 0),
+        Err(ProposeError::TooLarge) => (RefusedJob::TooLarge, 0),
+        Err(ProposeError::Dropped) => (RefusedJob::Dropped, 0),
+        Err(ProposeError::OutcomeUnknown) => (RefusedJob::OutcomeUnknown, 0),
+        Err(ProposeError::DeadlinePassed) => (RefusedJob::DeadlinePassed, 0),
+        Err(ProposeError::ExpectedOffset { next_offset }) => (RefusedJob::ExpectedOffset, next_offset.0),
+        Err(ProposeError::PastEnd { next_offset }) => (RefusedJob::PastEnd, next_offset.0),
+        Err(ProposeError::NoSuchGroup) => (RefusedJob::NoSuchGroup, 0),
+        Err(ProposeError::Damaged) => (RefusedJob::Damaged, 0),
+        Err(ProposeError::Stopping) => (RefusedJob::Stopping, 0),
     };
     refused(id, code, detail)
 }
@@ -58,26 +79,38 @@ pub fn read_index_outcome(id: u64, result: Result<LogIndex, ReadIndexError>) -> 
             outcome.set_read_index(index.0);
             return outcome;
         }
-        Err(ReadIndexError::NotLeader { .. }) => NOT_LEADER,
-        Err(ReadIndexError::Unconfirmed) => UNCONFIRMED,
-        Err(ReadIndexError::QueueFull) => QUEUE_FULL,
-        Err(ReadIndexError::NoSuchGroup) => NO_SUCH_GROUP,
-        Err(ReadIndexError::Damaged) => DAMAGED,
-        Err(ReadIndexError::Stopping) => STOPPING,
+        Err(ReadIndexError::NotLeader { .. }) => RefusedJob::NotLeader,
+        Err(ReadIndexError::Unconfirmed) => RefusedJob::Unconfirmed,
+        Err(ReadIndexError::QueueFull) => RefusedJob::QueueFull,
+        Err(ReadIndexError::NoSuchGroup) => RefusedJob::NoSuchGroup,
+        Err(ReadIndexError::Damaged) => RefusedJob::Damaged,
+        Err(ReadIndexError::Stopping) => RefusedJob::Stopping,
     };
     refused(id, code, 0)
 }
 
-fn refused(id: u64, code: u32, detail: u64) -> peer::Outcome {
+fn refused(id: u64, code: RefusedJob, detail: u64) -> peer::Outcome {
     let mut outcome = peer::Outcome { id, ..peer::Outcome::default() };
-    outcome.set_refused(peer::Refused { code, detail, ..peer::Refused::default() });
+    outcome.set_refused(peer::Refused { code: code.code(), detail, ..peer::Refused::default() });
     outcome
 }
 
-/// What the outcome means for a proposal that this node forwarded. What can't be understood may have been appended.
+/// What an outcome contains that only a newer version knows, for the log.
+pub fn unknown_part(outcome: &peer::Outcome) -> Option<String> {
+    match &outcome.outcome {
+        None => Some("an outcome of a kind that this version does not know".to_owned()),
+        Some(peer::outcome::Outcome::Refused(refused)) => {
+            RefusedJob::try_from(refused.code).err().map(|e| e.to_string())
+        }
+        Some(peer::outcome::Outcome::Appended(_) | peer::outcome::Outcome::ReadIndex(_)) => None,
+    }
+}
+
+/// What the outcome means for a proposal that this node forwarded. An outcome that this node can't read may have been an
+/// appended entry.
 pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     let refused = match outcome.outcome {
-        // No log comes to such numbers, and no client could be told.
+        // No log reaches such numbers, and no client could be told.
         Some(peer::outcome::Outcome::Appended(a))
             if Offset(a.offset).plus(a.count.into()).is_none() || Term(a.term) > Term::MAX =>
         {
@@ -96,16 +129,20 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
         Some(peer::outcome::Outcome::ReadIndex(_)) | None => return Err(ProposeError::OutcomeUnknown),
     };
     let next_offset = Offset(refused.detail);
-    Err(match refused.code {
-        NOT_LEADER | DROPPED | NO_SUCH_GROUP | DAMAGED | STOPPING => ProposeError::Dropped,
-        QUEUE_FULL => ProposeError::QueueFull,
-        DISK_FULL => ProposeError::DiskFull,
-        TOO_LARGE => ProposeError::TooLarge,
-        DEADLINE_PASSED => ProposeError::DeadlinePassed,
-        EXPECTED_OFFSET => ProposeError::ExpectedOffset { next_offset },
-        PAST_END => ProposeError::PastEnd { next_offset },
-        // A code of a newer version says nothing about what happened.
-        OUTCOME_UNKNOWN | UNCONFIRMED | 0 | 14.. => ProposeError::OutcomeUnknown,
+    let Ok(code) = RefusedJob::try_from(refused.code) else { return Err(ProposeError::OutcomeUnknown) };
+    Err(match code {
+        RefusedJob::NotLeader
+        | RefusedJob::Dropped
+        | RefusedJob::NoSuchGroup
+        | RefusedJob::Damaged
+        | RefusedJob::Stopping => ProposeError::Dropped,
+        RefusedJob::QueueFull => ProposeError::QueueFull,
+        RefusedJob::DiskFull => ProposeError::DiskFull,
+        RefusedJob::TooLarge => ProposeError::TooLarge,
+        RefusedJob::DeadlinePassed => ProposeError::DeadlinePassed,
+        RefusedJob::ExpectedOffset => ProposeError::ExpectedOffset { next_offset },
+        RefusedJob::PastEnd => ProposeError::PastEnd { next_offset },
+        RefusedJob::OutcomeUnknown | RefusedJob::Unconfirmed => ProposeError::OutcomeUnknown,
     })
 }
 
@@ -113,10 +150,22 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
 pub fn read_read_index(outcome: peer::Outcome) -> Result<LogIndex, ReadIndexError> {
     match outcome.outcome {
         Some(peer::outcome::Outcome::ReadIndex(index)) => Ok(LogIndex(index)),
-        Some(peer::outcome::Outcome::Refused(refused)) => Err(match refused.code {
-            NOT_LEADER | NO_SUCH_GROUP | DAMAGED | STOPPING => ReadIndexError::NotLeader { leader: None },
-            QUEUE_FULL => ReadIndexError::QueueFull,
-            0 | TOO_LARGE..=PAST_END | UNCONFIRMED.. => ReadIndexError::Unconfirmed,
+        Some(peer::outcome::Outcome::Refused(refused)) => Err(match RefusedJob::try_from(refused.code) {
+            Ok(RefusedJob::NotLeader | RefusedJob::NoSuchGroup | RefusedJob::Damaged | RefusedJob::Stopping) => {
+                ReadIndexError::NotLeader { leader: None }
+            }
+            Ok(RefusedJob::QueueFull) => ReadIndexError::QueueFull,
+            Ok(
+                RefusedJob::TooLarge
+                | RefusedJob::Dropped
+                | RefusedJob::OutcomeUnknown
+                | RefusedJob::DeadlinePassed
+                | RefusedJob::ExpectedOffset
+                | RefusedJob::PastEnd
+                | RefusedJob::Unconfirmed
+                | RefusedJob::DiskFull,
+            )
+            | Err(UnknownCode { .. }) => ReadIndexError::Unconfirmed,
         }),
         Some(peer::outcome::Outcome::Appended(_)) | None => Err(ReadIndexError::Unconfirmed),
     }
@@ -127,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_consensus_survive_the_way() {
+    fn answers_of_consensus_read_as_written() {
         let appended = Appended {
             offset: Offset(7),
             count: 2,
@@ -160,7 +209,11 @@ mod tests {
         ] {
             assert_eq!(read_appended(appended_outcome(1, Err(not_here))), Err(ProposeError::Dropped));
         }
-        assert_eq!(read_appended(refused(1, 99, 0)), Err(ProposeError::OutcomeUnknown));
+        let mut newer = refused(1, RefusedJob::Dropped, 0);
+        newer.mut_refused().code = 99;
+        assert_eq!(read_appended(newer.clone()), Err(ProposeError::OutcomeUnknown));
+        assert!(unknown_part(&newer).is_some_and(|text| text.contains("refusal code 99")));
+        assert_eq!(unknown_part(&refused(1, RefusedJob::Dropped, 0)), None);
         assert_eq!(read_appended(peer::Outcome::new()), Err(ProposeError::OutcomeUnknown));
 
         assert_eq!(read_read_index(read_index_outcome(1, Ok(LogIndex(5)))), Ok(LogIndex(5)));
@@ -168,6 +221,7 @@ mod tests {
         {
             assert_eq!(read_read_index(read_index_outcome(1, Err(same))), Err(same));
         }
-        assert_eq!(read_read_index(refused(1, 99, 0)), Err(ReadIndexError::Unconfirmed));
+        assert_eq!(read_read_index(newer), Err(ReadIndexError::Unconfirmed));
+        assert!(unknown_part(&peer::Outcome::new()).is_some());
     }
 }

@@ -1,9 +1,10 @@
 //! The thread `peer-<node>`: one peer's channel and its two streams.
 //!
-//! It dials when there is something to send. A lost link ends both streams, since they share a connection: consensus is told
-//! that the peer was unreachable, jobs without an outcome are answered as unknown, and the next attempt waits for its
-//! back-off, or for the peer to be heard from. An attempt that fails also drops what has gathered meanwhile: raft's
-//! messages are stale by then, and forwards must not wait for a node that may be dead.
+//! - It dials when there is something to send.
+//! - A lost link ends both streams, since they share a connection. Consensus is told that the peer was unreachable, jobs without
+//!   an outcome are answered as unknown, and the next attempt waits for its backoff, or until the peer is heard from.
+//! - An attempt that fails also drops what was queued in the meantime: raft's messages are stale by then, and forwards must not
+//!   wait for a node that may be dead.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,36 +12,38 @@ use std::time::{Duration, Instant};
 
 use crate::clock::wall_us;
 use crate::line_limit::LineLimit;
-use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
+use crate::pb::peer::{FeatureLevels, ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
 use crate::pb::peer_grpc::PeerClient;
-use crate::replication::forward::{NotSent, Unanswered};
+use crate::replication::forward::{NotSent, UnansweredJobs};
+use crate::replication::hello::describe;
+use crate::replication::levels::PeerLevels;
 use crate::replication::link::{Link, Lost};
 use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{Node, marker_of};
-use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::node::{LocalNode, marker_of};
+use crate::replication::outcome::unknown_part;
+use crate::replication::refusal::{Consequence, Refusal};
 use crate::replication::settle::settle;
 use crate::replication::wait::{park_until, thread_waker};
 use crate::security::peer_names::Dialled;
 use crate::types::{GroupId, NodeId};
 
-/// Raft messages, or jobs, go out in requests of about this size; one that is larger goes alone.
+/// Raft messages and jobs are sent in requests of about this size. A larger one is sent alone.
 const REQUEST_BYTES: usize = 1 << 20;
-/// This many jobs are unanswered at one peer; beyond, forwards wait in the mailbox.
+/// At most this many jobs of one peer are unanswered. Further forwards wait in the mailbox.
 pub const UNANSWERED_MAX: usize = 1024;
-/// An attempt that has no welcome after this long has failed.
+/// An attempt without a welcome within this time has failed.
 const WELCOME_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// After a link is lost, what became of forwarded proposals is awaited this long from another leader.
+/// After a link is lost, the outcome of forwarded proposals is awaited this long from another leader.
 const ELECTION_MAX: Duration = Duration::from_secs(3);
-/// How often deadlines are looked at, while there are any.
+/// How often deadlines are checked, while there are any.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// What happened.
-enum Event {
+enum PeerEvent {
     Stop,
     Poked,
-    /// Something waits, there is no connection, and the back-off is over.
+    /// Something waits, there is no connection, and the backoff is over.
     Dial,
     /// Something waits for a stream that is not open yet.
     OpenReplicate,
@@ -53,8 +56,8 @@ enum Event {
     Sweep,
 }
 
-struct Connection {
-    // Its streams are dropped, and so cancelled, before its channel.
+struct PeerConnection {
+    // The streams are dropped, and so cancelled, before their channel.
     replicate: Option<Link<ReplicateRequest, ReplicateResponse>>,
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
     client: PeerClient,
@@ -65,7 +68,7 @@ struct Connection {
     authorities: u64,
 }
 
-impl Connection {
+impl PeerConnection {
     /// True once the peer accepted a hello.
     fn is_welcome(&self) -> bool {
         self.replicate.as_ref().is_some_and(Link::is_welcome) || self.forward.as_ref().is_some_and(Link::is_welcome)
@@ -75,7 +78,7 @@ impl Connection {
         self.replicate.is_none() && self.forward.is_none()
     }
 
-    /// The moment at which a stream without a welcome counts as lost.
+    /// When a stream without a welcome counts as lost.
     fn impatient_at(&self) -> Option<Instant> {
         let replicate = self.replicate.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
         let forward = self.forward.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
@@ -83,35 +86,42 @@ impl Connection {
     }
 }
 
-/// One peer's loop.
+/// The kinds of log lines that are limited.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum LineOf {
+    Trouble,
+    Outcome,
+}
+
+/// The state of one peer's thread.
 pub struct Peer {
     id: NodeId,
-    node: Arc<Node>,
+    node: Arc<LocalNode>,
     mailbox: Arc<Mailbox>,
-    connection: Option<Connection>,
-    unanswered: Unanswered,
-    /// Losses since the last welcome; chooses the back-off.
+    connection: Option<PeerConnection>,
+    unanswered: UnansweredJobs,
+    /// Losses since the last welcome; determines the backoff.
     failures: u32,
-    /// Attempts without a welcome since the last one; chooses the address, and whom to expect there.
+    /// Attempts since the last welcome; determines the address and the certificate to expect.
     attempts: usize,
     next_dial: Instant,
     next_sweep: Instant,
-    /// What was logged last, so that a dead peer fills no log.
+    /// The last logged text: a dead peer must not fill the log.
     last_trouble: Option<String>,
-    /// Two reasons may alternate at each attempt.
-    lines: LineLimit<()>,
+    /// Two reasons may alternate from attempt to attempt.
+    lines: LineLimit<LineOf>,
 }
 
 impl Peer {
-    /// The loop for one peer.
-    pub fn new(id: NodeId, node: Arc<Node>, mailbox: Arc<Mailbox>) -> Peer {
+    /// The loop of one peer, not running yet.
+    pub fn new(id: NodeId, node: Arc<LocalNode>, mailbox: Arc<Mailbox>) -> Peer {
         let now = Instant::now();
         Peer {
             id,
             node,
             mailbox,
             connection: None,
-            unanswered: Unanswered::default(),
+            unanswered: UnansweredJobs::default(),
             failures: 0,
             attempts: 0,
             next_dial: now,
@@ -127,7 +137,7 @@ impl Peer {
         let mut cx = Context::from_waker(&waker);
         loop {
             match self.next_event(&mut cx) {
-                Ok(Event::Stop) => break,
+                Ok(PeerEvent::Stop) => break,
                 Ok(event) => self.handle_event(event),
                 Err(wake_at) => park_until(wake_at),
             }
@@ -136,26 +146,26 @@ impl Peer {
         self.refuse_waiting(NotSent::Stopping);
     }
 
-    /// What to do next, or until when there is nothing.
-    fn next_event(&mut self, cx: &mut Context<'_>) -> Result<Event, Option<Instant>> {
+    /// What to do next, or when to check again.
+    fn next_event(&mut self, cx: &mut Context<'_>) -> Result<PeerEvent, Option<Instant>> {
         let waiting = self.mailbox.look(cx);
         let now = Instant::now();
         if waiting.stopped {
-            return Ok(Event::Stop);
+            return Ok(PeerEvent::Stop);
         }
         if waiting.poked {
-            return Ok(Event::Poked);
+            return Ok(PeerEvent::Poked);
         }
         if self.connection.is_some() && self.node.addresses.is_denied(self.id) {
-            return Ok(Event::Lost(Lost::because("its certificates are refused here (peer_deny_file)")));
+            return Ok(PeerEvent::Lost(Lost::because("its certificates are refused here (peer_deny_file)")));
         }
         let jobs_wait = waiting.forwards && self.unanswered.len() < UNANSWERED_MAX;
-        if !waiting.messages && !waiting.forwards && self.connection.as_ref().is_some_and(Connection::is_unused) {
-            // What it was made for was given up. The address and the certificate may be others by the next time.
+        if !waiting.messages && !waiting.forwards && self.connection.as_ref().is_some_and(PeerConnection::is_unused) {
+            // The caller that it was made for has given up. Address and certificate may differ at the next attempt.
             self.connection = None;
         }
         if !waiting.messages && !waiting.forwards && self.unanswered.len() == 0 && self.is_outdated() {
-            // The next one is made with the certificates as they are now. What may be on its way is sent again.
+            // The next connection uses the current certificates. Messages in flight are lost; raft sends them again.
             self.connection = None;
             self.node.unreachable(self.id);
         }
@@ -164,46 +174,56 @@ impl Peer {
         match &mut self.connection {
             None if waiting.messages || waiting.forwards => {
                 if now >= self.next_dial {
-                    return Ok(Event::Dial);
+                    return Ok(PeerEvent::Dial);
                 }
                 wake_by(self.next_dial);
             }
             None => {}
             Some(connection) => {
                 if connection.authorities != self.node.dialer.authorities() {
-                    return Ok(Event::Lost(Lost::because("the authorities of peers have changed: connecting again")));
+                    return Ok(PeerEvent::Lost(Lost::because(
+                        "the authorities of peers have changed: connecting again",
+                    )));
                 }
                 match &mut connection.replicate {
-                    None if waiting.messages => return Ok(Event::OpenReplicate),
+                    None if waiting.messages => return Ok(PeerEvent::OpenReplicate),
                     None => {}
                     Some(link) => {
                         match link.poll_response(cx) {
-                            // Nothing but the welcome is said on this stream.
+                            // The welcome is the only response on this stream.
                             Poll::Ready(Ok(_)) | Poll::Pending => {}
-                            Poll::Ready(Err(lost)) => return Ok(Event::Lost(lost)),
+                            Poll::Ready(Err(lost)) => return Ok(PeerEvent::Lost(lost)),
+                        }
+                        if let Some(lost) = refused_peer(link.welcome().map(|w| w.levels.as_ref()), self.id, &self.node)
+                        {
+                            return Ok(PeerEvent::Lost(lost));
                         }
                         if waiting.messages && link.poll_ready(cx) {
-                            return Ok(Event::SendMessages);
+                            return Ok(PeerEvent::SendMessages);
                         }
                     }
                 }
                 match &mut connection.forward {
-                    None if jobs_wait => return Ok(Event::OpenForward),
+                    None if jobs_wait => return Ok(PeerEvent::OpenForward),
                     None => {}
                     Some(link) => {
                         match link.poll_response(cx) {
-                            Poll::Ready(Ok(response)) => return Ok(Event::Outcomes(response)),
-                            Poll::Ready(Err(lost)) => return Ok(Event::Lost(lost)),
+                            Poll::Ready(Ok(response)) => return Ok(PeerEvent::Outcomes(response)),
+                            Poll::Ready(Err(lost)) => return Ok(PeerEvent::Lost(lost)),
                             Poll::Pending => {}
                         }
+                        if let Some(lost) = refused_peer(link.welcome().map(|w| w.levels.as_ref()), self.id, &self.node)
+                        {
+                            return Ok(PeerEvent::Lost(lost));
+                        }
                         if jobs_wait && link.poll_ready(cx) {
-                            return Ok(Event::SendJobs);
+                            return Ok(PeerEvent::SendJobs);
                         }
                     }
                 }
                 if let Some(moment) = connection.impatient_at() {
                     if now >= moment {
-                        return Ok(Event::Lost(Lost::because("no answer")));
+                        return Ok(PeerEvent::Lost(Lost::because("no answer")));
                     }
                     wake_by(moment);
                 }
@@ -216,17 +236,17 @@ impl Peer {
             }
         }
         if wake_at.is_some() && now >= self.next_sweep {
-            return Ok(Event::Sweep);
+            return Ok(PeerEvent::Sweep);
         }
         Err(wake_at)
     }
 
-    fn handle_event(&mut self, event: Event) {
+    fn handle_event(&mut self, event: PeerEvent) {
         match event {
-            Event::Stop => {}
-            Event::Poked => self.next_dial = Instant::now(),
-            Event::Dial => self.dial(),
-            Event::OpenReplicate => {
+            PeerEvent::Stop => {}
+            PeerEvent::Poked => self.next_dial = Instant::now(),
+            PeerEvent::Dial => self.dial(),
+            PeerEvent::OpenReplicate => {
                 let hello =
                     ReplicateRequest { hello: Some(self.node.me.hello(self.id)).into(), ..ReplicateRequest::default() };
                 self.with_connection(|c| {
@@ -234,7 +254,7 @@ impl Peer {
                     Ok(())
                 });
             }
-            Event::OpenForward => {
+            PeerEvent::OpenForward => {
                 let hello =
                     ForwardRequest { hello: Some(self.node.me.hello(self.id)).into(), ..ForwardRequest::default() };
                 self.with_connection(|c| {
@@ -242,22 +262,27 @@ impl Peer {
                     Ok(())
                 });
             }
-            Event::SendMessages => self.send_messages(),
-            Event::SendJobs => self.send_jobs(),
-            Event::Outcomes(response) => {
+            PeerEvent::SendMessages => self.send_messages(),
+            PeerEvent::SendJobs => self.send_jobs(),
+            PeerEvent::Outcomes(response) => {
                 for outcome in response.outcomes {
                     let id = outcome.id;
+                    if let Some(unknown) = unknown_part(&outcome)
+                        && self.lines.admit(LineOf::Outcome, Instant::now()).is_some()
+                    {
+                        log::warn!("peer {} answered a job with {unknown}: its outcome is unknown here", self.name());
+                    }
                     if !self.unanswered.answer(outcome) {
-                        log::debug!("peer {} answered job {id}, for which nobody waits", self.name());
+                        log::debug!("peer {} answered job {id}, for which no caller waits", self.name());
                     }
                 }
             }
-            Event::Lost(lost) => self.lost(&lost),
-            Event::Sweep => self.sweep(),
+            PeerEvent::Lost(lost) => self.lost(&lost),
+            PeerEvent::Sweep => self.sweep(),
         }
     }
 
-    fn with_connection(&mut self, act: impl FnOnce(&mut Connection) -> Result<(), Lost>) {
+    fn with_connection(&mut self, act: impl FnOnce(&mut PeerConnection) -> Result<(), Lost>) {
         if let Some(connection) = &mut self.connection
             && let Err(lost) = act(connection)
         {
@@ -270,18 +295,18 @@ impl Peer {
         if expected.is_empty() {
             return self.lost(&Lost::because("it has no certificate that is accepted here"));
         }
-        let sinks: Vec<(&Dialled, &String)> =
+        let pairs: Vec<(&Dialled, &String)> =
             expected.iter().flat_map(|whom| addresses.iter().map(move |addr| (whom, addr))).collect();
-        // The next attempt tries the next way.
-        let Some((whom, addr)) = sinks.get(self.attempts % sinks.len().max(1)) else {
+        // The next attempt tries the next pair.
+        let Some((whom, addr)) = pairs.get(self.attempts % pairs.len().max(1)) else {
             return self.lost(&Lost::because("its address is not known"));
         };
-        // Before the channel: one that is made meanwhile has the newer ones, and is made once more.
+        // Read before the channel is made: if they change in between, the channel is made once more.
         let (generation, authorities) = (self.node.dialer.generation(), self.node.dialer.authorities());
         let Some(channel) = self.node.dialer.channel(addr, whom) else {
             return self.lost(&Lost::because("this node is stopping"));
         };
-        self.connection = Some(Connection {
+        self.connection = Some(PeerConnection {
             client: PeerClient::new(channel),
             addr: (*addr).clone(),
             generation,
@@ -323,13 +348,13 @@ impl Peer {
         if request.jobs.is_empty() {
             return;
         }
-        // From here on what becomes of them is unknown until the peer says it.
+        // From here on their outcome is unknown until the peer sends it.
         self.with_connection(|c| c.forward.as_mut().map_or(Ok(()), |link| link.send(request)));
     }
 
     fn lost(&mut self, lost: &Lost) {
         let connection = self.connection.take();
-        let welcomed = connection.as_ref().is_some_and(Connection::is_welcome);
+        let welcomed = connection.as_ref().is_some_and(PeerConnection::is_welcome);
         self.unanswered.link_lost(Instant::now() + ELECTION_MAX);
         self.node.unreachable(self.id);
         let backoff = BACKOFF_MIN * 2u32.pow(self.failures.min(4));
@@ -341,36 +366,27 @@ impl Peer {
         self.failures = self.failures.saturating_add(1);
         self.attempts = if welcomed { 0 } else { self.attempts.wrapping_add(1) };
         let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
-        let trouble = format!("peer {}{addr}: {}", self.name(), lost.text);
-        if lost.refusal.as_ref().is_some_and(|r| r.reason == Reason::Removed) {
-            let _ = self.node.excluded.set(Refusal::new(Reason::Removed, trouble.clone()));
+        let trouble = format!("peer {}{addr}: {}", self.name(), lost.text());
+        if let Lost::RefusedByPeer(refusal) = lost
+            && refusal.reason.consequence() == Consequence::EndsNode
+        {
+            let _ = self.node.excluded.set(Refusal::new(refusal.reason, trouble.clone()));
         }
         let is_new = self.last_trouble.as_ref() != Some(&trouble);
-        if is_new && let Some(hidden) = self.lines.admit((), Instant::now()) {
+        if is_new && let Some(hidden) = self.lines.admit(LineOf::Trouble, Instant::now()) {
             let trouble = match hidden {
                 0 => trouble.clone(),
                 _ => format!("{trouble} (and {hidden} more changes before it)"),
             };
-            match lost.refusal.as_ref().map(|r| r.reason) {
-                None
-                | Some(
-                    Reason::NotReady | Reason::NoLeader | Reason::TooMany | Reason::AnotherJoins | Reason::WrongNode,
-                ) => {
-                    log::info!("{trouble}");
-                }
-                Some(
-                    Reason::NoPeer
-                    | Reason::NotAllowed
-                    | Reason::PeerName
-                    | Reason::ProtocolVersion
-                    | Reason::ClusterName
-                    | Reason::ClusterId
-                    | Reason::Removed
-                    | Reason::NameTaken
-                    | Reason::AddressTaken
-                    | Reason::IdTaken
-                    | Reason::Malformed,
-                ) => log::warn!("refused by {trouble}"),
+            match lost {
+                Lost::Ended(_) => log::info!("{trouble}"),
+                Lost::PeerRefused(_) => log::warn!("refused {trouble}"),
+                Lost::RefusedByPeer(refusal) => match refusal.reason.consequence() {
+                    Consequence::PassesSoon | Consequence::AskAnother => log::info!("{trouble}"),
+                    Consequence::NeedsAChange | Consequence::EndsJoin | Consequence::EndsNode => {
+                        log::warn!("refused by {trouble}");
+                    }
+                },
             }
         }
         self.last_trouble = Some(trouble);
@@ -384,7 +400,7 @@ impl Peer {
         self.mailbox.expire(now);
     }
 
-    /// Raft's messages of a failed attempt are stale; raft sends again.
+    /// Drops raft's messages after a failed attempt: they are stale, and raft sends again.
     fn drop_messages(&mut self) {
         loop {
             let messages = self.mailbox.take_messages(usize::MAX);
@@ -405,6 +421,14 @@ impl Peer {
     }
 }
 
-fn connection_addr(connection: &Option<Connection>) -> &str {
+/// Why this node drops a stream whose welcome has arrived: the peer does not support the cluster's feature level, which may
+/// have risen since.
+fn refused_peer(welcome: Option<Option<&FeatureLevels>>, peer: NodeId, node: &LocalNode) -> Option<Lost> {
+    let levels = PeerLevels::of_response(welcome?);
+    let checked = levels.and_then(|levels| levels.check(|| describe(peer, &node.catalog.get()), &node.me.levels));
+    checked.err().map(Lost::PeerRefused)
+}
+
+fn connection_addr(connection: &Option<PeerConnection>) -> &str {
     connection.as_ref().map_or("", |c| &c.addr)
 }

@@ -1,4 +1,4 @@
-//! All peers of this node: one thread for each, started when there is something to send.
+//! All peers of this node, with one thread for each. A peer's thread is started when there is something to send to it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,15 +10,16 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::catalog::{CatalogView, Member};
 use crate::consensus::Outbound;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, ReadIndexError};
+use crate::feature_level::FeatureRange;
 use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
 use crate::replication::addresses::Addresses;
 use crate::replication::dial::Dialer;
 use crate::replication::forward::{Forward, NotSent, Work};
-use crate::replication::hello::PeerIdentity;
+use crate::replication::hello::{PeerIdentity, StreamPeer};
 use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{Node, marker_of};
+use crate::replication::node::{LocalNode, marker_of};
 use crate::replication::peer::Peer;
 use crate::replication::refusal::Refusal;
 use crate::reply::{ReplyReceiver, reply};
@@ -32,27 +33,28 @@ pub struct Peers {
     handle: PeersHandle,
 }
 
-/// What others hold of [`Peers`].
+/// The interface of [`Peers`] for other threads.
 #[derive(Clone)]
-pub struct PeersHandle(Arc<Shared>);
+pub struct PeersHandle(Arc<PeersState>);
 
-struct Shared {
-    node: Arc<Node>,
+struct PeersState {
+    node: Arc<LocalNode>,
     fatal: FatalSender,
-    running: Mutex<Running>,
+    running: Mutex<PeerThreads>,
 }
 
 #[derive(Default)]
-struct Running {
+struct PeerThreads {
     peers: HashMap<NodeId, (Arc<Mailbox>, Joiner)>,
     stopped: bool,
 }
 
-/// No thread takes it: this node is stopping, or the system can't make another thread.
+/// The peer has no thread: this node is stopping, or the system can't create another one.
 struct NoThread;
 
 impl Peers {
-    /// Starts with no peer. `consensus` may be filled later; until then nothing arrives and losses are not reported.
+    /// Starts without any peer. `consensus` may be set later. Until then every call of a peer is refused, and losses are not
+    /// reported.
     pub fn start(
         me: PeerIdentity,
         dialer: Dialer,
@@ -64,7 +66,7 @@ impl Peers {
     ) -> Peers {
         let addresses = Addresses::new(catalog.clone(), dialer.rules().clone());
         let excluded = OnceLock::new();
-        let node = Arc::new(Node {
+        let node = Arc::new(LocalNode {
             me,
             dialer,
             catalog,
@@ -75,15 +77,16 @@ impl Peers {
             rival: Mutex::default(),
             excluded,
         });
-        Peers { handle: PeersHandle(Arc::new(Shared { node, fatal, running: Mutex::default() })) }
+        Peers { handle: PeersHandle(Arc::new(PeersState { node, fatal, running: Mutex::default() })) }
     }
 
-    /// The handle.
+    /// A handle for other threads.
     pub fn handle(&self) -> PeersHandle {
         self.handle.clone()
     }
 
-    /// Ends and joins every peer's thread. What was not sent is answered as not appended, what was sent and not answered as unknown.
+    /// Stops and joins every peer's thread. Jobs that were not sent are answered as not appended, jobs without an outcome as
+    /// unknown.
     pub fn stop(&self) {
         let peers = {
             let mut running = self.handle.lock();
@@ -102,40 +105,38 @@ impl Drop for Peers {
 }
 
 impl PeersHandle {
-    fn lock(&self) -> MutexGuard<'_, Running> {
-        // Every critical section leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, PeerThreads> {
         self.0.running.lock()
     }
 
     /// This node and its surroundings.
-    pub(super) fn node(&self) -> &Node {
+    pub(super) fn node(&self) -> &LocalNode {
         &self.0.node
     }
 
-    /// This node.
+    /// This node, as its peers know it.
     pub fn me(&self) -> &PeerIdentity {
         &self.0.node.me
     }
 
-    /// The newest catalog.
+    /// The catalog as applied here.
     pub fn catalog(&self) -> &CatalogView {
         &self.0.node.catalog
     }
 
-    /// Why the cluster rejects this node: it was removed, runs a second time, or has the name of another member. This is final:
-    /// the node no longer takes part in any group, although its own catalog may never show the reason.
+    /// Why the cluster rejects this node: it was removed, its version is too old, it runs a second time, or it has the name of
+    /// another member. This is final: the node no longer takes part in any group, although its own catalog may never show why.
     pub fn excluded(&self) -> Option<&Refusal> {
         self.0.node.excluded.get()
     }
 
-    /// What is known of another cluster of the same name, while one answers: this node takes no appends.
+    /// Which other cluster of the same name answers. While one does, this node refuses appends.
     pub fn rival(&self) -> Option<String> {
         self.0.node.rival.lock().clone()
     }
 
-    /// Records that another cluster of the same name answers, or that none does. Returns whether that was not known.
+    /// Records that another cluster of the same name answers, or that none does. Returns whether this is news.
     pub fn set_rival(&self, what: Option<String>) -> bool {
-        // A value that is replaced whole.
         let mut rival = self.0.node.rival.lock();
         let is_new = rival.is_some() != what.is_some();
         *rival = what;
@@ -144,11 +145,11 @@ impl PeersHandle {
 
     /// Records that the cluster rejects this node.
     pub fn exclude(&self, refusal: Refusal) {
-        // What was said first stays.
+        // The first reason stays.
         let _ = self.0.node.excluded.set(refusal);
     }
 
-    /// The mailbox of a peer, whose thread is started if it has none yet.
+    /// The mailbox of a peer. Its thread is started if it is not running yet.
     fn mailbox(&self, peer: NodeId) -> Result<Arc<Mailbox>, NoThread> {
         let mut running = self.lock();
         if running.stopped {
@@ -176,8 +177,8 @@ impl PeersHandle {
         }
     }
 
-    /// Sends a proposal to the node that leads its group, once. Not sent, or the peer does not lead: `Dropped`. Sent and
-    /// the link lost before the answer: `OutcomeUnknown`.
+    /// Sends a proposal to the node that leads its group, once. `Dropped` if it was not sent or the peer does not lead,
+    /// `OutcomeUnknown` if the link is lost after it was sent.
     pub fn propose(
         &self,
         to: NodeId,
@@ -189,8 +190,8 @@ impl PeersHandle {
         rx
     }
 
-    /// Asks the node that leads a group for a read index. `NotLeader` when it does not lead, `Unconfirmed` when it can't
-    /// be reached; asking again is always safe.
+    /// Asks the node that leads a group for a read index. `NotLeader` if it does not lead, `Unconfirmed` if it can't be
+    /// reached. Asking again is always safe.
     pub fn read_index(
         &self,
         to: NodeId,
@@ -213,17 +214,27 @@ impl PeersHandle {
         }
     }
 
-    /// The members, as whoever admitted this node named them.
+    /// The feature levels that a peer's binary supports, as of its last accepted hello. `None` if this node has not heard from it
+    /// since it started. For the check that the cluster's level may be raised.
+    pub fn levels_of(&self, peer: NodeId) -> Option<FeatureRange> {
+        if peer == self.me().node_id {
+            return Some(self.me().levels.range());
+        }
+        self.0.node.addresses.levels_of(peer)
+    }
+
+    /// Records the members as of this node's admission.
     pub fn told(&self, members: Vec<Member>) {
         self.0.node.addresses.told(members);
     }
 
-    /// An address where `node` may be reached, from discovery: tried after those that are known better.
+    /// Records an address of `node` that discovery found. It is tried after those from better sources.
     pub fn suggest(&self, node: NodeId, bind_addr: &str) {
         self.0.node.addresses.suggested(node, bind_addr);
     }
 
-    /// A member itself says where it may be reached, when it asks to be moved: tried after the addresses that are known better, at once.
+    /// Records the new address with which a member asks to be moved. Its thread tries it at once, after the addresses from better
+    /// sources.
     pub(super) fn hint(&self, node: NodeId, bind_addr: &str) {
         if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
             log::info!("member {node} says that it is reached at {bind_addr} now");
@@ -234,9 +245,11 @@ impl PeersHandle {
         }
     }
 
-    /// A peer's hello was accepted: it is up, and this is where it is reached. False for a stranger too many.
-    pub(super) fn heard_from(&self, peer: NodeId, bind_addr: &str, certificate: &PeerName) -> bool {
-        let noted = self.0.node.addresses.said(peer, bind_addr, certificate);
+    /// Records an accepted hello: the peer runs, is reached at `bind_addr` and supports these levels. False if the catalog does
+    /// not contain the peer and too many such nodes are known.
+    pub(super) fn heard_from(&self, peer: &StreamPeer, bind_addr: &str, certificate: &PeerName) -> bool {
+        let (peer, range) = (peer.node, peer.levels.range);
+        let noted = self.0.node.addresses.said(peer, bind_addr, certificate, range);
         if noted && let Some((mailbox, _)) = self.lock().peers.get(&peer) {
             mailbox.poke();
         }

@@ -1,7 +1,7 @@
-//! The Peer service: what other nodes may ask of this one.
+//! The Peer service: the calls of other nodes.
 //!
-//! It exists before this node is a member: until its core is filled, every call is answered UNAVAILABLE. A stream is
-//! served by one future on a `grpc` thread, which hands everything on to consensus and never waits for it in turn.
+//! The service runs before this node is a member. Until its core is set, every call is refused as [`Reason::NotReady`]. A stream
+//! is served by one future on a `grpc` thread, which passes everything on to consensus and never blocks on it.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use grpcio::{DuplexSink, RequestStream, RpcContext, Service, UnarySink, WriteFlags};
 
-use crate::consensus::handle::{ConsensusHandle, ProposeError, ReadIndexError};
+use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::grpc::spawn_guarded;
 use crate::pb::peer::{
     ForwardRequest, ForwardResponse, Hello, Job, JoinRequest, JoinResponse, Outcome, ReplicateRequest,
@@ -20,25 +20,30 @@ use crate::pb::peer::{
 };
 use crate::pb::peer_grpc::{Peer, create_peer};
 use crate::replication::Late;
-use crate::replication::forward::proposal_of;
-use crate::replication::guard::{Guard, Pass, host_of};
+use crate::replication::core::MemberCore;
+use crate::replication::guard::{Pass, PeerGuard, host_of};
+use crate::replication::hello::{StreamPeer, check_removed, describe};
 use crate::replication::join;
+use crate::replication::levels::levels_of;
 use crate::replication::outcome::{appended_outcome, read_index_outcome};
 use crate::replication::peer::UNANSWERED_MAX;
 use crate::replication::peers::PeersHandle;
-use crate::replication::refusal::{Rarely, Reason, Refusal};
+use crate::replication::proposal::proposal_of;
+use crate::replication::refusal::{Reason, Refusal};
+use crate::replication::refusal_log::RefusalLog;
 use crate::thread::FatalSender;
-use crate::types::{GroupId, NodeId};
+use crate::types::GroupId;
 
-/// Payloads of this many bytes are unanswered on one stream; beyond, it is not read, and the peer's writes wait.
+/// Jobs with at most this many bytes of payload run for one stream. Beyond that the stream is not read, and the peer's writes
+/// wait.
 const JOB_BYTES_MAX: usize = 16 << 20;
 
-/// The service for the peer listener. Until `core` (and the consensus inside) is filled every call is answered UNAVAILABLE.
+/// The service of the peer listener. Until `core` and the consensus in it are set, every call is refused.
 pub(super) fn peer_service(
     cluster_name: &str,
-    guard: Guard,
+    guard: PeerGuard,
     core: Late<PeersHandle>,
-    refusals: Arc<Rarely>,
+    refusals: Arc<RefusalLog>,
     fatal: FatalSender,
 ) -> Service {
     create_peer(PeerService { cluster_name: cluster_name.into(), guard, core, refusals, fatal })
@@ -47,43 +52,33 @@ pub(super) fn peer_service(
 #[derive(Clone)]
 struct PeerService {
     cluster_name: Arc<str>,
-    guard: Guard,
+    guard: PeerGuard,
     core: Late<PeersHandle>,
-    refusals: Arc<Rarely>,
+    refusals: Arc<RefusalLog>,
     fatal: FatalSender,
 }
 
-/// This node as a member, for one call.
-pub(super) struct Core {
-    pub(super) peers: PeersHandle,
-    pub(super) consensus: ConsensusHandle,
-}
-
 /// How a stream ended.
-enum End {
-    /// The other side has closed it, and everything is answered.
+enum StreamEnd {
+    /// The peer has closed it, and everything is answered.
     Closed,
-    /// The other side is gone.
+    /// The connection is lost.
     Gone,
-    /// It is refused from here on.
     Refused(Refusal),
 }
 
-impl From<Refusal> for End {
-    fn from(refusal: Refusal) -> End {
-        End::Refused(refusal)
+impl From<Refusal> for StreamEnd {
+    fn from(refusal: Refusal) -> StreamEnd {
+        StreamEnd::Refused(refusal)
     }
 }
 
 impl PeerService {
-    fn core(&self) -> Result<Core, Refusal> {
-        let core = self.core.get().and_then(|peers| {
-            peers.node().consensus.get().map(|consensus| Core { peers: peers.clone(), consensus: consensus.clone() })
-        });
-        core.ok_or_else(|| Refusal::new(Reason::NotReady, "this node is not a member of a cluster yet"))
+    fn core(&self) -> Result<MemberCore, Refusal> {
+        MemberCore::of(&self.core)
     }
 
-    fn admit(&self, ctx: &RpcContext<'_>) -> Result<(Pass, Core), Refusal> {
+    fn admit(&self, ctx: &RpcContext<'_>) -> Result<(Pass, MemberCore), Refusal> {
         let pass = self.guard.check(ctx)?;
         Ok((pass, self.core()?))
     }
@@ -101,7 +96,7 @@ impl Peer for PeerService {
         let future = async move {
             let end = match admitted {
                 Ok((pass, core)) => replicate(pass, &core, &mut requests, &mut sink).await,
-                Err(refusal) => End::Refused(refusal),
+                Err(refusal) => StreamEnd::Refused(refusal),
             };
             finish(end, &caller, &refusals, requests, sink).await;
         };
@@ -118,8 +113,8 @@ impl Peer for PeerService {
         let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
             let end = match admitted {
-                Ok((pass, core)) => forward(pass, &core, &mut requests, &mut sink).await,
-                Err(refusal) => End::Refused(refusal),
+                Ok((pass, core)) => forward(pass, &core, &refusals, &mut requests, &mut sink).await,
+                Err(refusal) => StreamEnd::Refused(refusal),
             };
             finish(end, &caller, &refusals, requests, sink).await;
         };
@@ -136,7 +131,7 @@ impl Peer for PeerService {
                 Ok(pass) => join::answer(&cluster_name, core, &pass, request).await,
                 Err(refusal) => Err(refusal),
             };
-            // Whoever asked may be gone by now; then it asks again.
+            // The caller may have gone by now; it asks again.
             let _ = match answer {
                 Ok(response) => sink.success(response).await,
                 Err(refusal) => {
@@ -151,18 +146,18 @@ impl Peer for PeerService {
     }
 }
 
-/// Ends a stream. The requests are held until the status has gone out, or it would be CANCELLED.
+/// Ends a stream. The requests are dropped last: otherwise the peer would see the status CANCELLED.
 async fn finish<Req, Resp>(
-    end: End,
+    end: StreamEnd,
     caller: &str,
-    refusals: &Rarely,
+    refusals: &RefusalLog,
     requests: RequestStream<Req>,
     mut sink: DuplexSink<Resp>,
 ) {
     let _ = match end {
-        End::Closed => sink.close().await,
-        End::Gone => Ok(()),
-        End::Refused(refusal) => {
+        StreamEnd::Closed => sink.close().await,
+        StreamEnd::Gone => Ok(()),
+        StreamEnd::Refused(refusal) => {
             refusals.log(&format!("a stream of {}", host_of(caller)), &refusal);
             sink.fail(refusal.status()).await
         }
@@ -170,43 +165,49 @@ async fn finish<Req, Resp>(
     drop(requests);
 }
 
-/// Checks who opened a stream, and notes where they are reached.
-fn welcome(core: &Core, pass: &Pass, hello: Option<&Hello>, alone: bool) -> Result<NodeId, Refusal> {
+/// Checks the first request of a stream, and records where the peer is reached. `alone`: the hello came without anything else.
+fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -> Result<StreamPeer, Refusal> {
     let hello = hello.filter(|_| alone);
-    let hello = hello.ok_or_else(|| Refusal::new(Reason::Malformed, "the first request holds a hello alone"))?;
-    let from = core.peers.me().check(hello, &core.peers.catalog().get())?;
-    pass.speaks_for(from, &core.peers.node().addresses)?;
-    if !core.peers.heard_from(from, &hello.from_addr, pass.name()) {
-        return Err(Refusal::new(Reason::TooMany, "too many nodes that the catalog does not know"));
+    let hello =
+        hello.ok_or_else(|| Refusal::new(Reason::Malformed, "the first request does not contain a hello alone"))?;
+    let peer = core.peers.me().check(hello, &core.peers.catalog().get())?;
+    pass.speaks_for(peer.node, &core.peers.node().addresses)?;
+    if !core.peers.heard_from(&peer, &hello.from_addr, pass.name()) {
+        return Err(Refusal::new(Reason::TooMany, "too many nodes that the catalog does not contain"));
     }
-    Ok(from)
+    Ok(peer)
 }
 
-/// Refuses a peer that was removed, lost its right, or turned out to be another node, since its stream was opened.
-fn still_welcome(core: &Core, pass: &mut Pass, from: NodeId) -> Result<(), Refusal> {
+/// Refuses a peer that, since its stream was opened, was removed, lost its right, turned out to be another node, or has become
+/// too old for the cluster's feature level.
+fn still_welcome(core: &MemberCore, pass: &mut Pass, peer: &StreamPeer) -> Result<(), Refusal> {
     pass.check()?;
-    pass.speaks_for(from, &core.peers.node().addresses)?;
-    super::hello::check_removed(from, &core.peers.catalog().get())
+    pass.speaks_for(peer.node, &core.peers.node().addresses)?;
+    let catalog = core.peers.catalog().get();
+    check_removed(peer.node, &catalog)?;
+    peer.check_level(&core.peers.me().levels, &catalog)
 }
 
 async fn replicate(
     mut pass: Pass,
-    core: &Core,
+    core: &MemberCore,
     requests: &mut RequestStream<ReplicateRequest>,
     sink: &mut DuplexSink<ReplicateResponse>,
-) -> End {
-    let Some(Ok(first)) = requests.next().await else { return End::Gone };
-    let from = match welcome(core, &pass, first.hello.as_ref(), first.messages.is_empty()) {
-        Ok(from) => from,
+) -> StreamEnd {
+    let Some(Ok(first)) = requests.next().await else { return StreamEnd::Gone };
+    let peer = match welcome(core, &pass, first.hello.as_ref(), first.messages.is_empty()) {
+        Ok(peer) => peer,
         Err(refusal) => return refusal.into(),
     };
-    if sink.send((ReplicateResponse::new(), WriteFlags::default())).await.is_err() {
-        return End::Gone;
+    let levels = Some(levels_of(&core.peers.me().levels)).into();
+    let welcome = ReplicateResponse { levels, ..ReplicateResponse::default() };
+    if sink.send((welcome, WriteFlags::default())).await.is_err() {
+        return StreamEnd::Gone;
     }
-    let me = core.peers.me().node_id;
+    let (from, me) = (peer.node, core.peers.me().node_id);
     while let Some(request) = requests.next().await {
-        let Ok(request) = request else { return End::Gone };
-        if let Err(refusal) = still_welcome(core, &mut pass, from) {
+        let Ok(request) = request else { return StreamEnd::Gone };
+        if let Err(refusal) = still_welcome(core, &mut pass, &peer) {
             return refusal.into();
         }
         if request.messages.iter().any(|m| m.from != from.0 || m.to != me.0) {
@@ -217,32 +218,34 @@ async fn replicate(
         }
         core.consensus.peer(from, request.messages);
     }
-    End::Closed
+    StreamEnd::Closed
 }
 
-/// What a forward stream waits for.
-enum Step {
+/// The next event of a forward stream.
+enum ForwardStep {
     Request(ForwardRequest),
     Outcomes(Vec<Outcome>),
-    /// No more requests, and nothing unanswered.
+    /// No more requests, and every job is answered.
     Done,
     Gone,
 }
 
 async fn forward(
     mut pass: Pass,
-    core: &Core,
+    core: &MemberCore,
+    refusals: &RefusalLog,
     requests: &mut RequestStream<ForwardRequest>,
     sink: &mut DuplexSink<ForwardResponse>,
-) -> End {
-    let Some(Ok(first)) = requests.next().await else { return End::Gone };
-    let from = match welcome(core, &pass, first.hello.as_ref(), first.jobs.is_empty()) {
-        Ok(from) => from,
+) -> StreamEnd {
+    let Some(Ok(first)) = requests.next().await else { return StreamEnd::Gone };
+    let peer = match welcome(core, &pass, first.hello.as_ref(), first.jobs.is_empty()) {
+        Ok(peer) => peer,
         Err(refusal) => return refusal.into(),
     };
-    let welcome = ForwardResponse { checks_term: true, ..ForwardResponse::default() };
+    let levels = Some(levels_of(&core.peers.me().levels)).into();
+    let welcome = ForwardResponse { checks_term: true, levels, ..ForwardResponse::default() };
     if sink.send((welcome, WriteFlags::default())).await.is_err() {
-        return End::Gone;
+        return StreamEnd::Gone;
     }
     let mut running: FuturesUnordered<BoxFuture<'static, (usize, Outcome)>> = FuturesUnordered::new();
     let mut running_bytes = 0;
@@ -255,67 +258,76 @@ async fn forward(
                 outcomes.push(outcome);
             }
             if !outcomes.is_empty() {
-                return Poll::Ready(Step::Outcomes(outcomes));
+                return Poll::Ready(ForwardStep::Outcomes(outcomes));
             }
             if !open {
-                return if running.is_empty() { Poll::Ready(Step::Done) } else { Poll::Pending };
+                return if running.is_empty() { Poll::Ready(ForwardStep::Done) } else { Poll::Pending };
             }
             if running.len() >= UNANSWERED_MAX || running_bytes >= JOB_BYTES_MAX {
                 return Poll::Pending;
             }
             requests.poll_next_unpin(cx).map(|request| match request {
-                Some(Ok(request)) => Step::Request(request),
-                Some(Err(_)) => Step::Gone,
+                Some(Ok(request)) => ForwardStep::Request(request),
+                Some(Err(_)) => ForwardStep::Gone,
                 None => {
                     open = false;
-                    Step::Outcomes(Vec::new())
+                    ForwardStep::Outcomes(Vec::new())
                 }
             })
         });
         match step.await {
-            Step::Request(request) => {
-                if let Err(refusal) = still_welcome(core, &mut pass, from) {
+            ForwardStep::Request(request) => {
+                if let Err(refusal) = still_welcome(core, &mut pass, &peer) {
                     return refusal.into();
                 }
                 for job in request.jobs {
-                    let (bytes, future) = start(core, job);
+                    let (bytes, future) = start(core, &peer, refusals, job);
                     running_bytes += bytes;
                     running.push(future);
                 }
             }
-            Step::Outcomes(outcomes) if outcomes.is_empty() => {}
-            Step::Outcomes(outcomes) => {
+            ForwardStep::Outcomes(outcomes) if outcomes.is_empty() => {}
+            ForwardStep::Outcomes(outcomes) => {
                 let response = ForwardResponse { outcomes, ..ForwardResponse::default() };
                 if sink.send((response, WriteFlags::default())).await.is_err() {
-                    return End::Gone;
+                    return StreamEnd::Gone;
                 }
             }
-            Step::Done => return End::Closed,
-            Step::Gone => return End::Gone,
+            ForwardStep::Done => return StreamEnd::Closed,
+            ForwardStep::Gone => return StreamEnd::Gone,
         }
     }
 }
 
-/// Hands a job to consensus, in the order of the stream; the future gives its outcome.
-fn start(core: &Core, job: Job) -> (usize, BoxFuture<'static, (usize, Outcome)>) {
+/// Passes a job on to consensus, in the order of the stream. Returns its bytes, and a future of these and the outcome.
+fn start(
+    core: &MemberCore,
+    peer: &StreamPeer,
+    refusals: &RefusalLog,
+    job: Job,
+) -> (usize, BoxFuture<'static, (usize, Outcome)>) {
     let id = job.id;
     let left = Duration::from_millis(job.deadline_ms.into());
     let deadline = (job.deadline_ms > 0).then(|| Instant::now() + left);
     match job.work {
-        // This node's own clients are refused too (`api/router.rs`): another cluster of the same name answers.
+        // Another cluster of the same name answers. `api/router.rs` refuses this node's own clients in the same way.
         Some(job::Work::Propose(_)) if core.peers.rival().is_some() => {
             ready(appended_outcome(id, Err(ProposeError::Dropped)))
         }
         Some(job::Work::Propose(propose)) => {
             let bytes = propose.payload.len();
             match proposal_of(job.group, deadline, propose, &core.peers.catalog().get()) {
-                Some(proposal) => {
+                Ok(proposal) => {
                     let reply = core.consensus.propose(proposal);
-                    // A reply that was dropped says nothing about what was done.
+                    // A dropped reply says nothing about what was done.
                     let answer = reply.map(|r| r.unwrap_or(Err(ProposeError::OutcomeUnknown)));
                     (bytes, answer.map(move |result| (bytes, appended_outcome(id, result))).boxed())
                 }
-                None => ready(appended_outcome(id, Err(ProposeError::Dropped))),
+                Err(bad) => {
+                    let from = describe(peer.node, &core.peers.catalog().get());
+                    refusals.warn(&format!("refused a forwarded proposal of {from}: {bad}"));
+                    ready(appended_outcome(id, Err(ProposeError::Dropped)))
+                }
             }
         }
         Some(job::Work::ReadIndex(_)) => {
@@ -323,8 +335,12 @@ fn start(core: &Core, job: Job) -> (usize, BoxFuture<'static, (usize, Outcome)>)
             let answer = reply.map(|r| r.unwrap_or(Err(ReadIndexError::Unconfirmed)));
             (0, answer.map(move |result| (0, read_index_outcome(id, result))).boxed())
         }
-        // A newer version's kind of work: surely not done.
-        None => ready(appended_outcome(id, Err(ProposeError::Dropped))),
+        // The kind of work is unknown, so it was not done.
+        None => {
+            let from = describe(peer.node, &core.peers.catalog().get());
+            refusals.warn(&format!("refused a job of {from}: a kind of work that this version does not know"));
+            ready(appended_outcome(id, Err(ProposeError::Dropped)))
+        }
     }
 }
 

@@ -1,25 +1,25 @@
-//! What became of jobs whose leader does not answer, after another node has been elected.
+//! The outcome of jobs whose leader does not answer, after another node was elected.
 //!
-//! A proposal is forwarded for one term: the leader of that term appends it, or nobody does. Terms never decrease along a log,
-//! so once an entry of a later term is applied here, every entry of the earlier term that is or ever will be committed is
-//! applied here, too. A proposal that is not among them was not appended and never will be.
+//! A proposal is forwarded for one term: either the leader of that term appends it, or no node does. Terms never decrease along a
+//! log. So once an entry of a later term is applied here, every entry of the earlier term that is or ever will be committed is
+//! applied here as well. A proposal that is not among them was not appended and never will be.
 
 use std::time::{Duration, Instant};
 
 use crate::consensus::handle::GroupStatus;
-use crate::replication::forward::Unanswered;
-use crate::replication::node::Node;
+use crate::replication::forward::UnansweredJobs;
+use crate::replication::node::LocalNode;
 use crate::storage::entry::Entry;
 use crate::storage::reader::Access;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 
-/// After an election, the first entry of the new term is awaited this long. Then the outcome is unknown.
+/// After an election, the first entry of the new term is awaited this long. After that the outcome is unknown.
 const FIRST_ENTRY_MAX: Duration = Duration::from_secs(2);
 /// At most this many bytes of the log are searched for proposals.
 const SEARCH_BYTES_MAX: u64 = 64 << 20;
 
-/// Answers the jobs of `peer` that can be answered because another node leads.
-pub(super) fn settle(unanswered: &mut Unanswered, peer: NodeId, node: &Node, now: Instant) {
+/// Answers the jobs of `peer` whose outcome is certain because another node leads.
+pub(super) fn settle(unanswered: &mut UnansweredJobs, peer: NodeId, node: &LocalNode, now: Instant) {
     for group in unanswered.groups() {
         let Some(status) = node.consensus.get().and_then(|consensus| consensus.status(group)) else { continue };
         if status.leader.is_some_and(|leader| leader != peer) {
@@ -29,7 +29,7 @@ pub(super) fn settle(unanswered: &mut Unanswered, peer: NodeId, node: &Node, now
         if let Some((low, term)) = unanswered.overtaken(group, status.applied_term) {
             let entries = entries(node, &status, low, term);
             log::info!(
-                "group {group}: node {peer} led term {term} and does not answer: the log of term {} tells what was appended",
+                "group {group}: node {peer} led term {term} and does not answer: the log of term {} shows what was appended",
                 status.applied_term
             );
             unanswered.settle(group, status.applied_term, entries.as_deref());
@@ -37,8 +37,9 @@ pub(super) fn settle(unanswered: &mut Unanswered, peer: NodeId, node: &Node, now
     }
 }
 
-/// The applied entries from `low` on; `None` if they can't be read, are too many, or may not be those of the other replicas.
-fn entries(node: &Node, status: &GroupStatus, low: LogIndex, term: Term) -> Option<Vec<Entry>> {
+/// The applied entries of `term` and later terms from `low` on. `None` if they can't be read, are too many, or may differ from
+/// those of the other replicas.
+fn entries(node: &LocalNode, status: &GroupStatus, low: LogIndex, term: Term) -> Option<Vec<Entry>> {
     if status.damage.is_some() {
         return None;
     }

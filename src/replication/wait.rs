@@ -1,8 +1,8 @@
-//! Waiting on one plain thread for futures and a deadline at once, without a runtime.
+//! Waiting on a plain thread for futures and a deadline at once, without a runtime.
 //!
-//! A thread that talks to gRPC polls its streams with the waker of [`thread_waker`] and, when nothing is ready, parks with
-//! [`park_until`]. Whoever makes something ready unparks it; a wake that comes between the poll and the park is not lost,
-//! because a thread's park token is kept until it parks.
+//! A thread that uses gRPC polls its streams with the waker of [`thread_waker`] and, when nothing is ready, parks with
+//! [`park_until`]. The waker unparks it. A wake between the poll and the park is not lost, because a thread's park token is kept
+//! until it parks.
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,7 +24,7 @@ pub fn thread_waker() -> Waker {
     Waker::from(Arc::new(Unpark(thread::current())))
 }
 
-/// Parks the calling thread until it is woken or the moment has come; without one, until it is woken. May return early.
+/// Parks the calling thread until it is woken, or until `moment` if there is one. May return early.
 pub fn park_until(moment: Option<Instant>) {
     match moment {
         None => thread::park(),
@@ -37,7 +37,7 @@ pub fn park_until(moment: Option<Instant>) {
     }
 }
 
-/// Drives a future on the calling thread. `None` when it has not come to an end by the deadline.
+/// Drives a future on the calling thread. `None` if it is not ready by the deadline.
 pub fn block_until<F: Future>(future: F, deadline: Instant) -> Option<F::Output> {
     let waker = thread_waker();
     let mut cx = Context::from_waker(&waker);
@@ -61,7 +61,7 @@ mod tests {
     use crate::reply::reply;
 
     #[test]
-    fn ends_by_the_answer_or_by_the_deadline() {
+    fn returns_at_the_answer_or_at_the_deadline() {
         let (tx, rx) = reply();
         let other = thread::spawn(move || tx.send(7));
         assert_eq!(block_until(rx, Instant::now() + Duration::from_secs(10)), Some(Ok(7)));

@@ -1,9 +1,11 @@
-//! The access policy: (principal, log, action) → yes or no; what no line gives is denied.
+//! The access policy: (principal, log, action) → allowed or denied. What no line grants is denied.
 //!
-//! The policy is casbin's, narrowed: only the log column is a pattern (a name, or its beginning and one `*` at the end),
-//! roles are `role:<name>` and nothing else is, and a line that could not mean what it says (an unknown action, a wrong number of
-//! columns, which casbin passes over in silence) refuses the whole file by its number. A decision takes casbin some
-//! microseconds and is remembered until the next reload.
+//! The format is that of casbin, narrowed:
+//! - Only the log column is a pattern: a name, or the beginning of one with a `*` at the end.
+//! - Roles, and only roles, are called `role:<name>`.
+//! - A line with an unknown action or a wrong number of columns refuses the whole file by its number. Casbin would ignore it.
+//!
+//! A decision takes casbin some microseconds and is cached until the next reload.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -14,35 +16,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use casbin::{CoreApi as _, DefaultModel, Enforcer, StringAdapter};
 use futures::executor::block_on;
 use parking_lot::{Mutex, RwLock};
+use thiserror::Error;
 
 use super::identity::{Principal, ROLE_PREFIX};
 use super::read_needed;
 use crate::types::LogName;
 
-/// The built-in model.
 const MODEL: &str = include_str!("../../acl/model.conf");
 
-/// Remembers so many decisions; when there are more it forgets all and asks casbin again.
+/// The cache holds this many decisions. When it is full, it is emptied.
 const DECISIONS_REMEMBERED_MAX: usize = 10_000;
 
-/// Stands for "any log at all" among the decisions: no log has the empty name.
+/// The key of "any log at all" among the decisions. No log has the empty name.
 const SOME_LOG: &str = "";
 
 /// What may be done with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Append.
+    /// Append records.
     Produce,
-    /// Read.
+    /// Read records.
     Consume,
-    /// Trim, make, look into.
+    /// Trim, create, configure and inspect.
     Admin,
-    /// Be a peer.
+    /// Act as a peer.
     Replicate,
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub const ALL: [Action; 4] = [Action::Produce, Action::Consume, Action::Admin, Action::Replicate];
 
     /// The word in the policy.
@@ -62,22 +64,22 @@ impl fmt::Display for Action {
     }
 }
 
-/// The policy as it is now; a clone is the same policy.
+/// The policy as it is now. Clones share it.
 #[derive(Clone)]
-pub struct Acl(Arc<Shared>);
+pub struct Acl(Arc<LiveAcl>);
 
-struct Shared {
-    /// Where it came from; none when from text.
+struct LiveAcl {
+    /// The model, if it is not the built-in one, and the policy. `None` if the policy was given as text.
     files: Option<(Option<PathBuf>, PathBuf)>,
     current: RwLock<Arc<Policy>>,
     generation: AtomicU64,
 }
 
 impl Acl {
-    /// Stands for "every log": for what belongs to no single log. Only a policy line for `*` gives it.
+    /// The log of actions that don't concern a single log. Only a policy line for `*` grants it.
     pub const EVERY_LOG: &'static str = "*";
 
-    /// Loads a policy from its files; without a model the built-in one.
+    /// Loads a policy from its files, with the built-in model if none is given.
     ///
     /// # Errors
     /// [`AclError`], naming file and line.
@@ -86,7 +88,7 @@ impl Acl {
         Ok(Acl::new(Some((model.map(Path::to_owned), policy.to_owned())), current))
     }
 
-    /// Takes a policy from text, with the built-in model. It has no files to be reloaded from.
+    /// A policy from text, with the built-in model. It can't be reloaded.
     ///
     /// # Errors
     /// [`AclError`], naming the line.
@@ -95,25 +97,25 @@ impl Acl {
     }
 
     fn new(files: Option<(Option<PathBuf>, PathBuf)>, current: Policy) -> Acl {
-        Acl(Arc::new(Shared { files, current: RwLock::new(Arc::new(current)), generation: AtomicU64::new(1) }))
+        Acl(Arc::new(LiveAcl { files, current: RwLock::new(Arc::new(current)), generation: AtomicU64::new(1) }))
     }
 
-    /// May the principal do that with the log (or with [`Acl::EVERY_LOG`])?
+    /// Whether the principal may do that with the log, or with [`Acl::EVERY_LOG`].
     pub fn allows(&self, principal: &Principal, log: &str, action: Action) -> bool {
         self.current().allows(principal, log, action)
     }
 
-    /// May the principal do that with any log at all? For a `ServerChecker`, before the log's name is known.
+    /// Whether the principal may do that with at least one log. For a `ServerChecker`, before the log's name is known.
     pub fn allows_some(&self, principal: &Principal, action: Action) -> bool {
         self.current().allows(principal, SOME_LOG, action)
     }
 
-    /// Counts reloads that changed something: open streams look again when it moves.
+    /// Counts the reloads that changed something. Open streams check their rights again when it changes.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the files again. True when the policy changed; on an error the last good one stays.
+    /// Reads the files again and returns whether the policy changed. After an error the last good policy stays in use.
     ///
     /// # Errors
     /// [`AclError`], naming file and line.
@@ -140,71 +142,35 @@ impl fmt::Debug for Acl {
     }
 }
 
-/// Why a policy is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a policy is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the texts name every field")]
 pub enum AclError {
     /// A file can't be read.
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// A file gives nobody any right: a node that nobody may use, or a file that is just being written.
+    #[error("{file}: {error}", file = file.display())]
+    Unreadable { file: PathBuf, error: String },
+    /// A file without permissions: it would lock everybody out, or is being written.
+    #[error("{file}: nobody may do anything: no line begins with \"p\" (a permission)", file = _0.display())]
     Empty(PathBuf),
-    /// No permission of the policy gives anything under the model: one that compares a `*` literally, say.
-    WithoutEffect {
-        /// The policy.
-        policy: PathBuf,
-        /// The model; none: the built-in one.
-        model: Option<PathBuf>,
-    },
-    /// Casbin can't use the model, or it defines requests or policies in another way than ours.
-    Model {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// A line of the policy is not one.
-    Line {
-        /// Of which file.
-        file: PathBuf,
-        /// Which, from 1.
-        line: usize,
-        /// What is wrong with it.
-        error: String,
-    },
+    /// Under the model, no permission of the policy has any effect: the model compares `*` literally, for example.
+    #[error(
+        "{policy}: nobody may do anything: under {model} none of its lines grants a right (does the matcher accept \"*\" for \
+         every log?)",
+        policy = policy.display(),
+        model = model.as_ref().map_or("the built-in model".to_owned(), |model| model.display().to_string())
+    )]
+    WithoutEffect { policy: PathBuf, model: Option<PathBuf> },
+    /// Casbin can't use the model, or it defines requests or policies differently.
+    #[error("{file}: {error}", file = file.display())]
+    Model { file: PathBuf, error: String },
+    /// A line of the policy is malformed. Lines count from 1.
+    #[error("{file}:{line}: {error}", file = file.display())]
+    Line { file: PathBuf, line: usize, error: String },
 }
 
-impl fmt::Display for AclError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AclError::Unreadable { file, error } | AclError::Model { file, error } => {
-                write!(f, "{}: {error}", file.display())
-            }
-            AclError::Empty(file) => {
-                write!(f, "{}: nobody may do anything: no line begins with \"p\" (a permission)", file.display())
-            }
-            AclError::WithoutEffect { policy, model } => {
-                let model = model.as_ref().map_or("the built-in model".to_owned(), |model| model.display().to_string());
-                write!(
-                    f,
-                    "{}: nobody may do anything: under {model} none of its lines gives a right (does the matcher take \"*\" for \
-                     every log?)",
-                    policy.display()
-                )
-            }
-            AclError::Line { file, line, error } => write!(f, "{}:{line}: {error}", file.display()),
-        }
-    }
-}
-
-impl std::error::Error for AclError {}
-
-/// One loaded policy, with what it has decided so far.
+/// One loaded policy, and a cache of its decisions.
 struct Policy {
-    /// Model and policy as read, to see whether they changed.
+    /// Model and policy as read, to detect changes.
     text: (String, String),
     enforcer: Enforcer,
     /// The log columns of all lines.
@@ -226,7 +192,7 @@ impl Policy {
             let unreadable = |error: String| AclError::Unreadable { file: file.to_owned(), error };
             let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
             let text = String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
-            // Some editors begin a file with a byte order mark.
+            // Some editors write a byte order mark.
             Ok(text.trim_start_matches('\u{feff}').to_owned())
         };
         let model_text = model.map_or_else(|| Ok(MODEL.to_owned()), read)?;
@@ -240,7 +206,7 @@ impl Policy {
         Ok(new)
     }
 
-    /// Whether a permission gives its subject what it says, for a log of its pattern.
+    /// Whether a permission grants its subject the action for a log of its pattern.
     fn takes_effect(&self, (subject, pattern, action): &(String, String, String)) -> bool {
         let log = match pattern.strip_suffix('*') {
             Some(beginning) => format!("{beginning}x"),
@@ -264,7 +230,7 @@ impl Policy {
         let rules = lines.iter().filter(|c| c[0] == "p").map(rule).collect();
         let enforcer =
             block_on(Enforcer::new(parsed, StringAdapter::new(text))).map_err(|e| bad_model(e.to_string()))?;
-        // A matcher that can't be evaluated says so here, not at the first call: its own columns reach every part of it.
+        // A matcher that can't be evaluated fails here and not at the first call: the columns of a permission reach every part of it.
         let probe = lines.iter().find(|c| c[0] == "p").map_or(("nobody", "log", "consume"), |c| (c[1], c[2], c[3]));
         enforcer.enforce(probe).map_err(|e| bad_model(e.to_string()))?;
         let text = (model.to_owned(), policy.to_owned());
@@ -280,7 +246,7 @@ impl Policy {
             }
         }
         let decision = match log {
-            // A pattern matches itself: whoever has it has some log.
+            // A pattern matches itself.
             SOME_LOG => self.patterns.iter().any(|pattern| self.decide(principal, pattern, action)),
             _ => self.decide(principal, log, action),
         };
@@ -302,12 +268,12 @@ impl Policy {
     }
 }
 
-/// True when policies of the model end in an effect.
+/// Whether policies of the model have an effect as their last column.
 fn check_model(model: &DefaultModel) -> Result<bool, String> {
     use casbin::Model as _;
     let tokens = |section: &str| -> Vec<String> {
         let assertion = model.get_model().get(section).and_then(|s| s.get(section));
-        // Casbin puts the section's name before each token: "r_sub".
+        // Casbin prefixes each token with the section's name: "r_sub".
         assertion.map(|a| a.tokens.iter().map(|t| t[section.len() + 1..].to_owned()).collect()).unwrap_or_default()
     };
     if tokens("r") != ["sub", "obj", "act"] {
@@ -320,7 +286,10 @@ fn check_model(model: &DefaultModel) -> Result<bool, String> {
     }
 }
 
-/// The lines of a policy, each in its columns, or what is wrong with which line.
+/// The lines of a policy, each split into columns.
+///
+/// # Errors
+/// The number of a malformed line, from 1, and what is wrong with it.
 fn lines(policy: &str, with_effect: bool) -> Result<Vec<Vec<&str>>, (usize, String)> {
     let mut lines = Vec::new();
     for (number, line) in policy.lines().enumerate() {
@@ -346,7 +315,7 @@ fn check_line(columns: &[&str], with_effect: bool) -> Result<(), String> {
             if role.starts_with(ROLE_PREFIX) {
                 check_subject(role)
             } else {
-                Err(format!("{role:?} is no role: roles are called \"{ROLE_PREFIX}<name>\""))
+                Err(format!("{role:?} is not a role: roles are called \"{ROLE_PREFIX}<name>\""))
             }
         }
         (["g", ..], _) => Err(format!("a membership is \"g, <name>, {ROLE_PREFIX}<name>\"")),
@@ -356,20 +325,23 @@ fn check_line(columns: &[&str], with_effect: bool) -> Result<(), String> {
 
 fn check_rule(subject: &str, log: &str, action: &str) -> Result<(), String> {
     check_subject(subject)?;
-    // casbin ends a pattern at its first star, whatever follows: "a*b" would mean "a*".
+    // casbin ends a pattern at its first star: "a*b" would mean "a*".
     let beginning = log.strip_suffix('*');
     if !(log == Acl::EVERY_LOG || !log.is_empty() && LogName::new(beginning.unwrap_or(log)).is_ok()) {
-        return Err(format!("{log:?} is no log's name, nor the beginning of one and a \"*\" at its end"));
+        return Err(format!("{log:?} is neither the name of a log nor the beginning of one with a \"*\" at the end"));
     }
     if !Action::ALL.iter().any(|a| a.as_str() == action) {
-        return Err(format!("{action:?} is no action: there are {}", Action::ALL.map(Action::as_str).join(", ")));
+        return Err(format!(
+            "{action:?} is not an action: the actions are {}",
+            Action::ALL.map(Action::as_str).join(", ")
+        ));
     }
     Ok(())
 }
 
 fn check_subject(subject: &str) -> Result<(), String> {
     let name = subject.strip_prefix(ROLE_PREFIX).unwrap_or(subject);
-    // casbin takes quotes away, so that a quoted name would be another one.
+    // casbin removes quotes, so a quoted name would be another one.
     if name.contains('"') {
         return Err(format!("{subject:?} has quotes"));
     }

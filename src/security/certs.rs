@@ -1,9 +1,11 @@
 //! Certificates for development and for the tests: an authority, and what it issues.
 //!
-//! Every certificate says what it is for (extended key usage), so that a client's can't pose as a server's: a server's has
-//! all the hosts' names, a peer's names its node ([`super::peer_names`]) and has both usages, a client's has a common name. Nobody but
-//! a peer gets a name in the domain of peers. (Name constraints can't say that: one authority signs servers and peers, and constraints
-//! don't distinguish usages.) Keys are P-256, their files 0600 from the first byte on.
+//! - Every certificate names its usage (extended key usage), so that a client's certificate can't be used by a server. A server
+//!   certificate contains the names of all hosts, a peer certificate names its node ([`super::peer_names`]) and has both usages, a
+//!   client certificate has a common name.
+//! - Only peer certificates have names in the domain of peers. Name constraints can't ensure that: one authority signs servers and
+//!   peers, and constraints don't distinguish usages.
+//! - Keys are P-256. Their files have mode 0600 from the first byte on.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
@@ -24,56 +26,57 @@ use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
 };
 use openssl::x509::{X509, X509Builder, X509Name};
+use thiserror::Error;
 
 use super::identity::Principal;
 use super::peer_names::{Dialled, PeerNames, is_peers};
 use crate::config::check_cluster_name;
 use crate::types::NodeName;
 
-/// How long a made authority lasts: ten years.
+/// The lifetime of an authority: ten years.
 const CA_LIFETIME_SECONDS: i64 = 10 * 365 * DAY_SECONDS;
-/// How long the certificates of [`make`] last: a year.
+/// The lifetime of the certificates of [`make`]: a year.
 const LIFETIME_SECONDS: i64 = 365 * DAY_SECONDS;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-/// Clocks differ, also by a day: certificates are valid from two days ago.
+/// Clocks may differ by a day or more: certificates are valid from two days ago on.
 const SKEW_SECONDS: i64 = 2 * DAY_SECONDS;
-/// The common name of peers' certificates, for the access policy.
+/// The common name of peer certificates, for the access policy.
 const PEER_NAME: &str = "peer";
 
-/// Which certificates are wanted.
+/// The certificates to make.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The cluster of the peers.
     pub cluster_name: String,
-    /// All names and addresses under which clients dial any node: every server certificate has all of them.
+    /// All names and addresses by which clients dial any node. Every server certificate contains all of them.
     pub hosts: Vec<String>,
-    /// The names of nodes; `NEW+OLD` for one that is being renamed, which needs both.
+    /// The names of nodes. `NEW+OLD` for a node that is being renamed, which needs both.
     pub peers: Vec<String>,
     /// Common names of clients.
     pub clients: Vec<String>,
 }
 
 impl Plan {
-    /// Nothing, for a cluster of this name.
+    /// A plan without certificates, for the cluster of this name.
     pub fn new(cluster_name: &str) -> Plan {
         Plan { cluster_name: cluster_name.to_owned(), ..Plan::default() }
     }
 
-    /// And a host.
+    /// Adds a name or an address of a host.
     #[must_use]
     pub fn host(mut self, host: &str) -> Plan {
         self.hosts.push(host.to_owned());
         self
     }
 
-    /// And a node.
+    /// Adds a node.
     #[must_use]
     pub fn peer(mut self, node: &str) -> Plan {
         self.peers.push(node.to_owned());
         self
     }
 
-    /// And a client.
+    /// Adds a client.
     #[must_use]
     pub fn client(mut self, client: &str) -> Plan {
         self.clients.push(client.to_owned());
@@ -81,17 +84,17 @@ impl Plan {
     }
 }
 
-/// Makes a directory in which nobody else can replace a key, whatever the umask.
+/// Makes a directory in which other users can't replace a key, whatever the umask is.
 fn make_dir(dir: &Path) -> Result<(), CertsError> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| CertsError::file(dir, &e))
 }
 
-/// Makes an authority and the certificates of a cluster in the directory `out`, which is made when it is missing:
+/// Makes an authority and the certificates of a cluster in the directory `out`, which is created if it is missing:
 /// `ca.pem ca-key.pem server.pem server-key.pem`, `<node>/peer.pem <node>/peer-key.pem` for each node, and
 /// `client-<name>.pem client-<name>-key.pem` for each client.
 ///
 /// # Errors
-/// [`CertsError`]; an authority that is there is never overwritten.
+/// [`CertsError`]. An existing authority is never overwritten.
 pub fn make(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     let peers = check(plan)?;
     if plan.hosts.is_empty() {
@@ -107,8 +110,8 @@ pub fn make(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     Ok([ca_files.to_vec(), issue_all(&ca, out, plan, &peers)?].concat())
 }
 
-/// Issues from the authority that is there, in place of what is there: a renewal, or more nodes and clients. Without a host no
-/// server's certificate, so that a running node's is not replaced by one with other names.
+/// Issues certificates of the existing authority and replaces existing files: a renewal, or more nodes and clients. Without a host, no
+/// server certificate is issued, so that a running node's one is not replaced by one with other names.
 ///
 /// # Errors
 /// [`CertsError`].
@@ -120,11 +123,11 @@ pub fn renew(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     issue_all(&Ca::load(out)?, out, plan, &peers)
 }
 
-/// Checks all of it before anything is made; gives the names of each peer.
+/// Checks the whole plan before anything is made. Returns the names of each peer.
 fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
     check_cluster_name(&plan.cluster_name).map_err(CertsError::BadPlan)?;
     if let Some(bad) = plan.hosts.iter().find(|host| !is_host(host)) {
-        return Err(CertsError::BadPlan(format!("{bad:?} is no name and no address of a host")));
+        return Err(CertsError::BadPlan(format!("{bad:?} is neither the name nor the address of a host")));
     }
     // Such a server could answer as a peer.
     if let Some(bad) = plan.hosts.iter().find(|host| is_peers(host)) {
@@ -132,7 +135,7 @@ fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
     }
     for client in &plan.clients {
         let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
-        // Where a certificate has no SAN, gRPC takes the common name for the host's: such a client could answer as a peer.
+        // For a certificate without a SAN, gRPC takes the common name as the host: such a client could answer as a peer.
         if is_peers(principal.as_str()) || client.contains('/') {
             return Err(CertsError::BadPlan(format!("{client:?} can't be the name of a client")));
         }
@@ -148,7 +151,7 @@ fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
         let nodes = nodes.map_err(|e| CertsError::BadPlan(e.to_string()))?;
         match nodes.iter().find(|node| !is_host(&names.expected(&Dialled::Node((*node).clone())))) {
             Some(bad) => Err(CertsError::BadPlan(format!(
-                "{:?} can't stand in a certificate: each part of a node's name between dots has 1 to 63 characters, capitals and _ \
+                "{:?} can't be used in a certificate: each part of a node's name between dots has 1 to 63 characters, capitals and _ \
                  counting twice",
                 bad.as_str()
             ))),
@@ -158,7 +161,7 @@ fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
     plan.peers.iter().map(peer).collect()
 }
 
-/// An IP address, or a name as DNS has them; `*.` may stand for one label in front.
+/// An IP address or a DNS name. `*.` may take the place of the first label.
 fn is_host(host: &str) -> bool {
     let label =
         |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
@@ -191,20 +194,20 @@ fn issue_all(ca: &Ca, out: &Path, plan: &Plan, peers: &[Vec<NodeName>]) -> Resul
 }
 
 /// Why certificates can't be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the texts name every field")]
 pub enum CertsError {
-    /// An authority is there already.
+    /// An authority exists already.
+    #[error("{file} is there already and is not overwritten", file = _0.display())]
     CaExists(PathBuf),
-    /// What was asked for makes no sense.
+    /// The request is malformed.
+    #[error("{0}")]
     BadPlan(String),
     /// A file or a directory can't be read or written.
-    File {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// OpenSSL refused.
+    #[error("{file}: {error}", file = file.display())]
+    File { file: PathBuf, error: String },
+    /// OpenSSL failed.
+    #[error("OpenSSL: {0}")]
     OpenSsl(String),
 }
 
@@ -220,48 +223,35 @@ impl From<ErrorStack> for CertsError {
     }
 }
 
-impl fmt::Display for CertsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CertsError::CaExists(file) => write!(f, "{} is there already and is not overwritten", file.display()),
-            CertsError::BadPlan(what) => f.write_str(what),
-            CertsError::File { file, error } => write!(f, "{}: {error}", file.display()),
-            CertsError::OpenSsl(error) => write!(f, "OpenSSL: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for CertsError {}
-
 /// What a certificate may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
-    /// To be dialled.
+    /// To be dialled: a server.
     Server,
-    /// To dial.
+    /// To dial: a client.
     Client,
-    /// Both.
+    /// To dial and to be dialled: a node.
     Peer,
 }
 
-/// A certificate that is wanted.
+/// A certificate to issue.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Common names: one, but the tests want none or two.
+    /// The common names. A usable certificate has one; tests need none or two.
     pub common_names: Vec<String>,
     /// Host names and IP addresses, the subject alternative names.
     pub hosts: Vec<String>,
-    /// What it is for.
+    /// The extended key usage.
     pub usage: Usage,
-    /// Seconds from now to its end; negative is expired.
+    /// Seconds from now to its expiry. Negative: it has expired.
     pub lifetime_seconds: i64,
 }
 
-/// A certificate and its key, PEM.
+/// A certificate and its key, in PEM form.
 pub struct Issued {
-    /// The certificate.
+    /// The certificate alone, without its chain.
     pub cert_pem: Vec<u8>,
-    /// Its key.
+    /// Its private key.
     pub key_pem: Vec<u8>,
 }
 
@@ -298,7 +288,7 @@ impl Ca {
         let cert = fs::read(&cert_file).map_err(|e| CertsError::file(&cert_file, &e))?;
         let cert = X509::from_pem(&cert).map_err(|e| CertsError::file(&cert_file, &e))?;
         let key = fs::read(&key_file).map_err(|e| CertsError::file(&key_file, &e))?;
-        // With a passphrase given, OpenSSL does not ask for one on the terminal.
+        // Without a passphrase here, OpenSSL would ask for one on the terminal.
         let key = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|e| CertsError::file(&key_file, &e))?;
         if !cert.public_key().is_ok_and(|public| public.public_eq(&key)) {
             return Err(CertsError::file(&key_file, &"is not the key of ca.pem"));
@@ -315,7 +305,7 @@ impl Ca {
         write(&dir.join("ca.pem"), &self.cert_pem()?, 0o644)
     }
 
-    /// The certificate, PEM.
+    /// The certificate in PEM form.
     ///
     /// # Errors
     /// [`CertsError::OpenSsl`].
@@ -360,7 +350,7 @@ impl Ca {
         Ok(Issued { cert_pem: builder.build().to_pem()?, key_pem: key.private_key_to_pem_pkcs8()? })
     }
 
-    /// Issues a certificate into `<dir>/<stem>.pem` and its key into `<dir>/<stem>-key.pem` (0600), in place of any there.
+    /// Issues a certificate into `<dir>/<stem>.pem` and its key into `<dir>/<stem>-key.pem` (0600). Existing files are replaced.
     ///
     /// # Errors
     /// [`CertsError::File`], [`CertsError::OpenSsl`].
@@ -403,7 +393,7 @@ fn begin(name: &X509Name, key: &PKey<Private>, lifetime_seconds: i64) -> Result<
     Ok(builder)
 }
 
-/// Replaces a file whole; it has its mode before it has its bytes.
+/// Replaces a file as a whole. It has its mode before its bytes are written.
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), CertsError> {
     let replace = || -> io::Result<()> {
         let new = file.with_extension("new");

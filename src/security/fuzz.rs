@@ -1,11 +1,11 @@
-//! The loops of the access policy's text and of names in certificates.
+//! Fuzz loops of the access policy and of names in certificates.
 
 use super::acl::{Acl, Action};
 use super::identity::Principal;
 use super::peer_names::{Dialled, PeerName, PeerNames};
 use crate::fuzz::Loop;
 
-/// What a refused text means is nothing at all; what is taken gives nobody a right that no line names.
+/// A refused text grants nothing. An accepted one does not grant a right that its lines don't name.
 #[test]
 fn policy() {
     let seeds =
@@ -30,7 +30,7 @@ fn policy() {
     );
 }
 
-/// Whatever a certificate says, the node that it names is spelled so, and no other one is.
+/// If a certificate names a node, then this is the spelling of that node and of no other.
 #[test]
 fn peer_names() {
     let names = PeerNames::new("c");

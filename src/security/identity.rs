@@ -1,8 +1,8 @@
-//! Who calls: a principal from a certificate's common name, and whether a certificate is a peer's.
+//! The identity of a caller: the principal in the common name of its certificate, and the node that a peer certificate names.
 //!
-//! gRPC has verified the certificate against the listener's authority before a call gets here. What gRPC reports of it is
-//! not enough (of two common names it gives the first, and of an end nothing), so the certificate itself is read, once: what
-//! was found is remembered for the calls after. Whether it has ended is looked at on every call.
+//! gRPC has verified the certificate against the listener's authority before a call arrives here. What gRPC reports of the
+//! certificate is not enough: the first of several common names, and no expiry. So the certificate itself is parsed, once, and the
+//! result is cached for later calls. Whether it has expired is checked at every call.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,24 +15,25 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::x509::X509;
 use parking_lot::Mutex;
+use thiserror::Error;
 
 use super::peer_names::{Dialled, PeerName, PeerNames};
 
-/// Remembers so many certificates; when there are more it forgets all and reads them again.
+/// The cache holds this many certificates. When it is full, it is emptied.
 const CERTIFICATES_REMEMBERED_MAX: usize = 1024;
 
-/// The longest name of a principal, characters.
+/// The longest name of a principal, in characters.
 const PRINCIPAL_CHARS_MAX: usize = 64;
 
-/// Names that begin so are roles of the policy, never callers.
+/// The prefix of role names in the policy. A caller never has such a name.
 pub const ROLE_PREFIX: &str = "role:";
 
-/// Who calls, as the access policy names them. Cheap to clone.
+/// The name of a caller in the access policy. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// Takes a name: 1 to 64 printable ASCII characters without `*`, comma or space, not beginning with `role:`.
+    /// A principal: 1 to 64 printable ASCII characters without `*`, comma or space, not beginning with `role:`.
     ///
     /// # Errors
     /// [`NoIdentity::BadName`].
@@ -46,12 +47,12 @@ impl Principal {
         }
     }
 
-    /// The principal of everybody without TLS.
+    /// The principal of every caller without TLS.
     pub fn anonymous() -> Principal {
         Principal("anonymous".into())
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,17 +64,17 @@ impl fmt::Display for Principal {
     }
 }
 
-/// Who calls, and until when their certificate holds. Cheap to clone.
+/// A caller, and when its certificate expires. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The name for the access policy.
     pub principal: Principal,
-    /// The end of the certificate; none without TLS.
+    /// When the certificate expires. `None` without TLS.
     pub expires: Option<SystemTime>,
 }
 
 impl Identity {
-    /// Does the certificate still hold? For open streams, once a minute and on reload.
+    /// Checks that the certificate has not expired. For open streams, once a minute and at a reload.
     ///
     /// # Errors
     /// [`NoIdentity::Expired`].
@@ -85,83 +86,61 @@ impl Identity {
     }
 }
 
-/// Who calls on the peer listener.
+/// A caller on the peer listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCaller {
-    /// As the access policy names them.
+    /// The caller in the access policy.
     pub identity: Identity,
     /// The node that the certificate names.
     pub name: PeerName,
 }
 
-/// Why a call has no usable identity: UNAUTHENTICATED.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a call does not have a usable identity. It is answered UNAUTHENTICATED.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoIdentity {
-    /// The connection carries no certificate.
+    /// The connection does not have a certificate.
+    #[error("the connection carries no certificate")]
     NoCertificate,
     /// The certificate can't be read.
+    #[error("the certificate can't be read")]
     Unreadable,
-    /// The certificate has no common name.
+    /// The certificate does not have a common name.
+    #[error("the certificate has no common name; it needs exactly one")]
     NoCommonName,
     /// The certificate has several common names.
+    #[error("the certificate has more than one common name; it needs exactly one")]
     ManyCommonNames,
-    /// The name can't be a principal.
+    /// The name can't be that of a principal.
+    #[error(
+        "{0:?} can't be the name of a caller: 1 to {PRINCIPAL_CHARS_MAX} printable ASCII characters without '*', comma and space, \
+         not beginning with {ROLE_PREFIX:?}"
+    )]
     BadName(String),
-    /// The certificate has ended.
+    /// The certificate has expired.
+    #[error("the certificate has expired")]
     Expired,
-    /// No authority of the listener verifies it any more; what OpenSSL says.
+    /// The authorities of the listener no longer verify the certificate. Contains OpenSSL's text.
+    #[error("the certificate's authority is no longer accepted: {0}; connect with a certificate of one that is")]
     Untrusted(String),
-    /// On the peer listener: the certificate names no node of this cluster.
+    /// On the peer listener: the certificate does not name a node of this cluster.
+    #[error("the certificate is not a peer's: it lacks the subject alternative name <node name>.{expected}")]
     NoPeer {
-        /// How the names in certificates of this cluster's peers end.
+        /// The end of the names in peer certificates of this cluster.
         expected: String,
     },
 }
 
-impl fmt::Display for NoIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NoIdentity::NoCertificate => f.write_str("the connection carries no certificate"),
-            NoIdentity::Unreadable => f.write_str("the certificate can't be read"),
-            NoIdentity::NoCommonName => f.write_str("the certificate has no common name; it needs exactly one"),
-            NoIdentity::ManyCommonNames => {
-                f.write_str("the certificate has more than one common name; it needs exactly one")
-            }
-            NoIdentity::BadName(name) => write!(
-                f,
-                "{name:?} can't be the name of a caller: 1 to {PRINCIPAL_CHARS_MAX} printable ASCII characters without \
-                 '*', comma and space, not beginning with {ROLE_PREFIX:?}"
-            ),
-            NoIdentity::Expired => f.write_str("the certificate has expired"),
-            NoIdentity::Untrusted(error) => {
-                write!(
-                    f,
-                    "the certificate's authority is no longer accepted: {error}; connect with a certificate of one that is"
-                )
-            }
-            NoIdentity::NoPeer { expected } => {
-                write!(
-                    f,
-                    "the certificate is not a peer's: it lacks the subject alternative name <node name>.{expected}"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for NoIdentity {}
-
-/// Tells who calls. One for the process; a clone shares the memory of certificates seen.
+/// Determines the identities of callers. Clones share the cache of certificates.
 #[derive(Clone)]
 pub struct Identities {
     insecure: bool,
     peer_names: PeerNames,
-    /// By its text. Ordered and not hashed: texts differ early, and a hash reads all of it, twice a call.
+    /// The key is the PEM text. The map is ordered and not hashed: texts differ early, and a hash would read all of it, twice per call.
     seen: Arc<Mutex<BTreeMap<Vec<u8>, Arc<Certificate>>>>,
 }
 
 impl Identities {
-    /// For listeners with TLS, or without (`insecure`).
+    /// For listeners with TLS, or without it (`insecure`).
     pub fn new(cluster_name: &str, insecure: bool) -> Identities {
         Identities { insecure, peer_names: PeerNames::new(cluster_name), seen: Arc::default() }
     }
@@ -169,7 +148,7 @@ impl Identities {
     /// The caller on the client listener.
     ///
     /// # Errors
-    /// [`NoIdentity`]: answer UNAUTHENTICATED.
+    /// [`NoIdentity`], to be answered UNAUTHENTICATED.
     pub fn client(&self, ctx: &RpcContext<'_>) -> Result<Identity, NoIdentity> {
         if self.insecure {
             return Ok(Identity { principal: Principal::anonymous(), expires: None });
@@ -177,10 +156,10 @@ impl Identities {
         self.certificate(ctx)?.identity(SystemTime::now())
     }
 
-    /// The caller on the peer listener; besides what a client needs, the certificate names a node of the cluster.
+    /// The caller on the peer listener. In addition to what a client needs, its certificate must name a node of the cluster.
     ///
     /// # Errors
-    /// [`NoIdentity`]: answer UNAUTHENTICATED.
+    /// [`NoIdentity`], to be answered UNAUTHENTICATED.
     pub fn peer(&self, ctx: &RpcContext<'_>) -> Result<PeerCaller, NoIdentity> {
         if self.insecure {
             return Ok(PeerCaller { identity: self.client(ctx)?, name: PeerName::Unproven });
@@ -211,12 +190,12 @@ impl Identities {
     }
 }
 
-/// The principal that a certificate (PEM) names, for a message to people: whether it still holds is not looked at.
+/// The principal that a certificate (PEM) names, for a message to people. Its expiry is not checked.
 pub fn principal_of(pem: &[u8]) -> Option<Principal> {
     Certificate::read(pem).ok()?.principal.ok()
 }
 
-/// What a certificate says of its owner.
+/// The parsed parts of a certificate.
 struct Certificate {
     principal: Result<Principal, NoIdentity>,
     dns_names: Vec<String>,
@@ -248,7 +227,7 @@ impl Certificate {
     }
 }
 
-/// A time of a certificate; one before 1970 is 1970.
+/// A time in a certificate. A time before 1970 becomes 1970.
 pub(super) fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     let seconds = i64::from(since.days) * 24 * 60 * 60 + i64::from(since.secs);
@@ -273,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_usable_common_name() {
+    fn a_certificate_needs_exactly_one_usable_common_name() {
         assert_eq!(identity(&["root"]), Ok("root".to_owned()));
         assert_eq!(identity(&["a@example.org"]), Ok("a@example.org".to_owned()));
         assert_eq!(identity(&[]), Err(NoIdentity::NoCommonName));
@@ -288,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_ends() {
+    fn a_certificate_expires() {
         let now = SystemTime::now();
         let expired = read(&["root"], &[], -60);
         assert_eq!(expired.identity(now), Err(NoIdentity::Expired));
@@ -300,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn names_of_hosts_are_read() {
+    fn dns_names_are_read() {
         assert_eq!(read(&["x"], &["a.example", "127.0.0.1", "b"], 60).dns_names, ["a.example", "b"]);
     }
 
     #[test]
-    fn remembers_certificates_within_bounds() {
+    fn the_cache_of_certificates_is_bounded() {
         let identities = Identities::new("c", false);
         let ca = Ca::create("ca").expect("a CA");
         let request = Request {

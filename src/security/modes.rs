@@ -1,12 +1,13 @@
-//! Files that other users of the host can read or change.
+//! Warnings about files that other users of the host can read or change.
 //!
-//! Who can read a private key can act as its owner, and who can write the policy can grant any right. The node works nevertheless, so
-//! it warns at the start and at a reload, once for each combination of owner, group and mode of a file.
+//! A user that can read a private key can act as its owner, and a user that can write the policy can grant any right. The node works
+//! nevertheless, so it warns at the start and at a reload, once for each combination of owner, group and mode of a file.
 //!
-//! Others are all users except the file's owner and root, with two exceptions. The group may read a key that root owns, as with
-//! PostgreSQL: so root hands a key to a service, and so systemd presents a credential. A group with the number of the file's owner
-//! may write a file that is no key: on most systems it is that user's own group. In a directory with the sticky bit nobody can
-//! replace another user's file. Access control lists show in the group's bits.
+//! Other users are all except the file's owner and root, with two exceptions:
+//! - The group may read a key that root owns, as with PostgreSQL: root hands a key to a service in this way, and systemd a credential.
+//! - A group with the number of the file's owner may write a file that is not a key: on most systems it is that user's own group.
+//!
+//! In a directory with the sticky bit, users can't replace each other's files. Access control lists show in the group's bits.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,37 +19,36 @@ use crate::config::Config;
 const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
 
-/// What others must not be able to do with a file.
+/// What other users must not be able to do with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Read it, or change it.
+    /// They must neither read nor change it.
     Secret,
-    /// Change it.
+    /// They must not change it.
     Trusted,
 }
 
-/// The files to look at, and what was warned of.
+/// The files to check, and the warnings so far.
 #[derive(Debug, Default)]
 pub struct FileModes {
     files: Vec<(PathBuf, Content)>,
-    warned: BTreeMap<PathBuf, Access>,
+    warned: BTreeMap<PathBuf, FileAccess>,
 }
 
-/// Who may do what with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Access {
+struct FileAccess {
     mode: u32,
     owner: u32,
     group: u32,
 }
 
 impl FileModes {
-    /// Of these files, and their directories.
+    /// For these files and their directories.
     pub fn new(files: Vec<(PathBuf, Content)>) -> FileModes {
         FileModes { files, warned: BTreeMap::new() }
     }
 
-    /// Of what a node's configuration names.
+    /// For the files that a node's configuration names.
     pub fn of_node(config: &Config, config_file: Option<&Path>) -> FileModes {
         let mut files = vec![(config.acl_policy_file.clone(), Content::Trusted)];
         let more = config.acl_model_file.iter().chain(&config.peer_deny_file).map(PathBuf::as_path).chain(config_file);
@@ -62,7 +62,7 @@ impl FileModes {
         FileModes::new(files)
     }
 
-    /// What is to be warned of and was not yet, or not as it is now. A file that can't be looked at is left to whoever reads it.
+    /// New warnings. A file without accessible metadata is skipped: reading it will fail with a better text.
     pub fn look(&mut self) -> Vec<String> {
         let mut found = BTreeMap::new();
         let mut warnings = Vec::new();
@@ -70,7 +70,8 @@ impl FileModes {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             for (path, content) in [(file.as_path(), *content), (directory, Content::Trusted)] {
                 let Ok(metadata) = fs::metadata(path) else { continue };
-                let access = Access { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
+                let access =
+                    FileAccess { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
                 let Some(text) = fault(path, content, access, metadata.is_dir()) else { continue };
                 if found.insert(path.to_owned(), access).is_none() && self.warned.get(path) != Some(&access) {
                     warnings.push(text);
@@ -82,9 +83,9 @@ impl FileModes {
     }
 }
 
-/// What is wrong with a file, and how to mend it.
-fn fault(path: &Path, content: Content, access: Access, is_dir: bool) -> Option<String> {
-    let Access { mode, owner, group } = access;
+/// What is wrong with a file, and how to fix it.
+fn fault(path: &Path, content: Content, access: FileAccess, is_dir: bool) -> Option<String> {
+    let FileAccess { mode, owner, group } = access;
     let path = path.display();
     let may_read = if owner == ROOT { 0o040 } else { 0 };
     if content == Content::Secret && mode & 0o077 & !may_read != 0 {
@@ -107,11 +108,11 @@ mod tests {
     use super::*;
 
     fn is_fault(content: Content, mode: u32, owner: u32, group: u32, is_dir: bool) -> bool {
-        fault(Path::new("f"), content, Access { mode, owner, group }, is_dir).is_some()
+        fault(Path::new("f"), content, FileAccess { mode, owner, group }, is_dir).is_some()
     }
 
     #[test]
-    fn what_others_can_use_is_a_fault() {
+    fn files_that_others_can_use_are_faults() {
         use Content::{Secret, Trusted};
         for (content, mode, owner, group) in [
             (Secret, 0o600, 5, 5),

@@ -1,30 +1,30 @@
-//! The names in peers' certificates: which node of which cluster a certificate is for.
+//! The names in peer certificates: the node and the cluster that a certificate is for.
 //!
 //! ```text
-//!   <node>.peer.<cluster>.seriatim.internal    this node: who speaks, and who answers where one node is dialled
-//!   member.<cluster>.seriatim.internal         any node: who answers where it is not known which node is there (joins)
-//!   peer.<cluster>.seriatim.internal           the shared certificate, alike on all nodes, from before nodes were named
+//!   <node>.peer.<cluster>.seriatim.internal    one node: as a caller, and where that node is dialled
+//!   member.<cluster>.seriatim.internal         any node: where it is not known which node answers (joins)
+//!   peer.<cluster>.seriatim.internal           the shared certificate, the same on all nodes, from before certificates named nodes
 //! ```
 //!
-//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. TLS compares names without case, and names of nodes differ
-//! by case, so each node's name has a spelling of its own in lower case. A certificate with a node's name has no shared name: a dialler
-//! that accepts the shared certificate must not accept it for another node.
+//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. TLS ignores the case of names, and names of nodes may differ
+//! by case alone, so each one has a spelling of its own in lower case. A certificate with a node's name does not contain the shared
+//! name: otherwise a dialler that accepts the shared certificate would accept it for any node.
 
 use std::fmt;
 
 use crate::types::NodeName;
 
-/// The domain of all names in peers' certificates. Nobody else gets a certificate in it.
+/// The domain of all names in peer certificates. Other certificates never have names in it.
 const DOMAIN: &str = "seriatim.internal";
 
-/// Whose certificate a peer has shown.
+/// The certificate that a peer has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerName {
-    /// There is no TLS.
+    /// None: without TLS.
     Unproven,
-    /// The shared certificate: any node of the cluster.
+    /// The shared certificate, which speaks for any node of the cluster.
     Shared,
-    /// The certificate of one node; of several names while the node is being renamed. Never empty.
+    /// The certificate of one node, with several names while the node is being renamed. Never empty.
     Nodes(Vec<NodeName>),
 }
 
@@ -40,10 +40,10 @@ impl fmt::Display for PeerName {
     }
 }
 
-/// Whom a dialler expects.
+/// The certificate that a dialler expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialled {
-    /// This node.
+    /// The certificate of this node.
     Node(NodeName),
     /// Any node with a certificate of its own.
     Member,
@@ -51,7 +51,7 @@ pub enum Dialled {
     Shared,
 }
 
-/// The names of one cluster.
+/// The names in the peer certificates of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerNames {
     shared: String,
@@ -59,12 +59,12 @@ pub struct PeerNames {
 }
 
 impl PeerNames {
-    /// Those of the cluster with this name.
+    /// The names for the cluster with this name.
     pub fn new(cluster_name: &str) -> PeerNames {
         PeerNames { shared: peer_san(cluster_name), member: format!("member.{cluster_name}.{DOMAIN}") }
     }
 
-    /// The name that whoever answers must have.
+    /// The name that the certificate of the dialled node must contain.
     pub fn expected(&self, dialled: &Dialled) -> String {
         match dialled {
             Dialled::Node(node) => format!("{}.{}", spelled(node), self.shared),
@@ -73,12 +73,12 @@ impl PeerNames {
         }
     }
 
-    /// Both names of a node's certificate.
+    /// Both names in a node's certificate.
     pub fn of_node(&self, node: &NodeName) -> [String; 2] {
         [self.expected(&Dialled::Node(node.clone())), self.expected(&Dialled::Member)]
     }
 
-    /// What a certificate with these names says; `None` for one that is no peer's of this cluster.
+    /// Reads the names of a certificate. `None` unless it is a peer certificate of this cluster.
     pub fn read<'a>(&self, dns_names: impl IntoIterator<Item = &'a str>) -> Option<PeerName> {
         let (mut nodes, mut shared) = (Vec::new(), false);
         for name in dns_names {
@@ -90,24 +90,24 @@ impl PeerNames {
         if nodes.is_empty() { shared.then_some(PeerName::Shared) } else { Some(PeerName::Nodes(nodes)) }
     }
 
-    /// Whether a certificate with these names is accepted by nodes that don't know yet whom they dial.
+    /// Whether a certificate with these names is accepted by nodes that don't know yet which node they dial.
     pub fn is_member<'a>(&self, dns_names: impl IntoIterator<Item = &'a str>) -> bool {
         dns_names.into_iter().any(|name| normalised(name) == self.member)
     }
 }
 
-/// The name in the shared certificate of a cluster's peers.
+/// The name in the shared peer certificate of a cluster.
 pub fn peer_san(cluster_name: &str) -> String {
     format!("peer.{cluster_name}.{DOMAIN}")
 }
 
-/// Whether a name is in the domain of peers' names.
+/// Whether a name is in the domain of peer certificates.
 pub fn is_peers(name: &str) -> bool {
     let name = normalised(name);
     name.strip_suffix(DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// As TLS compares names: without case, and without the final dot of an absolute name.
+/// The form in which TLS compares names: in lower case, and without the final dot of an absolute name.
 fn normalised(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn every_nodes_name_has_a_spelling_of_its_own() {
+    fn every_node_name_has_a_spelling_of_its_own() {
         let names = PeerNames::new("c");
         let nodes =
             ["n1", "N1", "n-1", "n_1", "n__1", "N_1", "a.b", "A.b", "a.peer.c.seriatim.internal", "peer", "_", ""];
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_certificate_says() {
+    fn the_names_of_a_certificate_are_read() {
         let names = PeerNames::new("c");
         let read = |dns: &[&str]| names.read(dns.iter().copied());
         assert_eq!(read(&["peer.c.seriatim.internal"]), Some(PeerName::Shared));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_peers_are_found_in_any_case() {
+    fn names_of_peers_are_recognised_in_any_case() {
         for peers in
             ["foo.SERIATIM.INTERNAL", "seriatim.internal", "n1.peer.c.seriatim.internal.", "*.seriatim.internal"]
         {

@@ -1,35 +1,35 @@
-//! What a node requires of its peers' certificates, beyond an authority that it trusts.
+//! The requirements for peer certificates, in addition to a trusted authority.
 //!
-//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. Off by default, so that a cluster with a shared
-//!   certificate can replace it node by node, and set the option afterwards. The default is safe for a cluster that never had a shared
-//!   certificate: only its authority can issue one.
-//! - `peer_deny_file`: names of nodes whose certificates are refused, one a line. It shuts out a stolen host and no other. A name has to
-//!   stay in the file for as long as its certificate is valid, so the host comes back under another name.
+//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. The option is off by default, so that a
+//!   cluster with a shared certificate can replace it node by node and set the option afterwards. The default is safe for a cluster
+//!   that never had a shared certificate: only its authority can issue one.
+//! - `peer_deny_file`: names of nodes whose certificates are refused, one per line. It shuts out a stolen host and no other. A name has
+//!   to stay in the file as long as its certificate is valid, so the host returns under another name.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use thiserror::Error;
 
 use super::peer_names::{Dialled, PeerName, PeerNames};
 use super::read_needed;
 use crate::types::{BadName, NodeName};
 
-/// A host that uses the shared certificate is warned of again after this time.
+/// The warning about a host with the shared certificate is repeated after this time.
 const WARN_AGAIN: Duration = Duration::from_secs(10 * 60);
-/// This many hosts are remembered as warned of.
+/// The warnings of at most this many hosts are tracked. Further hosts are not warned of.
 const WARNED_MAX: usize = 64;
 
-/// The rules as they are now; a clone is the same rules.
+/// The rules as they are now. Clones share them.
 #[derive(Clone, Debug)]
-pub struct PeerRules(Arc<Shared>);
+pub struct PeerRules(Arc<LiveRules>);
 
 #[derive(Debug)]
-struct Shared {
+struct LiveRules {
     names: PeerNames,
     insecure: bool,
     require_named: bool,
@@ -39,40 +39,20 @@ struct Shared {
     warned: Mutex<Vec<(String, Instant)>>,
 }
 
-/// Why the list of denied nodes is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why the list of denied nodes is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the texts name every field")]
 pub enum PeerRulesError {
     /// The file can't be read.
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// A line is no node's name.
-    Line {
-        /// Of which file.
-        file: PathBuf,
-        /// Which, from 1.
-        line: usize,
-        /// What is wrong with it.
-        error: BadName,
-    },
+    #[error("{file}: {error}", file = file.display())]
+    Unreadable { file: PathBuf, error: String },
+    /// A line is not the name of a node. Lines count from 1.
+    #[error("{file}:{line}: {error}", file = file.display())]
+    Line { file: PathBuf, line: usize, error: BadName },
 }
-
-impl fmt::Display for PeerRulesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PeerRulesError::Unreadable { file, error } => write!(f, "{}: {error}", file.display()),
-            PeerRulesError::Line { file, line, error } => write!(f, "{}:{line}: {error}", file.display()),
-        }
-    }
-}
-
-impl std::error::Error for PeerRulesError {}
 
 impl PeerRules {
-    /// Rules without TLS: nobody has a certificate.
+    /// Rules without TLS, where no peer has a certificate.
     pub fn without_tls(cluster_name: &str) -> PeerRules {
         PeerRules::new(cluster_name, true, false, None, BTreeSet::new())
     }
@@ -97,7 +77,7 @@ impl PeerRules {
         deny_file: Option<&Path>,
         denied: BTreeSet<NodeName>,
     ) -> PeerRules {
-        PeerRules(Arc::new(Shared {
+        PeerRules(Arc::new(LiveRules {
             names: PeerNames::new(cluster_name),
             insecure,
             require_named,
@@ -108,12 +88,12 @@ impl PeerRules {
         }))
     }
 
-    /// The names in certificates of this cluster's peers.
+    /// The names in the peer certificates of this cluster.
     pub fn names(&self) -> &PeerNames {
         &self.0.names
     }
 
-    /// Reads the list of denied nodes again. True when it changed; on an error the last good one stays.
+    /// Reads the list of denied nodes again and returns whether it changed. After an error the last good list stays in use.
     ///
     /// # Errors
     /// [`PeerRulesError`], naming file and line.
@@ -128,7 +108,7 @@ impl PeerRules {
         Ok(true)
     }
 
-    /// Counts reloads that changed something.
+    /// Counts the reloads that changed something.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
@@ -138,7 +118,7 @@ impl PeerRules {
         self.0.denied.read().contains(node)
     }
 
-    /// Whether any node's are.
+    /// Whether the certificates of any node are refused.
     pub fn denies_any(&self) -> bool {
         !self.0.denied.read().is_empty()
     }
@@ -148,10 +128,10 @@ impl PeerRules {
         !self.0.insecure && !self.0.require_named
     }
 
-    /// Whether a peer with such a certificate is heard at all. One with the shared certificate, from `host`, is warned of.
+    /// Whether a peer with this certificate is accepted. The shared certificate, from `host`, causes a warning.
     ///
     /// # Errors
-    /// Why not, and what to do.
+    /// Why it is refused, and what to do.
     pub fn check(&self, name: &PeerName, host: &str) -> Result<(), String> {
         match name {
             PeerName::Unproven => Ok(()),
@@ -171,7 +151,6 @@ impl PeerRules {
         }
     }
 
-    /// Not again and again.
     fn warn_of_shared(&self, host: &str) {
         if self.is_due(host, Instant::now()) {
             log::warn!(
@@ -191,13 +170,13 @@ impl PeerRules {
         true
     }
 
-    /// Whom to expect where any member may answer, the best first.
+    /// The certificates to expect where any member may answer, the best first.
     pub fn any_member(&self) -> Vec<Dialled> {
         self.accepted([Dialled::Member, Dialled::Shared])
     }
 
-    /// Whom to expect where this node is to answer, the best first. `heard` is the certificate that the node last showed. After a
-    /// certificate with its name, the shared one is not accepted again, unless the node itself shows that one later.
+    /// The certificates to expect of this node, the best first. `heard` is the one of its last hello. After a certificate with its name,
+    /// the shared one is not accepted again, unless the node itself shows that one later.
     pub fn node(&self, node: Option<NodeName>, heard: Option<&PeerName>) -> Vec<Dialled> {
         let named = |node: NodeName| Dialled::Node(node);
         match (heard, node) {
@@ -206,7 +185,7 @@ impl PeerRules {
             (Some(PeerName::Nodes(nodes)), None) => nodes.iter().take(1).cloned().map(named).collect(),
             (Some(PeerName::Shared), node) => self.accepted([Dialled::Shared].into_iter().chain(node.map(named))),
             (None, Some(node)) => self.accepted([named(node), Dialled::Shared]),
-            // Nothing proves who is there.
+            // Nothing proves which node answers.
             (None, None) => self.accepted([Dialled::Shared]),
         }
     }
@@ -277,7 +256,7 @@ mod tests {
         assert_eq!(strict.node(None, None), []);
     }
 
-    /// The certificate of another node must not do where a node was dialled that is known to have its own.
+    /// The certificate of another node must not be accepted from a node that is known to have its own.
     #[test]
     fn a_node_that_has_shown_its_own_certificate_is_expected_with_it() {
         let rules = PeerRules::load("c", false, None).expect("rules");

@@ -1,31 +1,32 @@
-//! Rounds of asking: who is there, and who admits this node.
+//! Rounds of asking: which cluster answers, and whether it admits this node.
 
 use std::time::{Duration, Instant};
 
 use futures::future::FutureExt as _;
 
-use super::{Driver, Goal, REPORT, ROUND, Stage};
+use super::{Goal, MembershipDriver, REPORT, ROUND, Stage};
 use crate::membership::admission::{Admission, AdmissionError, Probed, join_request, members_of, with_hint};
 use crate::membership::reasons::{self, MdnsState};
-use crate::membership::search::{Search, Verdict};
+use crate::membership::search::{Search, SearchVerdict};
 use crate::pb::peer::JoinResponse;
 use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::types::ClusterId;
 
 /// A member may take this long to have a join committed.
 const JOIN_MAX: Duration = Duration::from_secs(6);
-/// Between two rounds of asking while another node joins, for the first while: that takes well under a second on an idle cluster.
+/// The pause between the first rounds of asking while another node joins: joining takes well under a second on an idle cluster.
 const ROUND_SHORT: Duration = Duration::from_millis(100);
 const ROUNDS_SHORT: u32 = 30;
-/// So many hints in a row are followed at once; members that name each other as the leader would be asked without end.
+/// This many hints in a row are followed at once. Without a limit, members that name each other as the leader would be asked
+/// forever without a pause.
 const HINTS_MAX: u32 = 3;
 
-impl Driver {
+impl MembershipDriver {
     pub(super) fn round(&mut self) {
         match &self.goal {
             Goal::Nothing => {}
             Goal::Probe { until, .. } => self.search(*until),
-            // That one cluster alone goes by the name was seen just before.
+            // The round before has seen that a single cluster has this name.
             Goal::Admission { .. } if self.leader.is_some() => self.join(Vec::new(), None),
             Goal::Admission { .. } => self.search(None),
             Goal::Keep { .. } => self.keep(),
@@ -33,7 +34,7 @@ impl Driver {
     }
 
     fn search(&mut self, patience: Option<Instant>) {
-        let request = join_request(&self.options.cluster_name, None, &self.me);
+        let request = join_request(&self.options, None, &self.me);
         let mut search = Search::new(self.dialer.clone(), request, patience);
         search.ask(self.candidates.addresses());
         self.stage = Stage::Searching(Box::new(search));
@@ -51,26 +52,27 @@ impl Driver {
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
             Goal::Probe { reply, .. } => reply.send(Probed {
                 found: match verdict {
-                    Verdict::Nobody => None,
-                    Verdict::One(found) => found.into_iter().next(),
-                    // Any of them is a reason not to found another one.
-                    Verdict::Several(_) => search.found().first().cloned(),
+                    SearchVerdict::Nobody => None,
+                    SearchVerdict::One(found) => found.into_iter().next(),
+                    // Any of them is a reason not to found another cluster.
+                    SearchVerdict::Several(_) => search.found().first().cloned(),
                 },
                 silent: search.silent(self.candidates.join()),
             }),
             Goal::Admission { reply } => {
-                if let Some(text) = search.removed().filter(|_| verdict == Verdict::Nobody) {
-                    return reply.send(Err(AdmissionError::Removed(text.to_owned())));
+                if let Some(refusal) = search.ended().filter(|_| verdict == SearchVerdict::Nobody) {
+                    let (reason, text) = (refusal.reason, refusal.text.clone());
+                    return reply.send(Err(AdmissionError::Refused { reason, text }));
                 }
                 self.goal = Goal::Admission { reply };
                 match verdict {
-                    Verdict::Nobody => {
+                    SearchVerdict::Nobody => {
                         let join = self.candidates.join();
                         let why = reasons::nobody(join, &self.me.bind_addr, search.others(), self.mdns_state());
                         self.not_admitted(why);
                         self.rest();
                     }
-                    Verdict::One(found) => {
+                    SearchVerdict::One(found) => {
                         if !self.refused {
                             let members: Vec<&str> = found.iter().map(|f| f.addr.as_str()).collect();
                             self.not_admitted(format!("asked to be admitted by {}", members.join(" or ")));
@@ -78,7 +80,7 @@ impl Driver {
                         let addresses = found.into_iter().map(|f| f.addr).collect();
                         self.join(addresses, None);
                     }
-                    Verdict::Several(clusters) => {
+                    SearchVerdict::Several(clusters) => {
                         self.not_admitted(reasons::several(&clusters));
                         self.rest();
                     }
@@ -88,14 +90,14 @@ impl Driver {
         }
     }
 
-    /// Asks the leader where it is known, for once, or else one of the addresses, each time the next one.
+    /// Asks the leader, if its address is known, once; otherwise one of the addresses, each time the next one.
     pub(super) fn join(&mut self, addresses: Vec<String>, cluster_id: Option<ClusterId>) {
         let next = self.leader.take().or_else(|| {
             self.joins += 1;
             addresses.get((self.joins - 1) % addresses.len().max(1)).cloned()
         });
         let Some(addr) = next else { return self.rest() };
-        let request = join_request(&self.options.cluster_name, cluster_id, &self.me);
+        let request = join_request(&self.options, cluster_id, &self.me);
         let (dialer, to) = (self.dialer.clone(), addr.clone());
         let call = async move { dialer.join_any(&to, &request, JOIN_MAX).await };
         self.stage = Stage::Joining { addr, call: call.boxed() };
@@ -128,14 +130,10 @@ impl Driver {
             Goal::Admission { reply } => {
                 let text =
                     format!("not admitted to cluster {:?} by {addr}: {}", self.options.cluster_name, refusal.text);
-                reply.send(Err(if refusal.reason == Reason::Removed {
-                    AdmissionError::Removed(text)
-                } else {
-                    AdmissionError::NameTaken(text)
-                }));
+                reply.send(Err(AdmissionError::Refused { reason: refusal.reason, text }));
             }
             Goal::Keep { peers, .. } => {
-                log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
+                log::error!("the cluster does not accept this node's name and addresses: {}", self.trouble);
                 peers.exclude(refusal);
                 self.goal = Goal::Keep { peers, settled: true };
             }
@@ -143,7 +141,7 @@ impl Driver {
         }
     }
 
-    /// When to ask again, and whom.
+    /// Decides when to ask again, and which address.
     fn pace(&mut self, asked: &str, refusal: Option<&Refusal>) {
         let waits = refusal.is_some_and(|r| r.reason == Reason::AnotherJoins);
         self.leader = refusal.and_then(|r| r.leader.clone()).filter(|leader| leader != asked);
@@ -158,7 +156,7 @@ impl Driver {
         } else if self.leader.is_some() {
             self.stage = Stage::Rest { until: Instant::now() };
         } else if waits {
-            // It is the leader that says so, or another one that lies: once in a while others are asked, too.
+            // Only the leader says so. Other members are asked from time to time, in case that node lies.
             self.leader = Some(asked.to_owned()).filter(|_| !self.waits.is_multiple_of(ROUNDS_SHORT));
             let pause = if self.waits < ROUNDS_SHORT { ROUND_SHORT } else { ROUND };
             self.stage = Stage::Rest { until: Instant::now() + pause };
@@ -172,21 +170,21 @@ impl Driver {
                 log::info!("admitted to cluster {:?} ({cluster_id}) by {addr}", self.options.cluster_name);
                 reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
             }
-            // Whether the catalog says so here, too, the next round sees.
+            // The next round checks whether this node's catalog says so as well.
             goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
                 self.goal = goal
             }
         }
     }
 
-    /// Notes what the last round came to, for the log and for clients.
+    /// Records the result of the last round, for the log and for clients.
     pub(super) fn not_admitted(&mut self, why: String) {
         self.refused = false;
         self.waiting.set(format!("not admitted to cluster {:?} yet: {why}", self.options.cluster_name));
         self.trouble = why;
     }
 
-    /// What mDNS contributes.
+    /// What is known of mDNS, for the reasons that are logged.
     pub(super) fn mdns_state(&self) -> MdnsState {
         match (self.options.mdns, self.mdns.is_some(), self.candidates.has_finds()) {
             (false, _, _) => MdnsState::Off,
@@ -222,20 +220,27 @@ impl Driver {
 mod tests {
     use futures::channel::mpsc;
 
-    use super::super::Options;
     use super::*;
+    use crate::feature_level::ClusterLevel;
+    use crate::membership::options::MembershipOptions;
     use crate::replication::tests::{CLUSTER, Setup};
     use crate::reply::reply;
     use crate::waiting::WaitingFor;
 
-    /// Members that name each other as the leader were asked in turn without a pause, and whoever said that another node joins was
-    /// the only one that was asked from then on.
+    /// Members that name each other as the leader were asked in turn without a pause, and a node that said that another node joins
+    /// was the only one asked from then on.
     #[test]
-    fn no_answer_keeps_it_from_asking_others_with_pauses() {
+    fn no_answer_keeps_a_node_from_asking_others_and_from_pausing() {
         let node = Setup::node(3).start();
-        let options = Options { cluster_name: CLUSTER.to_owned(), join: Vec::new(), mdns: false };
+        let options = MembershipOptions {
+            cluster_name: CLUSTER.to_owned(),
+            join: Vec::new(),
+            mdns: false,
+            levels: ClusterLevel::default(),
+        };
         let (_, inbox) = mpsc::channel(0);
-        let mut driver = Driver::new(options, node.member(), node.dialer.clone(), WaitingFor::default(), inbox);
+        let mut driver =
+            MembershipDriver::new(options, node.member(), node.dialer.clone(), WaitingFor::default(), inbox);
         driver.goal = Goal::Admission { reply: reply().0 };
         let mut at_once = 0;
         for hop in 0..1000 {

@@ -1,20 +1,20 @@
-//! What a member does: keeps the catalog's word about it true, and looks for another cluster of its name.
+//! A member's part: it keeps its entry in the catalog up to date, and looks for another cluster of its name.
 
 use std::time::{Duration, Instant};
 
-use super::{Driver, Goal};
+use super::{Goal, MembershipDriver};
 use crate::membership::admission::join_request;
 use crate::membership::search::Search;
 
-/// How often a member looks whether another cluster of its name answers at its join addresses.
+/// How often a member searches for another cluster of its name.
 const WATCH: Duration = Duration::from_secs(3);
-/// Another cluster that has not answered for this long is gone, and appends are taken again.
+/// If another cluster has not answered for this long, appends are accepted again.
 const RIVAL_GONE: Duration = Duration::from_secs(15);
-/// Between two lines in the log about another cluster, with fewer members.
+/// The time between two log lines about another cluster with fewer members.
 const REPORT: Duration = Duration::from_secs(60);
 
-impl Driver {
-    /// As a member, asks the join addresses and other clusters' nodes that mDNS found for the cluster that they are of.
+impl MembershipDriver {
+    /// As a member, asks the join addresses, and the nodes of other clusters that mDNS found, to which cluster they belong.
     pub(super) fn watch(&mut self) {
         self.next_watch = Instant::now() + WATCH;
         let Goal::Keep { peers, .. } = &self.goal else { return };
@@ -22,31 +22,31 @@ impl Driver {
         addresses.extend(self.candidates.nodes_of_others(peers.me().cluster_id).map(str::to_owned));
         addresses.retain(|addr| *addr != self.me.bind_addr);
         if addresses.is_empty() {
-            // Without join addresses, mDNS may have forgotten the other cluster.
+            // There are no join addresses, and mDNS may have forgotten the other cluster.
             return self.no_rival_answers();
         }
-        let request = join_request(&self.options.cluster_name, None, &self.me);
+        let request = join_request(&self.options, None, &self.me);
         let mut search = Search::new(self.dialer.clone(), request, None);
         search.ask(addresses);
         self.watch = Some(Box::new(search));
     }
 
-    /// Another cluster of our name: this one takes no appends while that answers, unless it has more members. Two with as many both stop, since a
-    /// client that reached either would lose what it appends to the wrong one.
+    /// Evaluates a search. While another cluster of this name answers, this one refuses appends, unless it has more members. Two
+    /// clusters with equally many members both refuse: a client that reaches either would lose what it appends to the wrong one.
     pub(super) fn watched(&mut self) {
         let (Some(search), Goal::Keep { peers, .. }) = (self.watch.take(), &self.goal) else { return };
         let (own, name) = (peers.me().cluster_id, &self.options.cluster_name);
         let catalog = peers.catalog().get();
         if catalog.member(self.me.id).is_none() {
-            // What this node knows of its own cluster is not complete yet.
+            // This node's catalog is not complete yet.
             return;
         }
         let members = catalog.members().count();
-        // A node of another cluster that lags knows fewer members.
+        // A node that lags knows fewer members of its cluster than there are.
         let others = search.found().iter().filter(|found| found.cluster_id != own);
         let Some(other) = others.max_by_key(|found| found.members.len()) else { return self.no_rival_answers() };
         let what = format!(
-            "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was to join \
+            "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was meant to join \
              that one, stop it, move its data directory aside and start it without --bootstrap; otherwise stop the other one",
             other.addr,
             other.cluster_id,
@@ -73,17 +73,17 @@ impl Driver {
     fn end_rivalry(&mut self, why: &str) {
         let Goal::Keep { peers, .. } = &self.goal else { return };
         if self.rival_seen.take().is_some() && peers.set_rival(None) {
-            log::warn!("{why}: appends are taken again");
+            log::warn!("{why}: appends are accepted again");
         }
     }
 
-    /// Compares what the catalog says of this node with what it is.
+    /// Compares the catalog's entry about this node with its current name and addresses.
     pub(super) fn keep(&mut self) {
         let Goal::Keep { peers, settled } = &mut self.goal else { return };
         let catalog = peers.catalog().get();
         match catalog.member(self.me.id) {
             Some(member) if *member == self.me => *settled = true,
-            // Not heard yet that it is a member; or one no more, which is others' to say.
+            // This node's catalog lags, or this node was removed, which other members tell it.
             None => self.rest(),
             Some(_) => {
                 let cluster_id = peers.me().cluster_id;
@@ -101,20 +101,27 @@ impl Driver {
 mod tests {
     use futures::channel::mpsc;
 
-    use super::super::Options;
     use super::*;
+    use crate::feature_level::ClusterLevel;
     use crate::membership::mdns::Find;
+    use crate::membership::options::MembershipOptions;
     use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode};
     use crate::replication::wait::block_until;
     use crate::types::{ClusterId, NodeId};
     use crate::waiting::WaitingFor;
 
-    /// A member that has nothing but mDNS.
-    fn member(node: &TestNode) -> Driver {
+    /// A member without join addresses.
+    fn member(node: &TestNode) -> MembershipDriver {
         node.knows(&[node.member()]);
-        let options = Options { cluster_name: CLUSTER.to_owned(), join: Vec::new(), mdns: false };
+        let options = MembershipOptions {
+            cluster_name: CLUSTER.to_owned(),
+            join: Vec::new(),
+            mdns: false,
+            levels: ClusterLevel::default(),
+        };
         let (_, inbox) = mpsc::channel(0);
-        let mut driver = Driver::new(options, node.member(), node.dialer.clone(), WaitingFor::default(), inbox);
+        let mut driver =
+            MembershipDriver::new(options, node.member(), node.dialer.clone(), WaitingFor::default(), inbox);
         driver.goal = Goal::Keep { peers: node.peers.handle(), settled: true };
         driver
     }
@@ -130,8 +137,8 @@ mod tests {
         Find { instance: "other".to_owned(), cluster_name, cluster_id, node_id: node.id, bind_addr: node.addr.clone() }
     }
 
-    /// One look, to its end.
-    fn look(driver: &mut Driver) {
+    /// Runs one search to its end.
+    fn look(driver: &mut MembershipDriver) {
         driver.watch();
         if let Some(search) = &mut driver.watch {
             let over = futures::future::poll_fn(|cx| search.poll(cx, Instant::now()));
@@ -140,9 +147,9 @@ mod tests {
         }
     }
 
-    /// Without join addresses nobody was asked any more once mDNS had forgotten the other cluster, and appends stayed refused.
+    /// Without join addresses, no node was asked any more once mDNS had forgotten the other cluster, and appends stayed refused.
     #[test]
-    fn a_rival_that_mdns_has_forgotten_is_gone_after_a_while() {
+    fn a_rival_that_mdns_has_forgotten_counts_as_gone_after_a_while() {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
         assert!(driver.candidates.found(find(&other)));
@@ -156,9 +163,9 @@ mod tests {
         assert_eq!(peers.rival(), None);
     }
 
-    /// Two clusters with as many members both stop. When one of them has more, it goes on.
+    /// Two clusters with equally many members both refuse appends. Once one of them has more, it accepts them.
     #[test]
-    fn a_rival_that_has_become_the_smaller_one_stops_no_appends() {
+    fn a_rival_that_has_become_the_smaller_cluster_does_not_stop_appends() {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
         assert!(driver.candidates.found(find(&other)));

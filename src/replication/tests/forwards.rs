@@ -1,4 +1,4 @@
-//! Work that one node does for another.
+//! Work that one node forwards to another.
 
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,7 @@ fn answers_find_their_callers_in_any_order() {
 }
 
 #[test]
-fn a_thousand_at_once_are_batched_and_all_answered() {
+fn thousands_at_once_are_batched_and_all_answered() {
     let (a, b) = pair();
     let replies: Vec<_> = (0..3000).map(|_| a.peers.handle().propose(b.id, "root", proposal("x"))).collect();
     let answering = std::thread::spawn(move || {
@@ -93,7 +93,7 @@ fn a_thousand_at_once_are_batched_and_all_answered() {
 }
 
 #[test]
-fn what_the_leader_refuses_was_not_appended() {
+fn a_refusal_of_the_leader_means_not_appended() {
     let (a, b) = pair();
     for (theirs, ours) in [
         (ProposeError::NotLeader { leader: Some(NodeId(9)) }, ProposeError::Dropped),
@@ -111,16 +111,17 @@ fn what_the_leader_refuses_was_not_appended() {
     }
     let reply = a.peers.handle().propose(b.id, "root", proposal("x"));
     drop(proposed(&b));
-    assert_eq!(wait(reply), Err(ProposeError::OutcomeUnknown), "a reply that was dropped says nothing");
+    assert_eq!(wait(reply), Err(ProposeError::OutcomeUnknown), "a dropped reply says nothing");
     let reply = a.peers.handle().read_index(b.id, GroupId(1), None);
     let ConsensusMsg::ReadIndex(_, _, theirs) = b.next() else { panic!("a read index") };
     theirs.send(Err(ReadIndexError::NotLeader { leader: Some(NodeId(9)) }));
     assert_eq!(wait(reply), Err(ReadIndexError::NotLeader { leader: None }));
 }
 
-/// A leader that refused its own clients' appends, as another cluster of its name answered, still took those of a follower's clients.
+/// A leader refused the appends of its own clients, since another cluster of its name answered, and still accepted those of a
+/// follower's clients.
 #[test]
-fn a_leader_that_another_cluster_rivals_takes_no_forwarded_appends() {
+fn a_leader_with_a_rival_cluster_refuses_forwarded_appends() {
     let (a, b) = pair();
     let taken = a.peers.handle().propose(b.id, "root", proposal("x"));
     proposed(&b).1.send(Ok(appended(0)));
@@ -145,12 +146,12 @@ fn a_link_that_is_lost_after_sending_leaves_the_outcome_unknown() {
 }
 
 #[test]
-fn what_never_left_was_surely_not_appended() {
+fn work_that_was_not_sent_was_not_appended() {
     let (a, mut b) = pair();
     b.stop_listening();
     assert_eq!(wait(a.peers.handle().propose(b.id, "root", proposal("x"))), Err(ProposeError::Dropped));
     assert_eq!(wait(a.peers.handle().propose(NodeId(9), "root", proposal("x"))), Err(ProposeError::Dropped));
-    // A node that is not admitted yet takes nothing.
+    // A node that is not admitted yet refuses every job.
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     a.knows(&[c.member()]);
     assert_eq!(wait(a.peers.handle().propose(c.id, "root", proposal("x"))), Err(ProposeError::Dropped));
@@ -170,7 +171,7 @@ fn a_deadline_ends_the_wait() {
 }
 
 #[test]
-fn stopping_answers_everybody() {
+fn stopping_answers_every_caller() {
     let (a, b) = pair();
     let sent = a.peers.handle().propose(b.id, "root", proposal("x"));
     let _unanswered = proposed(&b);
@@ -179,7 +180,7 @@ fn stopping_answers_everybody() {
     assert_eq!(wait(a.peers.handle().propose(b.id, "root", proposal("x"))), Err(ProposeError::Stopping));
 }
 
-/// The entries of a log, of these terms and records, in a directory; a record without a value is a no-op.
+/// A log in a directory with entries of these terms, values and producers. An empty value makes a no-op.
 fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLog, LogIndex) {
     let (disk, options) = (Disk::real(), LogOptions::default());
     GroupLog::create(&disk, dir, GroupId(1), &options, Genesis::Founder(NodeId(1))).expect("made");
@@ -221,10 +222,10 @@ fn encoded(value: &str) -> Unstamped {
     payload.as_slice().into()
 }
 
-/// What a follower had forwarded to a leader that was then paused, cut off, or whose disk hung, was answered after 15 to 30 s with an
-/// unknown outcome, long after another node led.
+/// A follower had forwarded proposals to a leader that was then paused or cut off, or whose disk hung. They were answered after 15
+/// to 30 s with an unknown outcome, long after another node led.
 #[test]
-fn the_log_of_the_next_leader_tells_what_became_of_a_proposal() {
+fn the_log_of_the_next_leader_shows_the_outcome_of_a_proposal() {
     let (a, b) = pair();
     let (dir, blank) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let (_, before) = log_of(blank.path(), &[]);
@@ -251,7 +252,7 @@ fn the_log_of_the_next_leader_tells_what_became_of_a_proposal() {
     assert!(unanswered.iter().all(|(proposal, _)| proposal.term == Some(Term(2))));
     let read = a.peers.handle().read_index(b.id, GroupId(1), None);
     let _unanswered_read = b.next();
-    // Of two equal requests the first is in the log. What has the right number but a later term is another one.
+    // The first of two equal requests is in the log. An entry with the right number and a later term is another request.
     let tagged = (unanswered[1].0.producer_id, unanswered[1].0.sequence);
     let entries = [(2, "named", named), (2, "same", tagged), (2, "same", (0, 0)), (3, "", (0, 0)), (3, "late", (4, 6))];
     let (log, last) = log_of(dir.path(), &entries);
@@ -267,7 +268,7 @@ fn the_log_of_the_next_leader_tells_what_became_of_a_proposal() {
     assert_eq!(answers, [appended(0), appended(1), not, not]);
     assert_eq!(wait(read), Err(ReadIndexError::Unconfirmed));
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    // While the new term has no entry here, nothing is certain, but the wait ends soon.
+    // As long as no entry of the new term is here, the outcome is uncertain, but the wait ends soon.
     a.statuses.publish(status(3, b.id, last));
     let reply = forward("next", (0, 0));
     let _unanswered = proposed(&b);

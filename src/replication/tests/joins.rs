@@ -11,7 +11,7 @@ use crate::replication::hello::PROTOCOL_VERSION;
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
-/// A consensus that leads the catalog, or knows who does, for as many commands and reads of it as are said.
+/// A consensus that leads the catalog, or knows which node leads it, for this many commands and reads.
 pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> JoinHandle<()> {
     let (inbox, catalog, own) = (node.inbox.clone(), node.catalog.clone(), node.id);
     std::thread::spawn(move || {
@@ -59,21 +59,21 @@ fn ask(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Result<JoinResp
     to.dial(from).join(request).map_err(|e| Refusal::from_error(&e).unwrap_or_else(|| panic!("{e}")).reason)
 }
 
-/// All members had new addresses, told each other in vain requests to be moved, and kept dialling the old ones.
+/// All members had new addresses. They sent each other requests to be moved, in vain, and kept dialling the old addresses.
 #[test]
-fn a_member_that_asks_to_be_moved_is_a_hint_where_to_dial() {
+fn the_new_address_of_a_member_that_asks_to_be_moved_is_dialled() {
     let (a, b) = pair();
     let moved = Member { bind_addr: "127.0.0.1:10".to_owned(), ..a.member() };
     let stranger = Member { id: NodeId(9), ..moved.clone() };
     let addresses = |node| b.peers.handle().node().addresses.of(node);
-    // Without the cluster's id it asks for admission, and nothing is known of it.
+    // Without the cluster's id it asks for admission, and its address is not recorded.
     let _ = ask(&b, &a, &JoinRequest { probe: true, ..request(&moved) });
     assert_eq!(addresses(a.id), [a.addr.as_str()]);
     for member in [&moved, &stranger] {
         let known = JoinRequest { cluster_id: CLUSTER_ID.0, probe: true, ..request(member) };
         let _ = ask(&b, &a, &known);
     }
-    assert_eq!(addresses(a.id), [a.addr.clone(), moved.bind_addr.clone()], "after what is known better");
+    assert_eq!(addresses(a.id), [a.addr.clone(), moved.bind_addr.clone()], "after the addresses from better sources");
     assert_eq!(addresses(stranger.id), [""; 0]);
 }
 
@@ -82,22 +82,22 @@ fn leader_said_by(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Opti
     Refusal::from_error(&error).expect("with a reason").leader
 }
 
-/// A follower asked in the joining node's place, so the leader saw the follower's certificate: any member could have any node join.
+/// A follower asked in the joining node's place, so the leader saw the follower's certificate: any member could make any node join.
 #[test]
-fn the_leader_admits_and_a_follower_says_where_it_is() {
+fn the_leader_admits_and_a_follower_refuses_with_its_address() {
     let (a, b) = pair();
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     let following = consensus_of(&b, a.id, 1);
     assert_eq!(leader_said_by(&b, &c, &request(&c.member())), Some(a.addr.clone()));
     following.join().expect("no panic");
-    assert!(a.is_quiet(), "nobody asks in another's place");
+    assert!(a.is_quiet(), "the follower does not ask in its place");
     let leading = consensus_of(&a, a.id, 1);
     let response = ask(&a, &c, &request(&c.member())).expect("admitted");
     assert_eq!(response.cluster_id, CLUSTER_ID.0);
     assert_eq!(response.members.iter().map(|m| m.node_id).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(a.catalog.get().member(c.id), Some(&c.member()));
     leading.join().expect("no panic");
-    // Asking again changes nothing, so the leader's consensus is not even asked.
+    // Asking again changes nothing, so the leader's consensus is not asked.
     assert!(ask(&a, &c, &request(&c.member())).is_ok());
     let moved = Member { bind_addr: "127.0.0.1:10".to_owned(), ..c.member() };
 
@@ -127,7 +127,7 @@ fn refusals_have_their_reason() {
     }
     assert!(a.is_quiet());
 
-    // The name of another member: the leader decides, and a follower says where that is.
+    // The name of another member: the leader decides, and a follower refuses with its address.
     let (leading, following) = (consensus_of(&a, a.id, 1), consensus_of(&b, a.id, 1));
     let taken = JoinRequest { node_name: "n1".to_owned(), ..good.clone() };
     assert_eq!(leader_said_by(&b, &c, &taken), Some(a.addr.clone()));
@@ -135,7 +135,7 @@ fn refusals_have_their_reason() {
     leading.join().expect("no panic");
     following.join().expect("no panic");
 
-    // A member that took the name of another: told whose it is, and what it was called itself.
+    // A member that takes the name of another is told which member has it, and its own former name.
     let leading = consensus_of(&a, a.id, 1);
     let renamed = JoinRequest { cluster_id: CLUSTER_ID.0, node_name: "n1".to_owned(), ..request(&b.member()) };
     let refusal = a.dial(&b).join(&renamed).map_err(|e| Refusal::from_error(&e)).expect_err("refused");
@@ -158,9 +158,9 @@ fn refusals_have_their_reason() {
     assert!(a.is_quiet());
 }
 
-/// Hundreds of nodes that nobody has were learners within seconds.
+/// Hundreds of invented nodes were learners within seconds.
 #[test]
-fn a_node_is_told_who_joins_before_it() {
+fn a_node_is_told_which_node_joins_before_it() {
     let (a, b) = pair();
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     let status = |voters: &[u64]| GroupStatus {
@@ -175,7 +175,7 @@ fn a_node_is_told_who_joins_before_it() {
         })
     };
     a.statuses.publish(status(&[1]));
-    // Also under the name of the one that joins: it may be the same host with an empty directory, and the join be given up.
+    // Also under the name of the node that joins: it may be the same host with an empty directory.
     let same_name = JoinRequest { node_name: "n2".to_owned(), ..request(&c.member()) };
     for request in [request(&c.member()), same_name] {
         let refusing = refuses(a.inbox.clone());
@@ -191,10 +191,10 @@ fn a_node_is_told_who_joins_before_it() {
     refusing.join().expect("no panic");
 }
 
-/// A copied configuration: a fourth node advertised the addresses of the first, and became a voter, and who
-/// dialled it reached the first. Once it was stopped, two of three real nodes were no majority any more, and nothing removes a node yet.
+/// A copied configuration: a fourth node advertised the addresses of the first and became a voter, and calls to it reached the
+/// first. Once it was stopped, two of the three real nodes did not form a majority any more, and nodes can't be removed yet.
 #[test]
-fn the_address_of_a_member_that_is_there_is_not_given_away() {
+fn the_address_of_a_member_that_answers_is_refused_to_others() {
     let (a, mut b) = pair();
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     let like_a = JoinRequest { bind_addr: a.addr.clone(), ..request(&c.member()) };
@@ -204,24 +204,24 @@ fn the_address_of_a_member_that_is_there_is_not_given_away() {
     }
     assert!(a.is_quiet() && b.is_quiet());
 
-    // Who is gone can be replaced at its addresses.
+    // The addresses of a member that does not answer can be taken over.
     b.stop_listening();
     let leading = consensus_of(&a, a.id, 1);
     assert!(ask(&a, &c, &like_b).is_ok());
     leading.join().expect("no panic");
 }
 
-/// A data directory was copied (or a machine cloned), and both processes ran as the same node: the later took the other's place in
+/// A data directory was copied (or a machine cloned), and both processes ran as the same node: the later one replaced the other in
 /// the catalog, and both acknowledged and voted in one name.
 #[test]
-fn a_member_that_is_still_there_is_not_moved() {
+fn a_member_that_still_answers_is_not_moved() {
     let (a, mut b) = pair();
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     let moved = Member { bind_addr: c.addr.clone(), ..b.member() };
     let copy = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&moved) };
     assert_eq!(ask(&a, &c, &copy), Err(Reason::IdTaken));
     assert!(a.is_quiet());
-    // Other names for where it is are its own to choose.
+    // It may choose other names for its address.
     let leading = consensus_of(&a, a.id, 1);
     let renamed = JoinRequest { rpc_addr: "127.0.0.1:9".to_owned(), ..request(&b.member()) };
     assert!(ask(&a, &c, &renamed).is_ok());
@@ -233,24 +233,24 @@ fn a_member_that_is_still_there_is_not_moved() {
     leading.join().expect("no panic");
 }
 
-/// A node that has moved, and leads, decided that the copy of its data lives elsewhere: at its own old address nobody
-/// answered. The copy then told it to give way.
+/// A node that had moved, and led, accepted that the copy of its data was reached elsewhere, since nothing answered at its own old
+/// address. The copy then told it to give way.
 #[test]
 fn a_node_does_not_move_itself_for_its_copy() {
     let (a, _b) = pair();
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     a.knows(&[Member { bind_addr: "127.0.0.1:1".to_owned(), ..a.member() }]);
     let copy = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&Member { bind_addr: c.addr.clone(), ..a.member() }) };
-    // Where it was wrong it asked consensus, which would now say who leads.
+    // It used to ask consensus, which would now answer that no node leads.
     let leading = consensus_of(&a, NodeId(0), 1);
     assert_eq!(ask(&a, &c, &copy), Err(Reason::IdTaken));
     assert_eq!(ask(&a, &c, &request(&c.member())), Err(Reason::NoLeader));
     leading.join().expect("no panic");
 }
 
-/// The same place by another name: at the old one the node itself answers, and that is no other.
+/// Another name of the same address: at the old one the node itself answers, and not another node.
 #[test]
-fn a_node_may_change_the_name_of_where_it_is() {
+fn a_node_may_change_the_name_of_its_address() {
     let (a, b) = pair();
     let port = b.addr.rsplit_once(':').expect("host:port").1;
     a.knows(&[Member { bind_addr: format!("localhost:{port}"), ..b.member() }]);

@@ -1,7 +1,8 @@
-//! Nodes in one process, over real connections on loopback, each with a consensus whose inbox the test reads.
+//! Nodes in one process, over real connections on loopback. The test reads the inbox of each node's consensus.
 
 mod forwards;
 mod joins;
+mod levels;
 mod refusals;
 mod replicates;
 mod tls;
@@ -18,6 +19,7 @@ use crate::consensus::PeerInbox;
 use crate::consensus::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX};
 use crate::consensus::status::Statuses;
 use crate::doorbell::Doorbell;
+use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::grpc::Env;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
@@ -25,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::pb::peer::{Entry, LogSnapshot, RaftMessage};
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
-use crate::replication::guard::Guard;
+use crate::replication::guard::PeerGuard;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::listener::{PeerListener, PeerListenerOptions};
 use crate::replication::peers::{Peers, PeersHandle};
@@ -41,10 +43,10 @@ use crate::watermark::Watermark;
 
 pub(crate) const CLUSTER: &str = "test";
 pub(crate) const CLUSTER_ID: ClusterId = ClusterId(77);
-/// Longer than anything takes; only a failing test waits for it.
+/// Longer than anything takes. Only a failing test waits for it.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// One node: everything of replication, and the inbox of its consensus.
+/// One node: all parts of replication, and the inbox of its consensus.
 pub(crate) struct TestNode {
     pub(crate) id: NodeId,
     pub(crate) addr: String,
@@ -60,21 +62,23 @@ pub(crate) struct TestNode {
     pub(crate) peers: Peers,
     pub(crate) metrics: Arc<Metrics>,
     cluster_name: String,
-    guard: Guard,
+    guard: PeerGuard,
     tls: Tls,
-    // Last: its threads end once all others have let go of them.
+    // Dropped last: its threads end once everything that uses them is dropped.
     env: Env,
 }
 
-/// How a node of a test differs from an ordinary one.
+/// The settings of a test's node.
 pub(crate) struct Setup<'a> {
     pub(crate) id: u64,
     pub(crate) cluster_name: &'a str,
     pub(crate) cluster_id: ClusterId,
     pub(crate) tls: Option<&'a TlsFiles>,
     pub(crate) policy: &'a str,
-    /// Only certificates that name their node do.
+    /// Whether only certificates that name their node are accepted.
     pub(crate) require_named: bool,
+    /// The feature levels of its binary.
+    pub(crate) levels: FeatureRange,
     /// False for a node that waits to be admitted.
     pub(crate) is_member: bool,
 }
@@ -88,6 +92,7 @@ impl Setup<'_> {
             tls: None,
             policy: "p, anonymous, *, replicate\np, peer, *, replicate",
             require_named: false,
+            levels: FeatureRange::SUPPORTED,
             is_member: true,
         }
     }
@@ -103,7 +108,7 @@ impl Setup<'_> {
         };
         let metrics = Arc::<Metrics>::default();
         let acl = Acl::from_text(self.policy).expect("a policy");
-        let guard = Guard::new(identities, tls.peer_authorities(), acl, rules.clone(), metrics.clone());
+        let guard = PeerGuard::new(identities, tls.peer_authorities(), acl, rules.clone(), metrics.clone());
         let late = Late::default();
         let listener = listen(&env, self.cluster_name, &tls, &guard, &late, &fatal, "127.0.0.1:0");
         let addr = format!("127.0.0.1:{}", listener.port());
@@ -120,6 +125,7 @@ impl Setup<'_> {
             cluster_id: self.cluster_id,
             node_id: NodeId(self.id),
             bind_addr: addr.clone(),
+            levels: ClusterLevel::new(self.levels),
         };
         let logs = Logs::default();
         let peers = Peers::start(
@@ -160,7 +166,7 @@ fn listen(
     env: &Env,
     cluster_name: &str,
     tls: &Tls,
-    guard: &Guard,
+    guard: &PeerGuard,
     late: &Late<PeersHandle>,
     fatal: &FatalSender,
     addr: &str,
@@ -216,7 +222,7 @@ impl TestNode {
         messages
     }
 
-    /// True when nothing comes for a while.
+    /// True if no message arrives for a while.
     pub(crate) fn is_quiet(&self) -> bool {
         let nothing = matches!(self.inbox.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout));
         nothing && self.from_peers.is_empty()
@@ -266,12 +272,12 @@ pub(crate) fn certs(dir: &Path, cluster_name: &str) {
     make(dir, &plan).expect("certificates");
 }
 
-/// The files of one of them.
+/// The files of the node `n<id>`.
 pub(crate) fn files_of(dir: &Path, id: u64) -> TlsFiles {
     TlsFiles::in_dir(dir, &format!("n{id}"))
 }
 
-/// Gives one of them the certificate that names no node.
+/// Gives the node `n<id>` the shared certificate, which does not name a node.
 pub(crate) fn share(dir: &Path, cluster_name: &str, id: u64) {
     let request = Request {
         common_names: vec!["peer".to_owned()],

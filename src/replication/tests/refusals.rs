@@ -1,4 +1,4 @@
-//! What is refused before consensus sees a byte, over a real connection.
+//! Refusals before consensus sees a byte, over real connections.
 
 use futures::executor::block_on;
 use futures::{SinkExt as _, StreamExt as _};
@@ -13,17 +13,17 @@ use crate::replication::hello::PROTOCOL_VERSION;
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{ClusterId, NodeId, NodeName};
 
-/// Opens a stream with that hello and then sends the messages; how it ended.
+/// Opens a stream with that hello, sends the messages, and returns the reason with which it ended.
 fn open(to: &TestNode, from: &TestNode, hello: Hello, messages: Vec<RaftMessage>) -> Reason {
-    // Held until the end: a channel that is dropped ends its calls.
+    // Held until the end: dropping the channel would end the call.
     let client = to.dial(from);
     let (mut requests, mut responses) = client.replicate().expect("a call");
     block_on(async {
         let hello = ReplicateRequest { hello: Some(hello).into(), ..ReplicateRequest::default() };
-        // The refusal may be faster.
+        // The refusal may arrive before the request is written.
         let _ = requests.send((hello, WriteFlags::default())).await;
         if messages.is_empty() {
-            // The refusal is all that comes.
+            // Only the refusal arrives.
         } else {
             assert!(responses.next().await.is_some_and(|r| r.is_ok()), "the hello is accepted");
             let request = ReplicateRequest { messages, ..ReplicateRequest::default() };
@@ -61,26 +61,26 @@ fn a_wrong_hello_is_refused_with_its_reason() {
     assert_eq!(open(&b, &a, newer, vec![]), Reason::ProtocolVersion);
     assert!(b.is_quiet());
 
-    // A message in another's name.
+    // A message in the name of another node.
     assert_eq!(open(&b, &a, hello(1, 2), vec![message(NodeId(4), b.id, 1, 1)]), Reason::Malformed);
     assert_eq!(open(&b, &a, hello(1, 2), vec![message(a.id, NodeId(4), 1, 1)]), Reason::Malformed);
     assert!(b.is_quiet());
 }
 
 #[test]
-fn an_unknown_node_of_the_cluster_is_let_through_and_answered() {
+fn a_node_that_the_catalog_does_not_contain_is_accepted_and_answered() {
     let b = Setup::node(2).start();
     let stranger = Setup::node(5).start();
     stranger.knows(&[b.member()]);
     stranger.peers.handle().send(b.id, message(stranger.id, b.id, 7, 1));
     assert_eq!(b.messages(1)[0].index, 7);
-    // Nothing says where it is but its own hello.
+    // Its address is known from its own hello only.
     b.peers.handle().send(stranger.id, message(b.id, stranger.id, 8, 1));
     assert_eq!(stranger.messages(1)[0].index, 8);
 }
 
 #[test]
-fn before_admission_everything_is_unavailable() {
+fn before_admission_every_call_is_unavailable() {
     let a = Setup::node(1).start();
     let blank = Setup { is_member: false, ..Setup::node(2) }.start();
     assert_eq!(open(&blank, &a, hello(1, 2), vec![]), Reason::NotReady);
@@ -103,7 +103,7 @@ fn before_admission_everything_is_unavailable() {
 }
 
 #[test]
-fn without_the_right_to_replicate_nobody_is_a_peer() {
+fn a_caller_without_the_right_to_replicate_is_not_a_peer() {
     let a = Setup::node(1).start();
     let strict = Setup { policy: "p, anonymous, *, produce", ..Setup::node(2) }.start();
     assert_eq!(open(&strict, &a, hello(1, 2), vec![]), Reason::NotAllowed);
@@ -112,7 +112,7 @@ fn without_the_right_to_replicate_nobody_is_a_peer() {
 }
 
 #[test]
-fn a_foreign_cluster_reaches_nothing() {
+fn a_node_of_another_cluster_reaches_nothing() {
     let a = Setup { cluster_id: ClusterId(78), ..Setup::node(1) }.start();
     let b = Setup::node(2).start();
     a.knows(&[b.member()]);

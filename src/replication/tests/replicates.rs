@@ -32,14 +32,14 @@ fn messages_arrive_in_order_whatever_their_size() {
         a.peers.handle().send(b.id, message(a.id, b.id, index, 100));
     }
     assert_eq!(indexes(&b, 500), (0..500).collect::<Vec<_>>());
-    // And the other way, over a stream of its own.
+    // And in the other direction, over a stream of its own.
     b.peers.handle().send(a.id, message(b.id, a.id, 1, 1));
     assert_eq!(indexes(&a, 1), [1]);
 }
 
-/// A leader whose clock is wrong has to know what the others' clocks say.
+/// A leader whose clock is wrong has to know the clocks of the others.
 #[test]
-fn a_peers_clock_comes_with_its_messages() {
+fn a_peers_clock_arrives_with_its_messages() {
     let (a, b) = pair();
     let begun = wall_us();
     a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
@@ -51,7 +51,7 @@ fn a_peers_clock_comes_with_its_messages() {
 }
 
 #[test]
-fn a_marker_that_is_sent_is_reported() {
+fn a_snapshot_that_is_sent_is_reported() {
     let (a, b) = pair();
     a.peers.handle().send(b.id, snapshot(a.id, b.id, 3));
     assert!(matches!(a.next(), ConsensusMsg::MarkerSent(GroupId(3), NodeId(2), true)));
@@ -61,7 +61,7 @@ fn a_marker_that_is_sent_is_reported() {
 #[test]
 fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
     let a = Setup::node(1).start();
-    // Takes connections and says nothing.
+    // It accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let b = NodeId(2);
     a.peers.handle().suggest(b, &silent.local_addr().expect("an address").to_string());
@@ -105,10 +105,10 @@ fn a_peer_that_is_down_is_unreachable_and_comes_back() {
 }
 
 #[test]
-fn a_node_is_answered_at_the_address_that_it_says() {
+fn a_node_is_answered_at_the_address_in_its_hello() {
     let (a, mut b) = pair();
     b.listen_again("127.0.0.1:0");
-    // The catalog of `a` has the old address; a stream of `b` that says another one is newer.
+    // The catalog of `a` contains the old address. The address in a hello of `b` is newer.
     let mut me = b.peers.handle().me().clone();
     me.bind_addr = b.addr.clone();
     let client = a.dial(&b);

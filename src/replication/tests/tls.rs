@@ -1,4 +1,4 @@
-//! The same over mutual TLS, and what a certificate must be.
+//! Peers over mutual TLS, and the requirements for their certificates.
 
 use std::time::Instant;
 
@@ -49,7 +49,7 @@ fn peers_of_one_authority_reach_each_other() {
     assert_eq!(index.wait(), Ok(Ok(LogIndex(4))));
 }
 
-/// The stream that is open already was served for as long as it lasted, and one to such a peer was kept.
+/// A stream that was open already was served as long as it lasted, and a stream to such a peer was kept.
 #[test]
 fn open_streams_of_and_to_a_peer_end_when_its_authority_is_removed() {
     let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
@@ -73,7 +73,7 @@ fn open_streams_of_and_to_a_peer_end_when_its_authority_is_removed() {
 }
 
 #[test]
-fn a_clients_certificate_is_no_peers() {
+fn a_client_certificate_is_not_accepted_from_a_peer() {
     let dir = tempfile::tempdir().expect("a directory");
     certs(dir.path(), super::CLUSTER);
     let b = Setup { tls: Some(&files_of(dir.path(), 2)), ..Setup::node(2) }.start();
@@ -96,7 +96,7 @@ fn a_clients_certificate_is_no_peers() {
 }
 
 #[test]
-fn another_authority_another_cluster_and_no_tls_reach_nothing() {
+fn nodes_of_another_authority_or_cluster_or_without_tls_reach_nothing() {
     let (ours, theirs, named) = (
         tempfile::tempdir().expect("a directory"),
         tempfile::tempdir().expect("a directory"),
@@ -124,7 +124,7 @@ fn another_authority_another_cluster_and_no_tls_reach_nothing() {
     assert_eq!(index, Ok(Err(ReadIndexError::Unconfirmed)));
 }
 
-/// What is said to a hello of `from`, on both kinds of streams, with the certificate of `with`. They agree.
+/// The answer to a hello of `from` with the certificate of `with`, the same on both kinds of streams.
 fn hello_as(to: &TestNode, with: &TestNode, from: u64) -> Result<(), Refusal> {
     let client = to.dial(with);
     let identity =
@@ -156,7 +156,7 @@ fn refused_by_name(result: Result<(), Refusal>, names: &[&str]) {
     names.iter().for_each(|name| assert!(refusal.text.contains(name), "{name}: {refusal}"));
 }
 
-/// All peers had one certificate, so whoever had it sent votes, acknowledgements and appends in any member's name.
+/// All peers had one certificate, so any host that had it could send votes, acknowledgements and appends in any member's name.
 #[test]
 fn a_certificate_speaks_for_the_node_that_it_names() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -168,11 +168,11 @@ fn a_certificate_speaks_for_the_node_that_it_names() {
     refused_by_name(hello_as(&a, &c, 99), &["is for n3"]);
     assert_eq!(a.metrics.peer_name_refused.get(), 4, "two streams each");
     assert!(a.is_quiet());
-    // A node that is not known here yet: it may lead by now.
+    // A node that this node does not know yet may already lead.
     let d = Setup { tls: Some(&files_of(dir.path(), 4)), ..Setup::node(4) }.start();
     assert_eq!(hello_as(&a, &d, 4), Ok(()));
     refused_by_name(hello_as(&a, &d, 2), &["is for n4", "n2"]);
-    // A blank node goes by what it was told at its admission.
+    // A blank node uses the members as of its admission.
     d.peers.handle().told(vec![a.member(), b.member(), c.member(), d.member()]);
     assert_eq!(hello_as(&d, &a, 1), Ok(()));
     refused_by_name(hello_as(&d, &c, 1), &["is for n3", "n1"]);
@@ -202,9 +202,9 @@ fn a_stream_ends_when_its_node_turns_out_to_be_another() {
     assert!(a.is_quiet());
 }
 
-/// Where a node is dialled, the certificate of another one answers nothing, whatever the address, and whoever it says it is.
+/// Nothing is sent to a node with another certificate than that of the dialled one, whatever its address and its claimed id.
 #[test]
-fn nothing_is_said_to_another_node_than_the_one_dialled() {
+fn nothing_is_sent_to_another_node_than_the_dialled_one() {
     let dir = tempfile::tempdir().expect("a directory");
     certs(dir.path(), super::CLUSTER);
     let a = Setup { tls: Some(&files_of(dir.path(), 1)), ..Setup::node(1) }.start();
@@ -231,7 +231,7 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     };
     let invented = Member { id: NodeId(77), name: NodeName::new("n77").expect("a name"), ..c.member() };
     refused_by_name(ask(&invented), &["is for n3", "n77"]);
-    // It can't take another member for itself, under its own name either: that would be a renaming.
+    // It can't take another member's id under its own name either: that would be a renaming.
     refused_by_name(ask(&Member { id: b.id, ..c.member() }), &["is for n3", "n2"]);
     refused_by_name(ask(&Member { bind_addr: c.addr.clone(), ..b.member() }), &["is for n3", "n2"]);
     assert_eq!(a.peers.handle().node().addresses.of(b.id), [b.addr.as_str()], "no hint either");
@@ -241,7 +241,7 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     leading.join().expect("no panic");
 }
 
-/// The name is what binds an id to a certificate, so a new name alone would make any node any member.
+/// The name binds an id to a certificate. If a new name alone were enough, any node could become any member.
 #[test]
 fn a_member_is_renamed_with_a_certificate_of_both_names() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -269,7 +269,7 @@ fn a_member_is_renamed_with_a_certificate_of_both_names() {
     assert_eq!(hello_as(&a, &alone, 3), Ok(()), "now its own name is enough");
 }
 
-/// Nodes that still share one certificate, beside those that do not.
+/// Some nodes still share a certificate, and others do not.
 #[test]
 fn the_shared_certificate_works_until_named_ones_are_required() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -285,7 +285,7 @@ fn the_shared_certificate_works_until_named_ones_are_required() {
         let until = Instant::now() + super::LONG;
         while to.from_peers.is_empty() {
             assert!(Instant::now() < until, "never arrived");
-            // The first attempts may expect the other kind of certificate: then it is lost, and raft sends again.
+            // The first attempts may expect the other kind of certificate. Then the message is lost, and raft sends again.
             from.peers.handle().send(to.id, message(from.id, to.id, 1, 100));
             std::thread::park_timeout(std::time::Duration::from_millis(10));
         }
@@ -305,7 +305,7 @@ fn hello_as_shared(to: &TestNode, with: &TestNode) -> Result<(), Refusal> {
     let client = to.dial(with);
     let error = client.join(&JoinRequest::new()).expect_err("a refusal");
     let grpcio::Error::RpcFailure(status) = error else { panic!("{error}") };
-    // Refused before a handler runs, the status has no details.
+    // The call is refused before a handler runs, so the status has no details.
     assert_eq!(status.code(), grpcio::RpcStatusCode::PERMISSION_DENIED);
     Err(Refusal::new(Reason::PeerName, status.message()))
 }

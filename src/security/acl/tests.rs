@@ -11,7 +11,7 @@ fn acl(policy: &str) -> Acl {
 }
 
 #[test]
-fn what_no_line_gives_is_denied() {
+fn what_no_line_grants_is_denied() {
     let acl = acl("p, alice, default, produce\np, alice, audit-*, consume\n");
     let alice = principal("alice");
     assert!(acl.allows(&alice, "default", Action::Produce));
@@ -29,7 +29,7 @@ fn what_no_line_gives_is_denied() {
 }
 
 #[test]
-fn the_policy_that_is_delivered() {
+fn the_delivered_policy_grants_what_it_says() {
     let acl = acl(include_str!("../../../acl/policy.csv"));
     let (root, peer, nobody) = (principal("root"), principal("peer"), principal("nobody"));
     for action in [Action::Produce, Action::Consume, Action::Admin] {
@@ -45,7 +45,7 @@ fn the_policy_that_is_delivered() {
 }
 
 #[test]
-fn some_log_is_enough_before_the_name_is_known() {
+fn a_right_for_one_log_is_enough_before_the_name_is_known() {
     let acl = acl("p, alice, audit-*, consume\np, role:r, one, produce\ng, bob, role:r\np, root, *, admin\n");
     assert!(acl.allows_some(&principal("alice"), Action::Consume));
     assert!(!acl.allows_some(&principal("alice"), Action::Produce));
@@ -55,14 +55,14 @@ fn some_log_is_enough_before_the_name_is_known() {
 }
 
 #[test]
-fn roles_reach_through_roles() {
+fn roles_may_contain_roles() {
     let acl = acl("p, role:a, *, consume\ng, role:b, role:a\ng, bob, role:b\n");
     assert!(acl.allows(&principal("bob"), "x", Action::Consume));
     assert!(!acl.allows(&principal("b"), "x", Action::Consume));
 }
 
 #[test]
-fn decisions_are_remembered_within_bounds() {
+fn the_cache_of_decisions_is_bounded() {
     let acl = acl("p, a, *, consume\n");
     let a = principal("a");
     for n in 0..DECISIONS_REMEMBERED_MAX + 100 {
@@ -75,24 +75,24 @@ fn decisions_are_remembered_within_bounds() {
 }
 
 #[test]
-fn lines_that_could_not_mean_what_they_say() {
+fn malformed_lines_are_refused_by_number() {
     let refused = |policy: &str| Acl::from_text(policy).map(drop).expect_err(policy).to_string();
     for (line, says) in [
         ("p, root, *", "a permission is"),
         ("p, root, *, produce, allow", "a permission is"),
-        ("p, root, *, write", "\"write\" is no action"),
-        ("p, root, *, *", "\"*\" is no action"),
+        ("p, root, *, write", "\"write\" is not an action"),
+        ("p, root, *, *", "\"*\" is not an action"),
         ("p, *, *, produce", "can't be the name"),
         ("p, ro*, *, produce", "can't be the name"),
         ("p, , *, produce", "can't be the name"),
         ("p, role:, *, produce", "can't be the name"),
         ("p, role:role:a, *, produce", "can't be the name"),
         ("p, \"root\", *, produce", "quotes"),
-        ("p, root, a*b, produce", "is no log's name"),
-        ("p, root, **, produce", "is no log's name"),
-        ("p, root, , produce", "is no log's name"),
-        ("p, root, a/b, produce", "is no log's name"),
-        ("g, root, admin", "is no role"),
+        ("p, root, a*b, produce", "is neither the name of a log"),
+        ("p, root, **, produce", "is neither the name of a log"),
+        ("p, root, , produce", "is neither the name of a log"),
+        ("p, root, a/b, produce", "is neither the name of a log"),
+        ("g, root, admin", "is not a role"),
         ("g, root", "a membership is"),
         ("p2, root, *, produce", "a line begins with"),
         ("root, *, produce", "a line begins with"),
@@ -116,7 +116,7 @@ fn a_reload_keeps_the_last_good_policy() {
     fs::write(&file, "p, a, *, nonsense\n").expect("written");
     assert!(acl.reload().is_err());
     assert!(held.allows(&a, "x", Action::Consume) && held.generation() == 1);
-    // Whoever writes the file anew empties it first; a look at that moment took everybody's rights away.
+    // An editor that writes the file again empties it first. Reading it at that moment took all rights away.
     for nothing in ["", "# p, a, *, consume\n", "g, a, role:x\n"] {
         fs::write(&file, nothing).expect("written");
         assert_eq!(acl.reload(), Err(AclError::Empty(file.clone())), "{nothing:?}");
@@ -129,7 +129,7 @@ fn a_reload_keeps_the_last_good_policy() {
 }
 
 #[test]
-fn another_model() {
+fn another_model_may_be_used() {
     let dir = tempfile::tempdir().expect("a directory");
     let (model, policy) = (dir.path().join("model.conf"), dir.path().join("policy.csv"));
     let load = |model_text: &str, policy_text: &str| {
@@ -143,14 +143,14 @@ fn another_model() {
     assert!(acl.allows(&principal("a"), "x", Action::Consume));
     assert!(!acl.allows(&principal("a"), "secret", Action::Consume));
     assert!(load(&with_deny, "p, a, *, consume\n").is_err());
-    // A model that compares the star literally: the node started, and refused everybody.
+    // With a model that compares the star literally, the node started and refused every caller.
     let literal = MODEL.replace("keyMatch(r.obj, p.obj)", "r.obj == p.obj");
     let useless = load(&literal, "p, a, *, consume\np, b, team-*, produce\n").map(drop).expect_err("no right");
     assert_eq!(useless, AclError::WithoutEffect { policy: policy.clone(), model: Some(model.clone()) });
     assert!(useless.to_string().contains("does the matcher take \"*\" for every log?"), "{useless}");
     let one = load(&literal, "p, a, *, consume\np, b, team-a, produce\n").expect("one line gives a right");
     assert!(one.allows(&principal("b"), "team-a", Action::Produce));
-    // A byte order mark made the first line one that begins with neither "p" nor "g".
+    // With a byte order mark, the first line began with neither "p" nor "g".
     let marked = load(&format!("\u{feff}{MODEL}"), "\u{feff}p, a, *, consume\n").expect("a policy");
     assert!(marked.allows(&principal("a"), "x", Action::Consume));
     for bad in [

@@ -1,4 +1,4 @@
-//! What `seriatim certs` makes, and what it refuses.
+//! The certificates that `seriatim certs` makes, and the plans that it refuses.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -13,10 +13,10 @@ fn make_in(out: &Path) -> Result<Vec<PathBuf>, CertsError> {
     make(out, &plan())
 }
 
-/// One more client, `--use-ca --clients carol`, once came with new certificates of the servers and peers for the default
-/// hosts: a node on other addresses took them, and every client turned away from it.
+/// `--use-ca --clients carol` also issued new certificates of the servers and peers, for the default hosts: a node at other
+/// addresses loaded them, and every client refused it.
 #[test]
-fn makes_everything_and_keeps_an_authority() {
+fn makes_all_certificates_and_keeps_an_existing_authority() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().join("certs");
     let made = make_in(&out).expect("certificates");
@@ -35,7 +35,7 @@ fn makes_everything_and_keeps_an_authority() {
     let server = X509::from_pem(&fs::read(out.join("server.pem")).expect("a certificate")).expect("PEM");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs().cast_signed();
     let yesterday = Asn1Time::from_unix(now - DAY_SECONDS - 3600).expect("a time");
-    assert!(server.not_before() < yesterday, "a node whose clock is a day behind takes it");
+    assert!(server.not_before() < yesterday, "a node whose clock is a day slow accepts it");
     let ca = fs::read(out.join("ca.pem")).expect("the CA");
     assert_eq!(make_in(&out), Err(CertsError::CaExists(out.join("ca.pem"))));
     fs::remove_file(out.join("ca.pem")).expect("removed");
@@ -56,7 +56,7 @@ fn makes_everything_and_keeps_an_authority() {
 }
 
 #[test]
-fn certificates_say_what_they_are_for() {
+fn certificates_name_their_usage() {
     let dir = tempfile::tempdir().expect("a directory");
     make_in(dir.path()).expect("certificates");
     let text = |file: &str| {
@@ -70,15 +70,15 @@ fn certificates_say_what_they_are_for() {
         peer.contains("DNS:_n__2.peer.seriatim.seriatim.internal, DNS:member.seriatim.seriatim.internal"),
         "{peer}"
     );
-    assert!(!peer.contains("DNS:peer."), "it is no shared certificate: {peer}");
+    assert!(!peer.contains("DNS:peer."), "it is not a shared certificate: {peer}");
     assert!(peer.contains("TLS Web Server") && peer.contains("TLS Web Client"));
     assert!(client.contains("CN = root") || client.contains("CN=root"));
     assert!(!client.contains("TLS Web Server") && client.contains("TLS Web Client"));
 }
 
-/// `foo.SERIATIM.INTERNAL` was the name of a client, and TLS compares without case.
+/// `foo.SERIATIM.INTERNAL` was accepted as the name of a client, and TLS ignores case.
 #[test]
-fn refuses_names_that_no_one_could_use() {
+fn refuses_unusable_names() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().join("certs");
     let refuses = |plan: Plan| {

@@ -1,96 +1,41 @@
 //! Why certificates can't be used.
 
-use std::fmt;
 use std::path::PathBuf;
 
-/// Why certificates are not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use thiserror::Error;
+
+/// Why a node's certificates or keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the texts name every field")]
 pub enum TlsError {
     /// A file can't be read.
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// A file has no certificate in PEM form.
+    #[error("{file}: {error}", file = file.display())]
+    Unreadable { file: PathBuf, error: String },
+    /// A file does not contain a certificate in PEM form.
+    #[error("{file}: no certificate in PEM form", file = _0.display())]
     NoCertificate(PathBuf),
-    /// A file has no private key in PEM form, or one under a passphrase.
+    /// A file does not contain a private key in PEM form, or one with a passphrase.
+    #[error("{file}: no private key in PEM form without a passphrase", file = _0.display())]
     NoKey(PathBuf),
-    /// A key is another certificate's.
-    KeyMismatch {
-        /// The key.
-        key: PathBuf,
-        /// The certificate.
-        cert: PathBuf,
-    },
-    /// A certificate has ended.
-    Expired {
-        /// Which.
-        file: PathBuf,
-        /// When.
-        end: String,
-    },
-    /// A certificate has not begun; a clock may be wrong.
-    NotYet {
-        /// Which.
-        file: PathBuf,
-        /// When it does.
-        begin: String,
-    },
-    /// The peers' authority has not signed this node's peer certificate, or not for both usages: peers would refuse it.
-    NotOfCa {
-        /// The certificate.
-        cert: PathBuf,
-        /// The authority.
-        ca: PathBuf,
-        /// What OpenSSL says.
-        error: String,
-    },
+    /// A key belongs to another certificate.
+    #[error("{key} is not the key of the certificate {cert}", key = key.display(), cert = cert.display())]
+    KeyMismatch { key: PathBuf, cert: PathBuf },
+    /// A certificate has expired.
+    #[error("{file}: expired on {end}; renew it", file = file.display())]
+    Expired { file: PathBuf, end: String },
+    /// A certificate is not valid yet; a clock may be wrong.
+    #[error("{file}: not valid yet, it begins on {begin}: is this clock right?", file = file.display())]
+    NotYet { file: PathBuf, begin: String },
+    /// The authority of peers has not signed this node's peer certificate, or not for both usages: peers would refuse it.
+    #[error("{cert} would be refused by peers that trust {ca}: {error}", cert = cert.display(), ca = ca.display())]
+    NotOfCa { cert: PathBuf, ca: PathBuf, error: String },
     /// Clients would refuse this node's server certificate: it is for another use.
-    NotAServers {
-        /// The certificate.
-        cert: PathBuf,
-        /// What OpenSSL says.
-        error: String,
-    },
+    #[error("{cert} would be refused by clients: {error} (as a server certificate)", cert = cert.display())]
+    NotAServers { cert: PathBuf, error: String },
     /// This node's peer certificate lacks a name that it needs.
-    NoPeerName {
-        /// The certificate.
-        cert: PathBuf,
-        /// The subject alternative name that it needs.
-        expected: String,
-    },
+    #[error(
+        "{cert} lacks the subject alternative name {expected}, by which peers of this cluster know each other",
+        cert = cert.display()
+    )]
+    NoPeerName { cert: PathBuf, expected: String },
 }
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsError::Unreadable { file, error } => write!(f, "{}: {error}", file.display()),
-            TlsError::NoCertificate(file) => write!(f, "{}: no certificate in PEM form", file.display()),
-            TlsError::NoKey(file) => {
-                write!(f, "{}: no private key in PEM form without a passphrase", file.display())
-            }
-            TlsError::KeyMismatch { key, cert } => {
-                write!(f, "{} is not the key of the certificate {}", key.display(), cert.display())
-            }
-            TlsError::Expired { file, end } => write!(f, "{}: expired on {end}; renew it", file.display()),
-            TlsError::NotYet { file, begin } => {
-                write!(f, "{}: not valid yet, it begins on {begin}: is this clock right?", file.display())
-            }
-            TlsError::NotOfCa { cert, ca, error } => {
-                write!(f, "{} would be refused by peers that trust {}: {error}", cert.display(), ca.display())
-            }
-            TlsError::NotAServers { cert, error } => {
-                write!(f, "{} would be refused by clients: {error} (as a server's)", cert.display())
-            }
-            TlsError::NoPeerName { cert, expected } => write!(
-                f,
-                "{} lacks the subject alternative name {expected}, by which peers of this cluster know each other",
-                cert.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for TlsError {}

@@ -1,14 +1,13 @@
 //! Whether the certificate of an open connection would be accepted now.
 //!
-//! gRPC verifies a certificate once, in the handshake, and the connection lives for as long as there are calls on it. So
-//! every call, and every open stream once a minute and at a reload, asks again: has the certificate expired, and do the
-//! authorities of the listener, as the last reload left them, still verify it? The answer is remembered for each
-//! certificate until the files change, a minute at most, as an authority may expire, too.
+//! gRPC verifies a certificate once, in the handshake, and the connection lives as long as calls use it. So every call, and
+//! every open stream once a minute and at a reload, checks again: has the certificate expired, and do the listener's
+//! authorities, as of the last reload, still verify it? The answer is cached for each certificate until the files change, and
+//! for a minute at most, since an authority may expire as well.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use grpcio::RpcContext;
@@ -18,35 +17,37 @@ use openssl::x509::{X509, X509PurposeId};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::super::identity::{NoIdentity, system_time};
-use super::{Material, Shared, Tls, refused_by, store};
+use super::live::LiveTls;
+use super::material::Material;
+use super::verify::{refused_by, store};
 
 /// A certificate is verified again after this long.
 const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
-/// Remembers so many certificates; when there are more it forgets all and reads them again.
+/// The cache holds this many certificates. When it is full, it is emptied.
 const CERTIFICATES_REMEMBERED_MAX: usize = 1024;
 
-/// The authorities of one listener; a clone shares what it remembers.
+/// The authorities of one listener. Clones share the cache.
 #[derive(Clone, Default)]
-pub struct Authorities(Option<Arc<Listener>>);
+pub struct Authorities(Option<Arc<ListenerAuthorities>>);
 
-struct Listener {
-    shared: Arc<Shared>,
+struct ListenerAuthorities {
+    live: Arc<LiveTls>,
     choose: fn(&Material) -> &Vec<u8>,
-    /// By its text, as in `identity.rs`.
-    seen: Mutex<BTreeMap<Vec<u8>, Arc<Seen>>>,
-    /// Of this generation.
+    /// The key is the PEM text, as in `identity.rs`.
+    seen: Mutex<BTreeMap<Vec<u8>, Arc<SeenCertificate>>>,
+    /// The store of a generation of [`LiveTls`].
     store: Mutex<Option<(u64, Arc<X509Store>)>>,
 }
 
-/// The certificate that a connection has shown; a clone is the same.
+/// The certificate of a connection.
 #[derive(Clone, Default)]
-pub struct Standing(Option<(Arc<Listener>, Arc<Seen>)>);
+pub struct Standing(Option<(Arc<ListenerAuthorities>, Arc<SeenCertificate>)>);
 
 /// A certificate that was verified in a handshake.
-struct Seen {
+struct SeenCertificate {
     leaf: X509,
-    /// What the client sent with it. A resumed session shows none: then what was sent last is used.
+    /// The chain that the client sent with it. A resumed session sends none: then the last one is used.
     chain: Vec<X509>,
     chain_text: Vec<u8>,
     expires: SystemTime,
@@ -59,31 +60,17 @@ struct Verified {
     refused: Option<String>,
 }
 
-impl Tls {
-    /// The authorities of clients.
-    pub fn client_authorities(&self) -> Authorities {
-        Authorities::new(self, |material| &material.client_ca)
-    }
-
-    /// The authorities of peers.
-    pub fn peer_authorities(&self) -> Authorities {
-        Authorities::new(self, |material| &material.peer_ca)
-    }
-}
-
 impl Authorities {
-    fn new(tls: &Tls, choose: fn(&Material) -> &Vec<u8>) -> Authorities {
-        Authorities(
-            tls.0
-                .clone()
-                .map(|shared| Arc::new(Listener { shared, choose, seen: Mutex::default(), store: Mutex::default() })),
-        )
+    pub(super) fn new(live: Option<Arc<LiveTls>>, choose: fn(&Material) -> &Vec<u8>) -> Authorities {
+        let listener =
+            |live| Arc::new(ListenerAuthorities { live, choose, seen: Mutex::default(), store: Mutex::default() });
+        Authorities(live.map(listener))
     }
 
-    /// The certificate of a call's connection; of none without TLS.
+    /// The certificate of a call's connection. Without TLS, a standing that every check accepts.
     ///
     /// # Errors
-    /// [`NoIdentity`] when there is none that can be read.
+    /// [`NoIdentity`] if the connection has no readable certificate.
     pub fn standing(&self, ctx: &RpcContext<'_>) -> Result<Standing, NoIdentity> {
         let Some(listener) = &self.0 else { return Ok(Standing::default()) };
         let auth = ctx.auth_context().filter(|auth| auth.peer_is_authenticated()).ok_or(NoIdentity::NoCertificate)?;
@@ -99,15 +86,15 @@ impl Authorities {
     }
 }
 
-impl Listener {
-    fn standing(self: &Arc<Listener>, leaf: &[u8], chain: &[u8]) -> Result<Standing, NoIdentity> {
+impl ListenerAuthorities {
+    fn standing(self: &Arc<ListenerAuthorities>, leaf: &[u8], chain: &[u8]) -> Result<Standing, NoIdentity> {
         let mut seen = lock(&self.seen);
         if let Some(known) = seen.get(leaf)
             && (chain.is_empty() || known.chain_text == chain)
         {
             return Ok(Standing(Some((self.clone(), known.clone()))));
         }
-        let certificate = Arc::new(Seen::read(leaf, chain).map_err(|_| NoIdentity::Unreadable)?);
+        let certificate = Arc::new(SeenCertificate::read(leaf, chain).map_err(|_| NoIdentity::Unreadable)?);
         if seen.len() >= CERTIFICATES_REMEMBERED_MAX {
             seen.clear();
         }
@@ -115,8 +102,8 @@ impl Listener {
         Ok(Standing(Some((self.clone(), certificate))))
     }
 
-    /// Why the authorities of this generation refuse it.
-    fn refused(&self, seen: &Seen, generation: u64) -> Option<String> {
+    /// Why the authorities of this generation refuse the certificate.
+    fn refused(&self, seen: &SeenCertificate, generation: u64) -> Option<String> {
         let certs: Vec<X509> = std::iter::once(&seen.leaf).chain(&seen.chain).cloned().collect();
         match self.store(generation) {
             Ok(store) => refused_by(&store, &certs),
@@ -129,7 +116,7 @@ impl Listener {
         if let Some((_, store)) = made.as_ref().filter(|(of, _)| *of == generation) {
             return Ok(store.clone());
         }
-        let authorities = X509::stack_from_pem((self.choose)(&self.shared.current()))?;
+        let authorities = X509::stack_from_pem((self.choose)(&self.live.current()))?;
         let store = Arc::new(store(&authorities, X509PurposeId::SSL_CLIENT)?);
         *made = Some((generation, store.clone()));
         Ok(store)
@@ -137,7 +124,7 @@ impl Listener {
 }
 
 impl Standing {
-    /// Has the certificate expired, and is it still one of the listener's authorities?
+    /// Checks that the certificate has not expired and that the listener's authorities still verify it.
     ///
     /// # Errors
     /// [`NoIdentity::Expired`], [`NoIdentity::Untrusted`].
@@ -146,8 +133,8 @@ impl Standing {
         if seen.expires <= now {
             return Err(NoIdentity::Expired);
         }
-        // The generation first: what is read after it is as new, or newer and then verified once more.
-        let generation = listener.shared.generation.load(Ordering::Acquire);
+        // The generation is read first: the authorities are then as new, or newer and verified once more.
+        let generation = listener.live.generation();
         let mut verified = lock(&seen.verified);
         let holds = |last: &&Verified| last.generation == generation && last.at.elapsed() < VERIFIED_FOR;
         let refused = match verified.as_ref().filter(holds) {
@@ -161,7 +148,7 @@ impl Standing {
         refused.map_or(Ok(()), |error| Err(NoIdentity::Untrusted(error)))
     }
 
-    /// When the certificate expires; none without TLS.
+    /// When the certificate expires. `None` without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|(_, seen)| seen.expires)
     }
@@ -173,12 +160,12 @@ impl fmt::Debug for Standing {
     }
 }
 
-impl Seen {
-    fn read(leaf: &[u8], chain_text: &[u8]) -> Result<Seen, ErrorStack> {
+impl SeenCertificate {
+    fn read(leaf: &[u8], chain_text: &[u8]) -> Result<SeenCertificate, ErrorStack> {
         let leaf = X509::from_pem(leaf)?;
         let chain = if chain_text.is_empty() { Vec::new() } else { X509::stack_from_pem(chain_text)? };
         let expires = system_time(leaf.not_after())?;
-        Ok(Seen { leaf, chain, chain_text: chain_text.to_owned(), expires, verified: Mutex::default() })
+        Ok(SeenCertificate { leaf, chain, chain_text: chain_text.to_owned(), expires, verified: Mutex::default() })
     }
 }
 
@@ -203,6 +190,7 @@ mod tests {
     use super::*;
     use crate::config::TlsFiles;
     use crate::security::certs::{Ca, Plan, Request, Usage, make};
+    use crate::security::tls::Tls;
 
     fn issue(ca: &Ca, lifetime_seconds: i64) -> Vec<u8> {
         let request =
@@ -294,7 +282,7 @@ mod tests {
         }
     }
 
-    /// An authority under this name and key, of itself or of another one.
+    /// An authority with this name and key, signed by itself or by another one.
     fn authority(name: &str, key: &PKey<Private>, by: Option<(&X509, &PKey<Private>)>) -> X509 {
         let make = || -> Result<X509, ErrorStack> {
             let mut names = X509Name::builder()?;
@@ -319,10 +307,10 @@ mod tests {
         make().expect("an authority")
     }
 
-    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has issued. The chain
-    /// that a certificate was first shown with was used for ever, and the new one refused.
+    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has issued. The first
+    /// chain of a certificate was used forever, and the new one was refused.
     #[test]
-    fn a_certificate_is_verified_by_the_chain_that_it_is_shown_with() {
+    fn a_certificate_is_verified_by_the_chain_that_was_sent_with_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let (tls, files) = load(dir.path());
         let listener = tls.client_authorities().0.expect("with TLS");

@@ -1,7 +1,13 @@
-//! What is refused at load. What is refused on a connection stands in `grpc/tests.rs`, with real listeners.
+//! What is refused when the files are loaded. `grpc/tests.rs` tests refusals on real connections.
 
 use std::fs;
+use std::time::Duration;
 
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+
+use super::live::DAY_SECONDS;
+use super::verify::names;
 use super::*;
 use crate::security::certs::{Ca, Plan, Request, Usage, make};
 use crate::security::peer_names::peer_san;
@@ -22,7 +28,7 @@ fn issue(ca: &Ca, dir: &Path, stem: &str, san: &str, usage: Usage, lifetime_seco
 }
 
 #[test]
-fn files_that_can_not_work_are_named() {
+fn unusable_files_are_refused_by_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let good = certs(dir.path());
     let path = |name: &str| dir.path().join(name);
@@ -56,7 +62,7 @@ fn files_that_can_not_work_are_named() {
 }
 
 #[test]
-fn certificates_that_peers_would_refuse() {
+fn refuses_certificates_that_peers_would_refuse() {
     let dir = tempfile::tempdir().expect("a directory");
     let good = certs(dir.path());
     let ca = Ca::load(dir.path()).expect("the CA");
@@ -82,7 +88,7 @@ fn certificates_that_peers_would_refuse() {
 
 /// A node with the certificate of another one would be refused by all of its peers.
 #[test]
-fn a_peer_certificate_that_names_another_node() {
+fn refuses_a_peer_certificate_that_names_another_node() {
     let dir = tempfile::tempdir().expect("a directory");
     let good = certs(dir.path());
     let node = |name: &str| NodeName::new(name).expect("a name");
@@ -99,9 +105,9 @@ fn a_peer_certificate_that_names_another_node() {
     assert_eq!(lacks(&half, "n1"), "member.c.seriatim.internal", "joining nodes could not dial it");
 }
 
-/// A client's certificate in the server's place was taken, the node said "ready", and no client ever reached it.
+/// A client certificate was accepted as the server's. The node reported "ready", and no client ever reached it.
 #[test]
-fn a_certificate_that_clients_would_refuse() {
+fn refuses_a_certificate_that_clients_would_refuse() {
     let dir = tempfile::tempdir().expect("a directory");
     let good = certs(dir.path());
     let ca = Ca::load(dir.path()).expect("the CA");
@@ -112,12 +118,16 @@ fn a_certificate_that_clients_would_refuse() {
     let Err(TlsError::NotAServers { cert, error }) = load(&ca, Usage::Client) else { panic!("taken") };
     assert_eq!(cert, dir.path().join("server.pem"));
     assert!(!error.is_empty());
-    assert_eq!(load(&ca, Usage::Peer), Ok(()), "it is a server's too");
-    assert_eq!(load(&Ca::create("another").expect("a CA"), Usage::Server), Ok(()), "clients judge who signed it");
+    assert_eq!(load(&ca, Usage::Peer), Ok(()), "it is valid for a server, too");
+    assert_eq!(
+        load(&Ca::create("another").expect("a CA"), Usage::Server),
+        Ok(()),
+        "clients judge which authority signed it"
+    );
 }
 
 #[test]
-fn which_hosts_a_certificate_names() {
+fn hosts_are_compared_with_the_names_of_a_certificate() {
     let request = Request {
         common_names: vec!["server".to_owned()],
         hosts: ["node-1.example", "*.seriatim.example", "192.0.2.1", "::1"].map(str::to_owned).to_vec(),
@@ -135,7 +145,7 @@ fn which_hosts_a_certificate_names() {
 }
 
 #[test]
-fn a_reload_takes_all_or_keeps_the_last_good_ones() {
+fn a_reload_loads_all_files_or_keeps_the_last_good_ones() {
     let dir = tempfile::tempdir().expect("a directory");
     let files = certs(dir.path());
     let tls = Tls::load(Some(&files), "c").expect("TLS");
@@ -155,7 +165,7 @@ fn a_reload_takes_all_or_keeps_the_last_good_ones() {
 }
 
 #[test]
-fn a_bundle_may_hold_an_authority_that_has_ended() {
+fn a_bundle_may_contain_an_expired_authority() {
     let dir = tempfile::tempdir().expect("a directory");
     let files = certs(dir.path());
     let ca = Ca::load(dir.path()).expect("the CA");
@@ -169,9 +179,9 @@ fn a_bundle_may_hold_an_authority_that_has_ended() {
     assert!(matches!(refused(&alone), TlsError::Expired { .. }));
 }
 
-/// A certificate that had a week left was not warned of, and neither was a key that gRPC's own clients can't use.
+/// There was no warning about a certificate that expired in a week, nor about a key that gRPC's own clients can't use.
 #[test]
-fn what_will_not_work_for_long_or_not_for_all_is_warned_of() {
+fn warns_of_certificates_that_expire_soon_or_do_not_work_for_all_clients() {
     let dir = tempfile::tempdir().expect("a directory");
     let good = certs(dir.path());
     let shared = |files: &TlsFiles| Tls::load(Some(files), "c").expect("TLS").0.expect("with TLS");
@@ -186,7 +196,7 @@ fn what_will_not_work_for_long_or_not_for_all_is_warned_of() {
     let files =
         TlsFiles { server_cert_file: path("short.pem"), server_key_file: path("short-key.pem"), ..good.clone() };
     let short = shared(&files);
-    // Loading it has warned.
+    // Loading it has written the warning.
     let warned_at = short.warned_at.load(Ordering::Relaxed);
     assert!(warned_at > 0);
     assert_eq!(short.warn(false, now), Vec::<String>::new(), "once a day");

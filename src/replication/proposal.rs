@@ -1,0 +1,146 @@
+//! A forwarded proposal, as the leader reads it: what a peer may have appended.
+
+use std::time::Instant;
+
+use crate::catalog::{Catalog, Command, LogMeta};
+use crate::consensus::handle::{Proposal, StreamPosition};
+use crate::pb::peer::Propose;
+use crate::storage::entry::EntryKind;
+use crate::storage::payload;
+use crate::types::{GroupId, Offset, StreamId, Term};
+
+/// Why a forwarded proposal is refused. Once committed, an entry that can't be applied would stop its group on every node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadProposal {
+    /// Only a newer version knows the kind.
+    #[error("entry kind {0}, which this version does not know; start a newer version")]
+    UnknownKind(u32),
+    /// No client proposes entries of this kind to this group.
+    #[error("an entry of kind {_0:?} to group {_1}")]
+    NotProposable(EntryKind, GroupId),
+    /// The payload or the number of records is wrong, or exceeds the limits of the log.
+    #[error("{count} records in {bytes} bytes that are malformed, or not allowed in group {group}")]
+    BadPayload {
+        /// The group of the proposal.
+        group: GroupId,
+        /// The number of records that it claims.
+        count: u32,
+        /// The size of its payload.
+        bytes: usize,
+    },
+}
+
+/// Reads a job's proposal, on the leader.
+///
+/// # Errors
+/// [`BadProposal`].
+pub fn proposal_of(
+    group: u64,
+    deadline: Option<Instant>,
+    propose: Propose,
+    catalog_now: &Catalog,
+) -> Result<Proposal, BadProposal> {
+    let group = GroupId(group);
+    let kind = u8::try_from(propose.kind).ok().and_then(|code| EntryKind::try_from(code).ok());
+    let kind = kind.ok_or(BadProposal::UnknownKind(propose.kind))?;
+    let is_good = match kind {
+        EntryKind::Records if group == GroupId::CATALOG => propose.count > 0 && configures_logs(&propose.payload),
+        EntryKind::Records => propose.count > 0 && fits(catalog_now.log(group), &propose.payload),
+        // The catalog is never trimmed: a start replays all of it.
+        EntryKind::Trim if group != GroupId::CATALOG => propose.count == 0 && propose.payload.len() == 8,
+        EntryKind::Trim | EntryKind::Noop | EntryKind::ConfChange => {
+            return Err(BadProposal::NotProposable(kind, group));
+        }
+    };
+    if !is_good {
+        return Err(BadProposal::BadPayload { group, count: propose.count, bytes: propose.payload.len() });
+    }
+    Ok(Proposal {
+        group,
+        kind,
+        count: propose.count,
+        payload: propose.payload.as_ref().into(),
+        expected_offset: propose.expected_offset.map(Offset),
+        producer_id: propose.producer_id,
+        sequence: propose.sequence,
+        in_stream: (propose.stream != 0)
+            .then_some(StreamPosition { stream: StreamId(propose.stream), sequence: propose.sequence_in_stream }),
+        term: (propose.term != 0).then_some(Term(propose.term)),
+        deadline,
+    })
+}
+
+/// Whether records respect the limits of their log, as far as values go: the node that forwards them may not have checked that. A
+/// record in its stored form must be one that every client can read.
+fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
+    let Some(log) = log else { return true };
+    let mut sum = 0;
+    let record_fits = |record: &[u8]| {
+        let value = payload::record_value(record).map_or(usize::MAX, <[u8]>::len);
+        sum = value.saturating_add(sum);
+        value <= log.record_bytes_max as usize && record.len() <= LogMeta::STORED_RECORD_BYTES_MAX
+    };
+    payload::records(payload).map(|record| record.unwrap_or_default()).all(record_fits)
+        && sum <= log.request_bytes_max as usize
+}
+
+/// Whether every record is a change of a log's settings. No other change of the catalog is forwarded as an entry: the leader
+/// proposes those itself. A command that only a newer version knows is refused and not appended.
+fn configures_logs(records: &[u8]) -> bool {
+    let configures = |record: &[u8]| matches!(Command::of_record(record), Some(Command::ConfigureLog(..)));
+    payload::records(records).all(|record| record.is_ok_and(configures))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::command_proposal;
+    use crate::storage::payload::{RecordFields, encode_record};
+
+    /// A peer could have any record appended to the catalog. When a record that was not a command was applied, every node ended.
+    #[test]
+    fn only_settings_of_logs_are_forwarded_to_the_catalog() {
+        let propose = |kind: EntryKind, count, payload: &[u8]| Propose {
+            kind: u32::from(kind.code()),
+            count,
+            payload: payload.to_vec().into(),
+            ..Propose::default()
+        };
+        let mut record = Vec::new();
+        encode_record(&mut record, &RecordFields { value: b"no command", ..RecordFields::default() });
+        let command = |command| command_proposal(&command).payload.payload();
+        let founded = command(Command::Founded(GroupId(1)));
+        let command = command(Command::ConfigureLog(GroupId(1), crate::catalog::LogChange::default()));
+        let both = [&command[..], &record[..]].concat();
+        let mut catalog = Catalog::default();
+        let first = LogMeta::first(crate::types::NodeId(1)).expect("random");
+        catalog.apply(Command::CreateLog(LogMeta { record_bytes_max: 1024, request_bytes_max: 1500, ..first }));
+        let taken =
+            |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload), &catalog);
+
+        let proposal = taken(0, EntryKind::Records, 1, &command).expect("a command");
+        assert_eq!(proposal.payload.payload(), command);
+        assert!(taken(0, EntryKind::Records, 1, &record).is_err());
+        assert!(taken(0, EntryKind::Records, 1, &founded).is_err(), "the leader proposes it itself");
+        assert!(taken(0, EntryKind::Records, 2, &both).is_err(), "a record after a command");
+        assert!(taken(0, EntryKind::Records, 1, &command[1..]).is_err(), "no records");
+        assert!(taken(0, EntryKind::Trim, 0, &[0; 8]).is_err(), "the catalog is replayed from its beginning");
+        assert!(taken(1, EntryKind::Records, 1, &record).is_ok());
+        assert!(taken(1, EntryKind::Trim, 0, &[0; 8]).is_ok());
+        let values = |sizes: &[usize]| {
+            let mut payload = Vec::new();
+            for size in sizes {
+                encode_record(&mut payload, &RecordFields { value: &vec![7; *size], ..RecordFields::default() });
+            }
+            payload
+        };
+        assert!(taken(1, EntryKind::Records, 2, &values(&[1024, 476])).is_ok(), "limits count what clients send");
+        assert!(taken(1, EntryKind::Records, 1, &values(&[1025])).is_err(), "larger than record_bytes_max");
+        assert!(taken(1, EntryKind::Records, 2, &values(&[1000, 501])).is_err(), "larger than request_bytes_max");
+        let trim = taken(0, EntryKind::Trim, 0, &[0; 8]).expect_err("not of the catalog");
+        assert_eq!(trim, BadProposal::NotProposable(EntryKind::Trim, GroupId::CATALOG));
+        let newer = Propose { kind: 99, ..propose(EntryKind::Records, 1, &record) };
+        let refused = proposal_of(1, None, newer, &catalog).expect_err("unknown");
+        assert!(refused.to_string().contains("entry kind 99"), "{refused}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The files of a node's certificates and keys, read and checked together.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use openssl::pkey::PKey;
+use openssl::x509::{X509, X509PurposeId};
+
+use super::super::identity::system_time;
+use super::super::peer_names::{Dialled, PeerName, PeerNames};
+use super::super::read_needed;
+use super::error::TlsError;
+use super::verify::{check_time, refused};
+use crate::config::TlsFiles;
+use crate::types::NodeName;
+
+/// A certificate with its chain, and its key, in PEM form. Not `Debug`, since it contains a secret.
+#[derive(PartialEq)]
+pub(super) struct Pair {
+    pub(super) cert: Vec<u8>,
+    pub(super) key: Vec<u8>,
+}
+
+/// The node that the peer certificate must name.
+pub(super) struct OwnName {
+    pub(super) names: PeerNames,
+    /// `None`: the certificate of any node.
+    pub(super) node: Option<NodeName>,
+}
+
+#[derive(PartialEq)]
+pub(super) struct Material {
+    pub(super) client_ca: Vec<u8>,
+    pub(super) peer_ca: Vec<u8>,
+    pub(super) server: Pair,
+    pub(super) peer: Pair,
+    /// The first of them to expire, and its file.
+    pub(super) expires: (SystemTime, PathBuf),
+}
+
+impl Material {
+    pub(super) fn load(files: &TlsFiles, own: &OwnName) -> Result<Material, TlsError> {
+        let (client_ca, client_ca_certs) = read_ca(&files.client_ca_file)?;
+        let (peer_ca, peer_ca_certs) = read_ca(&files.peer_ca_file)?;
+        let (server, server_certs) = read_pair(&files.server_cert_file, &files.server_key_file)?;
+        let (peer, peer_certs) = read_pair(&files.peer_cert_file, &files.peer_key_file)?;
+        // Clients judge which authority signed it, so it is its own authority here.
+        if let Some(error) = refused(&server_certs[..1], &server_certs, X509PurposeId::SSL_SERVER) {
+            return Err(TlsError::NotAServers { cert: files.server_cert_file.clone(), error });
+        }
+        check_peer(files, own, &peer_ca_certs, &peer_certs)?;
+        let mut expires = Vec::new();
+        for (certs, file) in [
+            (&client_ca_certs, &files.client_ca_file),
+            (&peer_ca_certs, &files.peer_ca_file),
+            (&server_certs, &files.server_cert_file),
+            (&peer_certs, &files.peer_cert_file),
+        ] {
+            // In a bundle of authorities some may have expired. In a chain the leaf counts, which is the first.
+            let end = system_time(certs[0].not_after()).map_err(|_| TlsError::NoCertificate(file.clone()))?;
+            expires.push((end, file.clone()));
+        }
+        let expires = expires.into_iter().min().unwrap_or((SystemTime::UNIX_EPOCH, PathBuf::new()));
+        Ok(Material { client_ca, peer_ca, server, peer, expires })
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |error: String| TlsError::Unreadable { file: file.to_owned(), error };
+    let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
+    // gRPC takes C strings.
+    if bytes.contains(&0) { Err(unreadable("is not text".to_owned())) } else { Ok(bytes) }
+}
+
+fn read_certs(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
+    let pem = read(file)?;
+    let certs = X509::stack_from_pem(&pem).unwrap_or_default();
+    if certs.is_empty() { Err(TlsError::NoCertificate(file.to_owned())) } else { Ok((pem, certs)) }
+}
+
+/// A bundle of authorities with at least one that is valid now; the valid ones come first.
+pub(super) fn read_ca(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
+    let (pem, mut certs) = read_certs(file)?;
+    certs.sort_by_key(|cert| check_time(cert, file).is_err());
+    check_time(&certs[0], file)?;
+    Ok((pem, certs))
+}
+
+pub(super) fn read_pair(cert_file: &Path, key_file: &Path) -> Result<(Pair, Vec<X509>), TlsError> {
+    let (cert, certs) = read_certs(cert_file)?;
+    let key = read(key_file)?;
+    // Without a passphrase here, OpenSSL would ask for one on the terminal.
+    let parsed = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|_| TlsError::NoKey(key_file.to_owned()))?;
+    if !certs[0].public_key().is_ok_and(|public| public.public_eq(&parsed)) {
+        return Err(TlsError::KeyMismatch { key: key_file.to_owned(), cert: cert_file.to_owned() });
+    }
+    check_time(&certs[0], cert_file)?;
+    Ok((Pair { cert, key }, certs))
+}
+
+/// A peer certificate is used to dial and to be dialled, so it must be valid for both.
+fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
+    let (cert_file, ca_file) = (&files.peer_cert_file, &files.peer_ca_file);
+    let names = certs[0].subject_alt_names();
+    let names: Vec<&str> = names.iter().flatten().filter_map(|name| name.dnsname()).collect();
+    let own_name = own.node.as_ref().map(|node| own.names.expected(&Dialled::Node(node.clone())));
+    let own_name = own_name.unwrap_or_else(|| format!("<node name>.{}", own.names.expected(&Dialled::Shared)));
+    let lacks = |expected: String| TlsError::NoPeerName { cert: cert_file.clone(), expected };
+    match own.names.read(names.iter().copied()) {
+        Some(PeerName::Shared | PeerName::Unproven) => {}
+        Some(PeerName::Nodes(nodes)) if own.node.as_ref().is_none_or(|node| nodes.contains(node)) => {
+            if !own.names.is_member(names.iter().copied()) {
+                return Err(lacks(own.names.expected(&Dialled::Member)));
+            }
+        }
+        Some(PeerName::Nodes(_)) | None => return Err(lacks(own_name)),
+    }
+    for (purpose, role) in
+        [(X509PurposeId::SSL_SERVER, "as a server certificate"), (X509PurposeId::SSL_CLIENT, "as a client certificate")]
+    {
+        if let Some(error) = refused(ca, certs, purpose) {
+            let error = format!("{error} ({role})");
+            return Err(TlsError::NotOfCa { cert: cert_file.clone(), ca: ca_file.clone(), error });
+        }
+    }
+    Ok(())
+}
