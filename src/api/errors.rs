@@ -283,6 +283,9 @@ impl ApiError {
                 resume: range.next_offset,
                 what: range.to_string(),
             },
+            ReadError::NewerFrame(newer) => {
+                ApiError::Damaged { log: bounds.log, offset, resume: None, what: newer.to_string() }
+            }
             ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
         }
     }

@@ -143,6 +143,7 @@ fn walk() {
                     good += 1;
                 }
                 Err(WalkError::Disk(error)) => panic!("{error}"),
+                Err(WalkError::Newer(newer)) => panic!("only a forged checksum makes one: {newer}"),
                 Err(WalkError::Bad { position, .. }) => {
                     assert!((last.min(position)..=end).contains(&position));
                     match walk.skip_bad() {

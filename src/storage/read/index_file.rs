@@ -62,6 +62,7 @@ pub(crate) fn rebuild(
         match walk.next() {
             Ok(Some((at, frame))) => index.push(&frame.header, at),
             Ok(None) | Err(WalkError::NotCached) => break,
+            Err(WalkError::Newer(newer)) => walk.skip_newer(&newer),
             // A shortage is not a property of the segment: the incomplete index must not be written.
             Err(WalkError::Disk(error)) if error.is_shortage() => return index,
             Err(WalkError::Bad { .. } | WalkError::Disk(_)) => match walk.skip_bad() {

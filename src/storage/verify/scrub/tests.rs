@@ -229,7 +229,10 @@ fn segments_that_go_meanwhile_are_no_damage() {
     assert_eq!(home.segments().len(), 1);
     // As a pass sees it that took its view before.
     let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
-    let found = scrubber.part(&old.parts[0], old.parts[0].end(), None, &mut pace).ok().expect("not stopped");
+    let found = scrubber
+        .part(home.log.reader().published(), &old.parts[0], old.parts[0].end(), None, &mut pace)
+        .ok()
+        .expect("not stopped");
     assert_eq!((found[0].position, found[0].what.as_str()), (0, "the file is missing"));
     assert!(!home.log.reader().published().still_contains(&old.parts[0], 0));
     assert_eq!(pass(&scrubber), [], "and what was damaged in it is forgotten");
