@@ -320,6 +320,15 @@ pub(crate) fn seal(frame: &mut [u8], salt: u64, position: u64) {
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Makes the frame at a position of a segment one of another kind, with right checksums, as another version would write it.
+#[cfg(test)]
+pub(crate) fn set_kind(segment: &mut [u8], position: u64, kind: u8) {
+    let (salt, frame) = (u64_at(segment, 32), &mut segment[position as usize..]);
+    let bytes = frame_bytes(u32_at(frame, 0) as usize);
+    frame[8] = kind;
+    seal(&mut frame[..bytes], salt, position);
+}
+
 #[cfg(test)]
 pub(crate) fn sample_header() -> Header {
     Header {

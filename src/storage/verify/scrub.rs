@@ -413,4 +413,4 @@ impl Scrubber {
 #[cfg(test)]
 mod alarms;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -190,8 +190,8 @@ impl SegmentCheck<'_> {
     fn index(&mut self, files: &GroupFiles, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
         let what = match self.disk.read(&index_path(&files.dir, header.number), INDEX_BYTES_MAX) {
             Ok(Some(bytes)) => match Index::decode(&bytes, header.salt) {
-                Some(entries) => return Ok(Some(Noted { entries, next: 0 })),
-                None => "is not valid".to_owned(),
+                Ok(entries) => return Ok(Some(Noted { entries, next: 0 })),
+                Err(bad) => bad.to_string(),
             },
             Ok(None) => "is missing".to_owned(),
             Err(error) if error.is_shortage() => return Err(error),

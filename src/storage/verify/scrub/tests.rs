@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::storage::error::NewerFrame;
 use crate::storage::format::state::Genesis;
 use crate::storage::read::error::ReadError;
 use crate::storage::write::log::tests::batch;
@@ -444,4 +445,14 @@ fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
     assert!(sealed.upgrade().is_none(), "the second segment is closed");
     inbox.send(ScrubMsg::Stop).expect("it runs");
     assert!(pass.join().expect("no panic"), "stopped");
+}
+
+/// Checks one log once; returns the damage and the frames of newer versions that were logged.
+pub(in super::super) fn scrub_once(disk: &Disk, log: &GroupLog) -> (Vec<DamagedRange>, Vec<NewerFrame>) {
+    let handle = ScrubHandle::default();
+    handle.add(GROUP, log.reader());
+    let (_sender, inbox) = bounded(1);
+    let scrubber = Scrubber { handle, disk: disk.clone(), node_file: PathBuf::new(), options: OPTIONS, inbox };
+    assert!(scrubber.pass().is_ok() && scrubber.pass().is_ok(), "not stopped");
+    (scrubber.handle.damaged(GROUP), log.reader().published().damages().newer())
 }
