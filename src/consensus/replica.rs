@@ -74,7 +74,7 @@ impl HostError {
     pub fn is_config(&self) -> bool {
         match self {
             HostError::Storage(error) => error.is_config(),
-            HostError::Catalog(_) => true,
+            HostError::Catalog(_) | HostError::Read(_, ReadError::NewerFrame(_)) => true,
             HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
         }
     }
@@ -86,7 +86,11 @@ impl HostError {
             HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
             HostError::Read(
                 _,
-                ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_) | ReadError::Shortage(_),
+                ReadError::NotCached
+                | ReadError::Trimmed { .. }
+                | ReadError::NewerFrame(_)
+                | ReadError::Io(_)
+                | ReadError::Shortage(_),
             )
             | HostError::Catalog(_)
             | HostError::Thread(_) => false,
@@ -356,7 +360,7 @@ impl Replica {
     pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
         match entries {
             Ok(entries) => self.group.fetched(low, &entries),
-            Err(error @ (ReadError::Damaged(_) | ReadError::Io(_))) => {
+            Err(error @ (ReadError::Damaged(_) | ReadError::NewerFrame(_) | ReadError::Io(_))) => {
                 if self.group.set_unreadable(low) {
                     // The damage itself was logged as an error by the read.
                     log::warn!("group {}: entry {low} can't be read for a follower: {error}", self.id);

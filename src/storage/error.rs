@@ -7,10 +7,27 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::codes::UnknownCode;
+
 /// Bytes that are not a valid entry, or not a valid payload of one; says why.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not a valid entry: {0}")]
 pub struct BadEntry(pub &'static str);
+
+/// A valid frame that a newer version wrote: its checksums are right, but this version does not know its kind. It is never taken for
+/// damage or for a torn tail.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{} contains at byte {position} {kind}", .file.display())]
+pub struct NewerFrame {
+    /// The segment.
+    pub file: PathBuf,
+    /// Where the frame begins.
+    pub position: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Its kind.
+    pub kind: UnknownCode<u8>,
+}
 
 /// A failure of storage. A failed write or sync is final for the process: only a restart, which reads the disk, helps.
 #[derive(Debug, Error)]
@@ -56,6 +73,9 @@ pub enum StorageError {
         /// The format that this version reads.
         known: u32,
     },
+    /// A newer version wrote a part of the file.
+    #[error(transparent)]
+    NewerFrame(#[from] NewerFrame),
     /// The directory is not empty and not a data directory of Seriatim.
     #[error("{} is not a data directory of seriatim, {found}: choose an empty or a new directory", .path.display())]
     ForeignDirectory {
@@ -95,6 +115,7 @@ impl StorageError {
             StorageError::Io { .. }
             | StorageError::DiskFull { .. }
             | StorageError::OtherFormat { .. }
+            | StorageError::NewerFrame(_)
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. }
@@ -106,6 +127,7 @@ impl StorageError {
     pub fn is_config(&self) -> bool {
         match self {
             StorageError::OtherFormat { .. }
+            | StorageError::NewerFrame(_)
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
             | StorageError::NotBlank { .. } => true,

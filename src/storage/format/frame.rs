@@ -98,9 +98,14 @@ pub struct Position {
     pub at: u64,
 }
 
-/// Bytes that are no valid frame; says why.
+/// Why bytes are not a frame that this version reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadFrame(pub &'static str);
+pub enum BadFrame {
+    /// They are not a valid frame; says why.
+    Invalid(&'static str),
+    /// They are a valid frame of a newer version.
+    Newer(UnknownCode<u8>),
+}
 
 /// What stands before the payload, but for length and checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,17 +176,17 @@ fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
 /// The bytes of the frame that begins with this header.
 ///
 /// # Errors
-/// [`BadFrame`] when none that was written at this position does.
-pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Result<usize, BadFrame> {
+/// Says why if they are not the header of a frame that was written at this position.
+pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Result<usize, &'static str> {
     if header[8] == 0 {
         if broken(Fault::ZerosSkipped) && header[..8] == [0; 8] {
             return Ok(8);
         }
-        return Err(BadFrame("no frame"));
+        return Err("no frame");
     }
     let length = u32_at(header, 0) as usize;
     if header[9..12] != header_check(header, salt, position) || length > ENTRY_BYTES_MAX {
-        return Err(BadFrame("no valid header of a frame"));
+        return Err("no valid header of a frame");
     }
     Ok(frame_bytes(length))
 }
@@ -230,20 +235,21 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
 /// Checks and reads the frame that these bytes are, neither more nor less.
 ///
 /// # Errors
-/// [`BadFrame`] for anything that [`encode`] did not write with this salt at this position.
+/// [`BadFrame::Invalid`] for anything that no version wrote with this salt at this position, [`BadFrame::Newer`] for a frame of a
+/// kind that this version does not know.
 pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFrame> {
     if broken(Fault::ZerosSkipped) && bytes == [0; 8] {
         return Ok(Frame { header: Header::of_note(NoteKind::Filler, Position::default()), payload: &[] });
     }
-    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame("no whole frame")) };
-    if peek_bytes(head, salt, position)? != bytes.len() {
-        return Err(BadFrame("no whole frame"));
+    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame::Invalid("no whole frame")) };
+    if peek_bytes(head, salt, position).map_err(BadFrame::Invalid)? != bytes.len() {
+        return Err(BadFrame::Invalid("no whole frame"));
     }
     if u32_at(head, 4) != checksum(bytes, salt, position) && !broken(Fault::TailCutLate) {
-        return Err(BadFrame("the checksum does not match"));
+        return Err(BadFrame::Invalid("the checksum does not match"));
     }
     let header = Header {
-        kind: FrameKind::try_from(head[8]).map_err(|_| BadFrame("a frame of a kind unknown to this version"))?,
+        kind: FrameKind::try_from(head[8]).map_err(BadFrame::Newer)?,
         count: u32_at(head, 12),
         term: Term(u64_at(head, 16)),
         index: LogIndex(u64_at(head, 24)),
@@ -312,6 +318,15 @@ pub(crate) fn seal(frame: &mut [u8], salt: u64, position: u64) {
     frame[9..12].copy_from_slice(&check);
     let crc = checksum(frame, salt, position);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Makes the frame at a position of a segment one of another kind, with right checksums, as another version would write it.
+#[cfg(test)]
+pub(crate) fn set_kind(segment: &mut [u8], position: u64, kind: u8) {
+    let (salt, frame) = (u64_at(segment, 32), &mut segment[position as usize..]);
+    let bytes = frame_bytes(u32_at(frame, 0) as usize);
+    frame[8] = kind;
+    seal(&mut frame[..bytes], salt, position);
 }
 
 #[cfg(test)]

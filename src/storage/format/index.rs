@@ -12,13 +12,16 @@
 //! is rebuilt from the segment.
 
 use parking_lot::{Mutex, MutexGuard};
+use thiserror::Error;
 
 use super::entry::u64_at;
 use super::frame::Header;
 use super::segment_header::SEGMENT_HEADER_BYTES;
 use crate::types::{LogIndex, Offset};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"SERIIDX2");
+const MAGIC: &[u8; 7] = b"SERIIDX";
+/// The format, a digit: the last byte of the magic.
+const FORMAT: u8 = b'2';
 const HEADER_BYTES: usize = 40;
 const ENTRY_BYTES: usize = 32;
 /// The maximum number of entries of an index.
@@ -27,6 +30,17 @@ const ENTRIES_MAX: usize = 1 << 20;
 pub(crate) const INDEX_BYTES_MAX: usize = HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES;
 /// Small in tests, whose segments are.
 pub(crate) const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
+
+/// Why bytes are not an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadIndex {
+    /// They are not what was written.
+    #[error("is not valid")]
+    Invalid,
+    /// A version with another format wrote them.
+    #[error("has format {0}, and this version of seriatim reads format {known}", known = char::from(FORMAT))]
+    OtherFormat(char),
+}
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +87,13 @@ fn checksum(bytes: &[u8]) -> u64 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES - 8]), &bytes[HEADER_BYTES..]).into()
 }
 
+/// True if only the format of these bytes is damaged: their checksum is the one of the known format.
+fn format_is_damaged(bytes: &[u8]) -> bool {
+    let mut known = bytes.to_vec();
+    known[MAGIC.len()] = FORMAT;
+    known.len() >= HEADER_BYTES && u64_at(&known, HEADER_BYTES - 8) == checksum(&known)
+}
+
 impl Index {
     /// An empty one, for so many entries.
     pub fn new(entries_max: usize) -> Index {
@@ -88,13 +109,25 @@ impl Index {
         Index { entries_max: entries.len(), entries: Mutex::new(entries) }
     }
 
-    /// The entries of a sealed segment's index, from the bytes of its file; `None` when they are not whole.
-    pub fn decode(bytes: &[u8], salt: u64) -> Option<Vec<IndexEntry>> {
+    /// The entries of a sealed segment's index, from the bytes of its file.
+    ///
+    /// # Errors
+    /// [`BadIndex`].
+    pub fn decode(bytes: &[u8], salt: u64) -> Result<Vec<IndexEntry>, BadIndex> {
+        match bytes.strip_prefix(MAGIC).and_then(|rest| rest.first()) {
+            Some(&FORMAT) => Index::decode_entries(bytes, salt).ok_or(BadIndex::Invalid),
+            Some(format) if format.is_ascii_digit() && !format_is_damaged(bytes) => {
+                Err(BadIndex::OtherFormat(char::from(*format)))
+            }
+            Some(_) | None => Err(BadIndex::Invalid),
+        }
+    }
+
+    fn decode_entries(bytes: &[u8], salt: u64) -> Option<Vec<IndexEntry>> {
         let entries = bytes.get(HEADER_BYTES..)?;
         let count = usize::try_from(u64_at(bytes, 16)).ok()?;
         let end = u64_at(bytes, 24);
-        if u64_at(bytes, 0) != MAGIC
-            || u64_at(bytes, 8) != salt
+        if u64_at(bytes, 8) != salt
             || count > ENTRIES_MAX
             || entries.len() != count * ENTRY_BYTES
             || u64_at(bytes, 32) != checksum(bytes)
@@ -119,7 +152,9 @@ impl Index {
     pub(crate) fn encode(&self, salt: u64, end: u64) -> Vec<u8> {
         let entries = self.entries();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + entries.len() * ENTRY_BYTES);
-        for number in [MAGIC, salt, entries.len() as u64, end, 0] {
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(FORMAT);
+        for number in [salt, entries.len() as u64, end, 0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         for entry in entries.iter() {

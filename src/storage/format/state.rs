@@ -3,7 +3,7 @@
 pub use crate::log_state::LogState;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, TERM_TOO_LARGE, u64_at};
-use crate::storage::format::frame::{BadFrame, Frame, Header, NoteKind, Position};
+use crate::storage::format::frame::{Frame, Header, NoteKind, Position};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Raft's hard state.
@@ -28,13 +28,13 @@ impl HardState {
     /// Reads what [`HardState::to_frame`] returned.
     ///
     /// # Errors
-    /// [`BadFrame`] if the payload is not a vote, or the term has more than 63 bits.
-    pub fn of_frame(frame: &Frame<'_>) -> Result<HardState, BadFrame> {
+    /// [`BadEntry`] if the payload is not a vote, or the term has more than 63 bits.
+    pub fn of_frame(frame: &Frame<'_>) -> Result<HardState, BadEntry> {
         if frame.payload.len() != 8 {
-            return Err(BadFrame("a hard state of another length"));
+            return Err(BadEntry("a hard state of another length"));
         }
         if frame.header.term > Term::MAX {
-            return Err(BadFrame(TERM_TOO_LARGE.0));
+            return Err(TERM_TOO_LARGE);
         }
         let vote = Some(NodeId(u64_at(frame.payload, 0))).filter(|v| v.0 != 0);
         Ok(HardState { term: frame.header.term, vote, commit: frame.header.index })

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::storage::error::NewerFrame;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_number};
 use crate::types::{GroupId, Offset};
 
@@ -84,6 +85,8 @@ struct Known {
     ranges: Vec<DamagedRange>,
     /// The places of `ranges`, and of further ranges that were logged, each with the pass in which it was met last.
     places: BTreeMap<(String, u64), u64>,
+    /// The frames of newer versions that were logged.
+    newer: Vec<NewerFrame>,
     /// The number of passes that have begun.
     passes: u64,
 }
@@ -121,6 +124,21 @@ impl Damages {
         );
     }
 
+    /// Logs a frame of a newer version, once. It is not damaged, so it is not listed.
+    pub fn tell_newer(&self, group: GroupId, newer: NewerFrame) {
+        let mut known = self.known();
+        if known.newer.len() < PLACES_MAX && !known.newer.contains(&newer) {
+            log::error!("group {group}: {newer}");
+            known.newer.push(newer);
+        }
+    }
+
+    /// The logged frames of newer versions.
+    #[cfg(test)]
+    pub(crate) fn newer(&self) -> Vec<NewerFrame> {
+        self.known().newer.clone()
+    }
+
     /// The listed ranges.
     pub fn list(&self) -> Vec<DamagedRange> {
         self.known().ranges.clone()
@@ -139,7 +157,7 @@ impl Damages {
     /// Forgets everything except what a complete pass has just found, and what others have met since it began.
     pub(crate) fn keep(&self, found: &[DamagedRange]) {
         let mut known = self.known();
-        let Known { ranges, places, passes } = &mut *known;
+        let Known { ranges, places, passes, .. } = &mut *known;
         places.retain(|(file, position), met| {
             *met == *passes || found.iter().any(|f| (&f.file, f.position) == (file, *position))
         });

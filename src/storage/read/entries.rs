@@ -120,6 +120,7 @@ pub(crate) fn locate(
         (Err(ReadError::Io(what) | ReadError::Shortage(what)), _) => {
             Err(StorageError::io("read", &path, std::io::Error::other(what)))
         }
+        (Err(ReadError::NewerFrame(newer)), _) => Err(newer.into()),
         (Err(other @ (ReadError::Damaged(_) | ReadError::NotCached | ReadError::Trimmed { .. })), _) => {
             Err(StorageError::damaged(&path, 0, format!("entry {index} can't be read: {other}")))
         }

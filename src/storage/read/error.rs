@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::damage::DamagedRange;
+use crate::storage::error::NewerFrame;
 #[cfg(doc)]
 use crate::storage::io::disk::Access;
 use crate::types::Offset;
@@ -23,6 +24,9 @@ pub enum ReadError {
     /// one on.
     #[error("damaged: {0}")]
     Damaged(DamagedRange),
+    /// A newer version wrote a frame that has to be read.
+    #[error(transparent)]
+    NewerFrame(NewerFrame),
     /// The system refused to read; names the file.
     #[error("{0}")]
     Io(String),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::walk::{Walk, WalkError};
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
-use crate::storage::format::index::{INDEX_BYTES_MAX, Index};
+use crate::storage::format::index::{BadIndex, INDEX_BYTES_MAX, Index};
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::storage::io::disk::{Access, Disk, DiskFile};
 
@@ -30,7 +30,15 @@ fn rebuilding(error: &StorageError) -> String {
 /// When the system has nothing left to open it with, which says nothing about it.
 pub(crate) fn load(disk: &Disk, dir: &Path, number: u64, salt: u64) -> Result<Option<Index>, StorageError> {
     match disk.read(&index_path(dir, number), INDEX_BYTES_MAX) {
-        Ok(bytes) => Ok(bytes.and_then(|bytes| Index::decode(&bytes, salt)).map(Index::of)),
+        Ok(Some(bytes)) => match Index::decode(&bytes, salt) {
+            Ok(entries) => Ok(Some(Index::of(entries))),
+            Err(BadIndex::Invalid) => Ok(None),
+            Err(other @ BadIndex::OtherFormat(_)) => {
+                log::info!("the index {} {other}: rebuilding it", index_path(dir, number).display());
+                Ok(None)
+            }
+        },
+        Ok(None) => Ok(None),
         Err(error) if error.is_shortage() || broken(Fault::IndexMustBeRead) => Err(error),
         Err(error) => {
             log::warn!("{}", rebuilding(&error));
@@ -62,6 +70,7 @@ pub(crate) fn rebuild(
         match walk.next() {
             Ok(Some((at, frame))) => index.push(&frame.header, at),
             Ok(None) | Err(WalkError::NotCached) => break,
+            Err(WalkError::Newer(newer)) => walk.skip_newer(&newer),
             // A shortage is not a property of the segment: the incomplete index must not be written.
             Err(WalkError::Disk(error)) if error.is_shortage() => return index,
             Err(WalkError::Bad { .. } | WalkError::Disk(_)) => match walk.skip_bad() {

@@ -96,6 +96,9 @@ pub(super) fn visit(
                 Ok(None) if noted >= end => {}
                 Ok(None) => part.segment.tell_wrong_index(),
                 Err(WalkError::NotCached) => return Err(ReadError::NotCached),
+                // It may change what the frames after it mean.
+                Err(WalkError::Newer(_)) if holes.said == Visit::NextSound => return Ok(holes.pending),
+                Err(WalkError::Newer(newer)) => return Err(ReadError::NewerFrame(newer)),
                 // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.
                 Err(WalkError::Bad { .. }) if !begun => {}
                 Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
@@ -139,7 +142,7 @@ impl Holes<'_> {
         let what = match error {
             WalkError::Bad { what, .. } => what.to_owned(),
             WalkError::Disk(error) if !error.is_shortage() => error.to_string(),
-            WalkError::Disk(_) | WalkError::NotCached => return Err(read_error(part, error)),
+            WalkError::Disk(_) | WalkError::NotCached | WalkError::Newer(_) => return Err(read_error(part, error)),
         };
         // Only a read that may wait for the disk finds out what is wrong and where it ends.
         if self.access == Access::Cached {
@@ -184,6 +187,7 @@ fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
 fn read_error(part: &Part, error: WalkError) -> ReadError {
     match error {
         WalkError::NotCached => ReadError::NotCached,
+        WalkError::Newer(newer) => ReadError::NewerFrame(newer),
         WalkError::Bad { position, what } => ReadError::Damaged(part.damaged(position, what)),
         WalkError::Disk(error) if error.is_shortage() => ReadError::Shortage(error.to_string()),
         WalkError::Disk(error) => ReadError::Io(error.to_string()),

@@ -1,8 +1,10 @@
 //! A walk over the frames of one file, from a position to another. Recovery, readers and whoever makes an index anew walk.
 
-use std::fmt;
+use std::path::Path;
 
-use crate::storage::error::StorageError;
+use thiserror::Error;
+
+use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::{self, BadFrame, Frame, HEADER_BYTES};
 use crate::storage::io::disk::Access;
@@ -15,14 +17,20 @@ const BLOCK_BYTES: u64 = 4096;
 /// After this many unreadable bytes in a row, not every block is tried, as each attempt may take seconds.
 const UNREADABLE_BYTES: u64 = 1 << 20;
 
-/// Why a walk could not go on.
-#[derive(Debug)]
+/// Why a walk did not return a frame.
+#[derive(Debug, Error)]
 pub enum WalkError {
     /// The next bytes are not in memory.
+    #[error("not in memory")]
     NotCached,
     /// The system refused to read.
-    Disk(StorageError),
-    /// There is no valid frame.
+    #[error(transparent)]
+    Disk(#[from] StorageError),
+    /// A valid frame of a newer version; [`Walk::skip_newer`] continues after it.
+    #[error(transparent)]
+    Newer(#[from] NewerFrame),
+    /// Not a valid frame.
+    #[error("byte {position}: {what}")]
     Bad {
         /// Where.
         position: u64,
@@ -31,18 +39,14 @@ pub enum WalkError {
     },
 }
 
-impl From<StorageError> for WalkError {
-    fn from(error: StorageError) -> WalkError {
-        WalkError::Disk(error)
-    }
-}
-
-impl fmt::Display for WalkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl WalkError {
+    /// The error of a caller for which every frame up to the end must be readable.
+    pub(crate) fn in_file(self, path: &Path, position: u64) -> StorageError {
         match self {
-            WalkError::NotCached => f.write_str("not in memory"),
-            WalkError::Disk(error) => error.fmt(f),
-            WalkError::Bad { position, what } => write!(f, "byte {position}: {what}"),
+            WalkError::Disk(error) => error,
+            WalkError::Newer(newer) => newer.into(),
+            WalkError::Bad { position, what } => StorageError::damaged(path, position, what),
+            WalkError::NotCached => StorageError::damaged(path, position, "it can't be read"),
         }
     }
 }
@@ -105,8 +109,8 @@ impl<'a> Walk<'a> {
         }
         let salt = self.salt;
         let header = self.bytes(HEADER_BYTES)?.first_chunk::<HEADER_BYTES>();
-        let bytes = header.map_or(Err(BadFrame("no whole frame")), |header| frame::peek_bytes(header, salt, at));
-        bytes.map(Some).map_err(|bad| WalkError::Bad { position: at, what: bad.0 })
+        let bytes = header.map_or(Err("no whole frame"), |header| frame::peek_bytes(header, salt, at));
+        bytes.map(Some).map_err(|what| WalkError::Bad { position: at, what })
     }
 
     /// Keeps the payload of the frame at `position`, which [`Walk::next`] has returned, after the payloads that are kept already.
@@ -145,7 +149,13 @@ impl<'a> Walk<'a> {
             Ok(frame) => Ok(Some((at, frame))),
             Err(bad) => {
                 self.at = at;
-                Err(WalkError::Bad { position: at, what: bad.0 })
+                Err(match bad {
+                    BadFrame::Invalid(what) => WalkError::Bad { position: at, what },
+                    BadFrame::Newer(kind) => {
+                        let (file, end) = (self.file.path().to_owned(), at + bytes as u64);
+                        WalkError::Newer(NewerFrame { file, position: at, end, kind })
+                    }
+                })
             }
         }
     }
@@ -208,6 +218,12 @@ impl<'a> Walk<'a> {
             Access::Disk => self.file.append_disk_at(at, bytes, &mut self.buffer).map(drop),
             Access::Cached => self.file.append_cached_at(at, bytes, &mut self.buffer).map(drop),
         }
+    }
+
+    /// Continues after a frame of a newer version.
+    pub fn skip_newer(&mut self, newer: &NewerFrame) {
+        debug_assert_eq!(newer.position, self.at);
+        self.at = newer.end;
     }
 
     /// Moves to the next position, after this one and before the end, that has a valid frame header; returns `false` and does not

@@ -20,7 +20,7 @@ use crate::types::{LogIndex, Term};
 pub(crate) enum Break {
     /// It breaks here.
     At(Position, &'static str),
-    /// The system refused to read.
+    /// The system refused to read, or a newer version wrote a frame.
     Disk(StorageError),
 }
 
@@ -196,6 +196,8 @@ impl Ended {
                 },
                 Err(WalkError::Bad { position, what }) => (position, what),
                 Err(WalkError::Disk(error)) => return Err(Break::Disk(error)),
+                // Not the end of the log: it goes on with what this version can't read.
+                Err(WalkError::Newer(newer)) => return Err(Break::Disk(newer.into())),
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };
             self.read.insert(number, at);

@@ -191,6 +191,7 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
                 Ok(Some((_, frame))) => durable = durable.max(frame.header.durable),
                 Ok(None) => break,
                 Err(WalkError::Disk(error)) => return Err(error),
+                Err(WalkError::Newer(newer)) => return Err(newer.into()),
                 Err(_) if broken(Fault::DurableAfterBadIgnored) => break,
                 Err(WalkError::Bad { .. } | WalkError::NotCached) => {
                     let more = walk.skip_bad();
@@ -200,7 +201,7 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
                     }
                     match more {
                         Ok(true) => {}
-                        Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached) => break,
+                        Ok(false) | Err(WalkError::Bad { .. } | WalkError::NotCached | WalkError::Newer(_)) => break,
                         Err(WalkError::Disk(error)) => return Err(error),
                     }
                 }

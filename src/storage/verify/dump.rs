@@ -11,7 +11,7 @@ use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::group_dir;
 use crate::storage::io::group_files::{GroupFiles, Purpose};
 use crate::storage::io::node::DataDir;
-use crate::storage::read::walk::{Walk, WalkError};
+use crate::storage::read::walk::Walk;
 use crate::storage::recover::recovery::Survey;
 use crate::types::{GroupId, LogIndex};
 
@@ -49,13 +49,7 @@ pub fn dump<E: From<StorageError>>(
             let frame = match walk.next() {
                 Ok(Some((_, frame))) => frame,
                 Ok(None) => break,
-                Err(WalkError::Disk(error)) => return Err(error.into()),
-                Err(WalkError::Bad { position, what }) => {
-                    return Err(StorageError::damaged(&path, position, what).into());
-                }
-                Err(WalkError::NotCached) => {
-                    return Err(StorageError::damaged(&path, walk.position(), "it can't be read").into());
-                }
+                Err(error) => return Err(error.in_file(&path, walk.position()).into()),
             };
             if !frame.header.kind.is_records() {
                 continue;

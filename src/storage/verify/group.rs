@@ -7,7 +7,7 @@ use super::finding::{Finding, Severity};
 use super::gaps::{Gone, add_gone, add_jump, gone};
 use super::report::{GroupReport, Report};
 use super::segment::{SegmentCheck, Stretch, Walked};
-use crate::storage::error::StorageError;
+use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::format::frame::Position;
 use crate::storage::format::manifest::MANIFEST;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
@@ -127,7 +127,9 @@ impl GroupCheck<'_> {
     /// Adds the reason why a start fails, unless another finding is about the same file: it is the cause, and says more.
     fn refusal(&mut self, error: StorageError) -> Result<(), StorageError> {
         let file = match &error {
-            StorageError::Damaged { file, .. } | StorageError::Io { file, .. } => Some(file.clone()),
+            StorageError::Damaged { file, .. }
+            | StorageError::Io { file, .. }
+            | StorageError::NewerFrame(NewerFrame { file, .. }) => Some(file.clone()),
             _ => None,
         };
         let is_named = |f: &Finding| f.severity >= Severity::Format && Some(&f.file) == file.as_ref();

@@ -83,4 +83,6 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod newer;
+#[cfg(test)]
 mod tests;

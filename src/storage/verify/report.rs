@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::finding::{Finding, Severity};
-use crate::storage::error::{OtherFormat, StorageError};
+use crate::storage::error::{NewerFrame, OtherFormat, StorageError};
 use crate::storage::io::node::NodeFile;
 use crate::types::{GroupId, LogIndex, Offset};
 
@@ -74,6 +74,9 @@ impl Report {
             }
             StorageError::OtherFormat { file, version, known } => {
                 self.add(Finding::new(Severity::Format, &file, 0, OtherFormat { version, known }.to_string()));
+            }
+            StorageError::NewerFrame(NewerFrame { file, position, end, kind }) => {
+                self.add(Finding::new(Severity::Format, &file, position, kind.to_string()).up_to(end));
             }
             StorageError::DiskFull { .. }
             | StorageError::ForeignDirectory { .. }

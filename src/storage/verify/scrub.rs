@@ -16,16 +16,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::storage::error::StorageError;
+use crate::storage::error::{OtherFormat, StorageError};
 use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
-use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number};
+use crate::storage::format::segment_header::{
+    BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
+};
 use crate::storage::format::state::Base;
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::io::node::{NODE_FILE, NODE_FILE_BYTES_MAX, NodeFile};
 pub use crate::storage::read::damage::DamagedRange;
 use crate::storage::read::reader::GroupReader;
-use crate::storage::read::view::{Part, View};
+use crate::storage::read::view::{Part, Published, View};
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::{GroupId, Offset};
@@ -229,7 +231,7 @@ impl Scrubber {
             // The durable position may be inside a sealed segment. The digest of a part of a segment is not known.
             let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             drop(view);
-            for range in self.part(&part, end, next, pace)? {
+            for range in self.part(reader.published(), &part, end, next, pace)? {
                 if reader.published().still_contains(&part, range.position) {
                     reader.published().damages().tell(group, &range);
                     found.push(range);
@@ -292,7 +294,8 @@ impl Scrubber {
             break match file.append_disk_at(0, bytes, &mut buffer) {
                 Ok(_) => match SegmentHeader::decode(&buffer) {
                     Ok(header) if header == part.segment.header => return Ok(None),
-                    Ok(_) | Err(_) => "its header is not what was written".to_owned(),
+                    Err(BadHeader::OtherFormat(version)) => OtherFormat { version, known: SEGMENT_FORMAT }.to_string(),
+                    Ok(_) | Err(BadHeader::Torn) => "its header is not what was written".to_owned(),
                 },
                 Err(error) if error.is_shortage() => {
                     self.wait(Instant::now() + SHORTAGE_WAIT)?;
@@ -306,7 +309,15 @@ impl Scrubber {
     }
 
     /// Reads a segment up to `end`. If the end of the log at that position is known (`next`), the running digest must equal it.
-    fn part(&self, part: &Part, end: u64, next: Option<Base>, pace: &mut Pace) -> Result<Vec<DamagedRange>, Stopped> {
+    fn part(
+        &self,
+        log: &Published,
+        part: &Part,
+        end: u64,
+        next: Option<Base>,
+        pace: &mut Pace,
+    ) -> Result<Vec<DamagedRange>, Stopped> {
+        let group = part.segment.header.group;
         let path = part.segment.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Base { offset: mut next_offset, mut digest, .. } = part.base();
@@ -332,6 +343,7 @@ impl Scrubber {
         let mut open = found.len();
         let mut walk = Walk::new(&file, part.segment.header.salt, SEGMENT_HEADER_BYTES, end, Access::Disk);
         let mut before = SEGMENT_HEADER_BYTES;
+        let mut next_digest = next.map(|next| next.digest);
         loop {
             let (position, what) = match walk.next() {
                 Ok(None) => break,
@@ -349,6 +361,16 @@ impl Scrubber {
                     self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
                     continue;
                 }
+                Err(WalkError::Newer(newer)) => {
+                    // It may be an entry, and then the digest is not that of the entries that were read.
+                    walk.skip_newer(&newer);
+                    if let Some(range) = found[open..].last_mut() {
+                        range.bytes = range.bytes.min(newer.position - range.position);
+                    }
+                    next_digest = None;
+                    log.damages().tell_newer(group, newer);
+                    continue;
+                }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
                 Err(WalkError::Disk(error)) if error.is_shortage() => {
                     self.wait(Instant::now() + SHORTAGE_WAIT)?;
@@ -364,11 +386,11 @@ impl Scrubber {
             match walk.skip_bad() {
                 Ok(true) if walk.position() < end => {}
                 Ok(_) => break,
-                Err(WalkError::Disk(_) | WalkError::Bad { .. } | WalkError::NotCached) => break,
+                Err(_) => break,
             }
             self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
         }
-        if found.is_empty() && next.is_some_and(|next| next.digest != digest) {
+        if found.is_empty() && next_digest.is_some_and(|next| next != digest) {
             let what = "its entries are not those that the next segment's digest was made of".to_owned();
             found.push(damaged(SEGMENT_HEADER_BYTES, part.base().offset, what));
         }
@@ -391,4 +413,4 @@ impl Scrubber {
 #[cfg(test)]
 mod alarms;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

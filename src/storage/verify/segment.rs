@@ -34,7 +34,7 @@ pub(super) struct Walked {
     pub(super) end: u64,
     pub(super) last: Base,
     pub(super) entries: u64,
-    /// True if its last part can't be read.
+    /// True if its last part can't be read, or a newer version wrote it.
     pub(super) lost: bool,
     /// True if no damage was found in it, so that its running digest is meaningful.
     pub(super) sound: bool,
@@ -87,6 +87,8 @@ impl SegmentCheck<'_> {
         let synced = stretch.limit.unwrap_or(if durable.file == header.number { durable.at } else { 0 });
         let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
         let mut hole: Option<Hole> = None;
+        // A frame of a newer version precedes the next one.
+        let mut newer_before = false;
         loop {
             let (position, what) = match walk.next() {
                 Ok(None) if end < synced && hole.is_none() => (end, "the file ends".to_owned()),
@@ -98,6 +100,8 @@ impl SegmentCheck<'_> {
                             let next = before_entry(&frame);
                             self.add_hole(&path, hole, Unreadable::between(&state.last, &next));
                             state.last = next;
+                        } else if std::mem::take(&mut newer_before) {
+                            state.last = before_entry(&frame);
                         }
                         walked.entries += 1;
                     }
@@ -123,6 +127,14 @@ impl SegmentCheck<'_> {
                     }
                     continue;
                 }
+                Err(WalkError::Newer(newer)) => {
+                    // It may be an entry, so nothing after it can be compared with what is before it.
+                    let what = format!("{}; what follows is only partly checked", newer.kind);
+                    self.report.add(Finding::new(Severity::Format, &path, newer.position, what).up_to(newer.end));
+                    walk.skip_newer(&newer);
+                    (walked.sound, newer_before, index) = (false, true, None);
+                    continue;
+                }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
                 Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
                 Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
@@ -144,7 +156,7 @@ impl SegmentCheck<'_> {
                 break;
             }
         }
-        walked.lost = hole.is_some();
+        walked.lost = hole.is_some() || newer_before;
         if index.is_some_and(|index| !index.is_done(end)) {
             self.wrong_index(files, header.number, "leads to where no frame is");
         }
@@ -178,8 +190,8 @@ impl SegmentCheck<'_> {
     fn index(&mut self, files: &GroupFiles, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
         let what = match self.disk.read(&index_path(&files.dir, header.number), INDEX_BYTES_MAX) {
             Ok(Some(bytes)) => match Index::decode(&bytes, header.salt) {
-                Some(entries) => return Ok(Some(Noted { entries, next: 0 })),
-                None => "is not valid".to_owned(),
+                Ok(entries) => return Ok(Some(Noted { entries, next: 0 })),
+                Err(bad) => bad.to_string(),
             },
             Ok(None) => "is missing".to_owned(),
             Err(error) if error.is_shortage() => return Err(error),

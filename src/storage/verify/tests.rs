@@ -21,7 +21,7 @@ pub(super) const SEGMENTS: usize = 4;
 
 pub(super) struct Home {
     pub(super) dir: tempfile::TempDir,
-    disk: Disk,
+    pub(super) disk: Disk,
 }
 
 fn options() -> LogOptions {
@@ -56,8 +56,12 @@ impl Home {
         home
     }
 
+    pub(super) fn try_log(&self) -> Result<GroupLog, StorageError> {
+        GroupLog::open(&self.disk, &self.dir.path().join("groups"), GroupId(3), &options()).map(|(log, _)| log)
+    }
+
     fn log(&self) -> GroupLog {
-        GroupLog::open(&self.disk, &self.dir.path().join("groups"), GroupId(3), &options()).expect("opened").0
+        self.try_log().expect("opened")
     }
 
     /// Two records in 11,000 bytes or so.
@@ -108,7 +112,7 @@ impl Home {
     }
 }
 
-fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).expect("listed") {
         let path = entry.expect("an entry").path();
@@ -325,8 +329,7 @@ fn an_older_format_is_named_and_is_no_damage() {
     let before = all_files(home.dir.path());
     let report = home.look();
     assert_eq!((report.worst(), report.findings.len()), (Some(Severity::Format), SEGMENTS), "{report:?}");
-    let error =
-        GroupLog::open(&home.disk, &home.dir.path().join("groups"), GroupId(3), &options()).err().expect("older");
+    let error = home.try_log().err().expect("older");
     assert!(error.is_config() && !error.is_damage(), "{error:?}");
     let older = "format 1, older than what this version of seriatim reads (format 2)";
     assert!(error.to_string().contains(&format!(".seg has {older}")), "{error}");

@@ -59,17 +59,21 @@ fn one_that_is_not_whole_is_none() {
     for bit in 0..good.len() * 8 {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        assert!(Index::decode(&bytes, 7).is_none(), "bit {bit}");
+        assert_eq!(Index::decode(&bytes, 7), Err(BadIndex::Invalid), "bit {bit}");
     }
     for length in 0..good.len() {
-        assert!(Index::decode(&good[..length], 7).is_none(), "cut to {length}");
+        assert_eq!(Index::decode(&good[..length], 7), Err(BadIndex::Invalid), "cut to {length}");
     }
     for count in [0, 49, 51, 1 << 20, u64::MAX] {
         let mut bytes = good.clone();
         bytes[16..24].copy_from_slice(&count.to_le_bytes());
         Index::seal(&mut bytes);
-        assert!(Index::decode(&bytes, 7).is_none(), "count {count}");
+        assert_eq!(Index::decode(&bytes, 7), Err(BadIndex::Invalid), "count {count}");
     }
+    let mut newer = good.clone();
+    newer[7] = b'3';
+    Index::seal(&mut newer);
+    assert_eq!(Index::decode(&newer, 7), Err(BadIndex::OtherFormat('3')));
     let file = std::fs::OpenOptions::new().write(true).open(index_path(dir.path(), 1)).expect("a file");
     file.set_len(1 << 40).expect("longer");
     assert!(load(1, 7).is_none(), "a terabyte is not read");

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::storage::error::NewerFrame;
 use crate::storage::format::state::Genesis;
 use crate::storage::read::error::ReadError;
 use crate::storage::write::log::tests::batch;
@@ -229,7 +230,10 @@ fn segments_that_go_meanwhile_are_no_damage() {
     assert_eq!(home.segments().len(), 1);
     // As a pass sees it that took its view before.
     let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
-    let found = scrubber.part(&old.parts[0], old.parts[0].end(), None, &mut pace).ok().expect("not stopped");
+    let found = scrubber
+        .part(home.log.reader().published(), &old.parts[0], old.parts[0].end(), None, &mut pace)
+        .ok()
+        .expect("not stopped");
     assert_eq!((found[0].position, found[0].what.as_str()), (0, "the file is missing"));
     assert!(!home.log.reader().published().still_contains(&old.parts[0], 0));
     assert_eq!(pass(&scrubber), [], "and what was damaged in it is forgotten");
@@ -441,4 +445,14 @@ fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
     assert!(sealed.upgrade().is_none(), "the second segment is closed");
     inbox.send(ScrubMsg::Stop).expect("it runs");
     assert!(pass.join().expect("no panic"), "stopped");
+}
+
+/// Checks one log once; returns the damage and the frames of newer versions that were logged.
+pub(in super::super) fn scrub_once(disk: &Disk, log: &GroupLog) -> (Vec<DamagedRange>, Vec<NewerFrame>) {
+    let handle = ScrubHandle::default();
+    handle.add(GROUP, log.reader());
+    let (_sender, inbox) = bounded(1);
+    let scrubber = Scrubber { handle, disk: disk.clone(), node_file: PathBuf::new(), options: OPTIONS, inbox };
+    assert!(scrubber.pass().is_ok() && scrubber.pass().is_ok(), "not stopped");
+    (scrubber.handle.damaged(GROUP), log.reader().published().damages().newer())
 }
