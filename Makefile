@@ -16,7 +16,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz check bench test-clients test-decoders proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz update-golden check bench test-clients test-decoders proto clean
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,11 @@ hostile: deps first-build ## hostile clients, thousands of each kind, while an h
 
 proof: deps first-build ## the storage's proof at length: HISTORIES of each kind, from SEED on, and every byte damaged
 	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
+
+# Tests that compare with golden files have "golden" in their path.
+update-golden: deps first-build ## write golden files, dist/seriatim.toml and the generated parts of docs/ from the code
+	@SERIATIM_WRITE_GOLDEN=1 $(CARGO) test --release --locked --lib golden
+	@git --no-pager diff --stat
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check

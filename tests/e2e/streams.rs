@@ -148,7 +148,7 @@ fn a_reader_that_a_trim_overtakes_says_so_and_goes_on() {
             continue;
         }
         assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{said}");
-        let gap = format!("records {next} to 93 of log default were trimmed before they were read; going on at 94");
+        let gap = format!("records {next} to 93 of log default were trimmed before they were read; continuing at 94");
         assert!(said.contains(&gap), "{said}");
     }
 }
