@@ -17,7 +17,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz prose check bench test-clients test-decoders proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz prose update-golden check bench test-clients test-decoders proto clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,10 @@ prose: deps ## count the English in comments and documents that must not return 
 	@mkdir -p '$(TARGET_DIR)'
 	@rustc --edition 2024 --test tests/e2e/prose.rs -o '$(TARGET_DIR)/prose'
 	@LIST='$(LIST)' '$(TARGET_DIR)/prose' --nocapture --quiet
+# Tests that compare with golden files have "golden" in their path.
+update-golden: deps first-build ## write golden files, dist/seriatim.toml and the generated parts of docs/ from the code
+	@SERIATIM_WRITE_GOLDEN=1 $(CARGO) test --release --locked --lib golden
+	@git --no-pager diff --stat
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
 	@$(CARGO) fmt --check

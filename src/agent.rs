@@ -134,29 +134,31 @@ impl Agent {
         let test_max = std::env::var(FeatureRange::TEST_MAX).ok();
         let range = FeatureRange::of_process(test_max.as_deref(), config.tls.is_none())?;
         let levels = ClusterLevel::new(range);
-        let tls = Tls::load_for(config.tls.as_ref(), &config.cluster_name, Some(&config.node_name))?;
+        let tls = Tls::load_for(config.tls.as_ref(), &config.cluster.cluster_name, Some(&config.node.node_name))?;
         let rules = match config.tls {
-            None => PeerRules::without_tls(&config.cluster_name),
-            Some(_) => {
-                PeerRules::load(&config.cluster_name, config.require_named_peers, config.peer_deny_file.as_deref())?
-            }
+            None => PeerRules::without_tls(&config.cluster.cluster_name),
+            Some(_) => PeerRules::load(
+                &config.cluster.cluster_name,
+                config.peer_rules.require_named_peers,
+                config.peer_rules.peer_deny_file.as_deref(),
+            )?,
         };
-        let acl = Acl::load(config.acl_model_file.as_deref(), &config.acl_policy_file)?;
-        let identities = Identities::new(&config.cluster_name, tls.is_insecure());
+        let acl = Acl::load(config.access.acl_model_file.as_deref(), &config.access.acl_policy_file)?;
+        let identities = Identities::new(&config.cluster.cluster_name, tls.is_insecure());
         let disk = Disk::real();
         if let Err(error) = disk.keep_descriptors() {
             log::warn!("{error}: whoever opens too many connections can end this node");
         }
-        let data_dir = Arc::new(DataDir::open(&disk, &config.data_dir)?);
-        disk.watch_space(&config.data_dir, &config.disk_space)?;
+        let data_dir = Arc::new(DataDir::open(&disk, &config.node.data_dir)?);
+        disk.watch_space(&config.node.data_dir, &config.disk_space)?;
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
         let node_file = enter::node_file(&config, &data_dir)?;
 
         let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);
         let late_peers: Late<PeersHandle> = Arc::new(OnceLock::new());
         let options = PeerListenerOptions {
-            bind_addr: config.bind_addr.to_string(),
-            cluster_name: config.cluster_name.clone(),
+            bind_addr: config.node.bind_addr.to_string(),
+            cluster_name: config.cluster.cluster_name.clone(),
             memory_bytes_max: config.limits.peer_memory_bytes_max,
         };
         let metrics = Arc::new(Metrics::default());
@@ -164,13 +166,13 @@ impl Agent {
         let guard = PeerGuard::new(identities.clone(), authorities, acl.clone(), rules.clone(), metrics.clone());
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
-            .map_err(|error| AgentError::PeerListener { addr: config.bind_addr, error })?;
+            .map_err(|error| AgentError::PeerListener { addr: config.node.bind_addr, error })?;
         metrics.set_certificate_expires(tls.expires());
         let waiting = WaitingFor::default();
         waiting.set("the node is starting");
         let api = Api::start(
             ApiOptions {
-                listen_addr: config.rpc_addr,
+                listen_addr: config.node.rpc_addr,
                 credentials: tls.client_listener(),
                 identities,
                 authorities: tls.client_authorities(),
@@ -180,28 +182,28 @@ impl Agent {
                 waiting: waiting.clone(),
                 me: Me {
                     node_id: node_file.node_id,
-                    node_name: config.node_name.clone(),
-                    cluster_name: config.cluster_name.clone(),
+                    node_name: config.node.node_name.clone(),
+                    cluster_name: config.cluster.cluster_name.clone(),
                 },
             },
             &env,
             &fatal,
         )?;
-        let bind_addr = SocketAddr::new(config.bind_addr.ip(), listener.port());
-        let rpc_addr = SocketAddr::new(config.rpc_addr.ip(), api.port());
+        let bind_addr = SocketAddr::new(config.node.bind_addr.ip(), listener.port());
+        let rpc_addr = SocketAddr::new(config.node.rpc_addr.ip(), api.port());
         let me = Member {
             id: node_file.node_id,
-            name: config.node_name.clone(),
-            bind_addr: config.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
-            rpc_addr: config.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
+            name: config.node.node_name.clone(),
+            bind_addr: config.node.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
+            rpc_addr: config.node.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
         };
         log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr}");
         tls.warn_unless_named(&me.rpc_addr);
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), rules.clone());
         let options = MembershipOptions {
-            cluster_name: config.cluster_name.clone(),
-            join: config.join.clone(),
-            mdns: config.mdns,
+            cluster_name: config.cluster.cluster_name.clone(),
+            join: config.cluster.join.clone(),
+            mdns: config.mdns(),
             levels: levels.clone(),
         };
         let membership = Membership::start(options, me.clone(), dialer.clone(), waiting.clone(), &fatal);
@@ -393,7 +395,7 @@ impl Base {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.segment_bytes) }
+        LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.storage.segment_bytes) }
     }
 
     /// Recovers and starts the core, and opens the listeners for calls. `told`: the members, where the catalog is not here yet.
@@ -407,13 +409,13 @@ impl Base {
         let writer = Writer::start(&self.disk, consensus.report(), &self.fatal).map_err(no_thread)?;
         let readers = Readers::start(&self.fatal).map_err(no_thread)?;
         let options = ScrubOptions {
-            bytes_per_second: self.config.scrub_bytes_per_second,
-            interval: Duration::from_secs(self.config.scrub_interval_seconds),
+            bytes_per_second: self.config.storage.scrub_bytes_per_second,
+            interval: Duration::from_secs(self.config.storage.scrub_interval_seconds),
         };
         let scrub = Scrub::start(&self.disk, self.data_dir.path(), options, &self.fatal).map_err(no_thread)?;
         let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
         let identity = PeerIdentity {
-            cluster_name: self.config.cluster_name.clone(),
+            cluster_name: self.config.cluster.cluster_name.clone(),
             cluster_id,
             node_id: self.me.id,
             bind_addr: self.me.bind_addr.clone(),
@@ -452,7 +454,7 @@ impl Base {
             me: Me {
                 node_id: self.me.id,
                 node_name: self.me.name.clone(),
-                cluster_name: self.config.cluster_name.clone(),
+                cluster_name: self.config.cluster.cluster_name.clone(),
             },
             cluster_id,
             consensus: handle.clone(),
@@ -466,7 +468,7 @@ impl Base {
         });
         self.membership.handle().admitted(peers.handle());
         let writer_handle = writer.handle();
-        let hang_max = Duration::from_secs(self.config.hang_seconds_max);
+        let hang_max = Duration::from_secs(self.config.storage.hang_seconds_max);
         let running = Running {
             consensus: handle,
             thread,

@@ -1,19 +1,23 @@
-//! Golden files in `tests/golden`: the expected bytes of each format. If `SERIATIM_WRITE_GOLDEN` is set, they are written instead
-//! of compared.
+//! Golden files: expected outputs that are stored in the repository. `make update-golden` sets `SERIATIM_WRITE_GOLDEN`, and then the
+//! tests write the files instead of comparing with them. Review the result as a diff.
 
 use std::path::PathBuf;
 
-/// The folder of golden files.
+/// The directory of golden files.
 pub fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    root().join("tests/golden")
 }
 
-/// True when golden files are to be written.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether the tests write golden files.
 pub fn writes() -> bool {
     std::env::var_os("SERIATIM_WRITE_GOLDEN").is_some()
 }
 
-/// Compares bytes with a golden file.
+/// Compares bytes with a file of [`folder`].
 #[track_caller]
 pub fn assert_golden(name: &str, bytes: &[u8]) {
     let path = folder().join(name);
@@ -21,5 +25,32 @@ pub fn assert_golden(name: &str, bytes: &[u8]) {
         std::fs::write(&path, bytes).expect("written");
     }
     let golden = std::fs::read(&path).expect("a golden file");
-    assert!(golden == bytes, "{name} is not what is written now: {bytes:02x?}");
+    assert!(golden == bytes, "{name} differs from the bytes that the code writes now: {bytes:02x?}");
+}
+
+/// Compares text with a file of the repository that is generated as a whole.
+#[track_caller]
+pub fn assert_golden_text(file: &str, text: &str) {
+    let path = root().join(file);
+    if writes() {
+        std::fs::write(&path, text).expect("written");
+    }
+    let golden = std::fs::read_to_string(&path).expect("a golden file");
+    assert!(golden == text, "{file} is out of date: run `make update-golden`. The code generates:\n{text}");
+}
+
+/// Compares text with the part of a file between two lines `<!-- name -->`.
+#[track_caller]
+pub fn assert_golden_part(file: &str, name: &str, text: &str) {
+    let path = root().join(file);
+    let Ok(whole) = std::fs::read_to_string(&path) else { return };
+    let marker = format!("<!-- {name} -->\n");
+    let parts: Vec<&str> = whole.split(&marker).collect();
+    let [before, part, after] = parts[..] else { panic!("{file} does not contain the line {marker:?} twice") };
+    let text = format!("\n{text}\n");
+    if writes() {
+        std::fs::write(&path, [before, &text, after].join(&marker)).expect("written");
+        return;
+    }
+    assert!(part == text, "{file}, {name}: out of date, run `make update-golden`. The code generates:\n{text}");
 }

@@ -199,6 +199,11 @@ impl NodeName {
         check_name("node", name, 64).map(NodeName)
     }
 
+    /// Stands in for a name that was rejected, while the rest of a configuration is checked.
+    pub(crate) fn placeholder() -> NodeName {
+        NodeName("placeholder".to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

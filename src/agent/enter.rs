@@ -27,10 +27,10 @@ impl Base {
             self.run(cluster_id, node_file, Vec::new())?;
             return Ok(None);
         }
-        if self.config.bootstrap {
+        if self.config.cluster.bootstrap {
             self.waiting.set(format!(
                 "checking that cluster {:?} does not exist yet, before founding it",
-                self.config.cluster_name
+                self.config.cluster.cluster_name
             ));
             let Some(doubtful) = self.probe(Duration::ZERO)? else { return Ok(None) };
             if doubtful.is_empty() {
@@ -68,7 +68,7 @@ impl Base {
             let why = format!(
                 "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
                  start without them in --join",
-                self.config.cluster_name,
+                self.config.cluster.cluster_name,
                 doubtful.join(", ")
             );
             if Instant::now() >= next_report {
@@ -84,7 +84,7 @@ impl Base {
 
     fn found(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
         let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
-        log::info!("founding cluster {} with id {cluster_id}", self.config.cluster_name);
+        log::info!("founding cluster {} with id {cluster_id}", self.config.cluster.cluster_name);
         self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;
         self.run(cluster_id, node_file, Vec::new())
     }
@@ -97,7 +97,7 @@ impl Base {
             Err(error) => return Err(AgentError::NotAdmitted(error)),
         };
         self.waiting.set("admitted to the cluster; starting its replica of the catalog");
-        log::info!("admitted to cluster {} with id {}", self.config.cluster_name, admission.cluster_id);
+        log::info!("admitted to cluster {} with id {}", self.config.cluster.cluster_name, admission.cluster_id);
         self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
         self.run(admission.cluster_id, node_file, admission.members)
     }
@@ -106,7 +106,7 @@ impl Base {
     fn enter(&self, cluster_id: ClusterId, genesis: Genesis, node_file: &mut NodeFile) -> Result<(), AgentError> {
         let groups_dir = self.data_dir.groups_dir();
         GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
-        node_file.cluster_name = Some(self.config.cluster_name.clone());
+        node_file.cluster_name = Some(self.config.cluster.cluster_name.clone());
         node_file.cluster_id = Some(cluster_id);
         node_file.groups = vec![GroupId::CATALOG];
         self.data_dir.store(node_file)?;
@@ -123,18 +123,18 @@ pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile,
         Some(stored) => stored.clone(),
         None => NodeFile {
             node_id: NodeId::random().map_err(|e| AgentError::System(e.to_string()))?,
-            node_name: config.node_name.clone(),
+            node_name: config.node.node_name.clone(),
             cluster_name: None,
             cluster_id: None,
             groups: Vec::new(),
         },
     };
-    node_file.node_name = config.node_name.clone();
+    node_file.node_name = config.node.node_name.clone();
     if node_file.cluster_id.is_some() {
-        let stored = node_file.cluster_name.get_or_insert_with(|| config.cluster_name.clone());
-        if *stored != config.cluster_name {
-            let (stored, given) = (stored.clone(), config.cluster_name.clone());
-            return Err(AgentError::OtherClusterName { data_dir: config.data_dir.clone(), stored, given });
+        let stored = node_file.cluster_name.get_or_insert_with(|| config.cluster.cluster_name.clone());
+        if *stored != config.cluster.cluster_name {
+            let (stored, given) = (stored.clone(), config.cluster.cluster_name.clone());
+            return Err(AgentError::OtherClusterName { data_dir: config.node.data_dir.clone(), stored, given });
         }
     }
     if stored.as_ref() != Some(&node_file) {

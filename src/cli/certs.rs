@@ -1,49 +1,58 @@
-//! `seriatim certs`: a development CA and certificates.
+//! `seriatim certs`: makes a development CA and certificates.
 
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
 use super::output;
+use super::subcommand::{Process, Subcommand};
 use crate::config::host_name;
 use crate::security::certs::{self, CertsError, Plan};
 use crate::security::modes::{Content, FileModes};
 
-/// Make a development CA and certificates of servers, peers and clients.
+/// Make a development CA and certificates for servers, peers and clients
 ///
-/// For development and tests: the CA's private key is stored beside the certificates. An existing CA is never overwritten. With
-/// --use-ca, the existing CA issues only what --hosts (servers), --peers and --clients name: for more nodes, more clients, or a
-/// renewal. A running node loads changed certificates by itself.
+/// The result is for development and tests: the CA's private key is stored next to the certificates. An existing CA is never
+/// overwritten. With --use-ca, the existing CA issues only what --hosts (servers), --peers and --clients name: for more nodes, more
+/// clients, or a renewal. A running node loads changed certificates by itself.
 ///
 /// A peer certificate names its node, and no other node can use it: copy DIR/NODE/peer.pem to that node only.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where they go; private keys are readable by you alone
+    /// Directory for the files; private keys are only readable by their owner
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Names and addresses of all nodes, separated by commas: the server certificate contains all of them [default:
+    /// Host names and addresses of all nodes, separated by commas; the server certificate contains all of them [default:
     /// localhost,127.0.0.1,::1; with --use-ca none, and the server certificate is not replaced]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub hosts: Option<Vec<String>>,
-    /// Names of nodes (node-name), separated by commas: each gets a certificate. NEW+OLD is for a node that is being renamed
+    /// Names of nodes (node-name), separated by commas; each gets a certificate. Use NEW+OLD while a node is renamed
     /// [default: the name of this host; with --use-ca none]
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub peers: Option<Vec<String>>,
     /// Common names of client certificates, separated by commas [default: root; with --use-ca none]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub clients: Option<Vec<String>>,
-    /// The cluster whose peers may use the peer certificates
+    /// Cluster whose peers may use the peer certificates
     #[arg(long, value_name = "NAME", default_value = "seriatim")]
     pub cluster_name: String,
-    /// Issue from the CA that is in DIR instead of making one
+    /// Issue from the CA in DIR instead of making one
     #[arg(long)]
     pub use_ca: bool,
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// What [`Failure`] says.
-pub fn run(args: &Args) -> Result<(), Failure> {
+impl Subcommand for Args {
+    const NAME: &'static str = "certs";
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim certs --out certs --hosts 10.0.0.1,10.0.0.2,10.0.0.3 --peers n1,n2,n3 --clients root",
+        "seriatim certs --out certs --use-ca --clients alice",
+    ];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        run(self)
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
     let make = if args.use_ca { certs::renew } else { certs::make };
     let given = |given: &Option<Vec<String>>, default: &dyn Fn() -> Vec<String>| match given {
         Some(given) => given.clone(),
@@ -64,12 +73,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         Failure::new(Exit::Failed, error.to_string(), next)
     })?;
-    // Those that were there before as well: the CA's key with --use-ca.
+    // The CA's key is checked too if it existed before (--use-ca).
     let key = |file: &PathBuf| file.to_string_lossy().ends_with("-key.pem");
     let content = |file: PathBuf| (file.clone(), if key(&file) { Content::Secret } else { Content::Trusted });
     let ca_key = args.out.join("ca-key.pem");
-    let looked_at = files.iter().cloned().chain([ca_key]).map(content).collect();
-    FileModes::new(looked_at).look().iter().for_each(|warning| output::tell(&format!("seriatim: {warning}")));
+    let checked = files.iter().cloned().chain([ca_key]).map(content).collect();
+    FileModes::new(checked).look().iter().for_each(|warning| output::tell(&format!("seriatim: {warning}")));
     output::confirm(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
     Ok(())
 }

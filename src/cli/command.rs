@@ -1,97 +1,75 @@
-//! `seriatim`: its subcommands, and how they end.
+//! The command line: the table of subcommands, and the program's `main`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::Command;
+use clap::error::ErrorKind;
 
 use super::exit::{self, Exit, Failure};
+use super::subcommand::{Entry, Process};
 use super::{certs, consume, descriptors, dump, interrupt, journal, log_admin, output, produce, serve, status, verify};
 
-/// A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost
-#[derive(Debug, Parser)]
-#[command(name = "seriatim", version, about, max_term_width = 100, after_help = exit::TABLE)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Command,
+/// All subcommands, in the order of `seriatim --help`.
+const SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<serve::Args>(),
+    Entry::of::<produce::Args>(),
+    Entry::of::<consume::Args>(),
+    Entry::of::<status::Args>(),
+    Entry::group("log", "Inspect and configure a log, or the log files of a stopped node", LOG_SUBCOMMANDS),
+    Entry::of::<certs::Args>(),
+];
+
+const LOG_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<log_admin::InfoArgs>(),
+    Entry::of::<log_admin::ConfigureArgs>(),
+    Entry::of::<log_admin::TrimArgs>(),
+    Entry::of::<verify::Args>(),
+    Entry::of::<dump::Args>(),
+];
+
+/// The definition of the whole command line.
+pub fn cli() -> Command {
+    Command::new("seriatim")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A replicated commit log: append anywhere, read anywhere, nothing acknowledged is lost")
+        .max_term_width(100)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(SUBCOMMANDS.iter().map(Entry::command))
+        .after_help(exit::table())
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run a node
-    ///
-    /// Prints one line on stdout when it takes calls: `ready node=NAME bind_addr=HOST:PORT rpc_addr=HOST:PORT`. SIGTERM and
-    /// SIGINT stop it cleanly, a second one at once. Certificates and access policy are read again once a minute if they have
-    /// changed, and at SIGHUP. An option is given by a flag, else by the environment, else by the TOML file of --config.
-    #[command(after_help = exit::TABLE)]
-    Serve(Box<serve::Args>),
-    // Without words here it has those of its arguments, all of them.
-    #[command(after_help = exit::TABLE)]
-    Produce(produce::Args),
-    #[command(after_help = exit::TABLE)]
-    Consume(consume::Args),
-    #[command(after_help = exit::TABLE)]
-    Status(status::Args),
-    /// Look at a log, and change how it is kept
-    #[command(subcommand, after_help = exit::TABLE)]
-    Log(Log),
-    #[command(after_help = exit::TABLE)]
-    Certs(certs::Args),
-}
-
-#[derive(Debug, Subcommand)]
-enum Log {
-    // Without words here they have those of their arguments.
-    #[command(after_help = exit::TABLE)]
-    Info(log_admin::InfoArgs),
-    #[command(after_help = exit::TABLE)]
-    Configure(log_admin::ConfigureArgs),
-    #[command(after_help = exit::TABLE)]
-    Trim(log_admin::TrimArgs),
-    #[command(after_help = exit::TABLE)]
-    Verify(verify::Args),
-    #[command(after_help = exit::TABLE)]
-    Dump(dump::Args),
-}
-
-/// Parses the arguments, runs the command, says on stderr why it failed.
+/// Parses the arguments and runs the subcommand. Prints the reason on stderr if it fails.
 pub fn main() -> ExitCode {
-    if let Err(failure) = descriptors::keep_standard_streams() {
-        report(&failure);
-        return failure.exit.into();
-    }
-    let command = Cli::parse().command;
-    if !matches!(command, Command::Serve(_))
-        && let Err(error) = interrupt::listen()
-    {
-        report(&Failure::new(Exit::Failed, format!("signals can't be handled: {error}"), ""));
-        return Exit::Failed.into();
-    }
-    let result = match command {
-        Command::Serve(args) => serve::run(&args),
-        Command::Produce(args) => produce::run(&args),
-        Command::Consume(args) => consume::run(&args),
-        Command::Status(args) => status::run(&args),
-        Command::Log(Log::Info(args)) => log_admin::info(&args),
-        Command::Log(Log::Configure(args)) => log_admin::configure(&args),
-        Command::Log(Log::Trim(args)) => log_admin::trim(&args),
-        Command::Log(Log::Verify(args)) => verify::run(&args),
-        Command::Log(Log::Dump(args)) => dump::run(&args),
-        Command::Certs(args) => certs::run(&args),
-    };
-    match result {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure);
+            output::tell(&journal::failure_text(&format!("seriatim: {failure}")));
             failure.exit.into()
         }
     }
 }
 
-/// Those of these variables that are meant for us and are no option's: misspelt, most likely.
-pub(super) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<String> {
-    let mut known = BTreeSet::from([super::serve::LOG_FILTER.to_owned()]);
-    let mut commands = vec![Cli::command()];
+fn run() -> Result<(), Failure> {
+    descriptors::keep_standard_streams()?;
+    let matches = cli().get_matches();
+    let Some((subcommand, args)) = Entry::choose(SUBCOMMANDS, &matches) else {
+        cli().error(ErrorKind::MissingSubcommand, "a subcommand is missing").exit();
+    };
+    if !subcommand.handles_signals {
+        interrupt::listen()
+            .map_err(|error| Failure::new(Exit::Failed, format!("can't handle signals: {error}"), ""))?;
+    }
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let process = Process { unknown_variables: unknown_variables(variables) };
+    (subcommand.run)(args, &process)
+}
+
+/// The variables `SERIATIM_...` that no option of any subcommand reads.
+fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<String> {
+    let mut known = BTreeSet::from([journal::LOG_FILTER.to_owned()]);
+    let mut commands = vec![cli()];
     while let Some(command) = commands.pop() {
         known.extend(command.get_arguments().filter_map(|a| Some(a.get_env()?.to_string_lossy().into_owned())));
         commands.extend(command.get_subcommands().cloned());
@@ -99,37 +77,56 @@ pub(super) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<Stri
     given.filter(|name| name.starts_with("SERIATIM_") && !known.contains(name)).collect()
 }
 
-fn report(failure: &Failure) {
-    output::tell(&journal::failure_text(&format!("seriatim: {failure}")));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_sound() {
-        Cli::command().debug_assert();
+    fn arguments_are_consistent() {
+        cli().debug_assert();
     }
 
     #[test]
-    fn a_misspelt_variable_is_found() {
+    fn finds_a_misspelt_variable() {
         let given =
             ["SERIATIM_DATA_DIRS", "SERIATIM_DATA_DIR", "SERIATIM_LOG_FILTER", "SERIATIM_ADDR", "PATH", "SERIATIM"];
         assert_eq!(unknown_variables(given.into_iter().map(str::to_owned)), ["SERIATIM_DATA_DIRS"]);
     }
 
-    /// `produce --help` once had its first line alone: the words at the subcommand hid those at its arguments, which say
-    /// what a line is.
+    /// `produce --help` once showed only its first line: an empty doc comment at the subcommand hid the one at its arguments.
     #[test]
-    fn the_help_says_what_a_line_is_and_what_a_break_does() {
-        let help = |name: &str| {
-            let mut cli = Cli::command();
-            cli.find_subcommand_mut(name).expect("a subcommand").render_long_help().to_string().replace('\n', " ")
-        };
-        assert!(help("produce").contains("A line is a record"), "{}", help("produce"));
-        assert!(help("consume").contains("If the connection breaks"), "{}", help("consume"));
-        assert!(help("status").contains("COMMIT is the commit index"), "{}", help("status"));
-        assert!(help("certs").contains("issues only what --hosts"), "{}", help("certs"));
+    fn every_subcommand_has_a_line_a_paragraph_and_examples() {
+        let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
+        while let Some(mut command) = commands.pop() {
+            let name = command.get_name().to_owned();
+            let about = command.get_about().expect("a line").to_string();
+            assert!(about.starts_with(|c: char| c.is_uppercase()) && !about.ends_with('.'), "{name}: {about}");
+            if command.has_subcommands() {
+                commands.extend(command.get_subcommands().cloned());
+                continue;
+            }
+            let long_about = command.get_long_about().expect("a paragraph").to_string();
+            assert!(long_about.len() > about.len() + 80, "{name}: {long_about}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name}: {argument}");
+            }
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("\nExamples:\n  seriatim "), "{name}: {help}");
+            assert!(help.contains("\nExit codes:\n"), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn examples_are_accepted() {
+        let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
+        while let Some(mut command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let help = command.render_long_help().to_string();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  seriatim ")) {
+                let line = line.split(['<', '>', '|']).next().unwrap_or_default().replace('\'', "");
+                let words = std::iter::once("seriatim").chain(line.split_whitespace());
+                cli().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `seriatim consume`: records of a log to stdout.
+//! `seriatim consume`: prints the records of a log.
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Stdout, Write};
@@ -12,38 +12,39 @@ use parking_lot::{Mutex, MutexGuard};
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
 use super::exit::Failure;
+use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, units};
 use crate::client::{Client, ClientError};
 use crate::pb::log::{ConsumeRequest, GetLogResponse, Start};
 use crate::thread::{self, fatal_channel};
 use crate::types::LogId;
 
-/// Records of one message; its bytes are limited by the server.
+/// Records of one response; the server limits its bytes.
 const RECORDS_MAX: u32 = 10_000;
-/// A connection that is quiet for longer is broken, not idle.
+/// A connection without a message for this time is broken, not idle.
 const HEARTBEAT_MS: u32 = 1000;
-/// After a signal, a reader that does not take the last records holds up the end for at most this long.
+/// After a signal, a blocked standard output delays the exit for at most this time.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 
-/// Where to begin.
+/// The first record to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// At this offset.
+    /// The record at this offset.
     Offset(u64),
-    /// At the first record that is still stored.
+    /// The first record that is still stored.
     Earliest,
-    /// After the last record.
+    /// The record after the last one.
     Latest,
-    /// At the record that this many records follow or are.
+    /// The first of this number of records at the end of the log.
     Last(u64),
-    /// At the first record that was appended at this time or later, Unix microseconds.
+    /// The first record appended at or after this time, Unix microseconds.
     Time(u64),
-    /// At the first record that was appended at most this many milliseconds ago.
+    /// The first record appended within this number of milliseconds.
     Ago(u64),
 }
 
 fn parse_from(text: &str) -> Result<From, String> {
-    let number = |digits: &str| digits.parse().map_err(|_| format!("{digits:?} is no number of records"));
+    let number = |digits: &str| digits.parse().map_err(|_| format!("{digits:?} is not a number of records"));
     match text {
         "earliest" => return Ok(From::Earliest),
         "latest" => return Ok(From::Latest),
@@ -68,47 +69,58 @@ fn parse_from(text: &str) -> Result<From, String> {
     })
 }
 
-/// Read records of a log to stdout.
+/// Print the records of a log
 ///
-/// Without --follow it ends after the last record that was there when it began. If the connection breaks, it continues with
-/// the next offset at the same or another of the given addresses; if none answers for --timeout seconds, it fails.
+/// Without --follow it ends after the last record that was stored when it started. If the connection breaks, it continues with the
+/// next offset at the same or another of the given addresses; if none answers for --timeout seconds, it fails.
+///
 /// If records are trimmed before it reads them, it prints their offsets on stderr and continues with the first record that is
 /// left; with --from OFFSET it fails instead.
+///
 /// SIGINT (Ctrl-C) and SIGTERM end it after a whole record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The log
+    /// Name of the log
     #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
-    /// Where to begin: an offset; `earliest`; `latest`; -10, the last ten records; 10m, the records of the last ten minutes by
-    /// this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix
-    /// microseconds). Of a time in the future, no record is printed that was appended before it
+    /// First record to print: an offset; `earliest`; `latest`; -10, the last ten records; 10m, the records of the last ten minutes
+    /// by this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix
+    /// microseconds). With a time in the future, records appended before it are not printed
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = parse_from)]
     pub from: From,
-    /// End after this many records
+    /// Exit after this number of records
     #[arg(long, visible_alias = "max-records", value_name = "RECORDS")]
     pub count: Option<u64>,
-    /// Wait for more records at the end
+    /// Wait for more records at the end of the log
     #[arg(long, short)]
     pub follow: bool,
-    /// End after the last record that was there when it began (the default)
+    /// Exit after the last record that was stored at the start (the default)
     #[arg(long, conflicts_with = "follow")]
     pub until_end: bool,
-    /// Read only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
+    /// Read only if the log has this id (see `seriatim log info`); another log of the same name has another one
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
-    /// How a record is written
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Lines)]
     pub format: Format,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// What [`Failure`] says.
-pub fn run(args: &Args) -> Result<(), Failure> {
+impl Subcommand for Args {
+    const NAME: &'static str = "consume";
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim consume --certs certs --from earliest",
+        "seriatim consume --certs certs --from -10 --follow",
+        "seriatim consume --certs certs --from 2026-01-31T12:00:00Z --format json > copy.jsonl",
+    ];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        run(self)
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
     let out = Out::new();
     out.end_at_a_signal();
     let mut reading = Reading {
@@ -129,15 +141,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         match end {
             Ok(()) => break,
             Err(Stop::Output(error)) => return output::written(Err(error)),
-            Err(Stop::Call(error)) if passes(&error) && broken_since.elapsed() < args.connect.timeout() => {
-                log::info!("{}: {error}; going on", client.addr());
-                // A timer: nothing tells when the cluster is there again.
+            Err(Stop::Call(error)) if is_temporary(&error) && broken_since.elapsed() < args.connect.timeout() => {
+                log::info!("{}: {error}; trying again", client.addr());
+                // Nothing notifies a client when the cluster is available again.
                 let _ = after(Duration::from_millis(200)).recv();
                 client = args.connect.connect()?;
             }
             Err(Stop::Call(error)) if reading.skip_trimmed(args, &error) => {}
             Err(Stop::Call(error)) => {
-                // The records before the damage are complete.
+                // Records before the damage are complete.
                 output::written(reading.out.lock().flush())?;
                 return Err(Failure::of_call(client.addr(), &error));
             }
@@ -146,11 +158,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     output::written(reading.out.lock().flush())
 }
 
-fn passes(error: &ClientError) -> bool {
+fn is_temporary(error: &ClientError) -> bool {
     error.status().is_some_and(|s| matches!(s.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED))
 }
 
-/// Standard output, shared with the thread that handles signals. Whoever holds the lock writes whole records.
+/// Standard output, shared with the thread that handles signals. While the lock is held, only whole records are written.
 #[derive(Clone)]
 struct Out(Arc<Mutex<BufWriter<Stdout>>>);
 
@@ -163,18 +175,18 @@ impl Out {
         self.0.lock()
     }
 
-    /// At a signal: what is complete is written, and the process ends.
+    /// At a signal, writes the complete records and ends the process.
     fn end_at_a_signal(&self) {
         let out = self.clone();
         interrupt::on_first(move || {
-            // Without this thread the end takes as long as the last write.
+            // The last write may block; this thread limits the time.
             let (fatal, _) = fatal_channel();
             let end = || -> Result<(), Infallible> {
                 let _ = after(LAST_WRITE_MAX).recv();
                 interrupt::end();
                 Ok(())
             };
-            // It ends with the process.
+            // Never joined: it ends with the process.
             std::mem::forget(thread::spawn("end", &fatal, end));
             let _ = out.lock().flush();
             interrupt::end();
@@ -182,12 +194,12 @@ impl Out {
     }
 }
 
-/// Where the next request begins, and which records are skipped.
+/// The first record of the next request, and which records are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     from: From,
-    /// Records that were appended earlier are not printed, Unix microseconds. The log's times never decrease, so there are
-    /// some only between the end of the log and a time in the future.
+    /// Records appended before this time are not printed, Unix microseconds. Timestamps never decrease within a log, so this only
+    /// affects a time in the future.
     not_before_us: u64,
 }
 
@@ -211,7 +223,7 @@ struct Reading {
     left: u64,
     position: Position,
     log_id: Option<u64>,
-    /// Something came since the last look, a heartbeat at least.
+    /// A message was received since this was last reset, at least a heartbeat.
     answered: bool,
 }
 
@@ -227,15 +239,15 @@ impl std::convert::From<io::Error> for Stop {
 }
 
 impl Reading {
-    /// Replaces a beginning that depends on the log's end by an offset, once. After a broken connection the log's end would
-    /// be another one, and the records in between would be left out.
+    /// Replaces a position relative to the end of the log by an offset, once. After a broken connection the log may end
+    /// elsewhere, and the records in between would be skipped.
     fn resolve(&mut self, client: &Client, args: &Args) -> Result<(), ClientError> {
         let from_end: fn(&GetLogResponse, u64) -> u64 = match self.position.from {
             From::Offset(_) | From::Earliest => return Ok(()),
             From::Last(_) => |log, last| log.next_offset.saturating_sub(last).max(log.first_offset),
             From::Latest | From::Time(_) | From::Ago(_) => |log, _| log.next_offset,
         };
-        // Before the search: what is appended in between is above this end, or found.
+        // Before the search: a record appended in between has a higher offset, or is found.
         let log = client.get_log(&args.log)?;
         let found = match self.position.from {
             From::Time(time_us) => self.first_at(client, args, time_us)?,
@@ -247,7 +259,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The offset of the first record that was appended at that time or later.
+    /// The offset of the first record appended at or after a time.
     fn first_at(&self, client: &Client, args: &Args, time_us: u64) -> Result<Option<u64>, ClientError> {
         let request = ConsumeRequest {
             log: args.log.clone(),
@@ -264,8 +276,8 @@ impl Reading {
         }
     }
 
-    /// After a trim has overtaken this reader: says which records were not read, and goes on behind them. False for another
-    /// error, and for a beginning that names its record.
+    /// If a trim has removed the next records, prints which, and continues after them. Returns false for another error, and if
+    /// the user asked for a certain offset.
     fn skip_trimmed(&mut self, args: &Args, error: &ClientError) -> bool {
         let status = error.status().filter(|status| status.reason == "OFFSET_TRIMMED");
         let first = status.and_then(|status| status.number("first_offset"));
@@ -274,7 +286,7 @@ impl Reading {
             return false;
         }
         output::tell(&format!(
-            "seriatim: records {next} to {} of log {} were trimmed before they were read; going on at {first}",
+            "seriatim: records {next} to {} of log {} were trimmed before they were read; continuing at {first}",
             first - 1,
             args.log
         ));
@@ -282,7 +294,7 @@ impl Reading {
         true
     }
 
-    /// Reads until the stream ends, or there are enough.
+    /// Reads until the stream ends, or `left` records were printed.
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
         self.resolve(client, args).map_err(Stop::Call)?;
         let (start, offset) = match self.position.from {
@@ -328,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beginnings_are_read() {
+    fn parses_where_to_begin() {
         for (text, from) in [
             ("7", From::Offset(7)),
             ("-10", From::Last(10)),
@@ -347,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_becomes_a_time_once() {
+    fn converts_an_age_to_a_time_once() {
         let Position { from: From::Time(time), not_before_us } = Position::new(From::Ago(0)) else { panic!("a time") };
         assert_eq!(time, not_before_us);
         assert!(time > 1_700_000_000_000_000, "{time}");

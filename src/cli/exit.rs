@@ -1,53 +1,69 @@
 //! Exit codes, and the errors that end a command with one.
 
-use std::fmt;
 use std::process::ExitCode;
 
 use grpcio::RpcStatusCode;
 
 use crate::client::{ClientError, Fate, Status};
 
-/// The exit codes of every command. Numbers of 64 and above are those of sysexits.h.
-pub const TABLE: &str = "\
-Exit codes:
-   0  done
-   1  failed, and for a produce: what is not said to be appended was not appended
-   2  wrong usage
-   3  outcome unknown: records may have been appended, or not
-   4  status: a voter, or another member, is missing, and every log has a majority without it
-   5  status: a log, or the catalog, has no majority of its voters, or no leader
-  65  bad data: an input that can't become a record; consume, serve, status, log verify: damage on
-      the disk
-  69  unavailable: no connection, no leader, a node that is no member yet; status: appends are
-      refused
-  77  not allowed, or no usable identity
-  78  bad configuration
- 130  interrupted by a signal: what is said to be appended is, and nothing else";
+/// Lines of the table are wrapped here.
+const TABLE_COLUMNS: usize = 96;
 
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done.
-    Done = 0,
-    /// Failed.
-    Failed = 1,
-    /// Records may have been appended, or not.
-    OutcomeUnknown = 3,
-    /// A voter or another member is missing, and every log has a majority without it.
-    Degraded = 4,
-    /// A log, or the catalog, has no majority of its voters, or no leader.
-    NoMajority = 5,
-    /// An input that can't become a record; damage on the disk.
-    BadData = 65,
-    /// No connection, or no leader.
-    Unavailable = 69,
-    /// Not allowed, or no usable identity.
-    NotAllowed = 77,
-    /// Bad configuration.
-    BadConfig = 78,
-    /// A signal ended a produce before its input did.
-    Interrupted = 130,
+macro_rules! exits {
+    ($( $(#[doc = $meaning:literal])+ $name:ident = $code:literal; )*) => {
+        /// How a command ended. Codes of 64 and above are those of sysexits.h.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Exit {
+            $( $(#[doc = $meaning])+ $name = $code, )*
+        }
+
+        /// Every code and its meaning.
+        const CODES: &[(u8, &str)] = &[$( ($code, concat!($($meaning),+)) ),*];
+    };
+}
+
+// The doc comments are the table at the end of `--help`.
+exits! {
+    /// done
+    Done = 0;
+    /// failed; a produce appended nothing but what it reports as appended
+    Failed = 1;
+    /// wrong usage
+    Usage = 2;
+    /// outcome unknown: records may have been appended or not
+    OutcomeUnknown = 3;
+    /// status: a voter or another member is missing, and every log still has a majority
+    Degraded = 4;
+    /// status: a log or the catalog has no majority of its voters, or no leader
+    NoMajority = 5;
+    /// bad data: an input that can't become a record; consume, serve, status, log verify: damage on the disk
+    BadData = 65;
+    /// unavailable: no connection, no leader, a node that is not a member yet; status: appends are refused
+    Unavailable = 69;
+    /// not allowed, or not identified by a usable certificate
+    NotAllowed = 77;
+    /// invalid configuration
+    BadConfig = 78;
+    /// interrupted by a signal: nothing was appended but what was reported as appended
+    Interrupted = 130;
+}
+
+/// The exit codes of every command, for the end of `--help`.
+pub fn table() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for (code, meaning) in CODES {
+        let mut line = format!("\n{code:4} ");
+        for word in meaning.split_whitespace() {
+            if line.chars().count() + word.len() > TABLE_COLUMNS {
+                text += line.trim_end();
+                line = "\n     ".to_owned();
+            }
+            line += &format!(" {word}");
+        }
+        text += line.trim_end();
+    }
+    text
 }
 
 impl From<Exit> for ExitCode {
@@ -56,24 +72,29 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command failed, and what to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a command failed, and the next step.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", next_line(.next))]
 pub struct Failure {
-    /// The code that it ends with.
+    /// The exit code.
     pub exit: Exit,
-    /// What happened.
+    /// What failed, and why.
     pub message: String,
-    /// What to do next; empty where there is nothing to be said.
+    /// What the user can do about it; may be empty.
     pub next: String,
 }
 
+fn next_line(next: &str) -> String {
+    if next.is_empty() { String::new() } else { format!("\n  next: {next}") }
+}
+
 impl Failure {
-    /// What happened, and what to do next.
+    /// A failure with its exit code, its reason and the next step, which may be empty.
     pub fn new(exit: Exit, message: impl Into<String>, next: impl Into<String>) -> Failure {
         Failure { exit, message: message.into(), next: next.into() }
     }
 
-    /// A call to a node that gave nothing.
+    /// The failure of a call to the node at `addr`.
     pub fn of_call(addr: &str, error: &ClientError) -> Failure {
         match error {
             ClientError::Files(e) => {
@@ -86,20 +107,20 @@ impl Failure {
 
     fn of_status(addr: &str, status: &Status) -> Failure {
         if status.code == RpcStatusCode::DATA_LOSS && status.reason == "DAMAGED" {
-            return Failure::new(Exit::BadData, format!("{addr}: {status}"), behind_damage(status));
+            return Failure::new(Exit::BadData, format!("{addr}: {status}"), after_damage(status));
         }
-        // What Seriatim says is told apart by its reason; what gRPC says has a code alone.
+        // A status of a node has a reason; one of gRPC itself only has a code.
         let of_reason = match status.reason.as_str() {
             "OFFSET_TRIMMED" => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
-            "OFFSET_PAST_END" => Some((Exit::Failed, "`seriatim log info` shows which offsets there are")),
-            "NO_SUCH_LOG" => Some((Exit::Failed, "there is one log for now: default")),
+            "OFFSET_PAST_END" => Some((Exit::Failed, "`seriatim log info` shows the offsets of the log")),
+            "NO_SUCH_LOG" => Some((Exit::Failed, "the only log for now is `default`")),
             "LOG_ID_MISMATCH" => Some((
                 Exit::Failed,
-                "another log has that name now, and offsets of the old one mean nothing in it: `seriatim log info` shows it",
+                "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",
             )),
             "EXPECTED_OFFSET_MISMATCH" => Some((
                 Exit::Failed,
-                "somebody appended meanwhile, or this did before: look with `seriatim consume` first",
+                "another client has appended meanwhile, or this one did before: read the end of the log with `seriatim consume` first",
             )),
             "DISK_FULL" => Some((
                 Exit::Unavailable,
@@ -122,8 +143,8 @@ impl Failure {
             RpcStatusCode::RESOURCE_EXHAUSTED => (Exit::Unavailable, "try again later"),
             RpcStatusCode::PERMISSION_DENIED => (
                 Exit::NotAllowed,
-                "the node's access policy (the file that its acl_policy_file names) must give that to your certificate's common \
-                 name, or to `anonymous` if the node runs with --insecure",
+                "the node's access policy (the file in its acl_policy_file) must allow this to the common name of your certificate, or \
+                 to `anonymous` if the node runs with --insecure",
             ),
             RpcStatusCode::UNAUTHENTICATED => {
                 (Exit::NotAllowed, "use a certificate with exactly one common name that is still valid")
@@ -136,7 +157,7 @@ impl Failure {
         } else {
             exit
         };
-        // gRPC's words for it name no cause.
+        // gRPC's text does not say why.
         let is_late = status.code == RpcStatusCode::DEADLINE_EXCEEDED && status.reason.is_empty();
         let what = if is_late { "no connection, or no answer, in time".to_owned() } else { status.to_string() };
         Failure::new(exit, format!("{addr}: {what}"), next)
@@ -144,14 +165,14 @@ impl Failure {
 }
 
 /// How to read records that are damaged on one node from another node, and how to continue after them.
-fn behind_damage(status: &Status) -> String {
+fn after_damage(status: &Status) -> String {
     let from = |key| status.metadata.get(key).map(|offset| format!("`seriatim consume --from {offset}"));
     let elsewhere = from("offset").map(|consume| format!("{consume} --addr HOST:PORT` reads them from another node"));
-    let behind = from("resume_offset").map(|consume| format!("{consume}` continues after them"));
-    [elsewhere, behind].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    let after = from("resume_offset").map(|consume| format!("{consume}` continues after them"));
+    [elsewhere, after].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// Why there is no connection, where gRPC's words tell: it has nothing else for that.
+/// The likely reason for a missing connection. Only the text of gRPC's error distinguishes them.
 fn no_connection(message: &str) -> &'static str {
     if message.contains("not in peer certificate") {
         "is this the node's client address (rpc_addr, port 8400 by default), and not the one for peers (bind_addr, port 8401)? \
@@ -164,15 +185,3 @@ fn no_connection(message: &str) -> &'static str {
          the reason is in the node's log"
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if !self.next.is_empty() {
-            write!(f, "\n  next: {}", self.next)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Failure {}

@@ -1,4 +1,4 @@
-//! What `serve` tells systemd: its state, and log lines with priorities.
+//! `serve` under systemd: state notifications, and log lines with priorities.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -11,14 +11,17 @@ use log::{Level, LevelFilter, Record};
 use rustix::fs::fstat;
 use sd_notify::NotifyState;
 
-/// The variable in which systemd says what stderr is, if that is the journal: `device:inode`.
+/// Set by systemd if stderr is the journal: the device and the inode of that stream, `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+/// The variable that selects what is logged, more finely than `--log-level`, in the syntax of env_logger.
+pub const LOG_FILTER: &str = "SERIATIM_LOG_FILTER";
+
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Starts the process's log on stderr. `filter` names the variable with finer levels.
-pub fn init_log(level: LevelFilter, filter: &str) {
+/// Starts the log of the process on stderr.
+pub fn init_log(level: LevelFilter) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_env(filter);
+    builder.filter_level(level).parse_env(LOG_FILTER);
     if stderr_is_the_journal() {
         // The journal has its own timestamps.
         builder.format(journal_line);
@@ -26,7 +29,7 @@ pub fn init_log(level: LevelFilter, filter: &str) {
     builder.init();
 }
 
-/// The text of a failure as it goes to stderr.
+/// The text of a failure, for stderr.
 pub fn failure_text(text: &str) -> String {
     if stderr_is_the_journal() { with_priority(Level::Error, text) } else { text.to_owned() }
 }
@@ -41,7 +44,7 @@ fn journal_line(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     writeln!(out, "{}", with_priority(record.level(), &text))
 }
 
-/// The priority in front of each line, as `sd-daemon(3)` has it: the journal makes an entry of each.
+/// Puts the priority before each line, as described in `sd-daemon(3)`: the journal makes an entry of each line.
 fn with_priority(level: Level, text: &str) -> String {
     let priority = match level {
         Level::Error => 3,
@@ -52,18 +55,18 @@ fn with_priority(level: Level, text: &str) -> String {
     text.lines().map(|line| format!("<{priority}>{line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Tells systemd, if it started this process.
+/// Notifies systemd, if it started this process.
 pub fn notify(states: &[NotifyState<'_>]) {
-    let told = match std::env::var_os(NOTIFY_SOCKET) {
+    let sent = match std::env::var_os(NOTIFY_SOCKET) {
         Some(socket) if socket.as_bytes().starts_with(b"@") => notify_abstract(&socket, states),
         Some(_) | None => sd_notify::notify(states),
     };
-    if let Err(error) = told {
-        log::warn!("systemd can't be told: {error}");
+    if let Err(error) = sent {
+        log::warn!("can't notify systemd: {error}");
     }
 }
 
-/// A socket without a file, which sd-notify does not know: containers have them.
+/// Notifies an abstract socket, which containers use and the crate sd-notify does not support.
 fn notify_abstract(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
     let addr = SocketAddr::from_abstract_name(&socket.as_bytes()[1..])?;
     let text: String = states.iter().map(|state| format!("{state}\n")).collect();
@@ -75,17 +78,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_has_its_priority() {
+    fn puts_the_priority_before_each_line() {
         assert_eq!(with_priority(Level::Warn, "a\nb"), "<4>a\n<4>b");
         assert_eq!(with_priority(Level::Info, "a"), "<6>a");
     }
 
     #[test]
-    fn an_abstract_socket_is_told() {
+    fn notifies_an_abstract_socket() {
         let name = format!("@seriatim-test-{}", std::process::id());
         let addr = SocketAddr::from_abstract_name(&name.as_bytes()[1..]).expect("an address");
         let systemd = UnixDatagram::bind_addr(&addr).expect("a socket");
-        notify_abstract(OsStr::new(&name), &[NotifyState::Ready, NotifyState::Status("serving")]).expect("told");
+        notify_abstract(OsStr::new(&name), &[NotifyState::Ready, NotifyState::Status("serving")]).expect("sent");
         let mut buffer = [0; 100];
         let bytes = systemd.recv(&mut buffer).expect("received");
         assert_eq!(&buffer[..bytes], b"READY=1\nSTATUS=serving\n");

@@ -1,4 +1,4 @@
-//! `seriatim log info`, `configure`, `trim`: what is there of a log, how it is kept, and what goes.
+//! `seriatim log info`, `configure` and `trim`: offsets and limits of a log, its retention, and the removal of old records.
 
 use std::fmt::Write as _;
 
@@ -6,60 +6,62 @@ use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
+use super::subcommand::{Process, Subcommand};
 use super::{output, units};
 use crate::pb::admin::{ConfigureLogRequest, LogSettings};
 use crate::pb::log::GetLogResponse;
 
-/// Show what is there of a log: its id, offsets, times and limits, and how long it is kept.
+/// Print a log's id, offsets, timestamps, limits and retention
 ///
-/// OFFSETS are those of the records that can be read. Bytes are those of the log's files on the node that answers.
+/// The offsets are those of the records that can be read. Stored bytes are those of the log's files on the node that answers. Without
+/// the right to administer the log, its retention is left out.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InfoArgs {
-    /// The log
+    /// Name of the log
     #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
-    /// One JSON object with all of it, in place of the text
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
-/// Change how a log is kept, on every node (needs the action `admin`).
+/// Change a log's retention and limits, on every node
 ///
-/// What is not given stays as it is; without an option it says how the log is kept. A log that nobody configured keeps
-/// everything. By size the oldest files go as long as at least so many bytes stay; by age records go, and a file with its
-/// last one.
+/// It requires the action `admin`. Settings that are not given stay as they are; without any option it prints them. By default, a log
+/// keeps all records. Retention by size removes the oldest files as long as at least the given bytes remain; retention by age removes
+/// records, and a file with its last record.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigureArgs {
-    /// The log
+    /// Name of the log
     #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
-    /// Let the oldest records go while at least so many bytes stay (500MiB, 10GiB); `none`: keep all
+    /// Remove the oldest records while at least this many bytes remain (500MiB, 10GiB); `none` keeps all
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| units::or_none(text, units::bytes))]
     retention_bytes: Option<u64>,
-    /// Let records go that were appended longer ago (90s, 12h, 30d); `none`: keep them for ever
+    /// Remove records older than this (90s, 12h, 30d); `none` keeps all
     #[arg(long, value_name = "AGE", value_parser = |text: &str| units::or_none(text, units::milliseconds))]
     retention_age: Option<u64>,
-    /// The largest record, counted in bytes of value, key and headers (1KiB to 4032KiB)
+    /// Largest record, in bytes of value, key and headers (1KiB to 4032KiB)
     #[arg(long, value_name = "BYTES", value_parser = small_bytes)]
     record_bytes_max: Option<u32>,
-    /// The largest request: the same of all its records (record-bytes-max to 8128KiB)
+    /// Largest request: the bytes of all its records (record-bytes-max to 8128KiB)
     #[arg(long, value_name = "BYTES", value_parser = small_bytes)]
     request_bytes_max: Option<u32>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
-/// Make old records unreadable, for good and on every node (needs the action `admin`).
+/// Remove old records for good, on every node
 ///
-/// Their files go once no record in them is left.
+/// It requires the action `admin`. The records become unreadable at once; a file is deleted when all of its records are trimmed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
-    /// The log
+    /// Name of the log
     #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
     log: String,
-    /// Records below this offset go; `latest`: all that are there now
+    /// Remove records below this offset; `latest` removes all records stored now
     #[arg(long, value_name = "OFFSET", value_parser = parse_before)]
     before: Before,
     #[command(flatten)]
@@ -75,22 +77,46 @@ enum Before {
 fn parse_before(text: &str) -> Result<Before, String> {
     match text {
         "latest" => Ok(Before::Latest),
-        number => number.parse().map(Before::Offset).map_err(|_| "an offset, or `latest`".to_owned()),
+        number => number.parse().map(Before::Offset).map_err(|_| "expected an offset, or `latest`".to_owned()),
     }
 }
 
 fn small_bytes(text: &str) -> Result<u32, String> {
-    u32::try_from(units::bytes(text)?).map_err(|_| "less than 4GiB".to_owned())
+    u32::try_from(units::bytes(text)?).map_err(|_| "must be less than 4GiB".to_owned())
 }
 
-/// Runs `log info`.
-///
-/// # Errors
-/// What [`Failure`] says.
-pub fn info(args: &InfoArgs) -> Result<(), Failure> {
+impl Subcommand for InfoArgs {
+    const NAME: &'static str = "info";
+    const EXAMPLES: &'static [&'static str] = &["seriatim log info --certs certs default"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        info(self)
+    }
+}
+
+impl Subcommand for ConfigureArgs {
+    const NAME: &'static str = "configure";
+    const EXAMPLES: &'static [&'static str] =
+        &["seriatim log configure --certs certs --retention-age 30d --retention-bytes 10GiB default"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        configure(self)
+    }
+}
+
+impl Subcommand for TrimArgs {
+    const NAME: &'static str = "trim";
+    const EXAMPLES: &'static [&'static str] = &["seriatim log trim --certs certs --before 1000 default"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        trim(self)
+    }
+}
+
+fn info(args: &InfoArgs) -> Result<(), Failure> {
     let (client, log) = args.connect.ask(|client| client.get_log(&args.log))?;
     let request = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
-    // Who may not administer the log sees the rest all the same.
+    // A client without the right to administer the log still sees the rest.
     let settings = client.configure_log(&request).ok();
     if args.json {
         return output::say(&format!("{}\n", to_json(&log, settings.as_ref())));
@@ -98,11 +124,7 @@ pub fn info(args: &InfoArgs) -> Result<(), Failure> {
     output::say(&described(&log, settings.as_ref()))
 }
 
-/// Runs `log configure`.
-///
-/// # Errors
-/// What [`Failure`] says.
-pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
+fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
     let request = ConfigureLogRequest {
         log: args.log.clone(),
         retention_bytes: args.retention_bytes,
@@ -113,9 +135,9 @@ pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
     };
     let unchanged = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
     let changes = request != unchanged;
-    // What it sets is absolute: a second node that is asked to do it too changes nothing more.
+    // The request is idempotent: it may be executed by several nodes.
     let (_, settings) = args.connect.ask(|client| client.configure_log(&request))?;
-    let text = format!("log {}\n{}", args.log, kept(&settings));
+    let text = format!("log {}\n{}", args.log, settings_text(&settings));
     if changes {
         output::confirm(&text);
         return Ok(());
@@ -123,16 +145,12 @@ pub fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
     output::say(&text)
 }
 
-/// Runs `log trim`.
-///
-/// # Errors
-/// What [`Failure`] says.
-pub fn trim(args: &TrimArgs) -> Result<(), Failure> {
+fn trim(args: &TrimArgs) -> Result<(), Failure> {
     let offset = match args.before {
         Before::Offset(offset) => offset,
         Before::Latest => args.connect.ask(|client| client.get_log(&args.log))?.1.next_offset,
     };
-    // A second node that is asked to do it too changes nothing more.
+    // The request is idempotent: it may be executed by several nodes.
     let (_, trimmed) = args.connect.ask(|client| client.trim(&args.log, offset)).map_err(|unanswered| {
         let past_end = unanswered.statuses().any(|(_, status)| status.reason == "OFFSET_PAST_END");
         let failure = Failure::from(unanswered);
@@ -145,7 +163,7 @@ pub fn trim(args: &TrimArgs) -> Result<(), Failure> {
 fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
     let mut text = format!("log {} ({:016x})\n", log.log, log.log_id);
     let records = log.next_offset - log.first_offset;
-    // Writing to a string does not fail.
+    // Writing to a string never fails.
     let _ = writeln!(text, "offsets            {}..{} ({records} records)", log.first_offset, log.next_offset);
     if records > 0 {
         let (first, last) = (units::show_moment(log.first_append_time_us), units::show_moment(log.last_append_time_us));
@@ -153,7 +171,7 @@ fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
     }
     let _ = writeln!(text, "stored             {} bytes on this node", log.stored_bytes);
     match settings {
-        Some(settings) => text.push_str(&kept(settings)),
+        Some(settings) => text.push_str(&settings_text(settings)),
         None => {
             let _ = writeln!(text, "largest record     {} bytes", log.record_bytes_max);
             let _ = writeln!(text, "largest request    {} bytes", log.request_bytes_max);
@@ -162,7 +180,7 @@ fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
     text
 }
 
-/// Retention is null if the caller may not administer the log. Times are null if there is no record.
+/// Retention is null without the right to administer the log; timestamps are null if the log is empty.
 fn to_json(log: &GetLogResponse, settings: Option<&LogSettings>) -> serde_json::Value {
     let time = |time_us: u64| (log.next_offset > log.first_offset).then_some(time_us);
     json!({
@@ -180,7 +198,7 @@ fn to_json(log: &GetLogResponse, settings: Option<&LogSettings>) -> serde_json::
     })
 }
 
-fn kept(settings: &LogSettings) -> String {
+fn settings_text(settings: &LogSettings) -> String {
     let bytes = match settings.retention_bytes {
         0 => "all".to_owned(),
         bytes => format!("at least {bytes} bytes"),
@@ -200,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_log() {
+    fn describes_a_log() {
         let log = GetLogResponse {
             log: "default".into(),
             log_id: 0xc0ffee,

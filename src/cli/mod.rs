@@ -1,16 +1,10 @@
 //! The command line: one file per subcommand.
 //!
-//! ```text
-//!   seriatim serve     runs a node
-//!   seriatim produce   lines (or one whole file) into a log
-//!   seriatim consume   records out of a log
-//!   seriatim status    every node: role, term, commit, lag
-//!   seriatim log       what is there of a log; how it is kept; trim; verify or dump a stopped node's directory
-//!   seriatim certs     a development CA and certificates
-//! ```
+//! Adding a subcommand takes an entry in the table in `command.rs`, and its file with an implementation of
+//! [`Subcommand`](subcommand::Subcommand), whose doc comment is the help text. `seriatim --help` lists all subcommands.
 //!
-//! An option is given by a flag, else by the environment (`SERIATIM_...`), and for `serve` else by a TOML file. Records
-//! go to stdout, everything said to people goes to stderr. The exit code says what became of it: `exit.rs` has the table.
+//! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and for `serve` otherwise in a TOML
+//! file. Records are written to standard output, and messages for the user to standard error. `exit.rs` has the table of exit codes.
 
 pub mod command;
 pub mod connect;
@@ -18,6 +12,7 @@ mod descriptors;
 pub mod exit;
 mod interrupt;
 mod journal;
+pub mod subcommand;
 
 pub mod certs;
 pub mod consume;

@@ -1,4 +1,4 @@
-//! `seriatim produce`: lines, or one whole file, into a log.
+//! `seriatim produce`: appends lines, or one whole file, to a log.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,50 +13,53 @@ use super::exit::{Exit, Failure};
 use super::lines::{Lines, Piece};
 use super::pipeline::{Done, Failed, Pipeline};
 use super::record_shape::{RecordArgs, content_bytes, stored_bytes};
+use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, progress, units};
 use crate::client::{Client, ClientError};
 use crate::pb::log::Record;
 use crate::types::LogId;
 
-/// Records of one request take at most so many bytes: what a message costs is paid per message, not per byte.
+/// Bytes of the records in one request: large enough that the cost per message does not matter.
 const REQUEST_BYTES: usize = 512 * 1024;
-/// Where a node does not tell its log's limits (that needs the right to consume), the defaults of a log.
+/// The default limits of a log, for a client that may not read the log's own (this requires the right to consume).
 const RECORD_BYTES_MAX: u32 = 1 << 20;
 const REQUEST_BYTES_MAX: u32 = 4 << 20;
 
-/// Between two questions for a log whose leader is not known.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Between two requests for the limits of a log without a known leader.
+const RETRY: Duration = Duration::from_millis(200);
 
-/// Append lines, or one whole file, to a log.
+/// Append lines, or one whole file, to a log
 ///
-/// A line is a record: what stands before a newline, which may be nothing; a carriage return belongs to it. Text behind
-/// the last newline is a record too (so `consume` gives such a file back with a newline at its end). With --format json a
+/// Each line becomes a record: the bytes before the newline, which may be none; a carriage return is part of them. Bytes after the
+/// last newline become a record too, so `consume` writes such a file back with a newline at its end. With --format json, each
 /// line is an object as `consume --format json` writes it, so that a log can be copied.
 ///
-/// At a line that is no record, or has more bytes of value, key and headers than the log takes, it stops with exit code 65:
-/// the lines before it are appended, no other is. While no node leads, or a node refuses with certainty (it is restarted, say),
-/// it tries again for --timeout seconds, at the other addresses too. When a connection breaks,
-/// what was not acknowledged may be appended or not: it says which lines, ends with exit code 3 and sends nothing twice.
-/// Ctrl-C or SIGTERM ends it once everything on its way is acknowledged, and it says how far it came; a second one at once.
+/// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code 65: the lines
+/// before it are appended, and no other. While there is no leader, or a node rejects a request with certainty (because it
+/// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that were
+/// not acknowledged may be appended or not: it prints which lines, exits with code 3 and sends nothing twice.
+///
+/// SIGINT (Ctrl-C) and SIGTERM end it after everything sent is acknowledged; it prints how much was appended. A second signal
+/// ends it at once.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The file; none or `-`: standard input
+    /// File to read; standard input if it is missing or `-`
     pub file: Option<PathBuf>,
-    /// The log
+    /// Name of the log
     #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
-    /// The whole input is one record
+    /// Append the whole input as one record
     #[arg(long)]
     pub whole: bool,
-    /// Append only if OFFSET is the log's next one, and as long as nobody else appends in between
+    /// Append only if the first record gets this offset, and no other client appends in between
     #[arg(long, value_name = "OFFSET")]
     pub expected_offset: Option<u64>,
-    /// Append only if the log has this id (`seriatim log info` shows it): another one of the same name is another log
+    /// Append only if the log has this id (see `seriatim log info`); another log of the same name has another one
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     #[command(flatten)]
     records: RecordArgs,
-    /// Say nothing on success, and show no progress bar
+    /// Print nothing on success, and show no progress bar
     #[arg(long, short)]
     pub quiet: bool,
     #[command(flatten)]
@@ -65,16 +68,25 @@ pub struct Args {
 
 struct Limits {
     log_id: Option<u64>,
-    /// Of a record's value, key and headers.
+    /// Value, key and headers of one record.
     record_bytes: usize,
     request_bytes: usize,
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// What [`Failure`] says, with what was appended before.
-pub fn run(args: &Args) -> Result<(), Failure> {
+impl Subcommand for Args {
+    const NAME: &'static str = "produce";
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim produce --certs certs events.txt",
+        "seriatim produce --certs certs --addr n1:8400,n2:8400,n3:8400 --key-separator : < pairs.txt",
+        "seriatim produce --certs certs --format json < copy.jsonl",
+    ];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        run(self)
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
     args.records.check(args.whole).map_err(|e| Failure::new(Exit::BadConfig, e, "leave one out"))?;
     let (input, bytes) = open(args.file.as_deref())?;
     let client = args.connect.connect()?;
@@ -103,12 +115,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Why not everything was appended.
+/// The reason why not everything was appended.
 enum End {
     Input(io::Error),
     Interrupted,
     TooLong { record_bytes_max: usize },
-    NoRecord { what: String },
+    Invalid { what: String },
     Failed(Failed),
 }
 
@@ -150,7 +162,7 @@ fn produce_lines(
                 pipeline.finish()?;
                 return Err(End::Input(error));
             }
-            // No input at the moment: take answers, so that a failure is not found out with the next line only.
+            // While there is no input, read responses: a failure must not wait for the next line.
             Err(TryRecvError::Empty) => pipeline.settle_one()?,
             Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) => {
                 while !pipeline.is_settled() {
@@ -164,9 +176,9 @@ fn produce_lines(
     }
 }
 
-/// Reads on a thread of its own. It is not joined: it may wait for a terminal for ever, and ends with the process.
+/// Reads on a thread of its own. It is never joined: it may block on a terminal until the process ends.
 fn read_ahead<R: Read + Send + 'static>(input: R, line_bytes_max: usize) -> Receiver<io::Result<Piece>> {
-    // Four pieces of 256 KiB: when they are there, the reader waits.
+    // Four pieces of 256 KiB. If they are full, the reader waits.
     let (sender, receiver) = bounded(4);
     let mut lines = Lines::new(input, line_bytes_max);
     let body = move || {
@@ -178,7 +190,7 @@ fn read_ahead<R: Read + Send + 'static>(input: R, line_bytes_max: usize) -> Rece
             }
         }
     };
-    // Without a thread the channel is closed at once, and that ends the input: so it must not pass in silence.
+    // Without a thread the channel would be closed at once, which means the end of the input.
     if let Err(error) = std::thread::Builder::new().name("input".into()).spawn(body) {
         let (sender, receiver) = bounded(1);
         let _ = sender.send(Err(error));
@@ -225,7 +237,7 @@ fn send_lines(
 }
 
 fn checked(shape: &RecordArgs, line: bytes::Bytes, limits: &Limits) -> Result<Record, End> {
-    let record = shape.record(line).map_err(|what| End::NoRecord { what })?;
+    let record = shape.record(line).map_err(|what| End::Invalid { what })?;
     if content_bytes(&record) > limits.record_bytes {
         return Err(End::TooLong { record_bytes_max: limits.record_bytes });
     }
@@ -244,7 +256,7 @@ fn produce_whole(
     let body = move || {
         let mut value = Vec::new();
         let result = input.take(bytes_max).read_to_end(&mut value);
-        // Nobody receives it after a signal.
+        // After a signal the receiver is gone.
         let _ = sender.send(result.map(|_| value));
     };
     std::thread::Builder::new().name("input".into()).spawn(body).map_err(End::Input)?;
@@ -279,11 +291,11 @@ fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
             Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
                 break (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX);
             }
-            // An election, or a node that is joining: it passes, as it does later on.
-            Err(error) if passes(&error) && begin.elapsed() < args.connect.timeout() => {
-                log::info!("{}: {error}; asking again", client.addr());
-                // A timer: nothing tells when there is a leader again.
-                let _ = after(ASK_AGAIN).recv();
+            // Temporary: an election, or a node that joins.
+            Err(error) if is_temporary(&error) && begin.elapsed() < args.connect.timeout() => {
+                log::info!("{}: {error}; trying again", client.addr());
+                // Nothing notifies a client of a new leader.
+                let _ = after(RETRY).recv();
             }
             Err(error) => return Err(Failure::of_call(client.addr(), &error)),
         }
@@ -295,8 +307,8 @@ fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
     })
 }
 
-/// A node said so, and not that the connection failed.
-fn passes(error: &ClientError) -> bool {
+/// Whether the node itself reported a temporary failure. A broken connection is not one.
+fn is_temporary(error: &ClientError) -> bool {
     error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::UNAVAILABLE && !s.reason.is_empty())
 }
 
@@ -305,7 +317,11 @@ fn appended(log: &str, done: Done) -> String {
         0 => format!("nothing appended to log {log}"),
         1 => format!("1 record appended to log {log} at offset {}", done.first_offset),
         n => {
-            let others = if done.next_offset - done.first_offset == n { "" } else { ", records of others in between" };
+            let others = if done.next_offset - done.first_offset == n {
+                ""
+            } else {
+                ", with records of other clients in between"
+            };
             format!(
                 "{n} records appended to log {log} at offsets {} to {}{others}",
                 done.first_offset,
@@ -319,32 +335,31 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
     let known = appended(&args.log, done);
     let what = if args.whole { "the input".to_owned() } else { format!("line {}", done.records + 1) };
     match end {
-        End::Input(error) => Failure::new(Exit::BadData, format!("the input can't be read: {error}; {known}"), ""),
+        End::Input(error) => Failure::new(Exit::BadData, format!("can't read the input: {error}; {known}"), ""),
         End::Interrupted => {
-            let next = format!("go on with `tail -n +{} FILE | seriatim produce`", done.records + 1);
+            let next = format!("continue with `tail -n +{} FILE | seriatim produce`", done.records + 1);
             Failure::new(Exit::Interrupted, format!("interrupted; {known}, nothing else"), next)
         }
         End::TooLong { record_bytes_max } => Failure::new(
             Exit::BadData,
-            format!(
-                "{what} has more than {record_bytes_max} bytes, the most that a record of log {} takes; {known}",
-                args.log
-            ),
+            format!("{what} exceeds record_bytes_max ({record_bytes_max} bytes) of log {}; {known}", args.log),
             if args.whole {
-                "cut it into smaller files, or produce its lines".to_owned()
+                "split it into smaller files, or append its lines".to_owned()
             } else {
                 after_line(done.records + 1)
             },
         ),
-        End::NoRecord { what: wrong } => {
-            Failure::new(Exit::BadData, format!("{what} is no record: {wrong}; {known}"), after_line(done.records + 1))
-        }
+        End::Invalid { what: wrong } => Failure::new(
+            Exit::BadData,
+            format!("{what} is not a valid record: {wrong}; {known}"),
+            after_line(done.records + 1),
+        ),
         End::Failed(failed) => {
             let call = Failure::of_call(addr, &failed.error);
             if failed.unknown_records == 0 {
                 let next = format!("{}{}", call.next, resume(args, done.records + 1));
                 let else_nothing = if done.records == 0 { "" } else { ", nothing else" };
-                // Nothing is unknown, whatever the status says of a request that was not sent.
+                // Nothing is unknown, even if the status says so of a request that was not sent.
                 let exit = if call.exit == Exit::OutcomeUnknown { Exit::Unavailable } else { call.exit };
                 return Failure::new(exit, format!("{}; {known}{else_nothing}", call.message), next);
             }
@@ -357,20 +372,20 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
             Failure::new(
                 Exit::OutcomeUnknown,
                 format!("{}; {known}; {unknown} may be appended or not", call.message),
-                format!("look from {from} on with `seriatim consume` before you send {unknown} again"),
+                format!("read the log from {from} with `seriatim consume` before you send {unknown} again"),
             )
         }
     }
 }
 
 fn after_line(line: u64) -> String {
-    format!("go on after that line with `tail -n +{} FILE | seriatim produce`", line + 1)
+    format!("continue after that line with `tail -n +{} FILE | seriatim produce`", line + 1)
 }
 
 fn resume(args: &Args, line: u64) -> String {
     if args.whole || line == 1 {
         String::new()
     } else {
-        format!("; go on with `tail -n +{line} FILE | seriatim produce`")
+        format!("; continue with `tail -n +{line} FILE | seriatim produce`")
     }
 }

@@ -10,10 +10,10 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::command::unknown_variables;
 use super::exit::{Exit, Failure};
 use super::journal::{self, notify};
 use super::output::say;
+use super::subcommand::{Process, Subcommand};
 use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
 use crate::consensus::HostError;
@@ -21,51 +21,65 @@ use crate::grpc;
 use crate::security::modes::FileModes;
 use crate::thread::{self, Joiner, fatal_channel};
 
-/// A start that takes longer than systemd's patience (recovery of a large log) asks for so much more, three times as often.
+/// While a start takes long (recovery of a large log), systemd is asked for this much more time, three times as often.
 const EXTEND: Duration = Duration::from_secs(30);
 
-/// What the log shows, more finely than `--log-level`: env_logger's syntax.
-pub(super) const LOG_FILTER: &str = "SERIATIM_LOG_FILTER";
-
-/// How often the threads are looked after.
-const WATCH: Duration = Duration::from_secs(1);
-/// How often a node that starts is asked whether it takes calls.
-const LOOK_FOR_READY: Duration = Duration::from_millis(10);
-/// How often certificates and policy are looked at: what has changed is loaded.
-const LOOK_AT_FILES: Duration = Duration::from_secs(60);
-/// How long a stop takes at most, besides what the disk may: hand-over and calls in flight have less, together.
+/// How often the threads are checked.
+const CHECK_THREADS: Duration = Duration::from_secs(1);
+/// How often a starting node is checked for being ready.
+const CHECK_READY: Duration = Duration::from_millis(10);
+/// How often changed certificates and policies are loaded.
+const CHECK_FILES: Duration = Duration::from_secs(60);
+/// Limit for a stop, in addition to `hang_seconds_max` for the disk. Handing over leadership and draining requests take less together.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
-/// The options of `serve`.
-pub type Args = ServeArgs;
-
-/// Runs the command.
+/// Run a node
 ///
-/// # Errors
-/// What [`Failure`] says.
-pub fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(args).map_err(|problems| {
-        Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` explains every option")
-    })?;
-    journal::init_log(config.log_level, LOG_FILTER);
-    grpc::redirect_log();
-    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    for name in unknown_variables(variables) {
-        log::warn!(
-            "the environment variable {name} is no option's: it is ignored (`seriatim serve --help` names those that are)"
-        );
+/// It prints one line on standard output when it accepts requests: `ready node=NAME bind_addr=HOST:PORT rpc_addr=HOST:PORT`. SIGTERM
+/// and SIGINT stop it cleanly; a second signal ends it at once. Certificates and the access policy are read again once a minute
+/// if they have changed, and at SIGHUP.
+///
+/// An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of --config.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: ServeArgs,
+}
+
+impl Subcommand for Args {
+    const NAME: &'static str = "serve";
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim serve --config /etc/seriatim/seriatim.toml",
+        "seriatim serve --insecure --bootstrap --data-dir data --acl-policy-file policy.csv",
+    ];
+    const HANDLES_SIGNALS: bool = true;
+
+    fn run(&self, process: &Process) -> Result<(), Failure> {
+        run(&self.options, &process.unknown_variables)
     }
-    let signals = SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("no signals: {e}"), ""))?;
-    let name = config.node_name.clone();
-    let stop_max = STOP_MAX + Duration::from_secs(config.hang_seconds_max);
-    let patience = Patience::start();
+}
+
+fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
+    let config = Config::load(args).map_err(|problems| {
+        Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` describes every option")
+    })?;
+    journal::init_log(config.logging.log_level);
+    grpc::redirect_log();
+    for name in unknown_variables {
+        log::warn!("ignoring the environment variable {name}: no option has this name (see `seriatim serve --help`)");
+    }
+    let signals =
+        SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("can't handle signals: {e}"), ""))?;
+    let name = config.node.node_name.clone();
+    let stop_max = STOP_MAX + Duration::from_secs(config.storage.hang_seconds_max);
+    let starting = StartNotifier::start();
     let mut modes = FileModes::of_node(&config, args.config.as_deref().map(Path::new));
     warn_of(&mut modes);
     let agent = Agent::start(config).map_err(|e| failure_at_start(&e))?;
     let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
     let is_ready = || {
-        drop(patience);
-        // Who started us may have closed our stdout: then nobody waits for the line.
+        drop(starting);
+        // A closed standard output means that nothing waits for this line.
         if let Err(failure) = say(&ready) {
             log::warn!("{failure}");
         }
@@ -82,15 +96,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Until a signal to stop (`None`), or a failure. Says once that calls are taken; watches the threads, and the files that can
-/// change.
+/// Waits for a signal to stop (`None`) or a failure. Reports once that the node is ready, and watches its threads and the files that
+/// can change.
 fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
     let mut reload = || {
         warn_of(modes);
         agent.reload();
     };
-    let (watch, look) = (tick(WATCH), tick(LOOK_AT_FILES));
-    let (mut starting, mut is_ready) = (tick(LOOK_FOR_READY), Some(is_ready));
+    let (watch, look) = (tick(CHECK_THREADS), tick(CHECK_FILES));
+    let (mut starting, mut is_ready) = (tick(CHECK_READY), Some(is_ready));
     loop {
         select! {
             recv(starting) -> _ => {
@@ -101,8 +115,8 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
             }
             recv(watch) -> _ => {
                 if let Some(thread) = agent.hanging() {
-                    // Nothing could be synced or stopped any more: others must take over, and a new start recover.
-                    log::error!("thread {thread} hangs (a disk that does not answer?): aborting");
+                    // Nothing can be synced or stopped any more. Other nodes must take over, and a new start must recover.
+                    log::error!("aborting: thread {thread} hangs, possibly because the disk does not answer");
                     std::process::abort();
                 }
                 if let Some(refusal) = agent.excluded() {
@@ -116,10 +130,10 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
                     log::info!("signal {signal}: stopping");
                     return None;
                 }
-                Err(_) => return Some(Failure::new(Exit::Failed, "the signals' thread ended", "")),
+                Err(_) => return Some(Failure::new(Exit::Failed, "the thread that handles signals has ended", "")),
             },
             recv(agent.failures()) -> failed => {
-                return Some(failed.map_or_else(|_| Failure::new(Exit::Failed, "the node ended", ""), failed_inside));
+                return Some(failed.map_or_else(|_| Failure::new(Exit::Failed, "the node has ended", ""), failed_inside));
             }
         }
     }
@@ -129,23 +143,22 @@ fn warn_of(modes: &mut FileModes) {
     modes.look().iter().for_each(|warning| log::warn!("{warning}"));
 }
 
-/// Aborts the process if it still lives after that time: a node that has failed, or was told to stop, must not linger
-/// because its disk hangs.
+/// Aborts the process if it still runs after a time: a node that failed or stops must not remain because its disk hangs.
 fn end_within(time: Duration, step: StopStep) {
     let (fatal, _) = fatal_channel();
     let watch = move || -> Result<(), String> {
         thread::sleep_running(time);
-        log::error!("the stop hangs at {:?} (a disk that does not answer?): aborting", step.get());
+        log::error!("aborting: the stop hangs in step {:?}, possibly because the disk does not answer", step.get());
         std::process::abort();
     };
     match thread::spawn("stop-watch", &fatal, watch) {
         // Never joined: it ends with the process.
         Ok(watch) => std::mem::forget(watch),
-        Err(error) => log::warn!("nobody watches the stop: {error}"),
+        Err(error) => log::warn!("the stop has no time limit: {error}"),
     }
 }
 
-/// A part of the node failed. Damage, and what only a changed configuration mends, keep their exit codes.
+/// The failure of a thread. Damage and configuration errors keep their exit codes.
 fn failed_inside(fatal: thread::Fatal) -> Failure {
     match fatal.error.downcast::<AgentError>() {
         Ok(error) => failure(&error),
@@ -154,14 +167,14 @@ fn failed_inside(fatal: thread::Fatal) -> Failure {
             Err(error) => Failure::new(
                 Exit::Failed,
                 format!("thread {} failed: {error}", fatal.thread),
-                "start it again: it recovers from its disk. If it fails again, the log above says why",
+                "start it again: it recovers from its disk. If it fails again, the log above states the reason",
             ),
         },
     }
 }
 
-/// At a start, a path that can't be used is a bad configuration, and a disk that can't read is damage. Later both are
-/// failures that a new start may mend, or name.
+/// At a start, an unusable path is a configuration error, and a disk that can't read is damage. Later both are failures that a new
+/// start may repair or report.
 fn failure_at_start(error: &AgentError) -> Failure {
     let failure = failure(error);
     let exit = match (error.is_unreadable(), error.is_unusable_path()) {
@@ -169,7 +182,7 @@ fn failure_at_start(error: &AgentError) -> Failure {
         (false, true) => Exit::BadConfig,
         (false, false) => failure.exit,
     };
-    let next = if error.is_unreadable() { "`seriatim log verify` reads all of it and names what is lost" } else { "" };
+    let next = if error.is_unreadable() { "`seriatim log verify` reads all files and names what is lost" } else { "" };
     Failure { exit, next: next.to_owned(), ..failure }
 }
 
@@ -182,7 +195,7 @@ fn failure(error: &AgentError) -> Failure {
     Failure::new(exit, error.to_string(), "")
 }
 
-/// The thread that waits for signals; ends when dropped.
+/// The thread that waits for signals. Dropping this ends it.
 struct SignalThread {
     received: Receiver<i32>,
     handle: Handle,
@@ -194,13 +207,13 @@ impl SignalThread {
     fn start() -> std::io::Result<SignalThread> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // In this order: the second signal finds the flag of the first one, and exits at once.
+            // In this order, the second signal finds the flag that the first one has set, and exits at once.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
             signal_hook::flag::register(signal, Arc::clone(&stopping))?;
         }
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let handle = signals.handle();
-        // More than four signals that wait say nothing new: dropped.
+        // Holds four signals; more say nothing new and are dropped.
         let (sender, received) = bounded(4);
         let (fatal, _) = fatal_channel();
         let thread = thread::spawn("signals", &fatal, move || -> Result<(), String> {
@@ -219,14 +232,14 @@ impl Drop for SignalThread {
     }
 }
 
-/// Tells systemd, while it lives, that the start goes on.
-struct Patience {
+/// Reports to systemd that the start makes progress, until it is dropped.
+struct StartNotifier {
     stop: Option<crossbeam_channel::Sender<()>>,
     thread: Option<Joiner>,
 }
 
-impl Patience {
-    fn start() -> Patience {
+impl StartNotifier {
+    fn start() -> StartNotifier {
         let (stop, stopped) = bounded::<()>(0);
         let (fatal, _) = fatal_channel();
         let thread = thread::spawn("patience", &fatal, move || -> Result<(), String> {
@@ -237,11 +250,11 @@ impl Patience {
                 }
             }
         });
-        Patience { stop: Some(stop), thread: thread.ok() }
+        StartNotifier { stop: Some(stop), thread: thread.ok() }
     }
 }
 
-impl Drop for Patience {
+impl Drop for StartNotifier {
     fn drop(&mut self) {
         self.stop = None;
         self.thread = None;
@@ -257,10 +270,10 @@ mod tests {
     use super::*;
     use crate::storage::error::StorageError;
 
-    /// While a node ran, a file system that became read-only ended it with 78, so that systemd never started it again. At a
-    /// start, a sector that can't be read was 1, where `log verify` says damage (65).
+    /// A file system that became read-only while a node ran ended it with 78, so that systemd never started it again. At a
+    /// start, a sector that can't be read ended it with 1, while `log verify` reported damage (65).
     #[test]
-    fn an_io_error_has_another_exit_code_at_a_start_than_later() {
+    fn an_io_error_has_different_exit_codes_at_a_start_and_later() {
         for (action, errno, at_start, later) in [
             ("write", Errno::ROFS, Exit::Failed, Exit::Failed),
             ("create", Errno::ROFS, Exit::Failed, Exit::Failed),

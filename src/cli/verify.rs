@@ -1,4 +1,4 @@
-//! `seriatim log verify`: what a stopped node's data directory holds, and whether every byte of it is right.
+//! `seriatim log verify`: checks the data directory of a stopped node.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,43 +7,50 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::output;
+use super::subcommand::{Process, Subcommand};
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
 
-/// What to do about damage. The order matters: a copy first.
-const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. Where other nodes have the log: move the \
-                            directory away and let this node join as a new one. Where this is the only copy: put the \
-                            named files back from a backup";
+/// The next steps after damage. The order matters: the copy comes first.
+const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If other nodes have the log: move the \
+                            directory away and let this node join as a new one. If this is the only copy: restore the \
+                            named files from a backup";
 
-/// Check every byte of a stopped node's data directory, and change nothing
+/// Check every byte of a stopped node's data directory
 ///
-/// Reads node.toml and, of every log on the node, the manifest, all segments frame by frame, and the indexes. The rules are
-/// those of a start.
+/// It reads node.toml and, for every log on the node, the manifest, all segments frame by frame, and the index files, by the same
+/// rules as a start of the node. It changes nothing.
 ///
-/// One line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read because of
+/// It prints one line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read because of
 /// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: never
-/// known to be synced, the next start cuts it off. note: harmless, for example an index that is rebuilt.
+/// known to be synced; the next start cuts it off. note: harmless, for example an index file that is rebuilt.
 ///
-/// Exits with code 65 if there is damage, and otherwise with 78 if a file has another format.
+/// The exit code is 65 if anything is damaged, otherwise 78 if a file has another format.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The data directory; no node may run on it
+    /// Data directory; no node may run on it
     #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
     data_dir: PathBuf,
-    /// For programs: one JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// What [`Failure`] says.
-pub fn run(args: &Args) -> Result<(), Failure> {
+impl Subcommand for Args {
+    const NAME: &'static str = "verify";
+    const EXAMPLES: &'static [&'static str] =
+        &["seriatim log verify --data-dir /var/lib/seriatim", "seriatim log verify --data-dir /mnt/copy --json"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        run(self)
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
     let text = if args.json { format!("{}\n", to_json(&report)) } else { to_text(&report) };
-    // The exit code says what was found, also if the report can't be written.
+    // The exit code reports the findings even if standard output can't be written.
     let said = output::say(&text);
     match report.worst() {
         Some(Severity::Damage) => {
@@ -74,11 +81,11 @@ fn failure(error: &StorageError) -> Failure {
 
 fn to_text(report: &Report) -> String {
     let mut text = String::new();
-    // Writing to a string does not fail.
+    // Writing to a string never fails.
     let _ = match &report.node {
         Some(node) => {
             let cluster =
-                node.cluster_id.map_or_else(|| "of no cluster yet".to_owned(), |id| format!("of cluster {id}"));
+                node.cluster_id.map_or_else(|| "not in a cluster yet".to_owned(), |id| format!("of cluster {id}"));
             writeln!(text, "{}: node {} ({}) {cluster}", report.data_dir.display(), node.node_name, node.node_id)
         }
         None if report.groups.is_empty() && report.findings.is_empty() => {
@@ -100,7 +107,7 @@ fn to_text(report: &Report) -> String {
     let _ = match report.worst() {
         Some(Severity::Damage | Severity::Format) => Ok(()),
         Some(Severity::Torn | Severity::Note) => {
-            writeln!(text, "no damage: the next start takes care of the findings above")
+            writeln!(text, "no damage: the next start repairs the findings above")
         }
         None => writeln!(text, "clean"),
     };
@@ -132,7 +139,7 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// A file's name from the data directory on.
+/// The path of a file relative to the data directory.
 fn short(report: &Report, file: &Path) -> String {
     file.strip_prefix(&report.data_dir).unwrap_or(file).display().to_string()
 }
@@ -190,7 +197,7 @@ mod tests {
     use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
     #[test]
-    fn a_report_for_people_and_one_for_programs() {
+    fn reports_as_text_and_as_json() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::real();
         let blank = verify(&disk, dir.path()).expect("a report");
@@ -234,9 +241,9 @@ mod tests {
         assert_eq!(json["findings"][0]["unreadable"]["first_index"], 2);
     }
 
-    /// A file of a newer format is a matter for a newer version: exit code 78, with the file's name.
+    /// A file of a newer format exits with code 78, not as damage.
     #[test]
-    fn a_newer_format_is_refused_by_name() {
+    fn names_a_file_of_a_newer_format() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("node.toml"), "format = 2\nnew = 1\n").expect("written");
         let args = Args { data_dir: dir.path().to_owned(), json: false };

@@ -1,4 +1,4 @@
-//! The loop of the configuration's file.
+//! The fuzz loop of the configuration file.
 
 use super::*;
 use crate::fuzz::Loop;
@@ -15,15 +15,15 @@ fn config_file() {
         if !args.fill_from(Path::new("f"), text).is_empty() {
             return false;
         }
-        let mut check = Check(Vec::new());
-        let Some(config) = check.config(&args).filter(|_| check.0.is_empty()) else {
-            assert!(!check.0.is_empty(), "a refusal says why");
+        let mut problems = Vec::new();
+        let config = Config::check(&mut args, &mut problems);
+        if !problems.is_empty() {
             return false;
-        };
-        assert!((SEGMENT_BYTES.0..=SEGMENT_BYTES.1).contains(&config.segment_bytes));
-        assert!((BYTES.0..=BYTES.1).contains(&config.limits.bytes_per_principal_max));
-        assert!(config.tls.is_some() || config.bind_addr.ip().is_loopback(), "no TLS on loopback alone");
-        assert!(check_cluster_name(&config.cluster_name).is_ok());
+        }
+        assert!((64 << 10..=1 << 30).contains(&config.storage.segment_bytes));
+        assert!((9 << 20..=64 << 30).contains(&config.limits.bytes_per_principal_max));
+        assert!(config.tls.is_some() || config.node.bind_addr.ip().is_loopback(), "no TLS on loopback alone");
+        assert!(check_cluster_name(&config.cluster.cluster_name).is_ok());
         true
     });
 }

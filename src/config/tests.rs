@@ -1,4 +1,7 @@
+//! What the options accept, and what the error messages say.
+
 use super::*;
+use crate::golden::{assert_golden_part, assert_golden_text};
 
 fn secure() -> ServeArgs {
     let file = |name: &str| Some(name.to_owned());
@@ -31,22 +34,23 @@ fn parse(line: &[&str]) -> Result<ServeArgs, clap::Error> {
 #[test]
 fn defaults() {
     let config = Config::load(&secure()).expect("a configuration");
-    assert_eq!(config.cluster_name, "seriatim");
-    assert_eq!(config.data_dir, Path::new("/var/lib/seriatim"));
+    assert_eq!(config.cluster.cluster_name, "seriatim");
+    assert_eq!(config.node.data_dir, Path::new("/var/lib/seriatim"));
     assert_eq!(
-        (config.bind_addr.to_string(), config.rpc_addr.to_string()),
+        (config.node.bind_addr.to_string(), config.node.rpc_addr.to_string()),
         ("127.0.0.1:8401".into(), "127.0.0.1:8400".into())
     );
-    assert_eq!((config.advertise_bind_addr, config.advertise_rpc_addr, config.join), (None, None, Vec::new()));
-    assert_eq!((config.bootstrap, config.mdns), (false, false));
-    assert_eq!(config.segment_bytes, 64 << 20);
-    assert_eq!(config.log_level, log::LevelFilter::Info);
+    assert_eq!((config.node.advertise_bind_addr.clone(), config.node.advertise_rpc_addr.clone()), (None, None));
+    assert_eq!(config.cluster.join, Vec::<String>::new());
+    assert_eq!((config.cluster.bootstrap, config.mdns()), (false, false));
+    assert_eq!(config.storage.segment_bytes, 64 << 20);
+    assert_eq!(config.logging.log_level, log::LevelFilter::Info);
     let tls = config.tls.expect("TLS");
     assert_eq!((tls.client_ca_file, tls.peer_ca_file), ("ca.pem".into(), "ca.pem".into()));
     let public = ServeArgs { bind_addr: Some("192.0.2.1:8401".into()), ..secure() };
-    assert!(Config::load(&public).expect("a configuration").mdns);
+    assert!(Config::load(&public).expect("a configuration").mdns());
     let for_test = Config::for_test(Path::new("/tmp/x"), "n7").expect("a configuration");
-    assert_eq!((for_test.tls, for_test.mdns, for_test.data_dir), (None, false, "/tmp/x/n7".into()));
+    assert_eq!((for_test.tls.clone(), for_test.mdns(), for_test.node.data_dir), (None, false, "/tmp/x/n7".into()));
 }
 
 #[test]
@@ -57,7 +61,7 @@ fn every_problem_is_named_at_once() {
         bind_addr: Some("0.0.0.0:8401".into()),
         rpc_addr: Some("localhost:8400".into()),
         advertise_rpc_addr: Some("0.0.0.0:8400".into()),
-        join: vec!["b:8401".into(), "c d".into()],
+        join: Some("b:8401,c d".into()),
         bootstrap: Some("perhaps".into()),
         segment_bytes: Some("64MB".into()),
         peer_memory_bytes_max: Some("1".into()),
@@ -70,30 +74,30 @@ fn every_problem_is_named_at_once() {
     assert_eq!(
         options,
         [
+            "rpc-addr",
             "node-name",
             "cluster-name",
-            "rpc-addr",
-            "bind-addr",
-            "advertise-rpc-addr",
             "join",
             "bootstrap",
-            "peer-key-file",
             "acl-policy-file",
-            "peer-memory-bytes-max",
             "segment-bytes",
-            "log-level"
+            "peer-memory-bytes-max",
+            "log-level",
+            "bind-addr",
+            "advertise-rpc-addr",
+            "peer-key-file"
         ],
         "{found:#?}"
     );
     let text = ConfigProblems(found).to_string();
-    assert!(text.starts_with("the configuration can't be used, for 12 reasons:\n  node-name: "), "{text}");
+    assert!(text.starts_with("invalid configuration, 12 errors:\n  rpc-addr: "), "{text}");
 }
 
 #[test]
 fn without_anything_it_says_what_to_do() {
     let found = problems(&ServeArgs { node_name: Some("n".into()), ..ServeArgs::default() });
     assert_eq!(found.len(), 6, "{found:#?}");
-    assert!(found[0].starts_with("client-ca-file: is missing; \"seriatim certs\""), "{}", found[0]);
+    assert!(found[1].starts_with("client-ca-file: is missing; `seriatim certs`"), "{}", found[1]);
 }
 
 #[test]
@@ -109,7 +113,7 @@ fn insecure_is_for_loopback_and_without_certificates() {
     assert_eq!(Config::load(&insecure("127.0.0.1:1", "[::1]:2")).expect("a configuration").tls, None);
     assert_eq!(problems(&insecure("192.0.2.1:1", "127.0.0.1:2")).len(), 1);
     let everywhere = ServeArgs { advertise_rpc_addr: Some("a:2".into()), ..insecure("127.0.0.1:1", "0.0.0.0:2") };
-    assert_eq!(problems(&everywhere), ["insecure: works on loopback addresses only, and rpc-addr is 0.0.0.0:2"]);
+    assert_eq!(problems(&everywhere), ["insecure: only allowed on loopback addresses, and rpc-addr is 0.0.0.0:2"]);
     let both = ServeArgs { insecure: Some("true".into()), ..secure() };
     assert_eq!(problems(&both).len(), 5);
 }
@@ -163,17 +167,17 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     .expect("written");
     let path = file.display().to_string();
     let from_file = Config::load(&parse(&["--config", &path]).expect("arguments")).expect("a configuration");
-    assert_eq!((from_file.node_name.as_str(), from_file.cluster_name.as_str()), ("from-file", "c"));
+    assert_eq!((from_file.node.node_name.as_str(), from_file.cluster.cluster_name.as_str()), ("from-file", "c"));
     assert_eq!(
-        (from_file.join, from_file.bootstrap, from_file.segment_bytes),
+        (from_file.cluster.join, from_file.cluster.bootstrap, from_file.storage.segment_bytes),
         (vec!["a:1".into(), "b:2".into()], true, 1 << 20)
     );
     let flags =
         ["--config", &path, "--node-name=flag", "--join", "c:3,d:4", "--bootstrap=false", "--segment-bytes", "2MiB"];
     let from_flags = Config::load(&parse(&flags).expect("arguments")).expect("a configuration");
-    assert_eq!((from_flags.node_name.as_str(), from_flags.cluster_name.as_str()), ("flag", "c"));
+    assert_eq!((from_flags.node.node_name.as_str(), from_flags.cluster.cluster_name.as_str()), ("flag", "c"));
     assert_eq!(
-        (from_flags.join, from_flags.bootstrap, from_flags.segment_bytes),
+        (from_flags.cluster.join, from_flags.cluster.bootstrap, from_flags.storage.segment_bytes),
         (vec!["c:3".into(), "d:4".into()], false, 2 << 20)
     );
 }
@@ -188,8 +192,8 @@ fn a_bad_file_is_named() {
     };
     let found = with("bind-addr = \"127.0.0.1:1\"\nnode_name = [1]\njoin = 1.5\nsegment_bytes = -1\n");
     assert_eq!(found.len(), 4, "{found:#?}");
-    assert!(found[2].ends_with("there is no option \"bind-addr\"; in a file it is written bind_addr"), "{found:#?}");
-    assert!(with("bind_adr = \"x\"\n")[0].ends_with("there is no option \"bind_adr\""));
+    assert!(found[2].ends_with("unknown option \"bind-addr\"; in a file it is written bind_addr"), "{found:#?}");
+    assert!(with("bind_adr = \"x\"\n")[0].ends_with("unknown option \"bind_adr\""));
     let number = |text: &str| with(text).remove(0);
     assert_eq!(number("hang_seconds_max = \"30s\"\n"), "hang-seconds-max: \"30s\" is not a whole number of seconds");
     assert_eq!(number("streams_max = \"many\"\n"), "streams-max: \"many\" is not a whole number");
@@ -234,12 +238,39 @@ fn watermarks_of_the_disk() {
         })
     };
     let plain = load(&[]).expect("a configuration");
-    assert_eq!((plain.disk_space, plain.hang_seconds_max), (DiskSpace::default(), 30));
+    assert_eq!((plain.disk_space, plain.storage.hang_seconds_max), (DiskSpace::default(), 30));
     let given = ["--disk-free-soft-bytes=2GiB", "--disk-free-hard-bytes=1GiB", "--disk-reserve-bytes=0"];
     let space = load(&given).expect("a configuration").disk_space;
-    assert_eq!(space, DiskSpace { soft_bytes: Some(2 << 30), hard_bytes: Some(1 << 30), reserve_bytes: Some(0) });
+    assert_eq!(
+        space,
+        DiskSpace {
+            disk_free_soft_bytes: Some(2 << 30),
+            disk_free_hard_bytes: Some(1 << 30),
+            disk_reserve_bytes: Some(0)
+        }
+    );
     let bad = ["--disk-free-soft-bytes=2MiB", "--disk-free-hard-bytes=3MiB", "--hang-seconds-max=0"];
     let problems = load(&bad).expect_err("bad").0;
     assert_eq!(problems.len(), 2, "{problems:#?}");
-    assert!(problems[0].contains("below disk-free-hard-bytes"), "{problems:#?}");
+    assert!(problems[1].contains("below disk-free-hard-bytes"), "{problems:#?}");
+}
+
+/// An option is an entry of the table, and `make update-golden`.
+#[test]
+fn golden_example_file_and_settings_table_show_every_option() {
+    assert_golden_text("dist/seriatim.toml", &document::example_file());
+    assert_golden_part("docs/OPERATIONS.md", "settings", &document::settings_table());
+}
+
+#[test]
+fn every_default_is_accepted_and_every_option_is_described() {
+    let mut args = ServeArgs::default();
+    for (option, slot) in args.slots() {
+        assert!(option.about.ends_with('.'), "{}: {}", option.name, option.about);
+        assert!(!option.spec.is_set_in_example || option.spec.example.is_some(), "{}", option.name);
+        assert!(option.spec.example.is_some() || option.default_text().is_some(), "{}", option.name);
+        *slot = option.spec.example.or(option.default_text()).map(str::to_owned);
+    }
+    args.insecure = None;
+    Config::load(&args).expect("a configuration");
 }

@@ -1,29 +1,28 @@
-//! Certificates and keys, or none: `--insecure`.
+//! The certificates of a node, or none.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Check, ServeArgs};
+use super::options::TlsOptions;
 
-/// Certificates and keys, PEM.
+/// Certificates and keys, PEM. All of them are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The authority of clients' certificates.
+    /// The certificate authority of the clients.
     pub client_ca_file: PathBuf,
-    /// The authority of peers' certificates.
+    /// The certificate authority of the peers.
     pub peer_ca_file: PathBuf,
     /// The certificate of the client listener.
     pub server_cert_file: PathBuf,
-    /// Its key.
+    /// The private key of `server_cert_file`.
     pub server_key_file: PathBuf,
-    /// The certificate of the peer listener and of this node as it dials its peers.
+    /// The certificate of the peer listener, which this node also presents when it dials its peers.
     pub peer_cert_file: PathBuf,
-    /// Its key.
+    /// The private key of `peer_cert_file`.
     pub peer_key_file: PathBuf,
 }
 
 impl TlsFiles {
-    /// The files of one node that `seriatim certs --out DIR --peers NODE` makes.
+    /// The files of one node that `seriatim certs --out DIR --peers NODE` writes.
     pub fn in_dir(dir: &Path, node: &str) -> TlsFiles {
         TlsFiles {
             client_ca_file: dir.join("ca.pem"),
@@ -34,55 +33,23 @@ impl TlsFiles {
             peer_key_file: dir.join(node).join("peer-key.pem"),
         }
     }
-}
 
-impl Check {
-    pub(super) fn insecure(&mut self, args: &ServeArgs, listeners: &[(&str, Option<SocketAddr>)]) {
-        for (option, addr) in listeners {
-            if let Some(addr) = addr.filter(|a| !a.ip().is_loopback()) {
-                self.0.push(format!("insecure: works on loopback addresses only, and {option} is {addr}"));
-            }
-        }
-        let others = [
-            ("require-named-peers", args.require_named_peers.as_ref()),
-            ("peer-deny-file", args.peer_deny_file.as_ref()),
-        ];
-        for (option, given) in tls_options(args).into_iter().chain(others) {
-            if given.is_some() {
-                self.0.push(format!("insecure: does not go with {option}; leave one out"));
-            }
-        }
-    }
-
-    pub(super) fn tls(&mut self, args: &ServeArgs) -> Option<TlsFiles> {
-        let mut take = |(option, file): (&str, Option<&String>)| {
-            if file.is_none() {
-                self.0.push(format!("{option}: is missing; \"seriatim certs\" makes certificates to try with"));
-            }
-            PathBuf::from(file.map_or("", String::as_str))
+    /// The configured files. Each one that is missing is a problem.
+    pub(super) fn of(options: TlsOptions, problems: &mut Vec<String>) -> TlsFiles {
+        let mut take = |flag: &str, file: Option<PathBuf>| {
+            file.unwrap_or_else(|| {
+                problems.push(format!("{flag}: is missing; `seriatim certs` makes certificates for a test"));
+                PathBuf::new()
+            })
         };
-        let [client_ca, mut peer_ca, server_cert, server_key, peer_cert, peer_key] = tls_options(args);
-        peer_ca.1 = peer_ca.1.or(client_ca.1);
-        let client_ca_file = take(client_ca);
-        Some(TlsFiles {
-            // Without either, one line is enough.
-            peer_ca_file: if peer_ca.1.is_some() { take(peer_ca) } else { PathBuf::new() },
+        let client_ca_file = take("client-ca-file", options.client_ca_file);
+        TlsFiles {
+            peer_ca_file: options.peer_ca_file.unwrap_or_else(|| client_ca_file.clone()),
             client_ca_file,
-            server_cert_file: take(server_cert),
-            server_key_file: take(server_key),
-            peer_cert_file: take(peer_cert),
-            peer_key_file: take(peer_key),
-        })
+            server_cert_file: take("server-cert-file", options.server_cert_file),
+            server_key_file: take("server-key-file", options.server_key_file),
+            peer_cert_file: take("peer-cert-file", options.peer_cert_file),
+            peer_key_file: take("peer-key-file", options.peer_key_file),
+        }
     }
-}
-
-fn tls_options(args: &ServeArgs) -> [(&'static str, Option<&String>); 6] {
-    [
-        ("client-ca-file", args.client_ca_file.as_ref()),
-        ("peer-ca-file", args.peer_ca_file.as_ref()),
-        ("server-cert-file", args.server_cert_file.as_ref()),
-        ("server-key-file", args.server_key_file.as_ref()),
-        ("peer-cert-file", args.peer_cert_file.as_ref()),
-        ("peer-key-file", args.peer_key_file.as_ref()),
-    ]
 }

@@ -50,8 +50,14 @@ impl FileModes {
 
     /// For the files that a node's configuration names.
     pub fn of_node(config: &Config, config_file: Option<&Path>) -> FileModes {
-        let mut files = vec![(config.acl_policy_file.clone(), Content::Trusted)];
-        let more = config.acl_model_file.iter().chain(&config.peer_deny_file).map(PathBuf::as_path).chain(config_file);
+        let mut files = vec![(config.access.acl_policy_file.clone(), Content::Trusted)];
+        let more = config
+            .access
+            .acl_model_file
+            .iter()
+            .chain(&config.peer_rules.peer_deny_file)
+            .map(PathBuf::as_path)
+            .chain(config_file);
         files.extend(more.map(|file| (file.to_owned(), Content::Trusted)));
         if let Some(tls) = &config.tls {
             let keys = [&tls.server_key_file, &tls.peer_key_file];

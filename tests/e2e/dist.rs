@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use clap::{Args as _, Parser as _};
-use seriatim::cli::command::Cli;
+use clap::Args as _;
+use seriatim::cli::command::cli;
 use seriatim::cli::exit::Exit;
 use seriatim::config::{Config, ServeArgs};
 
@@ -55,13 +55,16 @@ fn the_configuration_file_names_every_option_with_its_default() {
         TOML.lines().map(|l| if option(l).is_some() { l.trim_start_matches('#') } else { l }).collect();
     let mut all = load(&site, &all.join("\n"));
     // These have no default: their values in the file are examples.
-    assert!(all.advertise_bind_addr.take().is_some());
-    assert!(all.advertise_rpc_addr.take().is_some());
-    assert!(all.acl_model_file.take().is_some());
-    assert!(all.peer_deny_file.take().is_some());
+    assert!(all.node.advertise_bind_addr.take().is_some());
+    assert!(all.node.advertise_rpc_addr.take().is_some());
+    assert!(all.access.acl_model_file.take().is_some());
+    assert!(all.peer_rules.peer_deny_file.take().is_some());
     // The defaults of these are fractions of the file system: their values in the file are the maximum.
     let space = std::mem::take(&mut all.disk_space);
-    assert!(space.soft_bytes.is_some() && space.hard_bytes.is_some() && space.reserve_bytes.is_some());
+    assert!(space.disk_free_soft_bytes.is_some() && space.disk_free_hard_bytes.is_some());
+    assert!(space.disk_reserve_bytes.is_some());
+    // The default depends on the address.
+    assert_eq!(all.cluster.mdns.take(), Some(as_it_is.mdns()));
     assert_eq!(all, as_it_is);
 }
 
@@ -70,7 +73,7 @@ fn the_unit_passes_options_that_exist() {
     let unit = UNIT.replace("\\\n", " ");
     let line = unit.lines().find_map(|l| l.strip_prefix("ExecStart=")).expect("a command");
     let words: Vec<&str> = line.split_whitespace().collect();
-    Cli::try_parse_from(&words).expect("a valid command line");
+    cli().try_get_matches_from(&words).expect("a valid command line");
     for file in words.iter().filter_map(|w| w.strip_prefix("${CREDENTIALS_DIRECTORY}/")) {
         assert!(unit.contains(&format!("\nLoadCredential={file}:")), "no credential {file}");
     }

@@ -15,13 +15,13 @@ fn three_nodes_replicate_one_log() {
 
         // The second and the third node have the address of the first one.
         let mut config = site.config("first");
-        config.bootstrap = true;
+        config.cluster.bootstrap = true;
         let first = start_agent(config);
         let mut config = site.config("second");
-        config.join = vec![first.bind_addr().to_string()];
+        config.cluster.join = vec![first.bind_addr().to_string()];
         let second = start_agent(config);
         let mut config = site.config("third");
-        config.join = vec![first.bind_addr().to_string()];
+        config.cluster.join = vec![first.bind_addr().to_string()];
         let third = start_agent(config);
         let nodes = vec![first, second, third];
         let clients: Vec<_> = nodes.iter().map(|node| site.client(node.rpc_addr(), "root")).collect();
@@ -45,7 +45,7 @@ fn one_node_is_a_cluster_of_one_voter() {
         let site = Site::exclusive();
         let leaks = LeakCheck::start();
         let mut config = site.config("only");
-        config.bootstrap = true;
+        config.cluster.bootstrap = true;
         let only = start_agent(config);
         let client = site.client(only.rpc_addr(), "root");
         wait_for_voters(std::slice::from_ref(&client));

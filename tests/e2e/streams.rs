@@ -149,7 +149,7 @@ fn consume_reports_records_trimmed_before_they_were_read() {
             continue;
         }
         assert_eq!((code, rest), (Some(0), &[94, 95][..]), "{stderr}");
-        let gap = format!("records {next} to 93 of log default were trimmed before they were read; going on at 94");
+        let gap = format!("records {next} to 93 of log default were trimmed before they were read; continuing at 94");
         assert!(stderr.contains(&gap), "{stderr}");
     }
 }

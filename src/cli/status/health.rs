@@ -1,8 +1,8 @@
-//! What the members' answers mean: for each group its voters, which of them are alive, and what one more failure would do.
+//! The health of each group, from the members' answers: its voters, which of them are alive, and how many may fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Line;
+use super::answer::Answer;
 use crate::cli::exit::Exit;
 use crate::pb::admin::{DiskState, GroupStatus, Role};
 
@@ -10,9 +10,8 @@ use crate::pb::admin::{DiskState, GroupStatus, Role};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GroupHealth {
     pub group: u64,
-    /// None: the catalog.
+    /// `None` for the catalog.
     pub log: Option<String>,
-    /// By name.
     pub voters: Vec<Voter>,
     pub learners: Vec<String>,
     pub leader: Option<String>,
@@ -21,7 +20,7 @@ pub(super) struct GroupHealth {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Voter {
     pub name: String,
-    /// Why it does not count as alive.
+    /// Why it does not count as alive; `None` if it does.
     pub missing: Option<Missing>,
 }
 
@@ -30,7 +29,7 @@ pub(super) enum Missing {
     Silent,
     /// Another node answers at its address.
     Replaced,
-    /// It recovers, say.
+    /// For example, it recovers.
     NotReady,
     NoReplica,
     Damaged,
@@ -40,12 +39,12 @@ pub(super) enum Missing {
 }
 
 impl Missing {
-    /// Of one voter.
+    /// Completes a sentence about one voter.
     pub fn one(self) -> &'static str {
         match self {
             Missing::Silent => "does not answer",
             Missing::Replaced => "does not answer: another node is at its address",
-            Missing::NotReady => "takes no calls yet",
+            Missing::NotReady => "is not ready yet",
             Missing::NoReplica => "has no replica",
             Missing::Damaged => "is damaged",
             Missing::Stalled => "is stalled",
@@ -57,7 +56,7 @@ impl Missing {
         match self {
             Missing::Silent => "do not answer",
             Missing::Replaced => "do not answer: other nodes are at their addresses",
-            Missing::NotReady => "take no calls yet",
+            Missing::NotReady => "are not ready yet",
             Missing::NoReplica => "have no replica",
             Missing::Damaged => "are damaged",
             Missing::Stalled => "are stalled",
@@ -69,16 +68,16 @@ impl Missing {
 /// What is wrong with a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    pub kind: Kind,
-    /// None: the catalog, or no single log.
+    pub kind: FindingKind,
+    /// `None` for the catalog, or if the finding is not about one log.
     pub log: Option<String>,
     pub nodes: Vec<String>,
     pub message: String,
 }
 
-/// The most serious first: the exit code is the first finding's.
+/// The most serious first: the exit code is that of the first finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum FindingKind {
     Damage,
     NoMajority,
     NoLeader,
@@ -88,43 +87,43 @@ pub(super) enum Kind {
     MemberMissing,
 }
 
-impl Kind {
+impl FindingKind {
     pub fn exit(self) -> Exit {
         match self {
-            Kind::Damage => Exit::BadData,
-            Kind::NoMajority | Kind::NoLeader => Exit::NoMajority,
-            Kind::AppendsRefused | Kind::Joining => Exit::Unavailable,
-            Kind::VoterMissing | Kind::MemberMissing => Exit::Degraded,
+            FindingKind::Damage => Exit::BadData,
+            FindingKind::NoMajority | FindingKind::NoLeader => Exit::NoMajority,
+            FindingKind::AppendsRefused | FindingKind::Joining => Exit::Unavailable,
+            FindingKind::VoterMissing | FindingKind::MemberMissing => Exit::Degraded,
         }
     }
 
-    /// As it is in JSON.
+    /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Damage => "damage",
-            Kind::NoMajority => "no_majority",
-            Kind::NoLeader => "no_leader",
-            Kind::AppendsRefused => "appends_refused",
-            Kind::Joining => "joining",
-            Kind::VoterMissing => "voter_missing",
-            Kind::MemberMissing => "member_missing",
+            FindingKind::Damage => "damage",
+            FindingKind::NoMajority => "no_majority",
+            FindingKind::NoLeader => "no_leader",
+            FindingKind::AppendsRefused => "appends_refused",
+            FindingKind::Joining => "joining",
+            FindingKind::VoterMissing => "voter_missing",
+            FindingKind::MemberMissing => "member_missing",
         }
     }
 
     pub fn next_step(self) -> &'static str {
         match self {
-            Kind::Damage => {
+            FindingKind::Damage => {
                 "the table names what is wrong. Check the disk, and restart the node: a replica that differs may be equal again. If it \
                  is not, and a majority of the other nodes have the log, stop the node, move its data directory away and let it join as a \
                  new node with another name"
             }
-            Kind::NoMajority => {
+            FindingKind::NoMajority => {
                 "start the nodes that do not answer, with their data directories; the table says what is wrong with the others"
             }
-            Kind::NoLeader => "an election takes a second or two: ask again",
-            Kind::AppendsRefused => "the table says why; the node's log has the next step",
-            Kind::Joining => "",
-            Kind::VoterMissing | Kind::MemberMissing => {
+            FindingKind::NoLeader => "an election takes a second or two: ask again",
+            FindingKind::AppendsRefused => "the table says why; the log of the node states the next step",
+            FindingKind::Joining => "",
+            FindingKind::VoterMissing | FindingKind::MemberMissing => {
                 "if it does not answer, start it again with its data directory: a new node at its address does not replace it; the \
                  table says what else is wrong"
             }
@@ -145,7 +144,7 @@ impl GroupHealth {
         self.voters.iter().filter(|voter| voter.missing.is_none()).count()
     }
 
-    /// How many of those that are alive may fail before there is no majority; none: there is no majority now.
+    /// How many alive voters may fail before the majority is lost; `None` if it is lost already.
     pub fn may_fail(&self) -> Option<usize> {
         self.alive().checked_sub(self.majority())
     }
@@ -158,19 +157,21 @@ impl GroupHealth {
         self.missing().next().is_none() && self.leader.is_some()
     }
 
-    /// A cluster of one or two voters that are all alive is as it was set up: that none may fail is no finding.
+    /// One or two voters that are all alive are not a finding, although none may fail: the cluster was set up like that.
     fn finding(&self) -> Option<Finding> {
         let title = self.title();
         let missing: Vec<(&Voter, Missing)> = self.missing().collect();
         let (kind, message) = match (self.may_fail(), missing.is_empty()) {
-            (None, _) => (Kind::NoMajority, format!("no majority for {title}: {}", who(&missing))),
-            (Some(_), _) if self.leader.is_none() => (Kind::NoLeader, format!("no node leads {title}")),
+            (None, _) => (FindingKind::NoMajority, format!("no majority for {title}: {}", reasons(&missing))),
+            (Some(_), _) if self.leader.is_none() => (FindingKind::NoLeader, format!("no node leads {title}")),
             (Some(_), true) => return None,
-            (Some(0), false) => (Kind::VoterMissing, format!("one more failure stops {title}: {}", who(&missing))),
+            (Some(0), false) => {
+                (FindingKind::VoterMissing, format!("one more failure stops {title}: {}", reasons(&missing)))
+            }
             (Some(n), false) => {
                 let (alive, voters) = (self.alive(), self.voters.len());
                 let left = format!("{alive} of {voters} voters are alive, {n} may fail");
-                (Kind::VoterMissing, format!("{title} lacks a voter: {}; {left}", who(&missing)))
+                (FindingKind::VoterMissing, format!("{title} lacks a voter: {}; {left}", reasons(&missing)))
             }
         };
         let nodes = missing.into_iter().map(|(voter, _)| voter.name.clone()).collect();
@@ -179,7 +180,7 @@ impl GroupHealth {
 }
 
 /// "B and C do not answer; D is damaged".
-fn who(missing: &[(&Voter, Missing)]) -> String {
+fn reasons(missing: &[(&Voter, Missing)]) -> String {
     let mut by_reason: BTreeMap<Missing, Vec<&str>> = BTreeMap::new();
     for (voter, why) in missing {
         by_reason.entry(*why).or_default().push(&voter.name);
@@ -196,19 +197,19 @@ fn who(missing: &[(&Voter, Missing)]) -> String {
 }
 
 impl Finding {
-    /// A node that takes no calls yet.
+    /// The finding for a node that is not ready yet.
     pub fn joining(addr: &str, waiting_for: &str) -> Finding {
-        let message = format!("{addr} takes no calls yet: {waiting_for}");
-        Finding { kind: Kind::Joining, log: None, nodes: Vec::new(), message }
+        let message = format!("{addr} is not ready yet: {waiting_for}");
+        Finding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message }
     }
 }
 
-/// The catalog and every log that an answer names, and the log that was asked for. Voters are those of the newest conf state that
-/// a node knows.
-pub(super) fn groups(lines: &[Line], log: &str) -> Vec<GroupHealth> {
+/// The health of the catalog, of every log in an answer, and of the log that was asked for. The voters are those of the newest conf
+/// state in any answer.
+pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
     let mut newest: BTreeMap<u64, &GroupStatus> = BTreeMap::new();
-    for status in lines.iter().filter_map(|line| line.node.as_ref().ok()).flat_map(|node| &node.groups) {
-        // A replica that is being made has no conf state yet.
+    for status in answers.iter().filter_map(|answer| answer.node.as_ref().ok()).flat_map(|node| &node.groups) {
+        // A replica that is being created has no conf state yet.
         if status.voters.is_empty() {
             continue;
         }
@@ -218,21 +219,21 @@ pub(super) fn groups(lines: &[Line], log: &str) -> Vec<GroupHealth> {
             *known = status;
         }
     }
-    let mut groups: Vec<GroupHealth> = newest.into_values().map(|status| group(lines, status)).collect();
+    let mut groups: Vec<GroupHealth> = newest.into_values().map(|status| group(answers, status)).collect();
     if !groups.iter().any(|group| group.log.as_deref() == Some(log)) {
-        groups.push(by_members(lines, log));
+        groups.push(by_members(answers, log));
     }
     groups
 }
 
-fn group(lines: &[Line], newest: &GroupStatus) -> GroupHealth {
-    let by_id: BTreeMap<u64, &Line> = lines.iter().map(|line| (line.server.node_id, line)).collect();
-    let name = |id: &u64| by_id.get(id).map_or_else(|| format!("node {id:016x}"), |line| line.server.id.clone());
-    // One that was cut off may go on leading, in an older term.
-    let terms = lines.iter().filter_map(|line| {
-        let status = line.status(newest.group)?;
+fn group(answers: &[Answer], newest: &GroupStatus) -> GroupHealth {
+    let by_id: BTreeMap<u64, &Answer> = answers.iter().map(|answer| (answer.server.node_id, answer)).collect();
+    let name = |id: &u64| by_id.get(id).map_or_else(|| format!("node {id:016x}"), |answer| answer.server.id.clone());
+    // A leader that was cut off may still lead, in an older term.
+    let terms = answers.iter().filter_map(|answer| {
+        let status = answer.status(newest.group)?;
         let leads = status.role.enum_value() == Ok(Role::ROLE_LEADER);
-        leads.then_some((status.term, line))
+        leads.then_some((status.term, answer))
     });
     let leader = terms.max_by_key(|(term, _)| *term);
     let mut voters: Vec<Voter> = newest
@@ -240,7 +241,7 @@ fn group(lines: &[Line], newest: &GroupStatus) -> GroupHealth {
         .iter()
         .map(|id| {
             let missing =
-                by_id.get(id).map_or(Some(Missing::Silent), |line| missing(line, newest.group, leader.is_some()));
+                by_id.get(id).map_or(Some(Missing::Silent), |answer| missing(answer, newest.group, leader.is_some()));
             Voter { name: name(id), missing }
         })
         .collect();
@@ -250,14 +251,14 @@ fn group(lines: &[Line], newest: &GroupStatus) -> GroupHealth {
         log: (newest.group != 0).then(|| newest.log.clone()),
         voters,
         learners: newest.learners.iter().map(name).collect(),
-        leader: leader.map(|(_, line)| line.server.id.clone()),
+        leader: leader.map(|(_, answer)| answer.server.id.clone()),
     }
 }
 
-/// `is_led`: some node leads the group. Without a leader every voter is a candidate now and then.
-fn missing(line: &Line, group: u64, is_led: bool) -> Option<Missing> {
-    match (&line.node, line.status(group)) {
-        (Err(_), _) if line.replaced => Some(Missing::Replaced),
+/// Without a leader (`is_led`), every voter is a candidate from time to time, and that says nothing about it.
+fn missing(answer: &Answer, group: u64, is_led: bool) -> Option<Missing> {
+    match (&answer.node, answer.status(group)) {
+        (Err(_), _) if answer.replaced => Some(Missing::Replaced),
         (Err(_), _) => Some(Missing::Silent),
         (Ok(node), None) if !node.waiting_for.is_empty() => Some(Missing::NotReady),
         (Ok(_), None) => Some(Missing::NoReplica),
@@ -270,23 +271,23 @@ fn missing(line: &Line, group: u64, is_led: bool) -> Option<Missing> {
     }
 }
 
-/// Where no answer has the log: what the node said that named the members.
-fn by_members(lines: &[Line], log: &str) -> GroupHealth {
-    let silent = |line: &Line| Some(if line.node.is_ok() { Missing::NoReplica } else { Missing::Silent });
-    let voters = lines.iter().filter(|line| line.server.is_voter);
+/// The health of a log that is in no answer: the members that the first node listed count as its voters.
+fn by_members(answers: &[Answer], log: &str) -> GroupHealth {
+    let silent = |answer: &Answer| Some(if answer.node.is_ok() { Missing::NoReplica } else { Missing::Silent });
+    let voters = answers.iter().filter(|answer| answer.server.is_voter);
     GroupHealth {
         group: 0,
         log: Some(log.to_owned()),
-        voters: voters.map(|line| Voter { name: line.server.id.clone(), missing: silent(line) }).collect(),
+        voters: voters.map(|answer| Voter { name: answer.server.id.clone(), missing: silent(answer) }).collect(),
         learners: Vec::new(),
         leader: None,
     }
 }
 
-/// All that is wrong, the most serious first.
-pub(super) fn findings(lines: &[Line], groups: &[GroupHealth], log: &str) -> Vec<Finding> {
-    let names = |wanted: &dyn Fn(&Line) -> bool| -> Vec<String> {
-        lines.iter().filter(|line| wanted(line)).map(|line| line.server.id.clone()).collect()
+/// All findings, the most serious first.
+pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) -> Vec<Finding> {
+    let names = |wanted: &dyn Fn(&Answer) -> bool| -> Vec<String> {
+        answers.iter().filter(|answer| wanted(answer)).map(|answer| answer.server.id.clone()).collect()
     };
     let mut findings: Vec<Finding> = groups.iter().filter_map(GroupHealth::finding).collect();
     let mut add = |kind, log: Option<&str>, nodes: Vec<String>, what: &str| {
@@ -295,19 +296,29 @@ pub(super) fn findings(lines: &[Line], groups: &[GroupHealth], log: &str) -> Vec
             findings.push(Finding { kind, log: log.map(str::to_owned), nodes, message });
         }
     };
-    add(Kind::Damage, None, names(&Line::is_damaged), "data is damaged on");
-    let rival = |line: &Line| line.node.as_ref().is_ok_and(|node| !node.another_cluster.is_empty());
-    add(Kind::AppendsRefused, None, names(&rival), "appends are refused, as another cluster of this name answers, by");
-    let full = |line: &Line| {
-        let state = line.node.as_ref().map(|node| node.disk.get_or_default().state.enum_value_or_default());
-        let leads = line.group(log).is_some_and(|group| group.role.enum_value() == Ok(Role::ROLE_LEADER));
+    add(FindingKind::Damage, None, names(&Answer::is_damaged), "data is damaged on");
+    let rival = |answer: &Answer| answer.node.as_ref().is_ok_and(|node| !node.another_cluster.is_empty());
+    add(
+        FindingKind::AppendsRefused,
+        None,
+        names(&rival),
+        "appends are refused, as another cluster of this name answers, by",
+    );
+    let full = |answer: &Answer| {
+        let state = answer.node.as_ref().map(|node| node.disk.get_or_default().state.enum_value_or_default());
+        let leads = answer.group(log).is_some_and(|group| group.role.enum_value() == Ok(Role::ROLE_LEADER));
         leads && state == Ok(DiskState::DISK_STATE_FULL)
     };
-    add(Kind::AppendsRefused, Some(log), names(&full), "appends are refused, as the disk is full, by the leader");
+    add(
+        FindingKind::AppendsRefused,
+        Some(log),
+        names(&full),
+        "appends are refused, as the disk is full, by the leader",
+    );
     let voters: BTreeSet<&str> =
         groups.iter().flat_map(|group| group.missing()).map(|(v, _)| v.name.as_str()).collect();
-    let silent = |line: &Line| line.node.is_err() && !voters.contains(line.server.id.as_str());
-    add(Kind::MemberMissing, None, names(&silent), "no answer from");
+    let silent = |answer: &Answer| answer.node.is_err() && !voters.contains(answer.server.id.as_str());
+    add(FindingKind::MemberMissing, None, names(&silent), "no answer from");
     findings.sort_by_key(|finding| finding.kind);
     findings
 }

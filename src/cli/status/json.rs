@@ -1,18 +1,18 @@
-//! The answers as one JSON object, for programs.
+//! The report as one JSON object.
 
 use serde_json::{Value, json};
 
-use super::Report;
+use super::answer::{catalog_ranges, role};
 use super::health::{Finding, GroupHealth};
-use super::table::{catalog_ranges, role};
+use super::report::Report;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse};
 
-/// All of it: what each node said, the groups with their voters, what is wrong, and the exit code for that.
+/// The answers of all nodes, the groups with their voters, the findings and the exit code.
 pub(super) fn json(report: &Report) -> Value {
     let log = report.log.as_str();
-    let nodes = report.lines.iter().map(|line| {
-        let mut object = json!({ "name": line.server.id, "rpc_addr": line.server.rpc_addr });
-        match &line.node {
+    let nodes = report.answers.iter().map(|answer| {
+        let mut object = json!({ "name": answer.server.id, "rpc_addr": answer.server.rpc_addr });
+        match &answer.node {
             Err(error) => object["error"] = json!(error),
             Ok(node) => {
                 object["version"] = json!(node.version);
@@ -27,7 +27,7 @@ pub(super) fn json(report: &Report) -> Value {
                 object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
             }
         }
-        if let Some(group) = line.group(log) {
+        if let Some(group) = answer.group(log) {
             let settings = group.settings.clone().unwrap_or_default();
             object["log"] = json!({
                 "role": role(group),
@@ -59,7 +59,7 @@ pub(super) fn json(report: &Report) -> Value {
     })
 }
 
-/// The object of a node that takes no calls yet.
+/// The object for a node that is not ready yet.
 pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
     let finding = Finding::joining(addr, waiting_for);
     json!({
@@ -73,7 +73,7 @@ pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
     })
 }
 
-/// The log of the catalog is null; so is how many voters may fail without a majority.
+/// `log` is null for the catalog, and `may_fail` is null without a majority.
 fn group_json(group: &GroupHealth) -> Value {
     let names = |alive: bool| {
         let voters = group.voters.iter().filter(move |voter| voter.missing.is_none() == alive);
@@ -102,7 +102,6 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
-/// As in the API, sizes in bytes.
 fn disk_json(node: &GetNodeResponse) -> Value {
     let disk = node.disk.get_or_default();
     let state = match disk.state.enum_value_or_default() {

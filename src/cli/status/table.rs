@@ -1,31 +1,33 @@
-//! The answers as a table: a line for each node, its problems in the last column.
+//! The report as a table: one line per node, with its problems in the last column.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::Report;
+use super::answer::{catalog_ranges, role};
 use super::health::GroupHealth;
+use super::report::Report;
 use crate::cli::units;
 use crate::clock::AHEAD_MAX;
 use crate::metrics::CERTIFICATE_EXPIRES;
-use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram, Role};
+use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
 use crate::security::tls::EXPIRES_SOON;
 
-/// The table, and under it how many voters the log has and how many are alive; the same for every other group that is not well.
+/// The table, and below it a summary of the log's voters, and of every other group that is not well.
 pub(super) fn table(report: &Report) -> String {
-    let (cluster_id, log, lines) = (&report.cluster_id, report.log.as_str(), report.lines.as_slice());
-    let name = lines.iter().find_map(|l| l.node.as_ref().ok()).map_or("?", |node| node.cluster_name.as_str());
-    let commit = lines.iter().filter_map(|l| l.group(log)).map(|g| g.commit_index).max().unwrap_or(0);
+    let (cluster_id, log, answers) = (&report.cluster_id, report.log.as_str(), report.answers.as_slice());
+    let name =
+        answers.iter().find_map(|answer| answer.node.as_ref().ok()).map_or("?", |node| node.cluster_name.as_str());
+    let commit = answers.iter().filter_map(|answer| answer.group(log)).map(|g| g.commit_index).max().unwrap_or(0);
     let mut rows = vec![["NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "LAG", "RECORDS", "NOTE"].map(str::to_owned)];
-    for line in lines {
+    for answer in answers {
         let mut row = std::array::from_fn(|_| "-".to_owned());
-        row[0].clone_from(&line.server.id);
-        row[1].clone_from(&line.server.rpc_addr);
+        row[0].clone_from(&answer.server.id);
+        row[1].clone_from(&answer.server.rpc_addr);
         row[7] = String::new();
-        match (&line.node, line.group(log)) {
+        match (&answer.node, answer.group(log)) {
             (Err(error), _) => row[7] = format!("no answer: {error}"),
             (Ok(node), None) if !node.waiting_for.is_empty() => {
-                row[7] = format!("takes no calls yet: {}", node.waiting_for);
+                row[7] = format!("is not ready yet: {}", node.waiting_for);
             }
             (Ok(_), None) => row[7] = format!("does not carry log {log} yet"),
             (Ok(node), Some(group)) => {
@@ -44,7 +46,7 @@ pub(super) fn table(report: &Report) -> String {
     for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = write!(line, "{cell:width$}  ");
         }
         line.push_str(&row[7]);
@@ -69,7 +71,7 @@ fn summary(group: &GroupHealth) -> String {
     format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}", group.title())
 }
 
-/// Every problem of a node: of its replica of this log, and of the catalog, which it needs as well.
+/// Every problem of a node: in its replica of the log, and in that of the catalog, which it needs as well.
 fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let catalog = node.groups.iter().find(|other| other.group == 0);
     let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
@@ -91,11 +93,7 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     notes.collect::<Vec<_>>().join("; ")
 }
 
-pub(super) fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
-    node.groups.iter().filter(|group| group.group == 0).flat_map(|group| &group.damaged_ranges)
-}
-
-/// Where, and which records.
+/// The place of a damaged range, and its records.
 fn range(range: &DamagedRange) -> String {
     let records = match range.next_offset {
         Some(next) if next <= range.first_offset => "no records".to_owned(),
@@ -115,7 +113,7 @@ fn disk(node: &GetNodeResponse) -> String {
     }
 }
 
-/// A note if the newest timestamp is ahead of the node's clock by more than clocks may differ.
+/// A note if the newest timestamp is further ahead of the node's clock than clocks may differ.
 fn stamps(group: &GroupStatus) -> String {
     let ahead = Duration::from_millis(group.stamp_ahead_ms);
     if ahead <= AHEAD_MAX {
@@ -134,15 +132,15 @@ pub(super) fn certificate(node: &GetNodeResponse) -> String {
     }
 }
 
-/// What the table has no room for. Counters at 0 are left out.
+/// More about each node, for --verbose. Counters at 0 are left out.
 pub(super) fn details(report: &Report) -> String {
     let log = report.log.as_str();
     let mut text = String::new();
-    for line in &report.lines {
-        let Ok(node) = &line.node else { continue };
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "\n{} (version {})", line.server.id, node.version);
-        if let Some(group) = line.group(log) {
+    for answer in &report.answers {
+        let Ok(node) = &answer.node else { continue };
+        // Writing to a string never fails.
+        let _ = writeln!(text, "\n{} (version {})", answer.server.id, node.version);
+        if let Some(group) = answer.group(log) {
             let settings = group.settings.clone().unwrap_or_default();
             let or_all = |n: u64, unit: &str| if n == 0 { "all".to_owned() } else { format!("{n} {unit}") };
             let (bytes, age) = (or_all(settings.retention_bytes, "bytes"), or_all(settings.retention_ms, "ms"));
@@ -169,15 +167,5 @@ fn quantile(histogram: &Histogram, percent: u64) -> String {
     match bucket.map(|bucket| bucket.upper_bound).filter(|bound| bound.is_finite()) {
         Some(bound) => format!("{percent} % at most {bound}"),
         None => format!("{percent} % above the last bucket"),
-    }
-}
-
-pub(super) fn role(group: &GroupStatus) -> &'static str {
-    match group.role.enum_value_or_default() {
-        Role::ROLE_UNKNOWN => "unknown",
-        Role::ROLE_FOLLOWER => "follower",
-        Role::ROLE_CANDIDATE => "candidate",
-        Role::ROLE_LEADER => "leader",
-        Role::ROLE_LEARNER => "learner",
     }
 }

@@ -1,19 +1,21 @@
-//! What is printed for answers, and which exit code they have.
+//! The table, the JSON object and the exit code for given answers.
 
 use std::time::SystemTime;
 
 use super::json::json;
+use super::report::Report;
 use super::table::{certificate, details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
-use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, Role};
+use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Role};
+use crate::pb::log::Server;
 
 /// A report of these answers.
-fn report(lines: Vec<Line>) -> Report {
+fn report(lines: Vec<Answer>) -> Report {
     Report::new("c0ffee", "default", lines)
 }
 
-fn line(name: &str, role: Role, commit: u64) -> Line {
+fn line(name: &str, role: Role, commit: u64) -> Answer {
     let group = GroupStatus {
         group: 1,
         log: "default".into(),
@@ -26,11 +28,11 @@ fn line(name: &str, role: Role, commit: u64) -> Line {
     };
     let node = GetNodeResponse { cluster_name: "demo".into(), groups: vec![group], ..GetNodeResponse::default() };
     let server = Server { id: name.into(), rpc_addr: "127.0.0.1:84".into(), ..Server::default() };
-    Line::new(server, Ok(node))
+    Answer::new(server, Ok(node))
 }
 
 /// Members `n1` to `n<count>` with these votes in the catalog and the log; `n1` leads both.
-fn cluster(count: u64, voters: &[u64]) -> Vec<Line> {
+fn cluster(count: u64, voters: &[u64]) -> Vec<Answer> {
     let status = |group, node| GroupStatus {
         group,
         log: if group == 0 { String::new() } else { "default".into() },
@@ -47,13 +49,13 @@ fn cluster(count: u64, voters: &[u64]) -> Vec<Line> {
             groups: vec![status(0, node_id), status(1, node_id)],
             ..GetNodeResponse::default()
         };
-        Line::new(Server { node_id, id: format!("n{node_id}"), is_voter: true, ..Server::default() }, Ok(node))
+        Answer::new(Server { node_id, id: format!("n{node_id}"), is_voter: true, ..Server::default() }, Ok(node))
     };
     (1..=count).map(line).collect()
 }
 
 /// The members of these numbers do not answer.
-fn without(mut lines: Vec<Line>, silent: &[usize]) -> Vec<Line> {
+fn without(mut lines: Vec<Answer>, silent: &[usize]) -> Vec<Answer> {
     silent.iter().for_each(|n| lines[n - 1].node = Err("refused".into()));
     lines
 }
@@ -67,13 +69,13 @@ fn said(report: &Report) -> (u8, String) {
 fn the_answer_of_another_node_is_not_the_members() {
     let answer = || Ok(GetNodeResponse { node_id: 4, name: "n4".into(), ..GetNodeResponse::default() });
     let server = |node_id| Server { node_id, id: "n3".into(), rpc_addr: "127.0.0.1:86".into(), ..Server::default() };
-    let other = Line::new(server(3), answer());
+    let other = Answer::new(server(3), answer());
     assert_eq!(other.node.as_ref().err().map(String::as_str), Some("another node answers there: n4"));
     let text = table(&report(vec![other]));
     assert!(
         text.lines().any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4"))
     );
-    assert!(Line::new(server(4), answer()).node.is_ok());
+    assert!(Answer::new(server(4), answer()).node.is_ok());
 }
 
 #[test]
@@ -103,7 +105,7 @@ fn details_and_json_say_the_rest() {
     node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_LOW.into(), ..DiskStatus::default() }).into();
     let damaged = DamagedRange { first_offset: 3, ..DamagedRange::default() };
     node.groups[0].damaged_ranges.push(damaged);
-    lines.push(Line::new(Server { id: "n2".into(), ..Server::default() }, Err("refused".into())));
+    lines.push(Answer::new(Server { id: "n2".into(), ..Server::default() }, Err("refused".into())));
     let report = report(lines);
     assert_eq!(details(&report), "\nn1 (version )\n  0 bytes stored; kept by size: all, by age: all\n  a_total 3\n");
     let json = json(&report);
@@ -144,7 +146,7 @@ fn a_table() {
     let catalog = GroupStatus { damaged_ranges: vec![node_file], ..GroupStatus::default() };
     lines[1].node.as_mut().expect("a node").groups.push(catalog);
     let server = Server { node_id: 3, id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
-    lines.push(Line::new(server, Err("refused".into())));
+    lines.push(Answer::new(server, Err("refused".into())));
     lines.iter_mut().filter_map(|line| line.node.as_mut().ok()).for_each(|node| node.groups[0].voters = vec![0]);
     assert_eq!(
         table(&report(lines)),
@@ -177,7 +179,7 @@ fn a_voter_that_is_gone_is_found_where_another_node_has_its_address() {
     let mut lines = cluster(4, &[1, 2, 3, 4]);
     assert_eq!(said(&report(cluster(4, &[1, 2, 3, 4]))), (0, String::new()));
     let answer = lines[3].node.clone();
-    lines[2] = Line::new(lines[2].server.clone(), answer);
+    lines[2] = Answer::new(lines[2].server.clone(), answer);
     let report = report(lines);
     let why = "n3 does not answer: another node is at its address";
     let message = format!("one more failure stops the catalog: {why}\none more failure stops log default: {why}");
@@ -214,7 +216,7 @@ fn the_exit_code_says_how_many_voters_are_left() {
 #[test]
 fn a_damaged_or_stalled_or_missing_replica_is_no_voter_that_is_alive() {
     let mut lines = cluster(5, &[1, 2, 3, 4, 5]);
-    let groups = |line: &mut Line| line.node.as_mut().expect("a node").groups.clone();
+    let groups = |line: &mut Answer| line.node.as_mut().expect("a node").groups.clone();
     let mut put = |n: usize, groups: Vec<GroupStatus>| lines[n].node.as_mut().expect("a node").groups = groups;
     let all = cluster(5, &[1, 2, 3, 4, 5]).iter_mut().map(groups).collect::<Vec<_>>();
     put(1, all[1].iter().cloned().map(|group| GroupStatus { damage: "a hole".into(), ..group }).collect());
@@ -263,9 +265,9 @@ fn a_voter_that_recovers_says_so() {
     (node.groups, node.waiting_for) = (Vec::new(), "it recovers its logs".into());
     let report = report(lines);
     let (code, message) = said(&report);
-    assert!(message.ends_with("one more failure stops log default: n3 takes no calls yet"), "{message}");
+    assert!(message.ends_with("one more failure stops log default: n3 is not ready yet"), "{message}");
     assert_eq!(code, 4);
-    assert!(table(&report).contains("  takes no calls yet: it recovers its logs\n"));
+    assert!(table(&report).contains("  is not ready yet: it recovers its logs\n"));
 }
 
 /// The conf state is that of the node that knows most.

@@ -12,7 +12,8 @@ use crate::types::Offset;
 /// Of a disk that has less free than it should.
 fn full() -> Space {
     let disk = Sim::default().disk();
-    let config = DiskSpace { soft_bytes: None, hard_bytes: Some(1 << 40), reserve_bytes: Some(0) };
+    let config =
+        DiskSpace { disk_free_soft_bytes: None, disk_free_hard_bytes: Some(1 << 40), disk_reserve_bytes: Some(0) };
     disk.watch_space(Path::new("/"), &config).expect("watched");
     disk.space().clone()
 }

@@ -132,14 +132,14 @@ impl Space {
         let ask = |e| StorageError::io("ask for the free space of", dir, e);
         let total_bytes = backend.total_bytes(dir).map_err(ask)?;
         let or_part = |given: Option<u64>, (most, part): (u64, u64)| given.unwrap_or(most.min(total_bytes / part));
-        let hard_bytes = or_part(config.hard_bytes, HARD);
+        let hard_bytes = or_part(config.disk_free_hard_bytes, HARD);
         let watched = Watched {
             backend: backend.clone(),
             dir: dir.to_owned(),
             total_bytes,
-            soft_bytes: or_part(config.soft_bytes, SOFT).max(hard_bytes),
+            soft_bytes: or_part(config.disk_free_soft_bytes, SOFT).max(hard_bytes),
             hard_bytes,
-            reserve_bytes: or_part(config.reserve_bytes, RESERVE),
+            reserve_bytes: or_part(config.disk_reserve_bytes, RESERVE),
             looking: Mutex::default(),
         };
         // Not opened: nothing in it is read, and a pipe would wait for somebody.

@@ -210,12 +210,12 @@ fn the_reserve_is_given_back_and_made_again() {
 #[test]
 fn a_reserve_of_another_size_is_made_again() {
     let home = Home::new(60 * MIB);
-    let config = DiskSpace { reserve_bytes: Some(3 * MIB), ..DiskSpace::default() };
+    let config = DiskSpace { disk_reserve_bytes: Some(3 * MIB), ..DiskSpace::default() };
     let backend = home.disk.backend().clone();
     Space::default().watch(&backend, home.dir.path(), &config).expect("watched");
     assert_eq!(home.reserve_bytes(), Some(3 * MIB));
     assert_eq!(home.free.load(Ordering::Relaxed), 57 * MIB);
-    let none = DiskSpace { reserve_bytes: Some(0), ..DiskSpace::default() };
+    let none = DiskSpace { disk_reserve_bytes: Some(0), ..DiskSpace::default() };
     Space::default().watch(&backend, home.dir.path(), &none).expect("watched");
     assert_eq!(home.reserve_bytes(), None);
 }

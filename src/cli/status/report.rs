@@ -1,0 +1,34 @@
+//! What `seriatim status` reports.
+
+use super::answer::Answer;
+use super::health::{self, Finding, GroupHealth};
+use crate::cli::exit::{Exit, Failure};
+
+/// The answers of all members, the health of their groups, and what is wrong.
+pub(super) struct Report {
+    pub cluster_id: String,
+    pub log: String,
+    pub answers: Vec<Answer>,
+    pub groups: Vec<GroupHealth>,
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    pub fn new(cluster_id: &str, log: &str, answers: Vec<Answer>) -> Report {
+        let groups = health::groups(&answers, log);
+        let findings = health::findings(&answers, &groups, log);
+        Report { cluster_id: cluster_id.to_owned(), log: log.to_owned(), answers, groups, findings }
+    }
+
+    /// The exit code of the most serious finding.
+    pub fn exit(&self) -> Exit {
+        self.findings.first().map_or(Exit::Done, |finding| finding.kind.exit())
+    }
+
+    /// All findings, and the next step for the most serious one.
+    pub fn failure(&self) -> Option<Failure> {
+        let first = self.findings.first()?;
+        let messages: Vec<&str> = self.findings.iter().map(|finding| finding.message.as_str()).collect();
+        Some(Failure::new(self.exit(), messages.join("\n"), first.kind.next_step()))
+    }
+}

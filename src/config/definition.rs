@@ -1,0 +1,202 @@
+//! What defines an option: the form of its value, its default and its help text. The table of all options is in `options.rs`.
+//!
+//! The name is the only spelling of an option in the code: `bind_addr` is the key in a TOML file, `--bind-addr` the flag and
+//! `SERIATIM_BIND_ADDR` the environment variable.
+
+use super::units::{self, Unit};
+
+/// The form of an option's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `true` or `false`; a flag without a value is `true`.
+    Switch,
+    /// An IP address of this host, and a port.
+    ListenAddr,
+    /// A host and a port that others dial; a missing port is that of the listener.
+    DialAddr,
+    /// Several addresses, separated by commas or in a TOML array; a missing port is this one.
+    DialAddrs {
+        /// The port of an address without one.
+        port: u16,
+    },
+    /// The name of a node.
+    NodeName,
+    /// The name of a cluster.
+    ClusterName,
+    /// A directory.
+    Directory,
+    /// A file, and what `--help` calls its content.
+    File(&'static str),
+    /// How much is logged.
+    LogLevel,
+    /// A whole number within bounds, both included.
+    Number {
+        /// What it counts.
+        unit: Unit,
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+}
+
+impl Form {
+    /// The placeholder in `--help`.
+    pub(super) fn value_name(self) -> &'static str {
+        match self {
+            Form::Switch => "BOOL",
+            Form::ListenAddr => "IP:PORT",
+            Form::DialAddr | Form::DialAddrs { .. } => "HOST:PORT",
+            Form::NodeName | Form::ClusterName => "NAME",
+            Form::Directory => "DIR",
+            Form::File(content) => content,
+            Form::LogLevel => "LEVEL",
+            Form::Number { unit, .. } => unit.value_name(),
+        }
+    }
+
+    /// The accepted values, where the placeholder does not say it.
+    pub(super) fn range(self) -> Option<String> {
+        match self {
+            Form::Number { unit, min, max } => Some(format!("{} to {}", unit.show(min), unit.show(max))),
+            Form::LogLevel => Some("error, warn, info, debug, trace".to_owned()),
+            Form::Switch
+            | Form::ListenAddr
+            | Form::DialAddr
+            | Form::DialAddrs { .. }
+            | Form::NodeName
+            | Form::ClusterName
+            | Form::Directory
+            | Form::File(_) => None,
+        }
+    }
+}
+
+/// The value of an option that is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Default {
+    /// This one, as a user would write it.
+    Value(&'static str),
+    /// It depends on something else; the text says on what.
+    Derived(&'static str),
+    /// Nothing: the option is optional.
+    None,
+    /// The node does not start; the text says why the option is needed.
+    Required(&'static str),
+}
+
+/// Everything about an option except its name and its help text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spec {
+    pub form: Form,
+    pub default: Default,
+    /// The value in `dist/seriatim.toml`, where the default can't be shown there.
+    pub example: Option<&'static str>,
+    /// `dist/seriatim.toml` sets the option, instead of mentioning it in a comment.
+    pub is_set_in_example: bool,
+}
+
+impl Spec {
+    pub const fn new(form: Form) -> Spec {
+        Spec { form, default: Default::None, example: None, is_set_in_example: false }
+    }
+
+    /// With a fixed default.
+    pub const fn or(self, value: &'static str) -> Spec {
+        Spec { default: Default::Value(value), ..self }
+    }
+
+    /// With a default that depends on something else; `example` is a value that a user could give.
+    pub const fn or_derived(self, text: &'static str, example: &'static str) -> Spec {
+        Spec { default: Default::Derived(text), example: Some(example), ..self }
+    }
+
+    /// Without a default; `example` is a value that a user could give.
+    pub const fn optional(self, example: &'static str) -> Spec {
+        Spec { example: Some(example), ..self }
+    }
+
+    /// Without a default, and a node does not start without it.
+    pub const fn required(self, reason: &'static str, example: &'static str) -> Spec {
+        Spec { default: Default::Required(reason), example: Some(example), ..self }
+    }
+
+    /// `dist/seriatim.toml` sets it to this value.
+    pub const fn set_in_example(self, value: &'static str) -> Spec {
+        Spec { example: Some(value), is_set_in_example: true, ..self }
+    }
+}
+
+pub(super) const fn switch() -> Spec {
+    Spec::new(Form::Switch)
+}
+
+pub(super) const fn listen_addr() -> Spec {
+    Spec::new(Form::ListenAddr)
+}
+
+pub(super) const fn dial_addr() -> Spec {
+    Spec::new(Form::DialAddr)
+}
+
+pub(super) const fn dial_addrs(port: u16) -> Spec {
+    Spec::new(Form::DialAddrs { port })
+}
+
+pub(super) const fn file(content: &'static str) -> Spec {
+    Spec::new(Form::File(content))
+}
+
+pub(super) const fn number(unit: Unit, min: u64, max: u64) -> Spec {
+    Spec::new(Form::Number { unit, min, max })
+}
+
+/// One option of `seriatim serve`.
+#[derive(Debug)]
+pub struct OptionDef {
+    /// The key in a TOML file, for example `bind_addr`.
+    pub name: &'static str,
+    /// The heading that it stands under in `--help` and in `dist/seriatim.toml`.
+    pub section: &'static str,
+    /// The flag without its dashes, for example `bind-addr`.
+    pub flag: String,
+    /// The environment variable, for example `SERIATIM_BIND_ADDR`.
+    pub env: String,
+    /// What the option does, in sentences.
+    pub about: String,
+    pub(super) spec: Spec,
+}
+
+impl OptionDef {
+    /// `about` is a doc comment: lines that begin with a space.
+    pub(super) fn new(section: &'static str, name: &'static str, about: &str, spec: Spec) -> OptionDef {
+        OptionDef {
+            name,
+            section: section.trim(),
+            flag: name.replace('_', "-"),
+            env: format!("SERIATIM_{}", name.to_uppercase()),
+            about: about.trim().to_owned(),
+            spec,
+        }
+    }
+
+    /// The default, for readers; none if there is nothing to say.
+    pub(super) fn default_text(&self) -> Option<&'static str> {
+        match self.spec.default {
+            Default::Value(text) | Default::Derived(text) => Some(text),
+            Default::None | Default::Required(_) => None,
+        }
+    }
+
+    /// Complains about a value that lies outside the bounds, or is no number.
+    pub(super) fn number(&self, text: &str) -> Result<u64, String> {
+        let Form::Number { unit, min, max } = self.spec.form else {
+            return Err(format!("{text:?} is given, where the code expects no number"));
+        };
+        match units::parse(text) {
+            Some(number) if (min..=max).contains(&number) => Ok(number),
+            Some(_) => Err(format!("{text} is not between {} and {}", unit.show(min), unit.show(max))),
+            None => Err(format!("{text:?} is not a {}", unit.describe())),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Writes the table of options as `dist/seriatim.toml` and as the table of settings in `docs/OPERATIONS.md`.
+
+use super::definition::{Default, Form, OptionDef};
+use super::options::options;
+
+const HEADER: &str = "\
+# The configuration of one node: every option of `seriatim serve`. A flag (--bind-addr) takes precedence over the environment
+# (SERIATIM_BIND_ADDR), which takes precedence over this file. A line that begins with \"#name =\" shows an option's default, or
+# an example if it has none. All errors are reported at once, and the node exits with code 78.
+#
+# Three hosts use the same file, except for bind_addr and rpc_addr. One of them founds the cluster, once: see bootstrap.
+#
+# This file is generated from src/config/options.rs by `make update-golden`.
+";
+
+const COLUMNS: usize = 100;
+
+/// The content of `dist/seriatim.toml`.
+pub fn example_file() -> String {
+    let mut text = HEADER.to_owned();
+    let mut section = "";
+    for option in options() {
+        if option.section != section {
+            section = option.section;
+            text += &format!("\n# --- {section}\n");
+        }
+        text.push('\n');
+        for line in wrap(&format!("{}{}", option.about, facts(option)), COLUMNS - 2) {
+            text += &format!("# {line}\n");
+        }
+        let hash = if option.spec.is_set_in_example { "" } else { "#" };
+        text += &format!("{hash}{} = {}\n", option.name, toml_value(option));
+    }
+    text
+}
+
+/// The table of settings, in Markdown.
+pub fn settings_table() -> String {
+    let mut text = "| option | default | values | meaning |\n|---|---|---|---|\n".to_owned();
+    for option in options() {
+        let default = match option.spec.default {
+            Default::Value(value) => format!("`{value}`"),
+            Default::Derived(text) => text.to_owned(),
+            Default::None => String::new(),
+            Default::Required(_) => "required".to_owned(),
+        };
+        let values = option.spec.form.range().unwrap_or_else(|| option.spec.form.value_name().to_owned());
+        let about = option.about.replace('|', "\\|").replace('<', "\\<").replace('>', "\\>");
+        text += &format!("| `{}` | {default} | {values} | {about} |\n", option.name);
+    }
+    text
+}
+
+fn facts(option: &OptionDef) -> String {
+    let default = match option.spec.default {
+        Default::Derived(text) => format!(" Default: {text}."),
+        Default::Value(value) if option.spec.is_set_in_example => format!(" Default: {value}."),
+        Default::Value(_) | Default::None | Default::Required(_) => String::new(),
+    };
+    let range = option.spec.form.range().map_or_else(String::new, |range| format!(" Values: {range}."));
+    default + range.as_str()
+}
+
+fn toml_value(option: &OptionDef) -> String {
+    let text = match (option.spec.example, option.spec.default) {
+        (Some(example), _) => example,
+        (None, Default::Value(value)) => value,
+        (None, Default::Derived(_) | Default::None | Default::Required(_)) => "",
+    };
+    match option.spec.form {
+        Form::DialAddrs { .. } => {
+            let quoted: Vec<String> = text.split(',').map(|addr| format!("{addr:?}")).collect();
+            format!("[{}]", quoted.join(", "))
+        }
+        _ if text.parse::<u64>().is_ok() || text.parse::<bool>().is_ok() => text.to_owned(),
+        _ => format!("{text:?}"),
+    }
+}
+
+fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && line + 1 + word.chars().count() > columns {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            let space = if line.is_empty() { "" } else { " " };
+            *line += &format!("{space}{word}");
+        }
+    }
+    lines
+}

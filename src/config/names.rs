@@ -1,0 +1,25 @@
+//! The name of a cluster, and that of this host.
+
+use std::fs;
+
+/// Checks the name of a cluster. Peer certificates contain it as `peer.<cluster>.seriatim.internal`, so it is one label of a
+/// host name.
+///
+/// # Errors
+/// The reason why it is refused.
+pub fn check_cluster_name(name: &str) -> Result<(), String> {
+    let good = (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if good {
+        Ok(())
+    } else {
+        Err(format!("{name:?} is not a valid cluster name: use 1 to 63 of a-z 0-9 -, not starting or ending with -"))
+    }
+}
+
+/// The name of this host; empty if the kernel does not say.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,236 @@
+//! The table of options: an entry is all that an option needs.
+//!
+//! From this table come the flags, the environment variables and their help (`args.rs`), the keys of the TOML file, the typed
+//! values with their checks, `dist/seriatim.toml` and the table of settings in `docs/OPERATIONS.md` (`document.rs`).
+//!
+//! An entry is `name: type = form and default;`. Its doc comment is the help text. Its type says whether it can be missing
+//! (`Option`). What concerns several options at once is checked in `config.rs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use super::definition::{Form, OptionDef, Spec, dial_addr, dial_addrs, file, listen_addr, number, switch};
+use super::units::{GIB, KIB, MIB, Unit};
+use super::value::read;
+use crate::types::NodeName;
+
+/// The default port of `rpc_addr`.
+pub const CLIENT_PORT: u16 = 8400;
+/// The default port of `bind_addr`.
+pub const PEER_PORT: u16 = 8401;
+
+/// The sections whose options require TLS.
+pub(super) const CERTIFICATES: &str = "Certificates";
+pub(super) const PEERS: &str = "Peers";
+
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+const STREAMS: Spec = number(Unit::Count, 1, 1 << 20);
+const CALLS: Spec = number(Unit::Count, 1, 1 << 20);
+/// At least one entry of the largest size.
+const BYTES_IN_FLIGHT: Spec = number(Unit::Bytes, 9 * MIB, 64 * GIB);
+const MEMORY: Spec = number(Unit::Bytes, 64 * MIB, 256 * GIB);
+const WATERMARK: Spec = number(Unit::Bytes, MIB, 1024 * GIB);
+
+macro_rules! options {
+    ($(
+        $(#[$group_doc:meta])*
+        $group:ident: $Group:ident = $section:expr => {
+            $( $(#[doc = $about:literal])+ $name:ident: $type:ty = $spec:expr; )*
+        }
+    )*) => {
+        $(
+            $(#[$group_doc])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $Group {
+                $( $(#[doc = $about])+ pub $name: $type, )*
+            }
+
+            impl Default for $Group {
+                /// The values of a node to which none of these options is given.
+                fn default() -> $Group {
+                    Values::read(&ServeArgs::default(), &mut Vec::new()).$group
+                }
+            }
+        )*
+
+        /// The value of each option by itself, by section.
+        pub(super) struct Values {
+            $( pub $group: $Group, )*
+        }
+
+        /// The options of `seriatim serve` as text, as flags or environment variables give them; `config` names the TOML file
+        /// that is read for the others.
+        #[derive(Clone, Debug, Default)]
+        #[expect(missing_docs, reason = "the table of options describes them")]
+        pub struct ServeArgs {
+            pub config: Option<String>,
+            $($( pub $name: Option<String>, )*)*
+        }
+
+        static OPTIONS: LazyLock<Vec<OptionDef>> = LazyLock::new(|| {
+            vec![$($( OptionDef::new($section, stringify!($name), concat!($($about),+), $spec), )*)*]
+        });
+
+        impl ServeArgs {
+            /// Every option and its text.
+            pub(super) fn slots(&mut self) -> impl Iterator<Item = (&'static OptionDef, &mut Option<String>)> {
+                options().iter().zip([$($( &mut self.$name, )*)*])
+            }
+        }
+
+        impl Values {
+            /// Reads every option. A value that is refused is replaced by a placeholder, and added to `problems`.
+            pub(super) fn read(args: &ServeArgs, problems: &mut Vec<String>) -> Values {
+                let mut options = options().iter();
+                Values {
+                    $( $group: $Group { $( $name: read(options.next(), args.$name.as_deref(), problems), )* }, )*
+                }
+            }
+        }
+    };
+}
+
+/// All options but `--config`, in the order of the sections.
+pub fn options() -> &'static [OptionDef] {
+    &OPTIONS
+}
+
+options! {
+    /// Where a node is found, and where it keeps its data.
+    node: NodeOptions = "Node" => {
+        /// IP address and port on which the node listens for its peers. Other hosts only reach it if this is not a loopback
+        /// address.
+        bind_addr: SocketAddr = listen_addr().or("127.0.0.1:8401").set_in_example("192.0.2.1:8401");
+        /// IP address and port on which the node listens for clients. Other hosts only reach it if this is not a loopback
+        /// address.
+        rpc_addr: SocketAddr = listen_addr().or("127.0.0.1:8400").set_in_example("192.0.2.1:8400");
+        /// Address at which peers reach the node, where it is not bind_addr: a forwarded port, a host name, or a node that
+        /// listens on 0.0.0.0.
+        advertise_bind_addr: Option<String> = dial_addr().or_derived("bind_addr", "node-1.example:8401");
+        /// Address at which clients reach the node, where it is not rpc_addr. The server certificate must contain its host.
+        advertise_rpc_addr: Option<String> = dial_addr().or_derived("rpc_addr", "node-1.example:8400");
+        /// Name of the node, unique in the cluster: 1 to 64 of a-z A-Z 0-9 . _ -, starting with a letter or a digit.
+        node_name: NodeName = Spec::new(Form::NodeName).or_derived("the name of the host", "node-1");
+        /// Directory for the node's data: its own, on a disk that keeps what fdatasync promises. The systemd unit sets it.
+        data_dir: PathBuf = Spec::new(Form::Directory).or("/var/lib/seriatim");
+    }
+
+    /// The cluster that a node belongs to, and how it finds the other nodes.
+    cluster: ClusterOptions = "Cluster" => {
+        /// Name of the cluster: 1 to 63 of a-z 0-9 -. A node ignores nodes of other clusters, and peer certificates are issued
+        /// for one cluster. A member's data directory stores the name: with another one the node does not start.
+        cluster_name: String = Spec::new(Form::ClusterName).or("seriatim");
+        /// Peer addresses (bind_addr) of other nodes, separated by commas; the flag can be repeated. One that answers is enough,
+        /// and the node's own may be among them. A node with a blank data directory asks them to admit it. A member does not need
+        /// them, but uses them to detect another cluster of the same name.
+        join: Vec<String> = dial_addrs(PEER_PORT).set_in_example("192.0.2.1:8401,192.0.2.2:8401,192.0.2.3:8401");
+        /// Look for peers on the local network by mDNS, and be found there.
+        mdns: Option<bool> = switch().or_derived("true, but false if bind_addr is a loopback address", "true");
+        /// Found a new cluster if the data directory is blank and no cluster of this name answers. Only one node may do so, and
+        /// only once: set it for that one start (`systemctl set-environment SERIATIM_BOOTSTRAP=true`, start the unit,
+        /// `systemctl unset-environment SERIATIM_BOOTSTRAP`) rather than in the file.
+        bootstrap: bool = switch().or("false");
+    }
+
+    /// Certificates and keys, PEM.
+    tls: TlsOptions = CERTIFICATES => {
+        /// Certificate authority of the clients. A client is identified by the common name of its certificate. `seriatim certs`
+        /// makes certificates for a test.
+        client_ca_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/ca.pem");
+        /// Certificate that the node shows to clients.
+        server_cert_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/server.pem");
+        /// Private key of server_cert_file.
+        server_key_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/server-key.pem");
+        /// Certificate that the node shows to its peers. It must contain two names: <node_name>.peer.<cluster_name>.seriatim.internal
+        /// (write _x for a capital X and __ for _ in node_name) and member.<cluster_name>.seriatim.internal.
+        peer_cert_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/peer.pem");
+        /// Private key of peer_cert_file.
+        peer_key_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/peer-key.pem");
+        /// Certificate authority of the peers.
+        peer_ca_file: Option<PathBuf> = file("PEM").or_derived("client_ca_file", "/etc/seriatim/tls/peer-ca.pem");
+        /// Run without TLS, on loopback addresses only and without the options above. The access policy still applies, and every
+        /// client is "anonymous" in it: `p, anonymous, *, produce`.
+        insecure: bool = switch().or("false");
+    }
+
+    /// Which peers are accepted, beyond a valid certificate.
+    peer_rules: PeerRuleOptions = PEERS => {
+        /// Reject peers whose certificate does not name their node: nodes of an older cluster share one certificate
+        /// (peer.<cluster_name>.seriatim.internal), and its key lets the holder act as any node. While this is false, such a
+        /// certificate is accepted with a warning.
+        require_named_peers: bool = switch().or("false");
+        /// File with the names of nodes whose peer certificates are rejected, one per line: a stolen host, for example. The file
+        /// is read again with the access policy, and every node needs it. Such a host comes back with a new data directory and
+        /// another name.
+        peer_deny_file: Option<PathBuf> = file("FILE").optional("/etc/seriatim/denied-peers");
+    }
+
+    /// Who may do what.
+    access: AccessOptions = "Access" => {
+        /// Access policy: lines like `p, root, *, produce`. What no line allows is denied. The file is read again once a minute if
+        /// it has changed, and at SIGHUP. The systemd unit sets it.
+        acl_policy_file: PathBuf = file("CSV").required(
+            "without a policy every request is denied (with --insecure every client is \"anonymous\" in it)",
+            "/etc/seriatim/policy.csv",
+        );
+        /// Casbin model that replaces the built-in one (acl/model.conf).
+        acl_model_file: Option<PathBuf> = file("CONF").optional("/etc/seriatim/model.conf");
+    }
+
+    /// How logs are stored, and how often they are checked.
+    storage: StorageOptions = "Storage" => {
+        /// Size at which a segment file is closed and the next one started; at most a sixteenth of the file system is used.
+        segment_bytes: u64 = number(Unit::Bytes, 64 * KIB, GIB).or("64MiB");
+        /// Speed at which synced files are read again and verified, to find damage while other nodes can still help; 0 turns it
+        /// off.
+        scrub_bytes_per_second: u64 = number(Unit::Bytes, 0, 64 * GIB).or("4MiB");
+        /// Seconds from the start of one verification of all files to the start of the next. The first one starts ten minutes after
+        /// the node.
+        scrub_interval_seconds: u64 = number(Unit::Seconds, 1, 366 * DAY_SECONDS).or("604800");
+        /// Seconds after which a disk that does not answer ends the process, so that other nodes take over.
+        hang_seconds_max: u64 = number(Unit::Seconds, 1, 3600).or("30");
+    }
+
+    /// Watermarks of the free space on the disk of the data directory. None: a part of the file system
+    /// (`storage/space.rs`).
+    disk_space: DiskSpace = "Disk space" => {
+        /// Free space on the disk of data_dir below which the node warns, in its log and in `seriatim status`.
+        disk_free_soft_bytes: Option<u64> = WATERMARK.or_derived("2GiB, at most an eighth of the file system", "2GiB");
+        /// Free space below which appends are refused with RESOURCE_EXHAUSTED (DISK_FULL), until there is room. Reads, trims and
+        /// elections continue.
+        disk_free_hard_bytes: Option<u64> =
+            WATERMARK.or_derived("256MiB, at most a sixteenth of the file system", "256MiB");
+        /// Size of the file `reserve` in data_dir, which is deleted when a full disk would stop the node itself; 0 makes no such
+        /// file.
+        disk_reserve_bytes: Option<u64> =
+            number(Unit::Bytes, 0, GIB).or_derived("32MiB, at most a 32nd of the file system", "32MiB");
+    }
+
+    /// What one principal, or the process, may use at once.
+    limits: Limits = "Limits" => {
+        /// Open streams of one client, by the common name of its certificate. Beyond a limit, a request is refused with
+        /// RESOURCE_EXHAUSTED.
+        streams_per_principal_max: u64 = STREAMS.or("12288");
+        /// Open streams of all clients.
+        streams_max: u64 = STREAMS.or("16384");
+        /// Calls of one client that wait for their response, streams aside.
+        calls_per_principal_max: u64 = CALLS.or("1024");
+        /// Calls of all clients that wait for their response.
+        calls_max: u64 = CALLS.or("4096");
+        /// Bytes of one client's requests that are not answered yet, and as many of responses that it has not read yet.
+        bytes_per_principal_max: u64 = BYTES_IN_FLIGHT.or("24MiB");
+        /// Bytes of all clients' requests that are not answered yet.
+        bytes_max: u64 = BYTES_IN_FLIGHT.or("64MiB");
+        /// Memory that gRPC may use for all clients.
+        client_memory_bytes_max: u64 = MEMORY.or("512MiB");
+        /// Memory that gRPC may use for all peers.
+        peer_memory_bytes_max: u64 = MEMORY.or("256MiB");
+    }
+
+    /// What a node logs on stderr.
+    logging: LoggingOptions = "Logging" => {
+        /// Least severe level that is logged.
+        log_level: log::LevelFilter = Spec::new(Form::LogLevel).or("info");
+    }
+}

@@ -1,0 +1,161 @@
+//! Reads the text of one option as the type that it has in the table.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use log::LevelFilter;
+
+use super::address::host_port;
+use super::definition::{Default, Form, OptionDef};
+use super::names::{check_cluster_name, host_name};
+use crate::types::NodeName;
+
+/// A type of an option's value.
+pub(super) trait Value: Sized {
+    /// Reads what a user gave.
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String>;
+
+    /// The value of an option that is not given and has no fixed default.
+    fn missing(option: &OptionDef) -> Result<Self, String> {
+        match option.spec.default {
+            Default::Required(reason) => Err(format!("is missing; {reason}")),
+            Default::Value(_) | Default::Derived(_) | Default::None => Err("is missing".to_owned()),
+        }
+    }
+
+    /// Stands in for a value that was refused, so that the other options are checked too.
+    fn placeholder() -> Self;
+}
+
+/// The value of an option. If it is refused, a problem is added: the flag, a colon and the reason.
+pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, problems: &mut Vec<String>) -> T {
+    let Some(option) = option else { return T::placeholder() };
+    let value = match (given, option.spec.default) {
+        (Some(text), _) | (None, Default::Value(text)) => T::parse(option, text),
+        (None, Default::Derived(_) | Default::None | Default::Required(_)) => T::missing(option),
+    };
+    value.unwrap_or_else(|problem| {
+        problems.push(format!("{}: {problem}", option.flag));
+        T::placeholder()
+    })
+}
+
+/// An option that can be missing.
+impl<T: Value> Value for Option<T> {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        T::parse(option, text).map(Some)
+    }
+
+    fn missing(_: &OptionDef) -> Result<Self, String> {
+        Ok(None)
+    }
+
+    fn placeholder() -> Self {
+        None
+    }
+}
+
+impl Value for bool {
+    fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not true or false"))
+    }
+
+    fn placeholder() -> Self {
+        false
+    }
+}
+
+impl Value for u64 {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        option.number(text)
+    }
+
+    fn placeholder() -> Self {
+        0
+    }
+}
+
+impl Value for LevelFilter {
+    fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is not error, warn, info, debug or trace"))
+    }
+
+    fn placeholder() -> Self {
+        LevelFilter::Info
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        if option.spec.form == Form::Directory && text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        Ok(PathBuf::from(text))
+    }
+
+    fn placeholder() -> Self {
+        PathBuf::new()
+    }
+}
+
+impl Value for SocketAddr {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| {
+            format!(
+                "{text:?} is not an IP address and a port, like 192.0.2.1:8401; to be reached by a host name, set \
+                 advertise-{}",
+                option.flag
+            )
+        })
+    }
+
+    /// Port 0: it collides with no other address.
+    fn placeholder() -> Self {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+    }
+}
+
+impl Value for NodeName {
+    fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
+        NodeName::new(text).map_err(|e| e.to_string())
+    }
+
+    fn missing(_: &OptionDef) -> Result<Self, String> {
+        NodeName::new(&host_name()).map_err(|e| format!("the name of this host can't be used: {e}"))
+    }
+
+    fn placeholder() -> Self {
+        NodeName::placeholder()
+    }
+}
+
+/// A cluster's name, or an address that is checked once the listener's port is known.
+impl Value for String {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        if option.spec.form == Form::ClusterName {
+            check_cluster_name(text)?;
+        }
+        Ok(text.to_owned())
+    }
+
+    fn placeholder() -> Self {
+        String::new()
+    }
+}
+
+/// Addresses separated by commas; empty ones are left out.
+impl Value for Vec<String> {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        let Form::DialAddrs { port } = option.spec.form else { return Err("expects one value".to_owned()) };
+        let addrs = text.split(',').map(str::trim).filter(|addr| !addr.is_empty());
+        addrs.map(|addr| host_port(addr, port)).collect()
+    }
+
+    fn missing(_: &OptionDef) -> Result<Self, String> {
+        Ok(Vec::new())
+    }
+
+    fn placeholder() -> Self {
+        Vec::new()
+    }
+}
