@@ -19,7 +19,7 @@ use super::state::{Phase, State};
 use super::{admin, configure, consume, consume_stream, health, info, methods, produce, produce_stream};
 use crate::config;
 use crate::grpc::sockets::bound_receive_buffers;
-use crate::grpc::{Env, RECEIVE_BUFFER_BYTES, RapidReset, Received, client_listener};
+use crate::grpc::{Env, FloodGuard, RECEIVE_BUFFER_BYTES, Received, client_listener};
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
@@ -85,7 +85,7 @@ pub struct Api {
     /// Taken by the stop, in this order: calls end, then time.
     running: Option<(Server, Timers)>,
     /// Against floods, of which the drain may be one.
-    _rapid_reset: RapidReset,
+    _flood_guard: FloodGuard,
 }
 
 /// Not worth failing for.
@@ -105,8 +105,8 @@ impl Api {
     pub fn start(options: ApiOptions, env: &Env, fatal: &FatalSender) -> Result<Api, StartError> {
         let timers = Timers::start(fatal).map_err(StartError::Thread)?;
         let received = Received::default();
-        let rapid_reset =
-            RapidReset::start(received.clone(), options.metrics.clone(), fatal).map_err(StartError::Thread)?;
+        let flood_guard =
+            FloodGuard::start(received.clone(), options.metrics.clone(), fatal).map_err(StartError::Thread)?;
         let limits = &options.limits;
         let service = Service {
             me: options.me,
@@ -135,7 +135,7 @@ impl Api {
         })?;
         bound_connections(SocketAddr::new(options.listen_addr.ip(), port));
         server.start();
-        Ok(Api { port, service, running: Some((server, timers)), _rapid_reset: rapid_reset })
+        Ok(Api { port, service, running: Some((server, timers)), _flood_guard: flood_guard })
     }
 
     /// The port it listens on.

@@ -1,19 +1,23 @@
-//! The loops of what a node answers, on the client's side.
+//! Fuzz loops of a node's responses, on the client's side.
 
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 
-use super::*;
+use grpcio::RpcStatusCode;
+
+use super::ClientError;
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
-use crate::pb::log::Header;
+use crate::pb::admin::GetNodeResponse;
+use crate::pb::error_details::{ErrorInfo, RetryInfo};
+use crate::pb::log::{ConsumeResponse, GetLogResponse, GetServersResponse, Header, ProduceResponse, Record};
 
 /// The details of a status: `google.rpc.Status` with what ours carry.
 #[test]
 fn error_details() {
     let info = ErrorInfo {
         reason: "OFFSET_TRIMMED".into(),
-        domain: DOMAIN.into(),
+        domain: "seriatim".into(),
         metadata: [("first_offset".to_owned(), "7".to_owned())].into(),
         ..ErrorInfo::default()
     };
@@ -36,7 +40,7 @@ fn error_details() {
         });
 }
 
-fn answer<M: Message + PartialEq>(name: &'static str, seed: &M) {
+fn response<M: Message + PartialEq>(name: &'static str, seed: &M) {
     // Records of two bytes each cost what an object of theirs does.
     Loop::new(name, vec![seed.write_to_bytes().expect("encoded")]).memory(600).memory_fixed(PROTOBUF_FIXED_BYTES).run(
         |bytes| {
@@ -54,29 +58,29 @@ fn consume_response() {
     let key = Some(b"k".to_vec().into());
     let record = Record { value: b"v".to_vec().into(), offset: 9, key, headers: vec![header], ..Record::default() };
     let records = vec![record.clone(), record];
-    answer("consume_response", &ConsumeResponse { records, next_offset: 11, ..ConsumeResponse::default() });
+    response("consume_response", &ConsumeResponse { records, next_offset: 11, ..ConsumeResponse::default() });
 }
 
 #[test]
 fn produce_response() {
-    answer("produce_response", &ProduceResponse { offset: 9, count: 2, term: 3, ..ProduceResponse::default() });
+    response("produce_response", &ProduceResponse { offset: 9, count: 2, term: 3, ..ProduceResponse::default() });
 }
 
 #[test]
 fn get_log_response() {
-    answer("get_log_response", &GetLogResponse { next_offset: 5, ..GetLogResponse::default() });
+    response("get_log_response", &GetLogResponse { next_offset: 5, ..GetLogResponse::default() });
 }
 
 #[test]
 fn get_servers_response() {
     let server = crate::pb::log::Server { id: "a".into(), rpc_addr: "a:1".into(), ..crate::pb::log::Server::default() };
-    answer("get_servers_response", &GetServersResponse { servers: vec![server], ..GetServersResponse::default() });
+    response("get_servers_response", &GetServersResponse { servers: vec![server], ..GetServersResponse::default() });
 }
 
 #[test]
 fn get_node_response() {
     let group = crate::pb::admin::GroupStatus { log: "default".into(), voters: vec![1, 2], ..Default::default() };
-    answer(
+    response(
         "get_node_response",
         &GetNodeResponse { name: "a".into(), groups: vec![group], ..GetNodeResponse::default() },
     );

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::CLIENT_MESSAGE_BYTES_MAX;
+use super::options::CLIENT_MESSAGE_BYTES_MAX;
 use super::received::Received;
 use super::sockets::{self, Connection, Traffic};
 
@@ -54,7 +54,7 @@ const IDS_MAX: usize = 1 << 16;
 type Ends = (SocketAddr, SocketAddr);
 
 /// What was seen so far. Bounded by the connections.
-pub(super) struct Frames {
+pub(super) struct FrameWatch {
     received: Received,
     ledger: Ledger,
     ids: HashMap<Ends, u64>,
@@ -63,9 +63,9 @@ pub(super) struct Frames {
     next: Instant,
 }
 
-impl Frames {
-    pub fn new(received: Received) -> Frames {
-        Frames {
+impl FrameWatch {
+    pub fn new(received: Received) -> FrameWatch {
+        FrameWatch {
             received,
             ledger: Ledger::default(),
             ids: HashMap::new(),

@@ -65,10 +65,11 @@ fn give_back() -> bool {
     false
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(target_env = "gnu")]
     #[test]
     fn what_lies_between_allocations_is_given_back() {
         let mut pieces: Vec<Option<Vec<u8>>> = (0..20_000).map(|_| Some(vec![1; 4000])).collect();

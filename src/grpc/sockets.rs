@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use grpcio::channelz;
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
@@ -15,6 +15,8 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, socket_acceptconn};
 use rustix::net::{Shutdown, SocketAddrAny, connect_unspec, getpeername, getsockname, shutdown};
 use serde_json::Value;
+
+use super::tcp_info::TcpInfo;
 
 /// Connections in one answer of the core.
 const PAGE: usize = 1000;
@@ -203,8 +205,8 @@ pub fn traffic() -> io::Result<Vec<Traffic>> {
         |socket| getsockname(socket).ok().and_then(canonical),
         |own| {
             if let Some((local, remote)) = ends(&own) {
-                let (received, sent) = tcp_bytes(&own);
-                all.push(Traffic { local, remote, received, sent });
+                let info = TcpInfo::of(&own).unwrap_or_default();
+                all.push(Traffic { local, remote, received: info.received, sent: info.acknowledged });
             } else if socket_acceptconn(&own).unwrap_or(false) {
                 ports.extend(getsockname(&own).ok().and_then(canonical).map(|local| local.port()));
             }
@@ -213,27 +215,6 @@ pub fn traffic() -> io::Result<Vec<Traffic>> {
     )?;
     all.retain(|traffic| ports.contains(&traffic.local.port()));
     Ok(all)
-}
-
-/// Bytes that came over a connection, and that the other end has acknowledged; zero where the system does not say.
-fn tcp_bytes(socket: &OwnedFd) -> (u64, u64) {
-    /// Where they are in `struct tcp_info` of `linux/tcp.h`, which grows at its end only.
-    const ACKED: usize = 120;
-    const RECEIVED: usize = 128;
-    let mut info = [0u8; 256];
-    let mut length = info.len() as libc::socklen_t;
-    // SAFETY: the system writes `length` bytes at most to `info`, and nothing else.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    let at = |at: usize| info.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes);
-    if result == 0 { (at(RECEIVED), at(ACKED)) } else { (0, 0) }
 }
 
 /// "Any address" is one, whichever family it is written in.

@@ -1,18 +1,4 @@
-//! gRPC as Seriatim uses it: every option of servers and channels stands in this file, with why it is not the default.
-//!
-//! [`mod@env`] has the completion-queue threads and what runs on them, [`mod@log`] the C core's own log, [`resets`] the thread
-//! that ends connections which flood it, as [`sockets`] and [`received`] count them. `api` and `replication`
-//! build their servers with [`client_listener`] and [`peer_listener`]; `replication` and `client` dial with
-//! [`peer_channel`] and [`client_channel`].
-
-pub mod env;
-mod frames;
-mod handshakes;
-pub mod log;
-mod memory;
-pub mod rapid_reset;
-pub mod received;
-pub mod sockets;
+//! Every option of listeners and channels, and why it differs from the default.
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -20,10 +6,7 @@ use std::sync::Arc;
 use grpcio::{Channel, ChannelBuilder, ChannelCredentials, Environment, ResourceQuota, ServerBuilder};
 use grpcio_sys as core;
 
-pub use env::{Env, StillInUse, guarded, spawn_guarded};
-pub use log::redirect_log;
-pub use rapid_reset::RapidReset;
-pub use received::Received;
+use super::env::Env;
 
 /// What the client listener, and a client, take in one message, and send: the largest entry, and room for what is around it.
 /// A request that is larger than its log allows, but fits here, gets the API's own answer.
@@ -148,6 +131,3 @@ fn connect(builder: ChannelBuilder, addr: &str) -> Channel {
 fn without_nul(text: &str) -> String {
     CString::new(text).map_or_else(|_| text.replace('\0', ""), |_| text.to_owned())
 }
-
-#[cfg(test)]
-mod tests;

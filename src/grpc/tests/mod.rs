@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use grpcio::{CallOption, Client, Marshaller, Method, MethodType, RpcStatusCode, Server, ServiceBuilder};
+use grpcio::{
+    CallOption, Channel, ChannelBuilder, ChannelCredentials, Client, Marshaller, Method, MethodType, RpcStatusCode,
+    Server, ServiceBuilder,
+};
 
 use super::*;
 use crate::security::certs::{Ca, Plan, Request, Usage, make};

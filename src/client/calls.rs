@@ -1,0 +1,197 @@
+//! [`Client`]: one method for each RPC.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio::{CallOption, Channel, ChannelCredentials};
+
+use super::connection::Connection;
+use super::status::ClientError;
+use super::streams::{ConsumeStream, ProduceStream};
+use crate::pb::admin::{ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse};
+use crate::pb::log::{
+    ConsumeRequest, ConsumeResponse, GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse,
+    ProduceRequest, ProduceResponse, Record,
+};
+use crate::security::tls;
+
+/// The files that a client needs for mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The CA that must have issued the server's certificate.
+    pub ca_file: PathBuf,
+    /// The client's certificate; its common name is the principal.
+    pub cert_file: PathBuf,
+    /// The key of the certificate.
+    pub key_file: PathBuf,
+}
+
+/// Where to connect, and with which certificate.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// The node's client address, `host:port`.
+    pub addr: String,
+    /// `None` for plain text, to a node that runs with `--insecure`.
+    pub files: Option<ClientFiles>,
+    /// The deadline of every request that is not a stream.
+    pub timeout: Duration,
+}
+
+/// A connection to one node; a clone is the same connection.
+#[derive(Clone)]
+pub struct Client {
+    connection: Arc<Connection>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Reads the certificate files and starts to connect, without waiting for it.
+    ///
+    /// # Errors
+    /// [`ClientError::Files`].
+    pub fn new(options: &ClientOptions) -> Result<Client, ClientError> {
+        let credentials = match &options.files {
+            Some(f) => tls::client_credentials(&f.ca_file, &f.cert_file, &f.key_file)
+                .map_err(|e| ClientError::Files(e.to_string()))?,
+            None => ChannelCredentials::insecure(),
+        };
+        Ok(Client::with_credentials(&options.addr, credentials, options.timeout))
+    }
+
+    /// The same with credentials that the caller has made.
+    pub fn with_credentials(addr: &str, credentials: ChannelCredentials, timeout: Duration) -> Client {
+        Client { connection: Arc::new(Connection::new(addr, credentials)), timeout }
+    }
+
+    /// The same connection with another deadline for its requests.
+    pub fn within(&self, timeout: Duration) -> Client {
+        Client { timeout, ..self.clone() }
+    }
+
+    /// The address that it was created with.
+    pub fn addr(&self) -> &str {
+        self.connection.addr()
+    }
+
+    /// The channel, for RPCs that have no method here.
+    pub fn channel(&self) -> &Channel {
+        self.connection.channel()
+    }
+
+    /// Waits until the node is connected; returns false after the timeout.
+    pub fn wait_connected(&self, timeout: Duration) -> bool {
+        self.connection.wait_connected(timeout)
+    }
+
+    /// Appends records, all or nothing, with contiguous offsets.
+    ///
+    /// # Errors
+    /// [`ClientError::fate`] says whether they were appended.
+    pub fn produce(&self, log: &str, records: Vec<Record>) -> Result<ProduceResponse, ClientError> {
+        let request = ProduceRequest { log: log.to_owned(), records, ..ProduceRequest::default() };
+        self.produce_request(&request)
+    }
+
+    /// The same for a request that the caller has made.
+    ///
+    /// # Errors
+    /// [`ClientError::fate`] says whether it was appended.
+    pub fn produce_request(&self, request: &ProduceRequest) -> Result<ProduceResponse, ClientError> {
+        Ok(self.connection.stubs().log.produce_opt(request, self.deadline())?)
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn consume(&self, request: &ConsumeRequest) -> Result<ConsumeResponse, ClientError> {
+        Ok(self.connection.stubs().log.consume_opt(request, self.deadline())?)
+    }
+
+    /// Reads the one record at an offset.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn consume_at(&self, log: &str, offset: u64) -> Result<Record, ClientError> {
+        let request = ConsumeRequest { log: log.to_owned(), offset, ..ConsumeRequest::default() };
+        Ok(self.consume(&request)?.record.unwrap_or_default())
+    }
+
+    /// Reads what is stored and then what is appended. With a `deadline`, the stream ends with DEADLINE_EXCEEDED after it.
+    ///
+    /// # Errors
+    /// When the request can't be started; the server's status comes from the stream.
+    pub fn consume_stream(
+        &self,
+        request: &ConsumeRequest,
+        deadline: Option<Duration>,
+    ) -> Result<ConsumeStream, ClientError> {
+        let option = deadline.map_or_else(CallOption::default, |d| CallOption::default().timeout(d));
+        let receiver = self.connection.stubs().log.consume_stream_opt(request, option)?;
+        Ok(ConsumeStream::new(receiver, self.connection.clone()))
+    }
+
+    /// Appends request after request, without waiting for the responses in between.
+    ///
+    /// # Errors
+    /// When the request can't be started; the server's status comes from [`ProduceStream::answer`].
+    pub fn produce_stream(&self) -> Result<ProduceStream, ClientError> {
+        let (sender, receiver) = self.connection.stubs().log.produce_stream()?;
+        Ok(ProduceStream::new(sender, receiver, self.connection.clone()))
+    }
+
+    /// Every member of the cluster.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn get_servers(&self, log: &str) -> Result<GetServersResponse, ClientError> {
+        let request = GetServersRequest { log: log.to_owned(), ..GetServersRequest::default() };
+        Ok(self.connection.stubs().log.get_servers_opt(&request, self.deadline())?)
+    }
+
+    /// A log's bounds and limits.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn get_log(&self, log: &str) -> Result<GetLogResponse, ClientError> {
+        let request = GetLogRequest { log: log.to_owned(), ..GetLogRequest::default() };
+        Ok(self.connection.stubs().log.get_log_opt(&request, self.deadline())?)
+    }
+
+    /// The state of this node and its replicas.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn get_node(&self) -> Result<GetNodeResponse, ClientError> {
+        Ok(self.connection.stubs().admin.get_node_opt(&GetNodeRequest::default(), self.deadline())?)
+    }
+
+    /// The same, sent before this returns, so that several nodes can be asked at once.
+    pub fn begin_get_node(&self) -> impl Future<Output = Result<GetNodeResponse, ClientError>> + use<> {
+        let call = self.connection.stubs().admin.get_node_async_opt(&GetNodeRequest::default(), self.deadline());
+        async move { Ok(call?.await?) }
+    }
+
+    /// Makes the records below an offset unreadable.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn trim(&self, log: &str, first_offset: u64) -> Result<TrimResponse, ClientError> {
+        let request = TrimRequest { log: log.to_owned(), first_offset, ..TrimRequest::default() };
+        Ok(self.connection.stubs().admin.trim_opt(&request, self.deadline())?)
+    }
+
+    /// Changes the settings of a log, and returns all of them; without a change it only returns them.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn configure_log(&self, request: &ConfigureLogRequest) -> Result<LogSettings, ClientError> {
+        let response = self.connection.stubs().admin.configure_log_opt(request, self.deadline())?;
+        Ok(response.settings.unwrap_or_default())
+    }
+
+    fn deadline(&self) -> CallOption {
+        CallOption::default().timeout(self.timeout)
+    }
+}

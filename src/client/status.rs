@@ -1,0 +1,181 @@
+//! What a failed request returns: gRPC's status with the details that a node adds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use grpcio::RpcStatusCode;
+
+use crate::pb::error_details::{ErrorInfo, RetryInfo};
+
+/// The domain of a node's `ErrorInfo`.
+const DOMAIN: &str = "seriatim";
+
+/// Why a request failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The certificate files can't be used, and why.
+    #[error("{0}")]
+    Files(String),
+    /// The server answered with a status, or the connection failed.
+    #[error("{0}")]
+    Status(Status),
+    /// gRPC failed on this side, before anything was sent or after everything was answered.
+    #[error("{0}")]
+    Local(String),
+}
+
+/// A gRPC status with its details.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// gRPC's code.
+    pub code: RpcStatusCode,
+    /// The text for a person.
+    pub message: String,
+    /// The reason in a node's `ErrorInfo`; empty if the status is gRPC's own and not a node's.
+    pub reason: String,
+    /// The metadata of the `ErrorInfo`.
+    pub metadata: BTreeMap<String, String>,
+    /// When to retry, if the server says so.
+    pub retry_after: Option<Duration>,
+}
+
+/// What became of the records of a produce that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They are not in the log and never will be.
+    NotAppended,
+    /// They may be in the log, or appended later: sending them again may append them twice.
+    Unknown,
+}
+
+impl Status {
+    fn new(status: &grpcio::RpcStatus) -> Status {
+        let mut new = Status {
+            code: status.code(),
+            message: status.message().to_owned(),
+            reason: String::new(),
+            metadata: BTreeMap::new(),
+            retry_after: None,
+        };
+        let details = crate::pb::parse::<crate::pb::status::Status>(status.details()).unwrap_or_default().details;
+        for any in details {
+            if let Ok(Some(info)) = any.unpack::<ErrorInfo>() {
+                if info.domain == DOMAIN {
+                    new.reason = info.reason;
+                    new.metadata = info.metadata.into_iter().collect();
+                }
+            } else if let Ok(Some(retry)) = any.unpack::<RetryInfo>() {
+                let delay = retry.retry_delay.get_or_default();
+                new.retry_after = Some(Duration::new(delay.seconds.max(0) as u64, delay.nanos.max(0) as u32));
+            }
+        }
+        new
+    }
+
+    /// What became of the request that failed with this status. Only a node can know that nothing was appended: gRPC's own
+    /// UNAVAILABLE is also the status of a connection that broke after the request had arrived.
+    pub fn fate(&self) -> Fate {
+        if !self.reason.is_empty() {
+            let unknown = matches!(self.reason.as_str(), "OUTCOME_UNKNOWN" | "INTERNAL");
+            return if unknown { Fate::Unknown } else { Fate::NotAppended };
+        }
+        match self.code {
+            RpcStatusCode::INVALID_ARGUMENT
+            | RpcStatusCode::NOT_FOUND
+            | RpcStatusCode::ALREADY_EXISTS
+            | RpcStatusCode::PERMISSION_DENIED
+            | RpcStatusCode::UNAUTHENTICATED
+            | RpcStatusCode::FAILED_PRECONDITION
+            | RpcStatusCode::OUT_OF_RANGE
+            | RpcStatusCode::UNIMPLEMENTED => Fate::NotAppended,
+            _ => Fate::Unknown,
+        }
+    }
+
+    /// A number in the metadata.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.metadata.get(key)?.parse().ok()
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // grpcio writes a code as "5-NOT_FOUND".
+        let code = self.code.to_string();
+        write!(f, "{}", code.split_once('-').map_or(code.as_str(), |(_, name)| name))?;
+        if !self.reason.is_empty() {
+            write!(f, " ({})", self.reason)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl From<grpcio::Error> for ClientError {
+    fn from(error: grpcio::Error) -> ClientError {
+        match error {
+            grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status)) => {
+                ClientError::Status(Status::new(&status))
+            }
+            other => ClientError::Local(other.to_string()),
+        }
+    }
+}
+
+impl ClientError {
+    /// The status, if there was one.
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            ClientError::Status(status) => Some(status),
+            ClientError::Files(_) | ClientError::Local(_) => None,
+        }
+    }
+
+    /// True if a node answered; false if it may be unreachable.
+    pub fn is_answer(&self) -> bool {
+        self.status().is_some_and(|status| {
+            let grpcs_own = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED);
+            !status.reason.is_empty() || !grpcs_own
+        })
+    }
+
+    /// What became of the request: [`Status::fate`]. After an error on this side it is unknown.
+    pub fn fate(&self) -> Fate {
+        self.status().map_or(Fate::Unknown, Status::fate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protobuf::Message as _;
+
+    use super::*;
+    use protobuf::well_known_types::any::Any;
+
+    fn status_with(reason: &str, code: RpcStatusCode) -> Status {
+        let mut details = crate::pb::status::Status::new();
+        if !reason.is_empty() {
+            let mut info = ErrorInfo { domain: DOMAIN.into(), reason: reason.into(), ..ErrorInfo::default() };
+            info.metadata.insert("next_offset".into(), "7".into());
+            details.details.push(Any::pack(&info).expect("packs"));
+        }
+        let bytes = details.write_to_bytes().expect("encodes");
+        Status::new(&grpcio::RpcStatus::with_details(code, "text".into(), bytes))
+    }
+
+    #[test]
+    fn not_appended_is_certain_only_if_a_node_says_so() {
+        assert_eq!(status_with("", RpcStatusCode::UNAVAILABLE).fate(), Fate::Unknown);
+        assert_eq!(status_with("NOT_APPENDED", RpcStatusCode::UNAVAILABLE).fate(), Fate::NotAppended);
+        assert_eq!(status_with("OUTCOME_UNKNOWN", RpcStatusCode::UNAVAILABLE).fate(), Fate::Unknown);
+        assert_eq!(status_with("", RpcStatusCode::DEADLINE_EXCEEDED).fate(), Fate::Unknown);
+        assert_eq!(status_with("", RpcStatusCode::PERMISSION_DENIED).fate(), Fate::NotAppended);
+    }
+
+    #[test]
+    fn reads_the_details_of_a_status() {
+        let status = status_with("OFFSET_PAST_END", RpcStatusCode::OUT_OF_RANGE);
+        assert_eq!(status.number("next_offset"), Some(7));
+        assert_eq!(status.to_string(), "OUT_OF_RANGE (OFFSET_PAST_END): text");
+    }
+}
