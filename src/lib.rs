@@ -18,6 +18,7 @@ pub mod reply;
 pub mod thread;
 pub mod waiting;
 
+pub mod pacer;
 pub mod timers;
 
 pub mod log_state;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use crate::log_state::Visible as Mark;
+use crate::pacer::{Pacer, WaitList};
 use crate::timers::TimersHandle;
 use crate::types::{LogIndex, Offset};
 
@@ -52,7 +53,6 @@ const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 /// clients like.
 const TAILS_PART: usize = 8;
 
-#[derive(Default)]
 struct State {
     mark: Mark,
     closed: bool,
@@ -61,13 +61,27 @@ struct State {
     /// By what they wait for, and in the order in which they came.
     by_offset: BTreeMap<(Offset, u64), Waker>,
     by_index: BTreeMap<(LogIndex, u64), Waker>,
-    /// What these waited for is there; they are woken round by round, in the order in which they came.
-    due_calls: BTreeMap<u64, Waker>,
-    due_tails: BTreeMap<u64, Waker>,
-    /// How many of the round that was woken last have not run.
-    running: usize,
-    /// The next round has its time.
-    planned: bool,
+    /// What these waited for is there; they are woken round by round.
+    due_calls: WaitList,
+    due_tails: WaitList,
+    /// A round is a burst; the work of each waiter is one.
+    pacer: Pacer,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            mark: Mark::default(),
+            closed: false,
+            withdrawn: false,
+            next_waiter: 0,
+            by_offset: BTreeMap::new(),
+            by_index: BTreeMap::new(),
+            due_calls: WaitList::default(),
+            due_tails: WaitList::default(),
+            pacer: Pacer::new(BETWEEN_ROUNDS),
+        }
+    }
 }
 
 impl State {
@@ -99,7 +113,7 @@ impl State {
             Until::Visible(offset) => (self.by_offset.remove(&(offset, id)), &mut self.due_tails),
             Until::Applied(index) => (self.by_index.remove(&(index, id)), &mut self.due_calls),
         };
-        waited.or_else(|| due.remove(&id)).is_some()
+        waited.is_some() || due.remove(id)
     }
 
     fn due(&self) -> usize {
@@ -108,14 +122,13 @@ impl State {
 
     /// Who is woken now: so many at most, and nobody before those who were woken last have run and the next have their time.
     fn round(&mut self, waiters: usize) -> Vec<Waker> {
-        if self.running > 0 || self.planned {
+        if self.pacer.is_running() || self.pacer.paused_until().is_some() {
             return Vec::new();
         }
         let tails_least = self.due_tails.len().min(waiters / TAILS_PART);
-        let calls = std::iter::from_fn(|| self.due_calls.pop_first()).take(waiters - tails_least);
-        let tails = std::iter::from_fn(|| self.due_tails.pop_first());
-        let round: Vec<Waker> = calls.chain(tails).take(waiters).map(|(_, waker)| waker).collect();
-        self.running = round.len();
+        let mut round = self.due_calls.take(waiters - tails_least);
+        round.extend(self.due_tails.take(waiters - round.len()));
+        self.pacer.begin(round.len() as u64);
         round
     }
 }
@@ -135,7 +148,7 @@ impl Wake for Shared {
     fn wake(self: Arc<Self>) {
         let round = {
             let mut state = self.lock();
-            state.planned = false;
+            state.pacer.resume();
             state.round(ROUND)
         };
         round.into_iter().for_each(Waker::wake);
@@ -182,11 +195,12 @@ impl Watermark {
             let mut state = self.0.lock();
             state.closed = true;
             state.collect_due();
-            let all = [std::mem::take(&mut state.due_calls), std::mem::take(&mut state.due_tails)];
-            state.running += all.iter().map(BTreeMap::len).sum::<usize>();
+            let mut all = state.due_calls.take(usize::MAX);
+            all.extend(state.due_tails.take(usize::MAX));
+            state.pacer.begin(all.len() as u64);
             all
         };
-        all.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
+        all.into_iter().for_each(Waker::wake);
     }
 
     /// This replica differs from the others: records below the mark must no longer be served. Ends every wait, too.
@@ -260,11 +274,10 @@ impl Wait {
         if state.remove(self.until, id) {
             return;
         }
-        state.running -= 1;
-        if state.running == 0 && !state.planned && state.due() > 0 {
-            state.planned = true;
+        if state.pacer.done(1) && state.pacer.paused_until().is_none() && state.due() > 0 {
+            let next_round = state.pacer.pause(Instant::now());
             drop(state);
-            self.timers.wake_at(Instant::now() + BETWEEN_ROUNDS, Waker::from(shared.clone()));
+            self.timers.wake_at(next_round, Waker::from(shared.clone()));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules, from the ground up (`docs/ARCHITECTURE.md` has the drawing). Lines of one floor: each stands on the one
 /// before.
 const FLOORS: [(&str, &[&str]); 14] = [
-    ("F0", &["types", "varint", "codes", "pb", "fuzz", "golden"]),
+    ("F0", &["types", "varint", "codes", "pacer", "pb", "fuzz", "golden"]),
     (
         "F0",
         &["thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "line_limit", "metrics", "waiting"],
