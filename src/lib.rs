@@ -14,6 +14,7 @@ pub mod doorbell;
 pub mod inbox;
 pub mod metrics;
 pub mod pb;
+pub mod reason;
 pub mod reply;
 pub mod thread;
 pub mod waiting;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use grpcio::RpcStatusCode;
 
 use crate::pb::error_details::{ErrorInfo, RetryInfo};
+use crate::reason::ErrorReason;
 
 /// The domain of a node's `ErrorInfo`.
 const DOMAIN: &str = "seriatim";
@@ -77,8 +78,7 @@ impl Status {
     /// UNAVAILABLE is also the status of a connection that broke after the request had arrived.
     pub fn fate(&self) -> Fate {
         if !self.reason.is_empty() {
-            let unknown = matches!(self.reason.as_str(), "OUTCOME_UNKNOWN" | "INTERNAL");
-            return if unknown { Fate::Unknown } else { Fate::NotAppended };
+            return ErrorReason::try_from(self.reason.as_str()).map_or(Fate::NotAppended, fate_of);
         }
         match self.code {
             RpcStatusCode::INVALID_ARGUMENT
@@ -142,6 +142,36 @@ impl ClientError {
     /// What became of the request: [`Status::fate`]. After an error on this side it is unknown.
     pub fn fate(&self) -> Fate {
         self.status().map_or(Fate::Unknown, Status::fate)
+    }
+}
+
+/// A reason of a newer version counts as "not appended": only these two will ever be ambiguous.
+fn fate_of(reason: ErrorReason) -> Fate {
+    match reason {
+        ErrorReason::OutcomeUnknown | ErrorReason::Internal => Fate::Unknown,
+        ErrorReason::NoIdentity
+        | ErrorReason::NotAllowed
+        | ErrorReason::InvalidRequest
+        | ErrorReason::RecordTooLarge
+        | ErrorReason::RequestTooLarge
+        | ErrorReason::Unimplemented
+        | ErrorReason::OffsetPastEnd
+        | ErrorReason::OffsetTrimmed
+        | ErrorReason::NoSuchLog
+        | ErrorReason::NoSuchService
+        | ErrorReason::LogIdMismatch
+        | ErrorReason::ExpectedOffsetMismatch
+        | ErrorReason::QueueFull
+        | ErrorReason::DiskFull
+        | ErrorReason::Shortage
+        | ErrorReason::LimitReached
+        | ErrorReason::NotAppended
+        | ErrorReason::NoLeader
+        | ErrorReason::Joining
+        | ErrorReason::AnotherCluster
+        | ErrorReason::Stopping
+        | ErrorReason::Damaged
+        | ErrorReason::LeaderDamaged => Fate::NotAppended,
     }
 }
 

@@ -10,7 +10,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("F0", &["types", "varint", "codes", "pacer", "pb", "fuzz", "golden"]),
     (
         "F0",
-        &["thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "line_limit", "metrics", "waiting"],
+        &["reason", "thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "line_limit", "metrics", "waiting"],
     ),
     ("F0", &["timers"]),
     ("F0", &["log_state"]),
