@@ -1,43 +1,40 @@
-//! `seriatim.v1.Admin`: trim a log, look into a node.
+//! `seriatim.v1.Admin`: trims a log, and describes a node.
 
 use super::configure::settings;
 use super::core::{Core, bounds};
-use super::errors::{ApiError, Asked, Invalid};
-use super::methods::{Request, decode};
+use super::error::{ApiError, Proposed};
+use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::clock::wall_us;
 use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::metrics::Sample;
 use crate::pb::admin;
-use crate::security::acl::Action;
 use crate::storage::entry::EntryKind;
 use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
-use crate::types::{GroupId, LogName, Offset};
+use crate::types::{GroupId, Offset};
 use crate::watermark::Mark;
 
-/// Serves one `Trim`: answered once it holds on this node.
+/// Serves `Trim`: answered once it is applied on this node.
 ///
 /// # Errors
-/// The status table's.
+/// Those of [`super::status`].
 pub async fn trim(service: Service, call: Call, request: Request) -> Result<admin::TrimResponse, ApiError> {
-    let caller = call.caller()?;
     let request: admin::TrimRequest = decode(&request)?;
-    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
-    caller.check(&name, Action::Admin)?;
+    let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
     let trim = Proposal::new(log.group, EntryKind::Trim, 0, payload.as_slice().into());
     let proposal = Proposal { deadline: Some(deadline), ..trim };
-    let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
+    let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);
-        ApiError::from_propose(error, &Asked { bounds: &bounds, offset, producer_id: 0 })
+        ApiError::from_propose(error, &Proposed { bounds: &bounds, offset, producer_id: 0 })
     })?;
-    // It is committed, and so holds, even if this node does not get there in time.
+    // It is committed, and so final, even if this node does not apply it in time.
     let mark = core.applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await;
     let mark = mark.unwrap_or_else(|_| log.watermark.get());
     let mut response = admin::TrimResponse::new();
@@ -45,12 +42,11 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     Ok(response)
 }
 
-/// Serves one `GetNode`; also by a node that is no member yet.
+/// Serves `GetNode`; also on a node that is not a member yet.
 ///
 /// # Errors
-/// The caller may not administer every log.
-pub async fn get_node(service: Service, call: Call, request: Request) -> Result<admin::GetNodeResponse, ApiError> {
-    call.caller()?.check_every_log(Action::Admin)?;
+/// Those of [`super::status`].
+pub async fn get_node(service: Service, _call: Call, request: Request) -> Result<admin::GetNodeResponse, ApiError> {
     let _: admin::GetNodeRequest = decode(&request)?;
     let mut response = admin::GetNodeResponse::new();
     response.name = service.me.node_name.to_string();
@@ -64,7 +60,7 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.counters = counters;
     response.histograms = histograms;
     response.counters.extend(now.map(counter));
-    let Some(core) = service.late.get() else {
+    let Some(core) = service.member.get() else {
         response.waiting_for = service.waiting.get();
         return Ok(response);
     };

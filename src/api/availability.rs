@@ -1,7 +1,7 @@
-//! Whether the logs of this node take appends and linearizable reads now, for load balancers.
+//! Whether the logs of this node accept appends and linearizable reads now, for load balancers.
 //!
-//! A log is available while its replica here is sound and a read index succeeds, for which a majority has to answer its leader.
-//! An election takes a second or two, so that only failures that last longer count.
+//! A log is available while its replica here is undamaged and a read index succeeds, for which a majority must answer its
+//! leader. An election takes a second or two, so only failures that last longer count.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use crate::types::GroupId;
 
 /// Failures that last for this long make a node unavailable.
 const FAILING_MAX: Duration = Duration::from_secs(3);
-/// A read index that has no answer for this long has failed.
+/// A read index that is not answered for this long has failed.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 /// Between two probes while they fail.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The result of a probe holds for this long, however many ask.
+/// The result of a probe is used for this long, however many requests need it.
 const FRESH: Duration = Duration::from_secs(1);
-/// Failures further apart than this are not one failure that lasts: nobody asked in between.
+/// Failures further apart than this are not one failure that lasts: nothing was probed in between.
 const APART: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -31,13 +31,12 @@ struct Probes {
     failed: Option<(Instant, Instant)>,
 }
 
-/// What the last probes came to; a clone is the same.
+/// The results of the last probes; a clone is the same.
 #[derive(Clone, Debug, Default)]
 pub struct Availability(Arc<Mutex<Probes>>);
 
 impl Availability {
     fn lock(&self) -> MutexGuard<'_, Probes> {
-        // Every critical section leaves it whole.
         self.0.lock()
     }
 

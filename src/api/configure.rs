@@ -1,8 +1,8 @@
-//! `ConfigureLog`: how a log is kept, changed by a command of the catalog.
+//! `ConfigureLog`: changes the settings of a log, by a command of the catalog.
 
 use super::core::{Core, bounds, check_log_id};
-use super::errors::{ApiError, Asked, Invalid};
-use super::methods::{Request, decode};
+use super::error::{ApiError, Invalid, Proposed};
+use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::{Command, LogChange, LogMeta};
@@ -10,22 +10,19 @@ use crate::consensus::command_proposal;
 use crate::consensus::handle::Proposal;
 use crate::logs::OpenLog;
 use crate::pb::admin;
-use crate::security::acl::Action;
-use crate::types::{GroupId, LogName, Offset};
+use crate::types::{GroupId, Offset};
 
-/// Serves one `ConfigureLog`: answered once it holds on this node.
+/// Serves `ConfigureLog`: answered once it is applied on this node.
 ///
 /// # Errors
-/// The status table's.
+/// Those of [`super::status`].
 pub async fn configure_log(
     service: Service,
     call: Call,
     request: Request,
 ) -> Result<admin::ConfigureLogResponse, ApiError> {
-    let caller = call.caller()?;
     let request: admin::ConfigureLogRequest = decode(&request)?;
-    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
-    caller.check(&name, Action::Admin)?;
+    let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
     check_log_id(&log, request.log_id)?;
@@ -41,12 +38,12 @@ pub async fn configure_log(
         check(meta(core, &log)?, change)?;
     }
     let command = Command::ConfigureLog(log.group, change);
-    // Caught up, so what is so already needs no entry that every node keeps for ever.
+    // This node is caught up. A command that changes nothing would be an entry that every node keeps forever.
     if core.catalog.get().would_change(&command) != Ok(false) {
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&command) };
-        let applied = core.propose(caller.principal().as_str(), proposal).await.map_err(|error| {
+        let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
             let bounds = bounds(&log, &log.watermark.get());
-            ApiError::from_propose(error, &Asked { bounds: &bounds, offset: Offset::default(), producer_id: 0 })
+            ApiError::from_propose(error, &Proposed { bounds: &bounds, offset: Offset::default(), producer_id: 0 })
         })?;
         core.applied(GroupId::CATALOG, applied.index, &core.catalog_watermark, &service.timers, deadline).await?;
     }
@@ -61,21 +58,21 @@ fn meta(core: &Core, log: &OpenLog) -> Result<LogMeta, ApiError> {
 
 fn check(meta: LogMeta, change: LogChange) -> Result<(), Invalid> {
     if change.retention_ms.is_some_and(|ms| (1..LogMeta::RETENTION_MS_LEAST).contains(&ms)) {
-        return Err(Invalid::Settings("`retention_ms` is 0, for ever, or at least 1000".to_owned()));
+        return Err(Invalid::Settings("`retention_ms` must be 0 (keep forever) or at least 1000".to_owned()));
     }
     let changed = meta.changed(change);
     if !changed.limits_hold() {
-        // With both values: the one that was not given may be what the other one does not go with.
+        // Both values are named: the one that the request did not set may be the one that does not fit.
         return Err(Invalid::Settings(format!(
-            "`record_bytes_max` would be {}, `request_bytes_max` {}: the first is from 1024 to 4128768, the second from \
-             there to 8323072",
+            "`record_bytes_max` would be {}, `request_bytes_max` {}: the first must be 1024 to 4128768, the second at least \
+             the first and at most 8323072",
             changed.record_bytes_max, changed.request_bytes_max
         )));
     }
     Ok(())
 }
 
-/// How a log is kept, for people.
+/// The settings of a log, as a message.
 pub fn settings(meta: &LogMeta) -> admin::LogSettings {
     let mut settings = admin::LogSettings::new();
     settings.retention_bytes = meta.retention_bytes;
@@ -91,7 +88,7 @@ mod tests {
     use crate::types::NodeId;
 
     #[test]
-    fn what_can_not_hold_is_refused() {
+    fn rejects_settings_out_of_bounds() {
         let meta = LogMeta::first(NodeId(1)).expect("a log");
         let change = LogChange::default();
         for ms in [0, 1000, u64::MAX] {

@@ -1,47 +1,44 @@
-//! `Consume`: one answer, at once or after a wait.
+//! `Consume`: one response, at once or after a wait.
 
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
 use super::core::{Core, bounds};
-use super::errors::{ApiError, Invalid};
+use super::error::ApiError;
 use super::limits::Permit;
-use super::methods::{ConsumeReply, Request, decode};
+use super::messages::{ConsumeReply, Request, decode};
 use super::read::{Batching, Beginning, beginning};
 use super::service::{Call, Service};
 use crate::logs::OpenLog;
 use crate::pb::log::ConsumeRequest;
-use crate::security::acl::Action;
 use crate::storage::payload::retag;
 use crate::storage::reader::Slice;
-use crate::types::LogName;
 use crate::watermark::{Mark, Until};
 
 /// A `Consume` waits at most this long.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// An answer leaves this long before its caller's deadline, to be there in time.
+/// A response is sent this long before the deadline, so that it arrives in time.
 const HEAD_START: Duration = Duration::from_millis(50);
 
-/// Where the request leaves it to the server.
+/// The size of a response where the request sets none.
 const BYTES_DEFAULT: usize = 1 << 20;
 
-/// Serves one `Consume`.
+/// Serves `Consume`.
 ///
 /// # Errors
-/// The status table's.
+/// Those of [`super::status`].
 pub async fn consume(
     service: Service,
     call: Call,
     request: Request,
 ) -> Result<(ConsumeReply, Option<Permit>), ApiError> {
-    let caller = call.caller()?;
+    let principal = call.principal();
     let request: ConsumeRequest = decode(&request)?;
-    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
-    caller.check(&name, Action::Consume)?;
-    // A waiting call is a stream in all but its name.
-    let _waits = if request.wait_ms > 0 { Some(service.limits.stream(caller.principal())?) } else { None };
+    let name = call.log_name(&request.log)?;
+    // A request that waits counts as a stream.
+    let _waits = if request.wait_ms > 0 { Some(service.limits.stream(&principal)?) } else { None };
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let mut begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
@@ -53,7 +50,7 @@ pub async fn consume(
     loop {
         let mark = begin.log.watermark.get();
         if begin.offset < mark.next_offset {
-            let room = service.limits.read(caller.principal(), batching.bytes_max)?;
+            let room = service.limits.read(&principal, batching.bytes_max)?;
             if let Some((slice, room)) = begin.read(core, &mark, batching, room).await? {
                 return Ok((some(batching, slice, &begin.log, mark), Some(room)));
             }
@@ -64,7 +61,7 @@ pub async fn consume(
         } else if let Some(end) = until.take() {
             service.visible(&begin.log.watermark, begin.offset, end).await?;
             // That may have taken a minute.
-            caller.check(&name, Action::Consume)?;
+            call.check_log(&name)?;
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
         } else {
@@ -73,7 +70,7 @@ pub async fn consume(
     }
 }
 
-/// The mark with everything acknowledged before the call; none when the record came first.
+/// The mark with everything acknowledged before the request; `None` if the record came first.
 async fn confirm(
     service: &Service,
     core: &Core,
@@ -84,7 +81,7 @@ async fn confirm(
     let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
     let visible = log.watermark.wait(Until::Visible(begin.offset), &service.timers);
     match select(visible, Box::pin(confirmed)).await {
-        // Closed here: the leader's answer can't be had either, and says so better.
+        // The log has stopped here: the error of the read index says why.
         Either::Left((Err(_), confirmed)) => confirmed.await.map(Some),
         Either::Left((Ok(_), _)) => Ok(None),
         Either::Right((mark, _)) => mark.map(Some),
@@ -99,7 +96,7 @@ fn some(batching: Batching, mut slice: Slice, log: &OpenLog, mark: Mark) -> Cons
     ConsumeReply::many(slice.bytes, mark, log.log_id)
 }
 
-/// The end of a wait: the request's, and early enough for an answer before the deadline.
+/// The end of a wait: the request's, and early enough for a response before the deadline.
 fn wait_until(wait_ms: u32, deadline: Option<Instant>) -> Option<Instant> {
     if wait_ms == 0 {
         return None;
@@ -117,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_ends_before_the_deadline_and_after_a_minute() {
+    fn a_wait_ends_before_the_deadline_and_after_a_minute_at_the_latest() {
         let now = Instant::now();
         assert_eq!(wait_until(0, None), None);
         let minute = wait_until(u32::MAX, None).expect("a wait") - now;

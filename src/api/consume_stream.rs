@@ -1,90 +1,70 @@
-//! `ConsumeStream`: what is there, then what comes. Ends only with a status.
+//! `ConsumeStream`: the stored records, then what is appended. It ends only with a status.
 //!
-//! A stream is a future. At the watermark it waits to be woken, with the client's end, the rights, and the heartbeat beside
-//! it. It holds at most one read that is not sent yet: a slow client holds back only its own stream.
+//! A stream is a future. At the high watermark it waits for the next record, the heartbeat, the end of the client, or the
+//! loss of its right. It holds at most one read that is not sent yet: a slow client delays only its own stream.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::SinkExt;
-use futures::future::{Either, poll_fn, select};
-use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
+use futures::future::{BoxFuture, Either, poll_fn, select};
+use futures::{FutureExt as _, SinkExt};
+use grpcio::{DuplexSink, WriteFlags};
 
 use super::core::{Core, bounds};
-use super::errors::{ApiError, Invalid};
+use super::error::{ApiError, Invalid};
 use super::limits::Permit;
-use super::methods::{ConsumeReply, Request, decode};
+use super::messages::{ConsumeReply, decode};
+use super::prelude::ServerStream;
 use super::read::{Batching, Beginning, beginning};
-use super::service::{Call, End, Service, gone};
-use crate::grpc::spawn_guarded;
+use super::service::{End, Service, gone};
 use crate::pb::log::ConsumeRequest;
-use crate::security::acl::Action;
 use crate::security::identity::Principal;
 use crate::storage::payload::{records, retag};
 use crate::storage::reader::Slice;
-use crate::types::{LogName, Offset};
+use crate::types::Offset;
 use crate::watermark::Until;
 
-/// Where the request leaves it to the server, a message is what was read at once: so much, or one entry that is larger.
+/// The size of a message where the request sets none: what was read at once, at most this or one larger entry.
 const BYTES_DEFAULT: usize = 1 << 20;
 
-/// What is read at once, where there is room: whole entries, whose checksums are then looked at once, for several messages.
+/// What is read at once, if there is room: whole entries for several messages, so that checksums are verified once.
 const READ_BYTES: usize = 600 << 10;
 
-/// A heartbeat is not asked for more often.
+/// The shortest interval of heartbeats.
 const HEARTBEAT_MS_MIN: u32 = 1000;
 
-type Requests = RequestStream<Request>;
 type Out = DuplexSink<ConsumeReply>;
 
-/// Serves one `ConsumeStream`.
-pub fn consume_stream(service: Service, ctx: &RpcContext<'_>, call: Call, mut requests: Requests, mut sink: Out) {
-    let fatal = service.fatal.clone();
-    spawn_guarded(ctx, &fatal, async move {
-        let received = service.receive(&call, &mut requests).await;
-        let in_flight = service.in_flight.enter();
-        let (result, bytes) = match received {
-            Ok((request, as_a_call)) => {
-                drop(as_a_call);
-                (serve(&service, &call, &request, &mut sink).await, request.0.len())
-            }
-            Err(end) => (Err(end), 0),
-        };
-        service.end_stream(&call, bytes, sink, result).await;
-        // Dropped before the status is out, it would cancel the call.
-        drop(requests);
-        drop(in_flight);
-    });
+/// Serves `ConsumeStream`.
+pub fn consume_stream(stream: ServerStream<'_, ConsumeReply>) -> BoxFuture<'_, Result<(), End>> {
+    serve(stream).boxed()
 }
 
-async fn serve(service: &Service, call: &Call, request: &Request, sink: &mut Out) -> Result<(), End> {
-    let caller = call.caller()?;
+async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), End> {
+    let ServerStream { service, call, request, sink } = stream;
     let request: ConsumeRequest = decode(request)?;
-    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
-    caller.check(&name, Action::Consume)?;
+    let name = call.log_name(&request.log)?;
     let heartbeat = heartbeat(&request)?;
-    let _stream = service.limits.stream(caller.principal())?;
     let core = service.core()?;
 
-    let principal = caller.principal().clone();
-    let broken =
-        caller.clone().broken(Some(name.clone()), Action::Consume, service.state.clone(), service.timers.clone());
+    let principal = call.principal();
+    let lost = call.lost(service, Some(name.clone()))?;
     let tail = async {
         let log = core.log(&name, &service.timers, call.deadline).await?;
         let begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
         let batching = Batching::of(&request, BYTES_DEFAULT);
         let read_bytes = if request.max_bytes == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         if batching.one_by_one {
-            // Small messages that are there together share a write.
+            // Small messages that are ready together share a write.
             sink.enhance_batch(true);
         }
         let mut tail = Tail { service, core, principal, begin, batching, read_bytes, heartbeat, end: None };
         tail.find_end(&request, call.deadline).await?;
         tail.run(sink).await
     };
-    match select(pin!(broken), pin!(tail)).await {
-        Either::Left((error, _)) => Err(End::Error(error)),
+    match select(pin!(lost), pin!(tail)).await {
+        Either::Left((error, _)) => Err(error.into()),
         Either::Right((result, _)) => result,
     }
 }
@@ -97,14 +77,14 @@ fn heartbeat(request: &ConsumeRequest) -> Result<Option<Duration>, Invalid> {
     }
 }
 
-/// A stream on its way through the log; `begin.offset` is what comes next.
+/// A stream on its way through the log; `begin.offset` is the next record.
 struct Tail<'a> {
     service: &'a Service,
     core: &'a Core,
     principal: Principal,
     begin: Beginning,
     batching: Batching,
-    /// What is read at once.
+    /// How much is read at once.
     read_bytes: usize,
     heartbeat: Option<Duration>,
     /// Where to stop.
@@ -112,7 +92,7 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// An offset past what is visible here is right only if the leader has it; and `stop_at_end` needs the leader's end.
+    /// An offset that is not visible here is valid only if the leader has it; and `stop_at_end` needs the leader's end.
     async fn find_end(&mut self, request: &ConsumeRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
         let log = Arc::clone(&self.begin.log);
         let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
@@ -154,7 +134,7 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Room for the next read, as long as the client is there.
+    /// Waits for room for the next read, or for the end of the client.
     async fn room(&self, sink: &mut Out) -> Result<Permit, End> {
         let room = pin!(self.service.limits.read_soon(&self.principal, self.read_bytes, &self.service.timers));
         match select(room, poll_fn(|cx| gone(sink, cx))).await {
@@ -163,19 +143,19 @@ impl Tail<'_> {
         }
     }
 
-    /// Waits for the next record (true) or the heartbeat (false), as long as the client is there.
+    /// Waits for the next record (true), the heartbeat (false), or the end of the client.
     async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, End> {
         let more = self.begin.log.watermark.wait(Until::Visible(self.begin.offset), &self.service.timers);
         let quiet = pin!(self.service.timers.at_or_never(beat));
         match select(select(more, poll_fn(|cx| gone(sink, cx))), quiet).await {
             Either::Left((Either::Left((Ok(_), _)), _)) => Ok(true),
-            Either::Left((Either::Left((Err(_), _)), _)) => Err(End::Error(ApiError::ReplicaDamaged)),
+            Either::Left((Either::Left((Err(_), _)), _)) => Err(ApiError::ReplicaDamaged.into()),
             Either::Left((Either::Right(_), _)) => Err(End::Gone),
             Either::Right(_) => Ok(false),
         }
     }
 
-    /// Sends what was read, in messages as the request wants them; what is there together shares writes.
+    /// Sends what was read, in messages as the request asked; messages that are ready together share writes.
     async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), End> {
         let Slice { bytes, count, next } = slice;
         let Batching { one_by_one, records_max, bytes_max } = self.batching;
@@ -202,7 +182,7 @@ impl Tail<'_> {
         sink.flush().await.map_err(|_| End::Gone)
     }
 
-    /// Where the next message ends, and how many records it has: as many as it may, but one at least.
+    /// The end of the next message, and how many records it contains: as many as allowed, and at least one.
     fn message(&self, bytes: &[u8], at: usize) -> Result<(usize, u32), ApiError> {
         let (mut end, mut count) = (at, 0);
         let records_max = if self.batching.one_by_one { 1 } else { self.batching.records_max };
@@ -211,7 +191,7 @@ impl Tail<'_> {
                 log: self.begin.log.name.clone(),
                 offset: Offset(self.begin.offset.0 + u64::from(count)),
                 resume: None,
-                what: "what was read is no row of records".to_owned(),
+                what: "what was read is not a sequence of records".to_owned(),
             })?;
             if count == records_max || count > 0 && end - at + record.len() > self.batching.bytes_max {
                 break;
@@ -235,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_heartbeat_is_not_too_often_and_needs_batches() {
+    fn rejects_frequent_heartbeats_and_those_without_batches() {
         let mut request = ConsumeRequest::new();
         assert_eq!(heartbeat(&request), Ok(None));
         request.heartbeat_ms = 1000;

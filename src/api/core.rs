@@ -1,10 +1,10 @@
-//! What the API needs of the rest of the node. It is there once the node is a member: until then calls say JOINING.
+//! What the API needs of the rest of the node. It exists once the node is a member; until then requests fail with JOINING.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::errors::{ApiError, Bounds};
-use super::router::Forward;
+use super::error::{ApiError, Bounds};
+use super::forward::Forward;
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
 use crate::logs::{Logs, OpenLog};
@@ -15,47 +15,47 @@ use crate::timers::TimersHandle;
 use crate::types::{ClusterId, GroupId, LogName, NodeId, NodeName};
 use crate::watermark::{Mark, Watermark};
 
-/// Who this node is, known from its start.
+/// This node's identity, known from its start.
 #[derive(Clone, Debug)]
 pub struct Me {
-    /// Its id.
+    /// The node's id.
     pub node_id: NodeId,
-    /// Its name.
+    /// The node's name.
     pub node_name: NodeName,
-    /// What the cluster is called.
+    /// The name of the cluster.
     pub cluster_name: String,
 }
 
-/// The parts that a call works with, known once the node is a member of a cluster.
+/// The parts that requests work with, known once the node is a member of a cluster.
 #[derive(Clone)]
 pub struct Core {
-    /// This node.
+    /// This node's identity.
     pub me: Me,
-    /// The cluster.
+    /// The id of the cluster.
     pub cluster_id: ClusterId,
     /// The `consensus` thread.
     pub consensus: ConsensusHandle,
-    /// The logs that this node carries.
+    /// The logs that this node has replicas of.
     pub logs: Logs,
     /// Members and logs of the cluster.
     pub catalog: CatalogView,
-    /// How far the catalog's group is applied here. What `catalog` shows is never older.
+    /// How far the catalog's group is applied here. `catalog` is never older.
     pub catalog_watermark: Watermark,
-    /// The way to a leader elsewhere.
+    /// Reaches a leader on another node.
     pub forward: Arc<dyn Forward>,
-    /// For what is not in the page cache.
+    /// Reads what is not in the page cache.
     pub readers: ReadersHandle,
-    /// What was found damaged on the disk.
+    /// Damaged ranges that the scrub found.
     pub scrub: ScrubHandle,
-    /// The room on this node's disk.
+    /// The free space on this node's disk.
     pub space: Space,
 }
 
 impl Core {
-    /// The log of that name. That there is none is said only once this node has caught up with the catalog.
+    /// The log of that name. NO_SUCH_LOG is returned only once this node has caught up with the catalog.
     ///
     /// # Errors
-    /// No such log; or it can't be known; or this node does not carry it (yet).
+    /// No such log; or the catalog can't be read; or this node has no replica of it (yet).
     pub async fn log(
         &self,
         name: &LogName,
@@ -70,23 +70,23 @@ impl Core {
             return Ok(log);
         }
         let catalog = self.catalog.get();
-        // A cluster in its first second has no log yet, and is about to have one.
+        // A new cluster has no log for a moment.
         if catalog.logs().next().is_none() {
-            Err(ApiError::Joining("the cluster is being founded and has no log yet"))
+            Err(ApiError::Joining("the cluster is being created and has no log yet"))
         } else if catalog.log_named(name).is_some() {
-            Err(ApiError::Joining("this node does not carry the log yet: the log's leader has still to add it"))
+            Err(ApiError::Joining("this node has no replica of the log yet: the leader of the log adds it soon"))
         } else {
             Err(ApiError::NoSuchLog(name.clone()))
         }
     }
 }
 
-/// What of the log there is, for errors.
+/// The bounds of a log, for errors.
 pub fn bounds(log: &OpenLog, mark: &Mark) -> Bounds {
     Bounds { log: log.name.clone(), log_id: log.log_id, first_offset: mark.first_offset, next_offset: mark.next_offset }
 }
 
-/// Checks the log id that a request insists on.
+/// Checks the log id that a request requires.
 ///
 /// # Errors
 /// [`ApiError::LogIdMismatch`].

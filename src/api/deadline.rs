@@ -1,10 +1,10 @@
-//! When a caller stops waiting, as a moment of this process's clock.
+//! The deadline of a request, as an instant of this process's clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use grpcio::{Deadline, RpcContext};
 
-/// A deadline further away than this is none.
+/// A deadline later than this counts as none.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// gRPC's `gpr_timespec`, which is all that a [`Deadline`] holds.
@@ -19,7 +19,7 @@ struct Timespec {
 const _: () = assert!(size_of::<Deadline>() == size_of::<Timespec>());
 const _: () = assert!(align_of::<Deadline>() == align_of::<Timespec>());
 
-/// The call's deadline, if it has one.
+/// The request's deadline, if it has one.
 pub fn of(ctx: &RpcContext<'_>) -> Option<Instant> {
     moment(ctx.deadline())
 }
@@ -28,8 +28,8 @@ fn moment(deadline: Deadline) -> Option<Instant> {
     if deadline.exceeded() {
         return Some(Instant::now());
     }
-    // SAFETY: size and alignment are equal and every bit pattern of the target is valid. `grpcio` shows the value to
-    // nobody; should its one field ever be another one, the test below fails.
+    // SAFETY: size and alignment are equal and every bit pattern of the target is valid. `grpcio` has no accessor for the
+    // value; should its one field ever change, the test below fails.
     let at: Timespec = unsafe { std::mem::transmute(deadline) };
     let since_epoch = Duration::new(u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok()?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_what_grpcio_was_given() {
+    fn reads_the_deadline_that_grpcio_was_given() {
         let now = Instant::now();
         let at = moment(Deadline::from(Duration::from_secs(100))).expect("a deadline");
         let left = at - now;

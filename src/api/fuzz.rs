@@ -2,9 +2,9 @@
 
 use protobuf::{Message, MessageFull};
 
-use super::batch::Batch;
-use super::errors::Invalid;
-use super::methods::{Request, decode};
+use super::append_request::AppendRequest;
+use super::error::Invalid;
+use super::messages::{Request, decode};
 use super::wire::canonical;
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES, counted};
 use crate::pb::{self, admin, health, log};
@@ -121,8 +121,9 @@ fn produce_request() {
     all.run(|bytes| {
         // Where rust-protobuf is at odds with the standard it agrees after all, once the bytes are put right for it.
         let right = canonical::<log::ProduceRequest>(bytes).map_err(Some);
-        match (Batch::decode(bytes), right.and_then(|right| by_protobuf(&right))) {
-            (Ok(batch), Ok((request, payload))) => {
+        match (AppendRequest::decode(bytes), right.and_then(|right| by_protobuf(&right))) {
+            (Ok(append), Ok((request, payload))) => {
+                let batch = append.proposal();
                 assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
                 assert!(batch.payload[..] == payload[..], "the same records");
             }
@@ -130,28 +131,30 @@ fn produce_request() {
             (Err(ours), Err(Some(theirs))) => assert_eq!(ours, theirs),
             (ours, theirs) => panic!("ours: {ours:?}, protobuf's: {theirs:?}"),
         }
-        let (ours, memory) = counted(|| Batch::decode(bytes));
+        let (ours, memory) = counted(|| AppendRequest::decode(bytes));
         assert!(memory <= 64 * bytes.len() + 1024, "{memory} bytes of memory for {}", bytes.len());
         let theirs = by_protobuf(bytes);
-        let batch = match (ours, theirs) {
-            (Ok(batch), Ok((request, payload))) if !is_odd(bytes, &[1, 3]) => {
-                assert_eq!(batch.log, LogName::new(&request.log).expect("a name"));
+        let append = match (ours, theirs) {
+            (Ok(append), Ok((request, payload))) if !is_odd(bytes, &[1, 3]) => {
+                let batch = append.proposal();
+                assert_eq!(append.log, LogName::new(&request.log).expect("a name"));
                 assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
                 assert_eq!((batch.producer_id, batch.sequence), (request.producer_id, request.sequence));
-                assert_eq!(batch.log_id, request.log_id);
+                assert_eq!(append.log_id(), request.log_id);
                 assert!(batch.payload[..] == payload[..], "the same records");
-                batch
+                append
             }
             (Err(Invalid::LogName(_)), Err(None)) => return false,
             (Err(ours), Err(Some(theirs))) => {
                 assert!(ours == theirs || is_odd(bytes, &[1, 3]), "{ours:?} {theirs:?}");
                 return false;
             }
-            (Ok(batch), Ok(_) | Err(_)) if is_odd(bytes, &[1, 3]) => batch,
+            (Ok(append), Ok(_) | Err(_)) if is_odd(bytes, &[1, 3]) => append,
             (Err(Invalid::Malformed), Ok(_) | Err(None)) if is_odd(bytes, &[1, 3]) => return false,
             (ours, theirs) => panic!("ours: {ours:?}, protobuf's: {theirs:?}"),
         };
-        // Nothing but the canonical form goes to the log, and not much more of it than came in.
+        // Only the canonical form reaches the log, and it is not much larger than the request.
+        let batch = append.proposal();
         let mut stamped = batch.payload.to_vec();
         assert_eq!(stamp_records(&mut stamped, Offset(1), Term(2), 3), Ok(batch.count));
         assert_eq!(check_stamped(&stamped, Offset(1), Term(2), 3, batch.count), Ok(()));

@@ -1,4 +1,4 @@
-//! How many calls have not ended yet: a drain waits until none is left.
+//! Counts the requests that have not ended: a drain waits until none is left.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,49 +6,48 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[derive(Default)]
-struct Shared {
-    calls: Mutex<u64>,
+struct InFlightCount {
+    requests: Mutex<u64>,
     none_left: Condvar,
 }
 
 /// The count; a clone is the same.
 #[derive(Clone, Default)]
-pub struct InFlight(Arc<Shared>);
+pub struct InFlight(Arc<InFlightCount>);
 
 impl InFlight {
-    /// Counts a call until the guard is dropped.
+    /// Counts a request until the guard is dropped.
     pub fn enter(&self) -> Entered {
         *self.lock() += 1;
         Entered(self.clone())
     }
 
-    /// Blocks until no call is left, at most until then. True when none is.
+    /// Blocks until no request is left, or until the deadline. Returns true if none is left.
     pub fn wait_until(&self, deadline: Instant) -> bool {
-        let mut calls = self.lock();
-        while *calls > 0 {
+        let mut requests = self.lock();
+        while *requests > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            self.0.none_left.wait_for(&mut calls, left);
+            self.0.none_left.wait_for(&mut requests, left);
         }
         true
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
-        // A number is always whole.
-        self.0.calls.lock()
+        self.0.requests.lock()
     }
 }
 
-/// One call in flight.
+/// One request in flight.
 pub struct Entered(InFlight);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut calls = self.0.lock();
-        *calls -= 1;
-        if *calls == 0 {
+        let mut requests = self.0.lock();
+        *requests -= 1;
+        if *requests == 0 {
             self.0.0.none_left.notify_all();
         }
     }
@@ -60,12 +59,12 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn waits_for_the_last_call() {
-        let calls = InFlight::default();
-        let first = calls.enter();
-        assert!(!calls.wait_until(Instant::now() + Duration::from_millis(5)));
+    fn waits_for_the_last_request() {
+        let requests = InFlight::default();
+        let first = requests.enter();
+        assert!(!requests.wait_until(Instant::now() + Duration::from_millis(5)));
         let ends = std::thread::spawn(move || drop(first));
-        assert!(calls.wait_until(Instant::now() + Duration::from_secs(10)));
+        assert!(requests.wait_until(Instant::now() + Duration::from_secs(10)));
         ends.join().expect("no panic");
     }
 }

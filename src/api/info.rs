@@ -1,24 +1,22 @@
-//! `GetServers` and `GetLog`: who is in the cluster, and where a log stands.
+//! `GetServers` and `GetLog`: the members of the cluster, and the bounds of a log.
 
 use super::core::Core;
-use super::errors::{ApiError, Invalid};
-use super::methods::{Request, decode};
+use super::error::ApiError;
+use super::messages::{Request, decode};
 use super::read::append_time_us;
 use super::service::{Call, Service};
 use crate::consensus::handle::GroupStatus;
 use crate::pb::log::{GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse, Server};
-use crate::security::acl::Action;
-use crate::types::LogName;
 
-/// Serves one `GetServers`. An accepted certificate is enough.
+/// Serves `GetServers`.
 ///
 /// # Errors
-/// No such log, or it can't be known.
+/// Those of [`super::status`].
 pub async fn get_servers(service: Service, call: Call, request: Request) -> Result<GetServersResponse, ApiError> {
     let request: GetServersRequest = decode(&request)?;
-    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
+    let name = call.log_name(&request.log)?;
     let core = service.core()?;
-    // Who leads is known for a log that this node carries; for another one the members still are.
+    // The leader is known if this node has a replica of the log; the members are known anyway.
     let group = match core.log(&name, &service.timers, call.deadline).await {
         Ok(log) => Some(log.group),
         Err(ApiError::Joining(_)) => core.catalog.get().log_named(&name).map(|log| log.group),
@@ -44,21 +42,19 @@ fn servers(core: &Core, status: Option<&GroupStatus>) -> GetServersResponse {
     response
 }
 
-/// Serves one `GetLog`, for everybody who has some right to the log.
+/// Serves `GetLog`.
 ///
 /// # Errors
-/// The status table's.
+/// Those of [`super::status`].
 pub async fn get_log(service: Service, call: Call, request: Request) -> Result<GetLogResponse, ApiError> {
-    let caller = call.caller()?;
     let request: GetLogRequest = decode(&request)?;
-    let name = LogName::new(&request.log).map_err(Invalid::LogName)?;
-    caller.check_any(&name, &[Action::Consume, Action::Produce, Action::Admin])?;
+    let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
     let mut mark = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
     let first_append_time_us = loop {
         match append_time_us(core, &log, &mark).await {
-            // Trimmed since the mark was taken. What is shown moves before the files go.
+            // Trimmed since the mark was read. The watermark moves before the files are removed.
             Err(ApiError::OffsetTrimmed(..)) if log.watermark.get().first_offset > mark.first_offset => {
                 mark = log.watermark.get();
             }

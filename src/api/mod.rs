@@ -1,30 +1,51 @@
 //! What clients call: `log.v1.Log`, `seriatim.v1.Admin` and `grpc.health.v1.Health`, on the client listener.
 //!
 //! ```text
-//!  a call ── guard: identity, method ── limits ── log name and right ── router ── consensus here
-//!                                                                  │         └─── or the leader, one hop
-//!                                                                  └ reads: watermark, stored bytes ── reader-* when
-//!                                                                                                     not in memory
+//!  request ── prelude: certificate, right, limits ── handler: log name and its right ── router ── consensus here
+//!                                                              │                           └──── or the leader, one hop
+//!                                                              └ reads: high watermark, stored bytes ── reader-* threads
+//!                                                                                                     if not in memory
 //! ```
 //!
-//! Everything here runs on gRPC's completion-queue threads as small futures that wait for a reply, a watermark, a send or
-//! a timer, and never block. What must hold:
-//! - A caller is known and allowed before anything is looked up, and asked again while its stream is open.
-//! - A node answers from what it has; "there is nothing there" and "no such log" are said only after a read index.
-//! - Each call ends with an answer or a status; [`errors`] is the one file that says which.
+//! Handlers run on gRPC's completion-queue threads as small futures that wait for a reply, a watermark, a send or a timer,
+//! and never block. Invariants:
+//! - A client is authenticated and authorized before anything is looked up, and again while its stream is open.
+//! - A node answers from what it has; "nothing there" and "no such log" are returned only after a read index.
+//! - Each request ends with a response or a status; [`status`] is the one file that says which.
+//!
+//! A request that appends has three shapes on its way, and no other:
+//! 1. [`messages::Request`]: the client's bytes, as gRPC delivers them
+//! 2. [`Proposal`](crate::consensus::handle::Proposal): the records in canonical form, encoded once by [`append_request`], with
+//!    room for the entry's stamp in front; and the conditions of the append. Forwarded to a leader, the same payload bytes are
+//!    a field of its message.
+//! 3. [`Entry`](crate::storage::entry::Entry): the same allocation once the leader has written the stamp and each record's
+//!    offset, term and time in place. raft, the messages to followers and the frame on disk share these bytes.
+//!
+//! In reading order:
+//! - [`rpc`]: the table of RPCs. [`prelude`]: what runs around every handler. [`service`]: what a handler works with.
+//! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`]: the parts of the prelude
+//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`info`], [`admin`], [`configure`], [`health`]: the
+//!   handlers; [`append_request`], [`read`] and `availability` are parts of them
+//! - [`core`], [`router`], [`forward`]: the rest of the node, and the way to a leader
+//! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: what fails, and with which status.
+//! - [`server`]: starts and stops the listener
+//!
+//! To add an RPC: a line in [`rpc`], and its handler.
 
 pub mod server;
 
-pub mod methods;
+pub mod rpc;
+
+pub mod prelude;
 pub mod service;
 
-pub mod authorize;
-mod availability;
+pub mod access;
+pub mod deadline;
+pub mod in_flight;
+pub mod lifecycle;
 pub mod limits;
-pub mod refusals;
-pub mod tarpit;
 
-pub mod batch;
+pub mod append_request;
 pub mod produce;
 pub mod produce_stream;
 
@@ -33,22 +54,23 @@ pub mod consume_stream;
 pub mod read;
 
 pub mod admin;
+mod availability;
 pub mod configure;
 pub mod health;
 pub mod info;
 
 pub mod core;
+pub mod forward;
 pub mod router;
 
-pub mod errors;
-
-pub mod deadline;
-pub mod in_flight;
-pub mod state;
+pub mod messages;
 pub mod wire;
 
+pub mod error;
+pub mod status;
+
 pub use self::core::{Core, Me};
-pub use self::router::Forward;
+pub use self::forward::Forward;
 pub use self::server::{Api, ApiOptions, StartError};
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! `ProduceStream`: requests one behind the other, answers in their order.
+//! `ProduceStream`: pipelined requests, responses in their order.
 //!
 //! ```text
-//!  requests ──decode, check, limits──► proposed in order ──► window of unanswered ones ──front first──► answers
+//!  requests ──decode, check, limits──► proposed in order ──► window of unanswered ones ──front first──► responses
 //! ```
 //!
-//! The first request that fails ends the stream, once every earlier answer has gone out; behind it nothing is appended:
-//! what is on its way there already, whoever leads refuses (`consensus/sequences.rs`). So answers received = requests
-//! acknowledged. Only where the first failure is "outcome unknown" may those behind it stand in the log too: the status
-//! says through which request.
+//! The first request that fails ends the stream, after every earlier response has been sent. Nothing after it is appended:
+//! the leader rejects what is already on its way (`consensus/sequences.rs`). So responses received = requests acknowledged.
+//! Only if the outcome of the first failure is unknown may later requests be in the log too: the status says through which
+//! request.
 //!
-//! All proposals that are unanswered at a time went to the same node, so they can't overtake each other: where they go is
+//! All proposals that are unanswered at a time were sent to the same node, so they can't overtake each other: the node is
 //! chosen anew only when none is on its way. Then a new run begins, with an id of its own.
 
 use std::collections::VecDeque;
@@ -18,72 +18,43 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::future::{Either, join_all, poll_fn, select};
+use futures::future::{BoxFuture, Either, join_all, poll_fn, select};
 use futures::{FutureExt, Sink, SinkExt, Stream};
-use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
+use grpcio::{DuplexSink, RequestStream, WriteFlags};
 
-use super::authorize::Caller;
-use super::batch::Batch;
+use super::append_request::AppendRequest;
 use super::core::Core;
-use super::errors::{ApiError, Broken, Invalid};
+use super::error::{ApiError, Invalid};
 use super::limits::Permit;
-use super::methods::Request;
-use super::produce::{Sent, proposal, propose_error, response};
-use super::refusals::count;
+use super::messages::Request;
+use super::prelude::DuplexStream;
+use super::produce::{Sent, propose_error, response};
 use super::router::{Route, outcome};
-use super::service::{Call, Service};
-use crate::consensus::handle::{Appended, ProposeError, StreamPosition};
-use crate::grpc::received::Account;
-use crate::grpc::spawn_guarded;
+use super::service::{Call, End, Failure, Service};
+use super::status::FailedAt;
+use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
 use crate::logs::OpenLog;
 use crate::pb::log::ProduceResponse;
 use crate::reply::ReplyReceiver;
-use crate::security::acl::Action;
+use crate::security::identity::Principal;
 use crate::types::StreamId;
 
-/// At this many unanswered requests the server stops reading.
+/// With this many unanswered requests the server stops reading.
 const WINDOW_REQUESTS: usize = 256;
 
-/// At this many unanswered bytes the server stops reading.
+/// With this many unanswered bytes the server stops reading.
 const WINDOW_BYTES: usize = 8 << 20;
 
-/// How long a broken stream waits to learn what became of the requests behind the failed one.
+/// How long a failed stream waits for the outcome of the requests after the failed one.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 type Requests = RequestStream<Request>;
 type Out = DuplexSink<ProduceResponse>;
 
-/// Serves one `ProduceStream`.
-pub fn produce_stream(service: Service, ctx: &RpcContext<'_>, call: Call, mut requests: Requests, mut sink: Out) {
-    let in_flight = service.in_flight.enter();
-    let fatal = service.fatal.clone();
-    spawn_guarded(ctx, &fatal, async move {
-        sink.enhance_batch(true);
-        // A failed send means that the client is gone, which is its own affair.
-        let _ = match serve(&service, &call, &mut requests, &mut sink).await {
-            Ok(Served::Whole) => sink.close().await,
-            Ok(Served::Broken(error, broken)) => {
-                count(&service.metrics, &error);
-                sink.fail(error.stream_status(broken)).await
-            }
-            Err(Gone) => Ok(()),
-        };
-        // Dropped before the status is out, it would cancel the call.
-        drop(requests);
-        drop(in_flight);
-    });
+/// Serves `ProduceStream`.
+pub fn produce_stream(stream: DuplexStream<'_, ProduceResponse>) -> BoxFuture<'_, Result<(), End>> {
+    serve(stream).boxed()
 }
-
-/// How a stream ended.
-enum Served {
-    /// The client said that nothing more comes, and everything is answered.
-    Whole,
-    /// A request failed.
-    Broken(ApiError, Broken),
-}
-
-/// The client is not there any more.
-struct Gone;
 
 /// A request on its way.
 struct Unanswered {
@@ -97,44 +68,35 @@ enum Event {
     Request(Request),
     NoMoreRequests,
     Answer(Result<Appended, ProposeError>),
-    /// Rights, certificate or node: nothing more is taken.
+    /// The right or the certificate is lost, or the node stops: no further request is accepted.
     Ends(ApiError),
 }
 
-async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &mut Out) -> Result<Served, Gone> {
-    let before_the_first = |error| Ok(Served::Broken(error, Broken { failed_request: 0, unknown_through: None }));
-    let (caller, _stream) = match call.caller().and_then(|c| Ok((c, service.limits.stream(c.principal())?))) {
-        Ok(both) => both,
-        Err(error) => return before_the_first(error),
-    };
-    // Until the first message names the log, nothing but it is waited for.
-    let (state, timers) = (service.state.clone(), service.timers.clone());
-    let ends = caller.clone().broken(None, Action::Produce, state.clone(), timers.clone());
-    let first = match select(pin!(next(requests)), pin!(ends)).await {
+async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), End> {
+    let DuplexStream { service, call, requests, sink } = stream;
+    sink.enhance_batch(true);
+    // Until the first message names the log, nothing else is waited for.
+    let lost = call.lost(service, None)?;
+    let first = match select(pin!(next(requests)), pin!(lost)).await {
         Either::Left((Ok(Some(first)), _)) => first,
-        Either::Left((Ok(None), _)) => return Ok(Served::Whole),
+        Either::Left((Ok(None), _)) => return Ok(()),
         Either::Left((Err(gone), _)) => return Err(gone),
-        Either::Right((error, _)) => return before_the_first(error),
+        Either::Right((error, _)) => return Err(error.into()),
     };
     let Ok(run) = StreamId::random() else {
-        return before_the_first(ApiError::Internal("the system has no randomness to give"));
+        return Err(ApiError::Internal("the system returned no random number").into());
     };
-    let bytes = first.0.len();
-    call.account.add(bytes);
-    let (core, log, batch, permit) = match open(service, call, caller, first).await {
-        Ok(opened) => opened,
-        Err(error) => {
-            service.hold_back(caller.principal(), &error, bytes, call.deadline).await;
-            return before_the_first(error);
-        }
-    };
+    let request_bytes = first.0.len();
+    call.account.add(request_bytes);
+    let opened = open(service, call, first).await;
+    let (core, log, proposal, permit) =
+        opened.map_err(|error| End::Failed(Failure { error, request_bytes, at: None }))?;
     let mut run = Run {
         service,
         core,
-        caller,
-        account: &call.account,
-        deadline: call.deadline,
-        broken: Box::pin(caller.clone().broken(Some(log.name.clone()), Action::Produce, state, timers)),
+        call,
+        principal: call.principal(),
+        lost: Box::pin(call.lost(service, Some(log.name.clone()))?),
         log,
         run,
         proposed: 0,
@@ -146,42 +108,41 @@ async fn serve(service: &Service, call: &Call, requests: &mut Requests, sink: &m
         failed: None,
         all_read: false,
     };
-    run.propose(batch, permit);
+    run.propose(proposal, permit);
     run.run(requests, sink).await
 }
 
-async fn next(requests: &mut Requests) -> Result<Option<Request>, Gone> {
+async fn next(requests: &mut Requests) -> Result<Option<Request>, End> {
     match poll_fn(|cx| Pin::new(&mut *requests).poll_next(cx)).await {
         None => Ok(None),
         Some(Ok(request)) => Ok(Some(request)),
-        Some(Err(_)) => Err(Gone),
+        Some(Err(_)) => Err(End::Gone),
     }
 }
 
+/// Checks the first request, which names the log.
 async fn open<'a>(
     service: &'a Service,
     call: &Call,
-    caller: &Caller,
     first: Request,
-) -> Result<(&'a Core, Arc<OpenLog>, Batch, Permit), ApiError> {
-    let permit = service.limits.bytes(caller.principal(), first.0.len())?;
-    let batch = Batch::decode(&first.0)?;
-    caller.check(&batch.log, Action::Produce)?;
+) -> Result<(&'a Core, Arc<OpenLog>, Proposal, Permit), ApiError> {
+    let permit = service.limits.bytes(&call.principal(), first.0.len())?;
+    let append = AppendRequest::decode(&first.0)?;
+    call.check_log(&append.log)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&batch.log, &service.timers, call.deadline).await?;
-    batch.check(&log)?;
-    Ok((core, log, batch, permit))
+    let log = core.log(&append.log, &service.timers, call.deadline).await?;
+    let proposal = append.for_log(&log, call.deadline)?;
+    Ok((core, log, proposal, permit))
 }
 
-/// A stream whose log is known. Request `answered` is the front of `unanswered`.
+/// A stream whose log is known. Request number `answered` is the front of `unanswered`.
 struct Run<'a> {
     service: &'a Service,
     core: &'a Core,
-    caller: &'a Caller,
-    account: &'a Account,
-    deadline: Option<Instant>,
-    broken: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
+    call: &'a Call,
+    principal: Principal,
+    lost: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
     /// The run that began when nothing was unanswered.
     run: StreamId,
@@ -191,31 +152,31 @@ struct Run<'a> {
     unanswered: VecDeque<Unanswered>,
     unanswered_bytes: usize,
     answered: u64,
-    /// Read, but for now over its principal's limit of bytes. Then something is unanswered, and nothing is read.
+    /// A request that was read but exceeds its principal's limit of bytes for now. While it is held something is unanswered,
+    /// and nothing is read.
     held: Option<Request>,
-    /// Why the request behind all of `unanswered` was not proposed, and its bytes. Nothing is read any more.
+    /// Why the request after all of `unanswered` was not proposed, and its size. Nothing more is read.
     failed: Option<(ApiError, usize)>,
     all_read: bool,
 }
 
 impl Run<'_> {
-    async fn run(&mut self, requests: &mut Requests, sink: &mut Out) -> Result<Served, Gone> {
+    async fn run(&mut self, requests: &mut Requests, sink: &mut Out) -> Result<(), End> {
         loop {
             if self.unanswered.is_empty() {
-                if let Some((error, bytes)) = self.failed.take() {
-                    sink.flush().await.map_err(|_| Gone)?;
-                    self.service.hold_back(self.caller.principal(), &error, bytes, self.deadline).await;
-                    let broken = Broken { failed_request: self.answered, unknown_through: None };
-                    return Ok(Served::Broken(error, broken));
+                if let Some((error, request_bytes)) = self.failed.take() {
+                    sink.flush().await.map_err(|_| End::Gone)?;
+                    let at = Some(FailedAt { failed_request: self.answered, unknown_through: None });
+                    return Err(End::Failed(Failure { error, request_bytes, at }));
                 }
                 if self.all_read {
-                    sink.flush().await.map_err(|_| Gone)?;
-                    return Ok(Served::Whole);
+                    sink.flush().await.map_err(|_| End::Gone)?;
+                    return Ok(());
                 }
             }
             match poll_fn(|cx| self.poll_event(cx, requests, sink)).await? {
                 Event::Request(request) => {
-                    self.account.add(request.0.len());
+                    self.call.account.add(request.0.len());
                     self.take(request);
                 }
                 Event::NoMoreRequests => self.all_read = true,
@@ -229,11 +190,11 @@ impl Run<'_> {
                     {
                         self.take(held);
                     }
-                    sink.feed((response, WriteFlags::default())).await.map_err(|_| Gone)?;
+                    sink.feed((response, WriteFlags::default())).await.map_err(|_| End::Gone)?;
                 }
                 Event::Answer(Err(error)) => {
-                    sink.flush().await.map_err(|_| Gone)?;
-                    return Ok(self.broken_at_front(error).await);
+                    sink.flush().await.map_err(|_| End::Gone)?;
+                    return Err(self.fail_at_front(error).await);
                 }
             }
         }
@@ -244,28 +205,28 @@ impl Run<'_> {
         cx: &mut Context<'_>,
         requests: &mut Requests,
         sink: &mut Out,
-    ) -> Poll<Result<Event, Gone>> {
+    ) -> Poll<Result<Event, End>> {
         if let Some(front) = self.unanswered.front_mut()
             && let Poll::Ready(answer) = front.answer.poll_unpin(cx)
         {
             return Poll::Ready(Ok(Event::Answer(outcome(answer))));
         }
         if self.failed.is_none() && !self.all_read {
-            if let Poll::Ready(error) = self.broken.poll_unpin(cx) {
+            if let Poll::Ready(error) = self.lost.poll_unpin(cx) {
                 return Poll::Ready(Ok(Event::Ends(error)));
             }
             if self.has_room() {
                 match Pin::new(requests).poll_next(cx) {
                     Poll::Ready(Some(Ok(request))) => return Poll::Ready(Ok(Event::Request(request))),
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Gone)),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(End::Gone)),
                     Poll::Ready(None) => return Poll::Ready(Ok(Event::NoMoreRequests)),
                     Poll::Pending => {}
                 }
             }
         }
-        // Nothing to do: what was fed goes out, and a client that went away is noticed.
+        // Nothing to do: sends what was fed, and notices if the client is gone.
         match Pin::new(sink).poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Gone)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(End::Gone)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
@@ -275,9 +236,9 @@ impl Run<'_> {
     }
 
     fn take(&mut self, request: Request) {
-        let permit = match self.service.limits.bytes(self.caller.principal(), request.0.len()) {
+        let permit = match self.service.limits.bytes(&self.principal, request.0.len()) {
             Ok(permit) => permit,
-            // An answer on its way gives bytes back.
+            // A response on its way releases bytes.
             Err(_) if !self.unanswered.is_empty() => {
                 self.held = Some(request);
                 return;
@@ -288,30 +249,30 @@ impl Run<'_> {
             }
         };
         match self.check(&request) {
-            Ok(batch) => self.propose(batch, permit),
+            Ok(proposal) => self.propose(proposal, permit),
             Err(error) => self.failed = Some((error, request.0.len())),
         }
     }
 
-    fn check(&self, request: &Request) -> Result<Batch, ApiError> {
-        let batch = Batch::decode(&request.0)?;
-        if batch.log != self.log.name {
+    fn check(&self, request: &Request) -> Result<Proposal, ApiError> {
+        let append = AppendRequest::decode(&request.0)?;
+        if append.log != self.log.name {
             return Err(Invalid::LogChanged.into());
         }
-        batch.check(&self.log)?;
-        Ok(batch)
+        append.for_log(&self.log, self.call.deadline)
     }
 
-    fn propose(&mut self, batch: Batch, permit: Permit) {
+    fn propose(&mut self, proposal: Proposal, permit: Permit) {
         if self.unanswered.is_empty() {
             self.route = self.core.route(self.log.group);
             self.run = self.run.next();
             self.proposed = 0;
         }
-        let place = StreamPosition { stream: self.run, sequence: self.proposed };
+        let position = StreamPosition { stream: self.run, sequence: self.proposed };
         self.proposed += 1;
-        let (proposal, sent) = proposal(batch, &self.log, Some(place), self.deadline);
-        let answer = self.core.hand_over(self.route, self.caller.principal().as_str(), proposal);
+        let proposal = Proposal { in_stream: Some(position), ..proposal };
+        let sent = Sent::new(&proposal);
+        let answer = self.core.hand_over(self.route, self.principal.as_str(), proposal);
         self.unanswered_bytes += sent.bytes;
         self.unanswered.push_back(Unanswered { sent, answer, _permit: permit });
     }
@@ -322,34 +283,35 @@ impl Run<'_> {
         Some(front)
     }
 
-    /// The front request failed. Only if its outcome is unknown may those behind it be appended: waits a moment to know.
-    async fn broken_at_front(&mut self, error: ProposeError) -> Served {
+    /// The front request failed. Later ones may be appended only if its outcome is unknown: waits a moment for theirs.
+    async fn fail_at_front(&mut self, error: ProposeError) -> End {
         let failed_request = self.answered;
         let unknown = error == ProposeError::OutcomeUnknown;
         let error = match self.pop() {
             Some(front) => propose_error(error, &front.sent, &self.log),
             None => ApiError::Internal("an answer without a request"),
         };
+        let failure = |unknown_through| {
+            let at = Some(FailedAt { failed_request, unknown_through });
+            End::Failed(Failure { error, request_bytes: 0, at })
+        };
         if !unknown {
-            return Served::Broken(error, Broken { failed_request, unknown_through: None });
+            return failure(None);
         }
         let mut unknown_through = Some(failed_request);
-        let behind: Vec<_> = std::mem::take(&mut self.unanswered)
+        let later: Vec<_> = std::mem::take(&mut self.unanswered)
             .into_iter()
-            .map(|request| {
-                let settled = request.answer.map(|answer| !surely_not_appended(&outcome(answer)));
-                settled.shared()
-            })
+            .map(|request| request.answer.map(|answer| !surely_not_appended(&outcome(answer))).shared())
             .collect();
         let settle = self.service.timers.at(Instant::now() + SETTLE_MAX);
-        select(join_all(behind.iter().cloned()), settle).await;
-        for (number, settled) in (failed_request + 1..).zip(behind) {
-            // One that is not settled yet may still be appended.
+        select(join_all(later.iter().cloned()), settle).await;
+        for (number, settled) in (failed_request + 1..).zip(later) {
+            // A request that is not settled yet may still be appended.
             if settled.peek().copied().unwrap_or(true) {
                 unknown_through = Some(number);
             }
         }
-        Served::Broken(error, Broken { failed_request, unknown_through })
+        failure(unknown_through)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::{Core, bounds, check_log_id};
-use super::errors::{ApiError, Invalid};
+use super::error::{ApiError, Invalid};
 use super::limits::{LimitReached, Permit};
 use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};

@@ -1,72 +1,26 @@
-//! Where a request goes: to `consensus` here, or once to the node that leads.
+//! Routing: a proposal is handed to `consensus` here, or once to the node that leads.
 
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
 use super::core::Core;
-use super::errors::ApiError;
+use super::error::ApiError;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use crate::replication::peers::PeersHandle;
 use crate::reply::{Dropped, ReplyReceiver};
 use crate::timers::TimersHandle;
 use crate::types::{GroupId, LogIndex, NodeId};
 use crate::watermark::{Mark, Until, Watermark};
 
-/// How long a read waits for this node to catch up, where its caller would wait longer. Then it is JOINING.
+/// How long a read waits for this node to catch up if its deadline is later. After that it fails with JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
 /// A leader that can't read an entry that this node lacks hands over to a node that can. If that takes longer than this, the read
 /// fails with the reason.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a proposal may stay unanswered, where its caller would wait longer. Then its outcome is unknown.
+/// How long a proposal may stay unanswered if its deadline is later. After that its outcome is unknown.
 const PROPOSAL_MAX: Duration = Duration::from_secs(30);
-
-/// Hands work to the node that leads a group. `replication` implements it; tests have their own.
-pub trait Forward: Send + Sync {
-    /// Proposes there. Never sends twice: not sent is [`ProposeError::Dropped`], sent and no answer
-    /// [`ProposeError::OutcomeUnknown`].
-    fn propose(&self, to: NodeId, principal: &str, proposal: Proposal)
-    -> ReplyReceiver<Result<Appended, ProposeError>>;
-
-    /// What is known of another cluster of the same name, once one has answered.
-    fn rival(&self) -> Option<String> {
-        None
-    }
-
-    /// Asks there for a position that covers everything acknowledged before.
-    fn read_index(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        deadline: Option<Instant>,
-    ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>>;
-}
-
-impl Forward for PeersHandle {
-    fn propose(
-        &self,
-        to: NodeId,
-        principal: &str,
-        proposal: Proposal,
-    ) -> ReplyReceiver<Result<Appended, ProposeError>> {
-        PeersHandle::propose(self, to, principal, proposal)
-    }
-
-    fn rival(&self) -> Option<String> {
-        PeersHandle::rival(self)
-    }
-
-    fn read_index(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        deadline: Option<Instant>,
-    ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
-        PeersHandle::read_index(self, to, group, deadline)
-    }
-}
 
 /// Which node a proposal is handed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,23 +31,23 @@ pub enum Route {
     To(NodeId),
 }
 
-/// The deadline of a proposal: its caller's, but never none.
-pub fn proposal_deadline(caller: Option<Instant>) -> Instant {
-    at_most(caller, PROPOSAL_MAX)
+/// The deadline of a proposal: the request's, but never none.
+pub fn proposal_deadline(request: Option<Instant>) -> Instant {
+    at_most(request, PROPOSAL_MAX)
 }
 
-fn at_most(caller: Option<Instant>, wait: Duration) -> Instant {
+fn at_most(deadline: Option<Instant>, wait: Duration) -> Instant {
     let end = Instant::now() + wait;
-    caller.map_or(end, |caller| caller.min(end))
+    deadline.map_or(end, |deadline| deadline.min(end))
 }
 
-/// The outcome of a proposal as its answer says it. No answer means that it may be on its way.
+/// The outcome of a proposal. Without an answer it may still be appended.
 pub fn outcome(answer: Result<Result<Appended, ProposeError>, Dropped>) -> Result<Appended, ProposeError> {
     answer.unwrap_or(Err(ProposeError::OutcomeUnknown))
 }
 
 impl Core {
-    /// Refuses appends once another cluster of the same name has answered.
+    /// Rejects appends once another cluster of the same name has answered.
     ///
     /// # Errors
     /// [`ApiError::AnotherCluster`].
@@ -101,13 +55,13 @@ impl Core {
         self.forward.rival().map_or(Ok(()), |what| Err(ApiError::AnotherCluster(what)))
     }
 
-    /// Where a stream's next proposal goes, by what this node knows now.
+    /// The node that a stream's next proposal is sent to, by what this node knows now.
     pub fn route(&self, group: GroupId) -> Route {
         let leader = self.consensus.status(group).and_then(|status| status.leader);
         leader.filter(|leader| *leader != self.me.node_id).map_or(Route::Here, Route::To)
     }
 
-    /// Hands over a proposal, and nothing else: the answer is the caller's to wait for.
+    /// Hands over a proposal; the caller waits for the answer.
     pub fn hand_over(
         &self,
         route: Route,
@@ -127,8 +81,8 @@ impl Core {
     pub async fn propose(&self, principal: &str, proposal: Proposal) -> Result<Appended, ProposeError> {
         let status = self.consensus.status(proposal.group);
         if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
-            // Nobody else shares its bytes, so they are stamped where they are. Leadership that is lost right now is for
-            // the caller's next try.
+            // Nothing else shares its bytes, so they are stamped in place. If leadership is lost right now, the client
+            // retries.
             return match outcome(self.hand_over(Route::Here, principal, proposal).await) {
                 Err(ProposeError::NotLeader { leader: Some(_) }) => Err(ProposeError::Dropped),
                 other => other,
@@ -142,7 +96,7 @@ impl Core {
         }
     }
 
-    /// A position that covers everything acknowledged before this call, from the leader, wherever it is.
+    /// An index that covers everything acknowledged before this call, confirmed by the leader, here or elsewhere.
     pub(super) async fn read_index(&self, group: GroupId, deadline: Instant) -> Result<LogIndex, ReadIndexError> {
         let here = self.consensus.read_index(group, Some(deadline)).await;
         match here.unwrap_or(Err(ReadIndexError::Stopping)) {
@@ -154,10 +108,10 @@ impl Core {
         }
     }
 
-    /// Waits until this node has applied everything that was acknowledged before this call; gives its mark then.
+    /// Waits until this node has applied everything that was acknowledged before this call; returns its mark then.
     ///
     /// # Errors
-    /// No leader confirmed it, or this node did not get there in time.
+    /// No leader confirmed it, or this node did not catch up in time.
     pub async fn catch_up(
         &self,
         group: GroupId,
@@ -176,7 +130,7 @@ impl Core {
     /// Waits until this node has applied an entry; returns its mark then.
     ///
     /// # Errors
-    /// It did not get there in time, or the group has stopped here.
+    /// It did not catch up in time, or the group has stopped here.
     pub async fn applied(
         &self,
         group: GroupId,

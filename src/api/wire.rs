@@ -9,7 +9,7 @@ use protobuf::MessageFull;
 use protobuf::descriptor::field_descriptor_proto::Type;
 use protobuf::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
 
-use super::errors::Invalid;
+use super::error::Invalid;
 use crate::varint;
 
 /// Groups in groups, and messages in messages: deeper ones are refused, as every other parser does.

@@ -6,7 +6,7 @@ use grpcio::{CallOption, RpcStatusCode as Code};
 
 use super::node::{Fate, LOG_ID, ME, Node, OTHER, TIME_US};
 use super::*;
-use crate::api::methods;
+use crate::api::messages::{Request, method};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::health::HealthCheckRequest;
 use crate::pb::health::health_check_response::ServingStatus;
@@ -231,8 +231,9 @@ fn bad_requests_have_a_clear_answer() {
 
     let raw = |bytes: &[u8]| {
         let client = grpcio::Client::new(node.channel.clone());
-        let request = methods::Request(bytes.to_vec());
-        client.unary_call(&methods::PRODUCE, &request, CallOption::default())
+        let method = method::<log::ProduceResponse>(grpcio::MethodType::Unary, "/log.v1.Log/Produce");
+        let request = Request(bytes.to_vec());
+        client.unary_call(&method, &request, CallOption::default())
     };
     assert_eq!(reason(raw(&[0xff])), invalid);
     assert_eq!(reason(raw(&[0x1a, 200, 1])), invalid);

@@ -5,9 +5,9 @@
 //! field that occurs twice, and does not look for the end of a group.
 
 use super::text::text;
-use crate::api::batch::Batch;
-use crate::api::errors::Invalid;
-use crate::api::methods::{Request, decode};
+use crate::api::append_request::AppendRequest;
+use crate::api::error::Invalid;
+use crate::api::messages::{Request, decode};
 use crate::api::wire::canonical;
 use crate::pb::{admin, health, log};
 use crate::storage::payload::{records, stamp_records};
@@ -25,7 +25,7 @@ fn read<M: MessageFull>(hex: &str) -> Result<String, Invalid> {
 }
 
 #[test]
-fn small_requests_are_read_as_the_standard_says() {
+fn reads_small_requests_as_the_standard_says() {
     for (what, hex, expected) in [
         ("nothing", "", "{}"),
         ("the shortest form", "08 05 28 07", r#"{"offset":"5","max_records":"7"}"#),
@@ -82,29 +82,34 @@ const MALFORMED: [(&str, &str); 12] = [
     ("a tag of 33 bits", "88 80 80 80 10 05"),
 ];
 
+fn refused(message: &[u8]) -> Option<Invalid> {
+    AppendRequest::decode(message).err()
+}
+
 #[test]
-fn what_no_parser_reads_is_refused() {
+fn rejects_what_no_parser_reads() {
     for (what, hex) in MALFORMED {
         assert_eq!(read::<log::ConsumeRequest>(hex), Err(Invalid::Malformed), "{what}");
         // With a record, so that nothing else is wrong.
-        assert_eq!(Batch::decode(&bytes(&format!("0a 00 {hex}"))), Err(Invalid::Malformed), "{what}");
+        assert_eq!(refused(&bytes(&format!("0a 00 {hex}"))), Some(Invalid::Malformed), "{what}");
     }
-    assert_eq!(read::<log::ConsumeRequest>("12 01 ff"), Err(Invalid::Malformed), "a name that is no UTF-8");
-    assert_eq!(Batch::decode(&bytes("0a 00 12 01 ff")), Err(Invalid::Malformed), "a name that is no UTF-8");
+    assert_eq!(read::<log::ConsumeRequest>("12 01 ff"), Err(Invalid::Malformed), "a name that is not UTF-8");
+    assert_eq!(refused(&bytes("0a 00 12 01 ff")), Some(Invalid::Malformed), "a name that is not UTF-8");
     let cut_in_two = bytes("0a 02 0a 02 0a 02 61 62");
-    assert_eq!(Batch::decode(&cut_in_two), Err(Invalid::Malformed), "a record that goes on in the next one");
+    assert_eq!(refused(&cut_in_two), Some(Invalid::Malformed), "a record that continues in the next one");
     assert_eq!(canonical::<log::ProduceRequest>(&cut_in_two), Err(Invalid::Malformed), "the same");
     let nested = format!("{}{}", "0b".repeat(101), "0c".repeat(101));
     assert_eq!(read::<log::ConsumeRequest>(&nested), Err(Invalid::Malformed), "groups too deep");
     let deep = format!("{}{}", "0b".repeat(100), "0c".repeat(100));
-    assert_eq!(read::<log::ConsumeRequest>(&deep), Ok("{}".to_owned()), "groups as deep as others take them");
+    assert_eq!(read::<log::ConsumeRequest>(&deep), Ok("{}".to_owned()), "groups as deep as other parsers allow");
 }
 
-/// The records of a produce request as they are stored, less what the server adds.
+/// The records of a produce request as they are stored, without what the server adds.
 fn produced(hex: &str) -> Result<String, Invalid> {
-    let batch = Batch::decode(&bytes(hex))?;
-    let mut payload = batch.payload.to_vec();
-    assert_eq!(stamp_records(&mut payload, Offset(0), Term(0), 0), Ok(batch.count));
+    let request = AppendRequest::decode(&bytes(hex))?;
+    let proposal = request.proposal();
+    let mut payload = proposal.payload.to_vec();
+    assert_eq!(stamp_records(&mut payload, Offset(0), Term(0), 0), Ok(proposal.count));
     let record = |bytes: &[u8]| {
         let response = log::ConsumeResponse::parse_from_bytes(bytes).expect("stored");
         text(&log::Record { offset: 0, ..response.records[0].clone() })
@@ -113,7 +118,7 @@ fn produced(hex: &str) -> Result<String, Invalid> {
 }
 
 #[test]
-fn produce_requests_are_read_as_the_standard_says() {
+fn reads_produce_requests_as_the_standard_says() {
     for (what, hex, expected) in [
         ("an empty record", "0a 00", "{}"),
         ("empty records", "1a 00 1a 00", "{} {}"),
@@ -138,11 +143,12 @@ fn produce_requests_are_read_as_the_standard_says() {
     ] {
         assert_eq!(produced(hex), Ok(expected.to_owned()), "{what}");
     }
-    let batch = |hex: &str| Batch::decode(&bytes(hex)).expect("valid");
-    assert_eq!(batch("0a 00 20 05 20 00").expected_offset, Some(Offset(0)), "the last one, which is there");
-    assert_eq!(batch("0a 00").expected_offset, None);
-    assert_eq!(batch("0a 00 20 85 80 80 80 80 80 80 80 80 00").expected_offset, Some(Offset(5)));
-    assert_eq!(batch("0a 00 12 01 61 12 01 62").log.as_str(), "b");
+    let decoded = |hex: &str| AppendRequest::decode(&bytes(hex)).expect("valid");
+    let expected_offset = |hex: &str| decoded(hex).proposal().expected_offset;
+    assert_eq!(expected_offset("0a 00 20 05 20 00"), Some(Offset(0)), "the last one, which is set");
+    assert_eq!(expected_offset("0a 00"), None);
+    assert_eq!(expected_offset("0a 00 20 85 80 80 80 80 80 80 80 80 00"), Some(Offset(5)));
+    assert_eq!(decoded("0a 00 12 01 61 12 01 62").log.as_str(), "b");
     let minus_one = "0a 00 20 ff ff ff ff ff ff ff ff ff 01";
     assert_eq!(produced(minus_one), Err(Invalid::ExpectedOffset(Offset(u64::MAX))));
 }

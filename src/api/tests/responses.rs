@@ -12,8 +12,9 @@ use protobuf::well_known_types::any::Any;
 use protobuf::{MessageDyn, MessageField, MessageFull};
 
 use super::text::text;
-use crate::api::errors::{ApiError, Bounds, Broken, Invalid};
-use crate::api::methods::ConsumeReply;
+use crate::api::error::{ApiError, Bounds, Invalid};
+use crate::api::messages::ConsumeReply;
+use crate::api::status::{FailedAt, status_of, stream_status_of};
 use crate::pb::{admin, health, log, status};
 use crate::storage::payload::{RecordFields, encode_record, retag, stamp_records};
 use crate::types::{LogId, LogIndex, LogName, Offset, Term};
@@ -244,13 +245,13 @@ fn statuses(samples: &mut Vec<Sample>) {
     };
     let bad_name = LogName::new("n\u{f6} n\u{e4}me").expect_err("no name");
     let unknown = ApiError::OutcomeUnknown { retry_is_safe: true };
-    let broken = Broken { failed_request: 3, unknown_through: Some(u64::MAX) };
+    let at = FailedAt { failed_request: 3, unknown_through: Some(u64::MAX) };
     for (name, status) in [
-        ("status_past_end", ApiError::OffsetPastEnd(bounds, Offset(u64::MAX)).status()),
-        ("status_queue_full", ApiError::QueueFull.status()),
-        ("status_bad_name", ApiError::from(Invalid::LogName(bad_name)).status()),
-        ("status_stream", unknown.stream_status(broken)),
-        ("status_no_leader", ApiError::NoLeader.status()),
+        ("status_past_end", status_of(&ApiError::OffsetPastEnd(bounds, Offset(u64::MAX)))),
+        ("status_queue_full", status_of(&ApiError::QueueFull)),
+        ("status_bad_name", status_of(&Invalid::LogName(bad_name).into())),
+        ("status_stream", stream_status_of(&unknown, at)),
+        ("status_no_leader", status_of(&ApiError::NoLeader)),
     ] {
         let details: status::Status = protobuf::Message::parse_from_bytes(status.details()).expect("a status");
         assert_eq!((details.code, details.message.as_str()), (i32::from(status.code()), status.message()), "{name}");

@@ -1,4 +1,4 @@
-//! Clients' bytes in, canonical payloads out; everything else is refused with a word about why.
+//! From clients' bytes to canonical payloads; everything else is rejected with a reason.
 
 use bytes::Bytes;
 use protobuf::Message;
@@ -18,10 +18,11 @@ fn bytes(request: &ProduceRequest) -> Vec<u8> {
     request.write_to_bytes().expect("a message")
 }
 
-/// What a consumer would get: stamped and parsed.
-fn stored(batch: &Batch) -> Vec<Record> {
-    let mut payload = batch.payload.to_vec();
-    assert_eq!(stamp_records(&mut payload, Offset(5), Term(2), 77), Ok(batch.count));
+/// What a consumer would receive: stamped and decoded.
+fn stored(request: &AppendRequest) -> Vec<Record> {
+    let proposal = request.proposal();
+    let mut payload = proposal.payload.to_vec();
+    assert_eq!(stamp_records(&mut payload, Offset(5), Term(2), 77), Ok(proposal.count));
     let stored = records(&payload).map(|record| {
         let record = record.expect("canonical");
         let (_, body) = record.split_at(1);
@@ -32,7 +33,7 @@ fn stored(batch: &Batch) -> Vec<Record> {
 }
 
 #[test]
-fn one_record_keeps_value_key_type_and_headers_alone() {
+fn one_record_keeps_only_value_key_type_and_headers() {
     let mut given = record(b"foo");
     given.type_ = 9;
     given.key = Some(Bytes::new());
@@ -50,26 +51,27 @@ fn one_record_keeps_value_key_type_and_headers_alone() {
     request.log = "other".to_owned();
     request.expected_offset = Some(0);
     request.log_id = Some(8);
-    let batch = Batch::decode(&bytes(&request)).expect("valid");
-    assert_eq!((batch.log.as_str(), batch.count), ("other", 1));
-    assert_eq!((batch.expected_offset, batch.log_id, batch.producer_id), (Some(Offset(0)), Some(8), 0));
+    let decoded = AppendRequest::decode(&bytes(&request)).expect("valid");
+    let proposal = decoded.proposal();
+    assert_eq!((decoded.log.as_str(), decoded.log_id, proposal.count), ("other", Some(8), 1));
+    assert_eq!((proposal.expected_offset, proposal.producer_id), (Some(Offset(0)), 0));
 
     (given.offset, given.term, given.append_time_us) = (5, 2, 77);
-    assert_eq!(stored(&batch), [given]);
+    assert_eq!(stored(&decoded), [given]);
 }
 
 #[test]
 fn a_batch_keeps_its_order_and_empty_records() {
     let mut request = ProduceRequest::new();
     request.records = vec![record(b"a"), record(b""), record(b"c")];
-    let batch = Batch::decode(&bytes(&request)).expect("valid");
-    assert_eq!((batch.count, batch.log.as_str()), (3, "default"));
-    let values: Vec<(u64, Vec<u8>)> = stored(&batch).iter().map(|r| (r.offset, r.value.to_vec())).collect();
+    let decoded = AppendRequest::decode(&bytes(&request)).expect("valid");
+    assert_eq!((decoded.proposal().count, decoded.log.as_str()), (3, "default"));
+    let values: Vec<(u64, Vec<u8>)> = stored(&decoded).iter().map(|r| (r.offset, r.value.to_vec())).collect();
     assert_eq!(values, [(5, b"a".to_vec()), (6, Vec::new()), (7, b"c".to_vec())]);
 }
 
 #[test]
-fn a_field_that_comes_twice_is_merged_as_protobuf_has_it() {
+fn merges_repeated_fields_as_protobuf_requires() {
     let mut first = ProduceRequest::new();
     first.record = Some(record(b"old")).into();
     let mut second = ProduceRequest::new();
@@ -78,38 +80,42 @@ fn a_field_that_comes_twice_is_merged_as_protobuf_has_it() {
     second.record = Some(typed).into();
     let mut both = bytes(&first);
     both.extend(bytes(&second));
-    let batch = Batch::decode(&both).expect("valid");
-    let stored = stored(&batch);
+    let decoded = AppendRequest::decode(&both).expect("valid");
+    let stored = stored(&decoded);
     assert_eq!((stored.len(), &stored[0].value[..], stored[0].type_), (1, &b"new"[..], 3));
 }
 
-#[test]
-fn what_is_no_batch_is_refused() {
-    assert_eq!(Batch::decode(b""), Err(Invalid::NoRecord));
-    let mut request = ProduceRequest::new();
-    request.log = "default".to_owned();
-    assert_eq!(Batch::decode(&bytes(&request)), Err(Invalid::NoRecord));
-    request.record = Some(record(b"a")).into();
-    request.records.push(record(b"b"));
-    assert_eq!(Batch::decode(&bytes(&request)), Err(Invalid::RecordAndRecords));
-    request.records.clear();
-    request.log = "a b".to_owned();
-    assert!(matches!(Batch::decode(&bytes(&request)), Err(Invalid::LogName(_))));
-    request.log.clear();
-    let good = bytes(&request);
-    assert_eq!(Batch::decode(&good[..good.len() - 1]), Err(Invalid::Malformed));
-    request.expected_offset = Some(1 << 63);
-    assert_eq!(Batch::decode(&bytes(&request)), Err(Invalid::ExpectedOffset(Offset(1 << 63))));
-    // A header whose name is no UTF-8.
-    let header = [0x0a, 7, 0x3a, 5, 0x0a, 1, 0xff, 0x12, 0];
-    assert_eq!(Batch::decode(&header), Err(Invalid::Malformed));
+fn error(message: &[u8]) -> Option<Invalid> {
+    AppendRequest::decode(message).err()
 }
 
 #[test]
-fn two_million_empty_records_do_not_grow_without_a_limit() {
+fn rejects_what_is_not_a_batch() {
+    assert_eq!(error(b""), Some(Invalid::NoRecord));
+    let mut request = ProduceRequest::new();
+    request.log = "default".to_owned();
+    assert_eq!(error(&bytes(&request)), Some(Invalid::NoRecord));
+    request.record = Some(record(b"a")).into();
+    request.records.push(record(b"b"));
+    assert_eq!(error(&bytes(&request)), Some(Invalid::RecordAndRecords));
+    request.records.clear();
+    request.log = "a b".to_owned();
+    assert!(matches!(error(&bytes(&request)), Some(Invalid::LogName(_))));
+    request.log.clear();
+    let good = bytes(&request);
+    assert_eq!(error(&good[..good.len() - 1]), Some(Invalid::Malformed));
+    request.expected_offset = Some(1 << 63);
+    assert_eq!(error(&bytes(&request)), Some(Invalid::ExpectedOffset(Offset(1 << 63))));
+    // A header whose name is not UTF-8.
+    let header = [0x0a, 7, 0x3a, 5, 0x0a, 1, 0xff, 0x12, 0];
+    assert_eq!(error(&header), Some(Invalid::Malformed));
+}
+
+#[test]
+fn two_million_empty_records_exceed_the_largest_entry() {
     let message: Vec<u8> = std::iter::repeat_n([0x1a, 0], 2 << 20).flatten().collect();
-    match Batch::decode(&message) {
+    match AppendRequest::decode(&message) {
         Err(Invalid::EntryTooLarge { bytes_max }) => assert_eq!(bytes_max, PAYLOAD_BYTES_MAX),
-        other => panic!("{:?}", other.map(|batch| batch.count)),
+        other => panic!("{:?}", other.map(|decoded| decoded.proposal().count)),
     }
 }

@@ -1,46 +1,51 @@
-//! A produce request, from a client's bytes to the canonical payload that is replicated and stored.
+//! An append request: a client's bytes become the proposal whose payload is replicated and stored.
 //!
-//! Of a client's record only value, key, type and headers are kept, and the log writes them in its own form
+//! Of a client's record only value, key, type and headers are kept, and they are written in the log's own form
 //! (`storage/payload.rs`): nothing else can be smuggled in, and offset, term and time can't be forged.
 
+use std::time::Instant;
+
 use super::core::check_log_id;
-use super::errors::{ApiError, Invalid};
+use super::error::{ApiError, Invalid};
+use super::router::proposal_deadline;
 use super::wire::{Fields, Value};
 use crate::catalog::LogMeta;
+use crate::consensus::handle::Proposal;
 use crate::logs::OpenLog;
-use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp, Unstamped};
+use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{LogName, Offset};
+use crate::types::{GroupId, LogName, Offset};
 
-/// What the records of one entry may have together.
+/// Until [`AppendRequest::for_log`] replaces it; no node has a replica of it.
+const NO_GROUP: GroupId = GroupId(u64::MAX);
+
+/// The largest payload of an entry.
 const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
 
-/// One request, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Where to.
+/// A decoded `ProduceRequest`: its proposal, and what is checked against the log before the proposal gets its group.
+#[derive(Debug)]
+pub struct AppendRequest {
+    /// The log that the request names.
     pub log: LogName,
-    /// The records in canonical form, unstamped.
-    pub payload: Unstamped,
-    /// How many; at least 1.
-    pub count: u32,
-    /// Content bytes of all records.
-    content_bytes: usize,
-    /// Content bytes of the record that has most of them, and its position.
-    largest: (usize, u32),
-    /// The most bytes that one record has in canonical form.
-    largest_stored: usize,
-    /// Append only if this is the next offset.
-    pub expected_offset: Option<Offset>,
-    /// 0: none.
-    pub producer_id: u64,
-    /// With a producer id.
-    pub sequence: u64,
     /// Append only to the log with this id.
-    pub log_id: Option<u64>,
+    log_id: Option<u64>,
+    sizes: Sizes,
+    /// Without its group: only [`AppendRequest::for_log`] returns it.
+    proposal: Proposal,
 }
 
-/// One record's parts, as far as they are read. A field that comes again replaces the earlier one, as protobuf has it.
+/// The sizes that a log limits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    /// Content bytes of all records.
+    content: usize,
+    /// Content bytes of the largest record, and its position.
+    largest: (usize, u32),
+    /// The size of the largest record in canonical form.
+    largest_stored: usize,
+}
+
+/// The fields of a record that are kept. A repeated field replaces the earlier one, as protobuf requires.
 #[derive(Default)]
 struct Parts<'a> {
     value: &'a [u8],
@@ -71,7 +76,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What limits count: what the client sends, without what the format adds.
+/// The size that limits count: what the client sends, without what the format adds.
 fn content_bytes(parts: &Parts<'_>) -> usize {
     let headers = parts.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     parts.value.len() + parts.key.map_or(0, <[u8]>::len) + headers
@@ -89,14 +94,11 @@ fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
     Ok((name, value))
 }
 
-/// The payload while it grows, behind the room for its stamp.
-#[derive(Default)]
+/// The payload while records are added to it, after the room for its stamp.
 struct Payload {
     bytes: Vec<u8>,
     count: u32,
-    content_bytes: usize,
-    largest: (usize, u32),
-    largest_stored: usize,
+    sizes: Sizes,
 }
 
 impl Payload {
@@ -104,11 +106,12 @@ impl Payload {
         let fields = RecordFields { value: parts.value, kind: parts.kind, key: parts.key, headers: &parts.headers };
         let stored = encode_record(&mut self.bytes, &fields);
         let content = content_bytes(parts);
-        self.content_bytes += content;
-        if content > self.largest.0 {
-            self.largest = (content, self.count);
+        let sizes = &mut self.sizes;
+        sizes.content += content;
+        if content > sizes.largest.0 {
+            sizes.largest = (content, self.count);
         }
-        self.largest_stored = self.largest_stored.max(stored);
+        sizes.largest_stored = sizes.largest_stored.max(stored);
         self.count += 1;
         if self.bytes.len() - Stamp::BYTES > PAYLOAD_BYTES_MAX {
             return Err(Invalid::EntryTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
@@ -117,19 +120,20 @@ impl Payload {
     }
 }
 
-impl Batch {
-    /// Takes the bytes of a `ProduceRequest` apart.
+impl AppendRequest {
+    /// Decodes the bytes of a `ProduceRequest`.
     ///
     /// # Errors
     /// [`Invalid`]: malformed, without a record, with both `record` and `records`, larger than an entry can be, or with an
     /// expected offset that no log has.
-    pub fn decode(message: &[u8]) -> Result<Batch, Invalid> {
+    pub fn decode(message: &[u8]) -> Result<AppendRequest, Invalid> {
         let mut log = "";
         let (mut expected_offset, mut producer_id, mut sequence, mut log_id) = (None, 0, 0, None);
         let mut single: Option<Parts<'_>> = None;
         let mut parts = Parts::default();
-        // One record grows by less than this; the offsets of more make the buffer grow once or twice.
-        let mut payload = Payload { bytes: Unstamped::room(message.len() + 64), ..Payload::default() };
+        // One record grows by less than this; with more records the buffer grows once or twice.
+        let bytes = Unstamped::room(message.len() + 64);
+        let mut payload = Payload { bytes, count: 0, sizes: Sizes::default() };
         for field in Fields::new(message) {
             match field? {
                 (1, Value::Bytes(record)) => single.get_or_insert_default().merge(record)?,
@@ -155,42 +159,47 @@ impl Batch {
         if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
             return Err(Invalid::ExpectedOffset(offset));
         }
-        Ok(Batch {
-            log: LogName::new(log).map_err(Invalid::LogName)?,
-            payload: Unstamped::new(payload.bytes),
-            count: payload.count,
-            content_bytes: payload.content_bytes,
-            largest: payload.largest,
-            largest_stored: payload.largest_stored,
-            expected_offset,
-            producer_id,
-            sequence,
-            log_id,
-        })
+        let log = LogName::new(log).map_err(Invalid::LogName)?;
+        let records = Unstamped::new(payload.bytes);
+        let proposal = Proposal::new(NO_GROUP, EntryKind::Records, payload.count, records);
+        let proposal = Proposal { expected_offset, producer_id, sequence, ..proposal };
+        Ok(AppendRequest { log, log_id, sizes: payload.sizes, proposal })
     }
 
-    /// Checks the request against the log that it is for.
+    /// Checks the request against its log; returns the proposal to the log's group.
     ///
     /// # Errors
-    /// A record or all records too large, another log id, or a field that comes later.
-    pub fn check(&self, log: &OpenLog) -> Result<(), ApiError> {
-        let (bytes, position) = self.largest;
+    /// A record or all records are too large, the log has another id, or a field is not implemented yet.
+    pub fn for_log(self, log: &OpenLog, deadline: Option<Instant>) -> Result<Proposal, ApiError> {
+        let Sizes { content, largest: (bytes, position), largest_stored } = self.sizes;
         if bytes > log.record_bytes_max as usize {
             let bytes_max = log.record_bytes_max;
             return Err(Invalid::RecordTooLarge { position, bytes, bytes_max }.into());
         }
-        if self.largest_stored > LogMeta::STORED_RECORD_BYTES_MAX {
+        if largest_stored > LogMeta::STORED_RECORD_BYTES_MAX {
             return Err(Invalid::EntryTooLarge { bytes_max: LogMeta::STORED_RECORD_BYTES_MAX }.into());
         }
-        if self.content_bytes > log.request_bytes_max as usize {
+        if content > log.request_bytes_max as usize {
             let bytes_max = log.request_bytes_max as usize;
-            return Err(Invalid::RequestTooLarge { bytes: self.content_bytes, bytes_max }.into());
+            return Err(Invalid::RequestTooLarge { bytes: content, bytes_max }.into());
         }
         check_log_id(log, self.log_id)?;
-        if self.producer_id != 0 {
+        if self.proposal.producer_id != 0 {
             return Err(ApiError::Unimplemented("producer_id"));
         }
-        Ok(())
+        Ok(Proposal { group: log.group, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
+    }
+
+    /// The proposal as it was decoded.
+    #[cfg(test)]
+    pub fn proposal(&self) -> &Proposal {
+        &self.proposal
+    }
+
+    /// The log id that the request requires.
+    #[cfg(test)]
+    pub fn log_id(&self) -> Option<u64> {
+        self.log_id
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every open call must hear of: that the node serves, that it stops, that rights are to be checked again.
+//! What every open request must learn: that the node serves, that it stops, that rights must be checked again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,59 +8,59 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// How far the node is in its life. It only goes forward.
+/// How far the node is between start and stop. It only advances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Not a member of a cluster yet.
     #[default]
     Joining,
-    /// Takes calls.
+    /// Serves requests.
     Serving,
-    /// Still takes calls, but health says no: clients should go elsewhere.
+    /// Still serves, but health says NOT_SERVING: clients should use another node.
     Leaving,
-    /// Takes no new calls.
+    /// Rejects new requests.
     Stopping,
 }
 
-/// What a call has heard so far.
+/// What a request has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The phase.
+    /// The newest phase.
     pub phase: Phase,
-    /// How often rights were to be checked again.
+    /// Counts up when rights must be checked again.
     pub rechecks: u64,
 }
 
 #[derive(Default)]
-struct Inner {
+struct LifecycleState {
     now: Seen,
     next_waiter: u64,
     waiters: BTreeMap<u64, Waker>,
 }
 
-/// The state, shared; a clone is the same. Its waiters are bounded by the limits on streams.
+/// The phase, and the requests that wait for a change; a clone is the same. Waiters are bounded by the limits on streams.
 #[derive(Clone, Default)]
-pub struct State(Arc<Mutex<Inner>>);
+pub struct Lifecycle(Arc<Mutex<LifecycleState>>);
 
-impl State {
-    /// As it is now.
+impl Lifecycle {
+    /// The current phase.
     pub fn now(&self) -> Seen {
         self.lock().now
     }
 
-    /// Goes on to a later phase; never back.
+    /// Advances to a phase; an earlier one changes nothing.
     pub fn enter(&self, phase: Phase) {
         self.change(|seen| seen.phase = seen.phase.max(phase));
     }
 
-    /// Has every open call check its rights again.
+    /// Makes every open stream check its rights again.
     pub fn recheck(&self) {
         self.change(|seen| seen.rechecks += 1);
     }
 
-    /// Waits until the state differs from what was seen.
+    /// Waits until something differs from what was seen.
     pub fn changed(&self, seen: Seen) -> Changed {
-        Changed { state: self.clone(), seen, id: None }
+        Changed { lifecycle: self.clone(), seen, id: None }
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen)) {
@@ -72,15 +72,14 @@ impl State {
         waiters.into_values().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every critical section leaves the state whole.
+    fn lock(&self) -> MutexGuard<'_, LifecycleState> {
         self.0.lock()
     }
 }
 
 /// A wait for a change; dropping it ends the wait.
 pub struct Changed {
-    state: State,
+    lifecycle: Lifecycle,
     seen: Seen,
     id: Option<u64>,
 }
@@ -90,7 +89,7 @@ impl Future for Changed {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Seen> {
         let this = &mut *self;
-        let mut inner = this.state.lock();
+        let mut inner = this.lifecycle.lock();
         if inner.now != this.seen {
             return Poll::Ready(inner.now);
         }
@@ -111,7 +110,7 @@ impl Future for Changed {
 impl Drop for Changed {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.state.lock().waiters.remove(&id);
+            self.lifecycle.lock().waiters.remove(&id);
         }
     }
 }
@@ -122,8 +121,8 @@ mod tests {
     use futures::executor::block_on;
 
     #[test]
-    fn a_change_wakes_and_a_dropped_wait_leaves_nothing() {
-        let state = State::default();
+    fn a_change_wakes_and_a_dropped_wait_is_removed() {
+        let state = Lifecycle::default();
         let seen = state.now();
         let waiting = state.clone();
         let thread = std::thread::spawn(move || block_on(waiting.changed(seen)));

@@ -1,12 +1,16 @@
-//! Every error has its line of the status table, and its details can be read by a client of gRPC's error model.
+//! Every error has its class, and a client of gRPC's error model can read its details.
 
 use std::collections::BTreeSet;
 
-use grpcio::RpcStatusCode as Code;
-
 use super::*;
-use crate::metrics::Limit;
+use crate::api::error::{LogScope, Proposed};
+use crate::consensus::handle::ProposeError;
+use crate::security::acl::Action;
+use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::damage::DamagedRange;
+use crate::storage::entry::ENTRY_BYTES_MAX;
+use crate::storage::reader::ReadError;
+use crate::types::{LogId, LogIndex, LogName, Offset};
 
 fn name() -> LogName {
     LogName::new("default").expect("a name")
@@ -56,7 +60,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
     vec![
         (ApiError::NoIdentity(NoIdentity::NoCommonName), Code::UNAUTHENTICATED, "NO_IDENTITY"),
         (
-            ApiError::NotAllowed { principal, log: Which::One(name()), action: Action::Produce },
+            ApiError::NotAllowed { principal, log: LogScope::One(name()), action: Action::Produce },
             Code::PERMISSION_DENIED,
             "NOT_ALLOWED",
         ),
@@ -111,16 +115,16 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
     ]
 }
 
-/// Who meets a limit is told alike which one it was: by `limit` and `max`.
+/// Whatever the limit, `limit` and `max` name it.
 #[test]
-fn limits_are_named_alike() {
+fn every_limit_is_named_by_the_same_metadata() {
     for (error, limit, max) in [
         (Invalid::RecordTooLarge { position: 1, bytes: 9, bytes_max: 8 }.into(), "record_bytes_max", "8"),
         (Invalid::RequestTooLarge { bytes: 9, bytes_max: 7 }.into(), "request_bytes_max", "7"),
         (Invalid::EntryTooLarge { bytes_max: 6 }.into(), "entry_bytes_max", "6"),
         (ApiError::from(LimitReached { limit: Limit::Streams, max: 5 }), "streams_max", "5"),
     ] {
-        let metadata = details(&error.status()).info.metadata;
+        let metadata = details(&status_of(&error)).info.metadata;
         assert_eq!((metadata["limit"].as_str(), metadata["max"].as_str()), (limit, max), "{error:?}");
     }
 }
@@ -143,12 +147,12 @@ fn details(status: &RpcStatus) -> Details {
 }
 
 #[test]
-fn every_error_has_its_status() {
+fn every_error_has_a_code_a_reason_and_a_message() {
     let samples = samples();
     let seen: BTreeSet<usize> = samples.iter().map(|(error, _, _)| number(error)).collect();
     assert_eq!(seen, (0..VARIANTS).collect(), "a variant has no sample");
     for (error, code, reason) in samples {
-        let status = error.status();
+        let status = status_of(&error);
         let details = details(&status);
         assert_eq!((status.code(), details.info.reason.as_str()), (code, reason), "{error:?}");
         assert_eq!(details.info.domain, DOMAIN);
@@ -161,8 +165,8 @@ fn every_error_has_its_status() {
 }
 
 #[test]
-fn an_offset_outside_tells_what_there_is() {
-    let details = details(&ApiError::OffsetPastEnd(bounds(), Offset(8)).status());
+fn an_offset_out_of_range_names_the_bounds() {
+    let details = details(&status_of(&ApiError::OffsetPastEnd(bounds(), Offset(8))));
     let get = |key: &str| details.info.metadata.get(key).map(String::as_str);
     assert_eq!(get("log"), Some("default"));
     assert_eq!(get("log_id"), Some("0000000000000009"));
@@ -172,10 +176,10 @@ fn an_offset_outside_tells_what_there_is() {
 }
 
 #[test]
-fn a_broken_stream_tells_where() {
+fn a_failed_stream_names_the_failed_request() {
     let metadata = |unknown_through| {
-        let broken = Broken { failed_request: 5, unknown_through };
-        let info = details(&ApiError::NotAppended.stream_status(broken)).info;
+        let at = FailedAt { failed_request: 5, unknown_through };
+        let info = details(&stream_status_of(&ApiError::NotAppended, at)).info;
         (info.metadata.get("failed_request").cloned(), info.metadata.get("unknown_through").cloned())
     };
     assert_eq!(metadata(None), (Some("5".to_owned()), None));
@@ -183,9 +187,9 @@ fn a_broken_stream_tells_where() {
 }
 
 #[test]
-fn only_an_unknown_outcome_is_not_surely_unappended() {
+fn unknown_outcome_is_the_only_ambiguous_error_of_a_proposal() {
     let bounds = bounds();
-    let asked = |producer_id| Asked { bounds: &bounds, offset: Offset(8), producer_id };
+    let proposed = |producer_id| Proposed { bounds: &bounds, offset: Offset(8), producer_id };
     let all = [
         (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
         (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),
@@ -202,19 +206,19 @@ fn only_an_unknown_outcome_is_not_surely_unappended() {
             ProposeError::PastEnd { next_offset: Offset(7) },
             ApiError::OffsetPastEnd(Bounds { next_offset: Offset(7), ..bounds.clone() }, Offset(8)),
         ),
-        (ProposeError::NoSuchGroup, NO_REPLICA),
+        (ProposeError::NoSuchGroup, ApiError::Joining("the node that had to answer has no replica of the log yet")),
         (ProposeError::Damaged, ApiError::ReplicaDamaged),
         (ProposeError::Stopping, ApiError::Stopping),
     ];
     for (error, expected) in all {
-        assert_eq!(ApiError::from_propose(error, &asked(0)), expected);
+        assert_eq!(ApiError::from_propose(error, &proposed(0)), expected);
     }
-    let safe = ApiError::from_propose(ProposeError::OutcomeUnknown, &asked(7));
+    let safe = ApiError::from_propose(ProposeError::OutcomeUnknown, &proposed(7));
     assert_eq!(safe, ApiError::OutcomeUnknown { retry_is_safe: true });
 }
 
 #[test]
-fn a_read_names_log_and_offset() {
+fn a_failed_read_names_log_and_offset() {
     let range = DamagedRange {
         file: "1.seg".into(),
         position: 9,
@@ -226,14 +230,14 @@ fn a_read_names_log_and_offset() {
     let error = ApiError::from_read(ReadError::Damaged(range.clone()), bounds(), Offset(4));
     let (log, what) = (name(), "1.seg byte 9: a bad CRC".to_owned());
     assert_eq!(error, ApiError::Damaged { log, offset: Offset(4), resume: Some(Offset(6)), what });
-    let status = error.status();
+    let status = status_of(&error);
     assert!(status.message().starts_with("records 4 to 5 of log "), "{}", status.message());
     let metadata = details(&status).info.metadata;
     assert_eq!((metadata["offset"].as_str(), metadata["resume_offset"].as_str()), ("4", "6"));
-    let unknown = ApiError::from_read(ReadError::Io("gone".into()), bounds(), Offset(4)).status();
+    let unknown = status_of(&ApiError::from_read(ReadError::Io("gone".into()), bounds(), Offset(4)));
     assert!(!details(&unknown).info.metadata.contains_key("resume_offset"));
     let one = ReadError::Damaged(DamagedRange { next_offset: Some(Offset(5)), ..range });
-    let one = ApiError::from_read(one, bounds(), Offset(4)).status();
+    let one = status_of(&ApiError::from_read(one, bounds(), Offset(4)));
     assert!(one.message().starts_with("record 4 of log "), "{}", one.message());
     let error = ApiError::from_read(ReadError::Trimmed { first_offset: Offset(5) }, bounds(), Offset(4));
     assert_eq!(error, ApiError::OffsetTrimmed(Bounds { first_offset: Offset(5), ..bounds() }, Offset(4)));

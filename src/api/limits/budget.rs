@@ -1,51 +1,28 @@
-//! What one principal, and all together, may hold at once: open streams, unanswered calls, and bytes of requests and answers
-//! in flight. Beyond it a call is refused with LIMIT_REACHED; nobody waits for another's limit.
-//!
-//! Answers have an allowance of their own, as large as that of requests, so that who never reads can still call. Readers take
-//! less the less is left of two thirds of it, a quarter at most; the last third is for small slices. So clients that
-//! never read what they asked for do not starve others of the same name. All readers leave a quarter of the node's bytes to
-//! those who append.
-
-mod fair_queue;
+//! The budgets: how much each principal, and all together, hold of every limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::future::{Either, select};
 use parking_lot::{Mutex, MutexGuard};
 
-use self::fair_queue::{Queue, Turn};
+use super::late::LateRefusals;
+use super::queue::{FairQueue, READ_BYTES_LEAST};
 use crate::config;
 use crate::metrics::Limit;
 use crate::security::identity::Principal;
-use crate::timers::TimersHandle;
 
-/// What a call in flight costs besides its bytes.
-const CALL_BYTES: u64 = 1024;
+/// What a request in flight costs besides its bytes.
+const REQUEST_OVERHEAD_BYTES: u64 = 1024;
 
-/// A reader gets as much, however little is left of two thirds of its principal's allowance.
-const READ_BYTES_LEAST: u64 = 16 << 10;
-
-/// So long an open stream waits for bytes to read into, before it is refused,
-const READ_SOON: Duration = Duration::from_secs(10);
-/// and the first of its name asks this often, besides when one of the same name gives some back: it may be all together who
-/// hold too many.
-const READ_AGAIN: Duration = Duration::from_millis(100);
-
-/// When a principal's streams wait for each other, they read so much, each [`READ_BYTES_LEAST`] or more,
-const BURST_BYTES: u64 = 512 << 10;
-/// and then nothing for so long: in it gRPC's thread comes to look at its connections, which it does only when it has nothing
-/// to run.
-const BETWEEN_BURSTS: Duration = Duration::from_millis(1);
-
-/// Somebody is at a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request would exceed a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request would exceed {} ({max}) of this node", .limit.name())]
 pub struct LimitReached {
-    /// Which.
+    /// The limit that it would exceed.
     pub limit: Limit,
-    /// How much it is.
+    /// The value of the limit.
     pub max: u64,
 }
 
@@ -54,16 +31,16 @@ pub struct LimitReached {
 pub struct Usage {
     /// Open streams.
     pub streams: u64,
-    /// Unanswered calls.
+    /// Unanswered requests.
     pub calls: u64,
     /// Bytes of requests.
     pub bytes: u64,
-    /// Bytes of answers.
+    /// Bytes of responses.
     pub read_bytes: u64,
 }
 
 impl Usage {
-    /// Bytes in flight, of requests and answers.
+    /// Bytes in flight, of requests and responses.
     pub fn all_bytes(self) -> u64 {
         self.bytes.saturating_add(self.read_bytes)
     }
@@ -87,32 +64,34 @@ impl Usage {
     }
 }
 
+/// What is in use.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     all: Usage,
-    /// Who holds nothing is not in it, so it is bounded by the calls in flight.
+    /// A principal that holds nothing is removed, so this is bounded by the requests in flight.
     each: HashMap<Principal, Usage>,
-    /// Who waits for bytes to read into; bounded by the open streams.
-    queues: HashMap<Principal, Queue>,
-    /// What the next one who waits gets.
-    next_ticket: u64,
+    /// The streams that wait for bytes to read into; bounded by the open streams.
+    pub queues: HashMap<Principal, FairQueue>,
+    /// The ticket of the next stream that waits.
+    pub next_ticket: u64,
 }
 
 impl Held {
-    /// The first in a principal's queue, to be woken when the lock is let go.
-    fn first(&self, principal: &Principal) -> Option<Waker> {
-        Some(self.queues.get(principal)?.waiting.front()?.waker.clone())
+    /// The first in a principal's queue, to be woken after the lock is released.
+    pub fn first(&self, principal: &Principal) -> Option<Waker> {
+        Some(self.queues.get(principal)?.first()?.1.clone())
     }
 }
 
-struct Inner {
+struct SharedLimits {
     max: config::Limits,
     held: Mutex<Held>,
+    late: LateRefusals,
 }
 
 /// The limits and what is in use; a clone is the same.
 #[derive(Clone)]
-pub struct Limits(Arc<Inner>);
+pub struct Limits(Arc<SharedLimits>);
 
 fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
     if used > max { Err(LimitReached { limit, max }) } else { Ok(()) }
@@ -121,10 +100,10 @@ fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
 impl Limits {
     /// Nothing in use.
     pub fn new(max: config::Limits) -> Limits {
-        Limits(Arc::new(Inner { max, held: Mutex::default() }))
+        Limits(Arc::new(SharedLimits { max, held: Mutex::default(), late: LateRefusals::default() }))
     }
 
-    /// What all hold together.
+    /// What all principals hold together.
     pub fn usage(&self) -> Usage {
         self.lock().all
     }
@@ -137,23 +116,26 @@ impl Limits {
         self.take(principal, Usage { streams: 1, ..Usage::default() })
     }
 
-    /// Takes one unanswered call with its bytes until the permit is dropped.
+    /// Takes one unanswered request with its bytes until the permit is dropped.
     ///
     /// # Errors
-    /// [`LimitReached`], of calls or bytes.
+    /// [`LimitReached`], of requests or bytes.
     pub fn call(&self, principal: &Principal, bytes: usize) -> Result<Permit, LimitReached> {
-        self.take(principal, Usage { calls: 1, bytes: (bytes as u64).saturating_add(CALL_BYTES), ..Usage::default() })
+        self.take(
+            principal,
+            Usage { calls: 1, bytes: (bytes as u64).saturating_add(REQUEST_OVERHEAD_BYTES), ..Usage::default() },
+        )
     }
 
-    /// Takes bytes, and what a request costs besides, until the permit is dropped.
+    /// Takes bytes, and the overhead of a request, until the permit is dropped.
     ///
     /// # Errors
     /// [`LimitReached`], of bytes.
     pub fn bytes(&self, principal: &Principal, bytes: usize) -> Result<Permit, LimitReached> {
-        self.take(principal, Usage { bytes: (bytes as u64).saturating_add(CALL_BYTES), ..Usage::default() })
+        self.take(principal, Usage { bytes: (bytes as u64).saturating_add(REQUEST_OVERHEAD_BYTES), ..Usage::default() })
     }
 
-    /// Takes bytes to read into: as many as wanted, or fewer. [`Permit::fits`] when it is known how many they are.
+    /// Takes bytes to read into: as many as wanted, or fewer. [`Permit::fits`] corrects that to what was read.
     ///
     /// # Errors
     /// [`LimitReached`], of bytes.
@@ -161,7 +143,12 @@ impl Limits {
         self.read_in(&mut self.lock(), principal, wanted)
     }
 
-    fn read_in(&self, held: &mut Held, principal: &Principal, wanted: usize) -> Result<Permit, LimitReached> {
+    pub(super) fn read_in(
+        &self,
+        held: &mut Held,
+        principal: &Principal,
+        wanted: usize,
+    ) -> Result<Permit, LimitReached> {
         let max = &self.0.max;
         let now = held.each.get(principal).copied().unwrap_or_default();
         let left = (max.bytes_per_principal_max / 3 * 2).saturating_sub(now.read_bytes);
@@ -172,22 +159,15 @@ impl Limits {
         Ok(self.hold(held, principal, more))
     }
 
-    /// The same, and waits some seconds for them, in the order of coming. Others of the same name, a thousand tails that one
-    /// record wakes, may hold all there is for a moment: a stream that is open does not end for that, nor is it overtaken.
-    ///
-    /// # Errors
-    /// [`LimitReached`], of bytes, all the time.
-    pub async fn read_soon(
+    /// When a rejected request of that many bytes is answered; `None`: at once. See `late`.
+    pub fn refusal_due(
         &self,
         principal: &Principal,
-        wanted: usize,
-        timers: &TimersHandle,
-    ) -> Result<Permit, LimitReached> {
-        let turn = Turn::new(self, principal, wanted, timers);
-        match select(turn, timers.at(Instant::now() + READ_SOON)).await {
-            Either::Left((permit, _)) => Ok(permit),
-            Either::Right(_) => self.read(principal, wanted),
-        }
+        bytes: usize,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Option<Instant> {
+        self.0.late.due(principal, bytes, now, deadline)
     }
 
     fn readers_within(&self, all: Usage) -> Result<(), LimitReached> {
@@ -201,7 +181,7 @@ impl Limits {
         let mut held = self.lock();
         let one = held.each.get(principal).copied().unwrap_or_default().plus(more);
         let all = held.all.plus(more);
-        // What is not asked for is not refused, even to one that has too much of it.
+        // What is not asked for is not rejected, even if too much of it is held already.
         if more.streams > 0 {
             within(one.streams, max.streams_per_principal_max, Limit::PrincipalStreams)?;
             within(all.streams, max.streams_max, Limit::Streams)?;
@@ -226,19 +206,18 @@ impl Limits {
         Permit { limits: self.clone(), principal: principal.clone(), held: more, waited: false }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        // Every critical section leaves the map whole.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock()
     }
 }
 
-/// What a call holds of its principal's limits; given back when dropped.
+/// What a request holds of its principal's limits; released when dropped.
 pub struct Permit {
     limits: Limits,
     principal: Principal,
     held: Usage,
-    /// It was got by a turn in a queue: what it reads counts for the pauses.
-    waited: bool,
+    /// It came from the fair queue: what it reads counts for the queue's pauses.
+    pub(super) waited: bool,
 }
 
 impl Permit {
@@ -250,7 +229,7 @@ impl Permit {
     /// Holds as many bytes as were read: fewer than taken, or more, where one record is larger.
     ///
     /// # Errors
-    /// [`LimitReached`]; then it holds what it held.
+    /// [`LimitReached`]; then it holds what it held before.
     pub fn fits(&mut self, bytes: usize) -> Result<(), LimitReached> {
         let read_bytes = bytes as u64;
         let mut held = self.limits.lock();
@@ -270,7 +249,7 @@ impl Permit {
         if self.waited
             && let Some(queue) = held.queues.get_mut(&self.principal)
         {
-            queue.has_read(read_bytes);
+            queue.has_read(read_bytes, Instant::now());
         }
         let next = held.first(&self.principal);
         drop(held);
@@ -298,11 +277,6 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
-    use futures::FutureExt as _;
-    use futures::executor::block_on;
-
     use super::*;
 
     const KIB: u64 = 1 << 10;
@@ -320,7 +294,7 @@ mod tests {
         })
     }
 
-    fn who(name: &str) -> Principal {
+    fn principal(name: &str) -> Principal {
         Principal::new(name).expect("a name")
     }
 
@@ -329,9 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn each_principal_has_its_own_and_gives_it_back() {
+    fn each_principal_has_budgets_of_its_own_and_releases_them() {
         let limits = limits();
-        let (a, b) = (who("a"), who("b"));
+        let (a, b) = (principal("a"), principal("b"));
         let first = limits.stream(&a).expect("a stream");
         let _second = limits.stream(&a).expect("a stream");
         assert_eq!(limits.stream(&a).err(), reached(Limit::PrincipalStreams, 2));
@@ -342,30 +316,31 @@ mod tests {
         let held = limits.bytes(&b, 1023 << 10).expect("bytes");
         assert_eq!(limits.bytes(&b, 0).err(), reached(Limit::PrincipalBytes, MIB));
         assert!(limits.bytes(&a, 1023 << 10).is_ok());
-        assert!(limits.stream(&b).is_ok(), "of something else there is enough");
+        assert!(limits.stream(&b).is_ok(), "another limit is not affected");
         drop(held);
-        assert!(!limits.lock().each.contains_key(&b), "who holds nothing is forgotten");
+        assert!(!limits.lock().each.contains_key(&b), "a principal that holds nothing is removed");
         assert!(limits.bytes(&b, usize::MAX).is_err());
     }
 
     #[test]
-    fn all_together_have_theirs() {
+    fn all_principals_together_have_limits_too() {
         let limits = limits();
-        let _held = ["a", "b", "c"].map(|name| (limits.stream(&who(name)), limits.call(&who(name), 0)));
-        assert_eq!(limits.stream(&who("d")).err(), reached(Limit::Streams, 3));
-        assert_eq!(limits.call(&who("d"), 0).err(), reached(Limit::Calls, 3));
-        let bytes: Vec<_> = (0..4).map(|i| limits.bytes(&who(&format!("p{i}")), 1020 << 10).expect("bytes")).collect();
-        assert_eq!(limits.bytes(&who("e"), 1020 << 10).err(), reached(Limit::Bytes, 4 * MIB));
+        let _held = ["a", "b", "c"].map(|name| (limits.stream(&principal(name)), limits.call(&principal(name), 0)));
+        assert_eq!(limits.stream(&principal("d")).err(), reached(Limit::Streams, 3));
+        assert_eq!(limits.call(&principal("d"), 0).err(), reached(Limit::Calls, 3));
+        let bytes: Vec<_> =
+            (0..4).map(|i| limits.bytes(&principal(&format!("p{i}")), 1020 << 10).expect("bytes")).collect();
+        assert_eq!(limits.bytes(&principal("e"), 1020 << 10).err(), reached(Limit::Bytes, 4 * MIB));
         drop((bytes, _held));
         assert_eq!(limits.usage(), Usage::default());
-        let _two = [limits.call(&who("a"), 1), limits.call(&who("a"), 1)];
-        assert_eq!(limits.call(&who("a"), 1).err(), reached(Limit::PrincipalCalls, 2));
+        let _two = [limits.call(&principal("a"), 1), limits.call(&principal("a"), 1)];
+        assert_eq!(limits.call(&principal("a"), 1).err(), reached(Limit::PrincipalCalls, 2));
     }
 
     #[test]
-    fn a_reader_takes_less_the_less_is_left_and_a_little_at_last() {
+    fn a_read_takes_less_the_less_is_left_and_never_less_than_the_least() {
         let limits = limits();
-        let a = who("a");
+        let a = principal("a");
         let mut held: Vec<Permit> = Vec::new();
         while let Ok(permit) = limits.read(&a, 10 << 20) {
             assert!(held.last().is_none_or(|last| last.bytes() >= permit.bytes()));
@@ -373,70 +348,25 @@ mod tests {
         }
         assert_eq!(held[0].bytes() as u64, MIB / 3 * 2 / 4);
         assert_eq!(held[held.len() - 1].bytes() as u64, READ_BYTES_LEAST);
-        assert!(held.len() > 25, "{} readers that never read", held.len());
+        assert!(held.len() > 25, "{} permits that are never released", held.len());
         assert!(limits.usage().read_bytes <= MIB && limits.usage().read_bytes > MIB - READ_BYTES_LEAST);
         assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::PrincipalBytes, MIB));
-        assert!(limits.call(&a, 1000 << 10).is_ok(), "requests have their own");
-        assert!(limits.read(&who("b"), 1 << 20).is_ok(), "another one does not feel it");
+        assert!(limits.call(&a, 1000 << 10).is_ok(), "requests have a budget of their own");
+        assert!(limits.read(&principal("b"), 1 << 20).is_ok(), "another principal is not affected");
         held.pop();
         assert!(limits.read(&a, 1 << 20).is_ok());
 
         held.clear();
-        let all: Vec<_> = (0..100).map_while(|i| limits.read(&who(&format!("p{i}")), 1 << 20).ok()).collect();
-        assert_eq!(all.len(), 18, "a quarter of four MiB is for those who append");
+        let all: Vec<_> = (0..100).map_while(|i| limits.read(&principal(&format!("p{i}")), 1 << 20).ok()).collect();
+        assert_eq!(all.len(), 18, "a quarter of four MiB is for appends");
         assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::Bytes, 3 * MIB));
         assert!(limits.bytes(&a, 1 << 19).is_ok());
     }
 
     #[test]
-    fn an_open_stream_waits_for_room() {
-        let (fatal, _failures) = crate::thread::fatal_channel();
-        let timers = crate::timers::Timers::start(&fatal).expect("a thread");
-        let (limits, a) = (limits(), who("a"));
-        let held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
-        let handle = timers.handle();
-        let mut room = pin!(limits.read_soon(&a, 1 << 20, &handle));
-        assert!(room.as_mut().now_or_never().is_none(), "there is none now");
-        drop(held);
-        assert!(block_on(room).is_ok_and(|permit| permit.bytes() > 0));
-    }
-
-    /// A thousand tails that fell behind together: who asked every tenth of a second was overtaken for seconds by those that
-    /// came back for more.
-    #[test]
-    fn nobody_who_waits_for_room_is_overtaken() {
-        let (fatal, _failures) = crate::thread::fatal_channel();
-        let timers = crate::timers::Timers::start(&fatal).expect("a thread");
-        let (limits, a, handle) = (limits(), who("a"), timers.handle());
-        let mut held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
-        let wait = || Box::pin(limits.read_soon(&a, 1 << 20, &handle));
-        let mut waiting: Vec<_> = (0..5).map(|_| wait()).collect();
-        for one in &mut waiting {
-            assert!(one.as_mut().now_or_never().is_none());
-        }
-        // The third loses its client.
-        drop(waiting.remove(2));
-        drop(held.pop());
-        let mut late = wait();
-        assert!(late.as_mut().now_or_never().is_none(), "there is room for one, and others were first");
-        for one in waiting.iter_mut().skip(1) {
-            assert!(one.as_mut().now_or_never().is_none());
-        }
-        let mut first = waiting.remove(0);
-        let got = first.as_mut().now_or_never().expect("its turn").expect("room");
-        drop(first);
-        drop((got, held));
-        for one in waiting {
-            assert!(block_on(one).is_ok());
-        }
-        assert!(block_on(late).is_ok());
-        assert!(limits.lock().queues.is_empty());
-    }
-
-    #[test]
-    fn a_read_holds_what_it_brought() {
+    fn a_permit_holds_what_was_read() {
         let limits = limits();
-        let a = who("a");
+        let a = principal("a");
         let mut permit = limits.read(&a, 100 << 10).expect("bytes");
         assert_eq!(permit.bytes(), 100 << 10);
         permit.fits(7).expect("fewer");

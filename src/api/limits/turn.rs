@@ -1,80 +1,67 @@
-//! Who waits for bytes to read into has a turn: of one principal, in the order of coming.
+//! A stream's turn in the fair queue.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{BETWEEN_BURSTS, BURST_BYTES, Held, Limits, Permit, READ_AGAIN, READ_BYTES_LEAST};
+use futures::future::{Either, select};
+
+use super::budget::{Held, LimitReached, Limits, Permit};
 use crate::security::identity::Principal;
 use crate::timers::{Sleep, TimersHandle};
 
-/// Those of one principal who wait; there is none where nobody does.
-#[derive(Default)]
-pub(super) struct Queue {
-    pub(super) waiting: VecDeque<Waiting>,
-    /// What was read since the last pause.
-    burst_bytes: u64,
-    /// Nobody gets anything before.
-    pause_until: Option<Instant>,
-}
+/// An open stream waits this long for bytes to read into before it is rejected.
+const READ_SOON: Duration = Duration::from_secs(10);
+/// The first in a queue asks this often, besides when one of the same principal releases some: the limit of all principals
+/// together may be what it waits for.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 
-impl Queue {
-    /// One who had its turn has read so much, which may be far less than the room it got. If it is enough, the pause begins.
-    pub(super) fn has_read(&mut self, bytes: u64) {
-        // A small read is work, too.
-        self.burst_bytes += bytes.max(READ_BYTES_LEAST);
-        if self.burst_bytes >= BURST_BYTES {
-            self.burst_bytes = 0;
-            self.pause_until = Some(Instant::now() + BETWEEN_BURSTS);
+impl Limits {
+    /// Like [`Limits::read`], but waits some seconds for room, in the order of arrival. Other streams of the principal, such
+    /// as a thousand tails that one record wakes, may hold everything for a moment: an open stream does not fail for that,
+    /// and is not overtaken.
+    ///
+    /// # Errors
+    /// [`LimitReached`], of bytes, all the time.
+    pub async fn read_soon(
+        &self,
+        principal: &Principal,
+        wanted: usize,
+        timers: &TimersHandle,
+    ) -> Result<Permit, LimitReached> {
+        let turn = Turn::new(self, principal, wanted, timers);
+        match select(turn, timers.at(Instant::now() + READ_SOON)).await {
+            Either::Left((permit, _)) => Ok(permit),
+            Either::Right(_) => self.read(principal, wanted),
         }
     }
-
-    /// The rest of the pause.
-    fn pause(&mut self) -> Option<Instant> {
-        self.pause_until = self.pause_until.filter(|until| *until > Instant::now());
-        self.pause_until
-    }
 }
 
-/// One who waits; tickets grow along a queue.
-pub(super) struct Waiting {
-    ticket: u64,
-    pub(super) waker: Waker,
-}
-
-/// The turn of one who waits for bytes to read into.
-pub(super) struct Turn<'a> {
+/// Waits for bytes to read into. Dropping it leaves the queue.
+struct Turn<'a> {
     limits: &'a Limits,
     principal: &'a Principal,
     wanted: usize,
     timers: &'a TimersHandle,
-    /// In the queue.
+    /// While it is in the queue.
     ticket: Option<u64>,
-    /// Of who is first: it asks again.
+    /// The next time that the first in the queue asks again.
     again: Option<Sleep>,
 }
 
 impl<'a> Turn<'a> {
     /// Not in the queue yet.
-    pub(super) fn new(
-        limits: &'a Limits,
-        principal: &'a Principal,
-        wanted: usize,
-        timers: &'a TimersHandle,
-    ) -> Turn<'a> {
+    fn new(limits: &'a Limits, principal: &'a Principal, wanted: usize, timers: &'a TimersHandle) -> Turn<'a> {
         Turn { limits, principal, wanted, timers, ticket: None, again: None }
     }
 
-    /// Leaves the queue; gives whose turn it is now.
+    /// Leaves the queue; returns the waker of the stream whose turn it is now.
     fn leave(&mut self, held: &mut Held) -> Option<Waker> {
         let ticket = self.ticket.take()?;
         let queue = held.queues.get_mut(self.principal)?;
-        if let Ok(at) = queue.waiting.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
-            queue.waiting.remove(at);
-        }
-        if queue.waiting.is_empty() {
+        queue.leave(ticket);
+        if queue.is_empty() {
             held.queues.remove(self.principal);
         }
         held.first(self.principal)
@@ -90,9 +77,9 @@ impl Future for Turn<'_> {
         let mut guard = limits.lock();
         let held = &mut *guard;
         let queue = held.queues.get_mut(this.principal);
-        let first = queue.as_ref().and_then(|queue| queue.waiting.front()).map(|first| first.ticket);
+        let first = queue.as_ref().and_then(|queue| queue.first()).map(|(ticket, _)| ticket);
         let is_first = first.is_none() || first == this.ticket;
-        let pause = queue.and_then(Queue::pause);
+        let pause = queue.and_then(|queue| queue.paused_until(Instant::now()));
         if is_first
             && pause.is_none()
             && let Ok(mut permit) = limits.read_in(held, this.principal, this.wanted)
@@ -100,25 +87,15 @@ impl Future for Turn<'_> {
             permit.waited = this.ticket.is_some();
             let next = this.leave(held);
             drop(guard);
-            // There may be room for one more.
+            // There may be room for the next one, too.
             next.into_iter().for_each(Waker::wake);
             return Poll::Ready(permit);
         }
         let waker = cx.waker().clone();
-        let queue = held.queues.entry(this.principal.clone()).or_default();
-        match this.ticket {
-            None => {
-                let ticket = held.next_ticket;
-                held.next_ticket += 1;
-                queue.waiting.push_back(Waiting { ticket, waker });
-                this.ticket = Some(ticket);
-            }
-            Some(ticket) => {
-                if let Ok(at) = queue.waiting.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
-                    queue.waiting[at].waker = waker;
-                }
-            }
-        }
+        let ticket = this.ticket.unwrap_or(held.next_ticket);
+        held.next_ticket += u64::from(this.ticket.is_none());
+        held.queues.entry(this.principal.clone()).or_default().wait(ticket, waker);
+        this.ticket = Some(ticket);
         drop(guard);
         if is_first {
             let at = pause.unwrap_or_else(|| Instant::now() + READ_AGAIN);
@@ -147,8 +124,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use std::pin::pin;
+
+    use futures::FutureExt as _;
     use futures::executor::block_on;
 
+    use super::super::queue::{BETWEEN_BURSTS, BURST_BYTES, READ_BYTES_LEAST};
     use super::*;
     use crate::config;
     use crate::thread::fatal_channel;
@@ -171,10 +152,10 @@ mod tests {
         Pin::new(turn).poll(&mut Context::from_waker(&Waker::from(woken.clone())))
     }
 
-    /// Whoever gives something back, or leaves the queue, wakes who is first then. (That who is first asks again after a
-    /// tenth of a second hides a wake that is lost.)
+    /// Everything that releases room, or leaves the queue, wakes the first in the queue. (The first also asks again after a
+    /// tenth of a second, which would hide a lost wake.)
     #[test]
-    fn each_change_wakes_who_is_first_and_nobody_else() {
+    fn each_release_wakes_the_first_in_the_queue_and_no_other() {
         let limits = limits(1 << 20, 4 << 20);
         let timers = TimersHandle::stopped();
         let a = Principal::new("a").expect("a name");
@@ -189,16 +170,16 @@ mod tests {
 
         drop(held.pop());
         assert_eq!(counts(), [1, 0, 0, 0], "by a permit that is dropped");
-        assert!(poll(&mut second, &woken[1]).is_pending(), "not its turn");
+        assert!(poll(&mut second, &woken[1]).is_pending(), "another one is first");
         let Poll::Ready(got) = poll(&mut first, &woken[0]) else { panic!("its turn") };
-        assert_eq!(counts(), [0, 1, 0, 0], "by who was first: there may be room for more");
+        assert_eq!(counts(), [0, 1, 0, 0], "by the one that had its turn: there may be room for more");
         drop(first);
         assert_eq!(counts(), [0; 4], "it has left already");
         drop(second);
-        assert_eq!(counts(), [0, 0, 1, 0], "by who goes away");
+        assert_eq!(counts(), [0, 0, 1, 0], "by one that leaves");
         held[0].fits(1).expect("fewer");
-        assert_eq!(counts(), [0, 0, 1, 0], "by a read that brought fewer");
-        // Who waits now is who polled last.
+        assert_eq!(counts(), [0, 0, 1, 0], "by a read of fewer bytes");
+        // The waker of the last poll counts.
         assert!(poll(&mut fourth, &woken[0]).is_pending());
         let Poll::Ready(more) = poll(&mut third, &woken[2]) else { panic!("its turn") };
         assert_eq!(counts(), [1, 0, 0, 0]);
@@ -206,9 +187,9 @@ mod tests {
         assert!(limits.lock().queues.is_empty());
     }
 
-    /// Else gRPC's thread would be theirs alone for as long as there is room and somebody waits for it.
+    /// Otherwise they would occupy gRPC's thread as long as there is room and one of them waits for it.
     #[test]
-    fn who_waits_for_each_other_makes_a_pause_between_bursts() {
+    fn streams_that_wait_for_each_other_pause_between_bursts() {
         let limits = limits(6 << 20, 64 << 20);
         let time = Timers::start(&fatal_channel().0).expect("a thread");
         let timers = time.handle();
@@ -224,22 +205,22 @@ mod tests {
         assert!(got.bytes() as u64 >= BURST_BYTES);
         let start = Instant::now();
         got.fits(got.bytes()).expect("all of it");
-        // A pause, although there is room. It asks again by itself behind it.
+        // A pause, although there is room. The next one asks again by itself after it.
         assert!(block_on(&mut second).bytes() > 0);
         assert!(start.elapsed() >= BETWEEN_BURSTS);
         drop(second);
         assert!(block_on(third).bytes() > 0);
-        // Nobody waits, so nobody makes a pause.
+        // No stream waits, so there is no pause.
         assert!(limits.lock().queues.is_empty());
         let Poll::Ready(mut more) = poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken) else { panic!("room") };
         more.fits(100).expect("fewer");
         assert!(poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken).is_ready());
     }
 
-    /// A tail takes room for much and finds one small record. A thousand such would else make a thousand pauses, and a queue
-    /// that was there once would not end.
+    /// A tail takes much room and finds one small record. A thousand of them would otherwise pause a thousand times, and the
+    /// queue would never become empty.
     #[test]
-    fn a_pause_is_for_what_was_read_and_not_for_the_room() {
+    fn a_pause_follows_what_was_read_and_not_the_room_taken() {
         let limits = limits(6 << 20, 64 << 20);
         let timers = TimersHandle::stopped();
         let a = Principal::new("a").expect("a name");
@@ -255,10 +236,55 @@ mod tests {
             let Poll::Ready(mut got) = poll(turn, &woken) else { panic!("its turn") };
             got.fits(100).expect("fewer");
             reads += 1;
-            if limits.lock().queues[&a].pause_until.is_some() {
+            if limits.lock().queues.get_mut(&a).expect("a queue").paused_until(Instant::now()).is_some() {
                 break;
             }
         }
         assert_eq!(reads, BURST_BYTES / READ_BYTES_LEAST);
+    }
+
+    #[test]
+    fn an_open_stream_waits_for_room() {
+        let (fatal, _failures) = fatal_channel();
+        let timers = Timers::start(&fatal).expect("a thread");
+        let (limits, a) = (limits(1 << 20, 4 << 20), Principal::new("a").expect("a name"));
+        let held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
+        let handle = timers.handle();
+        let mut room = pin!(limits.read_soon(&a, 1 << 20, &handle));
+        assert!(room.as_mut().now_or_never().is_none(), "no room is left");
+        drop(held);
+        assert!(block_on(room).is_ok_and(|permit| permit.bytes() > 0));
+    }
+
+    /// Of a thousand tails that lagged together, those that asked every tenth of a second were overtaken for seconds by those
+    /// that came back for more.
+    #[test]
+    fn a_stream_that_waits_for_room_is_not_overtaken() {
+        let (fatal, _failures) = fatal_channel();
+        let timers = Timers::start(&fatal).expect("a thread");
+        let (limits, a, handle) = (limits(1 << 20, 4 << 20), Principal::new("a").expect("a name"), timers.handle());
+        let mut held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
+        let wait = || Box::pin(limits.read_soon(&a, 1 << 20, &handle));
+        let mut waiting: Vec<_> = (0..5).map(|_| wait()).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        // The third loses its client.
+        drop(waiting.remove(2));
+        drop(held.pop());
+        let mut late = wait();
+        assert!(late.as_mut().now_or_never().is_none(), "there is room for one, and others came first");
+        for one in waiting.iter_mut().skip(1) {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        let mut first = waiting.remove(0);
+        let got = first.as_mut().now_or_never().expect("its turn").expect("room");
+        drop(first);
+        drop((got, held));
+        for one in waiting {
+            assert!(block_on(one).is_ok());
+        }
+        assert!(block_on(late).is_ok());
+        assert!(limits.lock().queues.is_empty());
     }
 }

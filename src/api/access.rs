@@ -1,0 +1,214 @@
+//! Authorization: what a client needs to be allowed, before its message is received, for the log that the message names, and
+//! while its stream is open.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::select;
+use grpcio::RpcContext;
+
+use super::error::{ApiError, LogScope};
+use super::lifecycle::{Lifecycle, Phase};
+use crate::security::acl::{Acl, Action};
+use crate::security::identity::{Identities, Identity, NoIdentity, Principal};
+use crate::security::tls::{Authorities, Standing};
+use crate::timers::TimersHandle;
+use crate::types::LogName;
+
+/// The rights of an open stream are checked again after this time.
+const RECHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// What an RPC requires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// An accepted certificate.
+    Certificate,
+    /// One of these actions on the log that the message names; before the message is received, on any log.
+    Log(&'static [Action]),
+    /// This action on every log; before the message is received, on any log.
+    EveryLog(Action),
+}
+
+impl Right {
+    /// The actions of which one must be allowed.
+    fn actions(&self) -> &[Action] {
+        match self {
+            Right::Certificate => &[],
+            Right::Log(actions) => actions,
+            Right::EveryLog(action) => std::slice::from_ref(action),
+        }
+    }
+}
+
+/// Tells clients and their rights.
+#[derive(Clone)]
+pub struct AccessControl {
+    identities: Identities,
+    authorities: Authorities,
+    acl: Acl,
+}
+
+/// A client with an accepted certificate and a usable name.
+#[derive(Clone)]
+pub struct ClientAccess {
+    identity: Identity,
+    standing: Standing,
+    acl: Acl,
+}
+
+impl AccessControl {
+    /// Tells clients by their certificates, which these authorities issue, and their rights by the policy.
+    pub fn new(identities: Identities, authorities: Authorities, acl: Acl) -> AccessControl {
+        AccessControl { identities, authorities, acl }
+    }
+
+    /// The certificate of the request's connection.
+    ///
+    /// # Errors
+    /// Those of [`Authorities::standing`].
+    pub fn standing(&self, ctx: &RpcContext<'_>) -> Result<Standing, NoIdentity> {
+        self.authorities.standing(ctx)
+    }
+
+    /// The client that sends the request, with that certificate.
+    ///
+    /// # Errors
+    /// [`ApiError::NoIdentity`].
+    pub fn client(&self, ctx: &RpcContext<'_>, standing: Standing) -> Result<ClientAccess, ApiError> {
+        Ok(ClientAccess { identity: self.identities.client(ctx)?, standing, acl: self.acl.clone() })
+    }
+
+    /// Checks what is known before the message is received.
+    ///
+    /// # Errors
+    /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
+    pub fn check_before_message(&self, ctx: &RpcContext<'_>, right: Right) -> Result<(), ApiError> {
+        let standing = self.standing(ctx)?;
+        match right {
+            Right::Certificate => Ok(standing.check(SystemTime::now())?),
+            Right::Log(_) | Right::EveryLog(_) => self.client(ctx, standing)?.check_any_log(right),
+        }
+    }
+}
+
+impl ClientAccess {
+    /// The name for policy and limits.
+    pub fn principal(&self) -> &Principal {
+        &self.identity.principal
+    }
+
+    fn check_certificate(&self) -> Result<(), ApiError> {
+        let now = SystemTime::now();
+        self.standing.check(now)?;
+        Ok(self.identity.check(now)?)
+    }
+
+    /// Checks the certificate, and the right on at least one log.
+    ///
+    /// # Errors
+    /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
+    pub fn check_any_log(&self, right: Right) -> Result<(), ApiError> {
+        self.check(right, LogScope::Any, |action| self.acl.allows_some(self.principal(), action))
+    }
+
+    /// Checks the certificate, and the right on a log.
+    ///
+    /// # Errors
+    /// Those of [`ClientAccess::check_any_log`].
+    pub fn check_log(&self, right: Right, log: &LogName) -> Result<(), ApiError> {
+        self.check(right, LogScope::One(log.clone()), |action| self.acl.allows(self.principal(), log.as_str(), action))
+    }
+
+    /// Checks the certificate, and the right on every log.
+    ///
+    /// # Errors
+    /// Those of [`ClientAccess::check_any_log`].
+    pub fn check_every_log(&self, right: Right) -> Result<(), ApiError> {
+        self.check(right, LogScope::Every, |action| self.acl.allows(self.principal(), Acl::EVERY_LOG, action))
+    }
+
+    fn check(&self, right: Right, log: LogScope, allows: impl Fn(Action) -> bool) -> Result<(), ApiError> {
+        self.check_certificate()?;
+        match right.actions() {
+            [] => Ok(()),
+            actions if actions.iter().any(|action| allows(*action)) => Ok(()),
+            [action, ..] => Err(ApiError::NotAllowed { principal: self.principal().clone(), log, action: *action }),
+        }
+    }
+
+    /// Resolves when an open stream has to end: the right or the certificate is lost, or the node stops. `log` is `None`
+    /// while no message has named one.
+    pub async fn lost(
+        self,
+        right: Right,
+        log: Option<LogName>,
+        lifecycle: Lifecycle,
+        timers: TimersHandle,
+    ) -> ApiError {
+        let mut seen = lifecycle.now();
+        loop {
+            if seen.phase == Phase::Stopping {
+                return ApiError::Stopping;
+            }
+            let allowed = match &log {
+                Some(log) => self.check_log(right, log),
+                None => self.check_any_log(right),
+            };
+            if let Err(error) = allowed {
+                return error;
+            }
+            select(lifecycle.changed(seen), timers.at(next_check(self.identity.expires))).await;
+            seen = lifecycle.now();
+        }
+    }
+}
+
+/// When the certificate and the right of an open stream are checked again: when the certificate expires, or after
+/// `RECHECK_EVERY` if that is earlier.
+pub fn next_check(expires: Option<SystemTime>) -> Instant {
+    let left = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+    // A moment after the end, so that the check finds it passed.
+    let left = left.map(|left| left + Duration::from_millis(1));
+    Instant::now() + left.map_or(RECHECK_EVERY, |left| left.min(RECHECK_EVERY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSUME: Right = Right::Log(&[Action::Consume]);
+
+    fn client(policy: &str, expires: Option<SystemTime>) -> ClientAccess {
+        let identity = Identity { principal: Principal::anonymous(), expires };
+        ClientAccess { identity, standing: Standing::default(), acl: Acl::from_text(policy).expect("a policy") }
+    }
+
+    #[test]
+    fn an_open_stream_ends_when_its_certificate_expires() {
+        let (fatal, _failures) = crate::thread::fatal_channel();
+        let timers = crate::timers::Timers::start(&fatal).expect("a thread");
+        let expires = SystemTime::now() + Duration::from_millis(50);
+        let client = client("p, anonymous, *, consume", Some(expires));
+        let log = LogName::new("").expect("a name");
+        assert_eq!(client.check_log(CONSUME, &log), Ok(()));
+        assert!(client.check_log(Right::Log(&[Action::Produce]), &log).is_err());
+        let lost = client.lost(CONSUME, Some(log), Lifecycle::default(), timers.handle());
+        let error = futures::executor::block_on(lost);
+        assert!(matches!(error, ApiError::NoIdentity(_)), "{error:?}");
+        assert!(SystemTime::now() >= expires);
+    }
+
+    #[test]
+    fn one_of_several_actions_is_enough_and_no_action_needs_no_line_in_the_policy() {
+        let client = client("p, anonymous, a, produce", None);
+        let (a, b) = (LogName::new("a").expect("a name"), LogName::new("b").expect("a name"));
+        let any = Right::Log(&[Action::Consume, Action::Produce]);
+        assert_eq!((client.check_log(any, &a), client.check_any_log(any)), (Ok(()), Ok(())));
+        let not_allowed = |log, action| Err(ApiError::NotAllowed { principal: Principal::anonymous(), log, action });
+        assert_eq!(client.check_log(any, &b), not_allowed(LogScope::One(b.clone()), Action::Consume));
+        assert_eq!(client.check_any_log(CONSUME), not_allowed(LogScope::Any, Action::Consume));
+        let every = Right::EveryLog(Action::Produce);
+        assert_eq!(client.check_any_log(every), Ok(()));
+        assert_eq!(client.check_every_log(every), not_allowed(LogScope::Every, Action::Produce));
+        assert_eq!(client.check_log(Right::Certificate, &b), Ok(()));
+    }
+}

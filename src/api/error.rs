@@ -1,0 +1,321 @@
+//! Why a request fails: every error of the API, with its message. [`super::status`] says which gRPC status each one is.
+//!
+//! A message says "not appended" only where that is certain.
+
+use super::limits::LimitReached;
+use crate::consensus::handle::{ProposeError, ReadIndexError};
+use crate::security::acl::Action;
+use crate::security::identity::{NoIdentity, Principal};
+use crate::storage::entry::ENTRY_BYTES_MAX;
+use crate::storage::reader::ReadError;
+use crate::types::{BadName, LogId, LogIndex, LogName, Offset};
+
+/// The offsets of a log, for a request that asked for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The name of the log.
+    pub log: LogName,
+    /// The id of the log.
+    pub log_id: LogId,
+    /// The offset of the first record.
+    pub first_offset: Offset,
+    /// The offset after the last record.
+    pub next_offset: Offset,
+}
+
+/// The logs that a request needs a right to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogScope {
+    /// At least one log.
+    #[error("any log")]
+    Any,
+    /// All of them: only a line for `*` grants that.
+    #[error("every log (`*` in the policy)")]
+    Every,
+    /// This one.
+    #[error("log {0}")]
+    One(LogName),
+}
+
+/// What is wrong with a request, whatever the state of the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The bytes are not a message of the method.
+    #[error("the request is not a message of this method")]
+    Malformed,
+    /// The message is larger than any valid one.
+    #[error("the request exceeds the {bytes_max} bytes that this method allows")]
+    MessageTooLarge {
+        /// The limit of the method.
+        bytes_max: usize,
+    },
+    /// The log's name.
+    #[error("{0}")]
+    LogName(BadName),
+    /// Neither `record` nor `records`, or an empty batch.
+    #[error("no record: set `record`, or at least one of `records`")]
+    NoRecord,
+    /// Both `record` and `records`.
+    #[error("both `record` and `records` are set: set one of them")]
+    RecordAndRecords,
+    /// A record is larger than its log allows.
+    #[error(
+        "record {position} has {bytes} bytes of value, key and headers, which exceeds record_bytes_max ({bytes_max}) of its log"
+    )]
+    RecordTooLarge {
+        /// The position in the request, from 0.
+        position: u32,
+        /// The size of value, key and headers.
+        bytes: usize,
+        /// The limit of the log.
+        bytes_max: u32,
+    },
+    /// All records together are larger than the log allows.
+    #[error(
+        "the records have {bytes} bytes of value, key and headers together, which exceeds request_bytes_max ({bytes_max}) of the log"
+    )]
+    RequestTooLarge {
+        /// The size of all values, keys and headers.
+        bytes: usize,
+        /// The limit of the log.
+        bytes_max: usize,
+    },
+    /// All records together are larger than any log allows.
+    #[error("the records would take more than {bytes_max} bytes in the log, the limit of every log")]
+    EntryTooLarge {
+        /// The limit of the format.
+        bytes_max: usize,
+    },
+    /// The settings of a log contradict each other or exceed their bounds.
+    #[error("{0}")]
+    Settings(String),
+    /// A stream names another log than its first message did.
+    #[error("the request names another log than the first request of the stream")]
+    LogChanged,
+    /// `expected_offset` exceeds the largest offset of any log.
+    #[error("`expected_offset` {0} exceeds the largest offset ({max})", max = Offset::MAX)]
+    ExpectedOffset(Offset),
+    /// `start` has a value that this version does not know.
+    #[error("`start` has the unknown value {0}")]
+    Start(i32),
+    /// `heartbeat_ms` is below its limit, or `max_records` is 0.
+    #[error("`heartbeat_ms` must be 0 or at least {heartbeat_ms_min}, and needs `max_records`")]
+    Heartbeat {
+        /// The shortest interval, milliseconds.
+        heartbeat_ms_min: u32,
+    },
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// The request carries no usable identity.
+    #[error("{0}")]
+    NoIdentity(#[from] NoIdentity),
+    /// The access policy does not grant the right.
+    #[error("{principal} may not {} {log}: the access policy does not grant it", verb(*.action))]
+    NotAllowed {
+        /// The principal of the request.
+        principal: Principal,
+        /// The logs that the right is needed for.
+        log: LogScope,
+        /// The right.
+        action: Action,
+    },
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// A field that a later version implements.
+    #[error("{0} is not implemented yet")]
+    Unimplemented(&'static str),
+    /// The offset is after the next one.
+    #[error("offset {1} is past the end of log {log}: the next offset is {next}", log = .0.log, next = .0.next_offset)]
+    OffsetPastEnd(Bounds, Offset),
+    /// The record at that offset has been trimmed.
+    #[error("offset {1} of log {log} has been trimmed: the first offset is {first}", log = .0.log, first = .0.first_offset)]
+    OffsetTrimmed(Bounds, Offset),
+    /// The cluster has no log of that name.
+    #[error("log {0} does not exist")]
+    NoSuchLog(LogName),
+    /// A health check names a service that the node does not have.
+    #[error("this node does not have that service")]
+    NoSuchService,
+    /// The log of that name has another id.
+    #[error("log {log} has another id: {log_id}")]
+    LogIdMismatch {
+        /// The name of the log.
+        log: LogName,
+        /// The id of the log.
+        log_id: LogId,
+    },
+    /// `expected_offset` is not the next one.
+    #[error("not appended to log {log}: offset {expected} was expected, the next offset is {next_offset}")]
+    ExpectedOffset {
+        /// The name of the log.
+        log: LogName,
+        /// The offset that the request expected.
+        expected: Offset,
+        /// The next offset of the log.
+        next_offset: Offset,
+    },
+    /// A queue of this node or of the leader is full.
+    #[error("nothing was done: a queue is full, try again")]
+    QueueFull,
+    /// The leader's disk is full: not appended.
+    #[error("not appended: the disk of the leader is full, until logs are trimmed or space is freed")]
+    DiskFull,
+    /// A limit of the principal, or of the node, is reached.
+    #[error("rejected: {0}")]
+    Limit(#[from] LimitReached),
+    /// Not appended, and a retry may succeed.
+    #[error("not appended: the leader changed, try again")]
+    NotAppended,
+    /// No leader is known, or none could confirm its leadership.
+    #[error("nothing was done: no leader is known to have a majority")]
+    NoLeader,
+    /// The node does not serve requests yet.
+    #[error("nothing was done: this node does not serve requests yet: {waiting_for}")]
+    NotReady {
+        /// What the node waits for.
+        waiting_for: String,
+    },
+    /// The node has no replica of the log yet, or its replica lags: which of the two, and why.
+    #[error("nothing was done: {0}")]
+    Joining(&'static str),
+    /// Another cluster of the same name answers: not appended, as it is unknown which of the two is the right one.
+    #[error("not appended: {0}")]
+    AnotherCluster(String),
+    /// The node is stopping.
+    #[error("this node is stopping: use another one")]
+    Stopping,
+    /// The replica on this node, or on the leader, is damaged and takes no part: nothing was appended.
+    #[error("nothing was done: the log is damaged on the node that had to answer, and waits for repair")]
+    ReplicaDamaged,
+    /// This node lacks an entry that it needs, and the leader can't read it from its disk.
+    #[error(
+        "not read: this node lacks entry {entry}, and the leader {leader} can't read it from its disk: read from another node"
+    )]
+    LeaderUnreadable {
+        /// The leader's name; empty if unknown.
+        leader: String,
+        /// The index of the entry.
+        entry: LogIndex,
+    },
+    /// It may have been appended or not.
+    #[error("it may have been appended or not: the same request again {}", if *.retry_is_safe { "is appended once" } else { "may append it twice" })]
+    OutcomeUnknown {
+        /// A retry is safe: the request has a producer id.
+        retry_is_safe: bool,
+    },
+    /// The deadline passed before anything was done.
+    #[error("the deadline passed before anything was done, and nothing will be done")]
+    DeadlinePassed,
+    /// The stored record is damaged on this node.
+    #[error("{} of log {log} are damaged on this node, other nodes may have them: {what}", damaged_records(*.offset, *.resume))]
+    Damaged {
+        /// The name of the log.
+        log: LogName,
+        /// The first damaged record.
+        offset: Offset,
+        /// The first record after the damage, from which reading can continue, if known.
+        resume: Option<Offset>,
+        /// What is damaged.
+        what: String,
+    },
+    /// The node has no file descriptor or no memory left to read with.
+    #[error("not read: this node is short of file descriptors or memory: {what}")]
+    Shortage {
+        /// What failed.
+        what: String,
+    },
+    /// A bug, logged where it was found.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+/// What a proposal contained, for its errors.
+#[derive(Clone, Debug)]
+pub struct Proposed<'a> {
+    /// The log as this node sees it.
+    pub bounds: &'a Bounds,
+    /// `expected_offset`, or the first offset that a trim keeps.
+    pub offset: Offset,
+    /// The producer id of the request, or 0.
+    pub producer_id: u64,
+}
+
+const NO_REPLICA: ApiError = ApiError::Joining("the node that had to answer has no replica of the log yet");
+
+impl From<ReadIndexError> for ApiError {
+    fn from(error: ReadIndexError) -> ApiError {
+        match error {
+            ReadIndexError::NotLeader { .. } | ReadIndexError::Unconfirmed => ApiError::NoLeader,
+            ReadIndexError::QueueFull => ApiError::QueueFull,
+            ReadIndexError::NoSuchGroup => NO_REPLICA,
+            ReadIndexError::Damaged => ApiError::ReplicaDamaged,
+            ReadIndexError::Stopping => ApiError::Stopping,
+        }
+    }
+}
+
+impl ApiError {
+    /// The error of a proposal.
+    pub fn from_propose(error: ProposeError, proposed: &Proposed<'_>) -> ApiError {
+        match error {
+            ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
+            ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
+            ProposeError::QueueFull => ApiError::QueueFull,
+            ProposeError::DiskFull => ApiError::DiskFull,
+            ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),
+            ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: proposed.producer_id != 0 },
+            ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
+            ProposeError::ExpectedOffset { next_offset } => {
+                let log = proposed.bounds.log.clone();
+                ApiError::ExpectedOffset { log, expected: proposed.offset, next_offset }
+            }
+            ProposeError::PastEnd { next_offset } => {
+                ApiError::OffsetPastEnd(Bounds { next_offset, ..proposed.bounds.clone() }, proposed.offset)
+            }
+            ProposeError::NoSuchGroup => NO_REPLICA,
+            ProposeError::Damaged => ApiError::ReplicaDamaged,
+            ProposeError::Stopping => ApiError::Stopping,
+        }
+    }
+
+    /// The error of a read at `offset`. A reader that may block never returns [`ReadError::NotCached`].
+    pub fn from_read(error: ReadError, bounds: Bounds, offset: Offset) -> ApiError {
+        match error {
+            ReadError::NotCached => ApiError::Internal("a blocking read returned `NotCached`"),
+            ReadError::Trimmed { first_offset } => ApiError::OffsetTrimmed(
+                Bounds { first_offset: bounds.first_offset.max(first_offset), ..bounds },
+                offset,
+            ),
+            ReadError::Shortage(what) => ApiError::Shortage { what },
+            ReadError::Damaged(range) => ApiError::Damaged {
+                log: bounds.log,
+                offset: range.first_offset.max(offset),
+                resume: range.next_offset,
+                what: range.to_string(),
+            },
+            ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
+        }
+    }
+}
+
+/// The action in "may not ... log default".
+fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Produce => "produce to",
+        Action::Consume => "consume",
+        Action::Admin => "administer",
+        Action::Replicate => "replicate",
+    }
+}
+
+fn damaged_records(offset: Offset, resume: Option<Offset>) -> String {
+    match resume {
+        Some(resume) if resume.0 > offset.0 + 1 => format!("records {offset} to {}", resume.0 - 1),
+        Some(_) => format!("record {offset}"),
+        None => format!("records from {offset} on"),
+    }
+}

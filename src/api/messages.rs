@@ -1,0 +1,107 @@
+//! Requests and responses as gRPC carries them: as bytes where an object would only cost a copy.
+//!
+//! A request arrives as bytes and its handler decodes it, so that the API and not gRPC answers a malformed one
+//! (INVALID_ARGUMENT; gRPC itself would say INTERNAL). Stored records are sent as they are.
+
+use std::cell::Cell;
+use std::io::Read;
+
+use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType, pb_de, pb_ser};
+use protobuf::{Message, MessageFull};
+
+use super::error::Invalid;
+use super::wire::{canonical, put_fixed64_field, put_varint_field};
+use crate::pb;
+use crate::types::LogId;
+use crate::watermark::Mark;
+
+/// A request as it arrived.
+pub struct Request(pub Vec<u8>);
+
+/// A `ConsumeResponse` whose records are as they are stored. It can be sent once: gRPC takes the bytes without a copy.
+#[derive(Default)]
+pub struct ConsumeReply(Cell<Vec<u8>>);
+
+/// The most bytes that [`ConsumeReply::many`] adds to the records.
+const TAIL_BYTES_MAX: usize = 32;
+
+impl ConsumeReply {
+    /// One record, already a field `record` = 2, and nothing else.
+    pub fn one(record: Vec<u8>) -> ConsumeReply {
+        ConsumeReply(Cell::new(record))
+    }
+
+    /// Any number of records, and the bounds of the log.
+    pub fn many(mut records: Vec<u8>, mark: Mark, log_id: LogId) -> ConsumeReply {
+        records.reserve(TAIL_BYTES_MAX);
+        put_varint_field(&mut records, 4, mark.first_offset.0);
+        put_varint_field(&mut records, 5, mark.next_offset.0);
+        put_fixed64_field(&mut records, 6, log_id.0);
+        ConsumeReply(Cell::new(records))
+    }
+
+    /// [`ConsumeReply::many`] for a part of records that were read together.
+    pub fn part(records: &[u8], mark: Mark, log_id: LogId) -> ConsumeReply {
+        let mut part = Vec::with_capacity(records.len() + TAIL_BYTES_MAX);
+        part.extend_from_slice(records);
+        ConsumeReply::many(part, mark, log_id)
+    }
+}
+
+#[cfg(test)]
+impl ConsumeReply {
+    /// The bytes that are sent.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.take()
+    }
+}
+
+/// Decodes a request that contains no records.
+///
+/// # Errors
+/// [`Invalid::Malformed`].
+pub fn decode<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
+    pb::parse(&canonical::<M>(&request.0)?).map_err(|_| Invalid::Malformed)
+}
+
+/// A message that a handler may return.
+pub trait Response: Sized + Send + 'static {
+    /// How gRPC encodes it. Only clients decode it.
+    const MARSHALLER: Marshaller<Self>;
+}
+
+impl<T: Message> Response for T {
+    const MARSHALLER: Marshaller<T> = Marshaller { ser: pb_ser, de: pb_de };
+}
+
+impl Response for ConsumeReply {
+    const MARSHALLER: Marshaller<ConsumeReply> = Marshaller { ser: put_reply, de: no_reply };
+}
+
+/// The method of that name, for gRPC's binding.
+pub const fn method<T: Response>(ty: MethodType, name: &'static str) -> Method<Request, T> {
+    Method { ty, name, req_mar: Marshaller { ser: put_request, de: take_request }, resp_mar: T::MARSHALLER }
+}
+
+fn take_request(mut reader: MessageReader) -> grpcio::Result<Request> {
+    let mut bytes = Vec::with_capacity(reader.len());
+    reader.read_to_end(&mut bytes).map_err(|e| grpcio::Error::Codec(Box::new(e)))?;
+    Ok(Request(bytes))
+}
+
+fn put_request(request: &Request, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    *buffer = GrpcSlice::from(request.0.as_slice());
+    Ok(())
+}
+
+fn put_reply(reply: &ConsumeReply, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    let mut bytes = reply.0.take();
+    // gRPC takes the allocation over only if it has no spare capacity.
+    bytes.shrink_to_fit();
+    *buffer = GrpcSlice::from(bytes);
+    Ok(())
+}
+
+fn no_reply(_: MessageReader) -> grpcio::Result<ConsumeReply> {
+    Err(grpcio::Error::Codec("only a client decodes this".into()))
+}

@@ -1,0 +1,155 @@
+//! The table of RPCs. Adding one is a line here and its handler; everything else follows from the line.
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use futures::future::BoxFuture;
+use grpcio::{MethodType, ServiceBuilder};
+
+use super::access::Right;
+use super::error::ApiError;
+use super::limits::Permit;
+use super::messages::{Request, Response, method};
+use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
+use super::service::{Call, End, Service};
+use super::{admin, configure, consume, consume_stream, health, info, produce, produce_stream};
+use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
+use crate::security::acl::Action::{Admin, Consume, Produce};
+
+/// The largest message of an RPC whose requests contain records.
+const RECORDS: usize = CLIENT_MESSAGE_BYTES_MAX;
+/// The largest message of every other RPC.
+const SMALL: usize = 64 << 10;
+
+/// The service that answers for itself in health checks.
+const HEALTH: &str = "grpc.health.v1.Health";
+
+/// One RPC.
+struct Rpc {
+    /// `/package.Service/Method`.
+    method: &'static str,
+    right: Right,
+    request_bytes_max: usize,
+    handler: Handler,
+}
+
+/// Registers a handler of one streaming kind.
+type Handler = Box<dyn FnOnce(ServiceBuilder, &'static str, Prelude) -> ServiceBuilder>;
+
+/// Every RPC of the client listener: the full method name, the right that it needs, its largest request, and the streaming
+/// kind with the handler. The kind decides which budgets a request uses:
+///
+/// - [`unary`]: an unanswered request and its bytes
+/// - [`long_poll`]: the same, while it waits an open stream, and for its response bytes to read into
+/// - [`server_stream`]: an unanswered request until its message is complete, then an open stream, and bytes to read into
+/// - [`duplex`]: an open stream, and the bytes of each request until it is answered
+fn table() -> Vec<Rpc> {
+    let rpc = |method, right, request_bytes_max, handler| Rpc { method, right, request_bytes_max, handler };
+    let (produce, consume, admin) = (Right::Log(&[Produce]), Right::Log(&[Consume]), Right::Log(&[Admin]));
+    let any_action = Right::Log(&[Consume, Produce, Admin]);
+    vec![
+        rpc("/log.v1.Log/Produce", produce, RECORDS, unary(produce::produce)),
+        rpc("/log.v1.Log/ProduceStream", produce, RECORDS, duplex(produce_stream::produce_stream)),
+        rpc("/log.v1.Log/Consume", consume, SMALL, long_poll(consume::consume)),
+        rpc("/log.v1.Log/ConsumeStream", consume, SMALL, server_stream(consume_stream::consume_stream)),
+        rpc("/log.v1.Log/GetServers", Right::Certificate, SMALL, unary(info::get_servers)),
+        rpc("/log.v1.Log/GetLog", any_action, SMALL, unary(info::get_log)),
+        rpc("/seriatim.v1.Admin/Trim", admin, SMALL, unary(admin::trim)),
+        rpc("/seriatim.v1.Admin/ConfigureLog", admin, SMALL, unary(configure::configure_log)),
+        rpc("/seriatim.v1.Admin/GetNode", Right::EveryLog(Admin), SMALL, unary(admin::get_node)),
+        rpc("/grpc.health.v1.Health/Check", Right::Certificate, SMALL, unary(health::check)),
+        rpc("/grpc.health.v1.Health/Watch", Right::Certificate, SMALL, server_stream(health::watch)),
+    ]
+}
+
+/// Adds every RPC, and the check before its message is received, to a server.
+pub fn register(service: &Service) -> (grpcio::Service, AccessChecker) {
+    let table = table();
+    let rights: HashMap<_, _> = table.iter().map(|rpc| (rpc.method, rpc.right)).collect();
+    let services = table.into_iter().fold(ServiceBuilder::new(), |builder, rpc| {
+        let Rpc { method, right, request_bytes_max, handler } = rpc;
+        handler(builder, method, Prelude { service: service.clone(), right, request_bytes_max })
+    });
+    (services.build(), AccessChecker::new(service, rights))
+}
+
+/// The names of the services, for health checks; the empty one is the process.
+pub fn service_names() -> Vec<&'static str> {
+    let services = table().into_iter().filter_map(|rpc| rpc.method.strip_prefix('/')?.split('/').next());
+    let mut names: Vec<&str> = [""].into_iter().chain(services.filter(|name| *name != HEALTH)).collect();
+    names.dedup();
+    names
+}
+
+fn unary<T: Response, F>(handle: fn(Service, Call, Request) -> F) -> Handler
+where
+    F: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    Box::new(move |builder, name, prelude| {
+        let method = method::<T>(MethodType::Unary, name);
+        builder.add_client_streaming_handler(&method, move |ctx, requests, sink| {
+            prelude.unary(&ctx, requests, sink, handle);
+        })
+    })
+}
+
+fn long_poll<T: Response, F>(handle: fn(Service, Call, Request) -> F) -> Handler
+where
+    F: Future<Output = Result<(T, Option<Permit>), ApiError>> + Send + 'static,
+{
+    Box::new(move |builder, name, prelude| {
+        let method = method::<T>(MethodType::Unary, name);
+        builder.add_client_streaming_handler(&method, move |ctx, requests, sink| {
+            prelude.long_poll(&ctx, requests, sink, handle);
+        })
+    })
+}
+
+fn server_stream<T: Response>(handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), End>>) -> Handler {
+    Box::new(move |builder, name, prelude| {
+        let method = method::<T>(MethodType::ServerStreaming, name);
+        builder.add_duplex_streaming_handler(&method, move |ctx, requests, sink| {
+            prelude.server_stream(&ctx, requests, sink, handle);
+        })
+    })
+}
+
+fn duplex<T: Response>(handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), End>>) -> Handler {
+    Box::new(move |builder, name, prelude| {
+        let method = method::<T>(MethodType::Duplex, name);
+        builder.add_duplex_streaming_handler(&method, move |ctx, requests, sink| {
+            prelude.duplex(&ctx, requests, sink, handle);
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::pb;
+
+    /// A method of a `.proto` without a line in the table would be UNIMPLEMENTED; one without a client is of no use.
+    #[test]
+    fn every_method_of_the_protos_has_a_line() {
+        let files = [pb::log::file_descriptor(), pb::admin::file_descriptor(), pb::health::file_descriptor()];
+        let declared: BTreeSet<String> = files
+            .into_iter()
+            .flat_map(|file| {
+                let services = file.proto().service.iter();
+                services.flat_map(|service| {
+                    let (package, service_name) = (file.proto().package(), service.name());
+                    service.method.iter().map(move |method| format!("/{package}.{service_name}/{}", method.name()))
+                })
+            })
+            .collect();
+        let served: BTreeSet<String> = table().iter().map(|rpc| rpc.method.to_owned()).collect();
+        assert_eq!(served, declared);
+    }
+
+    #[test]
+    fn services_are_named_once() {
+        assert_eq!(service_names(), ["", "log.v1.Log", "seriatim.v1.Admin"]);
+    }
+}
