@@ -29,7 +29,7 @@ pub enum ClientError {
 /// A gRPC status with its details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// gRPC's code.
+    /// The code that gRPC defines.
     pub code: RpcStatusCode,
     /// The text for a person.
     pub message: String,
