@@ -38,7 +38,7 @@ impl WaitList {
         self.0.len()
     }
 
-    /// True if nobody waits.
+    /// True if the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,99 +1,60 @@
 //! The reasons in the `ErrorInfo` of a node's statuses: one list for the server, which sends them, and the client, which
 //! reads them. The names are part of the API and never change.
 
-/// Declares [`ErrorReason`], its names, and how they are read back, from one list.
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
-        /// Why a request failed.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum ErrorReason {
-            $($(#[$doc])* $variant,)+
-        }
+use crate::codes::codes;
 
-        impl ErrorReason {
-            /// Every reason.
-            pub const ALL: &[ErrorReason] = &[$(ErrorReason::$variant),+];
-
-            /// The name in `ErrorInfo.reason`.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(ErrorReason::$variant => $name,)+
-                }
-            }
-
-            /// The reason with that name; `None` for one of a newer version.
-            pub fn from_name(name: &str) -> Option<ErrorReason> {
-                match name {
-                    $($name => Some(ErrorReason::$variant),)+
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The request carries no usable identity.
-    NoIdentity = "NO_IDENTITY",
-    /// The access policy does not grant the right.
-    NotAllowed = "NOT_ALLOWED",
-    /// The request is malformed or contradicts itself.
-    InvalidRequest = "INVALID_REQUEST",
-    /// A record exceeds the limit of its log.
-    RecordTooLarge = "RECORD_TOO_LARGE",
-    /// The records of a request exceed a limit together.
-    RequestTooLarge = "REQUEST_TOO_LARGE",
-    /// A later version implements it.
-    Unimplemented = "UNIMPLEMENTED",
-    /// The offset is after the next one.
-    OffsetPastEnd = "OFFSET_PAST_END",
-    /// The offset is before the first one.
-    OffsetTrimmed = "OFFSET_TRIMMED",
-    /// The cluster has no such log.
-    NoSuchLog = "NO_SUCH_LOG",
-    /// The node has no such service.
-    NoSuchService = "NO_SUCH_SERVICE",
-    /// The log of that name has another id.
-    LogIdMismatch = "LOG_ID_MISMATCH",
-    /// The next offset is not the expected one.
-    ExpectedOffsetMismatch = "EXPECTED_OFFSET_MISMATCH",
-    /// A queue is full.
-    QueueFull = "QUEUE_FULL",
-    /// The leader's disk is full.
-    DiskFull = "DISK_FULL",
-    /// The node has no file descriptor or memory left to read with.
-    Shortage = "SHORTAGE",
-    /// The principal, or all together, are at a limit.
-    LimitReached = "LIMIT_REACHED",
-    /// Not appended; a retry may succeed.
-    NotAppended = "NOT_APPENDED",
-    /// No leader is known, or none is confirmed by a majority.
-    NoLeader = "NO_LEADER",
-    /// The node does not serve the log yet.
-    Joining = "JOINING",
-    /// Another cluster of the same name answers.
-    AnotherCluster = "ANOTHER_CLUSTER",
-    /// The node is stopping.
-    Stopping = "STOPPING",
-    /// A replica or a record is damaged.
-    Damaged = "DAMAGED",
-    /// The leader can't read an entry that the node lacks.
-    LeaderDamaged = "LEADER_DAMAGED",
-    /// The records may have been appended or not.
-    OutcomeUnknown = "OUTCOME_UNKNOWN",
-    /// A bug.
-    Internal = "INTERNAL",
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_reason_is_read_back_by_its_name() {
-        for reason in ErrorReason::ALL {
-            assert_eq!(ErrorReason::from_name(reason.name()), Some(*reason));
-        }
-        assert_eq!(ErrorReason::from_name("NEWER"), None);
+codes! {
+    /// Why a request failed.
+    pub enum ErrorReason: str, "error reason" {
+        /// The request carries no usable identity.
+        NoIdentity = "NO_IDENTITY",
+        /// The access policy does not grant the right.
+        NotAllowed = "NOT_ALLOWED",
+        /// The request is malformed or contradicts itself.
+        InvalidRequest = "INVALID_REQUEST",
+        /// A record exceeds the limit of its log.
+        RecordTooLarge = "RECORD_TOO_LARGE",
+        /// The records of a request exceed a limit together.
+        RequestTooLarge = "REQUEST_TOO_LARGE",
+        /// A later version implements it.
+        Unimplemented = "UNIMPLEMENTED",
+        /// The offset is after the next one.
+        OffsetPastEnd = "OFFSET_PAST_END",
+        /// The offset is before the first one.
+        OffsetTrimmed = "OFFSET_TRIMMED",
+        /// The cluster has no such log.
+        NoSuchLog = "NO_SUCH_LOG",
+        /// The node has no such service.
+        NoSuchService = "NO_SUCH_SERVICE",
+        /// The log of that name has another id.
+        LogIdMismatch = "LOG_ID_MISMATCH",
+        /// The next offset is not the expected one.
+        ExpectedOffsetMismatch = "EXPECTED_OFFSET_MISMATCH",
+        /// A queue is full.
+        QueueFull = "QUEUE_FULL",
+        /// The leader's disk is full.
+        DiskFull = "DISK_FULL",
+        /// The node has no file descriptor or memory left to read with.
+        Shortage = "SHORTAGE",
+        /// The principal, or all together, are at a limit.
+        LimitReached = "LIMIT_REACHED",
+        /// Not appended; a retry may succeed.
+        NotAppended = "NOT_APPENDED",
+        /// No leader is known, or none is confirmed by a majority.
+        NoLeader = "NO_LEADER",
+        /// The node does not serve the log yet.
+        Joining = "JOINING",
+        /// Another cluster of the same name answers.
+        AnotherCluster = "ANOTHER_CLUSTER",
+        /// The node is stopping.
+        Stopping = "STOPPING",
+        /// A replica or a record is damaged.
+        Damaged = "DAMAGED",
+        /// The leader can't read an entry that the node lacks.
+        LeaderDamaged = "LEADER_DAMAGED",
+        /// The records may have been appended or not.
+        OutcomeUnknown = "OUTCOME_UNKNOWN",
+        /// A bug.
+        Internal = "INTERNAL",
     }
 }

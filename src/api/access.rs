@@ -20,7 +20,7 @@ const RECHECK_EVERY: Duration = Duration::from_secs(60);
 /// What an RPC requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// An accepted certificate.
+    /// Nothing but an accepted certificate.
     Certificate,
     /// One of these actions on the log that the message names; before the message is received, on any log.
     Log(&'static [Action]),

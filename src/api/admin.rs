@@ -2,7 +2,7 @@
 
 use super::configure::settings;
 use super::core::{Core, bounds};
-use super::error::{ApiError, Proposed};
+use super::error::{ApiError, FailedProposal};
 use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
@@ -32,7 +32,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);
-        ApiError::from_propose(error, &Proposed { bounds: &bounds, offset, producer_id: 0 })
+        ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, producer_id: 0 })
     })?;
     // It is committed, and so final, even if this node does not apply it in time.
     let mark = core.applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await;

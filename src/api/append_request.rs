@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::core::check_log_id;
 use super::error::{ApiError, Invalid};
 use super::router::proposal_deadline;
-use super::wire::{Fields, Value};
+use super::wire::{MessageFields, Value};
 use crate::catalog::LogMeta;
 use crate::consensus::handle::Proposal;
 use crate::logs::OpenLog;
@@ -29,14 +29,14 @@ pub struct AppendRequest {
     pub log: LogName,
     /// Append only to the log with this id.
     log_id: Option<u64>,
-    sizes: Sizes,
+    sizes: RecordSizes,
     /// Without its group: only [`AppendRequest::for_log`] returns it.
     proposal: Proposal,
 }
 
 /// The sizes that a log limits.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sizes {
+struct RecordSizes {
     /// Content bytes of all records.
     content: usize,
     /// Content bytes of the largest record, and its position.
@@ -56,7 +56,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn merge(&mut self, record: &'a [u8]) -> Result<(), Invalid> {
-        for field in Fields::new(record) {
+        for field in MessageFields::new(record) {
             match field? {
                 (1, Value::Bytes(value)) => self.value = value,
                 // The cast is protobuf's own: a uint32 keeps the low 32 bits.
@@ -84,7 +84,7 @@ fn content_bytes(parts: &Parts<'_>) -> usize {
 
 fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
     let (mut name, mut value) = ("", &[][..]);
-    for field in Fields::new(header) {
+    for field in MessageFields::new(header) {
         match field? {
             (1, Value::Bytes(bytes)) => name = std::str::from_utf8(bytes).map_err(|_| Invalid::Malformed)?,
             (2, Value::Bytes(bytes)) => value = bytes,
@@ -98,7 +98,7 @@ fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
 struct Payload {
     bytes: Vec<u8>,
     count: u32,
-    sizes: Sizes,
+    sizes: RecordSizes,
 }
 
 impl Payload {
@@ -133,8 +133,8 @@ impl AppendRequest {
         let mut parts = Parts::default();
         // One record grows by less than this; with more records the buffer grows once or twice.
         let bytes = Unstamped::room(message.len() + 64);
-        let mut payload = Payload { bytes, count: 0, sizes: Sizes::default() };
-        for field in Fields::new(message) {
+        let mut payload = Payload { bytes, count: 0, sizes: RecordSizes::default() };
+        for field in MessageFields::new(message) {
             match field? {
                 (1, Value::Bytes(record)) => single.get_or_insert_default().merge(record)?,
                 (2, Value::Bytes(name)) => log = std::str::from_utf8(name).map_err(|_| Invalid::Malformed)?,
@@ -171,7 +171,7 @@ impl AppendRequest {
     /// # Errors
     /// A record or all records are too large, the log has another id, or a field is not implemented yet.
     pub fn for_log(self, log: &OpenLog, deadline: Option<Instant>) -> Result<Proposal, ApiError> {
-        let Sizes { content, largest: (bytes, position), largest_stored } = self.sizes;
+        let RecordSizes { content, largest: (bytes, position), largest_stored } = self.sizes;
         if bytes > log.record_bytes_max as usize {
             let bytes_max = log.record_bytes_max;
             return Err(Invalid::RecordTooLarge { position, bytes, bytes_max }.into());

@@ -1,7 +1,7 @@
 //! `ConfigureLog`: changes the settings of a log, by a command of the catalog.
 
 use super::core::{Core, bounds, check_log_id};
-use super::error::{ApiError, Invalid, Proposed};
+use super::error::{ApiError, FailedProposal, Invalid};
 use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
@@ -43,7 +43,10 @@ pub async fn configure_log(
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&command) };
         let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
             let bounds = bounds(&log, &log.watermark.get());
-            ApiError::from_propose(error, &Proposed { bounds: &bounds, offset: Offset::default(), producer_id: 0 })
+            ApiError::from_propose(
+                error,
+                &FailedProposal { bounds: &bounds, offset: Offset::default(), producer_id: 0 },
+            )
         })?;
         core.applied(GroupId::CATALOG, applied.index, &core.catalog_watermark, &service.timers, deadline).await?;
     }

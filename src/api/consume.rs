@@ -8,7 +8,7 @@ use super::core::{Core, bounds};
 use super::error::ApiError;
 use super::limits::Permit;
 use super::messages::{ConsumeReply, Request, decode};
-use super::read::{Batching, Beginning, beginning};
+use super::read::{Batching, ReadPosition, read_position};
 use super::service::{Call, Service};
 use crate::logs::OpenLog;
 use crate::pb::log::ConsumeRequest;
@@ -41,31 +41,31 @@ pub async fn consume(
     let _waits = if request.wait_ms > 0 { Some(service.limits.stream(&principal)?) } else { None };
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
-    let mut begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
+    let mut position = read_position(core, log, &request, &service.timers, call.deadline).await?;
     let mut batching = Batching::of(&request, BYTES_DEFAULT);
     if batching.one_by_one {
         batching.records_max = 1;
     }
     let mut until = wait_until(request.wait_ms, call.deadline);
     loop {
-        let mark = begin.log.watermark.get();
-        if begin.offset < mark.next_offset {
+        let mark = position.log.watermark.get();
+        if position.offset < mark.next_offset {
             let room = service.limits.read(&principal, batching.bytes_max)?;
-            if let Some((slice, room)) = begin.read(core, &mark, batching, room).await? {
-                return Ok((some(batching, slice, &begin.log, mark), Some(room)));
+            if let Some((slice, room)) = position.read(core, &mark, batching, room).await? {
+                return Ok((some(batching, slice, &position.log, mark), Some(room)));
             }
-        } else if begin.confirmed.is_none() {
-            begin.confirmed = confirm(&service, core, &begin, call.deadline).await?;
-        } else if begin.offset > mark.next_offset {
-            return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
+        } else if position.confirmed.is_none() {
+            position.confirmed = confirm(&service, core, &position, call.deadline).await?;
+        } else if position.offset > mark.next_offset {
+            return Err(ApiError::OffsetPastEnd(bounds(&position.log, &mark), position.offset));
         } else if let Some(end) = until.take() {
-            service.visible(&begin.log.watermark, begin.offset, end).await?;
+            service.visible(&position.log.watermark, position.offset, end).await?;
             // That may have taken a minute.
             call.check_log(&name)?;
         } else if batching.one_by_one {
-            return Err(ApiError::OffsetPastEnd(bounds(&begin.log, &mark), begin.offset));
+            return Err(ApiError::OffsetPastEnd(bounds(&position.log, &mark), position.offset));
         } else {
-            return Ok((ConsumeReply::many(Vec::new(), mark, begin.log.log_id), None));
+            return Ok((ConsumeReply::many(Vec::new(), mark, position.log.log_id), None));
         }
     }
 }
@@ -74,12 +74,12 @@ pub async fn consume(
 async fn confirm(
     service: &Service,
     core: &Core,
-    begin: &Beginning,
+    position: &ReadPosition,
     deadline: Option<Instant>,
 ) -> Result<Option<Mark>, ApiError> {
-    let log = &begin.log;
+    let log = &position.log;
     let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
-    let visible = log.watermark.wait(Until::Visible(begin.offset), &service.timers);
+    let visible = log.watermark.wait(Until::Visible(position.offset), &service.timers);
     match select(visible, Box::pin(confirmed)).await {
         // The log has stopped here: the error of the read index says why.
         Either::Left((Err(_), confirmed)) => confirmed.await.map(Some),

@@ -16,8 +16,8 @@ use super::error::{ApiError, Invalid};
 use super::limits::Permit;
 use super::messages::{ConsumeReply, decode};
 use super::prelude::ServerStream;
-use super::read::{Batching, Beginning, beginning};
-use super::service::{End, Service, gone};
+use super::read::{Batching, ReadPosition, read_position};
+use super::service::{Service, StreamEnd, gone};
 use crate::pb::log::ConsumeRequest;
 use crate::security::identity::Principal;
 use crate::storage::payload::{records, retag};
@@ -37,11 +37,11 @@ const HEARTBEAT_MS_MIN: u32 = 1000;
 type Out = DuplexSink<ConsumeReply>;
 
 /// Serves `ConsumeStream`.
-pub fn consume_stream(stream: ServerStream<'_, ConsumeReply>) -> BoxFuture<'_, Result<(), End>> {
+pub fn consume_stream(stream: ServerStream<'_, ConsumeReply>) -> BoxFuture<'_, Result<(), StreamEnd>> {
     serve(stream).boxed()
 }
 
-async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), End> {
+async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> {
     let ServerStream { service, call, request, sink } = stream;
     let request: ConsumeRequest = decode(request)?;
     let name = call.log_name(&request.log)?;
@@ -52,14 +52,14 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), End> {
     let lost = call.lost(service, Some(name.clone()))?;
     let tail = async {
         let log = core.log(&name, &service.timers, call.deadline).await?;
-        let begin = beginning(core, log, &request, &service.timers, call.deadline).await?;
+        let position = read_position(core, log, &request, &service.timers, call.deadline).await?;
         let batching = Batching::of(&request, BYTES_DEFAULT);
         let read_bytes = if request.max_bytes == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         if batching.one_by_one {
             // Small messages that are ready together share a write.
             sink.enhance_batch(true);
         }
-        let mut tail = Tail { service, core, principal, begin, batching, read_bytes, heartbeat, end: None };
+        let mut tail = Tail { service, core, principal, position, batching, read_bytes, heartbeat, end: None };
         tail.find_end(&request, call.deadline).await?;
         tail.run(sink).await
     };
@@ -77,48 +77,48 @@ fn heartbeat(request: &ConsumeRequest) -> Result<Option<Duration>, Invalid> {
     }
 }
 
-/// A stream on its way through the log; `begin.offset` is the next record.
+/// A stream on its way through the log; `position.offset` is the next record.
 struct Tail<'a> {
     service: &'a Service,
     core: &'a Core,
     principal: Principal,
-    begin: Beginning,
+    position: ReadPosition,
     batching: Batching,
     /// How much is read at once.
     read_bytes: usize,
     heartbeat: Option<Duration>,
-    /// Where to stop.
+    /// The offset to stop at; `None`: the stream tails.
     end: Option<Offset>,
 }
 
 impl Tail<'_> {
     /// An offset that is not visible here is valid only if the leader has it; and `stop_at_end` needs the leader's end.
     async fn find_end(&mut self, request: &ConsumeRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
-        let log = Arc::clone(&self.begin.log);
+        let log = Arc::clone(&self.position.log);
         let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
-        if self.begin.confirmed.is_none() && (request.stop_at_end || past_end(self.begin.offset)) {
+        if self.position.confirmed.is_none() && (request.stop_at_end || past_end(self.position.offset)) {
             let mark = self.core.catch_up(log.group, &log.watermark, &self.service.timers, deadline).await?;
-            self.begin.confirmed = Some(mark);
+            self.position.confirmed = Some(mark);
         }
-        if past_end(self.begin.offset) {
-            return Err(ApiError::OffsetPastEnd(bounds(&log, &log.watermark.get()), self.begin.offset));
+        if past_end(self.position.offset) {
+            return Err(ApiError::OffsetPastEnd(bounds(&log, &log.watermark.get()), self.position.offset));
         }
         if request.stop_at_end {
-            self.end = self.begin.confirmed.map(|mark| mark.next_offset);
+            self.end = self.position.confirmed.map(|mark| mark.next_offset);
         }
         Ok(())
     }
 
-    async fn run(&mut self, sink: &mut Out) -> Result<(), End> {
+    async fn run(&mut self, sink: &mut Out) -> Result<(), StreamEnd> {
         let mut last_sent = Instant::now();
-        while self.end.is_none_or(|end| self.begin.offset < end) {
-            let mut mark = self.begin.log.watermark.get();
+        while self.end.is_none_or(|end| self.position.offset < end) {
+            let mut mark = self.position.log.watermark.get();
             if let Some(end) = self.end {
                 mark.next_offset = mark.next_offset.min(end);
             }
-            if self.begin.offset < mark.next_offset {
+            if self.position.offset < mark.next_offset {
                 let room = self.room(sink).await?;
-                if let Some((slice, _room)) = self.begin.read_on(self.core, &mark, self.read_bytes, room).await? {
+                if let Some((slice, _room)) = self.position.read_on(self.core, &mark, self.read_bytes, room).await? {
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }
@@ -126,7 +126,7 @@ impl Tail<'_> {
             }
             let beat = self.heartbeat.map(|every| last_sent + every);
             if !self.wait(sink, beat).await? {
-                let nothing = ConsumeReply::many(Vec::new(), mark, self.begin.log.log_id);
+                let nothing = ConsumeReply::many(Vec::new(), mark, self.position.log.log_id);
                 send_all([nothing], sink).await?;
                 last_sent = Instant::now();
             }
@@ -135,34 +135,34 @@ impl Tail<'_> {
     }
 
     /// Waits for room for the next read, or for the end of the client.
-    async fn room(&self, sink: &mut Out) -> Result<Permit, End> {
+    async fn room(&self, sink: &mut Out) -> Result<Permit, StreamEnd> {
         let room = pin!(self.service.limits.read_soon(&self.principal, self.read_bytes, &self.service.timers));
         match select(room, poll_fn(|cx| gone(sink, cx))).await {
             Either::Left((room, _)) => Ok(room?),
-            Either::Right(_) => Err(End::Gone),
+            Either::Right(_) => Err(StreamEnd::Gone),
         }
     }
 
     /// Waits for the next record (true), the heartbeat (false), or the end of the client.
-    async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, End> {
-        let more = self.begin.log.watermark.wait(Until::Visible(self.begin.offset), &self.service.timers);
+    async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, StreamEnd> {
+        let more = self.position.log.watermark.wait(Until::Visible(self.position.offset), &self.service.timers);
         let quiet = pin!(self.service.timers.at_or_never(beat));
         match select(select(more, poll_fn(|cx| gone(sink, cx))), quiet).await {
             Either::Left((Either::Left((Ok(_), _)), _)) => Ok(true),
             Either::Left((Either::Left((Err(_), _)), _)) => Err(ApiError::ReplicaDamaged.into()),
-            Either::Left((Either::Right(_), _)) => Err(End::Gone),
+            Either::Left((Either::Right(_), _)) => Err(StreamEnd::Gone),
             Either::Right(_) => Ok(false),
         }
     }
 
     /// Sends what was read, in messages as the request asked; messages that are ready together share writes.
-    async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), End> {
+    async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), StreamEnd> {
         let Slice { bytes, count, next } = slice;
         let Batching { one_by_one, records_max, bytes_max } = self.batching;
         if !one_by_one && count <= records_max && bytes.len() <= bytes_max {
-            let mark = self.begin.log.watermark.get();
-            self.begin.offset = next;
-            return send_all([ConsumeReply::many(bytes, mark, self.begin.log.log_id)], sink).await;
+            let mark = self.position.log.watermark.get();
+            self.position.offset = next;
+            return send_all([ConsumeReply::many(bytes, mark, self.position.log.log_id)], sink).await;
         }
         let mut at = 0;
         while at < bytes.len() {
@@ -172,14 +172,14 @@ impl Tail<'_> {
                 retag(&mut record);
                 ConsumeReply::one(record)
             } else {
-                let mark = self.begin.log.watermark.get();
-                ConsumeReply::part(&bytes[at..end], mark, self.begin.log.log_id)
+                let mark = self.position.log.watermark.get();
+                ConsumeReply::part(&bytes[at..end], mark, self.position.log.log_id)
             };
-            sink.feed((reply, WriteFlags::default())).await.map_err(|_| End::Gone)?;
-            self.begin.offset.0 += u64::from(count);
+            sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
+            self.position.offset.0 += u64::from(count);
             at = end;
         }
-        sink.flush().await.map_err(|_| End::Gone)
+        sink.flush().await.map_err(|_| StreamEnd::Gone)
     }
 
     /// The end of the next message, and how many records it contains: as many as allowed, and at least one.
@@ -188,8 +188,8 @@ impl Tail<'_> {
         let records_max = if self.batching.one_by_one { 1 } else { self.batching.records_max };
         for record in records(&bytes[at..]) {
             let record = record.map_err(|_| ApiError::Damaged {
-                log: self.begin.log.name.clone(),
-                offset: Offset(self.begin.offset.0 + u64::from(count)),
+                log: self.position.log.name.clone(),
+                offset: Offset(self.position.offset.0 + u64::from(count)),
                 resume: None,
                 what: "what was read is not a sequence of records".to_owned(),
             })?;
@@ -203,11 +203,11 @@ impl Tail<'_> {
     }
 }
 
-async fn send_all<const N: usize>(replies: [ConsumeReply; N], sink: &mut Out) -> Result<(), End> {
+async fn send_all<const N: usize>(replies: [ConsumeReply; N], sink: &mut Out) -> Result<(), StreamEnd> {
     for reply in replies {
-        sink.feed((reply, WriteFlags::default())).await.map_err(|_| End::Gone)?;
+        sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
     }
-    sink.flush().await.map_err(|_| End::Gone)
+    sink.flush().await.map_err(|_| StreamEnd::Gone)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::error::{ApiError, Bounds};
+use super::error::{ApiError, LogBounds};
 use super::forward::Forward;
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
@@ -18,9 +18,9 @@ use crate::watermark::{Mark, Watermark};
 /// This node's identity, known from its start.
 #[derive(Clone, Debug)]
 pub struct Me {
-    /// The node's id.
+    /// Its id in every Raft group.
     pub node_id: NodeId,
-    /// The node's name.
+    /// As it is configured; unique in the cluster.
     pub node_name: NodeName,
     /// The name of the cluster.
     pub cluster_name: String,
@@ -33,7 +33,7 @@ pub struct Core {
     pub me: Me,
     /// The id of the cluster.
     pub cluster_id: ClusterId,
-    /// The `consensus` thread.
+    /// Sends proposals and read indexes to the `consensus` thread.
     pub consensus: ConsensusHandle,
     /// The logs that this node has replicas of.
     pub logs: Logs,
@@ -82,8 +82,13 @@ impl Core {
 }
 
 /// The bounds of a log, for errors.
-pub fn bounds(log: &OpenLog, mark: &Mark) -> Bounds {
-    Bounds { log: log.name.clone(), log_id: log.log_id, first_offset: mark.first_offset, next_offset: mark.next_offset }
+pub fn bounds(log: &OpenLog, mark: &Mark) -> LogBounds {
+    LogBounds {
+        log: log.name.clone(),
+        log_id: log.log_id,
+        first_offset: mark.first_offset,
+        next_offset: mark.next_offset,
+    }
 }
 
 /// Checks the log id that a request requires.

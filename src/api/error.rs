@@ -12,7 +12,7 @@ use crate::types::{BadName, LogId, LogIndex, LogName, Offset};
 
 /// The offsets of a log, for a request that asked for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct LogBounds {
     /// The name of the log.
     pub log: LogName,
     /// The id of the log.
@@ -32,7 +32,7 @@ pub enum LogScope {
     /// All of them: only a line for `*` grants that.
     #[error("every log (`*` in the policy)")]
     Every,
-    /// This one.
+    /// The log that the request names.
     #[error("log {0}")]
     One(LogName),
 }
@@ -49,7 +49,7 @@ pub enum Invalid {
         /// The limit of the method.
         bytes_max: usize,
     },
-    /// The log's name.
+    /// The name of the log is malformed.
     #[error("{0}")]
     LogName(BadName),
     /// Neither `record` nor `records`, or an empty batch.
@@ -119,7 +119,7 @@ pub enum ApiError {
         principal: Principal,
         /// The logs that the right is needed for.
         log: LogScope,
-        /// The right.
+        /// The first of the actions that would be enough.
         action: Action,
     },
     /// The request itself is wrong.
@@ -130,10 +130,10 @@ pub enum ApiError {
     Unimplemented(&'static str),
     /// The offset is after the next one.
     #[error("offset {1} is past the end of log {log}: the next offset is {next}", log = .0.log, next = .0.next_offset)]
-    OffsetPastEnd(Bounds, Offset),
+    OffsetPastEnd(LogBounds, Offset),
     /// The record at that offset has been trimmed.
     #[error("offset {1} of log {log} has been trimmed: the first offset is {first}", log = .0.log, first = .0.first_offset)]
-    OffsetTrimmed(Bounds, Offset),
+    OffsetTrimmed(LogBounds, Offset),
     /// The cluster has no log of that name.
     #[error("log {0} does not exist")]
     NoSuchLog(LogName),
@@ -219,13 +219,13 @@ pub enum ApiError {
         offset: Offset,
         /// The first record after the damage, from which reading can continue, if known.
         resume: Option<Offset>,
-        /// What is damaged.
+        /// Where the damage is, for an operator.
         what: String,
     },
     /// The node has no file descriptor or no memory left to read with.
     #[error("not read: this node is short of file descriptors or memory: {what}")]
     Shortage {
-        /// What failed.
+        /// The system's error.
         what: String,
     },
     /// A bug, logged where it was found.
@@ -233,11 +233,11 @@ pub enum ApiError {
     Internal(&'static str),
 }
 
-/// What a proposal contained, for its errors.
+/// What the failed proposal contained, for its error.
 #[derive(Clone, Debug)]
-pub struct Proposed<'a> {
+pub struct FailedProposal<'a> {
     /// The log as this node sees it.
-    pub bounds: &'a Bounds,
+    pub bounds: &'a LogBounds,
     /// `expected_offset`, or the first offset that a trim keeps.
     pub offset: Offset,
     /// The producer id of the request, or 0.
@@ -260,7 +260,7 @@ impl From<ReadIndexError> for ApiError {
 
 impl ApiError {
     /// The error of a proposal.
-    pub fn from_propose(error: ProposeError, proposed: &Proposed<'_>) -> ApiError {
+    pub fn from_propose(error: ProposeError, proposed: &FailedProposal<'_>) -> ApiError {
         match error {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
             ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
@@ -274,7 +274,7 @@ impl ApiError {
                 ApiError::ExpectedOffset { log, expected: proposed.offset, next_offset }
             }
             ProposeError::PastEnd { next_offset } => {
-                ApiError::OffsetPastEnd(Bounds { next_offset, ..proposed.bounds.clone() }, proposed.offset)
+                ApiError::OffsetPastEnd(LogBounds { next_offset, ..proposed.bounds.clone() }, proposed.offset)
             }
             ProposeError::NoSuchGroup => NO_REPLICA,
             ProposeError::Damaged => ApiError::ReplicaDamaged,
@@ -283,11 +283,11 @@ impl ApiError {
     }
 
     /// The error of a read at `offset`. A reader that may block never returns [`ReadError::NotCached`].
-    pub fn from_read(error: ReadError, bounds: Bounds, offset: Offset) -> ApiError {
+    pub fn from_read(error: ReadError, bounds: LogBounds, offset: Offset) -> ApiError {
         match error {
             ReadError::NotCached => ApiError::Internal("a blocking read returned `NotCached`"),
             ReadError::Trimmed { first_offset } => ApiError::OffsetTrimmed(
-                Bounds { first_offset: bounds.first_offset.max(first_offset), ..bounds },
+                LogBounds { first_offset: bounds.first_offset.max(first_offset), ..bounds },
                 offset,
             ),
             ReadError::Shortage(what) => ApiError::Shortage { what },
@@ -297,6 +297,9 @@ impl ApiError {
                 resume: range.next_offset,
                 what: range.to_string(),
             },
+            ReadError::NewerFrame(newer) => {
+                ApiError::Damaged { log: bounds.log, offset, resume: None, what: newer.to_string() }
+            }
             ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
         }
     }

@@ -1,4 +1,4 @@
-//! The loops of what clients send.
+//! Fuzz loops of what clients send.
 
 use protobuf::{Message, MessageFull};
 
@@ -37,7 +37,7 @@ fn produce_requests() -> Vec<Vec<u8>> {
     [single, batch].iter().map(|request| request.write_to_bytes().expect("encoded")).collect()
 }
 
-/// What rust-protobuf reads and our rules make of it; `Err(None)`: a malformed name.
+/// What rust-protobuf decodes, and our rules applied to it; `Err(None)`: a malformed name.
 fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<Invalid>> {
     let request: log::ProduceRequest = pb::parse(bytes).map_err(|_| Some(Invalid::Malformed))?;
     let records: Vec<&log::Record> = match (request.record.as_ref(), &request.records[..]) {
@@ -56,14 +56,14 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
     if let Some(offset) = request.expected_offset.map(Offset).filter(|offset| *offset > Offset::MAX) {
         return Err(Some(Invalid::ExpectedOffset(offset)));
     }
-    // The name is looked at last.
+    // The name is checked last.
     LogName::new(&request.log).map_err(|_| None)?;
     Ok((request, payload))
 }
 
-/// Where the two may differ: rust-protobuf takes no varint that is longer than its type needs (others drop the rest, and so
-/// do we), skips groups, which proto3 has no more, without looking whether they end, and replaces a `record` that comes twice,
-/// which the standard merges.
+/// Where the two may differ: rust-protobuf rejects a varint that is longer than its type needs (others drop the rest,
+/// and so do we), skips groups, which proto3 does not have, without checking that they end, and replaces a `record`
+/// that occurs twice, which the standard merges.
 fn is_odd(message: &[u8], inside: &[u64]) -> bool {
     let mut rest = message;
     let mut singles = 0;
@@ -108,18 +108,18 @@ fn is_odd(message: &[u8], inside: &[u64]) -> bool {
             }
             _ => return false,
         };
-        let Some(behind) = rest.get(skipped..) else { return false };
-        rest = behind;
+        let Some(after) = rest.get(skipped..) else { return false };
+        rest = after;
     }
     false
 }
 
-/// Our reader of the hot path and rust-protobuf's agree on every message: taken or not, and what is in it.
+/// The hot path's decoder and rust-protobuf agree on every message: accepted or not, and its contents.
 #[test]
 fn produce_request() {
     let all = Loop::new("produce_request", produce_requests()).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES);
     all.run(|bytes| {
-        // Where rust-protobuf is at odds with the standard it agrees after all, once the bytes are put right for it.
+        // Where rust-protobuf differs from the standard it agrees once the bytes are in canonical form.
         let right = canonical::<log::ProduceRequest>(bytes).map_err(Some);
         match (AppendRequest::decode(bytes), right.and_then(|right| by_protobuf(&right))) {
             (Ok(append), Ok((request, payload))) => {
@@ -168,14 +168,14 @@ fn produce_request() {
     });
 }
 
-/// A small request: what is read is what is written again.
+/// A small request: what is decoded is what is encoded again.
 fn small<M: MessageFull + PartialEq>(name: &'static str, seeds: Vec<M>) {
     let seeds = seeds.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
     Loop::new(name, seeds).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
         let request = Request(bytes.to_vec());
         let Ok(message) = decode::<M>(&request) else { return false };
         let again = Request(message.write_to_bytes().expect("encoded"));
-        // Unknown fields are kept and written, too.
+        // Unknown fields are kept and encoded, too.
         assert!(decode::<M>(&again).is_ok_and(|again| again == message) || again.0.len() > 64 << 10);
         true
     });

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::lifecycle::Phase;
 use super::messages::{Request, decode};
 use super::prelude::ServerStream;
-use super::service::{Call, End, Service, gone};
+use super::service::{Call, Service, StreamEnd, gone};
 use crate::pb::health::health_check_response::ServingStatus;
 use crate::pb::health::{HealthCheckRequest, HealthCheckResponse};
 
@@ -33,11 +33,11 @@ pub async fn check(service: Service, _call: Call, request: Request) -> Result<He
 }
 
 /// Serves `Watch`.
-pub fn watch(stream: ServerStream<'_, HealthCheckResponse>) -> BoxFuture<'_, Result<(), End>> {
+pub fn watch(stream: ServerStream<'_, HealthCheckResponse>) -> BoxFuture<'_, Result<(), StreamEnd>> {
     serve(stream).boxed()
 }
 
-async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), End> {
+async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), StreamEnd> {
     let ServerStream { service, call, request, sink } = stream;
     let request: HealthCheckRequest = decode(request)?;
     let known = service.services.contains(&request.service.as_str());
@@ -50,7 +50,7 @@ async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), End>
             false => ServingStatus::SERVICE_UNKNOWN,
         };
         if sent != Some(status) {
-            sink.send((response(status), WriteFlags::default())).await.map_err(|_| End::Gone)?;
+            sink.send((response(status), WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
             sent = Some(status);
         }
         if seen.phase == Phase::Stopping {
@@ -66,7 +66,7 @@ async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), End>
         seen = match select(changed, &mut gone).await {
             Either::Left((Either::Left((seen, _)), _)) => seen,
             Either::Left((Either::Right(_), _)) => service.lifecycle.now(),
-            Either::Right(_) => return Err(End::Gone),
+            Either::Right(_) => return Err(StreamEnd::Gone),
         };
     }
 }

@@ -14,18 +14,18 @@ pub enum Phase {
     /// Not a member of a cluster yet.
     #[default]
     Joining,
-    /// Serves requests.
+    /// A member, whose handlers run.
     Serving,
     /// Still serves, but health says NOT_SERVING: clients should use another node.
     Leaving,
-    /// Rejects new requests.
+    /// New requests fail with STOPPING.
     Stopping,
 }
 
 /// What a request has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The newest phase.
+pub struct Observed {
+    /// As of the last change.
     pub phase: Phase,
     /// Counts up when rights must be checked again.
     pub rechecks: u64,
@@ -33,7 +33,7 @@ pub struct Seen {
 
 #[derive(Default)]
 struct LifecycleState {
-    now: Seen,
+    now: Observed,
     next_waiter: u64,
     waiters: BTreeMap<u64, Waker>,
 }
@@ -43,8 +43,8 @@ struct LifecycleState {
 pub struct Lifecycle(Arc<Mutex<LifecycleState>>);
 
 impl Lifecycle {
-    /// The current phase.
-    pub fn now(&self) -> Seen {
+    /// What a request sees at this moment.
+    pub fn now(&self) -> Observed {
         self.lock().now
     }
 
@@ -59,11 +59,11 @@ impl Lifecycle {
     }
 
     /// Waits until something differs from what was seen.
-    pub fn changed(&self, seen: Seen) -> Changed {
+    pub fn changed(&self, seen: Observed) -> Changed {
         Changed { lifecycle: self.clone(), seen, id: None }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
+    fn change(&self, change: impl FnOnce(&mut Observed)) {
         let waiters = {
             let mut inner = self.lock();
             change(&mut inner.now);
@@ -80,14 +80,14 @@ impl Lifecycle {
 /// A wait for a change; dropping it ends the wait.
 pub struct Changed {
     lifecycle: Lifecycle,
-    seen: Seen,
+    seen: Observed,
     id: Option<u64>,
 }
 
 impl Future for Changed {
-    type Output = Seen;
+    type Output = Observed;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Seen> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Observed> {
         let this = &mut *self;
         let mut inner = this.lifecycle.lock();
         if inner.now != this.seen {

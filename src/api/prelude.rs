@@ -31,7 +31,7 @@ use super::access::{AccessControl, Right};
 use super::error::{ApiError, Invalid};
 use super::limits::Permit;
 use super::messages::Request;
-use super::service::{Call, End, Failure, Service};
+use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::{FailedAt, Retry, classify, count, status_of, stream_status_of};
 use crate::grpc::{guarded, spawn_guarded};
 use crate::metrics::Metrics;
@@ -62,9 +62,9 @@ pub struct ServerStream<'a, T> {
     pub service: &'a Service,
     /// The request's identity and deadline.
     pub call: &'a Call,
-    /// The request's message.
+    /// The message, not decoded yet.
     pub request: &'a Request,
-    /// Takes the responses.
+    /// Responses are sent here, in their order.
     pub sink: &'a mut DuplexSink<T>,
 }
 
@@ -76,18 +76,22 @@ pub struct DuplexStream<'a, T> {
     pub call: &'a Call,
     /// The requests. The handler counts each of them for the connection ([`Call::account`]).
     pub requests: &'a mut RequestStream<Request>,
-    /// Takes the responses.
+    /// Responses are sent here, in their order.
     pub sink: &'a mut DuplexSink<T>,
 }
 
 impl Prelude {
     /// Reads the one message of a request. Until it is complete, it is one of the principal's unanswered requests.
-    async fn receive(&self, call: &Call, requests: &mut RequestStream<Request>) -> Result<(Request, Permit), End> {
+    async fn receive(
+        &self,
+        call: &Call,
+        requests: &mut RequestStream<Request>,
+    ) -> Result<(Request, Permit), StreamEnd> {
         let service = &self.service;
         let permit = service.limits.call(&call.principal(), 0)?;
         let request = match select(requests.next(), service.timers.at(Instant::now() + REQUEST_MAX)).await {
             Either::Left((Some(Ok(request)), _)) => request,
-            Either::Left((Some(Err(_)), _)) => return Err(End::Gone),
+            Either::Left((Some(Err(_)), _)) => return Err(StreamEnd::Gone),
             Either::Left((None, _)) => return Err(Invalid::Malformed.into()),
             Either::Right(_) => return Err(ApiError::DeadlinePassed.into()),
         };
@@ -105,7 +109,7 @@ impl Prelude {
     }
 
     /// Counts a failure, and delays it if it is one of many large requests that fail whenever they are sent.
-    async fn refuse(&self, principal: &Principal, deadline: Option<Instant>, failure: &Failure) {
+    async fn refuse(&self, principal: &Principal, deadline: Option<Instant>, failure: &RequestFailure) {
         let service = &self.service;
         count(&service.metrics, &failure.error);
         if classify(&failure.error).retry != Retry::Useless {
@@ -135,7 +139,7 @@ impl Prelude {
     }
 
     /// The same for a request that may wait long, and whose response holds bytes of its own until it is sent. When its client
-    /// goes away the request ends and releases what it holds.
+    /// disconnects the request ends and releases what it holds.
     pub fn long_poll<T: Send + 'static, F>(
         &self,
         ctx: &RpcContext<'_>,
@@ -178,10 +182,10 @@ impl Prelude {
                     } else {
                         work.await
                     };
-                    (result.map_err(|error| Failure { error, request_bytes, at: None }), Some(permit))
+                    (result.map_err(|error| RequestFailure { error, request_bytes, at: None }), Some(permit))
                 }
-                Err(End::Failed(failure)) => (Err(failure), None),
-                Err(End::Gone) => return,
+                Err(StreamEnd::Failed(failure)) => (Err(failure), None),
+                Err(StreamEnd::Gone) => return,
             };
             if let Err(failure) = &result {
                 prelude.refuse(&principal, deadline, failure).await;
@@ -221,7 +225,7 @@ impl Prelude {
         ctx: &RpcContext<'_>,
         mut requests: RequestStream<Request>,
         mut sink: DuplexSink<T>,
-        handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), End>>,
+        handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
     ) {
         let call = Call::new(&self.service, ctx, self.right);
         let prelude = self.clone();
@@ -239,8 +243,10 @@ impl Prelude {
                         handle(ServerStream { service, call: &call, request: &request, sink: &mut sink }).await
                     };
                     work.await.map_err(|end| match end {
-                        End::Failed(failure) => End::Failed(Failure { request_bytes: request.0.len(), ..failure }),
-                        End::Gone => End::Gone,
+                        StreamEnd::Failed(failure) => {
+                            StreamEnd::Failed(RequestFailure { request_bytes: request.0.len(), ..failure })
+                        }
+                        StreamEnd::Gone => StreamEnd::Gone,
                     })
                 }
                 Err(end) => Err(end),
@@ -258,7 +264,7 @@ impl Prelude {
         ctx: &RpcContext<'_>,
         mut requests: RequestStream<Request>,
         mut sink: DuplexSink<T>,
-        handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), End>>,
+        handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
     ) {
         let call = Call::new(&self.service, ctx, self.right);
         let in_flight = self.service.in_flight.enter();
@@ -271,11 +277,11 @@ impl Prelude {
                 handle(DuplexStream { service, call: &call, requests: &mut requests, sink: &mut sink }).await
             };
             let result = work.await.map_err(|end| match end {
-                End::Failed(Failure { error, request_bytes, at }) => {
+                StreamEnd::Failed(RequestFailure { error, request_bytes, at }) => {
                     let first = FailedAt { failed_request: 0, unknown_through: None };
-                    End::Failed(Failure { error, request_bytes, at: at.or(Some(first)) })
+                    StreamEnd::Failed(RequestFailure { error, request_bytes, at: at.or(Some(first)) })
                 }
-                End::Gone => End::Gone,
+                StreamEnd::Gone => StreamEnd::Gone,
             });
             prelude.end_stream(&call, sink, result).await;
             // Dropped before the status is sent, it would cancel the stream.
@@ -284,11 +290,11 @@ impl Prelude {
         });
     }
 
-    async fn end_stream<T>(&self, call: &Call, mut sink: DuplexSink<T>, result: Result<(), End>) {
+    async fn end_stream<T>(&self, call: &Call, mut sink: DuplexSink<T>, result: Result<(), StreamEnd>) {
         // A failed send means that the client is gone.
         let _ = match result {
             Ok(()) => sink.close().await,
-            Err(End::Failed(failure)) => {
+            Err(StreamEnd::Failed(failure)) => {
                 self.refuse(&call.principal(), call.deadline, &failure).await;
                 let status = match failure.at {
                     Some(at) => stream_status_of(&failure.error, at),
@@ -296,7 +302,7 @@ impl Prelude {
                 };
                 sink.fail(status).await
             }
-            Err(End::Gone) => Ok(()),
+            Err(StreamEnd::Gone) => Ok(()),
         };
     }
 }
@@ -324,7 +330,7 @@ pub struct AccessChecker {
 }
 
 impl AccessChecker {
-    /// Checks these rights.
+    /// Rejects requests without the right of their method.
     pub fn new(service: &Service, rights: HashMap<&'static str, Right>) -> AccessChecker {
         AccessChecker {
             access: service.access.clone(),

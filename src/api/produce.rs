@@ -2,7 +2,7 @@
 
 use super::append_request::AppendRequest;
 use super::core::bounds;
-use super::error::{ApiError, Proposed};
+use super::error::{ApiError, FailedProposal};
 use super::messages::Request;
 use super::service::{Call, Service};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
@@ -22,7 +22,7 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     core.check_rival()?;
     let log = core.log(&append.log, &service.timers, call.deadline).await?;
     let proposal = append.for_log(&log, call.deadline)?;
-    let sent = Sent::new(&proposal);
+    let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {
         Ok(appended) => Ok(response(&appended, &log)),
         Err(error) => Err(propose_error(error, &sent, &log)),
@@ -30,18 +30,18 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
 }
 
 /// What is kept of a proposal while its answer is awaited.
-pub struct Sent {
+pub struct SentProposal {
     /// The size of its payload.
     pub bytes: usize,
     expected_offset: Option<Offset>,
     producer_id: u64,
 }
 
-impl Sent {
+impl SentProposal {
     /// Of a proposal that is about to be handed over.
-    pub fn new(proposal: &Proposal) -> Sent {
+    pub fn new(proposal: &Proposal) -> SentProposal {
         let Proposal { expected_offset, producer_id, .. } = *proposal;
-        Sent { bytes: proposal.payload.len(), expected_offset, producer_id }
+        SentProposal { bytes: proposal.payload.len(), expected_offset, producer_id }
     }
 }
 
@@ -57,8 +57,8 @@ pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
 }
 
 /// Why a request was not appended, or is not known to be.
-pub fn propose_error(error: ProposeError, sent: &Sent, log: &OpenLog) -> ApiError {
+pub fn propose_error(error: ProposeError, sent: &SentProposal, log: &OpenLog) -> ApiError {
     let bounds = bounds(log, &log.watermark.get());
     let offset = sent.expected_offset.unwrap_or_default();
-    ApiError::from_propose(error, &Proposed { bounds: &bounds, offset, producer_id: sent.producer_id })
+    ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, producer_id: sent.producer_id })
 }

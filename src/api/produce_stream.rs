@@ -28,9 +28,9 @@ use super::error::{ApiError, Invalid};
 use super::limits::Permit;
 use super::messages::Request;
 use super::prelude::DuplexStream;
-use super::produce::{Sent, propose_error, response};
+use super::produce::{SentProposal, propose_error, response};
 use super::router::{Route, outcome};
-use super::service::{Call, End, Failure, Service};
+use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::FailedAt;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
 use crate::logs::OpenLog;
@@ -52,19 +52,19 @@ type Requests = RequestStream<Request>;
 type Out = DuplexSink<ProduceResponse>;
 
 /// Serves `ProduceStream`.
-pub fn produce_stream(stream: DuplexStream<'_, ProduceResponse>) -> BoxFuture<'_, Result<(), End>> {
+pub fn produce_stream(stream: DuplexStream<'_, ProduceResponse>) -> BoxFuture<'_, Result<(), StreamEnd>> {
     serve(stream).boxed()
 }
 
 /// A request on its way.
-struct Unanswered {
-    sent: Sent,
+struct UnansweredRequest {
+    sent: SentProposal,
     answer: ReplyReceiver<Result<Appended, ProposeError>>,
     _permit: Permit,
 }
 
 /// What happens next.
-enum Event {
+enum StreamEvent {
     Request(Request),
     NoMoreRequests,
     Answer(Result<Appended, ProposeError>),
@@ -72,7 +72,7 @@ enum Event {
     Ends(ApiError),
 }
 
-async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), End> {
+async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEnd> {
     let DuplexStream { service, call, requests, sink } = stream;
     sink.enhance_batch(true);
     // Until the first message names the log, nothing else is waited for.
@@ -90,7 +90,7 @@ async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), End> {
     call.account.add(request_bytes);
     let opened = open(service, call, first).await;
     let (core, log, proposal, permit) =
-        opened.map_err(|error| End::Failed(Failure { error, request_bytes, at: None }))?;
+        opened.map_err(|error| StreamEnd::Failed(RequestFailure { error, request_bytes, at: None }))?;
     let mut run = Run {
         service,
         core,
@@ -112,11 +112,11 @@ async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), End> {
     run.run(requests, sink).await
 }
 
-async fn next(requests: &mut Requests) -> Result<Option<Request>, End> {
+async fn next(requests: &mut Requests) -> Result<Option<Request>, StreamEnd> {
     match poll_fn(|cx| Pin::new(&mut *requests).poll_next(cx)).await {
         None => Ok(None),
         Some(Ok(request)) => Ok(Some(request)),
-        Some(Err(_)) => Err(End::Gone),
+        Some(Err(_)) => Err(StreamEnd::Gone),
     }
 }
 
@@ -149,7 +149,7 @@ struct Run<'a> {
     /// The position of the next proposal in the run.
     proposed: u64,
     route: Route,
-    unanswered: VecDeque<Unanswered>,
+    unanswered: VecDeque<UnansweredRequest>,
     unanswered_bytes: usize,
     answered: u64,
     /// A request that was read but exceeds its principal's limit of bytes for now. While it is held something is unanswered,
@@ -161,27 +161,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn run(&mut self, requests: &mut Requests, sink: &mut Out) -> Result<(), End> {
+    async fn run(&mut self, requests: &mut Requests, sink: &mut Out) -> Result<(), StreamEnd> {
         loop {
             if self.unanswered.is_empty() {
                 if let Some((error, request_bytes)) = self.failed.take() {
-                    sink.flush().await.map_err(|_| End::Gone)?;
+                    sink.flush().await.map_err(|_| StreamEnd::Gone)?;
                     let at = Some(FailedAt { failed_request: self.answered, unknown_through: None });
-                    return Err(End::Failed(Failure { error, request_bytes, at }));
+                    return Err(StreamEnd::Failed(RequestFailure { error, request_bytes, at }));
                 }
                 if self.all_read {
-                    sink.flush().await.map_err(|_| End::Gone)?;
+                    sink.flush().await.map_err(|_| StreamEnd::Gone)?;
                     return Ok(());
                 }
             }
             match poll_fn(|cx| self.poll_event(cx, requests, sink)).await? {
-                Event::Request(request) => {
+                StreamEvent::Request(request) => {
                     self.call.account.add(request.0.len());
                     self.take(request);
                 }
-                Event::NoMoreRequests => self.all_read = true,
-                Event::Ends(error) => self.failed = Some((error, 0)),
-                Event::Answer(Ok(appended)) => {
+                StreamEvent::NoMoreRequests => self.all_read = true,
+                StreamEvent::Ends(error) => self.failed = Some((error, 0)),
+                StreamEvent::Answer(Ok(appended)) => {
                     let response = response(&appended, &self.log);
                     self.pop();
                     self.answered += 1;
@@ -190,10 +190,10 @@ impl Run<'_> {
                     {
                         self.take(held);
                     }
-                    sink.feed((response, WriteFlags::default())).await.map_err(|_| End::Gone)?;
+                    sink.feed((response, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
                 }
-                Event::Answer(Err(error)) => {
-                    sink.flush().await.map_err(|_| End::Gone)?;
+                StreamEvent::Answer(Err(error)) => {
+                    sink.flush().await.map_err(|_| StreamEnd::Gone)?;
                     return Err(self.fail_at_front(error).await);
                 }
             }
@@ -205,28 +205,28 @@ impl Run<'_> {
         cx: &mut Context<'_>,
         requests: &mut Requests,
         sink: &mut Out,
-    ) -> Poll<Result<Event, End>> {
+    ) -> Poll<Result<StreamEvent, StreamEnd>> {
         if let Some(front) = self.unanswered.front_mut()
             && let Poll::Ready(answer) = front.answer.poll_unpin(cx)
         {
-            return Poll::Ready(Ok(Event::Answer(outcome(answer))));
+            return Poll::Ready(Ok(StreamEvent::Answer(outcome(answer))));
         }
         if self.failed.is_none() && !self.all_read {
             if let Poll::Ready(error) = self.lost.poll_unpin(cx) {
-                return Poll::Ready(Ok(Event::Ends(error)));
+                return Poll::Ready(Ok(StreamEvent::Ends(error)));
             }
             if self.has_room() {
                 match Pin::new(requests).poll_next(cx) {
-                    Poll::Ready(Some(Ok(request))) => return Poll::Ready(Ok(Event::Request(request))),
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(End::Gone)),
-                    Poll::Ready(None) => return Poll::Ready(Ok(Event::NoMoreRequests)),
+                    Poll::Ready(Some(Ok(request))) => return Poll::Ready(Ok(StreamEvent::Request(request))),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(StreamEnd::Gone)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(StreamEvent::NoMoreRequests)),
                     Poll::Pending => {}
                 }
             }
         }
         // Nothing to do: sends what was fed, and notices if the client is gone.
         match Pin::new(sink).poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(End::Gone)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(StreamEnd::Gone)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
@@ -271,20 +271,20 @@ impl Run<'_> {
         let position = StreamPosition { stream: self.run, sequence: self.proposed };
         self.proposed += 1;
         let proposal = Proposal { in_stream: Some(position), ..proposal };
-        let sent = Sent::new(&proposal);
+        let sent = SentProposal::new(&proposal);
         let answer = self.core.hand_over(self.route, self.principal.as_str(), proposal);
         self.unanswered_bytes += sent.bytes;
-        self.unanswered.push_back(Unanswered { sent, answer, _permit: permit });
+        self.unanswered.push_back(UnansweredRequest { sent, answer, _permit: permit });
     }
 
-    fn pop(&mut self) -> Option<Unanswered> {
+    fn pop(&mut self) -> Option<UnansweredRequest> {
         let front = self.unanswered.pop_front()?;
         self.unanswered_bytes -= front.sent.bytes;
         Some(front)
     }
 
     /// The front request failed. Later ones may be appended only if its outcome is unknown: waits a moment for theirs.
-    async fn fail_at_front(&mut self, error: ProposeError) -> End {
+    async fn fail_at_front(&mut self, error: ProposeError) -> StreamEnd {
         let failed_request = self.answered;
         let unknown = error == ProposeError::OutcomeUnknown;
         let error = match self.pop() {
@@ -293,7 +293,7 @@ impl Run<'_> {
         };
         let failure = |unknown_through| {
             let at = Some(FailedAt { failed_request, unknown_through });
-            End::Failed(Failure { error, request_bytes: 0, at })
+            StreamEnd::Failed(RequestFailure { error, request_bytes: 0, at })
         };
         if !unknown {
             return failure(None);

@@ -1,4 +1,5 @@
-//! Reading what is visible: where a request begins, and stored bytes from memory or by a `reader`.
+//! Reads what is visible: resolves where a request starts, and reads stored bytes from memory or by a `reader`
+//! thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,22 +17,23 @@ use crate::timers::TimersHandle;
 use crate::types::Offset;
 use crate::watermark::Mark;
 
-/// No answer is larger, but for one record that is: clients take 4 MiB by default, and a message has more than records.
+/// No response is larger, except with one larger record: clients accept 4 MiB by default, and a message contains more
+/// than records.
 pub const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 
-/// What one read may bring.
+/// How many records and bytes one read returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Exactly one record for each message, in field `record`.
+    /// Exactly one record in each message, in field `record`.
     pub one_by_one: bool,
-    /// Records of one read.
+    /// The most records of one read.
     pub records_max: u32,
-    /// Bytes of one read; one record may be larger.
+    /// The most bytes of one read; a single record may be larger.
     pub bytes_max: usize,
 }
 
 impl Batching {
-    /// As the request has it. `bytes_default` where it leaves that to the server.
+    /// From the request; `bytes_default` if it sets no size.
     pub fn of(request: &ConsumeRequest, bytes_default: usize) -> Batching {
         let bytes_max = match request.max_bytes {
             0 => bytes_default,
@@ -45,62 +47,68 @@ impl Batching {
     }
 }
 
-/// A log, and where in it a request begins.
-pub struct Beginning {
-    /// The log.
+/// A log, and the offset in it that a request starts from.
+pub struct ReadPosition {
+    /// The log that the request names.
     pub log: Arc<OpenLog>,
     /// The first record that is wanted.
     pub offset: Offset,
-    /// The first one may be trimmed away meanwhile; then the next that is there is meant.
+    /// That record may be trimmed meanwhile; then the first one after it that exists is wanted.
     pub earliest: bool,
-    /// The mark with everything acknowledged before the call, if it was needed.
+    /// The mark with everything acknowledged before the request, if it was needed.
     pub confirmed: Option<Mark>,
-    /// Where the last read of a stream ended, and up to where the disk has been asked for more.
+    /// Where the last read of a stream ended, and how far the disk has been asked to read ahead.
     place: Option<ResumePoint>,
     ahead: Ahead,
 }
 
-/// Finds the beginning. The caller's right is checked already.
+/// Resolves the start of a request. Its right is checked already.
 ///
 /// # Errors
-/// As [`ConsumeRequest`] says.
-pub async fn beginning(
+/// Those of [`ConsumeRequest`].
+pub async fn read_position(
     core: &Core,
     log: Arc<OpenLog>,
     request: &ConsumeRequest,
     timers: &TimersHandle,
     deadline: Option<Instant>,
-) -> Result<Beginning, ApiError> {
+) -> Result<ReadPosition, ApiError> {
     check_log_id(&log, request.log_id)?;
     let start = request.start.enum_value().map_err(|value| ApiError::from(Invalid::Start(value)))?;
-    let at =
-        |log, offset| Beginning { log, offset, earliest: false, confirmed: None, place: None, ahead: Ahead::default() };
+    let at = |log, offset| ReadPosition {
+        log,
+        offset,
+        earliest: false,
+        confirmed: None,
+        place: None,
+        ahead: Ahead::default(),
+    };
     match start {
         Start::START_OFFSET => Ok(at(log, Offset(request.offset))),
         Start::START_EARLIEST => {
             let offset = log.watermark.get().first_offset;
-            Ok(Beginning { earliest: true, ..at(log, offset) })
+            Ok(ReadPosition { earliest: true, ..at(log, offset) })
         }
         Start::START_LATEST => {
             let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
-            Ok(Beginning { confirmed: Some(mark), ..at(log, mark.next_offset) })
+            Ok(ReadPosition { confirmed: Some(mark), ..at(log, mark.next_offset) })
         }
         Start::START_TIME => {
             let mark = log.watermark.get();
-            // Times never go back: what is the first one here is the first one everywhere.
+            // Append times never decrease: the first record here is the first one on every node.
             if let Some(offset) = first_not_before(core, &log, &mark, request.start_time_us).await? {
-                return Ok(Beginning { earliest: true, ..at(log, offset) });
+                return Ok(ReadPosition { earliest: true, ..at(log, offset) });
             }
             let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
             let offset = first_not_before(core, &log, &mark, request.start_time_us).await?;
             let earliest = offset.is_some();
-            Ok(Beginning { earliest, confirmed: Some(mark), ..at(log, offset.unwrap_or(mark.next_offset)) })
+            Ok(ReadPosition { earliest, confirmed: Some(mark), ..at(log, offset.unwrap_or(mark.next_offset)) })
         }
     }
 }
 
-impl Beginning {
-    /// What follows for a beginning below the first record that is there: another beginning, or an error.
+impl ReadPosition {
+    /// Handles a start below the first record: moves it up, or fails.
     ///
     /// # Errors
     /// [`ApiError::OffsetTrimmed`].
@@ -113,11 +121,11 @@ impl Beginning {
         Err(ApiError::OffsetTrimmed(bounds(&self.log, &mark), self.offset))
     }
 
-    /// The next records of a stream, below the mark: whole entries where that can be, about `bytes_max` or as many as there
-    /// is room for, with what they hold of it. `None`: the beginning has moved, look again.
+    /// The next records of a stream, below the mark, and the permit that they hold: whole entries where possible,
+    /// about `bytes_max` or as many as the permit allows. `None`: the start has moved, look again.
     ///
     /// # Errors
-    /// As [`Beginning::read`].
+    /// Those of [`ReadPosition::read`].
     pub async fn read_on(
         &mut self,
         core: &Core,
@@ -140,17 +148,17 @@ impl Beginning {
             slice
         });
         if let Some(fetch) = self.place.and_then(|place| self.log.reader.to_fetch(place, &mut self.ahead)) {
-            // Refused, the next read waits itself: no more.
+            // If it is rejected the next read waits for the disk itself.
             let _ = core.readers.run(Box::new(move || fetch.run()));
         }
         self.taken(mark, read)
     }
 
-    /// Records from the beginning on, below the mark, as many as there is room for, with what they hold of it. `None`: the
-    /// beginning has moved, look again.
+    /// Records from the start, below the mark, as many as the permit allows, and the permit that they hold. `None`:
+    /// the start has moved, look again.
     ///
     /// # Errors
-    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], or the readers are busy, or one record is too much for the room.
+    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], the readers are busy, or one record exceeds the permit.
     pub async fn read(
         &mut self,
         core: &Core,
@@ -186,7 +194,7 @@ impl Beginning {
     }
 }
 
-/// What was read, and the room that it holds; or that one record is too much for it.
+/// What was read, and the permit that it holds; or the limit that one record would exceed.
 type Fitted = (Slice, Result<Permit, LimitReached>);
 
 /// Reads from memory, or by a `reader` (then `true`): this thread never waits for the disk.
@@ -202,12 +210,12 @@ async fn read<T: Send + 'static>(
         done => return Ok((done.map(|(slice, more)| (fit(slice, room), more)), false)),
     }
     let reader = log.reader.clone();
-    // What does not fit goes before it waits for anybody.
+    // What does not fit is dropped before the result waits for this thread.
     let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (fit(slice, room), more));
     Ok((by_reader(core, job).await?, true))
 }
 
-/// A replica that differs from the others shows nothing: a client could read other bytes here than elsewhere.
+/// A replica that differs from the others serves nothing: a client could read other bytes here than elsewhere.
 fn not_withdrawn(log: &OpenLog) -> Result<(), ApiError> {
     if log.watermark.is_withdrawn() { Err(ApiError::ReplicaDamaged) } else { Ok(()) }
 }
@@ -241,10 +249,10 @@ async fn first_not_before(
     found.map_err(|error| ApiError::from_read(error, bounds(log, mark), from))
 }
 
-/// When the record at `offset` was appended; `None` when there is none.
+/// When the first record was appended; `None` for an empty log.
 ///
 /// # Errors
-/// As [`Beginning::read`].
+/// Those of [`ReadPosition::read`].
 pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, mark: &Mark) -> Result<Option<u64>, ApiError> {
     not_withdrawn(log)?;
     let (from, until) = (mark.first_offset, mark.next_offset);

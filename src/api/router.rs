@@ -15,19 +15,19 @@ use crate::watermark::{Mark, Until, Watermark};
 /// How long a read waits for this node to catch up if its deadline is later. After that it fails with JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
-/// A leader that can't read an entry that this node lacks hands over to a node that can. If that takes longer than this, the read
-/// fails with the reason.
+/// A leader that can't read an entry that this node lacks hands over leadership to a node that can. If that takes
+/// longer than this, the read fails with the reason.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a proposal may stay unanswered if its deadline is later. After that its outcome is unknown.
 const PROPOSAL_MAX: Duration = Duration::from_secs(30);
 
-/// Which node a proposal is handed to.
+/// The node that a proposal is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// This one.
+    /// This node.
     Here,
-    /// Another one, which is thought to lead.
+    /// Another node, which is thought to lead.
     To(NodeId),
 }
 
@@ -77,7 +77,7 @@ impl Core {
     /// Proposes here, and if another node leads, once there.
     ///
     /// # Errors
-    /// [`ProposeError`]; all but `OutcomeUnknown` say "not appended".
+    /// [`ProposeError`]; all but `OutcomeUnknown` mean "not appended".
     pub async fn propose(&self, principal: &str, proposal: Proposal) -> Result<Appended, ProposeError> {
         let status = self.consensus.status(proposal.group);
         if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
@@ -150,6 +150,6 @@ impl Core {
                 }
             }
         }
-        Err(ApiError::Joining("this node is behind the log's leader, and did not catch up in time"))
+        Err(ApiError::Joining("this node lags behind the leader of the log, and did not catch up in time"))
     }
 }

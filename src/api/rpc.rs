@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::limits::Permit;
 use super::messages::{Request, Response, method};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
-use super::service::{Call, End, Service};
+use super::service::{Call, Service, StreamEnd};
 use super::{admin, configure, consume, consume_stream, health, info, produce, produce_stream};
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Consume, Produce};
@@ -105,7 +105,9 @@ where
     })
 }
 
-fn server_stream<T: Response>(handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), End>>) -> Handler {
+fn server_stream<T: Response>(
+    handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
+) -> Handler {
     Box::new(move |builder, name, prelude| {
         let method = method::<T>(MethodType::ServerStreaming, name);
         builder.add_duplex_streaming_handler(&method, move |ctx, requests, sink| {
@@ -114,7 +116,7 @@ fn server_stream<T: Response>(handle: for<'a> fn(ServerStream<'a, T>) -> BoxFutu
     })
 }
 
-fn duplex<T: Response>(handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), End>>) -> Handler {
+fn duplex<T: Response>(handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>) -> Handler {
     Box::new(move |builder, name, prelude| {
         let method = method::<T>(MethodType::Duplex, name);
         builder.add_duplex_streaming_handler(&method, move |ctx, requests, sink| {

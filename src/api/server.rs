@@ -30,7 +30,7 @@ use crate::waiting::WaitingFor;
 pub struct ApiOptions {
     /// Where to listen; port 0 takes any.
     pub listen_addr: SocketAddr,
-    /// The listener's credentials.
+    /// TLS with reloading certificates, or plain text with `--insecure`.
     pub credentials: ServerCredentials,
     /// Reads clients' certificates.
     pub identities: Identities,
@@ -54,7 +54,7 @@ pub enum StartError {
     /// The address can't be bound.
     #[error("can't listen for clients on {addr}: another process uses it, or it is not an address of this host")]
     Bind {
-        /// The address.
+        /// As it is configured, or found by its name.
         addr: String,
     },
     /// gRPC fails for another reason.

@@ -34,7 +34,7 @@ use crate::watermark::{Until, Watermark};
 /// Shared by all handlers; a clone is the same.
 #[derive(Clone)]
 pub struct Service {
-    /// This node's identity.
+    /// Id and name of this node, and its cluster's name.
     pub me: Me,
     /// Tells clients and their rights.
     pub access: AccessControl,
@@ -50,7 +50,7 @@ pub struct Service {
     pub lifecycle: Lifecycle,
     /// Whether a majority answers.
     pub availability: Availability,
-    /// The timer thread.
+    /// Wakes futures at a time.
     pub timers: TimersHandle,
     /// Requests that have not ended.
     pub in_flight: InFlight,
@@ -75,17 +75,17 @@ pub struct Call {
 
 /// How a stream ends, where it does not end well.
 #[derive(Debug)]
-pub enum End {
+pub enum StreamEnd {
     /// With the status of an error.
-    Failed(Failure),
+    Failed(RequestFailure),
     /// The client is gone.
     Gone,
 }
 
 /// The error that ends a request.
 #[derive(Debug)]
-pub struct Failure {
-    /// Why it failed.
+pub struct RequestFailure {
+    /// Classified by `status`.
     pub error: ApiError,
     /// The size of the request that failed.
     pub request_bytes: usize,
@@ -93,9 +93,9 @@ pub struct Failure {
     pub at: Option<FailedAt>,
 }
 
-impl<E: Into<ApiError>> From<E> for End {
-    fn from(error: E) -> End {
-        End::Failed(Failure { error: error.into(), request_bytes: 0, at: None })
+impl<E: Into<ApiError>> From<E> for StreamEnd {
+    fn from(error: E) -> StreamEnd {
+        StreamEnd::Failed(RequestFailure { error: error.into(), request_bytes: 0, at: None })
     }
 }
 

@@ -11,7 +11,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
-use super::error::{ApiError, Bounds, Invalid};
+use super::error::{ApiError, Invalid, LogBounds};
 use super::limits::LimitReached;
 use crate::metrics::{Limit, Metrics};
 use crate::pb::{error_details, status};
@@ -147,7 +147,7 @@ pub fn stream_status_of(error: &ApiError, at: FailedAt) -> RpcStatus {
 fn status_with(error: &ApiError, more: &[Metadata]) -> RpcStatus {
     let Class { code, reason, retry, counted: _ } = classify(error);
     let mut info = error_details::ErrorInfo::new();
-    info.reason = reason.name().to_owned();
+    info.reason = reason.code().to_owned();
     info.domain = DOMAIN.to_owned();
     for (key, value) in metadata(error).into_iter().chain(more.iter().cloned()) {
         info.metadata.insert(key.to_owned(), value);
@@ -178,7 +178,7 @@ type Metadata = (&'static str, String);
 
 /// The metadata of the `ErrorInfo`.
 fn metadata(error: &ApiError) -> Vec<Metadata> {
-    let bounds = |bounds: &Bounds| {
+    let bounds = |bounds: &LogBounds| {
         vec![
             ("log", bounds.log.to_string()),
             ("log_id", bounds.log_id.to_string()),

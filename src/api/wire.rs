@@ -1,6 +1,6 @@
-//! Protobuf's wire form, as far as the hot paths need it: fields of a message without an object for it.
+//! Protobuf's wire format, as far as the hot paths need it: the fields of a message, without an object for it.
 //!
-//! A produce request of 4 MiB may claim two million empty records; taken apart field by field, it costs no more memory
+//! A produce request of 4 MiB may contain two million empty records. Decoded field by field, it needs no more memory
 //! than what is kept of it.
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use protobuf::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
 use super::error::Invalid;
 use crate::varint;
 
-/// Groups in groups, and messages in messages: deeper ones are refused, as every other parser does.
+/// The deepest nesting of groups and of messages; deeper ones are rejected, as by every other parser.
 const DEPTH_MAX: usize = 100;
 
-/// A field's value, as its wire type says.
+/// A field's value, by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Wire type 0.
@@ -28,15 +28,15 @@ pub enum Value<'a> {
     Fixed32(u32),
 }
 
-/// The fields of a message in their order.
-pub struct Fields<'a> {
+/// The fields of a message, in their order.
+pub struct MessageFields<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
-    /// Of these bytes.
-    pub fn new(bytes: &'a [u8]) -> Fields<'a> {
-        Fields { rest: bytes }
+impl<'a> MessageFields<'a> {
+    /// The fields of a message in these bytes.
+    pub fn new(bytes: &'a [u8]) -> MessageFields<'a> {
+        MessageFields { rest: bytes }
     }
 
     fn varint(&mut self) -> Result<u64, Invalid> {
@@ -67,12 +67,12 @@ impl<'a> Fields<'a> {
                 Value::Bytes(self.take(length)?)
             }
             5 => Value::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| Invalid::Malformed)?)),
-            // The end of a group that did not begin; no wire type is above 5.
+            // The end of a group that did not start; wire types above 5 do not exist.
             _ => return Err(Invalid::Malformed),
         })
     }
 
-    /// Skips to the end of a group. proto3 has none, so it is an unknown field, and those are skipped.
+    /// Skips to the end of a group. proto3 has no groups, so it is an unknown field.
     fn skip_group(&mut self, number: u32) -> Result<(), Invalid> {
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
 const GROUP: u32 = 3;
 const GROUP_END: u32 = 4;
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for MessageFields<'a> {
     type Item = Result<(u32, Value<'a>), Invalid>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -125,9 +125,9 @@ pub fn canonical<M: MessageFull>(message: &[u8]) -> Result<Vec<u8>, Invalid> {
 fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) -> Result<Vec<u8>, Invalid> {
     let depth = depth.checked_sub(1).ok_or(Invalid::Malformed)?;
     let mut out = Vec::with_capacity(message.len());
-    // To merge messages is to read their bytes one after the other.
+    // Messages are merged by decoding their bytes one after the other.
     let mut merged: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-    for field in Fields::new(message) {
+    for field in MessageFields::new(message) {
         let (number, value) = field?;
         let Some(known) = descriptor.field_by_number(number) else { continue };
         let ty = known.proto().type_();
@@ -146,7 +146,7 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
             }
             Value::Bytes(bytes) => match known.runtime_field_type() {
                 RuntimeFieldType::Singular(RuntimeType::Message(inner)) => {
-                    // Each by itself first: what is cut off does not go on in the next one.
+                    // Each by itself first: a truncated message must not continue in the next one.
                     merged.entry(number).or_default().extend(canonical_of(&inner, bytes, depth)?);
                 }
                 RuntimeFieldType::Repeated(RuntimeType::Message(inner)) => {
@@ -166,7 +166,7 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
     Ok(out)
 }
 
-/// What a varint means for a field of that type. The casts are protobuf's own: a type of 32 bits keeps the low ones.
+/// The value of a varint in a field of that type. The casts are protobuf's own: a type of 32 bits keeps the low ones.
 fn of_type(ty: Type, value: u64) -> u64 {
     match ty {
         Type::TYPE_INT32 | Type::TYPE_ENUM => i64::from(value as i32) as u64,
@@ -213,14 +213,14 @@ mod tests {
         put_varint_field(&mut bytes, 5, 0);
         put_fixed64_field(&mut bytes, 6, 7);
         bytes.extend_from_slice(&[0x1a, 2, b'h', b'i', 0x3d, 1, 0, 0, 0]);
-        let fields: Result<Vec<_>, _> = Fields::new(&bytes).collect();
+        let fields: Result<Vec<_>, _> = MessageFields::new(&bytes).collect();
         let hi = Value::Bytes(b"hi");
         let expected = [(4, Value::Varint(u64::MAX)), (6, Value::Fixed64(7)), (3, hi), (7, Value::Fixed32(1))];
         assert_eq!(fields.expect("well-formed"), expected);
     }
 
     #[test]
-    fn what_is_cut_off_or_unknown_is_malformed() {
+    fn truncated_or_unknown_fields_are_malformed() {
         for bad in [
             &[0x1a, 5, 1][..],
             &[0x0a],
@@ -235,7 +235,7 @@ mod tests {
             &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
             &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
         ] {
-            let fields: Result<Vec<_>, _> = Fields::new(bad).collect();
+            let fields: Result<Vec<_>, _> = MessageFields::new(bad).collect();
             assert_eq!(fields, Err(Invalid::Malformed), "{bad:x?}");
         }
     }

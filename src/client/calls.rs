@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use grpcio::{CallOption, Channel, ChannelCredentials};
 
-use super::connection::Connection;
+use super::connection::ClientConnection;
 use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
 use crate::pb::admin::{ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse};
@@ -41,7 +41,7 @@ pub struct ClientOptions {
 /// A connection to one node; a clone is the same connection.
 #[derive(Clone)]
 pub struct Client {
-    connection: Arc<Connection>,
+    connection: Arc<ClientConnection>,
     timeout: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Client {
 
     /// The same with credentials that the caller has made.
     pub fn with_credentials(addr: &str, credentials: ChannelCredentials, timeout: Duration) -> Client {
-        Client { connection: Arc::new(Connection::new(addr, credentials)), timeout }
+        Client { connection: Arc::new(ClientConnection::new(addr, credentials)), timeout }
     }
 
     /// The same connection with another deadline for its requests.

@@ -1,4 +1,4 @@
-//! The channel to one node, its generated clients, and the completion-queue thread behind them.
+//! The channel to one node, its generated clients, and their completion-queue thread.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::pb::log_grpc::LogClient;
 use crate::thread::fatal_channel;
 
 /// A connection to one node. Everything that uses it keeps it alive; dropping it stops its thread.
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     stubs: Option<Stubs>,
     env: Option<Env>,
     addr: String,
@@ -24,16 +24,16 @@ pub(super) struct Stubs {
     pub admin: AdminClient,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Starts to connect, and does not wait for it.
-    pub fn new(addr: &str, credentials: ChannelCredentials) -> Connection {
+    pub fn new(addr: &str, credentials: ChannelCredentials) -> ClientConnection {
         // Nothing receives from this channel: no handler runs on the thread, so nothing of ours can panic there.
         let (fatal, _) = fatal_channel();
         let env = Env::start("grpc-client", 1, &fatal);
         let channel = grpc::client_channel(env.get(), addr, credentials, None);
         let log = LogClient::new(channel.clone());
         let admin = AdminClient::new(channel.clone());
-        Connection { stubs: Some(Stubs { channel, log, admin }), env: Some(env), addr: addr.to_owned() }
+        ClientConnection { stubs: Some(Stubs { channel, log, admin }), env: Some(env), addr: addr.to_owned() }
     }
 
     pub fn addr(&self) -> &str {
@@ -55,7 +55,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.stubs = None;
         if let Some(env) = self.env.take()

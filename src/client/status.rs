@@ -29,7 +29,7 @@ pub enum ClientError {
 /// A gRPC status with its details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// gRPC's code.
+    /// The code that gRPC defines.
     pub code: RpcStatusCode,
     /// The text for a person.
     pub message: String,
@@ -78,7 +78,7 @@ impl Status {
     /// UNAVAILABLE is also the status of a connection that broke after the request had arrived.
     pub fn fate(&self) -> Fate {
         if !self.reason.is_empty() {
-            return ErrorReason::from_name(&self.reason).map_or(Fate::NotAppended, fate_of);
+            return ErrorReason::try_from(self.reason.as_str()).map_or(Fate::NotAppended, fate_of);
         }
         match self.code {
             RpcStatusCode::INVALID_ARGUMENT

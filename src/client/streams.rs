@@ -7,7 +7,7 @@ use futures::stream::Stream;
 use futures::{FutureExt, SinkExt, StreamExt};
 use grpcio::{ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver, WriteFlags};
 
-use super::connection::Connection;
+use super::connection::ClientConnection;
 use super::status::ClientError;
 use crate::pb::log::{ConsumeResponse, ProduceRequest, ProduceResponse};
 
@@ -61,11 +61,14 @@ impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
 pub struct ConsumeStream {
     responses: Responses<ClientSStreamReceiver<ConsumeResponse>, ConsumeResponse>,
     #[expect(dead_code, reason = "the thread of the connection must outlive the stream")]
-    connection: Arc<Connection>,
+    connection: Arc<ClientConnection>,
 }
 
 impl ConsumeStream {
-    pub(super) fn new(receiver: ClientSStreamReceiver<ConsumeResponse>, connection: Arc<Connection>) -> ConsumeStream {
+    pub(super) fn new(
+        receiver: ClientSStreamReceiver<ConsumeResponse>,
+        connection: Arc<ClientConnection>,
+    ) -> ConsumeStream {
         ConsumeStream { responses: Responses::new(receiver), connection }
     }
 }
@@ -85,14 +88,14 @@ pub struct ProduceStream {
     closed: bool,
     responses: Responses<ClientDuplexReceiver<ProduceResponse>, ProduceResponse>,
     #[expect(dead_code, reason = "the thread of the connection must outlive the stream")]
-    connection: Arc<Connection>,
+    connection: Arc<ClientConnection>,
 }
 
 impl ProduceStream {
     pub(super) fn new(
         sender: ClientDuplexSender<ProduceRequest>,
         receiver: ClientDuplexReceiver<ProduceResponse>,
-        connection: Arc<Connection>,
+        connection: Arc<ClientConnection>,
     ) -> ProduceStream {
         ProduceStream { sender, closed: false, responses: Responses::new(receiver), connection }
     }

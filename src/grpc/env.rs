@@ -1,7 +1,8 @@
-//! The completion-queue threads: started with a name, watched, joined; and the way a handler runs on them.
+//! The completion-queue threads: started with a name, watched and joined; and how a handler runs on them.
 //!
-//! grpcio detaches these threads, and a panic on one of them is seen by nobody: the calls of its queue never return. So each
-//! thread carries a mark that goes with it, clean or not, and every handler goes through [`guarded`] and [`spawn_guarded`].
+//! grpcio detaches these threads, and does not report a panic on one of them: the requests of its queue never return.
+//! So each thread carries a mark that is dropped with it, clean or not, and every handler runs through [`guarded`]
+//! and [`spawn_guarded`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -17,44 +18,38 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::thread::{FatalSender, panic_text};
 
-/// How long [`Env::stop`] waits for calls, channels and servers to let go of the threads.
+/// How long [`Env::stop`] waits until requests, channels and servers have released the threads.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
-/// How long it then waits for the system to be done with them; it takes microseconds.
+/// How long it then waits until the threads have exited; it takes microseconds.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
 /// The completion-queue threads of one listener, or of channels. Joined by [`Env::stop`], or on drop.
 ///
-/// Drop every server, channel and client on them first, and see that every call has ended: they keep the threads alive.
+/// Drop every server, channel and client on them first, and make sure that every request has ended: they keep the
+/// threads alive.
 #[derive(Debug)]
 pub struct Env {
-    // In this order: letting go of the environment ends the threads that the other then waits for.
+    // In this order: releasing the environment ends the threads that the other then waits for.
     env: OwnEnvironment,
     threads: JoinOnDrop,
 }
 
-/// Threads that did not end: somebody still holds a channel, a server or a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Threads that did not end: a channel, a server or a request still uses them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{threads} of the threads {name}-* did not end: a request, a channel or a server is still open")]
 pub struct StillInUse {
-    /// The threads' name.
+    /// The name prefix of the threads.
     pub name: String,
     /// How many are left.
     pub threads: usize,
 }
 
-impl fmt::Display for StillInUse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of the threads {}-* did not end: a call, a channel or a server is open", self.threads, self.name)
-    }
-}
-
-impl std::error::Error for StillInUse {}
-
 impl Env {
     /// Starts `threads` threads `<name>-0`, `<name>-1`, ... A thread that dies is fatal.
     ///
     /// # Panics
-    /// When the system can't make another thread: grpcio does so.
+    /// When the system can't create a thread: grpcio panics.
     pub fn start(name: &str, threads: usize, fatal: &FatalSender) -> Env {
         let all = Arc::new(Threads {
             name: name.to_owned(),
@@ -66,14 +61,14 @@ impl Env {
         let env = EnvBuilder::new()
             .name_prefix(name)
             .cq_count(threads.max(1))
-            .after_start(move || Mark::set(&starting))
-            .before_stop(Mark::clean)
+            .after_start(move || ThreadMark::set(&starting))
+            .before_stop(ThreadMark::clean)
             .build();
         Env { env: OwnEnvironment(Arc::new(env)), threads: JoinOnDrop(Some(all)) }
     }
 
-    /// How many threads serve both listeners and the channels to the peers. More bring nothing on the machines that it was
-    /// measured on.
+    /// How many threads serve both listeners and the channels to the peers. More did not help on the machines that
+    /// were measured.
     pub fn threads_for_this_machine() -> usize {
         thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
     }
@@ -141,7 +136,7 @@ impl Threads {
         if alive.count > 0 {
             return Err(StillInUse { name: self.name.clone(), threads: alive.count });
         }
-        // Their last code has run. What the system does after it can't be waited for without a handle to join.
+        // Their code has ended. What the system does after that can't be waited for without a handle to join.
         let until = Instant::now() + EXIT_WAIT;
         for path in &alive.paths {
             while rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok() && Instant::now() < until {
@@ -153,16 +148,16 @@ impl Threads {
 }
 
 thread_local! {
-    static MARK: RefCell<Option<Mark>> = const { RefCell::new(None) };
+    static MARK: RefCell<Option<ThreadMark>> = const { RefCell::new(None) };
 }
 
 /// Lives as long as its thread.
-struct Mark {
+struct ThreadMark {
     threads: Arc<Threads>,
     clean: bool,
 }
 
-impl Mark {
+impl ThreadMark {
     fn set(threads: &Arc<Threads>) {
         // "<process>/task/<thread>"
         let own = rustix::fs::readlink("/proc/thread-self", Vec::new()).ok().and_then(|p| p.into_string().ok());
@@ -170,7 +165,7 @@ impl Mark {
         alive.count += 1;
         alive.paths.extend(own.map(|path| format!("/proc/{path}")));
         drop(alive);
-        MARK.set(Some(Mark { threads: threads.clone(), clean: false }));
+        MARK.set(Some(ThreadMark { threads: threads.clone(), clean: false }));
     }
 
     fn clean() {
@@ -182,7 +177,7 @@ impl Mark {
     }
 }
 
-impl Drop for Mark {
+impl Drop for ThreadMark {
     fn drop(&mut self) {
         if !self.clean {
             self.threads.fatal.report(&self.threads.name, "a completion-queue thread panicked".into());
@@ -192,8 +187,7 @@ impl Drop for Mark {
     }
 }
 
-/// Runs a handler's future on its completion-queue thread. A panic in it is fatal for the process, instead of for the
-/// thread alone.
+/// Runs a handler's future on its completion-queue thread. A panic in it ends the process instead of only the thread.
 pub fn spawn_guarded<F>(ctx: &RpcContext<'_>, fatal: &FatalSender, future: F)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -6,7 +6,7 @@
 //!
 //! The pace follows the load: a flood costs processor time, and so does a look, so an idle process is looked at rarely and a
 //! process with banned owners every few milliseconds. The thread also returns free memory to the system
-//! ([`super::memory`]), which many connections leave behind.
+//! ([`super::memory`]), which many closed connections leave unused.
 
 use std::convert::Infallible;
 use std::io;

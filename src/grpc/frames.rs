@@ -1,12 +1,12 @@
-//! Connections that send what belongs to no call: floods of HTTP/2 frames (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, unknown
-//! ones, empty DATA and CONTINUATION).
+//! Finds connections that flood with HTTP/2 frames which belong to no request (SETTINGS, PING, PRIORITY,
+//! WINDOW_UPDATE, unknown ones, empty DATA and CONTINUATION).
 //!
-//! The core of this version reads such frames as fast as they come, some million a second, on the thread that would serve other
-//! connections, and counts none of them: two connections made an honest call wait for 50 to 500 ms, or seconds. From outside it is
-//! known how many bytes a connection has sent (`TCP_INFO`), and how many of them belong to the messages of its calls
-//! ([`Received`]). The difference is limited by a rate, which an honest client's own frames stay far below, plus what may be on its
-//! way for open calls. If a connection exceeds both, it is aborted. Its host can't open a new connection with the same certificate
-//! for a while, as after other floods ([`super::resets`]).
+//! The C core of this version reads such frames as fast as they arrive, about a million a second, on the thread that
+//! would serve other connections, and does not count them: two connections delayed an honest request by 50 to 500 ms,
+//! or by seconds. From outside it is known how many bytes a connection has sent (`TCP_INFO`), and how many of them
+//! belong to messages ([`Received`]). The difference is limited by a rate, which an honest client's own frames stay
+//! far below, plus what open requests may still be sending. A connection that exceeds both is aborted, and its owner
+//! is banned as after other floods ([`super::rapid_reset`]).
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,41 +16,42 @@ use super::options::CLIENT_MESSAGE_BYTES_MAX;
 use super::received::Received;
 use super::sockets::{self, Connection, Traffic};
 
-/// A connection may send so much a second that belongs to no call.
+/// The bytes a second that a connection may send outside of requests.
 const FREE_BYTES_PER_SECOND: u64 = 64 << 10;
 
-/// And this part of what it was sent: it answers that with WINDOW_UPDATE and PING.
+/// In addition, this fraction (one part in 32) of what was sent to it: it answers that with WINDOW_UPDATE and PING.
 const SENT_PART: u64 = 32;
 
-/// A call that was begun explains so much, whether its message is read or not: the largest headers that the listener takes.
+/// A started request accounts for this many bytes, whether its message is read or not: the largest headers that the
+/// listener accepts.
 const PER_CALL: u64 = 16 << 10;
 
-/// With more than this left a connection is looked at.
+/// A connection with more unexplained bytes is looked at.
 const SUSPECT_BYTES: u64 = 1 << 20;
 
-/// The most unexplained bytes of all connections from one host with one certificate. In addition, each call that is open or was
-/// cancelled allows for one message of the largest size, up to [`ON_ITS_WAY_BYTES_MAX`].
+/// The most unexplained bytes of all connections from one host with one certificate. In addition, each request that
+/// is open or was cancelled allows for one message of the largest size, up to [`ON_ITS_WAY_BYTES_MAX`].
 const OWNER_BYTES: u64 = 8 << 20;
 
-/// The most bytes that messages of unanswered calls may account for, see [`OWNER_BYTES`].
+/// The most bytes that messages of unanswered requests may account for, see [`OWNER_BYTES`].
 const ON_ITS_WAY_BYTES_MAX: u64 = 256 << 20;
 
 /// The unexplained bytes of closed connections count for their host, as a flooding client reconnects. They decay at this rate.
 const GONE_BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// The least time between two looks.
+/// The shortest pause between two looks.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The least time between two looks, as a multiple of the duration of the last look.
+/// The shortest pause between two looks, as a multiple of the duration of the last look.
 const PACE_PER_LOOK: u32 = 20;
 
-/// After so long without a look it is not known what a connection sent before it was seen.
+/// After this long without a look it is unknown what a new connection sent before it was seen.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// Remembers the numbers of so many connections.
+/// The most connections whose numbers are remembered.
 const IDS_MAX: usize = 1 << 16;
 
-/// Our end and the other one.
+/// The local and the remote address of a connection.
 type Ends = (SocketAddr, SocketAddr);
 
 /// What was seen so far. Bounded by the connections.
@@ -75,12 +76,12 @@ impl FrameWatch {
         }
     }
 
-    /// True when a look is needed for the memory alone.
+    /// True if a look is needed only to bound memory.
     pub fn has_many(&self) -> bool {
         self.received.has_many(self.ledger.tracks.len())
     }
 
-    /// Looks, if it is time to. Gives the connections that flood, and with how many bytes.
+    /// Looks, if it is time to. Returns the connections that flood, and their unexplained bytes.
     pub fn look(&mut self) -> std::io::Result<Vec<(Connection, u64)>> {
         let begin = Instant::now();
         if begin < self.next {
@@ -97,7 +98,7 @@ impl FrameWatch {
         Ok(floods)
     }
 
-    /// What the core says of a connection.
+    /// The C core's counters of a connection.
     fn connection(&mut self, ends: Ends) -> Option<Connection> {
         let is_it = |c: &Connection| (c.local, c.remote) == ends;
         if let Some(known) = self.ids.get(&ends).copied().and_then(sockets::connection).filter(is_it) {
@@ -123,19 +124,19 @@ impl FrameWatch {
     }
 }
 
-/// What each connection sent beyond what its messages explain.
+/// What each connection sent beyond what its messages account for.
 #[derive(Default)]
 struct Ledger {
     tracks: HashMap<Ends, Track>,
-    /// Of suspects that are gone.
+    /// The unexplained bytes of suspects that are closed, by host.
     gone: HashMap<IpAddr, u64>,
 }
 
-/// What is left of all suspects of one owner.
+/// The unexplained bytes of all suspects of one owner.
 #[derive(Default)]
 struct Owner {
     left: u64,
-    /// Calls that are open or were taken back.
+    /// Requests that are open or were cancelled.
     unanswered: u64,
     connections: Vec<(Connection, u64)>,
 }
@@ -145,14 +146,15 @@ struct Track {
     received: u64,
     sent: u64,
     explained: u64,
-    /// Sent, and explained by nothing.
+    /// Bytes that were sent and that nothing accounts for.
     left: u64,
-    /// The calls that had begun when `left` began to grow; none if that was not looked at.
+    /// The requests started before `left` began to grow; `None` if that was not looked at.
     calls: Option<u64>,
 }
 
 impl Ledger {
-    /// Takes what all connections have sent by now. `since` the last time; none: for the first time. Gives those to look at.
+    /// Records what all connections have sent. `since`: the time since the last look; `None` for the first one.
+    /// Returns the suspects.
     fn take(&mut self, now: &[Traffic], explained: impl Fn(SocketAddr) -> u64, since: Option<Duration>) -> Vec<Ends> {
         let mut before = std::mem::take(&mut self.tracks);
         let recent = since.is_some_and(|since| since < RECENT);
@@ -163,11 +165,11 @@ impl Ledger {
         for Traffic { local, remote, received, sent } in now.iter().copied() {
             let ends = (local, remote);
             let explained = explained(remote);
-            // Another connection between the same ends begins anew.
+            // A new connection between the same addresses starts from zero.
             let known = before.remove(&ends).filter(|track| track.received <= received && track.sent <= sent);
             let then = match known {
                 Some(track) => track,
-                // All that a new one sent, it sent since the last look.
+                // Everything that a new connection sent, it sent since the last look.
                 None if recent => Track { calls: Some(0), ..Track::default() },
                 None => Track { received, sent, explained, ..Track::default() },
             };
@@ -195,12 +197,12 @@ impl Ledger {
         for connection in suspects {
             let Some(track) = self.tracks.get_mut(&(connection.local, connection.remote)) else { continue };
             let calls = connection.calls;
-            // A peer's connection, or one whose address the core writes in a way that we don't know.
+            // A peer's connection, or one whose address the C core writes in an unknown form.
             if track.explained == 0 && calls.messages_received > 0 {
                 continue;
             }
             let Some(before) = track.calls else {
-                // What its calls explain is known from now on.
+                // What its requests account for is known from now on.
                 (track.calls, track.left) = (Some(calls.started), 0);
                 continue;
             };
@@ -249,11 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn what_messages_explain_is_no_flood() {
+    fn bytes_of_messages_are_not_a_flood() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.take(&[traffic(1, 500 * MIB, 0)], nothing, None), [], "what was before is not known");
+        assert_eq!(ledger.take(&[traffic(1, 500 * MIB, 0)], nothing, None), [], "what was sent before is unknown");
         for tenth in 1..100 {
-            // 100 MB a second, a message of 1 MiB that is on its way, a tail that is sent 320 MB a second, and quiet frames.
+            // 100 MB a second, a message of 1 MiB that is being sent, a tail that receives 320 MB a second, and rare
+            // frames.
             let now = [
                 traffic(1, 500 * MIB + tenth * 10 * MIB, 0),
                 traffic(2, MIB, 0),
@@ -265,11 +268,11 @@ mod tests {
         }
         assert_eq!(ledger.tracks.len(), 4);
         ledger.take(&[], nothing, TENTH);
-        assert!(ledger.tracks.is_empty(), "they are gone");
+        assert!(ledger.tracks.is_empty(), "they are closed");
     }
 
     #[test]
-    fn what_belongs_to_no_call_is_a_flood_on_a_new_connection_too() {
+    fn bytes_outside_of_requests_are_a_flood_also_on_a_new_connection() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.take(&[], nothing, None), []);
         assert_eq!(ledger.take(&[traffic(1, 5 * MIB, 0)], nothing, TENTH), [ends(1)]);
@@ -278,12 +281,12 @@ mod tests {
         assert_eq!(ledger.take(&[traffic(1, 10 * MIB, 0)], nothing, TENTH), [ends(1)]);
         let floods = ledger.judge(vec![connection(1, "bad", quiet)]);
         assert!(matches!(&floods[..], [(c, left)] if *c == connection(1, "bad", quiet) && *left > OWNER_BYTES));
-        // A connection between the same ends begins with nothing.
+        // A connection between the same addresses starts from zero.
         assert_eq!(ledger.take(&[traffic(1, MIB, 0)], nothing, TENTH), []);
     }
 
     #[test]
-    fn whoever_comes_back_is_remembered_for_a_while() {
+    fn a_reconnecting_flood_is_remembered_for_a_while() {
         let mut ledger = Ledger::default();
         ledger.take(&[], nothing, None);
         ledger.take(&[traffic(1, 5 * MIB, 0)], nothing, TENTH);
@@ -307,23 +310,27 @@ mod tests {
     }
 
     #[test]
-    fn calls_explain_their_headers_and_messages_on_their_way() {
+    fn requests_account_for_headers_and_messages_in_flight() {
         let mut ledger = Ledger::default();
         ledger.take(&[], nothing, None);
         ledger.take(&[traffic(1, 60 * MIB, 0)], nothing, TENTH);
         let open = |calls| Calls { started: calls, ..Calls::default() };
-        assert_eq!(ledger.judge(vec![connection(1, "a", open(6))]), [], "six messages may be on their way");
+        assert_eq!(ledger.judge(vec![connection(1, "a", open(6))]), [], "six messages may be in flight");
         assert_eq!(ledger.judge(vec![connection(1, "a", open(5))]).len(), 1);
         ledger.take(&[traffic(1, 400 * MIB, 0)], nothing, TENTH);
         assert_eq!(ledger.judge(vec![connection(1, "a", open(1000))]).len(), 1, "but not any number of them");
-        // Refused calls, whose messages nobody has read.
+        // Rejected requests, whose messages were not read.
         let refused = |calls| Calls { started: calls, answered: calls, ..Calls::default() };
         let mut ledger = Ledger::default();
         ledger.take(&[traffic(1, 0, 0)], nothing, None);
         assert_eq!(ledger.take(&[traffic(1, 20 * MIB, 0)], nothing, TENTH), [ends(1)]);
-        assert_eq!(ledger.judge(vec![connection(1, "a", refused(1_000_000))]), [], "it may be headers of many calls");
+        assert_eq!(
+            ledger.judge(vec![connection(1, "a", refused(1_000_000))]),
+            [],
+            "it may be headers of many requests"
+        );
         assert_eq!(ledger.take(&[traffic(1, 40 * MIB, 0)], nothing, TENTH), [ends(1)]);
-        assert_eq!(ledger.judge(vec![connection(1, "a", refused(1_001_000))]), [], "1,000 calls since");
+        assert_eq!(ledger.judge(vec![connection(1, "a", refused(1_001_000))]), [], "1,000 requests since");
         assert_eq!(
             ledger.judge(vec![connection(1, "a", refused(1_000_100))]).len(),
             1,
@@ -332,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_an_account_are_left_alone() {
+    fn connections_without_an_account_are_not_judged() {
         let mut ledger = Ledger::default();
         ledger.take(&[], nothing, None);
         ledger.take(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);

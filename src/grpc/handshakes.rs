@@ -1,15 +1,16 @@
-//! Whose TLS handshake failed: the C core's line about it does not name the connection.
+//! Names the connection whose TLS handshake failed; the C core's line about it does not.
 //!
-//! The core writes the line while it handles what the other side sent, while the socket is still open. So it is a connection that
-//! received something just now, and little in all. If a few match, each is named; if more than [`NAMED_MAX`] match, none is.
+//! The C core writes the line while it handles what the other side sent, with the socket still open. So it is a
+//! connection that received something just now, and little in all. If a few connections match, each is named; if more
+//! than [`NAMED_MAX`] match, none is.
 
 use std::net::SocketAddr;
 
 use super::sockets::{ends, sockets};
 use super::tcp_info::TcpInfo;
 
-/// A connection received something "just now" if it did within this many milliseconds: the line is written by the thread that
-/// received it.
+/// A connection received something "just now" if it did within this many milliseconds: the thread that received it
+/// writes the line.
 const JUST_NOW_MS: u32 = 50;
 /// Both sides' certificate chains, and a request that was sent with them.
 const HANDSHAKE_BYTES_MAX: u64 = 32 << 10;

@@ -1,8 +1,7 @@
-//! The C core's own log, sent to ours: why a handshake failed stands nowhere else.
+//! Sends the C core's log to ours: why a handshake failed is written nowhere else.
 //!
-//! Whoever can open connections can make it write, so each place in the C core may write so many lines in so many seconds;
-//! what is left out is counted and the count written with the next line. What it calls an error is a warning here: it has
-//! handled it.
+//! Anyone who can open connections can make the C core write, so each place in it may write a limited number of
+//! lines; the next line says how many were left out. What it calls an error is a warning here: it has handled it.
 
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
@@ -18,10 +17,10 @@ use crate::line_limit::LineLimit;
 /// The target of these lines in our log.
 pub const TARGET: &str = "grpc";
 
-/// The C core has one log for the process, and so its limiter is the process's.
+/// The C core has one log for the process, and so one limiter.
 static LIMITER: OnceLock<Mutex<LineLimit<(usize, i32)>>> = OnceLock::new();
 
-/// Sends what the C core logs to our log. Once for the process, after its logger is set: its level is taken over.
+/// Sends what the C core logs to our log. Called once, after the process's logger is set: its level is used.
 pub fn redirect_log() {
     let severity = match log::max_level() {
         LevelFilter::Off | LevelFilter::Error | LevelFilter::Warn | LevelFilter::Info => {
@@ -30,7 +29,7 @@ pub fn redirect_log() {
         LevelFilter::Debug => gpr_log_severity::GPR_LOG_SEVERITY_INFO,
         LevelFilter::Trace => gpr_log_severity::GPR_LOG_SEVERITY_DEBUG,
     };
-    // SAFETY: two setters of atomics; the function given lives as long as the program.
+    // SAFETY: both set atomics; the function lives as long as the program.
     unsafe {
         gpr_set_log_verbosity(severity);
         gpr_set_log_function(Some(write));
@@ -39,7 +38,7 @@ pub fn redirect_log() {
 
 /// Called by the C core on any thread, also with its locks held.
 unsafe extern "C" fn write(args: *mut gpr_log_func_args) {
-    // SAFETY: the C core gives a valid pointer, and strings that outlive the call.
+    // SAFETY: the C core passes a valid pointer, and strings that outlive the call.
     let (file, line, severity, message) = unsafe {
         let args = &*args;
         (args.file, args.line, args.severity, text(args.message))
@@ -73,12 +72,12 @@ unsafe fn text(message: *const c_char) -> String {
     unsafe { CStr::from_ptr(message) }.to_string_lossy().trim_end().to_owned()
 }
 
-/// Says more where the C core knows more than it writes: OpenSSL's reason, and whose handshake it was.
+/// Adds what the C core does not write: OpenSSL's reason, and the connection of a handshake.
 fn explain(message: &str) -> String {
     let mut more = Vec::new();
     if message.contains("certificate verify failed") {
-        let may_be = "the other side's certificate is of another authority, has expired, is not valid yet (is this clock right?), or \
-                      is not for this use";
+        let may_be = "the other side's certificate was issued by another authority, has expired, is not valid yet (check this \
+                      clock), or is not for this use";
         more.push(may_be.to_owned());
     }
     if message.contains("Handshake failed") {
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_certificate_is_explained() {
+    fn explains_a_rejected_certificate() {
         let message =
             "Handshake failed with fatal error SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed.";
         assert!(explain(message).contains("or is not for this use"));

@@ -1,13 +1,13 @@
-//! Giving memory back to the system after many connections have gone.
+//! Returns memory to the system after many connections have closed.
 //!
-//! gRPC's core allocates for each connection in small pieces from several arenas. glibc returns only the end of an arena to the
-//! system by itself: of 3,000 connections 270 MiB stayed with the process after they had gone.
+//! The C core allocates for each connection in small pieces from several arenas. glibc by itself returns only the end
+//! of an arena to the system: of 3,000 connections 270 MiB stayed with the process after they were closed.
 
 use std::time::{Duration, Instant};
 
-/// Looks after this time.
+/// The pause between two looks.
 const LOOK: Duration = Duration::from_secs(10);
-/// Gives memory back if the allocator has this many free bytes more than after the last time.
+/// Memory is returned if the allocator has this many free bytes more than after the last time.
 const GROWN_BYTES: usize = 32 << 20;
 
 /// The free memory that the allocator keeps.
@@ -25,7 +25,7 @@ impl Default for FreeMemory {
 }
 
 impl FreeMemory {
-    /// To be called now and then.
+    /// To be called regularly.
     pub fn look(&mut self) {
         if self.looked.elapsed() < LOOK {
             return;
@@ -34,9 +34,9 @@ impl FreeMemory {
         let free = free_bytes();
         self.least = self.least.min(free);
         if free > self.least + GROWN_BYTES {
-            give_back();
+            return_free();
             self.least = free_bytes();
-            log::debug!("returned free memory to the system, of {} MiB that the allocator had", free >> 20);
+            log::debug!("returned free memory to the system: the allocator had {} MiB", free >> 20);
         }
     }
 }
@@ -49,7 +49,7 @@ fn free_bytes() -> usize {
 
 /// True if any memory was given back.
 #[cfg(target_env = "gnu")]
-fn give_back() -> bool {
+fn return_free() -> bool {
     // SAFETY: it takes the allocator's locks, and touches only pages without an allocation.
     unsafe { libc::malloc_trim(0) == 1 }
 }
@@ -61,7 +61,7 @@ fn free_bytes() -> usize {
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn give_back() -> bool {
+fn return_free() -> bool {
     false
 }
 
@@ -71,7 +71,7 @@ mod tests {
 
     #[cfg(target_env = "gnu")]
     #[test]
-    fn what_lies_between_allocations_is_given_back() {
+    fn returns_free_memory_between_allocations() {
         let mut pieces: Vec<Option<Vec<u8>>> = (0..20_000).map(|_| Some(vec![1; 4000])).collect();
         let before = free_bytes();
         let kept: Vec<_> = pieces.iter_mut().step_by(100).map(Option::take).collect();
@@ -80,7 +80,7 @@ mod tests {
         let mut memory = FreeMemory { looked: Instant::now(), least: before };
         memory.look();
         assert_eq!(memory.least, before, "not yet");
-        assert!(give_back());
+        assert!(return_free());
         memory.looked -= LOOK;
         memory.look();
         assert!(memory.least > before);

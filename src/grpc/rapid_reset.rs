@@ -59,9 +59,9 @@ pub(super) enum Why {
 pub(super) type Owner = (IpAddr, Vec<u8>);
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Seen {
+pub(super) struct ServerSeen {
     not_well: u64,
-    /// The newest connection.
+    /// The highest number of a connection that was seen.
     pub newest: u64,
     /// It has lost many requests since the last look.
     pub grows: bool,
@@ -77,7 +77,7 @@ struct Window {
 struct Ban {
     until: Instant,
     knocks: u32,
-    /// The local port.
+    /// The port that its connections go to.
     port: u16,
 }
 
@@ -90,7 +90,7 @@ struct Pause {
 /// What was seen so far. Bounded by servers, connections, and offences within [`BAN`].
 #[derive(Default)]
 pub(super) struct ResetWatch {
-    servers: HashMap<u64, Seen>,
+    servers: HashMap<u64, ServerSeen>,
     windows: HashMap<u64, Window>,
     banned: HashMap<Owner, Ban>,
     pauses: HashMap<(IpAddr, u16), Pause>,
@@ -98,7 +98,7 @@ pub(super) struct ResetWatch {
 
 impl ResetWatch {
     /// What was known of a server before this look, with `grows` of this look.
-    pub fn server(&mut self, now: &ServerCalls) -> Seen {
+    pub fn server(&mut self, now: &ServerCalls) -> ServerSeen {
         let server = self.servers.entry(now.id).or_default();
         server.grows = now.not_well.saturating_sub(server.not_well) >= GROWTH;
         server.not_well = now.not_well;

@@ -1,4 +1,4 @@
-//! How many of the bytes that a connection sent belong to messages of calls. `frames` limits the others.
+//! How many of the bytes that a connection sent belong to messages of requests. `frames` limits the others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,24 +8,24 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use grpcio::RpcContext;
 use parking_lot::{Mutex, MutexGuard};
 
-/// What a message takes besides its bytes: its frames, and the headers of its call.
+/// What a message costs besides its bytes: its frames, and the headers of its request.
 const PER_MESSAGE: u64 = 512;
 
-/// Of the bytes of a message, this part is added for TLS and frames.
+/// This fraction of a message's bytes is added for TLS and frames.
 const OVERHEAD_PART: u64 = 64;
 
-/// An account is closed when its connection was missing in so many looks and no call of it is left.
+/// An account is removed when its connection was missing in this many looks and no request of it is left.
 const MISSING_MAX: u32 = 2;
 
-/// So many accounts are kept before it is looked which are of connections that are gone.
+/// Above this many accounts, those of closed connections are looked for.
 const ACCOUNTS_KEPT: usize = 1024;
 
-/// The accounts of all client connections; a clone is the same. Bounded by the connections, and those that were closed since the
-/// last look.
+/// The accounts of all client connections; a clone is the same. Bounded by the connections, and those that were
+/// closed since the last look.
 #[derive(Clone, Default)]
 pub struct Received(Arc<Mutex<HashMap<SocketAddr, Arc<Account>>>>);
 
-/// What one connection's messages explain.
+/// What the messages of one connection account for.
 #[derive(Debug, Default)]
 pub struct Account {
     bytes: AtomicU64,
@@ -33,7 +33,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// A message of so many bytes has come.
+    /// Counts a message of this size.
     pub fn add(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.bytes.fetch_add(bytes + bytes / OVERHEAD_PART + PER_MESSAGE, Ordering::Relaxed);
@@ -41,23 +41,23 @@ impl Account {
 }
 
 impl Received {
-    /// The account of a call's connection.
+    /// The account of a request's connection.
     pub fn account(&self, ctx: &RpcContext<'_>) -> Arc<Account> {
-        // What is not understood has an account of its own that nobody asks for: such a connection is not judged.
+        // An address that is not understood gets an account that is never read: such a connection is not judged.
         peer_address(&ctx.peer()).map_or_else(Arc::default, |remote| self.lock().entry(remote).or_default().clone())
     }
 
-    /// What the messages of the connection from there explain.
+    /// The bytes that the messages of the connection from that address account for.
     pub fn explained(&self, remote: SocketAddr) -> u64 {
         self.lock().get(&remote).map_or(0, |account| account.bytes.load(Ordering::Relaxed))
     }
 
-    /// True when there may be many accounts of connections that are gone.
+    /// True if there may be many accounts of closed connections.
     pub fn has_many(&self, connections: usize) -> bool {
         self.lock().len() > ACCOUNTS_KEPT + 2 * connections
     }
 
-    /// Closes the accounts of connections that are gone.
+    /// Removes the accounts of closed connections.
     pub fn keep(&self, connects: impl Fn(&SocketAddr) -> bool) {
         self.lock().retain(|remote, account| {
             if connects(remote) {
@@ -70,7 +70,6 @@ impl Received {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Account>>> {
-        // Every critical section leaves the map whole.
         self.0.lock()
     }
 }
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_the_core_are_read() {
+    fn reads_addresses_of_the_core() {
         let v4 = Some(SocketAddr::from(([192, 0, 2, 1], 5)));
         assert_eq!(peer_address("ipv4:192.0.2.1:5"), v4);
         assert_eq!(peer_address("ipv6:%5B::ffff:192.0.2.1%5D:5"), v4);
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_go_with_their_connections_and_calls() {
+    fn accounts_are_removed_with_their_connections_and_requests() {
         let received = Received::default();
         let remote = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
         let open = |port: u16| received.lock().entry(remote(port)).or_default().clone();
@@ -114,7 +113,7 @@ mod tests {
         received.keep(|_| false);
         assert_eq!(received.lock().len(), 2, "they may have come after the look");
         received.keep(|_| false);
-        assert_eq!(received.lock().len(), 1, "one has a call");
+        assert_eq!(received.lock().len(), 1, "one has a request");
         drop(call);
         received.keep(|at| *at == remote(1));
         received.keep(|_| false);

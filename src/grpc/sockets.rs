@@ -1,8 +1,8 @@
-//! The connections of this process's gRPC servers as the C core counts them, the way to end one, and what the system may keep
-//! of each.
+//! The connections of this process's gRPC servers: the C core's counters, how to abort one, and the limit of its
+//! receive buffer.
 //!
-//! `grpcio` shows no connection. The core counts calls for each (channelz), whatever has become of them since: also those that
-//! no handler has seen, or ever will. That costs nothing here; looking takes some 20 µs for each connection.
+//! `grpcio` does not expose connections. The C core counts the requests of each (channelz), also those that no
+//! handler has seen or ever will. Counting costs nothing here; a look takes some 20 µs for each connection.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,54 +18,54 @@ use serde_json::Value;
 
 use super::tcp_info::TcpInfo;
 
-/// Connections in one answer of the core.
+/// Connections in one answer of the C core.
 const PAGE: usize = 1000;
 
 /// A server of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerCalls {
-    /// Its number.
+    /// The C core's number of the server.
     pub id: u64,
-    /// Calls that were begun and did not end well: open ones, failed ones, and those that were taken back.
+    /// Requests that were started and did not end well: open, failed and cancelled ones.
     pub not_well: u64,
 }
 
 /// A connection from a client or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Our end.
+    /// The end on this host.
     pub local: SocketAddr,
-    /// The other end.
+    /// The client's or peer's end.
     pub remote: SocketAddr,
-    /// The other end's certificate, PEM; empty without TLS.
+    /// The remote certificate, PEM; empty without TLS.
     pub certificate: Vec<u8>,
-    /// Calls on it so far.
+    /// Its requests so far.
     pub calls: Calls,
 }
 
-/// Numbers of calls since a connection began.
+/// Counts of requests since a connection was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Begun.
+    /// Requests that were started.
     pub started: u64,
-    /// Ended by us with a status, whichever.
+    /// Requests that this side ended with any status.
     pub answered: u64,
-    /// Gone without one. A call that is taken back counts here once the core has cleaned up behind it.
+    /// Requests that ended without one. A cancelled request counts once the C core has cleaned it up.
     pub failed: u64,
-    /// Messages that we sent.
+    /// Messages that this side sent.
     pub messages_sent: u64,
-    /// Messages that came.
+    /// Messages that arrived.
     pub messages_received: u64,
 }
 
-/// What went over a connection, in TLS and HTTP/2.
+/// The bytes of a connection, with TLS and HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// Our end.
+    /// The end on this host.
     pub local: SocketAddr,
-    /// The other end.
+    /// The client's or peer's end.
     pub remote: SocketAddr,
-    /// Bytes that came, read or not.
+    /// Bytes that arrived, read or not.
     pub received: u64,
     /// Bytes that the other end has acknowledged.
     pub sent: u64,
@@ -90,7 +90,7 @@ pub fn servers() -> Vec<ServerCalls> {
     }
 }
 
-/// The numbers of a server's connections from `from` on, ascending; a later one has a higher number.
+/// The numbers of a server's connections from `from` on, ascending; newer connections have higher numbers.
 pub fn connections(server: u64, mut from: u64) -> Vec<u64> {
     let mut ids = Vec::new();
     loop {
@@ -104,7 +104,7 @@ pub fn connections(server: u64, mut from: u64) -> Vec<u64> {
     }
 }
 
-/// One connection; `None` when it is gone, or not of TCP.
+/// One connection; `None` if it is closed, or not TCP.
 pub fn connection(id: u64) -> Option<Connection> {
     let answer = channelz::get_socket(id, parse);
     let socket = &answer["socket"];
@@ -128,7 +128,7 @@ fn parse(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or(Value::Null)
 }
 
-/// Numbers are written as text there, and those that are zero not at all.
+/// Numbers are written as text, and zeros are left out.
 fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -143,21 +143,21 @@ fn address(end: &Value) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), tcp["port"].as_str()?.parse().ok()?))
 }
 
-/// Ends a connection under the core's feet: what has come and was not read is thrown away, and the other end gets a reset. The
-/// core then finds its socket broken. False when there is no such connection any more.
+/// Aborts a connection without the C core: unread data is dropped, and the other end gets a reset. The C core then
+/// finds its socket broken. Returns false if the connection does not exist any more.
 ///
 /// # Errors
-/// The system's.
+/// Those of the system.
 pub fn abort(connection: &Connection) -> io::Result<bool> {
     let (_, aborted) = abort_all(|local, remote| (local, remote) == (connection.local, connection.remote))?;
     Ok(aborted > 0)
 }
 
-/// Ends the connections from a host to one of our ports but those that are known. How many files were looked at, and how many
-/// connections ended.
+/// Aborts the connections from a host to a local port, except known ones. Returns how many files were looked at, and
+/// how many connections were aborted.
 ///
 /// # Errors
-/// The system's.
+/// Those of the system.
 pub fn abort_new(host: IpAddr, port: u16, known: &HashSet<SocketAddr>) -> io::Result<(usize, usize)> {
     abort_all(|local, remote| (remote.ip(), local.port()) == (host, port) && !known.contains(&remote))
 }
@@ -174,11 +174,11 @@ fn abort_all(mut which: impl FnMut(SocketAddr, SocketAddr) -> bool) -> io::Resul
     Ok((looked_at, aborted))
 }
 
-/// Bounds what the system keeps of a connection until it is read, for those that are established from now on at an address on
-/// which this process listens; one that waits to be accepted stays as it is. Gives how many sockets listen there.
+/// Limits the receive buffers of connections that are established from now on at an address on which this process
+/// listens; one that waits to be accepted stays as it is. Returns how many sockets listen there.
 ///
 /// # Errors
-/// The system's.
+/// Those of the system.
 pub fn bound_receive_buffers(addr: SocketAddr, bytes: usize) -> io::Result<usize> {
     let mut bounded = 0;
     sockets(
@@ -195,10 +195,10 @@ pub fn bound_receive_buffers(addr: SocketAddr, bytes: usize) -> io::Result<usize
     Ok(bounded)
 }
 
-/// What went over every connection to a port on which this process listens.
+/// The bytes of every connection to a port on which this process listens.
 ///
 /// # Errors
-/// The system's.
+/// Those of the system.
 pub fn traffic() -> io::Result<Vec<Traffic>> {
     let (mut all, mut ports) = (Vec::new(), HashSet::new());
     sockets(
@@ -217,13 +217,13 @@ pub fn traffic() -> io::Result<Vec<Traffic>> {
     Ok(all)
 }
 
-/// "Any address" is one, whichever family it is written in.
+/// The unspecified address is the same in both families.
 fn is_same_listener(one: SocketAddr, other: SocketAddr) -> bool {
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (ip == other_ip || ip.is_unspecified() && other_ip.is_unspecified())
 }
 
-/// What the system keeps at most of a connection of this process, as it counts.
+/// The receive buffer of a connection of this process, as the system counts it.
 #[cfg(test)]
 pub fn receive_buffer_bytes(local: SocketAddr, remote: SocketAddr) -> Option<usize> {
     let mut bytes = None;
@@ -236,7 +236,8 @@ pub fn receive_buffer_bytes(local: SocketAddr, remote: SocketAddr) -> Option<usi
     bytes
 }
 
-/// Acts on a copy of each socket of this process of which `which` says something. Gives how many files were looked at.
+/// Acts on a copy of each socket of this process for which `which` returns something. Returns how many files were
+/// looked at.
 pub(super) fn sockets<T: PartialEq>(
     mut which: impl FnMut(BorrowedFd<'_>) -> Option<T>,
     mut act: impl FnMut(OwnedFd) -> rustix::io::Result<()>,
@@ -248,12 +249,12 @@ pub(super) fn sockets<T: PartialEq>(
         let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
         let Some(number) = number.filter(|n| *n >= 0) else { continue };
         looked_at += 1;
-        // SAFETY: it is not ours and may be closed, or be another file's, at any time. All that is done with it is to ask
-        // what it is and to copy it; neither changes what it stands for, and a closed one is an error.
+        // SAFETY: the descriptor is not ours and may be closed, or reused for another file, at any time. It is only
+        // inspected and duplicated; neither changes the file, and a closed one is an error.
         let theirs = unsafe { BorrowedFd::borrow_raw(number) };
         let Some(said) = which(theirs) else { continue };
         let Ok(own) = fcntl_dupfd_cloexec(theirs, 0) else { continue };
-        // From here on it is our own, so that what is looked at is what is acted on, whatever becomes of the number.
+        // The duplicate is ours: what is inspected is what is acted on, even if the number is reused.
         if which(own.as_fd()) == Some(said) {
             act(own)?;
         }
@@ -261,7 +262,7 @@ pub(super) fn sockets<T: PartialEq>(
     Ok(looked_at)
 }
 
-/// Our end and the other one of a connection.
+/// The local and the remote address of a connection.
 pub(super) fn ends(socket: impl AsFd) -> Option<(SocketAddr, SocketAddr)> {
     let remote = getpeername(&socket).ok()??;
     Some((canonical(getsockname(&socket).ok()?)?, canonical(remote)?))
@@ -282,10 +283,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_ended_with_what_was_not_read() {
+    fn aborts_a_connection_and_drops_unread_bytes() {
         let listener = TcpListener::bind("[::]:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        // Over IPv4 to a socket of IPv6, as gRPC's listeners have them.
+        // Over IPv4 to a socket of IPv6, like gRPC's listeners.
         let connect = || {
             let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
             client.write_all(b"abc").expect("sent");
@@ -302,11 +303,11 @@ mod tests {
         let both = HashSet::from([connection.remote, other.local_addr().expect("an address")]);
         assert_eq!(abort_new(host, port, &both).expect("a walk").1, 0);
         assert!(abort(&connection).expect("a walk"));
-        assert!(server.read(&mut [0; 8]).is_err(), "nothing is read any more");
+        assert!(server.read(&mut [0; 8]).is_err(), "nothing more can be read");
         assert!(client.read(&mut [0; 8]).is_err(), "a reset");
-        assert!(!abort(&connection).expect("a walk"), "it is gone");
+        assert!(!abort(&connection).expect("a walk"), "it is closed");
 
-        other_server.write_all(b"x").expect("the other one goes on");
+        other_server.write_all(b"x").expect("the other one stays open");
         assert_eq!(other.read(&mut [0; 8]).expect("read"), 1);
         assert_eq!(other_server.read(&mut [0; 8]).expect("read"), 3);
         assert_eq!(abort_new(host, port, &HashSet::new()).expect("a walk").1, 1);
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_to_a_bounded_port_have_small_buffers() {
+    fn connections_to_a_limited_port_have_small_buffers() {
         let bounded = TcpListener::bind("[::]:0").expect("a port");
         let other = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = |listener: &TcpListener| listener.local_addr().expect("an address");
@@ -322,17 +323,17 @@ mod tests {
             let _client = TcpStream::connect(("127.0.0.1", addr(listener).port())).expect("connected");
             socket_recv_buffer_size(listener.accept().expect("accepted").0).expect("a size")
         };
-        // Another address of the same port, and "any" in another family.
+        // Another address of the same port, and the unspecified one of the other family.
         let port = addr(&bounded).port();
         assert_eq!(bound_receive_buffers(SocketAddr::from(([127, 0, 0, 1], port)), 16 << 10).expect("a walk"), 0);
         assert_eq!(bound_receive_buffers(SocketAddr::from(([0, 0, 0, 0], port)), 16 << 10).expect("a walk"), 1);
-        // The system takes as much again for what it notes down beside the bytes.
+        // The system adds the same amount for its bookkeeping.
         assert_eq!(accepted_bytes(&bounded), 32 << 10);
         assert!(accepted_bytes(&other) > 32 << 10);
     }
 
     #[test]
-    fn what_a_connection_has_sent_is_known_before_it_is_read() {
+    fn counts_what_a_connection_has_sent_before_it_is_read() {
         let listener = TcpListener::bind("[::]:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
@@ -341,7 +342,7 @@ mod tests {
         server.write_all(&[0; 77]).expect("sent");
         client.read_exact(&mut [0; 77]).expect("read");
         let (local, remote) = (SocketAddr::from(([127, 0, 0, 1], port)), client.local_addr().expect("an address"));
-        // An acknowledgement may be on its way.
+        // An acknowledgement may still be in flight.
         let seen = loop {
             let all = traffic().expect("a walk");
             assert!(!all.iter().any(|t| t.local == remote), "not of a port that listens");
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_core_says_is_read() {
+    fn reads_the_counters_of_the_core() {
         let end = |ip: &str| serde_json::json!({ "tcpip_address": { "port": "9", "ip_address": ip } });
         assert_eq!(address(&end("fwAAAQ==")), Some(SocketAddr::from(([127, 0, 0, 1], 9))));
         assert_eq!(address(&end("AAAAAAAAAAAAAP//fwAAAQ==")), Some(SocketAddr::from(([127, 0, 0, 1], 9))));

@@ -29,13 +29,13 @@ pub struct LimitReached {
 /// What is held, of one principal or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Open streams.
+    /// Streams that are open, and long polls that wait.
     pub streams: u64,
-    /// Unanswered requests.
+    /// Requests without a response.
     pub calls: u64,
-    /// Bytes of requests.
+    /// Bytes of requests in flight.
     pub bytes: u64,
-    /// Bytes of responses.
+    /// Bytes of responses in flight, or room for them.
     pub read_bytes: u64,
 }
 
@@ -66,7 +66,7 @@ impl Usage {
 
 /// What is in use.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct HeldLimits {
     all: Usage,
     /// A principal that holds nothing is removed, so this is bounded by the requests in flight.
     each: HashMap<Principal, Usage>,
@@ -76,7 +76,7 @@ pub(super) struct Held {
     pub next_ticket: u64,
 }
 
-impl Held {
+impl HeldLimits {
     /// The first in a principal's queue, to be woken after the lock is released.
     pub fn first(&self, principal: &Principal) -> Option<Waker> {
         Some(self.queues.get(principal)?.first()?.1.clone())
@@ -85,7 +85,7 @@ impl Held {
 
 struct SharedLimits {
     max: config::Limits,
-    held: Mutex<Held>,
+    held: Mutex<HeldLimits>,
     late: LateRefusals,
 }
 
@@ -98,7 +98,7 @@ fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
 }
 
 impl Limits {
-    /// Nothing in use.
+    /// These maxima, with nothing in use.
     pub fn new(max: config::Limits) -> Limits {
         Limits(Arc::new(SharedLimits { max, held: Mutex::default(), late: LateRefusals::default() }))
     }
@@ -145,7 +145,7 @@ impl Limits {
 
     pub(super) fn read_in(
         &self,
-        held: &mut Held,
+        held: &mut HeldLimits,
         principal: &Principal,
         wanted: usize,
     ) -> Result<Permit, LimitReached> {
@@ -197,7 +197,7 @@ impl Limits {
         Ok(self.hold(&mut held, principal, more))
     }
 
-    fn hold(&self, held: &mut Held, principal: &Principal, more: Usage) -> Permit {
+    fn hold(&self, held: &mut HeldLimits, principal: &Principal, more: Usage) -> Permit {
         held.all = held.all.plus(more);
         match held.each.get_mut(principal) {
             Some(usage) => *usage = usage.plus(more),
@@ -206,7 +206,7 @@ impl Limits {
         Permit { limits: self.clone(), principal: principal.clone(), held: more, waited: false }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HeldLimits> {
         self.0.held.lock()
     }
 }

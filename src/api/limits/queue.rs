@@ -53,7 +53,7 @@ impl FairQueue {
         self.waiting.insert(ticket, waker);
     }
 
-    /// Removes a stream.
+    /// Removes a stream that got its permit, or gave up.
     pub fn leave(&mut self, ticket: u64) {
         self.waiting.remove(ticket);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
-use super::budget::{Held, LimitReached, Limits, Permit};
+use super::budget::{HeldLimits, LimitReached, Limits, Permit};
 use crate::security::identity::Principal;
 use crate::timers::{Sleep, TimersHandle};
 
@@ -57,7 +57,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Leaves the queue; returns the waker of the stream whose turn it is now.
-    fn leave(&mut self, held: &mut Held) -> Option<Waker> {
+    fn leave(&mut self, held: &mut HeldLimits) -> Option<Waker> {
         let ticket = self.ticket.take()?;
         let queue = held.queues.get_mut(self.principal)?;
         queue.leave(ticket);

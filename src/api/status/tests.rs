@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::api::error::{LogScope, Proposed};
+use crate::api::error::{FailedProposal, LogScope};
 use crate::consensus::handle::ProposeError;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
@@ -16,8 +16,8 @@ fn name() -> LogName {
     LogName::new("default").expect("a name")
 }
 
-fn bounds() -> Bounds {
-    Bounds { log: name(), log_id: LogId(9), first_offset: Offset(3), next_offset: Offset(7) }
+fn bounds() -> LogBounds {
+    LogBounds { log: name(), log_id: LogId(9), first_offset: Offset(3), next_offset: Offset(7) }
 }
 
 /// The number of a variant: a new one does not compile until it has a line here, and fails until it has a sample below.
@@ -189,7 +189,7 @@ fn a_failed_stream_names_the_failed_request() {
 #[test]
 fn unknown_outcome_is_the_only_ambiguous_error_of_a_proposal() {
     let bounds = bounds();
-    let proposed = |producer_id| Proposed { bounds: &bounds, offset: Offset(8), producer_id };
+    let proposed = |producer_id| FailedProposal { bounds: &bounds, offset: Offset(8), producer_id };
     let all = [
         (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
         (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),
@@ -204,7 +204,7 @@ fn unknown_outcome_is_the_only_ambiguous_error_of_a_proposal() {
         ),
         (
             ProposeError::PastEnd { next_offset: Offset(7) },
-            ApiError::OffsetPastEnd(Bounds { next_offset: Offset(7), ..bounds.clone() }, Offset(8)),
+            ApiError::OffsetPastEnd(LogBounds { next_offset: Offset(7), ..bounds.clone() }, Offset(8)),
         ),
         (ProposeError::NoSuchGroup, ApiError::Joining("the node that had to answer has no replica of the log yet")),
         (ProposeError::Damaged, ApiError::ReplicaDamaged),
@@ -240,5 +240,5 @@ fn a_failed_read_names_log_and_offset() {
     let one = status_of(&ApiError::from_read(one, bounds(), Offset(4)));
     assert!(one.message().starts_with("record 4 of log "), "{}", one.message());
     let error = ApiError::from_read(ReadError::Trimmed { first_offset: Offset(5) }, bounds(), Offset(4));
-    assert_eq!(error, ApiError::OffsetTrimmed(Bounds { first_offset: Offset(5), ..bounds() }, Offset(4)));
+    assert_eq!(error, ApiError::OffsetTrimmed(LogBounds { first_offset: Offset(5), ..bounds() }, Offset(4)));
 }

@@ -1,4 +1,4 @@
-//! Calls with one answer.
+//! Requests with one response.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ fn code(code: Code, reason: &str) -> (Code, String) {
 }
 
 #[test]
-fn a_node_that_joins_says_so_and_then_serves_until_it_stops() {
+fn a_joining_node_rejects_requests_and_then_serves_until_it_stops() {
     let node = Node::joining(super::node::OPEN_POLICY);
     let health = || node.health.check(&HealthCheckRequest::new()).expect("healthy").status.enum_value_or_default();
     assert_eq!(health(), ServingStatus::NOT_SERVING);
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "JOINING"));
     assert_eq!(reason(node.client.get_servers(&log::GetServersRequest::new())), code(Code::UNAVAILABLE, "JOINING"));
-    // The refusal has the reason of that moment.
+    // The rejection contains the current reason.
     for reason in ["no answer from a:1", "asked to be admitted by b:1"] {
         node.waiting.set(reason);
         let error = node.client.produce(&produce(&["a"])).expect_err("refused");
@@ -47,7 +47,8 @@ fn a_node_that_joins_says_so_and_then_serves_until_it_stops() {
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "STOPPING"));
 }
 
-/// A node without a majority in reach, or with a damaged replica, said SERVING, and load balancers kept sending it calls.
+/// A node without a majority in reach, or with a damaged replica, said SERVING, and load balancers kept sending it
+/// requests.
 #[test]
 fn a_node_without_a_majority_does_not_serve_the_log() {
     let node = Node::serving();
@@ -63,7 +64,7 @@ fn a_node_without_a_majority_does_not_serve_the_log() {
         assert!(begin.elapsed() < Duration::from_secs(2), "a success does not count for long");
         std::thread::yield_now();
     }
-    assert!(begin.elapsed() > Duration::from_secs(3), "an election is no failure");
+    assert!(begin.elapsed() > Duration::from_secs(3), "an election is not a failure");
     assert_eq!((health(""), health("seriatim.v1.Admin")), (ServingStatus::SERVING, ServingStatus::SERVING));
     node.read_index(Ok(()));
     assert_eq!(health(log), ServingStatus::SERVING);
@@ -111,7 +112,7 @@ fn batches_both_ways() {
 }
 
 #[test]
-fn what_is_outside_of_the_log_is_out_of_range() {
+fn offsets_outside_of_the_log_are_out_of_range() {
     let node = Node::serving();
     node.client.produce(&produce(&["a", "b", "c"])).expect("appended");
     assert_eq!(reason(node.client.consume(&consume(3, 0))), code(Code::OUT_OF_RANGE, "OFFSET_PAST_END"));
@@ -161,7 +162,7 @@ fn a_consume_waits_for_a_record_or_ends_empty() {
 }
 
 #[test]
-fn a_node_that_lags_waits_for_the_leader_before_it_says_no() {
+fn a_lagging_node_asks_the_leader_before_it_rejects_an_offset() {
     let node = Node::serving();
     node.fate(Fate::CommitElsewhere);
     assert_eq!(node.client.produce(&produce(&["a"])).expect("appended").offset, 0);
@@ -195,7 +196,7 @@ fn a_follower_forwards_once() {
     assert_eq!(node.forwarded().len(), 6, "one hop each");
     node.fates(&[Fate::Fail(ProposeError::NotLeader { leader: None })]);
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "NO_LEADER"));
-    // It took itself for the leader until just now.
+    // It considered itself the leader until just now.
     node.leader_is(Some(ME));
     node.fates(&[away]);
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "NOT_APPENDED"));
@@ -203,7 +204,7 @@ fn a_follower_forwards_once() {
 }
 
 #[test]
-fn bad_requests_have_a_clear_answer() {
+fn bad_requests_have_clear_statuses() {
     let node = Node::serving();
     let invalid = code(Code::INVALID_ARGUMENT, "INVALID_REQUEST");
     assert_eq!(reason(node.client.produce(&produce(&[]))), invalid);
@@ -227,7 +228,7 @@ fn bad_requests_have_a_clear_answer() {
     assert_eq!(reason(node.client.produce(&batch)), code(Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"));
     let batch = produce(&[half.as_str(); 20]);
     let status = rpc_status(node.client.produce(&batch).expect_err("too large a message"));
-    assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED, "gRPC refuses the message itself: {status}");
+    assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED, "gRPC rejects the message itself: {status}");
 
     let raw = |bytes: &[u8]| {
         let client = grpcio::Client::new(node.channel.clone());
@@ -242,7 +243,7 @@ fn bad_requests_have_a_clear_answer() {
 }
 
 #[test]
-fn rights_are_asked_before_anything_is_looked_up() {
+fn rights_are_checked_before_anything_is_looked_up() {
     let node = Node::joining("p, anonymous, team-*, produce\n");
     node.serve();
     let status = rpc_status(node.client.consume(&consume(0, 0)).expect_err("no right at all"));
@@ -256,7 +257,7 @@ fn rights_are_asked_before_anything_is_looked_up() {
     let about = || rpc_status(node.admin.get_node(&admin::GetNodeRequest::new()).expect_err("no right to that"));
     assert_eq!(about().code(), Code::PERMISSION_DENIED);
     assert!(about().message().contains("may not administer any log"), "{}", about().message());
-    // Whoever may administer one log was told that it may administer none.
+    // A client that may administer one log was told that it may administer none.
     std::fs::write(&node.policy_file, "p, anonymous, team-*, admin\n").expect("written");
     assert!(node.acl.reload().expect("a policy"));
     assert_eq!(about().code(), Code::PERMISSION_DENIED);
@@ -265,7 +266,7 @@ fn rights_are_asked_before_anything_is_looked_up() {
 }
 
 #[test]
-fn servers_are_listed_with_at_most_one_leader() {
+fn lists_servers_with_at_most_one_leader() {
     let node = Node::serving();
     let servers = || node.client.get_servers(&log::GetServersRequest::new()).expect("an answer");
     let answer = servers();
@@ -280,7 +281,7 @@ fn servers_are_listed_with_at_most_one_leader() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_those_who_never_answer() {
+fn a_shutdown_does_not_wait_for_unanswered_requests() {
     let mut node = Node::serving();
     node.fate(Fate::Silence);
     let unanswered = node.client.produce_async(&produce(&["a"])).expect("sent");

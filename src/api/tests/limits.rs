@@ -24,7 +24,7 @@ fn refused(node: &Node, limit: Limit) -> u64 {
 }
 
 #[test]
-fn what_the_system_keeps_of_a_connection_is_bounded() {
+fn the_receive_buffer_of_a_connection_is_limited() {
     let node = Node::serving();
     let client = TcpStream::connect(("127.0.0.1", node.api().port())).expect("connected");
     let (node_end, client_end) = (client.peer_addr().expect("connected"), client.local_addr().expect("connected"));
@@ -38,12 +38,12 @@ fn what_the_system_keeps_of_a_connection_is_bounded() {
     };
     let max = std::fs::read_to_string("/proc/sys/net/core/rmem_max").expect("Linux");
     let max: usize = max.trim().parse().expect("a number");
-    // Twice: with the system's notes.
+    // Twice: the system adds as much for its bookkeeping.
     assert_eq!(bytes, 2 * RECEIVE_BUFFER_BYTES.min(max));
 }
 
 #[test]
-fn what_is_too_large_is_refused_and_counted() {
+fn rejects_and_counts_what_is_too_large() {
     let node = Node::serving();
     let (fits, large) = ("x".repeat(1_000_000), "x".repeat((1 << 20) + 1));
     let too_large = |reason| (Code::INVALID_ARGUMENT, reason);
@@ -69,13 +69,13 @@ fn what_is_too_large_is_refused_and_counted() {
     };
     node.client.produce(&parts(whole - 1100)).expect("value, key and headers are the limit");
     assert_eq!(reason(node.client.produce(&parts(whole - 1099))).1, "RECORD_TOO_LARGE");
-    // Empty headers count nothing, and would make a record that clients don't take.
+    // Empty headers count nothing, and would make a record that clients reject.
     let tiny = log::ProduceRequest {
         records: vec![log::Record { headers: vec![log::Header::default(); 3 << 20], ..log::Record::default() }],
         ..log::ProduceRequest::default()
     };
     assert_eq!(reason(node.client.produce(&tiny)), (Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE".to_owned()));
-    // So many records that no entry holds them: the log's own limit is not what is named.
+    // More records than any entry can hold: the limit that is named is not the log's.
     let many = log::ProduceRequest { records: vec![record(""); 1 << 20], ..log::ProduceRequest::default() };
     let (code, info) = refusal(node.client.produce(&many));
     assert_eq!((code, info.reason.as_str()), too_large("REQUEST_TOO_LARGE"));
@@ -91,15 +91,15 @@ fn what_is_too_large_is_refused_and_counted() {
 }
 
 #[test]
-fn large_requests_that_are_refused_are_answered_late_and_at_once_by_a_node_that_stops() {
+fn large_rejected_requests_are_answered_late_and_at_once_by_a_node_that_stops() {
     let mut node = Node::serving();
     let five = "x".repeat(1_000_000);
     let large: Vec<_> =
         (0..30).map(|_| node.client.produce_async(&produce(&[five.as_str(); 5])).expect("sent")).collect();
-    // Each is too large, or too much beside the others.
+    // Each is too large, or too much together with the others.
     let all = |node: &Node| refused(node, Limit::RequestBytes) + refused(node, Limit::PrincipalBytes);
     node.until("all are refused", |node| all(node) == large.len() as u64);
-    // They are worth more than four seconds.
+    // Together they are delayed by more than four seconds.
     let mut waiting = Vec::new();
     for mut call in large {
         if (&mut call).now_or_never().is_none() {
@@ -110,7 +110,7 @@ fn large_requests_that_are_refused_are_answered_late_and_at_once_by_a_node_that_
     node.client.produce(&produce(&["a"])).expect("others are served");
     let over = Instant::now() + Duration::from_secs(10);
     let api = node.api.take().expect("it serves");
-    assert!(api.drain(over), "it waits for nobody");
+    assert!(api.drain(over), "it does not wait for them");
     for call in waiting {
         let (code, _) = refusal(futures::executor::block_on(call));
         assert!(matches!(code, Code::INVALID_ARGUMENT | Code::RESOURCE_EXHAUSTED), "{code:?}");
@@ -134,7 +134,7 @@ fn calls_and_bytes_of_one_principal_are_limited() {
     }
     assert_eq!(refused(&node, Limit::PrincipalCalls), 1);
 
-    // Twelve MiB in flight, by four at a time.
+    // Twelve MiB in flight, in three requests of four.
     let four = "x".repeat(1_000_000);
     let waiting: Vec<_> =
         (0..3).map(|_| node.client.produce_async(&produce(&[four.as_str(); 4])).expect("sent")).collect();

@@ -1,4 +1,4 @@
-//! One node as the API sees it: a log on disk, a catalog, and a thread that answers in the place of `consensus`.
+//! One node as the API sees it: a log on disk, a catalog, and a thread that answers in place of `consensus`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -46,23 +46,23 @@ pub const TIME_US: u64 = 1_000_000;
 pub const ME: NodeId = NodeId(1);
 pub const OTHER: NodeId = NodeId(2);
 
-/// Gives everything to everybody.
+/// Grants everything to every client.
 pub const OPEN_POLICY: &str = "p, anonymous, *, produce\np, anonymous, *, consume\np, anonymous, *, admin\n";
 
-/// What becomes of the next proposals, wherever they are handed to.
+/// The outcome of the next proposals, whichever node they are sent to.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     /// Committed and visible at once.
     Commit,
     /// Committed, but not visible here until [`Node::catch_up`].
     CommitElsewhere,
-    /// Answered so.
+    /// Rejected with this error.
     Fail(ProposeError),
-    /// Never answered, until the node goes.
+    /// Never answered, until the node is dropped.
     Silence,
 }
 
-/// The group, as whoever leads it has it.
+/// The group, as its leader has it.
 struct State {
     log: GroupLog,
     watermark: Watermark,
@@ -76,10 +76,10 @@ struct State {
     /// What the leader remembers of streams.
     streams: StreamSequences,
     proposed: usize,
-    /// Proposals that the leader has refused since what stands before them in their run was not appended.
+    /// Proposals that the leader rejected because an earlier one of their run was not appended.
     out_of_sequence: usize,
     read_index: Result<(), ReadIndexError>,
-    /// Where the log begins once the next read index is answered.
+    /// The first offset once the next read index is answered.
     trims: VecDeque<Offset>,
 }
 
@@ -357,12 +357,12 @@ impl Node {
         self.api().serve(self.core.clone());
     }
 
-    /// What becomes of every further proposal.
+    /// The outcome of every further proposal.
     pub fn fate(&self, fate: Fate) {
         self.fake.lock().fate = fate;
     }
 
-    /// What becomes of the next ones, before [`Node::fate`] is asked.
+    /// The outcomes of the next ones, before [`Node::fate`] is used.
     pub fn fates(&self, fates: &[Fate]) {
         self.fake.lock().fates.extend(fates);
     }
@@ -371,12 +371,12 @@ impl Node {
         self.fake.lock().read_index = result;
     }
 
-    /// Trims the log to there while the next read index is on its way.
+    /// Trims the log to that offset while the next read index is in flight.
     pub fn trim_at_read_index(&self, first_offset: u64) {
         self.fake.lock().trims.push_back(Offset(first_offset));
     }
 
-    /// Whom this node takes for the leader.
+    /// The leader as far as this node knows.
     pub fn leader_is(&self, leader: Option<NodeId>) {
         self.statuses.publish(GroupStatus {
             group: GROUP,
@@ -400,7 +400,7 @@ impl Node {
         state.watermark.advance(state.mark);
     }
 
-    /// Answers what was kept silent.
+    /// Answers the proposals that were kept silent.
     pub fn answer_the_silent(&self, error: ProposeError) {
         let silent = std::mem::take(&mut self.fake.lock().silent);
         silent.into_iter().for_each(|reply| reply.send(Err(error)));
@@ -416,12 +416,12 @@ impl Node {
         self.fake.lock().silent.len()
     }
 
-    /// How many proposals have come to the leader.
+    /// How many proposals have reached the leader.
     pub fn proposed(&self) -> usize {
         self.fake.lock().proposed
     }
 
-    /// How many proposals came behind one of their run that did not.
+    /// How many proposals arrived after one of their run that did not.
     pub fn out_of_sequence(&self) -> usize {
         self.fake.lock().out_of_sequence
     }
@@ -435,7 +435,7 @@ impl Node {
         self.fake.lock().watermark.waiters()
     }
 
-    /// Looks until it holds, for ten seconds.
+    /// Waits until it holds, at most ten seconds.
     pub fn until(&self, what: &str, holds: impl Fn(&Node) -> bool) {
         let end = Instant::now() + Duration::from_secs(10);
         while !holds(self) {

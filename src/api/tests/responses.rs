@@ -1,5 +1,5 @@
-//! Golden responses: bytes as the server's own code writes them, and their meaning. `make test-decoders` decodes the same files in
-//! other languages; some decoders once read wrong offsets (`storage/payload.rs`).
+//! Golden responses: bytes as the server writes them, and their meaning. `make test-decoders` decodes the same files
+//! in other languages; some decoders once read wrong offsets (`storage/payload.rs`).
 //!
 //! With `SERIATIM_WRITE_GOLDEN` set the files are written instead of compared.
 
@@ -12,7 +12,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::{MessageDyn, MessageField, MessageFull};
 
 use super::text::text;
-use crate::api::error::{ApiError, Bounds, Invalid};
+use crate::api::error::{ApiError, Invalid, LogBounds};
 use crate::api::messages::ConsumeReply;
 use crate::api::status::{FailedAt, status_of, stream_status_of};
 use crate::pb::{admin, health, log, status};
@@ -22,7 +22,7 @@ use crate::watermark::Mark;
 
 struct Sample {
     name: String,
-    /// What the bytes are meant to say.
+    /// What the bytes mean.
     meant: Box<dyn MessageDyn>,
     bytes: Vec<u8>,
 }
@@ -37,7 +37,7 @@ fn plain<M: MessageFull>(name: &str, meant: M) -> Sample {
     sample(name, meant, bytes)
 }
 
-/// Numbers at the edges of varints, of other languages' types, and of what a log can have. 1812 was seen.
+/// Numbers at the edges of varints, of other languages' types, and of what a log can contain. 1812 was seen.
 const NUMBERS: [u64; 17] = [
     0,
     1,
@@ -115,7 +115,7 @@ fn consumed(samples: &mut Vec<Sample>) {
         ..log::ConsumeResponse::default()
     };
     for (i, number) in NUMBERS.into_iter().enumerate() {
-        // Each number as offset and as term, against another one.
+        // Each number as offset and as term, combined with another one.
         let term = NUMBERS[NUMBERS.len() - 1 - i];
         let time_us = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let one = [RecordFields { value: b"v", ..RecordFields::default() }];
@@ -211,7 +211,7 @@ fn node() -> admin::GetNodeResponse {
         role: admin::Role::ROLE_LEADER.into(),
         term: Term::MAX.0,
         last_index: 1 << 62,
-        // Packed, as proto3 has it.
+        // Packed, as proto3 encodes it.
         voters: vec![1, u64::MAX, 0],
         learners: vec![1 << 63],
         settings: MessageField::some(admin::LogSettings { retention_bytes: u64::MAX, ..Default::default() }),
@@ -234,10 +234,10 @@ fn node() -> admin::GetNodeResponse {
     }
 }
 
-/// Statuses as the server makes them. What they are meant to say is written out again here.
+/// Statuses as the server creates them. Their meaning is written out again here.
 fn statuses(samples: &mut Vec<Sample>) {
     let log = || LogName::new("default").expect("a name");
-    let bounds = Bounds {
+    let bounds = LogBounds {
         log: log(),
         log_id: LogId(0xfedc_ba98_7654_3210),
         first_offset: Offset(5),
@@ -257,7 +257,7 @@ fn statuses(samples: &mut Vec<Sample>) {
         assert_eq!((details.code, details.message.as_str()), (i32::from(status.code()), status.message()), "{name}");
         samples.push(sample(name, details, status.details().to_vec()));
     }
-    // The same details, put together by hand.
+    // The same details, assembled by hand.
     let mut all = status::Status { code: -1, message: "all of them".to_owned(), ..Default::default() };
     let info = crate::pb::error_details::ErrorInfo {
         reason: "R".to_owned(),
@@ -283,7 +283,7 @@ fn golden() -> PathBuf {
 }
 
 #[test]
-fn responses_are_these_bytes_and_say_what_is_meant() {
+fn responses_are_the_golden_bytes_and_mean_the_same() {
     let mut samples = Vec::new();
     consumed(&mut samples);
     answers(&mut samples);
@@ -315,5 +315,5 @@ fn responses_are_these_bytes_and_say_what_is_meant() {
         }
     }
     let there = std::fs::read_dir(golden()).expect("listed").count();
-    assert_eq!(there, files.len(), "files in {} that are no sample", golden().display());
+    assert_eq!(there, files.len(), "files in {} without a sample", golden().display());
 }

@@ -1,7 +1,7 @@
 //! Streams: they tail, keep their order, and end only with a status.
 //!
-//! grpcio's client reads one message ahead, and loses that one when an error status has come in before it is asked for. So a
-//! test that counts what came before such a status takes one less for right, too.
+//! grpcio's client reads one message ahead, and loses it if an error status arrives before it is polled. So a test
+//! that counts the messages before such a status also accepts one less.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ fn end(answers: &mut Answers) -> (Code, String) {
 }
 
 #[test]
-fn a_stream_sends_what_is_there_and_then_tails() {
+fn a_stream_sends_stored_records_and_then_tails() {
     let node = Node::serving();
     node.client.produce(&produce(&["a", "b"])).expect("appended");
     let mut one_by_one = node.client.consume_stream(&consume(0, 0)).expect("sent");
@@ -56,7 +56,7 @@ fn a_stream_sends_what_is_there_and_then_tails() {
 }
 
 #[test]
-fn a_stream_stops_at_the_end_beats_and_checks_its_offset() {
+fn a_stream_stops_at_the_end_sends_heartbeats_and_checks_its_offset() {
     let node = Node::serving();
     node.client.produce(&produce(&["a", "b"])).expect("appended");
     let mut request = consume(0, 1);
@@ -81,8 +81,9 @@ fn a_stream_stops_at_the_end_beats_and_checks_its_offset() {
     assert_eq!(end(&mut refused), (Code::INVALID_ARGUMENT, "INVALID_REQUEST".to_owned()));
 }
 
-/// A trim comes after the beginning was found, and before it is read: "earliest" is what is left then. A beginning that was
-/// named is an error with the first record that is left, as is a stream that falls behind a trim later: no gap is silent.
+/// A trim happens after the start was resolved and before it is read: "earliest" then means what is left. A start
+/// that was given as an offset fails, with the first record that is left, and so does a stream that a later trim
+/// overtakes: no gap is silent.
 #[test]
 fn earliest_moves_with_a_trim_until_the_first_record_is_read() {
     let node = Node::serving();
@@ -102,14 +103,14 @@ fn earliest_moves_with_a_trim_until_the_first_record_is_read() {
     assert_eq!((code, info.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"));
     assert_eq!(info.metadata.get("first_offset").map(String::as_str), Some("3"));
 
-    // Everything: there is nothing left to read, and that is no error.
+    // Everything is trimmed: nothing is left to read, which is not an error.
     node.trim_at_read_index(5);
     assert!(next(&mut node.client.consume_stream(&earliest).expect("sent")).is_none(), "OK");
     assert_eq!(node.client.consume(&earliest).expect("an answer").records.len(), 0);
 }
 
 #[test]
-fn a_stream_ends_when_the_right_is_gone() {
+fn a_stream_ends_when_its_right_is_revoked() {
     let node = Node::serving();
     let mut stream = node.client.consume_stream(&consume(0, 1)).expect("sent");
     node.until("it waits", |node| node.waiters() == 1);
@@ -120,7 +121,7 @@ fn a_stream_ends_when_the_right_is_gone() {
 }
 
 #[test]
-fn a_stop_ends_tails_and_lets_proposals_be_answered() {
+fn a_shutdown_ends_tails_and_waits_for_proposals() {
     let node = Node::serving();
     let mut tail = node.client.consume_stream(&consume(0, 1)).expect("sent");
     let mut watch = node.health.watch(&HealthCheckRequest::new()).expect("sent");
@@ -148,7 +149,7 @@ fn a_stop_ends_tails_and_lets_proposals_be_answered() {
 }
 
 #[test]
-fn produced_in_order_and_answered_in_order() {
+fn pipelined_requests_are_appended_and_answered_in_order() {
     let node = Node::serving();
     let (mut requests, mut answers) = node.client.produce_stream().expect("sent");
     block_on(async {
@@ -168,7 +169,7 @@ fn produced_in_order_and_answered_in_order() {
     assert_eq!(values(&node.client.consume(&consume(998, 10)).expect("records")), ["499", "x"]);
 }
 
-/// How many requests were acknowledged, and the status behind them.
+/// How many requests were acknowledged, and the status after them.
 fn acknowledged(mut answers: ClientDuplexReceiver<log::ProduceResponse>) -> (u64, Code, error_details::ErrorInfo) {
     let mut acknowledged = 0;
     loop {
@@ -183,13 +184,13 @@ fn acknowledged(mut answers: ClientDuplexReceiver<log::ProduceResponse>) -> (u64
 }
 
 #[test]
-fn the_first_failure_ends_a_produce_stream_and_says_where() {
+fn the_first_failure_ends_a_produce_stream_and_names_the_request() {
     let node = Node::serving();
     let fail = |fates: &[Fate], requests_sent: usize| {
         node.fates(fates);
         let (mut requests, answers) = node.client.produce_stream().expect("sent");
         for _ in 0..requests_sent {
-            // The stream may be broken already.
+            // The stream may have failed already.
             let _ = block_on(requests.send((produce(&["a"]), WriteFlags::default())));
         }
         let (acknowledged, code, info) = acknowledged(answers);
@@ -206,8 +207,8 @@ fn the_first_failure_ends_a_produce_stream_and_says_where() {
     let (code, _, failed, unknown) = fail(&[Fate::Commit, lost], 2);
     assert_eq!((code, failed, unknown), (Code::UNKNOWN, 1, Some(1)));
 
-    // Three are on their way when the first fails. Whoever leads refuses those behind it; but if the first may stand in the
-    // log, they may too.
+    // Three are on their way when the first fails. The leader rejects the later ones; but if the first may be in the
+    // log, they may be, too.
     use ProposeError::{Dropped, OutcomeUnknown};
     for (fates, code, unknown) in [
         ([Dropped, Dropped, Dropped], (Code::UNAVAILABLE, "NOT_APPENDED"), None),
@@ -230,11 +231,11 @@ fn the_first_failure_ends_a_produce_stream_and_says_where() {
     node.fate(Fate::Commit);
 }
 
-/// A stream's first request is answered. The second one meets a full inbox on its way to the leader, and the third one arrives.
-/// It was once appended, because the leader took it for the second request of the first run. The client was told that nothing
-/// after the failed request is in the log, sent both again, and had one record twice and out of order.
+/// A stream's first request was answered. The second met a full inbox on its way to the leader, and the third
+/// arrived. It was appended, because the leader took it for the second request of the first run. The client was told
+/// that nothing after the failed request was in the log, sent both again, and had one record twice and out of order.
 #[test]
-fn nothing_behind_a_refused_request_is_appended_in_a_later_run() {
+fn nothing_after_a_rejected_request_is_appended_in_a_later_run() {
     for leader in [ME, OTHER] {
         let node = Node::serving();
         node.leader_is(Some(leader));
@@ -253,13 +254,13 @@ fn nothing_behind_a_refused_request_is_appended_in_a_later_run() {
         assert_eq!((acknowledged, code), (0, Code::RESOURCE_EXHAUSTED));
         assert_eq!(info.metadata.get("failed_request").map(String::as_str), Some("1"));
         assert_eq!(info.metadata.get("unknown_through"), None);
-        assert_eq!(node.out_of_sequence(), 1, "the leader refused what came behind it");
+        assert_eq!(node.out_of_sequence(), 1, "the leader rejected what came after it");
         assert_eq!(values(&node.client.consume(&consume(0, 10)).expect("records")), ["a"]);
     }
 }
 
 #[test]
-fn a_produce_stream_stays_with_its_log_and_goes_to_the_leader() {
+fn a_produce_stream_keeps_its_log_and_is_forwarded_to_the_leader() {
     let node = Node::serving();
     node.leader_is(Some(OTHER));
     let (mut requests, answers) = node.client.produce_stream().expect("sent");

@@ -1,5 +1,5 @@
-//! A message as text that each decoder of `clients/decoders` prints, too: JSON with the fields that are there, in the order
-//! of their numbers; integers as decimal strings, bytes in hexadecimal, an `Any` as its message with `@type`.
+//! A message as text that each decoder of `clients/decoders` prints, too: JSON with the fields that are set, in the
+//! order of their numbers; integers as decimal strings, bytes in hexadecimal, an `Any` as its message with `@type`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use protobuf::well_known_types::any::Any;
 
 use crate::pb::error_details::{ErrorInfo, LocalizedMessage, RetryInfo};
 
-/// The text.
+/// The message as one line of JSON.
 pub fn text(message: &dyn MessageDyn) -> String {
     if let Some(any) = message.downcast_ref::<Any>() {
         return any_text(any);
@@ -28,7 +28,7 @@ fn value(message: &dyn MessageDyn, field: &FieldDescriptor) -> Option<String> {
             let value = one(&optional.value()?);
             let has_presence =
                 field.proto().proto3_optional() || field.proto().has_type_name() && value.starts_with('{');
-            // Without presence a field with its default is as one that is not there.
+            // Without presence a field with its default value counts as not set.
             (has_presence || !["\"0\"", "\"\"", "false"].contains(&value.as_str())).then_some(value)
         }
         ReflectFieldRef::Repeated(repeated) => {

@@ -1,4 +1,4 @@
-//! The options, each by what it does to a real listener; and the two listeners' TLS, by who gets in and who does not.
+//! The options, each by its effect on a real listener; and which certificates the two listeners accept.
 
 mod options;
 mod refusal;
@@ -30,11 +30,11 @@ const RAW: Marshaller<Vec<u8>> = Marshaller {
     },
 };
 
-/// Answers with the caller's name, or with why there is none; panics when it is told to.
+/// Answers with the client's name, or with why it has none; panics when told to.
 const WHO: Method<Vec<u8>, Vec<u8>> =
     Method { ty: MethodType::Unary, name: "/test.Test/Who", req_mar: RAW, resp_mar: RAW };
 
-/// The name by which any peer of cluster "c" is dialled.
+/// The name that every peer of cluster "c" is dialled by.
 const MEMBER: &str = "member.c.seriatim.internal";
 
 enum Side {
@@ -79,7 +79,7 @@ impl Listener {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Calls as a client with these credentials, expecting the name `localhost`.
+    /// Sends requests as a client with these credentials, expecting the name `localhost`.
     fn ask(&self, creds: ChannelCredentials) -> Result<String, (RpcStatusCode, String)> {
         ask(&client_channel(self.env.get(), &self.addr(), creds, Some("localhost")), b"")
     }
@@ -95,7 +95,7 @@ fn ask(channel: &Channel, request: &[u8]) -> Result<String, (RpcStatusCode, Stri
     }
 }
 
-/// The certificates of cluster "c", and whatever else a test wants to show.
+/// The certificates of cluster "c", and any others that a test presents.
 struct Certs {
     dir: tempfile::TempDir,
     ca: Ca,
@@ -122,7 +122,7 @@ impl Certs {
         client_credentials(&self.path("ca.pem"), &cert, &key).expect("credentials")
     }
 
-    /// Credentials with whatever certificate, not looked at before they are shown.
+    /// Credentials with any certificate, which is not checked before it is presented.
     fn unchecked(&self, ca: &Ca, common_names: &[&str], usage: Usage, lifetime_seconds: i64) -> ChannelCredentials {
         let request = Request {
             common_names: common_names.iter().map(|n| (*n).to_owned()).collect(),

@@ -1,4 +1,4 @@
-//! What the options do.
+//! The effects of the options.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ fn dial(listener: &Listener) -> Channel {
 }
 
 #[test]
-fn a_busy_port_is_refused() {
+fn rejects_a_port_in_use() {
     let first = insecure();
     let mut second = client_listener(&first.env, 256 << 20).build().expect("a server");
     let bound = second.add_listening_port(first.addr(), grpcio::ServerCredentials::insecure());
@@ -25,7 +25,7 @@ fn a_busy_port_is_refused() {
 }
 
 #[test]
-fn compressed_messages_are_refused() {
+fn rejects_compressed_messages() {
     let listener = insecure();
     let channel = ChannelBuilder::new(listener.env.get())
         .default_compression_algorithm(CompressionAlgorithms::GRPC_COMPRESS_GZIP)
@@ -83,7 +83,7 @@ fn streams_and_headers_of_a_connection_are_limited() {
 }
 
 #[test]
-fn a_handshake_has_ten_seconds() {
+fn a_handshake_times_out_after_ten_seconds() {
     let certs = Certs::new();
     let listener = Listener::start(&certs.tls(), Side::Clients);
     let mut silent = TcpStream::connect(listener.addr()).expect("a connection");
@@ -95,8 +95,8 @@ fn a_handshake_has_ten_seconds() {
 }
 
 #[test]
-fn no_proxy_is_asked() {
-    // In a process of its own, since the environment is the process's. Nobody listens at the proxy.
+fn ignores_the_proxy_of_the_environment() {
+    // In a process of its own, since the environment belongs to the process. Nothing listens at the proxy's address.
     const PROXY: &str = "http://127.0.0.1:1";
     if std::env::var("http_proxy").as_deref() == Ok(PROXY) {
         let listener = insecure();
@@ -116,7 +116,7 @@ fn no_proxy_is_asked() {
 }
 
 #[test]
-fn a_channel_finds_a_server_that_is_back() {
+fn a_channel_reconnects_to_a_restarted_server() {
     let mut listener = insecure();
     let (sender, _fatal) = fatal_channel();
     let env = Env::start("grpc-back", 1, &sender);
@@ -136,7 +136,7 @@ fn a_channel_finds_a_server_that_is_back() {
     assert_eq!(env.stop(), Ok(()));
 }
 
-/// A listener on a certain port, as [`Listener`] but without all that these tests don't need.
+/// A listener on a given port; like [`Listener`], without what these tests don't need.
 fn insecure_at(port: u16) -> (Server, Env) {
     let (sender, _fatal) = fatal_channel();
     let env = Env::start("grpc-at", 1, &sender);
@@ -153,7 +153,7 @@ fn insecure_at(port: u16) -> (Server, Env) {
 }
 
 #[test]
-fn a_panic_in_a_handler_is_fatal_and_leaves_its_thread() {
+fn a_panic_in_a_handler_is_reported_and_its_thread_lives_on() {
     let listener = insecure();
     let channel = dial(&listener);
     assert!(ask(&channel, b"panic").is_err());

@@ -1,4 +1,4 @@
-//! Who gets in.
+//! Which certificates are accepted.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Keeps what is logged. This is the one test of the library that sets a logger.
+/// Keeps what is logged. This is the only test of the library that sets a logger.
 struct Captured(Mutex<Vec<String>>);
 
 static CAPTURED: Captured = Captured(Mutex::new(Vec::new()));
@@ -28,7 +28,7 @@ impl ::log::Log for Captured {
 }
 
 #[test]
-fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
+fn rejects_foreign_expired_and_missing_certificates_and_logs_why() {
     ::log::set_logger(&CAPTURED).expect("no other logger");
     ::log::set_max_level(::log::LevelFilter::Info);
     redirect_log();
@@ -41,17 +41,17 @@ fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
     let cases = [
         (
             certs.unchecked(&foreign, &["root"], Usage::Client, 60),
-            "has expired, is not valid yet (is this clock right?), or is not for this use",
+            "has expired, is not valid yet (check this clock), or is not for this use",
         ),
         (
             certs.unchecked(&certs.ca, &["root"], Usage::Client, -60),
-            "has expired, is not valid yet (is this clock right?), or is not for this use",
+            "has expired, is not valid yet (check this clock), or is not for this use",
         ),
         (own_ca().build(), "peer did not return a certificate"),
-        // A server's certificate is no client's.
+        // A server's certificate is not a client's.
         (
             certs.unchecked(&certs.ca, &["root"], Usage::Server, 60),
-            "has expired, is not valid yet (is this clock right?), or is not for this use",
+            "has expired, is not valid yet (check this clock), or is not for this use",
         ),
         (ChannelCredentials::insecure(), "wrong version number"),
     ];
@@ -73,7 +73,7 @@ fn a_foreign_an_expired_and_no_certificate_fail_and_the_log_says_why() {
 }
 
 #[test]
-fn a_name_that_is_none_is_told_to_the_handler() {
+fn an_unusable_name_is_reported_to_the_handler() {
     let certs = Certs::new();
     let listener = Listener::start(&certs.tls(), Side::Clients);
     let named = |names: &[&str]| listener.ask(certs.unchecked(&certs.ca, names, Usage::Client, 60)).expect("an answer");
@@ -86,7 +86,7 @@ fn a_name_that_is_none_is_told_to_the_handler() {
 }
 
 #[test]
-fn without_tls_everybody_is_anonymous() {
+fn every_client_is_anonymous_without_tls() {
     let tls = Tls::load(None, "c").expect("no TLS");
     let peers = Listener::start(&tls, Side::Peers);
     assert_eq!(peers.ask(ChannelCredentials::insecure()), Ok("anonymous".to_owned()));
@@ -100,7 +100,7 @@ fn without_tls_everybody_is_anonymous() {
 }
 
 #[test]
-fn a_client_is_no_peer() {
+fn a_client_is_not_a_peer() {
     let certs = Certs::new();
     let tls = certs.tls();
     let listener = Listener::start(&tls, Side::Peers);
@@ -120,10 +120,11 @@ fn a_client_is_no_peer() {
 }
 
 #[test]
-fn an_impostor_of_a_peer_is_not_talked_to() {
+fn a_channel_rejects_an_impostor_of_a_peer() {
     let certs = Certs::new();
     let tls = certs.tls();
-    // The node's own server certificate is valid, of the right authority, and no peer's; so is another cluster's peer.
+    // The node's own server certificate is valid and of the right authority, but not a peer's; so is another
+    // cluster's peer.
     let server = Listener::start(&tls, Side::Clients);
     let refused = ask(&peer_channel(server.env.get(), &server.addr(), tls.peer_channel(), MEMBER), b"");
     assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
@@ -145,12 +146,12 @@ fn a_client_checks_the_name_that_it_dialled() {
 }
 
 #[test]
-fn nothing_older_than_tls_1_2() {
+fn rejects_versions_before_tls_1_2() {
     let certs = Certs::new();
     let listener = Listener::start(&certs.tls(), Side::Clients);
     let handshake = |version: SslVersion| {
         let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a connector");
-        // What OpenSSL itself would refuse is let through, so that it is the listener who refuses.
+        // OpenSSL itself is told to allow it, so that the listener rejects it.
         builder.set_cipher_list("ALL:@SECLEVEL=0").expect("ciphers");
         builder.set_min_proto_version(Some(version)).expect("a version");
         builder.set_max_proto_version(Some(version)).expect("a version");
@@ -169,14 +170,14 @@ fn nothing_older_than_tls_1_2() {
 }
 
 #[test]
-fn a_reload_is_served_to_new_connections() {
+fn new_connections_get_reloaded_certificates() {
     let certs = Certs::new();
     let tls = certs.tls();
     let listener = Listener::start(&tls, Side::Clients);
     let old_client =
         client_channel(listener.env.get(), &listener.addr(), certs.client("client-root"), Some("localhost"));
     assert_eq!(ask(&old_client, b""), Ok("root".to_owned()));
-    // Everything anew, from another authority.
+    // Everything is replaced, by another authority.
     let new = Certs::new();
     for file in ["ca.pem", "server.pem", "server-key.pem", "n1/peer.pem", "n1/peer-key.pem"] {
         std::fs::copy(new.path(file), certs.path(file)).expect("copied");
