@@ -1,10 +1,10 @@
 //! The cluster's feature level: which formats, commands and messages its nodes may use.
 //!
 //! - A binary supports a range of levels, [`FeatureRange::SUPPORTED`].
-//! - The cluster is at one level. The catalog stores it. It starts at [`FeatureLevel::FIRST`], never falls, and is raised by an
-//!   explicit admin call after every member supports the new level.
-//! - What is introduced by a level, a [`Feature`], is written or sent only once the cluster is at that level. So a cluster can
-//!   be moved to a new binary, and back, node by node, until the level is raised.
+//! - The cluster is at one level. The catalog stores it. It starts at [`FeatureLevel::FIRST`], never falls, and is
+//!   raised by an explicit admin call after every member supports the new level.
+//! - What is introduced by a level, a [`Feature`], is written or sent only once the cluster is at that level. So a
+//!   cluster can be moved to a new binary, and back, node by node, until the level is raised.
 //! - A node whose range does not contain the cluster's level takes no part. `replication/levels.rs` describes how nodes
 //!   exchange their ranges.
 //!
@@ -85,12 +85,13 @@ impl FeatureRange {
         (FeatureLevel::FIRST <= min && min <= max).then_some(FeatureRange { min, max })
     }
 
-    /// The range of this process: [`FeatureRange::SUPPORTED`], or with a higher top if a test says so (`test_max`, the value of
-    /// [`FeatureRange::TEST_MAX`]).
+    /// The range of this process: [`FeatureRange::SUPPORTED`], or with a higher top if a test says so (`test_max`, the
+    /// value of [`FeatureRange::TEST_MAX`]).
     ///
-    /// The variable is read at run time, since the end-to-end tests run the binary that is shipped and a second one would take
-    /// minutes to build. Only a node without TLS (`insecure`) accepts it, and any other one refuses to start: a production node
-    /// must not claim a level whose formats it can't read, and must not ignore what its owner has set.
+    /// The variable is read at run time, since the end-to-end tests run the binary that is shipped and a second one
+    /// would take minutes to build. Only a node without TLS (`insecure`) accepts it, and any other one refuses to
+    /// start: a production node must not claim a level whose formats it can't read, and must not ignore what its owner
+    /// has set.
     ///
     /// # Errors
     /// [`BadTestLevel`].
@@ -143,8 +144,8 @@ pub enum BadTestLevel {
 
 /// The cluster's feature level as this node knows it, and the range of this node. Clones share the level.
 ///
-/// The owner of the catalog sets the level after it has applied the entry that raises it. Until the catalog is known here, the
-/// level is [`FeatureLevel::FIRST`]: a lower bound, so nothing is used too early.
+/// The owner of the catalog sets the level after it has applied the entry that raises it. Until the catalog is known
+/// here, the level is [`FeatureLevel::FIRST`]: a lower bound, so nothing is used too early.
 #[derive(Clone, Debug)]
 pub struct ClusterLevel {
     range: FeatureRange,

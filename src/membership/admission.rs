@@ -48,8 +48,8 @@ pub struct Probed {
 }
 
 impl Probed {
-    /// The join addresses at which there may be a cluster that can't be reached now. If a host refuses the connection, no node runs
-    /// there. Blocks for a second, and for the time that resolving host names takes.
+    /// The join addresses at which there may be a cluster that can't be reached now. If a host refuses the connection,
+    /// no node runs there. Blocks for a second, and for the time that resolving host names takes.
     pub fn doubtful(&self) -> Vec<String> {
         // One thread each, since each silent address takes a second.
         let (fatal, _) = fatal_channel();
@@ -83,11 +83,12 @@ fn refuses_connections(addr: &str) -> bool {
     })
 }
 
-/// Why this node will never be admitted as it is. Conditions that pass (no answer, no leader) are not errors: membership keeps
-/// asking and logs what it waits for.
+/// Why this node will never be admitted as it is. Conditions that pass (no answer, no leader) are not errors:
+/// membership keeps asking and logs what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
-    /// The cluster refuses this node permanently: it has to be started in another way. The text says why and what to do.
+    /// The cluster refuses this node permanently: it has to be started in another way. The text says why and what to
+    /// do.
     #[error("{text}")]
     Refused {
         /// By which programs tell refusals apart.
@@ -100,7 +101,8 @@ pub enum AdmissionError {
     Stopped,
 }
 
-/// The request by which `me` asks to be a member under its name and addresses. `cluster_id` is set if it is a member already.
+/// The request by which `me` asks to be a member under its name and addresses. `cluster_id` is set if it is a member
+/// already.
 pub(super) fn join_request(options: &MembershipOptions, cluster_id: Option<ClusterId>, me: &Member) -> JoinRequest {
     JoinRequest {
         protocol_version: protocol_version_of(&options.levels),
@@ -115,8 +117,8 @@ pub(super) fn join_request(options: &MembershipOptions, cluster_id: Option<Clust
     }
 }
 
-/// Adds a hint to the error of a join request if no peer listener answered: at a client listener gRPC's own text is empty, or
-/// blames the certificate.
+/// Adds a hint to the error of a join request if no peer listener answered: at a client listener gRPC's own text is
+/// empty, or blames the certificate.
 pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
     let unimplemented = matches!(
         error,

@@ -1,7 +1,8 @@
 //! The thread `membership`: it owns mDNS and the join addresses, and asks.
 //!
-//! It has one goal at a time, set by the agent: a probe, then admission, then, as a member, keeping the catalog's entry about this
-//! node up to date. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing blocks it.
+//! It has one goal at a time, set by the agent: a probe, then admission, then, as a member, keeping the catalog's entry
+//! about this node up to date. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing
+//! blocks it.
 
 mod ask;
 mod keep;
@@ -70,7 +71,8 @@ impl std::fmt::Debug for PeersHandleBox {
 }
 
 impl Membership {
-    /// Starts the thread. `me` is this node with its advertised addresses. `waiting` is set to why it is not admitted yet.
+    /// Starts the thread. `me` is this node with its advertised addresses. `waiting` is set to why it is not admitted
+    /// yet.
     ///
     /// # Errors
     /// If the system can't create another thread.
@@ -112,8 +114,8 @@ impl MembershipHandle {
         let _ = self.inbox.clone().try_send(message);
     }
 
-    /// Asks every join address and every node that mDNS finds, from `begin` on for two seconds, whether a cluster of this name
-    /// answers. The reply is dropped if the node stops.
+    /// Asks every join address and every node that mDNS finds, from `begin` on for two seconds, whether a cluster of
+    /// this name answers. The reply is dropped if the node stops.
     pub fn probe(&self, begin: Instant) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
         self.send(MembershipMsg::Probe(begin, tx));
@@ -128,13 +130,14 @@ impl MembershipHandle {
         rx
     }
 
-    /// Tells the thread that this node is a member. From now on it is announced by mDNS, its name and addresses in the catalog are
-    /// kept up to date, and addresses of other members that mDNS finds are suggested to `peers`.
+    /// Tells the thread that this node is a member. From now on it is announced by mDNS, its name and addresses in the
+    /// catalog are kept up to date, and addresses of other members that mDNS finds are suggested to `peers`.
     pub fn admitted(&self, peers: PeersHandle) {
         self.send(MembershipMsg::Admitted(PeersHandleBox(peers)));
     }
 
-    /// Withdraws the mDNS announcement and ends the thread. A pending admission is answered [`AdmissionError::Stopped`].
+    /// Withdraws the mDNS announcement and ends the thread. A pending admission is answered
+    /// [`AdmissionError::Stopped`].
     pub fn stop(&self) {
         self.send(MembershipMsg::Stop);
     }

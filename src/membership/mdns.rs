@@ -1,7 +1,7 @@
 //! mDNS: this node is announced as `_seriatim._tcp.local.`, and others are found. The only file that uses mdns-sd.
 //!
-//! The TXT record contains `cluster`, `cluster_id`, `node`, `node_id`, `bind_addr` and `rpc_addr`, ids as sixteen hexadecimal
-//! digits. It is only a suggestion, since any host on the link can send it.
+//! The TXT record contains `cluster`, `cluster_id`, `node`, `node_id`, `bind_addr` and `rpc_addr`, ids as sixteen
+//! hexadecimal digits. It is only a suggestion, since any host on the link can send it.
 
 use std::net::IpAddr;
 use std::pin::Pin;

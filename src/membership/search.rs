@@ -1,7 +1,8 @@
-//! One round of searching for a cluster: all candidates are asked at the same time whether a cluster of this name answers.
+//! One round of searching for a cluster: all candidates are asked at the same time whether a cluster of this name
+//! answers.
 //!
-//! A probe changes nothing, so many nodes may be asked at once. [`Search::verdict`] implements the rule that a node joins only if a
-//! single cluster has the name.
+//! A probe changes nothing, so many nodes may be asked at once. [`Search::verdict`] implements the rule that a node
+//! joins only if a single cluster has the name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};

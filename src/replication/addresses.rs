@@ -1,8 +1,9 @@
-//! What this node knows of other nodes: their names, the certificates to expect when one is dialled, what their versions
-//! support, and the addresses of their peer listeners: what a node said itself, what the catalog says, what discovery suggests.
+//! What this node knows of other nodes: their names, the certificates to expect when one is dialled, what their
+//! versions support, and the addresses of their peer listeners: what a node said itself, what the catalog says, what
+//! discovery suggests.
 //!
-//! No address is trusted: the node that answers must have the certificate of the node that was dialled, and it refuses a hello
-//! to another node.
+//! No address is trusted: the node that answers must have the certificate of the node that was dialled, and it refuses
+//! a hello to another node.
 
 use std::collections::HashMap;
 
@@ -70,8 +71,8 @@ impl Addresses {
         told.iter().find(|m| which(m)).cloned()
     }
 
-    /// The certificates to expect when a node is dialled, the best first. Empty if the node is denied, or if nothing could prove
-    /// which node answers.
+    /// The certificates to expect when a node is dialled, the best first. Empty if the node is denied, or if nothing
+    /// could prove which node answers.
     pub fn expected(&self, node: NodeId) -> Vec<Dialled> {
         if self.is_denied(node) {
             return Vec::new();
@@ -89,7 +90,8 @@ impl Addresses {
         self.known.lock()
     }
 
-    /// Records what a node said in an accepted hello. False if the catalog does not contain it and too many such nodes are known.
+    /// Records what a node said in an accepted hello. False if the catalog does not contain it and too many such nodes
+    /// are known.
     pub fn said(&self, node: NodeId, addr: &str, certificate: &PeerName, levels: FeatureRange) -> bool {
         self.note(node, |known| {
             known.said = Some(addr.to_owned());
@@ -98,7 +100,8 @@ impl Addresses {
         })
     }
 
-    /// The feature levels of a node's binary as of its last accepted hello; `None` if there was none since this node started.
+    /// The feature levels of a node's binary as of its last accepted hello; `None` if there was none since this node
+    /// started.
     pub fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {
         self.lock().get(&node).and_then(|known| known.levels)
     }

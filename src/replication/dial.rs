@@ -23,8 +23,8 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Dials the peers of a cluster. Each channel uses the certificates of that moment. The dialer does not keep gRPC's threads
-    /// alive: once the environment is dropped, it makes no more channels.
+    /// Dials the peers of a cluster. Each channel uses the certificates of that moment. The dialer does not keep gRPC's
+    /// threads alive: once the environment is dropped, it makes no more channels.
     pub fn for_cluster(env: Arc<Environment>, tls: Tls, rules: PeerRules) -> Dialer {
         let env = Arc::downgrade(&env);
         let (of_env, names) = (tls.clone(), rules.names().clone());
@@ -43,7 +43,8 @@ impl Dialer {
         Dialer { connect: Arc::new(|_, _| unreachable!("nobody is dialled")), rules, tls }
     }
 
-    /// A channel to the peer listener at `addr`, which must have the certificate of `whom`. `None` if this node is stopping.
+    /// A channel to the peer listener at `addr`, which must have the certificate of `whom`. `None` if this node is
+    /// stopping.
     pub fn channel(&self, addr: &str, whom: &Dialled) -> Option<Channel> {
         (self.connect)(addr, whom)
     }
@@ -58,8 +59,8 @@ impl Dialer {
         self.tls.generation()
     }
 
-    /// Counts changes of the authorities of peers. A channel that was made before the last change may lead to a node that is no longer
-    /// accepted as a peer.
+    /// Counts changes of the authorities of peers. A channel that was made before the last change may lead to a node
+    /// that is no longer accepted as a peer.
     pub fn authorities(&self) -> u64 {
         self.tls.peer_ca_generation()
     }
@@ -72,7 +73,8 @@ impl Dialer {
         self.join(addr, &self.rules.any_member(), request, timeout).await
     }
 
-    /// Sends a join request to the node at `addr`, trying the expected certificates in order. Dropping the future cancels the call.
+    /// Sends a join request to the node at `addr`, trying the expected certificates in order. Dropping the future
+    /// cancels the call.
     ///
     /// # Errors
     /// The error of the last call.
@@ -105,8 +107,8 @@ fn not_connected(error: &grpcio::Error) -> bool {
     status.code() == RpcStatusCode::UNAVAILABLE && status.details().is_empty()
 }
 
-/// A call that is cancelled when it is dropped. The channel is dropped after it: otherwise the call would end as a broken
-/// connection.
+/// A call that is cancelled when it is dropped. The channel is dropped after it: otherwise the call would end as a
+/// broken connection.
 struct JoinCall {
     answer: ClientUnaryReceiver<JoinResponse>,
     _client: PeerClient,

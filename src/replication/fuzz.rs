@@ -46,7 +46,8 @@ fn hello() {
 
 /// An accepted forwarded proposal becomes an entry that every node can apply.
 ///
-/// A trim of nine bytes, and a batch without records, were accepted. Committed, they stopped their group on every node as damaged.
+/// A trim of nine bytes, and a batch without records, were accepted. Committed, they stopped their group on every node
+/// as damaged.
 #[test]
 fn forward_request() {
     let mut payload = Vec::new();

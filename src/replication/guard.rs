@@ -1,5 +1,5 @@
-//! Decides which callers may be peers, and as which node: at every call, before any of its messages is decoded, and again while a
-//! stream stays open.
+//! Decides which callers may be peers, and as which node: at every call, before any of its messages is decoded, and
+//! again while a stream stays open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -42,8 +42,8 @@ pub struct Pass {
 }
 
 impl PeerGuard {
-    /// Decides by the certificates, their authorities, the policy and the rules. Callers whose certificate names another node are
-    /// counted in `metrics`.
+    /// Decides by the certificates, their authorities, the policy and the rules. Callers whose certificate names
+    /// another node are counted in `metrics`.
     pub fn new(
         identities: Identities,
         authorities: Authorities,
@@ -96,8 +96,8 @@ impl Pass {
         &self.caller.name
     }
 
-    /// Refuses a message from a node that the caller's certificate does not name. If this node does not know `from` yet, it
-    /// accepts the message unless the certificate names a node that it knows.
+    /// Refuses a message from a node that the caller's certificate does not name. If this node does not know `from`
+    /// yet, it accepts the message unless the certificate names a node that it knows.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -123,7 +123,8 @@ impl Pass {
         }
     }
 
-    /// Refuses a node that asks to become a member under a name that its certificate lacks, or to rename another member.
+    /// Refuses a node that asks to become a member under a name that its certificate lacks, or to rename another
+    /// member.
     ///
     /// # Errors
     /// The refusal, to be sent back.

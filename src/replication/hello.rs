@@ -1,4 +1,5 @@
-//! The first message on every stream between peers: which node opens it, to which node, and what is refused by it alone.
+//! The first message on every stream between peers: which node opens it, to which node, and what is refused by it
+//! alone.
 
 use crate::catalog::Catalog;
 use crate::feature_level::ClusterLevel;
@@ -46,8 +47,8 @@ impl PeerIdentity {
         }
     }
 
-    /// The node that opens a stream to this one. An id that the catalog does not contain is accepted: a node that lags does
-    /// not know its new leader yet.
+    /// The node that opens a stream to this one. An id that the catalog does not contain is accepted: a node that lags
+    /// does not know its new leader yet.
     ///
     /// # Errors
     /// The refusal, to be sent back.

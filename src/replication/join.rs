@@ -1,8 +1,9 @@
 //! How a member answers a node that asks to join, or to have its name or addresses changed.
 //!
-//! Only the catalog's leader decides, by a committed entry. Any other member tells the caller where the leader is and does not ask in
-//! its place: the leader must see the certificate of the node that joins. A final refusal is based on what the leader has applied
-//! after that entry, or after a read index if the entry would change nothing, and never on what a lagging node believes.
+//! Only the catalog's leader decides, by a committed entry. Any other member tells the caller where the leader is and
+//! does not ask in its place: the leader must see the certificate of the node that joins. A final refusal is based on
+//! what the leader has applied after that entry, or after a read index if the entry would change nothing, and never on
+//! what a lagging node believes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,8 +43,8 @@ pub(super) async fn answer(
         && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr)
         && pass.is(member.id, &core.peers.node().addresses)
     {
-        // All members may have moved at once: then no leader can be elected until they reach each other. The node at the new
-        // address has to prove by its certificate that it is that member.
+        // All members may have moved at once: then no leader can be elected until they reach each other. The node at
+        // the new address has to prove by its certificate that it is that member.
         core.peers.hint(member.id, &member.bind_addr);
     }
     own?;
@@ -133,8 +134,8 @@ fn check(
     Ok((core, member))
 }
 
-/// Refuses a caller with the id of this node that is reached at another address. Not for probes alone: after a move, this node is
-/// not where the catalog says.
+/// Refuses a caller with the id of this node that is reached at another address. Not for probes alone: after a move,
+/// this node is not where the catalog says.
 fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal> {
     if request.node_id != me.node_id.0 || request.bind_addr == me.bind_addr {
         return Ok(());
@@ -161,9 +162,9 @@ async fn check_moved(core: &MemberCore, old: &Member, request: &JoinRequest) -> 
     refusal.filter(|r| r.reason == Reason::IdTaken).map_or(Ok(()), Err)
 }
 
-/// Refuses a new node with an address of a member that answers there, as a copied configuration causes: it would become a voter,
-/// and calls to it would reach the other node. The addresses of a member that does not answer may be taken over. Not final, since
-/// a lagging node may be wrong.
+/// Refuses a new node with an address of a member that answers there, as a copied configuration causes: it would become
+/// a voter, and calls to it would reach the other node. The addresses of a member that does not answer may be taken
+/// over. Not final, since a lagging node may be wrong.
 async fn check_addresses(
     core: &MemberCore,
     catalog: &Catalog,

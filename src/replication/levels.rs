@@ -1,18 +1,20 @@
 //! Feature levels between peers: how nodes tell each other what they support, and which nodes don't fit together.
 //!
 //! Every hello, every first response and every join carries `FeatureLevels`: the range of the sender's binary, and the
-//! cluster's level as far as the sender knows it. The level that counts for a call is the higher one of what both sides know,
-//! since levels never fall and either side may lag. Both ranges must contain it.
+//! cluster's level as far as the sender knows it. The level that counts for a call is the higher one of what both sides
+//! know, since levels never fall and either side may lag. Both ranges must contain it.
 //!
-//! Nodes from before feature levels send a protocol version instead and require it to be 2. That version is level 1, so:
+//! Nodes from before feature levels send a protocol version instead and require it to be 2. That version is level 1,
+//! so:
 //!
-//! - The protocol version that a node sends is 2 as long as the cluster is at level 1, and 1 more for each higher level. An
-//!   older node therefore accepts the hello exactly as long as it can take part, and ignores the new fields.
-//! - A node that sends no levels, and protocol version 2, supports level 1 alone. Any other version without levels is refused.
+//! - The protocol version that a node sends is 2 as long as the cluster is at level 1, and 1 more for each higher
+//!   level. An older node therefore accepts the hello exactly as long as it can take part, and ignores the new fields.
+//! - A node that sends no levels, and protocol version 2, supports level 1 alone. Any other version without levels is
+//!   refused.
 //! - A node that sends levels is judged by them; its protocol version is ignored.
 //!
-//! The level may rise while a stream is open. The receiver checks it at every request, and the sender whenever it looks at the
-//! stream, so both ends drop a peer that has become too old.
+//! The level may rise while a stream is open. The receiver checks it at every request, and the sender whenever it looks
+//! at the stream, so both ends drop a peer that has become too old.
 
 use crate::feature_level::{ClusterLevel, FeatureLevel, FeatureRange};
 use crate::pb::peer as pb;

@@ -1,7 +1,8 @@
-//! One two-way stream to a peer, as its thread sees it: the hello, the welcome (the first response), then one unsent message at
-//! a time.
+//! One two-way stream to a peer, as its thread sees it: the hello, the welcome (the first response), then one unsent
+//! message at a time.
 //!
-//! Nothing here blocks: each function does what can be done now, and the waker of the context is woken when more can be done.
+//! Nothing here blocks: each function does what can be done now, and the waker of the context is woken when more can be
+//! done.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -96,8 +97,8 @@ impl<Req, Resp> Link<Req, Resp> {
         }
     }
 
-    /// True if a request can be sent now: the hello was accepted, and the request before is written. A failed write shows as a
-    /// lost response.
+    /// True if a request can be sent now: the hello was accepted, and the request before is written. A failed write
+    /// shows as a lost response.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> bool {
         self.is_welcome() && matches!(Pin::new(&mut self.requests).poll_ready(cx), Poll::Ready(Ok(())))
     }

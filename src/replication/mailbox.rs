@@ -1,9 +1,10 @@
 //! The inbox of one peer's thread: raft's messages and forwarded work, each in order and within a budget.
 //!
-//! - Messages without entries have a separate queue and are sent first: 16 MiB of entries take 1.3 s at 100 Mbit/s, and a heartbeat
-//!   that waits for them costs its leader the leadership. `consensus/peer_inbox.rs` defines which messages keep their order.
-//! - Putting never blocks and never waits for the network. Beyond the budget, a message or a piece of work is returned to the
-//!   caller: a raft message counts as lost, work is refused as not appended.
+//! - Messages without entries have a separate queue and are sent first: 16 MiB of entries take 1.3 s at 100 Mbit/s, and
+//!   a heartbeat that waits for them costs its leader the leadership. `consensus/peer_inbox.rs` defines which messages
+//!   keep their order.
+//! - Putting never blocks and never waits for the network. Beyond the budget, a message or a piece of work is returned
+//!   to the caller: a raft message counts as lost, work is refused as not appended.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
@@ -16,7 +17,8 @@ use crate::consensus::keeps_its_place;
 use crate::pb::peer::RaftMessage;
 use crate::replication::forward::{Forward, NotSent};
 
-/// Raft messages of at most this many bytes wait for one peer. Further ones are dropped, and the peer is reported as unreachable.
+/// Raft messages of at most this many bytes wait for one peer. Further ones are dropped, and the peer is reported as
+/// unreachable.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// The same for the messages that are sent first.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
@@ -49,8 +51,8 @@ impl RaftQueue {
         Ok(())
     }
 
-    /// True if the newest message of the group is the same append. raft repeats it at each heartbeat response while it does not know
-    /// the follower's last index. On a slow link each copy would have to be sent before anything else.
+    /// True if the newest message of the group is the same append. raft repeats it at each heartbeat response while it
+    /// does not know the follower's last index. On a slow link each copy would have to be sent before anything else.
     fn has_latest(&self, message: &RaftMessage) -> bool {
         let newest = self.messages.iter().rev().take(NEWEST_MESSAGES).find(|(_, queued)| queued.group == message.group);
         let same = |a: &RaftMessage, b: &RaftMessage| {
@@ -196,8 +198,8 @@ impl Mailbox {
         passed.into_iter().for_each(|f| f.refuse(NotSent::DeadlinePassed));
     }
 
-    /// Takes messages up to `bytes_max`, but at least one if any waits. Messages that are sent first are taken alone: in one request
-    /// with others they would wait for all of it.
+    /// Takes messages up to `bytes_max`, but at least one if any waits. Messages that are sent first are taken alone:
+    /// in one request with others they would wait for all of it.
     pub fn take_messages(&self, bytes_max: usize) -> Vec<RaftMessage> {
         let mut state = self.lock();
         let first = state.first.take(bytes_max);
@@ -278,8 +280,8 @@ mod tests {
         assert_eq!(taken, [(1, 2, 0), (1, 3, 0), (2, 3, 0), (1, 3, 0), (1, 3, 7)]);
     }
 
-    /// A heartbeat waited for all queued entries, and was dropped with them when they exceeded the budget: a leader with a slow
-    /// link lost the leadership because it sent entries that its followers needed.
+    /// A heartbeat waited for all queued entries, and was dropped with them when they exceeded the budget: a leader
+    /// with a slow link lost the leadership because it sent entries that its followers needed.
     #[test]
     fn messages_without_entries_are_sent_first_and_have_a_budget_of_their_own() {
         let mailbox = Mailbox::default();

@@ -9,25 +9,25 @@
 //!
 //! Guarantees:
 //! - No node speaks for, joins as or answers as a node that its certificate does not name (`guard.rs`, `addresses.rs`).
-//! - The first request of a stream is a hello. Nothing else is read or sent before the hello is accepted. It is refused unless
-//!   both nodes belong to the same cluster and support the cluster's feature level (`hello.rs`, `levels.rs`).
-//! - Raft's appends and snapshots to one peer keep their order. Messages without entries are sent before them, in an order of
-//!   their own. Any message may be lost; then consensus is told that the peer was unreachable.
-//! - A forwarded request is sent once and crosses one link. If it was not sent, it was not appended. If it was sent and is not
-//!   answered, its outcome is unknown, unless the log of a later leader shows it (`settle.rs`).
+//! - The first request of a stream is a hello. Nothing else is read or sent before the hello is accepted. It is refused
+//!   unless both nodes belong to the same cluster and support the cluster's feature level (`hello.rs`, `levels.rs`).
+//! - Raft's appends and snapshots to one peer keep their order. Messages without entries are sent before them, in an
+//!   order of their own. Any message may be lost; then consensus is told that the peer was unreachable.
+//! - A forwarded request is sent once and crosses one link. If it was not sent, it was not appended. If it was sent and
+//!   is not answered, its outcome is unknown, unless the log of a later leader shows it (`settle.rs`).
 //! - Every queue has a budget of bytes or a count, and a named consequence beyond it.
-//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`), refusals of jobs
-//!   (`outcome.rs`), raft messages and entries (`consensus/wire.rs`). What only a newer version knows is refused by name and
-//!   logged with the node that sent it.
+//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`), refusals
+//!   of jobs (`outcome.rs`), raft messages and entries (`consensus/wire.rs`). What only a newer version knows is
+//!   refused by name and logged with the node that sent it.
 //!
 //! Parts, in reading order:
-//! - Who speaks: `levels` (what versions fit together), `hello` (the first message), `reason`, `refusal` and `refusal_log` (how a
-//!   node says no), `guard` (certificates and rights), `addresses` (what is known of other nodes).
-//! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `outcome` (its answers), `settle`
-//!   (answers from the log), `mailbox` (the inbox of a peer's thread), `node` (what the threads share), `peer` (the thread),
-//!   `peers` (all of them).
-//! - Receiving: `core` (this node as a member), `proposal` (a forwarded proposal), `join` (admission), `service` (the calls),
-//!   `listener` (the server).
+//! - Who speaks: `levels` (what versions fit together), `hello` (the first message), `reason`, `refusal` and
+//!   `refusal_log` (how a node says no), `guard` (certificates and rights), `addresses` (what is known of other nodes).
+//! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a peer's
+//!   thread), `unanswered` (jobs that were sent), `outcome` (their answers), `settle` (answers from the log), `node`
+//!   (what the threads share), `peer` (the thread), `peers` (all of them).
+//! - Receiving: `core` (this node as a member), `proposal` (a forwarded proposal), `join` (admission), `service` (the
+//!   calls), `listener` (the server).
 //! - `wait`: how a plain thread waits for futures.
 
 pub mod addresses;
@@ -51,6 +51,7 @@ pub mod refusal;
 mod refusal_log;
 pub mod service;
 mod settle;
+mod unanswered;
 pub mod wait;
 
 use std::sync::{Arc, OnceLock};

@@ -1,9 +1,9 @@
-//! The outcome of a forwarded job on the wire: the answers of the leader's consensus as codes, and what they mean to the node that
-//! forwarded the job.
+//! The outcome of a forwarded job on the wire: the answers of the leader's consensus as codes, and what they mean to
+//! the node that forwarded the job.
 //!
-//! That node must not learn less than the leader knew. But some answers are about the leader alone: if it no longer leads, is
-//! stopping or has no replica of the group, then the proposal was not appended. A code or an outcome that this version does not
-//! know says nothing about what happened, so the outcome is unknown.
+//! That node must not learn less than the leader knew. But some answers are about the leader alone: if it no longer
+//! leads, is stopping or has no replica of the group, then the proposal was not appended. A code or an outcome that
+//! this version does not know says nothing about what happened, so the outcome is unknown.
 
 use crate::codes::{UnknownCode, codes};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
@@ -106,8 +106,8 @@ pub fn unknown_part(outcome: &peer::Outcome) -> Option<String> {
     }
 }
 
-/// What the outcome means for a proposal that this node forwarded. An outcome that this node can't read may have been an
-/// appended entry.
+/// What the outcome means for a proposal that this node forwarded. An outcome that this node can't read may have been
+/// an appended entry.
 pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     let refused = match outcome.outcome {
         // No log reaches such numbers, and no client could be told.

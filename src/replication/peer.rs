@@ -1,10 +1,11 @@
 //! The thread `peer-<node>`: one peer's channel and its two streams.
 //!
 //! - It dials when there is something to send.
-//! - A lost link ends both streams, since they share a connection. Consensus is told that the peer was unreachable, jobs without
-//!   an outcome are answered as unknown, and the next attempt waits for its backoff, or until the peer is heard from.
-//! - An attempt that fails also drops what was queued in the meantime: raft's messages are stale by then, and forwards must not
-//!   wait for a node that may be dead.
+//! - A lost link ends both streams, since they share a connection. Consensus is told that the peer was unreachable,
+//!   jobs without an outcome are answered as unknown, and the next attempt waits for its backoff, or until the peer is
+//!   heard from.
+//! - An attempt that fails also drops what was queued in the meantime: raft's messages are stale by then, and forwards
+//!   must not wait for a node that may be dead.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use crate::clock::wall_us;
 use crate::line_limit::LineLimit;
 use crate::pb::peer::{FeatureLevels, ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
 use crate::pb::peer_grpc::PeerClient;
-use crate::replication::forward::{NotSent, UnansweredJobs};
+use crate::replication::forward::NotSent;
 use crate::replication::hello::describe;
 use crate::replication::levels::PeerLevels;
 use crate::replication::link::{Link, Lost};
@@ -23,6 +24,7 @@ use crate::replication::node::{LocalNode, marker_of};
 use crate::replication::outcome::unknown_part;
 use crate::replication::refusal::{Consequence, Refusal};
 use crate::replication::settle::settle;
+use crate::replication::unanswered::UnansweredJobs;
 use crate::replication::wait::{park_until, thread_waker};
 use crate::security::peer_names::Dialled;
 use crate::types::{GroupId, NodeId};
@@ -421,8 +423,8 @@ impl Peer {
     }
 }
 
-/// Why this node drops a stream whose welcome has arrived: the peer does not support the cluster's feature level, which may
-/// have risen since.
+/// Why this node drops a stream whose welcome has arrived: the peer does not support the cluster's feature level, which
+/// may have risen since.
 fn refused_peer(welcome: Option<Option<&FeatureLevels>>, peer: NodeId, node: &LocalNode) -> Option<Lost> {
     let levels = PeerLevels::of_response(welcome?);
     let checked = levels.and_then(|levels| levels.check(|| describe(peer, &node.catalog.get()), &node.me.levels));

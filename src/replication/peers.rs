@@ -53,8 +53,8 @@ struct PeerThreads {
 struct NoThread;
 
 impl Peers {
-    /// Starts without any peer. `consensus` may be set later. Until then every call of a peer is refused, and losses are not
-    /// reported.
+    /// Starts without any peer. `consensus` may be set later. Until then every call of a peer is refused, and losses
+    /// are not reported.
     pub fn start(
         me: PeerIdentity,
         dialer: Dialer,
@@ -85,8 +85,8 @@ impl Peers {
         self.handle.clone()
     }
 
-    /// Stops and joins every peer's thread. Jobs that were not sent are answered as not appended, jobs without an outcome as
-    /// unknown.
+    /// Stops and joins every peer's thread. Jobs that were not sent are answered as not appended, jobs without an
+    /// outcome as unknown.
     pub fn stop(&self) {
         let peers = {
             let mut running = self.handle.lock();
@@ -124,8 +124,9 @@ impl PeersHandle {
         &self.0.node.catalog
     }
 
-    /// Why the cluster rejects this node: it was removed, its version is too old, it runs a second time, or it has the name of
-    /// another member. This is final: the node no longer takes part in any group, although its own catalog may never show why.
+    /// Why the cluster rejects this node: it was removed, its version is too old, it runs a second time, or it has the
+    /// name of another member. This is final: the node no longer takes part in any group, although its own catalog may
+    /// never show why.
     pub fn excluded(&self) -> Option<&Refusal> {
         self.0.node.excluded.get()
     }
@@ -214,8 +215,8 @@ impl PeersHandle {
         }
     }
 
-    /// The feature levels that a peer's binary supports, as of its last accepted hello. `None` if this node has not heard from it
-    /// since it started. For the check that the cluster's level may be raised.
+    /// The feature levels that a peer's binary supports, as of its last accepted hello. `None` if this node has not
+    /// heard from it since it started. For the check that the cluster's level may be raised.
     pub fn levels_of(&self, peer: NodeId) -> Option<FeatureRange> {
         if peer == self.me().node_id {
             return Some(self.me().levels.range());
@@ -233,8 +234,8 @@ impl PeersHandle {
         self.0.node.addresses.suggested(node, bind_addr);
     }
 
-    /// Records the new address with which a member asks to be moved. Its thread tries it at once, after the addresses from better
-    /// sources.
+    /// Records the new address with which a member asks to be moved. Its thread tries it at once, after the addresses
+    /// from better sources.
     pub(super) fn hint(&self, node: NodeId, bind_addr: &str) {
         if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
             log::info!("member {node} says that it is reached at {bind_addr} now");
@@ -245,8 +246,8 @@ impl PeersHandle {
         }
     }
 
-    /// Records an accepted hello: the peer runs, is reached at `bind_addr` and supports these levels. False if the catalog does
-    /// not contain the peer and too many such nodes are known.
+    /// Records an accepted hello: the peer runs, is reached at `bind_addr` and supports these levels. False if the
+    /// catalog does not contain the peer and too many such nodes are known.
     pub(super) fn heard_from(&self, peer: &StreamPeer, bind_addr: &str, certificate: &PeerName) -> bool {
         let (peer, range) = (peer.node, peer.levels.range);
         let noted = self.0.node.addresses.said(peer, bind_addr, certificate, range);

@@ -9,7 +9,8 @@ use crate::storage::entry::EntryKind;
 use crate::storage::payload;
 use crate::types::{GroupId, Offset, StreamId, Term};
 
-/// Why a forwarded proposal is refused. Once committed, an entry that can't be applied would stop its group on every node.
+/// Why a forwarded proposal is refused. Once committed, an entry that can't be applied would stop its group on every
+/// node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadProposal {
     /// Only a newer version knows the kind.
@@ -70,8 +71,8 @@ pub fn proposal_of(
     })
 }
 
-/// Whether records respect the limits of their log, as far as values go: the node that forwards them may not have checked that. A
-/// record in its stored form must be one that every client can read.
+/// Whether records respect the limits of their log, as far as values go: the node that forwards them may not have
+/// checked that. A record in its stored form must be one that every client can read.
 fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
     let Some(log) = log else { return true };
     let mut sum = 0;
@@ -84,8 +85,8 @@ fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
         && sum <= log.request_bytes_max as usize
 }
 
-/// Whether every record is a change of a log's settings. No other change of the catalog is forwarded as an entry: the leader
-/// proposes those itself. A command that only a newer version knows is refused and not appended.
+/// Whether every record is a change of a log's settings. No other change of the catalog is forwarded as an entry: the
+/// leader proposes those itself. A command that only a newer version knows is refused and not appended.
 fn configures_logs(records: &[u8]) -> bool {
     let configures = |record: &[u8]| matches!(Command::of_record(record), Some(Command::ConfigureLog(..)));
     payload::records(records).all(|record| record.is_ok_and(configures))
@@ -97,7 +98,8 @@ mod tests {
     use crate::consensus::command_proposal;
     use crate::storage::payload::{RecordFields, encode_record};
 
-    /// A peer could have any record appended to the catalog. When a record that was not a command was applied, every node ended.
+    /// A peer could have any record appended to the catalog. When a record that was not a command was applied, every
+    /// node ended.
     #[test]
     fn only_settings_of_logs_are_forwarded_to_the_catalog() {
         let propose = |kind: EntryKind, count, payload: &[u8]| Propose {

@@ -1,7 +1,7 @@
 //! The table of refusal reasons. A new reason is one entry here.
 //!
-//! Each entry has the reason's code in `ErrorInfo.reason`, its status code, what it means for the refused node, and what the
-//! owner of that node can do.
+//! Each entry has the reason's code in `ErrorInfo.reason`, its status code, what it means for the refused node, and
+//! what the owner of that node can do.
 
 use grpcio::RpcStatusCode;
 

@@ -67,8 +67,8 @@ impl Refusal {
         RpcStatus::with_details(code, self.text.clone(), status.write_to_bytes().unwrap_or_default())
     }
 
-    /// Reads what [`Refusal::status`] wrote. A reason that this version does not know becomes [`Reason::Unknown`]. `None` for
-    /// a status that is not a refusal of a node.
+    /// Reads what [`Refusal::status`] wrote. A reason that this version does not know becomes [`Reason::Unknown`].
+    /// `None` for a status that is not a refusal of a node.
     ///
     /// A call that is refused before a handler runs has a status without details, whose code alone tells the reason.
     pub fn from_status(status: &RpcStatus) -> Option<Refusal> {

@@ -1,7 +1,7 @@
 //! The Peer service: the calls of other nodes.
 //!
-//! The service runs before this node is a member. Until its core is set, every call is refused as [`Reason::NotReady`]. A stream
-//! is served by one future on a `grpc` thread, which passes everything on to consensus and never blocks on it.
+//! The service runs before this node is a member. Until its core is set, every call is refused as [`Reason::NotReady`].
+//! A stream is served by one future on a `grpc` thread, which passes everything on to consensus and never blocks on it.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -34,8 +34,8 @@ use crate::replication::refusal_log::RefusalLog;
 use crate::thread::FatalSender;
 use crate::types::GroupId;
 
-/// Jobs with at most this many bytes of payload run for one stream. Beyond that the stream is not read, and the peer's writes
-/// wait.
+/// Jobs with at most this many bytes of payload run for one stream. Beyond that the stream is not read, and the peer's
+/// writes wait.
 const JOB_BYTES_MAX: usize = 16 << 20;
 
 /// The service of the peer listener. Until `core` and the consensus in it are set, every call is refused.
@@ -165,7 +165,8 @@ async fn finish<Req, Resp>(
     drop(requests);
 }
 
-/// Checks the first request of a stream, and records where the peer is reached. `alone`: the hello came without anything else.
+/// Checks the first request of a stream, and records where the peer is reached. `alone`: the hello came without
+/// anything else.
 fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -> Result<StreamPeer, Refusal> {
     let hello = hello.filter(|_| alone);
     let hello =
@@ -178,8 +179,8 @@ fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -
     Ok(peer)
 }
 
-/// Refuses a peer that, since its stream was opened, was removed, lost its right, turned out to be another node, or has become
-/// too old for the cluster's feature level.
+/// Refuses a peer that, since its stream was opened, was removed, lost its right, turned out to be another node, or has
+/// become too old for the cluster's feature level.
 fn still_welcome(core: &MemberCore, pass: &mut Pass, peer: &StreamPeer) -> Result<(), Refusal> {
     pass.check()?;
     pass.speaks_for(peer.node, &core.peers.node().addresses)?;

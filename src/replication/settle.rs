@@ -1,14 +1,15 @@
 //! The outcome of jobs whose leader does not answer, after another node was elected.
 //!
-//! A proposal is forwarded for one term: either the leader of that term appends it, or no node does. Terms never decrease along a
-//! log. So once an entry of a later term is applied here, every entry of the earlier term that is or ever will be committed is
-//! applied here as well. A proposal that is not among them was not appended and never will be.
+//! A proposal is forwarded for one term: either the leader of that term appends it, or no node does. Terms never
+//! decrease along a log. So once an entry of a later term is applied here, every entry of the earlier term that is or
+//! ever will be committed is applied here as well. A proposal that is not among them was not appended and never will
+//! be.
 
 use std::time::{Duration, Instant};
 
 use crate::consensus::handle::GroupStatus;
-use crate::replication::forward::UnansweredJobs;
 use crate::replication::node::LocalNode;
+use crate::replication::unanswered::UnansweredJobs;
 use crate::storage::entry::Entry;
 use crate::storage::reader::Access;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
@@ -37,8 +38,8 @@ pub(super) fn settle(unanswered: &mut UnansweredJobs, peer: NodeId, node: &Local
     }
 }
 
-/// The applied entries of `term` and later terms from `low` on. `None` if they can't be read, are too many, or may differ from
-/// those of the other replicas.
+/// The applied entries of `term` and later terms from `low` on. `None` if they can't be read, are too many, or may
+/// differ from those of the other replicas.
 fn entries(node: &LocalNode, status: &GroupStatus, low: LogIndex, term: Term) -> Option<Vec<Entry>> {
     if status.damage.is_some() {
         return None;

@@ -1,8 +1,8 @@
 //! Waiting on a plain thread for futures and a deadline at once, without a runtime.
 //!
 //! A thread that uses gRPC polls its streams with the waker of [`thread_waker`] and, when nothing is ready, parks with
-//! [`park_until`]. The waker unparks it. A wake between the poll and the park is not lost, because a thread's park token is kept
-//! until it parks.
+//! [`park_until`]. The waker unparks it. A wake between the poll and the park is not lost, because a thread's park
+//! token is kept until it parks.
 
 use std::future::Future;
 use std::pin::pin;

@@ -3,7 +3,8 @@
 //! The format is that of casbin, narrowed:
 //! - Only the log column is a pattern: a name, or the beginning of one with a `*` at the end.
 //! - Roles, and only roles, are called `role:<name>`.
-//! - A line with an unknown action or a wrong number of columns refuses the whole file by its number. Casbin would ignore it.
+//! - A line with an unknown action or a wrong number of columns refuses the whole file by its number. Casbin would
+//!   ignore it.
 //!
 //! A decision takes casbin some microseconds and is cached until the next reload.
 
@@ -230,7 +231,8 @@ impl Policy {
         let rules = lines.iter().filter(|c| c[0] == "p").map(rule).collect();
         let enforcer =
             block_on(Enforcer::new(parsed, StringAdapter::new(text))).map_err(|e| bad_model(e.to_string()))?;
-        // A matcher that can't be evaluated fails here and not at the first call: the columns of a permission reach every part of it.
+        // A matcher that can't be evaluated fails here and not at the first call: the columns of a permission reach
+        // every part of it.
         let probe = lines.iter().find(|c| c[0] == "p").map_or(("nobody", "log", "consume"), |c| (c[1], c[2], c[3]));
         enforcer.enforce(probe).map_err(|e| bad_model(e.to_string()))?;
         let text = (model.to_owned(), policy.to_owned());

@@ -1,10 +1,10 @@
 //! Certificates for development and for the tests: an authority, and what it issues.
 //!
-//! - Every certificate names its usage (extended key usage), so that a client's certificate can't be used by a server. A server
-//!   certificate contains the names of all hosts, a peer certificate names its node ([`super::peer_names`]) and has both usages, a
-//!   client certificate has a common name.
-//! - Only peer certificates have names in the domain of peers. Name constraints can't ensure that: one authority signs servers and
-//!   peers, and constraints don't distinguish usages.
+//! - Every certificate names its usage (extended key usage), so that a client's certificate can't be used by a server.
+//!   A server certificate contains the names of all hosts, a peer certificate names its node ([`super::peer_names`])
+//!   and has both usages, a client certificate has a common name.
+//! - Only peer certificates have names in the domain of peers. Name constraints can't ensure that: one authority signs
+//!   servers and peers, and constraints don't distinguish usages.
 //! - Keys are P-256. Their files have mode 0600 from the first byte on.
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -110,8 +110,9 @@ pub fn make(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     Ok([ca_files.to_vec(), issue_all(&ca, out, plan, &peers)?].concat())
 }
 
-/// Issues certificates of the existing authority and replaces existing files: a renewal, or more nodes and clients. Without a host, no
-/// server certificate is issued, so that a running node's one is not replaced by one with other names.
+/// Issues certificates of the existing authority and replaces existing files: a renewal, or more nodes and clients.
+/// Without a host, no server certificate is issued, so that a running node's one is not replaced by one with other
+/// names.
 ///
 /// # Errors
 /// [`CertsError`].
@@ -135,7 +136,8 @@ fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
     }
     for client in &plan.clients {
         let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
-        // For a certificate without a SAN, gRPC takes the common name as the host: such a client could answer as a peer.
+        // For a certificate without a SAN, gRPC takes the common name as the host: such a client could answer as a
+        // peer.
         if is_peers(principal.as_str()) || client.contains('/') {
             return Err(CertsError::BadPlan(format!("{client:?} can't be the name of a client")));
         }
@@ -350,7 +352,8 @@ impl Ca {
         Ok(Issued { cert_pem: builder.build().to_pem()?, key_pem: key.private_key_to_pem_pkcs8()? })
     }
 
-    /// Issues a certificate into `<dir>/<stem>.pem` and its key into `<dir>/<stem>-key.pem` (0600). Existing files are replaced.
+    /// Issues a certificate into `<dir>/<stem>.pem` and its key into `<dir>/<stem>-key.pem` (0600). Existing files are
+    /// replaced.
     ///
     /// # Errors
     /// [`CertsError::File`], [`CertsError::OpenSsl`].

@@ -1,8 +1,9 @@
-//! The identity of a caller: the principal in the common name of its certificate, and the node that a peer certificate names.
+//! The identity of a caller: the principal in the common name of its certificate, and the node that a peer certificate
+//! names.
 //!
-//! gRPC has verified the certificate against the listener's authority before a call arrives here. What gRPC reports of the
-//! certificate is not enough: the first of several common names, and no expiry. So the certificate itself is parsed, once, and the
-//! result is cached for later calls. Whether it has expired is checked at every call.
+//! gRPC has verified the certificate against the listener's authority before a call arrives here. What gRPC reports of
+//! the certificate is not enough: the first of several common names, and no expiry. So the certificate itself is
+//! parsed, once, and the result is cached for later calls. Whether it has expired is checked at every call.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -135,7 +136,8 @@ pub enum NoIdentity {
 pub struct Identities {
     insecure: bool,
     peer_names: PeerNames,
-    /// The key is the PEM text. The map is ordered and not hashed: texts differ early, and a hash would read all of it, twice per call.
+    /// The key is the PEM text. The map is ordered and not hashed: texts differ early, and a hash would read all of it,
+    /// twice per call.
     seen: Arc<Mutex<BTreeMap<Vec<u8>, Arc<Certificate>>>>,
 }
 
@@ -156,7 +158,8 @@ impl Identities {
         self.certificate(ctx)?.identity(SystemTime::now())
     }
 
-    /// The caller on the peer listener. In addition to what a client needs, its certificate must name a node of the cluster.
+    /// The caller on the peer listener. In addition to what a client needs, its certificate must name a node of the
+    /// cluster.
     ///
     /// # Errors
     /// [`NoIdentity`], to be answered UNAUTHENTICATED.

@@ -1,13 +1,17 @@
 //! Warnings about files that other users of the host can read or change.
 //!
-//! A user that can read a private key can act as its owner, and a user that can write the policy can grant any right. The node works
-//! nevertheless, so it warns at the start and at a reload, once for each combination of owner, group and mode of a file.
+//! A user that can read a private key can act as its owner, and a user that can write the policy can grant any right.
+//! The node works nevertheless, so it warns at the start and at a reload, once for each combination of owner, group and
+//! mode of a file.
 //!
 //! Other users are all except the file's owner and root, with two exceptions:
-//! - The group may read a key that root owns, as with PostgreSQL: root hands a key to a service in this way, and systemd a credential.
-//! - A group with the number of the file's owner may write a file that is not a key: on most systems it is that user's own group.
+//! - The group may read a key that root owns, as with PostgreSQL: root hands a key to a service in this way, and
+//!   systemd a credential.
+//! - A group with the number of the file's owner may write a file that is not a key: on most systems it is that user's
+//!   own group.
 //!
-//! In a directory with the sticky bit, users can't replace each other's files. Access control lists show in the group's bits.
+//! In a directory with the sticky bit, users can't replace each other's files. Access control lists show in the group's
+//! bits.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,9 +6,10 @@
 //!   peer.<cluster>.seriatim.internal           the shared certificate, the same on all nodes, from before certificates named nodes
 //! ```
 //!
-//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. TLS ignores the case of names, and names of nodes may differ
-//! by case alone, so each one has a spelling of its own in lower case. A certificate with a node's name does not contain the shared
-//! name: otherwise a dialler that accepts the shared certificate would accept it for any node.
+//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. TLS ignores the case of names, and names of
+//! nodes may differ by case alone, so each one has a spelling of its own in lower case. A certificate with a node's
+//! name does not contain the shared name: otherwise a dialler that accepts the shared certificate would accept it for
+//! any node.
 
 use std::fmt;
 

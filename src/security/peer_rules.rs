@@ -1,10 +1,10 @@
 //! The requirements for peer certificates, in addition to a trusted authority.
 //!
-//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. The option is off by default, so that a
-//!   cluster with a shared certificate can replace it node by node and set the option afterwards. The default is safe for a cluster
-//!   that never had a shared certificate: only its authority can issue one.
-//! - `peer_deny_file`: names of nodes whose certificates are refused, one per line. It shuts out a stolen host and no other. A name has
-//!   to stay in the file as long as its certificate is valid, so the host returns under another name.
+//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. The option is off by
+//!   default, so that a cluster with a shared certificate can replace it node by node and set the option afterwards.
+//!   The default is safe for a cluster that never had a shared certificate: only its authority can issue one.
+//! - `peer_deny_file`: names of nodes whose certificates are refused, one per line. It shuts out a stolen host and no
+//!   other. A name has to stay in the file as long as its certificate is valid, so the host returns under another name.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,8 @@ impl PeerRules {
         &self.0.names
     }
 
-    /// Reads the list of denied nodes again and returns whether it changed. After an error the last good list stays in use.
+    /// Reads the list of denied nodes again and returns whether it changed. After an error the last good list stays in
+    /// use.
     ///
     /// # Errors
     /// [`PeerRulesError`], naming file and line.
@@ -175,8 +176,8 @@ impl PeerRules {
         self.accepted([Dialled::Member, Dialled::Shared])
     }
 
-    /// The certificates to expect of this node, the best first. `heard` is the one of its last hello. After a certificate with its name,
-    /// the shared one is not accepted again, unless the node itself shows that one later.
+    /// The certificates to expect of this node, the best first. `heard` is the one of its last hello. After a
+    /// certificate with its name, the shared one is not accepted again, unless the node itself shows that one later.
     pub fn node(&self, node: Option<NodeName>, heard: Option<&PeerName>) -> Vec<Dialled> {
         let named = |node: NodeName| Dialled::Node(node);
         match (heard, node) {

@@ -1,16 +1,17 @@
 //! Certificates and keys of this node: read, checked, kept in memory and handed to gRPC.
 //!
 //! - Certificates are taken all together or not at all, and only if they can work. A key that does not belong to its
-//!   certificate, an expired certificate or a peer certificate without the name that peers expect is refused here, with the
-//!   name of the file, instead of as a handshake that fails for no visible reason. A reload that fails keeps the last good
-//!   certificates.
-//! - Both listeners require a certificate that their authority has issued. gRPC speaks TLS 1.2 and 1.3 only. The side that
-//!   dials checks host names: a client checks the host that it dialled, a peer checks the node ([`super::peer_names`]).
+//!   certificate, an expired certificate or a peer certificate without the name that peers expect is refused here, with
+//!   the name of the file, instead of as a handshake that fails for no visible reason. A reload that fails keeps the
+//!   last good certificates.
+//! - Both listeners require a certificate that their authority has issued. gRPC speaks TLS 1.2 and 1.3 only. The side
+//!   that dials checks host names: a client checks the host that it dialled, a peer checks the node
+//!   ([`super::peer_names`]).
 //! - gRPC asks for a listener's certificates at every handshake and is answered from memory.
 //!
-//! Parts, in reading order: `error` (why certificates are refused), `verify` (what OpenSSL is asked), `material` (the files,
-//! read and checked), `live` (the material in use, reloads, warnings), `standing` (whether the certificate of an open
-//! connection is still accepted).
+//! Parts, in reading order: `error` (why certificates are refused), `verify` (what OpenSSL is asked), `material` (the
+//! files, read and checked), `live` (the material in use, reloads, warnings), `standing` (whether the certificate of an
+//! open connection is still accepted).
 
 mod error;
 mod live;
@@ -114,8 +115,9 @@ impl Tls {
         self.0.as_ref().map_or(Ok(false), |live| live.reload())
     }
 
-    /// Warns if the server certificate does not name the host of `rpc_addr` (`host:port`), the address that clients are told
-    /// to dial: clients that dial it would refuse the connection. It is only a warning, since they may dial another name.
+    /// Warns if the server certificate does not name the host of `rpc_addr` (`host:port`), the address that clients are
+    /// told to dial: clients that dial it would refuse the connection. It is only a warning, since they may dial
+    /// another name.
     pub fn warn_unless_named(&self, rpc_addr: &str) {
         if let Some(live) = &self.0 {
             live.warn_unless_named(rpc_addr);
@@ -144,8 +146,8 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Credentials of a client (command line, tests): the authority that the server must have, and the client's own certificate
-/// and key.
+/// Credentials of a client (command line, tests): the authority that the server must have, and the client's own
+/// certificate and key.
 ///
 /// # Errors
 /// [`TlsError`], naming the file.

@@ -14,11 +14,12 @@ use crate::types::ClusterId;
 
 /// A member may take this long to have a join committed.
 const JOIN_MAX: Duration = Duration::from_secs(6);
-/// The pause between the first rounds of asking while another node joins: joining takes well under a second on an idle cluster.
+/// The pause between the first rounds of asking while another node joins: joining takes well under a second on an idle
+/// cluster.
 const ROUND_SHORT: Duration = Duration::from_millis(100);
 const ROUNDS_SHORT: u32 = 30;
-/// This many hints in a row are followed at once. Without a limit, members that name each other as the leader would be asked
-/// forever without a pause.
+/// This many hints in a row are followed at once. Without a limit, members that name each other as the leader would be
+/// asked forever without a pause.
 const HINTS_MAX: u32 = 3;
 
 impl MembershipDriver {
@@ -133,7 +134,7 @@ impl MembershipDriver {
                 reply.send(Err(AdmissionError::Refused { reason: refusal.reason, text }));
             }
             Goal::Keep { peers, .. } => {
-                log::error!("the cluster does not accept this node's name and addresses: {}", self.trouble);
+                log::error!("the cluster does not take this node's name and addresses: {}", self.trouble);
                 peers.exclude(refusal);
                 self.goal = Goal::Keep { peers, settled: true };
             }
@@ -227,8 +228,8 @@ mod tests {
     use crate::reply::reply;
     use crate::waiting::WaitingFor;
 
-    /// Members that name each other as the leader were asked in turn without a pause, and a node that said that another node joins
-    /// was the only one asked from then on.
+    /// Members that name each other as the leader were asked in turn without a pause, and a node that said that another
+    /// node joins was the only one asked from then on.
     #[test]
     fn no_answer_keeps_a_node_from_asking_others_and_from_pausing() {
         let node = Setup::node(3).start();

@@ -14,7 +14,8 @@ const RIVAL_GONE: Duration = Duration::from_secs(15);
 const REPORT: Duration = Duration::from_secs(60);
 
 impl MembershipDriver {
-    /// As a member, asks the join addresses, and the nodes of other clusters that mDNS found, to which cluster they belong.
+    /// As a member, asks the join addresses, and the nodes of other clusters that mDNS found, to which cluster they
+    /// belong.
     pub(super) fn watch(&mut self) {
         self.next_watch = Instant::now() + WATCH;
         let Goal::Keep { peers, .. } = &self.goal else { return };
@@ -31,8 +32,9 @@ impl MembershipDriver {
         self.watch = Some(Box::new(search));
     }
 
-    /// Evaluates a search. While another cluster of this name answers, this one refuses appends, unless it has more members. Two
-    /// clusters with equally many members both refuse: a client that reaches either would lose what it appends to the wrong one.
+    /// Evaluates a search. While another cluster of this name answers, this one refuses appends, unless it has more
+    /// members. Two clusters with equally many members both refuse: a client that reaches either would lose what it
+    /// appends to the wrong one.
     pub(super) fn watched(&mut self) {
         let (Some(search), Goal::Keep { peers, .. }) = (self.watch.take(), &self.goal) else { return };
         let (own, name) = (peers.me().cluster_id, &self.options.cluster_name);
@@ -147,7 +149,8 @@ mod tests {
         }
     }
 
-    /// Without join addresses, no node was asked any more once mDNS had forgotten the other cluster, and appends stayed refused.
+    /// Without join addresses, no node was asked any more once mDNS had forgotten the other cluster, and appends stayed
+    /// refused.
     #[test]
     fn a_rival_that_mdns_has_forgotten_counts_as_gone_after_a_while() {
         let (node, other) = (Setup::node(1).start(), other());

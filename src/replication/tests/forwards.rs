@@ -118,8 +118,8 @@ fn a_refusal_of_the_leader_means_not_appended() {
     assert_eq!(wait(reply), Err(ReadIndexError::NotLeader { leader: None }));
 }
 
-/// A leader refused the appends of its own clients, since another cluster of its name answered, and still accepted those of a
-/// follower's clients.
+/// A leader refused the appends of its own clients, since another cluster of its name answered, and still accepted
+/// those of a follower's clients.
 #[test]
 fn a_leader_with_a_rival_cluster_refuses_forwarded_appends() {
     let (a, b) = pair();
@@ -222,8 +222,8 @@ fn encoded(value: &str) -> Unstamped {
     payload.as_slice().into()
 }
 
-/// A follower had forwarded proposals to a leader that was then paused or cut off, or whose disk hung. They were answered after 15
-/// to 30 s with an unknown outcome, long after another node led.
+/// A follower had forwarded proposals to a leader that was then paused or cut off, or whose disk hung. They were
+/// answered after 15 to 30 s with an unknown outcome, long after another node led.
 #[test]
 fn the_log_of_the_next_leader_shows_the_outcome_of_a_proposal() {
     let (a, b) = pair();
@@ -252,7 +252,8 @@ fn the_log_of_the_next_leader_shows_the_outcome_of_a_proposal() {
     assert!(unanswered.iter().all(|(proposal, _)| proposal.term == Some(Term(2))));
     let read = a.peers.handle().read_index(b.id, GroupId(1), None);
     let _unanswered_read = b.next();
-    // The first of two equal requests is in the log. An entry with the right number and a later term is another request.
+    // The first of two equal requests is in the log. An entry with the right number and a later term is another
+    // request.
     let tagged = (unanswered[1].0.producer_id, unanswered[1].0.sequence);
     let entries = [(2, "named", named), (2, "same", tagged), (2, "same", (0, 0)), (3, "", (0, 0)), (3, "late", (4, 6))];
     let (log, last) = log_of(dir.path(), &entries);

@@ -59,7 +59,8 @@ fn ask(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Result<JoinResp
     to.dial(from).join(request).map_err(|e| Refusal::from_error(&e).unwrap_or_else(|| panic!("{e}")).reason)
 }
 
-/// All members had new addresses. They sent each other requests to be moved, in vain, and kept dialling the old addresses.
+/// All members had new addresses. They sent each other requests to be moved, in vain, and kept dialling the old
+/// addresses.
 #[test]
 fn the_new_address_of_a_member_that_asks_to_be_moved_is_dialled() {
     let (a, b) = pair();
@@ -82,7 +83,8 @@ fn leader_said_by(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Opti
     Refusal::from_error(&error).expect("with a reason").leader
 }
 
-/// A follower asked in the joining node's place, so the leader saw the follower's certificate: any member could make any node join.
+/// A follower asked in the joining node's place, so the leader saw the follower's certificate: any member could make
+/// any node join.
 #[test]
 fn the_leader_admits_and_a_follower_refuses_with_its_address() {
     let (a, b) = pair();
@@ -191,8 +193,9 @@ fn a_node_is_told_which_node_joins_before_it() {
     refusing.join().expect("no panic");
 }
 
-/// A copied configuration: a fourth node advertised the addresses of the first and became a voter, and calls to it reached the
-/// first. Once it was stopped, two of the three real nodes did not form a majority any more, and nodes can't be removed yet.
+/// A copied configuration: a fourth node advertised the addresses of the first and became a voter, and calls to it
+/// reached the first. Once it was stopped, two of the three real nodes did not form a majority any more, and nodes
+/// can't be removed yet.
 #[test]
 fn the_address_of_a_member_that_answers_is_refused_to_others() {
     let (a, mut b) = pair();
@@ -211,8 +214,8 @@ fn the_address_of_a_member_that_answers_is_refused_to_others() {
     leading.join().expect("no panic");
 }
 
-/// A data directory was copied (or a machine cloned), and both processes ran as the same node: the later one replaced the other in
-/// the catalog, and both acknowledged and voted in one name.
+/// A data directory was copied (or a machine cloned), and both processes ran as the same node: the later one replaced
+/// the other in the catalog, and both acknowledged and voted in one name.
 #[test]
 fn a_member_that_still_answers_is_not_moved() {
     let (a, mut b) = pair();
@@ -233,8 +236,8 @@ fn a_member_that_still_answers_is_not_moved() {
     leading.join().expect("no panic");
 }
 
-/// A node that had moved, and led, accepted that the copy of its data was reached elsewhere, since nothing answered at its own old
-/// address. The copy then told it to give way.
+/// A node that had moved, and led, accepted that the copy of its data was reached elsewhere, since nothing answered at
+/// its own old address. The copy then told it to give way.
 #[test]
 fn a_node_does_not_move_itself_for_its_copy() {
     let (a, _b) = pair();

@@ -156,7 +156,8 @@ fn refused_by_name(result: Result<(), Refusal>, names: &[&str]) {
     names.iter().for_each(|name| assert!(refusal.text.contains(name), "{name}: {refusal}"));
 }
 
-/// All peers had one certificate, so any host that had it could send votes, acknowledgements and appends in any member's name.
+/// All peers had one certificate, so any host that had it could send votes, acknowledgements and appends in any
+/// member's name.
 #[test]
 fn a_certificate_speaks_for_the_node_that_it_names() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -202,7 +203,8 @@ fn a_stream_ends_when_its_node_turns_out_to_be_another() {
     assert!(a.is_quiet());
 }
 
-/// Nothing is sent to a node with another certificate than that of the dialled one, whatever its address and its claimed id.
+/// Nothing is sent to a node with another certificate than that of the dialled one, whatever its address and its
+/// claimed id.
 #[test]
 fn nothing_is_sent_to_another_node_than_the_dialled_one() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -285,7 +287,8 @@ fn the_shared_certificate_works_until_named_ones_are_required() {
         let until = Instant::now() + super::LONG;
         while to.from_peers.is_empty() {
             assert!(Instant::now() < until, "never arrived");
-            // The first attempts may expect the other kind of certificate. Then the message is lost, and raft sends again.
+            // The first attempts may expect the other kind of certificate. Then the message is lost, and raft sends
+            // again.
             from.peers.handle().send(to.id, message(from.id, to.id, 1, 100));
             std::thread::park_timeout(std::time::Duration::from_millis(10));
         }

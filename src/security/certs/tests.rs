@@ -13,8 +13,8 @@ fn make_in(out: &Path) -> Result<Vec<PathBuf>, CertsError> {
     make(out, &plan())
 }
 
-/// `--use-ca --clients carol` also issued new certificates of the servers and peers, for the default hosts: a node at other
-/// addresses loaded them, and every client refused it.
+/// `--use-ca --clients carol` also issued new certificates of the servers and peers, for the default hosts: a node at
+/// other addresses loaded them, and every client refused it.
 #[test]
 fn makes_all_certificates_and_keeps_an_existing_authority() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -26,7 +26,8 @@ pub enum TlsError {
     /// A certificate is not valid yet; a clock may be wrong.
     #[error("{file}: not valid yet, it begins on {begin}: is this clock right?", file = file.display())]
     NotYet { file: PathBuf, begin: String },
-    /// The authority of peers has not signed this node's peer certificate, or not for both usages: peers would refuse it.
+    /// The authority of peers has not signed this node's peer certificate, or not for both usages: peers would refuse
+    /// it.
     #[error("{cert} would be refused by peers that trust {ca}: {error}", cert = cert.display(), ca = ca.display())]
     NotOfCa { cert: PathBuf, ca: PathBuf, error: String },
     /// Clients would refuse this node's server certificate: it is for another use.

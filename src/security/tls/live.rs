@@ -1,4 +1,5 @@
-//! The certificates in use: replaced as a whole by a reload, and warned of when they will not work for long or for all clients.
+//! The certificates in use: replaced as a whole by a reload, and warned of when they will not work for long or for all
+//! clients.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Whether the certificate of an open connection would be accepted now.
 //!
-//! gRPC verifies a certificate once, in the handshake, and the connection lives as long as calls use it. So every call, and
-//! every open stream once a minute and at a reload, checks again: has the certificate expired, and do the listener's
-//! authorities, as of the last reload, still verify it? The answer is cached for each certificate until the files change, and
-//! for a minute at most, since an authority may expire as well.
+//! gRPC verifies a certificate once, in the handshake, and the connection lives as long as calls use it. So every call,
+//! and every open stream once a minute and at a reload, checks again: has the certificate expired, and do the
+//! listener's authorities, as of the last reload, still verify it? The answer is cached for each certificate until the
+//! files change, and for a minute at most, since an authority may expire as well.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -307,8 +307,8 @@ mod tests {
         make().expect("an authority")
     }
 
-    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has issued. The first
-    /// chain of a certificate was used forever, and the new one was refused.
+    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has
+    /// issued. The first chain of a certificate was used forever, and the new one was refused.
     #[test]
     fn a_certificate_is_verified_by_the_chain_that_was_sent_with_it() {
         let dir = tempfile::tempdir().expect("a directory");

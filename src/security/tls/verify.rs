@@ -1,5 +1,5 @@
-//! What OpenSSL is asked about a certificate: is it valid now, would somebody who trusts these authorities accept it, and
-//! which hosts does it name?
+//! What OpenSSL is asked about a certificate: is it valid now, would somebody who trusts these authorities accept it,
+//! and which hosts does it name?
 
 use std::net::IpAddr;
 use std::path::Path;
