@@ -1,5 +1,6 @@
-//! Golden files: expected outputs that are stored in the repository. `make update-golden` sets `SERIATIM_WRITE_GOLDEN`, and then the
-//! tests write the files instead of comparing with them. Review the result as a diff.
+//! Golden files: expected outputs that are stored in the repository: the bytes of each format in `tests/golden`, the output of
+//! the scripts in the folders `testscripts`, generated files and parts of documents. `make update-golden` writes them instead
+//! of comparing. Review the result as a diff.
 
 use std::path::PathBuf;
 
@@ -53,4 +54,18 @@ pub fn assert_golden_part(file: &str, name: &str, text: &str) {
         return;
     }
     assert!(part == text, "{file}, {name}: out of date, run `make update-golden`. The code generates:\n{text}");
+}
+
+/// Runs every script of a folder below `src/`, each with a runner of its own. If `UPDATE_GOLDENFILES` is `1`, the output is
+/// written into the scripts instead of compared.
+pub fn run_scripts<R: goldenscript::Runner + Default>(folder: &str) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+    let mut scripts: Vec<PathBuf> =
+        std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    scripts.sort();
+    assert!(!scripts.is_empty(), "{} has scripts", folder.display());
+    for script in scripts {
+        println!("{}", script.display());
+        goldenscript::run(&mut R::default(), &script).unwrap_or_else(|e| panic!("{}: {e}", script.display()));
+    }
 }

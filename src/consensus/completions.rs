@@ -1,7 +1,7 @@
-//! What comes up to `consensus`: "it is on disk" from the log-writer, fetched entries from the readers.
+//! Results that other threads report to `consensus`: synced Readies from the log-writer, fetched entries from the readers.
 //!
-//! A completion never blocks whoever reports it. Persisted Readies are merged to the highest of each group; fetches are
-//! bounded by what raft waits for. Whoever reports rings for the thread.
+//! Reporting never blocks. Persisted Readies are merged to the highest of each group; fetches are bounded by what raft waits
+//! for. Each report rings the thread's doorbell.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::storage::entry::Entry;
 use crate::storage::reader::ReadError;
 use crate::types::{GroupId, LogIndex};
 
-/// A fetched range: the group, its first entry, the entries.
+/// A fetched range: its group, the index of its first entry, and the entries.
 pub type Fetched = (GroupId, LogIndex, Result<Vec<Entry>, ReadError>);
 
 #[derive(Default)]
@@ -30,7 +30,6 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Rings this one.
     pub fn new(bell: Doorbell) -> Completions {
         Completions { arrived: Arc::default(), bell }
     }
@@ -55,13 +54,13 @@ impl Completions {
         self.bell.ring();
     }
 
-    /// True when nothing has arrived.
+    /// True if no report waits.
     pub fn is_empty(&self) -> bool {
         let arrived = self.lock();
         arrived.persisted.is_empty() && arrived.fetched.is_empty()
     }
 
-    /// Takes what has arrived.
+    /// Takes all reports.
     pub fn take(&self) -> (BTreeMap<GroupId, u64>, Vec<Fetched>) {
         let arrived = std::mem::take(&mut *self.lock());
         (arrived.persisted, arrived.fetched)

@@ -3,7 +3,8 @@
 use protobuf::Message as _;
 use raft::eraftpb;
 
-use super::wire::{ConfChange, ConfChangeKind, message_from_pb, message_to_pb, snapshot_from_raft, snapshot_to_raft};
+use super::conf_change::{ConfChange, ConfChangeKind};
+use super::wire::{message_from_pb, message_to_pb, snapshot_from_raft, snapshot_to_raft};
 use crate::catalog::{Catalog, Command, LogMeta, Member};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;

@@ -1,7 +1,7 @@
-//! How the rest of the program talks to the `consensus` thread: the messages of its inbox and what comes back.
+//! The interface of the `consensus` thread: the messages of its inbox, and the answers.
 //!
 //! The inbox is bounded: requests are refused when it is full ([`ProposeError::QueueFull`]). Messages from peers have a
-//! separate queue (`peer_inbox.rs`), and are dropped if they exceed its budget (raft sends again). Completions come back by
+//! separate queue (`peer_inbox.rs`), and are dropped if they exceed its budget (raft sends again). Requests are answered by
 //! one-shot replies.
 
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use std::time::Instant;
 use crossbeam_channel::TrySendError;
 
 use super::peer_inbox::PeerInbox;
+use super::status::Statuses;
+pub use super::status::{GroupStatus, Role};
 use crate::catalog::Command;
 use crate::clock::PeerClocks;
 use crate::doorbell::Doorbell;
@@ -32,24 +34,24 @@ pub struct StreamPosition {
     pub sequence: u64,
 }
 
-/// One entry that a client wants in a log, or an operator (a trim). Its offsets and times are stamped when it is appended.
+/// One entry for a log: records of a client, or a trim. Its offsets and times are stamped when it is appended.
 #[derive(Clone, Debug)]
 pub struct Proposal {
     /// The group of the log.
     pub group: GroupId,
     /// [`EntryKind::Records`] or [`EntryKind::Trim`]; others are consensus's own.
     pub kind: EntryKind,
-    /// How many records the payload holds; 0 for a trim.
+    /// The number of records in the payload; 0 for a trim.
     pub count: u32,
     /// The payload in its canonical form (`storage/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
     pub payload: Unstamped,
     /// Append only if this is the log's next offset.
     pub expected_offset: Option<Offset>,
-    /// 0: none.
+    /// 0 without a producer.
     pub producer_id: u64,
     /// With a producer id: from 1.
     pub sequence: u64,
-    /// None: it depends on no other.
+    /// `None` if it does not depend on another proposal.
     pub in_stream: Option<StreamPosition>,
     /// Append it in this term only. A forwarding node sets it, so that entries of a later term can't contain the proposal.
     pub term: Option<Term>,
@@ -58,7 +60,7 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// A proposal that asks for nothing more: whatever the next offset is, without a producer, a row or a deadline.
+    /// A proposal without conditions: at any offset, without a producer, a stream or a deadline.
     pub fn new(group: GroupId, kind: EntryKind, count: u32, payload: Unstamped) -> Proposal {
         Proposal {
             group,
@@ -75,27 +77,27 @@ impl Proposal {
     }
 }
 
-/// Where a proposal came to stand. It is committed and visible on this node.
+/// The place of an appended proposal. It is committed and visible on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// The first record's offset.
     pub offset: Offset,
-    /// How many records.
+    /// The number of records.
     pub count: u32,
-    /// The entry's term.
+    /// The term of its entry.
     pub term: Term,
-    /// The entry's index.
+    /// The index of its entry.
     pub index: LogIndex,
     /// The leader's clock, Unix microseconds.
     pub append_time_us: u64,
 }
 
-/// Why a proposal has no place. All but `OutcomeUnknown` say that it was **not** appended and never will be.
+/// Why a proposal was not appended. All but `OutcomeUnknown` say that it was **not** appended and never will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProposeError {
     /// This node does not lead the group; the leader, if one is known.
     NotLeader {
-        /// Who leads, as far as this node knows.
+        /// As far as this node knows.
         leader: Option<NodeId>,
     },
     /// The inbox, or the budget of uncommitted bytes, is full.
@@ -104,8 +106,8 @@ pub enum ProposeError {
     DiskFull,
     /// The entry is larger than the format allows.
     TooLarge,
-    /// The leader is handing over, or lost its place before another entry took this one's, or what stands before it in its
-    /// row was not appended.
+    /// The leader is handing over, or another leader's entry has taken its place, or the previous request of its stream was not
+    /// appended.
     Dropped,
     /// It may have been appended, or not.
     OutcomeUnknown,
@@ -113,12 +115,12 @@ pub enum ProposeError {
     DeadlinePassed,
     /// `expected_offset` is not the log's next offset.
     ExpectedOffset {
-        /// What is.
+        /// The next offset of the log.
         next_offset: Offset,
     },
     /// A trim beyond the end.
     PastEnd {
-        /// The end.
+        /// The next offset of the log.
         next_offset: Offset,
     },
     /// This node does not carry the group.
@@ -129,12 +131,12 @@ pub enum ProposeError {
     Stopping,
 }
 
-/// Why a read index could not be had.
+/// Why a read index is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadIndexError {
     /// This node does not lead the group; the leader, if one is known.
     NotLeader {
-        /// Who leads, as far as this node knows.
+        /// As far as this node knows.
         leader: Option<NodeId>,
     },
     /// Leadership was lost, or the deadline passed, before a majority confirmed it.
@@ -149,49 +151,6 @@ pub enum ReadIndexError {
     Stopping,
 }
 
-/// A node's part in a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// Follows, and votes.
-    #[default]
-    Follower,
-    /// Asks for votes.
-    Candidate,
-    /// Leads.
-    Leader,
-    /// Follows without a vote.
-    Learner,
-}
-
-/// What a node knows of one group, published by `consensus` whenever it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupStatus {
-    /// Which.
-    pub group: GroupId,
-    /// This node's part.
-    pub role: Role,
-    /// The newest term this node knows.
-    pub term: Term,
-    /// Who leads in that term.
-    pub leader: Option<NodeId>,
-    /// The last entry here.
-    pub last_index: LogIndex,
-    /// The last entry known as committed.
-    pub commit_index: LogIndex,
-    /// The last entry applied here.
-    pub applied_index: LogIndex,
-    /// The term of that entry.
-    pub applied_term: Term,
-    /// Who votes.
-    pub voters: Vec<NodeId>,
-    /// Who only listens.
-    pub learners: Vec<NodeId>,
-    /// What is damaged here.
-    pub damage: Option<String>,
-    /// This node lacks the entry, and the leader can't read it from its own disk.
-    pub stalled: Option<(NodeId, LogIndex)>,
-}
-
 /// The inbox of the `consensus` thread.
 #[derive(Debug)]
 pub enum ConsensusMsg {
@@ -199,13 +158,13 @@ pub enum ConsensusMsg {
     Propose(Proposal, ReplySender<Result<Appended, ProposeError>>),
     /// A change of the catalog. Proposed by its leader, else refused.
     Command(Command, ReplySender<Result<Appended, ProposeError>>),
-    /// A linearizable position is wanted.
+    /// A request for a linearizable position.
     ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
     /// Messages to a peer were lost.
     Unreachable(NodeId),
     /// A snapshot was handed to the network for a peer (`true`), or was lost.
     MarkerSent(GroupId, NodeId, bool),
-    /// Hand leadership of every group over, if this node has it. Answered when none is left or nobody can take it.
+    /// Hand over leadership of every group that this node leads. Answered when it leads none, or no other node can lead.
     HandOver(ReplySender<()>),
     /// Fail what is pending and end.
     Stop,
@@ -232,17 +191,17 @@ pub struct ConsensusHandle {
     inbox: Outbox<ConsensusMsg>,
     peers: Arc<PeerInbox>,
     bell: Doorbell,
-    statuses: Arc<super::status::Statuses>,
+    statuses: Arc<Statuses>,
     peer_clocks: PeerClocks,
 }
 
 impl ConsensusHandle {
-    /// Made by `Consensus::new`.
-    pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<super::status::Statuses>) -> ConsensusHandle {
+    /// A handle to the thread that reads this inbox.
+    pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<Statuses>) -> ConsensusHandle {
         ConsensusHandle { inbox, peers: Arc::default(), bell, statuses, peer_clocks: PeerClocks::default() }
     }
 
-    /// Proposes an entry. The reply comes when it is committed and visible here, or when it is known that it is not.
+    /// Proposes an entry. It is answered once it is committed and visible here, or known not to be.
     pub fn propose(&self, proposal: Proposal) -> ReplyReceiver<Result<Appended, ProposeError>> {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::Propose(proposal, tx));
@@ -257,7 +216,7 @@ impl ConsensusHandle {
         rx
     }
 
-    /// Asks the group's leader, if this node is it, for a position: once it is applied anywhere, everything that was
+    /// Asks the group's leader, if it is this node, for a position. Once that position is applied on a node, everything that was
     /// acknowledged before this call is visible there.
     pub fn read_index(
         &self,
@@ -295,12 +254,12 @@ impl ConsensusHandle {
         self.tell(ConsensusMsg::Unreachable(node));
     }
 
-    /// What became of a snapshot for `node`.
+    /// A snapshot for `node` was handed to the network, or lost.
     pub fn marker_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
         self.tell(ConsensusMsg::MarkerSent(group, node, arrived));
     }
 
-    /// Starts handing leadership over; the reply comes when that is done, or can't be, or the thread has failed.
+    /// Starts handing leadership over; answered when that is done or impossible, or the thread has failed.
     pub fn hand_over(&self) -> ReplyReceiver<()> {
         let (tx, rx) = reply();
         self.inbox.send(ConsensusMsg::HandOver(tx));

@@ -12,10 +12,12 @@
 //! of the program can ask. Only this folder knows raft's types.
 
 mod ages;
+mod bad_message;
 mod catch_up;
 mod claim;
 mod compare;
 mod completions;
+mod conf_change;
 mod driver;
 mod group;
 pub mod handle;

@@ -1,6 +1,6 @@
 //! The queue of messages from peers that `consensus` has not taken yet, separate from its inbox, with a budget of bytes.
 //!
-//! - **Messages without entries come first** (heartbeats, votes, acknowledgements; [`keeps_its_place`]): a heartbeat that waits
+//! - **Messages without entries are taken first** (heartbeats, votes, acknowledgements; [`keeps_its_place`]): a heartbeat that waits
 //!   for megabytes of entries costs its leader the leadership. Raft accepts any order, as the network guarantees none. Appends
 //!   keep their order among each other, because an append that overtakes another is rejected, and its sender begins to probe.
 //! - **Entries have a budget of bytes**, and messages over it are dropped, as the network might drop them: a sender may have 64
@@ -16,7 +16,7 @@ use crate::metrics::Counter;
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
 
-/// Appends and snapshots (snapshots) of at most this many bytes wait; more are dropped.
+/// Appends and snapshots of at most this many bytes wait; more are dropped.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
 /// Messages without entries of at most this many bytes wait, about 4,000; more are dropped.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
@@ -181,7 +181,7 @@ mod tests {
 
     /// An append that overtakes another is rejected, even one that only carries the commit index; a snapshot restarts the log.
     #[test]
-    fn appends_and_markers_keep_their_order() {
+    fn appends_and_snapshots_keep_their_order() {
         let snapshot = |index| RaftMessage {
             type_: MessageType::MsgSnapshot as u32,
             index,

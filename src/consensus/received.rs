@@ -6,8 +6,9 @@
 
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
-use super::wire::BadMessage;
+use super::bad_message::BadMessage;
 use crate::catalog::Command;
+use crate::log_state::decode_trim;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
 use crate::types::{GroupId, Term};
@@ -27,45 +28,51 @@ pub(super) fn check(group: GroupId, message: &Message) -> Result<(), BadMessage>
     }
 }
 
-const NEWER: BadMessage = BadMessage("an entry of a newer term than its leader's");
+const NEWER: BadMessage = BadMessage::Malformed("an entry of a newer term than its leader's");
 
 /// A log's terms never decrease. After an entry of a newer term than its leader's, no later leader could append anything.
 fn check_terms(message: &Message) -> Result<(), BadMessage> {
     let terms = || std::iter::once(message.log_term).chain(message.entries.iter().map(|entry| entry.term));
     if !terms().is_sorted() {
-        return Err(BadMessage("an entry of an older term than the one before it"));
+        return Err(BadMessage::Malformed("an entry of an older term than the one before it"));
     }
     if terms().all(|term| term <= message.term) { Ok(()) } else { Err(NEWER) }
 }
 
 fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
     if entry.data.len() > ENTRY_BYTES_MAX {
-        return Err(BadMessage("an entry that is too large"));
+        return Err(BadMessage::Malformed("an entry that is too large"));
     }
     if entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty() {
         return Ok(());
     }
-    let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage("an entry without a valid stamp"))?;
+    let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage::Malformed("an entry without a valid stamp"))?;
     let body = &entry.data[Stamp::BYTES..];
     match stamp.kind {
         EntryKind::Records => {
             let term = Term(entry.term);
             payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)
-                .map_err(|bad| BadMessage(bad.0))?;
+                .map_err(|bad| BadMessage::Malformed(bad.0))?;
             let understood = |record| Command::of_record(record).is_some();
             if group == GroupId::CATALOG && !payload::records(body).flatten().all(understood) {
-                return Err(BadMessage(
+                return Err(BadMessage::Malformed(
                     "a catalog entry that this version does not understand (if a newer version runs there, start it here too)",
                 ));
             }
             Ok(())
         }
-        EntryKind::Trim if group == GroupId::CATALOG => Err(BadMessage("a trim of the catalog")),
+        EntryKind::Trim if group == GroupId::CATALOG => Err(BadMessage::Malformed("a trim of the catalog")),
         EntryKind::Trim => {
-            let first = body.try_into().map(u64::from_le_bytes).map_err(|_| BadMessage("a malformed trim"))?;
-            if first <= stamp.base_offset.0 { Ok(()) } else { Err(BadMessage("a trim beyond the end of the log")) }
+            let first = decode_trim(body).map_err(|_| BadMessage::Malformed("a malformed trim"))?;
+            if first <= stamp.base_offset {
+                Ok(())
+            } else {
+                Err(BadMessage::Malformed("a trim beyond the end of the log"))
+            }
         }
-        EntryKind::Noop | EntryKind::ConfChange => Err(BadMessage("an entry of a kind that is not replicated")),
+        EntryKind::Noop | EntryKind::ConfChange => {
+            Err(BadMessage::Malformed("an entry of a kind that is not replicated"))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! One change at a time; a node joins as a learner and gets its vote when it has caught up; a change that the remaining
 //! voters could not commit is not made; a leader hands over before it is removed (RELIABILITY L6 and L21).
 
-use super::wire::{ConfChange, ConfChangeKind};
+use super::conf_change::{ConfChange, ConfChangeKind};
 use crate::types::{LogIndex, NodeId};
 
 /// What the leader knows of one replica.

@@ -4,12 +4,15 @@
 //! sees a byte of the network or of the disk, and an entry's data crosses as a counted reference, not as a copy.
 //!
 //! A conf-change entry carries our fixed form of the change in raft's `context`; its `data`, raft's own encoding, exists
-//! only on the leader that proposed it and is read by nobody else.
+//! only on the leader that proposed it.
 
 use bytes::Bytes;
-use raft::eraftpb::{self, ConfChangeType, EntryType, MessageType, Snapshot};
+use raft::eraftpb::{self, EntryType, MessageType, Snapshot};
 
+use super::bad_message::BadMessage;
 use super::claim::{Checkpoint, Claim};
+use super::conf_change::{ConfChange, ConfChangeKind};
+use crate::codes::{UnknownCode, codes};
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
 use crate::storage::entry::{BadEntry, Entry, EntryKind, Stamp};
@@ -19,93 +22,42 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// The limit of a peer's terms, indexes and offsets. They count up from 0, and no cluster comes near it. What is added to such a
 /// number stays below the maximum that the storage takes (2^62), so one message can't bring a node to where it can't go on.
 const NUMBER_MAX: u64 = 1 << 61;
-const TOO_LARGE: BadMessage = BadMessage("a term, an index or an offset that no cluster comes to");
+const TOO_LARGE: BadMessage = BadMessage::Malformed("a term, an index or an offset that no cluster comes to");
 
 fn check_numbers(numbers: impl IntoIterator<Item = u64>) -> Result<(), BadMessage> {
     if numbers.into_iter().all(|number| number < NUMBER_MAX) { Ok(()) } else { Err(TOO_LARGE) }
 }
 
-const NORMAL: u32 = 0;
-const NOOP: u32 = 1;
-const CONF_CHANGE: u32 = 2;
-
-/// A peer sent what no peer of this version sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadMessage(pub &'static str);
-
-impl std::fmt::Display for BadMessage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
+codes! {
+    /// What an entry is, between peers.
+    enum WireEntry: u32, "kind of raft entry" {
+        /// It has a stamp.
+        Normal = 0,
+        /// The empty entry of a new leader.
+        Noop = 1,
+        /// It changes the voters or learners.
+        ConfChange = 2,
     }
 }
 
-/// One step of a group's membership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfChange {
-    /// What happens to the node.
-    pub kind: ConfChangeKind,
-    /// Which node.
-    pub node: NodeId,
-}
+/// raft's messages between peers. All others a process sends only to itself.
+const PEER_MESSAGES: [MessageType; 10] = [
+    MessageType::MsgAppend,
+    MessageType::MsgAppendResponse,
+    MessageType::MsgRequestVote,
+    MessageType::MsgRequestVoteResponse,
+    MessageType::MsgSnapshot,
+    MessageType::MsgHeartbeat,
+    MessageType::MsgHeartbeatResponse,
+    MessageType::MsgTimeoutNow,
+    MessageType::MsgRequestPreVote,
+    MessageType::MsgRequestPreVoteResponse,
+];
 
-/// What happens to a node of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfChangeKind {
-    /// It gets a vote.
-    AddVoter,
-    /// It leaves the group.
-    Remove,
-    /// It listens without a vote.
-    AddLearner,
-}
-
-impl ConfChange {
-    /// Bytes of the stored form: kind (u32), zero (u32), node id (u64), little-endian.
-    const BYTES: usize = 16;
-
-    /// The stored form.
-    pub fn encode(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
-        bytes[8..].copy_from_slice(&self.node.0.to_le_bytes());
-        bytes
-    }
-
-    /// Reads what [`ConfChange::encode`] wrote.
-    ///
-    /// # Errors
-    /// [`BadMessage`] for anything else.
-    pub fn decode(bytes: &[u8]) -> Result<ConfChange, BadMessage> {
-        const BAD: BadMessage = BadMessage("a malformed conf change");
-        let bytes: &[u8; Self::BYTES] = bytes.try_into().map_err(|_| BAD)?;
-        let (kind, node) = bytes.split_at(8);
-        let kind = u64::from_le_bytes(kind.try_into().map_err(|_| BAD)?);
-        let kind = u32::try_from(kind).map_err(|_| BAD)?;
-        let node = u64::from_le_bytes(node.try_into().map_err(|_| BAD)?);
-        Ok(ConfChange { kind: ConfChangeKind::from_code(kind)?, node: NodeId(node) })
-    }
-
-    /// As raft takes it.
-    pub fn to_raft(self) -> eraftpb::ConfChange {
-        let mut change = eraftpb::ConfChange { node_id: self.node.0, ..Default::default() };
-        change.set_change_type(match self.kind {
-            ConfChangeKind::AddVoter => ConfChangeType::AddNode,
-            ConfChangeKind::Remove => ConfChangeType::RemoveNode,
-            ConfChangeKind::AddLearner => ConfChangeType::AddLearnerNode,
-        });
-        change
-    }
-}
-
-impl ConfChangeKind {
-    fn from_code(code: u32) -> Result<ConfChangeKind, BadMessage> {
-        match code {
-            0 => Ok(ConfChangeKind::AddVoter),
-            1 => Ok(ConfChangeKind::Remove),
-            2 => Ok(ConfChangeKind::AddLearner),
-            _ => Err(BadMessage("an unknown kind of conf change")),
-        }
-    }
+/// The kind of a message that a peer sent.
+fn peer_message(code: u32) -> Result<MessageType, BadMessage> {
+    let known = PEER_MESSAGES.into_iter().find(|kind| *kind as u32 == code);
+    known.ok_or(BadMessage::Unknown(UnknownCode { what: "kind of raft message between peers", code }))
 }
 
 /// True for raft's empty entry of a new leader.
@@ -151,15 +103,15 @@ pub fn entry_to_storage(raft: &eraftpb::Entry, base: Offset) -> Entry {
 fn entry_to_pb(entry: eraftpb::Entry) -> pb::Entry {
     let mut out = pb::Entry { term: entry.term, index: entry.index, ..Default::default() };
     match entry.get_entry_type() {
-        EntryType::EntryNormal if entry.data.is_empty() => out.kind = NOOP,
+        EntryType::EntryNormal if entry.data.is_empty() => out.kind = WireEntry::Noop.code(),
         EntryType::EntryNormal => {
-            out.kind = NORMAL;
+            out.kind = WireEntry::Normal.code();
             out.data = entry.data;
         }
         EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-            out.kind = CONF_CHANGE;
+            out.kind = WireEntry::ConfChange.code();
             if let Ok(change) = ConfChange::decode(&entry.context) {
-                out.conf_type = change.kind as u32;
+                out.conf_type = change.kind.code();
                 out.conf_node = change.node.0;
             }
         }
@@ -170,16 +122,15 @@ fn entry_to_pb(entry: eraftpb::Entry) -> pb::Entry {
 fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
     check_numbers([entry.term, entry.index])?;
     let mut raft = eraftpb::Entry { index: entry.index, term: entry.term, ..Default::default() };
-    match entry.kind {
-        NOOP => {}
-        NORMAL if entry.data.is_empty() => return Err(BadMessage("an entry without its stamp")),
-        NORMAL => raft.data = entry.data,
-        CONF_CHANGE => {
-            let kind = ConfChangeKind::from_code(entry.conf_type)?;
+    match WireEntry::try_from(entry.kind)? {
+        WireEntry::Noop => {}
+        WireEntry::Normal if entry.data.is_empty() => return Err(BadMessage::Malformed("an entry without its stamp")),
+        WireEntry::Normal => raft.data = entry.data,
+        WireEntry::ConfChange => {
+            let kind = ConfChangeKind::try_from(entry.conf_type)?;
             raft.set_entry_type(EntryType::EntryConfChange);
             raft.context = Bytes::copy_from_slice(&ConfChange { kind, node: NodeId(entry.conf_node) }.encode());
         }
-        _ => return Err(BadMessage("an unknown kind of entry")),
     }
     Ok(raft)
 }
@@ -220,7 +171,7 @@ pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
 /// # Errors
 /// [`BadMessage`] for anything else.
 pub fn snapshot_from_raft(snapshot: &Snapshot) -> Result<LogSnapshot, BadMessage> {
-    const BAD: BadMessage = BadMessage("a malformed snapshot");
+    const BAD: BadMessage = BadMessage::Malformed("a malformed snapshot");
     let (numbers, log_state) = snapshot.data.split_at_checked(32).ok_or(BAD)?;
     let number = |i: usize| -> u64 {
         numbers[i * 8..i * 8 + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -266,29 +217,17 @@ pub fn message_to_pb(group: GroupId, mut message: eraftpb::Message) -> pb::RaftM
     out
 }
 
-/// The peers' message in raft's form. Messages that only a process says to itself are refused.
+/// The peers' message in raft's form. Messages that only a process sends to itself are refused.
 ///
 /// # Errors
 /// [`BadMessage`] naming what is wrong.
 pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, BadMessage> {
-    let msg_type = match message.type_ {
-        t if t == MessageType::MsgAppend as u32 => MessageType::MsgAppend,
-        t if t == MessageType::MsgAppendResponse as u32 => MessageType::MsgAppendResponse,
-        t if t == MessageType::MsgRequestVote as u32 => MessageType::MsgRequestVote,
-        t if t == MessageType::MsgRequestVoteResponse as u32 => MessageType::MsgRequestVoteResponse,
-        t if t == MessageType::MsgSnapshot as u32 => MessageType::MsgSnapshot,
-        t if t == MessageType::MsgHeartbeat as u32 => MessageType::MsgHeartbeat,
-        t if t == MessageType::MsgHeartbeatResponse as u32 => MessageType::MsgHeartbeatResponse,
-        t if t == MessageType::MsgTimeoutNow as u32 => MessageType::MsgTimeoutNow,
-        t if t == MessageType::MsgRequestPreVote as u32 => MessageType::MsgRequestPreVote,
-        t if t == MessageType::MsgRequestPreVoteResponse as u32 => MessageType::MsgRequestPreVoteResponse,
-        _ => return Err(BadMessage("a kind of raft message that peers do not send")),
-    };
+    let msg_type = peer_message(message.type_)?;
     let (log, commit) = ([message.log_term, message.index], [message.commit_term, message.commit]);
     check_numbers([message.term, message.reject_hint].into_iter().chain(log).chain(commit))?;
     if message.request_snapshot != 0 {
         // raft would send its sender nothing but snapshots until one has arrived.
-        return Err(BadMessage("a request for a snapshot, which no node sends"));
+        return Err(BadMessage::Malformed("a request for a snapshot, which no node sends"));
     }
     let mut raft = eraftpb::Message {
         from: message.from,
@@ -309,7 +248,7 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
     let mut entries = Vec::with_capacity(message.entries.len());
     for (i, entry) in message.entries.into_iter().enumerate() {
         if entry.index != message.index + 1 + i as u64 {
-            return Err(BadMessage("entries that do not follow each other"));
+            return Err(BadMessage::Malformed("entries that do not follow each other"));
         }
         entries.push(entry_from_pb(entry)?);
     }
@@ -318,7 +257,9 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
         (MessageType::MsgSnapshot, Some(snapshot)) => {
             raft.set_snapshot(snapshot_to_raft(&snapshot_from_pb(&snapshot)?))
         }
-        (MessageType::MsgSnapshot, None) => return Err(BadMessage("a snapshot message without its snapshot")),
+        (MessageType::MsgSnapshot, None) => {
+            return Err(BadMessage::Malformed("a snapshot message without its snapshot"));
+        }
         (_, _) => {}
     }
     Ok(raft)
@@ -379,14 +320,15 @@ fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessag
     let ids = |nodes: &[u64]| nodes.iter().map(|n| NodeId(*n)).collect();
     let (voters, learners) = (&snapshot.conf_state.voters, &snapshot.conf_state.learners);
     if snapshot.index == 0 || voters.is_empty() {
-        return Err(BadMessage("a snapshot without an index or without voters"));
+        return Err(BadMessage::Malformed("a snapshot without an index or without voters"));
     }
-    // As every node sends them. raft takes a node that is there twice for two.
+    // As every node sends them. raft counts a node that is listed twice as two.
     let ordered = |ids: &[u64]| ids.first() != Some(&0) && ids.windows(2).all(|two| two[0] < two[1]);
     if !ordered(voters) || !ordered(learners) || learners.iter().any(|id| voters.contains(id)) {
-        return Err(BadMessage("a snapshot whose nodes are not there once each, in order"));
+        return Err(BadMessage::Malformed("a snapshot whose nodes are not there once each, in order"));
     }
-    let log_state = LogState::decode(&snapshot.log_state).map_err(|_| BadMessage("a malformed log state"))?;
+    let log_state =
+        LogState::decode(&snapshot.log_state).map_err(|_| BadMessage::Malformed("a malformed log state"))?;
     check_numbers([snapshot.index, snapshot.term, snapshot.offset, snapshot.conf_index, snapshot.log_state_index])?;
     check_numbers([log_state.first_offset.0])?;
     Ok(LogSnapshot {
@@ -411,7 +353,7 @@ mod tests {
     use super::*;
 
     fn append() -> pb::RaftMessage {
-        let entry = pb::Entry { term: 3, index: 2, kind: NOOP, ..Default::default() };
+        let entry = pb::Entry { term: 3, index: 2, kind: WireEntry::Noop.code(), ..Default::default() };
         let msg_type = MessageType::MsgAppend as u32;
         pb::RaftMessage { type_: msg_type, term: 3, index: 1, entries: vec![entry], ..Default::default() }
     }

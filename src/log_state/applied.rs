@@ -14,7 +14,7 @@ pub struct Visible {
     pub first_offset: Offset,
     /// The high watermark: the first offset that is not visible yet.
     pub next_offset: Offset,
-    /// Unix microseconds of the last visible record; 0 if there is none.
+    /// Unix microseconds of the last visible record; 0 without records.
     pub last_append_time_us: u64,
 }
 

@@ -18,7 +18,7 @@ use crate::types::Offset;
 pub struct LogState {
     /// The first record that clients may read; moved by trims.
     pub first_offset: Offset,
-    /// Unix microseconds of the last record; 0 if there is none.
+    /// Unix microseconds of the last record; 0 without records.
     pub last_append_time_us: u64,
 }
 

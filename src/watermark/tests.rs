@@ -72,7 +72,7 @@ fn a_dropped_wait_leaves_nothing() {
     assert_eq!(w.waiters(), 0);
 }
 
-/// Also of those who are due and not woken yet.
+/// Also waits whose condition holds and that are not woken yet.
 #[test]
 fn closing_ends_every_wait() {
     let (w, timers) = (Watermark::default(), TimersHandle::stopped());
@@ -87,15 +87,15 @@ fn closing_ends_every_wait() {
 }
 
 #[test]
-fn the_next_round_begins_when_all_of_one_have_run_and_its_time_has_come() {
+fn the_next_round_begins_when_all_of_one_have_run_and_its_timer_has_fired() {
     let (w, timers) = (Watermark::default(), TimersHandle::stopped());
     let mut crowd = tails(&w, &timers, 100);
-    // It came last, and goes first: it is a call's.
+    // It arrives last and is woken first, because it is a call.
     crowd.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
     w.advance(mark(1, 1));
     assert_eq!(woken(&crowd), [0, 1, 2, 3, 4, 5, 6, 100]);
 
-    // Those who look by themselves, or go away, are of no round.
+    // Waiters that are polled for another reason, or dropped, belong to no round.
     assert_eq!(crowd[50].poll(), Poll::Ready(Ok(mark(1, 1))));
     crowd[51].wait = None;
     let next_time = || Waker::from(w.0.clone()).wake();
@@ -121,14 +121,14 @@ fn the_next_round_begins_when_all_of_one_have_run_and_its_time_has_come() {
 }
 
 #[test]
-fn a_crowd_is_woken_also_when_some_of_it_went_away() {
+fn all_are_woken_although_some_are_dropped() {
     let time = Timers::start(&fatal_channel().0).expect("a thread");
     let (w, timers) = (Watermark::default(), time.handle());
     let mut crowd = tails(&w, &timers, 1000);
     w.advance(mark(1, 1));
     let until = Instant::now() + Duration::from_secs(60);
     for i in 0.. {
-        // Only who was woken runs, and every third of those is dropped instead.
+        // Only waiters that were woken run, and each third of those is dropped instead.
         let Some(at) = (0..crowd.len()).find(|at| crowd[*at].is_woken()) else {
             assert!(!crowd.is_empty() && Instant::now() < until, "{} were not woken", crowd.len());
             std::thread::yield_now();
@@ -146,9 +146,9 @@ fn a_crowd_is_woken_also_when_some_of_it_went_away() {
     assert_eq!(w.waiters(), 0);
 }
 
-/// Else a tail waits for as long as there are more calls than a round takes.
+/// Otherwise a tail would wait while more calls wait than a round takes.
 #[test]
-fn calls_that_keep_coming_leave_tails_a_part_of_each_round() {
+fn a_steady_stream_of_calls_leaves_tails_a_part_of_each_round() {
     let (w, timers) = (Watermark::default(), TimersHandle::stopped());
     let call = |index| One::new(w.wait(Until::Applied(LogIndex(index)), &timers));
     let mut tails = tails(&w, &timers, 10);
@@ -158,7 +158,7 @@ fn calls_that_keep_coming_leave_tails_a_part_of_each_round() {
         for tail in tails.iter_mut().filter(|tail| tail.is_woken()) {
             assert!(tail.poll().is_ready());
         }
-        // Who has its answer asks again.
+        // Each call that is answered is made again.
         for one in calls.iter_mut().filter(|one| one.is_woken()) {
             assert!(one.poll().is_ready());
             *one = call(index);

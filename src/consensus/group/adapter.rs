@@ -2,7 +2,7 @@
 //!
 //! The latest entries are kept here under a byte budget; everything that is not applied yet is always among them, so that
 //! raft's own questions (committed ranges, terms, conf changes before an election) never touch a disk. An older entry is
-//! answered with `LogTemporarilyUnavailable` where raft can wait; the driver has a `reader` fetch it and hands it back.
+//! answered with `LogTemporarilyUnavailable` where raft can wait; a `reader` then fetches it.
 //! Terms are kept as runs and answered from memory: damage on a disk never becomes a panic inside raft.
 
 use std::cell::RefCell;
@@ -18,19 +18,18 @@ use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date.
 pub const CACHE_BYTES_MAX: usize = 8 << 20;
-/// What a `reader` fetches at once for a follower that is behind.
+/// A `reader` fetches this many bytes at once for a follower that lags behind the cache.
 pub const FETCH_BYTES: u64 = 1 << 20;
 /// Fetched ranges kept at once; the oldest makes room.
 const FETCHED_RANGES_MAX: usize = 4;
 
-/// Where an entry ends: the offset behind its last record, and its time.
+/// Where an entry ends: the offset after its last record, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Which entry.
     pub index: LogIndex,
-    /// The offset behind it.
+    /// The offset of the next record.
     pub offset: Offset,
-    /// Unix microseconds; never goes back.
+    /// Unix microseconds; never decreases.
     pub append_time_us: u64,
 }
 
@@ -44,7 +43,7 @@ struct Cached {
 pub struct Fetch {
     /// The first entry wanted.
     pub low: LogIndex,
-    /// The one behind the last.
+    /// The entry after the last one.
     pub high: LogIndex,
 }
 
@@ -97,7 +96,7 @@ impl Sizes {
 }
 
 impl Adapter {
-    /// From what recovery found. `tail` is every entry behind `recovered.applied`, and `start` the end of the one before.
+    /// From what recovery found. `tail` is every entry after `recovered.applied`, and `start` the end of that one.
     ///
     /// # Errors
     /// When an entry of the tail has no valid stamp.
@@ -170,7 +169,7 @@ impl Adapter {
         self.cache.get(usize::try_from(at).ok()?).map(|c| c.end)
     }
 
-    /// Appends an entry behind the last one.
+    /// Appends an entry after the last one.
     pub fn push(&mut self, entry: RaftEntry, end: End) {
         assert_eq!(entry.index, self.last_index.0 + 1, "entries follow each other");
         if self.terms.last().is_none_or(|(_, term)| term.0 != entry.term) {
@@ -202,7 +201,7 @@ impl Adapter {
         first_of_term.map_or(self.last_index, |(first, _)| LogIndex(first.0.saturating_sub(1)))
     }
 
-    /// Lets go of applied entries beyond the budget; the newest applied one's end stays known.
+    /// Evicts applied entries beyond the budget; the end of the newest applied one stays known.
     pub fn evict(&mut self, applied: LogIndex) {
         while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|c| c.end.index < applied) {
             if let Some(dropped) = self.cache.pop_front() {
@@ -213,7 +212,7 @@ impl Adapter {
         }
     }
 
-    /// The log begins behind the snapshot and is empty.
+    /// The log begins after the snapshot and is empty.
     pub fn install(&mut self, snapshot: &LogSnapshot) {
         self.base = snapshot.base;
         self.conf_state = snapshot.conf_state.clone();
@@ -230,9 +229,12 @@ impl Adapter {
         *self.fetching.get_mut() = Fetching::default();
     }
 
-    /// The front of the log was dropped: it begins behind `base` now.
+    /// The front of the log was dropped: it begins after `base` now.
     pub fn set_base(&mut self, base: Base) {
-        assert!(base.index >= self.base.index && base.index <= self.last_index, "a base only moves on");
+        assert!(
+            base.index >= self.base.index && base.index <= self.last_index,
+            "a base only moves forward, within the log"
+        );
         self.base = base;
         let keep = self.terms.partition_point(|(first, _)| *first <= base.index).saturating_sub(1);
         self.terms.drain(..keep);
@@ -294,7 +296,7 @@ impl Adapter {
         std::mem::take(&mut self.fetching.get_mut().wanted)
     }
 
-    /// Takes what a `reader` fetched for the range from `low` on, or nothing when it failed: raft then asks again. Gives
+    /// Takes what a `reader` fetched for the range from `low` on, or nothing when it failed: raft then asks again. Returns
     /// raft's contexts that waited for it.
     pub fn fetched(&mut self, low: LogIndex, entries: Vec<RaftEntry>) -> Vec<GetEntriesContext> {
         let fetching = self.fetching.get_mut();

@@ -1,8 +1,8 @@
 //! Applying committed entries, in their order: the log state, the catalog's commands, conf changes, trims, answers.
 //!
 //! There is no other state machine: the log is what clients read. A conf change waits until the commit that covers it is
-//! synced, and everything after it waits with it: voters change at apply, so a forgotten commit index would forget who the
-//! voters are. Conf changes at or below the index that the conf state is as of were applied before a snapshot or a restart, as
+//! synced, and everything after it waits with it: voters change at apply, so a node that forgot its commit index would forget its
+//! voters. Conf changes at or below the index that the conf state is as of were applied before a snapshot or a restart, as
 //! were trims and times at or below the index of the log state ([`Applied`]).
 
 use std::collections::VecDeque;
@@ -13,7 +13,8 @@ use raft::eraftpb::Entry as RaftEntry;
 use super::effects::Effects;
 use super::node::RaftNode;
 use super::pending::Pending;
-use crate::consensus::wire::{ConfChange, ConfChangeKind, conf_from_raft, is_conf_change, is_noop};
+use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
+use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
 use crate::log_state::{Applied, Change, Outcome, Visible};
 use crate::storage::entry::{EntryKind, Stamp};
 use crate::storage::payload;

@@ -30,7 +30,7 @@ use crate::storage::log::Base;
 use crate::types::{LogIndex, NodeId, Term};
 
 /// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
-/// follow whoever says so. A leader that has been silent for the longest election timeout is not protected: a learner never
+/// follow any node that claims to be it. A leader that has been silent for the longest election timeout is not protected: a learner never
 /// campaigns, so nothing else would make it forget a wrong one.
 pub fn leads_another(node: &RaftNode, message: &Message) -> bool {
     let from_leader = match message.get_msg_type() {
@@ -90,7 +90,7 @@ fn other_term(node: &RaftNode, message: &Message) -> Option<String> {
     };
     let entries = message.entries.iter().map(|e| (e.index, e.term));
     let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= log.committed);
-    // Of what is before its first entry raft knows no term, and says 0. It begins behind a snapshot as soon as it has taken one.
+    // raft returns term 0 for entries before its first one. Its log begins after a snapshot as soon as it has taken one.
     let base = log.first_index() - 1;
     here.into_iter().find_map(|(index, term)| {
         let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;

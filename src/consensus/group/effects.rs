@@ -1,4 +1,4 @@
-//! What a [`super::group::Group`] wants done: the values that cross from the pure machine to whoever performs them.
+//! What a group wants done: the values that cross from the pure machine to its executor.
 
 use raft::eraftpb::Message;
 
@@ -12,13 +12,12 @@ use crate::watermark::Mark;
 /// What is to be written to the group's log, in this order, into the page cache.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Write {
-    /// The log begins anew behind this snapshot.
+    /// The log begins anew after this snapshot.
     pub snapshot: Option<LogSnapshot>,
-    /// Entries from here on are replaced.
+    /// Entries from this one on are replaced.
     pub truncate_from: Option<LogIndex>,
-    /// New entries.
     pub entries: Vec<Entry>,
-    /// The hard state, behind the entries.
+    /// Written after the entries.
     pub hard_state: Option<HardState>,
 }
 
@@ -31,13 +30,12 @@ pub struct Effects {
     pub sync: Option<u64>,
     /// A new conf state, and the entry that it is as of: into the manifest.
     pub conf_state: Option<(ConfState, LogIndex)>,
-    /// Records below this offset are gone, by the applied entry.
+    /// The applied entry at this index trims the records below this offset.
     pub trim: Option<(Offset, LogIndex)>,
-    /// Messages to peers.
     pub messages: Vec<Message>,
     /// Values of records, applied in this order: the catalog's commands. Empty for other groups.
     pub commands: Vec<bytes::Bytes>,
-    /// How far the group is applied now.
+    /// What readers may see now.
     pub mark: Option<Mark>,
     /// Answers, due after everything above.
     pub answers: Vec<Answer>,
@@ -46,7 +44,7 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// True when there is nothing to do.
+    /// True if nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.write.is_none()
             && self.sync.is_none()

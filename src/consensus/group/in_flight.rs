@@ -32,7 +32,7 @@ impl Default for AppendsInFlight {
 }
 
 impl AppendsInFlight {
-    /// Called by a leader whenever entries have come into memory that may be sent. Returns the maximum number of messages to
+    /// Called by a leader whenever entries that may be sent are in memory. Returns the maximum number of messages to
     /// each member, if it changes.
     pub fn bound(&mut self, largest_entry_bytes: usize, members: usize) -> Option<usize> {
         let new = AppendsInFlight { messages: messages(largest_entry_bytes), members };

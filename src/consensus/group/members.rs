@@ -13,7 +13,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Called on each tick of a leader. Returns the next step towards who should carry the group, if no step is under way.
+    /// Called on each tick of a leader. Returns the next step towards the wanted members, if none is under way.
     pub fn next_step(
         &mut self,
         node: &RaftNode,

@@ -85,7 +85,7 @@ use crate::storage::space::Space;
 use crate::types::{LogIndex, NodeId, Term};
 
 /// How long the proposals of a former leader wait, once it knows its successor, until the successor's entries are applied here and
-/// tell what became of them. If that takes longer (a disk that hangs), the outcome is unknown.
+/// show which of them were appended. If that takes longer (a disk that hangs), the outcome is unknown.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// One group on this node.
@@ -118,13 +118,13 @@ pub struct Group {
 /// Why a peer's message is not taken: no sound node sends it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadStep {
-    /// See [`TermJumps`].
+    /// [`TermJumps`] refuses it.
     #[error("term {0}, far beyond term {1} here")]
     FarTerm(u64, Term),
-    /// See [`checks::leads_another`].
+    /// A term has one leader.
     #[error("a leader's message in term {0}, which another node leads")]
     OtherLeader(u64),
-    /// See [`checks::acknowledges_too_much`].
+    /// Counting it would commit entries that are on no disk.
     #[error("an acknowledgement of entry {0}, but the last index here is {1}")]
     AcknowledgesTooMuch(u64, LogIndex),
 }
@@ -169,7 +169,7 @@ impl Group {
 
     // Requests.
 
-    /// Proposes an entry; the answer comes among the effects, now or later. `time_us` is the clock, Unix microseconds.
+    /// Proposes an entry; the answer is one of the effects, now or later. `time_us` is the clock, Unix microseconds.
     pub fn propose(
         &mut self,
         proposal: Proposal,
@@ -363,13 +363,13 @@ impl Group {
         self.node.unreachable(node);
     }
 
-    /// What became of a snapshot on its way.
+    /// A snapshot has reached the network, or was lost.
     pub fn marker_sent(&mut self, node: NodeId, arrived: bool) {
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(node.0, status);
     }
 
-    /// A `reader` is done with a range; nothing came when it failed, and raft asks again later.
+    /// A `reader` has read a range. `entries` is empty if it failed; raft asks again later.
     pub fn fetched(&mut self, low: LogIndex, entries: &[Entry]) {
         let entries: Vec<_> = entries.iter().map_while(|e| wire::entry_to_raft(e).ok()).collect();
         let failed = entries.is_empty();
@@ -402,7 +402,7 @@ impl Group {
         }
     }
 
-    /// Called whenever entries have come into memory that may be sent.
+    /// Called whenever entries that may be sent are in memory.
     fn bound_in_flight(&mut self) {
         if !self.node.is_leader() {
             return;
@@ -415,7 +415,7 @@ impl Group {
 
     // Membership and leadership.
 
-    /// As the leader, takes the next step towards who should carry the group, if none is under way.
+    /// As the leader, takes the next step towards the wanted members, if none is under way.
     pub fn reconcile(
         &mut self,
         wanted: &[NodeId],

@@ -2,8 +2,8 @@
 //!
 //! An entry becomes visible only when it is synced here, too, so a slow leader slows down every append, which a slow follower
 //! does not. The leader compares its own synced index with the index that enough other voters for a majority have
-//! acknowledged. There is no ping-pong: the next leader has the slow node among its followers, and where as many disks
-//! are slow as a majority can't do without, no leader is behind. If disks change all the time, the pause after each
+//! acknowledged. Leadership does not alternate: the next leader has the slow node among its followers, and where
+//! every majority contains a slow disk, no leader lags behind. If disks change all the time, the pause after each
 //! attempt doubles.
 
 use super::node::RaftNode;
@@ -73,7 +73,7 @@ impl OwnDisk {
     }
 }
 
-/// The last index that a majority of the voters has without this node; `None` if there is no such majority.
+/// The last index that a majority of the voters has without this node; `None` without such a majority.
 fn synced_by_others(node: &RaftNode) -> Option<u64> {
     let voters = node.replicas().iter().filter(|r| r.voter).count();
     let mut matched: Vec<u64> = node.other_voters().map(|r| r.matched.0).collect();

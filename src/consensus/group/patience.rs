@@ -19,14 +19,13 @@ const USUAL_TERMS: u32 = 2;
 /// An election takes this many times as long as a candidate's own sync, as far as it can tell.
 const SYNCS: usize = 2;
 
-/// Who leads a group, as far as a node knows.
+/// The leader of a group, as far as a node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// This node, and an entry of its term is committed, or not yet.
     Here {
         committed: bool,
     },
-    /// Another node.
     Elsewhere,
     Vacant,
 }
@@ -100,7 +99,7 @@ mod tests {
         let counts = [7, 8, 9, 10, 11, 12, 13, 14].map(|term| passed(&mut patience, term, Leadership::Vacant));
         assert_eq!(counts, [160, 160, 160, 80, 40, 20, 10, 10]);
         assert_eq!(passed(&mut patience, 15, Leadership::Elsewhere), 160);
-        assert_eq!(passed(&mut patience, 15, Leadership::Vacant), 160, "they began anew");
+        assert_eq!(passed(&mut patience, 15, Leadership::Vacant), 160, "the count begins anew");
     }
 
     #[test]

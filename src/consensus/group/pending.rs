@@ -21,14 +21,11 @@ pub type ReadReply = ReplySender<Result<LogIndex, ReadIndexError>>;
 /// An answer on its way. The driver sends it once the writes and the watermark it speaks of are done.
 #[derive(Debug)]
 pub enum Answer {
-    /// To a proposal.
     Append(AppendReply, Result<Appended, ProposeError>),
-    /// To a read index.
     Read(ReadReply, Result<LogIndex, ReadIndexError>),
 }
 
 impl Answer {
-    /// Answers.
     pub fn send(self) {
         match self {
             Answer::Append(reply, result) => reply.send(result),
@@ -80,7 +77,7 @@ impl Pending {
     pub fn insert(&mut self, appended: Appended, deadline: Instant, reply: AppendReply, out: &mut Vec<Answer>) {
         let proposed = Proposed { appended, deadline, reply };
         if let Some(replaced) = self.by_index.insert(appended.index, proposed) {
-            // A newer term's entry stands where this one stood: the old one is gone from the leader's log.
+            // An entry of a newer term has this index now: the old one is no longer in the leader's log.
             out.push(Answer::Append(replaced.reply, Err(ProposeError::OutcomeUnknown)));
         }
     }
@@ -95,7 +92,7 @@ impl Pending {
         }
     }
 
-    /// Answers held rejections with `error` instead, when it is no longer known whether they are valid: in either case the
+    /// Answers held rejections with `error`, because it is not known any more whether they are valid: in either case the
     /// proposals were not appended.
     pub fn withdraw_refusals(&mut self, error: ProposeError, out: &mut Vec<Answer>) {
         out.extend(std::mem::take(&mut self.refusals).into_values().flatten().map(|r| r.answer(error)));
@@ -139,7 +136,7 @@ impl Pending {
         self.by_index.values_mut().for_each(|proposed| proposed.deadline = proposed.deadline.min(until));
     }
 
-    /// Gives up what has waited too long.
+    /// Answers what has waited too long.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.by_index.extract_if(.., |_, p| p.deadline <= now);
         out.extend(expired.map(|(_, p)| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
@@ -150,7 +147,7 @@ impl Pending {
         self.refusals.retain(|_, refusals| !refusals.is_empty());
     }
 
-    /// Gives up everything.
+    /// Answers everything; the outcome of proposals is unknown.
     pub fn fail_all(&mut self, out: &mut Vec<Answer>) {
         self.withdraw_refusals(ProposeError::Dropped, out);
         let all = std::mem::take(&mut self.by_index);

@@ -12,7 +12,6 @@ use raft::eraftpb::{Message, MessageType};
 /// The state of one group's Readies.
 #[derive(Debug)]
 pub struct Persistence {
-    /// The newest Ready.
     last: u64,
     /// The newest Ready that must be synced.
     last_needed: u64,

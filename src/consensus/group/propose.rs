@@ -1,6 +1,6 @@
 //! Proposing: what is checked before raft is asked, and the stamp that the leader puts on an entry.
 //!
-//! An entry's base offset is derived from the end of raft's last entry, stored or not; there is no separate counter. A
+//! An entry's base offset is derived from the end of raft's last entry, stored or not; no separate counter exists. A
 //! rejection because of that end is sent only once the end is committed: until then another leader may replace it.
 
 use std::time::Instant;
@@ -24,7 +24,6 @@ pub enum Rejected {
     /// The log does not end where the request expects. Valid once the last entry is committed. If the request expects a later
     /// end (`beyond`), the leader must also be confirmed after this check, as a newer leader may have more entries.
     ByLogEnd {
-        /// The answer.
         error: ProposeError,
         /// The request expects a later end.
         beyond: bool,
@@ -50,8 +49,8 @@ impl Proposer {
         self.space = space;
     }
 
-    /// True if a leader's entries can be stored. If not it is as if the network had lost them: the leader goes on without this
-    /// node, and sends them again until they fit. The catalog's are small and few, and tell a node what it should be.
+    /// True if a leader's entries can be stored. If not they are dropped, as if the network had lost them: the leader continues
+    /// without this node, and sends them again until they fit. The catalog's are small and few, and tell a node what it should be.
     pub fn has_room_for(&self, append: &Message, group: GroupId) -> bool {
         if append.entries.is_empty() || group == GroupId::CATALOG {
             return true;

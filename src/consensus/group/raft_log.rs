@@ -1,4 +1,4 @@
-//! raft's own log lines, which come through `slog`, as ours.
+//! raft's own log lines: from `slog` to the `log` crate.
 
 use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;

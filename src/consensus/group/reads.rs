@@ -42,7 +42,6 @@ pub struct LeaderReads {
 }
 
 impl LeaderReads {
-    /// Remembers a read.
     pub fn insert(&mut self, deadline: Instant, reply: ReadReply) {
         self.waiting.push(Read { waiter: Waiter::Read(reply), deadline, round: None });
     }
@@ -78,13 +77,13 @@ impl LeaderReads {
         refusals
     }
 
-    /// Gives up what has waited too long.
+    /// Answers what has waited too long.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.waiting.extract_if(.., |r| r.deadline <= now);
         out.extend(expired.map(|r| r.fail(ReadIndexError::Unconfirmed)));
     }
 
-    /// Gives up everything.
+    /// Answers everything with `error`.
     pub fn fail_all(&mut self, error: ReadIndexError, out: &mut Vec<Answer>) {
         out.extend(self.waiting.drain(..).map(|r| r.fail(error)));
     }

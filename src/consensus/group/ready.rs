@@ -10,7 +10,7 @@ use crate::storage::log::LogSnapshot;
 use crate::types::{GroupId, LogIndex};
 
 impl Group {
-    /// The next effects to perform, or nothing when there is nothing to do.
+    /// The next effects to perform; `None` if nothing is to be done.
     pub fn ready(&mut self) -> Option<Effects> {
         if !self.health.is_damaged() {
             self.lead_or_follow();

@@ -1,8 +1,8 @@
-//! StreamSequences: the proposals of one run of a stream. None is appended after one that was not appended.
+//! The order of a stream's proposals: none is appended after one that was not appended.
 //!
 //! A stream does not wait for one answer before it sends the next request, so when one is refused (a full queue, an
-//! `expected_offset`, a leader that went) others are on their way behind it, here or over a peer's link. Whoever leads
-//! takes a stream from its sequence 0 on, one by one, within one term; what comes behind a gap is refused.
+//! `expected_offset`, a lost leader) others follow it, here or over a peer's link. The leader takes a run of a stream from its
+//! sequence 0 on, one by one, within one term; what follows a gap is refused.
 //!
 //! A run ends when all its requests are answered, and the next run has a new id. The leader does not learn that a run has ended,
 //! and still remembers the run's next sequence. If both runs had the same id, sequence 1 of the second run could be taken for the
@@ -13,12 +13,12 @@ use std::collections::HashMap;
 use crate::consensus::handle::StreamPosition;
 use crate::types::{StreamId, Term};
 
-/// StreamSequences of one generation. When it is full the generation before it is forgotten: a stream without a proposal for that long is
-/// refused from then on. An unanswered run is not affected: entries are applied in log order, so 32,768 other runs would have to
+/// The runs of one generation. When it is full the generation before it is forgotten: a run without a proposal since then is
+/// refused. An unanswered run is not affected: entries are applied in log order, so 32,768 other runs would have to
 /// begin between two of its proposals.
 const STREAMS_MAX: usize = 1 << 15;
 
-/// Where a stream goes on.
+/// The next proposal of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Next {
     sequence: u64,
@@ -33,7 +33,8 @@ pub struct StreamSequences {
 }
 
 impl StreamSequences {
-    /// True when the proposal at that position is the stream's next. Afterwards the stream is broken, unless [`StreamSequences::taken`].
+    /// True if the proposal at that position is the run's next. Its run is refused from then on, unless [`StreamSequences::taken`]
+    /// is called.
     pub fn take(&mut self, position: StreamPosition, term: Term) -> bool {
         let next = self.young.remove(&position.stream).or_else(|| self.old.remove(&position.stream));
         match next {
@@ -65,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_no_gap_and_one_term() {
+    fn a_run_has_no_gap_and_one_term() {
         let mut streams = StreamSequences::default();
         assert!(propose(&mut streams, 7, 0, 1) && propose(&mut streams, 7, 1, 1));
         assert!(propose(&mut streams, 8, 0, 1), "streams do not touch each other");
-        assert!(!propose(&mut streams, 7, 3, 1), "2 did not come");
+        assert!(!propose(&mut streams, 7, 3, 1), "2 is missing");
         assert!(!propose(&mut streams, 7, 2, 1), "and is late now");
         assert!(!propose(&mut streams, 8, 1, 2), "what was before it may be lost with its term");
         assert!(!propose(&mut streams, 9, 1, 1), "0 was not taken");
@@ -91,13 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_a_forgotten_row_is_refused() {
+    fn what_is_remembered_is_bounded_and_a_forgotten_run_is_refused() {
         let mut streams = StreamSequences::default();
         assert!(propose(&mut streams, 0, 0, 1) && propose(&mut streams, 1, 0, 1));
         for stream in 2..3 * STREAMS_MAX as u64 {
             assert!(propose(&mut streams, stream, 0, 1));
             if stream % 1000 == 0 {
-                assert!(propose(&mut streams, 1, stream / 1000, 1), "one that goes on is kept");
+                assert!(propose(&mut streams, 1, stream / 1000, 1), "one that continues is kept");
             }
         }
         assert!(streams.young.len() + streams.old.len() <= 2 * STREAMS_MAX);

@@ -6,7 +6,7 @@ use crate::types::{GroupId, NodeId};
 pub const TICK_MS: u64 = 50;
 /// An election starts after 12 to 24 ticks without a leader.
 pub const ELECTION_TICKS: usize = 12;
-/// A leader sends a heartbeat every so many ticks.
+/// A leader sends a heartbeat each time this many ticks have passed.
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Entries that are not committed yet take at most this many bytes; beyond it proposals are refused.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
@@ -14,9 +14,7 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// What a group is made with.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
-    /// The group.
     pub id: GroupId,
-    /// This node.
     pub me: NodeId,
     /// A fixed election timeout, in ticks: for simulations, as raft's own is random.
     pub election_ticks: Option<usize>,

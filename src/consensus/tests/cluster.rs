@@ -63,7 +63,7 @@ struct Node {
     process: Option<Process>,
     /// Its disk does nothing before this step.
     hangs_until: usize,
-    /// What it knows of who should carry the group.
+    /// The members that it thinks should carry the group.
     wanted: Vec<NodeId>,
     removed: BTreeSet<NodeId>,
 }
@@ -315,7 +315,7 @@ impl World {
         }
         if let Some(process) = &mut receiver.process {
             process.replica.step(message).expect("our own message");
-            // Several messages come before the effects of the first are performed.
+            // Several messages arrive before the effects of the first are performed.
             if !self.rng.once_in(3) {
                 self.perform(to as usize - 1);
             }

@@ -1,4 +1,4 @@
-//! A follower that is told what its leader holds, by messages that come late, twice, or several before one of them is written.
+//! A follower that learns what its leader holds, by messages that arrive late, twice, or several before one of them is written.
 
 use std::time::Instant;
 
@@ -7,9 +7,10 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 use super::disk::{Change, Disk};
 use super::sim::World;
 use crate::consensus::compare::Compared;
+use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
 use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::Role;
-use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
+use crate::consensus::wire;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
@@ -63,7 +64,7 @@ impl Follower {
         assert_eq!(self.group.step_with(message, claimed_last, compared), Ok(()));
     }
 
-    /// Writes what is to be written; gives what was said, and true if there was anything to do.
+    /// Performs the writes. Returns the messages, and true if anything was to be done.
     fn write(&mut self) -> (Vec<Message>, bool) {
         let (mut said, mut busy) = (Vec::new(), false);
         while let Some(effects) = self.group.ready() {
@@ -75,7 +76,7 @@ impl Follower {
         (said, busy)
     }
 
-    /// Writes and syncs, until nothing is to be done; gives what was said.
+    /// Writes and syncs, until nothing is to be done. Returns the messages.
     fn perform(&mut self) -> Vec<Message> {
         let mut said = Vec::new();
         loop {
@@ -97,7 +98,7 @@ impl Follower {
 /// was sent before it. raft says term 0 for everything before a snapshot that it has taken, also while the store still has the
 /// old log: that was taken for another entry, and a sound node for damaged.
 #[test]
-fn what_comes_late_behind_a_marker_is_no_difference() {
+fn a_late_append_before_a_snapshot_is_not_a_difference() {
     let mut follower = Follower::new();
     follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
     follower.step(append(1, 2, (1, 1), 9, 9), Some(LogIndex(9)), EQUAL);
@@ -135,7 +136,7 @@ fn a_term_has_one_leader() {
 }
 
 /// A snapshot for node 2, a learner of two voters.
-fn learners_marker() -> Message {
+fn learners_snapshot() -> Message {
     let mut message = snapshot(1, 2, 1, 1);
     let mut begin = wire::snapshot_from_raft(message.get_snapshot()).expect("a snapshot");
     begin.conf_state = ConfState { voters: vec![NodeId(1), NodeId(3)], learners: vec![NodeId(2)] };
@@ -148,7 +149,7 @@ fn learners_marker() -> Message {
 #[test]
 fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
     let mut follower = Follower::new();
-    follower.step(learners_marker(), None, EQUAL);
+    follower.step(learners_snapshot(), None, EQUAL);
     follower.perform();
     assert_eq!(follower.group.status().role, Role::Learner);
     follower.step(message(MessageType::MsgHeartbeat, 3, 3), None, EQUAL);
@@ -166,9 +167,9 @@ fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
 }
 
 /// The same with two appends: the first cuts off what an older leader had left here, and the store does not know it yet when the
-/// second one comes, which was sent before. What is to be cut off counted as committed in an earlier term.
+/// second one arrives, which was sent before. What is to be cut off counted as committed in an earlier term.
 #[test]
-fn what_is_to_be_cut_off_is_no_difference() {
+fn an_entry_that_is_to_be_cut_off_is_not_a_difference() {
     let mut follower = Follower::new();
     follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
     follower.step(append(1, 2, (1, 1), 9, 4), Some(LogIndex(9)), EQUAL);
@@ -213,7 +214,7 @@ fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committe
 /// raft answers a snapshot below its commit index with that index: the leader then counted entries as held that nobody had
 /// compared. And a snapshot that names another entry than the one here was no difference.
 #[test]
-fn a_marker_is_compared_and_acknowledges_itself_alone() {
+fn a_snapshot_is_compared_and_acknowledges_only_itself() {
     let follower = || {
         let mut follower = Follower::new();
         follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
@@ -235,10 +236,10 @@ fn a_marker_is_compared_and_acknowledges_itself_alone() {
     assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
 }
 
-/// Behind a conf change, which waits for a sync, come an entry that can't be applied and a sound one. The group is damaged from
-/// the bad one on; with something else to do at that moment, it went on and showed what is behind.
+/// A conf change, which waits for a sync, is followed by an entry that can't be applied and a sound one. The group is damaged from
+/// the bad one on. If it had something else to do at that moment, it continued and showed the sound one.
 #[test]
-fn nothing_is_applied_behind_an_entry_that_cannot_be() {
+fn nothing_is_applied_after_an_entry_that_cannot_be() {
     for busy in [false, true] {
         let mut follower = Follower::new();
         follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
@@ -273,8 +274,8 @@ fn nothing_is_applied_behind_an_entry_that_cannot_be() {
     }
 }
 
-/// A leader that finds itself damaged goes on being one in raft's eyes, which nobody asks any more; but its status named it as
-/// the leader for good, and clients that ask it who leads were sent to it.
+/// A leader that finds itself damaged remained the leader in raft's state, which is not asked any more. But its status named it
+/// as the leader, and clients that asked for the leader were sent to it.
 #[test]
 fn a_damaged_leader_does_not_say_that_it_leads() {
     let mut world = World::new(5, 3, Rules::default());

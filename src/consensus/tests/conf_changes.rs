@@ -3,8 +3,9 @@
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::disk::Disk;
+use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
 use crate::consensus::group::{Group, GroupConfig, Rules};
-use crate::consensus::wire::{self, ConfChange, ConfChangeKind};
+use crate::consensus::wire;
 use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot, LogState};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 

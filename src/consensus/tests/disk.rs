@@ -125,7 +125,7 @@ impl Disk {
         self.ready
     }
 
-    /// Everything is synced now; gives the Ready to report.
+    /// Everything is synced now. Returns the Ready to report.
     pub fn sync(&mut self) -> u64 {
         self.synced = self.files.clone();
         self.unsynced.clear();
@@ -137,7 +137,7 @@ impl Disk {
         for change in self.unsynced.drain(..).take(kept) {
             self.synced.make(&change);
         }
-        // Recovery: a term without its hard state comes from the last entry; the commit index is never past the end.
+        // Recovery: a term without its hard state comes from the last entry; the commit index is never beyond the end.
         let last_term = self.synced.entries.last().map_or(self.synced.base.term, |e| e.term);
         if last_term > self.synced.hard_state.term {
             self.synced.hard_state.term = last_term;

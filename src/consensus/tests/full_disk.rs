@@ -1,4 +1,4 @@
-//! A node whose disk is full: what it refuses, what goes on, and that it comes back (RELIABILITY L14).
+//! A node whose disk is full: what it refuses, what it still does, and that it recovers (RELIABILITY L14).
 
 use std::path::Path;
 

@@ -12,6 +12,8 @@ mod markers;
 mod proposals;
 mod rules;
 mod safety;
+mod script;
+mod show;
 mod sim;
 mod slow_disks;
 mod soak;

@@ -229,7 +229,7 @@ fn what_is_acknowledged_before_a_bad_entry_is_visible() {
     let group = world.nodes[0].group.as_mut().expect("running");
     let (sender, mut good) = crate::reply::reply();
     group.propose(proposal(1, None), std::time::Instant::now(), 1, sender);
-    // Nine bytes are no trim.
+    // The payload of a trim has eight bytes.
     let bad = Proposal::new(GroupId(1), EntryKind::Trim, 0, [0u8; 9].as_slice().into());
     let (sender, mut refused) = crate::reply::reply();
     group.propose(bad, std::time::Instant::now(), 1, sender);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::disk::{Change, Disk};
+use super::show;
 use crate::consensus::group::Effects;
 use crate::consensus::group::{Group, GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
@@ -34,6 +35,8 @@ pub struct Node {
     pub group: Option<Group>,
     pub disk: Disk,
     applied: LogIndex,
+    /// What it was in the trace.
+    role: String,
 }
 
 /// A proposal whose answer is awaited.
@@ -45,7 +48,7 @@ struct Asked {
 /// The answer to a proposal, awaited.
 pub type Answer = ReplyReceiver<Result<Appended, ProposeError>>;
 
-/// What has been answered, if it has. A node that is gone answers nothing: the outcome is unknown.
+/// The answer, if it has arrived. A node that is down does not answer: the outcome is unknown.
 pub fn answered(answer: &mut Answer) -> Option<Result<Appended, ProposeError>> {
     answer.now_or_never().map(|answer| answer.unwrap_or(Err(ProposeError::OutcomeUnknown)))
 }
@@ -75,6 +78,8 @@ pub struct World {
     pub leaders: BTreeMap<u64, NodeId>,
     asked: Vec<Asked>,
     now: Instant,
+    /// What the nodes did, for scripts.
+    trace: Option<Vec<String>>,
 }
 
 impl World {
@@ -94,13 +99,33 @@ impl World {
             leaders: BTreeMap::new(),
             asked: Vec::new(),
             now: Instant::now(),
+            trace: None,
         };
         for id in (1..=nodes).map(NodeId) {
             let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
-            world.nodes.push(Node { id, group: None, disk: Disk::new(genesis), applied: LogIndex(0) });
+            world.nodes.push(Node {
+                id,
+                group: None,
+                disk: Disk::new(genesis),
+                applied: LogIndex(0),
+                role: String::new(),
+            });
         }
         (0..world.nodes.len()).for_each(|i| world.start(i));
         world
+    }
+
+    /// From now on what the nodes do is kept ([`World::take_trace`]).
+    pub fn keep_trace(&mut self) {
+        self.trace = Some(Vec::new());
+    }
+
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     pub fn start(&mut self, i: usize) {
@@ -206,6 +231,7 @@ impl World {
         while let Some(effects) = self.nodes[i].group.as_mut().and_then(Group::ready) {
             self.perform_effects(i, effects);
         }
+        self.trace_role(i);
         let node = &self.nodes[i];
         if let Some(group) = node.group.as_ref().filter(|g| g.leads()) {
             let leader = self.leaders.entry(group.status().term.0).or_insert(node.id);
@@ -216,8 +242,22 @@ impl World {
         }
     }
 
-    fn perform_effects(&mut self, i: usize, effects: Effects) {
+    fn trace_role(&mut self, i: usize) {
         let node = &mut self.nodes[i];
+        let (Some(trace), Some(group)) = (&mut self.trace, &node.group) else { return };
+        let role = show::role(group);
+        if role != node.role {
+            trace.push(format!("{} {role}", show::node(node.id)));
+            node.role = role;
+        }
+    }
+
+    fn perform_effects(&mut self, i: usize, effects: Effects) {
+        self.trace_role(i);
+        let node = &mut self.nodes[i];
+        if let Some(trace) = &mut self.trace {
+            trace.extend(show::effects(node.id, &effects));
+        }
         if let Some(write) = effects.write {
             node.disk.make(Change::Write(write));
         }
@@ -288,7 +328,7 @@ impl World {
         }
     }
 
-    /// Who leads in the newest term.
+    /// The leader of the newest term.
     pub fn leader(&self) -> Option<usize> {
         let leads = |n: &Node| n.group.as_ref().filter(|g| g.leads()).map(|g| g.status().term);
         (0..self.nodes.len()).filter(|i| leads(&self.nodes[*i]).is_some()).max_by_key(|i| leads(&self.nodes[*i]))

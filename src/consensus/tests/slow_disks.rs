@@ -248,8 +248,8 @@ fn a_leader_with_the_slowest_disk_hands_over_once() {
     }
 }
 
-/// With a record each two seconds the slow leader was behind for a small part of the time, and never handed over: each of these
-/// records took 218 ms.
+/// With a record each two seconds the slow leader lagged behind for a small part of the time, and never handed over: each of
+/// these records took 218 ms.
 #[test]
 fn a_leader_with_the_slowest_disk_hands_over_although_there_are_few_records() {
     for seed in 1..=5 {

@@ -16,7 +16,7 @@ impl World {
     }
 }
 
-/// Three voters that have applied the same, up to an entry that is no checkpoint; the leader and a follower.
+/// Three voters that have applied the same, up to an entry that is not a checkpoint; the leader and a follower.
 fn three(seed: u64) -> (World, usize, usize) {
     let mut world = World::new(seed, 3);
     (0..3).for_each(|i| world.nodes[i].wanted = world.wanted.clone());

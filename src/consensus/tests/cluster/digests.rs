@@ -1,4 +1,4 @@
-//! Digests in the claims of leaders, where several messages come before one of them is written.
+//! Digests in the claims of leaders, where several messages arrive before one of them is written.
 
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
@@ -18,13 +18,13 @@ fn step(world: &mut World, message: Message, claim: Option<Claim>) {
     process.replica.step(message).expect("a message of a peer");
 }
 
-/// The end of a log of these entries behind the snapshot that every test here begins with.
+/// The end of a log of these entries after the snapshot that every test here begins with.
 fn end_after<'a>(entries: impl IntoIterator<Item = &'a RaftEntry>) -> Base {
     let start = Base { index: LogIndex(1), term: Term(1), ..Base::default() };
     entries.into_iter().fold(start, |at, entry| at.then(&wire::entry_to_storage(entry, at.offset)).expect("an entry"))
 }
 
-/// An append cuts off what an older leader had left, and commits what it brings. Before that is written, a digest comes of an
+/// An append cuts off what an older leader had left, and commits what it brings. Before that is written, a digest arrives of an
 /// entry that was cut off by it: the log on the disk still has the old one, and a sound node was taken for damaged.
 #[test]
 fn a_digest_is_compared_with_what_raft_holds() {

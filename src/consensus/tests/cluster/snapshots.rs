@@ -1,4 +1,4 @@
-//! A node that comes back by a snapshot, on the real files.
+//! A node that catches up by a snapshot, on the real files.
 
 use super::*;
 

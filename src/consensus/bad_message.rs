@@ -1,0 +1,14 @@
+//! What no peer of this version sends.
+
+use crate::codes::UnknownCode;
+
+/// Why a peer's message is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadMessage {
+    /// No version sends it.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A newer version may send it.
+    #[error(transparent)]
+    Unknown(#[from] UnknownCode<u32>),
+}

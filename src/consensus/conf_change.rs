@@ -1,0 +1,64 @@
+//! One step of a group's membership, and its stored form.
+
+use raft::eraftpb::{self, ConfChangeType};
+
+use super::bad_message::BadMessage;
+use crate::codes::codes;
+use crate::types::NodeId;
+
+/// One step of a group's membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfChange {
+    /// What happens to the node.
+    pub kind: ConfChangeKind,
+    pub node: NodeId,
+}
+
+codes! {
+    /// What happens to a node of a group.
+    pub enum ConfChangeKind: u32, "kind of conf change" {
+        /// It gets a vote.
+        AddVoter = 0,
+        /// It leaves the group.
+        Remove = 1,
+        /// It listens without a vote.
+        AddLearner = 2,
+    }
+}
+
+impl ConfChange {
+    /// Bytes of the stored form: kind (u32), zero (u32), node id (u64), little-endian.
+    const BYTES: usize = 16;
+
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&self.kind.code().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.node.0.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`ConfChange::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`BadMessage`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<ConfChange, BadMessage> {
+        const BAD: BadMessage = BadMessage::Malformed("a malformed conf change");
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().map_err(|_| BAD)?;
+        let (kind, node) = bytes.split_at(8);
+        let kind = u64::from_le_bytes(kind.try_into().map_err(|_| BAD)?);
+        let kind = u32::try_from(kind).map_err(|_| BAD)?;
+        let node = u64::from_le_bytes(node.try_into().map_err(|_| BAD)?);
+        Ok(ConfChange { kind: ConfChangeKind::try_from(kind)?, node: NodeId(node) })
+    }
+
+    /// As raft takes it.
+    pub fn to_raft(self) -> eraftpb::ConfChange {
+        let mut change = eraftpb::ConfChange { node_id: self.node.0, ..Default::default() };
+        change.set_change_type(match self.kind {
+            ConfChangeKind::AddVoter => ConfChangeType::AddNode,
+            ConfChangeKind::Remove => ConfChangeType::RemoveNode,
+            ConfChangeKind::AddLearner => ConfChangeType::AddLearnerNode,
+        });
+        change
+    }
+}
