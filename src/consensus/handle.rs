@@ -75,6 +75,11 @@ impl Proposal {
     }
 }
 
+/// Returns the proposal of a catalog entry with this command.
+pub fn command_proposal(command: &Command) -> Proposal {
+    Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, command.payload())
+}
+
 /// Where a proposal came to stand. It is committed and visible on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {

@@ -2,97 +2,28 @@
 
 mod comparing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use self::comparing::Comparing;
-use super::Outbound;
 use super::compare::Compared;
-use super::completions::Completions;
+use super::error::HostError;
 use super::group::{Answer, Effects, End, FETCH_BYTES, Fetch, Group, GroupConfig, Write};
+use super::sinks::Sinks;
 use super::{received, wire};
-use crate::catalog::BadCommand;
+use crate::catalog::policy::facts::ReplicaFacts;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
 use crate::storage::log::{GroupLog, HardState, Recovered, SealAge, StorageError};
-use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
+use crate::storage::reader::{Access, GroupReader, ReadError};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 use crate::watermark::{Mark, Watermark};
-use crate::writer::WriterHandle;
 use bytes::Bytes;
 
-/// What every group's effects go to.
-pub struct Sinks {
-    /// The log-writer.
-    pub writer: WriterHandle,
-    /// The cold reads.
-    pub readers: ReadersHandle,
-    /// The peers.
-    pub outbound: Arc<dyn Outbound>,
-    /// Back to this thread.
-    pub completions: Completions,
-}
-
-/// A group could not be opened, or its log not written.
-#[derive(Debug)]
-pub enum HostError {
-    /// The storage says why.
-    Storage(StorageError),
-    /// An entry that is needed for the start could not be read.
-    Read(GroupId, ReadError),
-    /// The recovered state is impossible.
-    State(GroupId, String),
-    /// The catalog says what this version does not understand.
-    Catalog(BadCommand),
-    /// The system gives no thread.
-    Thread(std::io::Error),
-}
-
-impl std::fmt::Display for HostError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            HostError::Storage(error) => error.fmt(f),
-            HostError::Read(group, error) => write!(f, "group {group}: {error:?}"),
-            HostError::State(group, what) => write!(f, "group {group}: {what}"),
-            HostError::Catalog(error) => write!(f, "{error}; start a newer version of the program"),
-            HostError::Thread(error) => write!(f, "no thread for consensus: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for HostError {}
-
-impl From<StorageError> for HostError {
-    fn from(error: StorageError) -> HostError {
-        HostError::Storage(error)
-    }
-}
-
-impl HostError {
-    /// True when starting the same program again will not help.
-    pub fn is_config(&self) -> bool {
-        match self {
-            HostError::Storage(error) => error.is_config(),
-            HostError::Catalog(_) => true,
-            HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
-        }
-    }
-
-    /// True when what is on the disk is not what was written there.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            HostError::Storage(error) => error.is_damage(),
-            HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
-            HostError::Read(
-                _,
-                ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Io(_) | ReadError::Shortage(_),
-            )
-            | HostError::Catalog(_)
-            | HostError::Thread(_) => false,
-        }
-    }
-}
+/// This node's replicas.
+pub type Groups = BTreeMap<GroupId, Replica>;
 
 /// One group on this node.
 pub struct Replica {
@@ -105,6 +36,8 @@ pub struct Replica {
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
+    /// The time of the log's clock in the newest segment's header, at the start.
+    begun_us: u64,
     /// A commit index that is not written yet: it goes behind the next entries, with a sync, or at the next tick.
     commit_due: bool,
     /// The catalog's watermark and answers, until its commands are applied.
@@ -158,16 +91,18 @@ impl Replica {
         let log = Arc::new(Mutex::new(log));
         sinks.writer.register(id, log.clone());
         let hard_state = group.hard_state();
+        let comparing = Comparing::new(id, log.clone(), reader.clone());
         Ok(Replica {
             group,
             watermark,
+            begun_us: reader.begun_us(),
             reader,
             id,
             log,
             hard_state,
             commit_due: hard_state != recovered.hard_state,
             held: Held::default(),
-            comparing: Comparing::default(),
+            comparing,
         })
     }
 
@@ -186,12 +121,13 @@ impl Replica {
         while let Some(effects) = self.group.ready() {
             self.perform(effects, sinks, commands.get_or_insert_default())?;
         }
-        self.look_up_digest(sinks);
+        self.comparing.look_up_digest(sinks);
         if self.group.differs() {
             self.watermark.withdraw();
-            self.store_difference(sinks);
-        } else if self.is_proven_equal() {
-            self.clear_suspicion(sinks);
+            self.comparing.store_difference(&self.group, sinks);
+        } else if self.comparing.is_proven_equal(&self.group) {
+            self.comparing.clear_suspicion(&mut self.group, sinks);
+            self.watermark.restore();
         } else if self.group.is_damaged() {
             // What is visible stays so; nothing more will be.
             self.watermark.close();
@@ -210,17 +146,21 @@ impl Replica {
         Ok(())
     }
 
-    /// Sets the log's clock, for the header of the next segment.
-    pub fn set_local_time(&self, local_us: u64) {
-        self.log().set_local_time(local_us);
+    /// Returns what the catalog's policy needs to know of this replica. `is_searched`: expired records are being searched for.
+    pub fn facts(&self, is_searched: bool) -> ReplicaFacts {
+        ReplicaFacts { begun_us: self.begun_us, is_searched, ..self.group.facts() }
     }
 
-    /// Seals the newest segment if it is at least this old.
+    /// Sets the log's clock, for the header of the next segment, and seals the newest segment if it is at least `seal` old.
     ///
     /// # Errors
     /// When the log can't be written.
-    pub fn end_old_segment(&self, age: SealAge, sinks: &Sinks) -> Result<(), HostError> {
-        if self.log().end_old_segment(age)? {
+    pub fn keep_time(&self, local_us: u64, seal: Option<SealAge>, sinks: &Sinks) -> Result<(), HostError> {
+        let mut log = self.log();
+        log.set_local_time(local_us);
+        if let Some(age) = seal
+            && log.end_old_segment(age)?
+        {
             sinks.writer.sync(self.id, 0);
         }
         Ok(())
@@ -230,7 +170,7 @@ impl Replica {
         if let Some(write) = &effects.write {
             self.write(write)?;
         }
-        if !self.compare_written() {
+        if !self.comparing.compare_written(&mut self.group) {
             // Nothing of it is acknowledged or shown. A client's answer was decided by other entries.
             effects.answers.into_iter().for_each(Answer::send);
             return Ok(());
@@ -259,7 +199,7 @@ impl Replica {
             sinks.writer.sync(self.id, ready);
         }
         for message in effects.messages {
-            let claim = self.claim_with(&message);
+            let claim = self.comparing.claim_with(&self.group, &message);
             let (to, mut message) = (NodeId(message.to), wire::message_to_pb(self.id, message));
             message.claim = claim.as_ref().map(wire::claim_to_pb).into();
             sinks.outbound.send(to, message);
@@ -294,10 +234,11 @@ impl Replica {
                 return Err(format!("an acknowledgement of entries up to {} that are others here", message.index));
             }
             if let Some(claim) = &claim {
-                self.compare(leader, claim);
+                self.comparing.compare(&mut self.group, leader, claim);
             }
             if !self.group.is_damaged() {
-                compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
+                let before = claim.as_ref().and_then(|claim| claim.before.as_ref());
+                compared = self.comparing.compare_entries(&mut self.group, &message, before);
             }
         }
         let claimed_last = claim.map(|claim| claim.last_index);

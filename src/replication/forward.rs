@@ -366,7 +366,7 @@ fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
 /// proposes those itself. The command of a newer version is surely not appended, so its proposer may ask again when this node is
 /// newer, too.
 fn configures_logs(records: &[u8]) -> bool {
-    let configures = |record: &[u8]| matches!(Command::of_record(record), Some(Command::ConfigureLog(..)));
+    let configures = |record: &[u8]| matches!(Command::of_record(record), Ok(Command::ConfigureLog(..)));
     payload::records(records).all(|record| record.is_ok_and(configures))
 }
 

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::consensus::handle::Appended;
-use crate::consensus::joins::{SILENT_TICKS_MAX, Unfinished};
+use crate::catalog::Command;
+use crate::catalog::policy::facts::Replicas;
+use crate::consensus::driver::governor::SILENT_TICKS_MAX;
+use crate::consensus::handle::{Appended, Proposal};
 use crate::reply::reply;
-use crate::storage::scrub::ScrubHandle;
+use crate::storage::entry::{EntryKind, Unstamped};
+use crate::storage::log::{Genesis, GroupLog};
 use crate::thread::fatal_channel;
 use crate::types::{LogIndex, LogName, NodeName};
 
@@ -22,6 +25,7 @@ impl Outbound for Nobody {
 /// A founder alone, by this name, in that directory. Its log-writer and readers are real, its clock is not.
 struct Founder {
     driver: Driver,
+    view: CatalogView,
     _writer: crate::writer::Writer,
     _readers: crate::storage::reader::Readers,
 }
@@ -58,7 +62,7 @@ impl Founder {
             }
         });
         data_dir.store(&node_file).expect("stored");
-        let consensus = Consensus::default();
+        let (consensus, view) = (Consensus::default(), CatalogView::default());
         let writer = crate::writer::Writer::start(&disk, consensus.report(), &fatal).expect("a thread");
         let readers = crate::storage::reader::Readers::start(&fatal).expect("threads");
         let parts = ConsensusParts {
@@ -71,13 +75,13 @@ impl Founder {
             readers: readers.handle(),
             scrub: ScrubHandle::default(),
             outbound: Arc::new(Nobody),
-            catalog: CatalogView::default(),
+            catalog: view.clone(),
             catalog_watermark: Watermark::default(),
             logs: Logs::default(),
         };
         let driver = consensus.recover(parts).expect("recovered");
         driver.bell.answer_here();
-        Founder { driver, _writer: writer, _readers: readers }
+        Founder { driver, view, _writer: writer, _readers: readers }
     }
 
     /// Ticks until it leads, with everything synced and applied after each.
@@ -141,7 +145,7 @@ fn a_name_that_another_member_has_is_not_proposed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n1")));
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n1")));
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.settle();
     drop(founder);
@@ -151,12 +155,12 @@ fn a_name_that_another_member_has_is_not_proposed() {
     let before = founder.last_index();
     (0..100).for_each(|_| founder.tick());
     assert_eq!(founder.last_index(), before);
-    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n1")));
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n1")));
     drop(founder);
 
     let mut founder = Founder::start(dir.path(), "n3");
     founder.settle();
-    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n3")), "a free name is taken");
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n3")), "a free name is taken");
 }
 
 /// A command that would change nothing is not appended, whichever node requests it.
@@ -165,7 +169,7 @@ fn a_command_that_changes_nothing_is_not_appended() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    let log = founder.driver.catalog.logs().next().expect("the first log").clone();
+    let log = founder.driver.governor.catalog().logs().next().expect("the first log").clone();
     assert!(log.founded && log.name == LogName::new("").expect("a name"));
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.command(Command::RemoveNode(OTHER)).expect("removed");
@@ -191,7 +195,7 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    let (view, watermark) = (founder.driver.view.clone(), founder.driver.catalog_watermark.clone());
+    let (view, watermark) = (founder.view.clone(), founder.driver.host.catalog_watermark.clone());
     let before = watermark.get().applied;
     let (tx, _nobody_waits) = reply();
     founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), tx));
@@ -203,7 +207,7 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     }
     // It is committed now, and the stop comes before it is applied.
     founder.driver.take_completions();
-    let Founder { driver, _writer, _readers } = founder;
+    let Founder { driver, _writer, _readers, .. } = founder;
     driver.stop().expect("stopped");
     assert!(watermark.get().applied > before, "the stop applied it");
     assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
@@ -226,7 +230,7 @@ fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
     founder.settle();
     let taken: Vec<bool> = replies.into_iter().map(|rx| rx.wait().expect("an answer").is_ok()).collect();
     assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
-    assert_eq!(founder.driver.catalog.members().map(|m| m.id).collect::<Vec<_>>(), [ME, OTHER]);
+    assert_eq!(founder.driver.governor.catalog().members().map(|m| m.id).collect::<Vec<_>>(), [ME, OTHER]);
     drop(founder);
 
     let mut founder = Founder::start(dir.path(), "n1");
@@ -249,13 +253,16 @@ fn an_abandoned_join_is_replaced() {
     // The same name: the other id is what tells them apart.
     let again = Command::AddNode(member(NodeId(3), "n2"));
     assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped));
-    let silent: Vec<Unfinished> =
-        founder.driver.unfinished().into_iter().map(|u| Unfinished { active: false, ..u }).collect();
-    assert_eq!(silent, [Unfinished { node: OTHER, votes: false, active: false }]);
-    (0..SILENT_TICKS_MAX).for_each(|_| founder.driver.joins.look(&silent));
+    let mut facts: Replicas = founder.driver.groups.iter().map(|(id, replica)| (*id, replica.facts(false))).collect();
+    let replicas = facts.values_mut().flat_map(|facts| &mut facts.progress);
+    replicas.filter(|replica| replica.node == OTHER).for_each(|replica| replica.active = false);
+    let (policy, catalog) = founder.driver.governor.policy();
+    for tick in 0..u64::from(SILENT_TICKS_MAX) {
+        policy.tick(catalog, &facts, Now { tick, at: Instant::now(), wall_us: 0 });
+    }
     assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped), "its removal comes first");
     founder.settle();
-    assert!(founder.driver.catalog.is_removed(OTHER));
+    assert!(founder.driver.governor.catalog().is_removed(OTHER));
     assert!(founder.command(again).is_ok());
 }
 

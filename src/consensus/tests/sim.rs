@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::disk::{Change, Disk};
-use crate::consensus::group::Effects;
-use crate::consensus::group::{Group, GroupConfig, Rules};
+use crate::consensus::group::{Effects, Group, GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::consensus::tests::voters::VoterMover;
 use crate::consensus::wire;
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{Entry, EntryKind};
@@ -32,6 +32,7 @@ impl Rng {
 pub struct Node {
     pub id: NodeId,
     pub group: Option<Group>,
+    pub voters: VoterMover,
     pub disk: Disk,
     applied: LogIndex,
 }
@@ -97,7 +98,13 @@ impl World {
         };
         for id in (1..=nodes).map(NodeId) {
             let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
-            world.nodes.push(Node { id, group: None, disk: Disk::new(genesis), applied: LogIndex(0) });
+            world.nodes.push(Node {
+                id,
+                group: None,
+                voters: VoterMover::default(),
+                disk: Disk::new(genesis),
+                applied: LogIndex(0),
+            });
         }
         (0..world.nodes.len()).for_each(|i| world.start(i));
         world
@@ -128,9 +135,10 @@ impl World {
     pub fn tick(&mut self, i: usize) {
         self.now += Duration::from_millis(50);
         let (now, wanted) = (self.now, self.wanted.clone());
-        if let Some(group) = &mut self.nodes[i].group {
+        let node = &mut self.nodes[i];
+        if let Some(group) = &mut node.group {
             group.tick(now);
-            group.reconcile(&wanted, |_| false, |_| true);
+            node.voters.tick(group, &wanted, |_| false);
         }
         self.perform(i);
     }

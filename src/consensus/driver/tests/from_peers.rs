@@ -1,6 +1,8 @@
 //! What is taken from peers, and what is not.
 
 use super::*;
+use crate::consensus::command_proposal;
+use crate::storage::payload::{RecordFields, encode_record};
 
 fn heartbeat(from: u64, term: u64) -> RaftMessage {
     let mut message = raft::eraftpb::Message { from, to: ME.0, term, ..Default::default() };
@@ -189,7 +191,7 @@ fn refused_messages_of_a_member_write_few_lines() {
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     let term = founder.driver.groups[&GroupId(1)].group.status().term;
     (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(OTHER.0, term.0 + (1 << 40))));
-    assert_eq!(founder.driver.refused_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
+    assert_eq!(founder.driver.admission.dropped_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
 }
 
 /// The checks of the front door are skipped by who forwards to the leader: `AddNode` with id 0 was proposed again at every tick, and
