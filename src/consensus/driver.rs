@@ -47,17 +47,17 @@ use crate::types::{GroupId, NodeId};
 use crate::watermark::Watermark;
 use crate::writer::WriterHandle;
 
-/// Messages taken from the inbox before their effects are performed: what one fdatasync then covers.
+/// The number of messages taken from the inbox before their effects are performed: one fdatasync then covers them.
 const DRAIN_MESSAGES_MAX: usize = 512;
-/// The same in bytes, of clients' records and again of peers' entries: they are written before the next heartbeat is looked at.
+/// The same in bytes, once for clients' records and once for peers' entries: more would delay the next heartbeat.
 const DRAIN_BYTES_MAX: usize = 8 << 20;
-/// How long a hand-over of leadership may take before the stop goes on without it.
+/// The longest time that a stop waits for the handover of leadership.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
-/// Between the ticks of a node that leads all its groups, alone.
+/// The time between the ticks of a node that leads all its groups and is their only replica.
 const TICK_ALONE_MS: u64 = 250;
 
-/// The inbox, before the thread exists: others are made with its sending sides.
+/// Consensus before its thread starts: other parts of the program are created with the sending sides of its inbox.
 pub struct Consensus {
     inbox: Inbox<ConsensusMsg>,
     handle: ConsensusHandle,
@@ -67,29 +67,29 @@ pub struct Consensus {
     progress: Progress,
 }
 
-/// What the thread works with.
+/// What the thread needs from the rest of the program.
 pub struct ConsensusParts {
     /// This node, as the catalog should know it.
     pub me: Member,
-    /// The door to the disk.
+    /// Access to the disk.
     pub disk: Disk,
     /// The data directory, locked.
     pub data_dir: Arc<DataDir>,
-    /// What it says about this node.
+    /// `node.toml` of the data directory.
     pub node_file: NodeFile,
-    /// How logs are kept.
+    /// The options of the logs on disk.
     pub log_options: LogOptions,
     /// The log-writer; it reports to [`Consensus::report`].
     pub writer: WriterHandle,
-    /// The cold reads.
+    /// The reader threads.
     pub readers: ReadersHandle,
-    /// Checks what is on the disk.
+    /// The scrub, which checks the disk in the background.
     pub scrub: ScrubHandle,
     /// The peers.
     pub outbound: Arc<dyn Outbound>,
     /// Where the catalog is published.
     pub catalog: CatalogView,
-    /// How far the catalog's group is applied here; what `catalog` shows is never older.
+    /// How far the catalog's group is applied here. The published catalog is never older.
     pub catalog_watermark: Watermark,
     /// Where logs are opened for clients.
     pub logs: Logs,
@@ -107,18 +107,18 @@ impl Default for Consensus {
 }
 
 impl Consensus {
-    /// The sending side of the inbox.
+    /// Returns the sending side of the inbox.
     pub fn handle(&self) -> ConsensusHandle {
         self.handle.clone()
     }
 
-    /// Where the log-writer reports persisted Readies.
+    /// Returns the function by which the log-writer reports persisted Readies.
     pub fn report(&self) -> Arc<dyn Fn(GroupId, u64) + Send + Sync> {
         let completions = self.completions.clone();
         Arc::new(move |group, ready| completions.persisted(group, ready))
     }
 
-    /// The thread's progress mark, for the watchdog.
+    /// Returns the thread's progress mark, for the watchdog.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -126,7 +126,7 @@ impl Consensus {
     /// Recovers every group of this node, then starts the thread. Blocks for the recovery.
     ///
     /// # Errors
-    /// When a group can't be recovered, or the thread not be made.
+    /// A group can't be recovered, or the thread can't be created.
     pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
         let driver = self.recover(parts)?;
         spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
@@ -182,7 +182,7 @@ impl Consensus {
 /// What wakes the thread.
 enum Event {
     Message(ConsensusMsg),
-    /// Of the log-writer or a reader; or a peer has sent something.
+    /// The log-writer or a reader has completed something, or a peer has sent messages.
     Completed,
     Tick,
     Stop,
@@ -244,7 +244,7 @@ impl Driver {
 
     fn next_event(&mut self) -> Event {
         loop {
-            // Ticks first: a flood of requests must not stop time. Those that are late are not made up for.
+            // Ticks first: a flood of requests must not stop time. Missed ticks are not made up for.
             let now = Instant::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
@@ -265,8 +265,8 @@ impl Driver {
         }
     }
 
-    /// A node alone has no heartbeat to send and no election to hold; what its ticks do besides has time, and an idle
-    /// machine sleeps.
+    /// A node alone sends no heartbeats and holds no elections. The rest of its ticks' work can wait, so that an idle machine
+    /// sleeps.
     fn tick_every(&self) -> Duration {
         let alone = self.groups.values().all(|replica| replica.group.leads_alone());
         Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
@@ -310,7 +310,7 @@ impl Driver {
         }
     }
 
-    /// Takes a peer's message. Those for groups that this node does not host (yet) are dropped: raft sends them again.
+    /// Steps a peer's message. Messages for groups that this node does not host (yet) are dropped: raft sends them again.
     fn step(&mut self, from: NodeId, message: RaftMessage) {
         if message.from != from.0 || message.to != self.me.id.0 {
             let text = format!("a message of {} to {}", NodeId(message.from), NodeId(message.to));
@@ -354,7 +354,7 @@ impl Driver {
         for replica in self.groups.values_mut() {
             replica.group.tick(now);
             replica.write_commit()?;
-            // What has changed without an effect to perform: damage.
+            // Damage changes the status without an effect.
             self.statuses.publish(replica.group.status());
         }
         self.lines.log_leaders(&self.statuses, self.governor.catalog(), &self.me, now);
@@ -369,7 +369,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Performs what all groups want done, until none wants anything.
+    /// Performs the effects of all groups, until no group has any.
     fn perform(&mut self) -> Result<(), HostError> {
         loop {
             let mut commands = Vec::new();
@@ -400,10 +400,10 @@ impl Driver {
         clocks
     }
 
-    /// Fails what waits, so that every caller has an answer; the log-writer syncs what is written.
+    /// Fails all waiting requests, so that every caller has an answer. The log-writer syncs what is written.
     fn stop(mut self) -> Result<(), HostError> {
         self.groups.values_mut().for_each(|replica| replica.group.stop());
-        // As always: what the catalog's watermark shows, the published catalog shows too.
+        // The published catalog must not be older than the catalog's watermark, at a stop too.
         self.perform()?;
         for replica in self.groups.values_mut() {
             replica.write_commit()?;

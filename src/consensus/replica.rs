@@ -1,4 +1,4 @@
-//! A group on this node: the machine, its log on disk, its watermark. Performs the machine's effects.
+//! This node's replica of a group: the state machine, its log on disk, its watermark. Performs the group's effects.
 
 mod comparing;
 
@@ -25,26 +25,26 @@ use bytes::Bytes;
 /// This node's replicas.
 pub type Groups = BTreeMap<GroupId, Replica>;
 
-/// One group on this node.
+/// This node's replica of one group.
 pub struct Replica {
-    /// The machine.
+    /// The state machine.
     pub group: Group,
-    /// How far it is applied.
+    /// How far the group is applied, for readers.
     pub watermark: Watermark,
-    /// Its stored bytes.
+    /// Reads the stored entries.
     pub reader: GroupReader,
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
     /// The time of the log's clock in the newest segment's header, at the start.
     begun_us: u64,
-    /// A commit index that is not written yet: it goes behind the next entries, with a sync, or at the next tick.
+    /// The commit index in `hard_state` is not written yet. It is written after the next entries, before a sync, or at the next tick.
     commit_due: bool,
-    /// The catalog's watermark and answers, until its commands are applied.
     held: Held,
     comparing: Comparing,
 }
 
+/// The watermark and the answers that wait until the catalog's commands are applied.
 #[derive(Default)]
 struct Held {
     mark: Option<Mark>,
@@ -52,11 +52,11 @@ struct Held {
 }
 
 impl Replica {
-    /// Takes a recovered log and starts its group. Reads every entry that is not applied yet; may block, as only a start may.
-    /// The catalog is replayed from its first entry.
+    /// Starts the group of a recovered log. Blocks: it reads every entry that is not applied yet. The catalog is replayed from
+    /// its first entry.
     ///
     /// # Errors
-    /// When an entry can't be read, or the state is impossible.
+    /// An entry can't be read, or the recovered state is impossible.
     pub fn start(
         config: GroupConfig,
         mut log: GroupLog,
@@ -67,7 +67,7 @@ impl Replica {
         let id = config.id;
         if id == GroupId::CATALOG {
             recovered.applied = recovered.base.index;
-            // Its commands say which logs there are, and are applied again until it is compared.
+            // Its commands say which logs exist, so they are applied even before the replica is compared.
             recovered.differing = None;
         }
         let reader = log.reader();
@@ -107,15 +107,13 @@ impl Replica {
     }
 
     fn log(&self) -> MutexGuard<'_, GroupLog> {
-        // A panic while it was held has already stopped the process.
         self.log.lock()
     }
 
-    /// Performs everything that the machine wants done now. Gives the catalog's commands that were applied; `None` when
-    /// nothing was to be done.
+    /// Performs all effects that the group has now. Returns the catalog's commands to apply, or `None` if there were no effects.
     ///
     /// # Errors
-    /// When the log can't be written: nothing is acknowledged after that.
+    /// The log can't be written. Nothing is acknowledged after that.
     pub fn perform_ready(&mut self, sinks: &Sinks) -> Result<Option<Vec<Bytes>>, HostError> {
         let mut commands = None;
         while let Some(effects) = self.group.ready() {
@@ -129,16 +127,16 @@ impl Replica {
             self.comparing.clear_suspicion(&mut self.group, sinks);
             self.watermark.restore();
         } else if self.group.is_damaged() {
-            // What is visible stays so; nothing more will be.
+            // Visible records stay visible; no more will follow.
             self.watermark.close();
         }
         Ok(commands)
     }
 
-    /// Writes a commit index that nothing else took along. For every tick, and the end.
+    /// Writes the commit index, if it was not written with something else. Called on each tick and at the end.
     ///
     /// # Errors
-    /// When the log can't be written.
+    /// The log can't be written.
     pub fn write_commit(&mut self) -> Result<(), HostError> {
         if std::mem::take(&mut self.commit_due) {
             self.log().append_hard_state(&self.hard_state)?;
@@ -154,7 +152,7 @@ impl Replica {
     /// Sets the log's clock, for the header of the next segment, and seals the newest segment if it is at least `seal` old.
     ///
     /// # Errors
-    /// When the log can't be written.
+    /// The log can't be written.
     pub fn keep_time(&self, local_us: u64, seal: Option<SealAge>, sinks: &Sinks) -> Result<(), HostError> {
         let mut log = self.log();
         log.set_local_time(local_us);
@@ -171,11 +169,11 @@ impl Replica {
             self.write(write)?;
         }
         if !self.comparing.compare_written(&mut self.group) {
-            // Nothing of it is acknowledged or shown. A client's answer was decided by other entries.
+            // The replica differs: the effects are neither acknowledged nor shown. The answers are about other entries.
             effects.answers.into_iter().for_each(Answer::send);
             return Ok(());
         }
-        // Whoever wants a sync may want the commit on the disk: conf changes and trims do.
+        // A sync for a conf change or a trim must include the commit index.
         if effects.sync.is_some() || effects.conf_state.is_some() || effects.trim.is_some() {
             self.write_commit()?;
         }
@@ -188,7 +186,7 @@ impl Replica {
             self.note_applied(mark);
         }
         if let Some((first_offset, applied)) = effects.trim {
-            // First what is shown, then the files: otherwise an answer has a first offset before the records that are there.
+            // The watermark moves before the files are removed. Otherwise a response has a first offset whose record is gone.
             if self.id != GroupId::CATALOG {
                 effects.mark.into_iter().for_each(|mark| self.watermark.advance(mark));
             }
@@ -216,22 +214,22 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes a peer's message.
+    /// Steps a peer's message.
     ///
     /// # Errors
-    /// What is wrong with a message that no sound peer of this version sends; it is dropped.
+    /// Says why the message is dropped: no sound peer of this version sends it.
     pub fn step(&mut self, mut message: RaftMessage) -> Result<(), String> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
         received::check(self.id, &message).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
-        // `step_with` refuses a message of a node that does not lead; its claim proves nothing.
+        // The claim of a node that does not lead proves nothing; `step_with` refuses its message.
         let compares = self.group.compares() && !self.group.leads_another(&message);
         if message.term >= self.group.term().0 && compares {
             let leader = NodeId(message.from);
             let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
             if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {
-                return Err(format!("an acknowledgement of entries up to {} that are others here", message.index));
+                return Err(format!("an acknowledgement of entries up to {} that are different here", message.index));
             }
             if let Some(claim) = &claim {
                 self.comparing.compare(&mut self.group, leader, claim);
@@ -245,8 +243,8 @@ impl Replica {
         self.group.step_with(message, claimed_last, compared).map_err(|e| e.to_string())
     }
 
-    /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are
-    /// applied: whoever sees its watermark, or has an answer, sees their effect.
+    /// Moves the watermark and sends the held answers. For the catalog the driver calls it once the commands are applied, so
+    /// their effect is visible to every reader of the watermark and to every receiver of an answer.
     pub fn release(&mut self) {
         let held = std::mem::take(&mut self.held);
         if let Some(mark) = held.mark {
@@ -255,8 +253,8 @@ impl Replica {
         held.answers.into_iter().for_each(Answer::send);
     }
 
-    /// A commit index alone is only remembered: a client's answer does not wait for it, as no promise needs it, and with the
-    /// next entries it costs nothing.
+    /// Writes to the page cache. A commit index alone is only remembered: no promise needs it on disk, and it costs nothing when it
+    /// is written with the next entries.
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
         if let Some(hard_state) = &write.hard_state {
             let commit = hard_state.commit;
@@ -278,7 +276,7 @@ impl Replica {
         log.append_ready(&write.entries, hard_state)
     }
 
-    /// After a snapshot the log state may be as of a later entry than the applied one.
+    /// Stores the log state. After a snapshot it may be as of a later entry than the applied one.
     fn note_applied(&self, mark: Mark) {
         let (log_state, as_of) = self.group.log_state();
         let mut log = self.log();
@@ -292,8 +290,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes the entries that a `reader` fetched for a follower. Damage is logged once for each entry; the leader then hands over
-    /// to a node that can serve the follower (`Group::tick`).
+    /// Passes on the entries that a reader thread fetched for a follower. Damage is logged once for each entry; the leader then
+    /// hands over to a node that can serve the follower (`Group::tick`).
     pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
         match entries {
             Ok(entries) => self.group.fetched(low, &entries),
@@ -311,7 +309,7 @@ impl Replica {
         }
     }
 
-    /// Has a `reader` fetch old entries. When the readers are busy raft asks again.
+    /// Has a reader thread fetch old entries. If the readers are busy, raft asks again.
     fn fetch(&self, fetch: Fetch, sinks: &Sinks) {
         let (id, reader, completions) = (self.id, self.reader.clone(), sinks.completions.clone());
         let job = Box::new(move || {
@@ -324,7 +322,7 @@ impl Replica {
     }
 }
 
-/// Every entry behind the applied one.
+/// Reads every entry after the applied one.
 fn read_tail(id: GroupId, reader: &GroupReader, recovered: &Recovered) -> Result<Vec<Entry>, HostError> {
     let mut tail: Vec<Entry> = Vec::new();
     let end = recovered.last_index.next();
@@ -334,7 +332,7 @@ fn read_tail(id: GroupId, reader: &GroupReader, recovered: &Recovered) -> Result
         let Some(last) = more.last() else {
             return Err(HostError::State(
                 id,
-                format!("entry {low} is not there, the last one is {}", recovered.last_index),
+                format!("entry {low} is missing, the last one is {}", recovered.last_index),
             ));
         };
         low = last.index.next();

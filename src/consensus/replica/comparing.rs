@@ -1,4 +1,5 @@
-//! Comparing this replica with its leader's, by digests: what is sent, what is compared, and what follows from a difference.
+//! Compares this replica with its leader's by digests: which claims are sent, which are compared, and what follows from a
+//! difference.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub struct Comparing {
     log: Arc<Mutex<GroupLog>>,
     reader: GroupReader,
     comparison: Comparison,
-    /// The ends of leaders' logs at entries that raft has and the store has not. Compared after the next write.
+    /// The ends of leaders' logs at entries that raft has and the log on disk does not have yet. Compared after the next write.
     unwritten: Vec<(NodeId, Base)>,
     /// The log state says, or is about to say, that this replica differs.
     difference_stored: bool,
@@ -28,11 +29,11 @@ pub struct Comparing {
     lookup: Lookup,
 }
 
-/// A digest that is read from the disk: that of an older entry which is not a checkpoint.
+/// The lookup of a digest that is only on disk: that of an older entry that is not a checkpoint.
 struct Lookup {
     wanted: Option<LogIndex>,
     running: bool,
-    /// The last one that was looked up, and its result; `None` if it can't be read.
+    /// The result of the last lookup; `None` inside if the entry can't be read.
     found: Option<Found>,
     done: (Sender<Found>, Receiver<Found>),
 }
@@ -83,6 +84,7 @@ impl Comparing {
         }
     }
 
+    /// Stores that this replica is equal to the leader's.
     pub fn clear_suspicion(&mut self, group: &mut Group, sinks: &Sinks) {
         log::info!("group {}: this replica is equal to the leader's again", self.id);
         group.clear_suspicion();
@@ -105,7 +107,7 @@ impl Comparing {
     fn compare_ends(&mut self, group: &mut Group, leader: NodeId, theirs: &Base, ours: Option<Base>) -> Compared {
         let Some(ours) = ours.filter(|ours| ours.term == theirs.term) else { return Compared::Unknown };
         if self.comparison.take(leader, Checkpoint::from(theirs), ours.digest) {
-            self.tell_difference(group);
+            self.report_difference(group);
         }
         Compared::Equal
     }
@@ -113,21 +115,21 @@ impl Comparing {
     /// Compares what could not be compared before it was written. False if this replica differs.
     pub fn compare_written(&mut self, group: &mut Group) -> bool {
         for (leader, theirs) in std::mem::take(&mut self.unwritten) {
-            // It may have been replaced since: then another message, with its own digest, did that.
+            // If the entry was replaced since, the message that replaced it has a digest of its own.
             let ours = self.log().known_at(theirs.index);
             self.compare_ends(group, leader, &theirs, ours);
         }
         !group.differs()
     }
 
-    fn tell_difference(&self, group: &mut Group) {
+    fn report_difference(&self, group: &mut Group) {
         if let Some(difference) = self.comparison.difference {
             group.set_differing(difference.to_string());
         }
     }
 
-    /// The claim that is sent with a leader's message or with an acknowledgement. `None` for a leader's message if this node no
-    /// longer leads its term: its log may have been truncated since.
+    /// Returns the claim to send with a leader's message or with an acknowledgement. `None` for a leader's message if this node no
+    /// longer leads the message's term: its log may have been truncated since.
     pub fn claim_with(&mut self, group: &Group, message: &Message) -> Option<Claim> {
         if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
             let before = self.log().known_at(LogIndex(message.index)).as_ref().map(Checkpoint::from);
@@ -148,8 +150,8 @@ impl Comparing {
         Some(Claim { last_index: group.last_index(), checkpoints, unreadable, before })
     }
 
-    /// The newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow down
-    /// a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
+    /// Returns the newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow
+    /// down a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
     fn claimed_checkpoints(&mut self, group: &Group) -> Vec<Checkpoint> {
         const ALL_AFTER_HEARTBEATS: u64 = 61;
         self.heartbeats += 1;
@@ -171,7 +173,7 @@ impl Comparing {
         let committed = group.commit_index();
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
-            // The log may still hold what raft has cut off since the last Ready.
+            // The log may still contain entries that raft has truncated since the last Ready.
             if let Some(ours) = self.end_at(theirs.index).filter(|ours| group.holds(ours.index, ours.term)) {
                 news |= self.comparison.take(leader, *theirs, ours.digest);
             }
@@ -180,17 +182,17 @@ impl Comparing {
             self.want_digest(group, end.index);
         }
         if news {
-            self.tell_difference(group);
+            self.report_difference(group);
         }
     }
 
-    /// The end of this node's log as of an entry, if its digest is known.
+    /// Returns the end of this node's log as of an entry, if its digest is known.
     fn end_at(&mut self, index: LogIndex) -> Option<Base> {
         self.lookup.take_found();
         self.log().known_at(index).or_else(|| self.lookup.found.filter(|found| found.0 == index)?.1)
     }
 
-    /// Has the digest at a committed entry read from the disk, if it is not known. The leader sends its own there again.
+    /// Requests the lookup of the digest at a committed entry, if it is unknown. The leader will send its own digest there again.
     fn want_digest(&mut self, group: &Group, index: LogIndex) {
         let known = self.end_at(index).is_some() || self.lookup.found.is_some_and(|found| found.0 == index);
         if index <= group.commit_index() && !known {
@@ -198,6 +200,7 @@ impl Comparing {
         }
     }
 
+    /// Starts the requested lookup, if none is running.
     pub fn look_up_digest(&mut self, sinks: &Sinks) {
         let Some(index) = self.lookup.wanted.take().filter(|_| !self.lookup.running) else {
             return;
@@ -205,15 +208,15 @@ impl Comparing {
         let near = self.log().checkpoint_before(index);
         let (reader, done) = (self.reader.clone(), self.lookup.done.0.clone());
         let job = Box::new(move || {
-            // Nobody waits for it if the replica is dropped.
+            // If the replica is dropped, nothing receives it.
             done.send((index, reader.end_at(index, near).ok())).ok();
         });
         self.lookup.running = sinks.readers.run_own(job).is_ok();
     }
 
-    /// True if the replica was suspect, and is known to be equal to the leader's, or to those of a majority.
+    /// True if the replica was suspect, and is known to be equal to the leader's, or to the replicas of a majority.
     pub fn is_proven_equal(&self, group: &Group) -> bool {
-        // The entry by which it differed may never have been committed, and may be cut off by now.
+        // The entry at which it differed may never have been committed, and may be truncated by now.
         let (equal, commit) = (self.comparison.equal.0, group.commit_index());
         group.suspect().is_some_and(|index| equal >= index.min(commit) || group.leads_a_majority())
     }
