@@ -263,11 +263,11 @@ impl Agent {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;
         let now = Instant::now();
-        if running.consensus_silence.look(running.alive.last(), now) > running.hang_max {
+        if running.consensus_silence.check(running.alive.last(), now) > running.hang_max {
             return Some("consensus");
         }
         let busy = running.writer_handle.busy_since();
-        let sync_hangs = running.writer_silence.look(busy, now) > running.hang_max && busy.is_some();
+        let sync_hangs = running.writer_silence.check(busy, now) > running.hang_max && busy.is_some();
         sync_hangs.then_some("log-writer")
     }
 
