@@ -59,7 +59,7 @@ kill: deps first-build ## kill -9 of random nodes under load, RUNS times with th
 
 fuzz: deps first-build ## mutate the input of every decoder, MINUTES each, two at a time; ONLY=name chooses one
 	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \
-	    --nocapture --test-threads=2 --skip the_mutator
+	    --nocapture --test-threads=2 --skip mutates_and_measures
 
 power: deps first-build ## power cuts under the real program, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
@@ -78,9 +78,9 @@ prose: deps ## count the English in comments and documents that must not return 
 	@mkdir -p '$(TARGET_DIR)'
 	@rustc --edition 2024 --test tests/e2e/prose.rs -o '$(TARGET_DIR)/prose'
 	@LIST='$(LIST)' '$(TARGET_DIR)/prose' --nocapture --quiet
-# Tests that compare with golden files have "golden" in their path.
+# Runs the library's tests; those that compare with golden files write them instead.
 update-golden: deps first-build ## write golden files, dist/seriatim.toml and the generated parts of docs/ from the code
-	@SERIATIM_WRITE_GOLDEN=1 $(CARGO) test --release --locked --lib golden
+	@UPDATE_GOLDENFILES=1 SERIATIM_WRITE_GOLDEN=1 $(CARGO) test --release --locked --lib -- --skip fuzz:: --skip proof::
 	@git --no-pager diff --stat
 
 check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests

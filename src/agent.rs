@@ -3,6 +3,7 @@
 //! The listeners are bound first and answer "joining" until the node is a member of a cluster: because its data directory
 //! says so, because it founds one, or because one admits it. Then the core starts: log-writer, readers, peers, consensus.
 
+mod base;
 mod enter;
 mod error;
 
@@ -11,84 +12,42 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
+use base::Base;
 pub use error::AgentError;
+use error::no_thread;
 
-use crate::api::core::{Core, Me};
+use crate::api::core::Me;
 use crate::api::server::{Api, ApiOptions};
-use crate::catalog::{CatalogView, Member};
+use crate::catalog::Member;
 use crate::config::Config;
-use crate::consensus::handle::ConsensusHandle;
-use crate::consensus::{Consensus, ConsensusParts};
 use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::grpc::Env;
-use crate::logs::Logs;
 use crate::membership::{Membership, MembershipOptions};
 use crate::metrics::Metrics;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
 use crate::replication::guard::PeerGuard;
-use crate::replication::hello::PeerIdentity;
 use crate::replication::listener::{PeerListener, PeerListenerOptions};
-use crate::replication::peers::{Peers, PeersHandle};
+use crate::replication::peers::PeersHandle;
 use crate::replication::refusal::Refusal;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::security::peer_rules::PeerRules;
 use crate::security::tls::Tls;
 use crate::storage::disk::Disk;
-use crate::storage::log::LogOptions;
-use crate::storage::node::{DataDir, NodeFile};
-use crate::storage::reader::Readers;
-use crate::storage::scrub::{Scrub, ScrubOptions};
+use crate::storage::node::DataDir;
 use crate::storage::space::SpaceWatch;
-use crate::thread::{Fatal, FatalSender, Joiner, Progress, Silence, fatal_channel};
-use crate::types::{ClusterId, GroupId};
+use crate::thread::{Fatal, Joiner, fatal_channel};
+use crate::types::GroupId;
 use crate::waiting::WaitingFor;
-use crate::watermark::Watermark;
-use crate::writer::{Writer, WriterHandle};
 
 /// Calls in flight get this long when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// A restarted member is ready after this long, also without a leader.
 const LEADER_MAX: Duration = Duration::from_secs(3);
-
-/// What runs once the node is a member, in the order in which it stops.
-struct Running {
-    consensus: ConsensusHandle,
-    thread: Joiner,
-    peers: Peers,
-    writer: Writer,
-    readers: Readers,
-    scrub: Scrub,
-    alive: Progress,
-    consensus_silence: Silence<u64>,
-    writer_handle: WriterHandle,
-    writer_silence: Silence<Option<Instant>>,
-    hang_max: Duration,
-    logs: Logs,
-    since: Instant,
-    /// It carried a log when it started.
-    restarted: bool,
-}
-
-/// What starting the core takes; shared with the thread that waits for admission.
-struct Base {
-    config: Config,
-    fatal: FatalSender,
-    disk: Disk,
-    data_dir: Arc<DataDir>,
-    me: Member,
-    dialer: Dialer,
-    api: Mutex<Api>,
-    membership: Membership,
-    waiting: WaitingFor,
-    levels: ClusterLevel,
-    late_peers: Late<PeersHandle>,
-    running: Mutex<Option<Running>>,
-}
 
 /// What a stop is at. A clone shows the same.
 #[derive(Clone, Debug, Default)]
@@ -304,11 +263,11 @@ impl Agent {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;
         let now = Instant::now();
-        if running.consensus_silence.look(running.alive.last(), now) > running.hang_max {
+        if running.consensus_silence.check(running.alive.last(), now) > running.hang_max {
             return Some("consensus");
         }
         let busy = running.writer_handle.busy_since();
-        let sync_hangs = running.writer_silence.look(busy, now) > running.hang_max && busy.is_some();
+        let sync_hangs = running.writer_silence.check(busy, now) > running.hang_max && busy.is_some();
         sync_hangs.then_some("log-writer")
     }
 
@@ -383,113 +342,4 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.stop_now();
     }
-}
-
-impl Base {
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock()
-    }
-
-    fn api(&self) -> MutexGuard<'_, Api> {
-        self.api.lock()
-    }
-
-    fn log_options(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.storage.segment_bytes) }
-    }
-
-    /// Recovers and starts the core, and opens the listeners for calls. `told`: the members, where the catalog is not here yet.
-    fn run(&self, cluster_id: ClusterId, node_file: NodeFile, told: Vec<Member>) -> Result<(), AgentError> {
-        let consensus = Consensus::default();
-        let handle = consensus.handle();
-        let alive = consensus.progress();
-        let catalog = CatalogView::default();
-        let catalog_watermark = Watermark::default();
-        let logs = Logs::default();
-        let writer = Writer::start(&self.disk, consensus.report(), &self.fatal).map_err(no_thread)?;
-        let readers = Readers::start(&self.fatal).map_err(no_thread)?;
-        let options = ScrubOptions {
-            bytes_per_second: self.config.storage.scrub_bytes_per_second,
-            interval: Duration::from_secs(self.config.storage.scrub_interval_seconds),
-        };
-        let scrub = Scrub::start(&self.disk, self.data_dir.path(), options, &self.fatal).map_err(no_thread)?;
-        let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
-        let identity = PeerIdentity {
-            cluster_name: self.config.cluster.cluster_name.clone(),
-            cluster_id,
-            node_id: self.me.id,
-            bind_addr: self.me.bind_addr.clone(),
-            levels: self.levels.clone(),
-        };
-        let dialer = self.dialer.clone();
-        let peers = Peers::start(
-            identity,
-            dialer,
-            catalog.clone(),
-            catalog_watermark.clone(),
-            late_consensus.clone(),
-            logs.clone(),
-            self.fatal.clone(),
-        );
-        peers.handle().told(told);
-        let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
-        let parts = ConsensusParts {
-            me: self.me.clone(),
-            disk: self.disk.clone(),
-            data_dir: self.data_dir.clone(),
-            node_file,
-            log_options: self.log_options(),
-            writer: writer.handle(),
-            readers: readers.handle(),
-            scrub: scrub.handle(),
-            outbound: Arc::new(peers.handle()),
-            catalog: catalog.clone(),
-            catalog_watermark: catalog_watermark.clone(),
-            logs: logs.clone(),
-        };
-        let thread = consensus.start(parts, &self.fatal)?;
-        let _ = late_consensus.set(handle.clone());
-        let _ = self.late_peers.set(peers.handle());
-        self.api().serve(Core {
-            me: Me {
-                node_id: self.me.id,
-                node_name: self.me.name.clone(),
-                cluster_name: self.config.cluster.cluster_name.clone(),
-            },
-            cluster_id,
-            consensus: handle.clone(),
-            logs: logs.clone(),
-            catalog,
-            catalog_watermark,
-            forward: Arc::new(peers.handle()),
-            readers: readers.handle(),
-            scrub: scrub.handle(),
-            space: self.disk.space().clone(),
-        });
-        self.membership.handle().admitted(peers.handle());
-        let writer_handle = writer.handle();
-        let hang_max = Duration::from_secs(self.config.storage.hang_seconds_max);
-        let running = Running {
-            consensus: handle,
-            thread,
-            peers,
-            writer,
-            readers,
-            scrub,
-            alive,
-            consensus_silence: Silence::default(),
-            writer_handle,
-            writer_silence: Silence::default(),
-            hang_max,
-            logs,
-            since: Instant::now(),
-            restarted,
-        };
-        *self.running() = Some(running);
-        Ok(())
-    }
-}
-
-fn no_thread(error: std::io::Error) -> AgentError {
-    AgentError::System(format!("no thread can be made: {error}"))
 }

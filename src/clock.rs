@@ -69,7 +69,7 @@ fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
     least(clock_us) - least(of_us)
 }
 
-/// What is wrong with this node's clock, as far as it can tell.
+/// Why this node distrusts its wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     /// It is ahead of the majority: records get the majority's time.
@@ -85,9 +85,9 @@ enum Wrong {
 /// The clock for the timestamps of records.
 #[derive(Debug, Default)]
 pub struct StampClock {
-    /// The time that was last used, and when that was.
+    /// The time that was last used, and when it was used.
     line: Option<(u64, Instant)>,
-    /// Since when the wall clock is ahead of `line`.
+    /// When the wall clock was first ahead of `line`.
     jumped: Option<Instant>,
     majority: Option<Majority>,
     /// A majority has contradicted the wall clock, and none has confirmed it since.
@@ -109,7 +109,7 @@ struct Majority {
 }
 
 impl StampClock {
-    /// Updates the majority from the peers' clocks, as far as they are known. To be called periodically.
+    /// Updates the majority from the known clocks of the peers. Called periodically.
     pub fn look(&mut self, peers: &[(NodeId, u64)], wall_us: u64, now: Instant) {
         let mut all: Vec<u64> = peers.iter().map(|(_, clock_us)| *clock_us).chain([wall_us]).collect();
         all.sort_unstable();
@@ -261,7 +261,7 @@ mod tests {
 
     /// Of four clocks two are a year ahead: no majority says which two are right, so each node uses its own.
     #[test]
-    fn half_of_the_clocks_are_no_majority() {
+    fn half_of_the_clocks_are_not_a_majority() {
         let start = Instant::now();
         for (own, other) in [(T, T + YEAR), (T + YEAR, T)] {
             let mut clock = StampClock::default();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_said_long_ago_counts_no_more() {
+    fn ignores_clocks_received_long_ago() {
         let (start, clocks) = (Instant::now(), PeerClocks::default());
         clocks.heard(NodeId(2), T + 3, start);
         clocks.heard(NodeId(3), u64::MAX, at(start, 5));

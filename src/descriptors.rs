@@ -1,9 +1,9 @@
-//! Descriptors that are kept for the files that a node must open.
+//! File descriptors that are reserved for files that a node must open.
 //!
-//! Nothing but the system's limit bounds connections: whoever opens enough of them, with or without a certificate, leaves no
-//! descriptor, and a log that can't roll, or replace its manifest, ends the process. So the process's soft limit stays below
-//! its hard one. What must be opened and finds no descriptor is opened while the soft limit is raised, for as long as that
-//! takes; the numbers above the limit that it gets are nobody else's, and stay kept when it is closed.
+//! Only the system's limit bounds the number of connections. A host that opens enough of them, even without a certificate, uses up all
+//! descriptors; then a log can't start a segment or replace its manifest, which ends the process. So the soft limit of the
+//! process stays below its hard limit. If a required file finds no descriptor, it is opened while the soft limit is raised for a
+//! moment. Connections never get the numbers above the soft limit, so they remain reserved after the file is closed.
 
 use std::io;
 use std::sync::OnceLock;
@@ -12,25 +12,26 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many are kept, or a quarter of few. A roll takes four at a time, and one stays open for each log.
+/// The number of reserved descriptors, but at most a quarter of the hard limit. Starting a segment uses four at a time, and each
+/// log keeps one open.
 const KEPT_MAX: u64 = 64;
 
-/// The limit is one of the process, so there is one of these.
+/// Global, because the limit applies to the process.
 static KEPT: OnceLock<Descriptors> = OnceLock::new();
 
-/// The kept ones of this process.
+/// The two limits between which this process switches.
 struct Descriptors {
-    /// What everybody has.
+    /// The limit for connections.
     below: Rlimit,
-    /// What is had for a moment.
+    /// The limit while a required file is opened.
     with_kept: Rlimit,
     raised: Mutex<()>,
 }
 
-/// From now on some descriptors are kept for [`open_needed`]. Lowers the soft limit, where the hard one is not far enough above it.
+/// Reserves descriptors for [`open_needed`]. Lowers the soft limit if the hard limit is too close to it.
 ///
 /// # Errors
-/// When the system refuses the limit.
+/// If the system rejects the limit.
 pub fn keep() -> io::Result<()> {
     let now = getrlimit(Resource::Nofile);
     let hard = now.maximum.unwrap_or(u64::MAX);
@@ -44,7 +45,7 @@ pub fn keep() -> io::Result<()> {
     Ok(())
 }
 
-/// Opens what the node must open, with a kept descriptor if there is no other.
+/// Opens a file that the node requires, with a reserved descriptor if no other is left.
 ///
 /// # Errors
 /// As `open`.
@@ -56,7 +57,7 @@ pub fn open_needed<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
 }
 
 impl Descriptors {
-    /// Opens something with the limit raised.
+    /// Opens a file while the limit is raised.
     fn with<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let _raised = self.raised.lock();
         setrlimit(Resource::Nofile, self.with_kept)?;

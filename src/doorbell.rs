@@ -1,32 +1,32 @@
 //! Wakes a thread that looks for work in several places.
 //!
-//! The thread looks everywhere, and then waits; whoever leaves work rings. A ring between the look and the wait is not
-//! lost. It costs an atomic swap, and a call of the system only when the thread sleeps: cheaper than a channel's wake under
-//! its lock, or than selecting over many channels.
+//! The thread checks all places, then waits; a producer of work rings. A ring between the check and the wait is not lost. It costs
+//! an atomic swap, and a system call only if the thread sleeps: cheaper than waking a channel's receiver under its lock, or than
+//! selecting over many channels.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Instant;
 
-/// A clone rings for the same thread.
+/// Wakes one thread. Clones wake the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Doorbell(Arc<OnceLock<Thread>>);
 
 impl Doorbell {
-    /// The calling thread is the one that is rung for, from now on. Only the first such call counts. Work that was left
-    /// before nobody rang for: look for it before the first wait.
+    /// Makes the calling thread the one that is woken. Only the first call has an effect. Earlier rings are lost, so the thread
+    /// must check for work before its first wait.
     pub fn answer_here(&self) {
         let _ = self.0.set(std::thread::current());
     }
 
-    /// There is work.
+    /// Wakes the thread, because it has work.
     pub fn ring(&self) {
         if let Some(thread) = self.0.get() {
             thread.unpark();
         }
     }
 
-    /// Waits until somebody rings, or that moment; may return for no reason. Only for the thread that answers.
+    /// Waits for a ring, until `moment` at most; may return early. Only for the thread of [`Doorbell::answer_here`].
     pub fn wait_until(&self, moment: Instant) {
         std::thread::park_timeout(moment.saturating_duration_since(Instant::now()));
     }
@@ -39,7 +39,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn no_ring_is_lost() {
+    fn loses_no_ring() {
         let bell = Doorbell::default();
         let (sender, receiver) = bounded(4);
         let (ready, is_ready) = bounded(1);
@@ -51,7 +51,7 @@ mod tests {
             loop {
                 match receiver.try_recv() {
                     Ok(n) => sum += n,
-                    // So long that a lost ring would be seen.
+                    // A lost ring would make the test hang.
                     Err(TryRecvError::Empty) => answering.wait_until(Instant::now() + Duration::from_secs(3600)),
                     Err(TryRecvError::Disconnected) => return sum,
                 }

@@ -1,14 +1,14 @@
-//! Mutation loops for the decoders of bytes from the disk or the wire: the mutator, the runner, and the count of memory.
+//! Fuzzing of the decoders that read bytes from a disk or the network: the mutator, the loop, and the measurement of memory.
 //!
-//! Every decoder has a loop of its own, named after it, beside it (`storage/fuzz.rs`, `api/fuzz.rs`, ...). A loop begins with
-//! valid inputs, built in code, and the files of `fuzz/corpus/<name>/`, which once failed; it mutates what was accepted so
-//! far and asks its oracle. An input that fails is kept in that folder, and the seed is told.
+//! Every decoder has a loop of its own, named after it, in a file next to it (`storage/fuzz.rs`, `api/fuzz.rs`, ...). A loop starts
+//! with valid inputs, built in code, and with the inputs that failed once, in `fuzz/corpus/<name>/`. It mutates inputs that were
+//! accepted, and checks each result with an oracle. An input that fails is stored in that directory, and the seed is printed.
 //!
-//! In the tests each loop runs for about a second from the same seed. `make fuzz MINUTES=n [ONLY=name]` runs each for n
-//! minutes from a new one; SERIATIM_FUZZ_SEED gives one.
+//! As a test, each loop runs for about a second with a fixed seed. `make fuzz MINUTES=n [ONLY=name]` runs each loop for n minutes
+//! with a new seed, or with that of SERIATIM_FUZZ_SEED.
 //!
-//! The oracles are better than "no panic" where there is something to compare with. One holds for all: a decoder takes no more
-//! memory than a multiple of its input. That is counted, by this binary's allocator, and not timed.
+//! Where possible, an oracle checks more than "no panic". All loops check that a decoder does not allocate more memory than a multiple of
+//! its input, which the allocator of the test binary measures.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -22,17 +22,17 @@ pub use crate::storage::disk::sim::Rng;
 
 /// How long a loop runs in the tests.
 const SHORT: Duration = Duration::from_millis(700);
-/// Inputs do not grow beyond this.
+/// The largest input.
 const INPUT_BYTES_MAX: usize = 64 << 10;
-/// So many inputs that were accepted are mutated further.
+/// The number of accepted inputs that are kept for further mutations.
 const POOL_MAX: usize = 400;
-/// What a decoder may take on top of its multiple, if a loop says nothing else: error texts, first allocations of collections.
+/// Memory that a decoder may use in addition, by default: error texts, first allocations of collections.
 const FIXED_BYTES: usize = 64 << 10;
-/// The same where rust-protobuf reads what gRPC hands it: it reserves up to ten million bytes, untouched, for what a length
+/// The same for messages that gRPC passes to rust-protobuf, which reserves up to ten million bytes for the length that a field
 /// claims. [`crate::pb::parse`] does not.
 pub const PROTOBUF_FIXED_BYTES: usize = 11_000_000;
 
-/// The system's allocator, counting what each thread has at once.
+/// The system's allocator, with a count of the bytes that each thread has allocated.
 struct Counting;
 
 thread_local! {
@@ -41,36 +41,36 @@ thread_local! {
 }
 
 fn count(bytes: isize) {
-    // A thread that is ending has no counters any more.
+    // The counters of a thread that ends are already dropped.
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + bytes);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
     });
 }
 
-// SAFETY: all is the system allocator's; the counters are plain cells, which allocate nothing.
+// SAFETY: every call is passed to the system's allocator; the counters are plain cells and allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size as isize - layout.size() as isize);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -78,21 +78,21 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What `act` gives, and how many bytes it had at once beyond those that were there before.
+/// Returns the result of `act`, and the peak of the bytes that it allocated.
 pub fn counted<T>(act: impl FnOnce() -> T) -> (T, usize) {
     let (before, peak) = (LIVE.get(), PEAK.get());
     PEAK.set(before);
     let result = act();
     let bytes = PEAK.get() - before;
-    // For who counts around this.
+    // Calls can be nested.
     PEAK.set(PEAK.get().max(peak));
     (result, usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Changes an input once more.
+/// Changes a mutated input.
 type Mend = dyn Fn(&mut Vec<u8>, &mut Rng);
 
-/// A loop over one decoder.
+/// The fuzz loop of one decoder.
 pub struct Loop {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
@@ -102,33 +102,33 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// Of this name, with these valid inputs.
+    /// A loop that starts with valid inputs.
     pub fn new(name: &'static str, seeds: Vec<Vec<u8>>) -> Loop {
         Loop { name, seeds, memory_factor: 64, memory_fixed: FIXED_BYTES, mend: Box::new(|_, _| {}) }
     }
 
-    /// Puts checksums right, in three of four inputs, so that mutations get behind them.
+    /// Corrects checksums, in three of four inputs, so that mutations reach the code after the check.
     pub fn mend(mut self, mend: impl Fn(&mut Vec<u8>, &mut Rng) + 'static) -> Loop {
         self.mend = Box::new(mend);
         self
     }
 
-    /// The oracle may have so many times the input's bytes in memory at once (64, if this is not called).
+    /// Sets the multiple of the input's size that the oracle may allocate (64 by default).
     pub fn memory(mut self, factor: usize) -> Loop {
         self.memory_factor = factor;
         self
     }
 
-    /// And so many bytes whatever the input is: a buffer for reads.
+    /// Sets the bytes that the oracle may allocate in addition, for example a buffer for reads.
     pub fn memory_fixed(mut self, bytes: usize) -> Loop {
         self.memory_fixed = bytes;
         self
     }
 
-    /// Runs it. The oracle says whether the decoder took the input, and panics if something is wrong.
+    /// Runs the loop. The oracle returns whether the decoder accepted the input, and panics if a check fails.
     ///
     /// # Panics
-    /// With the seed and the file of the input, when an input fails.
+    /// If an input fails, with the seed and the file of the input.
     pub fn run(self, oracle: impl Fn(&[u8]) -> bool) {
         let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<f64>().ok());
         let minutes = number("SERIATIM_FUZZ_MINUTES");
@@ -139,7 +139,7 @@ impl Loop {
 
         let mut pool = self.seeds.clone();
         for seed in &self.seeds {
-            assert!(self.ask(&oracle, seed, "a valid input"), "{}: a valid input is refused: {seed:x?}", self.name);
+            assert!(self.ask(&oracle, seed, "a valid input"), "{}: a valid input is rejected: {seed:x?}", self.name);
         }
         pool.extend(kept(&self.folder()));
         for input in &pool {
@@ -192,7 +192,7 @@ impl Loop {
     }
 }
 
-/// The inputs that once failed, in the order of their names.
+/// The inputs that failed once, in the order of their names.
 fn kept(folder: &Path) -> Vec<Vec<u8>> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> = files.collect();
@@ -200,7 +200,7 @@ fn kept(folder: &Path) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).expect("an input")).collect()
 }
 
-/// Numbers at which things change.
+/// Numbers near limits.
 fn interesting(rng: &mut Rng) -> u64 {
     let near = rng.below(3).wrapping_sub(1);
     let number = match rng.below(8) {
@@ -215,14 +215,14 @@ fn interesting(rng: &mut Rng) -> u64 {
     number.wrapping_add(near)
 }
 
-/// A part of `length` bytes: mostly a small one.
+/// A range of `length` bytes, mostly a short one.
 fn part(length: usize, rng: &mut Rng) -> std::ops::Range<usize> {
     let begin = rng.below(length as u64 + 1) as usize;
     let most = if rng.once_in(3) { length - begin } else { 16.min(length - begin) };
     begin..begin + rng.below(most as u64 + 1) as usize
 }
 
-/// One change.
+/// Changes an input once.
 fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
     let any = rng.below(input.len() as u64) as usize;
     match rng.below(12) {
@@ -244,7 +244,7 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
         8 => {
             let number = interesting(rng).to_le_bytes();
             let bytes = if rng.once_in(2) { 4 } else { 8 };
-            // Most numbers of ours stand at a multiple of four.
+            // Most numbers in our formats are aligned to four bytes.
             let at = if rng.once_in(3) { any } else { any & !3 };
             if let Some(place) = input.get_mut(at..at + bytes) {
                 place.copy_from_slice(&number[..bytes]);
@@ -254,13 +254,13 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
             let mut number = Vec::new();
             varint::put(&mut number, interesting(rng));
             if rng.once_in(4) {
-                // Longer than it needs to be.
+                // A padded encoding.
                 if let Some(last) = number.last_mut() {
                     *last |= 0x80;
                 }
                 number.push(0);
             }
-            // In the place of the one that ends here, or between two.
+            // Replaces the varint that ends here, or is inserted.
             let end = if rng.once_in(3) { any } else { (any + 1).min(input.len()) };
             input.splice(any.min(input.len())..end, number);
         }
@@ -274,7 +274,7 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
 }
 
 #[test]
-fn the_mutator_and_the_count_work() {
+fn mutates_and_measures_memory() {
     let (vector, bytes) = counted(|| vec![0u8; 100_000]);
     assert!((100_000..110_000).contains(&bytes), "{bytes} for {}", vector.len());
     let mut rng = Rng(1);

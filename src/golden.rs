@@ -44,7 +44,7 @@ pub fn assert_golden_text(file: &str, text: &str) {
 #[track_caller]
 pub fn assert_golden_part(file: &str, name: &str, text: &str) {
     let path = root().join(file);
-    let Ok(whole) = std::fs::read_to_string(&path) else { return };
+    let whole = std::fs::read_to_string(&path).expect("a file");
     let marker = format!("<!-- {name} -->\n");
     let parts: Vec<&str> = whole.split(&marker).collect();
     let [before, part, after] = parts[..] else { panic!("{file} does not contain the line {marker:?} twice") };

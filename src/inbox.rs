@@ -1,7 +1,7 @@
-//! A bounded queue to a thread, in which nothing is left lying: once the thread is gone, what it has not taken is dropped.
+//! A bounded queue to a thread that drops all messages when the thread has ended.
 //!
-//! So whoever waits for a [`reply`](crate::reply) learns it. A channel of crossbeam keeps what was sent before its receiver
-//! went for as long as somebody could still send: a request that came just before the thread failed would wait for ever.
+//! A caller that waits for a [`reply`](crate::reply) then sees that its request was dropped. A crossbeam channel keeps messages that its
+//! receiver has not taken for as long as a sender exists: a request sent just before the thread failed would wait forever.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-/// The sending side; a clone sends to the same thread.
+/// The sending side. Clones send to the same thread.
 #[derive(Debug)]
 pub struct Outbox<T> {
     sender: Sender<T>,
     queue: Queue<T>,
 }
 
-/// The receiving side; a clone takes from the same queue. When the last one is dropped, the inbox is closed.
+/// The receiving side. Clones take from the same queue; dropping the last one closes it.
 #[derive(Debug)]
 pub struct Inbox<T>(Arc<Taker<T>>);
 
@@ -29,7 +29,7 @@ struct Queue<T> {
     closed: Arc<AtomicBool>,
 }
 
-/// Makes the two sides of a queue that holds `messages_max`.
+/// Creates the two sides of a queue that holds `messages_max`.
 pub fn inbox<T>(messages_max: usize) -> (Outbox<T>, Inbox<T>) {
     let (sender, receiver) = bounded(messages_max);
     let queue = Queue { receiver, closed: Arc::default() };
@@ -59,17 +59,17 @@ impl<T> Clone for Outbox<T> {
 }
 
 impl<T> Outbox<T> {
-    /// Sends; waits for room. What is sent to a closed inbox is dropped.
+    /// Sends a message, waiting while the queue is full. If the inbox is closed, the message is dropped.
     pub fn send(&self, message: T) {
-        // Never an error, as this side holds a receiver; and closing makes room.
+        // Never fails, because this side also holds a receiver; and closing makes room.
         let _ = self.sender.send(message);
         self.sent();
     }
 
-    /// Sends, if there is room. What is sent while the inbox closes may be dropped.
+    /// Sends a message unless the queue is full. If the inbox closes at the same time, the message may be dropped.
     ///
     /// # Errors
-    /// The message, when the queue is full, or the inbox closed.
+    /// Returns the message if the queue is full or the inbox is closed.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         if self.queue.is_closed() {
             return Err(TrySendError::Disconnected(message));
@@ -79,7 +79,7 @@ impl<T> Outbox<T> {
         Ok(())
     }
 
-    /// Either the closing side still saw the message, or this one sees that it is closed.
+    /// Either the closing side has dropped the message, or this side sees that the inbox is closed.
     fn sent(&self) {
         if self.queue.is_closed() {
             self.queue.clear();
@@ -114,7 +114,7 @@ mod tests {
     use crate::reply::{Dropped, reply};
 
     #[test]
-    fn what_nobody_takes_is_dropped() {
+    fn drops_messages_that_were_not_taken() {
         let (outbox, inbox) = inbox(4);
         let (before, answer_before) = reply::<()>();
         outbox.try_send(before).expect("room");
@@ -129,9 +129,9 @@ mod tests {
         assert!(matches!(outbox.try_send(reply().0), Err(TrySendError::Disconnected(_))));
     }
 
-    /// More senders than there is room for, and a thread that goes away in between: each of them gets an answer.
+    /// More senders than the queue holds, and a thread that ends meanwhile: each sender gets a result.
     #[test]
-    fn nobody_waits_in_vain_when_the_thread_goes_away() {
+    fn no_sender_waits_forever_when_the_thread_ends() {
         for round in 0..200 {
             let (outbox, inbox) = inbox(2);
             let senders: Vec<_> = (0..8)
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_sees_that_nobody_sends_any_more() {
+    fn the_thread_sees_that_all_senders_are_dropped() {
         let (outbox, inbox) = inbox(2);
         outbox.clone().send(1);
         drop(outbox);

@@ -1,7 +1,22 @@
 //! Seriatim: a replicated commit log for plain Linux hosts.
 //!
-//! The modules stand in floors; each imports only from lower ones (`docs/ARCHITECTURE.md` has the drawing, a test holds it).
-//! Read them in this order.
+//! The modules form layers. A module imports only from lower layers, and the files of a module do not import each other in
+//! circles; `tests/e2e/layers.rs` checks both. Read them from the bottom up:
+//!
+//! ```text
+//!   cli                                        subcommands of the program
+//!   agent                                      starts and stops the parts of a node
+//!   api          membership                    requests of clients │ finding other nodes, joining
+//!   replication                                messages between peers
+//!   consensus                                  Raft groups, and the thread that drives them
+//!   catalog  writer  logs  grpc  client        cluster state │ sync │ open logs │ transport
+//!   storage      security                      segments on disk │ certificates, access policy
+//!   log_state  watermark  timers               state derived from entries │ end of the visible records
+//!   types  thread  inbox  reply  config ...    words and tools without a layer below
+//! ```
+//!
+//! [`types`] defines the words that all modules use. `docs/ARCHITECTURE.md` describes how a record travels through the layers, which
+//! threads exist, and where to find what.
 
 pub mod types;
 pub mod varint;

@@ -1,14 +1,14 @@
-//! A limit for log lines that others can cause: so many per window for each key, and the number of those that were left out.
+//! A rate limit for log lines that remote hosts can cause: a number of lines per key and time window. Suppressed lines are counted.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Each key may write this many lines ...
+/// Lines per key in one [`WINDOW`].
 pub const LINES_MAX: u32 = 10;
-/// ... in this time.
+/// The time window of the limit.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// If more keys wrote a line in a window, further ones write none: others may choose the keys.
+/// Keys per window. Further keys write no lines, because a remote host may choose the keys.
 const KEYS_MAX: usize = 1024;
 
 /// Admits [`LINES_MAX`] lines per key in each [`WINDOW`].
@@ -29,7 +29,7 @@ impl<K> Default for LineLimit<K> {
 }
 
 impl<K: Hash + Eq> LineLimit<K> {
-    /// `None`: the line is not written. Otherwise the number of lines of this key that were left out since its last one.
+    /// Returns `None` if the line must not be written, otherwise the number of suppressed lines of this key since the last one.
     pub fn admit(&mut self, key: K, now: Instant) -> Option<u64> {
         if self.0.len() >= KEYS_MAX && !self.0.contains_key(&key) {
             self.0.retain(|_, written| now.duration_since(written.since) < WINDOW);
@@ -49,7 +49,7 @@ impl<K: Hash + Eq> LineLimit<K> {
         Some(std::mem::take(&mut written.hidden))
     }
 
-    /// The lines of a key that were admitted in its current window.
+    /// The number of admitted lines of a key in its current window.
     #[cfg(test)]
     pub fn lines(&self, key: &K) -> u64 {
         self.0.get(key).map_or(0, |written| written.lines.into())
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_counted_and_hides_nothing_else() {
+    fn counts_suppressed_lines_and_admits_other_keys() {
         let mut limit = LineLimit::default();
         let start = Instant::now();
         let shown = (0..1000).filter(|_| limit.admit(1, start).is_some()).count();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_takes_no_more_memory() {
+    fn a_flood_of_keys_does_not_use_more_memory() {
         let mut limit = LineLimit::default();
         let start = Instant::now();
         let shown = (0..10 * KEYS_MAX).filter(|key| limit.admit(*key, start).is_some()).count();

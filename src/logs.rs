@@ -1,6 +1,6 @@
-//! The logs that this node carries and can serve, by name.
+//! The logs that this node can serve, by name.
 //!
-//! `consensus` opens them as the catalog says; `api` looks them up. A log is here only once its group is founded.
+//! `consensus` adds them as the catalog lists them; `api` looks them up. A log is added when its group has been founded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,40 +11,41 @@ use crate::storage::reader::GroupReader;
 use crate::types::{GroupId, LogId, LogName};
 use crate::watermark::Watermark;
 
-/// One log on this node: what a gRPC thread needs to serve it.
+/// One log on this node, with everything that a gRPC thread needs to serve it.
 pub struct OpenLog {
-    /// Its name.
+    /// The name in the catalog.
     pub name: LogName,
-    /// Its Raft group.
+    /// The Raft group that replicates it.
     pub group: GroupId,
-    /// Its id: another log of the same name has another one.
+    /// Distinguishes it from another log of the same name.
     pub log_id: LogId,
     /// The largest record, in bytes of value, key and headers.
     pub record_bytes_max: u32,
     /// The largest request, in bytes of all its records.
     pub request_bytes_max: u32,
-    /// How far it is applied here.
+    /// The end of the applied entries on this node.
     pub watermark: Watermark,
-    /// Its stored bytes.
+    /// Reads its records from disk.
     pub reader: GroupReader,
 }
 
-/// All logs of this node; a clone is the same map.
+/// All logs of this node. Clones share the map.
 #[derive(Clone, Default)]
 pub struct Logs(Arc<RwLock<HashMap<LogName, Arc<OpenLog>>>>);
 
 impl Logs {
-    /// The log of that name, if this node carries it. "No" is this node's knowledge only: see `ReadIndex` of the catalog.
+    /// Returns the log of this name. `None` only means that this node does not have it: the catalog's `ReadIndex` decides whether it
+    /// exists.
     pub fn get(&self, name: &LogName) -> Option<Arc<OpenLog>> {
         self.0.read().get(name).cloned()
     }
 
-    /// Every log of this node.
+    /// Returns every log of this node.
     pub fn all(&self) -> Vec<Arc<OpenLog>> {
         self.0.read().values().cloned().collect()
     }
 
-    /// Opens a log for clients.
+    /// Makes a log available to clients.
     pub fn insert(&self, log: OpenLog) {
         self.0.write().insert(log.name.clone(), Arc::new(log));
     }

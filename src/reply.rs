@@ -1,7 +1,7 @@
-//! A one-shot answer between threads: a completion, so sending never blocks.
+//! One response from one thread to another. Sending never blocks.
 //!
-//! The receiving side is a future for gRPC's threads and can be waited for by a plain thread. A sender that is dropped
-//! unsent is seen by the receiver as [`Dropped`]: an answer is never awaited in vain.
+//! The receiver is a future for gRPC's threads; other threads can block on it. If the sender is dropped without sending, the receiver
+//! gets [`Dropped`], so it never waits forever.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,41 +9,41 @@ use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
 
-/// Gives the answer, once.
+/// Sends the response.
 #[derive(Debug)]
 pub struct ReplySender<T>(oneshot::Sender<T>);
 
-/// Takes the answer.
+/// Receives the response.
 #[derive(Debug)]
 pub struct ReplyReceiver<T>(oneshot::Receiver<T>);
 
-/// Who should have answered is gone.
+/// The sender was dropped without sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped;
 
-/// Makes the two ends of one answer.
+/// Creates the sender and the receiver of one response.
 pub fn reply<T>() -> (ReplySender<T>, ReplyReceiver<T>) {
     let (sender, receiver) = oneshot::channel();
     (ReplySender(sender), ReplyReceiver(receiver))
 }
 
 impl<T> ReplySender<T> {
-    /// Answers. Nobody may be waiting any more: then the answer is let go.
+    /// Sends the response. It is dropped if the receiver no longer exists.
     pub fn send(self, answer: T) {
         let _ = self.0.send(answer);
     }
 
-    /// True when nobody waits for the answer any more.
+    /// Whether the receiver was dropped.
     pub fn is_abandoned(&self) -> bool {
         self.0.is_canceled()
     }
 }
 
 impl<T> ReplyReceiver<T> {
-    /// Blocks the calling thread until the answer is there. Not for gRPC's threads.
+    /// Blocks the calling thread until the response is received. Must not be called on gRPC's threads.
     ///
     /// # Errors
-    /// [`Dropped`] when the sender went away.
+    /// [`Dropped`] if the sender was dropped.
     pub fn wait(self) -> Result<T, Dropped> {
         futures::executor::block_on(self)
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answered_and_dropped() {
+    fn receives_a_response_or_that_the_sender_was_dropped() {
         let (tx, rx) = reply();
         std::thread::spawn(move || tx.send(7));
         assert_eq!(rx.wait(), Ok(7));

@@ -1,11 +1,10 @@
-//! Where threads are born: each has a name, and its end is seen.
+//! Creates all threads. Each has a name, and its failure stops the process.
 //!
-//! A thread that returns an error or panics becomes a [`Fatal`] on the wake channel of `main`, which stops the process:
-//! nobody goes on with a part missing. A [`Joiner`] joins on drop; its owner sends the stop first.
+//! A thread that returns an error or panics sends a [`Fatal`] to the main thread, which stops the process: a node never runs
+//! with a part missing. A [`Joiner`] joins its thread when it is dropped; its owner must tell the thread to stop first.
 
 use std::any::Any;
 use std::error::Error;
-use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,26 +13,21 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// What ended a thread that should have gone on.
-#[derive(Debug)]
+/// The failure of a thread.
+#[derive(Debug, thiserror::Error)]
+#[error("thread {thread} failed: {error}")]
 pub struct Fatal {
-    /// The thread's name.
+    /// The name of the thread.
     pub thread: String,
-    /// Its error, or the panic's message.
+    /// The error that it returned, or the message of its panic.
     pub error: Box<dyn Error + Send + Sync>,
 }
 
-impl fmt::Display for Fatal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {} failed: {}", self.thread, self.error)
-    }
-}
-
-/// Where threads report that they failed. Holds the first 16; more would say nothing new.
+/// Threads report failures here. The channel holds 16; further failures are only logged.
 #[derive(Clone, Debug)]
 pub struct FatalSender(Sender<Fatal>);
 
-/// Makes the wake channel for failed threads.
+/// Creates the channel for the failures of threads.
 pub fn fatal_channel() -> (FatalSender, Receiver<Fatal>) {
     let (tx, rx) = bounded(16);
     (FatalSender(tx), rx)
@@ -47,13 +41,13 @@ impl FatalSender {
     }
 }
 
-/// The text of a panic.
+/// The message of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
 }
 
-/// Joins its thread when dropped. Send the thread its stop before.
+/// Joins its thread when it is dropped. The thread must have been told to stop.
 #[derive(Debug)]
 pub struct Joiner(Option<JoinHandle<()>>);
 
@@ -65,7 +59,7 @@ impl Joiner {
 
     fn join_now(&mut self) {
         if let Some(handle) = self.0.take() {
-            // A panic was caught and reported inside.
+            // `spawn` catches and reports panics.
             let _ = handle.join();
         }
     }
@@ -77,7 +71,7 @@ impl Drop for Joiner {
     }
 }
 
-/// A thread's sign of life, read by the watchdog; a clone is the same mark.
+/// A thread's sign of life, for the watchdog. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Progress {
     start: Instant,
@@ -91,23 +85,23 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// The thread is alive now.
+    /// Records that the thread is alive now.
     pub fn mark(&self) {
         let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.marked_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// When it was; differs after each mark.
+    /// The time of the last [`Progress::mark`], in milliseconds since the start.
     pub fn last(&self) -> u64 {
         self.marked_ms.load(Ordering::Relaxed)
     }
 }
 
-/// Who measures how long another thread takes counts at most this much of the time between two looks: if there was more, it was
-/// suspended itself (a paused virtual machine, SIGSTOP), and with it most likely the other thread.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+/// Of the time between two checks, at most this much counts. If more has passed, the process was suspended (a paused virtual
+/// machine, SIGSTOP), and the other thread with it.
+const CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// For how long a sign of life has stayed the same, as seen by a thread that looks every second.
+/// How long a sign of life has not changed, according to a thread that checks it every second.
 #[derive(Debug, Default)]
 pub struct Silence<T> {
     last: Option<(T, Instant)>,
@@ -115,10 +109,10 @@ pub struct Silence<T> {
 }
 
 impl<T: PartialEq> Silence<T> {
-    /// Looks at the sign; returns for how long it has been the same.
-    pub fn look(&mut self, sign: T, now: Instant) -> Duration {
+    /// Checks the sign of life, and returns how long it has not changed.
+    pub fn check(&mut self, sign: T, now: Instant) -> Duration {
         self.lasted = match &self.last {
-            Some((last, looked)) if *last == sign => self.lasted + now.duration_since(*looked).min(LOOK_MAX),
+            Some((last, checked)) if *last == sign => self.lasted + now.duration_since(*checked).min(CHECK_MAX),
             Some(_) | None => Duration::ZERO,
         };
         self.last = Some((sign, now));
@@ -126,20 +120,20 @@ impl<T: PartialEq> Silence<T> {
     }
 }
 
-/// Sleeps until this process has run for that long: the time in which it was suspended does not count.
+/// Sleeps until the process has run for `time`. Time in which it was suspended does not count.
 pub fn sleep_running(time: Duration) {
     let mut left = time;
     while !left.is_zero() {
         let begin = Instant::now();
-        std::thread::sleep(left.min(LOOK_MAX / 2));
-        left = left.saturating_sub(begin.elapsed().min(LOOK_MAX));
+        std::thread::sleep(left.min(CHECK_MAX / 2));
+        left = left.saturating_sub(begin.elapsed().min(CHECK_MAX));
     }
 }
 
-/// Starts a thread. Names longer than 15 bytes are cut by the kernel, not by us.
+/// Starts a thread. The kernel shows the first 15 bytes of its name.
 ///
 /// # Errors
-/// When the system can't make another thread.
+/// If the system can't create a thread.
 pub fn spawn<F, E>(name: &str, fatal: &FatalSender, body: F) -> std::io::Result<Joiner>
 where
     F: FnOnce() -> Result<(), E> + Send + 'static,
@@ -160,21 +154,21 @@ where
 mod tests {
     use super::*;
 
-    /// A process that was stopped for 32 to 40 s took its own pause for a hanging disk, and aborted, in 5 of 17 pauses.
+    /// A process that was suspended for 32 to 40 s mistook its own pause for a disk that hangs, and aborted, in 5 of 17 pauses.
     #[test]
-    fn a_suspended_watchdog_does_not_count_its_own_pause() {
+    fn does_not_count_the_time_in_which_the_process_was_suspended() {
         let (mut silence, start) = (Silence::default(), Instant::now());
         let at = |ms: u64| start + Duration::from_millis(ms);
-        assert_eq!(silence.look(1, at(0)), Duration::ZERO);
-        assert_eq!(silence.look(1, at(1000)), Duration::from_secs(1));
-        assert_eq!(silence.look(1, at(41_000)), Duration::from_secs(3), "suspended for 40 s");
-        assert_eq!(silence.look(2, at(42_000)), Duration::ZERO, "alive");
-        let hangs: Vec<_> = (43..=73).map(|second| silence.look(2, at(second * 1000))).collect();
+        assert_eq!(silence.check(1, at(0)), Duration::ZERO);
+        assert_eq!(silence.check(1, at(1000)), Duration::from_secs(1));
+        assert_eq!(silence.check(1, at(41_000)), Duration::from_secs(3), "suspended for 40 s");
+        assert_eq!(silence.check(2, at(42_000)), Duration::ZERO, "alive");
+        let hangs: Vec<_> = (43..=73).map(|second| silence.check(2, at(second * 1000))).collect();
         assert_eq!(hangs.last(), Some(&Duration::from_secs(31)), "a thread that hangs is seen");
     }
 
     #[test]
-    fn an_error_and_a_panic_are_fatal() {
+    fn reports_errors_and_panics() {
         let (tx, rx) = fatal_channel();
         spawn("errs", &tx, || Err::<(), _>("no luck")).expect("a thread").join();
         spawn("panics", &tx, || -> Result<(), String> { panic!("ouch") }).expect("a thread").join();

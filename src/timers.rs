@@ -1,4 +1,4 @@
-//! Time for futures: one thread that wakes those whose moment has come. gRPC's core has alarms, but `grpcio` does not show them.
+//! Timers for futures: one thread wakes the futures that are due. gRPC's core has alarms, but `grpcio` does not expose them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,45 +14,44 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::thread::{FatalSender, Joiner, spawn};
 
 #[derive(Default)]
-struct Inner {
+struct Sleepers {
     next_id: u64,
     stopped: bool,
-    /// When the thread looks next by itself; `None`: not before it is told.
-    next_look: Option<Instant>,
-    /// One for each waiting future, so bounded as calls are; and one for each watermark (`wake_at`).
-    sleepers: BTreeMap<(Instant, u64), Waker>,
+    /// When the thread wakes next by itself; `None`: only when it is notified.
+    next_wake: Option<Instant>,
+    /// One per waiting future, so bounded by the limits of requests, and one per watermark (`wake_at`).
+    wakers: BTreeMap<(Instant, u64), Waker>,
 }
 
 #[derive(Default)]
-struct Shared {
-    inner: Mutex<Inner>,
+struct TimerState {
+    sleepers: Mutex<Sleepers>,
     changed: Condvar,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every critical section leaves the state whole.
-        self.inner.lock()
+impl TimerState {
+    fn lock(&self) -> MutexGuard<'_, Sleepers> {
+        self.sleepers.lock()
     }
 }
 
-/// The timer thread; dropping it ends it. Futures that still sleep then never wake: end the calls first.
+/// The timer thread. Dropping this ends it, and futures that still sleep then never wake: end the requests first.
 pub struct Timers {
     handle: TimersHandle,
     joiner: Option<Joiner>,
 }
 
-/// Makes sleeps.
+/// Creates sleeps and wakes wakers. Clones use the same thread.
 #[derive(Clone)]
-pub struct TimersHandle(Arc<Shared>);
+pub struct TimersHandle(Arc<TimerState>);
 
 impl Timers {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system can't make one.
+    /// If the system can't create a thread.
     pub fn start(fatal: &FatalSender) -> io::Result<Timers> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TimerState::default());
         let runs = shared.clone();
         let joiner = spawn("api-timer", fatal, move || {
             run(&runs);
@@ -61,7 +60,7 @@ impl Timers {
         Ok(Timers { handle: TimersHandle(shared), joiner: Some(joiner) })
     }
 
-    /// For those who sleep.
+    /// A handle for futures that sleep.
     pub fn handle(&self) -> TimersHandle {
         self.handle.clone()
     }
@@ -75,20 +74,20 @@ impl Drop for Timers {
     }
 }
 
-fn run(shared: &Shared) {
+fn run(shared: &TimerState) {
     let mut inner = shared.lock();
     while !inner.stopped {
         let now = Instant::now();
-        let later = inner.sleepers.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut inner.sleepers, later);
+        let later = inner.wakers.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut inner.wakers, later);
         if !due.is_empty() {
             drop(inner);
             due.into_values().for_each(Waker::wake);
             inner = shared.lock();
             continue;
         }
-        inner.next_look = inner.sleepers.first_key_value().map(|((at, _), _)| *at);
-        match inner.next_look {
+        inner.next_wake = inner.wakers.first_key_value().map(|((at, _), _)| *at);
+        match inner.next_wake {
             Some(at) => {
                 let rest = at.saturating_duration_since(now);
                 shared.changed.wait_for(&mut inner, rest);
@@ -99,23 +98,23 @@ fn run(shared: &Shared) {
 }
 
 impl TimersHandle {
-    /// For tests: time that does not pass, because its thread has ended.
+    /// For tests: a handle whose thread has ended, so that no sleep ever ends.
     #[cfg(test)]
     pub fn stopped() -> TimersHandle {
         Timers::start(&crate::thread::fatal_channel().0).expect("a thread").handle()
     }
 
-    /// Resolves at that moment.
+    /// Resolves at a time.
     pub fn at(&self, at: Instant) -> Sleep {
         Sleep { timers: self.clone(), at, id: None }
     }
 
-    /// Wakes at that moment. Not to be taken back: for what is rare, or shared.
+    /// Wakes `waker` at a time. This can't be cancelled, so it is for rare or shared wakers.
     pub fn wake_at(&self, at: Instant, waker: Waker) {
         self.insert(at, None, waker);
     }
 
-    /// Resolves at that moment, or never.
+    /// Resolves at a time, or never.
     pub async fn at_or_never(&self, at: Option<Instant>) {
         match at {
             Some(at) => self.at(at).await,
@@ -123,18 +122,18 @@ impl TimersHandle {
         }
     }
 
-    /// Gives the sleeper's id, a new one where it has none.
+    /// Adds or replaces a waker, and returns its id.
     fn insert(&self, at: Instant, id: Option<u64>, waker: Waker) -> u64 {
         let mut inner = self.0.lock();
         let id = id.unwrap_or_else(|| {
             inner.next_id += 1;
             inner.next_id
         });
-        inner.sleepers.insert((at, id), waker);
-        // Nearly every call has a sleep that it does not use: the thread is woken for those alone that it would miss.
-        let missed = inner.next_look.is_none_or(|look| at < look);
+        inner.wakers.insert((at, id), waker);
+        // Nearly every request has a deadline that never passes. The thread is only woken if it would wake too late.
+        let missed = inner.next_wake.is_none_or(|wake| at < wake);
         if missed {
-            inner.next_look = Some(at);
+            inner.next_wake = Some(at);
         }
         drop(inner);
         if missed {
@@ -144,7 +143,7 @@ impl TimersHandle {
     }
 }
 
-/// A wait for a moment; dropping it ends the wait.
+/// A future that resolves at a time. Dropping it removes its timer.
 pub struct Sleep {
     timers: TimersHandle,
     at: Instant,
@@ -167,7 +166,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.timers.0.lock().sleepers.remove(&(self.at, id));
+            self.timers.0.lock().wakers.remove(&(self.at, id));
         }
     }
 }
@@ -180,7 +179,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_earlier_sleep_wakes_first_and_a_dropped_one_leaves_nothing() {
+    fn wakes_the_earlier_sleep_first_and_forgets_dropped_ones() {
         let (fatal, _failures) = crate::thread::fatal_channel();
         let timers = Timers::start(&fatal).expect("a thread");
         let handle = timers.handle();
@@ -192,6 +191,6 @@ mod tests {
             Either::Left(_) => panic!("the long one came first"),
         }
         assert!(start.elapsed() >= Duration::from_millis(20));
-        assert!(handle.0.lock().sleepers.is_empty());
+        assert!(handle.0.lock().wakers.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The words of the system as types: ids, positions and sizes that must not be mistaken for each other.
+//! Ids, positions and names as types that can't be confused with each other.
 //!
 //! A [`LogIndex`] numbers Raft entries, an [`Offset`] numbers records: a no-op entry takes an index and no offset.
 
@@ -19,11 +19,11 @@ macro_rules! number {
 }
 
 number! {
-    /// A record's number within its log: contiguous from 0, never given twice.
+    /// A record's number within its log. Offsets are contiguous from 0 and never reused.
     Offset
 }
 number! {
-    /// A Raft entry's number within its group; the first stored one is 2 (1 is the base that nobody stores).
+    /// A Raft entry's number within its group. The first stored entry has index 2; index 1 is the empty base.
     LogIndex
 }
 number! {
@@ -31,7 +31,7 @@ number! {
     Term
 }
 number! {
-    /// A Raft group: 0 is the catalog, every other one is one named log.
+    /// A Raft group: 0 is the catalog, every other group is one log.
     GroupId
 }
 
@@ -42,10 +42,10 @@ macro_rules! random_id {
         pub struct $name(pub u64);
 
         impl $name {
-            /// A new random id, never 0 (0 stands for "none").
+            /// Returns a new random id, never 0 (0 means "none").
             ///
             /// # Errors
-            /// When the system has no randomness to give.
+            /// If the system can't provide random bytes.
             pub fn random() -> Result<Self, openssl::error::ErrorStack> {
                 let mut bytes = [0; 8];
                 loop {
@@ -74,7 +74,7 @@ macro_rules! random_id {
         impl std::str::FromStr for $name {
             type Err = std::num::ParseIntError;
 
-            /// Reads what `Display` writes.
+            /// Parses the output of `Display`.
             fn from_str(s: &str) -> Result<Self, Self::Err> {
                 u64::from_str_radix(s, 16).map(Self)
             }
@@ -83,45 +83,45 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// A node's id, made when its data directory is first initialised: a wiped disk is a new node. Never used again after removal.
+    /// A node's id, created with its data directory: a node with a wiped disk is a new node. Never reused after a removal.
     NodeId
 }
 random_id! {
-    /// A cluster's id, made at bootstrap. Everything between peers carries it.
+    /// A cluster's id, created at bootstrap. Every message between peers contains it.
     ClusterId
 }
 random_id! {
-    /// Identifies one run of a stream: none of its proposals is appended after one that was not appended. Never reused.
+    /// A run of a stream: after a proposal that was not appended, no later one of the same run is appended. Never reused.
     StreamId
 }
 random_id! {
-    /// A log's id, made when the log is created: the same name with another id is another log.
+    /// A log's id, created with the log. The same name with another id is another log.
     LogId
 }
 
 impl Offset {
-    /// The largest offset, and the largest `next_offset`: 63 bits, which a varint of nine bytes holds. protobuf-java reads
-    /// the tenth byte of a padded varint as 1, and a Java `long` would be negative.
+    /// The largest offset, and the largest `next_offset`: 63 bits, which fit into a varint of nine bytes. protobuf-java reads
+    /// the tenth byte of a padded varint as 1, and a Java `long` would become negative.
     pub const MAX: Offset = Offset(i64::MAX as u64);
 
-    /// The offset `count` records later; `None` past [`Offset::MAX`].
+    /// The offset `count` records later; `None` above [`Offset::MAX`].
     pub fn plus(self, count: u64) -> Option<Offset> {
         self.0.checked_add(count).map(Offset).filter(|end| *end <= Offset::MAX)
     }
 }
 
 impl Term {
-    /// The largest term: as [`Offset::MAX`].
+    /// The largest term, for the same reason as [`Offset::MAX`].
     pub const MAX: Term = Term(i64::MAX as u64);
 }
 
 impl GroupId {
-    /// Group 0: which nodes are members, which logs exist.
+    /// Group 0, which stores the members and the logs.
     pub const CATALOG: GroupId = GroupId(0);
 }
 
 impl StreamId {
-    /// The id of the stream's next run. Streams begin at random ids, so that no two of them meet.
+    /// The id of the stream's next run. Each stream starts at a random id, so that ids of different streams don't collide.
     #[must_use]
     pub fn next(self) -> StreamId {
         StreamId(self.0.checked_add(1).unwrap_or(1))
@@ -129,40 +129,29 @@ impl StreamId {
 }
 
 impl LogIndex {
-    /// The entry behind this one.
+    /// The index of the next entry.
     #[must_use]
     pub fn next(self) -> LogIndex {
         LogIndex(self.0 + 1)
     }
 }
 
-/// The name of a log, as clients give it: 1 to 255 of `a-z A-Z 0-9 . _ -`, the first a letter or a digit.
+/// The name of a log: 1 to 255 of `a-z A-Z 0-9 . _ -`, starting with a letter or a digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogName(String);
 
-/// The name of a node, as its owner chose it: the same characters as a log's name, at most 64.
+/// The name of a node: 1 to 64 of the characters of a log's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(String);
 
-/// The name is empty, too long, or has a character that names don't have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A name that is empty, too long, or contains other characters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not a valid {what} name: use 1 to {length_max} of a-z A-Z 0-9 . _ -, starting with a letter or a digit")]
 pub struct BadName {
     what: &'static str,
     name: String,
     length_max: usize,
 }
-
-impl fmt::Display for BadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} is no name of a {}: 1 to {} of a-z A-Z 0-9 . _ -, the first a letter or a digit",
-            self.name, self.what, self.length_max
-        )
-    }
-}
-
-impl std::error::Error for BadName {}
 
 fn check_name(what: &'static str, name: &str, length_max: usize) -> Result<String, BadName> {
     let good = name.len() <= length_max
@@ -172,13 +161,13 @@ fn check_name(what: &'static str, name: &str, length_max: usize) -> Result<Strin
 }
 
 impl LogName {
-    /// The log that requests without a name mean.
+    /// The log of requests without a name.
     pub const DEFAULT: &'static str = "default";
 
-    /// Takes the name of a log; the empty one is [`LogName::DEFAULT`].
+    /// Checks the name of a log. An empty name means [`LogName::DEFAULT`].
     ///
     /// # Errors
-    /// [`BadName`] for a malformed one.
+    /// [`BadName`] if it is not valid.
     pub fn new(name: &str) -> Result<LogName, BadName> {
         let name = if name.is_empty() { LogName::DEFAULT } else { name };
         check_name("log", name, 255).map(LogName)
@@ -191,10 +180,10 @@ impl LogName {
 }
 
 impl NodeName {
-    /// Takes the name of a node.
+    /// Checks the name of a node.
     ///
     /// # Errors
-    /// [`BadName`] for a malformed one, the empty one among them.
+    /// [`BadName`] if it is empty or not valid.
     pub fn new(name: &str) -> Result<NodeName, BadName> {
         check_name("node", name, 64).map(NodeName)
     }
@@ -227,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn rejects_malformed_names() {
         assert_eq!(LogName::new("").map(|n| n.to_string()), Ok("default".to_owned()));
         for bad in ["/", "a b", "-a", ".", "ä", &"x".repeat(256)] {
             assert!(LogName::new(bad).is_err(), "{bad}");
@@ -237,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn ids_read_what_they_write() {
+    fn ids_parse_their_own_output() {
         let id = NodeId::random().expect("randomness");
         assert_eq!(id.to_string().parse::<NodeId>(), Ok(id));
     }
 
     #[test]
-    fn a_run_never_has_the_id_that_stands_for_none() {
+    fn the_next_run_never_gets_id_0() {
         assert_eq!(StreamId(7).next(), StreamId(8));
         assert_eq!(StreamId(u64::MAX).next(), StreamId(1));
     }

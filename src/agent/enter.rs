@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{AgentError, Base, no_thread};
+use super::base::Base;
+use super::error::{AgentError, no_thread};
 use crate::config::Config;
 use crate::membership::admission::AdmissionError;
 use crate::replication::wait::block_until;

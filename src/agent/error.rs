@@ -157,3 +157,8 @@ impl AgentError {
         }
     }
 }
+
+/// The system has refused to create a thread.
+pub(super) fn no_thread(error: std::io::Error) -> AgentError {
+    AgentError::System(format!("no thread can be made: {error}"))
+}

@@ -4,13 +4,16 @@ use super::definition::{Default, Form, OptionDef};
 use super::options::options;
 
 const HEADER: &str = "\
-# The configuration of one node: every option of `seriatim serve`. A flag (--bind-addr) takes precedence over the environment
-# (SERIATIM_BIND_ADDR), which takes precedence over this file. A line that begins with \"#name =\" shows an option's default, or
-# an example if it has none. All errors are reported at once, and the node exits with code 78.
+# The configuration of one node: every option of `seriatim serve`.
 #
-# Three hosts use the same file, except for bind_addr and rpc_addr. One of them founds the cluster, once: see bootstrap.
+# An option is given by a flag (--bind-addr), otherwise by an environment variable
+# (SERIATIM_BIND_ADDR), otherwise here. A line that begins with \"#name =\" shows an option's default,
+# or an example if it has no default. All errors are reported at once, with exit code 78.
 #
-# This file is generated from src/config/options.rs by `make update-golden`.
+# Three hosts use the same file, except for bind_addr and rpc_addr. One of them founds the cluster,
+# once: see bootstrap. docs/OPERATIONS.md describes each step.
+#
+# Generated from src/config/options.rs: edit that file, then run `make update-golden`.
 ";
 
 const COLUMNS: usize = 100;

@@ -9,6 +9,7 @@ mod leaks;
 mod load;
 mod raw;
 mod shim;
+mod source;
 
 mod scenario;
 
@@ -24,11 +25,11 @@ mod disk_full;
 mod dist;
 mod docs;
 mod fail_over;
-mod floors;
 mod frames;
 mod hostile;
 mod journal;
 mod kill;
+mod layers;
 mod limits;
 mod modes;
 mod names;

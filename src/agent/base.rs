@@ -1,0 +1,171 @@
+//! The parts of a node that exist from its start, and those that run once it is a member of a cluster.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::error::{AgentError, no_thread};
+use crate::api::core::{Core, Me};
+use crate::api::server::Api;
+use crate::catalog::{CatalogView, Member};
+use crate::config::Config;
+use crate::consensus::handle::ConsensusHandle;
+use crate::consensus::{Consensus, ConsensusParts};
+use crate::feature_level::ClusterLevel;
+use crate::logs::Logs;
+use crate::membership::Membership;
+use crate::replication::Late;
+use crate::replication::dial::Dialer;
+use crate::replication::hello::PeerIdentity;
+use crate::replication::peers::{Peers, PeersHandle};
+use crate::storage::disk::Disk;
+use crate::storage::log::LogOptions;
+use crate::storage::node::{DataDir, NodeFile};
+use crate::storage::reader::Readers;
+use crate::storage::scrub::{Scrub, ScrubOptions};
+use crate::thread::{FatalSender, Joiner, Progress, Silence};
+use crate::types::{ClusterId, GroupId};
+use crate::waiting::WaitingFor;
+use crate::watermark::Watermark;
+use crate::writer::{Writer, WriterHandle};
+
+/// What runs once the node is a member, in the order in which it stops.
+pub(super) struct Running {
+    pub consensus: ConsensusHandle,
+    pub thread: Joiner,
+    pub peers: Peers,
+    pub writer: Writer,
+    pub readers: Readers,
+    pub scrub: Scrub,
+    pub alive: Progress,
+    pub consensus_silence: Silence<u64>,
+    pub writer_handle: WriterHandle,
+    pub writer_silence: Silence<Option<Instant>>,
+    pub hang_max: Duration,
+    pub logs: Logs,
+    pub since: Instant,
+    /// It carried a log when it started.
+    pub restarted: bool,
+}
+
+/// What starting the core takes; shared with the thread that waits for admission.
+pub(super) struct Base {
+    pub config: Config,
+    pub fatal: FatalSender,
+    pub disk: Disk,
+    pub data_dir: Arc<DataDir>,
+    pub me: Member,
+    pub dialer: Dialer,
+    pub api: Mutex<Api>,
+    pub membership: Membership,
+    pub waiting: WaitingFor,
+    pub levels: ClusterLevel,
+    pub late_peers: Late<PeersHandle>,
+    pub running: Mutex<Option<Running>>,
+}
+
+impl Base {
+    pub fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock()
+    }
+
+    pub fn api(&self) -> MutexGuard<'_, Api> {
+        self.api.lock()
+    }
+
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.storage.segment_bytes) }
+    }
+
+    /// Recovers and starts the core, and opens the listeners for calls. `told`: the members, where the catalog is not here yet.
+    pub fn run(&self, cluster_id: ClusterId, node_file: NodeFile, told: Vec<Member>) -> Result<(), AgentError> {
+        let consensus = Consensus::default();
+        let handle = consensus.handle();
+        let alive = consensus.progress();
+        let catalog = CatalogView::default();
+        let catalog_watermark = Watermark::default();
+        let logs = Logs::default();
+        let writer = Writer::start(&self.disk, consensus.report(), &self.fatal).map_err(no_thread)?;
+        let readers = Readers::start(&self.fatal).map_err(no_thread)?;
+        let options = ScrubOptions {
+            bytes_per_second: self.config.storage.scrub_bytes_per_second,
+            interval: Duration::from_secs(self.config.storage.scrub_interval_seconds),
+        };
+        let scrub = Scrub::start(&self.disk, self.data_dir.path(), options, &self.fatal).map_err(no_thread)?;
+        let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
+        let identity = PeerIdentity {
+            cluster_name: self.config.cluster.cluster_name.clone(),
+            cluster_id,
+            node_id: self.me.id,
+            bind_addr: self.me.bind_addr.clone(),
+            levels: self.levels.clone(),
+        };
+        let dialer = self.dialer.clone();
+        let peers = Peers::start(
+            identity,
+            dialer,
+            catalog.clone(),
+            catalog_watermark.clone(),
+            late_consensus.clone(),
+            logs.clone(),
+            self.fatal.clone(),
+        );
+        peers.handle().told(told);
+        let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
+        let parts = ConsensusParts {
+            me: self.me.clone(),
+            disk: self.disk.clone(),
+            data_dir: self.data_dir.clone(),
+            node_file,
+            log_options: self.log_options(),
+            writer: writer.handle(),
+            readers: readers.handle(),
+            scrub: scrub.handle(),
+            outbound: Arc::new(peers.handle()),
+            catalog: catalog.clone(),
+            catalog_watermark: catalog_watermark.clone(),
+            logs: logs.clone(),
+        };
+        let thread = consensus.start(parts, &self.fatal)?;
+        let _ = late_consensus.set(handle.clone());
+        let _ = self.late_peers.set(peers.handle());
+        self.api().serve(Core {
+            me: Me {
+                node_id: self.me.id,
+                node_name: self.me.name.clone(),
+                cluster_name: self.config.cluster.cluster_name.clone(),
+            },
+            cluster_id,
+            consensus: handle.clone(),
+            logs: logs.clone(),
+            catalog,
+            catalog_watermark,
+            forward: Arc::new(peers.handle()),
+            readers: readers.handle(),
+            scrub: scrub.handle(),
+            space: self.disk.space().clone(),
+        });
+        self.membership.handle().admitted(peers.handle());
+        let writer_handle = writer.handle();
+        let hang_max = Duration::from_secs(self.config.storage.hang_seconds_max);
+        let running = Running {
+            consensus: handle,
+            thread,
+            peers,
+            writer,
+            readers,
+            scrub,
+            alive,
+            consensus_silence: Silence::default(),
+            writer_handle,
+            writer_silence: Silence::default(),
+            hang_max,
+            logs,
+            since: Instant::now(),
+            restarted,
+        };
+        *self.running() = Some(running);
+        Ok(())
+    }
+}
