@@ -62,7 +62,7 @@ fn table() -> Vec<Rpc> {
     ]
 }
 
-/// Adds every RPC, and the check before its message is received, to a server.
+/// The services with every RPC, and the check that runs before a message is received.
 pub fn register(service: &Service) -> (grpcio::Service, AccessChecker) {
     let table = table();
     let rights: HashMap<_, _> = table.iter().map(|rpc| (rpc.method, rpc.right)).collect();

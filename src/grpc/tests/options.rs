@@ -106,7 +106,7 @@ fn ignores_the_proxy_of_the_environment() {
         return;
     }
     let test = std::process::Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "grpc::tests::options::no_proxy_is_asked"])
+        .args(["--exact", "grpc::tests::options::ignores_the_proxy_of_the_environment"])
         .env("http_proxy", PROXY)
         .env_remove("no_proxy")
         .env_remove("no_grpc_proxy")
