@@ -1,6 +1,7 @@
 //! The catalog as a pure function of its commands.
 
 use super::*;
+use crate::types::{GroupId, LogId, LogName, NodeId, NodeName};
 
 fn member(id: u64, name: &str) -> Member {
     Member {

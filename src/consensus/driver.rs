@@ -1,47 +1,45 @@
 //! The `consensus` thread: one loop for all groups of this node.
 //!
-//! It takes requests, peers' messages, completions and ticks, hands them to the groups, and performs what they want done.
-//! It writes to the page cache and nothing slower; the log-writer syncs. Only making a group, which is rare, waits for the
-//! disk here. The catalog's state machine runs here too: it says which groups this node carries.
+//! It receives requests, peers' messages, completions and ticks, feeds them to the groups, and performs the groups' effects.
+//! It writes to the page cache and nothing slower; the log-writer syncs. Only creating a replica, which is rare, waits for the
+//! disk here. On each tick the governor performs what the catalog's policy wants.
 
-mod admit;
-mod govern;
-mod tell;
+mod admission;
+mod governor;
+mod host;
+mod lines;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::TryRecvError;
 
-use self::admit::Strangers;
-use self::tell::Told;
-use super::Outbound;
+use self::admission::Admission;
+use self::governor::Governor;
+use self::host::Host;
+use self::lines::GroupLines;
 use super::completions::Completions;
-use super::group::{GroupConfig, Rules, TICK_MS};
-use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError};
-use super::joins::Joins;
+use super::error::HostError;
+use super::group::TICK_MS;
+use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
 use super::peer_inbox::{PeerInbox, keeps_its_place};
-use super::replica::{HostError, Replica, Sinks};
-use super::retention::Retention;
+use super::replica::Groups;
+use super::sinks::{Outbound, Sinks};
 use super::status::Statuses;
-use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::catalog::policy::facts::Now;
+use crate::catalog::{CatalogView, Member};
 use crate::clock::{PeerClocks, StampClock, wall_us};
 use crate::doorbell::Doorbell;
 use crate::inbox::{Inbox, inbox};
-use crate::logs::{Logs, OpenLog};
+use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
-use crate::storage::entry::{EntryKind, Unstamped};
-use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::log::LogOptions;
 use crate::storage::node::{DataDir, NodeFile};
-use crate::storage::payload::{RecordFields, encode_record};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
@@ -49,17 +47,17 @@ use crate::types::{GroupId, NodeId};
 use crate::watermark::Watermark;
 use crate::writer::WriterHandle;
 
-/// Messages taken from the inbox before their effects are performed: what one fdatasync then covers.
+/// The number of messages taken from the inbox before their effects are performed: one fdatasync then covers them.
 const DRAIN_MESSAGES_MAX: usize = 512;
-/// The same in bytes, of clients' records and again of peers' entries: they are written before the next heartbeat is looked at.
+/// The same in bytes, once for clients' records and once for peers' entries: more would delay the next heartbeat.
 const DRAIN_BYTES_MAX: usize = 8 << 20;
-/// How long a hand-over of leadership may take before the stop goes on without it.
+/// The longest time that a stop waits for the handover of leadership.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
-/// Between the ticks of a node that leads all its groups, alone.
+/// The time between the ticks of a node that leads all its groups and is their only replica.
 const TICK_ALONE_MS: u64 = 250;
 
-/// The inbox, before the thread exists: others are made with its sending sides.
+/// Consensus before its thread starts: other parts of the program are created with the sending sides of its inbox.
 pub struct Consensus {
     inbox: Inbox<ConsensusMsg>,
     handle: ConsensusHandle,
@@ -69,29 +67,29 @@ pub struct Consensus {
     progress: Progress,
 }
 
-/// What the thread works with.
+/// What the thread needs from the rest of the program.
 pub struct ConsensusParts {
     /// This node, as the catalog should know it.
     pub me: Member,
-    /// The door to the disk.
+    /// Access to the disk.
     pub disk: Disk,
     /// The data directory, locked.
     pub data_dir: Arc<DataDir>,
-    /// What it says about this node.
+    /// `node.toml` of the data directory.
     pub node_file: NodeFile,
-    /// How logs are kept.
+    /// The options of the logs on disk.
     pub log_options: LogOptions,
     /// The log-writer; it reports to [`Consensus::report`].
     pub writer: WriterHandle,
-    /// The cold reads.
+    /// The reader threads.
     pub readers: ReadersHandle,
-    /// Checks what is on the disk.
+    /// The scrub, which checks the disk in the background.
     pub scrub: ScrubHandle,
     /// The peers.
     pub outbound: Arc<dyn Outbound>,
     /// Where the catalog is published.
     pub catalog: CatalogView,
-    /// How far the catalog's group is applied here; what `catalog` shows is never older.
+    /// How far the catalog's group is applied here. The published catalog is never older.
     pub catalog_watermark: Watermark,
     /// Where logs are opened for clients.
     pub logs: Logs,
@@ -109,18 +107,18 @@ impl Default for Consensus {
 }
 
 impl Consensus {
-    /// The sending side of the inbox.
+    /// Returns the sending side of the inbox.
     pub fn handle(&self) -> ConsensusHandle {
         self.handle.clone()
     }
 
-    /// Where the log-writer reports persisted Readies.
+    /// Returns the function by which the log-writer reports persisted Readies.
     pub fn report(&self) -> Arc<dyn Fn(GroupId, u64) + Send + Sync> {
         let completions = self.completions.clone();
         Arc::new(move |group, ready| completions.persisted(group, ready))
     }
 
-    /// The thread's progress mark, for the watchdog.
+    /// Returns the thread's progress mark, for the watchdog.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -128,7 +126,7 @@ impl Consensus {
     /// Recovers every group of this node, then starts the thread. Blocks for the recovery.
     ///
     /// # Errors
-    /// When a group can't be recovered, or the thread not be made.
+    /// A group can't be recovered, or the thread can't be created.
     pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
         let driver = self.recover(parts)?;
         spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
@@ -140,42 +138,43 @@ impl Consensus {
             peers: self.handle.peer_inbox(),
             bell: self.bell,
             next_tick: Instant::now(),
+            ticks: 0,
             statuses: self.statuses,
             progress: self.progress,
-            groups_dir: parts.data_dir.groups_dir(),
             sinks: Sinks {
                 writer: parts.writer,
                 readers: parts.readers,
                 outbound: parts.outbound,
                 completions: self.completions,
             },
-            me: parts.me,
-            disk: parts.disk,
-            data_dir: parts.data_dir,
-            node_file: parts.node_file,
-            scrub: parts.scrub,
-            log_options: parts.log_options,
-            view: parts.catalog,
-            catalog_watermark: parts.catalog_watermark,
-            logs: parts.logs,
-            catalog: Catalog::default(),
-            groups: BTreeMap::new(),
+            host: Host {
+                me: parts.me.id,
+                groups_dir: parts.data_dir.groups_dir(),
+                disk: parts.disk,
+                data_dir: parts.data_dir,
+                node_file: parts.node_file,
+                log_options: parts.log_options,
+                scrub: parts.scrub,
+                catalog_watermark: parts.catalog_watermark,
+                logs: parts.logs,
+            },
+            groups: Groups::new(),
             clock: StampClock::default(),
             peer_clocks: self.handle.peer_clocks().clone(),
-            strangers: Strangers::default(),
-            told: Told::default(),
-            retention: Retention::new(self.handle),
-            joins: Joins::default(),
+            admission: Admission::default(),
+            lines: GroupLines::default(),
+            governor: Governor::new(parts.me.clone(), parts.catalog, self.handle),
+            me: parts.me,
             handing_over: None,
         };
         let begun = Instant::now();
-        let groups = driver.node_file.groups.clone();
+        let groups = driver.host.node_file.groups.clone();
         log::info!("recovery of {} groups begins", groups.len());
         for group in groups {
-            driver.open(group)?;
+            driver.host.open(group, &mut driver.groups, &driver.sinks)?;
         }
         driver.perform()?;
-        driver.tell_recovery(begun.elapsed());
+        lines::log_recovery(&driver.groups, driver.governor.catalog(), begun.elapsed());
         Ok(driver)
     }
 }
@@ -183,7 +182,7 @@ impl Consensus {
 /// What wakes the thread.
 enum Event {
     Message(ConsensusMsg),
-    /// Of the log-writer or a reader; or a peer has sent something.
+    /// The log-writer or a reader has completed something, or a peer has sent messages.
     Completed,
     Tick,
     Stop,
@@ -194,27 +193,18 @@ struct Driver {
     peers: Arc<PeerInbox>,
     bell: Doorbell,
     next_tick: Instant,
+    ticks: u64,
     statuses: Arc<Statuses>,
     progress: Progress,
-    groups_dir: PathBuf,
     sinks: Sinks,
-    me: Member,
-    disk: Disk,
-    data_dir: Arc<DataDir>,
-    node_file: NodeFile,
-    scrub: ScrubHandle,
-    log_options: LogOptions,
-    view: CatalogView,
-    catalog_watermark: Watermark,
-    logs: Logs,
-    catalog: Catalog,
-    groups: BTreeMap<GroupId, Replica>,
+    host: Host,
+    groups: Groups,
     clock: StampClock,
     peer_clocks: PeerClocks,
-    strangers: Strangers,
-    told: Told,
-    retention: Retention,
-    joins: Joins,
+    admission: Admission,
+    lines: GroupLines,
+    governor: Governor,
+    me: Member,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
 
@@ -247,14 +237,14 @@ impl Driver {
             }
             self.take_completions();
             self.perform()?;
-            self.disk.space().kept();
+            self.host.disk.space().kept();
             self.progress.mark();
         }
     }
 
     fn next_event(&mut self) -> Event {
         loop {
-            // Ticks first: a flood of requests must not stop time. Those that are late are not made up for.
+            // Ticks first: a flood of requests must not stop time. Missed ticks are not made up for.
             let now = Instant::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
@@ -275,8 +265,8 @@ impl Driver {
         }
     }
 
-    /// A node alone has no heartbeat to send and no election to hold; what its ticks do besides has time, and an idle
-    /// machine sleeps.
+    /// A node alone sends no heartbeats and holds no elections. The rest of its ticks' work can wait, so that an idle machine
+    /// sleeps.
     fn tick_every(&self) -> Duration {
         let alone = self.groups.values().all(|replica| replica.group.leads_alone());
         Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
@@ -287,14 +277,16 @@ impl Driver {
         let time_us = self.clock.now(wall_us(), now);
         match message {
             ConsensusMsg::Propose(proposal, reply) => {
-                let refused = self.refuses(&proposal);
+                let accepted = self.governor.accepts(&proposal);
                 match self.groups.get_mut(&proposal.group) {
-                    Some(_) if refused => reply.send(Err(ProposeError::Dropped)),
+                    Some(_) if !accepted => reply.send(Err(ProposeError::Dropped)),
                     Some(replica) => replica.group.propose(proposal, now, time_us, reply),
                     None => reply.send(Err(ProposeError::NoSuchGroup)),
                 }
             }
-            ConsensusMsg::Command(command, reply) => self.command(&command, now, time_us, reply),
+            ConsensusMsg::Command(command, reply) => {
+                self.governor.command(&mut self.groups, &command, now, time_us, reply);
+            }
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
                 Some(replica) => replica.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
@@ -318,24 +310,24 @@ impl Driver {
         }
     }
 
-    /// A peer's message. Those for groups that this node does not carry (yet) are dropped: raft sends again.
+    /// Steps a peer's message. Messages for groups that this node does not host (yet) are dropped: raft sends them again.
     fn step(&mut self, from: NodeId, message: RaftMessage) {
         if message.from != from.0 || message.to != self.me.id.0 {
             let text = format!("a message of {} to {}", NodeId(message.from), NodeId(message.to));
-            return self.tell_refused(from, &text);
+            return self.admission.log_dropped(from, &text);
         }
-        if !self.admits(from, &message) {
+        let catalog = self.governor.catalog();
+        if !self.admission.admits(from, &message, &self.groups, catalog) {
             return;
         }
-        self.heard(from);
+        self.lines.heard(from, &self.groups, catalog);
         let group = GroupId(message.group);
         let Some(replica) = self.groups.get_mut(&group) else { return };
         if keeps_its_place(&message) && replica.group.is_behind_with_syncs() {
             return self.peers.count_dropped();
         }
         if let Err(what) = replica.step(message) {
-            let what = format!("group {group}: {what}");
-            self.tell_refused(from, &what);
+            self.admission.log_dropped(from, &format!("group {group}: {what}"));
         }
     }
 
@@ -355,17 +347,21 @@ impl Driver {
 
     fn tick(&mut self) -> Result<(), HostError> {
         let now = Instant::now();
+        self.ticks += 1;
         let wall_us = wall_us();
         self.clock.look(&self.clocks_of_voters(now), wall_us, now);
         let time_us = self.clock.now(wall_us, now);
         for replica in self.groups.values_mut() {
             replica.group.tick(now);
             replica.write_commit()?;
-            // What has changed without an effect to perform: damage.
+            // Damage changes the status without an effect.
             self.statuses.publish(replica.group.status());
         }
-        self.tell_leaders(now);
-        self.govern(now, time_us)?;
+        self.lines.log_leaders(&self.statuses, self.governor.catalog(), &self.me, now);
+        if self.handing_over.is_none() {
+            let now = Now { tick: self.ticks, at: now, wall_us: time_us };
+            self.governor.tick(&mut self.groups, &self.sinks, now)?;
+        }
         let leads = self.groups.values().any(|replica| replica.group.leads() && replica.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
             reply.send(());
@@ -373,7 +369,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Performs what all groups want done, until none wants anything.
+    /// Performs the effects of all groups, until no group has any.
     fn perform(&mut self) -> Result<(), HostError> {
         loop {
             let mut commands = Vec::new();
@@ -385,7 +381,7 @@ impl Driver {
             }
             let done = commands.is_empty();
             if !done {
-                self.apply_commands(&commands)?;
+                self.governor.apply(&commands, &mut self.groups, &mut self.host, &self.sinks)?;
             }
             if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG) {
                 catalog.release();
@@ -396,77 +392,18 @@ impl Driver {
         }
     }
 
-    fn apply_commands(&mut self, commands: &[Bytes]) -> Result<(), HostError> {
-        for bytes in commands {
-            let command = Command::decode(bytes).map_err(HostError::Catalog)?;
-            log::debug!("catalog: {command:?}");
-            self.catalog.apply(command);
-        }
-        self.host_logs()?;
-        self.view.publish(self.catalog.clone());
-        Ok(())
+    /// Only the clocks of voters count: other nodes choose their ids, as many as they like.
+    fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
+        let catalog = self.groups.get(&GroupId::CATALOG);
+        let mut clocks = self.peer_clocks.now(now);
+        clocks.retain(|(node, _)| catalog.is_some_and(|catalog| catalog.group.votes(*node)));
+        clocks
     }
 
-    /// Makes the groups that this node should carry and does not, and opens founded logs for clients.
-    fn host_logs(&mut self) -> Result<(), HostError> {
-        let member = self.catalog.member(self.me.id).is_some();
-        let logs: Vec<LogMeta> = self.catalog.logs().cloned().collect();
-        for log in logs {
-            let founds = log.founder == self.me.id && !log.founded;
-            if !self.groups.contains_key(&log.group) && (founds || (member && log.founded)) {
-                let genesis = if founds { Genesis::Founder(self.me.id) } else { Genesis::Blank };
-                self.make(log.group, genesis)?;
-            }
-            if let Some(replica) = self.groups.get(&log.group).filter(|_| log.founded) {
-                self.open_for_clients(&log, replica);
-            }
-        }
-        Ok(())
-    }
-
-    fn open_for_clients(&self, log: &LogMeta, replica: &Replica) {
-        let limits = (log.record_bytes_max, log.request_bytes_max);
-        if self.logs.get(&log.name).is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
-            self.logs.insert(OpenLog {
-                name: log.name.clone(),
-                group: log.group,
-                log_id: log.log_id,
-                record_bytes_max: log.record_bytes_max,
-                request_bytes_max: log.request_bytes_max,
-                watermark: replica.watermark.clone(),
-                reader: replica.reader.clone(),
-            });
-        }
-    }
-
-    /// A group is made in this order: its directory complete and synced, then `node.toml` lists it, then its first message leaves.
-    fn make(&mut self, group: GroupId, genesis: Genesis) -> Result<(), HostError> {
-        if !self.node_file.groups.contains(&group) {
-            GroupLog::create(&self.disk, &self.groups_dir, group, &self.log_options, genesis)?;
-            self.node_file.groups.push(group);
-            self.data_dir.store(&self.node_file)?;
-        }
-        self.open(group)
-    }
-
-    fn open(&mut self, group: GroupId) -> Result<(), HostError> {
-        let (log, recovered) = GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)?;
-        let watermark = match group {
-            GroupId::CATALOG => self.catalog_watermark.clone(),
-            _ => Watermark::default(),
-        };
-        let config = GroupConfig { id: group, me: self.me.id, election_ticks: None, rules: Rules::default() };
-        let mut replica = Replica::start(config, log, recovered, watermark, &self.sinks)?;
-        replica.group.set_space(self.disk.space().clone());
-        self.scrub.add(group, replica.reader.clone());
-        self.groups.insert(group, replica);
-        Ok(())
-    }
-
-    /// Fails what waits, so that every caller has an answer; the log-writer syncs what is written.
+    /// Fails all waiting requests, so that every caller has an answer. The log-writer syncs what is written.
     fn stop(mut self) -> Result<(), HostError> {
         self.groups.values_mut().for_each(|replica| replica.group.stop());
-        // As always: what the catalog's watermark shows, the published catalog shows too.
+        // The published catalog must not be older than the catalog's watermark, at a stop too.
         self.perform()?;
         for replica in self.groups.values_mut() {
             replica.write_commit()?;
@@ -484,12 +421,4 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// A change of the catalog as an entry: one record, whose value is the command.
-pub fn command_proposal(command: &Command) -> Proposal {
-    let value = command.encode();
-    let mut payload = Unstamped::room(value.len() + 64);
-    encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
-    Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, Unstamped::new(payload))
 }

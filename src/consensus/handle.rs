@@ -77,6 +77,11 @@ impl Proposal {
     }
 }
 
+/// Returns the proposal of a catalog entry with this command.
+pub fn command_proposal(command: &Command) -> Proposal {
+    Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, command.payload())
+}
+
 /// The place of an appended proposal. It is committed and visible on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {

@@ -1,7 +1,7 @@
-//! The log lines that tell who leads a group, and why nobody does.
+//! The log lines about a group's leadership: which node leads, and why none does.
 //!
-//! A leader is logged once per term. A group without a leader is logged after [`VACANT_MAX`], with the voters that are not heard,
-//! and then once per [`REMINDER`] until somebody leads.
+//! A leader is logged once per term. A group without a leader is logged after [`VACANT_MAX`], with the voters that are silent, and
+//! then once per [`REMINDER`] until it has a leader.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use log::Level;
 use super::handle::{GroupStatus, Role};
 use crate::types::{NodeId, Term};
 
-/// How long a group may have no leader before that is logged: an election among fast disks takes 1 to 2 s.
+/// The time without a leader after which that is logged: an election among fast disks takes 1 to 2 s.
 const VACANT_MAX: Duration = Duration::from_secs(3);
-/// How often it is logged again.
+/// The time until it is logged again.
 const REMINDER: Duration = Duration::from_secs(60);
 /// A voter counts as silent after this time: without a leader each voter asks for votes, or answers, about once a second.
 const SILENT_MIN: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ const SILENT_MIN: Duration = Duration::from_secs(2);
 /// When this node last received a raft message from each node, of any group.
 pub type Heard = BTreeMap<NodeId, Instant>;
 
-/// What was logged about one group's leadership.
+/// Remembers what was logged about one group's leadership.
 #[derive(Debug, Default)]
 pub struct LeadershipLines {
     leader: Option<(NodeId, Term)>,
@@ -35,7 +35,7 @@ struct Vacancy {
 }
 
 impl LeadershipLines {
-    /// Returns the line that is due, if any. `group` and `name` are how the line names the group and a node; `me` is this node.
+    /// Returns the line that is due, if any. `group` is the name of the group in the line, `name` returns that of a node.
     pub fn look(
         &mut self,
         group: &str,
@@ -63,7 +63,7 @@ impl LeadershipLines {
             return Some((Level::Info, text));
         }
         if status.damage.is_some() {
-            // Its damage is logged, and it hears nobody.
+            // The damage itself is logged, and a damaged replica receives nothing.
             return None;
         }
         let is_voter = status.voters.contains(&me);
@@ -74,7 +74,7 @@ impl LeadershipLines {
         }
         vacancy.logged = Some(now);
         let time = now.duration_since(vacancy.since).as_secs();
-        // Voters hear each other while there is no leader, a learner hears nobody.
+        // Without a leader voters hear each other, and a learner hears nothing.
         let is_heard = |voter: &NodeId| heard.get(voter).is_some_and(|heard| now.duration_since(*heard) <= SILENT_MIN);
         let is_silent = |voter: &&NodeId| **voter != me && !is_heard(voter);
         let silent: Vec<String> = status.voters.iter().filter(is_silent).map(|voter| name(*voter)).collect();
@@ -117,16 +117,16 @@ mod tests {
             (self.status.leader, self.status.term) = (leader.map(NodeId), Term(term));
         }
 
-        /// The lines of a time that passes in tenths of a second.
+        /// Time passes in steps of a tenth of a second. Returns the lines.
         fn pass(&mut self, time: Duration) -> Vec<(Level, String)> {
             let end = self.now + time;
-            let mut said = Vec::new();
+            let mut lines = Vec::new();
             while self.now < end {
                 self.now += SECOND / 10;
                 let name = |node: NodeId| format!("n{}", node.0);
-                said.extend(self.lines.look("log a", &self.status, NodeId(1), &self.heard, name, self.now));
+                lines.extend(self.lines.look("log a", &self.status, NodeId(1), &self.heard, name, self.now));
             }
-            said
+            lines
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(scene.pass(SECOND), info("log a: n1 (this node) leads in term 6"));
     }
 
-    /// A survivor without a majority wrote a line for each peer, and none that said what follows from it.
+    /// Once, a survivor without a majority logged a line for each peer, and none about what follows from it.
     #[test]
     fn a_missing_majority_is_logged_with_the_silent_voters() {
         let mut scene = Scene::new();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn elections_that_fail_among_voters_that_answer_are_logged_as_that() {
+    fn failing_elections_among_answering_voters_are_logged_as_such() {
         let mut scene = Scene::new();
         scene.heard.insert(NodeId(2), scene.now + SECOND * 3);
         assert_eq!(
@@ -176,16 +176,16 @@ mod tests {
         assert_eq!(scene.pass(SECOND * 60), warn("log a: no leader for 63 s, although every voter answers"));
     }
 
-    /// Voters ask each other for votes, and no learner.
+    /// Voters ask each other for votes, not learners.
     #[test]
-    fn a_learner_does_not_say_that_voters_are_silent() {
+    fn a_learner_does_not_report_silent_voters() {
         let mut scene = Scene::new();
         scene.status.voters = vec![NodeId(2), NodeId(3)];
         assert_eq!(scene.pass(SECOND * 4), warn("log a: no leader is known for 3 s"));
     }
 
     #[test]
-    fn a_blank_replica_and_a_damaged_one_say_nothing() {
+    fn blank_and_damaged_replicas_log_nothing() {
         let mut scene = Scene::new();
         scene.status.damage = Some("a file is missing".to_owned());
         assert_eq!(scene.pass(SECOND * 100), []);

@@ -1,121 +1,50 @@
-//! A group on this node: the machine, its log on disk, its watermark. Performs the machine's effects.
+//! This node's replica of a group: the state machine, its log on disk, its watermark. Performs the group's effects.
 
 mod comparing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use self::comparing::Comparing;
-use super::Outbound;
 use super::compare::Compared;
-use super::completions::Completions;
+use super::error::HostError;
 use super::group::{Answer, Effects, End, FETCH_BYTES, Fetch, Group, GroupConfig, Write};
+use super::sinks::Sinks;
 use super::{received, wire};
-use crate::catalog::BadCommand;
+use crate::catalog::policy::facts::ReplicaFacts;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
 use crate::storage::log::{GroupLog, HardState, Recovered, SealAge, StorageError};
-use crate::storage::reader::{Access, GroupReader, ReadError, ReadersHandle};
+use crate::storage::reader::{Access, GroupReader, ReadError};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 use crate::watermark::{Mark, Watermark};
-use crate::writer::WriterHandle;
 use bytes::Bytes;
 
-/// What every group's effects go to.
-pub struct Sinks {
-    /// The log-writer.
-    pub writer: WriterHandle,
-    /// The cold reads.
-    pub readers: ReadersHandle,
-    /// The peers.
-    pub outbound: Arc<dyn Outbound>,
-    /// Back to this thread.
-    pub completions: Completions,
-}
+/// This node's replicas.
+pub type Groups = BTreeMap<GroupId, Replica>;
 
-/// A group could not be opened, or its log not written.
-#[derive(Debug)]
-pub enum HostError {
-    /// The storage says why.
-    Storage(StorageError),
-    /// An entry that is needed for the start could not be read.
-    Read(GroupId, ReadError),
-    /// The recovered state is impossible.
-    State(GroupId, String),
-    /// The catalog says what this version does not understand.
-    Catalog(BadCommand),
-    /// The system gives no thread.
-    Thread(std::io::Error),
-}
-
-impl std::fmt::Display for HostError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            HostError::Storage(error) => error.fmt(f),
-            HostError::Read(group, error) => write!(f, "group {group}: {error:?}"),
-            HostError::State(group, what) => write!(f, "group {group}: {what}"),
-            HostError::Catalog(error) => write!(f, "{error}; start a newer version of the program"),
-            HostError::Thread(error) => write!(f, "no thread for consensus: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for HostError {}
-
-impl From<StorageError> for HostError {
-    fn from(error: StorageError) -> HostError {
-        HostError::Storage(error)
-    }
-}
-
-impl HostError {
-    /// True when starting the same program again will not help.
-    pub fn is_config(&self) -> bool {
-        match self {
-            HostError::Storage(error) => error.is_config(),
-            HostError::Catalog(_) | HostError::Read(_, ReadError::NewerFrame(_)) => true,
-            HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
-        }
-    }
-
-    /// True when what is on the disk is not what was written there.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            HostError::Storage(error) => error.is_damage(),
-            HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
-            HostError::Read(
-                _,
-                ReadError::NotCached
-                | ReadError::Trimmed { .. }
-                | ReadError::NewerFrame(_)
-                | ReadError::Io(_)
-                | ReadError::Shortage(_),
-            )
-            | HostError::Catalog(_)
-            | HostError::Thread(_) => false,
-        }
-    }
-}
-
-/// One group on this node.
+/// This node's replica of one group.
 pub struct Replica {
-    /// The machine.
+    /// The state machine.
     pub group: Group,
-    /// How far it is applied.
+    /// How far the group is applied, for readers.
     pub watermark: Watermark,
-    /// Its stored bytes.
+    /// Reads the stored entries.
     pub reader: GroupReader,
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
-    /// A commit index that is not written yet: it goes behind the next entries, with a sync, or at the next tick.
+    /// The time of the log's clock in the newest segment's header, at the start.
+    begun_us: u64,
+    /// The commit index in `hard_state` is not written yet. It is written after the next entries, before a sync, or at the next tick.
     commit_due: bool,
-    /// The catalog's watermark and answers, until its commands are applied.
     held: Held,
     comparing: Comparing,
 }
 
+/// The watermark and the answers that wait until the catalog's commands are applied.
 #[derive(Default)]
 struct Held {
     mark: Option<Mark>,
@@ -123,11 +52,11 @@ struct Held {
 }
 
 impl Replica {
-    /// Takes a recovered log and starts its group. Reads every entry that is not applied yet; may block, as only a start may.
-    /// The catalog is replayed from its first entry.
+    /// Starts the group of a recovered log. Blocks: it reads every entry that is not applied yet. The catalog is replayed from
+    /// its first entry.
     ///
     /// # Errors
-    /// When an entry can't be read, or the state is impossible.
+    /// An entry can't be read, or the recovered state is impossible.
     pub fn start(
         config: GroupConfig,
         mut log: GroupLog,
@@ -138,7 +67,7 @@ impl Replica {
         let id = config.id;
         if id == GroupId::CATALOG {
             recovered.applied = recovered.base.index;
-            // Its commands say which logs there are, and are applied again until it is compared.
+            // Its commands say which logs exist, so they are applied even before the replica is compared.
             recovered.differing = None;
         }
         let reader = log.reader();
@@ -162,51 +91,52 @@ impl Replica {
         let log = Arc::new(Mutex::new(log));
         sinks.writer.register(id, log.clone());
         let hard_state = group.hard_state();
+        let comparing = Comparing::new(id, log.clone(), reader.clone());
         Ok(Replica {
             group,
             watermark,
+            begun_us: reader.begun_us(),
             reader,
             id,
             log,
             hard_state,
             commit_due: hard_state != recovered.hard_state,
             held: Held::default(),
-            comparing: Comparing::default(),
+            comparing,
         })
     }
 
     fn log(&self) -> MutexGuard<'_, GroupLog> {
-        // A panic while it was held has already stopped the process.
         self.log.lock()
     }
 
-    /// Performs everything that the machine wants done now. Gives the catalog's commands that were applied; `None` when
-    /// nothing was to be done.
+    /// Performs all effects that the group has now. Returns the catalog's commands to apply, or `None` if there were no effects.
     ///
     /// # Errors
-    /// When the log can't be written: nothing is acknowledged after that.
+    /// The log can't be written. Nothing is acknowledged after that.
     pub fn perform_ready(&mut self, sinks: &Sinks) -> Result<Option<Vec<Bytes>>, HostError> {
         let mut commands = None;
         while let Some(effects) = self.group.ready() {
             self.perform(effects, sinks, commands.get_or_insert_default())?;
         }
-        self.look_up_digest(sinks);
+        self.comparing.look_up_digest(sinks);
         if self.group.differs() {
             self.watermark.withdraw();
-            self.store_difference(sinks);
-        } else if self.is_proven_equal() {
-            self.clear_suspicion(sinks);
+            self.comparing.store_difference(&self.group, sinks);
+        } else if self.comparing.is_proven_equal(&self.group) {
+            self.comparing.clear_suspicion(&mut self.group, sinks);
+            self.watermark.restore();
         } else if self.group.is_damaged() {
-            // What is visible stays so; nothing more will be.
+            // Visible records stay visible; no more will follow.
             self.watermark.close();
         }
         Ok(commands)
     }
 
-    /// Writes a commit index that nothing else took along. For every tick, and the end.
+    /// Writes the commit index, if it was not written with something else. Called on each tick and at the end.
     ///
     /// # Errors
-    /// When the log can't be written.
+    /// The log can't be written.
     pub fn write_commit(&mut self) -> Result<(), HostError> {
         if std::mem::take(&mut self.commit_due) {
             self.log().append_hard_state(&self.hard_state)?;
@@ -214,17 +144,21 @@ impl Replica {
         Ok(())
     }
 
-    /// Sets the log's clock, for the header of the next segment.
-    pub fn set_local_time(&self, local_us: u64) {
-        self.log().set_local_time(local_us);
+    /// Returns what the catalog's policy needs to know of this replica. `is_searched`: expired records are being searched for.
+    pub fn facts(&self, is_searched: bool) -> ReplicaFacts {
+        ReplicaFacts { begun_us: self.begun_us, is_searched, ..self.group.facts() }
     }
 
-    /// Seals the newest segment if it is at least this old.
+    /// Sets the log's clock, for the header of the next segment, and seals the newest segment if it is at least `seal` old.
     ///
     /// # Errors
-    /// When the log can't be written.
-    pub fn end_old_segment(&self, age: SealAge, sinks: &Sinks) -> Result<(), HostError> {
-        if self.log().end_old_segment(age)? {
+    /// The log can't be written.
+    pub fn keep_time(&self, local_us: u64, seal: Option<SealAge>, sinks: &Sinks) -> Result<(), HostError> {
+        let mut log = self.log();
+        log.set_local_time(local_us);
+        if let Some(age) = seal
+            && log.end_old_segment(age)?
+        {
             sinks.writer.sync(self.id, 0);
         }
         Ok(())
@@ -234,12 +168,12 @@ impl Replica {
         if let Some(write) = &effects.write {
             self.write(write)?;
         }
-        if !self.compare_written() {
-            // Nothing of it is acknowledged or shown. A client's answer was decided by other entries.
+        if !self.comparing.compare_written(&mut self.group) {
+            // The replica differs: the effects are neither acknowledged nor shown. The answers are about other entries.
             effects.answers.into_iter().for_each(Answer::send);
             return Ok(());
         }
-        // Whoever wants a sync may want the commit on the disk: conf changes and trims do.
+        // A sync for a conf change or a trim must include the commit index.
         if effects.sync.is_some() || effects.conf_state.is_some() || effects.trim.is_some() {
             self.write_commit()?;
         }
@@ -252,7 +186,7 @@ impl Replica {
             self.note_applied(mark);
         }
         if let Some((first_offset, applied)) = effects.trim {
-            // First what is shown, then the files: otherwise an answer has a first offset before the records that are there.
+            // The watermark moves before the files are removed. Otherwise a response has a first offset whose record is gone.
             if self.id != GroupId::CATALOG {
                 effects.mark.into_iter().for_each(|mark| self.watermark.advance(mark));
             }
@@ -263,7 +197,7 @@ impl Replica {
             sinks.writer.sync(self.id, ready);
         }
         for message in effects.messages {
-            let claim = self.claim_with(&message);
+            let claim = self.comparing.claim_with(&self.group, &message);
             let (to, mut message) = (NodeId(message.to), wire::message_to_pb(self.id, message));
             message.claim = claim.as_ref().map(wire::claim_to_pb).into();
             sinks.outbound.send(to, message);
@@ -280,36 +214,37 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes a peer's message.
+    /// Steps a peer's message.
     ///
     /// # Errors
-    /// What is wrong with a message that no sound peer of this version sends; it is dropped.
+    /// Says why the message is dropped: no sound peer of this version sends it.
     pub fn step(&mut self, mut message: RaftMessage) -> Result<(), String> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
         received::check(self.id, &message).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
-        // `step_with` refuses a message of a node that does not lead; its claim proves nothing.
+        // The claim of a node that does not lead proves nothing; `step_with` refuses its message.
         let compares = self.group.compares() && !self.group.leads_another(&message);
         if message.term >= self.group.term().0 && compares {
             let leader = NodeId(message.from);
             let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
             if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {
-                return Err(format!("an acknowledgement of entries up to {} that are others here", message.index));
+                return Err(format!("an acknowledgement of entries up to {} that are different here", message.index));
             }
             if let Some(claim) = &claim {
-                self.compare(leader, claim);
+                self.comparing.compare(&mut self.group, leader, claim);
             }
             if !self.group.is_damaged() {
-                compared = self.compare_entries(&message, claim.as_ref().and_then(|claim| claim.before.as_ref()));
+                let before = claim.as_ref().and_then(|claim| claim.before.as_ref());
+                compared = self.comparing.compare_entries(&mut self.group, &message, before);
             }
         }
         let claimed_last = claim.map(|claim| claim.last_index);
         self.group.step_with(message, claimed_last, compared).map_err(|e| e.to_string())
     }
 
-    /// Moves the watermark and sends the answers that are due. For the catalog the driver calls it once the commands are
-    /// applied: whoever sees its watermark, or has an answer, sees their effect.
+    /// Moves the watermark and sends the held answers. For the catalog the driver calls it once the commands are applied, so
+    /// their effect is visible to every reader of the watermark and to every receiver of an answer.
     pub fn release(&mut self) {
         let held = std::mem::take(&mut self.held);
         if let Some(mark) = held.mark {
@@ -318,8 +253,8 @@ impl Replica {
         held.answers.into_iter().for_each(Answer::send);
     }
 
-    /// A commit index alone is only remembered: a client's answer does not wait for it, as no promise needs it, and with the
-    /// next entries it costs nothing.
+    /// Writes to the page cache. A commit index alone is only remembered: no promise needs it on disk, and it costs nothing when it
+    /// is written with the next entries.
     fn write(&mut self, write: &Write) -> Result<(), StorageError> {
         if let Some(hard_state) = &write.hard_state {
             let commit = hard_state.commit;
@@ -341,7 +276,7 @@ impl Replica {
         log.append_ready(&write.entries, hard_state)
     }
 
-    /// After a snapshot the log state may be as of a later entry than the applied one.
+    /// Stores the log state. After a snapshot it may be as of a later entry than the applied one.
     fn note_applied(&self, mark: Mark) {
         let (log_state, as_of) = self.group.log_state();
         let mut log = self.log();
@@ -355,8 +290,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes the entries that a `reader` fetched for a follower. Damage is logged once for each entry; the leader then hands over
-    /// to a node that can serve the follower (`Group::tick`).
+    /// Passes on the entries that a reader thread fetched for a follower. Damage is logged once for each entry; the leader then
+    /// hands over to a node that can serve the follower (`Group::tick`).
     pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
         match entries {
             Ok(entries) => self.group.fetched(low, &entries),
@@ -374,7 +309,7 @@ impl Replica {
         }
     }
 
-    /// Has a `reader` fetch old entries. When the readers are busy raft asks again.
+    /// Has a reader thread fetch old entries. If the readers are busy, raft asks again.
     fn fetch(&self, fetch: Fetch, sinks: &Sinks) {
         let (id, reader, completions) = (self.id, self.reader.clone(), sinks.completions.clone());
         let job = Box::new(move || {
@@ -387,7 +322,7 @@ impl Replica {
     }
 }
 
-/// Every entry behind the applied one.
+/// Reads every entry after the applied one.
 fn read_tail(id: GroupId, reader: &GroupReader, recovered: &Recovered) -> Result<Vec<Entry>, HostError> {
     let mut tail: Vec<Entry> = Vec::new();
     let end = recovered.last_index.next();
@@ -397,7 +332,7 @@ fn read_tail(id: GroupId, reader: &GroupReader, recovered: &Recovered) -> Result
         let Some(last) = more.last() else {
             return Err(HostError::State(
                 id,
-                format!("entry {low} is not there, the last one is {}", recovered.last_index),
+                format!("entry {low} is missing, the last one is {}", recovered.last_index),
             ));
         };
         low = last.index.next();

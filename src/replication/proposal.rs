@@ -88,7 +88,7 @@ fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
 /// Whether every record is a change of a log's settings. No other change of the catalog is forwarded as an entry: the
 /// leader proposes those itself. A command that only a newer version knows is refused and not appended.
 fn configures_logs(records: &[u8]) -> bool {
-    let configures = |record: &[u8]| matches!(Command::of_record(record), Some(Command::ConfigureLog(..)));
+    let configures = |record: &[u8]| matches!(Command::of_record(record), Ok(Command::ConfigureLog(..)));
     payload::records(records).all(|record| record.is_ok_and(configures))
 }
 

@@ -1,4 +1,4 @@
-//! The thread's loop without the thread: what it proposes by itself.
+//! The driver's loop without the thread: what it proposes by itself.
 
 mod from_peers;
 
@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::consensus::handle::Appended;
-use crate::consensus::joins::{SILENT_TICKS_MAX, Unfinished};
+use crate::catalog::Command;
+use crate::catalog::policy::facts::Replicas;
+use crate::consensus::driver::governor::SILENT_TICKS_MAX;
+use crate::consensus::handle::{Appended, Proposal};
 use crate::reply::reply;
-use crate::storage::scrub::ScrubHandle;
+use crate::storage::entry::{EntryKind, Unstamped};
+use crate::storage::log::{Genesis, GroupLog};
 use crate::thread::fatal_channel;
 use crate::types::{LogIndex, LogName, NodeName};
 
@@ -19,9 +22,10 @@ impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
 }
 
-/// A founder alone, by this name, in that directory. Its log-writer and readers are real, its clock is not.
+/// A node alone that founds a cluster. Its log-writer and readers are real; its ticks come from the test.
 struct Founder {
     driver: Driver,
+    view: CatalogView,
     _writer: crate::writer::Writer,
     _readers: crate::storage::reader::Readers,
 }
@@ -47,7 +51,7 @@ impl Founder {
         let node_file = data_dir.load().expect("read").unwrap_or_else(|| {
             let groups = vec![GroupId::CATALOG];
             GroupLog::create(&disk, &data_dir.groups_dir(), GroupId::CATALOG, &log_options, Genesis::Founder(ME))
-                .expect("made");
+                .expect("created");
             let node_name = NodeName::new(name).expect("a name");
             NodeFile {
                 node_id: ME,
@@ -58,7 +62,7 @@ impl Founder {
             }
         });
         data_dir.store(&node_file).expect("stored");
-        let consensus = Consensus::default();
+        let (consensus, view) = (Consensus::default(), CatalogView::default());
         let writer = crate::writer::Writer::start(&disk, consensus.report(), &fatal).expect("a thread");
         let readers = crate::storage::reader::Readers::start(&fatal).expect("threads");
         let parts = ConsensusParts {
@@ -71,16 +75,16 @@ impl Founder {
             readers: readers.handle(),
             scrub: ScrubHandle::default(),
             outbound: Arc::new(Nobody),
-            catalog: CatalogView::default(),
+            catalog: view.clone(),
             catalog_watermark: Watermark::default(),
             logs: Logs::default(),
         };
         let driver = consensus.recover(parts).expect("recovered");
         driver.bell.answer_here();
-        Founder { driver, _writer: writer, _readers: readers }
+        Founder { driver, view, _writer: writer, _readers: readers }
     }
 
-    /// Ticks until it leads, with everything synced and applied after each.
+    /// Ticks once, and again until it leads. Everything is synced and applied afterwards.
     fn tick(&mut self) {
         let until = Instant::now() + Duration::from_secs(20);
         self.driver.tick().expect("a tick");
@@ -94,14 +98,14 @@ impl Founder {
             if self.driver.groups.values().all(|replica| replica.group.leads()) {
                 self.driver.bell.wait_until(until);
             } else {
-                // A conf change that is to be applied again keeps it from leading at once: an election's time has to pass.
+                // While a conf change is applied again, the node can't campaign at once: an election timeout must pass.
                 self.driver.bell.wait_until(Instant::now() + Duration::from_millis(1));
                 self.driver.tick().expect("a tick");
             }
         }
     }
 
-    /// Has a change of the catalog proposed, and waits for its answer.
+    /// Requests a change of the catalog, and waits for the answer.
     fn command(&mut self, command: Command) -> Result<Appended, ProposeError> {
         let (tx, rx) = reply();
         self.driver.handle(ConsensusMsg::Command(command, tx));
@@ -120,7 +124,7 @@ impl Founder {
         self.driver.groups[&GroupId::CATALOG].group.status().last_index
     }
 
-    /// Ticks until nothing is proposed any more, for which it has a hundred.
+    /// Ticks until nothing more is proposed, at most a hundred times.
     fn settle(&mut self) {
         for _ in 0..100 {
             let before = self.last_index();
@@ -130,18 +134,18 @@ impl Founder {
                 return;
             }
         }
-        panic!("an entry at every tick, the last is {}", self.last_index());
+        panic!("an entry on every tick, the last one is {}", self.last_index());
     }
 }
 
-/// A member was restarted with the name of another member. When it led the catalog it proposed that name on every tick, and no
-/// node applied it: twenty entries a second, synced on every node and kept forever.
+/// Once, a member was restarted with the name of another member. When it led the catalog it proposed that name on every tick, and
+/// no node applied it: twenty entries a second, synced on every node and kept forever.
 #[test]
 fn a_name_that_another_member_has_is_not_proposed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n1")));
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n1")));
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.settle();
     drop(founder);
@@ -151,21 +155,20 @@ fn a_name_that_another_member_has_is_not_proposed() {
     let before = founder.last_index();
     (0..100).for_each(|_| founder.tick());
     assert_eq!(founder.last_index(), before);
-    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n1")));
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n1")));
     drop(founder);
 
     let mut founder = Founder::start(dir.path(), "n3");
     founder.settle();
-    assert_eq!(founder.driver.catalog.member(ME), Some(&member(ME, "n3")), "a free name is taken");
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n3")), "a free name is taken");
 }
 
-/// A command that would change nothing is not appended, whichever node requests it.
 #[test]
 fn a_command_that_changes_nothing_is_not_appended() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    let log = founder.driver.catalog.logs().next().expect("the first log").clone();
+    let log = founder.driver.governor.catalog().logs().next().expect("the first log").clone();
     assert!(log.founded && log.name == LogName::new("").expect("a name"));
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.command(Command::RemoveNode(OTHER)).expect("removed");
@@ -185,13 +188,13 @@ fn a_command_that_changes_nothing_is_not_appended() {
     assert!(founder.command(Command::AddNode(member(NodeId(3), "n2"))).is_ok());
 }
 
-/// What a stop applied last was acknowledged and shown by the catalog's watermark, and the published catalog lacked it.
+/// Once, the published catalog lacked the last commands that a stop had applied and acknowledged.
 #[test]
 fn a_stop_publishes_the_commands_that_it_applies() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    let (view, watermark) = (founder.driver.view.clone(), founder.driver.catalog_watermark.clone());
+    let (view, watermark) = (founder.view.clone(), founder.driver.host.catalog_watermark.clone());
     let before = watermark.get().applied;
     let (tx, _nobody_waits) = reply();
     founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), tx));
@@ -201,21 +204,21 @@ fn a_stop_publishes_the_commands_that_it_applies() {
         assert!(Instant::now() < until, "not synced in time");
         founder.driver.bell.wait_until(until);
     }
-    // It is committed now, and the stop comes before it is applied.
+    // It is committed now, and the node stops before it is applied.
     founder.driver.take_completions();
-    let Founder { driver, _writer, _readers } = founder;
+    let Founder { driver, _writer, _readers, .. } = founder;
     driver.stop().expect("stopped");
     assert!(watermark.get().applied > before, "the stop applied it");
     assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
 }
 
-/// Hundreds of nodes that nobody has were learners within seconds. A restarted leader knows as much as the one before.
+/// Once, hundreds of nodes that did not exist were learners within seconds.
 #[test]
 fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    // Two at once: the entry of the first one is not applied yet.
+    // When the second one asks, the entry of the first one is not applied yet.
     let replies: Vec<_> = (2..100)
         .map(|id| {
             let (tx, rx) = reply();
@@ -226,7 +229,7 @@ fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
     founder.settle();
     let taken: Vec<bool> = replies.into_iter().map(|rx| rx.wait().expect("an answer").is_ok()).collect();
     assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
-    assert_eq!(founder.driver.catalog.members().map(|m| m.id).collect::<Vec<_>>(), [ME, OTHER]);
+    assert_eq!(founder.driver.governor.catalog().members().map(|m| m.id).collect::<Vec<_>>(), [ME, OTHER]);
     drop(founder);
 
     let mut founder = Founder::start(dir.path(), "n1");
@@ -234,11 +237,10 @@ fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
     let third = Command::AddNode(member(NodeId(3), "n3"));
     assert_eq!(founder.command(third.clone()), Err(ProposeError::Dropped));
     let moved = Command::AddNode(Member { bind_addr: "elsewhere:1".to_owned(), ..member(OTHER, "n2") });
-    assert!(founder.command(moved).is_ok(), "it may itself move meanwhile");
+    assert!(founder.command(moved).is_ok(), "the joining node may move meanwhile");
     assert_eq!(founder.command(third), Err(ProposeError::Dropped));
 }
 
-/// A join that is given up: its host has an empty directory now, or never comes back.
 #[test]
 fn an_abandoned_join_is_replaced() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -246,20 +248,23 @@ fn an_abandoned_join_is_replaced() {
     founder.settle();
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.settle();
-    // The same name: the other id is what tells them apart.
+    // The same host with an empty data directory: the name is the same, the id is new.
     let again = Command::AddNode(member(NodeId(3), "n2"));
     assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped));
-    let silent: Vec<Unfinished> =
-        founder.driver.unfinished().into_iter().map(|u| Unfinished { active: false, ..u }).collect();
-    assert_eq!(silent, [Unfinished { node: OTHER, votes: false, active: false }]);
-    (0..SILENT_TICKS_MAX).for_each(|_| founder.driver.joins.look(&silent));
+    let mut facts: Replicas = founder.driver.groups.iter().map(|(id, replica)| (*id, replica.facts(false))).collect();
+    let replicas = facts.values_mut().flat_map(|facts| &mut facts.progress);
+    replicas.filter(|replica| replica.node == OTHER).for_each(|replica| replica.active = false);
+    let (policy, catalog) = founder.driver.governor.policy();
+    for tick in 0..u64::from(SILENT_TICKS_MAX) {
+        policy.tick(catalog, &facts, Now { tick, at: Instant::now(), wall_us: 0 });
+    }
     assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped), "its removal comes first");
     founder.settle();
-    assert!(founder.driver.catalog.is_removed(OTHER));
+    assert!(founder.driver.governor.catalog().is_removed(OTHER));
     assert!(founder.command(again).is_ok());
 }
 
-/// Looks at a log when it is woken, which is inside of the watermark's advance.
+/// Looks at a log when it is woken, during the watermark's advance.
 struct Look {
     watermark: Watermark,
     reader: crate::storage::reader::GroupReader,
@@ -274,9 +279,9 @@ impl std::task::Wake for Look {
     }
 }
 
-/// The files went first once: for a moment, an answer's first offset was that of records which could not be read any more.
+/// Once, the files were removed first: for a moment, the first offset in responses was that of a record that was gone.
 #[test]
-fn a_trim_is_shown_before_its_files_go() {
+fn a_trim_is_visible_before_its_files_are_removed() {
     use std::future::Future as _;
 
     use crate::storage::payload::{RecordFields, encode_record};
@@ -285,7 +290,7 @@ fn a_trim_is_shown_before_its_files_go() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    // Enough for the newest segment to end with the trim.
+    // Large enough that the trim ends the newest segment.
     let value = vec![b'x'; 512 << 10];
     let mut payload = Unstamped::room(value.len() + 64);
     encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
@@ -304,7 +309,7 @@ fn a_trim_is_shown_before_its_files_go() {
     let waker = std::task::Waker::from(look.clone());
     assert!(wait.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
     founder.propose(trim).expect("appended");
-    assert_eq!(*look.seen.lock(), [(crate::types::Offset(1), true)], "shown, and still there");
+    assert_eq!(*look.seen.lock(), [(crate::types::Offset(1), true)], "visible, and the record can still be read");
     std::task::Wake::wake_by_ref(&look);
-    assert_eq!(look.seen.lock().last(), Some(&(crate::types::Offset(1), false)), "now it has gone");
+    assert_eq!(look.seen.lock().last(), Some(&(crate::types::Offset(1), false)), "now it is removed");
 }

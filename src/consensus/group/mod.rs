@@ -7,7 +7,7 @@
 //!  step ─▶ checks, term_jumps ─▶ node (raft, adapter) ─▶ ready ─▶ persistence ─▶ messages
 //!  propose ─▶ propose, sequences ──▲     ▲                 ├─▶ apply ─▶ visible, conf state, commands, trims
 //!  read_index ─▶ reads ────────────┘     │                 └─▶ pending, reads ─▶ answers
-//!  tick ─▶ patience, late, own_disk, unreadable, members
+//!  tick ─▶ patience, late, own_disk, unreadable
 //! ```
 //!
 //! - `node` is raft with the questions that the others ask it, `adapter` the log as raft sees it, `settings` the rules.
@@ -28,7 +28,6 @@ mod effects;
 mod health;
 mod in_flight;
 mod late;
-mod members;
 mod node;
 mod own_disk;
 mod patience;
@@ -53,7 +52,6 @@ use self::apply::Applier;
 use self::health::Health;
 use self::in_flight::AppendsInFlight;
 use self::late::LateTicks;
-use self::members::Membership;
 use self::node::RaftNode;
 use self::own_disk::OwnDisk;
 use self::patience::{Leadership, Patience};
@@ -61,7 +59,6 @@ use self::pending::{Pending, Refusal, WAIT_MAX};
 use self::persistence::Persistence;
 use self::propose::{Proposer, Rejected};
 use self::reads::LeaderReads;
-use self::settings::ELECTION_TICKS;
 use self::term_jumps::TermJumps;
 use self::unreadable::UnreadableEntries;
 
@@ -70,12 +67,13 @@ pub use self::effects::{Effects, Write};
 pub use self::pending::Answer;
 #[cfg(test)]
 pub use self::sequences::StreamSequences;
-pub use self::settings::{GroupConfig, Rules, TICK_MS};
+pub use self::settings::{ELECTION_TICKS, GroupConfig, Rules, TICK_MS};
 use super::claim::{Checkpoint, Claim};
 use super::compare::Compared;
 use super::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use super::reconcile::Step;
+use super::conf_change::{ConfChange, ConfChangeKind};
 use super::wire;
+use crate::catalog::policy::voters::MembershipChange;
 use crate::log_state::Applied;
 use crate::reply::ReplySender;
 use crate::storage::digest::Digest;
@@ -98,7 +96,6 @@ pub struct Group {
     proposer: Proposer,
     pending: Pending,
     reads: LeaderReads,
-    membership: Membership,
     patience: Patience,
     late: LateTicks,
     term_jumps: TermJumps,
@@ -146,7 +143,6 @@ impl Group {
             proposer: Proposer::default(),
             pending: Pending::default(),
             reads: LeaderReads::default(),
-            membership: Membership::default(),
             patience: Patience::new(term),
             late: LateTicks::default(),
             term_jumps: TermJumps::default(),
@@ -415,23 +411,13 @@ impl Group {
 
     // Membership and leadership.
 
-    /// As the leader, takes the next step towards the wanted members, if none is under way.
-    pub fn reconcile(
-        &mut self,
-        wanted: &[NodeId],
-        removed: impl Fn(NodeId) -> bool,
-        may_vote: impl Fn(NodeId) -> bool,
-    ) {
-        if !self.leads() {
-            return;
-        }
-        match self.membership.next_step(&self.node, self.ticks, wanted, removed, may_vote) {
-            Some(Step::Change(change)) => self.node.propose_change(change),
-            Some(Step::HandOver) => {
-                self.hand_over();
-            }
-            None => {}
-        }
+    /// Proposes a change of the membership, as the leader.
+    pub fn change_membership(&mut self, change: MembershipChange) {
+        self.node.propose_change(match change {
+            MembershipChange::AddLearner(node) => ConfChange { kind: ConfChangeKind::AddLearner, node },
+            MembershipChange::AddVoter(node) => ConfChange { kind: ConfChangeKind::AddVoter, node },
+            MembershipChange::Remove(node) => ConfChange { kind: ConfChangeKind::Remove, node },
+        });
     }
 
     /// As the leader, hands leadership to the voter that is nearest; false if there is none.

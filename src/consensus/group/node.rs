@@ -9,9 +9,9 @@ use super::adapter::{Adapter, End};
 use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
 use super::raft_log;
 use super::settings::{ELECTION_TICKS, GroupConfig, HEARTBEAT_TICKS, UNCOMMITTED_BYTES_MAX};
+use crate::catalog::policy::facts::ReplicaProgress;
 use crate::consensus::conf_change::ConfChange;
 use crate::consensus::handle::Role;
-use crate::consensus::reconcile::Replica;
 use crate::consensus::wire::{self, is_conf_change};
 use crate::storage::entry::Entry;
 use crate::storage::log::Recovered;
@@ -127,23 +127,22 @@ impl RaftNode {
     }
 
     /// The nodes that replicate the group, as its leader sees them, by id.
-    pub fn replicas(&self) -> Vec<Replica> {
+    pub fn replicas(&self) -> Vec<ReplicaProgress> {
         let prs = self.raft.prs();
         let voters = prs.conf().voters().ids();
-        let replica = |(id, progress): (&u64, &raft::Progress)| Replica {
+        let replica = |(id, progress): (&u64, &raft::Progress)| ReplicaProgress {
             node: NodeId(*id),
             voter: voters.contains(*id),
             matched: LogIndex(progress.matched),
             active: progress.recent_active || *id == self.me.0,
-            caught_up: false,
         };
-        let mut replicas: Vec<Replica> = prs.iter().map(replica).collect();
+        let mut replicas: Vec<ReplicaProgress> = prs.iter().map(replica).collect();
         replicas.sort_unstable_by_key(|r| r.node);
         replicas
     }
 
     /// The other voters that were heard lately.
-    pub fn other_voters(&self) -> impl Iterator<Item = Replica> {
+    pub fn other_voters(&self) -> impl Iterator<Item = ReplicaProgress> {
         let me = self.me;
         self.replicas().into_iter().filter(move |r| r.voter && r.active && r.node != me)
     }

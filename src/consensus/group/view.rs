@@ -3,6 +3,7 @@
 use super::Group;
 use super::adapter::CACHE_BYTES_MAX;
 use super::settings::UNCOMMITTED_BYTES_MAX;
+use crate::catalog::policy::facts::ReplicaFacts;
 use crate::consensus::handle::GroupStatus;
 use crate::log_state::LogState;
 use crate::storage::log::HardState;
@@ -92,11 +93,6 @@ impl Group {
         self.node.store().conf().0.voters.contains(&node)
     }
 
-    /// True if this leader has heard from the node lately.
-    pub fn hears(&self, node: NodeId) -> bool {
-        self.node.replicas().iter().any(|r| r.node == node && r.active)
-    }
-
     /// True if the group has no voters yet: it waits for a snapshot.
     pub fn is_blank(&self) -> bool {
         self.node.store().conf().0.voters.is_empty()
@@ -122,6 +118,23 @@ impl Group {
     pub fn is_behind_with_syncs(&self) -> bool {
         let bytes_max = CACHE_BYTES_MAX + UNCOMMITTED_BYTES_MAX as usize;
         self.persistence.waits() && self.node.store().cached_bytes() > bytes_max
+    }
+
+    /// What the catalog's policy needs to know of the group.
+    pub fn facts(&self) -> ReplicaFacts {
+        let raft = &self.node.raft;
+        ReplicaFacts {
+            leads: self.leads(),
+            is_damaged: self.is_damaged(),
+            is_idle: self.is_idle(),
+            is_changing: raft.has_pending_conf() || raft.lead_transferee.is_some(),
+            term: self.node.term(),
+            last_index: self.node.last_index(),
+            voters: self.node.store().conf().0.voters.clone(),
+            progress: if self.leads() { self.node.replicas() } else { Vec::new() },
+            mark: self.mark(),
+            ..ReplicaFacts::default()
+        }
     }
 
     /// What this node knows of the group.

@@ -1,19 +1,27 @@
-//! Comparing this replica with its leader's, by digests: what is sent, what is compared, and what follows from a difference.
+//! Compares this replica with its leader's by digests: which claims are sent, which are compared, and what follows from a
+//! difference.
+
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Mutex, MutexGuard};
 use raft::eraftpb::{Message, MessageType};
 
-use super::{Replica, Sinks};
 use crate::consensus::claim::{Checkpoint, Claim};
 use crate::consensus::compare::{Compared, Comparison};
-use crate::storage::log::Base;
+use crate::consensus::group::Group;
+use crate::consensus::sinks::Sinks;
+use crate::storage::log::{Base, GroupLog};
+use crate::storage::reader::GroupReader;
 use crate::types::{GroupId, LogIndex, NodeId};
 
-/// What a replica remembers of comparisons.
-#[derive(Default)]
-pub(super) struct Comparing {
+/// Compares one replica.
+pub struct Comparing {
+    id: GroupId,
+    log: Arc<Mutex<GroupLog>>,
+    reader: GroupReader,
     comparison: Comparison,
-    /// The ends of leaders' logs at entries that raft has and the store has not. Compared after the next write.
+    /// The ends of leaders' logs at entries that raft has and the log on disk does not have yet. Compared after the next write.
     unwritten: Vec<(NodeId, Base)>,
     /// The log state says, or is about to say, that this replica differs.
     difference_stored: bool,
@@ -21,11 +29,11 @@ pub(super) struct Comparing {
     lookup: Lookup,
 }
 
-/// A digest that is read from the disk: that of an older entry which is not a checkpoint.
+/// The lookup of a digest that is only on disk: that of an older entry that is not a checkpoint.
 struct Lookup {
     wanted: Option<LogIndex>,
     running: bool,
-    /// The last one that was looked up, and its result; `None` if it can't be read.
+    /// The result of the last lookup; `None` inside if the entry can't be read.
     found: Option<Found>,
     done: (Sender<Found>, Receiver<Found>),
 }
@@ -48,92 +56,110 @@ impl Lookup {
     }
 }
 
-impl Replica {
+impl Comparing {
+    /// Begins with no comparison.
+    pub fn new(id: GroupId, log: Arc<Mutex<GroupLog>>, reader: GroupReader) -> Comparing {
+        Comparing {
+            id,
+            log,
+            reader,
+            comparison: Comparison::default(),
+            unwritten: Vec::new(),
+            difference_stored: false,
+            heartbeats: 0,
+            lookup: Lookup::default(),
+        }
+    }
+
+    fn log(&self) -> MutexGuard<'_, GroupLog> {
+        self.log.lock()
+    }
+
     /// Stores that this replica differs, so that it serves no record after a restart either, until it is compared again.
-    pub(super) fn store_difference(&mut self, sinks: &Sinks) {
-        if !std::mem::replace(&mut self.comparing.difference_stored, true) && self.id != GroupId::CATALOG {
-            let found = self.comparing.comparison.difference.map_or(LogIndex(0), |difference| difference.differs.0);
-            self.log().set_differing(Some(found.max(self.group.commit_index())));
+    pub fn store_difference(&mut self, group: &Group, sinks: &Sinks) {
+        if !std::mem::replace(&mut self.difference_stored, true) && self.id != GroupId::CATALOG {
+            let found = self.comparison.difference.map_or(LogIndex(0), |difference| difference.differs.0);
+            self.log().set_differing(Some(found.max(group.commit_index())));
             sinks.writer.sync(self.id, 0);
         }
     }
 
-    pub(super) fn clear_suspicion(&mut self, sinks: &Sinks) {
+    /// Stores that this replica is equal to the leader's.
+    pub fn clear_suspicion(&mut self, group: &mut Group, sinks: &Sinks) {
         log::info!("group {}: this replica is equal to the leader's again", self.id);
-        self.group.clear_suspicion();
+        group.clear_suspicion();
         self.log().set_differing(None);
         sinks.writer.sync(self.id, 0);
-        self.watermark.restore();
     }
 
     /// Compares the entries here with those that a leader's append contains or follows, or with its snapshot.
-    pub(super) fn compare_entries(&mut self, message: &Message, before: Option<&Checkpoint>) -> Compared {
-        let Some(theirs) = self.group.leader_end(message, before) else { return Compared::Unknown };
+    pub fn compare_entries(&mut self, group: &mut Group, message: &Message, before: Option<&Checkpoint>) -> Compared {
+        let Some(theirs) = group.leader_end(message, before) else { return Compared::Unknown };
         let leader = NodeId(message.from);
-        if !self.group.is_stored(theirs.index) {
-            self.comparing.unwritten.push((leader, theirs));
+        if !group.is_stored(theirs.index) {
+            self.unwritten.push((leader, theirs));
             return Compared::Equal;
         }
         let ours = self.end_at(theirs.index);
-        self.compare_ends(leader, &theirs, ours)
+        self.compare_ends(group, leader, &theirs, ours)
     }
 
-    fn compare_ends(&mut self, leader: NodeId, theirs: &Base, ours: Option<Base>) -> Compared {
+    fn compare_ends(&mut self, group: &mut Group, leader: NodeId, theirs: &Base, ours: Option<Base>) -> Compared {
         let Some(ours) = ours.filter(|ours| ours.term == theirs.term) else { return Compared::Unknown };
-        if self.comparing.comparison.take(leader, Checkpoint::from(theirs), ours.digest) {
-            self.tell_difference();
+        if self.comparison.take(leader, Checkpoint::from(theirs), ours.digest) {
+            self.report_difference(group);
         }
         Compared::Equal
     }
 
     /// Compares what could not be compared before it was written. False if this replica differs.
-    pub(super) fn compare_written(&mut self) -> bool {
-        for (leader, theirs) in std::mem::take(&mut self.comparing.unwritten) {
-            // It may have been replaced since: then another message, with its own digest, did that.
+    pub fn compare_written(&mut self, group: &mut Group) -> bool {
+        for (leader, theirs) in std::mem::take(&mut self.unwritten) {
+            // If the entry was replaced since, the message that replaced it has a digest of its own.
             let ours = self.log().known_at(theirs.index);
-            self.compare_ends(leader, &theirs, ours);
+            self.compare_ends(group, leader, &theirs, ours);
         }
-        !self.group.differs()
+        !group.differs()
     }
 
-    fn tell_difference(&mut self) {
-        if let Some(difference) = self.comparing.comparison.difference {
-            self.group.set_differing(difference.to_string());
+    fn report_difference(&self, group: &mut Group) {
+        if let Some(difference) = self.comparison.difference {
+            group.set_differing(difference.to_string());
         }
     }
 
-    /// The claim that is sent with a leader's message or with an acknowledgement. `None` for a leader's message if this node no
-    /// longer leads its term: its log may have been truncated since.
-    pub(super) fn claim_with(&mut self, message: &Message) -> Option<Claim> {
+    /// Returns the claim to send with a leader's message or with an acknowledgement. `None` for a leader's message if this node no
+    /// longer leads the message's term: its log may have been truncated since.
+    pub fn claim_with(&mut self, group: &Group, message: &Message) -> Option<Claim> {
         if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
             let before = self.log().known_at(LogIndex(message.index)).as_ref().map(Checkpoint::from);
             return before.map(|before| Claim { before: Some(before), ..Claim::default() });
         }
         let heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
         let of_leader = heartbeat || message.get_msg_type() == MessageType::MsgAppend;
-        if !of_leader || !self.group.leads() || message.term != self.group.term().0 {
+        if !of_leader || !group.leads() || message.term != group.term().0 {
             return None;
         }
-        let unreadable = self.group.unreadable_for(NodeId(message.to));
+        let unreadable = group.unreadable_for(NodeId(message.to));
         let (checkpoints, before) = if heartbeat {
-            (self.claimed_checkpoints(), None)
+            (self.claimed_checkpoints(group), None)
         } else {
             let before = self.log().known_at(LogIndex(message.index)).filter(|at| at.term.0 == message.log_term);
             (Vec::new(), before.as_ref().map(Checkpoint::from))
         };
-        Some(Claim { last_index: self.group.last_index(), checkpoints, unreadable, before })
+        Some(Claim { last_index: group.last_index(), checkpoints, unreadable, before })
     }
 
-    /// The newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow down
-    /// a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
-    fn claimed_checkpoints(&mut self) -> Vec<Checkpoint> {
+    /// Returns the newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow
+    /// down a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
+    fn claimed_checkpoints(&mut self, group: &Group) -> Vec<Checkpoint> {
         const ALL_AFTER_HEARTBEATS: u64 = 61;
-        self.comparing.heartbeats += 1;
-        let committed = self.group.commit_index();
+        self.heartbeats += 1;
+        let committed = group.commit_index();
         let log = self.log();
         let known = log.checkpoints();
         let known = &known[..known.partition_point(|at| at.index <= committed)];
-        let all = self.comparing.heartbeats.is_multiple_of(ALL_AFTER_HEARTBEATS);
+        let all = self.heartbeats.is_multiple_of(ALL_AFTER_HEARTBEATS);
         let first = if all { 0 } else { known.len().saturating_sub(1) };
         let last = log.last();
         let end =
@@ -142,55 +168,56 @@ impl Replica {
     }
 
     /// Compares the committed log with a leader's checkpoints.
-    pub(super) fn compare(&mut self, leader: NodeId, claim: &Claim) {
-        self.group.set_stalled(claim.unreadable.map(|index| (leader, index)));
-        let committed = self.group.commit_index();
+    pub fn compare(&mut self, group: &mut Group, leader: NodeId, claim: &Claim) {
+        group.set_stalled(claim.unreadable.map(|index| (leader, index)));
+        let committed = group.commit_index();
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
-            // The log may still hold what raft has cut off since the last Ready.
-            if let Some(ours) = self.end_at(theirs.index).filter(|ours| self.group.holds(ours.index, ours.term)) {
-                news |= self.comparing.comparison.take(leader, *theirs, ours.digest);
+            // The log may still contain entries that raft has truncated since the last Ready.
+            if let Some(ours) = self.end_at(theirs.index).filter(|ours| group.holds(ours.index, ours.term)) {
+                news |= self.comparison.take(leader, *theirs, ours.digest);
             }
         }
         if let Some(end) = claim.checkpoints.last().filter(|end| end.index <= committed) {
-            self.want_digest(end.index);
+            self.want_digest(group, end.index);
         }
         if news {
-            self.tell_difference();
+            self.report_difference(group);
         }
     }
 
-    /// The end of this node's log as of an entry, if its digest is known.
+    /// Returns the end of this node's log as of an entry, if its digest is known.
     fn end_at(&mut self, index: LogIndex) -> Option<Base> {
-        self.comparing.lookup.take_found();
-        self.log().known_at(index).or_else(|| self.comparing.lookup.found.filter(|found| found.0 == index)?.1)
+        self.lookup.take_found();
+        self.log().known_at(index).or_else(|| self.lookup.found.filter(|found| found.0 == index)?.1)
     }
 
-    /// Has the digest at a committed entry read from the disk, if it is not known. The leader sends its own there again.
-    fn want_digest(&mut self, index: LogIndex) {
-        let known = self.end_at(index).is_some() || self.comparing.lookup.found.is_some_and(|found| found.0 == index);
-        if index <= self.group.commit_index() && !known {
-            self.comparing.lookup.wanted = Some(index);
+    /// Requests the lookup of the digest at a committed entry, if it is unknown. The leader will send its own digest there again.
+    fn want_digest(&mut self, group: &Group, index: LogIndex) {
+        let known = self.end_at(index).is_some() || self.lookup.found.is_some_and(|found| found.0 == index);
+        if index <= group.commit_index() && !known {
+            self.lookup.wanted = Some(index);
         }
     }
 
-    pub(super) fn look_up_digest(&mut self, sinks: &Sinks) {
-        let Some(index) = self.comparing.lookup.wanted.take().filter(|_| !self.comparing.lookup.running) else {
+    /// Starts the requested lookup, if none is running.
+    pub fn look_up_digest(&mut self, sinks: &Sinks) {
+        let Some(index) = self.lookup.wanted.take().filter(|_| !self.lookup.running) else {
             return;
         };
         let near = self.log().checkpoint_before(index);
-        let (reader, done) = (self.reader.clone(), self.comparing.lookup.done.0.clone());
+        let (reader, done) = (self.reader.clone(), self.lookup.done.0.clone());
         let job = Box::new(move || {
-            // Nobody waits for it if the replica is dropped.
+            // If the replica is dropped, nothing receives it.
             done.send((index, reader.end_at(index, near).ok())).ok();
         });
-        self.comparing.lookup.running = sinks.readers.run_own(job).is_ok();
+        self.lookup.running = sinks.readers.run_own(job).is_ok();
     }
 
-    /// True if the replica was suspect, and is known to be equal to the leader's, or to those of a majority.
-    pub(super) fn is_proven_equal(&self) -> bool {
-        // The entry by which it differed may never have been committed, and may be cut off by now.
-        let (equal, commit) = (self.comparing.comparison.equal.0, self.group.commit_index());
-        self.group.suspect().is_some_and(|index| equal >= index.min(commit) || self.group.leads_a_majority())
+    /// True if the replica was suspect, and is known to be equal to the leader's, or to the replicas of a majority.
+    pub fn is_proven_equal(&self, group: &Group) -> bool {
+        // The entry at which it differed may never have been committed, and may be truncated by now.
+        let (equal, commit) = (self.comparison.equal.0, group.commit_index());
+        group.suspect().is_some_and(|index| equal >= index.min(commit) || group.leads_a_majority())
     }
 }

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::super::ages::{LogAges, as_us};
-use super::{Wanted, look_every, seal_age};
 use crate::catalog::LogMeta;
+use crate::catalog::policy::ages::as_us;
+use crate::catalog::policy::facts::{Now, ReplicaFacts};
+use crate::catalog::policy::retention::Retention;
 use crate::storage::disk::sim::{Rng, Sim};
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
@@ -50,8 +51,8 @@ struct Record {
 /// The part of the node that is tested: one log with its retention, in one run of the process.
 struct Node {
     log: GroupLog,
-    ages: LogAges,
-    next_look: Instant,
+    retention: Retention,
+    begun_us: u64,
 }
 
 struct World {
@@ -81,24 +82,29 @@ impl Node {
         let options = LogOptions { segment_bytes: 4096 };
         let (log, _) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GROUP, &options).expect("opened");
         let visible = next_offset.unwrap_or(log.bounds().next_offset);
-        let ages = LogAges::new(log.reader().begun_us(), visible, wall_us, now);
-        Node { log, ages, next_look: now }
+        let begun_us = log.reader().begun_us();
+        let mut node = Node { log, retention: Retention::default(), begun_us };
+        // It does not lead yet.
+        let mark = Mark { next_offset: visible, ..Mark::default() };
+        node.retention.look(&meta(), &ReplicaFacts { mark, begun_us, ..ReplicaFacts::default() }, at(wall_us, now));
+        node
     }
 
-    /// As `Retention::look`: returns the first record to keep.
+    /// As the driver does: returns the first record to keep.
     fn look(&mut self, mark: Mark, wall_us: u64, now: Instant) -> Option<Offset> {
-        let local_us = self.ages.look(mark.next_offset, wall_us, now);
-        self.log.set_local_time(local_us);
-        if let Some(age) = seal_age(&meta(), mark) {
+        let facts = ReplicaFacts { leads: true, mark, begun_us: self.begun_us, ..ReplicaFacts::default() };
+        let looked = self.retention.look(&meta(), &facts, at(wall_us, now));
+        self.log.set_local_time(looked.local_us);
+        if let Some(age) = looked.seal {
             self.log.end_old_segment(age).expect("sealed");
         }
-        if now < self.next_look {
-            return None;
-        }
-        self.next_look = now + look_every(&meta());
         let reader = self.log.reader();
-        Wanted::of(&meta(), &mut self.ages, &reader, local_us, wall_us, now).first_to_keep(&reader, mark)
+        looked.expired.and_then(|expired| expired.first_to_keep(&reader))
     }
+}
+
+fn at(wall_us: u64, now: Instant) -> Now {
+    Now { tick: 0, at: now, wall_us }
 }
 
 impl World {

@@ -23,7 +23,9 @@ use crate::consensus::Outbound;
 use crate::consensus::completions::Completions;
 use crate::consensus::group::{GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use crate::consensus::replica::{Replica, Sinks};
+use crate::consensus::replica::Replica;
+use crate::consensus::sinks::Sinks;
+use crate::consensus::tests::voters::VoterMover;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::disk::sim::{Rng, Sim};
@@ -49,6 +51,7 @@ impl Outbound for Outbox {
 
 struct Process {
     replica: Replica,
+    voters: VoterMover,
     sinks: Sinks,
     writer: ByHand,
     readers: ReadersByHand,
@@ -159,7 +162,7 @@ impl World {
         let config = GroupConfig { id: GROUP, me: node.id, election_ticks, rules: self.rules };
         let seen = recovered.applied;
         let replica = Replica::start(config, log, recovered, Watermark::default(), &sinks).expect("a possible state");
-        node.process = Some(Process { replica, sinks, writer, readers, outbox, seen });
+        node.process = Some(Process { replica, voters: VoterMover::default(), sinks, writer, readers, outbox, seen });
         self.perform(i);
     }
 
@@ -270,7 +273,8 @@ impl World {
         let node = &mut self.nodes[i];
         if let Some(process) = &mut node.process {
             process.replica.group.tick(now);
-            process.replica.group.reconcile(&node.wanted, |n| node.removed.contains(&n), |_| true);
+            let removed = |n| node.removed.contains(&n);
+            process.voters.tick(&mut process.replica.group, &node.wanted, removed);
         }
         self.perform(i);
     }

@@ -17,6 +17,7 @@ mod show;
 mod sim;
 mod slow_disks;
 mod soak;
+mod voters;
 
 /// How many of the histories of these seeds end in a violation. For histories with a rule disabled: what they print is not a test
 /// failure.

@@ -8,9 +8,9 @@ use futures::FutureExt;
 
 use super::disk::{Change, Disk};
 use super::show;
-use crate::consensus::group::Effects;
-use crate::consensus::group::{Group, GroupConfig, Rules};
+use crate::consensus::group::{Effects, Group, GroupConfig, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::consensus::tests::voters::VoterMover;
 use crate::consensus::wire;
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{Entry, EntryKind};
@@ -33,6 +33,7 @@ impl Rng {
 pub struct Node {
     pub id: NodeId,
     pub group: Option<Group>,
+    pub voters: VoterMover,
     pub disk: Disk,
     applied: LogIndex,
     /// What it was in the trace.
@@ -106,6 +107,7 @@ impl World {
             world.nodes.push(Node {
                 id,
                 group: None,
+                voters: VoterMover::default(),
                 disk: Disk::new(genesis),
                 applied: LogIndex(0),
                 role: String::new(),
@@ -153,9 +155,10 @@ impl World {
     pub fn tick(&mut self, i: usize) {
         self.now += Duration::from_millis(50);
         let (now, wanted) = (self.now, self.wanted.clone());
-        if let Some(group) = &mut self.nodes[i].group {
+        let node = &mut self.nodes[i];
+        if let Some(group) = &mut node.group {
             group.tick(now);
-            group.reconcile(&wanted, |_| false, |_| true);
+            node.voters.tick(group, &wanted, |_| false);
         }
         self.perform(i);
     }

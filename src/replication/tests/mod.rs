@@ -230,7 +230,9 @@ impl TestNode {
 
     pub(crate) fn knows(&self, members: &[Member]) {
         let mut catalog = Catalog::clone(&self.catalog.get());
-        members.iter().for_each(|m| catalog.apply(Command::AddNode(m.clone())));
+        for member in members {
+            catalog.apply(Command::AddNode(member.clone()));
+        }
         self.catalog.publish(catalog);
     }
 

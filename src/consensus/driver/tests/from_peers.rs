@@ -1,6 +1,8 @@
-//! What is taken from peers, and what is not.
+//! Which messages and proposals of peers are taken.
 
 use super::*;
+use crate::consensus::command_proposal;
+use crate::storage::payload::{RecordFields, encode_record};
 
 fn heartbeat(from: u64, term: u64) -> RaftMessage {
     let mut message = raft::eraftpb::Message { from, to: ME.0, term, ..Default::default() };
@@ -8,7 +10,7 @@ fn heartbeat(from: u64, term: u64) -> RaftMessage {
     crate::consensus::wire::message_to_pb(GroupId(1), message)
 }
 
-/// A peer of an id that nobody knows sent a heartbeat of a high term, or a snapshot: the node followed it, and dropped its records.
+/// Once, a peer with an unknown id sent a heartbeat of a high term, or a snapshot: the node followed it and dropped its records.
 #[test]
 fn a_stranger_is_not_followed_and_replaces_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -23,20 +25,20 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder), before);
-    // A member that jumps ahead by more elections than there can have been is not followed either.
+    // A member whose term is ahead by more elections than were possible is not followed either.
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     let before = status(&founder);
     founder.driver.step(OTHER, heartbeat(OTHER.0, 1 << 40));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder).term, before.term);
-    // Its next election is one that there can have been.
+    // Its next election is possible.
     founder.driver.step(OTHER, heartbeat(OTHER.0, before.term.0 + 1));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder).leader, Some(OTHER));
 }
 
-/// Each message of a member may be 2^32 terms ahead. So 2^29 of them, the work of an hour, led to the largest term, after which
-/// nobody can be elected for good.
+/// Once, each message of a member could be 2^32 terms ahead. So 2^29 of them, sent within an hour, led to the largest term, after
+/// which no node can ever be elected.
 #[test]
 fn terms_do_not_jump_again_and_again() {
     const JUMP: u64 = 1 << 32;
@@ -63,8 +65,8 @@ fn terms_do_not_jump_again_and_again() {
     assert_eq!(term(&founder), later, "another jump, a second later");
 }
 
-/// A claim was compared before it was looked whether its sender leads: one message of a follower with another digest ended the part
-/// of the leader itself.
+/// Once, a claim was compared before the check that its sender leads: one message of a follower with another digest damaged the
+/// leader's own replica.
 #[test]
 fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -83,7 +85,7 @@ fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
     assert!(founder.driver.groups[&GroupId(1)].group.leads());
 }
 
-/// A founder, and an append of one entry that the other member sends it as the leader of the next term.
+/// A founder receives an append of one entry from the other member, the leader of the next term. Nothing may be written.
 fn after_an_append_of(entry: impl FnOnce(u64, u64) -> raft::eraftpb::Entry) -> Founder {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
@@ -104,19 +106,19 @@ fn after_an_append_of(entry: impl FnOnce(u64, u64) -> raft::eraftpb::Entry) -> F
     founder
 }
 
-/// The receiver panicked at once.
+/// Once, the receiver panicked at once.
 #[test]
 fn an_entry_of_an_older_term_than_the_one_before_is_not_written() {
     after_an_append_of(|log_term, _| raft::eraftpb::Entry { term: log_term - 1, ..Default::default() });
 }
 
-/// The receiver panicked when it led next: its first entry had an older term than the one before. The entry stayed in its log.
+/// Once, the receiver panicked when it led next: its first entry had an older term than the one before, which stayed in its log.
 #[test]
 fn an_entry_of_a_newer_term_than_its_leader_is_not_written() {
     after_an_append_of(|_, term| raft::eraftpb::Entry { term: term + 1000, ..Default::default() });
 }
 
-/// The receiver panicked at once.
+/// Once, the receiver panicked at once.
 #[test]
 fn an_entry_that_is_too_large_is_not_written() {
     use crate::storage::entry::{ENTRY_BYTES_MAX, Stamp};
@@ -140,7 +142,7 @@ fn an_entry_that_is_too_large_is_not_written() {
     });
 }
 
-/// A command as a record with more than its value: every node would keep it forever.
+/// A record with a command and a header, which every node would keep forever.
 fn with_a_header(command: &Command) -> Proposal {
     let mut payload = Vec::new();
     let headers: &[(&str, &[u8])] = &[("a", b"b")];
@@ -148,7 +150,7 @@ fn with_a_header(command: &Command) -> Proposal {
     Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, payload.as_slice().into())
 }
 
-/// A learner that was invented a moment ago sent a snapshot, and every record was gone.
+/// Once, a learner that had just been added sent a snapshot, and every record was gone.
 #[test]
 fn a_snapshot_is_taken_from_voters_only() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -166,7 +168,7 @@ fn a_snapshot_is_taken_from_voters_only() {
     assert_eq!([0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status()), before);
 }
 
-/// Streams of nodes that are no members said that it was the year 292,000, and records got that timestamp.
+/// Once, nodes that were not members claimed the year 292,000, and records got that timestamp.
 #[test]
 fn clocks_of_nodes_that_do_not_vote_do_not_count() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -180,7 +182,7 @@ fn clocks_of_nodes_that_do_not_vote_do_not_count() {
     assert_eq!(founder.driver.clocks_of_voters(now), [(ME, 7)]);
 }
 
-/// A faulty member wrote a line for each of its messages, 10,000 for 10,000.
+/// Once, each message of a faulty member was logged: 10,000 lines for 10,000 messages.
 #[test]
 fn refused_messages_of_a_member_write_few_lines() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -189,11 +191,11 @@ fn refused_messages_of_a_member_write_few_lines() {
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     let term = founder.driver.groups[&GroupId(1)].group.status().term;
     (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(OTHER.0, term.0 + (1 << 40))));
-    assert_eq!(founder.driver.refused_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
+    assert_eq!(founder.driver.admission.dropped_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
 }
 
-/// The checks of the front door are skipped by who forwards to the leader: `AddNode` with id 0 was proposed again at every tick, and
-/// limits of 0 were kept for ever.
+/// A peer that forwards to the leader skips the checks of the API. Once, `AddNode` with id 0 was proposed again on every tick, and
+/// limits of 0 were kept forever.
 #[test]
 fn only_sound_changes_of_a_log_are_taken_from_peers() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -124,8 +124,8 @@ fn a_leader_that_restarts_with_an_empty_segment_is_acknowledged() {
             world.start(i);
             // It is sealed, and the next one has no entries.
             let process = world.nodes[i].process.as_mut().expect("running");
-            process.replica.set_local_time(1 << 40);
-            process.replica.end_old_segment(SealAge { used_us: 0, empty_us: 0 }, &process.sinks).expect("written");
+            let seal = Some(SealAge { used_us: 0, empty_us: 0 });
+            process.replica.keep_time(1 << 40, seal, &process.sinks).expect("written");
         }
         (0..10).for_each(|_| world.heal_step(&[leader, follower], 0));
         for i in [leader, follower] {

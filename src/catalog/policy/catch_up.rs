@@ -9,15 +9,15 @@
 
 use std::collections::BTreeMap;
 
-use super::reconcile::Replica;
-use crate::types::{LogIndex, NodeId};
+use super::facts::ReplicaFacts;
+use crate::types::{LogIndex, NodeId, Term};
 
 /// A round of one learner.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     /// The leader's last index when it began.
     target: LogIndex,
-    /// The leader's tick when it began.
+    /// The tick when it began.
     began: u64,
     /// The number of earlier rounds of this learner.
     before: u32,
@@ -26,56 +26,70 @@ struct Round {
 /// The rounds of a group's learners, as its leader sees them.
 #[derive(Debug, Default)]
 pub struct CatchUp {
-    term: u64,
+    term: Term,
     rounds: BTreeMap<NodeId, Round>,
 }
 
+/// The result of a tick.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Rounds {
+    /// The learners whose last round was short enough.
+    pub caught_up: Vec<NodeId>,
+    /// The learners to report as slow, and the number of their rounds: 8, 16, and so on.
+    pub slow: Vec<(NodeId, u32)>,
+}
+
 impl CatchUp {
-    /// Called on every tick: updates each learner's round, and marks the learners that have caught up: those whose last round
-    /// took less than `ticks_max`.
-    pub fn look(&mut self, term: u64, tick: u64, last_index: LogIndex, replicas: &mut [Replica], ticks_max: u64) {
-        if self.term != term {
-            *self = CatchUp { term, ..CatchUp::default() };
+    /// Updates each learner's round. Called by the leader on each tick.
+    pub fn look(&mut self, replica: &ReplicaFacts, tick: u64, ticks_max: u64) -> Rounds {
+        let mut result = Rounds::default();
+        if self.term != replica.term {
+            *self = CatchUp { term: replica.term, ..CatchUp::default() };
         }
-        self.rounds.retain(|node, _| replicas.iter().any(|r| r.node == *node && !r.voter && r.active));
-        for learner in replicas.iter_mut().filter(|r| !r.voter && r.active) {
-            let round = self.rounds.entry(learner.node).or_insert(Round { target: last_index, began: tick, before: 0 });
+        let learners = || replica.progress.iter().filter(|r| !r.voter && r.active);
+        self.rounds.retain(|node, _| learners().any(|r| r.node == *node));
+        for learner in learners() {
+            let begun = Round { target: replica.last_index, began: tick, before: 0 };
+            let round = self.rounds.entry(learner.node).or_insert(begun);
             // A learner that has never acknowledged anything may not be running: raft treats a new one as active.
             if learner.matched < round.target || learner.matched == LogIndex(0) {
                 continue;
             }
-            learner.caught_up = tick.saturating_sub(round.began) < ticks_max;
-            if !learner.caught_up {
-                *round = Round { target: last_index, began: tick, before: round.before + 1 };
-                // Logged, but less and less often.
-                if round.before.is_power_of_two() && round.before > 4 {
-                    log::info!(
-                        "node {} has not caught up in {} rounds: it is slower than the load",
-                        learner.node,
-                        round.before
-                    );
-                }
+            if tick.saturating_sub(round.began) < ticks_max {
+                result.caught_up.push(learner.node);
+                continue;
+            }
+            let rounds = round.before + 1;
+            *round = Round { before: rounds, ..begun };
+            if rounds.is_power_of_two() && rounds > 4 {
+                result.slow.push((learner.node, rounds));
             }
         }
+        result
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::ReplicaProgress;
     use super::*;
 
     const LEARNER: NodeId = NodeId(2);
     const TICKS_MAX: u64 = 12;
 
     fn look(rounds: &mut CatchUp, term: u64, tick: u64, last: u64, matched: u64, active: bool) -> bool {
-        let mut replicas =
-            [Replica { node: LEARNER, voter: false, matched: LogIndex(matched), active, caught_up: false }];
-        rounds.look(term, tick, LogIndex(last), &mut replicas, TICKS_MAX);
-        replicas[0].caught_up
+        let learner = ReplicaProgress { node: LEARNER, voter: false, matched: LogIndex(matched), active };
+        let replica = ReplicaFacts {
+            term: Term(term),
+            last_index: LogIndex(last),
+            progress: vec![learner],
+            ..ReplicaFacts::default()
+        };
+        rounds.look(&replica, tick, TICKS_MAX).caught_up == [LEARNER]
     }
 
     #[test]
-    fn a_round_that_is_shorter_than_an_election_ends_it() {
+    fn a_round_shorter_than_an_election_timeout_ends_the_catch_up() {
         let mut rounds = CatchUp::default();
         assert!(!look(&mut rounds, 1, 0, 1000, 10, true));
         assert!(!look(&mut rounds, 1, 40, 1400, 999, true));
@@ -87,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_learner_that_is_slower_than_the_load_stays_one() {
+    fn a_learner_slower_than_the_load_does_not_catch_up() {
         let mut rounds = CatchUp::default();
         for tick in 0..10_000 {
             assert!(!look(&mut rounds, 1, tick, 1000 + tick * 100, 10 + tick * 50, true), "tick {tick}");
@@ -95,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_of_one_term_and_of_one_that_answers() {
+    fn a_round_restarts_with_a_new_term_and_after_silence() {
         let mut rounds = CatchUp::default();
         assert!(!look(&mut rounds, 1, 0, 1000, 10, true));
         assert!(!look(&mut rounds, 1, 5, 1001, 10, false));
-        assert!(!look(&mut rounds, 1, 100, 1500, 1001, true), "the round begins anew");
-        assert!(!look(&mut rounds, 2, 101, 2000, 1500, true), "a new leader knows nothing of it");
+        assert!(!look(&mut rounds, 1, 100, 1500, 1001, true), "the round restarts");
+        assert!(!look(&mut rounds, 2, 101, 2000, 1500, true), "a new leader does not know the old round");
         assert!(look(&mut rounds, 2, 102, 2000, 2000, true));
-        assert!(!look(&mut CatchUp::default(), 1, 0, 0, 0, true), "never heard of");
+        assert!(!look(&mut CatchUp::default(), 1, 0, 0, 0, true), "it has acknowledged nothing");
     }
 }

@@ -1,0 +1,62 @@
+//! Who may change the catalog: commands requested on this node, and proposals forwarded by peers.
+//!
+//! A peer is any node with a certificate for the peer listener. A faulty or stolen one must not be able to fill the catalog: an
+//! entry without an effect would still be synced on every node and kept forever.
+
+use super::joins::{Joins, Verdict, VotersOfGroups};
+use crate::catalog::command::Command;
+use crate::catalog::state::Catalog;
+use crate::storage::payload;
+use crate::types::NodeId;
+
+/// What becomes of a requested command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Propose it. If this node does not lead the catalog, the group refuses it.
+    Propose,
+    /// Do not propose it: it would change nothing, or a new node must wait.
+    Drop,
+    /// Do not propose it, and propose the removal of this node, which has abandoned its join.
+    Replace(NodeId),
+}
+
+/// Decides about a requested command.
+///
+/// Only a leader whose entries are all applied knows what a command changes. It adds a node only then: an entry that is not
+/// applied yet may add another one.
+pub(super) fn decide(
+    catalog: &Catalog,
+    (leads, is_idle): (bool, bool),
+    (joins, voters, silent_ticks_max): (&Joins, &VotersOfGroups<'_>, u32),
+    command: &Command,
+) -> Decision {
+    if !leads {
+        return Decision::Propose;
+    }
+    if matches!(command, Command::AddNode(member) if catalog.member(member.id).is_none()) {
+        match joins.decide(&voters.unfinished(catalog), silent_ticks_max) {
+            Verdict::Admit if is_idle => {}
+            Verdict::Replace(abandoned) if is_idle => return Decision::Replace(abandoned),
+            Verdict::Admit | Verdict::Replace(_) | Verdict::Wait => return Decision::Drop,
+        }
+    }
+    if is_idle && catalog.would_change(command) != Ok(true) {
+        return Decision::Drop;
+    }
+    Decision::Propose
+}
+
+/// True if the leader appends this proposal to the catalog for a peer: exactly one change of a log's settings that has an
+/// effect. Other commands are proposed by the leader itself.
+pub fn accepts_from_peer(catalog: &Catalog, records: &[u8], count: u32) -> bool {
+    let mut all = payload::records(records);
+    let (Some(Ok(record)), None, 1) = (all.next(), all.next(), count) else {
+        return false;
+    };
+    Command::of_record(record).is_ok_and(|command| {
+        // A key, headers or unknown fields would be kept forever, whatever their size.
+        let canonical = command.payload().payload() == records;
+        let configures = matches!(command, Command::ConfigureLog(..));
+        configures && canonical && catalog.would_change(&command) == Ok(true)
+    })
+}

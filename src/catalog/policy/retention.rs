@@ -1,0 +1,224 @@
+//! Retention: the leader of a log trims what is too much or too old. The trim is an entry, so all nodes agree on what is gone.
+//!
+//! - **By size**: whole segments are removed, the oldest first, while at least `retention_bytes` stay on the leader. So a log
+//!   has at most one segment more.
+//! - **By age**: records older than `retention_ms` are removed; a file is removed with its last record. Every replica tracks
+//!   ages (`ages.rs`), so that a new leader knows them.
+//!
+//! A record is removed by age if one of these is true:
+//!
+//! 1. The monotonic clock of the leader's process shows it: the record was visible here `retention_ms` ago.
+//! 2. An earlier run of the process had it, and both the log's clock and the timestamps say that it is `retention_ms` old. The log's
+//!    clock alone could say so after half of that time, and timestamps alone may be wrong by any amount.
+//!
+//! So a record of this run is never removed before `retention_ms`, and one of an earlier run not before running processes of this
+//! node have held it for half of that. Timestamps that are wrong keep records until rule 1 removes them.
+//! docs/RELIABILITY.md, "Clocks", states the guarantees, and `consensus/retention/model.rs` checks them.
+//!
+//! The log's clock is stored in the headers of segments. So the newest segment is sealed after an eighth of `retention_ms`.
+//!
+//! The decision has two steps, because finding records by time reads the disk: [`Retention::look`] decides what has expired
+//! ([`Expired`]), and a reader thread finds the first record to keep. One search per log at a time, at most one per second and
+//! per twentieth of the age.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::ages::{LogAges, as_us};
+use super::facts::{Now, ReplicaFacts};
+use super::notice::Notice;
+use crate::catalog::meta::LogMeta;
+use crate::clock::AHEAD_MAX;
+use crate::storage::log::SealAge;
+use crate::types::{GroupId, Offset};
+use crate::watermark::Mark;
+
+/// The bounds of the time between two searches of a log.
+const SEARCH_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The newest segment is sealed after `retention_ms` divided by this,
+const SEALS_PER_AGE: u64 = 8;
+/// but not sooner than the first, nor later than the second if it has entries.
+const SEAL_AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+
+/// The ages of this node's logs.
+#[derive(Default)]
+pub struct Retention {
+    logs: BTreeMap<GroupId, LogRetention>,
+}
+
+struct LogRetention {
+    ages: LogAges,
+    next_search: Option<Instant>,
+    /// The newest timestamp is ahead of the clock, and that was reported.
+    stamps_ahead: bool,
+}
+
+/// The result of a look at one log.
+#[derive(Debug)]
+pub struct Looked {
+    /// The time of the log's clock, for the header of the next segment.
+    pub local_us: u64,
+    /// Seal the newest segment if it is at least this old.
+    pub seal: Option<SealAge>,
+    /// Find the first record to keep.
+    pub expired: Option<Expired>,
+    /// The newest timestamp is ahead of the clock, or no longer.
+    pub notice: Option<Notice>,
+}
+
+/// What has expired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    mark: Mark,
+    /// Remove the oldest segments while this many bytes stay.
+    bytes: Option<u64>,
+    /// Records below are old by the monotonic clock.
+    old: Option<Offset>,
+    times: Option<Times>,
+}
+
+/// Records of earlier runs of the process are old if three conditions hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    /// The record is below the offset, which this run found at its start.
+    found: Offset,
+    /// It had arrived by this time of the log's clock.
+    arrived_by_us: u64,
+    /// Its timestamp is before this time.
+    stamped_before_us: u64,
+}
+
+/// What a search needs from a log.
+pub trait LogContents {
+    /// Returns the first record to keep so that only whole segments are removed and at least `bytes` stay; `None` if no segment
+    /// can be removed. Reads nothing.
+    fn first_within(&self, bytes: u64) -> Option<Offset>;
+
+    /// Returns an offset such that all records below had arrived by a time of the log's clock. Reads nothing.
+    fn arrived_by(&self, local_us: u64) -> Option<Offset>;
+
+    /// Returns the first record in `from..below` with a timestamp at or after the time, or `below` if there is none; `from` if
+    /// records can't be read, so that they stay. May read the disk.
+    fn first_not_before(&self, time_us: u64, from: Offset, below: Offset) -> Offset;
+}
+
+impl Expired {
+    fn of(log: &LogMeta, ages: &mut LogAges, mark: Mark, local_us: u64, now: Now) -> Expired {
+        let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
+        let expired = Expired { mark, bytes, ..Expired::default() };
+        if log.retention_ms == 0 {
+            return expired;
+        }
+        let age = Duration::from_millis(log.retention_ms);
+        let ago = |clock_us: u64| clock_us.checked_sub(as_us(age));
+        let times = ago(local_us).zip(ago(now.wall_us)).map(|(arrived_by_us, stamped_before_us)| Times {
+            found: ages.found(),
+            arrived_by_us,
+            stamped_before_us,
+        });
+        Expired { old: ages.older_than(age, now.at), times, ..expired }
+    }
+
+    fn is_any(&self) -> bool {
+        self.bytes.is_some() || self.old.is_some() || self.times.is_some()
+    }
+
+    fn old_below(&self, times: Times, log: &impl LogContents) -> Option<Offset> {
+        log.arrived_by(times.arrived_by_us).map(|below| below.min(times.found).min(self.mark.next_offset))
+    }
+
+    /// False if no record can have expired, which is known without reading the disk.
+    pub fn is_possible(&self, log: &impl LogContents) -> bool {
+        self.bytes.is_some() || self.old.is_some() || self.times.is_some_and(|t| self.old_below(t, log).is_some())
+    }
+
+    /// Returns the first record to keep, or `None` if no record is to be removed. May read the disk.
+    pub fn first_to_keep(&self, log: &impl LogContents) -> Option<Offset> {
+        let mark = self.mark;
+        let by_size = self.bytes.and_then(|bytes| log.first_within(bytes));
+        let known = by_size.max(self.old);
+        let by_times = self.times.and_then(|times| {
+            let below = self.old_below(times, log)?;
+            let from = mark.first_offset.max(known.unwrap_or_default());
+            (below > from).then(|| log.first_not_before(times.stamped_before_us, from, below))
+        });
+        known.max(by_times).map(|first| first.min(mark.next_offset)).filter(|first| *first > mark.first_offset)
+    }
+}
+
+fn search_every(log: &LogMeta) -> Duration {
+    let (least, most) = SEARCH_EVERY;
+    if log.retention_ms == 0 { least } else { Duration::from_millis(log.retention_ms / 20).clamp(least, most) }
+}
+
+/// The age at which the newest segment is sealed, while the log has records that will expire.
+fn seal_age(log: &LogMeta, mark: Mark) -> Option<SealAge> {
+    let (least, most) = SEAL_AGE;
+    let age = Duration::from_millis(log.retention_ms / SEALS_PER_AGE).max(least);
+    let expires = log.retention_ms > 0 && mark.first_offset < mark.next_offset;
+    // An empty segment only stores the time.
+    expires.then_some(SealAge { used_us: as_us(age.min(most)), empty_us: as_us(age) })
+}
+
+impl Retention {
+    /// Looks at one log. Called on each tick on every node that hosts the log, so that a new leader knows the ages.
+    pub fn look(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now) -> Looked {
+        let mark = replica.mark;
+        let state = self.logs.entry(log.group).or_insert_with(|| LogRetention {
+            ages: LogAges::new(replica.begun_us, mark.next_offset, now.wall_us, now.at),
+            next_search: None,
+            stamps_ahead: false,
+        });
+        let local_us = state.ages.look(mark.next_offset, now.wall_us, now.at);
+        let notice = state.look_at_stamps(log, mark.last_append_time_us, now.wall_us);
+        let seal = seal_age(log, mark);
+        let due = state.next_search.is_none_or(|next| now.at >= next);
+        let searches = replica.leads && due && !replica.is_searched;
+        let expired = searches.then(|| {
+            state.next_search = Some(now.at + search_every(log));
+            Expired::of(log, &mut state.ages, mark, local_us, now)
+        });
+        Looked { local_us, seal, expired: expired.filter(Expired::is_any), notice }
+    }
+}
+
+impl LogRetention {
+    /// Reports once that the newest timestamp is ahead of the clock, and once that it no longer is.
+    fn look_at_stamps(&mut self, log: &LogMeta, newest_us: u64, wall_us: u64) -> Option<Notice> {
+        let ahead = Duration::from_micros(newest_us.saturating_sub(wall_us));
+        if std::mem::replace(&mut self.stamps_ahead, ahead > AHEAD_MAX) == (ahead > AHEAD_MAX) {
+            return None;
+        }
+        let name = log.name.clone();
+        Some(if self.stamps_ahead { Notice::StampsAhead(name, ahead) } else { Notice::StampsPlausible(name) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn the_newest_segment_is_sealed_while_records_will_expire() {
+        let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };
+        let mark = Mark { next_offset: Offset(7), ..Mark::default() };
+        assert_eq!(seal_age(&log, mark), Some(SealAge { used_us: 10 * SECOND, empty_us: 10 * SECOND }));
+        assert_eq!(seal_age(&log, Mark { first_offset: Offset(7), ..mark }), None, "no record will expire");
+        assert_eq!(seal_age(&LogMeta { retention_ms: 0, ..log.clone() }, mark), None);
+        let short = LogMeta { retention_ms: 2000, ..log.clone() };
+        assert_eq!(seal_age(&short, mark), Some(SealAge { used_us: SECOND, empty_us: SECOND }));
+        let (day, days) = (86_400 * SECOND, LogMeta { retention_ms: 80 * 86_400_000, ..log });
+        assert_eq!(seal_age(&days, mark), Some(SealAge { used_us: day, empty_us: 10 * day }), "a day at most");
+    }
+
+    #[test]
+    fn logs_are_searched_every_twentieth_of_their_age() {
+        let log = LogMeta { retention_ms: 2000, ..LogMeta::first(NodeId(1)).expect("a log") };
+        assert_eq!(search_every(&log), Duration::from_secs(1));
+        assert_eq!(search_every(&LogMeta { retention_ms: 10 * 60 * 1000, ..log }), Duration::from_secs(30));
+    }
+}

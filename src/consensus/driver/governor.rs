@@ -1,0 +1,166 @@
+//! Applies the catalog, and performs what its policy wants done.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::host::Host;
+use crate::catalog::policy::facts::{Now, Replicas};
+use crate::catalog::policy::hosting::hosted_logs;
+use crate::catalog::policy::notice::Notice;
+use crate::catalog::policy::requests::{Decision, accepts_from_peer};
+use crate::catalog::policy::{Action, Policy, PolicyTicks};
+use crate::catalog::{Applied, Catalog, CatalogView, Command, Member};
+use crate::consensus::error::HostError;
+use crate::consensus::group::{ELECTION_TICKS, TICK_MS};
+use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, command_proposal};
+use crate::consensus::replica::{Groups, Replica};
+use crate::consensus::retention::Searches;
+use crate::consensus::sinks::Sinks;
+use crate::reply::{ReplySender, reply};
+use crate::storage::entry::EntryKind;
+use crate::types::{GroupId, LogId};
+
+/// A member that was silent for this many ticks has abandoned its join.
+pub const SILENT_TICKS_MAX: u32 = (5 * 60 * 1000 / TICK_MS) as u32;
+
+/// The reply to a proposal.
+pub type ProposeReply = ReplySender<Result<Appended, ProposeError>>;
+
+/// The catalog of this node, and its policy.
+pub struct Governor {
+    catalog: Catalog,
+    view: CatalogView,
+    policy: Policy,
+    searches: Searches,
+}
+
+impl Governor {
+    /// Begins with an empty catalog, which the replay of group 0 fills. `me` is this node as the catalog should know it.
+    pub fn new(me: Member, view: CatalogView, consensus: ConsensusHandle) -> Governor {
+        let ticks = PolicyTicks { round_max: ELECTION_TICKS as u64, silent_max: SILENT_TICKS_MAX };
+        Governor {
+            catalog: Catalog::default(),
+            view,
+            policy: Policy::new(me, ticks, || LogId::random().ok()),
+            searches: Searches::new(consensus),
+        }
+    }
+
+    /// The catalog as it is applied here.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Applies commands, creates the replicas that this node should host, opens their logs for clients, and publishes the
+    /// catalog.
+    pub fn apply(
+        &mut self,
+        commands: &[Bytes],
+        groups: &mut Groups,
+        host: &mut Host,
+        sinks: &Sinks,
+    ) -> Result<(), HostError> {
+        for bytes in commands {
+            let command = Command::decode(bytes).map_err(HostError::Catalog)?;
+            log::debug!("catalog: {command:?}");
+            if let Applied::Ignored(conflict) = self.catalog.apply(command) {
+                log::debug!("catalog: the command was ignored: {conflict}");
+            }
+        }
+        for hosted in hosted_logs(&self.catalog, host.me, |group| groups.contains_key(&group)).collect::<Vec<_>>() {
+            if let Some(genesis) = hosted.create {
+                host.create(hosted.log.group, genesis, groups, sinks)?;
+            }
+            if let Some(replica) = groups.get(&hosted.log.group).filter(|_| hosted.serves) {
+                host.serve(hosted.log, replica);
+            }
+        }
+        self.view.publish(self.catalog.clone());
+        Ok(())
+    }
+
+    /// Performs what the policy wants done on a tick.
+    pub fn tick(&mut self, groups: &mut Groups, sinks: &Sinks, now: Now) -> Result<(), HostError> {
+        let replicas = self.facts(groups);
+        for action in self.policy.tick(&self.catalog, &replicas, now) {
+            match action {
+                Action::Propose(command) => {
+                    let (unread, _) = reply();
+                    propose(groups, &command, now.at, now.wall_us, unread);
+                }
+                Action::ChangeMembership(group, change) => {
+                    groups.entry(group).and_modify(|replica| replica.group.change_membership(change));
+                }
+                Action::HandOver(group) => {
+                    groups.entry(group).and_modify(|replica| {
+                        replica.group.hand_over();
+                    });
+                }
+                Action::KeepTime { group, local_us, seal } => {
+                    if let Some(replica) = groups.get(&group) {
+                        replica.keep_time(local_us, seal, sinks)?;
+                    }
+                }
+                Action::Trim(group, expired) => {
+                    if let Some(replica) = groups.get(&group) {
+                        self.searches.start(group, expired, &replica.reader, &sinks.readers);
+                    }
+                }
+                Action::Notice(notice) => log_notice(&notice),
+            }
+        }
+        Ok(())
+    }
+
+    /// Proposes a requested change of the catalog. A command that would change nothing is not appended: the catalog already
+    /// shows the result.
+    pub fn command(&self, groups: &mut Groups, command: &Command, now: Instant, time_us: u64, answer: ProposeReply) {
+        if !groups.contains_key(&GroupId::CATALOG) {
+            return answer.send(Err(ProposeError::NoSuchGroup));
+        }
+        match self.policy.decide(&self.catalog, &self.facts(groups), command) {
+            Decision::Propose => propose(groups, command, now, time_us, answer),
+            Decision::Drop => answer.send(Err(ProposeError::Dropped)),
+            Decision::Replace(abandoned) => {
+                log_notice(&Notice::JoinAbandoned(abandoned));
+                let (unread, _) = reply();
+                propose(groups, &Command::RemoveNode(abandoned), now, time_us, unread);
+                answer.send(Err(ProposeError::Dropped));
+            }
+        }
+    }
+
+    /// True if this node, as a leader, appends a proposal. It may come from a peer, so it was perhaps not checked before.
+    /// (`replication/forward.rs` checks those to logs, on the thread that receives them.)
+    pub fn accepts(&self, proposal: &Proposal) -> bool {
+        let records = || proposal.payload.payload();
+        proposal.group != GroupId::CATALOG
+            || proposal.kind == EntryKind::Records && accepts_from_peer(&self.catalog, &records(), proposal.count)
+    }
+
+    fn facts(&self, groups: &Groups) -> Replicas {
+        let facts = |(group, replica): (&GroupId, &Replica)| {
+            let is_searched = self.searches.is_running(*group);
+            (*group, replica.facts(is_searched))
+        };
+        groups.iter().map(facts).collect()
+    }
+
+    /// The policy, for tests that need a state which takes long to reach.
+    #[cfg(test)]
+    pub fn policy(&mut self) -> (&mut Policy, &Catalog) {
+        (&mut self.policy, &self.catalog)
+    }
+}
+
+fn propose(groups: &mut Groups, command: &Command, now: Instant, time_us: u64, reply: ProposeReply) {
+    match groups.get_mut(&GroupId::CATALOG) {
+        Some(catalog) => catalog.group.propose(command_proposal(command), now, time_us, reply),
+        None => reply.send(Err(ProposeError::NoSuchGroup)),
+    }
+}
+
+fn log_notice(notice: &Notice) {
+    log::log!(notice.level(), "{notice}");
+}

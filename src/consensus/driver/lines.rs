@@ -1,0 +1,68 @@
+//! What this thread logs about its groups by name: recovery, and who leads.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::catalog::{Catalog, Member};
+use crate::consensus::leadership::{Heard, LeadershipLines};
+use crate::consensus::replica::Groups;
+use crate::consensus::status::Statuses;
+use crate::types::{GroupId, NodeId};
+
+/// What was heard, and what was logged about each group's leadership.
+#[derive(Debug, Default)]
+pub struct GroupLines {
+    heard: Heard,
+    leaders: BTreeMap<GroupId, LeadershipLines>,
+}
+
+impl GroupLines {
+    /// Notes that a node sent a raft message. Only members and nodes of a conf state are remembered: others choose their ids.
+    pub fn heard(&mut self, from: NodeId, groups: &Groups, catalog: &Catalog) {
+        let known = || groups.values().any(|replica| replica.group.conf_contains(from));
+        if catalog.member(from).is_some() || known() {
+            self.heard.insert(from, Instant::now());
+        }
+    }
+
+    /// Logs the changes of leadership. Called on each tick.
+    pub fn log_leaders(&mut self, statuses: &Statuses, catalog: &Catalog, me: &Member, now: Instant) {
+        for status in statuses.all() {
+            let group = label(status.group, catalog);
+            let name = |node| match catalog.member(node) {
+                Some(member) => member.name.to_string(),
+                // A founder is not in the catalog yet.
+                None if node == me.id => me.name.to_string(),
+                None => node.to_string(),
+            };
+            let lines = self.leaders.entry(status.group).or_default();
+            if let Some((level, text)) = lines.look(&group, &status, me.id, &self.heard, name, now) {
+                log::log!(level, "{text}");
+            }
+        }
+    }
+}
+
+/// Logs where each group stands after recovery.
+pub fn log_recovery(groups: &Groups, catalog: &Catalog, took: Duration) {
+    for (id, replica) in groups.iter().filter(|(_, replica)| !replica.group.is_blank()) {
+        let status = replica.group.status();
+        log::info!(
+            "{}: recovered last_index={} commit_index={} term={}",
+            label(*id, catalog),
+            status.last_index,
+            status.commit_index,
+            status.term
+        );
+    }
+    log::info!("recovery ended after {} ms", took.as_millis());
+}
+
+/// How log lines name a group. Until the catalog is replayed a log's name may be unknown.
+fn label(group: GroupId, catalog: &Catalog) -> String {
+    match catalog.log(group) {
+        Some(log) => format!("log {} (group {group})", log.name),
+        None if group == GroupId::CATALOG => format!("catalog (group {group})"),
+        None => format!("group {group}"),
+    }
+}

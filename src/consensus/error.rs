@@ -1,0 +1,55 @@
+//! Why consensus stops or does not start.
+
+use crate::catalog::BadCommand;
+use crate::storage::log::StorageError;
+use crate::storage::reader::ReadError;
+use crate::types::GroupId;
+
+/// A group could not be opened, or its log not written.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The log or the data directory can't be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// An entry that is needed for the start can't be read.
+    #[error("group {0}: {1:?}")]
+    Read(GroupId, ReadError),
+    /// The recovered state is impossible.
+    #[error("group {0}: {1}")]
+    State(GroupId, String),
+    /// The catalog contains a command that this version can't apply.
+    #[error("{0}; start a newer version of the program")]
+    Catalog(#[source] BadCommand),
+    /// The system has no thread for consensus.
+    #[error("no thread for consensus: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+impl HostError {
+    /// True if starting the same program again will not help.
+    pub fn is_config(&self) -> bool {
+        match self {
+            HostError::Storage(error) => error.is_config(),
+            HostError::Catalog(_) | HostError::Read(_, ReadError::NewerFrame(_)) => true,
+            HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
+        }
+    }
+
+    /// True if the disk contains something else than what was written there.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            HostError::Storage(error) => error.is_damage(),
+            HostError::Read(_, ReadError::Damaged(_)) | HostError::State(..) => true,
+            HostError::Read(
+                _,
+                ReadError::NotCached
+                | ReadError::Trimmed { .. }
+                | ReadError::NewerFrame(_)
+                | ReadError::Io(_)
+                | ReadError::Shortage(_),
+            )
+            | HostError::Catalog(_)
+            | HostError::Thread(_) => false,
+        }
+    }
+}

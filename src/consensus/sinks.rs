@@ -1,0 +1,28 @@
+//! Where the effects of all groups go.
+
+use std::sync::Arc;
+
+use super::completions::Completions;
+use crate::pb::peer::RaftMessage;
+use crate::storage::reader::ReadersHandle;
+use crate::types::NodeId;
+use crate::writer::WriterHandle;
+
+/// The peers, which live above consensus: `replication` implements it, `agent` injects it.
+pub trait Outbound: Send + Sync {
+    /// Takes a message for a peer. Never blocks. Over its budget it drops the message and reports
+    /// [`super::handle::ConsensusHandle::unreachable`].
+    fn send(&self, to: NodeId, message: RaftMessage);
+}
+
+/// What performs the effects that take time.
+pub struct Sinks {
+    /// The log-writer.
+    pub writer: WriterHandle,
+    /// The reader threads.
+    pub readers: ReadersHandle,
+    /// The peers.
+    pub outbound: Arc<dyn Outbound>,
+    /// Back to the consensus thread.
+    pub completions: Completions,
+}
