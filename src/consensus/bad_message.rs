@@ -1,5 +1,6 @@
 //! What no peer of this version sends.
 
+use crate::catalog::BadCommand;
 use crate::codes::UnknownCode;
 
 /// Why a peer's message is not taken.
@@ -11,4 +12,7 @@ pub enum BadMessage {
     /// A newer version may send it.
     #[error(transparent)]
     Unknown(#[from] UnknownCode<u32>),
+    /// An entry of the catalog that this version can't apply.
+    #[error("{0}; if a newer version runs there, start it here too")]
+    Command(#[from] BadCommand),
 }
