@@ -63,6 +63,9 @@ pub const SECONDS: Buckets = Buckets { first: 50e-6, factor: 2.0, count: 20 };
 /// Buckets of a number of items: 1 to 65,536, each four times the one before.
 pub const ITEMS: Buckets = Buckets { first: 1.0, factor: 4.0, count: 9 };
 
+/// Buckets of a size in bytes: 64 B to 16 MiB, each four times the one before.
+pub const BYTES: Buckets = Buckets { first: 64.0, factor: 4.0, count: 10 };
+
 /// The upper bounds of a histogram's buckets, a geometric series.
 #[derive(Clone, Copy, Debug)]
 pub struct Buckets {

@@ -51,7 +51,9 @@ pub async fn consume(
         let mark = position.log.watermark.get();
         if position.offset < mark.next_offset {
             let room = service.limits.read(&principal, batching.bytes_max)?;
+            let began = Instant::now();
             if let Some((slice, room)) = position.read(core, &mark, batching, room).await? {
+                service.metrics.read(slice.bytes.len(), began);
                 return Ok((some(batching, slice, &position.log, mark), Some(room)));
             }
         } else if position.confirmed.is_none() {

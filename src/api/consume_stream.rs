@@ -118,7 +118,9 @@ impl Tail<'_> {
             }
             if self.position.offset < mark.next_offset {
                 let room = self.room(sink).await?;
+                let began = Instant::now();
                 if let Some((slice, _room)) = self.position.read_on(self.core, &mark, self.read_bytes, room).await? {
+                    self.service.metrics.read(slice.bytes.len(), began);
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }

@@ -23,7 +23,7 @@
 //!
 //! In reading order:
 //! - [`rpc`]: the table of RPCs. [`prelude`]: what runs around every handler. [`service`]: what a handler works with.
-//! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`]: the parts of the prelude
+//! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`], [`metrics`]: the parts of the prelude
 //! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`info`], [`admin`], [`configure`], [`health`]: the
 //!   handlers; [`append_request`], [`read`] and `availability` are parts of them
 //! - [`core`], [`router`], [`forward`]: the rest of the node, and the way to a leader
@@ -44,6 +44,7 @@ pub mod deadline;
 pub mod in_flight;
 pub mod lifecycle;
 pub mod limits;
+pub mod metrics;
 
 pub mod append_request;
 pub mod produce;

@@ -31,10 +31,10 @@ use super::access::{AccessControl, Right};
 use super::error::{ApiError, Invalid};
 use super::limits::Permit;
 use super::messages::Request;
+use super::metrics::RequestMetrics;
 use super::service::{Call, RequestFailure, Service, StreamEnd};
-use super::status::{FailedAt, Retry, classify, count, status_of, stream_status_of};
+use super::status::{FailedAt, Retry, classify, status_of, stream_status_of};
 use crate::grpc::{guarded, spawn_guarded};
-use crate::metrics::Metrics;
 use crate::security::acl::Action;
 use crate::security::identity::Principal;
 use crate::thread::FatalSender;
@@ -111,7 +111,7 @@ impl Prelude {
     /// Counts a failure, and delays it if it is one of many large requests that fail whenever they are sent.
     async fn refuse(&self, principal: &Principal, deadline: Option<Instant>, failure: &RequestFailure) {
         let service = &self.service;
-        count(&service.metrics, &failure.error);
+        service.metrics.failed(&failure.error);
         if classify(&failure.error).retry != Retry::Useless {
             return;
         }
@@ -325,7 +325,7 @@ pub struct AccessChecker {
     access: AccessControl,
     /// By full method name.
     rights: Arc<HashMap<&'static str, Right>>,
-    metrics: Arc<Metrics>,
+    metrics: RequestMetrics,
     fatal: FatalSender,
 }
 
@@ -354,7 +354,7 @@ impl ServerChecker for AccessChecker {
             Some(Ok(())) => CheckResult::Continue,
             // gRPC's binding sends the status without its details.
             Some(Err(error)) => {
-                count(&self.metrics, &error);
+                self.metrics.failed(&error);
                 CheckResult::Abort(status_of(&error))
             }
             None => CheckResult::Abort(RpcStatus::new(RpcStatusCode::INTERNAL)),

@@ -1,5 +1,7 @@
 //! `Produce`: one request, one entry, one response once it is committed.
 
+use std::time::Instant;
+
 use super::append_request::AppendRequest;
 use super::core::bounds;
 use super::error::{ApiError, FailedProposal};
@@ -24,7 +26,10 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     let proposal = append.for_log(&log, call.deadline)?;
     let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {
-        Ok(appended) => Ok(response(&appended, &log)),
+        Ok(appended) => {
+            service.metrics.appended(sent.bytes, sent.at);
+            Ok(response(&appended, &log))
+        }
         Err(error) => Err(propose_error(error, &sent, &log)),
     }
 }
@@ -33,6 +38,8 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
 pub struct SentProposal {
     /// The size of its payload.
     pub bytes: usize,
+    /// When it was handed over.
+    pub at: Instant,
     expected_offset: Option<Offset>,
     producer_id: u64,
 }
@@ -41,7 +48,7 @@ impl SentProposal {
     /// Of a proposal that is about to be handed over.
     pub fn new(proposal: &Proposal) -> SentProposal {
         let Proposal { expected_offset, producer_id, .. } = *proposal;
-        SentProposal { bytes: proposal.payload.len(), expected_offset, producer_id }
+        SentProposal { bytes: proposal.payload.len(), at: Instant::now(), expected_offset, producer_id }
     }
 }
 

@@ -183,7 +183,9 @@ impl Run<'_> {
                 StreamEvent::Ends(error) => self.failed = Some((error, 0)),
                 StreamEvent::Answer(Ok(appended)) => {
                     let response = response(&appended, &self.log);
-                    self.pop();
+                    if let Some(front) = self.pop() {
+                        self.service.metrics.appended(front.sent.bytes, front.sent.at);
+                    }
                     self.answered += 1;
                     if self.failed.is_none()
                         && let Some(held) = self.held.take()

@@ -13,6 +13,7 @@ use super::core::{Core, Me};
 use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Limits;
+use super::metrics::RequestMetrics;
 use super::rpc;
 use super::service::Service;
 use crate::config;
@@ -99,7 +100,7 @@ impl Api {
             me: options.me,
             access: AccessControl::new(options.identities, options.authorities, options.acl),
             limits: Limits::new(limits.clone()),
-            metrics: options.metrics,
+            metrics: RequestMetrics::new(options.metrics),
             waiting: options.waiting,
             received,
             lifecycle: Lifecycle::default(),

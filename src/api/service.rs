@@ -19,10 +19,10 @@ use super::error::{ApiError, Invalid};
 use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Limits;
+use super::metrics::RequestMetrics;
 use super::status::FailedAt;
 use crate::grpc::Received;
 use crate::grpc::received::Account;
-use crate::metrics::Metrics;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::security::tls::Standing;
 use crate::thread::FatalSender;
@@ -40,8 +40,8 @@ pub struct Service {
     pub access: AccessControl,
     /// What each principal, and all together, may hold.
     pub limits: Limits,
-    /// The counters of the node.
-    pub metrics: Arc<Metrics>,
+    /// What requests count.
+    pub metrics: RequestMetrics,
     /// Why the node does not serve yet.
     pub waiting: WaitingFor,
     /// How many of the bytes that connections send belong to messages.

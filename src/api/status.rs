@@ -13,7 +13,7 @@ use protobuf::{Message, MessageField, MessageFull};
 
 use super::error::{ApiError, Invalid, LogBounds};
 use super::limits::LimitReached;
-use crate::metrics::{Limit, Metrics};
+use crate::metrics::Limit;
 use crate::pb::{error_details, status};
 use crate::reason::ErrorReason;
 
@@ -36,8 +36,10 @@ pub enum Retry {
 
 /// What counts an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
+pub enum Counted {
+    /// A refusal by the access policy.
     Access,
+    /// A limit that was reached.
     Limit(Limit),
 }
 
@@ -50,7 +52,8 @@ pub struct Class {
     pub reason: ErrorReason,
     /// Whether a retry helps.
     pub retry: Retry,
-    counted: Option<Counted>,
+    /// The counter besides the one of the reason.
+    pub counted: Option<Counted>,
 }
 
 /// Where a `ProduceStream` failed.
@@ -121,15 +124,6 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::Heartbeat { .. } => (ErrorReason::InvalidRequest, None),
     };
     Class { code: Code::INVALID_ARGUMENT, reason, retry: Retry::Useless, counted: limit.map(Counted::Limit) }
-}
-
-/// Counts an error that ends a request.
-pub fn count(metrics: &Metrics, error: &ApiError) {
-    match classify(error).counted {
-        Some(Counted::Access) => metrics.access_refused.inc(),
-        Some(Counted::Limit(limit)) => metrics.limit_refused(limit).inc(),
-        None => {}
-    }
 }
 
 /// The status of a failed request.
