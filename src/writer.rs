@@ -1,11 +1,11 @@
-//! The `log-writer` thread: it puts on the disk what `consensus` has appended, and reports it.
+//! The `log-writer` thread: it syncs what `consensus` has appended, and reports it.
 //!
-//! Its inbox is a map of group → highest Ready number, so it can't fill and `consensus` never waits for the disk. One drain
-//! takes everything that is there; while it syncs, the next one gathers: group commit without a timer. A failed sync is
-//! final (P7): the thread ends with its error, and nothing is reported after it.
+//! Its inbox is a map from group to highest Ready number, so it can't fill and `consensus` never waits for the disk. One drain takes
+//! everything in it; requests that arrive while it syncs form the next drain: group commit without a timer. A failed sync is final:
+//! the thread ends with its error, and reports nothing after it.
 //!
-//! It also writes the durable position to each log's manifest, when no sync is waiting or when that is overdue (`storage/sync.rs` has
-//! the reason). This is not part of a drain: the drain has been reported by then.
+//! It also writes the durable position to each log's manifest, when no sync is waiting or when that is overdue
+//! (`storage/write/sync.rs` has the reason). This is not part of a drain: the drain has been reported by then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,12 +27,12 @@ const NOTE_PART: u32 = 5;
 /// if syncs keep waiting. A manifest takes two syncs: on a slow disk they would delay the next vote, or the new leader's first entry.
 pub const VOTE_PAUSE: u32 = 3;
 
-/// Who is told what is on the disk: the group and the highest Ready number. Must not block.
+/// Called with a group and its highest durable Ready number. Must not block.
 pub type Report = Arc<dyn Fn(GroupId, u64) + Send + Sync>;
 
 type SharedLog = Arc<Mutex<GroupLog>>;
 
-/// The thread. Dropped, it does what [`Writer::stop`] does.
+/// The thread. Dropping this does what [`Writer::stop`] does.
 pub struct Writer {
     handle: WriterHandle,
     thread: Option<Joiner>,
@@ -40,25 +40,25 @@ pub struct Writer {
 
 /// The thread's inbox; a clone is the same one.
 #[derive(Clone)]
-pub struct WriterHandle(Arc<Inbox>);
+pub struct WriterHandle(Arc<WriterInbox>);
 
-struct Inbox {
-    state: Mutex<State>,
+struct WriterInbox {
+    state: Mutex<WriterState>,
     wake: Condvar,
     busy_since: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
-struct State {
+struct WriterState {
     logs: BTreeMap<GroupId, SharedLog>,
     /// Registered logs that the thread has not seen yet.
     registered: Vec<GroupId>,
-    /// What is wanted on the disk: merged, so one place for each group is enough.
+    /// The Ready number to report for each group; requests of one group are merged.
     wanted: BTreeMap<GroupId, u64>,
     stopping: bool,
 }
 
-enum Event {
+enum WriterEvent {
     Sync(BTreeMap<GroupId, u64>),
     /// A manifest is overdue while syncs wait.
     Note(GroupId),
@@ -71,21 +71,25 @@ impl Writer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system can't make one.
+    /// If the system can't create it.
     pub fn start(disk: &Disk, report: Report, fatal: &FatalSender) -> io::Result<Writer> {
-        let inbox = Inbox { state: Mutex::new(State::default()), wake: Condvar::new(), busy_since: Mutex::new(None) };
+        let inbox = WriterInbox {
+            state: Mutex::new(WriterState::default()),
+            wake: Condvar::new(),
+            busy_since: Mutex::new(None),
+        };
         let handle = WriterHandle(Arc::new(inbox));
         let worker = Worker { inbox: handle.0.clone(), disk: disk.clone(), report };
         let thread = thread::spawn("log-writer", fatal, move || worker.run())?;
         Ok(Writer { handle, thread: Some(thread) })
     }
 
-    /// For who has something to sync.
+    /// Returns the inbox, for threads that request syncs.
     pub fn handle(&self) -> WriterHandle {
         self.handle.clone()
     }
 
-    /// Syncs what is wanted, reports it, leaves each log its clean mark, and ends. What is appended after that is lost.
+    /// Syncs and reports what was requested, closes each log, and ends the thread. Later appends may be lost.
     pub fn stop(self) {}
 }
 
@@ -98,7 +102,7 @@ impl Drop for Writer {
 }
 
 impl WriterHandle {
-    /// Makes a log known.
+    /// Registers a log.
     pub fn register(&self, group: GroupId, log: Arc<Mutex<GroupLog>>) {
         let mut state = self.0.state();
         state.logs.insert(group, log);
@@ -107,7 +111,7 @@ impl WriterHandle {
         self.0.wake.notify_one();
     }
 
-    /// Wants on the disk what the log holds now; then this Ready number is reported, or a higher one. Never blocks.
+    /// Requests a sync of what the log contains now; then this Ready number is reported, or a higher one. Never blocks.
     ///
     /// # Panics
     /// If the log was never registered: its writes would never be reported.
@@ -120,15 +124,14 @@ impl WriterHandle {
         self.0.wake.notify_one();
     }
 
-    /// Since when the thread has been at one log without an end; the watchdog looks.
+    /// Since when the thread has been working on one log; for the watchdog.
     pub fn busy_since(&self) -> Option<Instant> {
         *self.0.busy_since.lock()
     }
 }
 
-impl Inbox {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state whole.
+impl WriterInbox {
+    fn state(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock()
     }
 
@@ -138,7 +141,7 @@ impl Inbox {
 }
 
 struct Worker {
-    inbox: Arc<Inbox>,
+    inbox: Arc<WriterInbox>,
     disk: Disk,
     report: Report,
 }
@@ -162,7 +165,7 @@ struct Note {
 }
 
 impl Note {
-    /// When it is written if no sync waits.
+    /// The time at which it is written if no sync waits.
     fn idle_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.last + QUIET,
@@ -171,7 +174,7 @@ impl Note {
         }
     }
 
-    /// When it is written before the next sync.
+    /// The time at which it is written before the next sync.
     fn must_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.first + NOTE_EVERY,
@@ -197,7 +200,7 @@ impl Notes {
         (first.1.must_at() <= now).then_some(*first.0)
     }
 
-    /// The log whose manifest is due first if no sync waits, and when that is.
+    /// The log whose manifest is due first if no sync waits, and the time.
     fn next(&self) -> Option<(GroupId, Instant)> {
         let idle_at = |note: &Note| note.idle_at().min(note.must_at());
         self.due.iter().map(|(group, note)| (*group, idle_at(note))).min_by_key(|(_, at)| *at)
@@ -209,15 +212,15 @@ impl Worker {
         let mut notes = Notes::default();
         loop {
             match self.next_event(&mut notes) {
-                Event::Stop => return self.close(),
+                WriterEvent::Stop => return self.close(),
                 event => self.act(event, &mut notes)?,
             }
         }
     }
 
-    fn act(&self, event: Event, notes: &mut Notes) -> Result<(), StorageError> {
+    fn act(&self, event: WriterEvent, notes: &mut Notes) -> Result<(), StorageError> {
         match event {
-            Event::Sync(wanted) => {
+            WriterEvent::Sync(wanted) => {
                 for (group, ready_number) in wanted {
                     let began = Instant::now();
                     let urgency = self.sync(group)?;
@@ -226,7 +229,7 @@ impl Worker {
                     notes.synced(group, urgency, Instant::now(), took);
                 }
             }
-            Event::Note(group) => {
+            WriterEvent::Note(group) => {
                 let began = Instant::now();
                 let noted = self.note(group)?;
                 notes.not_before = Some(began + began.elapsed() * NOTE_PART);
@@ -235,18 +238,18 @@ impl Worker {
                     notes.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
                 }
             }
-            Event::Quiet(group) => {
+            WriterEvent::Quiet(group) => {
                 notes.due.remove(&group);
                 if !self.note_quiet(group)? {
                     notes.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
                 }
             }
-            Event::Stop => return self.close(),
+            WriterEvent::Stop => return self.close(),
         }
         Ok(())
     }
 
-    fn next_event(&self, notes: &mut Notes) -> Event {
+    fn next_event(&self, notes: &mut Notes) -> WriterEvent {
         let mut state = self.inbox.state();
         loop {
             let now = Instant::now();
@@ -256,19 +259,19 @@ impl Worker {
             if !state.wanted.is_empty() {
                 // At most one manifest between two drains.
                 return match notes.overdue(now) {
-                    Some(group) => Event::Note(group),
-                    None => Event::Sync(std::mem::take(&mut state.wanted)),
+                    Some(group) => WriterEvent::Note(group),
+                    None => WriterEvent::Sync(std::mem::take(&mut state.wanted)),
                 };
             }
             if state.stopping {
-                return Event::Stop;
+                return WriterEvent::Stop;
             }
             let Some((group, at)) = notes.next() else {
                 self.inbox.wake.wait(&mut state);
                 continue;
             };
             if at <= now {
-                return Event::Quiet(group);
+                return WriterEvent::Quiet(group);
             }
             self.inbox.wake.wait_for(&mut state, at - now);
         }
@@ -287,7 +290,7 @@ impl Worker {
         Ok(log.urgency())
     }
 
-    /// Writes the current durable position to a log's manifest; `false` if there is no space for that.
+    /// Writes the current durable position to a log's manifest; `false` if no space is left for that.
     fn note(&self, group: GroupId) -> Result<bool, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
         let Some(job) = lock(&log).begin_note() else { return Ok(true) };
@@ -300,8 +303,8 @@ impl Worker {
         Ok(noted)
     }
 
-    /// Called when a log is idle: syncs all of it and writes the durable position to its manifest. `false` if something was written
-    /// meanwhile, or if there was no space: try again later.
+    /// Called when a log is idle: syncs all of it and writes the durable position to its manifest. `false` if something was
+    /// written in the meantime, or no space was left: the caller retries later.
     fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
         // No request waits for the commit index that follows the last entries, but the durable position should cover it.
         self.sync(group)?;
@@ -316,7 +319,7 @@ impl Worker {
         let mut result = Ok(());
         for log in logs.into_values() {
             self.inbox.set_busy(Some(Instant::now()));
-            // The first error is told, but every log is closed that can be.
+            // The first error is returned, but every log is closed that can be.
             result = result.and(lock(&log).close());
             self.inbox.set_busy(None);
         }
@@ -324,25 +327,30 @@ impl Worker {
     }
 }
 
-/// The log-writer without its thread, for simulations: a drain begins and ends when they say so.
+/// The log-writer without its thread: a simulation starts and ends each drain.
 #[cfg(test)]
-pub(crate) struct ByHand {
+pub(crate) struct WriterByHand {
     worker: Worker,
     begun: Vec<(GroupId, u64, Option<crate::storage::log::SyncJob>)>,
 }
 
 #[cfg(test)]
-impl ByHand {
-    pub fn new(disk: &Disk, report: Report) -> ByHand {
-        let inbox = Inbox { state: Mutex::new(State::default()), wake: Condvar::new(), busy_since: Mutex::new(None) };
-        ByHand { worker: Worker { inbox: Arc::new(inbox), disk: disk.clone(), report }, begun: Vec::new() }
+impl WriterByHand {
+    pub fn new(disk: &Disk, report: Report) -> WriterByHand {
+        let inbox = WriterInbox {
+            state: Mutex::new(WriterState::default()),
+            wake: Condvar::new(),
+            busy_since: Mutex::new(None),
+        };
+        WriterByHand { worker: Worker { inbox: Arc::new(inbox), disk: disk.clone(), report }, begun: Vec::new() }
     }
 
+    /// Returns the inbox, for threads that request syncs.
     pub fn handle(&self) -> WriterHandle {
         WriterHandle(self.worker.inbox.clone())
     }
 
-    /// Takes what is wanted on the disk, if nothing is under way.
+    /// Takes what was requested, if no drain is in progress.
     pub fn begin(&mut self) {
         if self.begun.is_empty() {
             let wanted = std::mem::take(&mut self.worker.inbox.state().wanted);
@@ -353,7 +361,7 @@ impl ByHand {
         }
     }
 
-    /// Puts it there, and reports it.
+    /// Syncs it, and reports it.
     pub fn end(&mut self) -> Result<(), StorageError> {
         for (group, ready, job) in std::mem::take(&mut self.begun) {
             if let Some(job) = job {
@@ -366,7 +374,7 @@ impl ByHand {
         Ok(())
     }
 
-    /// What a second of quiet does, or a stop.
+    /// What a second without requests does, or a stop.
     pub fn quiet(&mut self, stop: bool) -> Result<(), StorageError> {
         self.begin();
         self.end()?;
@@ -378,7 +386,6 @@ impl ByHand {
     }
 }
 
-/// A log whose owner panicked is written no more but may be synced: what it had finished before is whole.
 fn lock(log: &SharedLog) -> MutexGuard<'_, GroupLog> {
     log.lock()
 }

@@ -1,31 +1,31 @@
-//! The rules of storage that tests break, one at a time, to see that they would notice.
+//! The rules of storage that tests break, one at a time, to check that another test fails.
 //!
-//! Outside tests [`broken`] is constantly false, and what hangs on it is compiled away.
+//! Outside tests [`broken`] is constantly false, and the code that depends on it is removed by the compiler.
 
-/// A rule that is not kept.
+/// A broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A replaced file's new name is not put on the disk.
+    /// The directory is not synced after a file was replaced.
     NoDirSyncAfterRename,
-    /// A new segment's name is not put on the disk.
+    /// The directory is not synced after a segment was created.
     NoDirSyncAfterNewSegment,
-    /// That rejected segments were removed is not put on the disk.
+    /// The directory is not synced after rejected segments were deleted.
     NoDirSyncAfterRejected,
-    /// Rejected segments are left where they are.
+    /// Rejected segments are not deleted.
     RejectedStay,
-    /// A hard state alone is reported without a sync.
+    /// A hard state without entries is reported without a sync.
     HardStateNotSynced,
     /// A sync is reported that was not done.
     FilesNotSynced,
-    /// A file is replaced by one whose contents are not on the disk.
+    /// A file is replaced by one whose contents are not synced.
     ManifestNotSynced,
-    /// Segments go before the manifest that does not need them.
+    /// Segments are deleted before the manifest that does not need them is written.
     UnlinksBeforeManifest,
-    /// Truncated segments go before the one that takes their place is synced.
+    /// Truncated segments are deleted before the one that replaces them is synced.
     UnlinksAtOnce,
-    /// The manifest says what is synced before it is: an entry's commit may be lost that a trim has dropped.
+    /// The manifest states what is synced before it is: the commit of an entry that a trim has dropped may be lost.
     ManifestBeforeFiles,
-    /// Where an index leads is not checked.
+    /// The frame that an index leads to is not checked.
     IndexTrusted,
     /// A frame at the very end of a segment is taken for cut off.
     TailCutEarly,
@@ -33,63 +33,63 @@ pub(crate) enum Fault {
     TailCutLate,
     /// The checksum does not cover the header.
     CrcWithoutHeader,
-    /// The checksum does not know segment and position.
+    /// The checksum does not depend on segment and position.
     CrcWithoutPlace,
     /// Entries need not continue the log.
     HoleAccepted,
-    /// A segment goes on wherever the one before happens to end.
+    /// A segment continues wherever its predecessor ends.
     PredecessorEndIgnored,
-    /// The durable position is raised when a sync begins.
+    /// The durable position is raised when a sync starts.
     DurableTooHigh,
     /// The manifest's durable position is above what is synced.
     NoteAheadOfSync,
-    /// Between rolls the durable position is not written to the manifest.
+    /// The durable position is not written to the manifest between segments.
     DurableNotNoted,
-    /// Recovery has no durable position.
+    /// Recovery ignores the durable position.
     DurableIgnored,
-    /// Recovery has the manifest's durable position alone.
+    /// Recovery uses only the manifest's durable position.
     FrameDurableIgnored,
-    /// Frames behind a bad one say nothing.
+    /// Recovery ignores the durable position of frames after a bad one.
     DurableAfterBadIgnored,
-    /// The durable position may lie in a segment newer than the newest.
+    /// The durable position may be in a segment newer than the newest of the chain.
     DurableInNewerIgnored,
-    /// Applied may be behind the commit.
+    /// The applied index may be above the commit index.
     AppliedUnbounded,
-    /// The log goes on over what a torn end has left.
+    /// The log continues over what a torn write has left.
     WritesOverTorn,
     /// A snapshot's segment counts without its manifest.
-    UnfinishedMarkerTaken,
+    UnfinishedSnapshotTaken,
     /// Zeros are skipped.
     ZerosSkipped,
-    /// A new segment takes the number behind its predecessor's.
+    /// A new segment gets the number after its predecessor's.
     NumberUsedTwice,
-    /// What is found at start is not synced before it is believed.
+    /// What a start finds is not synced before it is used.
     StartNotSynced,
-    /// The names that are found at start are not.
+    /// The names that a start finds are not synced.
     StartNamesNotSynced,
-    /// An entry newer than the hard state does not tell the term.
+    /// An entry newer than the hard state does not raise the term.
     TermNotRaised,
-    /// What is committed may be behind the end.
-    CommitBehindEndTaken,
+    /// The commit index may be above the last entry.
+    CommitAboveEndTaken,
     /// A new segment does not repeat the hard state.
     HeaderWithoutHardState,
-    /// A trim drops what is not applied.
+    /// A trim drops entries that are not applied.
     TrimBeyondApplied,
-    /// A new group has its name before its contents are on the disk.
+    /// A new group gets its name before its contents are synced.
     GroupNotSynced,
-    /// A new group's name is not put on the disk.
+    /// A new group's name is not synced.
     GroupNameNotSynced,
     /// A sealed segment can't be read without its index.
     IndexMustBeRead,
     /// Frames after a bad one are not read.
-    NothingBehindDamage,
+    NothingAfterDamage,
     /// A read that finds damage does not return the valid records before it.
     SoundWithheld,
     /// Damage is skipped without an error.
     LossSkipped,
 }
 
-/// True when the rule is to be broken.
+/// True if this rule is broken.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) const fn broken(_: Fault) -> bool {
@@ -101,19 +101,19 @@ thread_local! {
     static BROKEN: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
 }
 
-/// True when the rule is to be broken.
+/// True if this rule is broken.
 #[cfg(test)]
 pub(crate) fn broken(fault: Fault) -> bool {
     BROKEN.get() == Some(fault)
 }
 
-/// From here on this thread breaks that rule, or none.
+/// From now on this thread breaks this rule, or none.
 #[cfg(test)]
 pub(crate) fn set(fault: Option<Fault>) {
     BROKEN.set(fault);
 }
 
-/// What this thread breaks.
+/// The rule that this thread breaks.
 #[cfg(test)]
 pub(crate) fn get() -> Option<Fault> {
     BROKEN.get()

@@ -1,4 +1,4 @@
-//! The loops of what the disk gives: everything that a file of a data directory may hold.
+//! Fuzz loops for everything that is read from the disk: any bytes in a file of a data directory.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const SALT: u64 = 0x0102_0304_0506_0708;
 const AT: u64 = 128;
 const HEADERS: &[(&str, &[u8])] = &[("a", b"1"), ("", b""), ("name", &[0xff; 40])];
 
-/// Canonical records, stamped.
+/// Canonical records with stamps.
 fn records() -> Vec<Vec<u8>> {
     let all = [
         RecordFields::default(),
@@ -76,7 +76,7 @@ fn frame() {
     let mend = |bytes: &mut Vec<u8>, rng: &mut Rng| {
         if bytes.len() >= HEADER_BYTES {
             if rng.once_in(2) {
-                // A whole number of words, and a length that fits it.
+                // A multiple of eight bytes, and the length for it.
                 bytes.truncate(bytes.len() / 8 * 8);
                 let length = (bytes.len() - HEADER_BYTES) as u32;
                 bytes[..4].copy_from_slice(&length.to_le_bytes());
@@ -106,7 +106,7 @@ fn frame() {
     });
 }
 
-/// A file of frames, walked as recovery does: past bad ones.
+/// A walk over a file of frames that skips bad ones, as in recovery.
 #[test]
 fn walk() {
     let mut whole = Vec::new();
@@ -118,7 +118,7 @@ fn walk() {
         }
     }
     let original = [vec![0; AT as usize], whole.clone()].concat();
-    // It reads a mebibyte at once where it looks for the next frame.
+    // The search for the next frame reads a mebibyte at once.
     Loop::new("walk", vec![whole]).memory_fixed(4 << 20).run(move |bytes| {
         let disk = Sim::default().disk();
         let path = Path::new("/f");
@@ -168,7 +168,7 @@ fn segment_header() {
         let again = header.encode();
         assert_eq!(SegmentHeader::decode(&again), Ok(header));
         assert_eq!(again[16..112], bytes[16..112]);
-        // What recovery does with it.
+        // As in recovery.
         let _ = header.base.index.next();
         true
     });
@@ -243,7 +243,7 @@ fn stamp() {
     });
 }
 
-/// What is taken as canonical is what our encoder makes of the same fields, and any protobuf reads it.
+/// Canonical bytes are those that the encoder writes for the same fields, and any protobuf library reads them.
 #[test]
 fn payload() {
     Loop::new("payload", records()).memory(200).run(|bytes| {
@@ -352,8 +352,8 @@ fn a_group() -> Vec<(String, Vec<u8>)> {
     names.iter().map(|name| (name.clone(), bytes(name))).collect()
 }
 
-/// Any file of a group replaced by anything, checksums put right: a start refuses it, or serves what is there; `verify` says
-/// damage wherever a start refuses, and where it finds none all records can be read.
+/// Any file of a group replaced by any bytes with right checksums: a start refuses it, or serves its records. `log verify` reports
+/// damage whenever a start refuses, and if it reports none, all records can be read.
 #[test]
 fn group() {
     let files = a_group();

@@ -1,34 +1,49 @@
-//! Storage: a node's directory, and the segmented log of each group in it.
+//! Storage: a node's data directory, and the segmented log of each group in it.
 //!
-//! **The Raft log is the commit log.** There is no second copy: what a leader proposes is encoded once, stored in frames,
-//! and sent to readers as it is stored.
+//! **The Raft log is the commit log.** A second copy does not exist: what a leader proposes is encoded once, stored in frames, and
+//! sent to readers as it is stored.
 //!
 //! ```text
 //!   <data_dir>/
-//!     node.toml, lock                     node.rs      whose directory this is
-//!     reserve                             space.rs     given back when the disk is full
-//!     groups/<group id>/                  create.rs    made whole or not at all
-//!       manifest                          manifest.rs  where the log begins, the durable position, conf and log state
-//!       00000000000000000001.seg          segment.rs   a header, then frames (frame.rs), which hold entries (entry.rs)
-//!       00000000000000000001.idx          index.rs     derived: (index, offset, time) -> position
-//!
-//!   consensus    ── append, hard state, truncate, trim, snapshot ──▶  GroupLog (log.rs, active.rs)
-//!   log-writer   ── begin_sync, SyncJob::perform, end_sync ──────▶  GroupLog, sync.rs
-//!   gRPC threads ── records(Cached) ──▶  GroupReader (reader.rs) ──▶  visit.rs, view.rs, walk.rs
-//!   reader-*     ── records(Blocking) ──▶  the same, for what is not in the page cache (pool.rs), and what a stream will come to
-//!                                          (ahead.rs)
-//!   start        ── GroupLog::open ──▶  recovery.rs, chain.rs
-//!   scrub        ── each synced frame from the disk, now and then ──▶  scrub.rs; what it and reads find: damage.rs
-//!   log verify   ── the same eyes, changing nothing ──▶  verify.rs; log dump ──▶ dump.rs
+//!     node.toml, lock                     io/node.rs                 the node's identity and groups
+//!     reserve                             io/space.rs                deleted when the disk is full
+//!     groups/<group id>/                  write/create.rs            created completely or not at all
+//!       manifest                          format/manifest.rs         where the log begins, the durable position, conf state, log state
+//!       00000000000000000001.seg          format/segment_header.rs   a header, then frames (frame.rs), which contain entries (entry.rs)
+//!       00000000000000000001.idx          format/index.rs            derived: (index, offset, time) → position
 //! ```
 //!
-//! What must stay true:
-//! - Files are append-only. Nothing is overwritten; a log that loses its suffix goes on in a new segment.
-//! - The durable position is a position that a finished sync has covered. Below it, whatever can't be read is damage, and refused;
-//!   above it, the first bad frame ends the log.
-//! - A file goes only when a manifest that does not need it is on the disk.
-//! - Every number read from a disk is checked before it is used; what is derived is never trusted.
-//! - `disk.rs` is the only door to the file system.
+//! # Guarantees
+//!
+//! - Files are append-only and never overwritten. A log that loses its suffix continues in a new segment.
+//! - The durable position is covered by a finished sync. Below it, whatever can't be read is damage, and refused; above it, the
+//!   first bad frame ends the log.
+//! - What a newer version wrote is refused by name. It is never damage, and never cut off as a torn tail.
+//! - A file is deleted only when a manifest that does not need it is on the disk.
+//! - Every number that is read from a disk is checked before it is used; derived files are never trusted.
+//! - Only `io/disk.rs` uses the file system.
+//!
+//! # Rooms
+//!
+//! In reading order; each imports only from those above it, and no two files import each other.
+//!
+//! ```text
+//!   error, faults   the errors; the rules that tests break
+//!        │
+//!   format          the bytes of every file, without I/O
+//!        │
+//!   io              disk, space, the node's directory, a group's files, the reader threads
+//!        │
+//!   read            ◀── gRPC threads (Access::Cached), reader-* (Access::Blocking)
+//!        │                the view that the writer publishes; segments; the walk over frames, by which everything reads frames
+//!   write           ◀── consensus: append, hard state, truncate, trim, snapshot; log-writer: begin_sync, perform, end_sync
+//!        │                one log for its owner
+//!   recover         ◀── a start
+//!        │
+//!   verify          ◀── log verify, log dump; the scrub thread
+//! ```
+//!
+//! `proof` tests that all of this survives crashes and damage. The rest of the crate uses the names below, not the rooms.
 
 pub mod error;
 mod faults;
@@ -36,7 +51,7 @@ mod format;
 mod io;
 mod read;
 mod recover;
-pub mod verify;
+pub(crate) mod verify;
 mod write;
 
 #[cfg(test)]
@@ -44,24 +59,28 @@ mod fuzz;
 #[cfg(test)]
 mod proof;
 
-pub use self::format::{checkpoints, digest, entry, frame, payload};
-pub use self::io::{disk, node, space};
-pub use self::read::{ahead, block, damage};
+#[cfg(test)]
+pub(crate) use self::format::checkpoints;
+pub use self::format::entry;
+pub(crate) use self::format::{digest, frame, payload};
+pub use self::io::disk;
+pub(crate) use self::io::{node, space};
+#[cfg(test)]
+pub(crate) use self::read::damage;
+pub(crate) use self::read::{ahead, block};
+pub(crate) use self::recover::unlisted::check_groups;
+pub(crate) use self::verify::{dump, scrub};
 
-/// Reads of a log, and the threads that do those that wait for the disk.
-pub mod reader {
+/// Reads of a log, and the threads that execute those that wait for the disk.
+pub(crate) mod reader {
     pub use super::io::disk::Access;
     #[cfg(test)]
-    pub(crate) use super::io::pool::ByHand as ReadersByHand;
-    pub use super::io::pool::{QueueFull, Readers, ReadersHandle};
+    pub(crate) use super::io::pool::ReadersByHand;
+    pub use super::io::pool::{Readers, ReadersHandle};
     pub use super::read::error::ReadError;
     pub use super::read::reader::GroupReader;
     pub use super::read::records::Slice;
 }
-
-pub use self::verify::{dump, scrub};
-
-pub use self::recover::unlisted::check_groups;
 
 /// One group's log, for its owner.
 pub mod log {

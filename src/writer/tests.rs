@@ -32,7 +32,7 @@ fn append(log: &SharedLog) {
     log.append_hard_state(&HardState { term: Term(1), ..HardState::default() }).expect("appended");
 }
 
-/// The thread, and one log that it knows, with an entry that is not synced.
+/// The thread, and one registered log with an entry that is not synced.
 struct Started {
     sim: Sim,
     writer: Writer,
@@ -105,7 +105,7 @@ fn a_failed_sync_is_final() {
 }
 
 #[test]
-fn a_stop_leaves_the_clean_mark() {
+fn a_stop_closes_every_log() {
     let Started { sim, writer, reported, failures, log } = started();
     writer.handle().sync(GroupId(1), 1);
     // Without a sync of its own: the stop syncs once more.
@@ -120,7 +120,7 @@ fn a_stop_leaves_the_clean_mark() {
     assert!(failures.is_empty());
 }
 
-/// Waits until the manifest says that everything is on the disk.
+/// Waits until the manifest's durable position is the end of the log.
 fn wait_until_noted(log: &SharedLog) {
     let deadline = Instant::now() + 5 * QUIET;
     loop {
@@ -134,7 +134,7 @@ fn wait_until_noted(log: &SharedLog) {
     }
 }
 
-/// The power goes, and then the last sector that was written can't be read any more: what it held was acknowledged.
+/// A power cut; then the last sector that was written is unreadable. It contained acknowledged records.
 fn lose_the_last_sector(sim: &Sim) -> StorageError {
     sim.power_cut(&mut crate::storage::disk::sim::Rng(5));
     let path = Path::new(GROUPS).join("1/00000000000000000001.seg");
@@ -147,10 +147,10 @@ fn lose_the_last_sector(sim: &Sim) -> StorageError {
     GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).err().expect("refused")
 }
 
-/// The durable position that protects the last records stood among them: a bad sector at the end of the newest segment, hours after
-/// the last record, was taken for a torn tail, and acknowledged records were cut off.
+/// The durable position that protects the last records was stored only among them: a bad sector at the end of the newest segment,
+/// hours after the last record, was taken for a torn tail, and acknowledged records were cut off.
 #[test]
-fn a_log_that_is_quiet_loses_nothing_to_a_bad_sector() {
+fn an_idle_log_loses_nothing_to_a_bad_sector() {
     let Started { sim, writer: _writer, reported, failures: _failures, log } = started();
     (0..20).for_each(|_| append(&log));
     writer_synced(&_writer, &reported, 1);
@@ -165,10 +165,10 @@ fn writer_synced(writer: &Writer, reported: &Receiver<(GroupId, u64)>, ready: u6
     assert_eq!(reported.recv(), Ok((GroupId(1), ready)));
 }
 
-/// The commit index of the last entries is written behind them, at a tick, and nobody wants a sync for it. It is synced and noted
-/// all the same when the log is quiet, and then nothing more is written.
+/// The commit index of the last entries is written after them, at a tick, and no request syncs it. It is synced and noted nevertheless
+/// when the log is idle, and then nothing more is written.
 #[test]
-fn a_quiet_log_is_noted_once_also_behind_a_commit_that_nobody_wants_synced() {
+fn an_idle_log_is_noted_once_after_a_commit_without_a_sync_request() {
     let Started { sim, writer, reported, failures: _failures, log } = started();
     writer_synced(&writer, &reported, 1);
     let commit = HardState { term: Term(1), commit: LogIndex(2), ..HardState::default() };
@@ -177,7 +177,7 @@ fn a_quiet_log_is_noted_once_also_behind_a_commit_that_nobody_wants_synced() {
     wait_until_noted(&log);
     let stored = lock(&log).stored_bytes();
     let changes = sim.changes();
-    // Another log becomes known, and is noted a second later: whatever else was due is done by then.
+    // Another log is registered, and noted a second later: whatever else was due is done by then.
     let other = self::log(&sim, 2);
     let made = sim.changes();
     append(&other);
@@ -189,9 +189,9 @@ fn a_quiet_log_is_noted_once_also_behind_a_commit_that_nobody_wants_synced() {
     assert_eq!(lock(&log).stored_bytes(), stored, "and nothing is written for it");
 }
 
-/// Under steady load the log is never quiet: the manifest is told after some seconds all the same, and no report waits for it.
+/// Under steady load the log is never idle: its manifest is written after some seconds nevertheless, and no report waits for it.
 #[test]
-fn under_load_the_manifest_is_told_every_few_seconds() {
+fn under_load_the_manifest_is_written_every_few_seconds() {
     let start = Instant::now();
     let at = |seconds: u64| start + Duration::from_secs(seconds);
     let (one, two) = (GroupId(1), GroupId(2));
@@ -230,22 +230,22 @@ fn after_a_vote_the_manifest_waits_in_proportion_to_the_disk() {
     }
 }
 
-/// A manifest that was overdue while another log was busy, and for which there was no room, was forgotten: if its log had become
-/// quiet, nobody told it any more, whatever room came later.
+/// A manifest that was overdue while another log was busy, and for which no space was left, was forgotten: if its log became idle, it
+/// was never written, even once space was free.
 #[test]
-fn an_overdue_manifest_without_room_stays_due() {
+fn an_overdue_manifest_without_space_stays_due() {
     let sim = Sim::default();
     let (report, _reported) = reports();
-    let by_hand = ByHand::new(&sim.disk(), report);
+    let by_hand = WriterByHand::new(&sim.disk(), report);
     let (group, log) = (GroupId(1), log(&sim, 1));
     by_hand.handle().register(group, log.clone());
     let worker = &by_hand.worker;
     let mut notes = Notes::default();
     append(&log);
-    worker.act(Event::Sync(BTreeMap::from([(group, 1)])), &mut notes).expect("synced");
+    worker.act(WriterEvent::Sync(BTreeMap::from([(group, 1)])), &mut notes).expect("synced");
     for room in [false, true] {
         sim.no_descriptor(if room { 0 } else { u64::MAX });
-        worker.act(Event::Note(group), &mut notes).expect("no failure");
+        worker.act(WriterEvent::Note(group), &mut notes).expect("no failure");
         assert_eq!((notes.due.contains_key(&group), lock(&log).urgency() == Urgency::Nothing), (!room, room));
     }
 }

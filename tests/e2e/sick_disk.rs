@@ -58,7 +58,7 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
 fn an_unexpected_disk_full_error_stops_the_process() {
     let (status, log) = fail_under_load(&Fault::WriteFull("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("the reserve file is given back"), "{log}");
+    assert!(log.contains("the reserve file is released"), "{log}");
     assert!(log.contains("no space left") && log.contains("free some"), "{log}");
 }
 

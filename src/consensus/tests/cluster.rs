@@ -35,7 +35,7 @@ use crate::storage::payload::{self, RecordFields, encode_record};
 use crate::storage::reader::{Access, ReadersByHand};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 use crate::watermark::Watermark;
-use crate::writer::ByHand;
+use crate::writer::WriterByHand;
 
 const GROUP: GroupId = GroupId(1);
 const GROUPS_DIR: &str = "/n/groups";
@@ -53,7 +53,7 @@ struct Process {
     replica: Replica,
     voters: VoterMover,
     sinks: Sinks,
-    writer: ByHand,
+    writer: WriterByHand,
     readers: ReadersByHand,
     outbox: Arc<Outbox>,
     /// The last entry whose like was compared.
@@ -154,7 +154,7 @@ impl World {
             .unwrap_or_else(|e| panic!("step {}: node {} does not start: {e}", self.step, node.id));
         let completions = Completions::default();
         let reports = completions.clone();
-        let writer = ByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
+        let writer = WriterByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
         let readers = ReadersByHand::new(2);
         let outbox = Arc::new(Outbox::default());
         let sinks = Sinks { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };

@@ -88,7 +88,7 @@ mod tests {
     use crate::storage::format::digest::Digest;
 
     #[test]
-    fn the_recent_ends_are_those_not_applied_and_some_before() {
+    fn recent_ends_are_the_unapplied_ones_and_some_before() {
         let mut recent = RecentEnds::default();
         let at = |index| Base { index: LogIndex(index), digest: Digest(index), ..Base::default() };
         (9..=3000).for_each(|index| recent.note(at(index), LogIndex(10)));

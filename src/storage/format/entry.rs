@@ -3,16 +3,16 @@
 //! ```text
 //!  0  kind u8 | 0 0 0
 //!  4  count u32           records in the payload; 0 for every other kind
-//!  8  base offset u64     of the first record; of the next one to come, for every other kind
+//!  8  base offset u64     of the first record; for every other kind, of the next record
 //! 16  append time u64     Unix microseconds, the leader's clock
 //! 24  producer id u64     0: none
 //! 32  sequence u64
 //! 40  payload
 //! ```
 //!
-//! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of records
-//! is drawn in [`crate::storage::format::payload`]; of a conf change it is 16 bytes (type u32, 0 u32, node id u64), of a trim 8 bytes (the
-//! first offset to keep), of a no-op nothing.
+//! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of records is
+//! drawn in [`super::payload`]. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes (the first
+//! offset to keep); of a no-op none.
 
 use std::fmt;
 use std::ops::Deref;
@@ -23,7 +23,7 @@ use crate::codes::codes;
 pub use crate::storage::error::BadEntry;
 use crate::types::{LogIndex, Offset, Term};
 
-/// The largest entry, stamp and payload, in bytes: a constant of the format that every peer takes.
+/// The largest entry, stamp and payload, in bytes: a constant of the format that every peer accepts.
 pub const ENTRY_BYTES_MAX: usize = 8 << 20;
 
 codes! {
@@ -41,37 +41,37 @@ codes! {
     }
 }
 
-/// No log comes to such an offset ([`Offset::MAX`]).
+/// No log reaches such an offset ([`Offset::MAX`]).
 pub const OFFSET_TOO_LARGE: BadEntry = BadEntry("an offset of more than 63 bits");
-/// No log comes to such a term ([`Term::MAX`]).
+/// No log reaches such a term ([`Term::MAX`]).
 pub const TERM_TOO_LARGE: BadEntry = BadEntry("a term of more than 63 bits");
 
 /// The kind of a newer version's entry.
 pub const UNKNOWN_KIND: BadEntry = BadEntry("a kind of entry that this version does not know");
 
-/// What the leader notes on an entry when it appends it.
+/// The fields that the leader sets on an entry when it appends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// What the payload is.
+    /// Determines the form of the payload.
     pub kind: EntryKind,
-    /// How many records it holds; 0 when it holds none.
+    /// The number of records in the payload.
     pub count: u32,
-    /// The offset of the first record; without records, the one that the next record gets.
+    /// The offset of the first record; without records, the offset of the next record.
     pub base_offset: Offset,
     /// The leader's clock, Unix microseconds; never goes back within a log.
     pub append_time_us: u64,
-    /// Who produced it; 0: unnamed.
+    /// The producer; 0: none.
     pub producer_id: u64,
     /// The producer's number of this request, from 1. Without a producer it has no meaning in the log; a node that forwards a request
-    /// sets it to a random number by which it finds the entry again.
+    /// sets it to a random number and recognizes the entry by it.
     pub sequence: u64,
 }
 
 impl Stamp {
-    /// How many bytes a stamp takes.
+    /// The length of a stamp.
     pub const BYTES: usize = 40;
 
-    /// The stamp's bytes.
+    /// Encodes the stamp.
     pub fn encode(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[0] = self.kind.code();
@@ -110,29 +110,29 @@ impl Stamp {
         Ok(stamp)
     }
 
-    /// The offset of the record behind the entry.
+    /// The offset of the first record after the entry.
     ///
     /// # Errors
-    /// [`BadEntry`] when it has more than 63 bits.
+    /// [`BadEntry`] if it has more than 63 bits.
     pub fn end_offset(&self) -> Result<Offset, BadEntry> {
         self.base_offset.plus(u64::from(self.count)).ok_or(OFFSET_TOO_LARGE)
     }
 }
 
-/// The payload of an entry that is not appended yet, with room for its stamp in front: the bytes that are put together once,
-/// on a grpc thread, are those that go to the disk and to the peers. A clone shares them.
+/// The payload of an entry that is not appended yet, after room for its stamp. The bytes are assembled once, on a gRPC thread, and
+/// are then written to the disk and sent to the peers. A clone shares them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Unstamped(Bytes);
 
 impl Unstamped {
-    /// Room for the stamp, to which the payload is then added.
+    /// Returns a buffer with room for the stamp, to which the caller appends the payload.
     pub fn room(payload_bytes: usize) -> Vec<u8> {
         let mut data = Vec::with_capacity(Stamp::BYTES + payload_bytes);
         data.resize(Stamp::BYTES, 0);
         data
     }
 
-    /// Takes what began as [`Unstamped::room`].
+    /// Takes a buffer that was returned by [`Unstamped::room`].
     ///
     /// # Panics
     /// If it is shorter than a stamp.
@@ -141,12 +141,12 @@ impl Unstamped {
         Unstamped(data.into())
     }
 
-    /// The payload alone, shared.
+    /// The payload alone; shares the bytes.
     pub fn payload(&self) -> Bytes {
         self.0.slice(Stamp::BYTES..)
     }
 
-    /// Puts the stamp in front: the data of an entry. Copies only what a clone still shares.
+    /// Fills in the stamp: returns the data of an entry. Copies only if a clone shares the bytes.
     pub fn stamp(self, stamp: &Stamp) -> Vec<u8> {
         let mut data = Vec::from(self.0);
         data[..Stamp::BYTES].copy_from_slice(&stamp.encode());
@@ -176,19 +176,19 @@ impl fmt::Debug for Unstamped {
     }
 }
 
-/// One Raft entry.
+/// A Raft entry as it is stored and sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its index.
+    /// The position in the Raft log, from 1.
     pub index: LogIndex,
-    /// The term of the leader that made it.
+    /// The term of the leader that appended it.
     pub term: Term,
-    /// Stamp and payload.
+    /// The stamp and the payload.
     pub data: Bytes,
 }
 
 impl Entry {
-    /// Puts an entry together.
+    /// Assembles an entry from its stamp and payload.
     pub fn new(index: LogIndex, term: Term, stamp: Stamp, payload: &[u8]) -> Entry {
         let mut data = Vec::with_capacity(Stamp::BYTES + payload.len());
         data.extend_from_slice(&stamp.encode());
@@ -196,36 +196,36 @@ impl Entry {
         Entry { index, term, data: data.into() }
     }
 
-    /// The stamp.
+    /// Decodes the stamp.
     ///
     /// # Errors
-    /// [`BadEntry`] when the data does not begin with one.
+    /// [`BadEntry`] if the data does not begin with one.
     pub fn stamp(&self) -> Result<Stamp, BadEntry> {
         Stamp::decode(&self.data)
     }
 
-    /// What follows the stamp; nothing if there is no whole stamp.
+    /// The bytes after the stamp; empty if the stamp is incomplete.
     pub fn payload(&self) -> Bytes {
         self.data.slice(Stamp::BYTES.min(self.data.len())..)
     }
 
-    /// The offset of the record behind this entry.
+    /// The offset of the first record after this entry.
     ///
     /// # Errors
-    /// [`BadEntry`] when the data does not begin with a stamp.
+    /// [`BadEntry`] if the data does not begin with a stamp.
     pub fn end_offset(&self) -> Result<Offset, BadEntry> {
         self.stamp()?.end_offset()
     }
 }
 
-/// The little-endian number at a position.
+/// Reads a little-endian number.
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
 }
 
-/// The little-endian number at a position.
+/// Reads a little-endian number.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut number = [0; 4];
     number.copy_from_slice(&bytes[at..at + 4]);
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_these_bytes() {
+    fn the_bytes_of_a_stamp_never_change() {
         let stamp = Stamp {
             kind: EntryKind::Records,
             count: 2,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_no_stamp() {
+    fn refuses_bytes_that_are_not_a_stamp() {
         let good = Stamp {
             kind: EntryKind::Noop,
             count: 0,

@@ -1,9 +1,9 @@
-//! A frame: one entry, or one note of the node's own, in a segment.
+//! A frame: an entry, or a note of the node's own, in a segment.
 //!
 //! ```text
 //!  0  length u32            bytes of the payload
 //!  4  crc u32               CRC-32C of salt u64, position u64, and the frame without these four bytes
-//!  8  kind u8 | check 3 bytes   of the CRC-32C of salt, position, length, kind, and the header from 12 on; the low ones
+//!  8  kind u8 | check 3 bytes   the low bytes of the CRC-32C of salt, position, length, kind, and the header from 12 on
 //! 12  count u32             records in the payload
 //! 16  term u64
 //! 24  index u64
@@ -11,16 +11,20 @@
 //! 40  append time u64       Unix microseconds
 //! 48  producer id u64
 //! 56  sequence u64
-//! 64  durable position file u64        the durable position when the frame was written
-//! 72  durable position position u64
+//! 64  durable position: file u64, position u64     when the frame was written
 //! 80  payload, and zeros up to the next multiple of 8
 //! ```
 //!
-//! All numbers are little-endian. The checksum is seeded with the segment's salt and the frame's position in it, so that
-//! neither a payload nor an old frame can pose as one. The check finds frames behind a damaged one without reading what each
-//! eight bytes may claim to be the payload of: they tell the durable position. Zeros are no frame: kind 0 is none. The payload of a hard state is
-//! the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no payload, a filler's is
-//! of no meaning.
+//! All numbers are little-endian.
+//!
+//! - The checksums are seeded with the segment's salt and the frame's position in it, so neither a payload nor a frame of another
+//!   segment is ever taken for a frame.
+//! - The check covers the header alone. With it, frames after a damaged one are found without reading what each eight bytes would
+//!   claim as their payload; those frames contain the durable position.
+//! - Kind 0 is never used, so zeros are not a frame.
+//! - A hard state's payload is the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no
+//!   payload; a filler's payload has no meaning.
+//! - A frame whose checksums are right and whose kind is unknown was written by a newer version ([`BadFrame::Newer`]).
 
 use crate::codes::{UnknownCode, codes};
 use crate::storage::faults::{Fault, broken};
@@ -89,12 +93,12 @@ impl TryFrom<u8> for FrameKind {
     }
 }
 
-/// A place in a group's files: everything of the log up to it stands in files of lower numbers, or in this one below `at`.
+/// A position in a group's files: the log up to it is in files with lower numbers, and in this one below `at`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The file's number; 0 is none.
+    /// The file's number; 0: none.
     pub file: u64,
-    /// Bytes from its beginning.
+    /// Bytes from the beginning of the file.
     pub at: u64,
 }
 
@@ -107,44 +111,39 @@ pub enum BadFrame {
     Newer(UnknownCode<u8>),
 }
 
-/// What stands before the payload, but for length and checksum.
+/// The fields before the payload, without length and checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the payload is.
     pub kind: FrameKind,
-    /// How many records it holds.
+    /// The number of records in the payload.
     pub count: u32,
     /// The entry's term, or the hard state's.
     pub term: Term,
     /// The entry's index, or the hard state's commit.
     pub index: LogIndex,
-    /// The offset of the first record, or of the next to come.
+    /// The offset of the first record, or of the next one if the payload contains none.
     pub base_offset: Offset,
     /// The leader's clock, Unix microseconds.
     pub append_time_us: u64,
-    /// Who produced it.
     pub producer_id: u64,
-    /// The producer's number of it.
     pub sequence: u64,
-    /// Up to where the log was synced when the frame was written.
+    /// The durable position when the frame was written.
     pub durable: Position,
 }
 
-/// A frame that was checked.
+/// A frame whose checksums are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What stands before the payload.
     pub header: Header,
-    /// The payload.
     pub payload: &'a [u8],
 }
 
-/// Bytes that a frame with such a payload takes.
+/// The length of a frame with a payload of this length.
 pub fn frame_bytes(payload_bytes: usize) -> usize {
     HEADER_BYTES + payload_bytes.next_multiple_of(8)
 }
 
-/// The checksums' seed: what a frame is part of, and how long it says that it is.
+/// The seed of the checksums: the segment, the position in it, and the length.
 fn seed(frame: &[u8], salt: u64, position: u64) -> u32 {
     let mut seed = [0; 20];
     let (salt, position) = if broken(Fault::CrcWithoutPlace) { (0, 0) } else { (salt, position) };
@@ -159,7 +158,7 @@ fn checksum(frame: &[u8], salt: u64, position: u64) -> u32 {
     crc32c::crc32c_append(seed(frame, salt, position), &frame[covered..])
 }
 
-/// The zeros behind a payload.
+/// The zeros after a payload.
 pub fn padding(payload_bytes: usize) -> &'static [u8] {
     &[0; 8][..payload_bytes.next_multiple_of(8) - payload_bytes]
 }
@@ -173,35 +172,35 @@ fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
     [a, b, c]
 }
 
-/// The bytes of the frame that begins with this header.
+/// Checks a header and returns the length of its frame.
 ///
 /// # Errors
-/// Says why if they are not the header of a frame that was written at this position.
+/// Why it is not the header of a frame that was written at this position.
 pub fn peek_bytes(header: &[u8; HEADER_BYTES], salt: u64, position: u64) -> Result<usize, &'static str> {
     if header[8] == 0 {
         if broken(Fault::ZerosSkipped) && header[..8] == [0; 8] {
             return Ok(8);
         }
-        return Err("no frame");
+        return Err("not a frame");
     }
     let length = u32_at(header, 0) as usize;
     if header[9..12] != header_check(header, salt, position) || length > ENTRY_BYTES_MAX {
-        return Err("no valid header of a frame");
+        return Err("not a valid header of a frame");
     }
     Ok(frame_bytes(length))
 }
 
-/// Appends a frame that will stand at `position`.
+/// Appends a frame to be written at `position`.
 ///
 /// # Panics
-/// If the payload is too large, or the position not a multiple of 8.
+/// If the payload is too large, or the position is not a multiple of 8.
 pub fn encode(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header, payload: &[u8]) {
     encode_head(out, salt, position, header, payload);
     out.extend_from_slice(payload);
     out.extend_from_slice(padding(payload.len()));
 }
 
-/// Appends what stands before the payload; behind it [`padding`] has to follow.
+/// Appends the header of a frame, with its checksums. The caller writes the payload and its [`padding`] after it.
 ///
 /// # Panics
 /// As [`encode`].
@@ -232,7 +231,7 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Checks and reads the frame that these bytes are, neither more nor less.
+/// Decodes a frame that takes exactly these bytes.
 ///
 /// # Errors
 /// [`BadFrame::Invalid`] for anything that no version wrote with this salt at this position, [`BadFrame::Newer`] for a frame of a
@@ -241,9 +240,9 @@ pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFr
     if broken(Fault::ZerosSkipped) && bytes == [0; 8] {
         return Ok(Frame { header: Header::of_note(NoteKind::Filler, Position::default()), payload: &[] });
     }
-    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame::Invalid("no whole frame")) };
+    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(BadFrame::Invalid("not a whole frame")) };
     if peek_bytes(head, salt, position).map_err(BadFrame::Invalid)? != bytes.len() {
-        return Err(BadFrame::Invalid("no whole frame"));
+        return Err(BadFrame::Invalid("not a whole frame"));
     }
     if u32_at(head, 4) != checksum(bytes, salt, position) && !broken(Fault::TailCutLate) {
         return Err(BadFrame::Invalid("the checksum does not match"));
@@ -266,7 +265,7 @@ impl Header {
     /// The header of an entry's frame.
     ///
     /// # Errors
-    /// [`BadEntry`] when the entry has no stamp, or a term of more than 63 bits.
+    /// [`BadEntry`] if the entry has no stamp, or a term of more than 63 bits.
     pub fn of_entry(entry: &Entry, durable: Position) -> Result<Header, BadEntry> {
         if entry.term > Term::MAX {
             return Err(TERM_TOO_LARGE);
@@ -311,7 +310,7 @@ impl Frame<'_> {
     }
 }
 
-/// Puts both checksums of a frame right.
+/// Sets both checksums of a frame.
 #[cfg(test)]
 pub(crate) fn seal(frame: &mut [u8], salt: u64, position: u64) {
     let check = header_check(frame, salt, position);
@@ -349,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_these_bytes() {
+    fn the_bytes_of_a_frame_never_change() {
         let mut bytes = Vec::new();
         encode(&mut bytes, 0x0102_0304_0506_0708, 128, &sample_header(), b"hello");
         crate::golden::assert_golden("frame-v1.bin", &bytes);
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_frame() {
+    fn refuses_bytes_that_are_not_a_frame() {
         let mut bytes = Vec::new();
         encode(&mut bytes, 1, 128, &sample_header(), b"hello");
         assert!(decode(&bytes, 2, 128).is_err(), "of another segment");
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_of_more_than_63_bits_are_refused() {
+    fn refuses_a_term_of_more_than_63_bits() {
         let noop = Stamp {
             kind: EntryKind::Noop,
             count: 0,

@@ -1,7 +1,7 @@
 //! The sparse index of a segment: (index, offset, time) → position, one entry for each 16 KiB or more.
 //!
 //! ```text
-//!  0  "SERIIDX2" u64      8  salt u64      16  count u64      24  end u64: all below is indexed
+//!  0  "SERIIDX", format '2'   8  salt u64      16  count u64      24  end u64: all below is indexed
 //! 32  crc u64             CRC-32C of the file without these eight bytes
 //! 40  entries of four u64: index, offset, append time, position
 //! ```
@@ -42,43 +42,40 @@ pub enum BadIndex {
     OtherFormat(char),
 }
 
-/// What is looked for.
+/// What a search looks for.
 #[derive(Clone, Copy, Debug)]
 pub enum Key {
-    /// An entry.
     Index(LogIndex),
-    /// A record.
     Offset(Offset),
     /// The first record that is not older, Unix microseconds.
     Time(u64),
 }
 
-/// Where a frame of an entry stands.
+/// The position of an entry's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The entry's index.
     pub index: u64,
     /// The offset of its first record.
     pub base_offset: u64,
-    /// When it was appended, Unix microseconds.
+    /// Unix microseconds.
     pub append_time_us: u64,
     /// Bytes from the beginning of the segment.
     pub position: u64,
 }
 
-/// The index of one segment. One thread adds to it while others look into it.
+/// The index of one segment. One thread adds to it while others search it.
 pub struct Index {
     entries: Mutex<Vec<IndexEntry>>,
     entries_max: usize,
 }
 
-/// How many entries the index of a segment of that size gets; past them it just ends.
+/// The maximum number of entries of the index of a segment of this size; later frames are not indexed.
 pub fn capacity(segment_bytes: u64) -> usize {
     let entries = usize::try_from(segment_bytes / BYTES_BETWEEN).unwrap_or(usize::MAX);
     entries.clamp(if cfg!(test) { 8 } else { 64 }, ENTRIES_MAX)
 }
 
-/// Does an index note this frame, if the last one that it noted stands at `last`?
+/// True if an index contains this frame, where `last` is the position of its last entry.
 pub(crate) fn worth_noting(last: Option<u64>, header: &Header, position: u64) -> bool {
     header.kind.is_entry() && last.is_none_or(|last| position >= last.saturating_add(BYTES_BETWEEN))
 }
@@ -95,7 +92,7 @@ fn format_is_damaged(bytes: &[u8]) -> bool {
 }
 
 impl Index {
-    /// An empty one, for so many entries.
+    /// An empty index for at most this many entries.
     pub fn new(entries_max: usize) -> Index {
         Index { entries: Mutex::default(), entries_max }
     }
@@ -148,7 +145,7 @@ impl Index {
         (entries.iter().all(inside) && entries.windows(2).all(ascends)).then_some(entries)
     }
 
-    /// The file's bytes: all below `end` is indexed.
+    /// The bytes of the file: everything below `end` is indexed.
     pub(crate) fn encode(&self, salt: u64, end: u64) -> Vec<u8> {
         let entries = self.entries();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + entries.len() * ENTRY_BYTES);
@@ -167,8 +164,8 @@ impl Index {
         bytes
     }
 
-    /// Notes where a frame stands, if it is an entry's and far enough from the last one noted. For the appending thread
-    /// alone, before the frame is published.
+    /// Adds a frame, if it is an entry's and far enough from the last one. Called by the appending thread alone, before it publishes
+    /// the frame.
     pub fn push(&self, header: &Header, position: u64) {
         let mut entries = self.entries();
         if entries.len() >= self.entries_max
@@ -184,12 +181,12 @@ impl Index {
         });
     }
 
-    /// A position from which on a walk finds the key: the last noted frame that is not behind it.
+    /// A position from which a walk finds the key: that of the last indexed frame that is not after it.
     pub fn position(&self, key: Key) -> u64 {
         let entries = self.entries();
-        // A no-op has no time: what stands before it says where it is.
+        // A no-op has no time, so an earlier entry decides.
         let time = |i: usize| (0..=i).rev().map(|i| entries[i].append_time_us).find(|time| *time != 0).unwrap_or(0);
-        let not_behind = |i: usize| match key {
+        let not_after = |i: usize| match key {
             Key::Index(index) => entries[i].index <= index.0,
             Key::Offset(offset) => entries[i].base_offset <= offset.0,
             Key::Time(wanted) => time(i) < wanted,
@@ -197,14 +194,14 @@ impl Index {
         let (mut low, mut high) = (0, entries.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if not_behind(middle) {
+            if not_after(middle) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
         if let Key::Time(_) = key {
-            // Between a timed frame and a no-op noted behind it records may stand that are newer than that frame.
+            // Records between a frame with a time and a later no-op may be newer than that frame.
             low = (1..=low).rev().find(|i| entries[*i - 1].append_time_us != 0).unwrap_or(0);
         }
         if low == 0 { SEGMENT_HEADER_BYTES } else { entries[low - 1].position }
@@ -220,7 +217,7 @@ impl Index {
 
 #[cfg(test)]
 impl Index {
-    /// Puts the checksum right.
+    /// Sets the checksum.
     pub(crate) fn seal(bytes: &mut [u8]) {
         if bytes.len() >= HEADER_BYTES {
             let crc = checksum(bytes);

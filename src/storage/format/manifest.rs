@@ -1,4 +1,4 @@
-//! The manifest: what a group's log is made of. Replaced whole, never written in place.
+//! The manifest: which segments a group's log consists of, and what its owner stores. The file is replaced, never changed in place.
 //!
 //! ```text
 //!   0  "SERIATMF"
@@ -7,7 +7,7 @@
 //!  16  group u64
 //!  24  base: index u64, term u64, offset u64, digest u64       the entry before the first stored one
 //!  56  first segment u64                           the oldest that the log's chain reaches
-//!  64  next segment u64                            no file had this number or a higher one when this was written
+//!  64  next segment u64                            no file had this or a higher number when this was written
 //!  72  durable position: file u64, position u64
 //!  88  applied u64
 //!  96  conf state as of u64
@@ -23,8 +23,8 @@
 //! sector destroys it together with them. So the manifest is written when the log is idle and, under load, every few seconds or
 //! megabytes (`sync.rs`). The log's end at the durable position shows which entries and records are lost if they are missing.
 //!
-//! The runs say which entries have which term, from the base on, so that no old segment has to be read for it at start.
-//! They are right up to the first entry of the segment that holds the durable position; behind it recovery reads the entries.
+//! The runs state the term of every entry from the base on, so that a start need not read old segments for it. They are right up to
+//! the first entry of the segment that contains the durable position; recovery reads the entries after it.
 
 use std::path::Path;
 
@@ -43,50 +43,45 @@ pub const MANIFEST: &str = "manifest";
 /// The newest format of manifests that this version reads, and the one that it writes.
 pub const MANIFEST_FORMAT: u32 = 2;
 
-/// The maximum size of a manifest: a run of terms is 16 bytes, and there are never that many elections.
+/// The maximum size of a manifest: a run of terms is 16 bytes, and no log sees that many elections.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 
 const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
 const HEADER_BYTES: usize = 160;
-/// Where the numbers stand that are counted on from: indexes, file numbers, positions.
+/// The positions of the numbers that are added to: indexes, file numbers, positions.
 const NUMBERED: [usize; 9] = [24, 56, 64, 72, 80, 88, 96, 104, 128];
 
-/// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Whose.
     pub group: GroupId,
     /// The entry before the first stored one.
     pub base: Base,
-    /// The oldest segment of the chain.
+    /// The number of the oldest segment of the chain.
     pub first_segment: u64,
-    /// The number that the next segment gets.
+    /// The number of the next segment.
     pub next_segment: u64,
-    /// Up to here the log is known to be on the disk.
+    /// The log up to here is known to be on the disk.
     pub durable: Position,
     /// The last index below the durable position, and the next offset at that position: recovery must find at least these.
     pub durable_end: (LogIndex, Offset),
-    /// Applied up to here.
+    /// The last entry that is known to be applied.
     pub applied: LogIndex,
     /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
     pub differing: Option<LogIndex>,
-    /// Who carries the group,
     pub conf_state: ConfState,
-    /// as of this entry.
+    /// The entry that the conf state is as of.
     pub conf_index: LogIndex,
-    /// The log state,
     pub log_state: LogState,
-    /// as of this entry.
+    /// The entry that the log state is as of.
     pub log_state_index: LogIndex,
-    /// Runs of one term by their first index.
+    /// The first index of each run of one term.
     pub terms: Vec<(LogIndex, Term)>,
     /// The checkpoints of the running digest, ascending (`digest.rs`).
     pub checkpoints: Vec<Base>,
 }
 
 impl Manifest {
-    /// The file's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let log_state = self.log_state.encode();
         let mut bytes = Vec::new();
@@ -128,7 +123,7 @@ impl Manifest {
         bytes
     }
 
-    /// Reads a manifest; `file` is its name, for the error.
+    /// Decodes a manifest; `file` is its name, for the error.
     ///
     /// # Errors
     /// [`StorageError::OtherFormat`], or [`StorageError::Damaged`] for anything that [`Manifest::encode`] did not write.
@@ -160,7 +155,7 @@ impl Manifest {
         let checkpoint = |i: usize| base_at(bytes, checkpoints_at + CHECKPOINT_BYTES * i);
         if !are_countable(bytes, &NUMBERED) || (0..checkpoints).any(|i| checkpoint(i).index.0 > versioned::NUMBERS_MAX)
         {
-            return damaged(24, "a number that no log comes to");
+            return damaged(24, "a number that no log reaches");
         }
         let log_state = match LogState::decode(&bytes[log_state_at..]) {
             Ok(log_state) => log_state,
@@ -202,7 +197,7 @@ impl Manifest {
 
 #[cfg(test)]
 impl Manifest {
-    /// Puts the checksum right.
+    /// Sets the checksum.
     pub(crate) fn seal(bytes: &mut [u8]) {
         if bytes.len() >= 16 {
             versioned::seal(bytes);
@@ -243,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_these_bytes() {
+    fn the_bytes_of_a_manifest_never_change() {
         let bytes = manifest().encode();
         crate::golden::assert_golden("manifest-v2.bin", &bytes);
         assert_eq!(Manifest::decode(&bytes, Path::new("m")).expect("a manifest"), manifest());
     }
 
     #[test]
-    fn other_bytes_are_none() {
+    fn refuses_bytes_that_are_not_a_manifest() {
         let good = manifest().encode();
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
@@ -268,7 +263,7 @@ mod tests {
             let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
             assert!(error.is_config() && error.to_string().contains(told), "{error}");
         }
-        // A right checksum does not make a number one that can be counted on from.
+        // A number may be impossible although the checksum is right.
         for at in NUMBERED {
             let mut bytes = good.clone();
             bytes[at..at + 8].fill(0xff);
@@ -285,7 +280,7 @@ mod tests {
 
     /// Log state of a newer version was once reported as damage (exit code 65), although the disk was sound.
     #[test]
-    fn a_newer_log_state_is_no_damage() {
+    fn a_newer_log_state_is_not_damage() {
         let mut bytes = manifest().encode();
         let version_at = bytes.len() - 24;
         bytes[version_at] = 2;
@@ -295,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_more_than_63_bits_are_refused() {
+    fn refuses_numbers_of_more_than_63_bits() {
         let large = |change: fn(&mut Manifest)| {
             let mut manifest = manifest();
             change(&mut manifest);

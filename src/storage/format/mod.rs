@@ -1,4 +1,9 @@
-//! The bytes of every file: encoded and decoded here, without I/O.
+//! The bytes of every file, encoded and decoded without I/O.
+//!
+//! - [`entry`]: an entry and its kinds, as it is stored and sent; [`payload`]: its records.
+//! - [`frame`]: an entry or a note in a segment; [`digest`]: the running digest of entries.
+//! - [`segment_header`], [`manifest`], [`index`]: the files; [`versioned`]: what the first two have in common.
+//! - [`state`], [`checkpoints`]: what a log stores besides its entries.
 
 pub mod checkpoints;
 pub mod digest;

@@ -1,24 +1,24 @@
 //! The payload of a records entry: its records in the exact wire form of field `records` = 3 of `log.v1`.
 //!
-//! Request and response share that field, so a leader stores what followers take and readers send, undecoded. The form is
-//! the server's own; of a client's bytes it has value, key, type and headers, so nothing can be forged:
+//! Request and response share that field, so the bytes that a leader stores are replicated and sent to readers without being
+//! decoded. The server encodes them; only value, key, type and headers come from a client, so nothing else can be forged:
 //!
 //! ```text
 //! 1a length                the record, one of `records`
-//!    0a length bytes       value            absent when empty
-//!    10 nine bytes         offset           always, padded: it is patched when the entry is appended
+//!    0a length bytes       value            absent if empty
+//!    10 nine bytes         offset           always, padded: it is set when the entry is appended
 //!    18 nine bytes         term             the same
-//!    20 varint             type             absent when 0
+//!    20 varint             type             absent if 0
 //!    29 eight bytes        append_time_us   always
-//!    32 length bytes       key              absent when there is none
+//!    32 length bytes       key              absent if the record has none
 //!    3a length             header, in their order
 //!       0a length bytes       name          absent when empty
 //!       12 length bytes       value         absent when empty
 //! ```
 //!
-//! Varints are as short as can be, but for the padded ones: eight bytes with the continuation bit and a ninth. Nine bytes
-//! hold 63 bits, so no offset and no term is larger ([`Offset::MAX`]). A tenth byte would hold the last bit, but
-//! protobuf-java does not read it: it takes it to be 1.
+//! Varints are as short as possible, except for the padded ones: eight bytes with the continuation bit and a ninth. Nine bytes
+//! hold 63 bits, so offsets and terms have at most that many ([`Offset::MAX`]). A tenth byte would hold the last bit, but
+//! protobuf-java ignores its value and assumes 1.
 
 use crate::storage::format::entry::{BadEntry, OFFSET_TOO_LARGE, TERM_TOO_LARGE};
 use crate::types::{Offset, Term};
@@ -36,25 +36,22 @@ const HEADER: u8 = 0x3a;
 const NAME: u8 = 0x0a;
 const HEADER_VALUE: u8 = 0x12;
 
-/// Offset, term and time, without what stands between them.
 const TIME_BYTES: usize = 8;
-/// Zero, padded: an offset or a term that is not there yet.
+/// Zero, padded: the offset and the term of a record that is not appended yet.
 const UNSTAMPED: [u8; PADDED_BYTES] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0];
 
-/// What of a client's record is kept.
+/// The fields of a record that the client sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordFields<'a> {
-    /// The value.
     pub value: &'a [u8],
     /// The producer's own `type`.
     pub kind: u32,
-    /// The key, if there is one.
     pub key: Option<&'a [u8]>,
     /// Names and values, in their order.
     pub headers: &'a [(&'a str, &'a [u8])],
 }
 
-/// Appends a record in canonical form, unstamped; gives how many bytes it takes, tag and length included.
+/// Appends a record in canonical form, unstamped; returns its length with tag and length field.
 pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
     let header_bytes = |&(name, value): &(&str, &[u8])| bytes_field(name.len()) + bytes_field(value.len());
     let body = bytes_field(record.value.len())
@@ -94,10 +91,10 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
     out.len() - start
 }
 
-/// Writes offset, term and time into every record; gives how many there are.
+/// Writes offset, term and time into every record; returns the number of records.
 ///
 /// # Errors
-/// [`BadEntry`] when the payload is not canonical, or an offset or the term has more than 63 bits; it may then be half stamped.
+/// [`BadEntry`] if the payload is not canonical, or an offset or the term has more than 63 bits. A part of it may be stamped then.
 pub fn stamp_records(payload: &mut [u8], base: Offset, term: Term, append_time_us: u64) -> Result<u32, BadEntry> {
     let term = padded_term(term)?;
     let mut at = 0;
@@ -113,10 +110,10 @@ pub fn stamp_records(payload: &mut [u8], base: Offset, term: Term, append_time_u
     Ok(count)
 }
 
-/// Checks that every record is canonical and stamped so: what a follower does with what a leader sent.
+/// Checks that every record is canonical and stamped like this: a follower's check of a leader's entry.
 ///
 /// # Errors
-/// [`BadEntry`] when it is not.
+/// [`BadEntry`] if one is not.
 pub fn check_stamped(
     payload: &[u8],
     base: Offset,
@@ -148,8 +145,8 @@ pub fn records(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], BadEntry>> 
             return None;
         }
         let record = record_bytes(rest).map(|bytes| {
-            let (record, behind) = rest.split_at(bytes);
-            rest = behind;
+            let (record, after) = rest.split_at(bytes);
+            rest = after;
             record
         });
         if record.is_err() {
@@ -162,7 +159,7 @@ pub fn records(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], BadEntry>> 
 /// The value of a canonical record, tag and length included.
 ///
 /// # Errors
-/// [`BadEntry`] when it is none.
+/// [`BadEntry`] if it is not canonical.
 pub fn record_value(record: &[u8]) -> Result<&[u8], BadEntry> {
     let fields = Fields::find(record)?;
     Ok(&record[fields.value])
@@ -171,7 +168,7 @@ pub fn record_value(record: &[u8]) -> Result<&[u8], BadEntry> {
 /// The append time of a canonical record, Unix microseconds.
 ///
 /// # Errors
-/// [`BadEntry`] when it is none.
+/// [`BadEntry`] if it is not canonical.
 pub fn record_time_us(record: &[u8]) -> Result<u64, BadEntry> {
     let fields = Fields::find(record)?;
     Ok(crate::storage::format::entry::u64_at(record, fields.time))
@@ -180,13 +177,13 @@ pub fn record_time_us(record: &[u8]) -> Result<u64, BadEntry> {
 /// Turns a record of field `records` = 3 into one of field `record` = 2.
 ///
 /// # Panics
-/// If the bytes are no record.
+/// If the bytes are not a record.
 pub fn retag(record: &mut [u8]) {
     assert_eq!(record.first(), Some(&RECORDS), "a record begins with its tag");
     record[0] = RECORD;
 }
 
-/// Where the fields of one canonical record stand, from its tag on.
+/// The positions of the fields of one canonical record, from its tag on.
 struct Fields {
     value: std::ops::Range<usize>,
     offset: usize,
@@ -196,10 +193,10 @@ struct Fields {
 }
 
 impl Fields {
-    /// Finds them in the first record of `payload`, and checks that nothing else is in it.
+    /// Finds them in the first record of `payload`, and checks that it contains nothing else.
     fn find(payload: &[u8]) -> Result<Fields, BadEntry> {
         let bytes = record_bytes(payload)?;
-        let mut walk = Walk { bytes: &payload[..bytes], at: 1 };
+        let mut walk = RecordParser { bytes: &payload[..bytes], at: 1 };
         walk.varint()?;
         let value = if walk.take(VALUE) { walk.bytes_of_length(1)? } else { walk.at..walk.at };
         walk.expect(OFFSET)?;
@@ -216,10 +213,10 @@ impl Fields {
         }
         while walk.take(HEADER) {
             let header = walk.bytes_of_length(0)?;
-            let mut inner = Walk { bytes: &payload[..header.end], at: header.start };
+            let mut inner = RecordParser { bytes: &payload[..header.end], at: header.start };
             if inner.take(NAME) {
                 let name = inner.bytes_of_length(1)?;
-                std::str::from_utf8(&payload[name]).map_err(|_| BadEntry("a header's name is no text"))?;
+                std::str::from_utf8(&payload[name]).map_err(|_| BadEntry("a header's name is not UTF-8"))?;
             }
             if inner.take(HEADER_VALUE) {
                 inner.bytes_of_length(1)?;
@@ -231,12 +228,12 @@ impl Fields {
     }
 }
 
-struct Walk<'a> {
+struct RecordParser<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Walk<'_> {
+impl RecordParser<'_> {
     fn take(&mut self, tag: u8) -> bool {
         let there = self.bytes.get(self.at) == Some(&tag);
         self.at += usize::from(there);

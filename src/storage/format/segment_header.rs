@@ -1,4 +1,4 @@
-//! A segment: an append-only file of a group's log. A header, then frames.
+//! The header of a segment. A segment is an append-only file of a group's log: a header, then frames.
 //!
 //! ```text
 //!   0  "SERIATSG"
@@ -7,20 +7,20 @@
 //!  16  group u64
 //!  24  file number u64        also its name; never used twice
 //!  32  salt u64               random: part of every frame's checksum
-//!  40  predecessor: file number u64     0: the log begins here
+//!  40  predecessor: file number u64     0: the log begins in this file
 //!  48  predecessor: position u64        where the log before this file ends
-//!  56  first index u64        of the first entry that this file takes
-//!  64  term before u64        of the entry before that one
-//!  72  base offset u64        of the first record that this file takes
-//!  80  time before u64        no record before is newer, Unix microseconds
-//!  88  hard state: term u64, vote u64, commit u64     the last one written before this file was made
+//!  56  first index u64        of the first entry in this file
+//!  64  term before u64        of the entry before it
+//!  72  base offset u64        of the first record in this file
+//!  80  time before u64        no earlier record is newer, Unix microseconds
+//!  88  hard state: term u64, vote u64, commit u64     the last one before this file was created
 //! 112  digest before u64      the running digest of the log up to the entry before the first one (`digest.rs`)
-//! 120  begun at u64           the log's clock when this file was made, microseconds; 0: unknown
+//! 120  begun at u64           the log's clock when this file was created, microseconds; 0: unknown
 //! 128  frames
 //! ```
 //!
-//! The log is the chain of predecessors back from the newest segment: what no chain reaches is dead. Nothing is ever
-//! overwritten; a log that loses its suffix goes on in a new file, whose predecessor is where the kept part ends.
+//! The log is the chain of predecessors from the newest segment back; what it does not reach is dead. Nothing is ever overwritten:
+//! a log that loses its suffix continues in a new file, whose predecessor is the end of the kept part.
 //!
 //! *Begun at* is local: it differs between nodes. All entries before a segment had arrived here by that time, whatever their
 //! timestamps. The clock is the log's own (`consensus/ages.rs`): it never goes back within a chain, and retention by age uses it.
@@ -43,38 +43,35 @@ pub const SEGMENT_FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"SERIATSG";
 
-/// What a segment says of itself and of the log before it.
+/// What a segment contains about itself and about the log before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// Whose log this is.
     pub group: GroupId,
-    /// The file's number.
     pub number: u64,
     /// Seeds the checksums of its frames.
     pub salt: u64,
-    /// Where the log before this file ends; the default, when the log begins here.
+    /// Where the log before this file ends; the default, if the log begins in this file.
     pub predecessor: Position,
-    /// The entry before the first one here: index, term, and the offset of the first record here.
+    /// The end of the log before the first entry of this file.
     pub base: Base,
-    /// No record before is newer, Unix microseconds.
+    /// No earlier record is newer, Unix microseconds.
     pub time_before_us: u64,
-    /// The last hard state written before this file was made.
+    /// The last hard state before this file was created.
     pub hard_state: HardState,
     /// The log's clock when the file was created, microseconds: all earlier entries had arrived. 0: unknown.
     pub begun_us: u64,
 }
 
-/// Why bytes are no header.
+/// Why bytes are not a header of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHeader {
-    /// They are not what was written, or were never written.
+    /// Damaged, or never completely written.
     Torn,
-    /// Written by a version with another format, an older or a newer one.
+    /// A version with another format wrote them, an older or a newer one.
     OtherFormat(u32),
 }
 
 impl SegmentHeader {
-    /// The header's bytes.
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         bytes[..PREFIX_BYTES].copy_from_slice(&prefix(MAGIC, SEGMENT_FORMAT));
@@ -101,7 +98,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads a header.
+    /// Decodes a header.
     ///
     /// # Errors
     /// [`BadHeader`] for anything that [`SegmentHeader::encode`] did not write.
@@ -144,7 +141,7 @@ impl SegmentHeader {
 
 #[cfg(test)]
 impl SegmentHeader {
-    /// Puts the checksum right, if the bytes are as many as a header's.
+    /// Sets the checksum, if these are as many bytes as a header.
     pub(crate) fn seal(bytes: &mut [u8]) {
         if let Some(bytes) = bytes.first_chunk_mut::<{ SEGMENT_HEADER_BYTES as usize }>() {
             versioned::seal(bytes);
@@ -152,16 +149,16 @@ impl SegmentHeader {
     }
 }
 
-/// The name of a segment's file.
+/// The path of a segment's file.
 pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.seg"))
 }
 
-/// The number of the file of that name, if it is a segment's.
+/// The number in the name of a segment's file; `None` for other files.
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let number = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
-    // The next file gets the number behind the highest: one that is near the end of them was not made here.
+    // The next file gets the next higher number, so a number near the maximum was not written by a node.
     number.filter(|number| *number < NUMBERS_MAX / 2)
 }
 
@@ -183,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_these_bytes() {
+    fn the_bytes_of_a_header_never_change() {
         let bytes = header().encode();
         crate::golden::assert_golden("segment-header-v2.bin", &bytes);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
     }
 
     #[test]
-    fn other_bytes_are_none() {
+    fn refuses_bytes_that_are_not_a_header() {
         assert_eq!(SegmentHeader::decode(&[0; 128]), Err(BadHeader::Torn), "zeros");
         assert_eq!(SegmentHeader::decode(&header().encode()[..127]), Err(BadHeader::Torn), "short");
         let good = header().encode();
@@ -216,7 +213,7 @@ mod tests {
 
     /// Files of the previous version are reported as such, not as damage.
     #[test]
-    fn the_old_format_is_told_from_damage() {
+    fn distinguishes_the_old_format_from_damage() {
         let old = include_bytes!("../../../tests/golden/segment-header-v1.bin");
         assert_eq!(SegmentHeader::decode(old), Err(BadHeader::OtherFormat(1)));
         for bit in (0..old.len() * 8).filter(|bit| !(64..96).contains(bit)) {
@@ -227,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_more_than_63_bits_are_refused() {
+    fn refuses_numbers_of_more_than_63_bits() {
         for at in [64, 72, 88] {
             let mut bytes = header().encode();
             bytes[at..at + 8].copy_from_slice(&(i64::MAX as u64).to_le_bytes());
@@ -240,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn file_names_contain_the_number() {
         assert_eq!(segment_path(Path::new("g"), 1), Path::new("g/00000000000000000001.seg"));
         assert_eq!(segment_number("00000000000000000012.seg"), Some(12));
         for other in [

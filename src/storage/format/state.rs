@@ -1,4 +1,4 @@
-//! What a log knows beside its entries: the states that its owner hands in, and what a restart gives back.
+//! What a log stores besides its entries: the states that its owner sets, and what a restart finds.
 
 pub use crate::log_state::LogState;
 use crate::storage::format::digest::Digest;
@@ -11,9 +11,9 @@ use crate::types::{LogIndex, NodeId, Offset, Term};
 pub struct HardState {
     /// The newest term that this node has seen.
     pub term: Term,
-    /// Whom it voted for in that term.
+    /// The candidate that it voted for in that term.
     pub vote: Option<NodeId>,
-    /// The last entry known as committed.
+    /// The last entry that is known to be committed.
     pub commit: LogIndex,
 }
 
@@ -41,25 +41,26 @@ impl HardState {
     }
 }
 
-/// Who carries the group.
+/// The replicas of the group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfState {
-    /// Who votes.
+    /// The nodes that vote.
     pub voters: Vec<NodeId>,
-    /// Who only listens.
+    /// The nodes that receive entries and do not vote.
     pub learners: Vec<NodeId>,
 }
 
-/// The entry before the first stored one. Blank: 0, 0, 0; founded: index 1, term 1, offset 0.
+/// An end of the log: an entry, and what is known after it. A log's base is the end before its first stored entry: index 0 for a
+/// blank log; index 1, term 1 and offset 0 for a founded one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Base {
-    /// Its index.
+    /// The index of the entry; 0: before the first one.
     pub index: LogIndex,
-    /// Its term.
+    /// The term of the entry; 0: before the first one.
     pub term: Term,
-    /// The offset of the first record behind it.
+    /// The offset of the first record after the entry.
     pub offset: Offset,
-    /// The running digest of the log up to and including it.
+    /// The running digest of the log up to and including the entry.
     pub digest: Digest,
 }
 
@@ -67,7 +68,7 @@ impl Base {
     /// The end of the log after one more entry.
     ///
     /// # Errors
-    /// [`BadEntry`] when the entry does not begin with a stamp, or a number has more than 63 bits.
+    /// [`BadEntry`] if the entry does not begin with a stamp, or a number has more than 63 bits.
     pub fn then(&self, entry: &Entry) -> Result<Base, BadEntry> {
         self.then_frame(&Header::of_entry(entry, Position::default())?, &entry.payload())
     }
@@ -75,76 +76,76 @@ impl Base {
     /// The end of the log after one more entry, given as its frame.
     ///
     /// # Errors
-    /// [`BadEntry`] when the offset after it has more than 63 bits.
+    /// [`BadEntry`] if the offset after it has more than 63 bits.
     pub fn then_frame(&self, header: &Header, payload: &[u8]) -> Result<Base, BadEntry> {
         let offset = header.base_offset.plus(u64::from(header.count)).ok_or(OFFSET_TOO_LARGE)?;
         Ok(Base { index: header.index, term: header.term, offset, digest: self.digest.then(header, payload) })
     }
 }
 
-/// Where a log begins, told to a node that is behind the first stored entry.
+/// Raft's snapshot: where the log begins, for a node that lags behind the first stored entry. It contains no records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSnapshot {
     /// The entry before the first one that will be stored.
     pub base: Base,
-    /// Who carries the group,
+    /// The voters and learners.
     pub conf_state: ConfState,
-    /// as of this entry, which may be behind the base.
+    /// The entry that the conf state is as of; it may be after the base.
     pub conf_index: LogIndex,
-    /// The log state,
+    /// The log state at the end of the snapshot or later.
     pub log_state: LogState,
-    /// as of this entry.
+    /// The entry that the log state is as of.
     pub log_state_index: LogIndex,
 }
 
 /// The age at which the newest segment is sealed, microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealAge {
-    /// If it has entries.
+    /// The age of one with entries.
     pub used_us: u64,
-    /// If it has none.
+    /// The age of one without.
     pub empty_us: u64,
 }
 
 /// How a new group begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Genesis {
-    /// With nothing: it waits for a snapshot.
+    /// Empty: it waits for a snapshot.
     Blank,
-    /// With a base entry that nobody stores and this founder as its only voter.
+    /// With a base entry that is not stored, and this founder as its only voter.
     Founder(NodeId),
 }
 
-/// What a log's files hold, found at start.
+/// What a start found in a log's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
     /// Term, vote and commit; the commit is not below the base and not past the last entry.
     pub hard_state: HardState,
     /// The entry before the first stored one.
     pub base: Base,
-    /// The last entry; the base, when there is none.
+    /// The last entry; the base, if there is none.
     pub last_index: LogIndex,
-    /// Its term.
+    /// The term of the last entry.
     pub last_term: Term,
-    /// The offset that the next record gets.
+    /// The offset of the next record.
     pub next_offset: Offset,
-    /// No record is newer, Unix microseconds; 0: no record yet.
+    /// No record is newer, Unix microseconds; 0: no record was appended yet.
     pub last_append_time_us: u64,
     /// Each run of one term by its first index; the first run begins at the base.
     pub terms: Vec<(LogIndex, Term)>,
-    /// Who carries the group,
+    /// The voters and learners.
     pub conf_state: ConfState,
-    /// as of this entry.
+    /// The entry that the conf state is as of.
     pub conf_index: LogIndex,
-    /// The log state,
+    /// The stored log state.
     pub log_state: LogState,
-    /// as of this entry.
+    /// The entry that the log state is as of.
     pub log_state_index: LogIndex,
-    /// Everything up to here was applied once; not past the commit.
+    /// Everything up to here was applied before; not above the commit.
     pub applied: LogIndex,
     /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
     pub differing: Option<LogIndex>,
-    /// How much was cut off as torn: written once, but never synced.
+    /// Bytes that were cut off: a torn tail, written but never synced.
     pub torn_bytes: u64,
 }
 

@@ -8,16 +8,16 @@
 
 use super::entry::{u32_at, u64_at};
 
-/// Indexes and numbers of files count up from 1: none is ever near this, and no larger one is added to.
+/// Indexes and file numbers count up from 1, so none ever comes near this. A larger one is refused before anything is added to it.
 pub(crate) const NUMBERS_MAX: u64 = 1 << 62;
 
 /// Bytes up to the end of the checksum.
 pub(crate) const PREFIX_BYTES: usize = 16;
 
-/// Why bytes do not begin as a file of format `known` does.
+/// Why bytes are not a file of the known format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadPrefix {
-    /// The magic is another one, or bytes are missing.
+    /// Another magic, or too few bytes.
     NotOurs,
     /// A version with another format wrote them, an older or a newer one.
     OtherFormat(u32),
@@ -25,7 +25,7 @@ pub(crate) enum BadPrefix {
     Damaged,
 }
 
-/// Checks magic, version and checksum. `known_bytes` are those that the checksum of an older format covers.
+/// Checks magic, version and checksum.
 ///
 /// A newer format may have its checksum elsewhere, so it is not checked. An older one that does not match was damaged.
 pub(crate) fn check_prefix(bytes: &[u8], magic: &[u8; 8], known: u32) -> Result<(), BadPrefix> {
@@ -41,7 +41,7 @@ pub(crate) fn check_prefix(bytes: &[u8], magic: &[u8; 8], known: u32) -> Result<
     if version == known && sound { Ok(()) } else { Err(BadPrefix::Damaged) }
 }
 
-/// Appends magic, version and room for the checksum, which [`seal`] fills in.
+/// Magic, version and room for the checksum, which [`seal`] fills in.
 pub(crate) fn prefix(magic: &[u8; 8], version: u32) -> [u8; PREFIX_BYTES] {
     let mut bytes = [0; PREFIX_BYTES];
     bytes[..8].copy_from_slice(magic);
@@ -72,7 +72,7 @@ pub(crate) fn version_is_damaged(bytes: &[u8], known: u32) -> bool {
     u32_at(bytes, 12) == crc32c::crc32c_append(crc, &bytes[PREFIX_BYTES..])
 }
 
-/// True if the numbers at these places are ones that are counted on from.
+/// True if the numbers at these positions may be added to.
 pub(crate) fn are_countable(bytes: &[u8], places: &[usize]) -> bool {
     places.iter().all(|at| u64_at(bytes, *at) <= NUMBERS_MAX)
 }

@@ -1,9 +1,9 @@
-//! The door to the file system: nothing else in storage touches `std::fs`.
+//! The file system: nothing else in storage uses `std::fs`.
 //!
-//! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests one that forgets what was not
-//! synced. Every failure comes back with what was tried on which file. Nothing here syncs on its own account but
-//! `Disk::replace`, which says so. A write of ours that finds the disk full is tried once more when the reserve file could be
-//! given back for it (`space.rs`); a failed sync is never tried again.
+//! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests a simulated one that forgets what was not
+//! synced. Every error names the operation and the file. Nothing here syncs by itself except `Disk::replace`. A write of the node's
+//! own that finds the disk full is retried once if the reserve file could be released for it (`space.rs`); a failed sync is never
+//! retried.
 
 pub mod backend;
 mod real;
@@ -41,14 +41,14 @@ pub struct Disk {
     segment_cache: SegmentCache,
 }
 
-/// An open file that knows its name.
+/// An open file, with its path for errors.
 pub struct DiskFile {
     path: PathBuf,
     file: Box<dyn BackendFile>,
     space: Space,
 }
 
-/// Does what may find the disk full; then once more, if the reserve file could be given back for it.
+/// Runs an operation that may find the disk full; once more, if the reserve file could be released for it.
 fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match act() {
         Err(error) if is_full(&error) && space.give_reserve() => act(),
@@ -62,24 +62,24 @@ impl Disk {
         Disk::new(Arc::new(real::Real))
     }
 
-    /// Another one.
+    /// A disk on any file system, for tests.
     pub fn new(backend: Arc<dyn Backend>) -> Disk {
         Disk { backend, space: Space::default(), segment_cache: SegmentCache::default() }
     }
 
-    /// Begins to watch the space of a data directory.
+    /// Starts to watch the free space of a data directory.
     ///
     /// # Errors
-    /// When the system can't say how much is free.
+    /// If the system does not report the free space.
     pub fn watch_space(&self, dir: &Path, config: &DiskSpace) -> Result<(), StorageError> {
         self.space.watch(&self.backend, dir, config)
     }
 
-    /// Keeps some of the process's descriptors for the files that the node must open: a log that can't go on in a new segment
-    /// ends the process, and connections take what there is.
+    /// Reserves some of the process's descriptors for the files that the node must open: a log that can't continue in a new segment
+    /// ends the process, and connections take every descriptor that is free.
     ///
     /// # Errors
-    /// When the system does not say, or does not let us.
+    /// If the system does not report the limit, or does not allow it.
     pub fn keep_descriptors(&self) -> Result<(), StorageError> {
         let error = |e| StorageError::io("keep descriptors for", Path::new("the node's files"), e);
         self.backend.keep_descriptors().map_err(error)
@@ -89,7 +89,7 @@ impl Disk {
         &self.segment_cache
     }
 
-    /// How much room there is.
+    /// How much space is free.
     pub fn space(&self) -> &Space {
         &self.space
     }
@@ -103,7 +103,7 @@ impl Disk {
         DiskFile { path: path.to_owned(), file, space: self.space.clone() }
     }
 
-    /// Does what opens something; once more, if it finds no descriptor and sealed segments can be closed for it.
+    /// Runs an operation that opens a file; once more, if no descriptor is left and sealed segments could be closed for it.
     fn opening<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match open() {
             Err(error) if no_descriptor(&error) && self.segment_cache.close_all() => open(),
@@ -116,7 +116,7 @@ impl Disk {
             .map_err(|e| StorageError::io("make the directory", path, e))
     }
 
-    /// The names in a directory; `None` if there is none.
+    /// The names in a directory; `None` if it does not exist.
     pub(crate) fn list(&self, dir: &Path) -> Result<Option<Vec<String>>, StorageError> {
         match self.backend.list(dir) {
             Ok(names) => Ok(Some(names)),
@@ -135,7 +135,7 @@ impl Disk {
         Ok(self.file(path, file))
     }
 
-    /// Opens a file that is there, for reading alone; `None` if it is not there.
+    /// Opens an existing file for reading; `None` if it does not exist.
     pub(crate) fn open_to_read(&self, path: &Path) -> Result<Option<DiskFile>, StorageError> {
         match self.opening(|| self.backend.open_to_read(path)) {
             Ok(file) => Ok(Some(self.file(path, file))),
@@ -147,12 +147,12 @@ impl Disk {
     /// All bytes of a small file; `None` if it does not exist. Its length is limited, as any file may have been put there.
     ///
     /// # Errors
-    /// Also [`StorageError::Damaged`] when it has more than `bytes_max`.
+    /// Also [`StorageError::Damaged`] if it has more than `bytes_max`.
     pub(crate) fn read(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
         self.read_small(path, bytes_max, DiskFile::append_at)
     }
 
-    /// The same from the disk, as [`DiskFile::read_disk_at`].
+    /// As [`Disk::read`], but from the disk ([`Access::Disk`]).
     pub(crate) fn read_disk(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
         self.read_small(path, bytes_max, DiskFile::append_disk_at)
     }
@@ -186,13 +186,13 @@ impl Disk {
         })
     }
 
-    /// Bytes of a file, which is not opened; `None` for what is no plain file.
+    /// The length of a file, without opening it; `None` if it is not a plain file.
     pub(crate) fn file_bytes(&self, path: &Path) -> Result<Option<u64>, StorageError> {
         self.backend.file_bytes(path).map_err(|e| StorageError::io("look at", path, e))
     }
 
-    /// Replaces a file whole, on the disk when this returns: a new file under another name, synced; renamed; the
-    /// directory synced. After a crash either the old or the new contents are there.
+    /// Replaces a file, durably when this returns: writes and syncs a new file under another name, renames it, and syncs the
+    /// directory. After a crash the file has either the old or the new contents.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         let temporary = path.with_extension("tmp");
         self.unlink(&temporary)?;
@@ -213,7 +213,7 @@ impl Disk {
         with_reserve(&self.space, || self.backend.rename(from, to)).map_err(|e| StorageError::io("rename", from, e))
     }
 
-    /// Removes a file; one that is gone already is fine.
+    /// Removes a file; succeeds if it does not exist.
     pub(crate) fn unlink(&self, path: &Path) -> Result<(), StorageError> {
         match self.backend.unlink(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
@@ -226,7 +226,7 @@ impl Disk {
     }
 
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
-        // No sync is tried again: where there is no descriptor, none was begun.
+        // This does not retry a sync: without a descriptor none was begun.
         self.opening(|| self.backend.sync_dir(dir)).map_err(|e| StorageError::io("sync the directory", dir, e))
     }
 
@@ -234,7 +234,7 @@ impl Disk {
         self.backend.free_bytes(path).map_err(|e| StorageError::io("ask for the free space of", path, e))
     }
 
-    /// Locks a file; `None` when another process has it.
+    /// Locks a file; `None` if another process holds the lock.
     pub(crate) fn lock(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
         match self.backend.lock(path) {
             Ok(guard) => Ok(Some(guard)),
@@ -243,7 +243,7 @@ impl Disk {
         }
     }
 
-    /// Locks a file that is there: the guard, or `None` when another process has it. Without the file nobody has it.
+    /// Locks a file if it exists; `None` if another process holds the lock. Without the file no process holds it.
     pub(crate) fn lock_if_there(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
         match self.backend.lock_if_there(path) {
             Ok(guard) => Ok(Some(guard)),
@@ -258,7 +258,7 @@ impl Disk {
     }
 }
 
-/// Has `read` fill new bytes at the buffer's end, and keeps those that it says.
+/// Lets `read` fill new bytes at the buffer's end, and keeps as many as it returns.
 fn appended<E>(
     bytes: usize,
     buffer: &mut Vec<u8>,
@@ -272,7 +272,7 @@ fn appended<E>(
 }
 
 impl DiskFile {
-    /// Its name.
+    /// The path that it was opened with.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -281,17 +281,17 @@ impl DiskFile {
         self.file.read_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
     }
 
-    /// Appends so many bytes to the buffer, or fewer where the file ends.
+    /// Appends this many bytes to the buffer, or fewer if the file ends before.
     pub(crate) fn append_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
         appended(bytes, buffer, |buffer| self.read_at(at, buffer))
     }
 
-    /// The same from the disk, as [`DiskFile::read_disk_at`].
+    /// As [`DiskFile::append_at`], but from the disk ([`Access::Disk`]).
     pub(crate) fn append_disk_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
         appended(bytes, buffer, |buffer| self.read_disk_at(at, buffer))
     }
 
-    /// The same, as far as it needs not wait for the disk; `None`: not even one byte.
+    /// As [`DiskFile::append_at`], as far as the bytes are in the page cache; `None` if not even one is.
     pub(crate) fn append_cached_at(
         &self,
         at: u64,
@@ -323,7 +323,7 @@ impl DiskFile {
         self.file.bytes().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
     }
 
-    /// As [`DiskFile::allocate`], with the reserve file's space if need be.
+    /// As [`DiskFile::allocate`], if necessary with the reserve file's space.
     pub(crate) fn allocate_needed(&self, from: u64, to: u64) -> Result<bool, StorageError> {
         match self.allocate(from, to) {
             Err(StorageError::DiskFull { .. }) if self.space.give_reserve() => self.allocate(from, to),
@@ -331,7 +331,7 @@ impl DiskFile {
         }
     }
 
-    /// Reserves space; `false` where the file system can't.
+    /// Reserves space; `false` if the file system can't.
     pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<bool, StorageError> {
         match self.file.allocate(from, to) {
             Ok(()) => Ok(true),
@@ -340,7 +340,7 @@ impl DiskFile {
         }
     }
 
-    /// Where, from a position on, the next byte is that may be none of a hole; `None` when there is none.
+    /// The position of the next byte, from `at` on, that is not in a hole; `None` if the rest of the file is one.
     pub(crate) fn next_data(&self, at: u64) -> Result<Option<u64>, StorageError> {
         self.file.next_data(at).map_err(|e| StorageError::io("look for data in", &self.path, e))
     }

@@ -14,17 +14,17 @@ use crate::storage::format::segment_header::{
 };
 use crate::types::GroupId;
 
-/// Where a group lives.
+/// The directory of a group.
 pub(crate) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
     groups_dir.join(group.to_string())
 }
 
-/// A group is made under this name and then renamed: a directory of the group's own name is always complete.
+/// A group is created under this name and then renamed, so a directory with the group's own name is always complete.
 pub(crate) fn unfinished_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
     groups_dir.join(format!(".new-{group}"))
 }
 
-/// The group that a name in the directory of groups stands for.
+/// The group whose directory has this name; `None` if it is not one.
 pub(crate) fn group_of(name: &str) -> Option<GroupId> {
     name.parse().ok().map(GroupId).filter(|group| group.to_string() == name)
 }
@@ -32,21 +32,21 @@ pub(crate) fn group_of(name: &str) -> Option<GroupId> {
 /// Why the files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To go on with them.
+    /// To continue the log.
     Recover,
-    /// To tell what a recovery would find; nothing is changed, and nothing synced.
+    /// To find out what a recovery would do; nothing is changed, and nothing synced.
     Look,
 }
 
-/// What was found in the directory.
+/// The files of a group: names, manifest and headers.
 pub(crate) struct GroupFiles {
     pub(crate) dir: PathBuf,
     pub(crate) manifest: Manifest,
     /// The segments not older than the manifest's first, by number; `None` for one without a valid header.
     pub(crate) headers: BTreeMap<u64, Option<SegmentHeader>>,
-    /// Those from the manifest's durable position on.
+    /// The segments from the manifest's durable position on.
     pub(crate) open: BTreeMap<u64, Arc<DiskFile>>,
-    /// Every segment's number, dead ones too.
+    /// The number of every segment, including dead ones.
     pub(crate) numbers: Vec<u64>,
     pub(crate) names: Vec<String>,
     /// Segments that could not be read at all, for `seriatim log verify`.
@@ -61,7 +61,7 @@ impl GroupFiles {
         group: GroupId,
         purpose: Purpose,
     ) -> Result<GroupFiles, StorageError> {
-        let missing = || StorageError::damaged(&dir, 0, "the directory of a group that this node carries is missing");
+        let missing = || StorageError::damaged(&dir, 0, "the directory of a group of this node is missing");
         let names = disk.list(&dir)?.ok_or_else(missing)?;
         if purpose == Purpose::Recover && !broken(Fault::StartNamesNotSynced) {
             disk.sync_dir(&dir)?;
@@ -72,7 +72,11 @@ impl GroupFiles {
             .ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
         let manifest = Manifest::decode(&bytes, &path)?;
         if manifest.group != group {
-            return Err(StorageError::damaged(&path, 16, format!("this is group {}'s, not {group}'s", manifest.group)));
+            return Err(StorageError::damaged(
+                &path,
+                16,
+                format!("this is the manifest of group {}, not of group {group}", manifest.group),
+            ));
         }
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
@@ -94,7 +98,7 @@ impl GroupFiles {
                 Err(error) => return Err(error),
             }
         }
-        if broken(Fault::UnfinishedMarkerTaken)
+        if broken(Fault::UnfinishedSnapshotTaken)
             && let Some((number, Some(header))) = files.headers.last_key_value()
             && header.predecessor == Position::default()
         {
@@ -105,7 +109,7 @@ impl GroupFiles {
         Ok(files)
     }
 
-    /// A segment's header, if it has a valid one, and its file.
+    /// A segment's file, and its header if it is valid.
     fn segment(
         &self,
         disk: &Disk,
@@ -141,11 +145,11 @@ impl GroupFiles {
     }
 }
 
-/// How many bytes from `from` to the last one that is not zero.
-pub(crate) fn written_behind(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
+/// The number of bytes from `from` to the last one that is not zero.
+pub(crate) fn written_after(file: &DiskFile, from: u64) -> Result<u64, StorageError> {
     let mut buffer = vec![0; 1 << 20];
     let (mut at, mut written) = (from, 0);
-    // Holes are zeros, and not read.
+    // A hole reads as zeros and is skipped.
     while let Some(data) = file.next_data(at)? {
         at = at.max(data);
         let read = file.read_at(at, &mut buffer)?;

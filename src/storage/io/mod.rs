@@ -1,4 +1,9 @@
-//! The file system, and what is shared by everything that uses it.
+//! The file system, and the directories of a node and of its groups.
+//!
+//! - [`disk`]: the only user of the file system; its parts are the interface that tests simulate, and the real one.
+//! - [`space`]: free space and the reserve file; [`segment_cache`]: which sealed segments stay open.
+//! - [`node`]: the data directory and `node.toml`; [`group_files`]: the files of one group.
+//! - [`pool`]: the threads for reads that wait for the disk.
 
 pub mod disk;
 pub mod group_files;

@@ -1,17 +1,17 @@
-//! A node's data directory: the lock on it, and `node.toml`, which says whose it is.
+//! A node's data directory: its lock, and `node.toml`, which contains the node's identity and its groups.
 //!
 //! ```text
 //! format = 1
 //! node_id = "0123456789abcdef"
 //! node_name = "a"
-//! cluster_name = "seriatim"           absent: not admitted yet, or an older version wrote the file
+//! cluster_name = "seriatim"           absent: not admitted yet, or written by an older version
 //! cluster_id = "fedcba9876543210"     zeros: not admitted yet
 //! groups = [0, 1]
-//! crc32c = "89abcdef"                 of all the lines before
+//! crc32c = "89abcdef"                 of all earlier lines
 //! ```
 //!
-//! The file is replaced whole. It is written before the first group is made: a directory with groups and without it has
-//! lost it, and that is damage. A group is listed in it once its directory is complete; then its first message may leave.
+//! The file is always replaced as a whole. It is written before the first group is created, so a directory that contains groups
+//! without it is damaged. A group is listed once its directory is complete; only then may it send its first message.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -33,28 +33,26 @@ pub(crate) const NODE_FILE: &str = "node.toml";
 pub(crate) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
-/// What may be in a directory that is not ours yet: what a first start leaves when it is stopped early, and what a fresh
-/// file system has.
+/// Names that may be in a directory that is not a data directory yet: what a first start leaves if it is stopped early, and what a
+/// new file system contains.
 const HARMLESS: [&str; 5] = [LOCK_FILE, GROUPS_DIR, RESERVE_FILE, "node.tmp", "lost+found"];
 
-/// What `node.toml` says.
+/// The contents of `node.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFile {
-    /// The node's id.
     pub node_id: NodeId,
-    /// Its name.
     pub node_name: NodeName,
     /// The name of the cluster that it is a member of. Older files lack it.
     pub cluster_name: Option<String>,
     /// Its cluster; `None` until it is admitted to one or founds one.
     pub cluster_id: Option<ClusterId>,
-    /// The groups that it carries.
+    /// The groups that it has replicas of.
     pub groups: Vec<GroupId>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lines {
+struct NodeLines {
     format: u32,
     node_id: String,
     node_name: String,
@@ -65,9 +63,8 @@ struct Lines {
 }
 
 impl NodeFile {
-    /// The file's bytes.
     pub fn encode(&self) -> String {
-        let lines = Lines {
+        let lines = NodeLines {
             format: NODE_FORMAT,
             node_id: self.node_id.to_string(),
             node_name: self.node_name.to_string(),
@@ -89,13 +86,13 @@ impl NodeFile {
         format!("{text}crc32c = \"{crc:08x}\"\n")
     }
 
-    /// Reads what [`NodeFile::encode`] wrote; `file` is its name, for the error.
+    /// Decodes what [`NodeFile::encode`] returned; `file` is its name, for the error.
     ///
     /// # Errors
     /// [`StorageError::OtherFormat`] or [`StorageError::Damaged`].
     pub fn decode(bytes: &[u8], file: &Path) -> Result<NodeFile, StorageError> {
         let damaged = |at: usize, what: String| StorageError::damaged(file, at as u64, what);
-        let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "this is no text".to_owned()))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "this is not UTF-8".to_owned()))?;
         let format = text.lines().next().and_then(|line| line.strip_prefix("format = "));
         let format: u32 = format
             .and_then(|number| number.parse().ok())
@@ -117,7 +114,7 @@ impl NodeFile {
         if format < NODE_FORMAT {
             return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
         }
-        let lines: Lines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
+        let lines: NodeLines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
         let groups: BTreeSet<u64> = lines.groups.iter().copied().collect();
         if groups.len() != lines.groups.len() {
             return Err(damaged(0, "a group is listed twice".to_owned()));
@@ -125,7 +122,7 @@ impl NodeFile {
         if let Some(Err(error)) = lines.cluster_name.as_deref().map(check_cluster_name) {
             return Err(damaged(0, error));
         }
-        let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is no id: {e}")));
+        let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is not an id: {e}")));
         Ok(NodeFile {
             node_id: id(&lines.node_id)?,
             node_name: NodeName::new(&lines.node_name).map_err(|e| damaged(0, e.to_string()))?,
@@ -135,7 +132,7 @@ impl NodeFile {
         })
     }
 
-    /// A member of a cluster carries the catalog, which both are written down with.
+    /// A member of a cluster has a replica of the catalog; both are stored together.
     fn check(&self, file: &Path) -> Result<(), StorageError> {
         match self.cluster_id {
             Some(_) if !self.groups.contains(&GroupId::CATALOG) => {
@@ -162,11 +159,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if need be, and locks it.
+    /// Creates the directory if necessary, and locks it.
     ///
     /// # Errors
-    /// [`StorageError::InUse`], [`StorageError::ForeignDirectory`] when it holds something and is not ours, or damage when
-    /// it is ours and `node.toml` is gone.
+    /// [`StorageError::InUse`]; [`StorageError::ForeignDirectory`] if it contains other files; damage if it is a data directory whose
+    /// `node.toml` is missing.
     pub fn open(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
         make_dir(disk, path)?;
         check_ours(disk, path)?;
@@ -177,10 +174,10 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
     }
 
-    /// Locks a directory that is there, for who looks and changes nothing: not even the lock's file is made.
+    /// Locks an existing directory for a caller that changes nothing: not even the lock's file is created.
     ///
     /// # Errors
-    /// [`StorageError::InUse`], or that there is no such directory.
+    /// [`StorageError::InUse`], or that the directory does not exist.
     pub fn look(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
         if disk.list(path)?.is_none() {
             return Err(StorageError::io("look into", path, std::io::ErrorKind::NotFound.into()));
@@ -190,10 +187,10 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
     }
 
-    /// Is it ours, and has it lost nothing that its names would tell?
+    /// Checks by the names in it that it is a data directory and complete.
     ///
     /// # Errors
-    /// [`StorageError::ForeignDirectory`], or damage when `node.toml` is gone.
+    /// [`StorageError::ForeignDirectory`], or damage if `node.toml` is missing.
     pub fn check(&self) -> Result<(), StorageError> {
         check_ours(&self.disk, &self.path)
     }
@@ -202,12 +199,11 @@ impl DataDir {
         &self.disk
     }
 
-    /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the groups are.
+    /// The directory of the groups.
     pub fn groups_dir(&self) -> PathBuf {
         self.path.join(GROUPS_DIR)
     }
@@ -223,7 +219,7 @@ impl DataDir {
                 let node = NodeFile::decode(&bytes, &path)?;
                 node.check(&path).map(|()| Some(node))
             }
-            // Whatever it is that has this name, the directory is not blank.
+            // Something has this name, so the directory is not blank.
             None if self.disk.list(&self.path)?.unwrap_or_default().iter().any(|name| name == NODE_FILE) => {
                 Err(leads_nowhere(&path))
             }
@@ -231,7 +227,7 @@ impl DataDir {
         }
     }
 
-    /// Replaces `node.toml`; on the disk when this returns.
+    /// Replaces `node.toml`, durably when this returns.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -240,11 +236,11 @@ impl DataDir {
     }
 }
 
-/// Makes a directory and those above it, each one's name on the disk before the next is made.
+/// Creates a directory and its parents. The name of each is synced before the next one is created.
 fn make_dir(disk: &Disk, path: &Path) -> Result<(), StorageError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if disk.list(path)?.is_some() {
-        // An earlier start may have been stopped between the two. Where that was not us, we may not be allowed to.
+        // An earlier start may have been stopped before it synced the name. This user may lack the right to do so.
         let _ = disk.sync_dir(parent);
         return Ok(());
     }
@@ -270,7 +266,7 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
         return Ok(());
     }
     let other = names.iter().find(|name| !HARMLESS.contains(&name.as_str()));
-    // Groups show that it is ours, whatever else it contains: the file under another name, say.
+    // Groups show that it is a data directory, whatever else it contains, for example `node.toml` under another name.
     let ours = names.iter().any(|name| name == LOCK_FILE) || other.is_none();
     if let Some(group) = groups.iter().find(|name| ours && name.parse::<u64>().is_ok()) {
         let renamed = other.map_or_else(String::new, |name| format!(", and {name:?}: was {NODE_FILE} renamed?"));
@@ -299,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_file_is_this_text() {
+    fn the_text_of_a_node_file_never_changes() {
         let text = node().encode();
         let golden = "format = 1\nnode_id = \"0123456789abcdef\"\nnode_name = \"a\"\ncluster_id = \"0000000000000000\"\n\
                       groups = [0, 1]\ncrc32c = \"571b7cc7\"\n";
@@ -317,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_refused() {
+    fn refuses_other_text() {
         let good = node().encode();
         for at in 9..good.len() {
             let mut bytes = good.clone().into_bytes();

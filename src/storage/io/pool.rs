@@ -1,35 +1,29 @@
-//! The `reader` threads: they do the reads that would make others wait for the disk.
+//! The `reader` threads: they execute reads that may wait for the disk.
 //!
 //! There are two queues: clients' reads, and the node's own reads (entries for followers, retention). Each has its own limit,
 //! and one of the threads prefers it. So clients that read many cold parts of a log do not fill the queue for followers, and
-//! delay a follower's read by at most the read in progress; and a follower that catches up leaves one thread to the clients.
+//! delay a follower's read by at most the read in progress. A follower that catches up leaves one thread to the clients.
 
-use std::fmt;
 use std::io;
 
 use crossbeam_channel::{Receiver, select};
+use thiserror::Error;
 
 use crate::inbox::{Inbox, Outbox, inbox};
 use crate::thread::{self, FatalSender, Joiner};
 
-/// The maximum number of waiting clients' jobs. A further job is refused with [`QueueFull`]: its owner answers RESOURCE_EXHAUSTED.
+/// The maximum number of waiting clients' jobs. A further job is refused with [`QueueFull`], and its caller returns
+/// RESOURCE_EXHAUSTED.
 pub const QUEUE_JOBS_MAX: usize = 1024;
 
 /// The maximum number of waiting jobs of the node itself: a fetch for each follower of each group, and a retention check for
-/// each log. A further one is refused, and its owner tries again.
+/// each log. A further one is refused, and its caller retries.
 pub const OWN_JOBS_MAX: usize = 1024;
 
 /// The queue of cold reads is full, or the readers have stopped. The job was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("too many reads wait for the disk")]
 pub struct QueueFull;
-
-impl fmt::Display for QueueFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too many reads wait for the disk")
-    }
-}
-
-impl std::error::Error for QueueFull {}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -44,7 +38,7 @@ pub struct Readers {
     threads: Vec<Joiner>,
 }
 
-/// Gives jobs to the threads; a clone gives to the same.
+/// Queues jobs for the threads; a clone queues for the same ones.
 #[derive(Clone)]
 pub struct ReadersHandle {
     clients: Outbox<ReaderMsg>,
@@ -52,10 +46,10 @@ pub struct ReadersHandle {
 }
 
 impl Readers {
-    /// Starts them.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// When the system can't make threads.
+    /// If the system can't create threads.
     pub fn start(fatal: &FatalSender) -> io::Result<Readers> {
         let (clients, of_clients) = inbox(QUEUE_JOBS_MAX);
         let (own, of_own) = inbox(OWN_JOBS_MAX);
@@ -68,7 +62,6 @@ impl Readers {
         Ok(readers)
     }
 
-    /// For who has jobs.
     pub fn handle(&self) -> ReadersHandle {
         self.handle.clone()
     }
@@ -132,24 +125,24 @@ impl ReadersHandle {
 
 /// The readers without their threads, for simulations.
 #[cfg(test)]
-pub(crate) struct ByHand {
+pub(crate) struct ReadersByHand {
     handle: ReadersHandle,
     queues: [Inbox<ReaderMsg>; 2],
 }
 
 #[cfg(test)]
-impl ByHand {
-    /// With room for so many jobs of each kind.
-    pub fn new(jobs_max: usize) -> ByHand {
+impl ReadersByHand {
+    /// With room for this many jobs of each kind.
+    pub fn new(jobs_max: usize) -> ReadersByHand {
         let ((clients, of_clients), (own, of_own)) = (inbox(jobs_max), inbox(jobs_max));
-        ByHand { handle: ReadersHandle { clients, own }, queues: [of_own, of_clients] }
+        ReadersByHand { handle: ReadersHandle { clients, own }, queues: [of_own, of_clients] }
     }
 
     pub fn handle(&self) -> ReadersHandle {
         self.handle.clone()
     }
 
-    /// Does what is queued.
+    /// Executes what is queued.
     pub fn run(&self) {
         self.queues.iter().flat_map(|queue| queue.try_iter()).for_each(|msg| {
             if let ReaderMsg::Run(job) = msg {

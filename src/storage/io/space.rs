@@ -1,20 +1,20 @@
-//! Space on the disk of the data directory: who may still append, and the reserve file (RELIABILITY L14).
+//! Free space on the disk of the data directory: which appends are still accepted, and the reserve file.
 //!
 //! ```text
 //!   free space   > soft                 enough
 //!                soft ..  hard          low: a warning, once
 //!                hard ..  hard / 2      full: clients' appends are refused, each before anything of it is written
-//!                hard / 2 ..  0         a leader's entries are not taken either (they come again); the node's own writes go
-//!                                       on: terms, votes, commits, trims, elections, manifests
-//!                0                      the file `reserve` is given back for them, and made again when there is room
+//!                hard / 2 ..  0         a leader's entries are refused too (it sends them again); the node's own writes continue:
+//!                                       terms, votes, commits, trims, elections, manifests
+//!                0                      the file `reserve` is released for them, and created again when space is free
 //! ```
 //!
-//! Nobody asks the system for each append. The thread `space` looks once a second; what is taken since is counted where
-//! segments grow (`took`), and what was promised but is not written yet is counted too. So what was admitted fits,
-//! whatever else we write; only others who share the disk can make it too small, and then the reserve is left. A disk that
-//! is full all the same ends the process: nothing is acknowledged that could not be written.
+//! The system is not asked for each append. The thread `space` asks once a second; what segments take after that is subtracted
+//! (`took`), and so is what was promised but is not written yet. So an accepted append fits, whatever else this node writes; only
+//! other users of the disk can make it too small, and then the reserve is left. A disk that is full nevertheless ends the process:
+//! nothing is acknowledged that could not be written.
 //!
-//! Once full, it is full until a quarter of the hard watermark more than that is free: no flutter.
+//! Once full, the state remains until a quarter of the hard limit more than that is free, so that it does not alternate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use crate::thread::{self, FatalSender, Joiner};
 /// The reserve file's name in the data directory.
 pub const RESERVE_FILE: &str = "reserve";
 
-/// How often the thread looks.
+/// How often the thread asks the system.
 const LOOK: Duration = Duration::from_secs(1);
 
 const MIB: u64 = 1 << 20;
@@ -41,9 +41,9 @@ const MIB: u64 = 1 << 20;
 const SOFT: (u64, u64) = (2 << 30, 8);
 const HARD: (u64, u64) = (256 * MIB, 16);
 const RESERVE: (u64, u64) = (32 * MIB, 32);
-/// How much more than the hard watermark must be free until appends are taken again, at most.
+/// How much more than the hard limit must be free before appends are accepted again, at most.
 const SLACK_BYTES_MAX: u64 = 16 * MIB;
-/// A segment takes at most this part of the file system: a trim gives back whole segments.
+/// A segment takes at most this part of the file system, because a trim frees whole segments.
 const SEGMENT_PART: u64 = 16;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
@@ -51,54 +51,51 @@ const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SpaceState {
-    /// Above the soft watermark.
+    /// Above the soft limit.
     #[default]
     Enough = 0,
-    /// Below it.
+    /// Below the soft limit.
     Low = 1,
-    /// Below the hard one: appends are refused.
+    /// Below the hard limit: appends are refused.
     Full = 2,
 }
 
 /// What the node knows about the space on its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStatus {
-    /// How much is free.
     pub state: SpaceState,
-    /// Bytes: at the last look, less what was taken since.
+    /// Free bytes when the system was last asked, less what was taken since.
     pub free_bytes: u64,
-    /// Bytes of the file system.
+    /// The size of the file system.
     pub total_bytes: u64,
-    /// The soft watermark, bytes.
     pub soft_bytes: u64,
-    /// The hard watermark, bytes.
     pub hard_bytes: u64,
-    /// True while the reserve file is there.
+    /// True while the reserve file exists.
     pub reserve: bool,
     /// Appends refused since the start.
     pub refused: u64,
 }
 
-/// The space of one data directory; a clone is the same. Before it is watched (`Disk::watch_space`) there is no end of it.
+/// The free space of one data directory; a clone is the same one. Unlimited until it is watched (`Disk::watch_space`).
 #[derive(Clone, Default)]
 pub struct Space(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     watched: OnceLock<Watched>,
-    /// What was taken when it was last looked, and what was free then.
+    /// `taken` when the system was last asked, plus what was free then.
     ceiling: AtomicU64,
     /// Bytes that segments grew by since the start.
     taken: AtomicU64,
-    /// Bytes that are to be written in this turn of `consensus`.
+    /// Bytes that `consensus` is about to write.
     promised: AtomicU64,
     state: AtomicU8,
     refused: AtomicU64,
-    /// An append was refused since the last look.
+    /// An append was refused since the system was last asked.
     wanted: AtomicBool,
-    /// The reserve file is there.
+    /// The reserve file exists.
     reserve: AtomicBool,
-    /// The last look failed; said once.
+    /// The system's last answer was an error; logged once.
     blind: AtomicBool,
 }
 
@@ -109,7 +106,7 @@ struct Watched {
     soft_bytes: u64,
     hard_bytes: u64,
     reserve_bytes: u64,
-    /// One look at a time, and no reserve made while it is given back.
+    /// Held while the system is asked, and while the reserve is released.
     looking: Mutex<()>,
 }
 
@@ -124,10 +121,10 @@ impl Watched {
 }
 
 impl Space {
-    /// Begins to watch the file system of a data directory, and makes the reserve file if there is room. Once.
+    /// Starts to watch the file system of a data directory, and creates the reserve file if it fits. Called once.
     ///
     /// # Errors
-    /// When the system can't say how much is free.
+    /// If the system does not report the free space.
     pub(crate) fn watch(&self, backend: &Arc<dyn Backend>, dir: &Path, config: &DiskSpace) -> Result<(), StorageError> {
         let ask = |e| StorageError::io("ask for the free space of", dir, e);
         let total_bytes = backend.total_bytes(dir).map_err(ask)?;
@@ -142,11 +139,11 @@ impl Space {
             reserve_bytes: or_part(config.disk_reserve_bytes, RESERVE),
             looking: Mutex::default(),
         };
-        // Not opened: nothing in it is read, and a pipe would wait for somebody.
+        // It is not opened: nothing in it is read, and opening a pipe would wait.
         let there = match backend.file_bytes(&watched.reserve_path()) {
             Ok(Some(bytes)) => Some(bytes),
             Ok(None) => {
-                let error = io::Error::new(io::ErrorKind::InvalidData, "it is no plain file");
+                let error = io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file");
                 return Err(StorageError::io("use", &watched.reserve_path(), error));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -154,7 +151,7 @@ impl Space {
         };
         self.0.reserve.store(there == Some(watched.reserve_bytes), Ordering::Relaxed);
         if there.is_some_and(|bytes| bytes != watched.reserve_bytes) {
-            // Of another size: made again below.
+            // It has another size, and is created again below.
             let path = watched.reserve_path();
             backend.unlink(&path).map_err(|e| StorageError::io("remove", &path, e))?;
         }
@@ -164,7 +161,7 @@ impl Space {
         Ok(())
     }
 
-    /// May a client's append of so many bytes begin? Then its room is promised until [`Space::kept`].
+    /// True if a client's append of this many bytes fits; its space is then promised until [`Space::kept`].
     pub fn promise(&self, bytes: u64) -> bool {
         let hard = self.0.watched.get().map_or(0, |watched| watched.hard_bytes);
         let fits = self.state() != SpaceState::Full && self.fits(bytes, hard);
@@ -175,7 +172,7 @@ impl Space {
         fits
     }
 
-    /// May entries of a leader be taken? It has promised them to its clients, so they may go deeper.
+    /// True if a leader's entries of this many bytes fit. Their leader has accepted them, so they may use more of the disk.
     pub fn promise_to_leader(&self, bytes: u64) -> bool {
         self.fits(bytes, self.0.watched.get().map_or(0, |watched| watched.hard_bytes / 2))
     }
@@ -191,23 +188,23 @@ impl Space {
         fits
     }
 
-    /// Everything that was promised is written, or will not be.
+    /// Everything that was promised is written, or never will be.
     pub fn kept(&self) {
         self.0.promised.store(0, Ordering::Relaxed);
     }
 
-    /// A segment grew.
+    /// Notes that a segment has grown.
     pub(crate) fn took(&self, bytes: u64) {
         self.0.taken.fetch_add(bytes, Ordering::Release);
     }
 
-    /// Bytes that are free, as far as is known without asking the system. `None`: not watched.
+    /// Free bytes, as far as is known without asking the system; `None` if not watched.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         self.0.watched.get()?;
         Some(self.0.ceiling.load(Ordering::Relaxed).saturating_sub(self.0.taken.load(Ordering::Relaxed)))
     }
 
-    /// A segment of this size is large enough for the file system: of one that is wanted, and what the file system bears.
+    /// The size of segments: the configured one, or less on a small file system.
     pub fn segment_bytes(&self, wanted: u64) -> u64 {
         let Some(watched) = self.0.watched.get() else { return wanted };
         wanted.min((watched.total_bytes / SEGMENT_PART).max(SEGMENT_BYTES_MIN))
@@ -221,7 +218,6 @@ impl Space {
         }
     }
 
-    /// What is known now.
     pub fn status(&self) -> SpaceStatus {
         let Some(watched) = self.0.watched.get() else { return SpaceStatus::default() };
         SpaceStatus {
@@ -235,24 +231,24 @@ impl Space {
         }
     }
 
-    /// Gives back the reserve file; false when there is none. For a write of our own that found the disk full.
+    /// Deletes the reserve file, for a write of the node's own that found the disk full; false if it does not exist.
     pub(crate) fn give_reserve(&self) -> bool {
         let Some(watched) = self.0.watched.get() else { return false };
         let _looking = watched.looking.lock();
         if !self.0.reserve.swap(false, Ordering::Relaxed) {
             return false;
         }
-        log::error!("{} has no space left: the reserve file is given back", watched.dir.display());
+        log::error!("{} has no space left: the reserve file is released", watched.dir.display());
         self.0.state.store(SpaceState::Full as u8, Ordering::Relaxed);
         watched.backend.unlink(&watched.reserve_path()).is_ok()
     }
 
-    /// Asks the system. May block on a disk that hangs.
+    /// Asks the system for the free space. May block on a disk that hangs.
     pub(crate) fn look(&self) {
         let Some(watched) = self.0.watched.get() else { return };
         let _looking = watched.looking.lock();
         if let Err(error) = self.look_at(watched) {
-            // What is known of the space stays as it is: it only shrinks, so nothing is promised that is not there.
+            // The known free space only shrinks until the system answers again, so nothing is promised that does not fit.
             if !self.0.blind.swap(true, Ordering::Relaxed) {
                 log::warn!("the free space of {} is not known: {error}", watched.dir.display());
             }
@@ -280,16 +276,16 @@ impl Space {
         let (dir, total, soft) = (watched.dir.display(), watched.total_bytes, watched.soft_bytes);
         match (before, now) {
             (SpaceState::Enough | SpaceState::Low, SpaceState::Full) => log::error!(
-                "the disk of {dir} is full: {free} of {total} bytes are free, the hard watermark is {hard}. Appends are refused \
-                 until {} are free; trim, or make room",
+                "the disk of {dir} is full: {free} of {total} bytes are free, the hard limit is {hard}. Appends are refused \
+                 until {} are free; trim a log, or free space",
                 hard + 2 * slack
             ),
             (SpaceState::Enough, SpaceState::Low) => log::warn!(
-                "the disk of {dir} fills: {free} of {total} bytes are free, the soft watermark is {soft}. Below {hard} appends \
+                "the disk of {dir} fills: {free} of {total} bytes are free, the soft limit is {soft}. Below {hard} appends \
                  are refused"
             ),
             (SpaceState::Full, SpaceState::Low | SpaceState::Enough) => {
-                log::warn!("the disk of {dir} has room again, {free} bytes: appends are taken");
+                log::warn!("the disk of {dir} has {free} bytes free again: appends are accepted");
             }
             (SpaceState::Low, SpaceState::Enough) => log::info!("the disk of {dir} has {free} bytes free again"),
             (SpaceState::Enough, SpaceState::Enough)
@@ -299,9 +295,9 @@ impl Space {
         Ok(())
     }
 
-    /// What is free; from here on whatever is taken comes off it.
+    /// Asks the system; whatever is taken from now on is subtracted.
     fn measure(&self, watched: &Watched) -> io::Result<u64> {
-        // In this order: what is taken in between is counted twice, never not at all.
+        // In this order, what is taken in between is counted twice instead of not at all.
         let taken = self.0.taken.load(Ordering::Acquire);
         let free = watched.backend.free_bytes(&watched.dir)?;
         self.0.ceiling.store(taken.saturating_add(free), Ordering::Relaxed);
@@ -317,25 +313,25 @@ impl Space {
         match made {
             Ok(()) => self.0.reserve.store(true, Ordering::Relaxed),
             Err(error) => {
-                // Where space can't be reserved, the hard watermark alone keeps some. Asked again at the next look.
-                log::debug!("{} can't be made: {error}", path.display());
+                // If space can't be reserved, only the hard limit keeps some free. Retried when the system is asked next.
+                log::debug!("{} can't be created: {error}", path.display());
                 let _ = watched.backend.unlink(&path);
             }
         }
     }
 }
 
-/// The thread `space`: it looks once a second, and may block on the disk. Dropped, it ends.
+/// The thread `space`: it asks the system once a second, and may block on the disk. It ends when this is dropped.
 pub struct SpaceWatch {
     stop: Option<Sender<()>>,
     thread: Option<Joiner>,
 }
 
 impl SpaceWatch {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When the system can't make a thread.
+    /// If the system can't create a thread.
     pub fn start(space: &Space, fatal: &FatalSender) -> io::Result<SpaceWatch> {
         let space = space.clone();
         let (stop, stopped) = bounded::<()>(0);

@@ -1,4 +1,4 @@
-//! Each rule of the storage is broken on purpose, and the proof that is named beside it must fail for it.
+//! Each rule of storage is broken on purpose, and the proof that is named with it must fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{forged, histories, holes, story, sweep};
 use crate::storage::faults::{self, Fault};
 
-/// Which proof finds a fault.
+/// The proof that finds a fault.
 #[derive(Clone, Copy, Debug)]
 enum Proof {
     Histories,
@@ -17,9 +17,9 @@ enum Proof {
     Holes,
 }
 
-/// So many histories are enough for any of them.
+/// The number of histories that is enough for any fault.
 const HISTORIES_MAX: u64 = 1500;
-/// Every so manieth byte is.
+/// One in this many bytes is damaged.
 const STRIDE: usize = 40;
 
 const FOUND_BY: [(Fault, Proof); 41] = [
@@ -49,25 +49,25 @@ const FOUND_BY: [(Fault, Proof); 41] = [
     (Fault::DurableInNewerIgnored, Proof::Sweep(sweep::End::Stopped)),
     (Fault::AppliedUnbounded, Proof::Forged),
     (Fault::WritesOverTorn, Proof::TornEnds),
-    (Fault::UnfinishedMarkerTaken, Proof::Histories),
+    (Fault::UnfinishedSnapshotTaken, Proof::Histories),
     (Fault::ZerosSkipped, Proof::Histories),
     (Fault::NumberUsedTwice, Proof::Histories),
     (Fault::StartNotSynced, Proof::Histories),
     (Fault::StartNamesNotSynced, Proof::Histories),
     (Fault::TermNotRaised, Proof::Histories),
-    (Fault::CommitBehindEndTaken, Proof::Forged),
+    (Fault::CommitAboveEndTaken, Proof::Forged),
     (Fault::HeaderWithoutHardState, Proof::Histories),
     (Fault::TrimBeyondApplied, Proof::Histories),
     (Fault::GroupNotSynced, Proof::Story),
     (Fault::GroupNameNotSynced, Proof::Story),
     (Fault::IndexMustBeRead, Proof::Forged),
-    (Fault::NothingBehindDamage, Proof::Holes),
+    (Fault::NothingAfterDamage, Proof::Holes),
     (Fault::SoundWithheld, Proof::Holes),
     (Fault::LossSkipped, Proof::Holes),
 ];
 
 impl Proof {
-    /// How much of the proof it takes to fail; `None`: it does not.
+    /// The number of steps until the proof fails; `None`: it does not fail.
     fn fails(self, histories_max: u64) -> Option<u64> {
         let by_seed = |history: fn(u64)| (0..histories_max).find(|seed| panics(|| history(*seed)));
         match self {

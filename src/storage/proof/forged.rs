@@ -1,5 +1,5 @@
-//! What neither a crash nor one damaged byte can make: valid bytes that say something impossible. A rule against it is the
-//! last line against a mistake of our own, or a disk that puts a write in another place.
+//! Valid bytes that contain something impossible, which neither a crash nor one damaged byte can produce. The rules against it protect
+//! from a fault in this code, or a disk that writes to another position.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ fn filled() -> (Sim, GroupLog) {
     (sim, log)
 }
 
-/// Puts a frame behind the last one.
+/// Writes a frame after the last one.
 fn put(log: &GroupLog, header: &Header, payload: &[u8]) {
     let mut bytes = Vec::new();
     let at = log.active.position().at;
@@ -63,7 +63,7 @@ pub fn a_hole() {
     }
 }
 
-/// A commit of entries that are not there is refused.
+/// A commit index above the last entry is refused.
 pub fn a_commit_behind_the_end() {
     let (sim, log) = filled();
     let hard_state = HardState { commit: LogIndex(4), ..log.hard_state };
@@ -73,8 +73,8 @@ pub fn a_commit_behind_the_end() {
     assert!(error.is_damage() && error.to_string().contains("entries up to 4 are committed"), "{error}");
 }
 
-/// What is applied was committed: a manifest follows the sync of every hard state before it, so no crash takes it back.
-/// raft would not start if it were otherwise.
+/// What is applied was committed: a manifest is written after the sync of every earlier hard state, so a crash can't undo it. Raft
+/// would refuse to start otherwise.
 pub fn applied_behind_the_commit() {
     let (sim, mut log) = filled();
     log.set_applied(LogIndex(3));
@@ -94,7 +94,7 @@ fn sealed() -> (Sim, GroupLog, PathBuf) {
     (sim, log, index_path(&Path::new(GROUPS).join(GROUP.to_string()), 1))
 }
 
-/// Every record, one by one.
+/// Reads every record, one by one.
 fn read_all(log: &GroupLog) {
     let until = log.bounds().next_offset;
     for offset in 0..until.0 {
@@ -152,7 +152,6 @@ pub fn a_number_that_is_too_high() {
     open(&sim).expect("opened again");
 }
 
-/// All of them.
 pub fn all() {
     an_index_that_leads_astray();
     an_index_that_can_not_be_read();
@@ -163,6 +162,6 @@ pub fn all() {
 }
 
 #[test]
-fn what_is_impossible_is_not_believed() {
+fn impossible_bytes_are_refused() {
     all();
 }

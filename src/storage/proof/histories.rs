@@ -1,9 +1,9 @@
 //! Random histories of a log and its crashes.
 //!
-//! A log is appended to, truncated, trimmed, given snapshots, synced, marked and closed, and gets again what it lost; at any
-//! change of the disk the process may die, by a kill (the page cache stays) or a power cut (of what was not synced, any part
-//! is lost), also inside recovery. After each restart it must hold one of the states that it had since the last finished
-//! sync, and never refuse.
+//! A log is appended to, truncated, trimmed, replaced by snapshots, synced, noted and closed, and lost entries are appended again. At
+//! any change of the disk the process may die, by a kill (the page cache stays) or a power cut (any part of what was not synced is
+//! lost), also during recovery. After each restart the log must be in one of the states that it had since the last finished sync,
+//! and the start must never be refused.
 
 use super::model::Model;
 use crate::storage::error::StorageError;
@@ -24,18 +24,18 @@ pub fn history(seed: u64) {
     }
 }
 
-/// A history around torn ends: something is synced, something more is not; the power goes; what was lost comes again, or
-/// something else; and the power goes again.
+/// A history of torn ends: something is synced, and more is not; a power cut; what was lost is appended again, or something else; and
+/// another power cut.
 pub fn torn_ends(seed: u64) {
     let mut model = Model::new(seed);
     model.even = true;
-    // Nothing happens while it is synced.
+    // Nothing changes during a sync.
     model.never = u32::MAX;
     model.turn_torn_ends().expect("nothing kills it");
 }
 
 impl Model {
-    /// Starts again, and again if it dies in that, and compares.
+    /// Restarts, repeatedly if it dies during that, and compares.
     pub fn restart(&mut self) {
         loop {
             if self.rng.once_in(2) {
@@ -51,7 +51,7 @@ impl Model {
         }
     }
 
-    /// The power goes, and it starts again.
+    /// Cuts the power, and restarts.
     fn power_cut(&mut self) {
         self.sim.power_cut(&mut self.rng);
         assert!(self.reopen(), "nothing kills it");

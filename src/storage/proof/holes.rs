@@ -22,7 +22,7 @@ const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
 const ENTRIES: u64 = 60;
 
-/// A frame of an entry, and its place.
+/// A frame of an entry, and its position.
 struct Placed {
     file: u64,
     at: u64,
@@ -85,7 +85,7 @@ impl Holes {
         segment_path(&Path::new(GROUPS).join(GROUP.to_string()), file)
     }
 
-    /// Finds out what is lost.
+    /// Determines what is lost.
     fn settle(&mut self) {
         let files = self.sim.files();
         for i in 0..self.frames.len() {
@@ -209,7 +209,7 @@ impl Holes {
             let read = reader.entries(first, LogIndex(first.0 + (high - low) as u64), u64::MAX, Access::Blocking);
             let sound = self.frames[low..].iter().take(high - low).take_while(|frame| !frame.lost).count();
             match read {
-                // It may end before damage that holds no entry.
+                // It may end before damage that contains no entry.
                 Ok(read) => {
                     assert!(!read.is_empty() && read.len() <= sound, "{low} to {high}");
                     assert!(read == self.entries[low..low + read.len()], "{low} to {high}");
@@ -228,11 +228,11 @@ impl Holes {
             let read = reader.first_not_before(time, Offset(0), until, Access::Blocking).expect("no damage stops it");
             let records = |frame: &&Placed| frame.header.kind.is_records();
             let older = |frame: &Placed| !frame.lost && frame.header.append_time_us < time;
-            // No record before a segment is newer than its header says.
+            // No earlier record is newer than the time in a segment's header.
             let parts = reader.view().parts.clone();
             let begins = parts.iter().rev().find(|part| part.segment.header.time_before_us < time);
             let begins = begins.map_or(Offset(0), |part| part.base().offset);
-            // An older record proves that what is before it is older; an index may have noted another older entry.
+            // An older record proves that what is before it is older; an index may contain another older entry.
             let expected = |proves: &dyn Fn(&Placed) -> bool| {
                 let behind_older = self.frames.iter().rposition(|frame| older(frame) && proves(frame));
                 let frames = self.frames[behind_older.map_or(0, |i| i + 1)..].iter().filter(records);
@@ -244,7 +244,7 @@ impl Holes {
         }
     }
 
-    /// The place of each failed read is in the list.
+    /// The position of each failed read is listed.
     fn listed(&self) {
         let list = self.log.reader().published().damages().list();
         for frame in self.frames.iter().filter(|frame| frame.lost && frame.header.count > 0) {
@@ -275,19 +275,19 @@ pub fn history(seed: u64) {
 /// One flipped bit hid all records up to the next index entry, and those before it in the same read. A segment that was truncated
 /// under its writer hid everything that was appended later.
 #[test]
-fn what_is_sound_is_served() {
+fn valid_records_are_served() {
     super::by_seed(1500, history);
 }
 
-/// The header of a sound frame crosses the end of a block, and the block after the next can't be read.
+/// The header of a valid frame crosses the end of a block, and the block after the next can't be read.
 #[test]
-fn a_header_that_reaches_into_the_next_block_is_found() {
+fn a_header_that_crosses_a_block_is_found() {
     history(990_005_603);
 }
 
 /// A walk over a damaged log skips exactly what is lost.
 #[test]
-fn the_model_knows_where_frames_are() {
+fn a_walk_skips_exactly_what_is_lost() {
     let holes = Holes::new(1);
     for part in &holes.log.reader().view().parts {
         let file = part.segment.file(Access::Blocking).expect("opened").expect("open");

@@ -1,4 +1,4 @@
-//! A log, and the states that it may hold after a crash: those that it had since the last finished sync.
+//! A log, and the states that it may be in after a crash: those that it had since the last finished sync.
 
 use std::path::Path;
 
@@ -13,16 +13,16 @@ use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
-/// What a log holds, apart from what a trim has dropped.
+/// The contents of a log, including what a trim has dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// Where it begins: 1, or the last snapshot.
+    /// The entry that it begins after: 1, or the last snapshot's.
     start: Base,
-    /// The conf state's index that the snapshot brought.
+    /// The index of the conf state in the snapshot.
     start_conf: LogIndex,
     entries: Vec<Entry>,
     hard_state: HardState,
-    /// The base, which trims move on their own.
+    /// The base, which only trims move.
     base: Base,
     conf_index: LogIndex,
 }
@@ -32,7 +32,7 @@ impl State {
         end_of(self.start, &self.entries)
     }
 
-    /// The state as recovery tells it, when it begins at `base`.
+    /// The state as recovery returns it, if the log begins at `base`.
     fn matches(&self, found: &Recovered, entries: &[Entry]) -> bool {
         if self.entries.last().is_some_and(|last| last.index != found.last_index) {
             return false;
@@ -64,7 +64,7 @@ pub fn end_of(before: Base, entries: &[Entry]) -> Base {
     entries.iter().fold(before, |at, entry| at.then(entry).expect("a stamp"))
 }
 
-/// A log, and what it may hold.
+/// A log, and the states that it may be in.
 pub struct Model {
     pub sim: Sim,
     groups_dir: &'static Path,
@@ -74,18 +74,18 @@ pub struct Model {
     log: GroupLog,
     /// The states since the last finished sync, that one first.
     states: Vec<State>,
-    /// The newest that was ever used.
+    /// The newest term that was ever used.
     term: u64,
-    /// The next new entry is of a newer one: what is lost may come again, and nothing else in its place.
+    /// The next new entry gets a newer term: lost entries may be appended again, but no others with their index and term.
     new_term: bool,
     clock: u64,
-    /// What a crash or a truncation has taken, and the entry before it. Whoever has it may send it again.
+    /// The entries that a crash or a truncation has removed, and the entry before them. Another node may send them again.
     lost: (Base, Vec<Entry>),
-    /// All entries take the same space: what is left of old ones fits behind new ones.
+    /// All entries have the same length, so remains of old ones fit exactly after new ones.
     pub even: bool,
-    /// A job is under way.
+    /// A job is in progress.
     syncing: bool,
-    /// The kinds of steps that this history does without: what is rare beside all others is then frequent.
+    /// The kinds of steps that this history omits, so that the rare ones become frequent.
     pub never: u32,
 }
 
@@ -114,7 +114,7 @@ pub fn entry(last: Base, term: Term, rng: &mut Rng, even: bool, time: u64) -> En
     Entry::new(last.index.next(), term, stamp, &payload)
 }
 
-/// A value that would be frames if their place did not count: they say that everything is synced.
+/// A value that would be valid frames, with a huge durable position, if the checksum did not depend on the position.
 fn frames() -> Vec<u8> {
     let mut value = Vec::new();
     for _ in 0..8 {
@@ -122,7 +122,7 @@ fn frames() -> Vec<u8> {
         let mut one = Vec::new();
         frame::encode(&mut one, 0, 0, &Header::of_note(NoteKind::Synced, durable), &[]);
         value.extend_from_slice(&one);
-        // Each at another of the eight places that a frame may not begin at.
+        // Each at another alignment.
         value.push(0);
     }
     value
@@ -144,7 +144,7 @@ impl Model {
         model
     }
 
-    /// A group that is there, and blank.
+    /// An existing blank group.
     pub fn open(
         sim: &Sim,
         groups_dir: &'static Path,
@@ -184,7 +184,7 @@ impl Model {
         self.states[self.states.len() - 1].clone()
     }
 
-    /// One step; an error means that the process died in it.
+    /// Executes one step; an error means that the process died during it.
     pub fn step(&mut self) -> Result<(), StorageError> {
         let step = self.rng.below(26);
         if self.never & (1 << step) != 0 {
@@ -233,7 +233,7 @@ impl Model {
         self.log.append(&entries)
     }
 
-    /// Some of what was lost comes again.
+    /// Appends some of the lost entries again.
     pub fn append_lost(&mut self) -> Result<(), StorageError> {
         let (before, lost) = &mut self.lost;
         if *before != self.states[self.states.len() - 1].last() || lost.is_empty() {
@@ -274,7 +274,7 @@ impl Model {
         let last = state.last();
         let mut offset = Offset(self.rng.below(last.offset.0 + 1));
         if self.rng.once_in(2) {
-            // All of it: then the newest segment ends, too.
+            // A trim of everything seals the newest segment, too.
             offset = last.offset;
             let term = Term(self.term.max(last.term.0));
             state.hard_state = HardState { term, vote: None, commit: last.index };
@@ -319,13 +319,13 @@ impl Model {
         self.log.install_marker(&snapshot, &hard_state)
     }
 
-    /// What is committed is applied, and changes the conf state.
+    /// Applies what is committed, which changes the conf state.
     pub fn apply(&mut self) -> Result<(), StorageError> {
         let state = self.now();
         let commit = state.hard_state.commit;
         self.log.set_applied(commit);
         if commit > state.conf_index {
-            // Its owner has the commit synced before.
+            // The owner of a log syncs the commit index before.
             self.sync()?;
             if self.now().hard_state.commit < commit || self.now().conf_index >= commit {
                 return Ok(()); // a snapshot came between
@@ -339,7 +339,7 @@ impl Model {
         Ok(())
     }
 
-    /// Between two drains, whatever was written since the last one.
+    /// Writes a note between two sync jobs, whatever was appended since the last one.
     pub fn note(&mut self) -> Result<(), StorageError> {
         if let Some(job) = self.log.begin_note() {
             job.perform(&self.sim.disk())?;
@@ -372,7 +372,7 @@ impl Model {
         Ok(())
     }
 
-    /// Starts again, and compares; `false`: it died in that.
+    /// Restarts and compares; `false` if it died during that.
     pub fn reopen(&mut self) -> bool {
         self.syncing = false;
         let Some((log, state)) = self.look(&self.sim) else { return false };
@@ -383,14 +383,13 @@ impl Model {
         }
         self.term = self.term.max(state.hard_state.term.0);
         self.new_term = true;
-        // What was found was synced before it was read.
+        // A start syncs before it reads.
         self.states = vec![state];
         self.log = log;
         true
     }
 
-    /// Starts on a disk that has the group's files, and compares what is there with what may be there. `None`: the process
-    /// died in it.
+    /// Starts on a disk with the group's files, and compares the log with its possible states. `None` if the process died during it.
     pub fn look(&self, sim: &Sim) -> Option<(GroupLog, State)> {
         let (log, found) = match GroupLog::open(&sim.disk(), self.groups_dir, self.group, &self.options) {
             Ok(opened) => opened,

@@ -1,5 +1,5 @@
-//! A log against a plain `Vec`: random appends, rolls, truncations, trims, snapshots, syncs and reopens; and reads of all
-//! kinds in between, each of which must give what the `Vec` holds. Nothing crashes here, and a reopen changes nothing.
+//! A log compared with a plain `Vec`: random appends, new segments, truncations, trims, snapshots, syncs and reopens, with reads of all
+//! kinds between them, each of which must return the contents of the `Vec`. Nothing crashes here, and a reopen changes nothing.
 
 use std::path::Path;
 
@@ -24,14 +24,14 @@ struct Plain {
     rng: Rng,
     options: LogOptions,
     log: GroupLog,
-    /// One that is never taken anew while the process lives.
+    /// A reader that is kept for the life of the process.
     reader: GroupReader,
     base: Base,
     entries: Vec<Entry>,
     /// The end of the log after each of them.
     ends: Vec<Base>,
     hard_state: HardState,
-    /// What says where the log begins now is not on the disk yet: a kill takes that back.
+    /// The manifest with the new base is not on the disk yet, so a kill restores the old one.
     begins_anew: bool,
     term: u64,
     clock: u64,
@@ -163,7 +163,7 @@ impl Plain {
         self.begins_anew = true;
     }
 
-    /// By a kill, or a power cut when all is synced.
+    /// By a kill, or by a power cut if everything is synced.
     fn reopen(&mut self) {
         if self.rng.once_in(2) && !self.begins_anew {
             self.sim.kill();
@@ -180,7 +180,7 @@ impl Plain {
         assert_eq!(found.hard_state, if raised { hard_state } else { self.hard_state });
         self.hard_state = found.hard_state;
         assert_eq!(log.last(), last, "the digest is found again");
-        // One that made room for a suffix which is gone is found again.
+        // A segment that was rejected for a lost suffix is found again.
         assert!(self.log.checkpoints().iter().all(|at| log.checkpoints().contains(at)));
         for at in self.ends.iter().chain([&self.base]) {
             assert!(log.known_at(at.index).is_none_or(|known| known == *at), "the checkpoint at {at:?}");

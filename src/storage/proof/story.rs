@@ -1,8 +1,8 @@
-//! One life of a data directory, told up to every change of the disk; there the process dies, by a kill or by power cuts
-//! that keep one part or another. Then it starts, dies again at every change that the start makes, and starts again.
+//! One life of a data directory, up to every change of the disk; there the process dies, by a kill or by power cuts that keep one part
+//! or another. Then it starts, dies again at every change that the start makes, and starts again.
 //!
-//! Whenever it starts, what was promised must be there: what `node.toml` says, every group that it lists, and in each the
-//! state since the last finished sync or a later one.
+//! After every start everything promised must exist: the contents of `node.toml`, every group that it lists, and in each the state of
+//! the last finished sync or a later one.
 
 use std::path::Path;
 
@@ -16,16 +16,16 @@ use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 const HOME: &str = "/mnt/data";
 const GROUPS: &str = "/mnt/data/groups";
-/// How many ways to lose power are tried at each change.
+/// The number of different power cuts at each change.
 const CUTS: u64 = 6;
 
 struct Story {
     sim: Sim,
     seed: u64,
-    /// What `node.toml` says, and what is to replace it.
+    /// The contents of `node.toml`, and those that are about to replace it.
     stored: Option<NodeFile>,
     storing: Option<NodeFile>,
-    /// The group that is being made.
+    /// The group that is being created.
     making: Option<GroupId>,
     models: Vec<Model>,
 }
@@ -114,7 +114,7 @@ impl Story {
         Ok(())
     }
 
-    /// A start on what a crash has left; `false`: it died in that.
+    /// A start after a crash; `false` if it died during that.
     fn start(&self, sim: &Sim) -> bool {
         match self.try_start(sim) {
             Ok(started) => started,
@@ -148,7 +148,7 @@ impl Story {
     }
 }
 
-/// What is left, in one of many ways.
+/// The disk after one of the crashes.
 fn crash(sim: &Sim, way: u64) {
     match way {
         0 => sim.kill(),
@@ -156,7 +156,7 @@ fn crash(sim: &Sim, way: u64) {
     }
 }
 
-/// Tells the story up to every change, and dies there. Gives how many starts there were.
+/// Runs the life up to every change, and dies there. Returns the number of starts.
 pub fn told(seed: u64, cuts: u64) -> u64 {
     let mut starts = 0;
     for told in 0.. {
@@ -168,7 +168,7 @@ pub fn told(seed: u64, cuts: u64) -> u64 {
         for way in 0..cuts {
             let left = story.sim.copy();
             crash(&left, way + cuts * told * u64::from(way > 0));
-            // Inside the start, at every change too, in one of the ways.
+            // During the start, at every change too, by one of the crashes.
             if (way + told).is_multiple_of(cuts) {
                 starts += story.starts_after(&left, way);
             }
@@ -183,14 +183,14 @@ pub fn told(seed: u64, cuts: u64) -> u64 {
 }
 
 impl Story {
-    /// Starts on what is left; dies in that at every change.
+    /// Starts after the crash, and dies at every change of that start.
     fn starts_after(&self, left: &Sim, way: u64) -> u64 {
         for deadly in 0.. {
             let sim = left.copy();
             sim.die_after(Some(deadly));
             let started = self.start(&sim);
             sim.die_after(None);
-            // What it has found is there the next time, too, however it stopped.
+            // The next start finds the same, however this one stopped.
             crash(&sim, if deadly.is_multiple_of(4) { 0 } else { way + deadly + 1 });
             assert!(self.start(&sim), "nothing kills it");
             if started {

@@ -1,6 +1,6 @@
 //! Every byte of a small data directory damaged, one at a time: flipped, zeroed, files cut there, made longer, and every
-//! file and directory removed. Then a start, and a read of everything: the answer is the same bytes, or a refusal that
-//! names the file, and the place in it if the damage is inside. What is derived is made anew: damage to an index changes no answer.
+//! file and directory removed. Then a start, and a read of everything: the result is the same bytes, or a refusal that names the file,
+//! and the position if the damage is inside. Derived files are rebuilt: damage to an index changes no result.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,15 +17,15 @@ use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const HOME: &str = "/mnt/data";
-/// Bytes that a file may be longer.
+/// The bytes by which a file is extended.
 const LONGER: [usize; 4] = [1, 8, 80, 600];
 
-/// How the node ended.
+/// How the node was stopped.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
-    /// Stopped: its manifests say that all is synced.
+    /// Stopped: its manifests contain the ends of the logs.
     Stopped,
-    /// Killed after a second of idleness: the manifests have the durable position, too.
+    /// Killed after a second of idleness: the manifests contain the durable position, too.
     Killed,
     /// Killed under load: only frames show that the newest records are synced.
     Busy,
@@ -34,7 +34,7 @@ pub enum End {
 /// Files and directories, by name.
 type Files = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
-/// What a directory holds.
+/// The contents of a directory.
 #[derive(Debug, PartialEq)]
 struct Held {
     node: Option<NodeFile>,
@@ -53,7 +53,7 @@ enum Damage {
 }
 
 impl Damage {
-    /// The bytes with it; `None` if it changes nothing.
+    /// The damaged bytes; `None` if it changes nothing.
     fn apply(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = bytes.to_vec();
         match self {
@@ -78,7 +78,7 @@ fn groups_dir() -> PathBuf {
     Path::new(HOME).join("groups")
 }
 
-/// Two groups with some segments each; one has begun behind a trim.
+/// Two groups with some segments each; one begins after a trim.
 fn directory(end: End) -> Sim {
     let sim = Sim::default();
     let disk = sim.disk();
@@ -94,7 +94,7 @@ fn directory(end: End) -> Sim {
             log.append(&[next]).expect("appended");
             let commit = log.bounds().last_index;
             if time == 12 {
-                // Cut again: the index of a segment knows more of it than belongs to the log.
+                // Truncated again: the index of a segment contains frames that are not part of the log any more.
                 for _ in 0..5 {
                     let next = entry(log.last, Term(2), &mut rng, true, time);
                     log.append(&[next]).expect("appended");
@@ -125,7 +125,7 @@ fn directory(end: End) -> Sim {
                     log.end_sync(job);
                     noted
                 };
-                // Something is behind what the manifest knows.
+                // Something is after the manifest's durable position.
                 for time in 30.. {
                     let next = entry(log.last, Term(9), &mut rng, false, time);
                     log.append(&[next]).expect("appended");
@@ -139,7 +139,7 @@ fn directory(end: End) -> Sim {
                         log.end_sync(job);
                     }
                 } else {
-                    // One more, equal to the previous one: it contains the durable position, and losing it is no loss.
+                    // One more, equal to the previous one: it contains the durable position, and it may be lost.
                     let hard_state = log.hard_state;
                     log.append_hard_state(&hard_state).expect("appended");
                     sync(&mut log);
@@ -161,7 +161,7 @@ fn directory(end: End) -> Sim {
     sim
 }
 
-/// Starts as a node does, and reads everything; or says why not. `true` in the error: nothing was served.
+/// Starts as a node does, and reads everything, or returns why not. `true` in the error: nothing was served.
 fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
     let disk = sim.disk();
     let refused = |error: &dyn std::fmt::Display| (error.to_string(), true);
@@ -199,7 +199,7 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
     Ok(Held { node, groups })
 }
 
-/// One damage, and what came of it. Gives what is wrong with that.
+/// Applies one damage, and returns what is wrong with the result.
 fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) -> Result<(), String> {
     let bytes = files[path].as_deref();
     let sim = sim.copy();
@@ -212,7 +212,7 @@ fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) ->
         (None, Damage::Gone) => {
             sim.lose(path);
             before.retain(|name, _| !name.starts_with(path));
-            // A start makes these before it looks.
+            // A start creates these before it checks the directory.
             if path == Path::new(HOME).join("lock") || path == groups_dir() {
                 before.insert(path.to_owned(), bytes.map(|_| Vec::new()));
             }
@@ -228,19 +228,19 @@ fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) ->
         Ok(Err((told, _))) if is_index => Err(format!("an index matters: {told}")),
         Ok(Err((told, at_start))) => {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            // Of a newer version: its first bytes are known, and no more.
+            // A newer version: only its first bytes are known.
             let placed = told.contains("byte ") || told.contains(" has format ");
             if !told.contains(&name) || !placed && bytes.is_some() && !matches!(damage, Damage::Gone) {
                 return Err(format!("it does not name file and place: {told}"));
             }
-            // Group 0 is opened before group 1 is refused, and its newest index made anew.
+            // Group 0 is opened before group 1 is refused, so its newest index is rebuilt.
             let changed = at_start && !told.contains("/groups/1") && sim.files() != before;
             if changed { Err(format!("refused, and changed: {told}")) } else { Ok(()) }
         }
     }
 }
 
-/// Damages one place in `stride`. Gives how many damages there were, and what went wrong, until it is too much.
+/// Damages one position in `stride`. Returns the number of damages and the failures, up to a limit.
 pub fn sweep(end: End, stride: usize, wrong_max: usize) -> (usize, Vec<String>) {
     let sim = directory(end);
     let held = read(&sim.copy(), None).expect("it is whole");
@@ -260,7 +260,7 @@ pub fn sweep(end: End, stride: usize, wrong_max: usize) -> (usize, Vec<String>) 
                 }
             }
         }
-        // What an index says is believed as far as it goes: all of its bits.
+        // Every bit of an index is damaged.
         for at in (0..bytes.len()).filter(|at| is_index && bytes[*at] != 0) {
             (0..8).for_each(|bit| damages.push((path, Damage::Bit(at, bit))));
         }

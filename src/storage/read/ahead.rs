@@ -1,8 +1,8 @@
-//! Reading ahead of a stream, so that the disk works while what it gave is being sent.
+//! Reading ahead of a stream, so that the disk works while records are sent.
 //!
-//! A stream begins with it once a read has waited for the disk: then so much behind it is being fetched, too. Whenever half of
-//! that is used up, as much again is asked for, by a thread that may wait. Where the log is still being written it ends:
-//! what is new is in the page cache.
+//! A stream starts it when a read has waited for the disk: then [`AHEAD_BYTES`] after that read are being fetched. Whenever half of
+//! them are used, as many again are requested, by a thread that may wait. It stops where the log is still being written, because
+//! new records are in the page cache.
 
 use std::sync::Arc;
 
@@ -13,44 +13,44 @@ use crate::storage::format::frame::Position;
 use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
 use crate::storage::io::disk::Access;
 
-/// What is fetched at once from then on.
+/// The bytes of each further fetch.
 const STEP_BYTES: u64 = AHEAD_BYTES / 2;
 
-/// Up to where a stream has had bytes fetched; nowhere for one that never waited.
+/// The position up to which a stream has requested bytes; none if it never waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ahead(Option<Position>);
 
-/// Bytes of a segment that a stream will come to.
+/// Bytes of a segment that a stream will read.
 pub struct Fetch {
     segment: Arc<Segment>,
     from: u64,
 }
 
 impl Ahead {
-    /// Of a stream whose read has waited for the disk and ended at `place`.
-    pub fn of_waited(place: Option<ResumePoint>) -> Ahead {
-        Ahead(place.map(|ResumePoint { position, .. }| Position { at: position.at + AHEAD_BYTES, ..position }))
+    /// For a stream whose read has waited for the disk and ended at `resume`.
+    pub fn of_waited(resume: Option<ResumePoint>) -> Ahead {
+        Ahead(resume.map(|ResumePoint { position, .. }| Position { at: position.at + AHEAD_BYTES, ..position }))
     }
 }
 
 impl Fetch {
-    /// Begins to fetch them. May wait for the disk.
+    /// Starts to fetch them. May wait for the disk.
     pub fn run(&self) {
-        // What can't be opened now is told by the read that comes to it.
+        // If it can't be opened, the read that needs it reports that.
         if let Ok(Some(file)) = self.segment.file(Access::Blocking) {
             file.will_need(self.from, STEP_BYTES);
         }
     }
 }
 
-/// What is to be fetched next for a stream that stands at `place`, if it is time. Never waits.
-pub(super) fn to_fetch(view: &View, place: ResumePoint, ahead: &mut Ahead) -> Option<Fetch> {
-    let place = place.position;
-    let reached = ahead.0?.max(place);
+/// Returns what is to be fetched next for a stream whose last read ended at `resume`, if it is time. Never waits.
+pub(super) fn to_fetch(view: &View, resume: ResumePoint, ahead: &mut Ahead) -> Option<Fetch> {
+    let start = resume.position;
+    let reached = ahead.0?.max(start);
     let index = |file| view.parts.iter().position(|part| part.segment.header.number == file);
-    let (here, there) = (index(place.file)?, index(reached.file)?);
+    let (here, there) = (index(start.file)?, index(reached.file)?);
     let before: u64 = view.parts[here..there].iter().map(|part| part.end()).sum();
-    if before + reached.at > place.at + STEP_BYTES {
+    if before + reached.at > start.at + STEP_BYTES {
         return None;
     }
     let (part, from) = match &view.parts[there..] {
@@ -73,10 +73,10 @@ mod tests {
     use crate::storage::write::log::{GroupLog, LogOptions};
     use crate::types::{NodeId, Offset};
 
-    /// A stream goes through a log of several segments: everything behind its first read is fetched once, in order, never
-    /// more than 8 MiB before it is wanted, and nothing of what is still being written.
+    /// A stream goes through a log of several segments: everything after its first read is fetched once, in order, never
+    /// more than 8 MiB before it is needed, and nothing that is still being written.
     #[test]
-    fn everything_once_and_in_time() {
+    fn fetches_everything_once_and_in_time() {
         let home = Home::new(Genesis::Founder(NodeId(5)));
         let options = LogOptions { segment_bytes: 20 << 20 };
         let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");

@@ -1,8 +1,8 @@
-//! Where a moment stands in a log: the first record that was appended then or later.
+//! The search by time: the first record that was appended at a time or later.
 //!
-//! Append times never go back within a log, so one record divides it. A segment's header says that no record before it is
-//! newer than some time, and its index notes times: both only say where the search may begin. The index is checked by
-//! the frame that it leads to, and everything from there on is read and compared.
+//! Append times never decrease within a log. A segment's header contains a time that no earlier record is newer than, and its index
+//! contains times: both only determine where the search begins. The index is checked by the frame that it leads to, and
+//! everything after it is read and compared.
 
 use super::error::ReadError;
 use super::view::Published;

@@ -1,5 +1,4 @@
-//! The known damage of a group's files, found by the scrub or by a read: logged once for each place, and listed for the
-//! operator.
+//! The known damage of a group's files, found by the scrub or by a read: logged once for each position, and listed for the operator.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +12,7 @@ use crate::types::{GroupId, Offset};
 
 /// The maximum number of listed ranges of a group; further ones are only logged and counted.
 const RANGES_MAX: usize = 64;
-/// The maximum number of places of a group that are remembered so that each is logged once; further ones are not logged.
+/// The maximum number of positions of a group that are remembered so that each is logged once; further ones are not logged.
 const PLACES_MAX: usize = 4096;
 
 /// Bytes on the disk that differ from what was written.
@@ -29,7 +28,6 @@ pub struct DamagedRange {
     pub first_offset: Offset,
     /// The first record after it; `None` if no later frame shows it. Equal to `first_offset` if no record is lost.
     pub next_offset: Option<Offset>,
-    /// What is wrong.
     pub what: String,
 }
 
@@ -73,31 +71,31 @@ impl DamagedRange {
     }
 }
 
-/// The damage of one group.
+/// The known damage of one group.
 #[derive(Default)]
 pub struct Damages {
-    known: Mutex<Known>,
+    known: Mutex<KnownDamage>,
     count: AtomicU64,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownDamage {
     ranges: Vec<DamagedRange>,
-    /// The places of `ranges`, and of further ranges that were logged, each with the pass in which it was met last.
+    /// The positions of `ranges` and of further ranges that were logged, each with the pass in which it was last found.
     places: BTreeMap<(String, u64), u64>,
     /// The frames of newer versions that were logged.
     newer: Vec<NewerFrame>,
-    /// The number of passes that have begun.
+    /// The number of started passes.
     passes: u64,
 }
 
 impl Damages {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownDamage> {
         self.known.lock()
     }
 
-    /// Lists and logs a range; if its place is known, only updates the listed range.
-    pub fn tell(&self, group: GroupId, range: &DamagedRange) {
+    /// Lists and logs a range; if its position is known, only updates the listed range.
+    pub fn report(&self, group: GroupId, range: &DamagedRange) {
         {
             let mut known = self.known();
             let (passes, place) = (known.passes, (range.file.clone(), range.position));
@@ -125,7 +123,7 @@ impl Damages {
     }
 
     /// Logs a frame of a newer version, once. It is not damaged, so it is not listed.
-    pub fn tell_newer(&self, group: GroupId, newer: NewerFrame) {
+    pub fn report_newer(&self, group: GroupId, newer: NewerFrame) {
         let mut known = self.known();
         if known.newer.len() < PLACES_MAX && !known.newer.contains(&newer) {
             log::error!("group {group}: {newer}");
@@ -139,25 +137,24 @@ impl Damages {
         self.known().newer.clone()
     }
 
-    /// The listed ranges.
     pub fn list(&self) -> Vec<DamagedRange> {
         self.known().ranges.clone()
     }
 
-    /// The number of places that were logged.
+    /// The number of positions that were logged.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A pass over everything begins.
+    /// Notes that a pass over everything starts.
     pub(crate) fn begin_pass(&self) {
         self.known().passes += 1;
     }
 
-    /// Forgets everything except what a complete pass has just found, and what others have met since it began.
+    /// Forgets everything except what a complete pass has just found, and what reads have found since it started.
     pub(crate) fn keep(&self, found: &[DamagedRange]) {
         let mut known = self.known();
-        let Known { ranges, places, passes, .. } = &mut *known;
+        let KnownDamage { ranges, places, passes, .. } = &mut *known;
         places.retain(|(file, position), met| {
             *met == *passes || found.iter().any(|f| (&f.file, f.position) == (file, *position))
         });
@@ -182,17 +179,17 @@ mod tests {
         DamagedRange { file, position, bytes: 8, first_offset: Offset(1), next_offset: Some(Offset(3)), what }
     }
 
-    /// A pass takes hours. What a read had met meanwhile, behind where it was, was forgotten at its end.
+    /// A pass takes hours. Damage that a read found in the meantime, in a part that the pass had read already, was forgotten at its end.
     #[test]
-    fn what_is_met_during_a_pass_is_kept() {
+    fn keeps_what_reads_find_during_a_pass() {
         let damages = Damages::default();
-        damages.tell(GroupId(1), &range(200));
+        damages.report(GroupId(1), &range(200));
         damages.begin_pass();
-        damages.tell(GroupId(1), &range(300));
+        damages.report(GroupId(1), &range(300));
         damages.keep(&[range(400)]);
-        assert_eq!(damages.list(), [range(300)], "the other one the pass has not found again");
-        damages.tell(GroupId(1), &range(300));
-        assert_eq!(damages.count(), 2, "told once");
+        assert_eq!(damages.list(), [range(300)], "the pass has not found the other one again");
+        damages.report(GroupId(1), &range(300));
+        assert_eq!(damages.count(), 2, "logged once");
         damages.begin_pass();
         damages.keep(&[]);
         assert_eq!(damages.list(), []);
@@ -200,7 +197,7 @@ mod tests {
 
     /// One record was "records 680 to 680 ... are damaged", and an empty manifest "0 bytes of manifest at byte 0".
     #[test]
-    fn a_range_is_described_with_its_records() {
+    fn describes_a_range_with_its_records() {
         let name = "00000000000000000001.seg is damaged at";
         let data_loss = "flipped; this node returns DATA_LOSS for";
         assert_eq!(range(200).described(), format!("{name} bytes 200 to 207: {data_loss} records 1 to 2"));
@@ -216,17 +213,17 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_told_once_and_the_list_has_an_end() {
+    fn logs_a_position_once_and_limits_the_list() {
         let damages = Damages::default();
         for _ in 0..2 {
-            (0..10_000).for_each(|at| damages.tell(GroupId(1), &range(200 + at)));
+            (0..10_000).for_each(|at| damages.report(GroupId(1), &range(200 + at)));
             assert_eq!((damages.count(), damages.list().len()), (PLACES_MAX as u64, RANGES_MAX));
         }
         damages.begin_pass();
         damages.keep(&[range(201)]);
         assert_eq!(damages.list(), [range(201)]);
-        damages.tell(GroupId(1), &range(201));
-        damages.tell(GroupId(1), &range(202));
+        damages.report(GroupId(1), &range(201));
+        damages.report(GroupId(1), &range(202));
         assert_eq!((damages.count(), damages.list().len()), (PLACES_MAX as u64 + 1, 2));
         assert_eq!(range(9).to_string(), "00000000000000000001.seg byte 9: flipped");
         assert!(range(9).stops_start() && !range(128).stops_start());

@@ -9,12 +9,12 @@ use crate::storage::format::index::{BadIndex, INDEX_BYTES_MAX, Index};
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::storage::io::disk::{Access, Disk, DiskFile};
 
-/// The name of an index's file.
+/// The path of an index file.
 pub fn index_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.idx"))
 }
 
-/// Why an index is rebuilt. It is derived: its damage needs nothing from an operator, unlike that of other files.
+/// Why an index is rebuilt. It is derived, so unlike damage of other files this needs no action of an operator.
 fn rebuilding(error: &StorageError) -> String {
     match error {
         StorageError::Damaged { file, what, .. } => {
@@ -24,10 +24,10 @@ fn rebuilding(error: &StorageError) -> String {
     }
 }
 
-/// The index of a sealed segment, if there is a whole one.
+/// The index of a sealed segment, if a valid one exists.
 ///
 /// # Errors
-/// When the system has nothing left to open it with, which says nothing about it.
+/// If the system lacks a descriptor or memory to open it; nothing is known about the file then.
 pub(crate) fn load(disk: &Disk, dir: &Path, number: u64, salt: u64) -> Result<Option<Index>, StorageError> {
     match disk.read(&index_path(dir, number), INDEX_BYTES_MAX) {
         Ok(Some(bytes)) => match Index::decode(&bytes, salt) {
@@ -47,8 +47,8 @@ pub(crate) fn load(disk: &Disk, dir: &Path, number: u64, salt: u64) -> Result<Op
     }
 }
 
-/// Writes the index file of a segment that ends at `end`, without a sync. If that fails there is no file, and the index is
-/// rebuilt when it is needed.
+/// Writes the index file of a segment that ends at `end`, without a sync. If that fails, no file remains, and the index is rebuilt
+/// when it is needed.
 pub(crate) fn store(index: &Index, disk: &Disk, dir: &Path, number: u64, salt: u64, end: u64) {
     if let Err(error) = disk.write_derived(&index_path(dir, number), &index.encode(salt, end)) {
         log::info!("{error}: the index of this segment will be rebuilt when it is needed");

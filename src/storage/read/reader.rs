@@ -38,9 +38,9 @@ impl GroupReader {
         self.0.view()
     }
 
-    /// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
-    /// but gives at least one record, however large, when there is one; and ends before damage. Each call checks whole frames:
-    /// whoever wants records one by one reads many at once and takes them apart with [`payload::records`].
+    /// Returns records from `from` on and below `until`, the high watermark. Ends before `records_max` or `bytes_max` is exceeded, but
+    /// returns at least one record, of any size, if one exists; and ends before damage. Each call checks whole frames, so a caller
+    /// that wants single records reads many at once and splits them with [`crate::storage::payload::records`].
     ///
     /// # Errors
     /// [`ReadError`]; `Damaged` if the first record is damaged.

@@ -14,17 +14,17 @@ use crate::types::Offset;
 /// Records as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// Fields `records` = 3, one behind the other.
+    /// Fields `records` = 3, one after the other.
     pub bytes: Vec<u8>,
-    /// How many.
+    /// The number of records.
     pub count: u32,
-    /// The offset behind the last one; where the read began, when there is none.
+    /// The offset after the last record; where the read began, if it returned none.
     pub next: Offset,
 }
 
-/// Records from an offset on and below `until`, the watermark. Ends before `records_max` or `bytes_max` is exceeded,
-/// but gives at least one record, however large, when there is one; and ends before damage. Each call checks whole frames:
-/// whoever wants records one by one reads many at once and takes them apart with [`payload::records`].
+/// Returns records from `from` on and below `until`, the high watermark. Ends before `records_max` or `bytes_max` is exceeded, but
+/// returns at least one record, of any size, if one exists; and ends before damage. Each call checks whole frames, so a caller
+/// that wants single records reads many at once and splits them with [`payload::records`].
 ///
 /// # Errors
 /// [`ReadError`]; `Damaged` if the first record is damaged.

@@ -82,21 +82,20 @@ impl CacheSlot for Slot {
 /// A segment of a log: its file is opened when it is read, and closed when too many others are open
 /// ([`crate::storage::io::segment_cache`]).
 pub struct Segment {
-    /// What it says of itself.
     pub header: SegmentHeader,
     disk: Disk,
     dir: PathBuf,
     index_capacity: usize,
-    /// Frames are whole up to here. Grows in the newest segment alone, after the write.
+    /// Frames are complete up to here. Grows only in the newest segment, after the write.
     end: AtomicU64,
     slot: Arc<Slot>,
-    /// Its index was rebuilt once, and that was logged.
+    /// A rebuild of the index was logged.
     index_made: AtomicBool,
     index_wrong: AtomicBool,
 }
 
 impl Segment {
-    /// A segment that is there, with frames up to `end`.
+    /// An existing segment with frames up to `end`.
     pub fn new(disk: &Disk, dir: &Path, header: SegmentHeader, index_capacity: usize, end: u64) -> Segment {
         Segment {
             header,
@@ -110,36 +109,35 @@ impl Segment {
         }
     }
 
-    /// The newest segment of a log: open, and it stays so until it is sealed.
+    /// The newest segment of a log, which stays open until it is sealed.
     pub fn with_open(self, file: Arc<DiskFile>, index: Arc<Index>) -> Segment {
         let open = Mutex::new(Open { file: Some(file), index: Some(index) });
         Segment { slot: Arc::new(Slot { open, used: AtomicBool::new(true) }), ..self }
     }
 
-    /// It is not written any more, and stays open only as long as it is read.
+    /// Notes that it is not written any more: from now on it may be closed.
     pub fn sealed(&self) {
         self.disk.segment_cache().keep(&self.slot.as_cache_slot());
     }
 
-    /// Its file's name.
     pub fn path(&self) -> PathBuf {
         segment_path(&self.dir, self.header.number)
     }
 
-    /// Frames are whole up to here.
+    /// The end of the complete frames.
     pub fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Frames are written and indexed up to here: readers may see them.
+    /// Publishes frames, which are written and indexed, to the readers.
     pub fn publish_end(&self, end: u64) {
         self.end.store(end, Ordering::Release);
     }
 
-    /// Its file; `None` when it would have to be opened and may not.
+    /// The open file; `None` if it is closed and may not be opened.
     ///
     /// # Errors
-    /// When it can't be opened.
+    /// If it can't be opened.
     pub fn file(&self, access: Access) -> Result<Option<Arc<DiskFile>>, StorageError> {
         if let Some(file) = self.slot.file() {
             return Ok(Some(file));
@@ -153,23 +151,23 @@ impl Segment {
         Ok(Some(self.slot.keep_file(Arc::new(file), self.disk.segment_cache())))
     }
 
-    /// True if a wrong index was logged.
+    /// True if it was logged that the index is wrong.
     #[cfg(test)]
     pub(crate) fn has_wrong_index(&self) -> bool {
         self.index_wrong.load(Ordering::Relaxed)
     }
 
-    /// Logs once that its index returns wrong positions.
-    pub(crate) fn tell_wrong_index(&self) {
+    /// Logs once that the index returns wrong positions.
+    pub(crate) fn log_wrong_index(&self) {
         if !self.index_wrong.swap(true, Ordering::Relaxed) {
             log::warn!("the index of {} is wrong: reading from an earlier position", self.path().display());
         }
     }
 
-    /// Its index; `None` when it would have to be opened and may not. One that is missing or wrong is made anew.
+    /// The index; `None` if it is closed and may not be opened. A missing or wrong one is rebuilt.
     ///
     /// # Errors
-    /// When the segment can't be opened, or the system has nothing left to open the index with.
+    /// If the segment can't be opened, or the system lacks a descriptor or memory for the index.
     pub fn index(&self, access: Access) -> Result<Option<Arc<Index>>, StorageError> {
         if let Some(index) = self.slot.index() {
             return Ok(Some(index));

@@ -1,4 +1,4 @@
-//! What readers see of a log: the chain of its segments. Replaced whole when the chain changes; never held across I/O.
+//! What readers see of a log: the chain of its segments. A view is replaced when the chain changes, and never locked during I/O.
 
 use std::sync::Arc;
 
@@ -15,24 +15,23 @@ use crate::types::{LogIndex, Offset};
 /// One segment of the chain.
 #[derive(Clone)]
 pub struct Part {
-    /// The file.
     pub segment: Arc<Segment>,
-    /// Where the log goes on in the next segment; `None` in the newest one.
+    /// Where the log continues in the next segment; `None` in the newest one.
     pub limit: Option<u64>,
 }
 
 impl Part {
-    /// The log's frames in this segment end here.
+    /// The end of the log's frames in this segment.
     pub fn end(&self) -> u64 {
         self.limit.unwrap_or_else(|| self.segment.end())
     }
 
-    /// Bytes of the log's frames here.
+    /// Bytes of the log's frames in this segment.
     pub fn bytes(&self) -> u64 {
         self.end() - SEGMENT_HEADER_BYTES
     }
 
-    /// The entry before the first one here.
+    /// The end of the log before this segment.
     pub fn base(&self) -> Base {
         self.segment.header.base
     }
@@ -51,27 +50,26 @@ impl Part {
     }
 }
 
-/// The chain, oldest segment first; never empty.
+/// The chain of segments, oldest first; never empty.
 #[derive(Clone)]
 pub struct View {
-    /// The entry before the first stored one.
+    /// The end of the log before the first stored entry.
     pub base: Base,
-    /// The segments.
     pub parts: Vec<Part>,
 }
 
 impl View {
-    /// The part that holds the entry, or ends before it. The entry is behind the base.
+    /// The part that contains the entry, or the last one that ends before it. The entry is after the base.
     pub fn part_of_index(&self, index: LogIndex) -> usize {
         self.parts.partition_point(|part| part.base().index < index).saturating_sub(1)
     }
 
-    /// The part that holds the record, or ends before it. The record is not before the base.
+    /// The part that contains the record, or the last one that ends before it. The record is not before the base.
     pub fn part_of_offset(&self, offset: Offset) -> usize {
         self.parts.partition_point(|part| part.base().offset <= offset).saturating_sub(1)
     }
 
-    /// The part before which every record is older, Unix microseconds; the last such one.
+    /// The last part such that every earlier record is older than this, Unix microseconds.
     pub fn part_of_time(&self, time_us: u64) -> usize {
         self.parts.partition_point(|part| part.segment.header.time_before_us < time_us).saturating_sub(1)
     }
@@ -119,7 +117,6 @@ pub struct Published {
 }
 
 impl Published {
-    /// Begins with a view.
     pub fn new(view: View, durable: Position, noted: Position) -> Published {
         Published {
             view: Mutex::new(Arc::new(view)),
@@ -129,7 +126,6 @@ impl Published {
         }
     }
 
-    /// The known damage.
     pub fn damages(&self) -> &Damages {
         &self.damages
     }
@@ -138,33 +134,31 @@ impl Published {
     pub fn unprotected_bytes(&self) -> u64 {
         let noted = *self.noted.lock();
         let durable = self.durable();
-        // A manifest of an older segment is replaced in the drain of a newer one's first bytes.
+        // A manifest that names an older segment is replaced by the first sync of a newer one.
         let from = if noted.file == durable.file { noted.at } else { SEGMENT_HEADER_BYTES };
         durable.at.saturating_sub(from)
     }
 
-    /// Notes the durable position in the manifest on the disk.
+    /// Notes the durable position that the manifest on the disk contains.
     pub fn note_durable(&self, noted: Position) {
         *self.noted.lock() = noted;
     }
 
-    /// Up to here the log is on the disk.
+    /// The durable position.
     pub fn durable(&self) -> Position {
         *self.durable.lock()
     }
 
-    /// Raises the durable position.
+    /// Raises the durable position; a lower one is ignored.
     pub fn raise_durable(&self, durable: Position) {
         let mut now = self.durable.lock();
         *now = durable.max(*now);
     }
 
-    /// The current view.
     pub fn view(&self) -> Arc<View> {
         self.view.lock().clone()
     }
 
-    /// Replaces the view.
     pub fn publish(&self, view: View) {
         *self.view.lock() = Arc::new(view);
     }

@@ -40,7 +40,7 @@ pub(super) fn visit(
     };
     let mut holes = Holes { log, access, said: Visit::Next, open: None, pending: None };
     for (i, part) in view.parts.iter().enumerate().skip(first) {
-        let behind = view.parts.get(i + 1).map(|next| next.base().offset);
+        let next_base = view.parts.get(i + 1).map(|next| next.base().offset);
         let index = if i == first { Some(part.segment.index(access)) } else { None };
         let index = match index {
             Some(Ok(None)) => return Err(ReadError::NotCached),
@@ -57,7 +57,7 @@ pub(super) fn visit(
                 if !holes.begin(part, 0, part.base().offset, WalkError::Disk(error))? {
                     break;
                 }
-                holes.end(part, part.end(), behind);
+                holes.end(part, part.end(), next_base);
                 continue;
             }
         };
@@ -70,8 +70,8 @@ pub(super) fn visit(
         loop {
             match walk.next() {
                 // An index that returns a position after the key is wrong.
-                Ok(Some((_, frame))) if !begun && is_behind(&frame, key) && !broken(Fault::IndexTrusted) => {
-                    part.segment.tell_wrong_index();
+                Ok(Some((_, frame))) if !begun && is_after(&frame, key) && !broken(Fault::IndexTrusted) => {
+                    part.segment.log_wrong_index();
                 }
                 Ok(Some((at, frame))) => {
                     begun = true;
@@ -92,9 +92,9 @@ pub(super) fn visit(
                 }
                 // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
                 Ok(None) if begun || part.limit.is_none() => break,
-                // It still notes what stood behind the end before that was cut off.
+                // It still contains frames after the end, which were cut off.
                 Ok(None) if noted >= end => {}
-                Ok(None) => part.segment.tell_wrong_index(),
+                Ok(None) => part.segment.log_wrong_index(),
                 Err(WalkError::NotCached) => return Err(ReadError::NotCached),
                 // It may change what the frames after it mean.
                 Err(WalkError::Newer(_)) if holes.said == Visit::NextSound => return Ok(holes.pending),
@@ -118,7 +118,7 @@ pub(super) fn visit(
             back *= 2;
             walk = Walk::new(&file, part.segment.header.salt, start, end, access);
         }
-        holes.end(part, end, behind);
+        holes.end(part, end, next_base);
     }
     Ok(holes.pending)
 }
@@ -149,7 +149,7 @@ impl Holes<'_> {
             return Err(ReadError::NotCached);
         }
         let range = DamagedRange { first_offset: next_offset, next_offset: None, ..part.damaged(position, &what) };
-        if broken(Fault::NothingBehindDamage) {
+        if broken(Fault::NothingAfterDamage) {
             return Err(ReadError::Damaged(range));
         }
         self.open.get_or_insert_with(|| range.clone());
@@ -169,13 +169,13 @@ impl Holes<'_> {
                 pending.clone_from(&range);
             }
             if self.log.still_contains(part, range.position) {
-                self.log.damages().tell(part.segment.header.group, &range);
+                self.log.damages().report(part.segment.header.group, &range);
             }
         }
     }
 }
 
-fn is_behind(frame: &Frame<'_>, key: Key) -> bool {
+fn is_after(frame: &Frame<'_>, key: Key) -> bool {
     match key {
         Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
         Key::Offset(offset) => !frame.header.kind.is_entry() || frame.header.base_offset > offset,

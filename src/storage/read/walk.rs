@@ -1,4 +1,5 @@
-//! A walk over the frames of one file, from a position to another. Recovery, readers and whoever makes an index anew walk.
+//! A walk over the frames of one file, from one position to another. This is how frames are read: by recovery, reads, streams,
+//! `log verify`, the scrub, and the rebuild of an index.
 
 use std::path::Path;
 
@@ -31,12 +32,7 @@ pub enum WalkError {
     Newer(#[from] NewerFrame),
     /// Not a valid frame.
     #[error("byte {position}: {what}")]
-    Bad {
-        /// Where.
-        position: u64,
-        /// Why.
-        what: &'static str,
-    },
+    Bad { position: u64, what: &'static str },
 }
 
 impl WalkError {
@@ -51,7 +47,7 @@ impl WalkError {
     }
 }
 
-/// A walk. Every frame that it gives has been checked.
+/// A walk. The checksums of every frame that it returns are right.
 pub struct Walk<'a> {
     file: &'a DiskFile,
     salt: u64,
@@ -61,7 +57,7 @@ pub struct Walk<'a> {
     buffer: Vec<u8>,
     buffer_at: u64,
     read_bytes: usize,
-    /// Below it is something that can't be read: until there the disk is asked for a block at a time.
+    /// Some block below this position is unreadable, so one block is read at a time up to it.
     careful_until: u64,
     unreadable: Option<StorageError>,
     /// Payloads at the front of the buffer ([`Walk::keep_payload`]).
@@ -69,7 +65,7 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// From the frame at `at` up to `end`, where a frame has to end too.
+    /// A walk from the frame at `at` to `end`, which has to be the end of a frame.
     pub fn new(file: &'a DiskFile, salt: u64, at: u64, end: u64, access: Access) -> Walk<'a> {
         let (buffer, read_bytes) = (Vec::new(), READ_BYTES_MIN);
         Walk {
@@ -128,16 +124,16 @@ impl<'a> Walk<'a> {
         self.buffer
     }
 
-    /// Where the next frame begins.
+    /// The position of the next frame.
     pub fn position(&self) -> u64 {
         self.at
     }
 
-    /// The next frame and its position; `None` at the end.
+    /// Returns the next frame and its position; `None` at the end.
     ///
     /// # Errors
-    /// [`WalkError`]; the walk then stands where it stood.
-    #[allow(clippy::should_implement_trait)] // it lends
+    /// [`WalkError`]; the position is unchanged then.
+    #[allow(clippy::should_implement_trait)] // The frame borrows from the walk.
     pub fn next(&mut self) -> Result<Option<(u64, Frame<'_>)>, WalkError> {
         let at = self.at;
         let Some(bytes) = self.next_frame_bytes()? else { return Ok(None) };
@@ -160,7 +156,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next `wanted` bytes.
+    /// The next `wanted` bytes, without moving.
     fn bytes(&mut self, wanted: usize) -> Result<&[u8], WalkError> {
         let start = (self.at - self.buffer_at) as usize;
         if self.buffer.len() < start + wanted {
@@ -184,15 +180,15 @@ impl<'a> Walk<'a> {
         let have = self.buffer.len();
         let from = self.at + have as u64;
         let mut more = wanted.max(self.read_bytes).max(have).min(left) - have;
-        // Up to the end of the block that the wanted bytes end in.
+        // Up to the end of the block that contains the last wanted byte.
         let in_block = ((self.at + wanted as u64).next_multiple_of(BLOCK_BYTES).min(self.end) - from) as usize;
         if from < self.careful_until {
             more = more.min(in_block);
         }
         self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         let mut read = self.read_on(more);
-        // The unreadable bytes may be after the wanted ones. A disk may take seconds to report them, so it is not asked for each
-        // frame.
+        // The unreadable bytes may be after the wanted ones. A disk may take seconds to report them, so they are not read again for
+        // each frame.
         for less in [in_block, wanted - have] {
             if more > less && matches!(&read, Err(error) if !error.is_shortage()) {
                 self.careful_until = self.careful_until.max(from + more as u64);
@@ -234,9 +230,9 @@ impl<'a> Walk<'a> {
     /// [`WalkError::Disk`], but not for unreadable bytes.
     pub fn skip_bad(&mut self) -> Result<bool, WalkError> {
         let mut at = self.at / 8 * 8 + 8;
-        // Among what is in memory first: where there are many bad frames, not each of them costs a read.
-        let behind = usize::try_from(at - self.buffer_at).unwrap_or(usize::MAX);
-        if let Some(buffered) = self.buffer.get(behind..) {
+        // First among the bytes in memory, so that not each of many bad frames costs a read.
+        let skipped = usize::try_from(at - self.buffer_at).unwrap_or(usize::MAX);
+        if let Some(buffered) = self.buffer.get(skipped..) {
             if let Some(found) = header_among(buffered, self.salt, at) {
                 self.at = found;
                 return Ok(true);
@@ -303,7 +299,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Where among these bytes, which stand at `at`, the first header of a frame is.
+/// The position of the first valid frame header among these bytes, which begin at `at`.
 fn header_among(bytes: &[u8], salt: u64, at: u64) -> Option<u64> {
     let mut headers = bytes.windows(HEADER_BYTES).step_by(8).zip((at..).step_by(8));
     let valid = |header: &[u8], position| {

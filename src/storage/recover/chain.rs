@@ -1,4 +1,4 @@
-//! The chain of segments back from one of them, and a walk over what of it has to be read at start.
+//! The chain of segments from one of them back, and the walk over the frames that a start has to read.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use crate::storage::io::group_files::GroupFiles;
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::types::{LogIndex, Term};
 
-/// Why a chain is none.
+/// Why a chain is not complete.
 pub(crate) enum Break {
-    /// It breaks here.
+    /// It breaks at this position, for this reason.
     At(Position, &'static str),
     /// The system refused to read, or a newer version wrote a frame.
-    Disk(StorageError),
+    Refused(StorageError),
 }
 
 /// Segments, each the predecessor of the next; the first is the manifest's first.
@@ -30,11 +30,11 @@ pub(crate) struct Chain {
     numbers: Vec<u64>,
 }
 
-/// How a log ends, and what it holds.
+/// The end of a log, and what its frames contain.
 pub(crate) struct Ended {
-    /// Where in the newest segment
+    /// The position of the end in the newest segment.
     pub(crate) at: u64,
-    /// and why there.
+    /// Why the log ends there.
     pub(crate) what: &'static str,
     pub(crate) last: Base,
     pub(crate) time_us: u64,
@@ -44,16 +44,16 @@ pub(crate) struct Ended {
     pub(crate) recent: RecentEnds,
     /// The manifest's applied index.
     applied: LogIndex,
-    /// The highest durable position of the frames that were read,
+    /// The highest durable position in the frames that were read.
     pub(crate) durable: Position,
-    /// and up to where in each segment they were.
+    /// Up to where the frames of each segment were read.
     pub(crate) read: BTreeMap<u64, u64>,
-    /// What the index of the newest segment says, and where each of these frames stands.
+    /// The frames that the index of the newest segment contains, and their positions.
     pub(crate) noted: Vec<(Header, u64)>,
 }
 
 impl Chain {
-    /// The chain back from a segment, and what it holds.
+    /// Reads the chain from a segment back, and its frames.
     pub(crate) fn read(files: &GroupFiles, newest: u64) -> Result<(Chain, Ended), Break> {
         let chain = Chain::back(files, newest)?;
         let ended = chain.scan(files)?;
@@ -85,41 +85,39 @@ impl Chain {
         if headers[0].base != files.manifest.base {
             return Err(Break::At(
                 Position { file: first, at: 56 },
-                "the first segment begins elsewhere than its manifest says",
+                "the first segment does not begin where the manifest says",
             ));
         }
         let numbers = headers.iter().map(|h| h.number).collect();
         Ok(Chain { headers, numbers })
     }
 
-    /// All segments, each with the position where the next one goes on; the newest ends at `end`.
+    /// All segments, each with the position where the next one continues; the newest ends at `end`.
     pub(crate) fn stretches(&self, end: u64) -> impl Iterator<Item = (SegmentHeader, u64)> {
         let newest = std::iter::once((*self.newest_header(), end));
         self.sealed().map(|(header, limit)| (*header, limit)).chain(newest)
     }
 
-    /// The newest segment's number.
     pub(crate) fn newest(&self) -> u64 {
         self.newest_header().number
     }
 
-    /// The newest segment's header.
     pub(crate) fn newest_header(&self) -> &SegmentHeader {
         &self.headers[self.headers.len() - 1]
     }
 
-    /// True if the segment is part of it.
+    /// True if the segment is part of the chain.
     pub(crate) fn contains(&self, number: u64) -> bool {
         self.numbers.binary_search(&number).is_ok()
     }
 
-    /// The segments but for the newest, each with the position where the next one goes on.
+    /// The segments except the newest, each with the position where the next one continues.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = (&SegmentHeader, u64)> {
         self.headers.windows(2).map(|pair| (&pair[0], pair[1].predecessor.at))
     }
 
-    /// Reads the frames from the segment that holds the manifest's durable position on, or the newest, if that one is older: what is
-    /// before is on the disk, and its terms are in the manifest.
+    /// Reads the frames from the segment that contains the manifest's durable position on, or of the newest segment if that is older.
+    /// Everything before is synced, and its terms are in the manifest.
     fn scan(&self, files: &GroupFiles) -> Result<Ended, Break> {
         let manifest = &files.manifest;
         let newest = self.headers.len() - 1;
@@ -130,7 +128,7 @@ impl Chain {
         if terms.first() != Some(&(manifest.base.index, manifest.base.term))
             || terms.last().map(|(_, term)| *term) != Some(header.base.term)
         {
-            let what = "the term before the segment is not the one that the manifest says";
+            let what = "the term before the segment is not the one in the manifest";
             return Err(Break::At(Position { file: header.number, at: 64 }, what));
         }
         let mut ended = Ended::before(header, terms);
@@ -145,7 +143,7 @@ impl Chain {
 }
 
 impl Ended {
-    /// What is known where a segment begins.
+    /// What is known at the beginning of a segment.
     pub(crate) fn before(header: &SegmentHeader, terms: Vec<(LogIndex, Term)>) -> Ended {
         Ended {
             at: SEGMENT_HEADER_BYTES,
@@ -163,7 +161,7 @@ impl Ended {
         }
     }
 
-    /// Goes over one more segment, up to where the next one goes on; without a limit, as far as its frames are valid.
+    /// Reads one more segment, up to where the next one continues; without a limit, as far as its frames are valid.
     fn segment(&mut self, files: &GroupFiles, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
         let number = header.number;
         if header.base != self.last {
@@ -172,12 +170,12 @@ impl Ended {
         self.hard_state = header.hard_state;
         self.time_us = self.time_us.max(header.time_before_us);
         let Some(file) = files.open.get(&number) else {
-            // Older than the durable position: not this one's business; the caller sees that the durable position is in no chosen segment.
+            // Older than the durable position. The caller detects that the durable position is not in the chosen segment.
             return Ok(());
         };
         let end = match limit {
             Some(limit) => limit,
-            None => file.len().map_err(Break::Disk)?,
+            None => file.len().map_err(Break::Refused)?,
         };
         self.noted.clear();
         let mut walk = Walk::new(file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
@@ -195,9 +193,9 @@ impl Ended {
                     Err(what) => (at, what),
                 },
                 Err(WalkError::Bad { position, what }) => (position, what),
-                Err(WalkError::Disk(error)) => return Err(Break::Disk(error)),
+                Err(WalkError::Disk(error)) => return Err(Break::Refused(error)),
                 // Not the end of the log: it goes on with what this version can't read.
-                Err(WalkError::Newer(newer)) => return Err(Break::Disk(newer.into())),
+                Err(WalkError::Newer(newer)) => return Err(Break::Refused(newer.into())),
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };
             self.read.insert(number, at);
@@ -212,7 +210,7 @@ impl Ended {
         }
     }
 
-    /// Goes over one more frame.
+    /// Checks that one more frame continues the log, and takes what it contains.
     pub(crate) fn frame(&mut self, frame: &crate::storage::format::frame::Frame<'_>) -> Result<(), &'static str> {
         let header = &frame.header;
         match header.kind {
@@ -254,9 +252,9 @@ mod tests {
     use crate::storage::format::frame::Frame;
     use crate::types::Offset;
 
-    /// A frame whose checksum is right may still say what no log comes to: it is refused by name, and no sum overflows.
+    /// A frame whose checksum is right may still contain impossible numbers: it is refused by name, and no sum overflows.
     #[test]
-    fn entries_with_impossible_numbers_are_refused_by_name() {
+    fn refuses_entries_with_impossible_numbers_by_name() {
         let golden = include_bytes!("../../../tests/golden/segment-header-v2.bin");
         let header = SegmentHeader::decode(golden).expect("a header");
         let read = |base_offset: Offset, term, count| {

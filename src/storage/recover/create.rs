@@ -28,7 +28,7 @@ pub(super) fn create(
     }
     if disk.list(&dir)?.is_some() {
         if check_blank(disk, groups_dir, group, options, &start)? {
-            // Its name may not be on the disk yet.
+            // Its name may not be synced yet.
             return disk.sync_dir(groups_dir);
         }
         disk.rename(&dir, &unfinished)?;
@@ -37,8 +37,8 @@ pub(super) fn create(
     make_group(disk, groups_dir, group, options, start)
 }
 
-/// A group that was made before a crash and never listed has nothing in it but how it began. `false`: it began otherwise
-/// than it should now, and nobody has heard of it.
+/// Checks that an existing group was created and never used. `false` if it was created with another genesis: it was never listed, so
+/// it may be replaced.
 fn check_blank(
     disk: &Disk,
     groups_dir: &Path,

@@ -1,18 +1,20 @@
-//! Recovery: what a log's files hold after a stop of any kind, decided before raft is built.
+//! Recovery: determines what a log's files contain after a stop of any kind, before raft is started.
 //!
-//! 1. The directory and every segment from the one that holds the manifest's durable position on are synced, their pages dropped, and
-//!    only then read: what raft is told to be on the disk must be there.
-//! 2. The durable position is the highest of the manifest's and of all valid frames', those behind a bad one too: a checksum that knows
-//!    its segment and position makes a frame known anywhere.
-//! 3. The newest segment whose chain back to the manifest's first one is whole is taken; index, term and offset must
-//!    continue. Below the durable position anything else is damage, and so is a durable position in a newer segment than the one taken, and a
-//!    commit past the last entry. Above it the first bad frame ends the log; a segment whose chain breaks there is rejected
-//!    and the next older one tried. A segment that begins a log (a snapshot's) and that the manifest does not name is
-//!    unfinished: its chain does not reach the manifest's first, so it is rejected like any other.
-//! 4. Segments outside the chain are removed, after a manifest that knows their numbers, and the directory synced. If
-//!    anything but zeros follows the end, the log goes on in a new segment.
+//! 1. The directory and every segment from the one that contains the manifest's durable position on are synced, their pages dropped
+//!    from the page cache, and only then read: what raft is told to be durable must be on the disk.
+//! 2. The durable position is the highest of the manifest's and of those in all valid frames, including frames after a bad one: a
+//!    frame is recognized anywhere, because its checksum depends on its segment and position.
+//! 3. The newest segment whose chain back to the manifest's first one is complete is chosen; index, term and offset must continue.
+//!    - Below the durable position anything else is damage. So is a durable position in a newer segment than the chosen one, and a
+//!      commit index above the last entry.
+//!    - Above it the first bad frame ends the log; a segment whose chain breaks there is rejected, and the next older one tried.
+//!    - A segment that begins a log (for a snapshot) and that the manifest does not name is unfinished: its chain does not reach the
+//!      manifest's first segment, so it is rejected like any other.
+//!    - A valid frame of a newer version is never a bad frame: the start is refused.
+//! 4. Segments outside the chain are deleted, after a manifest that knows their numbers is written, and the directory is synced. If
+//!    anything but zeros follows the end, the log continues in a new segment.
 //!
-//! Until step 4 nothing is changed, so damage can be looked at as it was found. A crash in here is met by doing it again.
+//! Nothing is changed before step 4, so damage can be inspected as it was found. After a crash in step 4 the next start repeats it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,13 +29,13 @@ use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_number, segment_path};
 use crate::storage::format::state::{Base, HardState, Recovered};
 use crate::storage::io::disk::{Access, Disk};
-use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, written_behind};
+use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, written_after};
 use crate::storage::read::index_file::index_path;
 use crate::storage::read::segment::Segment;
 use crate::storage::read::view::{Part, Published, View};
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::write::active::Active;
-use crate::storage::write::frames::Frames;
+use crate::storage::write::frames::FrameBatch;
 use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::GroupId;
 
@@ -46,10 +48,10 @@ pub(crate) fn open(
     let files = GroupFiles::read(disk, group_dir(groups_dir, group), group, Purpose::Recover)?;
     let (chain, ended) = Survey::of(&files)?.choose(&files)?;
     let end = Position { file: chain.newest(), at: ended.at };
-    let (zeros_behind, torn_bytes) = look_behind(&files, &chain, ended.at)?;
+    let (only_zeros_follow, torn_bytes) = look_after(&files, &chain, ended.at)?;
     if torn_bytes > 0 {
         let path = segment_path(&files.dir, end.file);
-        log::warn!("{}: {torn_bytes} bytes behind byte {} were never synced: cut off", path.display(), end.at);
+        log::warn!("{}: {torn_bytes} bytes after byte {} were never synced: cut off", path.display(), end.at);
     }
 
     let mut hard_state = ended.hard_state;
@@ -76,12 +78,12 @@ pub(crate) fn open(
         torn_bytes,
     };
     let mut log = build(disk, &files, options, &chain, &ended, end, &recovered)?;
-    finish(&mut log, &files, &chain, zeros_behind)?;
+    finish(&mut log, &files, &chain, only_zeros_follow)?;
     Ok((log, recovered))
 }
 
-/// Steps 2 and 3. They read every frame once, if nothing is wrong: the newest segment's chain first, and only what it does
-/// not reach is looked at for durable positions besides.
+/// Steps 2 and 3. They read every frame once, if nothing is wrong: first the newest segment's chain, then, for durable positions
+/// only, what that does not reach.
 pub(crate) struct Survey {
     pub(crate) durable: Position,
     newest: Option<Result<(Chain, Ended), Break>>,
@@ -90,7 +92,7 @@ pub(crate) struct Survey {
 impl Survey {
     pub(crate) fn of(files: &GroupFiles) -> Result<Survey, StorageError> {
         let newest = match files.headers.keys().next_back().map(|newest| Chain::read(files, *newest)) {
-            Some(Err(Break::Disk(error))) => return Err(error),
+            Some(Err(Break::Refused(error))) => return Err(error),
             other => other,
         };
         let durable = match &newest {
@@ -100,7 +102,7 @@ impl Survey {
         Ok(Survey { durable, newest })
     }
 
-    /// Step 3.
+    /// Chooses the newest segment: step 3.
     pub(crate) fn choose(mut self, files: &GroupFiles) -> Result<(Chain, Ended), StorageError> {
         let durable = self.durable;
         let damaged =
@@ -108,7 +110,7 @@ impl Survey {
         for newest in files.headers.keys().rev().copied() {
             let (chain, ended) = match self.newest.take().unwrap_or_else(|| Chain::read(files, newest)) {
                 Ok(found) => found,
-                Err(Break::Disk(error)) => return Err(error),
+                Err(Break::Refused(error)) => return Err(error),
                 Err(Break::At(at, what)) if at < durable => {
                     return damaged(
                         at,
@@ -141,7 +143,7 @@ impl Survey {
                     format!("{}, below byte {}, the durable position: {lost}", ended.what, durable.at),
                 );
             }
-            if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitBehindEndTaken) {
+            if ended.hard_state.commit > ended.last.index && !broken(Fault::CommitAboveEndTaken) {
                 let (commit, last) = (ended.hard_state.commit, ended.last.index);
                 return damaged(end, format!("entries up to {commit} are committed, but the log ends with {last}"));
             }
@@ -152,7 +154,7 @@ impl Survey {
     }
 }
 
-/// What is missing between the end that was found and the durable position.
+/// Describes what is missing between the end of the log and the durable position.
 fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
     let (index, offset) = manifest.durable_end;
     let (first, next) = (last.index.next(), last.offset);
@@ -171,8 +173,8 @@ fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
     format!("lost: {}", lost.join(", "))
 }
 
-/// Step 2: the highest of the manifest's durable position, of `seen`, which is that of the frames up to `read` in each segment, and
-/// of those behind.
+/// Step 2: the highest of the manifest's durable position; of `seen`, which is that of the frames up to `read` in each segment; and
+/// of those in the frames after them.
 fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
     if broken(Fault::DurableIgnored) {
         return Ok(Position::default());
@@ -186,7 +188,7 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
         let from = read.get(number).copied().unwrap_or(SEGMENT_HEADER_BYTES);
         let mut walk = Walk::new(file, header.salt, from, file.len()?, Access::Blocking);
         loop {
-            // A valid frame behind a bad one tells that the bad one is no torn tail, if it was synced by then.
+            // A valid frame after a bad one shows whether the bad one was synced, and so is not a torn tail.
             match walk.next() {
                 Ok(Some((_, frame))) => durable = durable.max(frame.header.durable),
                 Ok(None) => break,
@@ -196,7 +198,7 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
                 Err(WalkError::Bad { .. } | WalkError::NotCached) => {
                     let more = walk.skip_bad();
                     if let Some(error) = walk.unreadable() {
-                        // It may hold the frame that tells.
+                        // The unreadable block may contain that frame.
                         return Err(error);
                     }
                     match more {
@@ -211,14 +213,14 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
     Ok(durable)
 }
 
-/// Is there nothing but zeros behind the end? And how much was written once behind it and in rejected segments?
-pub(crate) fn look_behind(files: &GroupFiles, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
+/// Returns whether only zeros follow the end of the log, and how many bytes were written after it and in rejected segments.
+pub(crate) fn look_after(files: &GroupFiles, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
     let newest = chain.newest();
     let mut torn = 0;
     let mut zeros = true;
     for (number, file) in files.open.range(newest..) {
         let from = if *number == newest { end } else { 0 };
-        let written = written_behind(file, from)?;
+        let written = written_after(file, from)?;
         torn += written;
         zeros &= *number != newest || written == 0;
     }
@@ -240,7 +242,7 @@ fn build(
         Some(file) => file.clone(),
         None => Arc::new(disk.open(&segment_path(&files.dir, end.file))?),
     };
-    // What was written out of it once may know frames that are cut off now.
+    // An index file from before may contain frames that are cut off now.
     disk.unlink(&index_path(&files.dir, newest.number))?;
     let index = Index::new(capacity);
     ended.noted.iter().for_each(|(header, at)| index.push(header, *at));
@@ -278,7 +280,7 @@ fn build(
         durable: end,
         durable_end: (recovered.last_index, recovered.next_offset),
         noted: files.manifest.clone(),
-        // It may be among what the manifest does not protect yet.
+        // The vote may be above the manifest's durable position.
         vote_end: end,
         // The log's clock continues where the newest header says that it was.
         local_us: view.begun_us(),
@@ -286,13 +288,13 @@ fn build(
         new_files: false,
         manifest_due: false,
         unlinks: Vec::new(),
-        frames: Frames::default(),
+        frames: FrameBatch::default(),
         failed: false,
     })
 }
 
-/// Step 4.
-fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, zeros_behind: bool) -> Result<(), StorageError> {
+/// Deletes what is not part of the log: step 4.
+fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, only_zeros_follow: bool) -> Result<(), StorageError> {
     let dead: Vec<u64> = files.numbers.iter().copied().filter(|n| !chain.contains(*n)).collect();
     if !dead.is_empty() {
         let manifest = log.manifest(log.durable, log.durable_end);
@@ -319,7 +321,7 @@ fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, zeros_behind: b
     if removed && !broken(Fault::NoDirSyncAfterRejected) {
         log.disk.sync_dir(&files.dir)?;
     }
-    if !zeros_behind && !broken(Fault::WritesOverTorn) {
+    if !only_zeros_follow && !broken(Fault::WritesOverTorn) {
         log.roll()?;
         if let Some(job) = log.begin_sync() {
             job.perform(&log.disk)?;

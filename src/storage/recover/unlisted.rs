@@ -1,5 +1,5 @@
-//! Directories of groups that `node.toml` does not list. A group is made completely before it is listed, so after a crash there
-//! may be one that was never used: it is used or made again. If it holds anything, `node.toml` is an older copy, and a node that
+//! Directories of groups that `node.toml` does not list. A group is created completely before it is listed, so a crash may leave one
+//! that was never used: it is used, or created again. If it contains anything, `node.toml` is an older copy, and a node that
 //! started with it would forget that group.
 
 use std::io;
@@ -29,7 +29,7 @@ pub fn check_groups(data_dir: &DataDir, listed: &[GroupId]) -> Result<(), Storag
     Ok(())
 }
 
-/// Says what an unlisted group holds; `None` if it was never used, or is not the directory of a group. Changes nothing.
+/// Describes what an unlisted group contains; `None` if it was never used, or is not the directory of a group. Changes nothing.
 pub(crate) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Option<String> {
     let dir = group_dir(groups_dir, group);
     match disk.list(&dir) {

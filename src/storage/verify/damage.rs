@@ -1,5 +1,5 @@
-//! Each damage is one finding, with one byte range and the records in it; and a file that can't be used hides nothing about
-//! the others.
+//! Each damage is one finding, with one byte range and the records in it. A file that can't be used does not hide findings about the
+//! others.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn bases(home: &Home) -> Vec<Base> {
     home.segments().iter().map(|name| header(name).base).collect()
 }
 
-/// What a finding says of the entries and records between two places.
+/// The part of a finding about the entries and records between two positions.
 fn unreadable(from: &Base, to: &Base) -> String {
     format!("; unreadable: {}", Unreadable::between(from, to))
 }
@@ -174,7 +174,7 @@ fn a_damage_has_one_byte_range_and_one_record_range() {
     }
 }
 
-/// The two records after a place.
+/// The two records after a position.
 fn two_records(base: &Base) -> String {
     format!("records {} to {}", base.offset, base.offset.0 + 1)
 }

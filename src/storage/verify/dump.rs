@@ -1,6 +1,6 @@
 //! Reads the records of a stopped node's log and changes nothing, for `seriatim log dump`.
 //!
-//! It finds the log's end by recovery's rules. It ends at the first damage; `verify.rs` names all of it.
+//! It finds the end of the log by recovery's rules. It ends at the first damage; `log verify` names all of it.
 
 use std::path::Path;
 
@@ -15,17 +15,17 @@ use crate::storage::read::walk::Walk;
 use crate::storage::recover::recovery::Survey;
 use crate::types::{GroupId, LogIndex};
 
-/// What was left out.
+/// What a dump left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dumped {
-    /// Entries with records that this node does not know as committed: their records may never have been acknowledged.
+    /// Entries with records that this node does not know to be committed: they may never have been acknowledged.
     pub uncommitted: u64,
 }
 
 /// Calls `sink` with the payload (`payload.rs`) of each committed entry with records, in order.
 ///
 /// # Errors
-/// The sink's; or that the directory is in use, missing or damaged.
+/// An error of the sink; or the directory is in use, missing or damaged.
 pub fn dump<E: From<StorageError>>(
     disk: &Disk,
     path: &Path,

@@ -89,7 +89,7 @@ impl FileCheck<'_> {
                 read.files.open.entry(number).or_insert(Arc::new(file));
             }
         }
-        // Their reasons are in `flaws`.
+        // The reasons are in `flaws`.
         read.files.unreadable.clear();
         if !read.has_manifest {
             let manifest = &mut read.files.manifest;
@@ -100,7 +100,7 @@ impl FileCheck<'_> {
         Ok(Some(read))
     }
 
-    /// What remains when recovery's own reading fails: the names, and the manifest if it can be used.
+    /// What can be read if recovery's own reading fails: the names, and the manifest if it can be used.
     fn read_without(&mut self, dir: &Path, error: StorageError) -> Result<Option<(GroupFiles, bool)>, StorageError> {
         let Ok(Some(names)) = self.disk.list(dir) else {
             self.report.add_error(error)?;
@@ -146,7 +146,7 @@ impl FileCheck<'_> {
         }
     }
 
-    /// Stands for a manifest that can't be used.
+    /// The substitute for a manifest that can't be used.
     fn blank(&self) -> Manifest {
         Manifest {
             group: self.group,

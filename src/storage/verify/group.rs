@@ -15,7 +15,7 @@ use crate::storage::format::state::Base;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::GroupFiles;
 use crate::storage::recover::chain::{Chain, Ended};
-use crate::storage::recover::recovery::{Survey, look_behind};
+use crate::storage::recover::recovery::{Survey, look_after};
 use crate::types::GroupId;
 
 /// The check of one group.
@@ -74,7 +74,7 @@ impl GroupCheck<'_> {
     /// Adds what follows the end of the log, and what is not part of it; returns the bytes that the next start cuts off.
     fn tail(&mut self, read: &Readable, chain: &Chain, ended: &Ended) -> Result<u64, StorageError> {
         let files = &read.files;
-        let torn = match look_behind(files, chain, ended.at) {
+        let torn = match look_after(files, chain, ended.at) {
             Ok((_, torn)) => torn,
             Err(error) => self.report.add_error(error).map(|()| 0)?,
         };

@@ -1,16 +1,18 @@
-//! Checks the data directory of a stopped node without changing it: what would a start find, and is every byte what was written?
+//! Checks of what is stored: `log verify` and `log dump` of a stopped node, and the scrub of a running one. Nothing is changed.
 //!
-//! It uses recovery's rules (`recovery.rs`, `chain.rs`): the same durable position, the same chain, the same distinction between a torn
-//! tail, which a start cuts off, and damage, which it refuses. In addition it reads what a start does not: every frame of every
-//! segment, the stamps of every record, the indexes. Recovery ends at the first damage; this reports all of it, each damaged
-//! byte range once.
+//! [`verify`] determines what a start would find, and whether every byte is what was written. It uses recovery's rules: the same
+//! durable position, the same chain, the same distinction between a torn tail, which a start cuts off, and damage, which it
+//! refuses. In addition it reads what a start does not: every frame of every segment, the stamps of every record, the indexes.
+//! Recovery ends at the first damage; this reports all of it, each damaged byte range once. It takes the directory's lock, if the
+//! lock's file exists, so that no node runs at the same time.
 //!
-//! It takes the directory's lock, if the lock's file exists, so that no node runs meanwhile.
-//!
+//! - `report.rs`, `finding.rs`: what is reported.
 //! - `files.rs` reads the manifest and the headers, as far as they can be used.
-//! - `group.rs` checks one group.
 //! - `segment.rs` checks the frames of one segment.
 //! - `gaps.rs` names the segments that are missing or can't be used.
+//! - `group.rs` checks one group with them.
+//! - [`dump`] prints the records of a stopped node's log.
+//! - [`scrub`] checks the synced frames of a running node's logs from time to time.
 
 pub mod dump;
 mod files;
@@ -26,7 +28,7 @@ use std::path::Path;
 
 pub use self::finding::{Finding, Severity, Unreadable};
 use self::group::GroupCheck;
-pub use self::report::{FINDINGS_MAX, GroupReport, Report};
+pub use self::report::{GroupReport, Report};
 use crate::storage::error::StorageError;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::group_dir;
@@ -71,7 +73,7 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
                 (Severity::Damage, format!("node.toml is an older copy: it does not list this group, but {what}"))
             }
             None => {
-                let what = "this group is not listed in node.toml: it was created and never used; the node uses it or creates it again";
+                let what = "this group is not listed in node.toml: it was created and never used; the node uses it, or creates it again";
                 (Severity::Note, what.to_owned())
             }
         };

@@ -13,7 +13,6 @@ pub const FINDINGS_MAX: usize = 1000;
 /// What a group's files contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupReport {
-    /// The group.
     pub group: GroupId,
     /// The first record that can be read.
     pub first_offset: Offset,
@@ -21,9 +20,9 @@ pub struct GroupReport {
     pub next_offset: Option<Offset>,
     /// The last entry that was found.
     pub last_index: LogIndex,
-    /// Valid entries.
+    /// The number of valid entries.
     pub entries: u64,
-    /// Segments that were read.
+    /// The number of segments that were read.
     pub segments: u64,
     /// Bytes of the log's frames.
     pub log_bytes: u64,
@@ -36,7 +35,6 @@ pub struct GroupReport {
 /// What was found in a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The directory.
     pub data_dir: PathBuf,
     /// Its node; `None` if the directory is blank or `node.toml` can't be read.
     pub node: Option<NodeFile>,

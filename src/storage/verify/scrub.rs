@@ -1,11 +1,11 @@
-//! The `scrub` thread: reads what is synced from the disk, slowly, and checks every frame, so that damage is found while
-//! other nodes still have the records, and not when somebody needs them.
+//! The `scrub` thread: it slowly reads what is synced from the disk and checks every frame, so that damage is found while other nodes
+//! still have the records, and not when they are needed.
 //!
-//! A pass goes over `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers first. It reads the disk and not the page cache, and
-//! leaves in the page cache what was there, and no more ([`Access::Disk`]). It waits on its inbox, for the next pass or for
-//! the rate limit, and so costs nothing in between. What it finds damaged is told in the log and listed
-//! with what reads have met ([`ScrubHandle::damaged`]); the group goes on, and who reads such a record gets DATA_LOSS, as without a scrub. A segment
-//! that is trimmed away meanwhile is no error.
+//! A pass checks `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers first. It reads from
+//! the disk and not from the page cache, and does not change what is in the page cache ([`Access::Disk`]). Between steps it waits on
+//! its inbox, for the next pass or for the rate limit. Damage is logged and listed, together with what reads have found
+//! ([`ScrubHandle::damaged`]). The group continues, and a read of such a record returns DATA_LOSS, as without a scrub. A segment that is
+//! trimmed away during a pass is not an error.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,52 +32,53 @@ use crate::storage::read::walk::{Walk, WalkError};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::{GroupId, Offset};
 
-/// The first pass begins so long after the start (or after the interval, if that is shorter): a start has other things to do.
+/// The time from the start to the first pass, or the interval if that is shorter: a starting node needs the disk itself.
 const FIRST_AFTER: Duration = Duration::from_secs(600);
-/// Where the system has no descriptor or memory left, it tries again after so long.
+/// The time before a retry if the system has no descriptor or memory left.
 const SHORTAGE_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
-/// After so many bytes it waits for the rate limit, and looks whether it is to stop.
+/// The number of bytes after which it waits for the rate limit and receives a stop message.
 const STEP_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
-/// How it is done.
+
+/// The options of the scrub.
 #[derive(Clone, Copy, Debug)]
 pub struct ScrubOptions {
-    /// It reads no faster; 0: no thread is started.
+    /// The rate limit; 0: the thread is not started.
     pub bytes_per_second: u64,
-    /// From the beginning of a pass to that of the next.
+    /// From the beginning of a pass to the beginning of the next.
     pub interval: Duration,
 }
 
-/// How much was done since the start.
+/// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrubCounts {
-    /// Passes that were finished.
+    /// Finished passes.
     pub passes: u64,
-    /// Bytes that were read.
+    /// Bytes read.
     pub bytes: u64,
-    /// Damaged ranges that were found, by reads, too; one that is found again counts once.
+    /// Damaged ranges found, by reads as well; one that is found again counts once.
     pub damaged_ranges: u64,
 }
 
-/// What the thread and its handles share.
+/// Shared by the thread and its handles.
 #[derive(Default)]
-struct State {
+struct ScrubState {
     groups: Mutex<BTreeMap<GroupId, GroupReader>>,
     passes: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// Gives groups to the scrub and takes what it found; a clone is of the same. The default one belongs to no thread.
+/// Adds groups to the scrub and returns what it found; a clone belongs to the same scrub. The default one has no thread.
 #[derive(Clone, Default)]
-pub struct ScrubHandle(Arc<State>);
+pub struct ScrubHandle(Arc<ScrubState>);
 
 impl ScrubHandle {
-    /// Has the group checked from now on.
+    /// Checks the group from now on.
     pub fn add(&self, group: GroupId, reader: GroupReader) {
         self.groups().insert(group, reader);
     }
 
-    /// What is known to be damaged of a group: as of the last pass, what this one has found so far, and what reads have met
-    /// since. What is not part of the log any more is not.
+    /// The known damage of a group: found by the last pass, by the current one, or by reads since. Without what is not part of the log
+    /// any more.
     pub fn damaged(&self, group: GroupId) -> Vec<DamagedRange> {
         let Some(reader) = self.groups().get(&group).cloned() else { return Vec::new() };
         let view = reader.view();
@@ -91,7 +92,6 @@ impl ScrubHandle {
         ranges
     }
 
-    /// How much was done.
     pub fn counts(&self) -> ScrubCounts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ScrubCounts {
@@ -110,19 +110,19 @@ enum ScrubMsg {
     Stop,
 }
 
-/// The thread. Dropped, it ends at its next step.
+/// The thread. It ends at its next step when this is dropped.
 pub struct Scrub {
     handle: ScrubHandle,
-    /// Holds the one stop.
+    /// Has room for the one stop message.
     inbox: Sender<ScrubMsg>,
     thread: Option<Joiner>,
 }
 
 impl Scrub {
-    /// Starts it; without a thread when the rate is 0.
+    /// Starts the thread, unless the rate is 0.
     ///
     /// # Errors
-    /// When the system can't make a thread.
+    /// If the system can't create a thread.
     pub fn start(disk: &Disk, data_dir: &Path, options: ScrubOptions, fatal: &FatalSender) -> std::io::Result<Scrub> {
         let handle = ScrubHandle::default();
         let (sender, inbox) = bounded(1);
@@ -141,24 +141,22 @@ impl Scrub {
         Ok(Scrub { handle, inbox: sender, thread })
     }
 
-    /// For who opens groups, and for who shows what was found.
     pub fn handle(&self) -> ScrubHandle {
         self.handle.clone()
     }
 
-    /// Ends the thread.
     pub fn stop(self) {}
 }
 
 impl Drop for Scrub {
     fn drop(&mut self) {
-        // There is room for it, or it is there.
+        // Either it fits, or one is there already.
         let _ = self.inbox.try_send(ScrubMsg::Stop);
         self.thread = None;
     }
 }
 
-/// It is to stop.
+/// The thread has received its stop message.
 struct Stopped;
 
 struct Scrubber {
@@ -169,7 +167,7 @@ struct Scrubber {
     inbox: Receiver<ScrubMsg>,
 }
 
-/// How fast a pass goes.
+/// The progress of a pass, for the rate limit.
 struct Pace {
     begun: Instant,
     bytes: u64,
@@ -195,14 +193,14 @@ impl Scrubber {
         }
     }
 
-    /// All groups once.
+    /// Checks all groups once.
     fn pass(&self) -> Result<(), Stopped> {
         let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
         let groups = self.handle.groups().clone();
         for (group, reader) in groups {
             reader.published().damages().begin_pass();
             let found = self.group(group, &reader, &mut pace)?;
-            // What was damaged once and is not found any more was trimmed away, or written anew.
+            // Damage that is not found any more was trimmed away, or the file was replaced.
             reader.published().damages().keep(&found);
         }
         self.handle.0.passes.fetch_add(1, Ordering::Relaxed);
@@ -213,12 +211,12 @@ impl Scrubber {
         let view = reader.published().view();
         let mut found = self.manifest(group, &view, reader)?;
         if group == GroupId::CATALOG {
-            // Every node carries it.
+            // Every node has a replica of the catalog.
             let node_file = self
                 .small(&self.node_file, NODE_FILE_BYTES_MAX, |bytes, path| NodeFile::decode(bytes, path).map(drop))?;
             found.extend(node_file);
         }
-        found.iter().for_each(|range| reader.published().damages().tell(group, range));
+        found.iter().for_each(|range| reader.published().damages().report(group, range));
         let durable = reader.published().durable();
         let numbers: Vec<u64> = view.parts.iter().map(|part| part.segment.header.number).collect();
         drop(view);
@@ -233,7 +231,7 @@ impl Scrubber {
             drop(view);
             for range in self.part(reader.published(), &part, end, next, pace)? {
                 if reader.published().still_contains(&part, range.position) {
-                    reader.published().damages().tell(group, &range);
+                    reader.published().damages().report(group, &range);
                     found.push(range);
                 }
             }
@@ -329,7 +327,7 @@ impl Scrubber {
             next_offset: next.map(|next| next.offset),
             what,
         };
-        // A descriptor of its own: what it tells the kernel about its reads is not for others.
+        // With a descriptor of its own, because its advice to the kernel must not affect other reads.
         let file = loop {
             match self.disk.open_to_read(&path) {
                 Ok(Some(file)) => break file,
@@ -339,7 +337,7 @@ impl Scrubber {
             }
         };
         let mut found: Vec<DamagedRange> = self.header(part, &file)?.into_iter().collect();
-        // The ranges from here on have no entry behind them yet.
+        // No entry was read after the ranges from here on yet.
         let mut open = found.len();
         let mut walk = Walk::new(&file, part.segment.header.salt, SEGMENT_HEADER_BYTES, end, Access::Disk);
         let mut before = SEGMENT_HEADER_BYTES;
@@ -352,7 +350,7 @@ impl Scrubber {
                         range.bytes = range.bytes.min(at - range.position);
                     }
                     if frame.header.kind.is_entry() {
-                        // Those with no entry between them may each hold all the records that are missing.
+                        // Each of several ranges without an entry between them may contain all the missing records.
                         found[open..].iter_mut().for_each(|range| range.next_offset = Some(frame.header.base_offset));
                         open = found.len();
                         digest = digest.then(&frame.header, frame.payload);
@@ -368,7 +366,7 @@ impl Scrubber {
                         range.bytes = range.bytes.min(newer.position - range.position);
                     }
                     next_digest = None;
-                    log.damages().tell_newer(group, newer);
+                    log.damages().report_newer(group, newer);
                     continue;
                 }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
@@ -391,7 +389,7 @@ impl Scrubber {
             self.keep_pace(pace, walk.position() - std::mem::replace(&mut before, walk.position()))?;
         }
         if found.is_empty() && next_digest.is_some_and(|next| next != digest) {
-            let what = "its entries are not those that the next segment's digest was made of".to_owned();
+            let what = "its entries are not those of the running digest in the next segment".to_owned();
             found.push(damaged(SEGMENT_HEADER_BYTES, part.base().offset, what));
         }
         Ok(found)

@@ -12,7 +12,7 @@ use crate::storage::format::payload::check_stamped;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use crate::storage::format::state::Base;
 use crate::storage::io::disk::{Access, Disk};
-use crate::storage::io::group_files::{GroupFiles, written_behind};
+use crate::storage::io::group_files::{GroupFiles, written_after};
 use crate::storage::read::index_file::index_path;
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::recover::chain::Ended;
@@ -142,7 +142,7 @@ impl SegmentCheck<'_> {
             // The newest segment has no known end: the log ends here if this is not below the durable position, or if only zeros follow.
             let below_durable = Position { file: header.number, at: position } < durable;
             let ends =
-                || header.number != durable.file && written_behind(&file, position).is_ok_and(|written| written == 0);
+                || header.number != durable.file && written_after(&file, position).is_ok_and(|written| written == 0);
             if stretch.limit.is_none() && (!below_durable || ends()) {
                 break;
             }
@@ -158,7 +158,7 @@ impl SegmentCheck<'_> {
         }
         walked.lost = hole.is_some() || newer_before;
         if index.is_some_and(|index| !index.is_done(end)) {
-            self.wrong_index(files, header.number, "leads to where no frame is");
+            self.wrong_index(files, header.number, "leads to a position without a frame");
         }
         if let Some(mut hole) = hole {
             let unreadable = match next.filter(|next| next.predecessor.file == header.number) {
@@ -265,5 +265,9 @@ fn check_payload(frame: &Frame<'_>) -> Result<(), String> {
         FrameKind::Entry(EntryKind::Trim) | FrameKind::Note(NoteKind::HardState) => bytes == 8,
         FrameKind::Note(NoteKind::Filler) => true,
     };
-    if good && header.count == 0 { Ok(()) } else { Err(format!("a payload that is none of a {:?}", header.kind)) }
+    if good && header.count == 0 {
+        Ok(())
+    } else {
+        Err(format!("the payload does not fit the frame's kind ({})", header.kind.code()))
+    }
 }

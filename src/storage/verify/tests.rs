@@ -1,4 +1,4 @@
-//! What a look tells: the file and the byte of every damage, what a start would cut off, and that nothing is changed.
+//! What `log verify` reports: the file and the byte of all damage, and what a start would cut off. It changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ fn options() -> LogOptions {
 }
 
 impl Home {
-    /// A node with one group of four segments; stopped cleanly, or killed after its last sync with more behind it.
+    /// A node with one group of four segments; stopped cleanly, or killed after its last sync, with more entries after that.
     pub(super) fn new(clean: bool) -> Home {
         let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
         let data = DataDir::open(&home.disk, home.dir.path()).expect("a data directory");
@@ -90,7 +90,7 @@ impl Home {
         fs::write(self.path(name), bytes).expect("written");
     }
 
-    /// Looks, and compares every byte of every file before and after.
+    /// Checks the directory, and that no byte of any file changes.
     pub(super) fn look(&self) -> Report {
         let before = all_files(self.dir.path());
         let report = verify(&self.disk, self.dir.path()).expect("a report");
@@ -98,7 +98,7 @@ impl Home {
         report
     }
 
-    /// Where the frames of a segment begin.
+    /// The positions of the frames of a segment.
     pub(super) fn frames(&self, name: &str) -> Vec<u64> {
         let file = self.disk.open(&self.path(name)).expect("a file");
         let bytes = fs::read(self.path(name)).expect("a file");
@@ -145,7 +145,7 @@ fn a_clean_directory() {
 }
 
 #[test]
-fn a_torn_tail_is_no_damage() {
+fn a_torn_tail_is_not_damage() {
     let home = Home::new(false);
     let names = home.segments();
     let last = &names[SEGMENTS - 1];
@@ -185,7 +185,7 @@ fn every_flipped_byte_is_named() {
 }
 
 #[test]
-fn all_damage_is_told_and_what_is_lost_in_it() {
+fn reports_all_damage_and_the_lost_records() {
     let home = Home::new(true);
     let names = home.segments();
     let (first, third) = (home.frames(&names[0]), home.frames(&names[2]));
@@ -223,7 +223,7 @@ fn forge(bytes: &mut [u8], at: usize, change: impl Fn(&mut crate::storage::forma
 
 /// A frame that is valid but not the one that was written: a misdirected write, or a copy of another node's file.
 #[test]
-fn a_frame_that_took_the_place_of_another_is_told_by_the_digest() {
+fn reports_a_replaced_frame_by_the_digest() {
     let home = Home::new(true);
     let (first, second) = (&home.segments()[0], &home.segments()[1]);
     let at = home.frames(first)[2] as usize;
@@ -233,7 +233,7 @@ fn a_frame_that_took_the_place_of_another_is_told_by_the_digest() {
 }
 
 #[test]
-fn records_stamped_otherwise_are_told() {
+fn reports_records_with_wrong_stamps() {
     let home = Home::new(true);
     let name = &home.segments()[0];
     let at = home.frames(name)[2] as usize;
@@ -243,7 +243,7 @@ fn records_stamped_otherwise_are_told() {
 }
 
 #[test]
-fn missing_files_are_told() {
+fn reports_missing_files() {
     for i in 0..SEGMENTS {
         let home = Home::new(true);
         let name = home.segments()[i].clone();
@@ -320,7 +320,7 @@ fn foreign_used_and_missing_directories_are_refused() {
 /// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `log verify` and a start
 /// both name the file and its format, and change nothing.
 #[test]
-fn an_older_format_is_named_and_is_no_damage() {
+fn an_older_format_is_named_and_is_not_damage() {
     let home = Home::new(true);
     let old = include_bytes!("../../../tests/golden/segment-header-v1.bin");
     for segment in home.segments() {
@@ -384,7 +384,7 @@ fn a_loss_in_the_last_frame_names_its_records() {
 
 /// A pipe in the directory blocked `log verify` forever; a link to itself, a directory, or a sparse file of a terabyte ended it.
 #[test]
-fn what_is_no_file_of_ours_stops_nothing() {
+fn other_kinds_of_files_stop_nothing() {
     let pipe = |path: &Path| {
         rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
     };
@@ -424,7 +424,7 @@ fn what_is_no_file_of_ours_stops_nothing() {
         assert_eq!(told(&report, Severity::Damage)[0].0, "node.toml", "{i}");
         assert_eq!(report.groups.len(), 1, "{i}: what is there is read");
     }
-    // One that is longer than all its data is whole.
+    // A segment that is longer than its frames is complete.
     let home = Home::new(true);
     let newest = &home.segments()[3];
     fs::OpenOptions::new().write(true).open(home.path(newest)).expect("a file").set_len(1 << 40).expect("longer");
@@ -434,7 +434,7 @@ fn what_is_no_file_of_ours_stops_nothing() {
 /// An I/O error on a file ended `log verify` without a result, and 4 unreadable KiB in the middle of a segment were reported as
 /// damage at its first byte.
 #[test]
-fn what_can_not_be_read_is_told_with_its_place() {
+fn reports_the_position_of_unreadable_bytes() {
     use crate::storage::io::disk::sim::Sim;
     let (groups, dir) = (Path::new("/mnt/data/groups"), Path::new("/mnt/data/groups/3"));
     let directory = || {

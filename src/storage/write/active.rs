@@ -1,4 +1,4 @@
-//! The newest segment of a log: the one that is written.
+//! The newest segment of a log: the one that is appended to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,16 +10,15 @@ use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::read::index_file;
 use crate::storage::read::segment::Segment;
-use crate::storage::write::frames::Frames;
+use crate::storage::write::frames::FrameBatch;
 
-/// Space is reserved in steps that double from here
+/// Space is reserved in steps that double, from this one to [`STEP_BYTES_MAX`].
 const STEP_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
-/// up to here,
 const STEP_BYTES_MAX: u64 = 8 << 20;
-/// and of the free space at most this part.
+/// A step takes at most this part of the free space.
 const FREE_PART: u64 = 64;
 
-/// The file that grows.
+/// The segment, its open file and its index.
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<DiskFile>,
@@ -32,7 +31,7 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// Makes a new segment: its header, and space. Nothing is synced.
+    /// Creates a segment with its header, and reserves space. Nothing is synced.
     pub(crate) fn create(
         disk: &Disk,
         dir: &Path,
@@ -49,7 +48,7 @@ impl Active {
         Ok(active)
     }
 
-    /// Goes on in a segment that is there, at `at`; nothing but zeros is behind.
+    /// Continues an existing segment at `at`; only zeros follow.
     pub(crate) fn resume(
         disk: &Disk,
         dir: &Path,
@@ -67,13 +66,13 @@ impl Active {
         Ok(Active { segment, file, index, disk, dir, at, allocated, step: STEP_BYTES_MIN })
     }
 
-    /// Where the next frame goes.
+    /// The position of the next frame.
     pub(crate) fn position(&self) -> Position {
         Position { file: self.segment.header.number, at: self.at }
     }
 
-    /// Writes frames to the end, and shows them to the readers. Into the page cache; nothing is synced.
-    pub(crate) fn append(&mut self, frames: &Frames, segment_bytes: u64) -> Result<(), StorageError> {
+    /// Appends frames, into the page cache, and publishes them to the readers. Nothing is synced.
+    pub(crate) fn append(&mut self, frames: &FrameBatch, segment_bytes: u64) -> Result<(), StorageError> {
         let end = self.at + frames.bytes() as u64;
         self.reserve(end, segment_bytes)?;
         self.file.write_parts_at(self.at, &frames.slices())?;
@@ -83,14 +82,14 @@ impl Active {
         Ok(())
     }
 
-    /// Nothing more will be written. The index goes to its file, for who opens the segment later.
+    /// Ends the segment, and writes its index to a file for later reads.
     pub(crate) fn seal(&self) {
         let header = &self.segment.header;
         index_file::store(&self.index, &self.disk, &self.dir, header.number, header.salt, self.at);
         self.segment.sealed();
     }
 
-    /// Reserves space before it is needed, so that a full disk is noticed before anything is written.
+    /// Reserves space before it is needed, so that a full disk is found before anything is written.
     fn reserve(&mut self, needed: u64, segment_bytes: u64) -> Result<(), StorageError> {
         if needed <= self.allocated {
             return Ok(());
@@ -103,13 +102,13 @@ impl Active {
         self.step = (self.step * 2).min(STEP_BYTES_MAX);
         let wanted = (self.allocated + step).min(segment_bytes).max(needed).next_multiple_of(4096);
         let reserved = match self.file.allocate(self.allocated, wanted) {
-            // What is needed was promised, or is our own: then also with the reserve file's space.
+            // The needed bytes were promised to a client, or are the node's own, so the reserve file may be used for them.
             Err(StorageError::DiskFull { .. }) => {
                 self.file.allocate_needed(self.allocated, needed).map(|done| done.then_some(needed))
             }
             other => other.map(|done| done.then_some(wanted)),
         };
-        // Where space can't be reserved the write makes the file longer.
+        // If the file system can't reserve space, the write extends the file.
         let allocated = reserved?.unwrap_or(needed);
         self.disk.space().took(allocated - self.allocated);
         self.allocated = allocated;

@@ -15,7 +15,7 @@ use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{group_dir, unfinished_dir};
 use crate::types::{GroupId, LogIndex, Term};
 
-/// What a new group begins with.
+/// The initial state of a group.
 #[derive(Clone)]
 pub(crate) struct GroupStart {
     pub(crate) base: Base,
@@ -38,7 +38,7 @@ impl GroupStart {
     }
 }
 
-/// Makes a group that does not exist: directory, first segment and manifest complete and synced, and the parent synced.
+/// Creates a group: directory, first segment and manifest complete and synced, and the parent synced.
 pub(crate) fn make_group(
     disk: &Disk,
     groups_dir: &Path,
@@ -57,7 +57,6 @@ pub(crate) fn make_group(
         base: start.base,
         time_before_us: 0,
         hard_state: start.hard_state,
-        // Nothing is before it.
         begun_us: 0,
     };
     let active = Active::create(disk, &unfinished, &header, index::capacity(options.segment_bytes))?;
@@ -88,7 +87,7 @@ pub(crate) fn make_group(
     disk.sync_dir(groups_dir)
 }
 
-/// True if a group with this manifest and this end holds only what [`make_group`] wrote.
+/// True if a group with this manifest and this end contains only what [`make_group`] wrote.
 pub(crate) fn is_start(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
     let founder = manifest.conf_state.voters.first().copied().unwrap_or_default();
     [Genesis::Blank, Genesis::Founder(founder)].into_iter().any(|genesis| {

@@ -1,5 +1,4 @@
-//! Frames that go to the disk with one write. What is small is gathered in one buffer; a large payload is written from where
-//! it is, without a copy.
+//! Frames that are written with one system call. Small ones are copied to one buffer; a large payload is written from where it is.
 
 use std::ops::Range;
 
@@ -7,54 +6,54 @@ use bytes::Bytes;
 
 use crate::storage::format::frame::{self, Header, frame_bytes};
 
-/// A payload from this size on is not copied: it costs more than one more part of a write.
+/// A payload of this size or more is not copied: the copy would cost more than another part of the write.
 const SHARED_BYTES_MIN: usize = 4 << 10;
-/// What the buffer keeps between writes.
+/// The capacity that the buffer keeps between writes.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
 enum Piece {
-    Gathered(Range<usize>),
+    Copied(Range<usize>),
     Shared(Bytes),
 }
 
-/// Frames that follow each other.
+/// Consecutive frames.
 #[derive(Default)]
-pub(crate) struct Frames {
+pub(crate) struct FrameBatch {
     buffer: Vec<u8>,
     pieces: Vec<Piece>,
     bytes: usize,
     headers: Vec<(Header, u64)>,
 }
 
-impl Frames {
-    /// Adds a frame that will stand at `position`.
+impl FrameBatch {
+    /// Adds a frame to be written at `position`.
     pub(crate) fn push(&mut self, salt: u64, position: u64, header: &Header, payload: &Bytes) {
         if payload.len() < SHARED_BYTES_MIN {
             return self.push_small(salt, position, header, payload);
         }
         let start = self.buffer.len();
         frame::encode_head(&mut self.buffer, salt, position, header, payload);
-        self.gathered(start);
+        self.copied(start);
         self.pieces.push(Piece::Shared(payload.clone()));
         let start = self.buffer.len();
         self.buffer.extend_from_slice(frame::padding(payload.len()));
-        self.gathered(start);
+        self.copied(start);
         self.pushed(position, header, payload.len());
     }
 
-    /// The same for a few bytes.
+    /// As [`FrameBatch::push`], for a few bytes.
     pub(crate) fn push_small(&mut self, salt: u64, position: u64, header: &Header, payload: &[u8]) {
         let start = self.buffer.len();
         frame::encode(&mut self.buffer, salt, position, header, payload);
-        self.gathered(start);
+        self.copied(start);
         self.pushed(position, header, payload.len());
     }
 
-    fn gathered(&mut self, start: usize) {
+    fn copied(&mut self, start: usize) {
         let end = self.buffer.len();
         match self.pieces.last_mut() {
-            Some(Piece::Gathered(range)) => range.end = end,
-            Some(Piece::Shared(_)) | None => self.pieces.push(Piece::Gathered(start..end)),
+            Some(Piece::Copied(range)) => range.end = end,
+            Some(Piece::Shared(_)) | None => self.pieces.push(Piece::Copied(start..end)),
         }
     }
 
@@ -63,26 +62,26 @@ impl Frames {
         self.headers.push((*header, position));
     }
 
-    /// Bytes of all of them.
+    /// The length of all frames.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The headers, and where they stand.
+    /// The headers and their positions.
     pub(crate) fn headers(&self) -> &[(Header, u64)] {
         &self.headers
     }
 
-    /// The bytes, in parts.
+    /// The bytes, as parts of one write.
     pub(crate) fn slices(&self) -> Vec<&[u8]> {
         let slice = |piece| match piece {
-            &Piece::Gathered(Range { start, end }) => &self.buffer[start..end],
+            &Piece::Copied(Range { start, end }) => &self.buffer[start..end],
             Piece::Shared(payload) => payload.as_ref(),
         };
         self.pieces.iter().map(slice).collect()
     }
 
-    /// Makes ready for the next ones.
+    /// Removes the frames, for the next write.
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
@@ -98,8 +97,8 @@ mod tests {
     use crate::storage::format::frame::{HEADER_BYTES, NoteKind, Position};
 
     #[test]
-    fn the_parts_are_the_frames() {
-        let mut frames = Frames::default();
+    fn parts_are_the_encoded_frames() {
+        let mut frames = FrameBatch::default();
         let mut whole = Vec::new();
         let header = Header::of_note(NoteKind::Filler, Position::default());
         for length in [0, 1, SHARED_BYTES_MIN - 1, SHARED_BYTES_MIN, SHARED_BYTES_MIN + 1, 7, 100_003, 0] {
@@ -111,7 +110,7 @@ mod tests {
         let parts: Vec<u8> = frames.slices().concat();
         assert_eq!((parts.len(), frames.bytes(), frames.headers().len()), (whole.len(), whole.len(), 8));
         assert!(parts == whole);
-        assert!(frames.slices().len() >= 5, "large ones stand alone");
+        assert!(frames.slices().len() >= 5, "large ones are parts of their own");
         assert_eq!(frames.headers()[1].1, HEADER_BYTES as u64);
         frames.clear();
         assert_eq!((frames.bytes(), frames.slices().len()), (0, 0));

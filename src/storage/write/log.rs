@@ -1,11 +1,11 @@
 //! One group's log on disk: the Raft log, which is the commit log, in append-only segments.
 //!
-//! `consensus` owns it under a mutex and appends; `log-writer` takes what is to be synced ([`GroupLog::begin_sync`]),
-//! syncs it without the mutex, and hands it back ([`GroupLog::end_sync`]); readers share a view and take no part.
+//! `consensus` owns it under a mutex and appends. `log-writer` takes what has to be synced ([`GroupLog::begin_sync`]), syncs it
+//! without the mutex, and hands the job back ([`GroupLog::end_sync`]). Readers share a view and do not lock the log.
 //!
-//! Nothing here waits for the disk but [`GroupLog::create`], [`GroupLog::open`] and [`GroupLog::close`], and
-//! [`GroupLog::truncate_suffix`], which reads. What was appended is on the disk once a job that was taken after it has been
-//! performed, and not before. After an error the log refuses everything: only the disk knows what it holds.
+//! Only [`GroupLog::create`], [`GroupLog::open`], [`GroupLog::close`] and [`GroupLog::truncate_suffix`], which reads, wait for the
+//! disk. An appended entry is durable once a job that was taken after the append has been performed. After an error the log
+//! refuses every operation, because its state on the disk is unknown.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,18 +24,18 @@ use crate::storage::read::entries::locate;
 use crate::storage::read::reader::GroupReader;
 use crate::storage::read::view::{Part, Published, View};
 use crate::storage::write::active::Active;
-use crate::storage::write::frames::Frames;
+use crate::storage::write::frames::FrameBatch;
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
-/// Frames are gathered up to here before they are written.
+/// Frames are collected up to this size before they are written.
 const BATCH_BYTES: usize = 1 << 20;
-/// A trim of everything ends a newest segment that holds so much, or a quarter of a small one: then it can go, too.
+/// A trim of all records seals a newest segment with this many bytes of frames, or a quarter of a small one, to delete it too.
 const TRIM_ROLL_BYTES: u64 = 64 << 10;
 
-/// How a log is kept.
+/// The options of a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// A segment of this size is full. Soft: a frame is never split.
+    /// A segment of this size is full. It may get larger, because a frame is never split.
     pub segment_bytes: u64,
 }
 
@@ -45,20 +45,20 @@ impl Default for LogOptions {
     }
 }
 
-/// Where a log begins and ends.
+/// The beginning and the end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The entry before the first stored one.
+    /// The end of the log before the first stored entry.
     pub base: Base,
-    /// The last entry; the base, when there is none.
+    /// The last entry; the base, if there is none.
     pub last_index: LogIndex,
-    /// Its term.
+    /// The term of the last entry.
     pub last_term: Term,
-    /// The offset that the next record gets.
+    /// The offset of the next record.
     pub next_offset: Offset,
 }
 
-/// One group's log.
+/// One group's log, for the thread that appends to it.
 pub struct GroupLog {
     pub(crate) disk: Disk,
     pub(crate) dir: PathBuf,
@@ -69,7 +69,7 @@ pub struct GroupLog {
     pub(crate) active: Active,
     pub(crate) next_segment: u64,
 
-    /// The last entry: index, term, and the offset behind it.
+    /// The end of the log.
     pub(crate) last: Base,
     pub(crate) last_time_us: u64,
     /// Runs of one term by their first index; the first begins at the base.
@@ -85,13 +85,13 @@ pub struct GroupLog {
     pub(crate) applied: LogIndex,
     pub(crate) differing: Option<LogIndex>,
 
-    /// Everything up to here is on the disk.
+    /// The durable position: everything up to here is synced.
     pub(crate) durable: Position,
     /// The last index below it, and the next offset at that position.
     pub(crate) durable_end: (LogIndex, Offset),
     /// The manifest that is on the disk.
     pub(crate) noted: Manifest,
-    /// Where the frame of the newest term and vote ends.
+    /// The end of the frame with the newest term and vote.
     pub(crate) vote_end: Position,
     /// The log's clock, for the header of the next segment; 0: unknown.
     pub(crate) local_us: u64,
@@ -100,18 +100,18 @@ pub struct GroupLog {
     pub(crate) new_files: bool,
     pub(crate) manifest_due: bool,
     pub(crate) unlinks: Vec<u64>,
-    pub(crate) frames: Frames,
+    pub(crate) frames: FrameBatch,
     pub(crate) failed: bool,
 }
 
 impl GroupLog {
-    /// Appends entries behind the last one; rolls by itself.
+    /// Appends entries after the last one, in a new segment if the newest one is full.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
     ///
     /// # Panics
-    /// If index, term or offset do not continue, or an entry is too large.
+    /// If index, term or offset do not continue the log, or an entry is too large.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
         self.append_ready(entries, None)
     }
@@ -122,18 +122,18 @@ impl GroupLog {
     /// [`StorageError`]; final for this log.
     ///
     /// # Panics
-    /// If the commit is past the last entry.
+    /// If the commit index is above the last entry.
     pub fn append_hard_state(&mut self, hard_state: &HardState) -> Result<(), StorageError> {
         self.append_ready(&[], Some(hard_state))
     }
 
-    /// Appends entries, and behind them the hard state of their Ready: one write.
+    /// Appends entries and after them the hard state of their Ready, with one write.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
     ///
     /// # Panics
-    /// As the two above.
+    /// As [`GroupLog::append`] and [`GroupLog::append_hard_state`].
     pub fn append_ready(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), StorageError> {
         self.guarded(|log| {
             let file = log.active.position().file;
@@ -153,11 +153,16 @@ impl GroupLog {
         &mut self,
         entries: &[Entry],
         hard_state: Option<&HardState>,
-        frames: &mut Frames,
+        frames: &mut FrameBatch,
     ) -> Result<(), StorageError> {
         for entry in entries {
             let header = Header::of_entry(entry, self.durable)?;
-            assert_eq!(entry.index, self.last.index.next(), "an entry of group {} does not continue", self.group);
+            assert_eq!(
+                entry.index,
+                self.last.index.next(),
+                "an entry of group {} does not continue the log",
+                self.group
+            );
             assert!(entry.term >= self.last.term, "entry {} of group {} has an older term", entry.index, self.group);
             assert_eq!(header.base_offset, self.last.offset, "entry {} of group {}", entry.index, self.group);
             assert!(entry.data.len() <= ENTRY_BYTES_MAX, "entry {} of group {} is too large", entry.index, self.group);
@@ -198,15 +203,15 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Entries from `from` on are gone. The log goes on in a new segment, whose predecessor is the end of the entry before;
-    /// segments that lie wholly behind are removed in the drain that has synced the new one. Not before: while the new one
-    /// may still be lost, the durable position is in the old ones.
+    /// Removes the entries from `from` on. The log continues in a new segment, whose predecessor is the end of the entry before.
+    /// Segments entirely after it are deleted by the sync job of the new one, and not earlier: as long as the new one may be lost,
+    /// the durable position is in the old ones.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
     ///
     /// # Panics
-    /// If that would cut what is committed or not there.
+    /// If an entry to be removed is committed, or does not exist.
     pub fn truncate_suffix(&mut self, from: LogIndex) -> Result<(), StorageError> {
         self.guarded(|log| {
             let view = log.published.view();
@@ -237,10 +242,10 @@ impl GroupLog {
         })
     }
 
-    /// Drops whole segments whose records are all below `first_offset`, and gives the base that now holds; when that is all of
-    /// them, the log goes on in a new one, so that a trim frees a full disk whatever the segments' size. Only entries that
-    /// are applied are dropped, and only as far as the log state has seen them ([`GroupLog::set_log_state`]): a
-    /// restart needs what is behind. The files go in the drain that has synced what says so.
+    /// Drops whole segments whose records are all below `first_offset`, and returns the new base. If that is all of them, the log
+    /// continues in a new one, so that a trim frees a full disk whatever the segments' size. Only entries that are applied are
+    /// dropped, and only those that the log state contains ([`GroupLog::set_log_state`]): a restart needs the others. The files are
+    /// deleted by the sync job that has written the manifest without them.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -253,7 +258,7 @@ impl GroupLog {
                 && log.last.index <= seen
                 && written >= TRIM_ROLL_BYTES.min(log.segment_bytes / 4)
             {
-                // Nothing in the newest segment is wanted either.
+                // The newest segment contains nothing to keep either.
                 log.roll()?;
             }
             let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
@@ -273,14 +278,14 @@ impl GroupLog {
         })
     }
 
-    /// The log is empty and begins behind the snapshot. The hard state is noted with a commit that is at most the snapshot's: a
-    /// later one is to be appended behind the entries that it commits.
+    /// Empties the log, which then begins after the snapshot. The hard state is appended with a commit index of at most the
+    /// snapshot's; the caller appends a later one after the entries that it commits.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
     ///
     /// # Panics
-    /// If the snapshot is behind what is committed here.
+    /// If the snapshot is older than what is committed here.
     pub fn install_marker(&mut self, snapshot: &LogSnapshot, hard_state: &HardState) -> Result<(), StorageError> {
         self.guarded(|log| {
             let view = log.published.view();
@@ -303,30 +308,30 @@ impl GroupLog {
         self.append_hard_state(&HardState { commit: hard_state.commit.min(snapshot.base.index), ..*hard_state })
     }
 
-    /// Notes who carries the group, for the next manifest, which is due with it.
+    /// Sets the conf state; the next sync job writes it to the manifest.
     pub fn set_conf_state(&mut self, conf_state: ConfState, as_of: LogIndex) {
         (self.conf_state, self.conf_index) = (conf_state, as_of);
         self.manifest_due = true;
     }
 
-    /// Notes the log state, for the next manifest, whenever that is.
+    /// Sets the log state; the next manifest contains it, whenever that is written.
     pub fn set_log_state(&mut self, log_state: LogState, as_of: LogIndex) {
         (self.log_state, self.log_state_index) = (log_state, as_of);
     }
 
-    /// Notes how far the log is applied, for the next manifest, whenever that is.
+    /// Sets the applied index; the next manifest contains it, whenever that is written.
     pub fn set_applied(&mut self, applied: LogIndex) {
         self.applied = self.applied.max(applied);
     }
 
-    /// Notes, for the next manifest, which is due with it, that this replica differs from a leader's at this entry or an earlier
-    /// one; `None` once they were found to be equal there.
+    /// Sets that this replica differs from a leader's at this entry or an earlier one; `None` once they were found to be equal there.
+    /// The next sync job writes it to the manifest.
     pub fn set_differing(&mut self, differing: Option<LogIndex>) {
         self.manifest_due |= self.differing != differing;
         self.differing = differing;
     }
 
-    /// Sets the log's clock (`consensus/ages.rs`), for the header of the next segment. It never goes back.
+    /// Sets the log's clock (`consensus/ages.rs`), for the header of the next segment. It never decreases.
     pub fn set_local_time(&mut self, local_us: u64) {
         self.local_us = self.local_us.max(local_us);
     }
@@ -348,12 +353,12 @@ impl GroupLog {
         Ok(true)
     }
 
-    /// For who reads the log, beside whoever appends.
+    /// A reader of this log, for other threads.
     pub fn reader(&self) -> GroupReader {
         GroupReader::new(self.published.clone())
     }
 
-    /// Where the log begins and ends.
+    /// Returns the beginning and the end of the log.
     pub fn bounds(&self) -> Bounds {
         let Base { index, term, offset, .. } = self.last;
         Bounds { base: self.published.view().base, last_index: index, last_term: term, next_offset: offset }
@@ -382,7 +387,7 @@ impl GroupLog {
         self.checkpoints.all()
     }
 
-    /// Makes the digest known at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
+    /// Computes the digest at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
     /// from the durable position on, and `applied` may be in an older one.
     pub fn note_tail(&mut self, applied: LogIndex, tail: &[Entry]) {
         if self.recent.at(applied).is_some() {
@@ -403,7 +408,7 @@ impl GroupLog {
         });
         match noted {
             Ok(last) if last == self.last => self.recent = recent,
-            // Other checks report the damage. Without these digests acknowledgements are late, and not wrong.
+            // Other checks report the damage. Without these digests acknowledgements are late but not wrong.
             other => log::warn!("group {}: no digests of the entries after {applied}: {other:?}", self.group),
         }
     }
@@ -413,19 +418,19 @@ impl GroupLog {
         self.published.view().stored_bytes()
     }
 
-    /// After an error nothing more is written.
+    /// Executes a change, unless an earlier one failed.
     fn guarded<T>(&mut self, act: impl FnOnce(&mut GroupLog) -> Result<T, StorageError>) -> Result<T, StorageError> {
         if self.failed {
             return Err(StorageError::Failed { path: self.dir.clone() });
         }
-        // Also when it panics half-way.
+        // Also if it panics.
         self.failed = true;
         let result = act(self);
         self.failed = result.is_err();
         result
     }
 
-    fn write(&mut self, frames: &Frames) -> Result<(), StorageError> {
+    fn write(&mut self, frames: &FrameBatch) -> Result<(), StorageError> {
         if frames.bytes() == 0 {
             return Ok(());
         }
@@ -434,7 +439,7 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Goes on in a new segment where the log is now.
+    /// Continues the log in a new segment.
     pub(crate) fn roll(&mut self) -> Result<(), StorageError> {
         let mut view = (*self.published.view()).clone();
         let predecessor = self.active.position();
@@ -444,7 +449,7 @@ impl GroupLog {
         self.begin_segment(predecessor, view)
     }
 
-    /// Makes the segment in which the log goes on behind `kept`, and a manifest due.
+    /// Creates the segment in which the log continues after `kept`. The next sync job writes a manifest.
     fn begin_segment(&mut self, predecessor: Position, mut kept: View) -> Result<(), StorageError> {
         if broken(Fault::NumberUsedTwice) {
             self.next_segment = predecessor.file + 1;
@@ -471,7 +476,7 @@ impl GroupLog {
         Ok(())
     }
 
-    /// The manifest to write once everything up to `durable position` is synced.
+    /// The manifest to write once everything up to `durable` is synced.
     pub(crate) fn manifest(&self, durable: Position, durable_end: (LogIndex, Offset)) -> Manifest {
         let view = self.published.view();
         Manifest {

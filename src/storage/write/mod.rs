@@ -1,4 +1,8 @@
-//! Writes of a log.
+//! One log for its owner: appends, truncation, trims, and sync jobs.
+//!
+//! - [`log`]: the log; [`active`]: its newest segment; [`frames`]: the frames of one write.
+//! - [`sync`]: what a sync job does, in which order, and when the manifest gets a new durable position.
+//! - [`create`]: a new group's files.
 
 pub mod active;
 pub mod create;

@@ -1,13 +1,14 @@
-//! What one drain of `log-writer` does for a group, in an order that makes a crash safe at any point; and when the manifest
-//! gets a new durable position (the durable position).
+//! Sync jobs: what `log-writer` does for one log, in an order that a crash may interrupt anywhere, and when the manifest gets a new
+//! durable position.
 //!
-//! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time when it was written, so
-//! the newest records are above the durable position of every frame, and a bad sector at the end of the newest segment destroys the durable positions
-//! in its frames. Then only the manifest distinguishes acknowledged records from a torn tail. So the manifest is written again
-//! with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon after a term or a vote was written, and under load every
-//! few seconds or megabytes: [`Urgency`] says when. It equals the manifest on the disk except for the durable position, the terms, the
-//! checkpoints and the next segment's number, so it can be written at any time between two drains, whatever has been appended
-//! meanwhile, and no acknowledgement waits for it. `docs/RELIABILITY.md` states which damage is still taken for a torn tail.
+//! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time when it was
+//! written, so the newest records are above the durable position of every frame, and a bad sector at the end of the newest segment
+//! destroys the durable positions in its frames. Then only the manifest distinguishes acknowledged records from a torn tail. So
+//! the manifest is written again with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon after a term or
+//! a vote was written, and under load every few seconds or megabytes: [`Urgency`] determines when. It equals the manifest on the
+//! disk except for the durable position, the terms, the checkpoints and the next segment's number, so it can be written at any time
+//! between two sync jobs, whatever has been appended in between, and no acknowledgement waits for it. `docs/RELIABILITY.md` states
+//! which damage is still taken for a torn tail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,15 +31,15 @@ pub const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// The maximum number of synced bytes above the manifest's durable position.
 pub const NOTE_BYTES: u64 = 16 << 20;
 
-/// If less space is free, no manifest is written only to update its durable position.
+/// If less space is free, a manifest is not written only for its durable position.
 const NOTE_ROOM: u64 = 1 << 20;
 
 /// How soon the current durable position should be written to the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// The manifest has it already.
+    /// The manifest contains it.
     Nothing,
-    /// When the log is idle, or after a few seconds of load.
+    /// Once the log is idle, or after a few seconds of load.
     Quiet,
     /// After a pause in proportion to the last sync: until then one bad sector can make this node forget a vote, but two more
     /// syncs at once would delay the election on a slow disk.
@@ -47,11 +48,11 @@ pub enum Urgency {
     Now,
 }
 
-/// Everything of one log that was written when the job was taken, and the position that it covers.
+/// Syncs everything of one log that was written before the job was taken.
 ///
-/// The order: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
-/// carries the durable position that these syncs make; the directory; and only then are segments removed that the log does not
-/// reach any more. So after a crash anywhere in between, either the old chain of segments is whole or the new one.
+/// The order is: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
+/// contains the durable position after these syncs; the directory; then segments that are not part of the log any more are deleted.
+/// So after a crash at any step, either the old chain of segments is complete or the new one.
 pub struct SyncJob {
     pub(crate) dir: PathBuf,
     pub(crate) files: Vec<Arc<DiskFile>>,
@@ -64,10 +65,10 @@ pub struct SyncJob {
 }
 
 impl SyncJob {
-    /// Puts it on the disk. Not to be done under the log's mutex.
+    /// Performs the job. Must not be called under the log's mutex.
     ///
     /// # Errors
-    /// Any is final: nothing that was written since the last finished job may be told to be on the disk, by this process.
+    /// Every error is final: this process must never report as durable what was written since the last finished job.
     pub fn perform(&self, disk: &Disk) -> Result<(), StorageError> {
         if self.failed {
             return Err(StorageError::Failed { path: self.dir.clone() });
@@ -88,18 +89,18 @@ impl SyncJob {
         self.unlink(disk)
     }
 
-    /// The same for a job of [`GroupLog::begin_note`]; `false` if there is no space or no descriptor for it. The job is an
-    /// additional protection that nothing waits for: it must neither end the process nor use space that other writes need.
+    /// Performs a job of [`GroupLog::begin_note`]; `false` if no space or no descriptor is left for it. The job is an additional
+    /// protection that nothing waits for: it must neither end the process nor use space that other writes need.
     ///
     /// # Errors
-    /// As above.
+    /// As [`SyncJob::perform`].
     pub fn perform_note(&self, disk: &Disk) -> Result<bool, StorageError> {
         if disk.space().free_bytes().is_some_and(|free| free < NOTE_ROOM) {
             return Ok(false);
         }
         match self.perform(disk) {
             Ok(()) => Ok(true),
-            // Not of the directory: that sync came after the new name, and is final.
+            // Not if it is the directory's: that sync followed the rename, and its failure is final.
             Err(StorageError::DiskFull { file }) if file != self.dir => {
                 disk.unlink(&self.dir.join(MANIFEST).with_extension("tmp"))?;
                 Ok(false)
@@ -126,8 +127,8 @@ impl SyncJob {
 }
 
 impl GroupLog {
-    /// Takes everything that is to be synced now; `None` when all is on the disk. One job at a time: it is to be performed
-    /// and handed back before the next is taken.
+    /// Takes everything that has to be synced now; `None` if everything is. One job at a time: the caller performs it and hands it
+    /// back before it takes the next one.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.is_synced() {
             return None;
@@ -150,8 +151,8 @@ impl GroupLog {
         })
     }
 
-    /// Takes a job that only writes the current durable position to the manifest; `None` if the manifest has it, or the next drain writes
-    /// it. Such a job and those of [`GroupLog::begin_sync`] are performed one at a time.
+    /// Takes a job that only writes the current durable position to the manifest; `None` if the manifest contains it, or the next
+    /// sync job writes it. Such jobs and those of [`GroupLog::begin_sync`] are performed one at a time.
     pub fn begin_note(&mut self) -> Option<SyncJob> {
         if self.urgency() == Urgency::Nothing || broken(Fault::DurableNotNoted) {
             return None;
@@ -177,7 +178,7 @@ impl GroupLog {
         })
     }
 
-    /// Takes back a job that was performed: what it covers is the durable position now.
+    /// Takes back a performed job, and raises the durable position to what it covers.
     pub fn end_sync(&mut self, job: SyncJob) {
         if job.covered > self.durable {
             (self.durable, self.durable_end) = (job.covered, job.covered_end);
@@ -201,15 +202,15 @@ impl GroupLog {
         }
     }
 
-    /// True when nothing is to be synced.
+    /// True if everything is synced.
     pub fn is_synced(&self) -> bool {
         self.dirty.is_empty() && !self.manifest_due && self.unlinks.is_empty()
     }
 
-    /// Syncs everything and leaves the clean mark: a manifest whose durable position is the end of the log.
+    /// Syncs everything, and writes a manifest whose durable position is the end of the log.
     ///
     /// # Errors
-    /// [`StorageError`]; the next start looks at the disk as after a crash.
+    /// [`StorageError`]; the next start recovers as after a crash.
     pub fn close(&mut self) -> Result<(), StorageError> {
         self.manifest_due = true;
         if let Some(job) = self.begin_sync() {

@@ -25,7 +25,7 @@ fn stamped(base: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_record_is_these_bytes() {
+fn the_bytes_of_a_record_never_change() {
     let mut bytes = Vec::new();
     encode_record(&mut bytes, &RecordFields { value: b"v", kind: 2, key: Some(b"k"), headers: &[("h", b"x")] });
     stamp_records(&mut bytes, Offset(300), Term(1), 0x0102).expect("canonical");
@@ -38,7 +38,7 @@ fn a_record_is_these_bytes() {
 }
 
 #[test]
-fn any_protobuf_reads_it() {
+fn any_protobuf_library_reads_it() {
     let payload = stamped(Offset::MAX.0 - 9);
     let response = pb::ConsumeResponse::parse_from_bytes(&payload).expect("the field of the response");
     assert_eq!(response.records.len(), 4);
@@ -61,7 +61,7 @@ fn any_protobuf_reads_it() {
 }
 
 #[test]
-fn stamps_are_checked() {
+fn refuses_wrong_stamps() {
     let payload = stamped(10);
     assert_eq!(check_stamped(&payload, Offset(10), Term::MAX, 99, 4), Ok(()));
     assert!(check_stamped(&payload, Offset(11), Term::MAX, 99, 4).is_err());
@@ -73,7 +73,7 @@ fn stamps_are_checked() {
 /// protobuf-java reads the tenth byte of a varint as 1, whatever its value: records that were padded to ten bytes had offset and
 /// term with bit 63 set in every Java client. So values are padded to nine bytes, and larger ones are rejected with an error.
 #[test]
-fn no_number_needs_a_tenth_byte() {
+fn refuses_numbers_that_need_a_tenth_byte() {
     let mut payload = stamped(0);
     let largest = Offset(Offset::MAX.0 - 4);
     assert_eq!(stamp_records(&mut payload, largest, Term::MAX, 1), Ok(4));
@@ -113,7 +113,7 @@ fn ten_bytes_for_an_offset_are_not_canonical() {
 }
 
 #[test]
-fn nothing_but_the_canonical_form_is_taken() {
+fn refuses_any_form_but_the_canonical_one() {
     let payload = stamped(10);
     for length in 1..payload.len() {
         let whole = records(&payload[..length]).all(|r| r.is_ok());

@@ -14,20 +14,19 @@ use rustix::io::Errno;
 use super::backend::{Backend, BackendFile};
 use crate::descriptors::{self, open_needed};
 
-/// Of the page cache; where pages are larger, those at the ends of a range stay in it.
+/// The size of a page. If pages are larger, those at the ends of a range stay in the page cache.
 const PAGE_BYTES: u64 = 4096;
 
-/// The kernel's.
 #[derive(Default)]
 pub(super) struct Real;
 
 struct RealFile(File);
 
-/// Opens a file that is there, if it is a plain one: a pipe, once opened, would wait for somebody at its other end.
+/// Opens an existing plain file. A pipe is refused: opening it would wait for another process.
 fn open_plain(path: &Path, write: bool) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file"));
     }
     Ok(file)
 }
@@ -294,7 +293,7 @@ mod tests {
 
     /// A pipe in a data directory stopped `log verify` for good: opening it waits for a writer.
     #[test]
-    fn what_is_no_plain_file_is_not_opened() {
+    fn only_plain_files_are_opened() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::real();
         let path = dir.path().join("pipe");

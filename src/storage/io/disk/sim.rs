@@ -1,7 +1,7 @@
 //! A disk in memory that forgets, at a power cut, any part of what was not synced: sectors of files, lengths, and names of
-//! directories, each for itself. A kill leaves the page cache as it is. For tests.
+//! directories, each independently. A kill leaves the page cache as it is. For tests.
 //!
-//! Every change is counted, and after any of them the process can be dead: `create`, `write_at` (which may then have
+//! Every change is counted, and the process can die at any of them: `create`, `write_at` (which may then have
 //! written a part), `allocate`, `sync`, `rename`, `unlink`, `create_dir`, `remove_dir`, `sync_dir`, `lock`. Names in
 //! the root are mount points: they are on the disk at once.
 
@@ -47,7 +47,7 @@ impl Sim {
         self.0.lock()
     }
 
-    /// Another disk that holds the same, with nobody at it.
+    /// Another disk with the same contents, without locks or open files.
     pub fn copy(&self) -> Sim {
         let world = self.world();
         let inodes = world.inodes.iter().map(|inode| Inode {
@@ -69,14 +69,14 @@ impl Sim {
         Sim(Arc::new(Mutex::new(copy)))
     }
 
-    /// After so many more changes of files or names everything fails; `None`: never.
+    /// Every operation fails after this many further changes of files or names; `None`: never.
     pub fn die_after(&self, changes: Option<u64>) {
         let mut world = self.world();
         world.changes_left = changes;
         world.died = false;
     }
 
-    /// How many changes of files or names there were.
+    /// The number of changes of files or names.
     pub fn changes(&self) -> u64 {
         self.world().changes
     }
@@ -86,24 +86,24 @@ impl Sim {
         self.world().reads
     }
 
-    /// So many times from now on there is no descriptor to open anything with.
+    /// This many operations that open a file fail from now on, for lack of a descriptor.
     pub fn no_descriptor(&self, times: u64) {
         self.world().shortages = times;
     }
 
-    /// True once something failed for that reason.
+    /// True if one of them has failed.
     pub fn died(&self) -> bool {
         self.world().died
     }
 
-    /// The process is gone and nothing is lost.
+    /// Kills the process; nothing is lost.
     pub fn kill(&self) {
         let mut world = self.world();
         world.locks.clear();
         world.forget();
     }
 
-    /// The power goes: of what was not synced, any part is lost.
+    /// Cuts the power: any part of what was not synced is lost.
     pub fn power_cut(&self, rng: &mut Rng) {
         let mut world = self.world();
         let world = &mut *world;
@@ -123,7 +123,7 @@ impl Sim {
         world.forget();
     }
 
-    /// Every file and its contents, by name; directories without any.
+    /// Every file and its contents, by name; directories without contents.
     pub fn files(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let world = self.world();
         let mut files = BTreeMap::new();
@@ -141,7 +141,7 @@ impl Sim {
         files
     }
 
-    /// A file's contents are others, on the disk.
+    /// Replaces a file's contents, durably.
     pub fn damage(&self, path: &Path, bytes: Vec<u8>) {
         let mut world = self.world();
         let inode = world.file(path).expect("a file");
@@ -156,7 +156,7 @@ impl Sim {
         world.inodes[inode].unreadable.push(bytes);
     }
 
-    /// A file or a directory is gone, on the disk.
+    /// Removes a file or a directory, durably.
     pub fn lose(&self, path: &Path) {
         let mut world = self.world();
         let place = world.place(path).expect("a directory");
@@ -279,7 +279,7 @@ impl BackendFile for SimFile {
         let mut world = self.world.world();
         let was_dead = world.died;
         if let Err(dead) = world.change() {
-            // Killed in the middle of it.
+            // Killed during the write.
             let part = Rng(world.changes).below(bytes.len() as u64 + 1) as usize;
             if !was_dead && part > 0 && world.changes.is_multiple_of(2) {
                 world.write(self.inode, at as usize, &bytes[..part]);

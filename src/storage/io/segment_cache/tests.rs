@@ -22,7 +22,7 @@ fn descriptors(below: &Path) -> usize {
     files.filter(|path| path.starts_with(below)).count()
 }
 
-/// Every record, one by one, is there and right.
+/// Reads every record, one by one.
 fn check(reader: &GroupReader, records: u64) {
     for offset in 0..records {
         let slice = reader.records(Offset(offset), Offset(records), 1, 1, Access::Blocking).expect("a record");
@@ -36,8 +36,8 @@ fn fill(log: &mut GroupLog, records: u64) {
     }
 }
 
-/// Each segment that a node had written since its start stayed open: after as many as it had descriptors it could not roll,
-/// and ended, with nobody doing anything wrong.
+/// Each segment that a node had written since its start stayed open: once it had as many as descriptors, it could not create another
+/// one, and ended.
 #[test]
 fn a_long_log_takes_few_descriptors() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -46,13 +46,13 @@ fn a_long_log_takes_few_descriptors() {
     let segments = home.segments();
     assert!(segments.len() > 30, "{}", segments.len());
     sync(&mut log, &home);
-    // The newest one has one, beside those that are still open.
+    // The newest one has one, besides those that are still open.
     assert!(descriptors(home.dir.path()) <= SEALED_OPEN_MAX + 1, "written: {}", descriptors(home.dir.path()));
     let index = |name: &str| home.path(&name.replace(".seg", ".idx"));
     let inodes = |names: &[String]| -> Vec<u64> {
         names.iter().map(|name| std::fs::metadata(index(name)).expect("an index").ino()).collect()
     };
-    // The newest one's is in memory alone.
+    // The newest one's index is only in memory.
     let sealed = &segments[..segments.len() - 1];
     let before = inodes(sealed);
     for _ in 0..2 {
@@ -61,7 +61,7 @@ fn a_long_log_takes_few_descriptors() {
         assert_eq!(home.disk.segment_cache().count(), SEALED_OPEN_MAX);
     }
     assert_eq!(inodes(sealed), before, "an index that is opened again is not made again");
-    // What is being written is not closed, however much else is read.
+    // The segment that is written is never closed.
     let newest = log.reader().records(Offset(99), Offset(100), 1, 1, Access::Cached);
     assert!(matches!(newest, Ok(_) | Err(ReadError::NotCached)), "{newest:?}");
     fill(&mut log, 1);
@@ -69,7 +69,7 @@ fn a_long_log_takes_few_descriptors() {
 }
 
 #[test]
-fn what_is_read_stays_open() {
+fn recently_read_segments_stay_open() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
     fill(&mut log, 40);
@@ -100,9 +100,9 @@ fn on_sim(sim: &Sim) -> GroupLog {
     GroupLog::open(&disk, groups, GROUP, &options).expect("opened").0
 }
 
-/// A read that found no descriptor was told as lost data, and an index that could not be opened was removed and made again.
+/// A read without a descriptor was reported as lost data, and an index that could not be opened was deleted and rebuilt.
 #[test]
-fn without_a_descriptor_a_read_is_refused_and_nothing_is_remembered() {
+fn without_a_descriptor_a_read_fails_and_no_damage_is_noted() {
     let sim = Sim::default();
     let mut log = on_sim(&sim);
     fill(&mut log, 20);
@@ -136,9 +136,9 @@ fn without_a_descriptor_a_read_is_refused_and_nothing_is_remembered() {
     assert!(sim.files() == before, "no index was made anew");
 }
 
-/// A roll closes what is only read, before it gives up.
+/// A new segment closes segments that are only read.
 #[test]
-fn without_a_descriptor_a_log_goes_on_in_a_new_segment_all_the_same() {
+fn without_a_descriptor_a_log_still_continues_in_a_new_segment() {
     let sim = Sim::default();
     let mut log = on_sim(&sim);
     for i in 0..20u64 {

@@ -1,4 +1,4 @@
-//! A disk of a few MiB that others fill and empty.
+//! A disk of a few MiB that other programs fill and empty.
 
 use std::any::Any;
 
@@ -9,7 +9,7 @@ use crate::storage::write::log::tests::batch;
 use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{GroupId, NodeId};
 
-/// The machine's file system, with less room: what `allocate` is asked for comes off `free`.
+/// The machine's file system with less space: `allocate` subtracts from `free`.
 struct Small {
     real: Disk,
     dir: PathBuf,
@@ -150,7 +150,7 @@ fn defaults_are_parts_of_a_small_file_system() {
 }
 
 #[test]
-fn what_was_promised_fits() {
+fn promised_bytes_fit() {
     let home = Home::new(22 * MIB);
     let space = home.space();
     assert_eq!(space.status().free_bytes, 20 * MIB);
@@ -170,7 +170,7 @@ fn what_was_promised_fits() {
 }
 
 #[test]
-fn states_change_without_flutter() {
+fn states_do_not_alternate() {
     let home = Home::new(60 * MIB);
     assert_eq!(home.space().state(), SpaceState::Enough);
     assert_eq!(home.set_free(7), SpaceState::Low);
@@ -184,14 +184,14 @@ fn states_change_without_flutter() {
 }
 
 #[test]
-fn the_reserve_is_given_back_and_made_again() {
+fn the_reserve_is_released_and_created_again() {
     let home = Home::new(60 * MIB);
     let groups = home.dir.path().join("groups");
     let group = GroupId(3);
     let options = LogOptions { segment_bytes: MIB };
     GroupLog::create(&home.disk, &groups, group, &options, Genesis::Founder(NodeId(1))).expect("made");
     let (mut log, _) = GroupLog::open(&home.disk, &groups, group, &options).expect("opened");
-    // Somebody else took all there was.
+    // Another program took all the space.
     assert_eq!(home.set_free(0), SpaceState::Full);
     log.append(&[batch(&log, 1, &[&[7; 200_000]])]).expect("with the reserve's space");
     assert_eq!((home.reserve_bytes(), home.space().status().reserve), (None, false));
@@ -208,7 +208,7 @@ fn the_reserve_is_given_back_and_made_again() {
 }
 
 #[test]
-fn a_reserve_of_another_size_is_made_again() {
+fn a_reserve_of_another_size_is_created_again() {
     let home = Home::new(60 * MIB);
     let config = DiskSpace { disk_reserve_bytes: Some(3 * MIB), ..DiskSpace::default() };
     let backend = home.disk.backend().clone();

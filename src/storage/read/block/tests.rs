@@ -1,4 +1,4 @@
-//! Blocks are what the same reads give record by record, whatever was wanted and wherever they begin.
+//! Blocks contain the same as reads record by record, wherever they begin and however large they are.
 
 use super::*;
 use crate::storage::format::state::Genesis;
@@ -43,7 +43,7 @@ fn in_blocks(log: &GroupLog, rng: &mut Rng, from: Offset, until: Offset) -> Vec<
 }
 
 #[test]
-fn the_same_as_one_by_one() {
+fn blocks_contain_the_same_as_single_reads() {
     for seed in 0..20 {
         let mut rng = Rng(seed);
         let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -59,7 +59,7 @@ fn the_same_as_one_by_one() {
 }
 
 #[test]
-fn a_place_that_is_wrong_costs_time_only() {
+fn a_wrong_resume_point_only_costs_time() {
     let mut rng = Rng(7);
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let log = random_log(&mut rng, &home);
@@ -75,10 +75,10 @@ fn a_place_that_is_wrong_costs_time_only() {
     }
 }
 
-/// Small entries between large ones: what was read of a large one, and not given, was held until the small one was sent,
-/// a thousand times what the stream's room was charged for.
+/// Small entries between large ones: the bytes that were read of a large one and not returned were held until the small one was sent,
+/// a thousand times what the stream's budget was charged.
 #[test]
-fn a_block_holds_little_more_than_its_records() {
+fn a_block_holds_little_more_memory_than_its_records() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let options = LogOptions { segment_bytes: 64 << 20 };
     let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
@@ -96,9 +96,9 @@ fn a_block_holds_little_more_than_its_records() {
     }
 }
 
-/// Of an entry that does not fit any more only the header is read, once it is known how long entries are here.
+/// Only the header of an entry that does not fit any more is read, once the length of entries is known.
 #[test]
-fn a_stream_reads_what_it_will_use() {
+fn a_stream_reads_only_what_it_returns() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let options = LogOptions { segment_bytes: 64 << 20 };
     let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");

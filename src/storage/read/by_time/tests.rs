@@ -1,4 +1,4 @@
-//! A search by time beside a plain scan of everything that was appended.
+//! The search by time, compared with a plain scan of everything that was appended.
 
 use super::*;
 use crate::storage::format::entry::EntryKind;
@@ -10,7 +10,7 @@ use crate::storage::write::log::tests::{GROUP, Home, append, sync};
 use crate::storage::write::log::{GroupLog, LogOptions};
 use crate::types::{LogIndex, NodeId, Term};
 
-/// What a log should hold: the time of each record from `first` on.
+/// The expected contents of a log: the time of each record from `first` on.
 #[derive(Default)]
 struct Model {
     first: u64,
@@ -105,7 +105,7 @@ fn segments_show_when_their_predecessors_had_arrived() {
     model.append(&mut log, &mut random, EntryKind::Records);
     sync(&mut log, &home);
     drop(log);
-    // A segment that is made at the start, or soon after it, has the newest time that was stored.
+    // A segment that is created at a start, or soon after it, has the newest stored time.
     let (mut log, _) = home.open();
     log.roll().expect("rolled");
     assert_eq!(log.reader().arrived_by(30_000), Some(Offset(model.next())));
@@ -137,7 +137,7 @@ fn snapshot(log: &GroupLog, model: &Model) -> LogSnapshot {
 
 /// Random times, many of them equal, over rolls, cut suffixes, trims, snapshots, no-ops and reopened logs.
 #[test]
-fn it_finds_what_a_scan_finds() {
+fn finds_what_a_scan_finds() {
     for seed in 0..5 {
         let random = &mut Rng(seed + 1);
         let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -160,7 +160,7 @@ fn it_finds_what_a_scan_finds() {
                     model.first = base.offset.0;
                 }
                 88..92 => {
-                    // Entries that were never committed go; what comes instead may be older than they were.
+                    // Entries that were never committed are removed; those that replace them may be older.
                     let committed = log.bounds().last_index;
                     let next = model.next();
                     model.commit(&mut log);
@@ -190,10 +190,10 @@ fn it_finds_what_a_scan_finds() {
     }
 }
 
-/// Two segments in a row are damaged at the same position. The first hole was taken for the second, and the search went on behind
-/// records that are lost: who reads from there is never told.
+/// Two segments in a row are damaged at the same position. The first hole was taken for the second, and the search continued
+/// after the lost records: a client that reads from there never learns of them.
 #[test]
-fn damage_at_the_same_place_of_two_segments_is_two_holes() {
+fn damage_at_the_same_position_of_two_segments_is_two_holes() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
     for values in [&[&b"a"[..]][..], &[b"b"]] {
@@ -217,9 +217,9 @@ fn damage_at_the_same_place_of_two_segments_is_two_holes() {
     assert_eq!((range.file.as_str(), range.next_offset), ("00000000000000000002.seg", Some(Offset(2))));
 }
 
-/// The index of a segment whose end was cut off still notes what stood there, and was told to be wrong for that.
+/// The index of a segment whose end was cut off still contains the frames there, and was reported as wrong for that.
 #[test]
-fn the_index_of_a_segment_that_was_cut_is_right() {
+fn the_index_of_a_truncated_segment_is_not_called_wrong() {
     let random = &mut Rng(5);
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let large = LogOptions { segment_bytes: 1 << 20 };
@@ -242,7 +242,7 @@ fn the_index_of_a_segment_that_was_cut_is_right() {
     assert!(parts.iter().all(|part| !part.segment.has_wrong_index()));
 }
 
-/// An index may be anything that passes for one: the frame that it leads to tells.
+/// An index may contain anything: the frame that it leads to is checked.
 #[test]
 fn a_wrong_index_only_costs_time() {
     let random = &mut Rng(3);
@@ -276,7 +276,7 @@ fn a_wrong_index_only_costs_time() {
 }
 
 #[test]
-fn by_size_whole_segments_go() {
+fn retention_by_size_drops_whole_segments() {
     let random = &mut Rng(4);
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();

@@ -28,7 +28,7 @@ fn at(i: u64) -> u64 {
 }
 
 #[test]
-fn it_finds_the_last_frame_not_behind() {
+fn finds_the_last_frame_that_is_not_after_the_key() {
     let index = filled();
     assert_eq!(index.position(Key::Index(LogIndex(1))), SEGMENT_HEADER_BYTES);
     assert_eq!(index.position(Key::Index(LogIndex(10))), at(0));
@@ -46,7 +46,7 @@ fn it_finds_the_last_frame_not_behind() {
 /// One flipped bit in the count of a mapped index made `consensus` panic. Now the count must match the file's size, or the file is
 /// not used.
 #[test]
-fn one_that_is_not_whole_is_none() {
+fn refuses_an_incomplete_index() {
     let (dir, disk) = (tempfile::tempdir().expect("a directory"), Disk::real());
     let index = filled();
     store(&index, &disk, dir.path(), 1, 7, 1 << 30);
@@ -81,7 +81,7 @@ fn one_that_is_not_whole_is_none() {
 
 /// A bad sector under a mapped index killed the process, at every read of that segment and again after each restart.
 #[test]
-fn a_sealed_one_that_can_not_be_read_is_made_anew() {
+fn an_unreadable_index_is_rebuilt() {
     let sim = Sim::default();
     let (disk, groups, group) = (sim.disk(), Path::new("/groups"), GroupId(3));
     let options = LogOptions { segment_bytes: 8192 };
@@ -99,7 +99,7 @@ fn a_sealed_one_that_can_not_be_read_is_made_anew() {
     assert_eq!(sim.files()[&path].as_ref(), Some(&whole), "in the place of the bad one");
     disk.segment_cache().close_all();
     assert_eq!(read(5).expect("a record").count, 1);
-    // Nor does one matter that gets shorter, or is gone, while it is in use.
+    // An index file that is truncated or deleted while it is in use does not matter either.
     for bytes in [whole[..100].to_vec(), Vec::new(), vec![0xff; whole.len()]] {
         sim.damage(&path, bytes);
         assert_eq!(read(6).expect("a record").count, 1);
@@ -108,9 +108,9 @@ fn a_sealed_one_that_can_not_be_read_is_made_anew() {
     }
 }
 
-/// The index of the active segment is only in memory, so that no file can damage it; it takes memory for its entries only.
+/// The index of the active segment is only in memory, so no file can damage it; it takes memory only for its entries.
 #[test]
-fn the_newest_one_is_in_memory_alone() {
+fn the_newest_index_is_only_in_memory() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
     std::fs::write(home.path("00000000000000000001.idx"), b"of an older version").expect("written");

@@ -1,4 +1,4 @@
-//! Reads, with their limits, through indexes that are wrong, and of bytes that are.
+//! Reads: their limits, with wrong indexes, and of damaged bytes.
 
 use super::*;
 use crate::storage::format::entry::EntryKind;
@@ -32,7 +32,7 @@ fn read(reader: &GroupReader, from: u64, until: u64, records_max: u32, bytes_max
 }
 
 #[test]
-fn limits_hold() {
+fn reads_keep_their_limits() {
     let (_home, log) = filled();
     let reader = log.reader();
     for from in [0, 1, 2, 3, 100, 298, 299] {
@@ -55,7 +55,7 @@ fn limits_hold() {
 }
 
 #[test]
-fn entries_come_as_they_were_appended() {
+fn returns_entries_as_they_were_appended() {
     let (_home, log) = filled();
     let reader = log.reader();
     let entries = |low, high, bytes| reader.entries(LogIndex(low), LogIndex(high), bytes, Access::Blocking);
@@ -80,7 +80,7 @@ fn entries_come_as_they_were_appended() {
 }
 
 #[test]
-fn without_blocking_only_what_is_open_and_cached() {
+fn cached_reads_need_an_open_segment() {
     let (home, log) = filled();
     let cached = log.reader().records(Offset(0), Offset(300), 1, 1, Access::Cached);
     assert!(matches!(cached, Ok(_) | Err(ReadError::NotCached)), "{cached:?}");
@@ -93,7 +93,7 @@ fn without_blocking_only_what_is_open_and_cached() {
 
 #[test]
 fn an_index_is_never_trusted() {
-    for damage in ["missing", "zeros", "noise", "leads behind", "leads to no frame"] {
+    for damage in ["missing", "zeros", "noise", "leads too far", "leads to no frame"] {
         let (home, log) = filled();
         drop(log);
         let path = home.path("00000000000000000001.idx");
@@ -102,7 +102,7 @@ fn an_index_is_never_trusted() {
             "missing" => bytes.clear(),
             "zeros" => bytes.fill(0),
             "noise" => bytes.iter_mut().enumerate().for_each(|(i, b)| *b = (i * 37) as u8),
-            // One entry that says: index 1, offset 0, and a position that is another frame's, or none's.
+            // One entry with index 1, offset 0, and a position of another frame, or of none.
             _ => {
                 let position: u64 = if damage == "leads behind" { 128 + 80 + 80 + 192 } else { 136 };
                 let numbers = [1u64, 0, 0, position];
@@ -153,7 +153,7 @@ fn a_damaged_frame_is_named_and_not_skipped() {
 }
 
 #[test]
-fn a_reader_goes_on_beside_the_writer() {
+fn a_reader_works_at_the_same_time_as_the_writer() {
     let (home, mut log) = filled();
     let reader = log.reader();
     let old = reader.clone();
@@ -179,9 +179,9 @@ fn a_reader_goes_on_beside_the_writer() {
     assert_eq!(reader.stored_bytes(), log.stored_bytes());
 }
 
-/// A segment that is trimmed away under a read is looked for in the newer log; a second trim meanwhile made it lost data.
+/// A read whose segment is trimmed away is repeated with the newer view; a second trim in the meantime was reported as lost data.
 #[test]
-fn a_read_looks_again_as_often_as_the_log_has_changed() {
+fn a_read_is_retried_as_often_as_the_log_has_changed() {
     let (_home, log) = filled();
     let reader = log.reader();
     let tries = std::cell::Cell::new(0);

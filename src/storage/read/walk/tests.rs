@@ -46,7 +46,7 @@ fn walked(sim: &Sim, end: u64, access: Access) -> (Vec<u64>, Vec<u64>) {
 /// 4 unreadable KiB in the middle of a segment were reported at its beginning, since a read of 1 MiB failed because of them, and
 /// frames after them were not checked.
 #[test]
-fn what_can_not_be_read_is_as_large_as_it_is() {
+fn only_the_unreadable_blocks_are_skipped() {
     let payloads: Vec<usize> = (0..200).map(|i| 40 + i * 7 % 900).collect();
     for access in [Access::Blocking, Access::Disk] {
         for block in 0..24 {
@@ -66,7 +66,7 @@ fn what_can_not_be_read_is_as_large_as_it_is() {
 
 /// Many unreadable MiB are not searched block by block for frames, which takes a failing disk hours; frames after them are found.
 #[test]
-fn much_that_can_not_be_read_is_passed_over_in_large_steps() {
+fn a_large_unreadable_area_is_skipped_in_large_steps() {
     let payloads = [vec![4000; 10], vec![1 << 20; 20], vec![4000; 600]].concat();
     let (sim, at, end) = file(&payloads);
     sim.unreadable(Path::new(PATH), at[3] + 500..at[30]);
@@ -77,7 +77,7 @@ fn much_that_can_not_be_read_is_passed_over_in_large_steps() {
 }
 
 #[test]
-fn the_end_is_kept_and_a_hole_is_none() {
+fn frames_end_at_the_end_and_holes_are_skipped() {
     let (sim, at, _) = file(&[100; 20]);
     let file = sim.disk().open(Path::new(PATH)).expect("opened");
     let mut walk = Walk::new(&file, SALT, at[2] + 8, at[9], Access::Blocking);
@@ -92,9 +92,9 @@ fn the_end_is_kept_and_a_hole_is_none() {
     assert!(walk.next().is_err() && !walk.skip_bad().expect("looked"), "from behind the end");
 }
 
-/// A disk takes seconds to say that it can't read a sector. It was asked again for each small frame of the 16 KiB before it.
+/// A disk takes seconds to report an unreadable sector. It was read again for each small frame of the 16 KiB before it.
 #[test]
-fn a_bad_sector_is_asked_for_a_few_times() {
+fn a_bad_sector_is_read_only_a_few_times() {
     let (sim, _, end) = file(&[40; 600]);
     sim.unreadable(Path::new(PATH), 40_960..45_056);
     let (good, met) = walked(&sim, end, Access::Blocking);
@@ -103,9 +103,9 @@ fn a_bad_sector_is_asked_for_a_few_times() {
     assert!(failed < 12, "{failed} reads failed");
 }
 
-/// Every few frames one is damaged: what is behind each was read anew, up to a MiB of it.
+/// Every few frames one is damaged: up to a MiB after each of them was read again.
 #[test]
-fn many_damaged_frames_cost_no_more_than_a_few_reads_of_all() {
+fn many_damaged_frames_cost_only_a_few_reads() {
     let (sim, at, end) = file(&[40; 8000]);
     let mut bytes = sim.files()[Path::new(PATH)].clone().expect("a file");
     (2..8000).step_by(4).for_each(|i| bytes[at[i] as usize + 90] ^= 1);

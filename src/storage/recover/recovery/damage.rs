@@ -1,4 +1,4 @@
-//! What was synced once and can't be read now is refused, with file and position; what never was synced is cut off.
+//! Damage to synced bytes is refused, with file and position; a torn tail is cut off.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::types::{LogIndex, NodeId, Term};
 
 const FIRST: &str = "00000000000000000001.seg";
 
-/// Three entries of 280 bytes each, synced, and noted as such by a clean stop if `noted`.
+/// Three entries of 280 bytes each, synced; with `noted` the manifest contains that, as after a clean stop.
 fn filled(noted: bool) -> Home {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
@@ -26,7 +26,7 @@ fn filled(noted: bool) -> Home {
     home
 }
 
-/// Where entry 2, 3 or 4 begins.
+/// The position of entry 2, 3 or 4.
 fn position(index: u64) -> usize {
     128 + 280 * (index as usize - 2)
 }
@@ -86,10 +86,10 @@ fn damage_below_the_durable_position_is_refused() {
 }
 
 #[test]
-fn a_later_frame_tells_the_durable_position() {
+fn a_later_frame_contains_the_durable_position() {
     let home = filled(false);
     let (mut log, _) = home.open();
-    // Its frame says that the three before it are on the disk.
+    // Its frame contains a durable position after the three before it.
     append(&mut log, 1, &[b"4"]);
     for entry in 2..=4 {
         for bit in [3, 90] {
@@ -101,7 +101,7 @@ fn a_later_frame_tells_the_durable_position() {
     }
     drop(log);
     assert_eq!(home.open().1.last_index, LogIndex(5));
-    // A newer segment tells it as well.
+    // So does a newer segment.
     let home = filled(false);
     let (mut log, _) = home.open();
     log.truncate_suffix(LogIndex(4)).expect("cut");
@@ -136,7 +136,7 @@ fn missing_and_foreign_files_are_refused() {
 }
 
 #[test]
-fn a_sealed_segment_that_is_gone_is_refused() {
+fn a_missing_sealed_segment_is_refused() {
     let home = filled(false);
     let (mut log, _) = home.open();
     for _ in 0..40 {
@@ -177,7 +177,7 @@ fn a_commit_past_the_end_is_refused() {
     let (mut log, _) = home.open();
     append(&mut log, 1, &[&[1; 160]]);
     log.append_hard_state(&HardState { commit: LogIndex(2), ..HardState::default() }).expect("appended");
-    // The new segment's header knows the commit, and its chain says that the entry was cut.
+    // The new segment's header contains the commit, and its chain shows that the entry was truncated.
     log.hard_state.commit = LogIndex(1);
     log.truncate_suffix(LogIndex(2)).expect("cut");
     log.append_hard_state(&HardState { commit: LogIndex(1), ..HardState::default() }).expect("appended");
@@ -192,7 +192,7 @@ fn a_commit_past_the_end_is_refused() {
 }
 
 #[test]
-fn leftovers_are_removed_and_strangers_left_alone() {
+fn leftovers_are_removed_and_other_files_left_alone() {
     let home = filled(false);
     fs::write(home.path("00000000000000000009.seg"), b"").expect("an empty segment");
     fs::write(home.path("00000000000000000009.idx"), b"x").expect("its index");

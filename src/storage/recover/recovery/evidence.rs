@@ -1,5 +1,5 @@
-//! Tests that damage is detected from evidence outside the damaged file: a loss at the end of the newest segment, below the durable position
-//! in the manifest, is refused and named. So is any other file of a data directory that is missing, empty, or older than the rest.
+//! Damage is detected from evidence outside the damaged file: a loss at the end of the newest segment, below the durable position in the
+//! manifest, is refused and named. So is any other file of a data directory that is missing, empty, or older than the rest.
 
 use std::fs;
 
@@ -40,7 +40,7 @@ fn refused(home: &Home, options: &LogOptions) -> String {
 /// 2,000 records were acknowledged, and the node was idle for seconds and then killed. Then the last sector that it had written
 /// was bad. The only copy of the durable position was in that sector: the records were cut off as never synced, and their offsets reused.
 #[test]
-fn the_end_of_a_quiet_log_is_not_taken_for_torn() {
+fn the_end_of_an_idle_log_is_not_taken_for_torn() {
     for (zeroed, cut) in [(1, 0), (8, 0), (128, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1)] {
         let (home, options) = quiet(64 << 20);
         let path = home.path(FIRST);
@@ -82,7 +82,7 @@ fn a_vote_is_not_forgotten() {
 
 /// The newest segment is missing, empty, or has lost its header: the manifest of the drain that first synced it names it.
 #[test]
-fn the_newest_segment_is_missed() {
+fn a_missing_newest_segment_is_refused() {
     for damage in ["gone", "empty", "zeros", "no header"] {
         let (home, options) = quiet(4096);
         let newest = home.segments().pop().expect("segments");
@@ -130,7 +130,7 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
     for copy in &copies {
         fs::write(home.path("manifest"), copy).expect("written");
         let (log, found) = home.open();
-        // What is applied, and the conf state that it made, is told again by the entries from there on.
+        // Applied index and conf state follow again from the entries after the older ones.
         let found = Recovered {
             applied: whole.applied,
             conf_state: whole.conf_state.clone(),
@@ -156,7 +156,7 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
 
 /// An older copy of `node.toml` lists fewer groups, or no cluster: a group that would be created exists, and is not overwritten.
 #[test]
-fn a_group_that_an_old_node_file_does_not_list_is_not_made_anew() {
+fn a_group_that_an_old_node_file_does_not_list_is_not_created_again() {
     for listed in [Genesis::Founder(NodeId(5)), Genesis::Blank] {
         let (home, options) = quiet(64 << 20);
         let before = fs::read(home.path(FIRST)).expect("a segment");

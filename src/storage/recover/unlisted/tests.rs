@@ -1,4 +1,4 @@
-//! Data directories with an older `node.toml`, and with names that lead nowhere.
+//! Data directories with an older `node.toml`, and with dangling links.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const UNUSED: GroupId = GroupId(4);
 struct Home(tempfile::TempDir, Disk);
 
 impl Home {
-    /// A member with a catalog, a group with a record, and one that was never used.
+    /// A member with a catalog, a group with a record, and a group that was never used.
     fn new() -> Home {
         let home = Home(tempfile::tempdir().expect("a directory"), Disk::real());
         let data = DataDir::open(&home.1, home.0.path()).expect("a data directory");
@@ -67,8 +67,8 @@ impl Home {
     }
 }
 
-/// With an older `node.toml` a node served nothing, forever, and said nothing; `log verify` called the groups that it did not list
-/// unused, and exited with 0.
+/// With an older `node.toml` a node served nothing, forever, and did not report it; `log verify` called the groups that it did not
+/// list unused, and exited with 0.
 #[test]
 fn an_older_list_of_groups_is_refused_and_reported() {
     let home = Home::new();
@@ -92,7 +92,7 @@ fn an_older_list_of_groups_is_refused_and_reported() {
     assert!(found[0].file.ends_with("groups/3"), "{found:?}");
     let what = "does not list this group, but it holds entries up to 2 and records 0..1";
     assert!(found[0].what.contains(what), "{found:?}");
-    // What an unlisted group holds is checked as well.
+    // The contents of an unlisted group are checked as well.
     fs::remove_file(home.path("groups/3/manifest")).expect("removed");
     let found = report(&home);
     assert!(found.iter().any(|f| f.file.ends_with("manifest")), "{found:?}");

@@ -1,5 +1,5 @@
-//! No false alarms: whatever a log does, a pass of the scrub at any moment finds nothing, and neither does a look at what a kill
-//! would leave. And the running digest is that of the entries, whatever was cut off, trimmed or begun anew.
+//! No false alarms: whatever a log does, neither a pass of the scrub at any moment nor a check of what a kill would leave finds damage.
+//! And the running digest is that of the entries, whatever was truncated, trimmed or replaced by a snapshot.
 
 use std::path::Path;
 
@@ -146,7 +146,7 @@ impl Life {
 }
 
 #[test]
-fn whatever_a_log_does_nothing_is_called_damaged() {
+fn reports_no_damage_whatever_a_log_does() {
     for seed in 0..150 {
         let told = std::panic::catch_unwind(|| {
             let mut life = Life::new(seed);

@@ -1,4 +1,4 @@
-//! Damage under a running log is found, told once, and does not stop the log.
+//! Damage under a running log is found, logged once, and does not stop the log.
 
 use std::fs;
 use std::path::PathBuf;
@@ -94,10 +94,10 @@ fn forge(home: &Home, name: &str, at: u64) {
     fs::write(home.path(name), bytes).expect("written");
 }
 
-/// A segment was sealed before all of it was synced: the scrub reads it up to the durable position, and compared the digest of that with the one
-/// of the whole. So sound segments were listed as damaged, a few times a minute under load.
+/// A segment was sealed before all of it was synced: the scrub reads it up to the durable position, and compared the digest there with
+/// that of the whole segment. So valid segments were listed as damaged, a few times a minute under load.
 #[test]
-fn a_sealed_segment_that_is_not_synced_to_its_end_is_sound() {
+fn a_sealed_segment_that_is_not_synced_to_its_end_is_valid() {
     let mut home = Home::new();
     let sealed = home.segments().len();
     home.append();
@@ -114,7 +114,7 @@ fn a_sealed_segment_that_is_not_synced_to_its_end_is_sound() {
 }
 
 #[test]
-fn a_frame_that_took_the_place_of_another_is_found_by_the_digest() {
+fn finds_a_replaced_frame_by_the_digest() {
     let home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     let first = &home.segments()[0];
@@ -125,7 +125,7 @@ fn a_frame_that_took_the_place_of_another_is_found_by_the_digest() {
 }
 
 #[test]
-fn damage_is_found_and_the_log_goes_on() {
+fn damage_is_found_and_the_log_continues() {
     let mut home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     assert_eq!(pass(&scrubber), []);
@@ -156,9 +156,9 @@ fn damage_is_found_and_the_log_goes_on() {
     assert_eq!(pass(&scrubber), [], "put right");
 }
 
-/// It found no descriptor, and told for a week that a whole segment was damaged.
+/// It found no descriptor, and reported for a week that a whole segment was damaged.
 #[test]
-fn without_a_descriptor_it_waits_and_tells_no_damage() {
+fn without_a_descriptor_it_waits_and_reports_no_damage() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let (disk, groups) = (sim.disk(), std::path::Path::new("/groups"));
     let options = LogOptions { segment_bytes: 4096 };
@@ -185,7 +185,7 @@ fn frame_bytes(home: &Home) -> u64 {
 }
 
 #[test]
-fn what_is_not_synced_is_not_its_business() {
+fn ignores_what_is_not_synced() {
     let mut home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     let synced = home.log.stored_bytes();
@@ -199,10 +199,10 @@ fn what_is_not_synced_is_not_its_business() {
     assert_eq!(pass(&scrubber)[0].position, at, "now it is");
 }
 
-/// A pass that came between a roll and the sync of it read a part of the segment, compared its digest with that of all of it, and
-/// told that the whole segment was damaged.
+/// A pass between the creation of a segment and its sync read a part of the sealed one, compared its digest with that of the whole,
+/// and reported that all of it was damaged.
 #[test]
-fn a_segment_that_has_ended_and_is_not_synced_is_no_damage() {
+fn a_sealed_segment_before_its_sync_is_not_damage() {
     let mut home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     home.append();
@@ -213,7 +213,7 @@ fn a_segment_that_has_ended_and_is_not_synced_is_no_damage() {
 }
 
 #[test]
-fn segments_that_go_meanwhile_are_no_damage() {
+fn segments_deleted_during_a_pass_are_not_damage() {
     let mut home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     let (names, frame) = (home.segments(), frame_bytes(&home));
@@ -228,7 +228,7 @@ fn segments_that_go_meanwhile_are_no_damage() {
     home.log.trim(first_offset, commit).expect("trimmed");
     home.sync();
     assert_eq!(home.segments().len(), 1);
-    // As a pass sees it that took its view before.
+    // As in a pass that took its view before.
     let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
     let found = scrubber
         .part(home.log.reader().published(), &old.parts[0], old.parts[0].end(), None, &mut pace)
@@ -238,12 +238,12 @@ fn segments_that_go_meanwhile_are_no_damage() {
     assert!(!home.log.reader().published().still_contains(&old.parts[0], 0));
     assert_eq!(pass(&scrubber), [], "and what was damaged in it is forgotten");
 
-    // A suffix that is cut: the position is not part of the log any more.
+    // A truncated suffix: the position is not part of the log any more.
     home.append();
     home.append();
     let from = home.log.bounds().last_index;
     let old = home.log.reader().published().view();
-    // In the entry before the one that is cut.
+    // In the entry before the truncated one.
     let kept = old.parts[0].end() - frame - frame / 2;
     home.log.truncate_suffix(LogIndex(from.0)).expect("cut");
     assert!(home.log.reader().published().still_contains(&old.parts[0], kept));
@@ -251,7 +251,7 @@ fn segments_that_go_meanwhile_are_no_damage() {
 }
 
 #[test]
-fn the_thread_keeps_its_pace_and_stops_at_once() {
+fn the_thread_keeps_its_rate_and_stops_at_once() {
     let home = Home::new();
     let (fatal, failures) = fatal_channel();
     // All of it would take days.
@@ -301,7 +301,7 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         file.drop_cache().expect("dropped");
         file
     };
-    // To ask is to have the kernel read ahead: each place is asked once.
+    // A query makes the kernel read ahead, so each position is queried once.
     let cached = |file: &crate::storage::io::disk::DiskFile, at| {
         file.append_cached_at(at, 1, &mut Vec::new()).expect("asked").is_some()
     };
@@ -311,7 +311,7 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         println!("SKIPPED: this file system keeps its pages, or can't say what it has");
         return;
     }
-    // A busy system keeps a page that it was told to forget, or forgets one by itself; it does not do so each time.
+    // A busy system may keep a page that it should drop, or drop one by itself, but not every time.
     let as_it_was = (0..10).any(|attempt| {
         let file = cold(&attempt.to_string());
         file.read_at(512 << 10, &mut [0; 4096]).expect("read");
@@ -329,7 +329,7 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
 /// A flipped byte in a segment's header or in the manifest makes the next start fail, but no read before it. The scrub checked
 /// neither, and the node did not start again.
 #[test]
-fn what_stops_the_next_start_is_found() {
+fn finds_what_would_stop_the_next_start() {
     let home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     let names = home.segments();
@@ -354,7 +354,7 @@ fn what_stops_the_next_start_is_found() {
 
 /// The scrub did not check `node.toml` either.
 #[test]
-fn the_node_file_is_looked_at_with_the_catalog() {
+fn the_node_file_is_checked_with_the_catalog() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let data_dir = std::path::Path::new("/mnt/data");
     let data = crate::storage::io::node::DataDir::open(&sim.disk(), data_dir).expect("made");
@@ -389,7 +389,7 @@ fn the_node_file_is_looked_at_with_the_catalog() {
 
 /// A read that found damage reported it only to its client.
 #[test]
-fn what_a_read_meets_is_listed_and_told_once() {
+fn damage_found_by_a_read_is_listed_and_logged_once() {
     let home = Home::new();
     let (scrubber, _inbox) = home.scrubber();
     let names = home.segments();
@@ -410,8 +410,8 @@ fn what_a_read_meets_is_listed_and_told_once() {
     assert_eq!(pass(&scrubber), [], "put right");
 }
 
-/// A pass held one view of a group: for its whole length the segments that were trimmed meanwhile stayed open, and took space that
-/// neither `du` nor `stored_bytes` showed.
+/// A pass held one view of a group: until its end the segments that were trimmed stayed open, and took space that neither
+/// `du` nor `stored_bytes` showed.
 #[test]
 fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
     let mut home = Home::new();

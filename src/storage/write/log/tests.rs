@@ -1,4 +1,4 @@
-//! One log on a real disk: what goes in comes out, before and after it is opened again.
+//! One log on a real disk: reads return what was appended, before and after a reopen.
 
 use super::*;
 use crate::storage::format::entry::{EntryKind, Stamp};
@@ -93,7 +93,7 @@ pub(crate) fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_founder_begins_behind_a_base_that_nobody_stores() {
+fn a_founder_begins_after_a_base_that_is_not_stored() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (_, found) = home.open();
     assert_eq!(found.base, Base { index: LogIndex(1), term: Term(1), offset: Offset(0), ..Base::default() });
@@ -115,7 +115,7 @@ fn a_founder_begins_behind_a_base_that_nobody_stores() {
 }
 
 #[test]
-fn a_group_half_made_is_made_again() {
+fn a_partly_created_group_is_created_again() {
     let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
     let half = home.dir.path().join(".new-3");
     home.disk.create_dir(&half).expect("a directory");
@@ -127,7 +127,7 @@ fn a_group_half_made_is_made_again() {
 }
 
 #[test]
-fn what_is_appended_is_there_and_stays() {
+fn appended_entries_survive_a_reopen() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
     append(&mut log, 1, &[]);
@@ -154,7 +154,7 @@ fn what_is_appended_is_there_and_stays() {
 }
 
 #[test]
-fn a_suffix_is_cut_by_rolling() {
+fn a_truncation_continues_in_a_new_segment() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
     for _ in 0..30 {
@@ -164,7 +164,7 @@ fn a_suffix_is_cut_by_rolling() {
     let before = home.segments();
     log.truncate_suffix(LogIndex(32)).expect("nothing to cut");
     assert_eq!(home.segments(), before);
-    // Entry 4 stands in the first segment: the others are dead.
+    // Entry 4 is in the first segment; the other segments are dead.
     log.truncate_suffix(LogIndex(5)).expect("cut");
     append(&mut log, 2, &[b"new"]);
     assert_eq!(log.bounds().next_offset, Offset(4));
@@ -173,7 +173,7 @@ fn a_suffix_is_cut_by_rolling() {
     // Without a sync and with the new segment lost, the old ones would be needed: see recovery's histories.
     sync(&mut log, &home);
     assert_eq!(home.segments().len(), 2);
-    // Twice at the same place, and down to the base.
+    // Twice at the same position, and down to the base.
     log.truncate_suffix(LogIndex(5)).expect("cut");
     log.truncate_suffix(LogIndex(2)).expect("cut");
     append(&mut log, 3, &[b"first"]);
@@ -184,11 +184,11 @@ fn a_suffix_is_cut_by_rolling() {
     assert_eq!((found.last_index, found.terms.len()), (LogIndex(2), 2));
 }
 
-/// A follower holds entries of term 3 that were never committed; the leader of term 4 replaces the first of them by one of
-/// its own, of term 2. Written over in place, as this test does by hand, those behind it would be valid again after a
-/// crash, behind an entry that they never followed. The log rolls instead, and they stay dead.
+/// A follower has entries of term 3 that were never committed; the leader of term 4 replaces the first of them by one of its own, of
+/// term 2. If it were overwritten in place, as this test does by hand, the entries after it would be valid again after a crash, after
+/// an entry that they never followed. The log continues in a new segment instead, and they stay dead.
 #[test]
-fn what_stood_behind_a_truncated_entry_stays_dead() {
+fn entries_after_a_truncated_one_stay_dead() {
     let last_after_crash = |in_place: bool| {
         let home = Home::new(Genesis::Founder(NodeId(5)));
         let (mut log, _) = home.open();
@@ -221,7 +221,7 @@ fn what_stood_behind_a_truncated_entry_stays_dead() {
     assert_eq!(last_after_crash(true), LogIndex(5), "what the rule is for");
 }
 
-/// On a 64 MiB file system with segments of 64 MiB a trim gave nothing back: all was in the newest one (RELIABILITY L14).
+/// On a 64 MiB file system with segments of 64 MiB a trim freed nothing: all records were in the newest one (RELIABILITY L14).
 #[test]
 fn a_trim_of_everything_ends_the_newest_segment() {
     let home = Home::new(Genesis::Founder(NodeId(1)));
@@ -280,9 +280,9 @@ fn a_trim_drops_whole_segments() {
     assert_eq!(values(&log, 50, 60).len(), 10);
 }
 
-/// Its commit is what a restart applies up to: behind it the log must still be there.
+/// A restart applies entries up to the stored commit index, so the log after it must still exist.
 #[test]
-fn a_trim_drops_nothing_whose_commit_is_not_written() {
+fn a_trim_keeps_entries_whose_commit_is_not_written() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
     for _ in 0..20 {
@@ -306,7 +306,7 @@ fn a_trim_drops_nothing_whose_commit_is_not_written() {
 fn the_number_of_a_removed_segment_is_not_used_again() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     drop(home.open());
-    // As a power cut leaves one that was not synced.
+    // As after a power cut, if it was not synced.
     std::fs::write(home.path("00000000000000000090.seg"), [0; 4096]).expect("written");
     drop(home.open());
     assert_eq!(home.segments(), ["00000000000000000001.seg"]);
@@ -318,7 +318,7 @@ fn the_number_of_a_removed_segment_is_not_used_again() {
 }
 
 #[test]
-fn a_marker_begins_the_log_anew() {
+fn a_snapshot_replaces_the_log() {
     let home = Home::new(Genesis::Blank);
     let (mut log, _) = home.open();
     let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000), ..Base::default() };
@@ -377,9 +377,9 @@ fn the_manifest_gets_the_durable_position_once() {
     assert_eq!(durable().expect("a manifest").durable, log.active.position());
 }
 
-/// Nothing waits for a noted durable position: if there is no descriptor or no space for the manifest, it is written later.
+/// Nothing waits for a noted durable position: without a descriptor or space for the manifest, it is written later.
 #[test]
-fn a_manifest_that_can_not_be_noted_is_noted_later() {
+fn a_manifest_without_space_or_descriptor_is_written_later() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let dir = Path::new("/groups");
     GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Founder(NodeId(5))).expect("made");
@@ -429,7 +429,7 @@ fn a_vote_is_noted_before_records() {
         sync(&mut log, &home);
     }
     assert_eq!(log.urgency(), Urgency::Now);
-    // A roll tells it besides.
+    // A new segment writes the manifest as well.
     log.roll().expect("rolled");
     assert_eq!(log.urgency(), Urgency::Nothing, "the next drain does");
     sync(&mut log, &home);
@@ -453,9 +453,9 @@ fn after_an_error_the_log_refuses_everything() {
     assert!(matches!(log.close(), Err(StorageError::Failed { .. })));
 }
 
-/// A snapshot that could not be installed has already noted which segments are to go: they must not.
+/// A snapshot that could not be installed has already noted which segments to delete: they must be kept.
 #[test]
-fn what_a_failed_change_has_begun_no_sync_finishes() {
+fn a_sync_does_not_finish_a_failed_change() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let dir = Path::new("/groups");
     GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Founder(NodeId(5))).expect("made");

@@ -1,6 +1,6 @@
-//! The random numbers of tests.
+//! A generator of pseudo-random numbers for tests.
 
-/// A small generator of pseudo-random numbers (splitmix64): the same seed gives the same test.
+/// Splitmix64: the same seed repeats the same test.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -12,12 +12,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Below a number.
+    /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
-    /// True once in so many times.
+    /// True with probability 1 / `times`.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -1,4 +1,4 @@
-//! What stands behind the disk: files and directories as processes see them, and as a power cut would leave them.
+//! The state of the simulated disk: files and directories as processes see them, and as a power cut would leave them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::rng::Rng;
 
-/// What a disk writes whole or not at all.
+/// The bytes that a disk writes completely or not at all.
 pub(super) const SECTOR: usize = 512;
 pub(super) const ROOT: usize = 0;
 
@@ -48,7 +48,7 @@ impl Inode {
             if keeps && self.disk.len() < range.end {
                 self.disk.resize(range.end, 0);
             }
-            // A place that was never written may show what another file had there.
+            // A sector that was never written may contain bytes of another file.
             let stale = stale.and_then(|bytes| bytes.get(range.clone())).filter(|_| range.start >= on_disk);
             if keeps {
                 self.disk[range.clone()].copy_from_slice(&self.now[range]);
@@ -98,12 +98,12 @@ pub(super) struct World {
     pub(super) disk_names: Names,
     pub(super) pending: Vec<NameOp>,
     pub(super) locks: BTreeSet<PathBuf>,
-    /// So many more changes succeed; then nothing does.
+    /// The number of further changes that succeed; then nothing does.
     pub(super) changes_left: Option<u64>,
     pub(super) died: bool,
     pub(super) changes: u64,
     pub(super) salt: u64,
-    /// So many times nothing can be opened.
+    /// The number of operations that fail for lack of a descriptor.
     pub(super) shortages: u64,
     /// Bytes that were read, and reads that failed.
     pub(super) reads: (u64, u64),
@@ -128,7 +128,7 @@ impl Default for World {
 }
 
 impl World {
-    /// Opening takes a descriptor.
+    /// Takes a descriptor to open a file.
     pub(super) fn descriptor(&mut self) -> io::Result<()> {
         if self.shortages > 0 {
             self.shortages -= 1;
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// The directory that a path's last name is in, and that name.
+    /// The directory that contains a path's last name, and that name.
     pub(super) fn place(&self, path: &Path) -> io::Result<(usize, String)> {
         let dir = self.find(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -221,7 +221,7 @@ impl World {
         inode.dirty.extend(at / SECTOR..end.div_ceil(SECTOR));
     }
 
-    /// What no name leads to any more takes no space, once no process has it open.
+    /// A file without a name takes no space once no process has it open.
     pub(super) fn forget(&mut self) {
         let mut live: BTreeSet<usize> = self.names.values().chain(self.disk_names.values()).copied().collect();
         live.extend(self.pending.iter().filter_map(|op| match op {
