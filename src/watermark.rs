@@ -1,7 +1,7 @@
-//! How far a group is applied: what readers may see, and the futures that wait for more.
+//! The high watermark of a log: what readers may see, and the futures that wait for more.
 //!
-//! `consensus` advances it, everybody reads it. It only grows. A waiter is a small future and no thread; an advance wakes
-//! those whose condition holds and nobody else, in rounds.
+//! `consensus` advances it, all others read it. It only grows. A waiter is a small future, not a thread; an advance wakes only
+//! those whose condition holds, in rounds.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::pacer::{Pacer, WaitList};
 use crate::timers::TimersHandle;
 use crate::types::{LogIndex, Offset};
 
-/// What a waiter waits for.
+/// The condition of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// The entry is applied.
@@ -39,26 +39,26 @@ impl Until {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// So many waiters are woken by whoever advances. They are a round, and the next is woken when all of them have run. So ten
-/// thousand tails are not woken by `consensus`, and gRPC's threads are not theirs alone for as long as they have work.
+/// This many waiters are woken by the thread that advances. They are a round, and the next round is woken when all of them have
+/// run. So `consensus` does not wake ten thousand tails, and tails do not occupy gRPC's threads until all of them have run.
 const FIRST_ROUND: usize = 8;
 
-/// Every other round.
+/// The size of each later round.
 const ROUND: usize = 16;
 
-/// Between two rounds: in it gRPC's thread comes to look at its connections, which it does only when it has nothing to run.
+/// The pause between two rounds, in which gRPC's thread polls its connections: it does that only when it has nothing to run.
 const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 
-/// Calls go before tails, but leave them one place of so many: there may be more calls than a round takes for as long as
-/// clients like.
+/// Calls are woken before tails, except that one of this many places is for tails: clients may keep more calls waiting than a
+/// round takes.
 const TAILS_PART: usize = 8;
 
-struct State {
+struct Waits {
     mark: Mark,
     closed: bool,
     withdrawn: bool,
     next_waiter: u64,
-    /// By what they wait for, and in the order in which they came.
+    /// By what they wait for, then in the order of arrival.
     by_offset: BTreeMap<(Offset, u64), Waker>,
     by_index: BTreeMap<(LogIndex, u64), Waker>,
     /// What these waited for is there; they are woken round by round.
@@ -68,9 +68,9 @@ struct State {
     pacer: Pacer,
 }
 
-impl Default for State {
-    fn default() -> State {
-        State {
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits {
             mark: Mark::default(),
             closed: false,
             withdrawn: false,
@@ -84,8 +84,8 @@ impl Default for State {
     }
 }
 
-impl State {
-    /// Moves all whose condition holds, or all when closed, to those that are due.
+impl Waits {
+    /// Moves all whose condition holds, or all if closed, to those that are due.
     fn collect_due(&mut self) {
         let Mark { applied, next_offset, .. } = self.mark;
         let waits = |key: &(Offset, u64)| !self.closed && key.0 >= next_offset;
@@ -107,7 +107,7 @@ impl State {
         };
     }
 
-    /// False: it was woken.
+    /// False if it was woken.
     fn remove(&mut self, until: Until, id: u64) -> bool {
         let (waited, due) = match until {
             Until::Visible(offset) => (self.by_offset.remove(&(offset, id)), &mut self.due_tails),
@@ -120,7 +120,7 @@ impl State {
         self.due_calls.len() + self.due_tails.len()
     }
 
-    /// Who is woken now: so many at most, and nobody before those who were woken last have run and the next have their time.
+    /// Takes at most this many waiters to wake. None while the last round runs, or a timer for the next one is set.
     fn round(&mut self, waiters: usize) -> Vec<Waker> {
         if self.pacer.is_running() || self.pacer.paused_until().is_some() {
             return Vec::new();
@@ -134,17 +134,16 @@ impl State {
 }
 
 #[derive(Default)]
-struct Shared(Mutex<State>);
+struct SharedWaits(Mutex<Waits>);
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state whole.
+impl SharedWaits {
+    fn lock(&self) -> MutexGuard<'_, Waits> {
         self.0.lock()
     }
 }
 
-/// The next round's time has come.
-impl Wake for Shared {
+/// The timer of the next round.
+impl Wake for SharedWaits {
     fn wake(self: Arc<Self>) {
         let round = {
             let mut state = self.lock();
@@ -155,32 +154,32 @@ impl Wake for Shared {
     }
 }
 
-/// One group's mark, shared; a clone is the same mark.
+/// The high watermark of one log; a clone is the same one.
 #[derive(Clone, Default)]
-pub struct Watermark(Arc<Shared>);
+pub struct Watermark(Arc<SharedWaits>);
 
 impl Watermark {
-    /// Starts at `mark`.
+    /// Begins at `mark`.
     pub fn new(mark: Mark) -> Watermark {
-        Watermark(Arc::new(Shared(Mutex::new(State { mark, ..State::default() }))))
+        Watermark(Arc::new(SharedWaits(Mutex::new(Waits { mark, ..Waits::default() }))))
     }
 
-    /// How far it is now.
+    /// What is visible now.
     pub fn get(&self) -> Mark {
         self.0.lock().mark
     }
 
-    /// Moves on and wakes who waited for it.
+    /// Advances, and wakes those that waited for it.
     ///
     /// # Panics
-    /// If any part of the mark would go back.
+    /// If any part would decrease.
     pub fn advance(&self, to: Mark) {
         let round = {
             let mut state = self.0.lock();
             let old = state.mark;
             assert!(
                 to.applied >= old.applied && to.first_offset >= old.first_offset && to.next_offset >= old.next_offset,
-                "a watermark went back from {old:?} to {to:?}"
+                "the high watermark went back from {old:?} to {to:?}"
             );
             state.mark = to;
             state.collect_due();
@@ -203,7 +202,7 @@ impl Watermark {
         all.into_iter().for_each(Waker::wake);
     }
 
-    /// This replica differs from the others: records below the mark must no longer be served. Ends every wait, too.
+    /// This replica differs from the others: records below the high watermark must no longer be served. Ends every wait, too.
     pub fn withdraw(&self) {
         self.0.lock().withdrawn = true;
         self.close();
@@ -220,12 +219,12 @@ impl Watermark {
         self.0.lock().withdrawn
     }
 
-    /// Waits until the condition holds. The future gives the mark at which it held.
+    /// Waits until the condition holds. The future returns what is visible then.
     pub fn wait(&self, until: Until, timers: &TimersHandle) -> Wait {
         Wait { watermark: self.clone(), until, id: None, timers: timers.clone() }
     }
 
-    /// How many futures wait.
+    /// The number of futures that wait.
     pub fn waiters(&self) -> usize {
         let state = self.0.lock();
         state.by_offset.len() + state.by_index.len()
@@ -236,9 +235,9 @@ impl Watermark {
 pub struct Wait {
     watermark: Watermark,
     until: Until,
-    /// While it waits, or is woken and has not run.
+    /// Set while it waits, or is woken and has not run.
     id: Option<u64>,
-    /// For the next round.
+    /// For the timer of the next round.
     timers: TimersHandle,
 }
 
@@ -266,7 +265,7 @@ impl Future for Wait {
 }
 
 impl Wait {
-    /// The last of a round, whether it has run or was dropped before, sees to the next.
+    /// The last of a round to run or to be dropped sets the timer of the next one.
     fn end(&mut self) {
         let Some(id) = self.id.take() else { return };
         let shared = &self.watermark.0;

@@ -8,7 +8,7 @@
 //!                                                                                └ mark, answers ─▶ watermark, replies
 //! ```
 //!
-//! Read `group.rs` for what a group promises, `driver.rs` for how its effects are performed, `handle.rs` for what the rest
+//! Read `group/mod.rs` for what a group promises, `driver.rs` for how its effects are performed, `handle.rs` for what the rest
 //! of the program can ask. Only this folder knows raft's types.
 
 mod bad_message;

@@ -33,12 +33,12 @@ pub fn keeps_its_place(message: &RaftMessage) -> bool {
 
 /// Messages and their sizes.
 #[derive(Debug, Default)]
-struct Queue {
+struct PeerQueue {
     messages: VecDeque<(usize, NodeId, RaftMessage)>,
     bytes: usize,
 }
 
-impl Queue {
+impl PeerQueue {
     /// Appends a message. False if it exceeds the budget and is dropped.
     fn put(&mut self, from: NodeId, message: RaftMessage, bytes_max: usize) -> bool {
         let bytes = bytes_of(&message);
@@ -67,20 +67,20 @@ impl Queue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    first: Queue,
-    appends: Queue,
+struct PeerQueues {
+    first: PeerQueue,
+    appends: PeerQueue,
 }
 
 /// The queue of peers' messages.
 #[derive(Debug, Default)]
 pub struct PeerInbox {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PeerQueues>,
     dropped: Counter,
 }
 
 impl PeerInbox {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, PeerQueues> {
         // Every critical section leaves the state whole.
         self.waiting.lock()
     }

@@ -20,7 +20,7 @@ pub struct Visible {
 
 /// The part of an entry that the log state depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
+pub enum StateChange<'a> {
     /// Records of a client.
     Records {
         /// The offset after the last one.
@@ -91,24 +91,24 @@ impl Applied {
     ///
     /// # Errors
     /// [`BadTrim`]; nothing is changed.
-    pub fn apply(&mut self, index: LogIndex, change: Change<'_>) -> Result<Outcome, BadTrim> {
+    pub fn apply(&mut self, index: LogIndex, change: StateChange<'_>) -> Result<Outcome, BadTrim> {
         let is_new = index > self.as_of;
         let mut outcome = Outcome::Applied;
         match change {
-            Change::Records { next_offset, append_time_us } => {
+            StateChange::Records { next_offset, append_time_us } => {
                 self.next_offset = next_offset;
                 if is_new {
                     self.state.last_append_time_us = self.state.last_append_time_us.max(append_time_us);
                 }
             }
-            Change::Trim(bytes) => {
+            StateChange::Trim(bytes) => {
                 let first_offset = decode_trim(bytes)?;
                 if is_new {
                     self.state.first_offset = first_offset.min(self.next_offset).max(self.state.first_offset);
                     outcome = Outcome::Trimmed(self.state.first_offset);
                 }
             }
-            Change::Nothing => {}
+            StateChange::Nothing => {}
         }
         self.index = index;
         self.as_of = self.as_of.max(index);
@@ -140,8 +140,8 @@ impl Applied {
 mod tests {
     use super::*;
 
-    fn records(next_offset: u64, append_time_us: u64) -> Change<'static> {
-        Change::Records { next_offset: Offset(next_offset), append_time_us }
+    fn records(next_offset: u64, append_time_us: u64) -> StateChange<'static> {
+        StateChange::Records { next_offset: Offset(next_offset), append_time_us }
     }
 
     fn visible(applied: u64, first_offset: u64, next_offset: u64, last_append_time_us: u64) -> Visible {
@@ -156,15 +156,16 @@ mod tests {
     #[test]
     fn a_trim_moves_the_first_offset_forward_and_not_beyond_the_end() {
         let mut log = Applied::new(LogIndex(1), Offset(0), LogState::default(), LogIndex(1));
-        let trim =
-            |log: &mut Applied, index, first| log.apply(LogIndex(index), Change::Trim(&encode_trim(Offset(first))));
+        let trim = |log: &mut Applied, index, first| {
+            log.apply(LogIndex(index), StateChange::Trim(&encode_trim(Offset(first))))
+        };
         assert_eq!(log.apply(LogIndex(2), records(10, 70)), Ok(Outcome::Applied));
         assert_eq!(trim(&mut log, 3, 4), Ok(Outcome::Trimmed(Offset(4))));
         assert_eq!(trim(&mut log, 4, 2), Ok(Outcome::Trimmed(Offset(4))));
         assert_eq!(trim(&mut log, 5, 99), Ok(Outcome::Trimmed(Offset(10))));
-        assert_eq!(log.apply(LogIndex(6), Change::Nothing), Ok(Outcome::Applied));
+        assert_eq!(log.apply(LogIndex(6), StateChange::Nothing), Ok(Outcome::Applied));
         assert_eq!(log.visible(), visible(6, 10, 10, 70));
-        assert_eq!(log.apply(LogIndex(7), Change::Trim(&[1])), Err(BadTrim));
+        assert_eq!(log.apply(LogIndex(7), StateChange::Trim(&[1])), Err(BadTrim));
         assert_eq!(log.visible(), visible(6, 10, 10, 70));
     }
 
@@ -173,7 +174,7 @@ mod tests {
         let state = LogState { first_offset: Offset(5), last_append_time_us: 90 };
         let mut log = Applied::new(LogIndex(1), Offset(0), state, LogIndex(4));
         log.apply(LogIndex(2), records(8, 80)).expect("records");
-        assert_eq!(log.apply(LogIndex(3), Change::Trim(&encode_trim(Offset(5)))), Ok(Outcome::Applied));
+        assert_eq!(log.apply(LogIndex(3), StateChange::Trim(&encode_trim(Offset(5)))), Ok(Outcome::Applied));
         log.apply(LogIndex(4), records(9, 90)).expect("records");
         assert_eq!((log.log_state(), log.visible()), ((state, LogIndex(4)), visible(4, 5, 9, 90)));
         log.apply(LogIndex(5), records(10, 95)).expect("records");

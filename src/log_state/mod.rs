@@ -14,5 +14,5 @@
 mod applied;
 mod codec;
 
-pub use applied::{Applied, BadTrim, Change, Outcome, Visible, decode_trim, encode_trim};
+pub use applied::{Applied, BadTrim, Outcome, StateChange, Visible, decode_trim, encode_trim};
 pub use codec::{BadLogState, LogState};

@@ -33,7 +33,7 @@ pub struct End {
     pub append_time_us: u64,
 }
 
-struct Cached {
+struct CachedEntry {
     entry: RaftEntry,
     end: End,
 }
@@ -67,27 +67,27 @@ pub struct Adapter {
     last_index: LogIndex,
     /// The end of the entry before `cache`.
     cache_start: End,
-    cache: VecDeque<Cached>,
+    cache: VecDeque<CachedEntry>,
     cache_bytes: usize,
-    sizes: Sizes,
+    sizes: EntrySizes,
     fetching: RefCell<Fetching>,
 }
 
 /// How many of the entries in memory have each size, rounded up to a power of two.
 #[derive(Default)]
-struct Sizes([u32; 32]);
+struct EntrySizes([u32; 32]);
 
-impl Sizes {
+impl EntrySizes {
     fn class(entry: &RaftEntry) -> usize {
         (entry_bytes(entry).next_power_of_two().ilog2() as usize).min(31)
     }
 
     fn add(&mut self, entry: &RaftEntry) {
-        self.0[Sizes::class(entry)] += 1;
+        self.0[EntrySizes::class(entry)] += 1;
     }
 
     fn remove(&mut self, entry: &RaftEntry) {
-        self.0[Sizes::class(entry)] -= 1;
+        self.0[EntrySizes::class(entry)] -= 1;
     }
 
     fn largest(&self) -> usize {
@@ -123,7 +123,7 @@ impl Adapter {
             cache_start: start,
             cache: VecDeque::new(),
             cache_bytes: 0,
-            sizes: Sizes::default(),
+            sizes: EntrySizes::default(),
             fetching: RefCell::default(),
         };
         if adapter.terms.is_empty() {
@@ -178,7 +178,7 @@ impl Adapter {
         self.last_index = LogIndex(entry.index);
         self.cache_bytes += entry_bytes(&entry);
         self.sizes.add(&entry);
-        self.cache.push_back(Cached { entry, end });
+        self.cache.push_back(CachedEntry { entry, end });
     }
 
     /// Drops every entry from `from` on.
@@ -225,7 +225,7 @@ impl Adapter {
         self.cache_start = End { index: snapshot.base.index, offset: snapshot.base.offset, append_time_us };
         self.cache.clear();
         self.cache_bytes = 0;
-        self.sizes = Sizes::default();
+        self.sizes = EntrySizes::default();
         *self.fetching.get_mut() = Fetching::default();
     }
 
@@ -326,7 +326,7 @@ impl Adapter {
 }
 
 fn entry_bytes(entry: &RaftEntry) -> usize {
-    entry.data.len() + entry.context.len() + size_of::<Cached>()
+    entry.data.len() + entry.context.len() + size_of::<CachedEntry>()
 }
 
 /// The entries from the front of `entries` that fit `max_bytes`, but at least one.

@@ -15,7 +15,7 @@ use super::node::RaftNode;
 use super::pending::Pending;
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
 use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
-use crate::log_state::{Applied, Change, Outcome, Visible};
+use crate::log_state::{Applied, Outcome, StateChange, Visible};
 use crate::storage::entry::{EntryKind, Stamp};
 use crate::storage::payload;
 use crate::types::{GroupId, LogIndex, Offset, Term};
@@ -110,8 +110,8 @@ impl Applier {
 
     fn apply_entry(&mut self, group: GroupId, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {
         let index = LogIndex(entry.index);
-        let change = if is_conf_change(entry) || is_noop(entry) { Change::Nothing } else { change(entry)? };
-        if group == GroupId::CATALOG && matches!(change, Change::Records { .. }) {
+        let change = if is_conf_change(entry) || is_noop(entry) { StateChange::Nothing } else { change(entry)? };
+        if group == GroupId::CATALOG && matches!(change, StateChange::Records { .. }) {
             out.commands.extend(commands(entry)?);
         }
         match self.applied.apply(index, change).map_err(|e| e.to_string())? {
@@ -172,14 +172,14 @@ fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) 
 }
 
 /// What an entry with a stamp changes.
-fn change(entry: &RaftEntry) -> Result<Change<'_>, String> {
+fn change(entry: &RaftEntry) -> Result<StateChange<'_>, String> {
     let stamp = Stamp::decode(&entry.data).map_err(|e| e.to_string())?;
     match stamp.kind {
-        EntryKind::Records => Ok(Change::Records {
+        EntryKind::Records => Ok(StateChange::Records {
             next_offset: Offset(stamp.base_offset.0 + u64::from(stamp.count)),
             append_time_us: stamp.append_time_us,
         }),
-        EntryKind::Trim => Ok(Change::Trim(&entry.data[Stamp::BYTES..])),
+        EntryKind::Trim => Ok(StateChange::Trim(&entry.data[Stamp::BYTES..])),
         EntryKind::Noop | EntryKind::ConfChange => Err(format!("an entry of kind {:?}", stamp.kind)),
     }
 }

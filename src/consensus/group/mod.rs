@@ -34,7 +34,7 @@ mod patience;
 mod pending;
 mod persistence;
 mod propose;
-mod raft_log;
+mod raft_logger;
 mod reads;
 mod ready;
 mod sequences;
@@ -54,8 +54,8 @@ use self::in_flight::AppendsInFlight;
 use self::late::LateTicks;
 use self::node::RaftNode;
 use self::own_disk::OwnDisk;
-use self::patience::{Leadership, Patience};
-use self::pending::{Pending, Refusal, WAIT_MAX};
+use self::patience::{ElectionPatience, Leadership};
+use self::pending::{HeldRefusal, Pending, WAIT_MAX};
 use self::persistence::Persistence;
 use self::propose::{Proposer, Rejected};
 use self::reads::LeaderReads;
@@ -96,7 +96,7 @@ pub struct Group {
     proposer: Proposer,
     pending: Pending,
     reads: LeaderReads,
-    patience: Patience,
+    patience: ElectionPatience,
     late: LateTicks,
     term_jumps: TermJumps,
     own_disk: OwnDisk,
@@ -143,7 +143,7 @@ impl Group {
             proposer: Proposer::default(),
             pending: Pending::default(),
             reads: LeaderReads::default(),
-            patience: Patience::new(term),
+            patience: ElectionPatience::new(term),
             late: LateTicks::default(),
             term_jumps: TermJumps::default(),
             own_disk: OwnDisk::default(),
@@ -187,7 +187,7 @@ impl Group {
             }
             Err(Rejected::ByLogEnd { error, beyond }) => {
                 let last_term = Term(self.node.raft.raft_log.last_term());
-                let refusal = Refusal { error, last_index: self.node.last_index(), last_term, deadline, reply };
+                let refusal = HeldRefusal { error, last_index: self.node.last_index(), last_term, deadline, reply };
                 if beyond {
                     self.reads.confirm_first(refusal);
                 } else {

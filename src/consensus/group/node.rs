@@ -7,7 +7,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::adapter::{Adapter, End};
 use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
-use super::raft_log;
+use super::raft_logger;
 use super::settings::{ELECTION_TICKS, GroupConfig, HEARTBEAT_TICKS, UNCOMMITTED_BYTES_MAX};
 use crate::catalog::policy::facts::ReplicaProgress;
 use crate::consensus::conf_change::ConfChange;
@@ -65,7 +65,7 @@ impl RaftNode {
             max_committed_size_per_ready: 4 << 20,
             ..Default::default()
         };
-        let logger = raft_log::logger(config.id);
+        let logger = raft_logger::logger(config.id);
         let mut raw = RawNode::new(&raft_config, adapter, &logger).map_err(|e| e.to_string())?;
         if recovered.conf_state.voters == [config.me] {
             // No other node could lead: don't wait for a timeout.

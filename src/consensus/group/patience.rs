@@ -32,7 +32,7 @@ pub enum Leadership {
 
 /// The state of one group's elections.
 #[derive(Debug)]
-pub struct Patience {
+pub struct ElectionPatience {
     term: u64,
     /// The terms that began since a leader was last known.
     terms: u32,
@@ -45,9 +45,9 @@ pub struct Patience {
     factor: usize,
 }
 
-impl Patience {
-    pub fn new(term: u64) -> Patience {
-        Patience { term, terms: 0, sync_ticks: 0, waited: 0, ticks: 0, factor: 1 }
+impl ElectionPatience {
+    pub fn new(term: u64) -> ElectionPatience {
+        ElectionPatience { term, terms: 0, sync_ticks: 0, waited: 0, ticks: 0, factor: 1 }
     }
 
     /// One tick, in this term; `unsynced` if the term or the vote is not synced. True if raft should receive it.
@@ -61,7 +61,7 @@ impl Patience {
                 return true;
             }
             Leadership::Elsewhere => {
-                *self = Patience::new(term);
+                *self = ElectionPatience::new(term);
                 return true;
             }
             Leadership::Vacant => {}
@@ -88,13 +88,13 @@ impl Patience {
 mod tests {
     use super::*;
 
-    fn passed(patience: &mut Patience, term: u64, leadership: Leadership) -> usize {
+    fn passed(patience: &mut ElectionPatience, term: u64, leadership: Leadership) -> usize {
         (0..160).filter(|_| patience.tick(term, leadership, false)).count()
     }
 
     #[test]
     fn each_term_without_a_leader_doubles_the_timeouts_from_the_third_on() {
-        let mut patience = Patience::new(7);
+        let mut patience = ElectionPatience::new(7);
         assert_eq!(passed(&mut patience, 7, Leadership::Elsewhere), 160);
         let counts = [7, 8, 9, 10, 11, 12, 13, 14].map(|term| passed(&mut patience, term, Leadership::Vacant));
         assert_eq!(counts, [160, 160, 160, 80, 40, 20, 10, 10]);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_timer_waits_for_the_own_vote_and_then_as_long_as_that_suggests() {
-        let mut patience = Patience::new(1);
+        let mut patience = ElectionPatience::new(1);
         assert!((0..40).all(|_| !patience.tick(2, Leadership::Vacant, true)));
         assert_eq!(passed(&mut patience, 2, Leadership::Vacant), 23, "each seventh of the ticks 41 to 200");
         // Leadership is the result: the leader may stall for as long, also once its sync is over.

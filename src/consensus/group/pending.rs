@@ -34,7 +34,7 @@ impl Answer {
     }
 }
 
-struct Proposed {
+struct PendingProposal {
     appended: Appended,
     deadline: Instant,
     reply: AppendReply,
@@ -43,7 +43,7 @@ struct Proposed {
 /// A rejection of a proposal that is valid only if the leader's last entry, at the time of the rejection, is committed:
 /// otherwise a leader that was cut off could report the offset of records that another leader has replaced.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct HeldRefusal {
     /// What is wrong with the proposal.
     pub error: ProposeError,
     /// The leader's last index at that time.
@@ -56,7 +56,7 @@ pub struct Refusal {
     pub reply: AppendReply,
 }
 
-impl Refusal {
+impl HeldRefusal {
     /// Answers the proposal with `error`.
     pub fn answer(self, error: ProposeError) -> Answer {
         Answer::Append(self.reply, Err(error))
@@ -66,8 +66,8 @@ impl Refusal {
 /// The proposals of a group that are not answered yet.
 #[derive(Default)]
 pub struct Pending {
-    by_index: BTreeMap<LogIndex, Proposed>,
-    refusals: BTreeMap<LogIndex, Vec<Refusal>>,
+    by_index: BTreeMap<LogIndex, PendingProposal>,
+    refusals: BTreeMap<LogIndex, Vec<HeldRefusal>>,
     /// The term of the last applied entry.
     applied_term: Term,
 }
@@ -75,7 +75,7 @@ pub struct Pending {
 impl Pending {
     /// Remembers a proposal that raft took.
     pub fn insert(&mut self, appended: Appended, deadline: Instant, reply: AppendReply, out: &mut Vec<Answer>) {
-        let proposed = Proposed { appended, deadline, reply };
+        let proposed = PendingProposal { appended, deadline, reply };
         if let Some(replaced) = self.by_index.insert(appended.index, proposed) {
             // An entry of a newer term has this index now: the old one is no longer in the leader's log.
             out.push(Answer::Append(replaced.reply, Err(ProposeError::OutcomeUnknown)));
@@ -83,7 +83,7 @@ impl Pending {
     }
 
     /// Holds a rejection until the entry that it depends on is applied.
-    pub fn refuse(&mut self, refusal: Refusal, applied: LogIndex, out: &mut Vec<Answer>) {
+    pub fn refuse(&mut self, refusal: HeldRefusal, applied: LogIndex, out: &mut Vec<Answer>) {
         if refusal.last_index <= applied {
             let error = refusal.error;
             out.push(refusal.answer(error));

@@ -2,27 +2,27 @@
 
 use std::time::Instant;
 
-use super::pending::{Answer, ReadReply, Refusal};
+use super::pending::{Answer, HeldRefusal, ReadReply};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::types::LogIndex;
 
-enum Waiter {
+enum ReadWaiter {
     Read(ReadReply),
-    Refusal(Refusal),
+    Refusal(HeldRefusal),
 }
 
-struct Read {
-    waiter: Waiter,
+struct WaitingRead {
+    waiter: ReadWaiter,
     deadline: Instant,
     /// The round of heartbeats that must confirm it; none is under way yet.
     round: Option<u64>,
 }
 
-impl Read {
+impl WaitingRead {
     fn fail(self, error: ReadIndexError) -> Answer {
         match self.waiter {
-            Waiter::Read(reply) => Answer::Read(reply, Err(error)),
-            Waiter::Refusal(refusal) => refusal.answer(match error {
+            ReadWaiter::Read(reply) => Answer::Read(reply, Err(error)),
+            ReadWaiter::Refusal(refusal) => refusal.answer(match error {
                 ReadIndexError::NotLeader { leader } => ProposeError::NotLeader { leader },
                 ReadIndexError::Unconfirmed => ProposeError::DeadlinePassed,
                 ReadIndexError::QueueFull => ProposeError::QueueFull,
@@ -37,18 +37,22 @@ impl Read {
 /// The requests of a group that wait. All that wait when a round starts share it.
 #[derive(Default)]
 pub struct LeaderReads {
-    waiting: Vec<Read>,
+    waiting: Vec<WaitingRead>,
     rounds: u64,
 }
 
 impl LeaderReads {
     pub fn insert(&mut self, deadline: Instant, reply: ReadReply) {
-        self.waiting.push(Read { waiter: Waiter::Read(reply), deadline, round: None });
+        self.waiting.push(WaitingRead { waiter: ReadWaiter::Read(reply), deadline, round: None });
     }
 
     /// Remembers a rejection that is valid only if this node is still the leader.
-    pub fn confirm_first(&mut self, refusal: Refusal) {
-        self.waiting.push(Read { deadline: refusal.deadline, waiter: Waiter::Refusal(refusal), round: None });
+    pub fn confirm_first(&mut self, refusal: HeldRefusal) {
+        self.waiting.push(WaitingRead {
+            deadline: refusal.deadline,
+            waiter: ReadWaiter::Refusal(refusal),
+            round: None,
+        });
     }
 
     /// The context of a new round, if anything waits for one.
@@ -65,13 +69,13 @@ impl LeaderReads {
 
     /// A majority confirmed the round of `context`, and with it every earlier one, at `index`. Returns the confirmed rejections.
     #[must_use]
-    pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) -> Vec<Refusal> {
+    pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) -> Vec<HeldRefusal> {
         let mut refusals = Vec::new();
         let Ok(round) = context.try_into().map(u64::from_le_bytes) else { return refusals };
         for read in self.waiting.extract_if(.., |r| r.round.is_some_and(|own| own <= round)) {
             match read.waiter {
-                Waiter::Read(reply) => out.push(Answer::Read(reply, Ok(index))),
-                Waiter::Refusal(refusal) => refusals.push(refusal),
+                ReadWaiter::Read(reply) => out.push(Answer::Read(reply, Ok(index))),
+                ReadWaiter::Refusal(refusal) => refusals.push(refusal),
             }
         }
         refusals

@@ -387,14 +387,14 @@ impl World {
             let places = found.get(value).map_or(&[][..], Vec::as_slice);
             match fate {
                 Fate::Appended(offset) => assert_eq!(places, [*offset], "value {value} was acknowledged"),
-                Fate::Not => assert!(places.is_empty(), "value {value} was refused and stands at {places:?}"),
-                Fate::Unknown => assert!(places.len() <= 1, "value {value} stands at {places:?}"),
+                Fate::Not => assert!(places.is_empty(), "value {value} was refused and is stored at {places:?}"),
+                Fate::Unknown => assert!(places.len() <= 1, "value {value} is stored at {places:?}"),
             }
         }
         let mut next = 0;
         for places in found.values() {
             next = next.max(places.iter().map(|o| o.0 + 1).max().unwrap_or(0));
         }
-        assert_eq!(found.values().map(Vec::len).sum::<usize>() as u64, next, "offsets have a gap or stand twice");
+        assert_eq!(found.values().map(Vec::len).sum::<usize>() as u64, next, "offsets have a gap or are used twice");
     }
 }
