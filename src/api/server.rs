@@ -12,7 +12,7 @@ use super::availability::Availability;
 use super::core::{Core, Me};
 use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
-use super::limits::Limits;
+use super::limits::Budgets;
 use super::metrics::RequestMetrics;
 use super::rpc;
 use super::service::Service;
@@ -99,7 +99,7 @@ impl Api {
         let service = Service {
             me: options.me,
             access: AccessControl::new(options.identities, options.authorities, options.acl),
-            limits: Limits::new(limits.clone()),
+            limits: Budgets::new(limits.clone()),
             metrics: RequestMetrics::new(options.metrics),
             waiting: options.waiting,
             received,

@@ -18,7 +18,7 @@ use super::deadline;
 use super::error::{ApiError, Invalid};
 use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
-use super::limits::Limits;
+use super::limits::Budgets;
 use super::metrics::RequestMetrics;
 use super::status::FailedAt;
 use crate::grpc::Received;
@@ -39,7 +39,7 @@ pub struct Service {
     /// Tells clients and their rights.
     pub access: AccessControl,
     /// What each principal, and all together, may hold.
-    pub limits: Limits,
+    pub limits: Budgets,
     /// What requests count.
     pub metrics: RequestMetrics,
     /// Why the node does not serve yet.

@@ -66,7 +66,7 @@ impl Usage {
 
 /// What is in use.
 #[derive(Default)]
-pub(super) struct HeldLimits {
+pub(super) struct HeldBudgets {
     all: Usage,
     /// A principal that holds nothing is removed, so this is bounded by the requests in flight.
     each: HashMap<Principal, Usage>,
@@ -76,31 +76,31 @@ pub(super) struct HeldLimits {
     pub next_ticket: u64,
 }
 
-impl HeldLimits {
+impl HeldBudgets {
     /// The first in a principal's queue, to be woken after the lock is released.
     pub fn first(&self, principal: &Principal) -> Option<Waker> {
         Some(self.queues.get(principal)?.first()?.1.clone())
     }
 }
 
-struct SharedLimits {
+struct SharedBudgets {
     max: config::Limits,
-    held: Mutex<HeldLimits>,
+    held: Mutex<HeldBudgets>,
     late: LateRefusals,
 }
 
-/// The limits and what is in use; a clone is the same.
+/// The limits and what is in use of them; a clone is the same.
 #[derive(Clone)]
-pub struct Limits(Arc<SharedLimits>);
+pub struct Budgets(Arc<SharedBudgets>);
 
 fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
     if used > max { Err(LimitReached { limit, max }) } else { Ok(()) }
 }
 
-impl Limits {
+impl Budgets {
     /// These maxima, with nothing in use.
-    pub fn new(max: config::Limits) -> Limits {
-        Limits(Arc::new(SharedLimits { max, held: Mutex::default(), late: LateRefusals::default() }))
+    pub fn new(max: config::Limits) -> Budgets {
+        Budgets(Arc::new(SharedBudgets { max, held: Mutex::default(), late: LateRefusals::default() }))
     }
 
     /// What all principals hold together.
@@ -145,7 +145,7 @@ impl Limits {
 
     pub(super) fn read_in(
         &self,
-        held: &mut HeldLimits,
+        held: &mut HeldBudgets,
         principal: &Principal,
         wanted: usize,
     ) -> Result<Permit, LimitReached> {
@@ -197,7 +197,7 @@ impl Limits {
         Ok(self.hold(&mut held, principal, more))
     }
 
-    fn hold(&self, held: &mut HeldLimits, principal: &Principal, more: Usage) -> Permit {
+    fn hold(&self, held: &mut HeldBudgets, principal: &Principal, more: Usage) -> Permit {
         held.all = held.all.plus(more);
         match held.each.get_mut(principal) {
             Some(usage) => *usage = usage.plus(more),
@@ -206,14 +206,14 @@ impl Limits {
         Permit { limits: self.clone(), principal: principal.clone(), held: more, waited: false }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, HeldLimits> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HeldBudgets> {
         self.0.held.lock()
     }
 }
 
 /// What a request holds of its principal's limits; released when dropped.
 pub struct Permit {
-    limits: Limits,
+    limits: Budgets,
     principal: Principal,
     held: Usage,
     /// It came from the fair queue: what it reads counts for the queue's pauses.
@@ -282,8 +282,8 @@ mod tests {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
 
-    fn limits() -> Limits {
-        Limits::new(config::Limits {
+    fn limits() -> Budgets {
+        Budgets::new(config::Limits {
             streams_per_principal_max: 2,
             streams_max: 3,
             calls_per_principal_max: 2,

@@ -6,7 +6,7 @@
 //! reads. So clients that never read what they asked for do not starve others of the same name. All reads leave a quarter
 //! of the node's bytes to appends.
 //!
-//! - `budget`: [`Limits`], and the [`Permit`] that holds a part of them
+//! - `budget`: [`Budgets`], and the [`Permit`] that holds a part of them
 //! - `queue` and `turn`: the fair queue in which a principal's open streams wait for bytes to read into
 //! - `late`: large requests that are rejected again and again are answered late
 
@@ -15,4 +15,4 @@ mod late;
 mod queue;
 mod turn;
 
-pub use self::budget::{LimitReached, Limits, Permit, Usage};
+pub use self::budget::{Budgets, LimitReached, Permit, Usage};

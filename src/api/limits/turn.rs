@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
-use super::budget::{HeldLimits, LimitReached, Limits, Permit};
+use super::budget::{Budgets, HeldBudgets, LimitReached, Permit};
 use crate::security::identity::Principal;
 use crate::timers::{Sleep, TimersHandle};
 
@@ -17,8 +17,8 @@ const READ_SOON: Duration = Duration::from_secs(10);
 /// together may be what it waits for.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
-impl Limits {
-    /// Like [`Limits::read`], but waits some seconds for room, in the order of arrival. Other streams of the principal, such
+impl Budgets {
+    /// Like [`Budgets::read`], but waits some seconds for room, in the order of arrival. Other streams of the principal, such
     /// as a thousand tails that one record wakes, may hold everything for a moment: an open stream does not fail for that,
     /// and is not overtaken.
     ///
@@ -40,7 +40,7 @@ impl Limits {
 
 /// Waits for bytes to read into. Dropping it leaves the queue.
 struct Turn<'a> {
-    limits: &'a Limits,
+    limits: &'a Budgets,
     principal: &'a Principal,
     wanted: usize,
     timers: &'a TimersHandle,
@@ -52,12 +52,12 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// Not in the queue yet.
-    fn new(limits: &'a Limits, principal: &'a Principal, wanted: usize, timers: &'a TimersHandle) -> Turn<'a> {
+    fn new(limits: &'a Budgets, principal: &'a Principal, wanted: usize, timers: &'a TimersHandle) -> Turn<'a> {
         Turn { limits, principal, wanted, timers, ticket: None, again: None }
     }
 
     /// Leaves the queue; returns the waker of the stream whose turn it is now.
-    fn leave(&mut self, held: &mut HeldLimits) -> Option<Waker> {
+    fn leave(&mut self, held: &mut HeldBudgets) -> Option<Waker> {
         let ticket = self.ticket.take()?;
         let queue = held.queues.get_mut(self.principal)?;
         queue.leave(ticket);
@@ -144,8 +144,8 @@ mod tests {
         }
     }
 
-    fn limits(bytes_per_principal_max: u64, bytes_max: u64) -> Limits {
-        Limits::new(config::Limits { bytes_per_principal_max, bytes_max, ..config::Limits::default() })
+    fn limits(bytes_per_principal_max: u64, bytes_max: u64) -> Budgets {
+        Budgets::new(config::Limits { bytes_per_principal_max, bytes_max, ..config::Limits::default() })
     }
 
     fn poll(turn: &mut Turn<'_>, woken: &Arc<Woken>) -> Poll<Permit> {

@@ -164,6 +164,22 @@ fn every_error_has_a_code_a_reason_and_a_message() {
     }
 }
 
+/// Only these are answered late when they are large: an honest client sends the others again.
+#[test]
+fn a_retry_is_useless_only_if_the_request_itself_is_wrong() {
+    for (error, code, reason) in samples() {
+        let is_wrong = match code {
+            Code::UNAUTHENTICATED
+            | Code::PERMISSION_DENIED
+            | Code::INVALID_ARGUMENT
+            | Code::UNIMPLEMENTED
+            | Code::NOT_FOUND => true,
+            _ => reason == "LOG_ID_MISMATCH",
+        };
+        assert_eq!(classify(&error).retry == Retry::Useless, is_wrong, "{error:?}");
+    }
+}
+
 #[test]
 fn an_offset_out_of_range_names_the_bounds() {
     let details = details(&status_of(&ApiError::OffsetPastEnd(bounds(), Offset(8))));
