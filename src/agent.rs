@@ -1,7 +1,7 @@
-//! One node: starts everything bottom-up, stops it top-down.
+//! One node: starts its parts from the bottom layer up, and stops them from the top down.
 //!
-//! The listeners are bound first and answer "joining" until the node is a member of a cluster: because its data directory
-//! says so, because it founds one, or because one admits it. Then the core starts: log-writer, readers, peers, consensus.
+//! The listeners are bound first and answer JOINING until the node is a member of a cluster: it was one before, founds one, or is
+//! admitted (`enter.rs`). Then the parts of a member start (`base.rs`): log-writer, readers, peers, consensus.
 
 mod base;
 mod enter;
@@ -43,18 +43,18 @@ use crate::thread::{Fatal, Joiner, fatal_channel};
 use crate::types::GroupId;
 use crate::waiting::WaitingFor;
 
-/// Calls in flight get this long when the node stops.
+/// Requests in progress get this time when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
-/// A restarted member is ready after this long, also without a leader.
+/// A restarted member is ready after this time even without a leader.
 const LEADER_MAX: Duration = Duration::from_secs(3);
 
-/// What a stop is at. A clone shows the same.
+/// The current step of a stop. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct StopStep(Arc<Mutex<&'static str>>);
 
 impl StopStep {
-    /// What it is at now; empty before it began.
+    /// The current step; empty before the stop.
     pub fn get(&self) -> &'static str {
         *self.0.lock()
     }
@@ -66,7 +66,7 @@ impl StopStep {
 
 /// A running node. Dropping it stops it.
 pub struct Agent {
-    /// Gone once stopped, and with it the data directory's lock.
+    /// `None` once the node is stopped; dropping it releases the lock of the data directory.
     base: Option<Arc<Base>>,
     listener: Option<PeerListener>,
     admission: Option<Joiner>,
@@ -83,11 +83,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts a node. Comes back once the listeners are bound and what is on the disk is recovered; the node may still
-    /// have to be admitted, or to find a leader.
+    /// Starts a node. Returns when the listeners are bound and the logs are recovered; the node may still wait for admission or a
+    /// leader.
     ///
     /// # Errors
-    /// [`AgentError`]; what was started until then is stopped again.
+    /// [`AgentError`]; the parts that were started are stopped again.
     pub fn start(config: Config) -> Result<Agent, AgentError> {
         let (fatal, failures) = fatal_channel();
         let test_max = std::env::var(FeatureRange::TEST_MAX).ok();
@@ -106,7 +106,7 @@ impl Agent {
         let identities = Identities::new(&config.cluster.cluster_name, tls.is_insecure());
         let disk = Disk::real();
         if let Err(error) = disk.keep_descriptors() {
-            log::warn!("{error}: whoever opens too many connections can end this node");
+            log::warn!("{error}: a host that opens too many connections can end this node");
         }
         let data_dir = Arc::new(DataDir::open(&disk, &config.node.data_dir)?);
         disk.watch_space(&config.node.data_dir, &config.disk_space)?;
@@ -200,18 +200,18 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Where peers reach this node, with the port that it got.
+    /// The address of the peer listener, with its actual port.
     pub fn bind_addr(&self) -> SocketAddr {
         self.bind_addr
     }
 
-    /// Where clients reach this node, with the port that it got.
+    /// The address of the client listener, with its actual port.
     pub fn rpc_addr(&self) -> SocketAddr {
         self.rpc_addr
     }
 
-    /// True once calls are taken: this node is a member, the log is open here, and there is a leader. A member that was restarted
-    /// without a majority in reach waits for a leader for three seconds only, since the others may be started after it.
+    /// Whether the node is ready: it is a member, its logs are open and have leaders. A restarted member waits for leaders for three
+    /// seconds only, since the other nodes may be started after it.
     pub fn takes_calls(&self) -> bool {
         let running = self.base.as_ref().map(|base| base.running());
         let Some(running) = running.as_ref().and_then(|running| running.as_ref()) else { return false };
@@ -224,41 +224,43 @@ impl Agent {
         all_led || (running.restarted && running.since.elapsed() > LEADER_MAX)
     }
 
-    /// What failed inside: then the node must be stopped.
+    /// Failures of the node's threads. After one, the node must be stopped.
     pub fn failures(&self) -> &Receiver<Fatal> {
         &self.failures
     }
 
-    /// Loads certificates and the policy anew, if they have changed. What can't be used is left aside, and the last good one kept.
+    /// Reloads certificates, the access policy and the list of denied peers if they have changed. A file that is unusable is ignored, and
+    /// the version in use is kept.
     pub fn reload(&self) {
         match self.tls.reload() {
             Ok(true) => {
-                log::info!("certificates loaded anew");
+                log::info!("certificates reloaded");
                 self.metrics.set_certificate_expires(self.tls.expires());
                 if let Some(base) = &self.base {
                     self.tls.warn_unless_named(&base.me.rpc_addr);
                 }
             }
             Ok(false) => {}
-            Err(error) => log::error!("the old certificates stay: {error}"),
+            Err(error) => log::error!("certificates not reloaded, the old ones stay in use: {error}"),
         }
         match self.acl.reload() {
-            Ok(true) => log::info!("access policy loaded anew"),
+            Ok(true) => log::info!("access policy reloaded"),
             Ok(false) => {}
-            Err(error) => log::error!("the old access policy stays: {error}"),
+            Err(error) => log::error!("access policy not reloaded, the old one stays in use: {error}"),
         }
         match self.rules.reload() {
-            Ok(true) => log::info!("list of denied peers loaded anew"),
+            Ok(true) => log::info!("list of denied peers reloaded"),
             Ok(false) => {}
-            Err(error) => log::error!("the old list of denied peers stays: {error}"),
+            Err(error) => log::error!("list of denied peers not reloaded, the old one stays in use: {error}"),
         }
         if let Some(base) = &self.base {
             base.api().recheck();
         }
     }
 
-    /// Which thread hangs, if one does: it gives no sign of life for `hang_seconds_max` (RELIABILITY L19). To be called
-    /// every second: time in which nobody looked does not count, because this process was suspended then. A node that hangs must not keep its place: the caller aborts the process.
+    /// The thread that shows no sign of life for `hang_seconds_max`, if there is one. To be called every second: time between two calls
+    /// that are further apart does not count, because the process was suspended. The caller must abort the process, since a node
+    /// that hangs must not keep its leadership.
     pub fn hanging(&self) -> Option<&'static str> {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;
@@ -271,22 +273,21 @@ impl Agent {
         sync_hangs.then_some("log-writer")
     }
 
-    /// Why the cluster rejects this node, once it does: it no longer takes part in any group.
+    /// Why the cluster rejects this node, if it does. The node then takes part in no group.
     pub fn excluded(&self) -> Option<Refusal> {
         let running = self.base.as_ref()?.running();
         running.as_ref()?.peers.handle().excluded().cloned()
     }
 
-    /// For who watches [`Agent::stop`].
+    /// Shows the progress of [`Agent::stop`] to another thread.
     pub fn stop_step(&self) -> StopStep {
         self.step.clone()
     }
 
-    /// Stops the node: every call gets an answer or a status, what is written is synced, a clean mark is left. Every step
-    /// runs, whatever the others came to.
+    /// Stops the node: every request gets a response or a status, and everything written is synced. All steps run even if one fails.
     ///
     /// # Errors
-    /// The first failure of a part of the node that nobody has taken from [`Agent::failures`].
+    /// The first failure of a thread that was not received from [`Agent::failures`].
     pub fn stop(mut self) -> Result<(), AgentError> {
         self.stop_now();
         match self.failures.try_recv() {
@@ -304,12 +305,12 @@ impl Agent {
         let running = base.running().take();
         if let Some(running) = &running {
             self.step.set("handing leadership over");
-            // Answered within its own bound, also when nobody can take over.
+            // Bounded by itself, even if no node can take over.
             let _ = running.consensus.hand_over().wait();
         }
-        self.step.set("ending calls");
+        self.step.set("ending requests");
         if !base.api().drain(Instant::now() + DRAIN_MAX) {
-            log::warn!("some calls are cut off: they took longer than {DRAIN_MAX:?} to end");
+            log::warn!("cancelling requests that did not end within {DRAIN_MAX:?}");
         }
         if let Some(running) = running {
             self.step.set("stopping consensus");
@@ -328,7 +329,7 @@ impl Agent {
             running.scrub.stop();
         }
         self.step.set("closing connections");
-        // Whoever holds a channel holds the threads that serve it: they go first.
+        // A gRPC channel keeps the threads that serve it alive, so all owners of channels are dropped first.
         self.listener = None;
         self.space = None;
         drop(base);

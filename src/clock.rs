@@ -78,7 +78,7 @@ enum Wrong {
     BehindMajority,
     /// It has jumped ahead, and no majority confirms the jump.
     Jumped,
-    /// It differs from a peer's clock, and there is no majority.
+    /// It differs from the clock of a peer, and a majority is missing.
     Differs(NodeId),
 }
 

@@ -30,7 +30,7 @@ use crate::waiting::WaitingFor;
 use crate::watermark::Watermark;
 use crate::writer::{Writer, WriterHandle};
 
-/// What runs once the node is a member, in the order in which it stops.
+/// The parts that run once the node is a member, in the order in which they stop.
 pub(super) struct Running {
     pub consensus: ConsensusHandle,
     pub thread: Joiner,
@@ -45,11 +45,11 @@ pub(super) struct Running {
     pub hang_max: Duration,
     pub logs: Logs,
     pub since: Instant,
-    /// It carried a log when it started.
+    /// The node had a log when it started.
     pub restarted: bool,
 }
 
-/// What starting the core takes; shared with the thread that waits for admission.
+/// The parts that exist from the start. Shared with the thread that waits for admission.
 pub(super) struct Base {
     pub config: Config,
     pub fatal: FatalSender,
@@ -78,7 +78,8 @@ impl Base {
         LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.storage.segment_bytes) }
     }
 
-    /// Recovers and starts the core, and opens the listeners for calls. `told`: the members, where the catalog is not here yet.
+    /// Recovers the logs, starts the parts of a member, and lets the listeners accept requests. `told` lists the members if this node
+    /// does not have the catalog yet.
     pub fn run(&self, cluster_id: ClusterId, node_file: NodeFile, told: Vec<Member>) -> Result<(), AgentError> {
         let consensus = Consensus::default();
         let handle = consensus.handle();

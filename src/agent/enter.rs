@@ -1,4 +1,4 @@
-//! How a node comes into a cluster: by founding it, by being admitted, or because its data directory says so.
+//! How a node becomes a member of a cluster: it founds one, is admitted, or was a member before its restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,14 +14,16 @@ use crate::storage::node::{DataDir, NodeFile};
 use crate::thread::{Joiner, spawn};
 use crate::types::{ClusterId, GroupId, NodeId};
 
-/// Membership ends a probe within four seconds of its beginning.
+/// A probe for an existing cluster takes at most four seconds; this is the limit for a failure.
 const PROBE_MAX: Duration = Duration::from_secs(30);
-/// Between two probes of a founder that can't reach its join addresses, and between two lines in the log about it.
+/// Between two probes of a founder that can't reach its join addresses.
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
+/// Between two log lines about it.
 const REPORT: Duration = Duration::from_secs(30);
 
 impl Base {
-    /// Founds, joins, or goes on, as the data directory says. Gives the thread that waits for admission, if one does.
+    /// Founds a cluster, joins one, or continues as a member, depending on the data directory. Returns the thread that waits for
+    /// admission, if one is needed.
     pub(super) fn begin(self: Arc<Base>, node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
         if let Some(cluster_id) = node_file.cluster_id {
             self.waiting.set("recovering its logs from its disk");
@@ -48,21 +50,22 @@ impl Base {
         Ok(Some(joiner))
     }
 
-    /// After a pause, the join addresses at which a cluster may be that can't be reached; `None` if this node is stopping.
+    /// After a pause, looks for a cluster at the join addresses. Returns those that can't be reached, where one may exist; `None` if
+    /// this node stops.
     fn probe(&self, pause: Duration) -> Result<Option<Vec<String>>, AgentError> {
         let begin = Instant::now() + pause;
-        // Membership waits for the pause, so that a stop ends it.
+        // Membership waits for the pause, so that a stop can end it.
         let probed = match block_until(self.membership.handle().probe(begin), begin + PROBE_MAX) {
             Some(Ok(probed)) => probed,
             Some(Err(_)) => return Ok(None),
-            None => return Err(AgentError::System(format!("membership has not answered a probe for {PROBE_MAX:?}"))),
+            None => return Err(AgentError::System(format!("membership did not answer a probe within {PROBE_MAX:?}"))),
         };
         let doubtful = probed.doubtful();
         probed.found.map_or(Ok(Some(doubtful)), |found| Err(AgentError::ClusterExists(found)))
     }
 
-    /// A founder whose disk was replaced founded a second cluster while its join addresses could not be reached. So it waits until each
-    /// of them has answered or refused the connection.
+    /// Founds the cluster when every join address has answered or refused the connection: otherwise a founder with a replaced disk
+    /// would found a second cluster while its join addresses can't be reached.
     fn found_once_sure(&self, mut doubtful: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
         let mut next_report = Instant::now();
         while !doubtful.is_empty() {
@@ -103,7 +106,7 @@ impl Base {
         self.run(admission.cluster_id, node_file, admission.members)
     }
 
-    /// Writes down that this node is of the cluster, and carries its catalog.
+    /// Stores the cluster in the node file, and creates the replica of the catalog.
     fn enter(&self, cluster_id: ClusterId, genesis: Genesis, node_file: &mut NodeFile) -> Result<(), AgentError> {
         let groups_dir = self.data_dir.groups_dir();
         GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
@@ -115,8 +118,9 @@ impl Base {
     }
 }
 
-/// What the data directory says about this node; a new id where it is blank. The name may change, the id never; nor may the
-/// cluster's name, once the node is a member. A member's file that lacks it, as older versions wrote, gets the configured one.
+/// Reads the node file, or creates one with a new id in a blank data directory. The name of the node may change; its id never does,
+/// and the name of the cluster does not change for a member. If a member's file lacks it, because an older version wrote it,
+/// the configured name is added.
 pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
     check_groups(&data_dir, stored.as_ref().map_or(&[], |stored| &stored.groups))?;

@@ -1,6 +1,5 @@
-//! Why a node does not start, and what that means for whoever would start it again.
+//! Why a node does not start, and which exit code that has.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -15,95 +14,70 @@ use crate::storage::error::StorageError;
 use crate::storage::reader::ReadError;
 
 /// Why a node does not start, or did not stop cleanly.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// A certificate, a key, or an authority can't be used.
-    Tls(TlsError),
-    /// The access policy can't be used.
-    Acl(AclError),
-    /// The list of denied peers can't be used.
-    PeerRules(PeerRulesError),
-    /// The data directory can't be used.
-    Storage(StorageError),
-    /// A group can't be recovered.
-    Consensus(HostError),
+    /// An unusable certificate, key or certificate authority.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An unusable access policy.
+    #[error(transparent)]
+    Acl(#[from] AclError),
+    /// An unusable list of denied peers.
+    #[error("peer-deny-file: {0}")]
+    PeerRules(#[from] PeerRulesError),
+    /// An unusable data directory.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A group that can't be recovered.
+    #[error(transparent)]
+    Consensus(#[from] HostError),
     /// The client listener does not start.
-    Api(StartError),
+    #[error(transparent)]
+    Api(#[from] StartError),
     /// The peer listener does not start.
+    #[error(
+        "bind-addr: can't listen for peers on {addr}: another process uses it, or it is not an address of this host ({error})"
+    )]
     PeerListener {
-        /// Where it should listen.
+        /// The configured address.
         addr: SocketAddr,
-        /// gRPC's word.
+        /// gRPC's error.
         error: grpcio::Error,
     },
-    /// The system gives no thread, or no randomness.
+    /// The system refused a thread or random bytes, or a part of the node failed.
+    #[error("{0}")]
     System(String),
     /// The data directory is that of a member of a cluster with another name.
+    #[error(
+        "cluster-name: {} is the data directory of a member of cluster {stored:?}, but {given:?} is configured. \
+         Start it with --cluster-name {stored}, or, to join {given:?} as a new node, with an empty --data-dir",
+        data_dir.display()
+    )]
     OtherClusterName {
         /// The data directory.
         data_dir: PathBuf,
-        /// The name of its cluster.
+        /// The name of the cluster that its data belongs to.
         stored: String,
         /// The configured name.
         given: String,
     },
-    /// `--bootstrap` on a blank data directory, and a cluster of that name answers.
+    /// `--bootstrap` on a blank data directory while a cluster of the same name answers.
+    #[error(
+        "bootstrap: this node has no data, and a cluster of the same name answers at {} (id {}): founding another one is refused. \
+         Start without --bootstrap to join it, or choose another cluster-name",
+        .0.addr, .0.cluster_id
+    )]
     ClusterExists(FoundCluster),
-    /// The test switch for feature levels can't be used.
-    FeatureLevel(BadTestLevel),
-    /// The cluster will not have this node.
+    /// An unusable test switch for feature levels.
+    #[error(transparent)]
+    FeatureLevel(#[from] BadTestLevel),
+    /// The cluster does not admit this node.
+    #[error("{0}")]
     NotAdmitted(AdmissionError),
 }
 
-impl fmt::Display for AgentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AgentError::Tls(e) => e.fmt(f),
-            AgentError::Acl(e) => e.fmt(f),
-            AgentError::PeerRules(e) => write!(f, "peer-deny-file: {e}"),
-            AgentError::Storage(e) => e.fmt(f),
-            AgentError::Consensus(e) => e.fmt(f),
-            AgentError::Api(e) => e.fmt(f),
-            AgentError::PeerListener { addr, error } => {
-                write!(
-                    f,
-                    "bind-addr: can't listen for peers on {addr}: in use by another process, or no address of this host ({error})"
-                )
-            }
-            AgentError::System(what) => f.write_str(what),
-            AgentError::OtherClusterName { data_dir, stored, given } => write!(
-                f,
-                "cluster-name: {} is the data directory of a member of cluster {stored:?}, and the configuration says {given:?}. \
-                 Start it with --cluster-name {stored}, or, to join {given:?} as a new node, with an empty --data-dir",
-                data_dir.display()
-            ),
-            AgentError::ClusterExists(found) => write!(
-                f,
-                "bootstrap: this node has no data, and a cluster of that name answers at {} (id {}): it would found a second one. \
-                 Start without --bootstrap to join it, or choose another cluster-name",
-                found.addr, found.cluster_id
-            ),
-            AgentError::FeatureLevel(e) => e.fmt(f),
-            AgentError::NotAdmitted(e) => e.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for AgentError {}
-
-macro_rules! from {
-    ($($error:ty => $variant:ident),*) => {
-        $(impl From<$error> for AgentError {
-            fn from(error: $error) -> AgentError {
-                AgentError::$variant(error)
-            }
-        })*
-    };
-}
-from!(BadTestLevel => FeatureLevel, TlsError => Tls, AclError => Acl, PeerRulesError => PeerRules, StorageError => Storage, HostError => Consensus, StartError => Api);
-
 impl AgentError {
-    /// True when what is on the disk is not what was written there (exit code 65).
+    /// Whether stored data is damaged (exit code 65).
     pub fn is_damage(&self) -> bool {
         match self {
             AgentError::Storage(e) => e.is_damage(),
@@ -121,7 +95,7 @@ impl AgentError {
         }
     }
 
-    /// True when starting again will not help before somebody changes the configuration (exit code 78).
+    /// Whether a new start fails too until the configuration is changed (exit code 78).
     pub fn is_config(&self) -> bool {
         match self {
             AgentError::Tls(_)
@@ -137,14 +111,14 @@ impl AgentError {
         }
     }
 
-    /// True when the data directory's path can't be used (exit code 78 at a start).
+    /// Whether the path of the data directory is unusable (exit code 78 at a start).
     pub fn is_unusable_path(&self) -> bool {
         self.storage().is_some_and(StorageError::is_unusable_path)
     }
 
-    /// True when the disk could not read what is stored (exit code 65 at a start).
+    /// Whether the disk failed to read stored data (exit code 65 at a start).
     pub fn is_unreadable(&self) -> bool {
-        // A read of entries has no storage error of its own; it fails at a start only.
+        // Reading entries has an error type of its own; it only occurs at a start.
         let entries = matches!(self, AgentError::Consensus(HostError::Read(_, ReadError::Io(_))));
         entries || self.storage().is_some_and(StorageError::is_unreadable)
     }
@@ -158,7 +132,7 @@ impl AgentError {
     }
 }
 
-/// The system has refused to create a thread.
+/// The system refused to create a thread.
 pub(super) fn no_thread(error: std::io::Error) -> AgentError {
-    AgentError::System(format!("no thread can be made: {error}"))
+    AgentError::System(format!("can't create a thread: {error}"))
 }

@@ -1,4 +1,4 @@
-//! How a command that talks to a node finds it, and as whom: the options that they share.
+//! The options of subcommands that connect to a node, and the search for one that answers.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,34 +7,31 @@ use crossbeam_channel::after;
 
 use super::exit::{Exit, Failure};
 use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Status};
-use crate::config::host_port;
+use crate::config::{CLIENT_PORT, host_port};
 use crate::grpc::redirect_log;
 
-/// Of several addresses the next one has its turn after so long, until one answers.
-const TURN: Duration = Duration::from_millis(300);
+/// Of several addresses, the next one is tried after this time without a connection.
+const CONNECT_MAX: Duration = Duration::from_millis(300);
 
-/// Of several, a node that is connected and does not answer has the next one asked after so long.
-pub(super) const ANSWER_TURN: Duration = Duration::from_secs(3);
+/// Of several addresses, the next one is tried after this time without an answer on a connection.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
 
-/// A call gets this long even when the time is over, to say why there is no answer.
+/// A call always gets this time, even after the deadline, to find the reason for a missing answer.
 const ANSWER_MIN: Duration = Duration::from_millis(500);
 
-/// Once a node has said that it can't serve, the others get this long to answer.
+/// After a node answered that it can't serve, the others get this time to answer.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// The default port of rpc_addr.
-const PORT: u16 = 8400;
-
 fn parse_addr(text: &str) -> Result<String, String> {
-    host_port(text.trim(), PORT)
+    host_port(text.trim(), CLIENT_PORT)
 }
 
-/// Where the nodes are, and the certificate to show them.
+/// The addresses of nodes, and the client's certificate.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port may be left out. Of several addresses, separated
-    /// by commas, the first that answers is used: the next one is asked after 0.3 s without a connection, or 3 s without an
+    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port is optional. Of several addresses, separated by
+    /// commas, the first that answers is used: the next one is tried after 0.3 s without a connection, or 3 s without an
     /// answer
     #[arg(
         long,
@@ -45,22 +42,22 @@ pub struct ConnectArgs {
         value_parser = parse_addr
     )]
     pub addr: Vec<String>,
-    /// A folder made by `seriatim certs`: stands for the next three options
+    /// Directory written by `seriatim certs`; replaces --ca-file, --cert-file and --key-file
     #[arg(long, env = "SERIATIM_CERTS", value_name = "DIR")]
     pub certs: Option<PathBuf>,
-    /// Which client certificate of that folder
+    /// Name of the client certificate in that directory
     #[arg(long, env = "SERIATIM_USER", value_name = "NAME", default_value = "root")]
     pub user: String,
-    /// The CA that the node's certificate must have (PEM)
+    /// CA that must have issued the node's certificate (PEM)
     #[arg(long, env = "SERIATIM_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Your certificate (PEM): its common name is who you are
+    /// Client certificate (PEM); its common name identifies the client
     #[arg(long, env = "SERIATIM_CERT_FILE", value_name = "FILE")]
     pub cert_file: Option<PathBuf>,
-    /// Its private key (PEM)
+    /// Private key of the client certificate (PEM)
     #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// Plain text, to a node that runs with --insecure; its policy calls you `anonymous`
+    /// Connect without TLS, to a node that runs with --insecure; the client is `anonymous` in its policy
     #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
     /// Seconds to wait for a connection, and for an answer
@@ -68,16 +65,16 @@ pub struct ConnectArgs {
     pub timeout: u32,
 }
 
-/// Why no node answered a question.
+/// Why no node answered a request.
 pub enum Unanswered {
-    /// None was asked: there are no certificates, say.
+    /// No request was sent, for example because certificates are missing.
     NotDialled(Failure),
-    /// What each said, or why it did not.
+    /// The error of each node.
     Refused(Vec<(Client, ClientError)>),
 }
 
 impl Unanswered {
-    /// What nodes said, and at which address.
+    /// The statuses that nodes returned, with their addresses.
     pub fn statuses(&self) -> impl Iterator<Item = (&str, &Status)> {
         let refused = match self {
             Unanswered::NotDialled(_) => &[][..],
@@ -88,7 +85,7 @@ impl Unanswered {
 }
 
 impl From<Unanswered> for Failure {
-    /// With the reasons of all.
+    /// Contains the errors of all nodes.
     fn from(unanswered: Unanswered) -> Failure {
         let refused = match unanswered {
             Unanswered::NotDialled(failure) => return failure,
@@ -105,36 +102,36 @@ fn no_address() -> Failure {
     Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")
 }
 
-/// The node does nothing that is asked of it for now, and another one may.
+/// Whether the node can't serve any request now, while another one may.
 fn cannot_serve(error: &ClientError) -> bool {
     error.status().is_some_and(|status| matches!(status.reason.as_str(), "JOINING" | "STOPPING" | "NO_LEADER"))
 }
 
 impl ConnectArgs {
-    /// How long to wait.
+    /// The limit for a connection, and for an answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
 
-    /// Connects to the first node that answers, in the order of the addresses. One that can't serve yet, or stops, is taken if no
+    /// Connects to the first node that answers, in the order of the addresses. A node that can't serve yet, or stops, is used if no
     /// other answers.
     ///
     /// # Errors
-    /// Without certificates, or when none answers: then the reasons of all.
+    /// If certificates are missing, or no node answers; then with the errors of all nodes.
     pub fn connect(&self) -> Result<Client, Failure> {
         self.connect_within(self.timeout(), None)
     }
 
-    /// Connects to the first node that answers; the one at `last`, if given, is asked last.
+    /// Connects to the first node that answers; the one at `last` is tried last.
     ///
     /// # Errors
     /// As [`ConnectArgs::connect`].
     pub fn connect_within(&self, timeout: Duration, last: Option<&str>) -> Result<Client, Failure> {
-        // Every node answers that, whatever the client may do.
+        // Every node answers this request, whatever the client's rights are.
         match self.rounds(timeout, last, &|client| client.get_servers("")) {
             Ok((client, _)) => Ok(client),
             Err(Unanswered::Refused(refused)) if refused.iter().any(|(_, error)| error.is_answer()) => {
-                // Its answer to the caller's request says more.
+                // The caller's own request returns a more useful error.
                 let answered = refused.into_iter().find(|(_, error)| error.is_answer());
                 answered.map(|(client, _)| client).ok_or_else(no_address)
             }
@@ -142,11 +139,11 @@ impl ConnectArgs {
         }
     }
 
-    /// Asks the nodes in the order of their addresses, and returns the first answer. If a node does not answer or can't serve
-    /// (JOINING, STOPPING, NO_LEADER), it asks the next one. So several nodes may execute the request: it must be idempotent.
+    /// Sends a request to the nodes in the order of their addresses, and returns the first answer. If a node does not answer or can't
+    /// serve (JOINING, STOPPING, NO_LEADER), the next one is tried. So several nodes may execute the request: it must be idempotent.
     ///
     /// # Errors
-    /// Why none of them answered it.
+    /// If none of them answered.
     pub fn ask<T>(&self, question: impl Fn(&Client) -> Result<T, ClientError>) -> Result<(Client, T), Unanswered> {
         self.rounds(self.timeout(), None, &question)
     }
@@ -163,17 +160,17 @@ impl ConnectArgs {
             addrs.map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>().map_err(Unanswered::NotDialled)?;
         let begin = Instant::now();
         let left = || timeout.saturating_sub(begin.elapsed());
-        let (turn, answer_turn) = if clients.len() == 1 { (timeout, timeout) } else { (TURN, ANSWER_TURN) };
+        let (connect_max, answer_max) = if clients.len() == 1 { (timeout, timeout) } else { (CONNECT_MAX, ANSWER_MAX) };
         let mut errors: Vec<Option<ClientError>> = clients.iter().map(|_| None).collect();
         let answered = |error: &Option<ClientError>| error.as_ref().is_some_and(ClientError::is_answer);
-        // Each goes on connecting while the others have their turn.
+        // Each client continues to connect while the others are tried.
         loop {
             let round = Instant::now();
             for (client, error) in clients.iter().zip(&mut errors) {
-                if !client.wait_connected(turn.min(left())) {
+                if !client.wait_connected(connect_max.min(left())) {
                     continue;
                 }
-                match question(&client.within(answer_turn.min(left()).max(ANSWER_MIN))) {
+                match question(&client.within(answer_max.min(left()).max(ANSWER_MIN))) {
                     Ok(answer) => return Ok((client.clone(), answer)),
                     Err(failed) if failed.is_answer() && !cannot_serve(&failed) => {
                         return Err(Unanswered::Refused(vec![(client.clone(), failed)]));
@@ -185,12 +182,12 @@ impl ConnectArgs {
             if settled || left().is_zero() {
                 break;
             }
-            // Who breaks each connection must not be dialled without a pause.
-            let _ = after(TURN.saturating_sub(round.elapsed()).min(left())).recv();
+            // A node that breaks every connection must not be dialled without a pause.
+            let _ = after(CONNECT_MAX.saturating_sub(round.elapsed()).min(left())).recv();
         }
         let mut refused = Vec::new();
         for (client, error) in clients.into_iter().zip(errors) {
-            // A call that can't wait says why there is no connection.
+            // A call with a short deadline returns the reason for a missing connection.
             let error = match error.map_or_else(|| question(&client.within(ANSWER_MIN)), Err) {
                 Ok(answer) => return Ok((client, answer)),
                 Err(error) => error,
@@ -200,12 +197,12 @@ impl ConnectArgs {
         Err(Unanswered::Refused(refused))
     }
 
-    /// A client of the node at `addr`; its first call connects.
+    /// Creates a client for the node at `addr`; its first call connects.
     ///
     /// # Errors
-    /// Without certificates.
+    /// If certificates are missing.
     pub fn dial(&self, addr: &str) -> Result<Client, Failure> {
-        // What it says of each attempt is in the call's status too; a command has no log, so it goes nowhere.
+        // gRPC logs every attempt, and the status of the call contains the same; a command has no log.
         redirect_log();
         let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
         Client::new(&options).map_err(|e| Failure::of_call(addr, &e))
@@ -213,13 +210,13 @@ impl ConnectArgs {
 
     fn files(&self) -> Result<Option<ClientFiles>, Failure> {
         if self.insecure {
-            // Not clap's to say: to it SERIATIM_INSECURE=false is --insecure too.
+            // Not a conflict in clap, to which SERIATIM_INSECURE=false is --insecure too.
             let files = [&self.certs, &self.ca_file, &self.cert_file, &self.key_file];
             if files.iter().any(|file| file.is_some()) {
                 return Err(Failure::new(
                     Exit::BadConfig,
                     "plain text (--insecure, SERIATIM_INSECURE) does not go with certificates (--certs, SERIATIM_CERTS, --ca-file, --cert-file, --key-file)",
-                    "leave one out",
+                    "remove one of them",
                 ));
             }
             return Ok(None);
@@ -233,7 +230,7 @@ impl ConnectArgs {
             _ => Err(Failure::new(
                 Exit::BadConfig,
                 "no certificate to connect with",
-                "give --certs DIR (made by `seriatim certs`), or --ca-file, --cert-file and --key-file; or --insecure to a node that runs so",
+                "give --certs DIR (made by `seriatim certs`), or --ca-file, --cert-file and --key-file; or --insecure for a node that runs without TLS",
             )),
         }
     }

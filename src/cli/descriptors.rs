@@ -1,7 +1,7 @@
-//! A standard stream that is closed is /dev/null.
+//! Replaces a closed standard stream by /dev/null.
 //!
-//! Rust sees to that before `main`; but gRPC's core makes an eventfd while it is loaded, which is earlier, and gets the lowest
-//! number that is free. Then `seriatim produce <&-` reads from it, and what `seriatim consume >&-` writes goes to the core.
+//! Rust does so before `main`. But gRPC's core creates an eventfd when it is loaded, which is earlier, and gets the lowest free
+//! number. Then `seriatim produce <&-` would read from the eventfd, and `seriatim consume >&-` would write to it.
 
 use std::env;
 use std::fs;
@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 
 use super::exit::{Exit, Failure};
 
-/// Starts the program again, in its own place, when the core has taken the number of a standard stream.
+/// Replaces the process by a new one if gRPC's core has taken the number of a standard stream.
 ///
 /// # Errors
-/// When it can't be started again.
+/// If the program can't be started again.
 pub(super) fn keep_standard_streams() -> Result<(), Failure> {
     let taken = ["0", "1", "2"].map(|number| {
         let what = fs::read_link(Path::new("/proc/self/fd").join(number));
@@ -39,5 +39,9 @@ pub(super) fn keep_standard_streams() -> Result<(), Failure> {
         again.stderr(Stdio::null());
     }
     let error = again.exec();
-    Err(Failure::new(Exit::Failed, format!("a standard stream is closed, and /dev/null can't stand in: {error}"), ""))
+    Err(Failure::new(
+        Exit::Failed,
+        format!("a standard stream is closed, and can't be replaced by /dev/null: {error}"),
+        "",
+    ))
 }

@@ -1,4 +1,4 @@
-//! Records as text: how `consume` writes one, and how `produce --format json` reads it back.
+//! Records as text: written by `consume`, and parsed by `produce --format json`.
 
 use std::io::{self, Write};
 
@@ -7,21 +7,21 @@ use serde_json::{Map, Value, json};
 
 use crate::pb::log::{Header, Record};
 
-/// How records are written.
+/// The output format of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// The value and a newline
     Lines,
     /// The value alone
     Raw,
-    /// One JSON object per line, with offset, term, time, type, key and headers; bytes that are no UTF-8 in base64, as value_base64
+    /// One JSON object per line, with offset, term, time, type, key and headers; bytes that are not UTF-8 in base64, as value_base64
     Json,
 }
 
 /// Writes one record.
 ///
 /// # Errors
-/// The output's.
+/// If the output can't be written.
 pub fn write(out: &mut impl Write, format: Format, record: &Record) -> io::Result<()> {
     match format {
         Format::Raw => out.write_all(&record.value),
@@ -67,36 +67,36 @@ fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     };
 }
 
-/// Reads what [`write`] writes as JSON. Offset, term and time are the log's, and ignored.
+/// Parses a line that [`write`] has written as JSON. Offset, term and time are ignored, since the log assigns them.
 ///
 /// # Errors
-/// What is wrong with the line.
+/// The reason why the line is not a record.
 pub fn read_json(line: &[u8]) -> Result<Record, String> {
     let mut object = match serde_json::from_slice(line) {
         Ok(Value::Object(object)) => object,
-        Ok(_) => return Err("this is no JSON object".to_owned()),
+        Ok(_) => return Err("not a JSON object".to_owned()),
         Err(error) => return Err(error.to_string()),
     };
-    for of_the_log in ["offset", "term", "append_time_us"] {
-        object.remove(of_the_log);
+    for assigned in ["offset", "term", "append_time_us"] {
+        object.remove(assigned);
     }
     let type_ = match object.remove("type") {
         None => 0,
-        Some(number) => number.as_u64().and_then(|n| n.try_into().ok()).ok_or("type is no number below 2^32")?,
+        Some(number) => number.as_u64().and_then(|n| n.try_into().ok()).ok_or("type is not a number below 2^32")?,
     };
     let key = take_bytes(&mut object, "key")?;
     let headers = match object.remove("headers") {
         None => Vec::new(),
         Some(Value::Array(headers)) => headers.into_iter().map(header).collect::<Result<_, _>>()?,
-        Some(_) => return Err("headers is no list".to_owned()),
+        Some(_) => return Err("headers is not a list".to_owned()),
     };
-    let value = take_bytes(&mut object, "value")?.ok_or("there is no value, and no value_base64")?;
+    let value = take_bytes(&mut object, "value")?.ok_or("value and value_base64 are missing")?;
     nothing_else(&object)?;
     Ok(Record { value, key, type_, headers, ..Record::default() })
 }
 
 fn header(header: Value) -> Result<Header, String> {
-    let Value::Object(mut object) = header else { return Err("a header is no object".to_owned()) };
+    let Value::Object(mut object) = header else { return Err("a header is not an object".to_owned()) };
     let Some(Value::String(name)) = object.remove("name") else { return Err("a header has no name".to_owned()) };
     let value = take_bytes(&mut object, "value")?.unwrap_or_default();
     nothing_else(&object)?;
@@ -109,18 +109,18 @@ fn take_bytes(object: &mut Map<String, Value>, name: &str) -> Result<Option<Byte
         (None, None) => Ok(None),
         (Some(Value::String(text)), None) => Ok(Some(text.into_bytes().into())),
         (None, Some(Value::String(text))) => {
-            let bytes = openssl::base64::decode_block(&text).map_err(|_| format!("{in_base64} is no base64"))?;
+            let bytes = openssl::base64::decode_block(&text).map_err(|_| format!("{in_base64} is not base64"))?;
             Ok(Some(bytes.into()))
         }
         (Some(_), Some(_)) => Err(format!("both {name} and {in_base64} are given")),
-        (Some(_), None) => Err(format!("{name} is no text")),
-        (None, Some(_)) => Err(format!("{in_base64} is no text")),
+        (Some(_), None) => Err(format!("{name} is not a string")),
+        (None, Some(_)) => Err(format!("{in_base64} is not a string")),
     }
 }
 
-/// A field that is not known may be a misspelt one.
+/// Rejects unknown fields, which may be misspelt.
 fn nothing_else(object: &Map<String, Value>) -> Result<(), String> {
-    object.keys().next().map_or(Ok(()), |name| Err(format!("{name:?} is no field of a record")))
+    object.keys().next().map_or(Ok(()), |name| Err(format!("{name:?} is not a field of a record")))
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn formats() {
+    fn writes_each_format() {
         let record =
             Record { offset: 7, term: 2, value: "a\"b".into(), key: Some(vec![0xff].into()), ..Record::default() };
         assert_eq!(written(Format::Lines, &record), "a\"b\n");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_written_is_read() {
+    fn parses_the_json_that_it_writes() {
         let header = |name: &str, value: &[u8]| Header {
             name: name.into(),
             value: Bytes::copy_from_slice(value),
@@ -167,17 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_no_record_is_refused() {
+    fn rejects_json_that_is_not_a_record() {
         for (line, what) in [
-            ("[]", "no JSON object"),
+            ("[]", "not a JSON object"),
             ("{", "EOF"),
-            ("{}", "no value"),
-            (r#"{"value":1}"#, "value is no text"),
+            ("{}", "value and value_base64 are missing"),
+            (r#"{"value":1}"#, "value is not a string"),
             (r#"{"value":"a","value_base64":"YQ=="}"#, "both value and value_base64"),
-            (r#"{"value_base64":"?"}"#, "no base64"),
-            (r#"{"vlaue":"a","value":"b"}"#, "\"vlaue\" is no field"),
-            (r#"{"value":"b","type":-1}"#, "type is no number"),
-            (r#"{"value":"b","type":4294967296}"#, "type is no number"),
+            (r#"{"value_base64":"?"}"#, "not base64"),
+            (r#"{"vlaue":"a","value":"b"}"#, "\"vlaue\" is not a field"),
+            (r#"{"value":"b","type":-1}"#, "type is not a number"),
+            (r#"{"value":"b","type":4294967296}"#, "type is not a number"),
             (r#"{"value":"b","headers":[{"value":"c"}]}"#, "no name"),
         ] {
             let error = read_json(line.as_bytes()).expect_err(line);

@@ -1,4 +1,4 @@
-//! The loop of the command line's own framing.
+//! The fuzz loop of the splitter of lines.
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use crate::fuzz::Loop;
 
 const LINE_BYTES_MAX: usize = 40;
 
-/// Gives its bytes in pieces whose lengths the first byte says.
+/// Returns its bytes in pieces of a given length.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -23,11 +23,11 @@ impl Read for Pieces<'_> {
 #[test]
 fn lines() {
     let seeds = vec![b"\x05one\ntwo\n\nfour\r\nfive".to_vec(), [b"\x20ok\n", &[b'x'; 50][..], b"\nno\n"].concat()];
-    // It reads 256 KiB at once.
+    // The splitter reads 256 KiB at once.
     Loop::new("lines", seeds).memory_fixed(4 << 20).run(|bytes| {
         let Some((first, text)) = bytes.split_first() else { return true };
         let mut all: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-        // Behind the last line break is a line only if there is something.
+        // Bytes after the last newline are a line, unless there are none.
         if all.last().is_some_and(|last| last.is_empty()) {
             all.pop();
         }

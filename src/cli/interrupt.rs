@@ -1,7 +1,7 @@
-//! SIGINT and SIGTERM for every command except `serve`: the process ends with exit code 130.
+//! SIGINT and SIGTERM for every subcommand except `serve`: the process exits with code 130.
 //!
-//! By default the first signal ends it at once. A command that has to finish something first sets a reaction with
-//! [`on_first`]. The second signal always ends it at once.
+//! By default the first signal ends it at once. A subcommand that must finish something first sets a reaction with [`on_first`]. The
+//! second signal always ends it at once.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,10 +21,10 @@ type Reaction = Box<dyn FnOnce() + Send>;
 static ON_FIRST: Mutex<Option<Reaction>> = Mutex::new(None);
 static ON_END: Mutex<Option<Reaction>> = Mutex::new(None);
 
-/// Starts to listen. The thread ends with the process.
+/// Starts the thread that handles signals. It ends with the process.
 ///
 /// # Errors
-/// If the system refuses a handler or a thread.
+/// If the system rejects a handler or a thread.
 pub fn listen() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (fatal, _) = fatal_channel();
@@ -41,7 +41,7 @@ pub fn listen() -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `reaction` at the first signal, in place of the end of the process.
+/// Runs `reaction` at the first signal, instead of ending the process.
 pub fn on_first(reaction: impl FnOnce() + Send + 'static) {
     put(&ON_FIRST, Box::new(reaction));
 }
@@ -51,17 +51,17 @@ pub fn on_end(reaction: impl FnOnce() + Send + 'static) {
     put(&ON_END, Box::new(reaction));
 }
 
-/// From now on the first signal sends a message.
+/// Returns a channel that receives a message at the first signal.
 pub fn receiver() -> Receiver<()> {
     let (sender, received) = bounded(1);
     on_first(move || {
-        // Full: it was told already.
+        // If it is full, the signal was reported already.
         let _ = sender.try_send(());
     });
     received
 }
 
-/// Ends the process: without destructors, as gRPC's threads still run.
+/// Ends the process without destructors, because gRPC's threads still run.
 pub fn end() {
     if let Some(reaction) = take(&ON_END) {
         reaction();

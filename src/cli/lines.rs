@@ -1,8 +1,8 @@
-//! Lines of a file or a pipe, as values of records.
+//! Splits a file or a pipe into lines.
 //!
-//! A line is what stands before a `\n`; it may be empty, and a `\r` belongs to it. Bytes behind the last `\n` are a line
-//! too. A line above the limit is an error, and no byte of it is kept. Gives what is there without waiting for more, so
-//! that a slow pipe is not held up by batching.
+//! A line consists of the bytes before a `\n`; it may be empty, and a `\r` is part of it. Bytes after the last `\n` are a line too. A
+//! line that exceeds the limit is an error. The available lines are returned without waiting for more, so that a slow pipe is not
+//! delayed by batching.
 
 use std::io::{self, Read};
 
@@ -10,31 +10,31 @@ use bytes::Bytes;
 
 const READ_BYTES: usize = 256 * 1024;
 
-/// Cuts its input into lines.
+/// Splits its input into lines.
 pub struct Lines<R> {
     input: R,
-    /// What one read fills. Lines are copied out of it: a line of a slow pipe must not hold all of it until it is appended.
+    /// The buffer of one read. Lines are copied out of it: a line of a slow pipe must not keep the whole buffer until it is appended.
     buffer: Box<[u8]>,
     line_bytes_max: usize,
-    /// The beginning of a line whose end is not read yet.
+    /// The start of a line whose end was not read yet.
     partial: Vec<u8>,
     ended: bool,
     too_long: bool,
 }
 
-/// What came of the input.
+/// The next part of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// One line or more, without their `\n`.
+    /// One or more lines, without their `\n`.
     Lines(Vec<Bytes>),
-    /// The line behind those given so far is above the limit.
+    /// The next line exceeds the limit.
     TooLong,
-    /// Nothing more.
+    /// The end of the input.
     End,
 }
 
 impl<R: Read> Lines<R> {
-    /// Lines of at most `line_bytes_max` bytes, `\n` not counted.
+    /// Splits into lines of at most `line_bytes_max` bytes, without `\n`.
     pub fn new(input: R, line_bytes_max: usize) -> Lines<R> {
         Lines {
             input,
@@ -46,10 +46,10 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// What is there; blocks only until the first whole line.
+    /// Returns the available lines. Blocks until there is at least one.
     ///
     /// # Errors
-    /// The input's.
+    /// If the input can't be read.
     pub fn next(&mut self) -> io::Result<Piece> {
         loop {
             if self.too_long {
@@ -101,7 +101,7 @@ impl<R: Read> Lines<R> {
 mod tests {
     use super::*;
 
-    /// Gives one piece per read.
+    /// Returns one piece per read.
     struct Pieces(Vec<&'static str>);
 
     impl Read for Pieces {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_record() {
+    fn splits_at_newlines() {
         assert_eq!(cut(&[], 9), (vec![], Piece::End));
         assert_eq!(cut(&["a\n"], 9), (vec!["a".into()], Piece::End));
         assert_eq!(cut(&["a\n\n", "\nb"], 9).0, ["a", "", "", "b"]);
@@ -136,20 +136,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_above_the_limit_ends_it_and_the_lines_before_it_are_given() {
+    fn returns_the_lines_before_one_that_exceeds_the_limit() {
         assert_eq!(cut(&["a\nlong\nb\n"], 3), (vec!["a".into()], Piece::TooLong));
         assert_eq!(cut(&["abc\n"], 3), (vec!["abc".into()], Piece::End));
         assert_eq!(cut(&["a\nlo", "ng"], 3), (vec!["a".into()], Piece::TooLong));
         assert_eq!(cut(&["long"], 3), (vec![], Piece::TooLong));
     }
 
-    /// What is appended later holds its own bytes, and not what one read could have brought.
+    /// A line that waits to be appended must not keep the buffer of a whole read.
     #[test]
-    fn lines_of_a_slow_pipe_hold_little() {
+    fn lines_of_a_slow_pipe_use_little_memory() {
         let mut lines = Lines::new(Pieces(vec!["one\n", "two\n"]), 9);
         let Ok(Piece::Lines(mut first)) = lines.next() else { panic!("a line") };
         let Ok(Piece::Lines(_)) = lines.next() else { panic!("another") };
-        let first = first.remove(0).try_into_mut().expect("nobody else has it");
+        let first = first.remove(0).try_into_mut().expect("the only owner");
         assert!(first.capacity() < 100, "{}", first.capacity());
     }
 }

@@ -1,12 +1,12 @@
-//! A pipelined produce that says exactly what became of every record.
+//! A pipelined produce that reports the exact outcome of every record.
 //!
-//! Requests are sent without waiting for responses, up to a window below the server's own. If the stream ends because of
-//! something that passes (an election, a full queue, a node that stops) **and** the server says that nothing unanswered was
-//! appended, a new stream begins with the first unanswered request. Otherwise it ends: nothing of unknown outcome is ever
-//! sent again.
+//! Requests are sent without waiting for responses, up to a window that is smaller than the server's. If the stream ends for a
+//! temporary reason (an election, a full queue, a node that stops) **and** the server states that no unanswered request was
+//! appended, a new stream starts with the first unanswered request. Otherwise the pipeline fails: a request with an unknown outcome is
+//! never sent again.
 //!
-//! Before a stream begins, a node is asked for something else. If none answers, nothing was sent, so what is known stays
-//! known: a refused connection after a certain refusal is a certain failure.
+//! Before a stream starts, a node must answer another request. If none answers, nothing was sent, and the outcome stays known: a
+//! refused connection after a request that was certainly not appended is a certain failure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,41 +14,39 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::after;
 use grpcio::RpcStatusCode;
 
-use super::connect::{ANSWER_TURN, ConnectArgs};
+use super::connect::{ANSWER_MAX, ConnectArgs};
 use crate::client::{Client, ClientError, Fate, ProduceStream};
 use crate::pb::log::{ProduceRequest, ProduceResponse, Record};
 
-/// Unanswered requests; the server stops reading at 256.
+/// Unanswered requests. The server stops reading at 256.
 const REQUESTS_MAX: usize = 32;
-/// Unanswered bytes; the server stops reading at 8 MiB.
+/// Unanswered bytes. The server stops reading at 8 MiB.
 const BYTES_MAX: usize = 6 << 20;
-/// An answer that is older says nothing about whether the node still runs.
+/// A response that is older does not show that the node still runs.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long one round over all addresses takes at most, so that the patience is looked at in between.
+/// The limit of one round over all addresses: the timeout is checked between rounds.
 const ROUND_MAX: Duration = Duration::from_secs(1);
 
-/// Between two questions for a node that stops or starts.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Between two attempts at a node that stops or starts.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What is known to be appended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Records.
     pub records: u64,
-    /// Bytes of their input.
+    /// Bytes of the input that the records were made from.
     pub bytes: u64,
-    /// The first record's offset.
+    /// The offset of the first record.
     pub first_offset: u64,
-    /// Behind the last record's offset.
+    /// The offset after the last record.
     pub next_offset: u64,
 }
 
-/// Why it ended.
+/// The reason why a pipeline failed, and what is unknown.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    /// The status.
     pub error: ClientError,
-    /// This many records, right after those that are done, may have been appended or not. 0: nothing else was appended.
+    /// The number of records after [`Pipeline::done`] that may have been appended or not. 0: nothing else was appended.
     pub unknown_records: u64,
 }
 
@@ -57,24 +55,24 @@ struct Sent {
     bytes: usize,
 }
 
-fn passes_at_a_start(error: &ClientError) -> bool {
+fn is_starting_or_stopping(error: &ClientError) -> bool {
     error.status().is_some_and(|status| matches!(status.reason.as_str(), "STOPPING" | "JOINING"))
 }
 
-/// Sends requests and counts answers.
+/// Sends requests and counts responses.
 pub struct Pipeline<'a> {
     client: Client,
     connect: &'a ConnectArgs,
-    /// When the client's node last answered; `None` if its connection broke since.
+    /// When the client's node last answered; `None` if the connection broke since.
     answered_at: Option<Instant>,
     log: String,
     log_id: Option<u64>,
-    /// Where the next request has to come to stand.
+    /// The offset that the next request must get.
     expected_offset: Option<u64>,
     stream: Option<ProduceStream>,
     /// Requests that the current stream has answered.
     answered: u64,
-    /// The current stream takes no more; its status is still to be read.
+    /// The current stream accepts no more requests; its status was not read yet.
     broken: bool,
     unanswered: VecDeque<Sent>,
     unanswered_bytes: usize,
@@ -83,7 +81,7 @@ pub struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Into `log`, and only as long as it has that id.
+    /// Creates a pipeline that appends to `log`, if it has this id.
     pub fn new(client: Client, connect: &'a ConnectArgs, log: &str, log_id: Option<u64>) -> Pipeline<'a> {
         Pipeline {
             client,
@@ -102,30 +100,30 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Each request is appended only right behind the one before, and the first at this offset.
+    /// Requires that the first request gets this offset, and each other one the offset after the one before.
     pub fn expect_offset(&mut self, first: Option<u64>) {
         self.expected_offset = first;
     }
 
-    /// The address of the node that it sends to.
+    /// The address of the current node.
     pub fn addr(&self) -> &str {
         self.client.addr()
     }
 
-    /// What is known to be appended so far.
+    /// The records that are known to be appended.
     pub fn done(&self) -> Done {
         self.done
     }
 
-    /// True when every request is answered.
+    /// Whether every request is answered.
     pub fn is_settled(&self) -> bool {
         self.unanswered.is_empty()
     }
 
-    /// Sends records that came from `bytes` bytes of input; waits while the window is full.
+    /// Sends records that were made from `bytes` bytes of input. Waits while the window is full.
     ///
     /// # Errors
-    /// [`Failed`], about any request.
+    /// [`Failed`], about this or an earlier request.
     pub fn send(&mut self, records: Vec<Record>, bytes: usize) -> Result<(), Failed> {
         while !self.unanswered.is_empty()
             && (self.unanswered.len() >= REQUESTS_MAX || self.unanswered_bytes + bytes > BYTES_MAX)
@@ -134,7 +132,7 @@ impl<'a> Pipeline<'a> {
         }
         if self.unanswered.is_empty() {
             self.progress = Instant::now();
-            // A stream that ended while there was no input has not got this request.
+            // A stream that ended while it was idle can't carry this request.
             if self.stream.as_mut().is_some_and(ProduceStream::has_ended) {
                 (self.stream, self.answered_at) = (None, None);
             }
@@ -157,7 +155,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Waits for the answer of the oldest request.
+    /// Waits for the response to the oldest request.
     ///
     /// # Errors
     /// [`Failed`].
@@ -172,7 +170,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Waits for every answer.
+    /// Waits for all responses.
     ///
     /// # Errors
     /// [`Failed`].
@@ -182,7 +180,7 @@ impl<'a> Pipeline<'a> {
         }
         if let Some(mut stream) = self.stream.take() {
             stream.close();
-            // Everything is answered: what the stream says now can't change that.
+            // Every request is answered, so the status of the stream does not matter.
             let _ = stream.answer();
         }
         Ok(())
@@ -208,7 +206,7 @@ impl<'a> Pipeline<'a> {
 
     fn take(&mut self, answer: &ProduceResponse) -> Result<(), Failed> {
         let Some(sent) = self.unanswered.pop_front() else {
-            return Err(self.failed(ClientError::Local("the node answered more requests than it got".to_owned())));
+            return Err(self.failed(ClientError::Local("the node answered more requests than it received".to_owned())));
         };
         self.unanswered_bytes -= sent.bytes;
         self.answered += 1;
@@ -226,17 +224,17 @@ impl<'a> Pipeline<'a> {
 
     fn begin_again(&mut self, error: ClientError) -> Result<(), Failed> {
         let Some(status) = error.status() else { return Err(self.failed(error)) };
-        let passes = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED);
+        let is_temporary = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED);
         let certain = status.fate() == Fate::NotAppended
             && status.number("failed_request") == Some(self.answered)
             && status.number("unknown_through").is_none();
-        if !passes || !certain || self.progress.elapsed() > self.connect.timeout() {
+        if !is_temporary || !certain || self.progress.elapsed() > self.connect.timeout() {
             return Err(self.failed(error));
         }
         let stops = status.reason == "STOPPING";
         log::info!("{status}; trying again from the first request that was not appended");
         let wait = status.retry_after.unwrap_or(Duration::from_millis(200)).min(Duration::from_secs(2));
-        // A timer: nothing tells when the cluster takes records again.
+        // Nothing notifies a client when the cluster accepts records again.
         let _ = after(wait).recv();
         self.stream = None;
         let refused = self.client.addr().to_owned();
@@ -248,18 +246,18 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Makes sure that a node answers: the client's, or another one of the given addresses. The one at `stops` is asked last.
+    /// Finds a node that answers: the current one, or one of the other addresses. The one at `stops` is tried last.
     ///
     /// # Errors
-    /// [`Failed`], if none answers within the timeout: nothing was sent.
+    /// [`Failed`], if none answers within the timeout; nothing was sent.
     fn find_node(&mut self, stops: Option<&str>) -> Result<(), Failed> {
         if stops.is_some() {
             self.reconnect(stops);
         }
         loop {
-            // Every node answers that, whatever the client may do.
-            let error = match self.client.within(ANSWER_TURN).get_servers("") {
-                Err(error) if !error.is_answer() || passes_at_a_start(&error) => error,
+            // Every node answers this request, whatever the client's rights are.
+            let error = match self.client.within(ANSWER_MAX).get_servers("") {
+                Err(error) if !error.is_answer() || is_starting_or_stopping(&error) => error,
                 Ok(_) | Err(_) => {
                     self.answered_at = Some(Instant::now());
                     return Ok(());
@@ -269,8 +267,8 @@ impl<'a> Pipeline<'a> {
                 return Err(Failed { error, unknown_records: 0 });
             }
             if error.is_answer() {
-                // A timer: nothing tells when it has stopped, or started.
-                let _ = after(ASK_AGAIN).recv();
+                // Nothing notifies a client when the node has stopped or started.
+                let _ = after(RETRY).recv();
             }
             let here = self.client.addr().to_owned();
             self.reconnect(Some(&here));

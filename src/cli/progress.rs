@@ -1,4 +1,4 @@
-//! The progress bar of `produce`: on a terminal only, and never wider than it.
+//! The progress bar of `produce`, for terminals.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use terminal_size::{Width, terminal_size_of};
 
 use super::interrupt;
 
-/// What a bar shows, by the columns that it takes at most. A line that wraps can't be erased.
+/// The templates of a bar and the columns that each needs at most. A bar that wraps can't be erased.
 const WITH_TOTAL: [(u16, &str); 3] = [
     (100, "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"),
     (40, "{percent}%  {bytes_per_sec}  {eta} left"),
@@ -16,8 +16,8 @@ const WITH_TOTAL: [(u16, &str); 3] = [
 ];
 const WITHOUT_TOTAL: [(u16, &str); 2] = [(50, "{spinner} {bytes}  {bytes_per_sec}  {elapsed}"), (14, "{bytes}")];
 
-/// A bar for an input of that many bytes; hidden where it is not wanted, stderr is no terminal, or that is too narrow. It is
-/// erased when a signal ends the process.
+/// A bar for an input of `bytes` bytes. It is hidden if `quiet` is set, or standard error is not a terminal or too narrow. It is erased
+/// if a signal ends the process.
 pub fn bar(bytes: Option<u64>, quiet: bool) -> ProgressBar {
     let columns = if quiet || !io::stderr().is_terminal() { None } else { terminal_size_of(io::stderr()) };
     let Some(template) = columns.and_then(|(Width(columns), _)| template(bytes.is_some(), columns)) else {
@@ -41,9 +41,9 @@ fn template(with_total: bool, columns: u16) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// On 40 columns the bar wrapped, and every redraw left a line behind.
+    /// On 40 columns the bar wrapped, and every redraw left a line.
     #[test]
-    fn a_narrow_terminal_gets_a_short_line() {
+    fn fits_narrow_terminals() {
         assert_eq!(template(true, 40), Some("{percent}%  {bytes_per_sec}  {eta} left"));
         assert_eq!(template(true, 20), Some("{percent}%"));
         assert_eq!((template(true, 9), template(false, 13)), (None, None));

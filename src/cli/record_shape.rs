@@ -1,60 +1,60 @@
-//! How `produce` makes a record of a line: key, headers, type, or a JSON object.
+//! Turns a line into a record: key, headers, type, or a JSON object.
 
 use bytes::Bytes;
 
 use super::encode::read_json;
 use crate::pb::log::{Header, Record};
 
-/// What a tag and a length take at most, bytes.
+/// The largest encoded tag and length, bytes.
 const FIELD_BYTES: usize = 6;
-/// What a record takes at most besides its content: offset, term, time, type, and its own tag and length.
+/// The largest overhead of an encoded record: offset, term, time, type, and its own tag and length.
 const RECORD_BYTES: usize = 10 + 10 + 9 + 4 * FIELD_BYTES;
 
-/// A record in JSON takes at most this many bytes for one of its own: `\u0000`. And what stands around it.
+/// One byte of a record becomes at most this many bytes of JSON: `\u0000`. The rest of the object is in addition.
 const JSON_FACTOR: usize = 6;
-const JSON_AROUND: usize = 64 << 10;
+const JSON_OBJECT: usize = 64 << 10;
 
-/// What a line is.
+/// The format of an input line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum InputFormat {
-    /// A line is a record's value
+    /// The value of a record
     #[default]
     Lines,
-    /// A line is a JSON object, as `consume --format json` writes it; offset, term and time are ignored
+    /// A JSON object, as `consume --format json` writes it; offset, term and time are ignored
     Json,
 }
 
-/// Options for what a record has besides its value.
+/// Options for the parts of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Records")]
 pub struct RecordArgs {
-    /// What a line is
+    /// Format of a line
     #[arg(long, value_enum, default_value_t = InputFormat::Lines)]
     format: InputFormat,
-    /// The key of every record; it may be empty
+    /// Key of every record; it may be empty
     #[arg(long, value_name = "TEXT", conflicts_with = "key_separator")]
     key: Option<String>,
-    /// What stands before the first SEPARATOR of a line is its key, what stands behind it its value; a line without it has no key
+    /// Split each line at the first SEPARATOR into key and value; a line without one has no key
     #[arg(long, value_name = "SEPARATOR", conflicts_with = "whole", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
-    /// A header of every record; may be given again, and names may repeat
+    /// Header of every record; can be repeated, also with the same name
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
-    /// The type of every record, a number of your own
+    /// Type of every record, a number that only your application interprets
     #[arg(long = "type", value_name = "N", default_value_t = 0)]
     kind: u32,
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("a name, `=` and a value")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 impl RecordArgs {
-    /// Whether the options go together: what is given for every record does not go with JSON.
+    /// Checks the combination of options: JSON already contains the parts of each record.
     ///
     /// # Errors
-    /// Which do not.
+    /// The options that conflict.
     pub fn check(&self, whole: bool) -> Result<(), String> {
         let plain = RecordArgs { format: InputFormat::Json, ..RecordArgs::default() };
         match self.format {
@@ -66,10 +66,10 @@ impl RecordArgs {
         }
     }
 
-    /// The record of a line.
+    /// Turns a line into a record.
     ///
     /// # Errors
-    /// What is wrong with the line.
+    /// The reason why the line is not a record.
     pub fn record(&self, line: Bytes) -> Result<Record, String> {
         if self.format == InputFormat::Json {
             return read_json(&line);
@@ -89,22 +89,22 @@ impl RecordArgs {
         Ok(Record { key, value, type_: self.kind, headers: headers.collect(), ..Record::default() })
     }
 
-    /// No line is longer, if its record has at most `record_bytes_max` of key, value and headers.
+    /// The longest line whose record has at most `record_bytes_max` of key, value and headers.
     pub fn line_bytes_max(&self, record_bytes_max: usize) -> usize {
         match self.format {
-            InputFormat::Json => record_bytes_max.saturating_mul(JSON_FACTOR).saturating_add(JSON_AROUND),
+            InputFormat::Json => record_bytes_max.saturating_mul(JSON_FACTOR).saturating_add(JSON_OBJECT),
             InputFormat::Lines => record_bytes_max + self.key_separator.as_ref().map_or(0, String::len),
         }
     }
 }
 
-/// What counts against the limit of a record: value, key, and the names and values of its headers.
+/// The bytes that count toward the limit of a record: value, key, and the names and values of its headers.
 pub fn content_bytes(record: &Record) -> usize {
     let header = |header: &Header| header.name.len() + header.value.len();
     record.value.len() + record.key.as_ref().map_or(0, Bytes::len) + record.headers.iter().map(header).sum::<usize>()
 }
 
-/// At least what a record takes in the log.
+/// An upper bound of a record's encoded size.
 pub fn stored_bytes(record: &Record) -> usize {
     content_bytes(record) + RECORD_BYTES + record.headers.len() * 3 * FIELD_BYTES
 }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_before_the_separator() {
+    fn splits_a_line_at_the_first_separator() {
         let args = RecordArgs { key_separator: Some("::".into()), ..RecordArgs::default() };
         for (line, key, value) in [
             ("k::v", Some("k"), "v"),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_record_has_what_is_said_of_every_record() {
+    fn adds_key_headers_and_type_to_every_record() {
         let args = RecordArgs {
             key: Some(String::new()),
             header: vec![parse_header("a=b=c").expect("one"), parse_header("a=").expect("one")],
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn json_goes_alone() {
+    fn json_conflicts_with_other_options() {
         let json = RecordArgs { format: InputFormat::Json, ..RecordArgs::default() };
         assert_eq!(json.check(false), Ok(()));
         assert!(json.check(true).is_err());

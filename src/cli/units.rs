@@ -1,36 +1,37 @@
-//! Sizes, spans, moments and ids as people write them: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
+//! Parses and prints sizes, durations, times and ids: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
 
 use std::time::Duration;
 
 use crate::types::{LogId, LogName};
 
-/// Bytes: a number, or one with KiB, MiB, GiB or TiB behind it.
+/// Parses a number of bytes, which may end in KiB, MiB, GiB or TiB.
 ///
 /// # Errors
-/// What it should look like.
+/// The expected form.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
-    number(text, &units.map(|(unit, shift)| (unit, 1 << shift))).ok_or_else(|| "bytes, like 500000 or 10GiB".to_owned())
+    number(text, &units.map(|(unit, shift)| (unit, 1 << shift)))
+        .ok_or_else(|| "expected bytes, like 500000 or 10GiB".to_owned())
 }
 
-/// Milliseconds of a span: a number with ms, s, m, h or d behind it.
+/// Parses a duration that ends in ms, s, m, h or d, as milliseconds.
 ///
 /// # Errors
-/// What it should look like.
+/// The expected form.
 pub fn milliseconds(text: &str) -> Result<u64, String> {
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    number(text, &units).ok_or_else(|| "a span, like 90s, 12h or 30d".to_owned())
+    number(text, &units).ok_or_else(|| "expected a duration, like 90s, 12h or 30d".to_owned())
 }
 
-/// The same of 0 for `none`.
+/// Parses with `read`, and `none` as 0.
 ///
 /// # Errors
-/// What it should look like.
+/// The expected form.
 pub fn or_none(text: &str, read: fn(&str) -> Result<u64, String>) -> Result<u64, String> {
     match text {
         "none" => Ok(0),
         _ => match read(text) {
-            Ok(0) => Err("more than 0; `none` keeps everything".to_owned()),
+            Ok(0) => Err("expected more than 0; `none` keeps everything".to_owned()),
             Ok(number) => Ok(number),
             Err(error) => Err(format!("{error}, or `none`")),
         },
@@ -44,28 +45,29 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// The name of a log; without one the default's.
+/// Parses the name of a log; an empty one means the default log.
 ///
 /// # Errors
-/// What it should look like.
+/// The expected form.
 pub fn log_name(text: &str) -> Result<String, String> {
     LogName::new(text).map(|name| name.to_string()).map_err(|e| e.to_string())
 }
 
-/// The id of a log, as `seriatim log info` shows it.
+/// Parses the id of a log, as `seriatim log info` prints it.
 ///
 /// # Errors
-/// What it should look like.
+/// The expected form.
 pub fn log_id(text: &str) -> Result<LogId, String> {
     let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let wrong = "16 hexadecimal digits, as `seriatim log info` shows them (the API has the same number in decimal)";
+    let wrong =
+        "expected 16 hexadecimal digits, as `seriatim log info` prints them (the API has the same number in decimal)";
     text.parse().ok().filter(|_| digits).ok_or_else(|| wrong.to_owned())
 }
 
-/// A moment, Unix microseconds: RFC 3339 with its offset from UTC.
+/// Parses a time with its offset from UTC (RFC 3339), as Unix microseconds.
 ///
 /// # Errors
-/// What it should look like.
+/// The expected form.
 pub fn moment(text: &str) -> Result<u64, String> {
     let wrong = || "a time like 2026-01-31T12:00:00Z".to_owned();
     let parsed: toml::value::Datetime = text.parse().map_err(|_| wrong())?;
@@ -80,10 +82,10 @@ pub fn moment(text: &str) -> Result<u64, String> {
     let minutes = (days * 24 + i64::from(time.hour)) * 60 + i64::from(time.minute) - minutes_east;
     let seconds = minutes * 60 + i64::from(time.second.unwrap_or(0));
     let us = seconds * 1_000_000 + i64::from(time.nanosecond.unwrap_or(0) / 1000);
-    u64::try_from(us).map_err(|_| "a time since 1970".to_owned())
+    u64::try_from(us).map_err(|_| "expected a time since 1970".to_owned())
 }
 
-/// Moments for people, in UTC.
+/// Prints Unix microseconds as a time in UTC.
 pub fn show_moment(us: u64) -> String {
     let seconds = us / 1_000_000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -100,7 +102,7 @@ pub fn show_moment(us: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", us % 1_000_000)
 }
 
-/// Of the Gregorian calendar, for years from 0 on (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// Days of the Gregorian calendar, for years from 0 (H. Hinnant, "chrono-compatible low-level date algorithms").
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -108,7 +110,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// A rounded duration, for people.
+/// Prints a rounded duration.
 pub fn rough(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=300 => format!("{seconds} s"),
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_spans() {
+    fn parses_sizes_and_durations() {
         assert_eq!((bytes("7"), bytes("10GiB"), bytes("1 KiB")), (Ok(7), Ok(10 << 30), Ok(1024)));
         assert_eq!((milliseconds("30d"), milliseconds("1500ms")), (Ok(2_592_000_000), Ok(1500)));
         for bad in ["", "x", "10GB", "-1", "99999999999TiB", "1.5GiB"] {
@@ -131,11 +133,11 @@ mod tests {
         }
         assert!(milliseconds("30").is_err() && milliseconds("d").is_err());
         assert_eq!((or_none("none", bytes), or_none("2", bytes)), (Ok(0), Ok(2)));
-        assert!(or_none("0", bytes).is_err(), "0 might be taken for `nothing is kept`");
+        assert!(or_none("0", bytes).is_err(), "0 could be mistaken for `keep nothing`");
     }
 
     #[test]
-    fn logs_and_their_ids() {
+    fn parses_names_and_ids_of_logs() {
         assert_eq!((log_name(""), log_name("a-1")), (Ok("default".to_owned()), Ok("a-1".to_owned())));
         assert!(log_name("a b").is_err());
         assert_eq!(log_id("00000000000000ff"), Ok(LogId(255)));
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn parses_and_prints_times() {
         assert_eq!(moment("1970-01-01T00:00:00Z"), Ok(0));
         assert_eq!(moment("2000-02-29T12:30:15.25Z"), Ok(951_827_415_250_000));
         assert_eq!(moment("2026-01-31T12:00:00+01:00"), moment("2026-01-31T11:00:00Z"));

@@ -23,7 +23,7 @@ pub enum Form {
     NodeName,
     /// The name of a cluster.
     ClusterName,
-    /// A directory.
+    /// A directory that must exist or is created.
     Directory,
     /// A file, and what `--help` calls its content.
     File(&'static str),
@@ -156,7 +156,7 @@ pub(super) const fn number(unit: Unit, min: u64, max: u64) -> Spec {
 pub struct OptionDef {
     /// The key in a TOML file, for example `bind_addr`.
     pub name: &'static str,
-    /// The heading that it stands under in `--help` and in `dist/seriatim.toml`.
+    /// The heading of its group in `--help` and in `dist/seriatim.toml`.
     pub section: &'static str,
     /// The flag without its dashes, for example `bind-addr`.
     pub flag: String,
@@ -188,7 +188,7 @@ impl OptionDef {
         }
     }
 
-    /// Complains about a value that lies outside the bounds, or is no number.
+    /// Parses a number and checks its bounds.
     pub(super) fn number(&self, text: &str) -> Result<u64, String> {
         let Form::Number { unit, min, max } = self.spec.form else {
             return Err(format!("{text:?} is given, where the code expects no number"));

@@ -166,7 +166,7 @@ options! {
         peer_deny_file: Option<PathBuf> = file("FILE").optional("/etc/seriatim/denied-peers");
     }
 
-    /// Who may do what.
+    /// The access policy.
     access: AccessOptions = "Access" => {
         /// Access policy: lines like `p, root, *, produce`. What no line allows is denied. The file is read again once a minute if
         /// it has changed, and at SIGHUP. The systemd unit sets it.

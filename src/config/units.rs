@@ -9,9 +9,9 @@ const SUFFIXES: [(&str, u64); 3] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB)];
 /// What the number of an option counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Bytes.
+    /// Bytes; KiB, MiB and GiB are accepted.
     Bytes,
-    /// Seconds.
+    /// Whole seconds.
     Seconds,
     /// Anything else: streams, calls.
     Count,

@@ -278,7 +278,7 @@ fn a_log_can_be_copied_as_json() {
     let args = ["produce", "--format", "json", "log.json"];
     let (code, _, stderr) = outcome(&from.site.cli(&from.nodes[0].rpc_addr, &args).output().expect("it ran"));
     assert_eq!(code, Some(65), "{stderr}");
-    assert!(stderr.contains("line 5 is no record: value is no text; 4 records appended"), "{stderr}");
+    assert!(stderr.contains("line 5 is not a valid record: value is not a string; 4 records appended"), "{stderr}");
     let plain = |mut record: seriatim::pb::log::Record| {
         (record.offset, record.term, record.append_time_us) = (0, 0, 0);
         record
@@ -342,7 +342,11 @@ fn cli_defaults_and_short_forms_work() {
     let (code, _, stderr) = run(&["produce", "--key-separator", "=>", "line"]);
     assert_eq!(code, Some(0), "{stderr}");
     let (code, _, stderr) = run(&["produce", "--key-separator", "=>", "long"]);
-    assert_eq!((code, stderr.contains("line 2 has more than 1048576 bytes")), (Some(65), true), "{stderr}");
+    assert_eq!(
+        (code, stderr.contains("line 2 exceeds record_bytes_max (1048576 bytes)")),
+        (Some(65), true),
+        "{stderr}"
+    );
     let tls: Site = Site::new();
     let output =
         Command::new(crate::harness::SERIATIM).arg("status").arg("--certs").arg(tls.certs()).arg("--addr=a b").output();

@@ -80,7 +80,7 @@ fn connections_that_use_every_descriptor_do_not_stop_the_node() {
     node.reload();
     eventually("the new policy is in use", || {
         let log = node.log();
-        log.contains("access policy loaded anew").then_some(()).ok_or(log)
+        log.contains("access policy reloaded").then_some(()).ok_or(log)
     });
     assert!(descriptors(&node) >= most - 10, "they were still in use: {}", descriptors(&node));
     // A record in a closed segment is returned, or refused for now; it is never reported as lost.

@@ -3,26 +3,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::source::{Module, code, expand_uses, paths_in, resolve, sources};
 
 /// The modules of the crate from the bottom up, drawn in `docs/ARCHITECTURE.md`. A module imports only from the lines above its own.
 const LAYERS: [(&str, &[&str]); 14] = [
-    ("L0", &["types", "varint", "codes", "feature_level", "reason", "pacer", "pb", "fuzz", "golden"]),
+    ("L0", &["types", "varint", "codes", "feature_level", "pacer", "pb", "fuzz", "golden"]),
     (
         "L0",
-        &["thread", "reply", "inbox", "doorbell", "clock", "config", "descriptors", "line_limit", "metrics", "waiting"],
+        &[
+            "reason",
+            "thread",
+            "reply",
+            "inbox",
+            "doorbell",
+            "clock",
+            "config",
+            "descriptors",
+            "line_limit",
+            "metrics",
+            "waiting",
+        ],
     ),
     ("L0", &["timers"]),
     ("L0", &["log_state"]),
     ("L0", &["watermark"]),
     ("L1", &["storage", "security"]),
     ("L2", &["grpc"]),
-    ("L2", &["logs", "catalog", "writer", "reader", "client"]),
+    ("L2", &["logs", "catalog", "writer", "client"]),
     ("L3", &["consensus"]),
     ("L4", &["replication"]),
-    ("L5", &["api", "membership", "http"]),
+    ("L5", &["api", "membership"]),
     ("L6", &["agent"]),
     ("L7", &["cli"]),
     ("L7", &["main", "lib"]),
@@ -42,7 +54,7 @@ const ONLY_IN: [(&str, &[&str]); 6] = [
 ];
 
 /// Types whose `impl` blocks are still spread over too many files.
-const SPREAD: &[&str] = &["Group"];
+const SPREAD: &[&str] = &["Driver"];
 
 const LINES_MAX: usize = 500;
 const IMPL_FILES_MAX: usize = 3;
@@ -134,9 +146,18 @@ fn no_impl_is_spread_over_many_files() {
             files.entry((home, name)).or_default().insert(module.file.clone());
         }
     }
-    let spread =
-        files.into_iter().filter(|((_, name), files)| files.len() > IMPL_FILES_MAX && !SPREAD.contains(&name.as_str()));
-    let spread: Vec<String> = spread.map(|((_, name), files)| format!("{name}: {files:?}")).collect();
+    let spread: BTreeMap<String, BTreeSet<PathBuf>> = files
+        .into_iter()
+        .filter(|(_, files)| files.len() > IMPL_FILES_MAX)
+        .map(|((_, name), files)| (name, files))
+        .collect();
+    let fixed: Vec<_> = SPREAD.iter().filter(|name| !spread.contains_key(**name)).collect();
+    assert!(fixed.is_empty(), "no longer spread, remove them from SPREAD: {fixed:?}");
+    let spread: Vec<String> = spread
+        .into_iter()
+        .filter(|(name, _)| !SPREAD.contains(&name.as_str()))
+        .map(|(name, files)| format!("{name}: {files:?}"))
+        .collect();
     assert!(spread.is_empty(), "impl blocks in more than {IMPL_FILES_MAX} files:\n{}", spread.join("\n"));
 }
 
@@ -243,10 +264,4 @@ fn inherent_impls(code: &str) -> Vec<String> {
             rest.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
         })
         .collect()
-}
-
-/// `Path` without the crate's folder, for messages.
-#[allow(dead_code)]
-fn short(file: &Path) -> String {
-    file.display().to_string()
 }

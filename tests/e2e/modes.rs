@@ -46,7 +46,7 @@ fn warns_once_about_files_that_other_users_can_access() {
         fs::write(site.policy(), format!("{POLICY}{more}")).expect("written");
         node.reload();
         eventually("the policy is loaded", || {
-            let loaded = node.log().matches("access policy loaded anew").count();
+            let loaded = node.log().matches("access policy reloaded").count();
             (loaded == times).then_some(()).ok_or(node.log())
         });
     };

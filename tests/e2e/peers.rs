@@ -170,7 +170,7 @@ fn a_cluster_migrates_to_named_certificates_node_by_node() {
         cluster.nodes[n].reload();
         eventually("the certificates are loaded", || {
             let log = cluster.nodes[n].log();
-            log.contains("certificates loaded anew").then_some(()).ok_or(log)
+            log.contains("certificates reloaded").then_some(()).ok_or(log)
         });
         works(&cluster);
         // All its connections are new, to nodes with both kinds of certificates.

@@ -50,7 +50,7 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let status = cluster.nodes[0].try_start_again().expect_err("the sector can't be read");
     let log = cluster.nodes[0].log();
     assert_eq!(status.code(), Some(65), "{log}");
-    assert!(log.contains("Input/output error") && log.contains("`seriatim log verify` reads all of it"), "{log}");
+    assert!(log.contains("Input/output error") && log.contains("`seriatim log verify` reads all files"), "{log}");
 }
 
 /// Normally the node refuses appends before the disk is full. Here it has no warning.
@@ -91,7 +91,7 @@ fn a_shutdown_on_a_hanging_disk_aborts_the_process() {
     node.terminate();
     let status = node.wait();
     assert_eq!(status.signal(), Some(SIGABRT), "{}", node.log());
-    assert!(node.log().contains("the stop hangs at \"syncing the logs\""), "{}", node.log());
+    assert!(node.log().contains("the stop hangs in step \"syncing the logs\""), "{}", node.log());
 }
 
 /// The leader is killed while every sync takes half a second. No other node was elected: the syncs of a candidate and of a voter

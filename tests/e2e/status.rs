@@ -129,7 +129,7 @@ fn members_are_queried_concurrently_with_a_short_timeout() {
     let (code, table, stderr) = Running::start(&cluster.site, &addr, &["status", "--timeout", "600"]).finish();
     assert_eq!(code, Some(5), "{stderr}");
     assert!(stderr.contains("no majority for log default: n2 and n3 do not answer"), "{stderr}");
-    assert_eq!(table.matches("nothing came within 3 s").count(), 2, "{table}");
+    assert_eq!(table.matches("no answer within 3 s").count(), 2, "{table}");
 }
 
 /// Starts a server that accepts connections over TLS and HTTP/2 and never responds to a call, until the process exits.
