@@ -103,7 +103,7 @@ fn check(
     core: Result<MemberCore, Refusal>,
     request: &JoinRequest,
 ) -> Result<(MemberCore, Member), Refusal> {
-    let levels = PeerLevels::of_request(request.protocol_version, request.levels.as_ref())?;
+    let levels = PeerLevels::of_request(request.protocol_version, request.levels.as_ref());
     if request.cluster_name != cluster_name {
         let text = format!("this node is of cluster {cluster_name:?}, not {:?}", request.cluster_name);
         return Err(Refusal::new(Reason::ClusterName, text));
@@ -124,7 +124,10 @@ fn check(
     if request.node_id == 0 {
         return Err(malformed("a node needs an id".to_owned()));
     }
-    levels.check(|| format!("node {name} ({})", NodeId(request.node_id)), &core.peers.me().levels)?;
+    if !request.probe {
+        // A probe is answered whatever its levels are: a founder of another version must learn that the cluster exists.
+        levels?.check(|| format!("node {name} ({})", NodeId(request.node_id)), &core.peers.me().levels)?;
+    }
     let member = Member {
         id: NodeId(request.node_id),
         name,
