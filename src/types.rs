@@ -146,7 +146,9 @@ pub struct NodeName(String);
 
 /// A name that is empty, too long, or contains other characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not a valid {what} name: use 1 to {length_max} of a-z A-Z 0-9 . _ -, starting with a letter or a digit")]
+#[error(
+    "{name:?} is not a valid {what} name: use 1 to {length_max} of a-z A-Z 0-9 . _ -, starting with a letter or a digit"
+)]
 pub struct BadName {
     what: &'static str,
     name: String,

@@ -56,7 +56,7 @@ pub(super) async fn answer(
         Some(old) => check_moved(&core, old, &request).await?,
     }
     let command = Command::AddNode(member.clone());
-    // Consensus decides whether a node that is still joining gives way to this one.
+    // Consensus decides whether a node that is still joining has to wait for this one.
     if catalog.would_change(&command).is_err() && joining(&core, &catalog, &member).is_none() {
         match newest(&core).await {
             // The entry would change nothing, and would be kept forever.

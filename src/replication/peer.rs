@@ -45,7 +45,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 enum PeerEvent {
     Stop,
     Poked,
-    /// Something waits, there is no connection, and the backoff is over.
+    /// Something waits without a connection, and the backoff is over.
     Dial,
     /// Something waits for a stream that is not open yet.
     OpenReplicate,
