@@ -92,6 +92,9 @@ impl Agent {
         let (fatal, failures) = fatal_channel();
         let test_max = std::env::var(FeatureRange::TEST_MAX).ok();
         let range = FeatureRange::of_process(test_max.as_deref(), config.tls.is_none())?;
+        if test_max.is_some() {
+            log::warn!("{} is set: this node claims {range}, for a test", FeatureRange::TEST_MAX);
+        }
         let levels = ClusterLevel::new(range);
         let tls = Tls::load_for(config.tls.as_ref(), &config.cluster.cluster_name, Some(&config.node.node_name))?;
         let rules = match config.tls {

@@ -17,6 +17,7 @@ use super::subcommand::{Process, Subcommand};
 use crate::agent::{Agent, AgentError, StopStep};
 use crate::config::{Config, ServeArgs};
 use crate::consensus::HostError;
+use crate::feature_level::FeatureRange;
 use crate::grpc;
 use crate::security::modes::FileModes;
 use crate::thread::{self, Joiner, fatal_channel};
@@ -65,7 +66,7 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     })?;
     journal::init_log(config.logging.log_level);
     grpc::redirect_log();
-    for name in unknown_variables {
+    for name in unknown_variables.iter().filter(|name| *name != FeatureRange::TEST_MAX) {
         log::warn!("ignoring the environment variable {name}: no option has this name (see `seriatim serve --help`)");
     }
     let signals =

@@ -12,7 +12,7 @@ pub enum MdnsState {
     /// It does not work on this host.
     Broken,
     /// It has found no node of the cluster's name.
-    FoundNobody,
+    FoundNone,
     /// It has found some.
     FoundSome,
 }
@@ -22,7 +22,7 @@ impl MdnsState {
         match self {
             MdnsState::Off => Some("mDNS is off"),
             MdnsState::Broken => Some("mDNS does not work on this host"),
-            MdnsState::FoundNobody => Some("mDNS found nobody"),
+            MdnsState::FoundNone => Some("mDNS found no node"),
             MdnsState::FoundSome => None,
         }
     }
@@ -68,8 +68,8 @@ mod tests {
         let none = others(&[]);
         assert_eq!(nobody(&[], "c:1", &none, MdnsState::Off), "no join address is configured, and mDNS is off");
         assert_eq!(
-            nobody(&[], "c:1", &none, MdnsState::FoundNobody),
-            "no join address is configured, and mDNS found nobody"
+            nobody(&[], "c:1", &none, MdnsState::FoundNone),
+            "no join address is configured, and mDNS found no node"
         );
         let own = others(&[("c:1", "this node is not a member of a cluster yet")]);
         assert_eq!(
@@ -83,7 +83,7 @@ mod tests {
             "no member answers (a:1: connection refused; b:1: another cluster)"
         );
         assert_eq!(looking(&join(&["a:1", "b:1"]), MdnsState::Off), "looking for a member at a:1, b:1");
-        assert_eq!(looking(&[], MdnsState::FoundNobody), "looking for a member by mDNS");
+        assert_eq!(looking(&[], MdnsState::FoundNone), "looking for a member by mDNS");
         assert_eq!(looking(&[], MdnsState::Off), "no join address is configured, and mDNS is off");
     }
 }

@@ -37,7 +37,7 @@ pub struct Search {
     first_found: Option<Instant>,
     /// Why the others are not members of the cluster, by address.
     others: BTreeMap<String, String>,
-    /// The addresses that answered, as members or with a refusal.
+    /// The addresses that answered: as members, or with a refusal that rules out a member.
     answered: BTreeSet<String>,
     /// A member's refusal that ends this node: it was removed, or its version is too old.
     ended: Option<Refusal>,
@@ -118,7 +118,8 @@ impl Search {
             }
             Err(error) => {
                 let refusal = Refusal::from_error(&error);
-                if refusal.is_some() {
+                // A node of another version may be a member of this cluster: then its answer leaves it in doubt.
+                if refusal.as_ref().is_some_and(|refusal| !refusal.reason.is_about_versions()) {
                     self.answered.insert(addr.clone());
                 }
                 if let Some(refusal) = refusal.as_ref().filter(|r| r.reason.consequence() == Consequence::EndsNode) {
@@ -135,7 +136,8 @@ impl Search {
         &self.found
     }
 
-    /// Those of these addresses that did not answer.
+    /// Those of these addresses at which there may be a cluster nevertheless: they did not answer, or only that
+    /// versions don't fit together.
     pub fn silent(&self, addresses: &[String]) -> Vec<String> {
         addresses.iter().filter(|addr| !self.answered.contains(*addr)).cloned().collect()
     }
@@ -167,6 +169,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::refusal::Reason;
 
     #[test]
     fn join_addresses_outweigh_discovery_and_several_clusters_are_not_chosen_from() {
@@ -183,5 +186,19 @@ mod tests {
         search.take("b:1".to_owned(), response(4), now);
         assert_eq!(search.verdict(&given), SearchVerdict::Several([ClusterId(3), ClusterId(4)].into()));
         assert_eq!(search.wake_at(), Some(now + SETTLE));
+    }
+
+    /// A founder of another version got a refusal, took it for an answer, and founded a second cluster.
+    #[test]
+    fn a_refusal_about_versions_leaves_in_doubt_whether_there_is_a_cluster() {
+        let given = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned(), "d:1".to_owned()];
+        let mut search = Search::new(Dialer::nobody(), JoinRequest::new(), None);
+        let reasons = [Reason::ProtocolVersion, Reason::Unknown, Reason::NotReady, Reason::ClusterName];
+        for (addr, reason) in given.iter().zip(reasons) {
+            let refused = grpcio::Error::RpcFailure(Refusal::new(reason, "because").status());
+            search.take(addr.clone(), Err(refused), Instant::now());
+        }
+        assert_eq!(search.verdict(&given), SearchVerdict::Nobody);
+        assert_eq!(search.silent(&given), ["a:1", "b:1"]);
     }
 }

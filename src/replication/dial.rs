@@ -60,7 +60,7 @@ impl Dialer {
     }
 
     /// Counts changes of the authorities of peers. A channel that was made before the last change may lead to a node
-    /// that is no longer accepted as a peer.
+    /// that is not accepted as a peer any more.
     pub fn authorities(&self) -> u64 {
         self.tls.peer_ca_generation()
     }

@@ -56,7 +56,7 @@ pub(super) async fn answer(
         Some(old) => check_moved(&core, old, &request).await?,
     }
     let command = Command::AddNode(member.clone());
-    // Consensus decides whether a node that is still joining gives way to this one.
+    // Consensus decides whether a node that is still joining has to wait for this one.
     if catalog.would_change(&command).is_err() && joining(&core, &catalog, &member).is_none() {
         match newest(&core).await {
             // The entry would change nothing, and would be kept forever.
@@ -103,7 +103,7 @@ fn check(
     core: Result<MemberCore, Refusal>,
     request: &JoinRequest,
 ) -> Result<(MemberCore, Member), Refusal> {
-    let levels = PeerLevels::of_request(request.protocol_version, request.levels.as_ref())?;
+    let levels = PeerLevels::of_request(request.protocol_version, request.levels.as_ref());
     if request.cluster_name != cluster_name {
         let text = format!("this node is of cluster {cluster_name:?}, not {:?}", request.cluster_name);
         return Err(Refusal::new(Reason::ClusterName, text));
@@ -124,7 +124,10 @@ fn check(
     if request.node_id == 0 {
         return Err(malformed("a node needs an id".to_owned()));
     }
-    levels.check(|| format!("node {name} ({})", NodeId(request.node_id)), &core.peers.me().levels)?;
+    if !request.probe {
+        // A probe is answered whatever its levels are: a founder of another version must learn that the cluster exists.
+        levels?.check(|| format!("node {name} ({})", NodeId(request.node_id)), &core.peers.me().levels)?;
+    }
     let member = Member {
         id: NodeId(request.node_id),
         name,

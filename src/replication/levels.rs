@@ -13,6 +13,9 @@
 //!   refused.
 //! - A node that sends levels is judged by them; its protocol version is ignored.
 //!
+//! A probe (`JoinRequest.probe`) is answered whatever its levels are, since it changes nothing: a founder of another
+//! version must learn that the cluster exists.
+//!
 //! The level may rise while a stream is open. The receiver checks it at every request, and the sender whenever it looks
 //! at the stream, so both ends drop a peer that has become too old.
 

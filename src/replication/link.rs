@@ -16,7 +16,7 @@ use crate::replication::refusal::{Refusal, error_text};
 /// Why a stream has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// The connection broke, the peer closed the stream, or this node gives it up.
+    /// The connection broke, the peer closed the stream, or this node abandons it.
     Ended(String),
     /// The peer refused this node.
     RefusedByPeer(Refusal),

@@ -21,11 +21,11 @@
 //!   refused by name and logged with the node that sent it.
 //!
 //! Parts, in reading order:
-//! - Who speaks: `levels` (what versions fit together), `hello` (the first message), `reason`, `refusal` and
-//!   `refusal_log` (how a node says no), `guard` (certificates and rights), `addresses` (what is known of other nodes).
-//! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a peer's
-//!   thread), `unanswered` (jobs that were sent), `outcome` (their answers), `settle` (answers from the log), `node`
-//!   (what the threads share), `peer` (the thread), `peers` (all of them).
+//! - Callers: `levels` (what versions fit together), `hello` (the first message), `reason`, `refusal` and `refusal_log`
+//!   (how a node says no), `guard` (certificates and rights), `addresses` (what is known of other nodes).
+//! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a
+//!   peer's thread), `unanswered` (jobs that were sent), `outcome` (their answers), `settle` (answers from the log),
+//!   `node` (what the threads share), `peer` (the thread), `peers` (all of them).
 //! - Receiving: `core` (this node as a member), `proposal` (a forwarded proposal), `join` (admission), `service` (the
 //!   calls), `listener` (the server).
 //! - `wait`: how a plain thread waits for futures.

@@ -53,7 +53,7 @@ impl LocalNode {
     }
 
     /// Tells consensus whether a snapshot was sent.
-    pub fn marker_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
+    pub fn snapshot_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
         if let Some(consensus) = self.consensus.get() {
             consensus.marker_sent(group, peer, sent);
         }
@@ -61,6 +61,6 @@ impl LocalNode {
 }
 
 /// The group of a snapshot, if the message is one.
-pub fn marker_of(message: &RaftMessage) -> Option<GroupId> {
+pub fn snapshot_group(message: &RaftMessage) -> Option<GroupId> {
     message.snapshot.is_some().then_some(GroupId(message.group))
 }

@@ -20,7 +20,7 @@ use crate::replication::hello::describe;
 use crate::replication::levels::PeerLevels;
 use crate::replication::link::{Link, Lost};
 use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{LocalNode, marker_of};
+use crate::replication::node::{LocalNode, snapshot_group};
 use crate::replication::outcome::unknown_part;
 use crate::replication::refusal::{Consequence, Refusal};
 use crate::replication::settle::settle;
@@ -45,7 +45,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 enum PeerEvent {
     Stop,
     Poked,
-    /// Something waits, there is no connection, and the backoff is over.
+    /// Something waits without a connection, and the backoff is over.
     Dial,
     /// Something waits for a stream that is not open yet.
     OpenReplicate,
@@ -324,12 +324,12 @@ impl Peer {
 
     fn send_messages(&mut self) {
         let messages = self.mailbox.take_messages(REQUEST_BYTES);
-        let markers: Vec<GroupId> = messages.iter().filter_map(marker_of).collect();
+        let snapshots: Vec<GroupId> = messages.iter().filter_map(snapshot_group).collect();
         let request = ReplicateRequest { messages, clock_us: wall_us(), ..ReplicateRequest::default() };
         let Some(link) = self.connection.as_mut().and_then(|c| c.replicate.as_mut()) else { return };
         let sent = link.send(request);
-        for group in markers {
-            self.node.marker_sent(self.id, group, sent.is_ok());
+        for group in snapshots {
+            self.node.snapshot_sent(self.id, group, sent.is_ok());
         }
         if let Err(lost) = sent {
             self.lost(&lost);
@@ -409,7 +409,7 @@ impl Peer {
             if messages.is_empty() {
                 return;
             }
-            messages.iter().filter_map(marker_of).for_each(|group| self.node.marker_sent(self.id, group, false));
+            messages.iter().filter_map(snapshot_group).for_each(|group| self.node.snapshot_sent(self.id, group, false));
         }
     }
 

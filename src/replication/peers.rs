@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::catalog::{CatalogView, Member};
 use crate::consensus::Outbound;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, ReadIndexError};
-use crate::feature_level::FeatureRange;
+use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
@@ -19,7 +19,7 @@ use crate::replication::dial::Dialer;
 use crate::replication::forward::{Forward, NotSent, Work};
 use crate::replication::hello::{PeerIdentity, StreamPeer};
 use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{LocalNode, marker_of};
+use crate::replication::node::{LocalNode, snapshot_group};
 use crate::replication::peer::Peer;
 use crate::replication::refusal::Refusal;
 use crate::reply::{ReplyReceiver, reply};
@@ -216,12 +216,20 @@ impl PeersHandle {
     }
 
     /// The feature levels that a peer's binary supports, as of its last accepted hello. `None` if this node has not
-    /// heard from it since it started. For the check that the cluster's level may be raised.
+    /// heard from it since it started.
     pub fn levels_of(&self, peer: NodeId) -> Option<FeatureRange> {
         if peer == self.me().node_id {
             return Some(self.me().levels.range());
         }
         self.0.node.addresses.levels_of(peer)
+    }
+
+    /// The members that don't support a level, or that this node has not heard from since it started, with what is known of
+    /// them. The cluster's level may be raised to a level for which this is empty.
+    pub fn members_without(&self, level: FeatureLevel) -> Vec<(Member, Option<FeatureRange>)> {
+        let known = |member: &Member| (member.clone(), self.levels_of(member.id));
+        let lacks = |range: Option<FeatureRange>| !range.is_some_and(|range| range.contains(level));
+        self.catalog().get().members().map(known).filter(|(_, range)| lacks(*range)).collect()
     }
 
     /// Records the members as of this node's admission.
@@ -266,8 +274,8 @@ impl Outbound for PeersHandle {
         };
         if let Some(message) = lost {
             log::debug!("a message to {to} is dropped: its queue is full, or this node is stopping");
-            if let Some(group) = marker_of(&message) {
-                self.0.node.marker_sent(to, group, false);
+            if let Some(group) = snapshot_group(&message) {
+                self.0.node.snapshot_sent(to, group, false);
             }
             self.0.node.unreachable(to);
         }

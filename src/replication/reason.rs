@@ -108,6 +108,18 @@ impl Reason {
         }
     }
 
+    /// True if the two versions don't fit together: then the caller can't tell whether a cluster of its name answers.
+    pub fn is_about_versions(self) -> bool {
+        matches!(
+            self,
+            Reason::ProtocolVersion
+                | Reason::VersionTooOld
+                | Reason::VersionTooNew
+                | Reason::OwnVersionTooOld
+                | Reason::Unknown
+        )
+    }
+
     pub(super) fn passes_soon(self) -> bool {
         self.consequence() == Consequence::PassesSoon
     }

@@ -32,7 +32,7 @@ pub enum PeerName {
 impl fmt::Display for PeerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PeerName::Unproven => f.write_str("nobody"),
+            PeerName::Unproven => f.write_str("no node (without TLS)"),
             PeerName::Shared => f.write_str("no node"),
             PeerName::Nodes(nodes) => {
                 f.write_str(&nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" and "))

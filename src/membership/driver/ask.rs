@@ -190,7 +190,7 @@ impl MembershipDriver {
         match (self.options.mdns, self.mdns.is_some(), self.candidates.has_finds()) {
             (false, _, _) => MdnsState::Off,
             (true, false, _) => MdnsState::Broken,
-            (true, true, false) => MdnsState::FoundNobody,
+            (true, true, false) => MdnsState::FoundNone,
             (true, true, true) => MdnsState::FoundSome,
         }
     }

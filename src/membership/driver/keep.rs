@@ -23,7 +23,7 @@ impl MembershipDriver {
         addresses.extend(self.candidates.nodes_of_others(peers.me().cluster_id).map(str::to_owned));
         addresses.retain(|addr| *addr != self.me.bind_addr);
         if addresses.is_empty() {
-            // There are no join addresses, and mDNS may have forgotten the other cluster.
+            // Without join addresses, mDNS may have forgotten the other cluster.
             return self.no_rival_answers();
         }
         let request = join_request(&self.options, None, &self.me);

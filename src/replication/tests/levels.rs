@@ -9,11 +9,13 @@ use grpcio::WriteFlags;
 
 use super::joins::request;
 use super::{Setup, TestNode, message};
+use crate::catalog::Member;
 use crate::consensus::Outbound as _;
 use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::pb::peer::{FeatureLevels, Hello, JoinRequest, ReplicateRequest};
 use crate::replication::hello::PROTOCOL_VERSION;
 use crate::replication::refusal::{Reason, Refusal};
+use crate::types::{NodeId, NodeName};
 
 fn range(min: u32, max: u32) -> FeatureRange {
     FeatureRange::new(FeatureLevel(min), FeatureLevel(max)).expect("a range")
@@ -71,6 +73,17 @@ fn an_older_and_a_newer_version_talk_until_the_level_is_raised() {
     assert_eq!(old.peers.handle().levels_of(new.id), Some(range(1, 2)));
     assert_eq!(new.peers.handle().levels_of(new.id), Some(range(1, 2)));
 
+    let without = |level| -> Vec<_> {
+        let members = new.peers.handle().members_without(FeatureLevel(level));
+        members.into_iter().map(|(member, range)| (member.id, range)).collect()
+    };
+    assert_eq!(without(1), []);
+    assert_eq!(without(2), [(old.id, Some(range(1, 1)))]);
+    let name = NodeName::new("n9").expect("a name");
+    let silent = Member { id: NodeId(9), name, ..old.member() };
+    new.knows(&[silent]);
+    assert_eq!(without(1), [(NodeId(9), None)], "it was never heard from");
+
     // The streams that are open end, too.
     raise(&new, 2);
     assert!(!sends(&old, &new) && !sends(&new, &old));
@@ -110,26 +123,31 @@ fn a_node_from_before_feature_levels_is_accepted_at_level_1_alone() {
     assert_eq!(from_a.protocol_version, PROTOCOL_VERSION + 1, "which the older node refuses");
 }
 
+/// A probe is answered nevertheless: a founder of another version must learn that the cluster exists.
 #[test]
-fn a_join_is_refused_by_feature_level() {
+fn a_join_is_refused_by_feature_level_and_a_probe_is_not() {
     let a = node(1, 1, 2);
-    a.knows(&[a.member()]);
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
+    // The catalog contains it already, so no leader is needed.
+    introduce(&[&a, &c]);
     let ask = |request: &JoinRequest| {
         let answer = a.dial(&c).join(request).map_err(|e| Refusal::from_error(&e).expect("a reason").reason);
         answer.map(|response| response.levels.as_ref().map_or(0, |levels| levels.cluster))
     };
     let of = |min, max| {
         let levels = FeatureLevels { min, max, cluster: 1, ..FeatureLevels::default() };
-        JoinRequest { probe: true, levels: Some(levels).into(), ..request(&c.member()) }
+        JoinRequest { levels: Some(levels).into(), ..request(&c.member()) }
     };
-    let before_levels = JoinRequest { probe: true, levels: None.into(), ..request(&c.member()) };
+    let before_levels = request(&c.member());
+    let probe = |request: &JoinRequest| ask(&JoinRequest { probe: true, ..request.clone() });
     assert_eq!([ask(&of(1, 1)), ask(&of(1, 3)), ask(&before_levels)], [Ok(1), Ok(1), Ok(1)]);
     assert_eq!(ask(&of(2, 3)), Err(Reason::VersionTooNew));
     raise(&a, 2);
     assert_eq!([ask(&of(1, 2)), ask(&of(2, 3))], [Ok(2), Ok(2)]);
     assert_eq!(ask(&of(1, 1)), Err(Reason::VersionTooOld));
     assert_eq!(ask(&before_levels), Err(Reason::ProtocolVersion));
+    let unknown = JoinRequest { protocol_version: 9, ..before_levels.clone() };
+    assert_eq!([probe(&of(1, 1)), probe(&before_levels), probe(&unknown)], [Ok(2), Ok(2), Ok(2)]);
     // A node of another cluster is told so, and does not end because of that cluster's level.
     let other = JoinRequest { cluster_name: "other".to_owned(), ..of(1, 1) };
     assert_eq!(ask(&other), Err(Reason::ClusterName));

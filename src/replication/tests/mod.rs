@@ -279,7 +279,7 @@ pub(crate) fn files_of(dir: &Path, id: u64) -> TlsFiles {
     TlsFiles::in_dir(dir, &format!("n{id}"))
 }
 
-/// Gives the node `n<id>` the shared certificate, which does not name a node.
+/// Issues the shared certificate, which does not name a node, to the node `n<id>`.
 pub(crate) fn share(dir: &Path, cluster_name: &str, id: u64) {
     let request = Request {
         common_names: vec!["peer".to_owned()],

@@ -7,9 +7,10 @@ use grpcio::{RpcStatusCode, WriteFlags};
 use super::{CLUSTER, CLUSTER_ID, Setup, TestNode, message, pair};
 use crate::catalog::Member;
 use crate::consensus::Outbound as _;
-use crate::consensus::handle::ConsensusMsg;
-use crate::pb::peer::{ForwardRequest, Hello, JoinRequest, RaftMessage, ReplicateRequest};
+use crate::consensus::handle::{ConsensusMsg, ProposeError};
+use crate::pb::peer::{ForwardRequest, Hello, Job, JoinRequest, Propose, RaftMessage, ReplicateRequest};
 use crate::replication::hello::PROTOCOL_VERSION;
+use crate::replication::outcome::read_appended;
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{ClusterId, NodeId, NodeName};
 
@@ -118,5 +119,32 @@ fn a_node_of_another_cluster_reaches_nothing() {
     a.knows(&[b.member()]);
     a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
     assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
+    assert!(b.is_quiet());
+}
+
+#[test]
+fn work_that_only_a_newer_version_knows_is_refused_and_not_appended() {
+    let (a, b) = pair();
+    let client = b.dial(&a);
+    let (mut requests, mut responses) = client.forward().expect("a call");
+    let newer_work = Job { id: 1, group: 1, ..Job::default() };
+    let mut newer_kind = Job { id: 2, group: 1, ..Job::default() };
+    newer_kind.set_propose(Propose { kind: 99, count: 1, payload: vec![7].into(), ..Propose::default() });
+    let mut outcomes = block_on(async {
+        let hello = ForwardRequest { hello: Some(hello(1, 2)).into(), ..ForwardRequest::default() };
+        requests.send((hello, WriteFlags::default())).await.expect("sent");
+        assert!(responses.next().await.is_some_and(|r| r.is_ok()), "the hello is accepted");
+        let jobs = vec![newer_work, newer_kind];
+        let request = ForwardRequest { jobs, ..ForwardRequest::default() };
+        requests.send((request, WriteFlags::default())).await.expect("sent");
+        let mut outcomes = Vec::new();
+        while outcomes.len() < 2 {
+            outcomes.extend(responses.next().await.expect("outcomes").expect("no refusal").outcomes);
+        }
+        outcomes
+    });
+    outcomes.sort_by_key(|outcome| outcome.id);
+    let answers: Vec<_> = outcomes.into_iter().map(read_appended).collect();
+    assert_eq!(answers, [Err(ProposeError::Dropped), Err(ProposeError::Dropped)]);
     assert!(b.is_quiet());
 }

@@ -1,4 +1,4 @@
-//! What OpenSSL is asked about a certificate: is it valid now, would somebody who trusts these authorities accept it,
+//! What OpenSSL is asked about a certificate: is it valid now, would a party that trusts these authorities accept it,
 //! and which hosts does it name?
 
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub(super) fn check_time(cert: &X509, file: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-/// Why somebody who trusts `ca` refuses the first of `certs` for this purpose. The other certificates are its chain.
+/// Why a party that trusts `ca` refuses the first of `certs` for this purpose. The other certificates are its chain.
 pub(super) fn refused(ca: &[X509], certs: &[X509], purpose: X509PurposeId) -> Option<String> {
     store(ca, purpose).map_or_else(|e| Some(e.to_string()), |store| refused_by(&store, certs))
 }
