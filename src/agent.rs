@@ -178,6 +178,7 @@ impl Agent {
             dialer,
             api: Mutex::new(api),
             membership: membership.map_err(no_thread)?,
+            metrics: metrics.clone(),
             waiting,
             levels,
             late_peers,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::metrics::{Histogram, ITEMS, Registry, SECONDS};
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, Urgency};
@@ -29,6 +30,26 @@ pub const VOTE_PAUSE: u32 = 3;
 
 /// Called with a group and its highest durable Ready number. Must not block.
 pub type Report = Arc<dyn Fn(GroupId, u64) + Send + Sync>;
+
+/// What the thread measures.
+pub struct WriterMetrics {
+    sync_seconds: Histogram,
+    sync_entries: Histogram,
+}
+
+impl WriterMetrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> WriterMetrics {
+        WriterMetrics {
+            sync_seconds: registry.histogram("sync_seconds", "Syncing what was appended to one log", SECONDS),
+            sync_entries: registry.histogram(
+                "sync_entries",
+                "Entries that one sync made durable (group commit)",
+                ITEMS,
+            ),
+        }
+    }
+}
 
 type SharedLog = Arc<Mutex<GroupLog>>;
 
@@ -72,14 +93,14 @@ impl Writer {
     ///
     /// # Errors
     /// If the system can't create it.
-    pub fn start(disk: &Disk, report: Report, fatal: &FatalSender) -> io::Result<Writer> {
+    pub fn start(disk: &Disk, report: Report, metrics: WriterMetrics, fatal: &FatalSender) -> io::Result<Writer> {
         let inbox = WriterInbox {
             state: Mutex::new(WriterState::default()),
             wake: Condvar::new(),
             busy_since: Mutex::new(None),
         };
         let handle = WriterHandle(Arc::new(inbox));
-        let worker = Worker { inbox: handle.0.clone(), disk: disk.clone(), report };
+        let worker = Worker { inbox: handle.0.clone(), disk: disk.clone(), report, metrics };
         let thread = thread::spawn("log-writer", fatal, move || worker.run())?;
         Ok(Writer { handle, thread: Some(thread) })
     }
@@ -144,6 +165,7 @@ struct Worker {
     inbox: Arc<WriterInbox>,
     disk: Disk,
     report: Report,
+    metrics: WriterMetrics,
 }
 
 /// The logs whose manifests should get a new durable position, and when.
@@ -282,9 +304,12 @@ impl Worker {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(Urgency::Nothing) };
         let job = lock(&log).begin_sync();
         let Some(job) = job else { return Ok(lock(&log).urgency()) };
-        self.inbox.set_busy(Some(Instant::now()));
+        let began = Instant::now();
+        self.inbox.set_busy(Some(began));
         job.perform(&self.disk)?;
         self.inbox.set_busy(None);
+        self.metrics.sync_seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics.sync_entries.observe(job.entries() as f64);
         let mut log = lock(&log);
         log.end_sync(job);
         Ok(log.urgency())
@@ -342,7 +367,9 @@ impl WriterByHand {
             wake: Condvar::new(),
             busy_since: Mutex::new(None),
         };
-        WriterByHand { worker: Worker { inbox: Arc::new(inbox), disk: disk.clone(), report }, begun: Vec::new() }
+        let metrics = WriterMetrics::new(&Registry::default());
+        let worker = Worker { inbox: Arc::new(inbox), disk: disk.clone(), report, metrics };
+        WriterByHand { worker, begun: Vec::new() }
     }
 
     /// Returns the inbox, for threads that request syncs.

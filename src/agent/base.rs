@@ -15,6 +15,7 @@ use crate::consensus::{Consensus, ConsensusParts};
 use crate::feature_level::ClusterLevel;
 use crate::logs::Logs;
 use crate::membership::Membership;
+use crate::metrics::Metrics;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
 use crate::replication::hello::PeerIdentity;
@@ -28,7 +29,7 @@ use crate::thread::{FatalSender, Joiner, Progress, Silence};
 use crate::types::{ClusterId, GroupId};
 use crate::waiting::WaitingFor;
 use crate::watermark::Watermark;
-use crate::writer::{Writer, WriterHandle};
+use crate::writer::{Writer, WriterHandle, WriterMetrics};
 
 /// The parts that run once the node is a member, in the order in which they stop.
 pub(super) struct Running {
@@ -59,6 +60,7 @@ pub(super) struct Base {
     pub dialer: Dialer,
     pub api: Mutex<Api>,
     pub membership: Membership,
+    pub metrics: Arc<Metrics>,
     pub waiting: WaitingFor,
     pub levels: ClusterLevel,
     pub late_peers: Late<PeersHandle>,
@@ -87,7 +89,9 @@ impl Base {
         let catalog = CatalogView::default();
         let catalog_watermark = Watermark::default();
         let logs = Logs::default();
-        let writer = Writer::start(&self.disk, consensus.report(), &self.fatal).map_err(no_thread)?;
+        let writer =
+            Writer::start(&self.disk, consensus.report(), WriterMetrics::new(self.metrics.registry()), &self.fatal)
+                .map_err(no_thread)?;
         let readers = Readers::start(&self.fatal).map_err(no_thread)?;
         let options = ScrubOptions {
             bytes_per_second: self.config.storage.scrub_bytes_per_second,

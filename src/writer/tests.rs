@@ -45,7 +45,8 @@ fn started() -> Started {
     let sim = Sim::default();
     let (fatal, failures) = fatal_channel();
     let (report, reported) = reports();
-    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let writer =
+        Writer::start(&sim.disk(), report, WriterMetrics::new(&Registry::default()), &fatal).expect("a thread");
     let log = log(&sim, 1);
     writer.handle().register(GroupId(1), log.clone());
     append(&log);
@@ -62,7 +63,8 @@ fn what_is_reported_survives_a_power_cut() {
     let sim = Sim::default();
     let (fatal, failures) = fatal_channel();
     let (report, reported) = reports();
-    let writer = Writer::start(&sim.disk(), report, &fatal).expect("a thread");
+    let writer =
+        Writer::start(&sim.disk(), report, WriterMetrics::new(&Registry::default()), &fatal).expect("a thread");
     let logs = [log(&sim, 1), log(&sim, 2)];
     for (i, log) in logs.iter().enumerate() {
         writer.handle().register(GroupId(i as u64 + 1), log.clone());

@@ -63,7 +63,13 @@ impl Founder {
         });
         data_dir.store(&node_file).expect("stored");
         let (consensus, view) = (Consensus::default(), CatalogView::default());
-        let writer = crate::writer::Writer::start(&disk, consensus.report(), &fatal).expect("a thread");
+        let writer = crate::writer::Writer::start(
+            &disk,
+            consensus.report(),
+            crate::writer::WriterMetrics::new(&crate::metrics::Registry::default()),
+            &fatal,
+        )
+        .expect("a thread");
         let readers = crate::storage::reader::Readers::start(&fatal).expect("threads");
         let parts = ConsensusParts {
             me: member(ME, name),

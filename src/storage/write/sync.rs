@@ -61,10 +61,16 @@ pub struct SyncJob {
     pub(crate) unlinks: Vec<u64>,
     pub(crate) covered: Position,
     pub(crate) covered_end: (LogIndex, Offset),
+    pub(crate) entries: u64,
     pub(crate) failed: bool,
 }
 
 impl SyncJob {
+    /// The number of entries that become durable.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
     /// Performs the job. Must not be called under the log's mutex.
     ///
     /// # Errors
@@ -147,6 +153,7 @@ impl GroupLog {
             unlinks: std::mem::take(&mut self.unlinks),
             covered,
             covered_end,
+            entries: self.last.index.0.saturating_sub(self.durable_end.0.0),
             failed: self.failed,
         })
     }
@@ -173,6 +180,7 @@ impl GroupLog {
             manifest: Some(manifest),
             unlinks: Vec::new(),
             covered: self.durable,
+            entries: 0,
             covered_end: self.durable_end,
             failed: self.failed,
         })
