@@ -89,7 +89,7 @@ fn a_trim_beyond_the_end_is_none() {
     let trimmed = propose(&mut world, trim(1), now);
     assert!(world.settle(500));
     assert!(matches!((appended.wait(), trimmed.wait()), (Ok(Ok(_)), Ok(Ok(_)))));
-    assert_eq!(world.nodes[0].group.as_ref().expect("running").mark().first_offset, Offset(1));
+    assert_eq!(world.nodes[0].group.as_ref().expect("running").visible().first_offset, Offset(1));
 }
 
 /// A leader that was cut off has more entries than the next one. Its clients waited until the next one's log was as long, or 30 s.
