@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::storage::reader::GroupReader;
 use crate::types::{GroupId, LogId, LogName};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 
 /// One log on this node, with everything that a gRPC thread needs to serve it.
 pub struct OpenLog {
@@ -24,7 +24,7 @@ pub struct OpenLog {
     /// The largest request, in bytes of all its records.
     pub request_bytes_max: u32,
     /// The end of the applied entries on this node.
-    pub watermark: Watermark,
+    pub watermark: HighWatermark,
     /// Reads its records from disk.
     pub reader: GroupReader,
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use crate::log_state::Visible as Mark;
+pub use crate::log_state::Visible;
 use crate::pacer::{Pacer, WaitList};
 use crate::timers::TimersHandle;
 use crate::types::{LogIndex, Offset};
@@ -27,7 +27,7 @@ pub enum Until {
 }
 
 impl Until {
-    fn holds(self, mark: &Mark) -> bool {
+    fn holds(self, mark: &Visible) -> bool {
         match self {
             Until::Applied(index) => mark.applied >= index,
             Until::Visible(offset) => mark.next_offset > offset,
@@ -54,7 +54,7 @@ const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 const TAILS_PART: usize = 8;
 
 struct Waits {
-    mark: Mark,
+    mark: Visible,
     closed: bool,
     withdrawn: bool,
     next_waiter: u64,
@@ -71,7 +71,7 @@ struct Waits {
 impl Default for Waits {
     fn default() -> Waits {
         Waits {
-            mark: Mark::default(),
+            mark: Visible::default(),
             closed: false,
             withdrawn: false,
             next_waiter: 0,
@@ -87,7 +87,7 @@ impl Default for Waits {
 impl Waits {
     /// Moves all whose condition holds, or all if closed, to those that are due.
     fn collect_due(&mut self) {
-        let Mark { applied, next_offset, .. } = self.mark;
+        let Visible { applied, next_offset, .. } = self.mark;
         let waits = |key: &(Offset, u64)| !self.closed && key.0 >= next_offset;
         while let Some(first) = self.by_offset.first_entry().filter(|e| !waits(e.key())) {
             let ((_, id), waker) = first.remove_entry();
@@ -156,16 +156,16 @@ impl Wake for SharedWaits {
 
 /// The high watermark of one log; a clone is the same one.
 #[derive(Clone, Default)]
-pub struct Watermark(Arc<SharedWaits>);
+pub struct HighWatermark(Arc<SharedWaits>);
 
-impl Watermark {
+impl HighWatermark {
     /// Begins at `mark`.
-    pub fn new(mark: Mark) -> Watermark {
-        Watermark(Arc::new(SharedWaits(Mutex::new(Waits { mark, ..Waits::default() }))))
+    pub fn new(mark: Visible) -> HighWatermark {
+        HighWatermark(Arc::new(SharedWaits(Mutex::new(Waits { mark, ..Waits::default() }))))
     }
 
     /// What is visible now.
-    pub fn get(&self) -> Mark {
+    pub fn get(&self) -> Visible {
         self.0.lock().mark
     }
 
@@ -173,7 +173,7 @@ impl Watermark {
     ///
     /// # Panics
     /// If any part would decrease.
-    pub fn advance(&self, to: Mark) {
+    pub fn advance(&self, to: Visible) {
         let round = {
             let mut state = self.0.lock();
             let old = state.mark;
@@ -208,13 +208,13 @@ impl Watermark {
         self.close();
     }
 
-    /// Ends what [`Watermark::withdraw`] began: this replica is equal to the others.
+    /// Ends what [`HighWatermark::withdraw`] began: this replica is equal to the others.
     pub fn restore(&self) {
         let mut state = self.0.lock();
         (state.withdrawn, state.closed) = (false, false);
     }
 
-    /// True after [`Watermark::withdraw`], until [`Watermark::restore`].
+    /// True after [`HighWatermark::withdraw`], until [`HighWatermark::restore`].
     pub fn is_withdrawn(&self) -> bool {
         self.0.lock().withdrawn
     }
@@ -231,9 +231,9 @@ impl Watermark {
     }
 }
 
-/// A wait for a [`Watermark`]; dropping it ends the wait.
+/// A wait for a [`HighWatermark`]; dropping it ends the wait.
 pub struct Wait {
-    watermark: Watermark,
+    watermark: HighWatermark,
     until: Until,
     /// Set while it waits, or is woken and has not run.
     id: Option<u64>,
@@ -242,7 +242,7 @@ pub struct Wait {
 }
 
 impl Future for Wait {
-    type Output = Result<Mark, Closed>;
+    type Output = Result<Visible, Closed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;

@@ -28,7 +28,7 @@ use crate::storage::scrub::{Scrub, ScrubOptions};
 use crate::thread::{FatalSender, Joiner, Progress, Silence};
 use crate::types::{ClusterId, GroupId};
 use crate::waiting::WaitingFor;
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 use crate::writer::{Writer, WriterHandle, WriterMetrics};
 
 /// The parts that run once the node is a member, in the order in which they stop.
@@ -87,7 +87,7 @@ impl Base {
         let handle = consensus.handle();
         let alive = consensus.progress();
         let catalog = CatalogView::default();
-        let catalog_watermark = Watermark::default();
+        let catalog_watermark = HighWatermark::default();
         let logs = Logs::default();
         let writer =
             Writer::start(&self.disk, consensus.report(), WriterMetrics::new(self.metrics.registry()), &self.fatal)

@@ -14,7 +14,7 @@ use crate::storage::entry::EntryKind;
 use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, Offset};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 /// Serves `Trim`: answered once it is applied on this node.
 ///
@@ -142,7 +142,7 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
     let mark = match meta {
         _ if status.group == GroupId::CATALOG => core.catalog_watermark.get(),
         Some(meta) => core.logs.get(&meta.name).map(|log| log.watermark.get()).unwrap_or_default(),
-        None => Mark::default(),
+        None => Visible::default(),
     };
     let mut group = admin::GroupStatus::new();
     group.group = status.group.0;

@@ -14,7 +14,7 @@ use crate::logs::OpenLog;
 use crate::pb::log::ConsumeRequest;
 use crate::storage::payload::retag;
 use crate::storage::reader::Slice;
-use crate::watermark::{Mark, Until};
+use crate::watermark::{Until, Visible};
 
 /// A `Consume` waits at most this long.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ async fn confirm(
     core: &Core,
     position: &ReadPosition,
     deadline: Option<Instant>,
-) -> Result<Option<Mark>, ApiError> {
+) -> Result<Option<Visible>, ApiError> {
     let log = &position.log;
     let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
     let visible = log.watermark.wait(Until::Visible(position.offset), &service.timers);
@@ -90,7 +90,7 @@ async fn confirm(
     }
 }
 
-fn some(batching: Batching, mut slice: Slice, log: &OpenLog, mark: Mark) -> ConsumeReply {
+fn some(batching: Batching, mut slice: Slice, log: &OpenLog, mark: Visible) -> ConsumeReply {
     if batching.one_by_one {
         retag(&mut slice.bytes);
         return ConsumeReply::one(slice.bytes);

@@ -13,7 +13,7 @@ use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
 use crate::timers::TimersHandle;
 use crate::types::{ClusterId, GroupId, LogName, NodeId, NodeName};
-use crate::watermark::{Mark, Watermark};
+use crate::watermark::{HighWatermark, Visible};
 
 /// This node's identity, known from its start.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub struct Core {
     /// Members and logs of the cluster.
     pub catalog: CatalogView,
     /// How far the catalog's group is applied here. `catalog` is never older.
-    pub catalog_watermark: Watermark,
+    pub catalog_watermark: HighWatermark,
     /// Reaches a leader on another node.
     pub forward: Arc<dyn Forward>,
     /// Reads what is not in the page cache.
@@ -82,7 +82,7 @@ impl Core {
 }
 
 /// The bounds of a log, for errors.
-pub fn bounds(log: &OpenLog, mark: &Mark) -> LogBounds {
+pub fn bounds(log: &OpenLog, mark: &Visible) -> LogBounds {
     LogBounds {
         log: log.name.clone(),
         log_id: log.log_id,

@@ -13,7 +13,7 @@ use super::error::Invalid;
 use super::wire::{canonical, put_fixed64_field, put_varint_field};
 use crate::pb;
 use crate::types::LogId;
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 /// A request as it arrived.
 pub struct Request(pub Vec<u8>);
@@ -32,7 +32,7 @@ impl ConsumeReply {
     }
 
     /// Any number of records, and the bounds of the log.
-    pub fn many(mut records: Vec<u8>, mark: Mark, log_id: LogId) -> ConsumeReply {
+    pub fn many(mut records: Vec<u8>, mark: Visible, log_id: LogId) -> ConsumeReply {
         records.reserve(TAIL_BYTES_MAX);
         put_varint_field(&mut records, 4, mark.first_offset.0);
         put_varint_field(&mut records, 5, mark.next_offset.0);
@@ -41,7 +41,7 @@ impl ConsumeReply {
     }
 
     /// [`ConsumeReply::many`] for a part of records that were read together.
-    pub fn part(records: &[u8], mark: Mark, log_id: LogId) -> ConsumeReply {
+    pub fn part(records: &[u8], mark: Visible, log_id: LogId) -> ConsumeReply {
         let mut part = Vec::with_capacity(records.len() + TAIL_BYTES_MAX);
         part.extend_from_slice(records);
         ConsumeReply::many(part, mark, log_id)

@@ -15,7 +15,7 @@ use crate::storage::block::ResumePoint;
 use crate::storage::reader::{Access, GroupReader, ReadError, Slice};
 use crate::timers::TimersHandle;
 use crate::types::Offset;
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 /// No response is larger, except with one larger record: clients accept 4 MiB by default, and a message contains more
 /// than records.
@@ -56,7 +56,7 @@ pub struct ReadPosition {
     /// That record may be trimmed meanwhile; then the first one after it that exists is wanted.
     pub earliest: bool,
     /// The mark with everything acknowledged before the request, if it was needed.
-    pub confirmed: Option<Mark>,
+    pub confirmed: Option<Visible>,
     /// Where the last read of a stream ended, and how far the disk has been asked to read ahead.
     place: Option<ResumePoint>,
     ahead: Ahead,
@@ -112,12 +112,12 @@ impl ReadPosition {
     ///
     /// # Errors
     /// [`ApiError::OffsetTrimmed`].
-    pub fn trimmed(&mut self, mark: &Mark, first_offset: Offset) -> Result<(), ApiError> {
+    pub fn trimmed(&mut self, mark: &Visible, first_offset: Offset) -> Result<(), ApiError> {
         if self.earliest {
             self.offset = self.offset.max(first_offset);
             return Ok(());
         }
-        let mark = Mark { first_offset, ..*mark };
+        let mark = Visible { first_offset, ..*mark };
         Err(ApiError::OffsetTrimmed(bounds(&self.log, &mark), self.offset))
     }
 
@@ -129,7 +129,7 @@ impl ReadPosition {
     pub async fn read_on(
         &mut self,
         core: &Core,
-        mark: &Mark,
+        mark: &Visible,
         bytes_max: usize,
         room: Permit,
     ) -> Result<Option<(Slice, Permit)>, ApiError> {
@@ -162,7 +162,7 @@ impl ReadPosition {
     pub async fn read(
         &mut self,
         core: &Core,
-        mark: &Mark,
+        mark: &Visible,
         batching: Batching,
         room: Permit,
     ) -> Result<Option<(Slice, Permit)>, ApiError> {
@@ -178,7 +178,7 @@ impl ReadPosition {
         self.taken(mark, read.map(|(slice, ())| slice))
     }
 
-    fn taken(&mut self, mark: &Mark, read: Result<Fitted, ReadError>) -> Result<Option<(Slice, Permit)>, ApiError> {
+    fn taken(&mut self, mark: &Visible, read: Result<Fitted, ReadError>) -> Result<Option<(Slice, Permit)>, ApiError> {
         match read {
             Ok((slice, room)) if slice.next > self.offset => {
                 self.earliest = false;
@@ -231,7 +231,7 @@ fn fit(slice: Slice, mut room: Permit) -> Fitted {
 async fn first_not_before(
     core: &Core,
     log: &Arc<OpenLog>,
-    mark: &Mark,
+    mark: &Visible,
     time_us: u64,
 ) -> Result<Option<Offset>, ApiError> {
     not_withdrawn(log)?;
@@ -253,7 +253,7 @@ async fn first_not_before(
 ///
 /// # Errors
 /// Those of [`ReadPosition::read`].
-pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, mark: &Mark) -> Result<Option<u64>, ApiError> {
+pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, mark: &Visible) -> Result<Option<u64>, ApiError> {
     not_withdrawn(log)?;
     let (from, until) = (mark.first_offset, mark.next_offset);
     let time = match log.reader.append_time_us(from, until, Access::Cached) {

@@ -10,7 +10,7 @@ use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError}
 use crate::reply::{Dropped, ReplyReceiver};
 use crate::timers::TimersHandle;
 use crate::types::{GroupId, LogIndex, NodeId};
-use crate::watermark::{Mark, Until, Watermark};
+use crate::watermark::{HighWatermark, Until, Visible};
 
 /// How long a read waits for this node to catch up if its deadline is later. After that it fails with JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
@@ -115,10 +115,10 @@ impl Core {
     pub async fn catch_up(
         &self,
         group: GroupId,
-        watermark: &Watermark,
+        watermark: &HighWatermark,
         timers: &TimersHandle,
         deadline: Option<Instant>,
-    ) -> Result<Mark, ApiError> {
+    ) -> Result<Visible, ApiError> {
         let deadline = at_most(deadline, CATCH_UP_MAX);
         let index = match select(Box::pin(self.read_index(group, deadline)), timers.at(deadline)).await {
             Either::Left((index, _)) => index?,
@@ -135,10 +135,10 @@ impl Core {
         &self,
         group: GroupId,
         index: LogIndex,
-        watermark: &Watermark,
+        watermark: &HighWatermark,
         timers: &TimersHandle,
         deadline: Instant,
-    ) -> Result<Mark, ApiError> {
+    ) -> Result<Visible, ApiError> {
         for until in [deadline.min(Instant::now() + STALLED_AFTER), deadline] {
             match select(watermark.wait(Until::Applied(index), timers), timers.at(until)).await {
                 Either::Left((mark, _)) => return mark.map_err(|_| ApiError::ReplicaDamaged),

@@ -29,7 +29,7 @@ use crate::thread::FatalSender;
 use crate::timers::TimersHandle;
 use crate::types::{LogName, Offset};
 use crate::waiting::WaitingFor;
-use crate::watermark::{Until, Watermark};
+use crate::watermark::{HighWatermark, Until};
 
 /// Shared by all handlers; a clone is the same.
 #[derive(Clone)]
@@ -198,7 +198,7 @@ impl Service {
     ///
     /// # Errors
     /// STOPPING, or the log has stopped on this node.
-    pub async fn visible(&self, watermark: &Watermark, offset: Offset, until: Instant) -> Result<(), ApiError> {
+    pub async fn visible(&self, watermark: &HighWatermark, offset: Offset, until: Instant) -> Result<(), ApiError> {
         let over = select(self.timers.at(until), self.stopping());
         match select(watermark.wait(Until::Visible(offset), &self.timers), over).await {
             Either::Left((Ok(_), _)) | Either::Right((Either::Left(_), _)) => Ok(()),

@@ -44,7 +44,7 @@ use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
 use crate::types::{GroupId, NodeId};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 use crate::writer::WriterHandle;
 
 /// The number of messages taken from the inbox before their effects are performed: one fdatasync then covers them.
@@ -90,7 +90,7 @@ pub struct ConsensusParts {
     /// Where the catalog is published.
     pub catalog: CatalogView,
     /// How far the catalog's group is applied here. The published catalog is never older.
-    pub catalog_watermark: Watermark,
+    pub catalog_watermark: HighWatermark,
     /// Where logs are opened for clients.
     pub logs: Logs,
 }
@@ -294,9 +294,9 @@ impl Driver {
             ConsensusMsg::Unreachable(node) => {
                 self.groups.values_mut().for_each(|replica| replica.group.unreachable(node));
             }
-            ConsensusMsg::MarkerSent(group, node, arrived) => {
+            ConsensusMsg::SnapshotSent(group, node, arrived) => {
                 if let Some(replica) = self.groups.get_mut(&group) {
-                    replica.group.marker_sent(node, arrived);
+                    replica.group.snapshot_sent(node, arrived);
                 }
             }
             ConsensusMsg::HandOver(reply) => {
@@ -416,7 +416,7 @@ impl Driver {
                 }
                 ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),
                 ConsensusMsg::HandOver(reply) => reply.send(()),
-                ConsensusMsg::Unreachable(_) | ConsensusMsg::MarkerSent(..) | ConsensusMsg::Stop => {}
+                ConsensusMsg::Unreachable(_) | ConsensusMsg::SnapshotSent(..) | ConsensusMsg::Stop => {}
             }
         }
         Ok(())

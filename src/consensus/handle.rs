@@ -168,7 +168,7 @@ pub enum ConsensusMsg {
     /// Messages to a peer were lost.
     Unreachable(NodeId),
     /// A snapshot was handed to the network for a peer (`true`), or was lost.
-    MarkerSent(GroupId, NodeId, bool),
+    SnapshotSent(GroupId, NodeId, bool),
     /// Hand over leadership of every group that this node leads. Answered when it leads none, or no other node can lead.
     HandOver(ReplySender<()>),
     /// Fail what is pending and end.
@@ -183,7 +183,7 @@ impl ConsensusMsg {
             ConsensusMsg::Command(..)
             | ConsensusMsg::ReadIndex(..)
             | ConsensusMsg::Unreachable(_)
-            | ConsensusMsg::MarkerSent(..)
+            | ConsensusMsg::SnapshotSent(..)
             | ConsensusMsg::HandOver(_)
             | ConsensusMsg::Stop => 0,
         }
@@ -260,8 +260,8 @@ impl ConsensusHandle {
     }
 
     /// A snapshot for `node` was handed to the network, or lost.
-    pub fn marker_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
-        self.tell(ConsensusMsg::MarkerSent(group, node, arrived));
+    pub fn snapshot_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
+        self.tell(ConsensusMsg::SnapshotSent(group, node, arrived));
     }
 
     /// Starts handing leadership over; answered when that is done or impossible, or the thread has failed.

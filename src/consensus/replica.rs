@@ -19,7 +19,7 @@ use crate::storage::entry::Entry;
 use crate::storage::log::{GroupLog, HardState, Recovered, SealAge, StorageError};
 use crate::storage::reader::{Access, GroupReader, ReadError};
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
-use crate::watermark::{Mark, Watermark};
+use crate::watermark::{HighWatermark, Visible};
 use bytes::Bytes;
 
 /// This node's replicas.
@@ -30,7 +30,7 @@ pub struct Replica {
     /// The state machine.
     pub group: Group,
     /// How far the group is applied, for readers.
-    pub watermark: Watermark,
+    pub watermark: HighWatermark,
     /// Reads the stored entries.
     pub reader: GroupReader,
     id: GroupId,
@@ -47,7 +47,7 @@ pub struct Replica {
 /// The watermark and the answers that wait until the catalog's commands are applied.
 #[derive(Default)]
 struct Held {
-    mark: Option<Mark>,
+    mark: Option<Visible>,
     answers: Vec<Answer>,
 }
 
@@ -61,7 +61,7 @@ impl Replica {
         config: GroupConfig,
         mut log: GroupLog,
         mut recovered: Recovered,
-        watermark: Watermark,
+        watermark: HighWatermark,
         sinks: &Sinks,
     ) -> Result<Replica, HostError> {
         let id = config.id;
@@ -80,7 +80,7 @@ impl Replica {
         let append_time_us = recovered.log_state.last_append_time_us;
         let start = End { index: recovered.applied, offset: before, append_time_us };
         let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
-        watermark.advance(group.mark());
+        watermark.advance(group.visible());
         if let Some(index) = group.suspect() {
             log::warn!(
                 "group {id}: this replica differed from the leader's at entry {index} or before: no record is served until it is \
@@ -182,13 +182,13 @@ impl Replica {
             self.log().set_conf_state(conf_state, as_of);
             sync = sync.or(Some(0));
         }
-        if let Some(mark) = effects.mark {
+        if let Some(mark) = effects.visible {
             self.note_applied(mark);
         }
         if let Some((first_offset, applied)) = effects.trim {
             // The watermark moves before the files are removed. Otherwise a response has a first offset whose record is gone.
             if self.id != GroupId::CATALOG {
-                effects.mark.into_iter().for_each(|mark| self.watermark.advance(mark));
+                effects.visible.into_iter().for_each(|mark| self.watermark.advance(mark));
             }
             self.trim(first_offset, applied)?;
             sync = sync.or(Some(0));
@@ -203,7 +203,7 @@ impl Replica {
             sinks.outbound.send(to, message);
         }
         commands.extend(effects.commands);
-        self.held.mark = effects.mark.or(self.held.mark);
+        self.held.mark = effects.visible.or(self.held.mark);
         self.held.answers.extend(effects.answers);
         if self.id != GroupId::CATALOG {
             self.release();
@@ -277,7 +277,7 @@ impl Replica {
     }
 
     /// Stores the log state. After a snapshot it may be as of a later entry than the applied one.
-    fn note_applied(&self, mark: Mark) {
+    fn note_applied(&self, mark: Visible) {
         let (log_state, as_of) = self.group.log_state();
         let mut log = self.log();
         log.set_log_state(log_state, as_of);

@@ -14,7 +14,7 @@ use crate::replication::dial::Dialer;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::refusal::Refusal;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 
 /// This node, and what it knows of the cluster.
 pub struct LocalNode {
@@ -29,7 +29,7 @@ pub struct LocalNode {
     /// Set later: consensus sends to replication, so it is started after it.
     pub consensus: Late<ConsensusHandle>,
     /// How far the catalog's group is applied here. `catalog` is never older.
-    pub catalog_watermark: Watermark,
+    pub catalog_watermark: HighWatermark,
     /// The logs of this node's replicas.
     pub logs: Logs,
     /// Set while another cluster of the same name answers: which one, and what to do.
@@ -55,7 +55,7 @@ impl LocalNode {
     /// Tells consensus whether a snapshot was sent.
     pub fn snapshot_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
         if let Some(consensus) = self.consensus.get() {
-            consensus.marker_sent(group, peer, sent);
+            consensus.snapshot_sent(group, peer, sent);
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::reply::{ReplyReceiver, reply};
 use crate::security::peer_names::PeerName;
 use crate::thread::{FatalSender, Joiner, spawn};
 use crate::types::{GroupId, LogIndex, NodeId};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 
 /// The threads of all peers. Dropping it stops and joins them.
 pub struct Peers {
@@ -59,7 +59,7 @@ impl Peers {
         me: PeerIdentity,
         dialer: Dialer,
         catalog: CatalogView,
-        catalog_watermark: Watermark,
+        catalog_watermark: HighWatermark,
         consensus: Late<ConsensusHandle>,
         logs: Logs,
         fatal: FatalSender,

@@ -6,8 +6,8 @@ use super::*;
 use crate::thread::fatal_channel;
 use crate::timers::Timers;
 
-fn mark(applied: u64, next: u64) -> Mark {
-    Mark { applied: LogIndex(applied), next_offset: Offset(next), ..Mark::default() }
+fn mark(applied: u64, next: u64) -> Visible {
+    Visible { applied: LogIndex(applied), next_offset: Offset(next), ..Visible::default() }
 }
 
 /// One of a crowd that waits.
@@ -32,7 +32,7 @@ impl One {
         one
     }
 
-    fn poll(&mut self) -> Poll<Result<Mark, Closed>> {
+    fn poll(&mut self) -> Poll<Result<Visible, Closed>> {
         let waker = Waker::from(self.woken.clone());
         Pin::new(self.wait.as_mut().expect("it waits")).poll(&mut Context::from_waker(&waker))
     }
@@ -42,7 +42,7 @@ impl One {
     }
 }
 
-fn tails(watermark: &Watermark, timers: &TimersHandle, count: usize) -> Vec<One> {
+fn tails(watermark: &HighWatermark, timers: &TimersHandle, count: usize) -> Vec<One> {
     (0..count).map(|_| One::new(watermark.wait(Until::Visible(Offset(0)), timers))).collect()
 }
 
@@ -52,7 +52,7 @@ fn woken(crowd: &[One]) -> Vec<usize> {
 
 #[test]
 fn waits_for_its_own_condition() {
-    let (w, timers) = (Watermark::new(mark(1, 0)), TimersHandle::stopped());
+    let (w, timers) = (HighWatermark::new(mark(1, 0)), TimersHandle::stopped());
     let waiting = w.wait(Until::Visible(Offset(1)), &timers);
     let t = std::thread::spawn(move || block_on(waiting));
     w.advance(mark(2, 1));
@@ -64,7 +64,7 @@ fn waits_for_its_own_condition() {
 
 #[test]
 fn a_dropped_wait_leaves_nothing() {
-    let w = Watermark::default();
+    let w = HighWatermark::default();
     let mut one = One::new(w.wait(Until::Visible(Offset(0)), &TimersHandle::stopped()));
     assert!(one.poll().is_pending());
     assert_eq!(w.waiters(), 1);
@@ -75,7 +75,7 @@ fn a_dropped_wait_leaves_nothing() {
 /// Also waits whose condition holds and that are not woken yet.
 #[test]
 fn closing_ends_every_wait() {
-    let (w, timers) = (Watermark::default(), TimersHandle::stopped());
+    let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
     let mut crowd = tails(&w, &timers, 100);
     w.advance(mark(1, 1));
     let late = w.wait(Until::Visible(Offset(1)), &timers);
@@ -88,7 +88,7 @@ fn closing_ends_every_wait() {
 
 #[test]
 fn the_next_round_begins_when_all_of_one_have_run_and_its_timer_has_fired() {
-    let (w, timers) = (Watermark::default(), TimersHandle::stopped());
+    let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
     let mut crowd = tails(&w, &timers, 100);
     // It arrives last and is woken first, because it is a call.
     crowd.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
@@ -123,7 +123,7 @@ fn the_next_round_begins_when_all_of_one_have_run_and_its_timer_has_fired() {
 #[test]
 fn all_are_woken_although_some_are_dropped() {
     let time = Timers::start(&fatal_channel().0).expect("a thread");
-    let (w, timers) = (Watermark::default(), time.handle());
+    let (w, timers) = (HighWatermark::default(), time.handle());
     let mut crowd = tails(&w, &timers, 1000);
     w.advance(mark(1, 1));
     let until = Instant::now() + Duration::from_secs(60);
@@ -149,7 +149,7 @@ fn all_are_woken_although_some_are_dropped() {
 /// Otherwise a tail would wait while more calls wait than a round takes.
 #[test]
 fn a_steady_stream_of_calls_leaves_tails_a_part_of_each_round() {
-    let (w, timers) = (Watermark::default(), TimersHandle::stopped());
+    let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
     let call = |index| One::new(w.wait(Until::Applied(LogIndex(index)), &timers));
     let mut tails = tails(&w, &timers, 10);
     let mut calls: Vec<One> = (0..100).map(|_| call(1)).collect();

@@ -38,7 +38,7 @@ use crate::storage::space::Space;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
 use crate::waiting::WaitingFor;
-use crate::watermark::{Mark, Watermark};
+use crate::watermark::{HighWatermark, Visible};
 
 pub const GROUP: GroupId = GroupId(1);
 pub const LOG_ID: LogId = LogId(0xabc);
@@ -65,9 +65,9 @@ pub enum Fate {
 /// The group, as its leader has it.
 struct State {
     log: GroupLog,
-    watermark: Watermark,
+    watermark: HighWatermark,
     last: LogIndex,
-    mark: Mark,
+    mark: Visible,
     fates: VecDeque<Fate>,
     fate: Fate,
     silent: Vec<ReplySender<Result<Appended, ProposeError>>>,
@@ -244,8 +244,8 @@ impl Node {
         std::fs::create_dir(&groups).expect("made");
         GroupLog::create(&disk, &groups, GROUP, &options, Genesis::Founder(ME)).expect("a group");
         let (log, _) = GroupLog::open(&disk, &groups, GROUP, &options).expect("a log");
-        let mark = Mark { applied: LogIndex(1), ..Mark::default() };
-        let watermark = Watermark::new(mark);
+        let mark = Visible { applied: LogIndex(1), ..Visible::default() };
+        let watermark = HighWatermark::new(mark);
         let name = LogName::new("").expect("a name");
         let logs = Logs::default();
         logs.insert(OpenLog {
@@ -303,7 +303,7 @@ impl Node {
             consensus: ConsensusHandle::new(inbox, Doorbell::default(), statuses.clone()),
             logs,
             catalog: view,
-            catalog_watermark: Watermark::new(Mark { applied: LogIndex(5), ..Mark::default() }),
+            catalog_watermark: HighWatermark::new(Visible { applied: LogIndex(5), ..Visible::default() }),
             forward: Arc::new(fake.clone()),
             readers: readers.handle(),
             scrub: ScrubHandle::default(),

@@ -18,7 +18,7 @@ use crate::api::status::{FailedAt, status_of, stream_status_of};
 use crate::pb::{admin, health, log, status};
 use crate::storage::payload::{RecordFields, encode_record, retag, stamp_records};
 use crate::types::{LogId, LogIndex, LogName, Offset, Term};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 struct Sample {
     name: String,
@@ -97,8 +97,8 @@ fn stored(records: &[RecordFields<'_>], base: u64, term: u64, time_us: u64) -> (
     (payload, records.iter().enumerate().map(meant).collect())
 }
 
-fn mark(first_offset: u64, next_offset: u64) -> Mark {
-    Mark {
+fn mark(first_offset: u64, next_offset: u64) -> Visible {
+    Visible {
         applied: LogIndex(1),
         first_offset: Offset(first_offset),
         next_offset: Offset(next_offset),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::types::{GroupId, LogIndex, NodeId, Term};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 /// This node's replicas, by group.
 pub type Replicas = BTreeMap<GroupId, ReplicaFacts>;
@@ -29,7 +29,7 @@ pub struct ReplicaFacts {
     /// The progress of all replicas of the group, this one included. Known to the leader; empty elsewhere.
     pub progress: Vec<ReplicaProgress>,
     /// How far it is applied.
-    pub mark: Mark,
+    pub mark: Visible,
     /// The time of the log's clock in the newest segment's header; 0: unknown.
     pub begun_us: u64,
     /// Expired records are being searched for.

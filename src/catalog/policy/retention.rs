@@ -31,7 +31,7 @@ use crate::catalog::meta::LogMeta;
 use crate::clock::AHEAD_MAX;
 use crate::storage::log::SealAge;
 use crate::types::{GroupId, Offset};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 /// The bounds of the time between two searches of a log.
 const SEARCH_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -70,7 +70,7 @@ pub struct Looked {
 /// What has expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    mark: Mark,
+    mark: Visible,
     /// Remove the oldest segments while this many bytes stay.
     bytes: Option<u64>,
     /// Records below are old by the monotonic clock.
@@ -104,7 +104,7 @@ pub trait LogContents {
 }
 
 impl Expired {
-    fn of(log: &LogMeta, ages: &mut LogAges, mark: Mark, local_us: u64, now: Now) -> Expired {
+    fn of(log: &LogMeta, ages: &mut LogAges, mark: Visible, local_us: u64, now: Now) -> Expired {
         let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
         let expired = Expired { mark, bytes, ..Expired::default() };
         if log.retention_ms == 0 {
@@ -153,7 +153,7 @@ fn search_every(log: &LogMeta) -> Duration {
 }
 
 /// The age at which the newest segment is sealed, while the log has records that will expire.
-fn seal_age(log: &LogMeta, mark: Mark) -> Option<SealAge> {
+fn seal_age(log: &LogMeta, mark: Visible) -> Option<SealAge> {
     let (least, most) = SEAL_AGE;
     let age = Duration::from_millis(log.retention_ms / SEALS_PER_AGE).max(least);
     let expires = log.retention_ms > 0 && mark.first_offset < mark.next_offset;
@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn the_newest_segment_is_sealed_while_records_will_expire() {
         let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };
-        let mark = Mark { next_offset: Offset(7), ..Mark::default() };
+        let mark = Visible { next_offset: Offset(7), ..Visible::default() };
         assert_eq!(seal_age(&log, mark), Some(SealAge { used_us: 10 * SECOND, empty_us: 10 * SECOND }));
-        assert_eq!(seal_age(&log, Mark { first_offset: Offset(7), ..mark }), None, "no record will expire");
+        assert_eq!(seal_age(&log, Visible { first_offset: Offset(7), ..mark }), None, "no record will expire");
         assert_eq!(seal_age(&LogMeta { retention_ms: 0, ..log.clone() }, mark), None);
         let short = LogMeta { retention_ms: 2000, ..log.clone() };
         assert_eq!(seal_age(&short, mark), Some(SealAge { used_us: SECOND, empty_us: SECOND }));

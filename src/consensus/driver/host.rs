@@ -14,7 +14,7 @@ use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::scrub::ScrubHandle;
 use crate::types::{GroupId, NodeId};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 
 /// The data directory, and what a replica needs of the rest of the process.
 pub struct Host {
@@ -25,7 +25,7 @@ pub struct Host {
     pub node_file: NodeFile,
     pub log_options: LogOptions,
     pub scrub: ScrubHandle,
-    pub catalog_watermark: Watermark,
+    pub catalog_watermark: HighWatermark,
     pub logs: Logs,
 }
 
@@ -52,7 +52,7 @@ impl Host {
         let (log, recovered) = GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)?;
         let watermark = match group {
             GroupId::CATALOG => self.catalog_watermark.clone(),
-            _ => Watermark::default(),
+            _ => HighWatermark::default(),
         };
         let config = GroupConfig { id: group, me: self.me, election_ticks: None, rules: Rules::default() };
         let mut replica = Replica::start(config, log, recovered, watermark, sinks)?;

@@ -82,7 +82,7 @@ impl Founder {
             scrub: ScrubHandle::default(),
             outbound: Arc::new(Nobody),
             catalog: view.clone(),
-            catalog_watermark: Watermark::default(),
+            catalog_watermark: HighWatermark::default(),
             logs: Logs::default(),
         };
         let driver = consensus.recover(parts).expect("recovered");
@@ -272,7 +272,7 @@ fn an_abandoned_join_is_replaced() {
 
 /// Looks at a log when it is woken, during the watermark's advance.
 struct Look {
-    watermark: Watermark,
+    watermark: HighWatermark,
     reader: crate::storage::reader::GroupReader,
     seen: parking_lot::Mutex<Vec<(crate::types::Offset, bool)>>,
 }

@@ -105,7 +105,7 @@ impl Applier {
             store.set_log_state(log_state, as_of);
         }
         store.evict(applied);
-        out.mark = Some(self.applied.visible());
+        out.visible = Some(self.applied.visible());
     }
 
     fn apply_entry(&mut self, group: GroupId, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {
@@ -138,7 +138,7 @@ impl Applier {
         if let Some((_, applied)) = self.installing.take_if(|(installing, _)| *installing <= ready) {
             node.advance_apply_to(applied.index().0);
             self.applied = applied;
-            out.mark = Some(applied.visible());
+            out.visible = Some(applied.visible());
         }
     }
 }

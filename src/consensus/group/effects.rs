@@ -7,7 +7,7 @@ use super::pending::Answer;
 use crate::storage::entry::Entry;
 use crate::storage::log::{ConfState, HardState, LogSnapshot};
 use crate::types::{LogIndex, Offset};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 /// What is to be written to the group's log, in this order, into the page cache.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,7 +36,7 @@ pub struct Effects {
     /// Values of records, applied in this order: the catalog's commands. Empty for other groups.
     pub commands: Vec<bytes::Bytes>,
     /// What readers may see now.
-    pub mark: Option<Mark>,
+    pub visible: Option<Visible>,
     /// Answers, due after everything above.
     pub answers: Vec<Answer>,
     /// Old entries that raft waits for.
@@ -52,7 +52,7 @@ impl Effects {
             && self.trim.is_none()
             && self.messages.is_empty()
             && self.commands.is_empty()
-            && self.mark.is_none()
+            && self.visible.is_none()
             && self.answers.is_empty()
             && self.fetches.is_empty()
     }

@@ -360,7 +360,7 @@ impl Group {
     }
 
     /// A snapshot has reached the network, or was lost.
-    pub fn marker_sent(&mut self, node: NodeId, arrived: bool) {
+    pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(node.0, status);
     }

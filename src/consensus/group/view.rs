@@ -8,7 +8,7 @@ use crate::consensus::handle::GroupStatus;
 use crate::log_state::LogState;
 use crate::storage::log::HardState;
 use crate::types::{LogIndex, NodeId, Term};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 impl Group {
     /// The hard state as of the last Ready, or of the start.
@@ -23,7 +23,7 @@ impl Group {
     }
 
     /// What readers may see.
-    pub fn mark(&self) -> Mark {
+    pub fn visible(&self) -> Visible {
         self.applier.visible()
     }
 
@@ -132,7 +132,7 @@ impl Group {
             last_index: self.node.last_index(),
             voters: self.node.store().conf().0.voters.clone(),
             progress: if self.leads() { self.node.replicas() } else { Vec::new() },
-            mark: self.mark(),
+            mark: self.visible(),
             ..ReplicaFacts::default()
         }
     }

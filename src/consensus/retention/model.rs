@@ -15,7 +15,7 @@ use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
 use crate::types::{GroupId, NodeId, Offset, Term};
-use crate::watermark::Mark;
+use crate::watermark::Visible;
 
 const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(3);
@@ -85,13 +85,13 @@ impl Node {
         let begun_us = log.reader().begun_us();
         let mut node = Node { log, retention: Retention::default(), begun_us };
         // It does not lead yet.
-        let mark = Mark { next_offset: visible, ..Mark::default() };
+        let mark = Visible { next_offset: visible, ..Visible::default() };
         node.retention.look(&meta(), &ReplicaFacts { mark, begun_us, ..ReplicaFacts::default() }, at(wall_us, now));
         node
     }
 
     /// As the driver does: returns the first record to keep.
-    fn look(&mut self, mark: Mark, wall_us: u64, now: Instant) -> Option<Offset> {
+    fn look(&mut self, mark: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
         let facts = ReplicaFacts { leads: true, mark, begun_us: self.begun_us, ..ReplicaFacts::default() };
         let looked = self.retention.look(&meta(), &facts, at(wall_us, now));
         self.log.set_local_time(looked.local_us);
@@ -217,7 +217,7 @@ impl World {
     fn step(&mut self) {
         let now = self.epoch + self.at;
         let (first_offset, next_offset) = (Offset(self.first), Offset(self.next()));
-        let mark = Mark { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Mark::default() };
+        let mark = Visible { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Visible::default() };
         let keep = self.node.look(mark, self.wall_us(), now);
         if let Some(keep) = keep {
             self.remove(keep.0);

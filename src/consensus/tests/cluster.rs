@@ -34,7 +34,7 @@ use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::{self, RecordFields, encode_record};
 use crate::storage::reader::{Access, ReadersByHand};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 use crate::writer::WriterByHand;
 
 const GROUP: GroupId = GroupId(1);
@@ -161,7 +161,8 @@ impl World {
         let election_ticks = Some(12 + self.rng.below(12) as usize);
         let config = GroupConfig { id: GROUP, me: node.id, election_ticks, rules: self.rules };
         let seen = recovered.applied;
-        let replica = Replica::start(config, log, recovered, Watermark::default(), &sinks).expect("a possible state");
+        let replica =
+            Replica::start(config, log, recovered, HighWatermark::default(), &sinks).expect("a possible state");
         node.process = Some(Process { replica, voters: VoterMover::default(), sinks, writer, readers, outbox, seen });
         self.perform(i);
     }
@@ -190,7 +191,7 @@ impl World {
         let sent = std::mem::take(&mut *process.outbox.0.lock());
         for message in sent {
             if message.snapshot.is_some() && !self.rng.once_in(4) {
-                process.replica.group.marker_sent(NodeId(message.to), !self.rng.once_in(3));
+                process.replica.group.snapshot_sent(NodeId(message.to), !self.rng.once_in(3));
             }
             self.network.push(message);
         }
@@ -211,12 +212,12 @@ impl World {
     /// What is applied here is what was applied elsewhere.
     fn compare(&mut self, i: usize) {
         let Some(process) = &mut self.nodes[i].process else { return };
-        let mark = process.replica.watermark.get();
+        let visible = process.replica.watermark.get();
         let mut low = process.seen.next();
-        process.seen = mark.applied.max(process.seen);
-        while low <= mark.applied {
+        process.seen = visible.applied.max(process.seen);
+        while low <= visible.applied {
             // What a snapshot passed over is not here.
-            let read = process.replica.reader.entries(low, mark.applied.next(), 1 << 20, Access::Blocking);
+            let read = process.replica.reader.entries(low, visible.applied.next(), 1 << 20, Access::Blocking);
             let Ok(entries) = read else {
                 low = low.next();
                 continue;
@@ -229,14 +230,14 @@ impl World {
                 assert_eq!(*known, (term, data), "step {}: entry {index} differs at node {i}", self.step);
             }
         }
-        if mark.first_offset < mark.next_offset && self.rng.once_in(8) {
-            let from = Offset(mark.first_offset.0 + self.rng.below(mark.next_offset.0 - mark.first_offset.0));
-            let read = process.replica.reader.records(from, mark.next_offset, 3, 1 << 16, Access::Blocking);
+        if visible.first_offset < visible.next_offset && self.rng.once_in(8) {
+            let from = Offset(visible.first_offset.0 + self.rng.below(visible.next_offset.0 - visible.first_offset.0));
+            let read = process.replica.reader.records(from, visible.next_offset, 3, 1 << 16, Access::Blocking);
             match read {
-                Ok(slice) => assert!(slice.count > 0 && slice.next <= mark.next_offset),
+                Ok(slice) => assert!(slice.count > 0 && slice.next <= visible.next_offset),
                 // A snapshot is installed and not applied yet.
                 Err(crate::storage::reader::ReadError::Trimmed { .. }) => {}
-                Err(error) => panic!("step {}: record {from} of {mark:?} at node {i}: {error}", self.step),
+                Err(error) => panic!("step {}: record {from} of {visible:?} at node {i}: {error}", self.step),
             }
         }
     }
@@ -356,7 +357,7 @@ impl World {
 
     fn trim(&mut self, leader: usize) {
         let Some(process) = &self.nodes[leader].process else { return };
-        let first = self.rng.below(process.replica.group.mark().next_offset.0 + 1);
+        let first = self.rng.below(process.replica.group.visible().next_offset.0 + 1);
         self.propose(leader, EntryKind::Trim, first.to_le_bytes().to_vec(), 0, None);
     }
 

@@ -262,14 +262,14 @@ fn nothing_is_applied_after_an_entry_that_cannot_be() {
         follower.write();
         follower.group.persisted(follower.disk.sync());
         follower.write();
-        assert_eq!((follower.damage(), follower.group.mark().applied), (None, LogIndex(1)), "the conf change waits");
+        assert_eq!((follower.damage(), follower.group.visible().applied), (None, LogIndex(1)), "the conf change waits");
         follower.group.persisted(follower.disk.sync());
         if busy {
             follower.step(message(MessageType::MsgHeartbeat, 1, 2), None, EQUAL);
         }
         let said = follower.perform();
         assert!(follower.damage().is_some_and(|damage| damage.contains("entry 3 can't be applied")));
-        assert_eq!(follower.group.mark().applied, LogIndex(2));
+        assert_eq!(follower.group.visible().applied, LogIndex(2));
         assert!(said.iter().all(|m| m.get_msg_type() != MessageType::MsgHeartbeatResponse), "it takes no part");
     }
 }

@@ -41,7 +41,7 @@ fn a_leader_refuses_appends_and_takes_trims() {
     world.trim(leader, 0, Offset(1));
     assert!(world.settle(500));
     for i in 0..3 {
-        assert_eq!(group(&mut world, i).mark().first_offset, Offset(1), "node {i}");
+        assert_eq!(group(&mut world, i).visible().first_offset, Offset(1), "node {i}");
     }
     group(&mut world, leader).set_space(Space::default());
     world.propose(leader, 3);

@@ -1,16 +1,11 @@
-//! Groups on a faulty disk and a lossy network, in one thread from one seed; and the rules that lose data when forgotten.
+//! Groups on a faulty disk and a lossy network, in one thread from one seed; scenarios as golden scripts (`scripts/`).
 
 mod cluster;
 pub(super) mod compared;
-mod conf_changes;
 mod disk;
-mod elections;
 mod full_disk;
 mod histories;
 mod learners;
-mod markers;
-mod proposals;
-mod rules;
 mod safety;
 mod script;
 mod show;

@@ -218,7 +218,7 @@ fn slow_disks_of_followers_leave_the_leader_in_office() {
     }
 }
 
-/// An entry that can't be applied returned without moving the mark, and the answers to those before it in the same batch
+/// An entry that can't be applied returned without moving the high watermark, and the answers to those before it in the same batch
 /// went out: acknowledged, and visible nowhere.
 #[test]
 fn what_is_acknowledged_before_a_bad_entry_is_visible() {
@@ -240,7 +240,7 @@ fn what_is_acknowledged_before_a_bad_entry_is_visible() {
         }
         while let Some(effects) = group.ready() {
             ready = effects.sync.unwrap_or(ready).max(ready);
-            visible = effects.mark.map_or(visible, |mark| mark.next_offset);
+            visible = effects.visible.map_or(visible, |visible| visible.next_offset);
             answers.extend(effects.answers);
         }
     }

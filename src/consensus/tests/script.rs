@@ -97,7 +97,7 @@ pub enum Line {
     Isolate {
         node: u64,
     },
-    /// Ticks a leader that hears nobody until it steps down. Its ticks are late: at one of them, or always.
+    /// Ticks a leader that hears nobody until it steps down; its messages are not printed. One of its ticks is late, or all.
     Reign {
         node: u64,
         #[arg(key)]
@@ -433,6 +433,8 @@ impl goldenscript::Runner for Script {
             }
             Line::Reign { node, late_at, late } => {
                 let ticks = self.reign(*node, |tick| *late || Some(tick) == *late_at)?;
+                let lines = self.world.take_trace();
+                told.extend(lines.into_iter().filter(|line| !line.contains(" -> ")));
                 told.push(format!("n{node} leads for {ticks} more ticks"));
             }
             Line::Status { node: Some(node) } => told.push(self.status(*node)),

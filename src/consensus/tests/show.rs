@@ -120,7 +120,7 @@ pub fn effects(of: NodeId, effects: &Effects) -> Vec<String> {
     if let Some((conf_state, index)) = &effects.conf_state {
         lines.push(format!("{of} conf state {} as of {index}", conf(conf_state)));
     }
-    lines.extend(effects.mark.map(|visible| {
+    lines.extend(effects.visible.map(|visible| {
         let (applied, first, next) = (visible.applied, visible.first_offset, visible.next_offset);
         format!("{of} applied {applied}, visible offsets {first}..{next}")
     }));

@@ -135,7 +135,7 @@ impl World {
         let config = GroupConfig { id: GroupId(1), me: self.nodes[i].id, election_ticks, rules: self.rules };
         let node = &mut self.nodes[i];
         let group = node.disk.open(node.id, &config);
-        node.applied = group.mark().applied;
+        node.applied = group.visible().applied;
         node.group = Some(group);
         self.perform(i);
     }
@@ -267,9 +267,9 @@ impl World {
         if let Some((conf, index)) = effects.conf_state {
             node.disk.make(Change::Conf(conf, index));
         }
-        if let Some(mark) = effects.mark {
+        if let Some(visible) = effects.visible {
             let (log_state, as_of) = node.group.as_ref().expect("running").log_state();
-            node.disk.make(Change::Applied(log_state, as_of, mark.applied));
+            node.disk.make(Change::Applied(log_state, as_of, visible.applied));
         }
         if let Some((first, applied)) = effects.trim {
             let files = &node.disk.files;
@@ -285,8 +285,8 @@ impl World {
             node.disk.want(ready);
         }
         self.network.extend(effects.messages);
-        if let Some(mark) = effects.mark {
-            self.applied(i, mark.applied);
+        if let Some(visible) = effects.visible {
+            self.applied(i, visible.applied);
         }
         for answer in effects.answers {
             answer.send();

@@ -23,7 +23,7 @@ fn history(seed: u64, nodes: u64, steps: usize) {
             }
             960..970 => {
                 if let Some(leader) = world.leader() {
-                    let next = world.nodes[leader].group.as_ref().expect("leads").mark().next_offset.0;
+                    let next = world.nodes[leader].group.as_ref().expect("leads").visible().next_offset.0;
                     let first = Offset(world.rng.below(next as usize + 1) as u64);
                     world.trim(leader, 0, first);
                 }

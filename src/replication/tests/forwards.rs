@@ -14,7 +14,7 @@ use crate::storage::entry::{Entry, EntryKind, Stamp, Unstamped};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
 use crate::types::{GroupId, LogIndex, LogName, NodeId, Offset, StreamId, Term};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 
 const IN_STREAM: StreamPosition = StreamPosition { stream: StreamId(6), sequence: 7 };
 
@@ -210,7 +210,7 @@ fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLo
         log_id: crate::types::LogId(1),
         record_bytes_max: 1 << 20,
         request_bytes_max: 1 << 20,
-        watermark: Watermark::default(),
+        watermark: HighWatermark::default(),
         reader: log.reader(),
     };
     (open, index)

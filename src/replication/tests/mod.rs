@@ -39,7 +39,7 @@ use crate::security::peer_rules::PeerRules;
 use crate::security::tls::Tls;
 use crate::thread::{FatalSender, fatal_channel};
 use crate::types::{ClusterId, NodeId, NodeName};
-use crate::watermark::Watermark;
+use crate::watermark::HighWatermark;
 
 pub(crate) const CLUSTER: &str = "test";
 pub(crate) const CLUSTER_ID: ClusterId = ClusterId(77);
@@ -132,7 +132,7 @@ impl Setup<'_> {
             me,
             dialer.clone(),
             catalog.clone(),
-            Watermark::default(),
+            HighWatermark::default(),
             consensus,
             logs.clone(),
             fatal.clone(),

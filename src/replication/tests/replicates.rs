@@ -54,7 +54,7 @@ fn a_peers_clock_arrives_with_its_messages() {
 fn a_snapshot_that_is_sent_is_reported() {
     let (a, b) = pair();
     a.peers.handle().send(b.id, snapshot(a.id, b.id, 3));
-    assert!(matches!(a.next(), ConsensusMsg::MarkerSent(GroupId(3), NodeId(2), true)));
+    assert!(matches!(a.next(), ConsensusMsg::SnapshotSent(GroupId(3), NodeId(2), true)));
     assert!(b.messages(1)[0].snapshot.is_some());
 }
 
@@ -74,7 +74,7 @@ fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
     let mut seen = Vec::new();
     while seen.len() < 2 {
         match a.next() {
-            ConsensusMsg::MarkerSent(GroupId(3), NodeId(2), sent) => seen.push(sent),
+            ConsensusMsg::SnapshotSent(GroupId(3), NodeId(2), sent) => seen.push(sent),
             ConsensusMsg::Unreachable(NodeId(2)) => seen.push(true),
             other => panic!("unexpected: {other:?}"),
         }

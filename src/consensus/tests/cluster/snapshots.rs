@@ -23,7 +23,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
         world.heal_step(&two, 100);
     }
     let leader = world.leader().expect("a leader");
-    let first = world.nodes[leader].process.as_ref().expect("running").replica.group.mark().next_offset;
+    let first = world.nodes[leader].process.as_ref().expect("running").replica.group.visible().next_offset;
     let trim = Offset(first.0 - 5).0.to_le_bytes().to_vec();
     world.propose(leader, EntryKind::Trim, trim, 0, None);
     (0..60).for_each(|_| world.heal_step(&two, 100));
@@ -54,7 +54,7 @@ fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
         world.sync(away, end);
     }
     let process = world.nodes[away].process.as_mut().expect("running");
-    assert_eq!(process.replica.group.mark().applied, LogIndex(base), "nothing after the snapshot is applied");
+    assert_eq!(process.replica.group.visible().applied, LogIndex(base), "nothing after the snapshot is applied");
     process.writer.quiet(true).expect("closed");
     world.kill(away, false);
     let disk = world.nodes[away].sim.disk();
