@@ -128,6 +128,16 @@ pub enum ApiError {
     /// A field that a later version implements.
     #[error("{0} is not implemented yet")]
     Unimplemented(&'static str),
+    /// A newer version has written what is stored at the offset.
+    #[error("offset {offset} of log {log} was written by a newer version: {what}")]
+    NewerVersion {
+        /// The log.
+        log: LogName,
+        /// The offset that was read.
+        offset: Offset,
+        /// What this version does not know.
+        what: String,
+    },
     /// The offset is after the next one.
     #[error("offset {1} is past the end of log {log}: the next offset is {next}", log = .0.log, next = .0.next_offset)]
     OffsetPastEnd(LogBounds, Offset),
@@ -297,9 +307,7 @@ impl ApiError {
                 resume: range.next_offset,
                 what: range.to_string(),
             },
-            ReadError::NewerFrame(newer) => {
-                ApiError::Damaged { log: bounds.log, offset, resume: None, what: newer.to_string() }
-            }
+            ReadError::NewerFrame(newer) => ApiError::NewerVersion { log: bounds.log, offset, what: newer.to_string() },
             ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
         }
     }

@@ -79,7 +79,9 @@ pub fn classify(error: &ApiError) -> Class {
         ApiError::NoIdentity(_) => access(Code::UNAUTHENTICATED, Reason::NoIdentity),
         ApiError::NotAllowed { .. } => access(Code::PERMISSION_DENIED, Reason::NotAllowed),
         ApiError::Invalid(invalid) => classify_invalid(invalid),
-        ApiError::Unimplemented(_) => class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless),
+        ApiError::Unimplemented(_) | ApiError::NewerVersion { .. } => {
+            class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless)
+        }
         ApiError::NoSuchLog(_) => class(Code::NOT_FOUND, Reason::NoSuchLog, Useless),
         ApiError::NoSuchService => class(Code::NOT_FOUND, Reason::NoSuchService, Useless),
         ApiError::LogIdMismatch { .. } => class(Code::FAILED_PRECONDITION, Reason::LogIdMismatch, Useless),
@@ -218,6 +220,7 @@ fn metadata(error: &ApiError) -> Vec<Metadata> {
         ApiError::NoIdentity(_)
         | ApiError::NotAllowed { .. }
         | ApiError::Unimplemented(_)
+        | ApiError::NewerVersion { .. }
         | ApiError::NoSuchService
         | ApiError::QueueFull
         | ApiError::DiskFull

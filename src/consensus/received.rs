@@ -8,6 +8,7 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::bad_message::BadMessage;
 use crate::catalog::Command;
+use crate::codes::UnknownCode;
 use crate::log_state::decode_trim;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
@@ -46,6 +47,8 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
     if entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty() {
         return Ok(());
     }
+    EntryKind::try_from(entry.data[0])
+        .map_err(|unknown| UnknownCode { what: unknown.what, code: unknown.code.into() })?;
     let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage::Malformed("an entry without a valid stamp"))?;
     let body = &entry.data[Stamp::BYTES..];
     match stamp.kind {
@@ -164,7 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_records_is_not_looked_at() {
+    fn an_entry_of_a_newer_version_is_refused_by_its_kind() {
+        let mut newer = entry(EntryKind::Records, 1, records(&[b"a"]));
+        let mut data = newer.data.to_vec();
+        data[0] = 99;
+        newer.data = data.into();
+        let refused = checked(1, newer).expect_err("not known");
+        assert_eq!(refused.to_string(), "entry kind 99, which this version does not know; start a newer version");
+    }
+
+    #[test]
+    fn entries_without_records_are_not_checked_further() {
         assert_eq!(checked(1, RaftEntry { index: 9, term: TERM, ..Default::default() }), Ok(()));
         let mut conf_change = RaftEntry { index: 9, term: TERM, ..Default::default() };
         conf_change.set_entry_type(EntryType::EntryConfChange);

@@ -39,6 +39,7 @@ fn number(error: &ApiError) -> usize {
         ApiError::NoLeader => 13,
         ApiError::Joining(_) => 14,
         ApiError::NotReady { .. } => 25,
+        ApiError::NewerVersion { .. } => 26,
         ApiError::Stopping => 15,
         ApiError::ReplicaDamaged => 16,
         ApiError::LeaderUnreadable { .. } => 23,
@@ -52,7 +53,7 @@ fn number(error: &ApiError) -> usize {
     }
 }
 
-const VARIANTS: usize = 26;
+const VARIANTS: usize = 27;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -65,6 +66,11 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "NOT_ALLOWED",
         ),
         (Invalid::Malformed.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (
+            ApiError::NewerVersion { log: name(), offset: Offset(4), what: "a frame of kind 9".into() },
+            Code::UNIMPLEMENTED,
+            "UNIMPLEMENTED",
+        ),
         (Invalid::MessageTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::LogName(bad_name).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::NoRecord.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),

@@ -316,7 +316,7 @@ impl Model {
             base,
             conf_index: index,
         });
-        self.log.install_marker(&snapshot, &hard_state)
+        self.log.install_snapshot(&snapshot, &hard_state)
     }
 
     /// Applies what is committed, which changes the conf state.

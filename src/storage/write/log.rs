@@ -286,7 +286,7 @@ impl GroupLog {
     ///
     /// # Panics
     /// If the snapshot is older than what is committed here.
-    pub fn install_marker(&mut self, snapshot: &LogSnapshot, hard_state: &HardState) -> Result<(), StorageError> {
+    pub fn install_snapshot(&mut self, snapshot: &LogSnapshot, hard_state: &HardState) -> Result<(), StorageError> {
         self.guarded(|log| {
             let view = log.published.view();
             let base = snapshot.base;

@@ -176,7 +176,7 @@ fn finds_what_a_scan_finds() {
                     let snapshot = snapshot(&log, &model);
                     let term = Term(model.term);
                     let hard_state = HardState { term, vote: Some(NodeId(9)), commit: snapshot.base.index };
-                    log.install_marker(&snapshot, &hard_state).expect("installed");
+                    log.install_snapshot(&snapshot, &hard_state).expect("installed");
                     (model.first, model.times) = (model.next(), Vec::new());
                 }
                 _ => {

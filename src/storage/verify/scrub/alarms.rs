@@ -100,7 +100,7 @@ impl Life {
                 let snapshot =
                     LogSnapshot { base, conf_index: base.index, log_state_index: base.index, ..LogSnapshot::default() };
                 let hard_state = HardState { term: Term(self.term), vote: None, commit: base.index };
-                self.log.install_marker(&snapshot, &hard_state).expect("installed");
+                self.log.install_snapshot(&snapshot, &hard_state).expect("installed");
             }
             18 if self.rng.once_in(3) => {
                 self.job = None;
