@@ -267,7 +267,7 @@ impl Replica {
         }
         let mut log = self.log.lock();
         if let Some(snapshot) = &write.snapshot {
-            log.install_marker(snapshot, &self.hard_state)?;
+            log.install_snapshot(snapshot, &self.hard_state)?;
         }
         if let Some(from) = write.truncate_from {
             log.truncate_suffix(from)?;

@@ -10,7 +10,8 @@ use crate::storage::format::payload::{RecordFields, encode_record, stamp_records
 use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The contents of a log, including what a trim has dropped.
@@ -316,7 +317,7 @@ impl Model {
             base,
             conf_index: index,
         });
-        self.log.install_marker(&snapshot, &hard_state)
+        self.log.install_snapshot(&snapshot, &hard_state)
     }
 
     /// Applies what is committed, which changes the conf state.

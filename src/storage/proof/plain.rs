@@ -12,7 +12,8 @@ use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::read::error::ReadError;
 use crate::storage::read::reader::GroupReader;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 const GROUPS: &str = "/data/groups";
@@ -156,7 +157,7 @@ impl Plain {
         let log_state = LogState { first_offset: base.offset, last_append_time_us: self.clock };
         let snapshot = LogSnapshot { base, conf_state, conf_index: index, log_state, log_state_index: index };
         self.hard_state = HardState { term: base.term, vote: None, commit: index };
-        self.log.install_marker(&snapshot, &self.hard_state).expect("installed");
+        self.log.install_snapshot(&snapshot, &self.hard_state).expect("installed");
         self.base = base;
         self.entries.clear();
         self.ends.clear();

@@ -10,8 +10,9 @@ use crate::storage::format::state::{Genesis, HardState, LogSnapshot, LogState};
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::DataDir;
 use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::storage::write::sync::SyncJob;
 use crate::types::{LogIndex, NodeId, NodeName, Term};
 
@@ -100,7 +101,7 @@ impl Life {
                 let snapshot =
                     LogSnapshot { base, conf_index: base.index, log_state_index: base.index, ..LogSnapshot::default() };
                 let hard_state = HardState { term: Term(self.term), vote: None, commit: base.index };
-                self.log.install_marker(&snapshot, &hard_state).expect("installed");
+                self.log.install_snapshot(&snapshot, &hard_state).expect("installed");
             }
             18 if self.rng.once_in(3) => {
                 self.job = None;

@@ -7,6 +7,7 @@ use crate::storage::format::payload::{RecordFields, encode_record, records, stam
 use crate::storage::format::state::{Genesis, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::read::error::ReadError;
+use crate::storage::write::options::LogOptions;
 use crate::storage::write::sync::{NOTE_BYTES, Urgency};
 use crate::types::NodeId;
 use std::path::Path;
@@ -331,7 +332,7 @@ fn a_snapshot_replaces_the_log() {
     };
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
     let ahead = HardState { commit: LogIndex(101), ..hard_state };
-    log.install_marker(&snapshot, &ahead).expect("installed");
+    log.install_snapshot(&snapshot, &ahead).expect("installed");
     let time_before_us = |log: &GroupLog| log.published.view().parts[0].segment.header.time_before_us;
     assert_eq!(time_before_us(&log), 9, "no record before is newer, and none is here");
     append(&mut log, 8, &[b"a"]);
@@ -471,7 +472,7 @@ fn a_sync_does_not_finish_a_failed_change() {
     let snapshot = LogSnapshot { base, ..LogSnapshot::default() };
     sim.no_descriptor(u64::MAX);
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };
-    assert!(log.install_marker(&snapshot, &hard_state).expect_err("no new segment").is_shortage());
+    assert!(log.install_snapshot(&snapshot, &hard_state).expect_err("no new segment").is_shortage());
     sim.no_descriptor(0);
     let job = log.begin_sync().expect("it has begun");
     assert!(matches!(job.perform(&sim.disk()), Err(StorageError::Failed { .. })));
