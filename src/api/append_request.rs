@@ -1,7 +1,7 @@
 //! An append request: a client's bytes become the proposal whose payload is replicated and stored.
 //!
 //! Of a client's record only value, key, type and headers are kept, and they are written in the log's own form
-//! (`storage/payload.rs`): nothing else can be smuggled in, and offset, term and time can't be forged.
+//! (`storage/format/payload.rs`): nothing else can be smuggled in, and offset, term and time can't be forged.
 
 use std::time::Instant;
 

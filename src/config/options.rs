@@ -193,7 +193,7 @@ options! {
     }
 
     /// Watermarks of the free space on the disk of the data directory. None: a part of the file system
-    /// (`storage/space.rs`).
+    /// (`storage/io/space.rs`).
     disk_space: DiskSpace = "Disk space" => {
         /// Free space on the disk of data_dir below which the node warns, in its log and in `seriatim status`.
         disk_free_soft_bytes: Option<u64> = WATERMARK.or_derived("2GiB, at most an eighth of the file system", "2GiB");

@@ -43,7 +43,7 @@ pub struct Proposal {
     pub kind: EntryKind,
     /// The number of records in the payload; 0 for a trim.
     pub count: u32,
-    /// The payload in its canonical form (`storage/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
+    /// The payload in its canonical form (`storage/format/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
     pub payload: Unstamped,
     /// Append only if this is the log's next offset.
     pub expected_offset: Option<Offset>,

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::codes::UnknownCode;
 
-/// Bytes that are not a valid entry, or not a valid payload of one; says why.
+/// The reason why bytes are not a valid entry, or not a valid payload of one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not a valid entry: {0}")]
 pub struct BadEntry(pub &'static str);
@@ -91,7 +91,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// A group that should be created exists and contains data.
-    #[error("{} should be made anew but holds data: move it away", .path.display())]
+    #[error("{} must be created as a new group but contains data: move it away", .path.display())]
     NotBlank {
         /// The group's directory.
         path: PathBuf,

@@ -20,8 +20,9 @@ use crate::storage::io::disk::sim::Sim;
 use crate::storage::io::node::NodeFile;
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const SALT: u64 = 0x0102_0304_0506_0708;

@@ -86,6 +86,7 @@ pub(crate) mod reader {
 pub mod log {
     pub use super::error::StorageError;
     pub use super::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge};
-    pub use super::write::log::{Bounds, GroupLog, LogOptions};
+    pub use super::write::log::{Bounds, GroupLog};
+    pub use super::write::options::LogOptions;
     pub use super::write::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
 }

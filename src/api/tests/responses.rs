@@ -1,5 +1,5 @@
 //! Golden responses: bytes as the server writes them, and their meaning. `make test-decoders` decodes the same files
-//! in other languages; some decoders once read wrong offsets (`storage/payload.rs`).
+//! in other languages; some decoders once read wrong offsets (`storage/format/payload.rs`).
 //!
 //! With `SERIATIM_WRITE_GOLDEN` set the files are written instead of compared.
 

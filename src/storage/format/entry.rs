@@ -28,7 +28,7 @@ pub const ENTRY_BYTES_MAX: usize = 8 << 20;
 
 codes! {
     /// What an entry is. Peers send it, and a segment stores it as the kind of the entry's frame ([`crate::storage::format::frame::FrameKind`]),
-    /// which has further kinds: a number stands for the same thing in both.
+    /// which has further kinds: a number means the same in both.
     pub enum EntryKind: u8, "entry kind" {
         /// Records of a client.
         Records = 1,
@@ -58,7 +58,7 @@ pub struct Stamp {
     pub count: u32,
     /// The offset of the first record; without records, the offset of the next record.
     pub base_offset: Offset,
-    /// The leader's clock, Unix microseconds; never goes back within a log.
+    /// The leader's clock, Unix microseconds; never decreases within a log.
     pub append_time_us: u64,
     /// The producer; 0: none.
     pub producer_id: u64,

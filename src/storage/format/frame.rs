@@ -71,7 +71,7 @@ impl FrameKind {
         matches!(self, FrameKind::Entry(_))
     }
 
-    /// True for a frame that holds records.
+    /// True for a frame with records.
     pub const fn is_records(self) -> bool {
         matches!(self, FrameKind::Entry(EntryKind::Records))
     }
@@ -105,7 +105,7 @@ pub struct Position {
 /// Why bytes are not a frame that this version reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFrame {
-    /// They are not a valid frame; says why.
+    /// They are not a valid frame, for this reason.
     Invalid(&'static str),
     /// They are a valid frame of a newer version.
     Newer(UnknownCode<u8>),
@@ -301,7 +301,7 @@ impl Header {
 }
 
 impl Frame<'_> {
-    /// The entry that the frame holds; `None` for a note.
+    /// The entry in the frame; `None` for a note.
     pub fn entry(&self) -> Option<Entry> {
         let FrameKind::Entry(kind) = self.header.kind else { return None };
         let Header { count, base_offset, append_time_us, producer_id, sequence, .. } = self.header;

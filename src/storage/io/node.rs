@@ -274,7 +274,7 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
         return Err(StorageError::damaged(&path.join(NODE_FILE), 0, what));
     }
     other.map_or(Ok(()), |other| {
-        let found = format!("it has no {NODE_FILE} but holds {other:?}");
+        let found = format!("it has no {NODE_FILE} but contains {other:?}");
         Err(StorageError::ForeignDirectory { path: path.to_owned(), found })
     })
 }
@@ -363,7 +363,7 @@ mod tests {
             let error = DataDir::open(&disk, &path).expect("locked").load().expect_err("no new identity is made");
             assert!(error.is_damage() && error.to_string().contains(NODE_FILE), "{what}: {error}");
         }
-        // Renamed, it was told to be a directory of something else (exit code 78: choose an empty one).
+        // A renamed file was reported as a foreign directory (exit code 78: choose an empty one).
         disk.rename(&path.join(NODE_FILE), &path.join("node.toml.old")).expect("renamed");
         let renamed = DataDir::open(&disk, &path).err().expect("lost");
         assert!(

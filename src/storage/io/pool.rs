@@ -32,7 +32,7 @@ enum ReaderMsg {
     Stop,
 }
 
-/// The threads. Dropped, they finish what is queued and end.
+/// The threads. When this is dropped, they finish the queued jobs and end.
 pub struct Readers {
     handle: ReadersHandle,
     threads: Vec<Joiner>,
@@ -206,7 +206,7 @@ mod tests {
             Box::new(move || {
                 let name = std::thread::current().name().map(str::to_owned).unwrap_or_default();
                 let reader = usize::from(name == "reader-1");
-                // At the end nobody listens, and the gates are gone.
+                // At the end the receiver and the gates are dropped.
                 let _ = at_gate.send((reader, own));
                 let _ = waits[reader].recv();
             })

@@ -18,8 +18,9 @@ use crate::storage::read::index_file::index_path;
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::recover::unlisted::check_groups;
 use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::append;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
 const LOG: GroupId = GroupId(1);

@@ -9,6 +9,7 @@
 //!   holes.rs     damage under a running log: valid records are served, and lost ones are named exactly
 //!   forged.rs     valid bytes that neither a crash nor a damaged byte can produce
 //!   kept.rs       a data directory of an older version: it starts, goes on, and is encoded to the same bytes
+//!   same_bytes.rs the files that a scripted life writes are those of an older version
 //!   broken.rs     each rule of the storage broken on purpose (`faults.rs`): one of the others must fail
 //! ```
 //!
@@ -22,6 +23,7 @@ mod holes;
 mod kept;
 mod model;
 mod plain;
+mod same_bytes;
 mod story;
 mod sweep;
 

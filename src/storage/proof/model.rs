@@ -10,7 +10,8 @@ use crate::storage::format::payload::{RecordFields, encode_record, stamp_records
 use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The contents of a log, including what a trim has dropped.

@@ -11,7 +11,8 @@ use crate::storage::error::StorageError;
 use crate::storage::format::state::Genesis;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
 const HOME: &str = "/mnt/data";

@@ -13,7 +13,8 @@ use crate::storage::format::state::{Genesis, HardState, LogState, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 const HOME: &str = "/mnt/data";

@@ -69,8 +69,9 @@ pub(super) fn to_fetch(view: &View, resume: ResumePoint, ahead: &mut Ahead) -> O
 mod tests {
     use super::*;
     use crate::storage::format::state::Genesis;
+    use crate::storage::write::log::GroupLog;
     use crate::storage::write::log::tests::{GROUP, Home, append};
-    use crate::storage::write::log::{GroupLog, LogOptions};
+    use crate::storage::write::options::LogOptions;
     use crate::types::{NodeId, Offset};
 
     /// A stream goes through a log of several segments: everything after its first read is fetched once, in order, never

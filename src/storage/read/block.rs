@@ -122,23 +122,22 @@ fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) ->
         let position = walk.position();
         // After the first record nothing more is read from the file.
         let is_first = slice.count == 0;
-        let frame_bytes = match walk.next_frame_bytes() {
-            Ok(Some(frame_bytes)) => frame_bytes,
-            Ok(None) => break (position, 0),
-            // What precedes a bad frame is returned; the next read finds out which records are lost.
-            Err(_) if !is_first => break (position, 0),
-            Err(WalkError::NotCached) => return Sequential::NotCached,
-            Err(_) => return Sequential::NotSimple,
-        };
-        if is_first && frame_bytes > FRAME_BYTES_MAX && !walk.has_buffered(frame_bytes) {
+        if is_first
+            && let Ok(Some(frame_bytes)) = walk.next_frame_bytes()
+            && frame_bytes > FRAME_BYTES_MAX
+            && !walk.has_buffered(frame_bytes)
+        {
             return Sequential::NotSimple;
         }
         let (header, payload_bytes) = match walk.next() {
             Ok(Some((_, frame))) => (frame.header, frame.payload.len()),
-            Ok(None) | Err(_) if !is_first => break (position, frame_bytes),
+            Ok(None) => break (position, 0),
+            // What precedes a bad frame is returned; the next read finds out which records are lost.
+            Err(_) if !is_first => break (position, walk.next_frame_bytes().ok().flatten().unwrap_or(0)),
             Err(WalkError::NotCached) => return Sequential::NotCached,
-            Ok(None) | Err(_) => return Sequential::NotSimple,
+            Err(_) => return Sequential::NotSimple,
         };
+        let frame_bytes = (walk.position() - position) as usize;
         let base = header.base_offset;
         let end = Offset(base.0.saturating_add(u64::from(header.count)));
         if !header.kind.is_records() || end <= slice.next {

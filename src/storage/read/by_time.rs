@@ -12,7 +12,7 @@ use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
 /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-/// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are no longer stored
+/// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are not stored any more
 /// count as older.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use crate::storage::io::disk::Access;
 use crate::types::LogIndex;
 
 /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
-/// have been truncated since. Fewer before damage, too. A caller that needs them to be of one log checks their terms.
+/// have been truncated since. Also fewer before damage. A caller that needs them to be of one log checks their terms.
 ///
 /// # Errors
 /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` if the first entry is damaged.

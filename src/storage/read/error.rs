@@ -30,7 +30,7 @@ pub enum ReadError {
     /// The system refused to read; names the file.
     #[error("{0}")]
     Io(String),
-    /// The system had no descriptor or no memory left to read with: a passing condition, which says nothing about the bytes.
+    /// The system had no descriptor or no memory left: a temporary condition, and nothing is known about the bytes.
     #[error("{0}")]
     Shortage(String),
 }

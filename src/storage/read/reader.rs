@@ -76,7 +76,7 @@ impl GroupReader {
         ahead::to_fetch(&self.view(), resume, ahead)
     }
 
-    /// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a
+    /// The append time of the record at an offset below `until`, Unix microseconds; `None` if it does not exist. For a
     /// damaged record it is that of the next valid one, if that is found soon.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl GroupReader {
     }
 
     /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-    /// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are no longer stored
+    /// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are not stored any more
     /// count as older.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl GroupReader {
     }
 
     /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
-    /// have been truncated since. Fewer before damage, too. A caller that needs them to be of one log checks their terms.
+    /// have been truncated since. Also fewer before damage. A caller that needs them to be of one log checks their terms.
     ///
     /// # Errors
     /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` if the first entry is damaged.
@@ -126,7 +126,7 @@ impl GroupReader {
     }
 
     /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
-    /// records below had arrived by then. `None` if there is no such segment. Reads nothing.
+    /// earlier records had arrived by then. `None` if no segment is that old. Reads nothing.
     pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
         self.view().arrived_by(local_us)
     }

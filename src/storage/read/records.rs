@@ -118,7 +118,7 @@ pub(super) fn records(
     })
 }
 
-/// The append time of the record at an offset below `until`, Unix microseconds; `None` if there is no such record. For a
+/// The append time of the record at an offset below `until`, Unix microseconds; `None` if it does not exist. For a
 /// damaged record it is that of the next valid one, if that is found soon.
 ///
 /// # Errors

@@ -57,6 +57,7 @@ pub struct Walk<'a> {
     buffer: Vec<u8>,
     buffer_at: u64,
     read_bytes: usize,
+    read_bytes_max: usize,
     /// Some block below this position is unreadable, so one block is read at a time up to it.
     careful_until: u64,
     unreadable: Option<StorageError>,
@@ -77,16 +78,17 @@ impl<'a> Walk<'a> {
             buffer,
             buffer_at: at,
             read_bytes,
+            read_bytes_max: READ_BYTES_MAX,
             careful_until: 0,
             unreadable: None,
             kept_bytes: 0,
         }
     }
 
-    /// Reads this many bytes at first, if there are as many.
+    /// Reads this many bytes at first, or fewer if the walk ends before; after that only the bytes of one frame at a time.
     #[must_use]
     pub fn with_first_read(self, bytes: usize) -> Walk<'a> {
-        Walk { read_bytes: bytes.max(HEADER_BYTES), ..self }
+        Walk { read_bytes: bytes, read_bytes_max: 0, ..self }
     }
 
     /// True if this many bytes after the current position are in memory.
@@ -105,7 +107,7 @@ impl<'a> Walk<'a> {
         }
         let salt = self.salt;
         let header = self.bytes(HEADER_BYTES)?.first_chunk::<HEADER_BYTES>();
-        let bytes = header.map_or(Err("no whole frame"), |header| frame::peek_bytes(header, salt, at));
+        let bytes = header.map_or(Err("not a whole frame"), |header| frame::peek_bytes(header, salt, at));
         bytes.map(Some).map_err(|what| WalkError::Bad { position: at, what })
     }
 
@@ -185,7 +187,7 @@ impl<'a> Walk<'a> {
         if from < self.careful_until {
             more = more.min(in_block);
         }
-        self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        self.read_bytes = (self.read_bytes * 2).min(self.read_bytes_max);
         let mut read = self.read_on(more);
         // The unreadable bytes may be after the wanted ones. A disk may take seconds to report them, so they are not read again for
         // each frame.

@@ -194,7 +194,7 @@ impl Ended {
                 },
                 Err(WalkError::Bad { position, what }) => (position, what),
                 Err(WalkError::Disk(error)) => return Err(Break::Refused(error)),
-                // Not the end of the log: it goes on with what this version can't read.
+                // This is not the end of the log: it continues with what this version can't read.
                 Err(WalkError::Newer(newer)) => return Err(Break::Refused(newer.into())),
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };

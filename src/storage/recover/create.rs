@@ -8,7 +8,7 @@ use crate::storage::format::state::Genesis;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{group_dir, unfinished_dir};
 use crate::storage::write::create::{GroupStart, make_group};
-use crate::storage::write::log::LogOptions;
+use crate::storage::write::options::LogOptions;
 use crate::types::GroupId;
 
 pub(super) fn create(

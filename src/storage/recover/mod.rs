@@ -15,7 +15,8 @@ use std::path::Path;
 use crate::storage::error::StorageError;
 use crate::storage::format::state::{Genesis, Recovered};
 use crate::storage::io::disk::Disk;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::GroupId;
 
 impl GroupLog {

@@ -36,7 +36,8 @@ use crate::storage::read::view::{Part, Published, View};
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::write::active::Active;
 use crate::storage::write::frames::FrameBatch;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::log::GroupLog;
+use crate::storage::write::options::LogOptions;
 use crate::types::GroupId;
 
 pub(crate) fn open(
@@ -282,7 +283,7 @@ fn build(
         noted: files.manifest.clone(),
         // The vote may be above the manifest's durable position.
         vote_end: end,
-        // The log's clock continues where the newest header says that it was.
+        // The log's clock continues at the time in the newest header.
         local_us: view.begun_us(),
         dirty: BTreeMap::new(),
         new_files: false,

@@ -47,9 +47,9 @@ pub(crate) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Option<St
         Ok((files, ended)) if is_start(&files.manifest, ended.last.index, ended.hard_state) => None,
         Ok((files, ended)) => {
             let (first, next) = (files.manifest.log_state.first_offset, ended.last.offset);
-            Some(format!("it holds entries up to {} and records {first}..{next}", ended.last.index))
+            Some(format!("it contains entries up to {} and records {first}..{next}", ended.last.index))
         }
-        Err(error) => Some(format!("it holds files, and they can't be used: {error}")),
+        Err(error) => Some(format!("it contains files that can't be used: {error}")),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::types::{GroupId, LogIndex, Offset};
 /// What can be read of a group.
 pub(super) struct Readable {
     pub(super) files: GroupFiles,
-    /// False if the manifest can't be used: then `files.manifest` only says what the segments' headers say.
+    /// False if the manifest can't be used: then `files.manifest` only contains what the segments' headers contain.
     pub(super) has_manifest: bool,
     /// Why a segment's header can't be used, by the number in the file's name.
     pub(super) flaws: BTreeMap<u64, Flaw>,

@@ -124,7 +124,7 @@ impl GroupCheck<'_> {
         Ok(walked)
     }
 
-    /// Adds the reason why a start fails, unless another finding is about the same file: it is the cause, and says more.
+    /// Adds the reason why a start fails, unless another finding is about the same file: that is the cause, and more precise.
     fn refusal(&mut self, error: StorageError) -> Result<(), StorageError> {
         let file = match &error {
             StorageError::Damaged { file, .. }

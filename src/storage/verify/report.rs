@@ -47,7 +47,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The highest severity; `None` if there is no finding.
+    /// The highest severity; `None` without findings.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.severity).max()
     }

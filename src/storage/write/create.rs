@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::active::Active;
-use super::log::LogOptions;
+use super::options::LogOptions;
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Position;

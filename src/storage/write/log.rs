@@ -32,19 +32,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// A trim of all records seals a newest segment with this many bytes of frames, or a quarter of a small one, to delete it too.
 const TRIM_ROLL_BYTES: u64 = 64 << 10;
 
-/// The options of a log.
-#[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// A segment of this size is full. It may get larger, because a frame is never split.
-    pub segment_bytes: u64,
-}
-
-impl Default for LogOptions {
-    fn default() -> LogOptions {
-        LogOptions { segment_bytes: 64 << 20 }
-    }
-}
-
 /// The beginning and the end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {

@@ -1,6 +1,6 @@
 //! One log for its owner: appends, truncation, trims, and sync jobs.
 //!
-//! - [`log`]: the log; [`active`]: its newest segment; [`frames`]: the frames of one write.
+//! - [`log`]: the log, with its [`options`]; [`active`]: its newest segment; [`frames`]: the frames of one write.
 //! - [`sync`]: what a sync job does, in which order, and when the manifest gets a new durable position.
 //! - [`create`]: a new group's files.
 
@@ -8,4 +8,5 @@ pub mod active;
 pub mod create;
 pub mod frames;
 pub mod log;
+pub mod options;
 pub mod sync;

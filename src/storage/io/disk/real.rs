@@ -142,7 +142,7 @@ impl BackendFile for RealFile {
                 Ok(0) => break,
                 Ok(read) => {
                     done += read;
-                    // SAFETY: so many bytes behind the old length the kernel has written now.
+                    // SAFETY: the kernel has written this many bytes after the old length.
                     unsafe { buffer.set_len(buffer.len() + read) };
                 }
                 Err(_) => match io::Error::last_os_error() {
@@ -165,7 +165,7 @@ impl BackendFile for RealFile {
         let Some(length) = NonZeroU64::new(length).filter(|_| !buffer.is_empty()) else { return Ok(0) };
         // Without it the kernel would read ahead, pages that then stay; even the question below would make it.
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::Random)?;
-        // Others may have these pages for a reason: what was there before (its first byte says so) is there again after.
+        // Other readers may need these pages: what was cached before (its first byte shows that) is cached again afterwards.
         let was_cached = self.append_cached_at(at, 1, &mut Vec::new())?.is_some();
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::DontNeed)?;
         let read = self.read_at(at, buffer)?;
@@ -259,7 +259,7 @@ mod tests {
         let mut buffer = [1; 200];
         assert_eq!(file.read_at(4, &mut buffer).expect("read"), 96);
         assert_eq!(&buffer[..8], b"\0hello\0\0");
-        // In the cache now, or on a file system that can't say so.
+        // Cached now, or on a file system that does not report it.
         let mut more = b"say ".to_vec();
         if let Some(n) = file.append_cached_at(5, 5, &mut more).expect("read") {
             assert_eq!(more, b"say hello"[..4 + n]);
@@ -299,7 +299,7 @@ mod tests {
         let path = dir.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
         for refused in [disk.open(&path).map(drop), disk.open_to_read(&path).map(drop), disk.read(&path, 9).map(drop)] {
-            assert!(refused.expect_err("refused").to_string().contains("no plain file"));
+            assert!(refused.expect_err("refused").to_string().contains("not a plain file"));
         }
         assert!(disk.lock_if_there(&path).is_err());
         assert_eq!(disk.file_bytes(&path).expect("looked"), None);
@@ -309,7 +309,7 @@ mod tests {
         assert!(disk.open_to_read(&loops).is_err() && disk.file_bytes(&loops).is_err());
     }
 
-    /// A file of a terabyte that holds nothing is looked through in no time, and never read into memory whole.
+    /// A sparse file of a terabyte is searched at once, and never read into memory as a whole.
     #[test]
     fn holes_are_passed_over_and_lengths_not_believed() {
         let dir = tempfile::tempdir().expect("a directory");

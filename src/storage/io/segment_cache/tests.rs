@@ -9,8 +9,9 @@ use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::Sim;
 use crate::storage::read::error::ReadError;
 use crate::storage::read::reader::GroupReader;
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, sync};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, NodeId, Offset};
 
 const GROUP: GroupId = GroupId(3);
@@ -133,7 +134,7 @@ fn without_a_descriptor_a_read_fails_and_no_damage_is_noted() {
         assert_eq!(reader.records(Offset(0), Offset(20), 1, 1, Access::Blocking).expect("a record").count, 1);
     }
     check(&reader, 20);
-    assert!(sim.files() == before, "no index was made anew");
+    assert!(sim.files() == before, "no index was rebuilt");
 }
 
 /// A new segment closes segments that are only read.

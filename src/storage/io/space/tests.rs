@@ -5,8 +5,9 @@ use std::any::Any;
 use super::*;
 use crate::storage::format::state::Genesis;
 use crate::storage::io::disk::{Disk, backend::BackendFile};
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, NodeId};
 
 /// The machine's file system with less space: `allocate` subtracts from `free`.

@@ -4,8 +4,9 @@ use super::*;
 use crate::storage::format::state::Genesis;
 use crate::storage::format::state::HardState;
 use crate::storage::io::disk::sim::Rng;
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{GROUP, Home, append};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{LogIndex, NodeId, Term};
 
 fn random_log(rng: &mut Rng, home: &Home) -> GroupLog {

@@ -6,8 +6,9 @@ use crate::storage::format::entry::{Entry, Stamp};
 use crate::storage::format::payload::{RecordFields, encode_record, stamp_records};
 use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, SealAge};
 use crate::storage::io::disk::sim::Rng;
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{GROUP, Home, append, sync};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{LogIndex, NodeId, Term};
 
 /// The expected contents of a log: the time of each record from `first` on.

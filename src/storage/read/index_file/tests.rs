@@ -4,8 +4,9 @@ use crate::storage::format::frame::{Header, NoteKind, Position};
 use crate::storage::format::index::{BYTES_BETWEEN, Key};
 use crate::storage::format::state::Genesis;
 use crate::storage::io::disk::sim::Sim;
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, sync};
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, Offset};
 
 fn of_entry(kind: EntryKind) -> Header {

@@ -7,8 +7,9 @@ use super::*;
 use crate::storage::format::state::Genesis;
 use crate::storage::io::node::{DataDir, NodeFile};
 use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::append;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::types::{ClusterId, NodeId, NodeName};
 
 const CATALOG: GroupId = GroupId(0);
@@ -90,7 +91,7 @@ fn an_older_list_of_groups_is_refused_and_reported() {
     home.store(Some(ClusterId(7)), &[CATALOG]);
     let found = report(&home);
     assert!(found[0].file.ends_with("groups/3"), "{found:?}");
-    let what = "does not list this group, but it holds entries up to 2 and records 0..1";
+    let what = "does not list this group, but it contains entries up to 2 and records 0..1";
     assert!(found[0].what.contains(what), "{found:?}");
     // The contents of an unlisted group are checked as well.
     fs::remove_file(home.path("groups/3/manifest")).expect("removed");

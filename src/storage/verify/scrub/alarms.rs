@@ -10,8 +10,9 @@ use crate::storage::format::state::{Genesis, HardState, LogSnapshot, LogState};
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::DataDir;
 use crate::storage::verify::{Severity, verify};
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::storage::write::sync::SyncJob;
 use crate::types::{LogIndex, NodeId, NodeName, Term};
 

@@ -7,8 +7,9 @@ use super::*;
 use crate::storage::error::NewerFrame;
 use crate::storage::format::state::Genesis;
 use crate::storage::read::error::ReadError;
+use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
-use crate::storage::write::log::{GroupLog, LogOptions};
+use crate::storage::write::options::LogOptions;
 use crate::thread::fatal_channel;
 use crate::types::{LogIndex, NodeId, Term};
 

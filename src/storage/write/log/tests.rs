@@ -7,6 +7,7 @@ use crate::storage::format::payload::{RecordFields, encode_record, records, stam
 use crate::storage::format::state::{Genesis, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::read::error::ReadError;
+use crate::storage::write::options::LogOptions;
 use crate::storage::write::sync::{NOTE_BYTES, Urgency};
 use crate::types::NodeId;
 use std::path::Path;
