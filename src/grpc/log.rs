@@ -1,6 +1,6 @@
 //! Sends the C core's log to ours: why a handshake failed is written nowhere else.
 //!
-//! Anyone who can open connections can make the C core write, so each place in it may write a limited number of
+//! A host that can open connections can make the C core write, so each place in it may write a limited number of
 //! lines; the next line says how many were left out. What it calls an error is a warning here: it has handled it.
 
 use std::ffi::{CStr, c_char};
