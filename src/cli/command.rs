@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn every_subcommand_has_a_line_a_paragraph_and_examples() {
         let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
-        while let Some(mut command) = commands.pop() {
+        while let Some(command) = commands.pop() {
             let name = command.get_name().to_owned();
             let about = command.get_about().expect("a line").to_string();
             assert!(about.starts_with(|c: char| c.is_uppercase()) && !about.ends_with('.'), "{name}: {about}");
@@ -110,7 +110,7 @@ mod tests {
             for argument in command.get_arguments() {
                 assert!(argument.get_help().is_some(), "{name}: {argument}");
             }
-            let help = command.render_long_help().to_string();
+            let help = command.clone().term_width(0).render_long_help().to_string();
             assert!(help.contains("\nExamples:\n  seriatim "), "{name}: {help}");
             assert!(help.contains("\nExit codes:\n"), "{name}: {help}");
         }
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn examples_are_accepted() {
         let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
-        while let Some(mut command) = commands.pop() {
+        while let Some(command) = commands.pop() {
             commands.extend(command.get_subcommands().cloned());
-            let help = command.render_long_help().to_string();
+            let help = command.clone().term_width(0).render_long_help().to_string();
             for line in help.lines().filter_map(|line| line.strip_prefix("  seriatim ")) {
                 let line = line.split(['<', '>', '|']).next().unwrap_or_default().replace('\'', "");
                 let words = std::iter::once("seriatim").chain(line.split_whitespace());

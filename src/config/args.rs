@@ -53,13 +53,16 @@ fn arg(option: &'static OptionDef) -> Arg {
         option.spec.form.range().map(|range| format!("values: {range}")),
     ];
     let facts: Vec<String> = facts.into_iter().flatten().collect();
+    let facts = if facts.is_empty() { String::new() } else { format!(" [{}]", facts.join("; ")) };
+    // The short help, -h, consists of the first sentence.
     let about = option.about.trim_end_matches('.');
-    let help = if facts.is_empty() { about.to_owned() } else { format!("{about} [{}]", facts.join("; ")) };
+    let (first, _) = about.split_once(". ").unwrap_or((about, ""));
     let arg = Arg::new(option.name)
         .long(option.flag.as_str())
         .env(option.env.as_str())
         .value_name(option.spec.form.value_name())
-        .help(help)
+        .help(format!("{first}{facts}"))
+        .long_help(format!("{about}{facts}"))
         .help_heading(option.section);
     match option.spec.form {
         Form::Switch => arg.num_args(0..=1).default_missing_value("true"),

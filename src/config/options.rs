@@ -110,7 +110,7 @@ options! {
         advertise_bind_addr: Option<String> = dial_addr().or_derived("bind_addr", "node-1.example:8401");
         /// Address at which clients reach the node, where it is not rpc_addr. The server certificate must contain its host.
         advertise_rpc_addr: Option<String> = dial_addr().or_derived("rpc_addr", "node-1.example:8400");
-        /// Name of the node, unique in the cluster: 1 to 64 of a-z A-Z 0-9 . _ -, starting with a letter or a digit.
+        /// Name of the node, unique in the cluster. It has 1 to 64 of a-z A-Z 0-9 . _ -, and starts with a letter or a digit.
         node_name: NodeName = Spec::new(Form::NodeName).or_derived("the name of the host", "node-1");
         /// Directory for the node's data: its own, on a disk that keeps what fdatasync promises. The systemd unit sets it.
         data_dir: PathBuf = Spec::new(Form::Directory).or("/var/lib/seriatim");
@@ -118,7 +118,7 @@ options! {
 
     /// The cluster that a node belongs to, and how it finds the other nodes.
     cluster: ClusterOptions = "Cluster" => {
-        /// Name of the cluster: 1 to 63 of a-z 0-9 -. A node ignores nodes of other clusters, and peer certificates are issued
+        /// Name of the cluster, 1 to 63 of a-z, 0-9 and -. A node ignores nodes of other clusters, and peer certificates are issued
         /// for one cluster. A member's data directory stores the name: with another one the node does not start.
         cluster_name: String = Spec::new(Form::ClusterName).or("seriatim");
         /// Peer addresses (bind_addr) of other nodes, separated by commas; the flag can be repeated. One that answers is enough,

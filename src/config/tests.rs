@@ -21,7 +21,7 @@ fn problems(args: &ServeArgs) -> Vec<String> {
     Config::load(args).map(|c| panic!("{c:?}")).map_err(|e| e.0).unwrap_or_else(|e| e)
 }
 
-/// What clap makes of a command line, as `serve` takes it.
+/// Parses a command line of `serve`.
 fn parse(line: &[&str]) -> Result<ServeArgs, clap::Error> {
     #[derive(clap::Parser)]
     struct Serve {
@@ -32,7 +32,7 @@ fn parse(line: &[&str]) -> Result<ServeArgs, clap::Error> {
 }
 
 #[test]
-fn defaults() {
+fn every_option_has_its_default() {
     let config = Config::load(&secure()).expect("a configuration");
     assert_eq!(config.cluster.cluster_name, "seriatim");
     assert_eq!(config.node.data_dir, Path::new("/var/lib/seriatim"));
@@ -54,7 +54,7 @@ fn defaults() {
 }
 
 #[test]
-fn every_problem_is_named_at_once() {
+fn reports_all_errors_at_once() {
     let found = problems(&ServeArgs {
         node_name: Some("/".into()),
         cluster_name: Some("a.b".into()),
@@ -94,14 +94,14 @@ fn every_problem_is_named_at_once() {
 }
 
 #[test]
-fn without_anything_it_says_what_to_do() {
+fn reports_every_missing_option() {
     let found = problems(&ServeArgs { node_name: Some("n".into()), ..ServeArgs::default() });
     assert_eq!(found.len(), 6, "{found:#?}");
     assert!(found[1].starts_with("client-ca-file: is missing; `seriatim certs`"), "{}", found[1]);
 }
 
 #[test]
-fn insecure_is_for_loopback_and_without_certificates() {
+fn insecure_requires_loopback_and_excludes_certificates() {
     let insecure = |bind: &str, rpc: &str| ServeArgs {
         node_name: Some("n".into()),
         bind_addr: Some(bind.into()),
@@ -119,7 +119,7 @@ fn insecure_is_for_loopback_and_without_certificates() {
 }
 
 #[test]
-fn addresses() {
+fn checks_addresses_that_others_dial() {
     for good in ["a:1", "node-1.example.:8401", "192.0.2.1:1", "[2001:db8::1]:65535"] {
         assert_eq!(host_port(good, 9), Ok(good.to_owned()), "{good}");
     }
@@ -156,7 +156,7 @@ fn addresses() {
 }
 
 #[test]
-fn flags_win_over_the_file_and_the_file_over_defaults() {
+fn flags_take_precedence_over_the_file_and_the_file_over_defaults() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("seriatim.toml");
     fs::write(
@@ -183,7 +183,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
-fn a_bad_file_is_named() {
+fn reports_the_file_and_the_key_of_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("seriatim.toml");
     let with = |text: &str| {
@@ -208,8 +208,8 @@ fn a_bad_file_is_named() {
 }
 
 #[test]
-fn flags_without_a_value() {
-    // `--mdns false` was refused.
+fn a_switch_without_a_value_is_true() {
+    // `--mdns false` was rejected.
     let apart = parse(&["--mdns", "false", "--bootstrap", "true", "--insecure"]).expect("arguments");
     assert_eq!((apart.mdns.as_deref(), apart.bootstrap.as_deref()), (Some("false"), Some("true")));
     assert_eq!(apart.insecure.as_deref(), Some("true"));
@@ -226,7 +226,7 @@ fn flags_without_a_value() {
 }
 
 #[test]
-fn watermarks_of_the_disk() {
+fn checks_the_watermarks_of_free_space() {
     let load = |more: &[&str]| {
         let given = parse(more).expect("arguments");
         Config::load(&ServeArgs {
@@ -255,7 +255,7 @@ fn watermarks_of_the_disk() {
     assert!(problems[1].contains("below disk-free-hard-bytes"), "{problems:#?}");
 }
 
-/// An option is an entry of the table, and `make update-golden`.
+/// After adding an option to the table, run `make update-golden`.
 #[test]
 fn golden_example_file_and_settings_table_show_every_option() {
     assert_golden_text("dist/seriatim.toml", &document::example_file());

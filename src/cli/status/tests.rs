@@ -10,7 +10,7 @@ use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
-/// A report of these answers.
+/// The report for these answers.
 fn report(lines: Vec<Answer>) -> Report {
     Report::new("c0ffee", "default", lines)
 }
@@ -31,7 +31,7 @@ fn line(name: &str, role: Role, commit: u64) -> Answer {
     Answer::new(server, Ok(node))
 }
 
-/// Members `n1` to `n<count>` with these votes in the catalog and the log; `n1` leads both.
+/// Members `n1` to `n<count>`; `voters` vote in the catalog and the log, and `n1` leads both.
 fn cluster(count: u64, voters: &[u64]) -> Vec<Answer> {
     let status = |group, node| GroupStatus {
         group,
@@ -54,7 +54,7 @@ fn cluster(count: u64, voters: &[u64]) -> Vec<Answer> {
     (1..=count).map(line).collect()
 }
 
-/// The members of these numbers do not answer.
+/// The same members, of which those with these numbers do not answer.
 fn without(mut lines: Vec<Answer>, silent: &[usize]) -> Vec<Answer> {
     silent.iter().for_each(|n| lines[n - 1].node = Err("refused".into()));
     lines
@@ -66,7 +66,7 @@ fn said(report: &Report) -> (u8, String) {
 
 /// A node at the address of a dead member was shown as that member: alive, with lag 0.
 #[test]
-fn the_answer_of_another_node_is_not_the_members() {
+fn ignores_the_answer_of_another_node() {
     let answer = || Ok(GetNodeResponse { node_id: 4, name: "n4".into(), ..GetNodeResponse::default() });
     let server = |node_id| Server { node_id, id: "n3".into(), rpc_addr: "127.0.0.1:86".into(), ..Server::default() };
     let other = Answer::new(server(3), answer());
@@ -79,7 +79,7 @@ fn the_answer_of_another_node_is_not_the_members() {
 }
 
 #[test]
-fn another_cluster_of_the_same_name_is_noted() {
+fn notes_another_cluster_of_the_same_name() {
     let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
     lines[0].node.as_mut().expect("a node").another_cluster = "it answers at a:1".into();
     let report = report(lines);
@@ -88,7 +88,7 @@ fn another_cluster_of_the_same_name_is_noted() {
 }
 
 #[test]
-fn a_stalled_replica_is_noted() {
+fn notes_a_stalled_replica() {
     let mut lines = vec![line("n1", Role::ROLE_FOLLOWER, 12)];
     lines[0].node.as_mut().expect("a node").groups[0].stalled = "entry 13 is missing here".into();
     let report = report(lines);
@@ -97,7 +97,7 @@ fn a_stalled_replica_is_noted() {
 }
 
 #[test]
-fn details_and_json_say_the_rest() {
+fn details_and_json_contain_the_rest() {
     let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
     let node = lines[0].node.as_mut().expect("an answer");
     let counter = |name: &str, value| Counter { name: name.into(), value, ..Counter::default() };
@@ -118,7 +118,7 @@ fn details_and_json_say_the_rest() {
 
 /// A leader's clock was wrong by a year, and nothing reported it.
 #[test]
-fn stamps_ahead_of_the_clock_are_noted() {
+fn notes_timestamps_ahead_of_the_clock() {
     let note = |ms| {
         let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
         lines[0].node.as_mut().expect("a node").groups[0].stamp_ahead_ms = ms;
@@ -131,7 +131,7 @@ fn stamps_ahead_of_the_clock_are_noted() {
 }
 
 #[test]
-fn a_table() {
+fn prints_a_table() {
     let mut lines = vec![line("n1", Role::ROLE_LEADER, 12), line("node-2", Role::ROLE_FOLLOWER, 10)];
     let damaged = DamagedRange {
         file: "1.seg".into(),
@@ -160,9 +160,9 @@ fn a_table() {
     );
 }
 
-/// The first notice of an expired certificate was that nobody could connect.
+/// An expired certificate was only noticed when all connections failed.
 #[test]
-fn a_certificate_that_expires_soon_is_noted() {
+fn notes_a_certificate_that_expires_soon() {
     let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     let noted = |left: u64| {
         let counter = Counter { name: CERTIFICATE_EXPIRES.into(), value: now + left, ..Counter::default() };
@@ -175,7 +175,7 @@ fn a_certificate_that_expires_soon_is_noted() {
 /// A member was wiped and started under a new name at its address: four voters, one of them gone, so that the next restart
 /// would have stopped the cluster. The exit code was 0.
 #[test]
-fn a_voter_that_is_gone_is_found_where_another_node_has_its_address() {
+fn finds_a_missing_voter_whose_address_another_node_has() {
     let mut lines = cluster(4, &[1, 2, 3, 4]);
     assert_eq!(said(&report(cluster(4, &[1, 2, 3, 4]))), (0, String::new()));
     let answer = lines[3].node.clone();
@@ -190,10 +190,10 @@ fn a_voter_that_is_gone_is_found_where_another_node_has_its_address() {
 }
 
 #[test]
-fn the_exit_code_says_how_many_voters_are_left() {
+fn the_exit_code_depends_on_the_voters_that_are_left() {
     for (nodes, silent, code, message) in [
         (3, &[][..], 0, ""),
-        // As they were set up.
+        // As the cluster was set up.
         (2, &[], 0, ""),
         (1, &[], 0, ""),
         (3, &[3], 4, "one more failure stops log default: n3 does not answer"),
@@ -201,7 +201,7 @@ fn the_exit_code_says_how_many_voters_are_left() {
         (3, &[2, 3], 5, "no majority for log default: n2 and n3 do not answer"),
         (5, &[1, 2, 3], 5, "no majority for log default: n1, n2 and n3 do not answer"),
         (2, &[2], 5, "no majority for log default: n2 does not answer"),
-        // The others have not elected yet.
+        // Before an election.
         (3, &[1], 5, "no node leads log default"),
         (3, &[1, 2, 3], 5, "no majority for log default: n1, n2 and n3 do not answer"),
     ] {
@@ -214,7 +214,7 @@ fn the_exit_code_says_how_many_voters_are_left() {
 }
 
 #[test]
-fn a_damaged_or_stalled_or_missing_replica_is_no_voter_that_is_alive() {
+fn a_damaged_stalled_or_missing_replica_is_not_alive() {
     let mut lines = cluster(5, &[1, 2, 3, 4, 5]);
     let groups = |line: &mut Answer| line.node.as_mut().expect("a node").groups.clone();
     let mut put = |n: usize, groups: Vec<GroupStatus>| lines[n].node.as_mut().expect("a node").groups = groups;
@@ -241,7 +241,7 @@ fn a_damaged_or_stalled_or_missing_replica_is_no_voter_that_is_alive() {
 }
 
 #[test]
-fn a_member_without_a_vote_and_refused_appends_have_codes_too() {
+fn a_silent_learner_and_refused_appends_have_exit_codes() {
     let lines = || without(cluster(4, &[1, 2, 3]), &[4]);
     assert_eq!(said(&report(lines())), (4, "no answer from n4".to_owned()));
     let mut lines = lines();
@@ -259,7 +259,7 @@ fn a_member_without_a_vote_and_refused_appends_have_codes_too() {
 }
 
 #[test]
-fn a_voter_that_recovers_says_so() {
+fn reports_a_voter_that_recovers() {
     let mut lines = cluster(3, &[1, 2, 3]);
     let node = lines[2].node.as_mut().expect("a node");
     (node.groups, node.waiting_for) = (Vec::new(), "it recovers its logs".into());
@@ -270,9 +270,9 @@ fn a_voter_that_recovers_says_so() {
     assert!(table(&report).contains("  is not ready yet: it recovers its logs\n"));
 }
 
-/// The conf state is that of the node that knows most.
+/// The conf state is that of the node with the highest commit index.
 #[test]
-fn the_newest_conf_state_counts() {
+fn uses_the_newest_conf_state() {
     let mut lines = cluster(4, &[1, 2, 3, 4]);
     let stale = &mut lines[1].node.as_mut().expect("a node").groups[1];
     (stale.commit_index, stale.term, stale.voters) = (3, 9, vec![1]);
