@@ -235,7 +235,7 @@ mod tests {
         assert!(rules.check(&n3, "h").is_err_and(|text| text.contains("node n3") && text.contains("peer_deny_file")));
         std::fs::write(&file, "n9\nno name\n").expect("written");
         let bad = rules.reload().expect_err("no name");
-        assert!(bad.to_string().contains("denied:2: \"no name\" is no name of a node"), "{bad}");
+        assert!(bad.to_string().contains("denied:2: \"no name\" is not a valid node name"), "{bad}");
         assert!(rules.denies(&node("n3")), "the last good list stays");
     }
 

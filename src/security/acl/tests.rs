@@ -147,8 +147,8 @@ fn another_model_may_be_used() {
     let literal = MODEL.replace("keyMatch(r.obj, p.obj)", "r.obj == p.obj");
     let useless = load(&literal, "p, a, *, consume\np, b, team-*, produce\n").map(drop).expect_err("no right");
     assert_eq!(useless, AclError::WithoutEffect { policy: policy.clone(), model: Some(model.clone()) });
-    assert!(useless.to_string().contains("does the matcher take \"*\" for every log?"), "{useless}");
-    let one = load(&literal, "p, a, *, consume\np, b, team-a, produce\n").expect("one line gives a right");
+    assert!(useless.to_string().contains("does the matcher accept \"*\" for every log?"), "{useless}");
+    let one = load(&literal, "p, a, *, consume\np, b, team-a, produce\n").expect("one line grants a right");
     assert!(one.allows(&principal("b"), "team-a", Action::Produce));
     // With a byte order mark, the first line began with neither "p" nor "g".
     let marked = load(&format!("\u{feff}{MODEL}"), "\u{feff}p, a, *, consume\n").expect("a policy");
