@@ -57,6 +57,22 @@ impl<L: Clone + Hash + Eq> Counters<L> {
     }
 }
 
+/// Gauges that differ in the values of their labels.
+#[derive(Clone, Debug)]
+pub struct Gauges<L: Clone + Hash + Eq>(Family<L, Gauge>);
+
+impl<L: Clone + Hash + Eq> Gauges<L> {
+    /// The gauge with these labels.
+    pub fn with(&self, labels: &L) -> Gauge {
+        self.0.get_or_create_owned(labels)
+    }
+
+    /// Removes all of them.
+    pub fn clear(&self) {
+        self.0.clear();
+    }
+}
+
 /// Buckets of a duration in seconds: 50 µs to 26 s, each twice the one before.
 pub const SECONDS: Buckets = Buckets { first: 50e-6, factor: 2.0, count: 20 };
 
@@ -116,6 +132,14 @@ impl Registry {
     /// A value that rises and falls.
     pub fn gauge(&self, name: &'static str, help: &str) -> Gauge {
         self.register(name, help, Gauge::default)
+    }
+
+    /// A family of gauges with labels.
+    pub fn gauges<L>(&self, name: &'static str, help: &str) -> Gauges<L>
+    where
+        L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
+    {
+        Gauges(self.register(name, help, Family::default))
     }
 
     /// A distribution.

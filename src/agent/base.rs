@@ -119,6 +119,7 @@ impl Base {
         peers.handle().told(told);
         let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
         let parts = ConsensusParts {
+            metrics: self.metrics.registry().clone(),
             me: self.me.clone(),
             disk: self.disk.clone(),
             data_dir: self.data_dir.clone(),

@@ -25,6 +25,7 @@ use super::completions::Completions;
 use super::error::HostError;
 use super::group::TICK_MS;
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
+use super::metrics::ConsensusMetrics;
 use super::peer_inbox::{PeerInbox, keeps_its_place};
 use super::replica::Groups;
 use super::sinks::{Outbound, Sinks};
@@ -35,6 +36,7 @@ use crate::clock::{PeerClocks, StampClock, wall_us};
 use crate::doorbell::Doorbell;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
+use crate::metrics::Registry;
 use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
@@ -79,6 +81,8 @@ pub struct ConsensusParts {
     pub node_file: NodeFile,
     /// The options of the logs on disk.
     pub log_options: LogOptions,
+    /// Where consensus registers its metrics.
+    pub metrics: Registry,
     /// The log-writer; it reports to [`Consensus::report`].
     pub writer: WriterHandle,
     /// The reader threads.
@@ -163,6 +167,7 @@ impl Consensus {
             peer_clocks: self.handle.peer_clocks().clone(),
             admission: Admission::default(),
             lines: GroupLines::default(),
+            metrics: ConsensusMetrics::new(&parts.metrics),
             governor: Governor::new(parts.me.clone(), parts.catalog, self.handle),
             me: parts.me,
             handing_over: None,
@@ -203,6 +208,7 @@ struct Driver {
     peer_clocks: PeerClocks,
     admission: Admission,
     lines: GroupLines,
+    metrics: ConsensusMetrics,
     governor: Governor,
     me: Member,
     handing_over: Option<(ReplySender<()>, Instant)>,
@@ -358,6 +364,7 @@ impl Driver {
             self.statuses.publish(replica.group.status());
         }
         self.lines.log_leaders(&self.statuses, self.governor.catalog(), &self.me, now);
+        self.metrics.tick(self.ticks, &self.groups, self.governor.catalog(), self.me.id);
         if self.handing_over.is_none() {
             let now = Now { tick: self.ticks, at: now, wall_us: time_us };
             self.governor.tick(&mut self.groups, &self.sinks, now)?;

@@ -21,6 +21,7 @@ mod error;
 mod group;
 pub mod handle;
 mod leadership;
+mod metrics;
 mod peer_inbox;
 mod received;
 mod replica;

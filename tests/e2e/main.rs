@@ -31,6 +31,7 @@ mod journal;
 mod kill;
 mod layers;
 mod limits;
+mod metrics;
 mod modes;
 mod names;
 mod netns;

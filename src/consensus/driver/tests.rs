@@ -72,6 +72,7 @@ impl Founder {
         .expect("a thread");
         let readers = crate::storage::reader::Readers::start(&fatal).expect("threads");
         let parts = ConsensusParts {
+            metrics: crate::metrics::Registry::default(),
             me: member(ME, name),
             disk,
             data_dir,

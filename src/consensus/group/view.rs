@@ -137,6 +137,11 @@ impl Group {
         }
     }
 
+    /// The newest term that this node knows, and the leader of that term.
+    pub fn term_and_leader(&self) -> (Term, Option<NodeId>) {
+        (self.node.term(), self.node.leader())
+    }
+
     /// What this node knows of the group.
     pub fn status(&self) -> GroupStatus {
         let (conf, _) = self.node.store().conf();

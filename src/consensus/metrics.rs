@@ -1,0 +1,76 @@
+//! What consensus measures: elections, leaders, and how far followers lag.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+use super::replica::Groups;
+use crate::catalog::Catalog;
+use crate::metrics::{Counter, Gauges, Registry};
+use crate::types::{GroupId, NodeId, Term};
+
+/// Ticks between two measurements of lag.
+const LAG_TICKS: u64 = 10;
+
+/// The metrics of all groups of this node.
+pub struct ConsensusMetrics {
+    terms: Counter,
+    leader_changes: Counter,
+    lag: Gauges<PeerLabel>,
+    seen: BTreeMap<GroupId, (Term, Option<NodeId>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabel {
+    peer: String,
+}
+
+impl ConsensusMetrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> ConsensusMetrics {
+        ConsensusMetrics {
+            terms: registry
+                .counter("elections", "Elections that this node has seen, in all groups: increases of a term"),
+            leader_changes: registry.counter("leader_changes", "Times that a group got another leader"),
+            lag: registry.gauges(
+                "commit_lag_entries",
+                "Committed entries that a follower lacks, in all groups that this node leads",
+            ),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Measures. Called on each tick.
+    pub fn tick(&mut self, tick: u64, groups: &Groups, catalog: &Catalog, me: NodeId) {
+        for (id, replica) in groups {
+            let (term, leader) = replica.group.term_and_leader();
+            let Some((last_term, last_leader)) = self.seen.insert(*id, (term, leader)) else { continue };
+            self.terms.inc_by(term.0.saturating_sub(last_term.0));
+            // While no leader is known, the last one is kept.
+            if leader.is_none() {
+                self.seen.insert(*id, (term, last_leader));
+            } else if leader != last_leader {
+                self.leader_changes.inc();
+            }
+        }
+        if tick.is_multiple_of(LAG_TICKS) {
+            self.measure_lag(groups, catalog, me);
+        }
+    }
+
+    fn measure_lag(&self, groups: &Groups, catalog: &Catalog, me: NodeId) {
+        let mut lags: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for replica in groups.values() {
+            let committed = replica.group.status().commit_index;
+            for follower in replica.group.facts().progress.iter().filter(|follower| follower.node != me) {
+                *lags.entry(follower.node).or_default() += committed.0.saturating_sub(follower.matched.0);
+            }
+        }
+        // Otherwise the followers of a group would stay after another node was elected.
+        self.lag.clear();
+        for (node, lag) in lags {
+            let peer = catalog.member(node).map_or_else(|| node.to_string(), |member| member.name.to_string());
+            self.lag.with(&PeerLabel { peer }).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+    }
+}
