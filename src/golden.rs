@@ -1,5 +1,5 @@
 //! Golden files: expected outputs that are stored in the repository: the bytes of each format in `tests/golden`, the output of
-//! the scripts in the folders `testscripts`, generated files and parts of documents. `make update-golden` writes them instead
+//! the scripts in the folders `tests/scripts`, generated files and parts of documents. `make update-golden` writes them instead
 //! of comparing. Review the result as a diff.
 
 use std::path::PathBuf;

@@ -1,9 +1,8 @@
 //! The commands of the catalog and their encoding (`proto/seriatim/catalog/v1/catalog.proto`).
 //!
 //! A command is the value of one record in group 0. The log of group 0 is never trimmed and is replayed at each start, so a
-//! command that some version has written must keep its meaning. Decoding accepts exactly what [`Command::encode`] of this
-//! version writes: a command or a field of a newer version is an error that names it. A node that skipped it would have
-//! another catalog than the others, and nobody would notice.
+//! command that some version has written must keep its meaning. A command or a field of a newer version is an error that
+//! names it. A node that skipped it would have another catalog than the others, and nobody would notice.
 
 use protobuf::{Message as _, SpecialFields};
 

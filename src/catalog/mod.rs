@@ -12,7 +12,7 @@
 //! - [`state`]: the state machine. Applying a command is a pure function of the state, the same on every node.
 //! - [`view`]: the newest applied catalog, for other threads.
 //! - [`policy`]: decides what this node does next to bring the cluster to what the catalog says: which replicas it hosts,
-//!   who votes, who may join, what is trimmed. A pure state machine too: catalog, replicas and time in, actions out.
+//!   which ones vote, whether another node may join, what is trimmed. A pure state machine too: catalog, replicas and time in, actions out.
 //!
 //! Group 0's log contains only commands, is never trimmed, and is replayed at each start. `consensus` applies it.
 //!
@@ -22,7 +22,7 @@
 //! 2. `command.rs`: a variant in the table `commands!`, with the name of the message, and the message's `store` and `load`.
 //! 3. `state.rs`: an arm in `Catalog::change`, which checks the command against the state and returns the change. If the
 //!    command changes a new kind of item, that kind is a field of `Catalog` and a variant of `Change`.
-//! 4. `tests.rs`: a sample in `samples()`, and the command's syntax for the scripts in `testscripts/`.
+//! 4. `tests/mod.rs` and `tests/script.rs`: a sample in `samples()`, and the command's syntax for the scripts in `tests/scripts/`.
 //!
 //! The compiler finds steps 2 and 3 when the message exists. An older version refuses the new command by its number, does not
 //! write the entry, and does not start on a log that contains it. So a new command, and a new field in an old one, are

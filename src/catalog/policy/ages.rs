@@ -1,8 +1,8 @@
-//! The age of a log's records, for retention: how long this replica has had them, as far as it can prove.
+//! The age of a log's records, for retention: how long this replica has provably had them.
 //!
-//! Wall clocks may be wrong by any amount, so neither of the two measures here is one:
+//! Wall clocks may be wrong by any amount, so neither of the two measures here uses one:
 //!
-//! - **Records that became visible in this run of the process**: the monotonic clock. [`LogAges`] keeps marks, "all records below
+//! - **Records that became visible in this run of the process**: the monotonic clock. [`LogAges`] keeps marks: "all records below
 //!   this offset were visible at that time". A record is as old as the first mark above it.
 //! - **Records that this run found at its start**: the log's own clock ([`LogClock`]), which continues over restarts. A segment's
 //!   header contains its time ("begun at"): all records before that segment had arrived by then.
@@ -19,18 +19,18 @@ use crate::types::Offset;
 /// How much faster than the monotonic clock a [`LogClock`] may run.
 const HURRY: u32 = 2;
 
-/// A mark is removed if the gap that this leaves is at most the age of the next mark divided by this.
-pub const MARKS_PER_AGE: u32 = 16;
+/// A mark is removed if the gap that this leaves is at most the age of the next mark divided by this number.
+const MARKS_PER_AGE: u32 = 16;
 
 /// The minimum time between two marks.
 const MARK_EVERY: Duration = Duration::from_millis(100);
 
-/// Microseconds, as clocks count them.
+/// Converts a duration to microseconds.
 pub fn as_us(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The time of one replica of a log, microseconds. Only differences matter.
+/// The clock of one replica of a log: microseconds, and when it had that value. Only differences matter.
 #[derive(Debug)]
 struct LogClock(u64, Instant);
 
@@ -44,11 +44,11 @@ impl LogClock {
     }
 }
 
-/// What is known of the ages of one log's records.
+/// The ages of one log's records.
 #[derive(Debug)]
 pub struct LogAges {
     clock: LogClock,
-    /// The records below were visible when this run first looked.
+    /// The records below were visible at this run's first look.
     found: Offset,
     /// All records below the offset were visible at that time; ascending. The gap between two is at most a sixteenth of the newer
     /// one's age, so their number grows with the logarithm of time: a few hundred after years.
@@ -56,7 +56,7 @@ pub struct LogAges {
 }
 
 impl LogAges {
-    /// Begins with the visible records, and the time of the newest segment's header (0: unknown).
+    /// Starts with the records that are visible now, and the time in the newest segment's header (0: unknown).
     pub fn new(begun_us: u64, next_offset: Offset, wall_us: u64, now: Instant) -> LogAges {
         let start_us = if begun_us == 0 { wall_us } else { begun_us };
         LogAges { clock: LogClock(start_us, now), found: next_offset, marks: vec![(now, next_offset)] }
@@ -73,7 +73,7 @@ impl LogAges {
         self.clock.now(wall_us, now)
     }
 
-    /// The records below are at least this old by the monotonic clock.
+    /// Returns the offset below which records are at least this old by the monotonic clock.
     pub fn older_than(&mut self, age: Duration, now: Instant) -> Option<Offset> {
         let old = self.marks.partition_point(|(at, _)| now.saturating_duration_since(*at) >= age);
         let newest = old.checked_sub(1)?;
@@ -81,7 +81,7 @@ impl LogAges {
         self.marks.first().map(|(_, below)| *below)
     }
 
-    /// Only for records below does the log's clock count.
+    /// Returns the offset below which an earlier run had the records: only for them the log's clock counts.
     pub fn found(&self) -> Offset {
         self.found
     }
@@ -108,14 +108,14 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     #[test]
-    fn the_clock_follows_the_wall_clock_between_one_and_two_times_the_monotonic_clocks_speed() {
+    fn the_clock_runs_at_one_to_two_times_the_speed_of_the_monotonic_clock() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut clock = LogClock(1000 * SECOND, start);
         assert_eq!(clock.now(1001 * SECOND, at(0)), 1000 * SECOND, "no time has passed");
         assert_eq!(clock.now(1002 * SECOND, at(1)), 1002 * SECOND, "it catches up");
         assert_eq!(clock.now(9_000_000 * SECOND, at(2)), 1004 * SECOND, "not to the far future");
-        assert_eq!(clock.now(7, at(3)), 1005 * SECOND, "it never goes back, nor stops");
+        assert_eq!(clock.now(7, at(3)), 1005 * SECOND, "it never goes back or stops");
         assert_eq!(clock.now(1015 * SECOND, at(13)), 1015 * SECOND);
         let mut clock = LogClock(u64::MAX - 1, start);
         assert_eq!(clock.now(7, at(13)), u64::MAX, "a header may contain anything");
@@ -132,13 +132,17 @@ mod tests {
         assert_eq!(ages.older_than(age, at(9_999)), None);
         assert_eq!(ages.older_than(age, at(10_149)), Some(Offset(5)));
         assert_eq!(ages.older_than(age, at(10_150)), Some(Offset(8)));
-        assert_eq!(ages.older_than(Duration::from_secs(20), at(20_150)), Some(Offset(8)), "a longer age is followed");
+        assert_eq!(
+            ages.older_than(Duration::from_secs(20), at(20_150)),
+            Some(Offset(8)),
+            "retention may become longer"
+        );
         assert_eq!(ages.found(), Offset(5));
     }
 
-    /// The marks of a year, with a record every 300 seconds: few, and each age is known to a sixteenth.
+    /// A record every 300 seconds for a year: each age is known to a sixteenth.
     #[test]
-    fn marks_are_few() {
+    fn a_year_needs_few_marks() {
         let start = Instant::now();
         let mut ages = LogAges::new(0, Offset(0), 7, start);
         let mut most = 0;

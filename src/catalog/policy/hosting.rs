@@ -8,7 +8,7 @@ use crate::types::{GroupId, NodeId};
 /// What to do about one log after the catalog has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostedLog<'a> {
-    /// The log.
+    /// The log in the catalog.
     pub log: &'a LogMeta,
     /// Create a replica of its group first.
     pub create: Option<Genesis>,

@@ -1,13 +1,13 @@
 //! What this node does to bring the cluster to what the catalog says.
 //!
 //! The policy is a pure state machine: it is told the catalog, facts about this node's replicas ([`facts`]) and the time, and
-//! returns actions. It performs no I/O and reads no clock, so that scripts can drive it (`catalog/testscripts/`).
+//! returns actions. It performs no I/O and reads no clock, so that scripts can drive it (`catalog/tests/scripts/`).
 //! `consensus` collects the facts and performs the actions.
 //!
 //! - [`hosting`]: which groups this node hosts.
 //! - [`voters`]: the next step of a group's membership; [`catch_up`]: which learners may become voters.
 //! - [`joins`]: whether another node may join.
-//! - [`requests`]: who may change the catalog.
+//! - [`requests`]: which changes of the catalog are proposed.
 //! - [`retention`]: what is trimmed; [`ages`]: how old records are.
 //!
 //! What was proposed may be lost with the leadership, so every decision is made anew on each tick, from the facts alone. The
@@ -57,7 +57,7 @@ pub enum Action {
     HandOver(GroupId),
     /// Set the clock of a group's log, for the header of its next segment, and seal its newest segment if it is old enough.
     KeepTime {
-        /// The group.
+        /// The group of the log.
         group: GroupId,
         /// The time of the log's clock, microseconds.
         local_us: u64,
@@ -160,12 +160,14 @@ impl Policy {
         actions.extend(looked.expired.map(|expired| Action::Trim(log.group, expired)));
     }
 
-    /// Decides about a command that is requested on this node. `replicas` must contain the catalog's replica.
+    /// Decides about a command that is requested on this node.
     pub fn decide(&self, catalog: &Catalog, replicas: &Replicas, command: &Command) -> Decision {
-        let of_catalog = replicas.get(&GroupId::CATALOG);
-        let state = of_catalog.map_or((false, false), |replica| (replica.leads, replica.is_idle));
-        let voters = VotersOfGroups::of(catalog, replicas);
-        requests::decide(catalog, state, (&self.joins, &voters, self.ticks.silent_max), command)
+        let Some(replica) = replicas.get(&GroupId::CATALOG) else { return Decision::Propose };
+        let join = || {
+            let unfinished = VotersOfGroups::of(catalog, replicas).unfinished(catalog);
+            self.joins.decide(&unfinished, self.ticks.silent_max)
+        };
+        requests::decide(catalog, replica, command, join)
     }
 
     /// Returns the command that this node wants applied, if any: itself as a member at its addresses, that it has founded a

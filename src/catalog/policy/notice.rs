@@ -23,7 +23,7 @@ pub enum Notice {
     JoinAbandoned(NodeId),
     /// The newest record's timestamp is ahead of this node's clock, by that much.
     StampsAhead(LogName, Duration),
-    /// The newest record's timestamp is no longer ahead of this node's clock.
+    /// The newest record's timestamp is not ahead of this node's clock any more.
     StampsPlausible(LogName),
 }
 

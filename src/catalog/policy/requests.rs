@@ -1,9 +1,10 @@
-//! Who may change the catalog: commands requested on this node, and proposals forwarded by peers.
+//! Which changes of the catalog are proposed: commands requested on this node, and proposals forwarded by peers.
 //!
 //! A peer is any node with a certificate for the peer listener. A faulty or stolen one must not be able to fill the catalog: an
 //! entry without an effect would still be synced on every node and kept forever.
 
-use super::joins::{Joins, Verdict, VotersOfGroups};
+use super::facts::ReplicaFacts;
+use super::joins::Verdict;
 use crate::catalog::command::Command;
 use crate::catalog::state::Catalog;
 use crate::storage::payload;
@@ -20,27 +21,27 @@ pub enum Decision {
     Replace(NodeId),
 }
 
-/// Decides about a requested command.
+/// Decides about a requested command. `replica` is this node's replica of the catalog; `join` decides about a new node.
 ///
 /// Only a leader whose entries are all applied knows what a command changes. It adds a node only then: an entry that is not
 /// applied yet may add another one.
 pub(super) fn decide(
     catalog: &Catalog,
-    (leads, is_idle): (bool, bool),
-    (joins, voters, silent_ticks_max): (&Joins, &VotersOfGroups<'_>, u32),
+    replica: &ReplicaFacts,
     command: &Command,
+    join: impl FnOnce() -> Verdict,
 ) -> Decision {
-    if !leads {
+    if !replica.leads {
         return Decision::Propose;
     }
     if matches!(command, Command::AddNode(member) if catalog.member(member.id).is_none()) {
-        match joins.decide(&voters.unfinished(catalog), silent_ticks_max) {
-            Verdict::Admit if is_idle => {}
-            Verdict::Replace(abandoned) if is_idle => return Decision::Replace(abandoned),
+        match join() {
+            Verdict::Admit if replica.is_idle => {}
+            Verdict::Replace(abandoned) if replica.is_idle => return Decision::Replace(abandoned),
             Verdict::Admit | Verdict::Replace(_) | Verdict::Wait => return Decision::Drop,
         }
     }
-    if is_idle && catalog.would_change(command) != Ok(true) {
+    if replica.is_idle && catalog.would_change(command) != Ok(true) {
         return Decision::Drop;
     }
     Decision::Propose

@@ -1,4 +1,4 @@
-//! The next step of a group's membership, from the nodes that replicate it to those that should.
+//! The next step of a group's membership, from the nodes that replicate it to those that should (RELIABILITY L6 and L21).
 //!
 //! - One change at a time.
 //! - A node is added as a learner and becomes a voter once it has caught up.

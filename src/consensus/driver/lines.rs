@@ -1,4 +1,4 @@
-//! What this thread logs about its groups by name: recovery, and who leads.
+//! What this thread logs about its groups by name: recovery and leadership.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Random histories of one replica that leads: appends, pauses, clean and unclean restarts, downtime, and a wall clock that
-//! anything happens to. Every record that is removed, and every record that stays, is checked against the guarantees of
+//! Random histories of one replica that leads: appends, pauses, clean and unclean restarts, downtime, and a wall clock that may
+//! jump anywhere. Every record that is removed, and every record that stays, is checked against the guarantees of
 //! docs/RELIABILITY.md, "Clocks".
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(3);
 const STEP: Duration = Duration::from_millis(200);
 const RETENTION: Duration = Duration::from_secs(24);
-/// The looks are a second apart, and one of them may be missed by a step; marks are 0.1 s apart.
+/// Searches are a second apart, plus a step if one is missed; marks are 0.1 s apart.
 const LOOKS: Duration = Duration::from_millis(1600);
 const DAY: i64 = 86_400_000_000;
 const TERM: Term = Term(1);
@@ -29,22 +29,21 @@ const TERM: Term = Term(1);
 /// What happens to the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Clock {
-    /// It is always right.
     Right,
-    /// At each restart and at random moments it is wrong by anything else, or right again.
+    /// At each restart and at random moments it becomes wrong by another amount, or right again.
     Wild,
-    /// It is wrong in every second run, and is set right or wrong again at the restarts only.
+    /// It is wrong in every second run. It changes only at restarts.
     WrongInRuns,
 }
 
 struct Record {
     run: u64,
     at: Duration,
-    /// When it became visible, perhaps again.
+    /// When it became visible, in this run or the last one.
     visible_at: Duration,
-    /// The time for which the process had run until then, in all runs.
+    /// For how long processes had run until then, all runs together.
     ran: Duration,
-    /// The wall clock was right then.
+    /// Its timestamp is right.
     well_stamped: bool,
 }
 
@@ -59,12 +58,12 @@ struct World {
     sim: Sim,
     node: Node,
     epoch: Instant,
-    /// Time since the beginning, with and without downtime.
+    /// The time since the start, with and without downtime.
     at: Duration,
     ran: Duration,
     run: u64,
     run_began: Duration,
-    /// The wall clock is ahead by that, microseconds.
+    /// By how much the wall clock is ahead, microseconds.
     ahead_us: i64,
     kind: Clock,
     first: u64,
@@ -175,14 +174,14 @@ impl World {
             0 | 1 => 0,
             2 => 200 * DAY,
             3 => -2000 * DAY,
-            // Near enough for a minute's tolerance, and for the retention.
+            // Within a minute's tolerance, or within the retention.
             4 => random.below(100) as i64 * 1_000_000,
             _ => -(random.below(100) as i64) * 1_000_000,
         };
     }
 
     fn restart(&mut self, random: &mut Rng) {
-        // What became visible a moment before a crash is not visible at the start, but only after the election.
+        // Records that became visible just before a crash are not visible at the start, only after the election.
         let mut visible = None;
         match random.below(3) {
             0 => self.node.log.close().expect("closed"),
@@ -230,7 +229,7 @@ impl World {
         self.check_what_stays();
     }
 
-    /// No record is removed too early.
+    /// Removes records. None may be too young.
     fn remove(&mut self, keep: u64) {
         for offset in self.first..keep {
             let record = self.records.pop_front().expect("a record");
@@ -248,7 +247,7 @@ impl World {
         self.first = keep;
     }
 
-    /// No record stays too long. The oldest one stands for all.
+    /// No record stays too long: if the oldest one does not, none does.
     fn check_what_stays(&self) {
         let Some(record) = self.records.front() else { return };
         let about = format!("record {} of run {} in run {}: {:?}", self.first, record.run, self.run, self.kind);
@@ -262,7 +261,8 @@ impl World {
     }
 }
 
-/// Runs last from less than a second to four times the retention; in some, nothing is appended.
+/// Runs one history, and returns the number of removed records. Runs of the process last from less than a second to four times
+/// the retention; in some, nothing is appended.
 fn history(kind: Clock, seed: u64) -> u64 {
     let random = &mut Rng(seed);
     let mut world = World::new(kind);
@@ -294,7 +294,7 @@ fn no_record_is_removed_too_early_or_stays_too_long_whatever_the_clocks_are() {
     }
 }
 
-/// With a clock that is right, age is made up of many short runs, too, in each of which an eighth of the retention passes.
+/// With a clock that is right, records also expire if each run lasts only a fraction of the retention.
 #[test]
 fn records_expire_over_many_short_runs() {
     for seed in 0..10 {

@@ -23,7 +23,7 @@
 //! a log that loses its suffix continues in a new file, whose predecessor is the end of the kept part.
 //!
 //! *Begun at* is local: it differs between nodes. All entries before a segment had arrived here by that time, whatever their
-//! timestamps. The clock is the log's own (`consensus/ages.rs`): it never decreases within a chain, and retention by age uses it.
+//! timestamps. The clock is the log's own (`catalog/policy/ages.rs`): it never decreases within a chain, and retention by age uses it.
 
 use std::path::{Path, PathBuf};
 

@@ -125,7 +125,7 @@ impl GroupReader {
         entries::end_at(&self.0, index, near)
     }
 
-    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
+    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`catalog/policy/ages.rs`): all
     /// earlier records had arrived by then. `None` if no segment is that old. Reads nothing.
     pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
         self.view().arrived_by(local_us)

@@ -84,7 +84,7 @@ impl View {
         self.parts.iter().map(Part::bytes).sum()
     }
 
-    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`consensus/ages.rs`): all
+    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`catalog/policy/ages.rs`): all
     /// earlier records had arrived by then. `None` if there is none.
     pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
         let arrived = |begun_us: u64| begun_us != 0 && begun_us <= local_us;

@@ -318,7 +318,7 @@ impl GroupLog {
         self.differing = differing;
     }
 
-    /// Sets the log's clock (`consensus/ages.rs`), for the header of the next segment. It never decreases.
+    /// Sets the log's clock (`catalog/policy/ages.rs`), for the header of the next segment. It never decreases.
     pub fn set_local_time(&mut self, local_us: u64) {
         self.local_us = self.local_us.max(local_us);
     }

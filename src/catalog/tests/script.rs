@@ -1,0 +1,343 @@
+//! The language of the scripts in `scripts/`.
+//!
+//! A command of the catalog is applied as a committed entry. With the tag `[request]` it is requested on the node of the
+//! prefix, with `[forward]` a peer forwards it to the catalog's leader, and with `[encode]` its bytes are printed.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use goldenscript::Context;
+
+use super::cluster::{Cluster, member, show};
+use crate::catalog::policy::requests::accepts_from_peer;
+use crate::catalog::{Command, LogChange, LogMeta, Member};
+use crate::storage::entry::Unstamped;
+use crate::storage::payload::{RecordFields, encode_record};
+use crate::types::{GroupId, LogId, LogName, NodeId};
+
+/// A line of a script.
+#[derive(goldenscript::Command)]
+pub enum Line {
+    // Commands of the catalog.
+    AddNode {
+        id: u64,
+        name: String,
+        #[arg(key)]
+        bind: Option<String>,
+        #[arg(key)]
+        rpc: Option<String>,
+    },
+    RemoveNode {
+        id: u64,
+    },
+    CreateLog {
+        group: u64,
+        name: String,
+        #[arg(key)]
+        founder: Option<u64>,
+        #[arg(key)]
+        record_bytes_max: Option<u32>,
+        #[arg(key)]
+        request_bytes_max: Option<u32>,
+        #[arg(key)]
+        retention_bytes: Option<u64>,
+        #[arg(key)]
+        retention_ms: Option<u64>,
+    },
+    Founded {
+        group: u64,
+    },
+    ConfigureLog {
+        group: u64,
+        #[arg(key)]
+        record_bytes_max: Option<u32>,
+        #[arg(key)]
+        request_bytes_max: Option<u32>,
+        #[arg(key)]
+        retention_bytes: Option<u64>,
+        #[arg(key)]
+        retention_ms: Option<u64>,
+        /// The number of records that a forwarding peer claims.
+        #[arg(key)]
+        count: Option<u32>,
+    },
+    /// Decodes the value of a record: hexadecimal digits.
+    Decode {
+        hex: String,
+    },
+    /// Adds members with the ids of a range.
+    AddNodes {
+        from: u64,
+        to: u64,
+    },
+    /// Prints the catalog.
+    Catalog,
+
+    // The cluster.
+    /// Starts or restarts a node.
+    Start {
+        id: u64,
+        name: Option<String>,
+    },
+    /// A node founds the catalog, and with it the cluster.
+    Found {
+        id: u64,
+    },
+    /// Prints the groups.
+    Groups,
+    /// Ticks of all nodes; prints what the policies want. `[lost]`: it is not performed.
+    Tick {
+        times: Option<u64>,
+    },
+    /// A node leads a group from now on; without a node, it has no leader.
+    Lead {
+        group: u64,
+        id: Option<u64>,
+    },
+    /// A replica holds all entries of its leader, or those up to an index.
+    Replicate {
+        group: u64,
+        id: u64,
+        up_to: Option<u64>,
+    },
+    /// Nobody hears a node.
+    Silence {
+        id: u64,
+    },
+    /// It is heard again.
+    Hear {
+        id: u64,
+    },
+    /// A node's replica is damaged.
+    Damage {
+        group: u64,
+        id: u64,
+    },
+    /// A leader has entries that are not applied, or has applied all.
+    Busy {
+        group: u64,
+        busy: bool,
+    },
+    /// A conf change of a group is under way, or has ended.
+    Changing {
+        group: u64,
+        changing: bool,
+    },
+
+    // Records and time.
+    /// Appends records of some bytes each.
+    Append {
+        group: u64,
+        records: u64,
+        #[arg(key)]
+        bytes: Option<u64>,
+    },
+    /// All nodes are down for a time.
+    Down {
+        time: Span,
+    },
+    /// The wall clock jumps ahead, or back with `back=true`.
+    Jump {
+        by: Span,
+        #[arg(key, optional)]
+        back: bool,
+    },
+}
+
+/// A time like `90s`, `5m`, `2h`, `365d`.
+pub struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = Box<dyn Error>;
+
+    fn from_str(text: &str) -> Result<Span, Self::Err> {
+        let at = text.find(|c: char| c.is_alphabetic()).ok_or("a unit is missing")?;
+        let (number, unit) = text.split_at(at);
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return Err(format!("{unit} is not a unit").into()),
+        };
+        Ok(Span(Duration::from_secs(number.parse::<u64>()? * seconds)))
+    }
+}
+
+#[derive(Default)]
+pub struct Script {
+    cluster: Cluster,
+}
+
+impl Line {
+    /// The command of the catalog that the line contains.
+    fn command(&self) -> Result<Option<Command>, Box<dyn Error>> {
+        Ok(Some(match self {
+            Line::AddNode { id, name, bind, rpc } => {
+                let plain = member(*id, name);
+                Command::AddNode(Member {
+                    bind_addr: bind.clone().unwrap_or(plain.bind_addr.clone()),
+                    rpc_addr: rpc.clone().unwrap_or(plain.rpc_addr.clone()),
+                    ..plain
+                })
+            }
+            Line::RemoveNode { id } => Command::RemoveNode(NodeId(*id)),
+            Line::CreateLog {
+                group,
+                name,
+                founder,
+                record_bytes_max,
+                request_bytes_max,
+                retention_bytes,
+                retention_ms,
+            } => Command::CreateLog(LogMeta {
+                name: LogName::new(name)?,
+                group: GroupId(*group),
+                log_id: LogId(9),
+                founder: NodeId(founder.unwrap_or(1)),
+                founded: false,
+                record_bytes_max: record_bytes_max.unwrap_or(LogMeta::RECORD_BYTES_MAX),
+                request_bytes_max: request_bytes_max.unwrap_or(LogMeta::REQUEST_BYTES_MAX),
+                retention_bytes: retention_bytes.unwrap_or(0),
+                retention_ms: retention_ms.unwrap_or(0),
+            }),
+            Line::Founded { group } => Command::Founded(GroupId(*group)),
+            Line::ConfigureLog {
+                group, record_bytes_max, request_bytes_max, retention_bytes, retention_ms, ..
+            } => Command::ConfigureLog(
+                GroupId(*group),
+                LogChange {
+                    record_bytes_max: *record_bytes_max,
+                    request_bytes_max: *request_bytes_max,
+                    retention_bytes: *retention_bytes,
+                    retention_ms: *retention_ms,
+                },
+            ),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl goldenscript::Runner for Script {
+    type Command = Line;
+
+    fn run(&mut self, line: &Line, context: &Context) -> Result<String, Box<dyn Error>> {
+        if let Some(command) = line.command()? {
+            // What is applied was stored.
+            assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
+            let count = if let Line::ConfigureLog { count, .. } = line { *count } else { None };
+            return self.command(command, count, context);
+        }
+        let cluster = &mut self.cluster;
+        let mut out = String::new();
+        match line {
+            Line::Decode { hex } => {
+                let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16));
+                let decoded = Command::decode(&bytes.collect::<Result<Vec<_>, _>>()?)?;
+                return Ok(show(&decoded));
+            }
+            Line::AddNodes { from, to } => {
+                for id in *from..=*to {
+                    out = cluster.apply(Command::AddNode(member(id, &format!("n{id}"))));
+                }
+            }
+            Line::Catalog => out = self.show_catalog()?,
+            Line::Start { id, name } => cluster.start(*id, name.as_deref().unwrap_or(&format!("n{id}"))),
+            Line::Found { id } => cluster.groups.entry(GroupId::CATALOG).or_default().found(NodeId(*id)),
+            Line::Groups => out = self.show_groups()?,
+            Line::Tick { times } => {
+                for _ in 0..times.unwrap_or(1) {
+                    out.push_str(&cluster.tick(context.tags.contains("lost")));
+                }
+            }
+            Line::Lead { group, id } => self.group(*group)?.elect(id.map(NodeId)),
+            Line::Replicate { group, id, up_to } => {
+                let group = self.group(*group)?;
+                group.hosts.insert(NodeId(*id));
+                group.matched.insert(NodeId(*id), up_to.unwrap_or(group.last));
+            }
+            Line::Silence { id } => _ = cluster.silent.insert(NodeId(*id)),
+            Line::Hear { id } => _ = cluster.silent.remove(&NodeId(*id)),
+            Line::Damage { group, id } => _ = self.group(*group)?.damaged.insert(NodeId(*id)),
+            Line::Busy { group, busy } => self.group(*group)?.busy = *busy,
+            Line::Changing { group, changing } => self.group(*group)?.changing = *changing,
+            Line::Append { group, records, bytes } => {
+                let wall_us = cluster.wall_us();
+                let group = self.group(*group)?;
+                group.last += records;
+                group.log.append(*records, bytes.unwrap_or(100), wall_us);
+            }
+            Line::Down { time } => cluster.pass(time.0),
+            Line::Jump { by, back } => {
+                let by_us = i64::try_from(by.0.as_micros())?;
+                cluster.jump(if *back { -by_us } else { by_us });
+            }
+            Line::AddNode { .. }
+            | Line::RemoveNode { .. }
+            | Line::CreateLog { .. }
+            | Line::Founded { .. }
+            | Line::ConfigureLog { .. } => {}
+        }
+        Ok(out)
+    }
+}
+
+impl Script {
+    fn command(&mut self, command: Command, count: Option<u32>, context: &Context) -> Result<String, Box<dyn Error>> {
+        if context.tags.contains("encode") {
+            return Ok(command.encode().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        if context.tags.contains("request") {
+            let node = context.prefix.as_deref().and_then(|name| name.strip_prefix('n')).unwrap_or("1");
+            return Ok(self.cluster.request(node.parse()?, command));
+        }
+        if !context.tags.contains("forward") {
+            return Ok(self.cluster.apply(command));
+        }
+        let headers: &[(&str, &[u8])] = if context.tags.contains("header") { &[("a", b"b")] } else { &[] };
+        let mut payload = Unstamped::room(0);
+        let records = if context.tags.contains("twice") { 2 } else { 1 };
+        for _ in 0..records {
+            let value = command.encode();
+            encode_record(&mut payload, &RecordFields { value: &value, headers, ..RecordFields::default() });
+        }
+        let payload = Unstamped::new(payload).payload();
+        let accepted = accepts_from_peer(&self.cluster.catalog, &payload, count.unwrap_or(records));
+        Ok(if accepted { format!("accepted: {}", self.cluster.apply(command)) } else { "dropped".to_owned() })
+    }
+
+    fn group(&mut self, group: u64) -> Result<&mut super::cluster::Group, Box<dyn Error>> {
+        self.cluster.groups.get_mut(&GroupId(group)).ok_or_else(|| "the group does not exist".into())
+    }
+
+    fn show_catalog(&self) -> Result<String, Box<dyn Error>> {
+        let mut out = String::new();
+        for member in self.cluster.catalog.members() {
+            writeln!(out, "member {} {} {} {}", member.id.0, member.name, member.bind_addr, member.rpc_addr)?;
+        }
+        for log in self.cluster.catalog.logs() {
+            let LogMeta { name, group, founder, founded, .. } = log;
+            write!(out, "log {group} {name} founder={} founded={founded}", founder.0)?;
+            write!(out, " record={} request={}", log.record_bytes_max, log.request_bytes_max)?;
+            writeln!(out, " retention={}B,{}ms", log.retention_bytes, log.retention_ms)?;
+        }
+        Ok(out)
+    }
+
+    fn show_groups(&self) -> Result<String, Box<dyn Error>> {
+        let mut out = String::new();
+        let ids = |nodes: &std::collections::BTreeSet<NodeId>| {
+            nodes.iter().map(|node| node.0.to_string()).collect::<Vec<_>>().join(",")
+        };
+        for (id, group) in &self.cluster.groups {
+            let leader = group.leader.map_or("none".to_owned(), |leader| leader.0.to_string());
+            write!(out, "group {id}: leader={leader} term={}", group.term)?;
+            write!(out, " voters={} learners={}", ids(&group.voters), ids(&group.learners))?;
+            let mark = group.log.mark();
+            writeln!(out, " records={}..{}", mark.first_offset, mark.next_offset)?;
+        }
+        Ok(out)
+    }
+}
