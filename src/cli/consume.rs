@@ -28,7 +28,7 @@ const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 
 /// The first record to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum Begin {
     /// The record at this offset.
     Offset(u64),
     /// The first record that is still stored.
@@ -43,26 +43,26 @@ pub enum From {
     Ago(u64),
 }
 
-fn parse_from(text: &str) -> Result<From, String> {
+fn parse_from(text: &str) -> Result<Begin, String> {
     let number = |digits: &str| digits.parse().map_err(|_| format!("{digits:?} is not a number of records"));
     match text {
-        "earliest" => return Ok(From::Earliest),
-        "latest" => return Ok(From::Latest),
+        "earliest" => return Ok(Begin::Earliest),
+        "latest" => return Ok(Begin::Latest),
         _ => {}
     }
     if let Some(us) = text.strip_prefix("us:") {
-        return us.parse().map(From::Time).map_err(|_| "us:MICROSECONDS".to_owned());
+        return us.parse().map(Begin::Time).map_err(|_| "us:MICROSECONDS".to_owned());
     }
     if let Some(last) = text.strip_prefix('-') {
-        return number(last).map(From::Last);
+        return number(last).map(Begin::Last);
     }
     if text.bytes().all(|b| b.is_ascii_digit()) {
-        return number(text).map(From::Offset);
+        return number(text).map(Begin::Offset);
     }
     if let Ok(ago) = units::milliseconds(text) {
-        return Ok(From::Ago(ago));
+        return Ok(Begin::Ago(ago));
     }
-    units::moment(text).map(From::Time).map_err(|time| {
+    units::moment(text).map(Begin::Time).map_err(|time| {
         format!(
             "an offset, `earliest`, `latest`, -10 (the last ten), 10m (the last ten minutes), {time}, or us: and Unix microseconds"
         )
@@ -87,7 +87,7 @@ pub struct Args {
     /// by this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix
     /// microseconds). With a time in the future, records appended before it are not printed
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = parse_from)]
-    pub from: From,
+    pub from: Begin,
     /// Exit after this number of records
     #[arg(long, visible_alias = "max-records", value_name = "RECORDS")]
     pub count: Option<u64>,
@@ -197,22 +197,22 @@ impl Out {
 /// The first record of the next request, and which records are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
-    from: From,
+    from: Begin,
     /// Records appended before this time are not printed, Unix microseconds. Timestamps never decrease within a log, so this only
     /// affects a time in the future.
     not_before_us: u64,
 }
 
 impl Position {
-    fn new(from: From) -> Position {
+    fn new(from: Begin) -> Position {
         let now_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis());
         let from = match from {
-            From::Ago(ms) => {
-                From::Time(u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(ms).saturating_mul(1000))
+            Begin::Ago(ms) => {
+                Begin::Time(u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(ms).saturating_mul(1000))
             }
             other => other,
         };
-        let not_before_us = if let From::Time(time_us) = from { time_us } else { 0 };
+        let not_before_us = if let Begin::Time(time_us) = from { time_us } else { 0 };
         Position { from, not_before_us }
     }
 }
@@ -232,7 +232,7 @@ enum Stop {
     Output(io::Error),
 }
 
-impl std::convert::From<io::Error> for Stop {
+impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
         Stop::Output(error)
     }
@@ -243,18 +243,18 @@ impl Reading {
     /// elsewhere, and the records in between would be skipped.
     fn resolve(&mut self, client: &Client, args: &Args) -> Result<(), ClientError> {
         let from_end: fn(&GetLogResponse, u64) -> u64 = match self.position.from {
-            From::Offset(_) | From::Earliest => return Ok(()),
-            From::Last(_) => |log, last| log.next_offset.saturating_sub(last).max(log.first_offset),
-            From::Latest | From::Time(_) | From::Ago(_) => |log, _| log.next_offset,
+            Begin::Offset(_) | Begin::Earliest => return Ok(()),
+            Begin::Last(_) => |log, last| log.next_offset.saturating_sub(last).max(log.first_offset),
+            Begin::Latest | Begin::Time(_) | Begin::Ago(_) => |log, _| log.next_offset,
         };
         // Before the search: a record appended in between has a higher offset, or is found.
         let log = client.get_log(&args.log)?;
         let found = match self.position.from {
-            From::Time(time_us) => self.first_at(client, args, time_us)?,
-            From::Last(last) => Some(from_end(&log, last)),
-            From::Offset(_) | From::Earliest | From::Latest | From::Ago(_) => None,
+            Begin::Time(time_us) => self.first_at(client, args, time_us)?,
+            Begin::Last(last) => Some(from_end(&log, last)),
+            Begin::Offset(_) | Begin::Earliest | Begin::Latest | Begin::Ago(_) => None,
         };
-        self.position.from = From::Offset(found.unwrap_or_else(|| from_end(&log, 0)));
+        self.position.from = Begin::Offset(found.unwrap_or_else(|| from_end(&log, 0)));
         self.log_id = self.log_id.or(Some(log.log_id));
         Ok(())
     }
@@ -281,8 +281,8 @@ impl Reading {
     fn skip_trimmed(&mut self, args: &Args, error: &ClientError) -> bool {
         let status = error.status().filter(|status| status.reason == "OFFSET_TRIMMED");
         let first = status.and_then(|status| status.number("first_offset"));
-        let (From::Offset(next), Some(first)) = (self.position.from, first) else { return false };
-        if matches!(args.from, From::Offset(_)) || first <= next {
+        let (Begin::Offset(next), Some(first)) = (self.position.from, first) else { return false };
+        if matches!(args.from, Begin::Offset(_)) || first <= next {
             return false;
         }
         output::tell(&format!(
@@ -290,7 +290,7 @@ impl Reading {
             first - 1,
             args.log
         ));
-        self.position.from = From::Offset(first);
+        self.position.from = Begin::Offset(first);
         true
     }
 
@@ -298,8 +298,10 @@ impl Reading {
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
         self.resolve(client, args).map_err(Stop::Call)?;
         let (start, offset) = match self.position.from {
-            From::Offset(offset) => (Start::START_OFFSET, offset),
-            From::Earliest | From::Latest | From::Last(_) | From::Time(_) | From::Ago(_) => (Start::START_EARLIEST, 0),
+            Begin::Offset(offset) => (Start::START_OFFSET, offset),
+            Begin::Earliest | Begin::Latest | Begin::Last(_) | Begin::Time(_) | Begin::Ago(_) => {
+                (Start::START_EARLIEST, 0)
+            }
         };
         let request = ConsumeRequest {
             log: args.log.clone(),
@@ -317,7 +319,7 @@ impl Reading {
             self.log_id = Some(answer.log_id);
             let mut out = self.out.lock();
             for record in &answer.records {
-                self.position.from = From::Offset(record.offset + 1);
+                self.position.from = Begin::Offset(record.offset + 1);
                 if record.append_time_us < self.position.not_before_us {
                     continue;
                 }
@@ -342,14 +344,14 @@ mod tests {
     #[test]
     fn parses_where_to_begin() {
         for (text, from) in [
-            ("7", From::Offset(7)),
-            ("-10", From::Last(10)),
-            ("10m", From::Ago(600_000)),
-            ("1500ms", From::Ago(1500)),
-            ("us:5", From::Time(5)),
-            ("1970-01-01T00:00:01Z", From::Time(1_000_000)),
-            ("earliest", From::Earliest),
-            ("latest", From::Latest),
+            ("7", Begin::Offset(7)),
+            ("-10", Begin::Last(10)),
+            ("10m", Begin::Ago(600_000)),
+            ("1500ms", Begin::Ago(1500)),
+            ("us:5", Begin::Time(5)),
+            ("1970-01-01T00:00:01Z", Begin::Time(1_000_000)),
+            ("earliest", Begin::Earliest),
+            ("latest", Begin::Latest),
         ] {
             assert_eq!(parse_from(text), Ok(from), "{text}");
         }
@@ -360,9 +362,11 @@ mod tests {
 
     #[test]
     fn converts_an_age_to_a_time_once() {
-        let Position { from: From::Time(time), not_before_us } = Position::new(From::Ago(0)) else { panic!("a time") };
+        let Position { from: Begin::Time(time), not_before_us } = Position::new(Begin::Ago(0)) else {
+            panic!("a time")
+        };
         assert_eq!(time, not_before_us);
         assert!(time > 1_700_000_000_000_000, "{time}");
-        assert_eq!(Position::new(From::Earliest), Position { from: From::Earliest, not_before_us: 0 });
+        assert_eq!(Position::new(Begin::Earliest), Position { from: Begin::Earliest, not_before_us: 0 });
     }
 }

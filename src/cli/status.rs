@@ -12,7 +12,7 @@ use futures::executor::block_on;
 use futures::future::join_all;
 
 use self::answer::Answer;
-use self::report::Report;
+use self::report::ClusterReport;
 use super::connect::{ConnectArgs, Unanswered};
 use super::exit::{Exit, Failure};
 use super::subcommand::{Process, Subcommand};
@@ -78,7 +78,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Err(unanswered) => return Err(not_ready(args, unanswered)),
     };
     let cluster_id = servers.cluster_id.clone();
-    let report = Report::new(&cluster_id, &args.log, ask(args, servers)?);
+    let report = ClusterReport::new(&cluster_id, &args.log, ask(args, servers)?);
     let mut text = if args.json { format!("{}\n", json::json(&report)) } else { table::table(&report) };
     if args.verbose && !args.json {
         text += &table::details(&report);

@@ -35,10 +35,10 @@ type Run = fn(&ArgMatches, &Process) -> Result<(), Failure>;
 pub struct Entry {
     /// The name on the command line.
     pub name: &'static str,
-    kind: Kind,
+    kind: EntryShape,
 }
 
-enum Kind {
+enum EntryShape {
     Leaf { define: fn(Command) -> Command, run: Run, examples: &'static [&'static str], handles_signals: bool },
     Group { about: &'static str, entries: &'static [Entry] },
 }
@@ -46,7 +46,7 @@ enum Kind {
 impl Entry {
     /// The entry of a subcommand.
     pub const fn of<S: Subcommand>() -> Entry {
-        let kind = Kind::Leaf {
+        let kind = EntryShape::Leaf {
             define: S::augment_args,
             run: |matches, process| match S::from_arg_matches(matches) {
                 Ok(args) => args.run(process),
@@ -60,15 +60,15 @@ impl Entry {
 
     /// A subcommand that consists of others.
     pub const fn group(name: &'static str, about: &'static str, entries: &'static [Entry]) -> Entry {
-        Entry { name, kind: Kind::Group { about, entries } }
+        Entry { name, kind: EntryShape::Group { about, entries } }
     }
 
     /// The definition for the parser.
     pub fn command(&self) -> Command {
         let command = Command::new(self.name);
         match &self.kind {
-            Kind::Leaf { define, examples, .. } => define(command).after_help(after_help(examples)),
-            Kind::Group { about, entries } => command
+            EntryShape::Leaf { define, examples, .. } => define(command).after_help(after_help(examples)),
+            EntryShape::Group { about, entries } => command
                 .about(*about)
                 .subcommand_required(true)
                 .arg_required_else_help(true)
@@ -81,10 +81,10 @@ impl Entry {
     pub fn choose<'a>(entries: &'a [Entry], matches: &'a ArgMatches) -> Option<(Chosen, &'a ArgMatches)> {
         let (name, matches) = matches.subcommand()?;
         match &entries.iter().find(|entry| entry.name == name)?.kind {
-            Kind::Leaf { run, handles_signals, .. } => {
+            EntryShape::Leaf { run, handles_signals, .. } => {
                 Some((Chosen { run: *run, handles_signals: *handles_signals }, matches))
             }
-            Kind::Group { entries, .. } => Entry::choose(entries, matches),
+            EntryShape::Group { entries, .. } => Entry::choose(entries, matches),
         }
     }
 }

@@ -67,7 +67,7 @@ impl Missing {
 
 /// What is wrong with a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct ClusterFinding {
     pub kind: FindingKind,
     /// `None` for the catalog, or if the finding is not about one log.
     pub log: Option<String>,
@@ -158,7 +158,7 @@ impl GroupHealth {
     }
 
     /// One or two voters that are all alive are not a finding, although none may fail: the cluster was set up like that.
-    fn finding(&self) -> Option<Finding> {
+    fn finding(&self) -> Option<ClusterFinding> {
         let title = self.title();
         let missing: Vec<(&Voter, Missing)> = self.missing().collect();
         let (kind, message) = match (self.may_fail(), missing.is_empty()) {
@@ -175,7 +175,7 @@ impl GroupHealth {
             }
         };
         let nodes = missing.into_iter().map(|(voter, _)| voter.name.clone()).collect();
-        Some(Finding { kind, log: self.log.clone(), nodes, message })
+        Some(ClusterFinding { kind, log: self.log.clone(), nodes, message })
     }
 }
 
@@ -196,11 +196,11 @@ fn reasons(missing: &[(&Voter, Missing)]) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
-impl Finding {
+impl ClusterFinding {
     /// The finding for a node that is not ready yet.
-    pub fn joining(addr: &str, waiting_for: &str) -> Finding {
+    pub fn joining(addr: &str, waiting_for: &str) -> ClusterFinding {
         let message = format!("{addr} is not ready yet: {waiting_for}");
-        Finding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message }
+        ClusterFinding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message }
     }
 }
 
@@ -285,15 +285,15 @@ fn by_members(answers: &[Answer], log: &str) -> GroupHealth {
 }
 
 /// All findings, the most serious first.
-pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) -> Vec<Finding> {
+pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) -> Vec<ClusterFinding> {
     let names = |wanted: &dyn Fn(&Answer) -> bool| -> Vec<String> {
         answers.iter().filter(|answer| wanted(answer)).map(|answer| answer.server.id.clone()).collect()
     };
-    let mut findings: Vec<Finding> = groups.iter().filter_map(GroupHealth::finding).collect();
+    let mut findings: Vec<ClusterFinding> = groups.iter().filter_map(GroupHealth::finding).collect();
     let mut add = |kind, log: Option<&str>, nodes: Vec<String>, what: &str| {
         if !nodes.is_empty() {
             let message = format!("{what} {}", nodes.join(", "));
-            findings.push(Finding { kind, log: log.map(str::to_owned), nodes, message });
+            findings.push(ClusterFinding { kind, log: log.map(str::to_owned), nodes, message });
         }
     };
     add(FindingKind::Damage, None, names(&Answer::is_damaged), "data is damaged on");

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::answer::{catalog_ranges, role};
-use super::health::{Finding, GroupHealth};
-use super::report::Report;
+use super::health::{ClusterFinding, GroupHealth};
+use super::report::ClusterReport;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse};
 
 /// The answers of all nodes, the groups with their voters, the findings and the exit code.
-pub(super) fn json(report: &Report) -> Value {
+pub(super) fn json(report: &ClusterReport) -> Value {
     let log = report.log.as_str();
     let nodes = report.answers.iter().map(|answer| {
         let mut object = json!({ "name": answer.server.id, "rpc_addr": answer.server.rpc_addr });
@@ -61,7 +61,7 @@ pub(super) fn json(report: &Report) -> Value {
 
 /// The object for a node that is not ready yet.
 pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
-    let finding = Finding::joining(addr, waiting_for);
+    let finding = ClusterFinding::joining(addr, waiting_for);
     json!({
         "cluster_id": "",
         "log": log,
@@ -93,7 +93,7 @@ fn group_json(group: &GroupHealth) -> Value {
     })
 }
 
-fn finding_json(finding: &Finding) -> Value {
+fn finding_json(finding: &ClusterFinding) -> Value {
     json!({
         "kind": finding.kind.name(),
         "log": finding.log,

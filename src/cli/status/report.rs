@@ -1,23 +1,23 @@
 //! What `seriatim status` reports.
 
 use super::answer::Answer;
-use super::health::{self, Finding, GroupHealth};
+use super::health::{self, ClusterFinding, GroupHealth};
 use crate::cli::exit::{Exit, Failure};
 
 /// The answers of all members, the health of their groups, and what is wrong.
-pub(super) struct Report {
+pub(super) struct ClusterReport {
     pub cluster_id: String,
     pub log: String,
     pub answers: Vec<Answer>,
     pub groups: Vec<GroupHealth>,
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ClusterFinding>,
 }
 
-impl Report {
-    pub fn new(cluster_id: &str, log: &str, answers: Vec<Answer>) -> Report {
+impl ClusterReport {
+    pub fn new(cluster_id: &str, log: &str, answers: Vec<Answer>) -> ClusterReport {
         let groups = health::groups(&answers, log);
         let findings = health::findings(&answers, &groups, log);
-        Report { cluster_id: cluster_id.to_owned(), log: log.to_owned(), answers, groups, findings }
+        ClusterReport { cluster_id: cluster_id.to_owned(), log: log.to_owned(), answers, groups, findings }
     }
 
     /// The exit code of the most serious finding.

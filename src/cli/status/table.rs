@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::answer::{catalog_ranges, role};
 use super::health::GroupHealth;
-use super::report::Report;
+use super::report::ClusterReport;
 use crate::cli::units;
 use crate::clock::AHEAD_MAX;
 use crate::metrics::CERTIFICATE_EXPIRES;
@@ -13,7 +13,7 @@ use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Hi
 use crate::security::tls::EXPIRES_SOON;
 
 /// The table, and below it a summary of the log's voters, and of every other group that is not well.
-pub(super) fn table(report: &Report) -> String {
+pub(super) fn table(report: &ClusterReport) -> String {
     let (cluster_id, log, answers) = (&report.cluster_id, report.log.as_str(), report.answers.as_slice());
     let name =
         answers.iter().find_map(|answer| answer.node.as_ref().ok()).map_or("?", |node| node.cluster_name.as_str());
@@ -133,7 +133,7 @@ pub(super) fn certificate(node: &GetNodeResponse) -> String {
 }
 
 /// More about each node, for --verbose. Counters at 0 are left out.
-pub(super) fn details(report: &Report) -> String {
+pub(super) fn details(report: &ClusterReport) -> String {
     let log = report.log.as_str();
     let mut text = String::new();
     for answer in &report.answers {

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::json::json;
-use super::report::Report;
+use super::report::ClusterReport;
 use super::table::{certificate, details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
@@ -11,8 +11,8 @@ use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, GetNodeResp
 use crate::pb::log::Server;
 
 /// The report for these answers.
-fn report(lines: Vec<Answer>) -> Report {
-    Report::new("c0ffee", "default", lines)
+fn report(lines: Vec<Answer>) -> ClusterReport {
+    ClusterReport::new("c0ffee", "default", lines)
 }
 
 fn line(name: &str, role: Role, commit: u64) -> Answer {
@@ -60,7 +60,7 @@ fn without(mut lines: Vec<Answer>, silent: &[usize]) -> Vec<Answer> {
     lines
 }
 
-fn said(report: &Report) -> (u8, String) {
+fn said(report: &ClusterReport) -> (u8, String) {
     (report.exit() as u8, report.failure().map(|failure| failure.message).unwrap_or_default())
 }
 
@@ -253,7 +253,7 @@ fn a_silent_learner_and_refused_appends_have_exit_codes() {
     let full = Some(DiskStatus { state: DiskState::DISK_STATE_FULL.into(), ..DiskStatus::default() });
     lines[1].node.as_mut().expect("a node").disk = full.clone().into();
     assert_eq!(said(&report(vec![])).0, 5, "nobody is known");
-    assert_eq!(Report::new("c", "default", cluster(3, &[1, 2, 3])).exit(), Exit::Done);
+    assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).exit(), Exit::Done);
     lines[0].node.as_mut().expect("a node").disk = full.into();
     assert_eq!(said(&report(lines)), (69, "appends are refused, as the disk is full, by the leader n1".to_owned()));
 }
