@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::catalog::policy::retention::LogContents;
+use crate::log_state::Visible;
 use crate::storage::log::SealAge;
 use crate::types::Offset;
-use crate::watermark::Mark;
 
 /// A segment is sealed when it has this many bytes.
 const SEGMENT_BYTES: u64 = 1000;
@@ -32,12 +32,12 @@ impl ModelLog {
         self.first + self.stamps.len() as u64
     }
 
-    pub fn mark(&self) -> Mark {
-        Mark {
+    pub fn mark(&self) -> Visible {
+        Visible {
             first_offset: Offset(self.first),
             next_offset: Offset(self.next()),
             last_append_time_us: self.last_stamp_us,
-            ..Mark::default()
+            ..Visible::default()
         }
     }
 
