@@ -74,7 +74,7 @@ fn ahead_us(clock_us: u64, of_us: u64) -> i64 {
 enum Wrong {
     /// It is ahead of the majority: records get the majority's time.
     AheadOfMajority,
-    /// It is behind the majority: records get the majority's time.
+    /// It lags: records get the majority's time.
     BehindMajority,
     /// It has jumped ahead, and no majority confirms the jump.
     Jumped,
@@ -100,9 +100,9 @@ pub struct StampClock {
 /// What most of at least three clocks agree on.
 #[derive(Clone, Copy, Debug)]
 struct Majority {
-    /// Most clocks are not behind this one.
+    /// Most clocks show this time or a later one.
     least_us: u64,
-    /// Most clocks are not ahead of this one. It equals the other one if the number of clocks is odd.
+    /// Most clocks show this time or an earlier one. It equals the other one if the number of clocks is odd.
     most_us: u64,
     /// When it was determined.
     at: Instant,

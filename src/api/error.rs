@@ -131,7 +131,7 @@ pub enum ApiError {
     /// A newer version has written what is stored at the offset.
     #[error("offset {offset} of log {log} was written by a newer version: {what}")]
     NewerVersion {
-        /// The log.
+        /// The log that was read.
         log: LogName,
         /// The offset that was read.
         offset: Offset,

@@ -10,8 +10,8 @@
 //! 7. the handler, which checks the right to the log that the message names ([`Call::log_name`])
 //! 8. a failure is counted; if a large request fails whenever it is sent, its status is sent late
 //!
-//! Every method is a stream of requests to gRPC's binding, also where its client sends a single one: on the wire there is no
-//! difference. A method of one request takes one of 1,024 slots until its message has arrived, so a client that sends a byte
+//! Every method is a stream of requests to gRPC's binding, also where its client sends a single one: the bytes on the
+//! wire are the same. A method of one request takes one of 1,024 slots until its message has arrived, so a client that sends a byte
 //! a second could block the service for all (`tests/e2e/hostile.rs`); and the message is received before its sender's right
 //! is checked.
 

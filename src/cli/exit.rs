@@ -25,7 +25,7 @@ macro_rules! exits {
 
 // The doc comments are the table at the end of `--help`.
 exits! {
-    /// done
+    /// success
     Done = 0;
     /// failed; a produce appended nothing but what it reports as appended
     Failed = 1;

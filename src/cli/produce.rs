@@ -35,7 +35,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// line is an object as `consume --format json` writes it, so that a log can be copied.
 ///
 /// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code 65: the lines
-/// before it are appended, and no other. While there is no leader, or a node rejects a request with certainty (because it
+/// before it are appended, and no other. While no leader is elected, or a node rejects a request with certainty (because it
 /// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that were
 /// not acknowledged may be appended or not: it prints which lines, exits with code 3 and sends nothing twice.
 ///
@@ -162,7 +162,7 @@ fn produce_lines(
                 pipeline.finish()?;
                 return Err(End::Input(error));
             }
-            // While there is no input, read responses: a failure must not wait for the next line.
+            // Without input, read responses: a failure must not wait for the next line.
             Err(TryRecvError::Empty) => pipeline.settle_one()?,
             Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) => {
                 while !pipeline.is_settled() {

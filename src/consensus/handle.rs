@@ -233,7 +233,7 @@ impl ConsensusHandle {
         rx
     }
 
-    /// The peers' clocks.
+    /// The clocks that peers sent with their messages.
     pub fn peer_clocks(&self) -> &PeerClocks {
         &self.peer_clocks
     }

@@ -37,7 +37,7 @@ pub enum StorageError {
     Io {
         /// The operation.
         action: &'static str,
-        /// The file.
+        /// The path of the file concerned.
         file: PathBuf,
         /// The system's error.
         #[source]
@@ -56,7 +56,7 @@ pub enum StorageError {
         .file.display()
     )]
     Damaged {
-        /// The file.
+        /// The path of the file concerned.
         file: PathBuf,
         /// The first damaged byte.
         position: u64,
@@ -66,7 +66,7 @@ pub enum StorageError {
     /// A version with an older or a newer format wrote the file.
     #[error("{} has {}", .file.display(), OtherFormat { version: *.version, known: *.known })]
     OtherFormat {
-        /// The file.
+        /// The path of the file concerned.
         file: PathBuf,
         /// Its format.
         version: u32,

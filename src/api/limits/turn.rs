@@ -210,7 +210,7 @@ mod tests {
         assert!(start.elapsed() >= BETWEEN_BURSTS);
         drop(second);
         assert!(block_on(third).bytes() > 0);
-        // No stream waits, so there is no pause.
+        // No stream waits, so none has to pause.
         assert!(limits.lock().queues.is_empty());
         let Poll::Ready(mut more) = poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken) else { panic!("room") };
         more.fits(100).expect("fewer");

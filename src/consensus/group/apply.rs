@@ -1,6 +1,6 @@
 //! Applying committed entries, in their order: the log state, the catalog's commands, conf changes, trims, answers.
 //!
-//! There is no other state machine: the log is what clients read. A conf change waits until the commit that covers it is
+//! No other state machine follows: the log is what clients read. A conf change waits until the commit that covers it is
 //! synced, and everything after it waits with it: voters change at apply, so a node that forgot its commit index would forget its
 //! voters. Conf changes at or below the index that the conf state is as of were applied before a snapshot or a restart, as
 //! were trims and times at or below the index of the log state ([`Applied`]).

@@ -77,7 +77,7 @@ impl Pending {
     pub fn insert(&mut self, appended: Appended, deadline: Instant, reply: AppendReply, out: &mut Vec<Answer>) {
         let proposed = PendingProposal { appended, deadline, reply };
         if let Some(replaced) = self.by_index.insert(appended.index, proposed) {
-            // An entry of a newer term has this index now: the old one is no longer in the leader's log.
+            // An entry of a newer term has this index now: the old one has left the leader's log.
             out.push(Answer::Append(replaced.reply, Err(ProposeError::OutcomeUnknown)));
         }
     }

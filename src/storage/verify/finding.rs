@@ -79,7 +79,7 @@ impl fmt::Display for Unreadable {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// The file.
+    /// The path of the file concerned.
     pub file: PathBuf,
     /// The first byte.
     pub position: u64,

@@ -16,7 +16,7 @@ use crate::types::{LogIndex, Offset};
 
 const KIND: &str = "a frame of kind 9, which this version does not know; start a newer version";
 
-/// Gives the i-th frame of the i-th segment a kind of a newer version; returns where it is.
+/// Sets the kind of a frame to one of a newer version; returns the file and the position.
 fn forge(home: &Home, segment: usize, frame: usize) -> (String, u64) {
     let name = home.segments()[segment].clone();
     let at = home.frames(&name)[frame];
