@@ -28,8 +28,8 @@ pub struct ReplicaFacts {
     pub voters: Vec<NodeId>,
     /// The progress of all replicas of the group, this one included. Known to the leader; empty elsewhere.
     pub progress: Vec<ReplicaProgress>,
-    /// How far it is applied.
-    pub mark: Visible,
+    /// The records that readers may see.
+    pub visible: Visible,
     /// The time of the log's clock in the newest segment's header; 0: unknown.
     pub begun_us: u64,
     /// Expired records are being searched for.

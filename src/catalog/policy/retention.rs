@@ -70,7 +70,7 @@ pub struct Looked {
 /// What has expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
-    mark: Visible,
+    visible: Visible,
     /// Remove the oldest segments while this many bytes stay.
     bytes: Option<u64>,
     /// Records below are old by the monotonic clock.
@@ -104,9 +104,9 @@ pub trait LogContents {
 }
 
 impl Expired {
-    fn of(log: &LogMeta, ages: &mut LogAges, mark: Visible, local_us: u64, now: Now) -> Expired {
+    fn of(log: &LogMeta, ages: &mut LogAges, visible: Visible, local_us: u64, now: Now) -> Expired {
         let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
-        let expired = Expired { mark, bytes, ..Expired::default() };
+        let expired = Expired { visible, bytes, ..Expired::default() };
         if log.retention_ms == 0 {
             return expired;
         }
@@ -125,7 +125,7 @@ impl Expired {
     }
 
     fn old_below(&self, times: Times, log: &impl LogContents) -> Option<Offset> {
-        log.arrived_by(times.arrived_by_us).map(|below| below.min(times.found).min(self.mark.next_offset))
+        log.arrived_by(times.arrived_by_us).map(|below| below.min(times.found).min(self.visible.next_offset))
     }
 
     /// False if no record can have expired, which is known without reading the disk.
@@ -135,15 +135,15 @@ impl Expired {
 
     /// Returns the first record to keep, or `None` if no record is to be removed. May read the disk.
     pub fn first_to_keep(&self, log: &impl LogContents) -> Option<Offset> {
-        let mark = self.mark;
+        let visible = self.visible;
         let by_size = self.bytes.and_then(|bytes| log.first_within(bytes));
         let known = by_size.max(self.old);
         let by_times = self.times.and_then(|times| {
             let below = self.old_below(times, log)?;
-            let from = mark.first_offset.max(known.unwrap_or_default());
+            let from = visible.first_offset.max(known.unwrap_or_default());
             (below > from).then(|| log.first_not_before(times.stamped_before_us, from, below))
         });
-        known.max(by_times).map(|first| first.min(mark.next_offset)).filter(|first| *first > mark.first_offset)
+        known.max(by_times).map(|first| first.min(visible.next_offset)).filter(|first| *first > visible.first_offset)
     }
 }
 
@@ -153,10 +153,10 @@ fn search_every(log: &LogMeta) -> Duration {
 }
 
 /// The age at which the newest segment is sealed, while the log has records that will expire.
-fn seal_age(log: &LogMeta, mark: Visible) -> Option<SealAge> {
+fn seal_age(log: &LogMeta, visible: Visible) -> Option<SealAge> {
     let (least, most) = SEAL_AGE;
     let age = Duration::from_millis(log.retention_ms / SEALS_PER_AGE).max(least);
-    let expires = log.retention_ms > 0 && mark.first_offset < mark.next_offset;
+    let expires = log.retention_ms > 0 && visible.first_offset < visible.next_offset;
     // An empty segment only stores the time.
     expires.then_some(SealAge { used_us: as_us(age.min(most)), empty_us: as_us(age) })
 }
@@ -164,20 +164,20 @@ fn seal_age(log: &LogMeta, mark: Visible) -> Option<SealAge> {
 impl Retention {
     /// Looks at one log. Called on each tick on every node that hosts the log, so that a new leader knows the ages.
     pub fn look(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now) -> Looked {
-        let mark = replica.mark;
+        let visible = replica.visible;
         let state = self.logs.entry(log.group).or_insert_with(|| LogRetention {
-            ages: LogAges::new(replica.begun_us, mark.next_offset, now.wall_us, now.at),
+            ages: LogAges::new(replica.begun_us, visible.next_offset, now.wall_us, now.at),
             next_search: None,
             stamps_ahead: false,
         });
-        let local_us = state.ages.look(mark.next_offset, now.wall_us, now.at);
-        let notice = state.look_at_stamps(log, mark.last_append_time_us, now.wall_us);
-        let seal = seal_age(log, mark);
+        let local_us = state.ages.look(visible.next_offset, now.wall_us, now.at);
+        let notice = state.look_at_stamps(log, visible.last_append_time_us, now.wall_us);
+        let seal = seal_age(log, visible);
         let due = state.next_search.is_none_or(|next| now.at >= next);
         let searches = replica.leads && due && !replica.is_searched;
         let expired = searches.then(|| {
             state.next_search = Some(now.at + search_every(log));
-            Expired::of(log, &mut state.ages, mark, local_us, now)
+            Expired::of(log, &mut state.ages, visible, local_us, now)
         });
         Looked { local_us, seal, expired: expired.filter(Expired::is_any), notice }
     }
@@ -205,14 +205,14 @@ mod tests {
     #[test]
     fn the_newest_segment_is_sealed_while_records_will_expire() {
         let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };
-        let mark = Visible { next_offset: Offset(7), ..Visible::default() };
-        assert_eq!(seal_age(&log, mark), Some(SealAge { used_us: 10 * SECOND, empty_us: 10 * SECOND }));
-        assert_eq!(seal_age(&log, Visible { first_offset: Offset(7), ..mark }), None, "no record will expire");
-        assert_eq!(seal_age(&LogMeta { retention_ms: 0, ..log.clone() }, mark), None);
+        let visible = Visible { next_offset: Offset(7), ..Visible::default() };
+        assert_eq!(seal_age(&log, visible), Some(SealAge { used_us: 10 * SECOND, empty_us: 10 * SECOND }));
+        assert_eq!(seal_age(&log, Visible { first_offset: Offset(7), ..visible }), None, "no record will expire");
+        assert_eq!(seal_age(&LogMeta { retention_ms: 0, ..log.clone() }, visible), None);
         let short = LogMeta { retention_ms: 2000, ..log.clone() };
-        assert_eq!(seal_age(&short, mark), Some(SealAge { used_us: SECOND, empty_us: SECOND }));
+        assert_eq!(seal_age(&short, visible), Some(SealAge { used_us: SECOND, empty_us: SECOND }));
         let (day, days) = (86_400 * SECOND, LogMeta { retention_ms: 80 * 86_400_000, ..log });
-        assert_eq!(seal_age(&days, mark), Some(SealAge { used_us: day, empty_us: 10 * day }), "a day at most");
+        assert_eq!(seal_age(&days, visible), Some(SealAge { used_us: day, empty_us: 10 * day }), "a day at most");
     }
 
     #[test]

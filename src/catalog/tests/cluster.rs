@@ -274,7 +274,7 @@ impl Group {
             last_index: LogIndex(self.last),
             voters: if is_blank { Vec::new() } else { self.voters.iter().copied().collect() },
             progress: if leads { self.voters.union(&self.learners).map(progress).collect() } else { Vec::new() },
-            mark: self.log.mark(),
+            visible: self.log.visible(),
             begun_us: self.log.begun_us(),
             is_searched: false,
         }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::catalog::policy::retention::LogContents;
-use crate::log_state::Visible;
 use crate::storage::log::SealAge;
 use crate::types::Offset;
+use crate::watermark::Visible;
 
 /// A segment is sealed when it has this many bytes.
 const SEGMENT_BYTES: u64 = 1000;
@@ -32,7 +32,7 @@ impl ModelLog {
         self.first + self.stamps.len() as u64
     }
 
-    pub fn mark(&self) -> Visible {
+    pub fn visible(&self) -> Visible {
         Visible {
             first_offset: Offset(self.first),
             next_offset: Offset(self.next()),

@@ -335,8 +335,8 @@ impl Script {
             let leader = group.leader.map_or("none".to_owned(), |leader| leader.0.to_string());
             write!(out, "group {id}: leader={leader} term={}", group.term)?;
             write!(out, " voters={} learners={}", ids(&group.voters), ids(&group.learners))?;
-            let mark = group.log.mark();
-            writeln!(out, " records={}..{}", mark.first_offset, mark.next_offset)?;
+            let visible = group.log.visible();
+            writeln!(out, " records={}..{}", visible.first_offset, visible.next_offset)?;
         }
         Ok(out)
     }

@@ -132,7 +132,7 @@ impl Group {
             last_index: self.node.last_index(),
             voters: self.node.store().conf().0.voters.clone(),
             progress: if self.leads() { self.node.replicas() } else { Vec::new() },
-            mark: self.visible(),
+            visible: self.visible(),
             ..ReplicaFacts::default()
         }
     }

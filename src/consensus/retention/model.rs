@@ -84,14 +84,14 @@ impl Node {
         let begun_us = log.reader().begun_us();
         let mut node = Node { log, retention: Retention::default(), begun_us };
         // It does not lead yet.
-        let mark = Visible { next_offset: visible, ..Visible::default() };
-        node.retention.look(&meta(), &ReplicaFacts { mark, begun_us, ..ReplicaFacts::default() }, at(wall_us, now));
+        let visible = Visible { next_offset: visible, ..Visible::default() };
+        node.retention.look(&meta(), &ReplicaFacts { visible, begun_us, ..ReplicaFacts::default() }, at(wall_us, now));
         node
     }
 
     /// As the driver does: returns the first record to keep.
-    fn look(&mut self, mark: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
-        let facts = ReplicaFacts { leads: true, mark, begun_us: self.begun_us, ..ReplicaFacts::default() };
+    fn look(&mut self, visible: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
+        let facts = ReplicaFacts { leads: true, visible, begun_us: self.begun_us, ..ReplicaFacts::default() };
         let looked = self.retention.look(&meta(), &facts, at(wall_us, now));
         self.log.set_local_time(looked.local_us);
         if let Some(age) = looked.seal {
@@ -216,8 +216,8 @@ impl World {
     fn step(&mut self) {
         let now = self.epoch + self.at;
         let (first_offset, next_offset) = (Offset(self.first), Offset(self.next()));
-        let mark = Visible { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Visible::default() };
-        let keep = self.node.look(mark, self.wall_us(), now);
+        let visible = Visible { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Visible::default() };
+        let keep = self.node.look(visible, self.wall_us(), now);
         if let Some(keep) = keep {
             self.remove(keep.0);
             let log = &mut self.node.log;
