@@ -47,7 +47,7 @@ pub struct Replica {
 /// The watermark and the answers that wait until the catalog's commands are applied.
 #[derive(Default)]
 struct Held {
-    mark: Option<Visible>,
+    visible: Option<Visible>,
     answers: Vec<Answer>,
 }
 
@@ -182,13 +182,13 @@ impl Replica {
             self.log().set_conf_state(conf_state, as_of);
             sync = sync.or(Some(0));
         }
-        if let Some(mark) = effects.visible {
-            self.note_applied(mark);
+        if let Some(visible) = effects.visible {
+            self.note_applied(visible);
         }
         if let Some((first_offset, applied)) = effects.trim {
             // The watermark moves before the files are removed. Otherwise a response has a first offset whose record is gone.
             if self.id != GroupId::CATALOG {
-                effects.visible.into_iter().for_each(|mark| self.watermark.advance(mark));
+                effects.visible.into_iter().for_each(|visible| self.watermark.advance(visible));
             }
             self.trim(first_offset, applied)?;
             sync = sync.or(Some(0));
@@ -203,7 +203,7 @@ impl Replica {
             sinks.outbound.send(to, message);
         }
         commands.extend(effects.commands);
-        self.held.mark = effects.visible.or(self.held.mark);
+        self.held.visible = effects.visible.or(self.held.visible);
         self.held.answers.extend(effects.answers);
         if self.id != GroupId::CATALOG {
             self.release();
@@ -247,8 +247,8 @@ impl Replica {
     /// their effect is visible to every reader of the watermark and to every receiver of an answer.
     pub fn release(&mut self) {
         let held = std::mem::take(&mut self.held);
-        if let Some(mark) = held.mark {
-            self.watermark.advance(mark);
+        if let Some(visible) = held.visible {
+            self.watermark.advance(visible);
         }
         held.answers.into_iter().for_each(Answer::send);
     }
@@ -277,11 +277,11 @@ impl Replica {
     }
 
     /// Stores the log state. After a snapshot it may be as of a later entry than the applied one.
-    fn note_applied(&self, mark: Visible) {
+    fn note_applied(&self, visible: Visible) {
         let (log_state, as_of) = self.group.log_state();
         let mut log = self.log();
         log.set_log_state(log_state, as_of);
-        log.set_applied(mark.applied);
+        log.set_applied(visible.applied);
     }
 
     fn trim(&mut self, first_offset: Offset, applied: LogIndex) -> Result<(), StorageError> {

@@ -216,7 +216,8 @@ impl World {
     fn step(&mut self) {
         let now = self.epoch + self.at;
         let (first_offset, next_offset) = (Offset(self.first), Offset(self.next()));
-        let visible = Visible { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Visible::default() };
+        let visible =
+            Visible { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Visible::default() };
         let keep = self.node.look(visible, self.wall_us(), now);
         if let Some(keep) = keep {
             self.remove(keep.0);
