@@ -132,6 +132,27 @@ mod tests {
     use super::*;
     use crate::pb;
 
+    #[test]
+    fn each_rpc_needs_its_right() {
+        let (produce, consume, admin) = (Right::Log(&[Produce]), Right::Log(&[Consume]), Right::Log(&[Admin]));
+        let any_action = Right::Log(&[Consume, Produce, Admin]);
+        let expected = [
+            ("/log.v1.Log/Produce", produce),
+            ("/log.v1.Log/ProduceStream", produce),
+            ("/log.v1.Log/Consume", consume),
+            ("/log.v1.Log/ConsumeStream", consume),
+            ("/log.v1.Log/GetServers", Right::Certificate),
+            ("/log.v1.Log/GetLog", any_action),
+            ("/seriatim.v1.Admin/Trim", admin),
+            ("/seriatim.v1.Admin/ConfigureLog", admin),
+            ("/seriatim.v1.Admin/GetNode", Right::EveryLog(Admin)),
+            ("/grpc.health.v1.Health/Check", Right::Certificate),
+            ("/grpc.health.v1.Health/Watch", Right::Certificate),
+        ];
+        let rights: Vec<_> = table().iter().map(|rpc| (rpc.method, rpc.right)).collect();
+        assert_eq!(rights, expected);
+    }
+
     /// A method of a `.proto` without a line in the table would be UNIMPLEMENTED; one without a client is of no use.
     #[test]
     fn every_method_of_the_protos_has_a_line() {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use grpcio::RpcStatusCode;
 
 use crate::client::{ClientError, Fate, Status};
+use crate::reason::ErrorReason;
 
 /// Lines of the table are wrapped here.
 const TABLE_COLUMNS: usize = 96;
@@ -106,33 +107,41 @@ impl Failure {
     }
 
     fn of_status(addr: &str, status: &Status) -> Failure {
-        if status.code == RpcStatusCode::DATA_LOSS && status.reason == "DAMAGED" {
+        use ErrorReason::*;
+        let reason = ErrorReason::try_from(status.reason.as_str()).ok();
+        if status.code == RpcStatusCode::DATA_LOSS && reason == Some(Damaged) {
             return Failure::new(Exit::BadData, format!("{addr}: {status}"), after_damage(status));
         }
         // A status of a node has a reason; one of gRPC itself only has a code.
-        let of_reason = match status.reason.as_str() {
-            "OFFSET_TRIMMED" => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
-            "OFFSET_PAST_END" => Some((Exit::Failed, "`seriatim log info` shows the offsets of the log")),
-            "NO_SUCH_LOG" => Some((Exit::Failed, "the only log for now is `default`")),
-            "LOG_ID_MISMATCH" => Some((
+        let of_reason = match reason {
+            Some(OffsetTrimmed) => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
+            Some(OffsetPastEnd) => Some((Exit::Failed, "`seriatim log info` shows the offsets of the log")),
+            Some(NoSuchLog) => Some((Exit::Failed, "the only log for now is `default`")),
+            Some(LogIdMismatch) => Some((
                 Exit::Failed,
                 "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",
             )),
-            "EXPECTED_OFFSET_MISMATCH" => Some((
+            Some(ExpectedOffsetMismatch) => Some((
                 Exit::Failed,
                 "another client has appended meanwhile, or this one did before: read the end of the log with `seriatim consume` first",
             )),
-            "DISK_FULL" => Some((
+            Some(DiskFull) => Some((
                 Exit::Unavailable,
                 "`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk",
             )),
-            "JOINING" if status.metadata.contains_key("waiting_for") => Some((
+            Some(Joining) if status.metadata.contains_key("waiting_for") => Some((
                 Exit::Unavailable,
                 "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
                  a new cluster, start one node, once, with --bootstrap",
             )),
-            "JOINING" => Some((Exit::Unavailable, "try again, or ask another node")),
-            _ => None,
+            Some(Joining) => Some((Exit::Unavailable, "try again, or ask another node")),
+            // The status' code says enough, also for a reason of a newer node.
+            Some(
+                NoIdentity | NotAllowed | InvalidRequest | RecordTooLarge | RequestTooLarge | Unimplemented
+                | NoSuchService | QueueFull | Shortage | LimitReached | NotAppended | NoLeader | AnotherCluster
+                | Stopping | Damaged | LeaderDamaged | OutcomeUnknown | Internal,
+            )
+            | None => None,
         };
         let (exit, next) = of_reason.unwrap_or(match status.code {
             RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => {
@@ -152,11 +161,8 @@ impl Failure {
             RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => (Exit::BadData, ""),
             _ => (Exit::Failed, ""),
         });
-        let exit = if status.reason == "OUTCOME_UNKNOWN" && status.fate() == Fate::Unknown {
-            Exit::OutcomeUnknown
-        } else {
-            exit
-        };
+        let exit =
+            if reason == Some(OutcomeUnknown) && status.fate() == Fate::Unknown { Exit::OutcomeUnknown } else { exit };
         // gRPC's text does not say why.
         let is_late = status.code == RpcStatusCode::DEADLINE_EXCEEDED && status.reason.is_empty();
         let what = if is_late { "no connection, or no answer, in time".to_owned() } else { status.to_string() };
