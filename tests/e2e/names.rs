@@ -82,7 +82,7 @@ fn refuses_another_cluster_name_on_a_member_directory() {
     let status = node.try_start_again().expect_err("the start must fail");
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let log = node.log();
-    for part in ["member of cluster \"seriatim\"", "says \"other\"", "--cluster-name seriatim", "--data-dir"] {
+    for part in ["member of cluster \"seriatim\"", "\"other\" is configured", "--cluster-name seriatim", "--data-dir"] {
         assert!(log.contains(part), "{part}: {log}");
     }
     assert_eq!(text(), before, "nothing was changed");
