@@ -10,7 +10,6 @@ use crate::clock::wall_us;
 use crate::consensus::handle::{GroupStatus, Proposal, Role};
 use crate::metrics::Sample;
 use crate::pb::admin;
-use crate::storage::entry::EntryKind;
 use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, Offset};
@@ -25,9 +24,8 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
-    let payload = request.first_offset.to_le_bytes();
     let deadline = proposal_deadline(call.deadline);
-    let trim = Proposal::new(log.group, EntryKind::Trim, 0, payload.as_slice().into());
+    let trim = Proposal::trim(log.group, Offset(request.first_offset));
     let proposal = Proposal { deadline: Some(deadline), ..trim };
     let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());

@@ -7,9 +7,10 @@ use super::conf_change::{ConfChange, ConfChangeKind};
 use super::wire::{message_from_pb, message_to_pb, snapshot_from_raft, snapshot_to_raft};
 use crate::catalog::{Catalog, Command, LogMeta, Member};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
+use crate::log_state::LogState;
 use crate::pb::peer as pb;
 use crate::storage::entry::{EntryKind, Stamp};
-use crate::storage::log::{Base, ConfState, LogSnapshot, LogState};
+use crate::storage::log::{Base, ConfState, LogSnapshot};
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
 
 #[test]

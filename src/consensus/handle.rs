@@ -16,6 +16,7 @@ use crate::catalog::Command;
 use crate::clock::PeerClocks;
 use crate::doorbell::Doorbell;
 use crate::inbox::Outbox;
+use crate::log_state::encode_trim;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{EntryKind, Unstamped};
@@ -74,6 +75,11 @@ impl Proposal {
             term: None,
             deadline: None,
         }
+    }
+
+    /// A trim: `first_offset` is the first offset to keep.
+    pub fn trim(group: GroupId, first_offset: Offset) -> Proposal {
+        Proposal::new(group, EntryKind::Trim, 0, encode_trim(first_offset).as_slice().into())
     }
 }
 

@@ -1,15 +1,22 @@
 //! Consensus: raft over the segmented log, one thread for all groups.
 //!
 //! ```text
-//!  handle ──inbox──▶ driver ──propose/step/tick──▶ Group (pure) ──▶ Effects ──▶ driver
-//!                      ▲                                                         │ write   ─▶ GroupLog (page cache)
-//!                      └── completions ◀── log-writer, readers ◀─────────────────┤ sync, fetch
-//!                                                                                │ messages ─▶ Outbound (the peers)
-//!                                                                                └ mark, answers ─▶ watermark, replies
+//!  handle ──inbox──▶ driver ──propose/step/tick──▶ Group (pure) ──▶ Effects ──▶ replica
+//!                      ▲                                                          │ write    ─▶ GroupLog (page cache)
+//!                      └── completions ◀── log-writer, readers ◀──────────────────┤ sync, fetches
+//!                                                                                 │ messages ─▶ Outbound (the peers)
+//!                                                                                 └ visible, answers ─▶ high watermark, replies
 //! ```
 //!
-//! Read `group/mod.rs` for what a group promises, `driver.rs` for how its effects are performed, `handle.rs` for what the rest
-//! of the program can ask. Only this folder knows raft's types.
+//! Reading order:
+//! 1. `group/`: one Raft group as a pure state machine, and what it guarantees.
+//! 2. `replica.rs`: a group with its log and its high watermark; performs the effects. `compare.rs` and `claim.rs`: replicas are
+//!    compared by digests.
+//! 3. `driver.rs`: the thread, all groups of this node, and the catalog.
+//! 4. `handle.rs`, `status.rs`: what the rest of the program can ask, and what is published. `peer_inbox.rs`: messages of peers.
+//! 5. `wire.rs`, `conf_change.rs`, `received.rs`: raft's types between peers and on disk, and what is checked of them.
+//!
+//! Only this folder knows raft's types. The tests are a seeded simulation, and golden scripts in `tests/scripts/`.
 
 mod bad_message;
 mod claim;

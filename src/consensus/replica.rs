@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use self::comparing::Comparing;
 use super::compare::Compared;
 use super::error::HostError;
-use super::group::{Answer, Effects, End, FETCH_BYTES, Fetch, Group, GroupConfig, Write};
+use super::group::{Answer, Effects, EntryEnd, FETCH_BYTES, FetchRange, Group, GroupConfig, LogWrite};
 use super::sinks::Sinks;
 use super::{received, wire};
 use crate::catalog::policy::facts::ReplicaFacts;
@@ -78,7 +78,7 @@ impl Replica {
             None => recovered.next_offset,
         };
         let append_time_us = recovered.log_state.last_append_time_us;
-        let start = End { index: recovered.applied, offset: before, append_time_us };
+        let start = EntryEnd { index: recovered.applied, offset: before, append_time_us };
         let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
         watermark.advance(group.visible());
         if let Some(index) = group.suspect() {
@@ -255,7 +255,7 @@ impl Replica {
 
     /// Writes to the page cache. A commit index alone is only remembered: no promise needs it on disk, and it costs nothing when it
     /// is written with the next entries.
-    fn write(&mut self, write: &Write) -> Result<(), StorageError> {
+    fn write(&mut self, write: &LogWrite) -> Result<(), StorageError> {
         if let Some(hard_state) = &write.hard_state {
             let commit = hard_state.commit;
             let commit_alone = HardState { commit, ..self.hard_state } == *hard_state;
@@ -310,7 +310,7 @@ impl Replica {
     }
 
     /// Has a reader thread fetch old entries. If the readers are busy, raft asks again.
-    fn fetch(&self, fetch: Fetch, sinks: &Sinks) {
+    fn fetch(&self, fetch: FetchRange, sinks: &Sinks) {
         let (id, reader, completions) = (self.id, self.reader.clone(), sinks.completions.clone());
         let job = Box::new(move || {
             let entries = reader.entries(fetch.low, fetch.high, FETCH_BYTES, Access::Blocking);

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::handle::{ConsensusHandle, Proposal};
 use crate::catalog::policy::retention::{Expired, LogContents};
-use crate::storage::entry::EntryKind;
 use crate::storage::reader::{Access, GroupReader, ReadersHandle};
 use crate::types::{GroupId, Offset};
 
@@ -59,9 +58,8 @@ impl Searches {
         let job = move || {
             if let Some(first) = expired.first_to_keep(&reader) {
                 log::debug!("retention: group {group} keeps records from {first} on");
-                let payload = first.0.to_le_bytes().as_slice().into();
                 // If it is refused or lost, the next search proposes it again.
-                drop(consensus.propose(Proposal::new(group, EntryKind::Trim, 0, payload)));
+                drop(consensus.propose(Proposal::trim(group, first)));
             }
             ended.store(false, Ordering::Release);
         };

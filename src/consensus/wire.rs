@@ -13,10 +13,11 @@ use super::bad_message::BadMessage;
 use super::claim::{Checkpoint, Claim};
 use super::conf_change::{ConfChange, ConfChangeKind};
 use crate::codes::{UnknownCode, codes};
+use crate::log_state::LogState;
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
 use crate::storage::entry::{BadEntry, Entry, EntryKind, Stamp};
-use crate::storage::log::{Base, ConfState, LogSnapshot, LogState};
+use crate::storage::log::{Base, ConfState, LogSnapshot};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// The limit of a peer's terms, indexes and offsets. They count up from 0, and no cluster comes near it. What is added to such a

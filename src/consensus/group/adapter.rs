@@ -12,8 +12,9 @@ use raft::eraftpb::{Entry as RaftEntry, HardState as RaftHardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::consensus::wire;
+use crate::log_state::LogState;
 use crate::storage::entry::Stamp;
-use crate::storage::log::{Base, ConfState, HardState, LogSnapshot, LogState, Recovered};
+use crate::storage::log::{Base, ConfState, HardState, LogSnapshot, Recovered};
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 /// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date.
@@ -25,7 +26,7 @@ const FETCHED_RANGES_MAX: usize = 4;
 
 /// Where an entry ends: the offset after its last record, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct EntryEnd {
     pub index: LogIndex,
     /// The offset of the next record.
     pub offset: Offset,
@@ -35,12 +36,12 @@ pub struct End {
 
 struct CachedEntry {
     entry: RaftEntry,
-    end: End,
+    end: EntryEnd,
 }
 
 /// A range of old entries that raft waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fetch {
+pub struct FetchRange {
     /// The first entry wanted.
     pub low: LogIndex,
     /// The entry after the last one.
@@ -49,7 +50,7 @@ pub struct Fetch {
 
 #[derive(Default)]
 struct Fetching {
-    wanted: Vec<Fetch>,
+    wanted: Vec<FetchRange>,
     waiting: HashMap<u64, Vec<GetEntriesContext>>,
     fetched: VecDeque<Vec<RaftEntry>>,
 }
@@ -66,7 +67,7 @@ pub struct Adapter {
     terms: Vec<(LogIndex, Term)>,
     last_index: LogIndex,
     /// The end of the entry before `cache`.
-    cache_start: End,
+    cache_start: EntryEnd,
     cache: VecDeque<CachedEntry>,
     cache_bytes: usize,
     sizes: EntrySizes,
@@ -102,7 +103,7 @@ impl Adapter {
     /// When an entry of the tail has no valid stamp.
     pub fn new(
         recovered: &Recovered,
-        start: End,
+        start: EntryEnd,
         tail: Vec<RaftEntry>,
     ) -> Result<Adapter, crate::storage::entry::BadEntry> {
         let hard = &recovered.hard_state;
@@ -142,13 +143,13 @@ impl Adapter {
     ///
     /// # Errors
     /// When its stamp does not decode.
-    pub fn end_of(&self, entry: &RaftEntry, before: End) -> Result<End, crate::storage::entry::BadEntry> {
+    pub fn end_of(&self, entry: &RaftEntry, before: EntryEnd) -> Result<EntryEnd, crate::storage::entry::BadEntry> {
         let index = LogIndex(entry.index);
         if entry.data.is_empty() || !entry.context.is_empty() {
-            return Ok(End { index, ..before });
+            return Ok(EntryEnd { index, ..before });
         }
         let stamp = Stamp::decode(&entry.data)?;
-        Ok(End {
+        Ok(EntryEnd {
             index,
             offset: Offset(stamp.base_offset.0 + u64::from(stamp.count)),
             append_time_us: stamp.append_time_us.max(before.append_time_us),
@@ -156,12 +157,12 @@ impl Adapter {
     }
 
     /// The end of the last entry.
-    pub fn last_end(&self) -> End {
+    pub fn last_end(&self) -> EntryEnd {
         self.cache.back().map_or(self.cache_start, |c| c.end)
     }
 
     /// The end of an entry in memory, or of the one just before.
-    pub fn end_at(&self, index: LogIndex) -> Option<End> {
+    pub fn end_at(&self, index: LogIndex) -> Option<EntryEnd> {
         if index == self.cache_start.index {
             return Some(self.cache_start);
         }
@@ -170,7 +171,7 @@ impl Adapter {
     }
 
     /// Appends an entry after the last one.
-    pub fn push(&mut self, entry: RaftEntry, end: End) {
+    pub fn push(&mut self, entry: RaftEntry, end: EntryEnd) {
         assert_eq!(entry.index, self.last_index.0 + 1, "entries follow each other");
         if self.terms.last().is_none_or(|(_, term)| term.0 != entry.term) {
             self.terms.push((LogIndex(entry.index), Term(entry.term)));
@@ -222,7 +223,7 @@ impl Adapter {
         self.terms = vec![(snapshot.base.index, snapshot.base.term)];
         self.last_index = snapshot.base.index;
         let append_time_us = snapshot.log_state.last_append_time_us;
-        self.cache_start = End { index: snapshot.base.index, offset: snapshot.base.offset, append_time_us };
+        self.cache_start = EntryEnd { index: snapshot.base.index, offset: snapshot.base.offset, append_time_us };
         self.cache.clear();
         self.cache_bytes = 0;
         self.sizes = EntrySizes::default();
@@ -292,7 +293,7 @@ impl Adapter {
     }
 
     /// The ranges that raft began to wait for since the last call.
-    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+    pub fn take_fetches(&mut self) -> Vec<FetchRange> {
         std::mem::take(&mut self.fetching.get_mut().wanted)
     }
 
@@ -378,7 +379,7 @@ impl Storage for Adapter {
         waiting.push(context);
         if waiting.len() == 1 {
             let high = high.min(self.first_cached());
-            fetching.wanted.push(Fetch { low: LogIndex(low), high: LogIndex(high) });
+            fetching.wanted.push(FetchRange { low: LogIndex(low), high: LogIndex(high) });
         }
         Err(Error::Store(StorageError::LogTemporarilyUnavailable))
     }

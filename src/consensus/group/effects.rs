@@ -2,7 +2,7 @@
 
 use raft::eraftpb::Message;
 
-use super::adapter::Fetch;
+use super::adapter::FetchRange;
 use super::pending::Answer;
 use crate::storage::entry::Entry;
 use crate::storage::log::{ConfState, HardState, LogSnapshot};
@@ -11,7 +11,7 @@ use crate::watermark::Visible;
 
 /// What is to be written to the group's log, in this order, into the page cache.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Write {
+pub struct LogWrite {
     /// The log begins anew after this snapshot.
     pub snapshot: Option<LogSnapshot>,
     /// Entries from this one on are replaced.
@@ -25,7 +25,7 @@ pub struct Write {
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Written before anything else.
-    pub write: Option<Write>,
+    pub write: Option<LogWrite>,
     /// The log-writer is to report this Ready number once everything up to it is on disk.
     pub sync: Option<u64>,
     /// A new conf state, and the entry that it is as of: into the manifest.
@@ -40,7 +40,7 @@ pub struct Effects {
     /// Answers, due after everything above.
     pub answers: Vec<Answer>,
     /// Old entries that raft waits for.
-    pub fetches: Vec<Fetch>,
+    pub fetches: Vec<FetchRange>,
 }
 
 impl Effects {

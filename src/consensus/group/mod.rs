@@ -62,8 +62,8 @@ use self::reads::LeaderReads;
 use self::term_jumps::TermJumps;
 use self::unreadable::UnreadableEntries;
 
-pub use self::adapter::{End, FETCH_BYTES, Fetch};
-pub use self::effects::{Effects, Write};
+pub use self::adapter::{EntryEnd, FETCH_BYTES, FetchRange};
+pub use self::effects::{Effects, LogWrite};
 pub use self::pending::Answer;
 #[cfg(test)]
 pub use self::sequences::StreamSequences;
@@ -131,7 +131,7 @@ impl Group {
     ///
     /// # Errors
     /// A text that says what about the recovered state is impossible.
-    pub fn new(config: GroupConfig, recovered: &Recovered, start: End, tail: &[Entry]) -> Result<Group, String> {
+    pub fn new(config: GroupConfig, recovered: &Recovered, start: EntryEnd, tail: &[Entry]) -> Result<Group, String> {
         let node = RaftNode::new(&config, recovered.clone(), start, tail)?;
         let term = recovered.hard_state.term.0;
         let applied = Applied::new(recovered.applied, start.offset, recovered.log_state, recovered.log_state_index);

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use raft::eraftpb::Entry as RaftEntry;
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
-use super::adapter::{Adapter, End};
+use super::adapter::{Adapter, EntryEnd};
 use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
 use super::raft_logger;
 use super::settings::{ELECTION_TICKS, GroupConfig, HEARTBEAT_TICKS, UNCOMMITTED_BYTES_MAX};
@@ -43,7 +43,12 @@ impl RaftNode {
     ///
     /// # Errors
     /// A text that says what about the recovered state is impossible.
-    pub fn new(config: &GroupConfig, mut recovered: Recovered, start: End, tail: &[Entry]) -> Result<RaftNode, String> {
+    pub fn new(
+        config: &GroupConfig,
+        mut recovered: Recovered,
+        start: EntryEnd,
+        tail: &[Entry],
+    ) -> Result<RaftNode, String> {
         let tail = tail.iter().map(wire::entry_to_raft).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
         if config.rules.recover_commit_of_conf_changes {
             let proven = committed_by_conf_changes(&tail, &recovered);
@@ -172,7 +177,7 @@ impl RaftNode {
     }
 
     /// The end of raft's last entry, stored or not: where the next one's records begin. `None` if that entry has no valid stamp.
-    pub fn log_end(&self) -> Option<End> {
+    pub fn log_end(&self) -> Option<EntryEnd> {
         let unstable = self.raft.raft_log.unstable_entries();
         let store = self.store();
         let end = match unstable.first() {

@@ -2,7 +2,7 @@
 //! are applied.
 
 use super::Group;
-use super::effects::{Effects, Write};
+use super::effects::{Effects, LogWrite};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::consensus::wire;
 use crate::log_state::Applied;
@@ -55,7 +55,7 @@ impl Group {
     fn handle_ready(&mut self) {
         let mut ready = self.node.ready();
         let number = ready.number();
-        let mut write = Write::default();
+        let mut write = LogWrite::default();
         if let Some(hard_state) = ready.hs() {
             self.persistence.sets_term(number, hard_state.term);
             let store = self.node.mut_store();
@@ -91,7 +91,7 @@ impl Group {
         let at_once =
             self.persistence.begin(number, ready.must_sync(), self.node.raft.term, messages, after_persisting);
         self.out.messages.extend(at_once);
-        if write != Write::default() {
+        if write != LogWrite::default() {
             self.out.write = Some(write);
         }
         self.node.advance_append_async(ready);
@@ -124,7 +124,7 @@ impl Group {
     }
 
     /// Installs a snapshot: the log begins anew after it.
-    fn install(&mut self, number: u64, snapshot: LogSnapshot, write: &mut Write) {
+    fn install(&mut self, number: u64, snapshot: LogSnapshot, write: &mut LogWrite) {
         let (id, index, visible) = (self.config.id, snapshot.base.index, self.applier.visible());
         if id != GroupId::CATALOG && visible.first_offset < visible.next_offset {
             log::warn!(
@@ -146,7 +146,7 @@ impl Group {
     }
 
     /// Checks new entries, keeps them in memory, and adds them to what is written.
-    fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut Write) -> Result<(), String> {
+    fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut LogWrite) -> Result<(), String> {
         let store = self.node.mut_store();
         if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {
             store.truncate_suffix(first);

@@ -1,16 +1,17 @@
 //! A disk that remembers what was synced and may forget the rest.
 
-use crate::consensus::group::End;
-use crate::consensus::group::Write;
+use crate::consensus::group::EntryEnd;
+use crate::consensus::group::LogWrite;
 use crate::consensus::group::{Group, GroupConfig};
+use crate::log_state::LogState;
 use crate::storage::entry::Entry;
-use crate::storage::log::{Base, ConfState, Genesis, HardState, LogState, Recovered};
+use crate::storage::log::{Base, ConfState, Genesis, HardState, Recovered};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 /// One change of a log's files.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Write(Write),
+    Write(LogWrite),
     Conf(ConfState, LogIndex),
     /// The log state, the entry that it is as of, and the applied index.
     Applied(LogState, LogIndex, LogIndex),
@@ -182,7 +183,7 @@ impl Disk {
         };
         let tail: Vec<Entry> = files.entries.iter().filter(|e| e.index > files.applied).cloned().collect();
         let offset = files.entry(files.applied).map_or(files.base.offset, end);
-        let start = End { index: files.applied, offset, append_time_us: files.log_state.last_append_time_us };
+        let start = EntryEnd { index: files.applied, offset, append_time_us: files.log_state.last_append_time_us };
         let config = GroupConfig { id: GroupId(1), me, ..config.clone() };
         Group::new(config, &recovered, start, &tail).expect("a possible state")
     }
@@ -190,14 +191,14 @@ impl Disk {
 
 /// The parts of a write, in the order in which they reach the disk. A snapshot counts only together with its hard state, as
 /// the manifest that names its segment is written after both.
-fn frames(write: Write) -> impl Iterator<Item = Write> {
-    let Write { snapshot, truncate_from, entries, hard_state } = write;
+fn frames(write: LogWrite) -> impl Iterator<Item = LogWrite> {
+    let LogWrite { snapshot, truncate_from, entries, hard_state } = write;
     let install = snapshot.map(|snapshot| {
         let hard_state = hard_state.map(|h| HardState { commit: h.commit.min(snapshot.base.index), ..h });
-        Write { snapshot: Some(snapshot), hard_state, ..Write::default() }
+        LogWrite { snapshot: Some(snapshot), hard_state, ..LogWrite::default() }
     });
-    let truncate = truncate_from.map(|from| Write { truncate_from: Some(from), ..Write::default() });
-    let entries = entries.into_iter().map(|entry| Write { entries: vec![entry], ..Write::default() });
-    let hard_state = hard_state.map(|h| Write { hard_state: Some(h), ..Write::default() });
+    let truncate = truncate_from.map(|from| LogWrite { truncate_from: Some(from), ..LogWrite::default() });
+    let entries = entries.into_iter().map(|entry| LogWrite { entries: vec![entry], ..LogWrite::default() });
+    let hard_state = hard_state.map(|h| LogWrite { hard_state: Some(h), ..LogWrite::default() });
     install.into_iter().chain(truncate).chain(entries).chain(hard_state)
 }

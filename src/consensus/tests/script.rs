@@ -466,8 +466,7 @@ impl goldenscript::Runner for Script {
                 self.ask(*node, name, proposal)?;
             }
             Line::Trim { node, name, first } => {
-                let payload = first.to_le_bytes();
-                self.ask(*node, name, Proposal::new(GroupId(1), EntryKind::Trim, 0, payload.as_slice().into()))?;
+                self.ask(*node, name, Proposal::trim(GroupId(1), Offset(*first)))?;
             }
             Line::Append { .. }
             | Line::Heartbeat { .. }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use crate::consensus::conf_change::ConfChange;
-use crate::consensus::group::{Effects, Group, Write};
+use crate::consensus::group::{Effects, Group, LogWrite};
 use crate::consensus::handle::{Appended, GroupStatus, ProposeError, Role};
 use crate::consensus::wire;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
@@ -99,7 +99,7 @@ pub fn message(message: &Message) -> String {
     out
 }
 
-fn write(write: &Write) -> String {
+fn write(write: &LogWrite) -> String {
     let mut parts = Vec::new();
     if let Some(snapshot) = &write.snapshot {
         parts.push(format!("snapshot base={}/{}", snapshot.base.index, snapshot.base.term));
