@@ -123,7 +123,7 @@ impl Base {
 /// the configured name is added.
 pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
-    check_groups(&data_dir, stored.as_ref().map_or(&[], |stored| &stored.groups))?;
+    check_groups(data_dir, stored.as_ref().map_or(&[], |stored| &stored.groups))?;
     let mut node_file = match &stored {
         Some(stored) => stored.clone(),
         None => NodeFile {

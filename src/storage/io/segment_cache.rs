@@ -56,7 +56,7 @@ impl SegmentCache {
     /// Closes all of them, for their descriptors; false if none was open.
     pub(crate) fn close_all(&self) -> bool {
         let queue = std::mem::take(&mut *self.0.lock());
-        queue.iter().filter_map(Weak::upgrade).fold(false, |closed, slot| slot.close() || closed)
+        queue.iter().filter_map(Weak::upgrade).filter(|slot| slot.close()).count() > 0
     }
 
     /// The number of open segments.
