@@ -23,7 +23,7 @@ pub fn bytes(number: u64) -> usize {
     (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Reads the number at the front, and how many bytes it takes there: more than [`bytes`] if it is padded. `None` if it is
+/// Reads the number at the front, and how many bytes it takes there: more than [`bytes()`] if it is padded. `None` if it is
 /// cut off, or longer than [`BYTES_MAX`]. The tenth byte has one bit to add; its other bits are dropped, as every parser
 /// of protobuf does.
 pub fn read(from: &[u8]) -> Option<(u64, usize)> {

@@ -292,7 +292,7 @@ impl ApiError {
         }
     }
 
-    /// The error of a read at `offset`. A reader that may block never returns [`ReadError::NotCached`].
+    /// The error of a read at `offset`. A reader that may block never returns `ReadError::NotCached`.
     pub fn from_read(error: ReadError, bounds: LogBounds, offset: Offset) -> ApiError {
         match error {
             ReadError::NotCached => ApiError::Internal("a blocking read returned `NotCached`"),

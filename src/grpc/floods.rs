@@ -1,12 +1,12 @@
 //! The thread that closes connections which flood the process.
 //!
-//! It watches for two kinds of flood: requests that are cancelled as fast as they are made ([`super::rapid_reset`]), and
-//! HTTP/2 frames that belong to no request ([`super::frames`]). It looks at every gRPC server of the process: a client with
+//! It watches for two kinds of flood: requests that are cancelled as fast as they are made (`rapid_reset`), and
+//! HTTP/2 frames that belong to no request (`frames`). It looks at every gRPC server of the process: a client with
 //! an accepted certificate can reach the peer listener, too.
 //!
 //! The pace follows the load: a flood costs processor time, and so does a look, so an idle process is looked at rarely and a
 //! process with banned owners every few milliseconds. The thread also returns free memory to the system
-//! ([`super::memory`]), which many closed connections leave unused.
+//! (`memory`), which many closed connections leave unused.
 
 use std::convert::Infallible;
 use std::io;

@@ -4,7 +4,7 @@
 //!
 //! - **Records that became visible in this run of the process**: the monotonic clock. [`LogAges`] keeps marks: "all records below
 //!   this offset were visible at that time". A record is as old as the first mark above it.
-//! - **Records that this run found at its start**: the log's own clock ([`LogClock`]), which continues over restarts. A segment's
+//! - **Records that this run found at its start**: the log's own clock (`LogClock`), which continues over restarts. A segment's
 //!   header contains its time ("begun at"): all records before that segment had arrived by then.
 //!
 //! The log's clock advances with the monotonic clock and never slower. While the wall clock is ahead of it, it runs at twice that

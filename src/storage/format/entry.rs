@@ -11,7 +11,7 @@
 //! ```
 //!
 //! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of records is
-//! drawn in [`super::payload`]. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes (the first
+//! drawn in `payload`. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes (the first
 //! offset to keep); of a no-op none.
 
 use std::fmt;
@@ -27,7 +27,7 @@ use crate::types::{LogIndex, Offset, Term};
 pub const ENTRY_BYTES_MAX: usize = 8 << 20;
 
 codes! {
-    /// What an entry is. Peers send it, and a segment stores it as the kind of the entry's frame ([`crate::storage::format::frame::FrameKind`]),
+    /// What an entry is. Peers send it, and a segment stores it as the kind of the entry's frame (`crate::storage::format::frame::FrameKind`),
     /// which has further kinds: a number means the same in both.
     pub enum EntryKind: u8, "entry kind" {
         /// Records of a client.

@@ -35,7 +35,7 @@ impl GroupLog {
         create::create(disk, groups_dir, group, options, genesis)
     }
 
-    /// Recovers a group from its files, by the rules of [`recovery`].
+    /// Recovers a group from its files, by the rules of `recovery`.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] for anything that was synced once and can't be read now; nothing is changed then.
