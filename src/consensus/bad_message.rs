@@ -2,6 +2,7 @@
 
 use crate::catalog::BadCommand;
 use crate::codes::UnknownCode;
+use crate::log_state::BadLogState;
 
 /// Why a peer's message is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum BadMessage {
     /// A newer version may send it.
     #[error(transparent)]
     Unknown(#[from] UnknownCode<u32>),
+    /// The log state of a snapshot is not one that this version reads.
+    #[error(transparent)]
+    LogState(#[from] BadLogState),
     /// An entry of the catalog that this version can't apply.
     #[error("{0}; if a newer version runs there, start it here too")]
     Command(#[from] BadCommand),

@@ -156,9 +156,12 @@ impl Replica {
     pub fn keep_time(&self, local_us: u64, seal: Option<SealAge>, sinks: &Sinks) -> Result<(), HostError> {
         let mut log = self.log();
         log.set_local_time(local_us);
-        if let Some(age) = seal
-            && log.end_old_segment(age)?
-        {
+        let sealed = match seal {
+            Some(age) => log.end_old_segment(age)?,
+            None => false,
+        };
+        drop(log);
+        if sealed {
             sinks.writer.sync(self.id, 0);
         }
         Ok(())

@@ -328,8 +328,7 @@ fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessag
     if !ordered(voters) || !ordered(learners) || learners.iter().any(|id| voters.contains(id)) {
         return Err(BadMessage::Malformed("a snapshot whose nodes are not there once each, in order"));
     }
-    let log_state =
-        LogState::decode(&snapshot.log_state).map_err(|_| BadMessage::Malformed("a malformed log state"))?;
+    let log_state = LogState::decode(&snapshot.log_state)?;
     check_numbers([snapshot.index, snapshot.term, snapshot.offset, snapshot.conf_index, snapshot.log_state_index])?;
     check_numbers([log_state.first_offset.0])?;
     Ok(LogSnapshot {

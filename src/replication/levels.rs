@@ -106,7 +106,8 @@ impl PeerLevels {
             "the cluster is at feature level {level}, and {name} supports {range}: start it with an older version, or raise the \
              cluster's level first"
         );
-        Err(Refusal::new(Reason::VersionTooNew, text))
+        let reason = if self.said { Reason::VersionTooNew } else { Reason::ProtocolVersion };
+        Err(Refusal::new(reason, text))
     }
 }
 

@@ -356,7 +356,9 @@ impl Peer {
 
     fn lost(&mut self, lost: &Lost) {
         let connection = self.connection.take();
-        let welcomed = connection.as_ref().is_some_and(PeerConnection::is_welcome);
+        // A peer that this node refuses after its welcome is as unreachable as one that refuses this node.
+        let welcomed =
+            connection.as_ref().is_some_and(PeerConnection::is_welcome) && !matches!(lost, Lost::PeerRefused(_));
         self.unanswered.link_lost(Instant::now() + ELECTION_MAX);
         self.node.unreachable(self.id);
         let backoff = BACKOFF_MIN * 2u32.pow(self.failures.min(4));

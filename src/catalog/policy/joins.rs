@@ -15,9 +15,11 @@ use crate::catalog::state::Catalog;
 use crate::types::{GroupId, NodeId};
 
 /// The voters of the catalog and of each founded log, as far as this node knows them: none for a log that this node does not
-/// host, or whose replica waits for its first snapshot. Damaged replicas are left out, as their voters may be outdated.
+/// host, or whose replica waits for its first snapshot.
 pub struct VotersOfGroups<'a> {
     logs: Vec<&'a [NodeId]>,
+    /// Of damaged replicas: perhaps outdated. They show that a node may vote, and never that it does.
+    outdated: Vec<&'a [NodeId]>,
     catalog: Option<&'a [NodeId]>,
     progress: &'a [ReplicaProgress],
 }
@@ -30,7 +32,9 @@ impl<'a> VotersOfGroups<'a> {
             Some(replica) => Some(replica.voters.as_slice()),
             None => Some([].as_slice()),
         };
+        let damaged = replicas.values().filter(|replica| replica.is_damaged);
         VotersOfGroups {
+            outdated: damaged.map(|replica| replica.voters.as_slice()).collect(),
             logs: catalog.logs().filter(|log| log.founded).filter_map(|log| voters(log.group)).collect(),
             catalog: voters(GroupId::CATALOG),
             progress: replicas.get(&GroupId::CATALOG).map_or(&[], |replica| &replica.progress),
@@ -49,9 +53,8 @@ impl<'a> VotersOfGroups<'a> {
         let nodes = catalog.members().map(|member| member.id);
         let unfinished = nodes.filter(|node| !groups().all(|voters| voters.contains(node)));
         let active = |node| self.progress.iter().any(|replica| replica.node == node && replica.active);
-        unfinished
-            .map(|node| Unfinished { node, votes: groups().any(|voters| voters.contains(&node)), active: active(node) })
-            .collect()
+        let votes = |node| groups().chain(self.outdated.iter().copied()).any(|voters| voters.contains(&node));
+        unfinished.map(|node| Unfinished { node, votes: votes(node), active: active(node) }).collect()
     }
 }
 
@@ -60,7 +63,7 @@ impl<'a> VotersOfGroups<'a> {
 pub struct Unfinished {
     /// The member.
     pub node: NodeId,
-    /// It votes in some group.
+    /// It votes in some group, or may.
     pub votes: bool,
     /// The catalog's leader has heard from it recently.
     pub active: bool,
