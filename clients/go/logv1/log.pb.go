@@ -24,9 +24,11 @@ const (
 type Start int32
 
 const (
-	Start_START_OFFSET   Start = 0 // at `offset`; 0 is the first record ever, OFFSET_TRIMMED once it is gone
-	Start_START_EARLIEST Start = 1 // the first record that is still there when it is read; a stream that a trim overtakes later: OFFSET_TRIMMED
-	Start_START_LATEST   Start = 2 // next_offset when the call arrives, taken by ReadIndex on any node
+	Start_START_OFFSET Start = 0 // at `offset`. 0 is the first record ever: OFFSET_TRIMMED once it is removed
+	// The first record that exists when it is read. A stream that a trim overtakes later fails with
+	// OFFSET_TRIMMED.
+	Start_START_EARLIEST Start = 1
+	Start_START_LATEST   Start = 2 // next_offset when the call arrives, by a ReadIndex on any node
 	Start_START_TIME     Start = 3 // the first record with append_time_us >= start_time_us, else as LATEST
 )
 
@@ -78,8 +80,8 @@ type Record struct {
 	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`                                       // may be empty
 	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`                                    // set by the server, at most 63 bits; ignored on produce
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`                                        // set by the server, at most 63 bits; ignored on produce
-	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`                                        // the producer's own; stored as given
-	AppendTimeUs  uint64                 `protobuf:"fixed64,5,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"` // Unix microseconds, the leader's clock; never goes back within a log
+	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`                                        // the producer's own; stored as it is
+	AppendTimeUs  uint64                 `protobuf:"fixed64,5,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"` // Unix microseconds, the leader's clock; never decreases in a log
 	Key           []byte                 `protobuf:"bytes,6,opt,name=key,proto3,oneof" json:"key,omitempty"`                                     // absent differs from empty
 	Headers       []*Header              `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`                                   // order kept, names may repeat
 	unknownFields protoimpl.UnknownFields
@@ -219,15 +221,16 @@ func (x *Header) GetValue() []byte {
 
 type ProduceRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
-	Record         *Record                `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`                                              // one record, or
+	Record         *Record                `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`                                              // one record; either this or `records`
 	Log            string                 `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`                                                    // empty: "default"
-	Records        []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`                                            // a batch: all or nothing, contiguous offsets. Not both
+	Records        []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`                                            // a batch: all or nothing, contiguous offsets
 	ExpectedOffset *uint64                `protobuf:"varint,4,opt,name=expected_offset,json=expectedOffset,proto3,oneof" json:"expected_offset,omitempty"` // append only if this is next_offset
-	ProducerId     uint64                 `protobuf:"fixed64,5,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`                  // random, not 0: retries append once. 0: off
-	Sequence       uint64                 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`                                         // with producer_id: from 1, plus 1 per request
-	LogId          *uint64                `protobuf:"fixed64,7,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`                           // refuse if the log of that name is another one
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Idempotence. Not built yet: a request with a producer_id fails with UNIMPLEMENTED.
+	ProducerId    uint64  `protobuf:"fixed64,5,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"` // random, not 0: retries append once. 0: off
+	Sequence      uint64  `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`                        // with producer_id: from 1, plus 1 per request
+	LogId         *uint64 `protobuf:"fixed64,7,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`          // fail if the log of that name has another id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProduceRequest) Reset() {
@@ -311,12 +314,12 @@ func (x *ProduceRequest) GetLogId() uint64 {
 
 type ProduceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // of the first record; the rest follow without gaps
+	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // of the first record; the others follow without gaps
 	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	AppendTimeUs  uint64                 `protobuf:"fixed64,4,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"`
 	LogId         uint64                 `protobuf:"fixed64,5,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
-	Duplicate     bool                   `protobuf:"varint,6,opt,name=duplicate,proto3" json:"duplicate,omitempty"` // a retry: this is the first answer again
+	Duplicate     bool                   `protobuf:"varint,6,opt,name=duplicate,proto3" json:"duplicate,omitempty"` // a retry: this repeats the first response
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,17 +397,23 @@ func (x *ProduceResponse) GetDuplicate() bool {
 }
 
 type ConsumeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // equal to next_offset: waits (stream, or wait_ms); beyond it: OFFSET_PAST_END
-	Log           string                 `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
-	Start         Start                  `protobuf:"varint,3,opt,name=start,proto3,enum=log.v1.Start" json:"start,omitempty"`
-	StartTimeUs   uint64                 `protobuf:"fixed64,4,opt,name=start_time_us,json=startTimeUs,proto3" json:"start_time_us,omitempty"`
-	MaxRecords    uint32                 `protobuf:"varint,5,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"`    // per message. 0: exactly one, in `record`
-	MaxBytes      uint32                 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`          // per message; 0: 1 MiB; at most 4 MiB, less 64 KiB. One record is sent even if larger
-	WaitMs        uint32                 `protobuf:"varint,7,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`                // Consume: wait for a record, at most 60 s and the deadline; then OK and empty (OUT_OF_RANGE where max_records is 0)
-	HeartbeatMs   uint32                 `protobuf:"varint,8,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"` // ConsumeStream with max_records > 0: an empty message after so much silence; 0: none, else >= 1000
-	StopAtEnd     bool                   `protobuf:"varint,9,opt,name=stop_at_end,json=stopAtEnd,proto3" json:"stop_at_end,omitempty"`     // ConsumeStream: OK after what was visible when the call arrived (by ReadIndex)
-	LogId         *uint64                `protobuf:"fixed64,10,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Offset      uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // next_offset: waits (stream, or wait_ms); beyond: OFFSET_PAST_END
+	Log         string                 `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
+	Start       Start                  `protobuf:"varint,3,opt,name=start,proto3,enum=log.v1.Start" json:"start,omitempty"`
+	StartTimeUs uint64                 `protobuf:"fixed64,4,opt,name=start_time_us,json=startTimeUs,proto3" json:"start_time_us,omitempty"`
+	MaxRecords  uint32                 `protobuf:"varint,5,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"` // per message. 0: exactly one, in `record`
+	// Per message. 0: 1 MiB; at most 4 MiB less 64 KiB. A single record is sent even if it is larger.
+	MaxBytes uint32 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Consume: wait for a record, at most 60 s and the deadline. Then OK without records, or
+	// OUT_OF_RANGE if max_records is 0.
+	WaitMs uint32 `protobuf:"varint,7,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	// ConsumeStream with max_records > 0: an empty message after this time without one. 0: none, else
+	// at least 1000.
+	HeartbeatMs uint32 `protobuf:"varint,8,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	// ConsumeStream: OK after the records that were visible when the call arrived (by ReadIndex).
+	StopAtEnd     bool    `protobuf:"varint,9,opt,name=stop_at_end,json=stopAtEnd,proto3" json:"stop_at_end,omitempty"`
+	LogId         *uint64 `protobuf:"fixed64,10,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,10 +520,10 @@ func (x *ConsumeRequest) GetLogId() uint64 {
 
 type ConsumeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Record        *Record                `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`                               // where max_records is 0; then nothing else is set
+	Record        *Record                `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`                               // if max_records is 0; then nothing else is set
 	Records       []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`                             // sent as stored
-	FirstOffset   uint64                 `protobuf:"varint,4,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"` // grows by trim
-	NextOffset    uint64                 `protobuf:"varint,5,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`    // the watermark of the answering node
+	FirstOffset   uint64                 `protobuf:"varint,4,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"` // increases by trims
+	NextOffset    uint64                 `protobuf:"varint,5,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`    // the high watermark of the node that answers
 	LogId         uint64                 `protobuf:"fixed64,6,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -630,10 +639,11 @@ func (x *GetServersRequest) GetLog() string {
 }
 
 type GetServersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Servers       []*Server              `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"` // every member, in the same order on each node; at most one leader, none during an election
-	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"` // the newest that this node knows
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every member, in the same order on each node. At most one leader; none during an election.
+	Servers       []*Server `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	ClusterId     string    `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Term          uint64    `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"` // the newest that this node knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -809,7 +819,7 @@ func (x *GetLogRequest) GetLog() string {
 	return ""
 }
 
-// Answered after ReadIndex: never older than what was acknowledged before the call.
+// Answered after a ReadIndex: not older than what was acknowledged before the call.
 type GetLogResponse struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Log               string                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -820,7 +830,7 @@ type GetLogResponse struct {
 	LastAppendTimeUs  uint64                 `protobuf:"fixed64,6,opt,name=last_append_time_us,json=lastAppendTimeUs,proto3" json:"last_append_time_us,omitempty"`
 	RecordBytesMax    uint32                 `protobuf:"varint,7,opt,name=record_bytes_max,json=recordBytesMax,proto3" json:"record_bytes_max,omitempty"`    // of value, key, and names and values of headers
 	RequestBytesMax   uint32                 `protobuf:"varint,8,opt,name=request_bytes_max,json=requestBytesMax,proto3" json:"request_bytes_max,omitempty"` // the same of all records of a request
-	StoredBytes       uint64                 `protobuf:"varint,9,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`               // on the answering node
+	StoredBytes       uint64                 `protobuf:"varint,9,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`               // on the node that answers
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }

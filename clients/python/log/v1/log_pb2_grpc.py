@@ -26,44 +26,60 @@ if _version_not_supported:
 
 
 class LogStub(object):
-    """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
-    response are those of proglog's log.v1, so its clients work without a change. Four things differ for them:
-    - An offset without a record is OUT_OF_RANGE. proglog answers with code 404, which is no gRPC code.
+    """The commit log. Names, numbers and types of fields 1 to 4 of Record, and of the first fields of
+    each request and response, are those of proglog's log.v1, so its clients work without a change.
+    Four things differ for them:
+    - An offset without a record is OUT_OF_RANGE. proglog returns code 404, which gRPC lacks.
     - Record.term is set. proglog leaves it 0.
-    - Record.append_time_us is always set: an unknown field to them, which decoders of proto3 skip.
+    - Record.append_time_us is always set. To them it is an unknown field, which proto3 skips.
     - Servers are listed with further fields, which they skip as well.
 
-    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
-    It is one of the details of the google.rpc.Status in the trailer `grpc-status-details-bin`, and is defined in
-    google/rpc/error_details.proto (github.com/googleapis/googleapis). Generated code and readers:
-    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status (rpc_status.from_call)
+    Errors contain google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Ids in the metadata
+    are 16 hexadecimal digits. ErrorInfo is one of the details of the google.rpc.Status in the
+    trailer `grpc-status-details-bin`, and is defined in google/rpc/error_details.proto
+    (github.com/googleapis/googleapis). Generated code and readers:
+    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status
+    (rpc_status.from_call)
     Go      google.golang.org/genproto/googleapis/rpc/errdetails, and status.Convert(err).Details()
     Java    com.google.api.grpc:proto-google-common-protos, and io.grpc.protobuf.StatusProto
 
     OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
     NOT_FOUND            NO_SUCH_LOG (log)
-    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits count the bytes of value,
-    key, and the names and values of headers
-    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
-    SEQUENCE_TOO_OLD
-    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits
+    count the bytes of value, key, and the names and values of headers
+    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset),
+    LOG_ID_MISMATCH (log, log_id);
+    with producer ids: SEQUENCE_GAP, SEQUENCE_TOO_OLD
+    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was
+    done; with RetryInfo
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING (waiting_for), STOPPING, DAMAGED,
+    LEADER_DAMAGED, ANOTHER_CLUSTER: nothing was done. Retry, at another node
     DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
-    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
-    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
-    including, resume_offset are damaged on this node: read them from another node, or
-    continue at resume_offset (absent if unknown). The records before offset were sent.
-    PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
-    UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
+    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it
+    twice
+    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a
+    retry appends it once
+    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but
+    not including, resume_offset are damaged on this node. Read them from
+    another node, or continue at resume_offset (absent if unknown). The
+    records before offset were sent.
+    PERMISSION_DENIED    NOT_ALLOWED
+    UNAUTHENTICATED      NO_IDENTITY
+    UNIMPLEMENTED        UNIMPLEMENTED
+    INTERNAL             INTERNAL: the outcome is unknown
 
-    A status without ErrorInfo is gRPC's own. So are UNAVAILABLE of a connection that broke, DEADLINE_EXCEEDED and CANCELLED:
-    a Produce that ends so may have been appended. So is RESOURCE_EXHAUSTED for a message of more than 9 MiB. And a call that is
-    refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a name that has no right at all) carries its
-    status alone.
+    A status without ErrorInfo comes from gRPC itself:
+    - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
+    one of them may have been appended.
+    - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+    - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
+    a name without any right) has only its status.
 
-    What a certificate's common name needs in the access policy: Produce and ProduceStream `produce`, Consume and ConsumeStream
-    `consume`, GetLog one of these or `admin`, GetServers nothing.
+    Rights that the access policy must give to the common name of the client's certificate:
+    Produce, ProduceStream   `produce`
+    Consume, ConsumeStream   `consume`
+    GetLog                   one of these, or `admin`
+    GetServers               none
     """
 
     def __init__(self, channel):
@@ -105,48 +121,64 @@ class LogStub(object):
 
 
 class LogServicer(object):
-    """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
-    response are those of proglog's log.v1, so its clients work without a change. Four things differ for them:
-    - An offset without a record is OUT_OF_RANGE. proglog answers with code 404, which is no gRPC code.
+    """The commit log. Names, numbers and types of fields 1 to 4 of Record, and of the first fields of
+    each request and response, are those of proglog's log.v1, so its clients work without a change.
+    Four things differ for them:
+    - An offset without a record is OUT_OF_RANGE. proglog returns code 404, which gRPC lacks.
     - Record.term is set. proglog leaves it 0.
-    - Record.append_time_us is always set: an unknown field to them, which decoders of proto3 skip.
+    - Record.append_time_us is always set. To them it is an unknown field, which proto3 skips.
     - Servers are listed with further fields, which they skip as well.
 
-    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
-    It is one of the details of the google.rpc.Status in the trailer `grpc-status-details-bin`, and is defined in
-    google/rpc/error_details.proto (github.com/googleapis/googleapis). Generated code and readers:
-    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status (rpc_status.from_call)
+    Errors contain google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Ids in the metadata
+    are 16 hexadecimal digits. ErrorInfo is one of the details of the google.rpc.Status in the
+    trailer `grpc-status-details-bin`, and is defined in google/rpc/error_details.proto
+    (github.com/googleapis/googleapis). Generated code and readers:
+    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status
+    (rpc_status.from_call)
     Go      google.golang.org/genproto/googleapis/rpc/errdetails, and status.Convert(err).Details()
     Java    com.google.api.grpc:proto-google-common-protos, and io.grpc.protobuf.StatusProto
 
     OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
     NOT_FOUND            NO_SUCH_LOG (log)
-    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits count the bytes of value,
-    key, and the names and values of headers
-    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
-    SEQUENCE_TOO_OLD
-    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits
+    count the bytes of value, key, and the names and values of headers
+    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset),
+    LOG_ID_MISMATCH (log, log_id);
+    with producer ids: SEQUENCE_GAP, SEQUENCE_TOO_OLD
+    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was
+    done; with RetryInfo
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING (waiting_for), STOPPING, DAMAGED,
+    LEADER_DAMAGED, ANOTHER_CLUSTER: nothing was done. Retry, at another node
     DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
-    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
-    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
-    including, resume_offset are damaged on this node: read them from another node, or
-    continue at resume_offset (absent if unknown). The records before offset were sent.
-    PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
-    UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
+    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it
+    twice
+    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a
+    retry appends it once
+    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but
+    not including, resume_offset are damaged on this node. Read them from
+    another node, or continue at resume_offset (absent if unknown). The
+    records before offset were sent.
+    PERMISSION_DENIED    NOT_ALLOWED
+    UNAUTHENTICATED      NO_IDENTITY
+    UNIMPLEMENTED        UNIMPLEMENTED
+    INTERNAL             INTERNAL: the outcome is unknown
 
-    A status without ErrorInfo is gRPC's own. So are UNAVAILABLE of a connection that broke, DEADLINE_EXCEEDED and CANCELLED:
-    a Produce that ends so may have been appended. So is RESOURCE_EXHAUSTED for a message of more than 9 MiB. And a call that is
-    refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a name that has no right at all) carries its
-    status alone.
+    A status without ErrorInfo comes from gRPC itself:
+    - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
+    one of them may have been appended.
+    - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+    - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
+    a name without any right) has only its status.
 
-    What a certificate's common name needs in the access policy: Produce and ProduceStream `produce`, Consume and ConsumeStream
-    `consume`, GetLog one of these or `admin`, GetServers nothing.
+    Rights that the access policy must give to the common name of the client's certificate:
+    Produce, ProduceStream   `produce`
+    Consume, ConsumeStream   `consume`
+    GetLog                   one of these, or `admin`
+    GetServers               none
     """
 
     def Produce(self, request, context):
-        """Acknowledged once a majority has synced it to disk. On any node.
+        """Acknowledged once a majority has synced it to disk. Any node accepts it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,16 +191,17 @@ class LogServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ConsumeStream(self, request, context):
-        """Sends what is there, then tails. Ends only with a status.
+        """Sends the existing records, then new ones as they arrive. Always ends with a status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ProduceStream(self, request_iterator, context):
-        """Pipelined. Answers in request order; the first failure ends the stream, nothing behind it is appended. Its ErrorInfo
-        names failed_request, from 0 (as many as were answered before it), and for OUTCOME_UNKNOWN unknown_through, the last
-        request that may have been appended. The log of the first request holds for all.
+        """Pipelined. Responses are in the order of the requests. The first failure ends the stream, and
+        no request after it is appended. Its ErrorInfo contains failed_request, from 0 (the number of
+        responses before it), and for OUTCOME_UNKNOWN unknown_through, the last request that may have
+        been appended. The log of the first request applies to all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,44 +261,60 @@ def add_LogServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Log(object):
-    """The commit log. Names, numbers and types of fields 1 to 4 of Record and of the first fields of each request and
-    response are those of proglog's log.v1, so its clients work without a change. Four things differ for them:
-    - An offset without a record is OUT_OF_RANGE. proglog answers with code 404, which is no gRPC code.
+    """The commit log. Names, numbers and types of fields 1 to 4 of Record, and of the first fields of
+    each request and response, are those of proglog's log.v1, so its clients work without a change.
+    Four things differ for them:
+    - An offset without a record is OUT_OF_RANGE. proglog returns code 404, which gRPC lacks.
     - Record.term is set. proglog leaves it 0.
-    - Record.append_time_us is always set: an unknown field to them, which decoders of proto3 skip.
+    - Record.append_time_us is always set. To them it is an unknown field, which proto3 skips.
     - Servers are listed with further fields, which they skip as well.
 
-    Errors carry google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }; ids in the metadata are 16 hexadecimal digits.
-    It is one of the details of the google.rpc.Status in the trailer `grpc-status-details-bin`, and is defined in
-    google/rpc/error_details.proto (github.com/googleapis/googleapis). Generated code and readers:
-    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status (rpc_status.from_call)
+    Errors contain google.rpc.ErrorInfo { domain: "seriatim", reason, metadata }. Ids in the metadata
+    are 16 hexadecimal digits. ErrorInfo is one of the details of the google.rpc.Status in the
+    trailer `grpc-status-details-bin`, and is defined in google/rpc/error_details.proto
+    (github.com/googleapis/googleapis). Generated code and readers:
+    Python  googleapis-common-protos (google.rpc.error_details_pb2) and grpcio-status
+    (rpc_status.from_call)
     Go      google.golang.org/genproto/googleapis/rpc/errdetails, and status.Convert(err).Details()
     Java    com.google.api.grpc:proto-google-common-protos, and io.grpc.protobuf.StatusProto
 
     OUT_OF_RANGE         OFFSET_PAST_END, OFFSET_TRIMMED (log, log_id, first_offset, next_offset)
     NOT_FOUND            NO_SUCH_LOG (log)
-    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits count the bytes of value,
-    key, and the names and values of headers
-    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset), LOG_ID_MISMATCH (log, log_id), SEQUENCE_GAP,
-    SEQUENCE_TOO_OLD
-    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was done; with RetryInfo
-    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING, STOPPING, DAMAGED, LEADER_DAMAGED: nothing was done, try again, at another node
+    INVALID_ARGUMENT     INVALID_REQUEST; RECORD_TOO_LARGE, REQUEST_TOO_LARGE (limit, max): limits
+    count the bytes of value, key, and the names and values of headers
+    FAILED_PRECONDITION  EXPECTED_OFFSET_MISMATCH (log, next_offset),
+    LOG_ID_MISMATCH (log, log_id);
+    with producer ids: SEQUENCE_GAP, SEQUENCE_TOO_OLD
+    RESOURCE_EXHAUSTED   QUEUE_FULL, DISK_FULL, SHORTAGE, LIMIT_REACHED (limit, max): nothing was
+    done; with RetryInfo
+    UNAVAILABLE          NOT_APPENDED, NO_LEADER, JOINING (waiting_for), STOPPING, DAMAGED,
+    LEADER_DAMAGED, ANOTHER_CLUSTER: nothing was done. Retry, at another node
     DEADLINE_EXCEEDED    NOT_APPENDED: the deadline passed before anything was done
-    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it twice
-    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a retry appends it once
-    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but not
-    including, resume_offset are damaged on this node: read them from another node, or
-    continue at resume_offset (absent if unknown). The records before offset were sent.
-    PERMISSION_DENIED    NOT_ALLOWED        UNAUTHENTICATED   NO_IDENTITY
-    UNIMPLEMENTED        UNIMPLEMENTED      INTERNAL          INTERNAL: the outcome is unknown
+    UNKNOWN              OUTCOME_UNKNOWN: it may have been appended, and a retry may append it
+    twice
+    UNAVAILABLE          OUTCOME_UNKNOWN, with a producer_id: it may have been appended, and a
+    retry appends it once
+    DATA_LOSS            DAMAGED (log, offset, resume_offset): the records from offset up to, but
+    not including, resume_offset are damaged on this node. Read them from
+    another node, or continue at resume_offset (absent if unknown). The
+    records before offset were sent.
+    PERMISSION_DENIED    NOT_ALLOWED
+    UNAUTHENTICATED      NO_IDENTITY
+    UNIMPLEMENTED        UNIMPLEMENTED
+    INTERNAL             INTERNAL: the outcome is unknown
 
-    A status without ErrorInfo is gRPC's own. So are UNAVAILABLE of a connection that broke, DEADLINE_EXCEEDED and CANCELLED:
-    a Produce that ends so may have been appended. So is RESOURCE_EXHAUSTED for a message of more than 9 MiB. And a call that is
-    refused before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for a name that has no right at all) carries its
-    status alone.
+    A status without ErrorInfo comes from gRPC itself:
+    - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
+    one of them may have been appended.
+    - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+    - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
+    a name without any right) has only its status.
 
-    What a certificate's common name needs in the access policy: Produce and ProduceStream `produce`, Consume and ConsumeStream
-    `consume`, GetLog one of these or `admin`, GetServers nothing.
+    Rights that the access policy must give to the common name of the client's certificate:
+    Produce, ProduceStream   `produce`
+    Consume, ConsumeStream   `consume`
+    GetLog                   one of these, or `admin`
+    GetServers               none
     """
 
     @staticmethod
