@@ -47,8 +47,10 @@ pub(super) fn records(
         // Damage that contains the wanted record, if only entries without records followed it so far.
         let mut met: Option<DamagedRange> = None;
         let ended = visit(log, view, Key::Offset(from), access, |part, at, frame, hole| {
+            // After the first record, a frame of a newer version or damage ends the slice, also after a note.
+            let go_on = if slice.count > 0 { Visit::NextSound } else { Visit::Next };
             if !frame.header.kind.is_entry() {
-                return Ok(Visit::Next);
+                return Ok(go_on);
             }
             let (base, count) = (frame.header.base_offset, frame.header.count);
             let known = met.clone().or_else(|| hole.cloned());
@@ -57,7 +59,6 @@ pub(super) fn records(
                 Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(next), ..range }))
             };
             let Some(end) = base.0.checked_add(u64::from(count)) else { return lost(until, "offsets overflow") };
-            let go_on = if slice.count > 0 { Visit::NextSound } else { Visit::Next };
             if end < slice.next.0 || end == slice.next.0 && base < slice.next {
                 return Ok(go_on);
             }

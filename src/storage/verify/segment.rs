@@ -149,6 +149,7 @@ impl SegmentCheck<'_> {
             walked.sound = false;
             // The index may lead to the damaged frame.
             index = None;
+            newer_before = false;
             let hole = hole.get_or_insert(Hole { from: position, end: 0, what });
             let more = position < end && matches!(walk.skip_bad(), Ok(true));
             hole.end = if more { walk.position() } else { end.max(synced) };
