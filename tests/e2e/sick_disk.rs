@@ -13,9 +13,10 @@ use crate::shim::{Fault, Shim};
 
 const SIGABRT: i32 = 6;
 
+/// An index file may fail to be written: it is rebuilt.
 #[test]
 fn a_write_error_stops_the_process() {
-    let (status, log) = fail_under_load(&Fault::WriteError("groups/1/0"));
+    let (status, log) = fail_under_load(&Fault::WriteError(".seg"));
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("cannot write") && log.contains("Input/output error"), "{log}");
     assert!(log.contains("thread consensus failed"), "{log}");
