@@ -48,7 +48,7 @@ pub(super) fn records(
         let mut met: Option<DamagedRange> = None;
         let ended = visit(log, view, Key::Offset(from), access, |part, at, frame, hole| {
             // After the first record, a frame of a newer version or damage ends the slice, also after a note.
-            let go_on = if slice.count > 0 { Visit::NextSound } else { Visit::Next };
+            let go_on = if slice.count > 0 && !broken(Fault::SoundWithheld) { Visit::NextSound } else { Visit::Next };
             if !frame.header.kind.is_entry() {
                 return Ok(go_on);
             }
