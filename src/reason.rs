@@ -26,6 +26,8 @@ codes! {
         NoSuchLog = "NO_SUCH_LOG",
         /// The node has no such service.
         NoSuchService = "NO_SUCH_SERVICE",
+        /// Not every member supports the feature level.
+        FeatureLevelUnsupported = "FEATURE_LEVEL_UNSUPPORTED",
         /// The log of that name has another id.
         LogIdMismatch = "LOG_ID_MISMATCH",
         /// The next offset is not the expected one.

@@ -86,7 +86,7 @@ impl Base {
         let consensus = Consensus::default();
         let handle = consensus.handle();
         let alive = consensus.progress();
-        let catalog = CatalogView::default();
+        let catalog = CatalogView::new(self.levels.clone());
         let catalog_watermark = HighWatermark::default();
         let logs = Logs::default();
         let writer =

@@ -62,6 +62,9 @@ pub async fn get_node(service: Service, _call: Call, request: Request) -> Result
         response.waiting_for = service.waiting.get();
         return Ok(response);
     };
+    let levels = core.catalog.level();
+    response.feature_level = levels.get().0;
+    (response.feature_level_min, response.feature_level_max) = (levels.range().min().0, levels.range().max().0);
     response.cluster_id = core.cluster_id.to_string();
     let dropped = core.consensus.peer_messages_dropped();
     response.counters.push(counter(("seriatim_peer_messages_dropped_total".to_owned(), dropped)));

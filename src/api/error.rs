@@ -4,6 +4,7 @@
 
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
+use crate::feature_level::FeatureLevel;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::entry::ENTRY_BYTES_MAX;
@@ -128,6 +129,14 @@ pub enum ApiError {
     /// A field that a later version implements.
     #[error("{0} is not implemented yet")]
     Unimplemented(&'static str),
+    /// A member does not support the feature level.
+    #[error("not raised to feature level {level}: {why}")]
+    LevelUnsupported {
+        /// The level that was requested.
+        level: FeatureLevel,
+        /// Which node does not support it.
+        why: String,
+    },
     /// A newer version has written what is stored at the offset.
     #[error("offset {offset} of log {log} was written by a newer version: {what}")]
     NewerVersion {
@@ -269,22 +278,36 @@ impl From<ReadIndexError> for ApiError {
 }
 
 impl ApiError {
-    /// The error of a proposal.
+    /// The error of a proposal to a log.
     pub fn from_propose(error: ProposeError, proposed: &FailedProposal<'_>) -> ApiError {
         match error {
-            ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
-            ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
-            ProposeError::QueueFull => ApiError::QueueFull,
-            ProposeError::DiskFull => ApiError::DiskFull,
-            ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),
             ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: proposed.producer_id != 0 },
-            ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
             ProposeError::ExpectedOffset { next_offset } => {
                 let log = proposed.bounds.log.clone();
                 ApiError::ExpectedOffset { log, expected: proposed.offset, next_offset }
             }
             ProposeError::PastEnd { next_offset } => {
                 ApiError::OffsetPastEnd(LogBounds { next_offset, ..proposed.bounds.clone() }, proposed.offset)
+            }
+            other => ApiError::from_command(other),
+        }
+    }
+
+    /// The error of a proposed command of the catalog. A command has the same effect if it is sent again.
+    pub fn from_command(error: ProposeError) -> ApiError {
+        match error {
+            ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
+            ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
+            ProposeError::QueueFull => ApiError::QueueFull,
+            ProposeError::DiskFull => ApiError::DiskFull,
+            ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),
+            ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: true },
+            ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
+            ProposeError::ExpectedOffset { .. } | ProposeError::PastEnd { .. } => {
+                ApiError::Internal("a command was refused because of an offset, and commands name none")
+            }
+            ProposeError::LevelUnsupported { .. } => {
+                ApiError::Internal("a proposal that does not raise the feature level was refused because of it")
             }
             ProposeError::NoSuchGroup => NO_REPLICA,
             ProposeError::Damaged => ApiError::ReplicaDamaged,

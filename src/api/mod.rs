@@ -24,7 +24,7 @@
 //! In reading order:
 //! - [`rpc`]: the table of RPCs. [`prelude`]: what runs around every handler. [`service`]: what a handler works with.
 //! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`], [`metrics`]: the parts of the prelude
-//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`info`], [`admin`], [`configure`], [`health`]: the
+//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`info`], [`admin`], [`configure`], [`upgrade`], [`health`]: the
 //!   handlers; [`append_request`], [`read`] and `availability` are parts of them
 //! - [`core`], [`router`], [`forward`]: the rest of the node, and the way to a leader
 //! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: what fails, and with which status.
@@ -59,6 +59,7 @@ mod availability;
 pub mod configure;
 pub mod health;
 pub mod info;
+pub mod upgrade;
 
 pub mod core;
 pub mod forward;

@@ -329,6 +329,7 @@ fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
             | ProposeError::DeadlinePassed
             | ProposeError::ExpectedOffset { .. }
             | ProposeError::PastEnd { .. }
+            | ProposeError::LevelUnsupported { .. }
             | ProposeError::NoSuchGroup
             | ProposeError::Damaged
             | ProposeError::Stopping,

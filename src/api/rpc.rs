@@ -12,7 +12,7 @@ use super::limits::Permit;
 use super::messages::{Request, Response, method};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
-use super::{admin, configure, consume, consume_stream, health, info, produce, produce_stream};
+use super::{admin, configure, consume, consume_stream, health, info, produce, produce_stream, upgrade};
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Consume, Produce};
 
@@ -56,6 +56,7 @@ fn table() -> Vec<Rpc> {
         rpc("/log.v1.Log/GetLog", any_action, SMALL, unary(info::get_log)),
         rpc("/seriatim.v1.Admin/Trim", admin, SMALL, unary(admin::trim)),
         rpc("/seriatim.v1.Admin/ConfigureLog", admin, SMALL, unary(configure::configure_log)),
+        rpc("/seriatim.v1.Admin/UpgradeCluster", Right::EveryLog(Admin), SMALL, unary(upgrade::upgrade_cluster)),
         rpc("/seriatim.v1.Admin/GetNode", Right::EveryLog(Admin), SMALL, unary(admin::get_node)),
         rpc("/grpc.health.v1.Health/Check", Right::Certificate, SMALL, unary(health::check)),
         rpc("/grpc.health.v1.Health/Watch", Right::Certificate, SMALL, server_stream(health::watch)),
@@ -145,6 +146,7 @@ mod tests {
             ("/log.v1.Log/GetLog", any_action),
             ("/seriatim.v1.Admin/Trim", admin),
             ("/seriatim.v1.Admin/ConfigureLog", admin),
+            ("/seriatim.v1.Admin/UpgradeCluster", Right::EveryLog(Admin)),
             ("/seriatim.v1.Admin/GetNode", Right::EveryLog(Admin)),
             ("/grpc.health.v1.Health/Check", Right::Certificate),
             ("/grpc.health.v1.Health/Watch", Right::Certificate),

@@ -82,6 +82,7 @@ pub fn classify(error: &ApiError) -> Class {
         ApiError::Unimplemented(_) | ApiError::NewerVersion { .. } => {
             class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless)
         }
+        ApiError::LevelUnsupported { .. } => class(Code::FAILED_PRECONDITION, Reason::FeatureLevelUnsupported, Depends),
         ApiError::NoSuchLog(_) => class(Code::NOT_FOUND, Reason::NoSuchLog, Useless),
         ApiError::NoSuchService => class(Code::NOT_FOUND, Reason::NoSuchService, Useless),
         ApiError::LogIdMismatch { .. } => class(Code::FAILED_PRECONDITION, Reason::LogIdMismatch, Useless),
@@ -221,6 +222,7 @@ fn metadata(error: &ApiError) -> Vec<Metadata> {
         | ApiError::NotAllowed { .. }
         | ApiError::Unimplemented(_)
         | ApiError::NewerVersion { .. }
+        | ApiError::LevelUnsupported { .. }
         | ApiError::NoSuchService
         | ApiError::QueueFull
         | ApiError::DiskFull

@@ -7,6 +7,7 @@
 use protobuf::{Message as _, SpecialFields};
 
 use super::meta::{LogChange, LogMeta, Member};
+use crate::feature_level::FeatureLevel;
 use crate::pb::catalog as pb;
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{self, RecordFields, encode_record};
@@ -101,6 +102,8 @@ commands! {
     Founded(group: GroupId),
     /// Changes the settings of the group's log.
     ConfigureLog(group: GroupId, change: LogChange),
+    /// Raises the feature level of the cluster, for good.
+    RaiseFeatureLevel(level: FeatureLevel),
 }
 
 fn unknown_field(fields: &SpecialFields) -> Option<u32> {
@@ -184,6 +187,16 @@ impl pb::CreateLog {
             retention_bytes: self.retention_bytes,
             retention_ms: self.retention_ms,
         }))
+    }
+}
+
+impl pb::RaiseFeatureLevel {
+    fn store(level: &FeatureLevel) -> pb::RaiseFeatureLevel {
+        pb::RaiseFeatureLevel { level: level.0, ..pb::RaiseFeatureLevel::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::RaiseFeatureLevel(FeatureLevel(self.level)))
     }
 }
 

@@ -4,14 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Command;
 use super::meta::{LogChange, LogMeta, Member, is_address};
+use crate::feature_level::FeatureLevel;
 use crate::types::{GroupId, LogName, NodeId, NodeName};
 
 /// The state after some prefix of group 0's log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
+    feature_level: FeatureLevel,
     members: BTreeMap<NodeId, Member>,
     removed: BTreeSet<NodeId>,
     logs: BTreeMap<GroupId, LogMeta>,
+}
+
+impl Default for Catalog {
+    fn default() -> Catalog {
+        Catalog {
+            feature_level: FeatureLevel::FIRST,
+            members: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            logs: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why a command can't be applied to the current state. Every node ignores its entry.
@@ -59,6 +72,7 @@ enum Change {
     SetMember(Member),
     RemoveMember(NodeId),
     SetLog(LogMeta),
+    SetFeatureLevel(FeatureLevel),
 }
 
 type Changes = Result<Option<Change>, Conflict>;
@@ -94,6 +108,7 @@ impl Catalog {
             Ok(Some(Change::SetLog(log))) => {
                 self.logs.insert(log.group, log);
             }
+            Ok(Some(Change::SetFeatureLevel(level))) => self.feature_level = level,
         }
         self.check_invariants();
         Applied::Changed
@@ -107,6 +122,10 @@ impl Catalog {
             Command::CreateLog(log) => self.create_log(log),
             Command::Founded(group) => self.founded(*group),
             Command::ConfigureLog(group, change) => self.configure_log(*group, *change),
+            // A lower level is not a conflict: two operators may have raised it at the same time.
+            Command::RaiseFeatureLevel(level) => {
+                Ok((*level > self.feature_level).then_some(Change::SetFeatureLevel(*level)))
+            }
         }
     }
 
@@ -169,6 +188,11 @@ impl Catalog {
     fn check_invariants(&self) {
         assert!(self.members.len() <= Catalog::MEMBERS_MAX, "more members than the catalog accepts");
         assert!(self.removed.iter().all(|id| !self.members.contains_key(id)), "a removed node is a member");
+    }
+
+    /// Returns the feature level of the cluster. It never falls.
+    pub fn feature_level(&self) -> FeatureLevel {
+        self.feature_level
     }
 
     /// Returns a member by its id.

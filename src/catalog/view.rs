@@ -5,19 +5,34 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::state::Catalog;
+use crate::feature_level::ClusterLevel;
 
 /// The newest catalog that is applied on this node. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct CatalogView(Arc<RwLock<Arc<Catalog>>>);
+pub struct CatalogView {
+    catalog: Arc<RwLock<Arc<Catalog>>>,
+    level: ClusterLevel,
+}
 
 impl CatalogView {
+    /// An empty catalog. Published catalogs set the cluster's feature level.
+    pub fn new(level: ClusterLevel) -> CatalogView {
+        CatalogView { catalog: Arc::default(), level }
+    }
+
+    /// The cluster's feature level, and the range of this node.
+    pub fn level(&self) -> &ClusterLevel {
+        &self.level
+    }
+
     /// Returns the catalog as of now. It does not change any more; a later call may return a newer one.
     pub fn get(&self) -> Arc<Catalog> {
-        self.0.read().clone()
+        self.catalog.read().clone()
     }
 
     /// Replaces the catalog. Only `consensus` calls it.
     pub fn publish(&self, catalog: Catalog) {
-        *self.0.write() = Arc::new(catalog);
+        self.level.set(catalog.feature_level());
+        *self.catalog.write() = Arc::new(catalog);
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: the table of subcommands, and the program's `main`.
+//! The command line as a whole, and the program's `main`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -8,25 +8,7 @@ use clap::error::ErrorKind;
 
 use super::exit::{self, Exit, Failure};
 use super::subcommand::{Entry, Process};
-use super::{certs, consume, descriptors, dump, interrupt, journal, log_admin, output, produce, serve, status, verify};
-
-/// All subcommands, in the order of `seriatim --help`.
-const SUBCOMMANDS: &[Entry] = &[
-    Entry::of::<serve::Args>(),
-    Entry::of::<produce::Args>(),
-    Entry::of::<consume::Args>(),
-    Entry::of::<status::Args>(),
-    Entry::group("log", "Inspect and configure a log, or the log files of a stopped node", LOG_SUBCOMMANDS),
-    Entry::of::<certs::Args>(),
-];
-
-const LOG_SUBCOMMANDS: &[Entry] = &[
-    Entry::of::<log_admin::InfoArgs>(),
-    Entry::of::<log_admin::ConfigureArgs>(),
-    Entry::of::<log_admin::TrimArgs>(),
-    Entry::of::<verify::Args>(),
-    Entry::of::<dump::Args>(),
-];
+use super::{SUBCOMMANDS, descriptors, interrupt, journal, output};
 
 /// The definition of the whole command line.
 pub fn cli() -> Command {

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand.
 //!
-//! Adding a subcommand takes an entry in the table in `command.rs`, and its file with an implementation of
+//! Adding a subcommand takes its module and an entry in the table below, and its file with an implementation of
 //! [`Subcommand`](subcommand::Subcommand), whose doc comment is the help text. `seriatim --help` lists all subcommands.
 //!
 //! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and for `serve` otherwise in a TOML
@@ -15,6 +15,7 @@ mod journal;
 pub mod subcommand;
 
 pub mod certs;
+pub mod cluster;
 pub mod consume;
 pub mod dump;
 pub mod log_admin;
@@ -33,3 +34,26 @@ mod units;
 
 #[cfg(test)]
 mod fuzz;
+
+use subcommand::Entry;
+
+/// All subcommands, in the order of `seriatim --help`.
+const SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<serve::Args>(),
+    Entry::of::<produce::Args>(),
+    Entry::of::<consume::Args>(),
+    Entry::of::<status::Args>(),
+    Entry::group("log", "Inspect and configure a log, or the log files of a stopped node", LOG_SUBCOMMANDS),
+    Entry::group("cluster", "Administer the cluster", CLUSTER_SUBCOMMANDS),
+    Entry::of::<certs::Args>(),
+];
+
+const LOG_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<log_admin::InfoArgs>(),
+    Entry::of::<log_admin::ConfigureArgs>(),
+    Entry::of::<log_admin::TrimArgs>(),
+    Entry::of::<verify::Args>(),
+    Entry::of::<dump::Args>(),
+];
+
+const CLUSTER_SUBCOMMANDS: &[Entry] = &[Entry::of::<cluster::UpgradeArgs>()];

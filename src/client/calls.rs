@@ -9,7 +9,10 @@ use grpcio::{CallOption, Channel, ChannelCredentials};
 use super::connection::ClientConnection;
 use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
-use crate::pb::admin::{ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse};
+use crate::pb::admin::{
+    ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse,
+    UpgradeClusterRequest, UpgradeClusterResponse,
+};
 use crate::pb::log::{
     ConsumeRequest, ConsumeResponse, GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse,
     ProduceRequest, ProduceResponse, Record,
@@ -189,6 +192,15 @@ impl Client {
     pub fn configure_log(&self, request: &ConfigureLogRequest) -> Result<LogSettings, ClientError> {
         let response = self.connection.stubs().admin.configure_log_opt(request, self.deadline())?;
         Ok(response.settings.unwrap_or_default())
+    }
+
+    /// Raises the cluster's feature level; 0: to the highest that the node supports.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn upgrade_cluster(&self, level: u32) -> Result<UpgradeClusterResponse, ClientError> {
+        let request = UpgradeClusterRequest { level, ..UpgradeClusterRequest::default() };
+        Ok(self.connection.stubs().admin.upgrade_cluster_opt(&request, self.deadline())?)
     }
 
     fn deadline(&self) -> CallOption {

@@ -159,6 +159,7 @@ fn fate_of(reason: ErrorReason) -> Fate {
         | ErrorReason::OffsetTrimmed
         | ErrorReason::NoSuchLog
         | ErrorReason::NoSuchService
+        | ErrorReason::FeatureLevelUnsupported
         | ErrorReason::LogIdMismatch
         | ErrorReason::ExpectedOffsetMismatch
         | ErrorReason::QueueFull

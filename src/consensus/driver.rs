@@ -283,11 +283,11 @@ impl Driver {
         let time_us = self.clock.now(wall_us(), now);
         match message {
             ConsensusMsg::Propose(proposal, reply) => {
-                let accepted = self.governor.accepts(&proposal);
-                match self.groups.get_mut(&proposal.group) {
-                    Some(_) if !accepted => reply.send(Err(ProposeError::Dropped)),
-                    Some(replica) => replica.group.propose(proposal, now, time_us, reply),
-                    None => reply.send(Err(ProposeError::NoSuchGroup)),
+                let checked = self.governor.check(&proposal, &self.groups, &self.sinks);
+                match (self.groups.get_mut(&proposal.group), checked) {
+                    (None, _) => reply.send(Err(ProposeError::NoSuchGroup)),
+                    (Some(_), Err(refusal)) => reply.send(Err(refusal)),
+                    (Some(replica), Ok(())) => replica.group.propose(proposal, now, time_us, reply),
                 }
             }
             ConsensusMsg::Command(command, reply) => {

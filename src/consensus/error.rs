@@ -1,6 +1,7 @@
 //! Why consensus stops or does not start.
 
 use crate::catalog::BadCommand;
+use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::log::StorageError;
 use crate::storage::reader::ReadError;
 use crate::types::GroupId;
@@ -20,6 +21,16 @@ pub enum HostError {
     /// The catalog contains a command that this version can't apply.
     #[error("{0}; start a newer version of the program")]
     Catalog(#[source] BadCommand),
+    /// The cluster uses a feature level that this version does not support.
+    #[error(
+        "the cluster is at feature level {level}, and this version supports {range}; start a newer version of the program"
+    )]
+    FeatureLevel {
+        /// The level of the cluster.
+        level: FeatureLevel,
+        /// The levels of this version.
+        range: FeatureRange,
+    },
     /// The system has no thread for consensus.
     #[error("no thread for consensus: {0}")]
     Thread(#[source] std::io::Error),
@@ -30,7 +41,9 @@ impl HostError {
     pub fn is_config(&self) -> bool {
         match self {
             HostError::Storage(error) => error.is_config(),
-            HostError::Catalog(_) | HostError::Read(_, ReadError::NewerFrame(_)) => true,
+            HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Read(_, ReadError::NewerFrame(_)) => {
+                true
+            }
             HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
         }
     }
@@ -49,6 +62,7 @@ impl HostError {
                 | ReadError::Shortage(_),
             )
             | HostError::Catalog(_)
+            | HostError::FeatureLevel { .. }
             | HostError::Thread(_) => false,
         }
     }

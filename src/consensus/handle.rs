@@ -134,6 +134,11 @@ pub enum ProposeError {
         /// The next offset of the log.
         next_offset: Offset,
     },
+    /// This member of the cluster is not known to support the proposed feature level.
+    LevelUnsupported {
+        /// The first one that the leader found.
+        member: NodeId,
+    },
     /// This node does not carry the group.
     NoSuchGroup,
     /// The group is damaged on this node.

@@ -34,6 +34,7 @@ mod received;
 mod replica;
 mod retention;
 mod sinks;
+mod state_change;
 pub mod status;
 mod wire;
 

@@ -7,9 +7,10 @@
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::bad_message::BadMessage;
+use super::state_change::state_change;
 use crate::catalog::Command;
 use crate::codes::UnknownCode;
-use crate::log_state::decode_trim;
+use crate::log_state::StateChange;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
 use crate::types::{GroupId, Term};
@@ -51,8 +52,8 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
         .map_err(|unknown| UnknownCode { what: unknown.what, code: unknown.code.into() })?;
     let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage::Malformed("an entry without a valid stamp"))?;
     let body = &entry.data[Stamp::BYTES..];
-    match stamp.kind {
-        EntryKind::Records => {
+    match state_change(group, &stamp, body).map_err(|bad| BadMessage::Malformed(bad.0))? {
+        StateChange::Records { .. } => {
             let term = Term(entry.term);
             payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)
                 .map_err(|bad| BadMessage::Malformed(bad.0))?;
@@ -61,18 +62,10 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
             }
             Ok(())
         }
-        EntryKind::Trim if group == GroupId::CATALOG => Err(BadMessage::Malformed("a trim of the catalog")),
-        EntryKind::Trim => {
-            let first = decode_trim(body).map_err(|_| BadMessage::Malformed("a malformed trim"))?;
-            if first <= stamp.base_offset {
-                Ok(())
-            } else {
-                Err(BadMessage::Malformed("a trim beyond the end of the log"))
-            }
+        StateChange::Trim(first) if first > stamp.base_offset => {
+            Err(BadMessage::Malformed("a trim beyond the end of the log"))
         }
-        EntryKind::Noop | EntryKind::ConfChange => {
-            Err(BadMessage::Malformed("an entry of a kind that is not replicated"))
-        }
+        StateChange::Trim(_) | StateChange::Nothing => Ok(()),
     }
 }
 

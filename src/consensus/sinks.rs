@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::completions::Completions;
+use crate::feature_level::FeatureLevel;
 use crate::pb::peer::RaftMessage;
 use crate::storage::reader::ReadersHandle;
 use crate::types::NodeId;
@@ -13,6 +14,9 @@ pub trait Outbound: Send + Sync {
     /// Takes a message for a peer. Never blocks. Over its budget it drops the message and reports
     /// [`super::handle::ConsensusHandle::unreachable`].
     fn send(&self, to: NodeId, message: RaftMessage);
+
+    /// A member that is not known to support a feature level. Never blocks.
+    fn member_without(&self, level: FeatureLevel) -> Option<NodeId>;
 }
 
 /// What performs the effects that take time.

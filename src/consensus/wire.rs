@@ -83,7 +83,8 @@ pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
             raft.set_entry_type(EntryType::EntryConfChange);
             raft.context = entry.payload();
         }
-        EntryKind::Records | EntryKind::Trim => raft.data = entry.data.clone(),
+        // What a leader was asked to append.
+        _ => raft.data = entry.data.clone(),
     }
     Ok(raft)
 }

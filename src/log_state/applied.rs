@@ -20,7 +20,7 @@ pub struct Visible {
 
 /// The part of an entry that the log state depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateChange<'a> {
+pub enum StateChange {
     /// Records of a client.
     Records {
         /// The offset after the last one.
@@ -28,8 +28,8 @@ pub enum StateChange<'a> {
         /// The leader's clock, Unix microseconds.
         append_time_us: u64,
     },
-    /// A new first offset, in the bytes of [`encode_trim`].
-    Trim(&'a [u8]),
+    /// A new first offset.
+    Trim(Offset),
     /// An entry that changes nothing here: a no-op, a conf change.
     Nothing,
 }
@@ -88,10 +88,7 @@ impl Applied {
     }
 
     /// Applies the entry at `index`.
-    ///
-    /// # Errors
-    /// [`BadTrim`]; nothing is changed.
-    pub fn apply(&mut self, index: LogIndex, change: StateChange<'_>) -> Result<Outcome, BadTrim> {
+    pub fn apply(&mut self, index: LogIndex, change: StateChange) -> Outcome {
         let is_new = index > self.as_of;
         let mut outcome = Outcome::Applied;
         match change {
@@ -101,8 +98,7 @@ impl Applied {
                     self.state.last_append_time_us = self.state.last_append_time_us.max(append_time_us);
                 }
             }
-            StateChange::Trim(bytes) => {
-                let first_offset = decode_trim(bytes)?;
+            StateChange::Trim(first_offset) => {
                 if is_new {
                     self.state.first_offset = first_offset.min(self.next_offset).max(self.state.first_offset);
                     outcome = Outcome::Trimmed(self.state.first_offset);
@@ -112,7 +108,7 @@ impl Applied {
         }
         self.index = index;
         self.as_of = self.as_of.max(index);
-        Ok(outcome)
+        outcome
     }
 
     /// The last applied entry.
@@ -140,7 +136,7 @@ impl Applied {
 mod tests {
     use super::*;
 
-    fn records(next_offset: u64, append_time_us: u64) -> StateChange<'static> {
+    fn records(next_offset: u64, append_time_us: u64) -> StateChange {
         StateChange::Records { next_offset: Offset(next_offset), append_time_us }
     }
 
@@ -156,16 +152,12 @@ mod tests {
     #[test]
     fn a_trim_moves_the_first_offset_forward_and_not_beyond_the_end() {
         let mut log = Applied::new(LogIndex(1), Offset(0), LogState::default(), LogIndex(1));
-        let trim = |log: &mut Applied, index, first| {
-            log.apply(LogIndex(index), StateChange::Trim(&encode_trim(Offset(first))))
-        };
-        assert_eq!(log.apply(LogIndex(2), records(10, 70)), Ok(Outcome::Applied));
-        assert_eq!(trim(&mut log, 3, 4), Ok(Outcome::Trimmed(Offset(4))));
-        assert_eq!(trim(&mut log, 4, 2), Ok(Outcome::Trimmed(Offset(4))));
-        assert_eq!(trim(&mut log, 5, 99), Ok(Outcome::Trimmed(Offset(10))));
-        assert_eq!(log.apply(LogIndex(6), StateChange::Nothing), Ok(Outcome::Applied));
-        assert_eq!(log.visible(), visible(6, 10, 10, 70));
-        assert_eq!(log.apply(LogIndex(7), StateChange::Trim(&[1])), Err(BadTrim));
+        let trim = |log: &mut Applied, index, first| log.apply(LogIndex(index), StateChange::Trim(Offset(first)));
+        assert_eq!(log.apply(LogIndex(2), records(10, 70)), Outcome::Applied);
+        assert_eq!(trim(&mut log, 3, 4), Outcome::Trimmed(Offset(4)));
+        assert_eq!(trim(&mut log, 4, 2), Outcome::Trimmed(Offset(4)));
+        assert_eq!(trim(&mut log, 5, 99), Outcome::Trimmed(Offset(10)));
+        assert_eq!(log.apply(LogIndex(6), StateChange::Nothing), Outcome::Applied);
         assert_eq!(log.visible(), visible(6, 10, 10, 70));
     }
 
@@ -173,13 +165,13 @@ mod tests {
     fn entries_that_the_state_contains_do_not_change_it_again() {
         let state = LogState { first_offset: Offset(5), last_append_time_us: 90 };
         let mut log = Applied::new(LogIndex(1), Offset(0), state, LogIndex(4));
-        log.apply(LogIndex(2), records(8, 80)).expect("records");
-        assert_eq!(log.apply(LogIndex(3), StateChange::Trim(&encode_trim(Offset(5)))), Ok(Outcome::Applied));
-        log.apply(LogIndex(4), records(9, 90)).expect("records");
+        log.apply(LogIndex(2), records(8, 80));
+        assert_eq!(log.apply(LogIndex(3), StateChange::Trim(Offset(5))), Outcome::Applied);
+        log.apply(LogIndex(4), records(9, 90));
         assert_eq!((log.log_state(), log.visible()), ((state, LogIndex(4)), visible(4, 5, 9, 90)));
-        log.apply(LogIndex(5), records(10, 95)).expect("records");
+        log.apply(LogIndex(5), records(10, 95));
         assert_eq!(log.log_state(), (LogState { last_append_time_us: 95, ..state }, LogIndex(5)));
-        log.apply(LogIndex(6), records(11, 94)).expect("records");
+        log.apply(LogIndex(6), records(11, 94));
         assert_eq!(log.visible(), visible(6, 5, 11, 95));
     }
 

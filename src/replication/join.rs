@@ -307,9 +307,10 @@ fn undecided(error: ProposeError) -> Refusal {
         ProposeError::NoSuchGroup => "this node does not have a replica of the catalog yet",
         ProposeError::Damaged => "the catalog is damaged on this node",
         ProposeError::Stopping => return Refusal::new(Reason::NotReady, "this node is stopping"),
-        ProposeError::TooLarge | ProposeError::ExpectedOffset { .. } | ProposeError::PastEnd { .. } => {
-            "the catalog does not accept the entry"
-        }
+        ProposeError::TooLarge
+        | ProposeError::ExpectedOffset { .. }
+        | ProposeError::PastEnd { .. }
+        | ProposeError::LevelUnsupported { .. } => "the catalog does not accept the entry",
     };
     Refusal::new(Reason::NoLeader, text)
 }

@@ -8,7 +8,7 @@
 use crate::codes::{UnknownCode, codes};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
 use crate::pb::peer;
-use crate::types::{LogIndex, Offset, Term};
+use crate::types::{LogIndex, NodeId, Offset, Term};
 
 codes! {
     /// Why the other node has not done a job.
@@ -39,6 +39,8 @@ codes! {
         Unconfirmed = 12,
         /// Its disk is full.
         DiskFull = 13,
+        /// A member does not support the feature level.
+        LevelUnsupported = 14,
     }
 }
 
@@ -64,6 +66,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
         Err(ProposeError::DeadlinePassed) => (RefusedJob::DeadlinePassed, 0),
         Err(ProposeError::ExpectedOffset { next_offset }) => (RefusedJob::ExpectedOffset, next_offset.0),
         Err(ProposeError::PastEnd { next_offset }) => (RefusedJob::PastEnd, next_offset.0),
+        Err(ProposeError::LevelUnsupported { member }) => (RefusedJob::LevelUnsupported, member.0),
         Err(ProposeError::NoSuchGroup) => (RefusedJob::NoSuchGroup, 0),
         Err(ProposeError::Damaged) => (RefusedJob::Damaged, 0),
         Err(ProposeError::Stopping) => (RefusedJob::Stopping, 0),
@@ -142,6 +145,7 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
         RefusedJob::DeadlinePassed => ProposeError::DeadlinePassed,
         RefusedJob::ExpectedOffset => ProposeError::ExpectedOffset { next_offset },
         RefusedJob::PastEnd => ProposeError::PastEnd { next_offset },
+        RefusedJob::LevelUnsupported => ProposeError::LevelUnsupported { member: NodeId(refused.detail) },
         RefusedJob::OutcomeUnknown | RefusedJob::Unconfirmed => ProposeError::OutcomeUnknown,
     })
 }
@@ -163,7 +167,8 @@ pub fn read_read_index(outcome: peer::Outcome) -> Result<LogIndex, ReadIndexErro
                 | RefusedJob::ExpectedOffset
                 | RefusedJob::PastEnd
                 | RefusedJob::Unconfirmed
-                | RefusedJob::DiskFull,
+                | RefusedJob::DiskFull
+                | RefusedJob::LevelUnsupported,
             )
             | Err(UnknownCode { .. }) => ReadIndexError::Unconfirmed,
         }),
@@ -198,6 +203,7 @@ mod tests {
             ProposeError::DeadlinePassed,
             ProposeError::ExpectedOffset { next_offset },
             ProposeError::PastEnd { next_offset },
+            ProposeError::LevelUnsupported { member: NodeId(5) },
         ] {
             assert_eq!(read_appended(appended_outcome(1, Err(same))), Err(same));
         }

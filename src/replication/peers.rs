@@ -224,14 +224,6 @@ impl PeersHandle {
         self.0.node.addresses.levels_of(peer)
     }
 
-    /// The members that don't support a level, or that this node has not heard from since it started, with what is known of
-    /// them. The cluster's level may be raised to a level for which this is empty.
-    pub fn members_without(&self, level: FeatureLevel) -> Vec<(Member, Option<FeatureRange>)> {
-        let known = |member: &Member| (member.clone(), self.levels_of(member.id));
-        let lacks = |range: Option<FeatureRange>| !range.is_some_and(|range| range.contains(level));
-        self.catalog().get().members().map(known).filter(|(_, range)| lacks(*range)).collect()
-    }
-
     /// Records the members as of this node's admission.
     pub fn told(&self, members: Vec<Member>) {
         self.0.node.addresses.told(members);
@@ -279,5 +271,11 @@ impl Outbound for PeersHandle {
             }
             self.0.node.unreachable(to);
         }
+    }
+
+    fn member_without(&self, level: FeatureLevel) -> Option<NodeId> {
+        let catalog = self.catalog().get();
+        let supports = |member: NodeId| self.levels_of(member).is_some_and(|range| range.contains(level));
+        catalog.members().map(|member| member.id).find(|member| !supports(*member))
     }
 }

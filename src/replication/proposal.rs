@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::catalog::{Catalog, Command, LogMeta};
 use crate::consensus::handle::{Proposal, StreamPosition};
 use crate::pb::peer::Propose;
-use crate::storage::entry::EntryKind;
+use crate::storage::entry::{EntryKind, PayloadForm};
 use crate::storage::payload;
 use crate::types::{GroupId, Offset, StreamId, Term};
 
@@ -44,16 +44,15 @@ pub fn proposal_of(
     let group = GroupId(group);
     let kind = u8::try_from(propose.kind).ok().and_then(|code| EntryKind::try_from(code).ok());
     let kind = kind.ok_or(BadProposal::UnknownKind(propose.kind))?;
-    let is_good = match kind {
-        EntryKind::Records if group == GroupId::CATALOG => propose.count > 0 && configures_logs(&propose.payload),
-        EntryKind::Records => propose.count > 0 && fits(catalog_now.log(group), &propose.payload),
-        // The catalog is never trimmed: a start replays all of it.
-        EntryKind::Trim if group != GroupId::CATALOG => propose.count == 0 && propose.payload.len() == 8,
-        EntryKind::Trim | EntryKind::Noop | EntryKind::ConfChange => {
-            return Err(BadProposal::NotProposable(kind, group));
-        }
+    if !kind.is_proposed_to(group) {
+        return Err(BadProposal::NotProposable(kind, group));
+    }
+    let form = kind.payload();
+    let has_good_records = || match group {
+        GroupId::CATALOG => may_be_forwarded(&propose.payload),
+        _ => fits(catalog_now.log(group), &propose.payload),
     };
-    if !is_good {
+    if !form.fits(propose.payload.len(), propose.count) || form == PayloadForm::Records && !has_good_records() {
         return Err(BadProposal::BadPayload { group, count: propose.count, bytes: propose.payload.len() });
     }
     Ok(Proposal {
@@ -85,11 +84,14 @@ fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
         && sum <= log.request_bytes_max as usize
 }
 
-/// Whether every record is a change of a log's settings. No other change of the catalog is forwarded as an entry: the
-/// leader proposes those itself. A command that only a newer version knows is refused and not appended.
-fn configures_logs(records: &[u8]) -> bool {
-    let configures = |record: &[u8]| matches!(Command::of_record(record), Ok(Command::ConfigureLog(..)));
-    payload::records(records).all(|record| record.is_ok_and(configures))
+/// Whether every record is a change of a log's settings or of the feature level. No other change of the catalog is
+/// forwarded as an entry: the leader proposes those itself. A command that only a newer version knows is refused and not
+/// appended.
+fn may_be_forwarded(records: &[u8]) -> bool {
+    let admitted = |record: &[u8]| {
+        matches!(Command::of_record(record), Ok(Command::ConfigureLog(..) | Command::RaiseFeatureLevel(_)))
+    };
+    payload::records(records).all(|record| record.is_ok_and(admitted))
 }
 
 #[cfg(test)]

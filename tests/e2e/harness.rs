@@ -158,7 +158,8 @@ impl Node {
     /// Starts a node and waits until it serves requests.
     #[track_caller]
     pub fn start(site: &Site, options: NodeOptions) -> Node {
-        let (tls, policy, data) = (site.node_files(&options.name), site.policy(), site.path().join(&options.name));
+        let tls = (!site.is_insecure()).then(|| site.node_files(&options.name));
+        let (policy, data) = (site.policy(), site.path().join(&options.name));
         let cluster = site.cluster().to_owned();
         let log = site.path().join(format!("{}.log", options.name));
         let plain = site.command(&[]);
@@ -170,7 +171,7 @@ impl Node {
             for name in &removed {
                 command.env_remove(name);
             }
-            command.args(serve_args(options, &cluster, &tls, &policy, &data));
+            command.args(serve_args(options, &cluster, tls.as_ref(), &policy, &data));
             command.envs(options.env.iter().cloned());
             command
         };
@@ -258,23 +259,28 @@ impl Drop for Node {
     }
 }
 
-fn serve_args(options: &NodeOptions, cluster: &str, tls: &TlsFiles, policy: &Path, data: &Path) -> Vec<String> {
+fn serve_args(options: &NodeOptions, cluster: &str, tls: Option<&TlsFiles>, policy: &Path, data: &Path) -> Vec<String> {
     let free = || "127.0.0.1:0".to_owned();
     let file = |file: &Path| file.display().to_string();
-    let pairs = [
+    let mut pairs = vec![
         ("node-name", options.name.clone()),
         ("cluster-name", cluster.to_owned()),
         ("data-dir", data.display().to_string()),
         ("bind-addr", options.bind_addr.clone().unwrap_or_else(free)),
         ("rpc-addr", options.rpc_addr.clone().unwrap_or_else(free)),
-        ("acl-policy-file", policy.display().to_string()),
-        ("client-ca-file", file(&tls.client_ca_file)),
-        ("peer-ca-file", file(&tls.peer_ca_file)),
-        ("server-cert-file", file(&tls.server_cert_file)),
-        ("server-key-file", file(&tls.server_key_file)),
-        ("peer-cert-file", file(&tls.peer_cert_file)),
-        ("peer-key-file", file(&tls.peer_key_file)),
+        ("acl-policy-file", file(policy)),
     ];
+    match tls {
+        None => pairs.push(("insecure", "true".to_owned())),
+        Some(tls) => pairs.extend([
+            ("client-ca-file", file(&tls.client_ca_file)),
+            ("peer-ca-file", file(&tls.peer_ca_file)),
+            ("server-cert-file", file(&tls.server_cert_file)),
+            ("server-key-file", file(&tls.server_key_file)),
+            ("peer-cert-file", file(&tls.peer_cert_file)),
+            ("peer-key-file", file(&tls.peer_key_file)),
+        ]),
+    }
     let mut args = vec!["serve".to_owned()];
     let given = |name: &str| options.more.iter().any(|more| more.starts_with(&format!("--{name}")));
     for (name, value) in pairs.into_iter().filter(|(name, _)| !given(name)) {

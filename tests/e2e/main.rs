@@ -47,4 +47,5 @@ mod sick_disk;
 mod status;
 mod streams;
 mod unit;
+mod upgrade;
 mod verify;

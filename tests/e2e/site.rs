@@ -28,6 +28,14 @@ p, role:team, default, produce
 g, member, role:team
 ";
 
+/// Without TLS every client and every peer is `anonymous`.
+const INSECURE_POLICY: &str = "\
+p, anonymous, *, produce
+p, anonymous, *, consume
+p, anonymous, *, admin
+p, anonymous, *, replicate
+";
+
 const LOOPBACK: [&str; 2] = ["localhost", "127.0.0.1"];
 
 static EXCLUSIVE: RwLock<()> = RwLock::new(());
@@ -42,6 +50,8 @@ pub struct Site {
     cluster: String,
     /// All nodes share one peer certificate, as clusters did before certificates named their node.
     shared_peers: bool,
+    /// Nodes and clients use no TLS.
+    insecure: bool,
     #[expect(dead_code, reason = "held")]
     isolation: Isolation,
 }
@@ -62,6 +72,13 @@ impl Site {
         Site { shared_peers: true, ..Site::new() }
     }
 
+    /// Creates a site without TLS, in which every client may do everything.
+    pub fn insecure() -> Site {
+        let site = Site { insecure: true, ..Site::new() };
+        fs::write(site.policy(), INSECURE_POLICY).expect("a policy");
+        site
+    }
+
     /// Creates a site for a test that counts threads: no other test runs at the same time.
     pub fn exclusive() -> Site {
         Site::make(CLUSTER, &LOOPBACK, Isolation::Exclusive(EXCLUSIVE.write().unwrap_or_else(PoisonError::into_inner)))
@@ -69,7 +86,7 @@ impl Site {
 
     fn make(cluster: &str, hosts: &[&str], isolation: Isolation) -> Site {
         let dir = tempfile::tempdir().expect("a folder");
-        let site = Site { dir, cluster: cluster.to_owned(), shared_peers: false, isolation };
+        let site = Site { dir, cluster: cluster.to_owned(), shared_peers: false, insecure: false, isolation };
         let plan = hosts.iter().fold(Plan::new(cluster), |plan, host| plan.host(host));
         let plan =
             ["root", "writer", "reader", "member", "nobody"].iter().fold(plan, |plan, client| plan.client(client));
@@ -97,6 +114,11 @@ impl Site {
     /// The CA of all certificates.
     pub fn ca(&self) -> Ca {
         Ca::load(&self.certs()).expect("the CA")
+    }
+
+    /// Whether nodes and clients use no TLS.
+    pub fn is_insecure(&self) -> bool {
+        self.insecure
     }
 
     /// Returns the TLS files of a node. Issues its peer certificate if it is missing.
@@ -143,9 +165,9 @@ impl Site {
         }
     }
 
-    /// Returns a client with the certificate of `user`.
+    /// Returns a client with the certificate of `user`, or without TLS in a site without.
     pub fn client(&self, addr: impl ToString, user: &str) -> Client {
-        client_with(addr, Some(self.client_files(user)))
+        client_with(addr, (!self.insecure).then(|| self.client_files(user)))
     }
 
     /// Returns the configuration of a node that runs in this process.
@@ -165,10 +187,15 @@ impl Site {
         command
     }
 
-    /// Returns a command that runs the program as a client of the node at `addr`, as `root`.
+    /// Returns a command that runs the program as a client of the node at `addr`, as `root`, or without TLS in a site
+    /// without.
     pub fn cli(&self, addr: &str, args: &[&str]) -> Command {
         let mut command = self.command(args);
-        command.env("SERIATIM_ADDR", addr).env("SERIATIM_CERTS", self.certs());
+        command.env("SERIATIM_ADDR", addr);
+        match self.insecure {
+            true => command.env("SERIATIM_INSECURE", "true"),
+            false => command.env("SERIATIM_CERTS", self.certs()),
+        };
         command
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::api::error::{FailedProposal, LogScope};
 use crate::consensus::handle::ProposeError;
+use crate::feature_level::FeatureLevel;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::damage::DamagedRange;
@@ -40,6 +41,7 @@ fn number(error: &ApiError) -> usize {
         ApiError::Joining(_) => 14,
         ApiError::NotReady { .. } => 25,
         ApiError::NewerVersion { .. } => 26,
+        ApiError::LevelUnsupported { .. } => 27,
         ApiError::Stopping => 15,
         ApiError::ReplicaDamaged => 16,
         ApiError::LeaderUnreadable { .. } => 23,
@@ -53,7 +55,7 @@ fn number(error: &ApiError) -> usize {
     }
 }
 
-const VARIANTS: usize = 27;
+const VARIANTS: usize = 28;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -66,6 +68,11 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "NOT_ALLOWED",
         ),
         (Invalid::Malformed.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (
+            ApiError::LevelUnsupported { level: FeatureLevel(2), why: "n2 does not support it".into() },
+            Code::FAILED_PRECONDITION,
+            "FEATURE_LEVEL_UNSUPPORTED",
+        ),
         (
             ApiError::NewerVersion { log: name(), offset: Offset(4), what: "a frame of kind 9".into() },
             Code::UNIMPLEMENTED,

@@ -7,6 +7,7 @@ use super::facts::ReplicaFacts;
 use super::joins::Verdict;
 use crate::catalog::command::Command;
 use crate::catalog::state::Catalog;
+use crate::feature_level::FeatureLevel;
 use crate::storage::payload;
 use crate::types::NodeId;
 
@@ -47,17 +48,48 @@ pub(super) fn decide(
     Decision::Propose
 }
 
-/// True if the leader appends this proposal to the catalog for a peer: exactly one change of a log's settings that has an
-/// effect. Other commands are proposed by the leader itself.
-pub fn accepts_from_peer(catalog: &Catalog, records: &[u8], count: u32) -> bool {
+/// What becomes of a proposal to the catalog that a peer may have forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerDecision {
+    /// The leader appends it.
+    Accept,
+    /// The leader does not append it.
+    Drop,
+    /// The leader does not append it: this member is not known to support the feature level.
+    LevelUnsupported(NodeId),
+}
+
+/// Decides about a proposal to the catalog. The leader appends exactly one change of a log's settings that has an effect,
+/// or one feature level that every member supports. Other commands are proposed by the leader itself.
+///
+/// `member_without` returns a member that is not known to support a level. The level is raised only while all entries are
+/// applied (`is_idle`): an entry that is not applied yet may add a member.
+pub fn decide_for_peer(
+    catalog: &Catalog,
+    records: &[u8],
+    count: u32,
+    is_idle: impl FnOnce() -> bool,
+    member_without: impl FnOnce(FeatureLevel) -> Option<NodeId>,
+) -> PeerDecision {
     let mut all = payload::records(records);
     let (Some(Ok(record)), None, 1) = (all.next(), all.next(), count) else {
-        return false;
+        return PeerDecision::Drop;
     };
-    Command::of_record(record).is_ok_and(|command| {
-        // A key, headers or unknown fields would be kept forever, whatever their size.
-        let canonical = command.payload().payload() == records;
-        let configures = matches!(command, Command::ConfigureLog(..));
-        configures && canonical && catalog.would_change(&command) == Ok(true)
-    })
+    let Ok(command) = Command::of_record(record) else { return PeerDecision::Drop };
+    // A key, headers or unknown fields would be kept forever, whatever their size.
+    let is_canonical = command.payload().payload() == records;
+    if !is_canonical || catalog.would_change(&command) != Ok(true) {
+        return PeerDecision::Drop;
+    }
+    match command {
+        Command::ConfigureLog(..) => PeerDecision::Accept,
+        Command::RaiseFeatureLevel(level) => match member_without(level) {
+            Some(member) => PeerDecision::LevelUnsupported(member),
+            None if is_idle() => PeerDecision::Accept,
+            None => PeerDecision::Drop,
+        },
+        Command::AddNode(_) | Command::RemoveNode(_) | Command::CreateLog(_) | Command::Founded(_) => {
+            PeerDecision::Drop
+        }
+    }
 }

@@ -289,5 +289,6 @@ pub fn show(command: &Command) -> String {
         Command::CreateLog(log) => format!("CreateLog {} {} founder={}", log.group, log.name, log.founder.0),
         Command::Founded(group) => format!("Founded {group}"),
         Command::ConfigureLog(group, change) => format!("ConfigureLog {group} {change:?}"),
+        Command::RaiseFeatureLevel(level) => format!("RaiseFeatureLevel {level}"),
     }
 }

@@ -5,6 +5,7 @@ mod log;
 mod script;
 
 use super::*;
+use crate::feature_level::FeatureLevel;
 use crate::types::{GroupId, NodeId};
 
 #[test]
@@ -31,6 +32,7 @@ fn samples() -> Vec<Command> {
         Command::CreateLog(log),
         Command::Founded(GroupId(1)),
         Command::ConfigureLog(GroupId(1), LogChange { retention_ms: Some(0), ..LogChange::default() }),
+        Command::RaiseFeatureLevel(FeatureLevel(2)),
     ]
 }
 

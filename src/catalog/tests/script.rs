@@ -11,8 +11,9 @@ use std::time::Duration;
 use goldenscript::Context;
 
 use super::cluster::{Cluster, member, show};
-use crate::catalog::policy::requests::accepts_from_peer;
+use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
 use crate::catalog::{Command, LogChange, LogMeta, Member};
+use crate::feature_level::FeatureLevel;
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogId, LogName, NodeId};
@@ -62,6 +63,9 @@ pub enum Line {
         /// The number of records that a forwarding peer claims.
         #[arg(key)]
         count: Option<u32>,
+    },
+    RaiseFeatureLevel {
+        level: u32,
     },
     /// Decodes the value of a record: hexadecimal digits.
     Decode {
@@ -204,6 +208,7 @@ impl Line {
                 retention_ms: retention_ms.unwrap_or(0),
             }),
             Line::Founded { group } => Command::Founded(GroupId(*group)),
+            Line::RaiseFeatureLevel { level } => Command::RaiseFeatureLevel(FeatureLevel(*level)),
             Line::ConfigureLog {
                 group, record_bytes_max, request_bytes_max, retention_bytes, retention_ms, ..
             } => Command::ConfigureLog(
@@ -278,7 +283,8 @@ impl goldenscript::Runner for Script {
             | Line::RemoveNode { .. }
             | Line::CreateLog { .. }
             | Line::Founded { .. }
-            | Line::ConfigureLog { .. } => {}
+            | Line::ConfigureLog { .. }
+            | Line::RaiseFeatureLevel { .. } => {}
         }
         Ok(out)
     }
@@ -304,8 +310,14 @@ impl Script {
             encode_record(&mut payload, &RecordFields { value: &value, headers, ..RecordFields::default() });
         }
         let payload = Unstamped::new(payload).payload();
-        let accepted = accepts_from_peer(&self.cluster.catalog, &payload, count.unwrap_or(records));
-        Ok(if accepted { format!("accepted: {}", self.cluster.apply(command)) } else { "dropped".to_owned() })
+        let is_idle = || !context.tags.contains("busy");
+        let member_without = |level| (level > FeatureLevel(2)).then_some(NodeId(3));
+        let count = count.unwrap_or(records);
+        Ok(match decide_for_peer(&self.cluster.catalog, &payload, count, is_idle, member_without) {
+            PeerDecision::Accept => format!("accepted: {}", self.cluster.apply(command)),
+            PeerDecision::Drop => "dropped".to_owned(),
+            PeerDecision::LevelUnsupported(member) => format!("refused: node {} does not support it", member.0),
+        })
     }
 
     fn group(&mut self, group: u64) -> Result<&mut super::cluster::Group, Box<dyn Error>> {

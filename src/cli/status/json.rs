@@ -16,6 +16,11 @@ pub(super) fn json(report: &ClusterReport) -> Value {
             Err(error) => object["error"] = json!(error),
             Ok(node) => {
                 object["version"] = json!(node.version);
+                object["feature_level"] = json!({
+                    "cluster": node.feature_level,
+                    "min": node.feature_level_min,
+                    "max": node.feature_level_max,
+                });
                 object["another_cluster"] = json!(node.another_cluster);
                 object["waiting_for"] = json!(node.waiting_for);
                 object["disk"] = disk_json(node);

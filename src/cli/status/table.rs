@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::answer::{catalog_ranges, role};
+use super::answer::{Answer, catalog_ranges, role};
 use super::health::GroupHealth;
 use super::report::ClusterReport;
 use crate::cli::units;
@@ -56,7 +56,21 @@ pub(super) fn table(report: &ClusterReport) -> String {
     for group in report.groups.iter().filter(|group| group.log.as_deref() == Some(log) || !group.is_well()) {
         let _ = writeln!(text, "{}", summary(group));
     }
+    text.push_str(&upgrade_hint(answers));
     text
+}
+
+/// A line if every node supports a higher feature level than the cluster's; otherwise nothing.
+fn upgrade_hint(answers: &[Answer]) -> String {
+    let nodes: Option<Vec<_>> = answers.iter().map(|answer| answer.node.as_ref().ok()).collect();
+    let nodes = nodes.unwrap_or_default();
+    let level = nodes.iter().map(|node| node.feature_level).max().unwrap_or(0);
+    match nodes.iter().map(|node| node.feature_level_max).min() {
+        Some(max) if max > level => format!(
+            "every node supports feature level {max}, and the cluster is at {level}: raise it with `seriatim cluster upgrade`\n"
+        ),
+        Some(_) | None => String::new(),
+    }
 }
 
 fn summary(group: &GroupHealth) -> String {
@@ -138,8 +152,15 @@ pub(super) fn details(report: &ClusterReport) -> String {
     let mut text = String::new();
     for answer in &report.answers {
         let Ok(node) = &answer.node else { continue };
+        let levels = match node.feature_level {
+            0 => String::new(),
+            level => {
+                let (min, max) = (node.feature_level_min, node.feature_level_max);
+                format!(", at feature level {level}, supports {min} to {max}")
+            }
+        };
         // Writing to a string never fails.
-        let _ = writeln!(text, "\n{} (version {})", answer.server.id, node.version);
+        let _ = writeln!(text, "\n{} (version {}{levels})", answer.server.id, node.version);
         if let Some(group) = answer.group(log) {
             let settings = group.settings.clone().unwrap_or_default();
             let or_all = |n: u64, unit: &str| if n == 0 { "all".to_owned() } else { format!("{n} {unit}") };

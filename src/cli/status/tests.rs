@@ -64,6 +64,26 @@ fn said(report: &ClusterReport) -> (u8, String) {
     (report.exit() as u8, report.failure().map(|failure| failure.message).unwrap_or_default())
 }
 
+#[test]
+fn tells_when_every_node_supports_a_higher_feature_level() {
+    let last_line = |levels: [(u32, u32); 3], silent: &[usize]| {
+        let mut answers = cluster(3, &[1, 2, 3]);
+        for (answer, (level, max)) in answers.iter_mut().zip(levels) {
+            let node = answer.node.as_mut().expect("an answer");
+            (node.feature_level, node.feature_level_min, node.feature_level_max) = (level, 1, max);
+        }
+        let text = table(&report(without(answers, silent)));
+        text.lines().last().map(str::to_owned)
+    };
+    let hint = "every node supports feature level 2, and the cluster is at 1: raise it with `seriatim cluster upgrade`";
+    assert_eq!(last_line([(1, 2), (1, 3), (1, 2)], &[]).as_deref(), Some(hint));
+    for (levels, silent) in [([(1, 2), (1, 1), (1, 2)], &[][..]), ([(1, 2); 3], &[3]), ([(2, 2), (1, 2), (2, 2)], &[])]
+    {
+        let line = last_line(levels, silent).expect("a line");
+        assert!(!line.contains("feature level"), "{line}");
+    }
+}
+
 /// A node at the address of a dead member was shown as that member: alive, with lag 0.
 #[test]
 fn ignores_the_answer_of_another_node() {
@@ -105,10 +125,16 @@ fn details_and_json_contain_the_rest() {
     node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_LOW.into(), ..DiskStatus::default() }).into();
     let damaged = DamagedRange { first_offset: 3, ..DamagedRange::default() };
     node.groups[0].damaged_ranges.push(damaged);
+    (node.version, node.feature_level, node.feature_level_min, node.feature_level_max) = ("0.1.0".into(), 2, 1, 3);
     lines.push(Answer::new(Server { id: "n2".into(), ..Server::default() }, Err("refused".into())));
     let report = report(lines);
-    assert_eq!(details(&report), "\nn1 (version )\n  0 bytes stored; kept by size: all, by age: all\n  a_total 3\n");
+    assert_eq!(
+        details(&report),
+        "\nn1 (version 0.1.0, at feature level 2, supports 1 to 3)\n  0 bytes stored; kept by size: all, by age: all\n  \
+         a_total 3\n"
+    );
     let json = json(&report);
+    assert_eq!(json["nodes"][0]["feature_level"], serde_json::json!({"cluster": 2, "min": 1, "max": 3}));
     assert_eq!(json["nodes"][0]["log"]["role"], "leader");
     assert_eq!(json["nodes"][0]["counters"]["b_total"], 0);
     assert_eq!(json["nodes"][0]["disk"]["state"], "low");

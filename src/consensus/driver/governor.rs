@@ -8,7 +8,7 @@ use super::host::Host;
 use crate::catalog::policy::facts::{Now, Replicas};
 use crate::catalog::policy::hosting::hosted_logs;
 use crate::catalog::policy::notice::Notice;
-use crate::catalog::policy::requests::{Decision, accepts_from_peer};
+use crate::catalog::policy::requests::{Decision, PeerDecision, decide_for_peer};
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
 use crate::catalog::{Applied, Catalog, CatalogView, Command, Member};
 use crate::consensus::error::HostError;
@@ -76,6 +76,10 @@ impl Governor {
                 host.serve(hosted.log, replica);
             }
         }
+        let (level, range) = (self.catalog.feature_level(), self.view.level().range());
+        if !range.contains(level) {
+            return Err(HostError::FeatureLevel { level, range });
+        }
         self.view.publish(self.catalog.clone());
         Ok(())
     }
@@ -131,12 +135,30 @@ impl Governor {
         }
     }
 
-    /// True if this node, as a leader, appends a proposal. It may come from a peer, so it was perhaps not checked before.
-    /// (`replication/forward.rs` checks those to logs, on the thread that receives them.)
-    pub fn accepts(&self, proposal: &Proposal) -> bool {
-        let records = || proposal.payload.payload();
-        proposal.group != GroupId::CATALOG
-            || proposal.kind == EntryKind::Records && accepts_from_peer(&self.catalog, &records(), proposal.count)
+    /// Whether this node, if it leads the group, appends a proposal. It may come from a peer, so it was perhaps not checked
+    /// before. (`replication/proposal.rs` checks those to logs, on the thread that receives them.)
+    ///
+    /// # Errors
+    /// The answer to a proposal that is not appended.
+    pub fn check(&self, proposal: &Proposal, groups: &Groups, sinks: &Sinks) -> Result<(), ProposeError> {
+        let Some(catalog) = groups.get(&proposal.group).filter(|_| proposal.group == GroupId::CATALOG) else {
+            return Ok(());
+        };
+        if proposal.kind != EntryKind::Records {
+            return Err(ProposeError::Dropped);
+        }
+        let facts = catalog.facts(false);
+        if !facts.leads {
+            // The group answers with its leader.
+            return Ok(());
+        }
+        let records = proposal.payload.payload();
+        let member_without = |level| sinks.outbound.member_without(level);
+        match decide_for_peer(&self.catalog, &records, proposal.count, || facts.is_idle, member_without) {
+            PeerDecision::Accept => Ok(()),
+            PeerDecision::Drop => Err(ProposeError::Dropped),
+            PeerDecision::LevelUnsupported(member) => Err(ProposeError::LevelUnsupported { member }),
+        }
     }
 
     fn facts(&self, groups: &Groups) -> Replicas {

@@ -20,6 +20,10 @@ struct Nobody;
 
 impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
+
+    fn member_without(&self, _level: crate::feature_level::FeatureLevel) -> Option<NodeId> {
+        None
+    }
 }
 
 /// A node alone that founds a cluster. Its log-writer and readers are real; its ticks come from the test.

@@ -14,11 +14,12 @@ use super::effects::Effects;
 use super::node::RaftNode;
 use super::pending::Pending;
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
+use crate::consensus::state_change::state_change;
 use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
 use crate::log_state::{Applied, Outcome, StateChange, Visible};
-use crate::storage::entry::{EntryKind, Stamp};
+use crate::storage::entry::{BadEntry, Stamp};
 use crate::storage::payload;
-use crate::types::{GroupId, LogIndex, Offset, Term};
+use crate::types::{GroupId, LogIndex, Term};
 
 /// A committed entry that is not applied yet, and the Ready whose hard state covers its commit.
 struct Committed {
@@ -110,11 +111,11 @@ impl Applier {
 
     fn apply_entry(&mut self, group: GroupId, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {
         let index = LogIndex(entry.index);
-        let change = if is_conf_change(entry) || is_noop(entry) { StateChange::Nothing } else { change(entry)? };
+        let change = change(group, entry).map_err(|e| e.to_string())?;
         if group == GroupId::CATALOG && matches!(change, StateChange::Records { .. }) {
             out.commands.extend(commands(entry)?);
         }
-        match self.applied.apply(index, change).map_err(|e| e.to_string())? {
+        match self.applied.apply(index, change) {
             // The storage decides which files can be deleted, at its next sync.
             Outcome::Trimmed(first_offset) => out.trim = Some((first_offset, index)),
             Outcome::Applied => {}
@@ -171,17 +172,11 @@ fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) 
     Ok(())
 }
 
-/// What an entry with a stamp changes.
-fn change(entry: &RaftEntry) -> Result<StateChange<'_>, String> {
-    let stamp = Stamp::decode(&entry.data).map_err(|e| e.to_string())?;
-    match stamp.kind {
-        EntryKind::Records => Ok(StateChange::Records {
-            next_offset: Offset(stamp.base_offset.0 + u64::from(stamp.count)),
-            append_time_us: stamp.append_time_us,
-        }),
-        EntryKind::Trim => Ok(StateChange::Trim(&entry.data[Stamp::BYTES..])),
-        EntryKind::Noop | EntryKind::ConfChange => Err(format!("an entry of kind {:?}", stamp.kind)),
+fn change(group: GroupId, entry: &RaftEntry) -> Result<StateChange, BadEntry> {
+    if is_conf_change(entry) || is_noop(entry) {
+        return Ok(StateChange::Nothing);
     }
+    state_change(group, &Stamp::decode(&entry.data)?, &entry.data[Stamp::BYTES..])
 }
 
 /// The values of an entry's records: the catalog's commands.

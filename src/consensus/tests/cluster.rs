@@ -47,6 +47,10 @@ impl Outbound for Outbox {
     fn send(&self, _to: NodeId, message: RaftMessage) {
         self.0.lock().push(message);
     }
+
+    fn member_without(&self, _level: crate::feature_level::FeatureLevel) -> Option<NodeId> {
+        None
+    }
 }
 
 struct Process {

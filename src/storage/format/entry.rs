@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use crate::codes::codes;
 pub use crate::storage::error::BadEntry;
-use crate::types::{LogIndex, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// The largest entry, stamp and payload, in bytes: a constant of the format that every peer accepts.
 pub const ENTRY_BYTES_MAX: usize = 8 << 20;
@@ -38,6 +38,65 @@ codes! {
         ConfChange = 3,
         /// A new first offset.
         Trim = 4,
+    }
+}
+
+/// What the payload of a frame consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadForm {
+    /// At least one record, as drawn in `payload`.
+    Records,
+    /// So many bytes.
+    Bytes(usize),
+    /// Bytes without a meaning.
+    Filler,
+}
+
+impl PayloadForm {
+    /// Whether a payload of this length, which claims so many records, can be of this form.
+    pub const fn fits(self, bytes: usize, count: u32) -> bool {
+        match self {
+            PayloadForm::Records => count > 0,
+            PayloadForm::Bytes(length) => count == 0 && bytes == length,
+            PayloadForm::Filler => count == 0,
+        }
+    }
+}
+
+/// Which entries are proposed to a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProposedTo {
+    /// None: raft makes them itself.
+    NoGroup,
+    /// Those of logs. The catalog is never trimmed: a start replays all of it.
+    Logs,
+    /// Those of logs and of the catalog.
+    EveryGroup,
+}
+
+impl EntryKind {
+    /// The properties of the kinds, one line for each.
+    const fn properties(self) -> (PayloadForm, ProposedTo) {
+        match self {
+            EntryKind::Records => (PayloadForm::Records, ProposedTo::EveryGroup),
+            EntryKind::Noop => (PayloadForm::Bytes(0), ProposedTo::NoGroup),
+            EntryKind::ConfChange => (PayloadForm::Bytes(16), ProposedTo::NoGroup),
+            EntryKind::Trim => (PayloadForm::Bytes(8), ProposedTo::Logs),
+        }
+    }
+
+    /// What the payload consists of.
+    pub const fn payload(self) -> PayloadForm {
+        self.properties().0
+    }
+
+    /// Whether entries of this kind are proposed to this group, and not made by raft.
+    pub fn is_proposed_to(self, group: GroupId) -> bool {
+        match self.properties().1 {
+            ProposedTo::NoGroup => false,
+            ProposedTo::Logs => group != GroupId::CATALOG,
+            ProposedTo::EveryGroup => true,
+        }
     }
 }
 
@@ -103,7 +162,7 @@ impl Stamp {
             producer_id: u64_at(bytes, 24),
             sequence: u64_at(bytes, 32),
         };
-        if (stamp.kind == EntryKind::Records) != (stamp.count > 0) {
+        if matches!(stamp.kind.payload(), PayloadForm::Records) != (stamp.count > 0) {
             return Err(BadEntry("the count of records does not fit the kind"));
         }
         stamp.end_offset()?;

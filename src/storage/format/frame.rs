@@ -29,7 +29,7 @@
 use crate::codes::{UnknownCode, codes};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::entry::{
-    BadEntry, ENTRY_BYTES_MAX, Entry, EntryKind, Stamp, TERM_TOO_LARGE, u32_at, u64_at,
+    BadEntry, ENTRY_BYTES_MAX, Entry, EntryKind, PayloadForm, Stamp, TERM_TOO_LARGE, u32_at, u64_at,
 };
 use crate::types::{LogIndex, Offset, Term};
 
@@ -47,6 +47,30 @@ codes! {
         Filler = 7,
     }
 }
+
+impl NoteKind {
+    /// What the payload consists of.
+    const fn payload(self) -> PayloadForm {
+        match self {
+            NoteKind::HardState => PayloadForm::Bytes(8),
+            NoteKind::Synced => PayloadForm::Bytes(0),
+            NoteKind::Filler => PayloadForm::Filler,
+        }
+    }
+}
+
+// Entries and notes share the codes of frames.
+const _: () = {
+    let mut i = 0;
+    while i < NoteKind::ALL.len() {
+        let mut j = 0;
+        while j < EntryKind::ALL.len() {
+            assert!(NoteKind::ALL[i].code() != EntryKind::ALL[j].code(), "a note and an entry have the same code");
+            j += 1;
+        }
+        i += 1;
+    }
+};
 
 /// What a frame is. 0 is never used: zeros on the disk are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +95,17 @@ impl FrameKind {
         matches!(self, FrameKind::Entry(_))
     }
 
+    /// What the payload consists of.
+    pub const fn payload(self) -> PayloadForm {
+        match self {
+            FrameKind::Entry(kind) => kind.payload(),
+            FrameKind::Note(kind) => kind.payload(),
+        }
+    }
+
     /// True for a frame with records.
     pub const fn is_records(self) -> bool {
-        matches!(self, FrameKind::Entry(EntryKind::Records))
+        matches!(self.payload(), PayloadForm::Records)
     }
 }
 

@@ -5,8 +5,7 @@ use std::path::Path;
 use super::finding::{Finding, Severity, Unreadable};
 use super::report::Report;
 use crate::storage::error::StorageError;
-use crate::storage::format::entry::EntryKind;
-use crate::storage::format::frame::{Frame, FrameKind, NoteKind, Position, frame_bytes};
+use crate::storage::format::frame::{Frame, Position, frame_bytes};
 use crate::storage::format::index::{INDEX_BYTES_MAX, Index, IndexEntry};
 use crate::storage::format::payload::check_stamped;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
@@ -255,18 +254,11 @@ fn after_entry(frame: &Frame<'_>) -> Base {
 /// Checks that the payload is one of the frame's kind (`entry.rs`).
 fn check_payload(frame: &Frame<'_>) -> Result<(), String> {
     let header = &frame.header;
-    let bytes = frame.payload.len();
-    let good = match header.kind {
-        FrameKind::Entry(EntryKind::Records) => {
-            let (base, term, time) = (header.base_offset, header.term, header.append_time_us);
-            return check_stamped(frame.payload, base, term, time, header.count).map_err(|bad| bad.to_string());
-        }
-        FrameKind::Entry(EntryKind::Noop) | FrameKind::Note(NoteKind::Synced) => bytes == 0,
-        FrameKind::Entry(EntryKind::ConfChange) => bytes == 16,
-        FrameKind::Entry(EntryKind::Trim) | FrameKind::Note(NoteKind::HardState) => bytes == 8,
-        FrameKind::Note(NoteKind::Filler) => true,
-    };
-    if good && header.count == 0 {
+    if header.kind.is_records() {
+        let (base, term, time) = (header.base_offset, header.term, header.append_time_us);
+        return check_stamped(frame.payload, base, term, time, header.count).map_err(|bad| bad.to_string());
+    }
+    if header.kind.payload().fits(frame.payload.len(), header.count) {
         Ok(())
     } else {
         Err(format!("the payload does not fit the frame's kind ({})", header.kind.code()))

@@ -1,0 +1,108 @@
+//! Moving a cluster to a newer binary and back, and the feature level that ends the way back.
+//!
+//! The newer binary is the same program, which claims one more feature level (`SERIATIM_TEST_FEATURE_LEVEL_MAX`). Only nodes
+//! without TLS accept that.
+
+use seriatim::client::Client;
+use seriatim::feature_level::{FeatureLevel, FeatureRange};
+
+use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, wait_for_voters};
+use crate::load::{Random, check, under_load};
+
+/// The highest level of the program as it is built.
+fn top() -> FeatureLevel {
+    FeatureRange::SUPPORTED.max()
+}
+
+/// The level that only the newer binary supports.
+fn next() -> FeatureLevel {
+    FeatureLevel(top().0 + 1)
+}
+
+fn newer() -> Vec<(String, String)> {
+    vec![(FeatureRange::TEST_MAX.to_owned(), next().to_string())]
+}
+
+fn clients(site: &Site, nodes: &[Node]) -> Vec<Client> {
+    nodes.iter().map(|node| site.client(&node.rpc_addr, "root")).collect()
+}
+
+/// Moves all nodes to the same binary, one after the other. A node is moved once all others are voters again.
+fn roll(site: &Site, nodes: &mut [Node], env: &[(String, String)]) {
+    for node in 0..nodes.len() {
+        wait_for_voters(&clients(site, nodes));
+        assert!(nodes[node].stop().success(), "it was stopped");
+        nodes[node].set_env(env.to_vec());
+        nodes[node].start_again();
+    }
+    wait_for_voters(&clients(site, nodes));
+}
+
+/// Runs `seriatim cluster upgrade` at a node.
+fn upgrade(site: &Site, node: &Node) -> Outcome {
+    outcome(&site.cli(&node.rpc_addr, &["cluster", "upgrade"]).output().expect("runs"))
+}
+
+/// Waits until each node knows that the cluster is at this level.
+fn wait_for_level(clients: &[Client], level: FeatureLevel) {
+    for client in clients {
+        eventually("the node knows the level", || {
+            let node = client.get_node().map_err(|e| e.to_string())?;
+            (node.feature_level == level.0).then_some(()).ok_or(format!("level {}", node.feature_level))
+        });
+    }
+}
+
+#[test]
+fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_once_the_level_is_raised() {
+    let mut cluster = Cluster::start_at(Site::insecure(), 3, &[], |_| Vec::new());
+    let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
+    let join = vec![cluster.nodes[0].bind_addr.clone()];
+    let joiner = |name: &str, env| NodeOptions { name: name.into(), join: join.clone(), env, ..NodeOptions::default() };
+    let stays_at =
+        |level| format!("the cluster is already at feature level {level}, the highest that the node supports\n");
+
+    let Cluster { site, nodes } = &mut cluster;
+    let (sent, ()) = under_load(site, &addrs, &mut Random::new(14), |_| {
+        nodes.push(Node::start(site, joiner("n4", newer())));
+        wait_for_voters(&clients(site, nodes));
+        let (code, _, error) = upgrade(site, &nodes[3]);
+        assert_eq!(code, Some(1), "{error}");
+        let refused = format!("(FEATURE_LEVEL_UNSUPPORTED): not raised to feature level {}: member n", next());
+        assert!(error.contains(&refused) && !error.contains("member n4"), "{error}");
+        assert_eq!(upgrade(site, &nodes[0]).1, stays_at(top()), "an older binary raises to its own highest level");
+
+        roll(site, nodes, &newer());
+        roll(site, nodes, &[]);
+        roll(site, nodes, &newer());
+        wait_for_level(&clients(site, nodes), top());
+        let (_, status, _) = outcome(&site.cli(&nodes[0].rpc_addr, &["status"]).output().expect("runs"));
+        assert!(status.contains("raise it with `seriatim cluster upgrade`"), "{status}");
+        // A leader hears from a member that has just started within moments.
+        let raised = eventually("the leader has heard from every member", || {
+            let (code, raised, error) = upgrade(site, &nodes[1]);
+            (code == Some(0)).then_some(raised).ok_or(error)
+        });
+        assert_eq!(raised, format!("feature level {}, before: {}\n", next(), top()));
+        wait_for_level(&clients(site, nodes), next());
+    });
+    check(&cluster, &sent);
+    let Cluster { site, nodes } = &mut cluster;
+    assert_eq!(upgrade(site, &nodes[2]).1, stays_at(next()));
+
+    // An older binary starts neither with the data of a member nor as a new node, and says why.
+    assert!(nodes[2].stop().success());
+    nodes[2].set_env(Vec::new());
+    let refused = nodes[2].try_start_again().expect_err("an older binary");
+    assert_eq!(refused.code(), Some(78), "{}", nodes[2].log());
+    let reason = format!("the cluster is at feature level {}, and this version supports feature level", next());
+    assert!(nodes[2].log().contains(&reason), "{}", nodes[2].log());
+    let mut blank = Node::start(site, NodeOptions { joins_later: true, ..joiner("n5", Vec::new()) });
+    assert_eq!(blank.wait().code(), Some(78), "{}", blank.log());
+    assert!(blank.log().contains("start it with a newer version"), "{}", blank.log());
+
+    nodes[2].set_env(newer());
+    nodes[2].start_again();
+    wait_for_voters(&clients(site, nodes));
+    check(&cluster, &sent);
+}
