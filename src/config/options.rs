@@ -105,25 +105,27 @@ options! {
         /// IP address and port on which the node listens for clients. Other hosts only reach it if this is not a loopback
         /// address.
         rpc_addr: SocketAddr = listen_addr().or("127.0.0.1:8400").set_in_example("192.0.2.1:8400");
-        /// Address at which peers reach the node, where it is not bind_addr: a forwarded port, a host name, or a node that
+        /// Address at which peers reach the node, if it differs from bind_addr: a forwarded port, a host name, or a node that
         /// listens on 0.0.0.0.
         advertise_bind_addr: Option<String> = dial_addr().or_derived("bind_addr", "node-1.example:8401");
-        /// Address at which clients reach the node, where it is not rpc_addr. The server certificate must contain its host.
+        /// Address at which clients reach the node, if it differs from rpc_addr. The server certificate must contain its host.
         advertise_rpc_addr: Option<String> = dial_addr().or_derived("rpc_addr", "node-1.example:8400");
-        /// Name of the node, unique in the cluster. It has 1 to 64 of a-z A-Z 0-9 . _ -, and starts with a letter or a digit.
+        /// Name of the node, unique in the cluster. It has 1 to 64 characters from a-z A-Z 0-9 . _ -, and starts with a letter
+        /// or a digit.
         node_name: NodeName = Spec::new(Form::NodeName).or_derived("the name of the host", "node-1");
-        /// Directory for the node's data: its own, on a disk that keeps what fdatasync promises. The systemd unit sets it.
+        /// Directory for the data of this node alone, on a disk that honours fdatasync. The systemd unit sets it.
         data_dir: PathBuf = Spec::new(Form::Directory).or("/var/lib/seriatim");
     }
 
     /// The cluster that a node belongs to, and how it finds the other nodes.
     cluster: ClusterOptions = "Cluster" => {
-        /// Name of the cluster, 1 to 63 of a-z, 0-9 and -. A node ignores nodes of other clusters, and peer certificates are issued
-        /// for one cluster. A member's data directory stores the name: with another one the node does not start.
+        /// Name of the cluster, 1 to 63 characters from a-z, 0-9 and -. A node ignores nodes of other clusters, and peer
+        /// certificates are issued for one cluster. A member's data directory stores the name, and the member does not start
+        /// with another one.
         cluster_name: String = Spec::new(Form::ClusterName).or("seriatim");
-        /// Peer addresses (bind_addr) of other nodes, separated by commas; the flag can be repeated. One that answers is enough,
-        /// and the node's own may be among them. A node with a blank data directory asks them to admit it. A member does not need
-        /// them, but uses them to detect another cluster of the same name.
+        /// Peer addresses (bind_addr) of other nodes, separated by commas; the flag can be repeated. One address that answers
+        /// is enough, and the list may contain the node's own. A node with a blank data directory asks them to admit it. A
+        /// member does not need them, but uses them to detect another cluster of the same name.
         join: Vec<String> = dial_addrs(PEER_PORT).set_in_example("192.0.2.1:8401,192.0.2.2:8401,192.0.2.3:8401");
         /// Look for peers on the local network by mDNS, and be found there.
         mdns: Option<bool> = switch().or_derived("true, but false if bind_addr is a loopback address", "true");
@@ -136,7 +138,7 @@ options! {
     /// Certificates and keys, PEM.
     tls: TlsOptions = CERTIFICATES => {
         /// Certificate authority of the clients. A client is identified by the common name of its certificate. `seriatim certs`
-        /// makes certificates for a test.
+        /// issues certificates.
         client_ca_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/ca.pem");
         /// Certificate that the node shows to clients.
         server_cert_file: Option<PathBuf> = file("PEM").optional("/etc/seriatim/tls/server.pem");
@@ -160,9 +162,9 @@ options! {
         /// (peer.<cluster_name>.seriatim.internal), and its key lets the holder act as any node. While this is false, such a
         /// certificate is accepted with a warning.
         require_named_peers: bool = switch().or("false");
-        /// File with the names of nodes whose peer certificates are rejected, one per line: a stolen host, for example. The file
-        /// is read again with the access policy, and every node needs it. Such a host comes back with a new data directory and
-        /// another name.
+        /// File with the names of denied nodes, one per line: their peer certificates are rejected, for example after a host
+        /// was stolen. Every node needs the file, and reads it again with the access policy. A replacement joins with a new
+        /// data directory and another name.
         peer_deny_file: Option<PathBuf> = file("FILE").optional("/etc/seriatim/denied-peers");
     }
 
@@ -180,10 +182,11 @@ options! {
 
     /// How logs are stored, and how often they are checked.
     storage: StorageOptions = "Storage" => {
-        /// Size at which a segment file is closed and the next one started; at most a sixteenth of the file system is used.
+        /// Size at which a segment file is closed and the next one started. A value above a sixteenth of the file system is
+        /// lowered to that.
         segment_bytes: u64 = number(Unit::Bytes, 64 * KIB, GIB).or("64MiB");
-        /// Speed at which synced files are read again and verified, to find damage while other nodes can still help; 0 turns it
-        /// off.
+        /// Speed at which synced files are read again and verified, to find damage while other nodes still have intact copies;
+        /// 0 turns it off.
         scrub_bytes_per_second: u64 = number(Unit::Bytes, 0, 64 * GIB).or("4MiB");
         /// Seconds from the start of one verification of all files to the start of the next. The first one starts ten minutes after
         /// the node.
@@ -201,26 +204,27 @@ options! {
         /// elections continue.
         disk_free_hard_bytes: Option<u64> =
             WATERMARK.or_derived("256MiB, at most a sixteenth of the file system", "256MiB");
-        /// Size of the file `reserve` in data_dir, which is deleted when a full disk would stop the node itself; 0 makes no such
-        /// file.
+        /// Size of the file `reserve` in data_dir, which the node deletes when it needs the space for its own writes on a full
+        /// disk; 0 creates no file.
         disk_reserve_bytes: Option<u64> =
             number(Unit::Bytes, 0, GIB).or_derived("32MiB, at most a 32nd of the file system", "32MiB");
     }
 
     /// What one principal, or the process, may use at once.
     limits: Limits = "Limits" => {
-        /// Open streams of one client, by the common name of its certificate. Beyond a limit, a request is refused with
-        /// RESOURCE_EXHAUSTED.
+        /// Open streams and waiting Consume calls of one client, identified by the common name of its certificate. A request
+        /// beyond this or another limit is refused with RESOURCE_EXHAUSTED.
         streams_per_principal_max: u64 = STREAMS.or("12288");
-        /// Open streams of all clients.
+        /// Open streams and waiting Consume calls of all clients.
         streams_max: u64 = STREAMS.or("16384");
-        /// Calls of one client that wait for their response, streams aside.
+        /// Unanswered calls of one client, not counting streams.
         calls_per_principal_max: u64 = CALLS.or("1024");
-        /// Calls of all clients that wait for their response.
+        /// Unanswered calls of all clients, not counting streams.
         calls_max: u64 = CALLS.or("4096");
-        /// Bytes of one client's requests that are not answered yet, and as many of responses that it has not read yet.
+        /// Bytes of one client's unanswered requests; separately, the same number of bytes of responses that it has not read
+        /// yet.
         bytes_per_principal_max: u64 = BYTES_IN_FLIGHT.or("24MiB");
-        /// Bytes of all clients' requests that are not answered yet.
+        /// Bytes of all clients' unanswered requests and unread responses together.
         bytes_max: u64 = BYTES_IN_FLIGHT.or("64MiB");
         /// Memory that gRPC may use for all clients.
         client_memory_bytes_max: u64 = MEMORY.or("512MiB");
