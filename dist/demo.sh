@@ -25,7 +25,7 @@ say() { printf '  %s\n' "$@"; }
 declare -A pid=() bind=() rpc=()
 keep=
 
-# However the demo ends: leaves no process, and no files unless they say why it failed.
+# Runs however the demo ends. Leaves no process behind, and no files unless they show why it failed.
 leave() {
     local code=$?
     trap - EXIT

@@ -2,9 +2,9 @@
 # Installs what the build needs from the system. Prints nothing if nothing is missing. Plain sh: not
 # every system has bash.
 #
-# Needed: a C and a C++ compiler, make, cmake, pkg-config, OpenSSL's headers, the CA certificates with
-# which cargo downloads, bash for the demo, and Rust. This script does not install Rust: how to do that
-# is the choice of the machine's owner.
+# Needed: a C and a C++ compiler, make, cmake, pkg-config, OpenSSL's headers, the CA certificates
+# with which cargo downloads, bash for the demo, and Rust. This script does not install Rust,
+# because there are several ways to do so.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -12,8 +12,8 @@ use crate::security::modes::{Content, FileModes};
 /// Make a development CA and certificates for servers, peers and clients
 ///
 /// The result is for development and tests: the CA's private key is stored next to the certificates. An existing CA is never
-/// overwritten. With --use-ca, the existing CA issues only what --hosts (servers), --peers and --clients name: for more nodes, more
-/// clients, or a renewal. A running node loads changed certificates by itself.
+/// overwritten. With --use-ca, the existing CA issues only what --hosts (servers), --peers and --clients name. Use it for more
+/// nodes, more clients, or a renewal. A running node loads changed certificates by itself.
 ///
 /// A peer certificate names its node, and no other node can use it: copy DIR/NODE/peer.pem to that node only.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub struct Args {
     /// Cluster whose peers may use the peer certificates
     #[arg(long, value_name = "NAME", default_value = "seriatim")]
     pub cluster_name: String,
-    /// Issue from the CA in DIR instead of making one
+    /// Issue from the CA in DIR instead of creating one
     #[arg(long)]
     pub use_ca: bool,
 }

@@ -77,7 +77,7 @@ fn parse_from(text: &str) -> Result<Begin, String> {
 /// If records are trimmed before it reads them, it prints their offsets on stderr and continues with the first record that is
 /// left; with --from OFFSET it fails instead.
 ///
-/// SIGINT (Ctrl-C) and SIGTERM end it after a whole record, with exit code 130.
+/// SIGINT (Ctrl-C) and SIGTERM end it after a complete record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Name of the log
@@ -97,7 +97,7 @@ pub struct Args {
     /// Exit after the last record that was stored at the start (the default)
     #[arg(long, conflicts_with = "follow")]
     pub until_end: bool,
-    /// Read only if the log has this id (see `seriatim log info`); another log of the same name has another one
+    /// Read only if the log has this id (see `seriatim log info`): a log that was created again has another id
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     /// Output format

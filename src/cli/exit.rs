@@ -28,7 +28,7 @@ macro_rules! exits {
 exits! {
     /// success
     Done = 0;
-    /// failed; a produce appended nothing but what it reports as appended
+    /// failed; a produce has appended only what it reports as appended
     Failed = 1;
     /// wrong usage
     Usage = 2;

@@ -29,9 +29,9 @@ pub struct InfoArgs {
 
 /// Change a log's retention and limits, on every node
 ///
-/// It requires the action `admin`. Settings that are not given stay as they are; without any option it prints them. By default, a log
-/// keeps all records. Retention by size removes the oldest files as long as at least the given bytes remain; retention by age removes
-/// records, and a file with its last record.
+/// It requires the action `admin`. Settings that are not given stay as they are; without any option it prints them. By default, a
+/// log keeps all records. Retention by size removes the oldest files as long as at least the given bytes remain; retention by age
+/// removes records, and a file once its last record is removed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigureArgs {
     /// Name of the log
@@ -53,7 +53,7 @@ pub struct ConfigureArgs {
     connect: ConnectArgs,
 }
 
-/// Remove old records for good, on every node
+/// Remove old records permanently, on every node
 ///
 /// It requires the action `admin`. The records become unreadable at once; a file is deleted when all of its records are trimmed.
 #[derive(Clone, Debug, clap::Args)]

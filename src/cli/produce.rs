@@ -30,14 +30,14 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Append lines, or one whole file, to a log
 ///
-/// Each line becomes a record: the bytes before the newline, which may be none; a carriage return is part of them. Bytes after the
-/// last newline become a record too, so `consume` writes such a file back with a newline at its end. With --format json, each
-/// line is an object as `consume --format json` writes it, so that a log can be copied.
+/// Each line becomes a record: the bytes before the newline (a carriage return included), possibly none. Bytes after the
+/// last newline become a record too, so `consume` prints such a file with a newline at its end. With --format json, each line is
+/// an object as `consume --format json` writes it, so that a log can be copied.
 ///
-/// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code 65: the lines
-/// before it are appended, and no other. While no leader is elected, or a node rejects a request with certainty (because it
-/// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that were
-/// not acknowledged may be appended or not: it prints which lines, exits with code 3 and sends nothing twice.
+/// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code 65, and
+/// only the lines before it are appended. While no leader is elected, or a node answers that nothing was appended (because it
+/// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that
+/// were not acknowledged may or may not be appended: it prints which lines these are, exits with code 3 and sends nothing again.
 ///
 /// SIGINT (Ctrl-C) and SIGTERM end it after everything sent is acknowledged; it prints how much was appended. A second signal
 /// ends it at once.
@@ -54,7 +54,7 @@ pub struct Args {
     /// Append only if the first record gets this offset, and no other client appends in between
     #[arg(long, value_name = "OFFSET")]
     pub expected_offset: Option<u64>,
-    /// Append only if the log has this id (see `seriatim log info`); another log of the same name has another one
+    /// Append only if the log has this id (see `seriatim log info`): a log that was created again has another id
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     #[command(flatten)]

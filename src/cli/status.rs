@@ -31,9 +31,9 @@ use crate::pb::log::GetServersResponse;
 /// replica has stopped, because the leader can't read an entry that the replica lacks. NOTE also names a certificate of the node
 /// that expires within 14 days.
 ///
-/// The line below the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is
-/// alive if it answers as itself, hears the leader, and its replica is neither damaged nor stalled. A line follows for the catalog,
-/// and for every other log, if one of its voters or its leader is missing.
+/// The line below the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is alive
+/// if it answers with its own node id, knows the leader, and its replica is neither damaged nor stalled. A line follows for the
+/// catalog, and for every other log, if one of its voters or its leader is missing.
 ///
 /// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the catalog has no
 /// majority of its voters, or no leader; 69, appends are refused, or the node that was asked is not ready yet; 4, a voter or

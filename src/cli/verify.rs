@@ -23,8 +23,8 @@ const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If 
 /// rules as a start of the node. It changes nothing.
 ///
 /// It prints one line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read because of
-/// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: never
-/// known to be synced; the next start cuts it off. note: harmless, for example an index file that is rebuilt.
+/// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: the end of a
+/// file, not known to be synced; the next start cuts it off. note: harmless, for example an index file that is rebuilt.
 ///
 /// The exit code is 65 if anything is damaged, otherwise 78 if a file has another format.
 #[derive(Clone, Debug, clap::Args)]

@@ -24,12 +24,12 @@ const (
 type Start int32
 
 const (
-	Start_START_OFFSET Start = 0 // at `offset`. 0 is the first record ever: OFFSET_TRIMMED once it is removed
+	Start_START_OFFSET Start = 0 // at `offset`. 0 is the first record ever: OFFSET_TRIMMED once it is trimmed
 	// The first record that exists when it is read. A stream that a trim overtakes later fails with
 	// OFFSET_TRIMMED.
 	Start_START_EARLIEST Start = 1
-	Start_START_LATEST   Start = 2 // next_offset when the call arrives, by a ReadIndex on any node
-	Start_START_TIME     Start = 3 // the first record with append_time_us >= start_time_us, else as LATEST
+	Start_START_LATEST   Start = 2 // next_offset when the call arrives, the same on any node
+	Start_START_TIME     Start = 3 // the first record at or after start_time_us; without one, as LATEST
 )
 
 // Enum value maps for Start.
@@ -80,7 +80,7 @@ type Record struct {
 	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`                                       // may be empty
 	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`                                    // set by the server, at most 63 bits; ignored on produce
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`                                        // set by the server, at most 63 bits; ignored on produce
-	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`                                        // the producer's own; stored as it is
+	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`                                        // chosen by the producer; stored unchanged
 	AppendTimeUs  uint64                 `protobuf:"fixed64,5,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"` // Unix microseconds, the leader's clock; never decreases in a log
 	Key           []byte                 `protobuf:"bytes,6,opt,name=key,proto3,oneof" json:"key,omitempty"`                                     // absent differs from empty
 	Headers       []*Header              `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`                                   // order kept, names may repeat
@@ -405,13 +405,13 @@ type ConsumeRequest struct {
 	MaxRecords  uint32                 `protobuf:"varint,5,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"` // per message. 0: exactly one, in `record`
 	// Per message. 0: 1 MiB; at most 4 MiB less 64 KiB. A single record is sent even if it is larger.
 	MaxBytes uint32 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// Consume: wait for a record, at most 60 s and the deadline. Then OK without records, or
+	// Consume: wait for a record, until the deadline, at most 60 s. Then OK without records, or
 	// OUT_OF_RANGE if max_records is 0.
 	WaitMs uint32 `protobuf:"varint,7,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
-	// ConsumeStream with max_records > 0: an empty message after this time without one. 0: none, else
-	// at least 1000.
+	// ConsumeStream with max_records > 0: an empty message after this time without records. 0:
+	// off, else at least 1000.
 	HeartbeatMs uint32 `protobuf:"varint,8,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
-	// ConsumeStream: OK after the records that were visible when the call arrived (by ReadIndex).
+	// ConsumeStream: end with OK after the records that were visible when the call arrived.
 	StopAtEnd     bool    `protobuf:"varint,9,opt,name=stop_at_end,json=stopAtEnd,proto3" json:"stop_at_end,omitempty"`
 	LogId         *uint64 `protobuf:"fixed64,10,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -819,7 +819,7 @@ func (x *GetLogRequest) GetLog() string {
 	return ""
 }
 
-// Answered after a ReadIndex: not older than what was acknowledged before the call.
+// Includes everything that was acknowledged before the call, on any node.
 type GetLogResponse struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Log               string                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
