@@ -160,7 +160,7 @@ impl Failure {
                  to `anonymous` if the node runs with --insecure",
             ),
             RpcStatusCode::UNAUTHENTICATED => {
-                (Exit::NotAllowed, "use a certificate with exactly one common name that is still valid")
+                (Exit::NotAllowed, "use a valid certificate with exactly one common name")
             }
             RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => (Exit::BadData, ""),
             _ => (Exit::Failed, ""),
