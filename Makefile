@@ -45,13 +45,13 @@ certs: build ## issue development certificates into certs/ (never overwrites a C
 demo: build ## three nodes, a real file, a killed follower, two equal checksums (FILE=... chooses the file)
 	@SERIATIM='$(SERIATIM)' FILE='$(FILE)' dist/demo.sh
 
-test: deps first-build ## run all tests, a short kill loop among them
+test: deps first-build ## run all tests, including a short kill loop
 	@$(CARGO) test --release --locked
 
 e2e: deps first-build ## run the end-to-end tests only; ONLY=name chooses some
 	@$(CARGO) test --release --locked --test e2e -- $(ONLY)
 
-scenario: deps first-build ## the story of three nodes and of one, RUNS times
+scenario: deps first-build ## a scripted session with three nodes, and with one, RUNS times
 	@SERIATIM_TEST_SCENARIO_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e scenario:: -- --nocapture --test-threads=1
 
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
@@ -61,7 +61,7 @@ fuzz: deps first-build ## mutate the input of every decoder, MINUTES each, two a
 	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \
 	    --nocapture --test-threads=2 --skip mutates_and_measures
 
-power: deps first-build ## power cuts under the real program, RUNS times with one node and half as often with three
+power: deps first-build ## simulated power cuts of real processes, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
 
 disk-full: deps first-build ## fill a small disk and trim it, RUNS times (needs root to mount a tmpfs)
@@ -70,11 +70,11 @@ disk-full: deps first-build ## fill a small disk and trim it, RUNS times (needs 
 hostile: deps first-build ## hostile clients, thousands of each kind, while an honest one works; prints its latency and the memory
 	@SERIATIM_TEST_HOSTILE=full $(CARGO) test --release --locked --test e2e hostile:: -- --nocapture
 
-proof: deps first-build ## the storage's proof at length: HISTORIES of each kind, from SEED on, and every byte damaged
+proof: deps first-build ## random histories of the storage: HISTORIES of each kind, from SEED on, and every byte damaged
 	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
 
 # Needs the standard library only, so it is compiled without cargo.
-prose: deps ## count the English in comments and documents that must not return (LIST=1 prints where)
+prose: deps ## count phrases in comments and documents that this project avoids (LIST=1 prints where)
 	@mkdir -p '$(TARGET_DIR)'
 	@rustc --edition 2024 --test tests/e2e/prose.rs -o '$(TARGET_DIR)/prose'
 	@LIST='$(LIST)' '$(TARGET_DIR)/prose' --nocapture --quiet
