@@ -124,7 +124,7 @@ impl Command {
     pub fn payload(&self) -> Unstamped {
         let value = self.encode();
         let mut payload = Unstamped::room(value.len() + 64);
-        encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
+        encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
         Unstamped::new(payload)
     }
 }

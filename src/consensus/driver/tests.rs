@@ -304,7 +304,7 @@ fn a_trim_is_visible_before_its_files_are_removed() {
     // Large enough that the trim ends the newest segment.
     let value = vec![b'x'; 512 << 10];
     let mut payload = Unstamped::room(value.len() + 64);
-    encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
+    encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
     let records = Proposal::new(GroupId(1), EntryKind::Records, 1, Unstamped::new(payload));
     let mut first_offset = Unstamped::room(8);
     first_offset.extend_from_slice(&1u64.to_le_bytes());

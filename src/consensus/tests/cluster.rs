@@ -355,7 +355,7 @@ impl World {
         let mut value = self.values.to_le_bytes().to_vec();
         value.resize(8 + self.rng.below(400) as usize, 7);
         let mut payload = Vec::new();
-        encode_record(&mut payload, &RecordFields { value: &value, kind: 0, key: None, headers: &[] });
+        encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
         self.propose(i, EntryKind::Records, payload, 1, Some(self.values));
     }
 

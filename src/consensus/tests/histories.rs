@@ -50,7 +50,7 @@ struct History {
 
 fn proposal(value: u64) -> Proposal {
     let mut payload = Vec::new();
-    encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
+    encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), ..RecordFields::default() });
     Proposal::new(GroupId(1), EntryKind::Records, 1, payload.as_slice().into())
 }
 

@@ -106,7 +106,7 @@ fn entries_recovered_without_their_commit_do_not_bring_old_voters_back() {
 
 fn proposal(value: u64, expected: Option<u64>) -> Proposal {
     let mut payload = Vec::new();
-    encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
+    encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), ..RecordFields::default() });
     let expected_offset = expected.map(Offset);
     Proposal { expected_offset, ..Proposal::new(GroupId(1), EntryKind::Records, 1, payload.as_slice().into()) }
 }

@@ -204,7 +204,7 @@ impl World {
 
     pub fn propose(&mut self, i: usize, value: u64) {
         let mut payload = Vec::new();
-        encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), kind: 0, key: None, headers: &[] });
+        encode_record(&mut payload, &RecordFields { value: &value.to_le_bytes(), ..RecordFields::default() });
         self.propose_kind(i, value, EntryKind::Records, 1, payload);
     }
 

@@ -46,14 +46,14 @@ codes! {
 pub enum PayloadForm {
     /// At least one record, as drawn in `payload`.
     Records,
-    /// So many bytes.
+    /// A fixed number of bytes.
     Bytes(usize),
     /// Bytes without a meaning.
     Filler,
 }
 
 impl PayloadForm {
-    /// Whether a payload of this length, which claims so many records, can be of this form.
+    /// Whether a payload of this length, with this count of records in its header, can be of this form.
     pub const fn fits(self, bytes: usize, count: u32) -> bool {
         match self {
             PayloadForm::Records => count > 0,
