@@ -37,10 +37,9 @@ fn hard_state(hard: &HardState) -> String {
 pub fn entry(entry: &Entry) -> String {
     let (index, term, stamp) = (entry.index, entry.term, entry.stamp().expect("a stamp"));
     let what = match stamp.kind {
-        EntryKind::Noop => "noop".to_owned(),
         EntryKind::Records => records(&stamp),
-        EntryKind::Trim => "trim".to_owned(),
         EntryKind::ConfChange => conf_change(&entry.payload()),
+        other => format!("{other:?}").to_lowercase(),
     };
     format!("{index}/{term} {what}")
 }
