@@ -1,19 +1,21 @@
 //! Wall clocks: the timestamps of records, and how far they can be wrong.
 //!
-//! A wall clock is sometimes wrong, by a second or by a year, and a timestamp can't be corrected: timestamps never decrease
-//! within a log, so one that is a year ahead is repeated by every later record until the clocks reach it. So the wall clock is
-//! not used unconditionally ([`StampClock`]):
+//! A wall clock can be wrong, by a second or by a year. A timestamp can't be corrected later: timestamps never decrease
+//! within a log, so every later record repeats one that is a year ahead, until the clocks reach it. So [`StampClock`]
+//! overrides the wall clock in these cases:
 //!
-//! - **More than a minute ahead of or behind the majority of the cluster's clocks**, as far as they are known: the majority's time
-//!   is used. A timestamp that is late makes its record look old, and retention may remove it early. Peers send their clocks with
-//!   every request of raft messages ([`PeerClocks`]); a majority requires three known clocks.
-//! - **A clock that the majority has shown to be wrong** is not used later either, when fewer than three clocks are known: the
-//!   majority's last time continues with the monotonic clock until the wall clock agrees with it.
-//! - **A jump of more than a minute ahead** of the monotonic clock: if no majority confirms it, timestamps ignore it for ten
-//!   minutes. Then it is accepted: a jump that persists may be right, for example after the machine was suspended.
+//! - **It is more than a minute ahead of or behind the majority of the cluster's clocks.** The majority's time is
+//!   used. (A timestamp that is too early makes its record look old, and retention may remove it early.) Peers send
+//!   their clocks with every batch of raft messages ([`PeerClocks`]). A majority requires three known clocks.
+//! - **A majority has contradicted it, and fewer than three clocks are known now.** The majority's last time,
+//!   advanced by the monotonic clock, is used until the wall clock agrees with it.
+//! - **It has jumped more than a minute ahead of the monotonic clock, and no majority confirms the jump.** Timestamps
+//!   ignore the jump for ten minutes. Then it is accepted: a jump that persists may be correct, for example after the
+//!   machine was suspended.
 //!
-//! With fewer than three clocks, a clock that is wrong from the start can't be distinguished from a right one; the node warns as
-//! soon as any two differ. A clock that is late, or jumps back, is then followed: timestamps repeat the last one meanwhile.
+//! With fewer than three clocks, a clock that is wrong from the start can't be distinguished from a correct one. The
+//! node warns as soon as any two differ. A clock that lags or jumps back is used then: until it has caught up,
+//! records repeat the last timestamp.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,8 +50,8 @@ impl PeerClocks {
         clocks.insert(peer, (clock_us, now));
     }
 
-    /// The current time of the clocks received recently, advanced by the monotonic clock: this node's wall clock may have
-    /// jumped since.
+    /// The current time of the clocks received recently, advanced by the monotonic clock: this node's wall clock may
+    /// have jumped since.
     pub fn now(&self, now: Instant) -> Vec<(NodeId, u64)> {
         let clocks = self.0.lock();
         let age = |heard: &Instant| now.saturating_duration_since(*heard);
@@ -58,7 +60,7 @@ impl PeerClocks {
     }
 }
 
-/// The time of a clock after `passed`.
+/// A clock's reading, advanced by `passed`.
 fn later(clock_us: u64, passed: Duration) -> u64 {
     clock_us.saturating_add(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
 }
@@ -150,8 +152,8 @@ impl StampClock {
         wall_us
     }
 
-    /// Uses the majority's time instead of the wall clock's. `line` follows it: if the majority is lost, the wall clock is
-    /// still wrong.
+    /// Uses the majority's time instead of the wall clock's. `line` follows it: if the majority is lost, the wall
+    /// clock is still wrong.
     fn refute(&mut self, wrong: Wrong, by_us: i64, majority_us: u64, now: Instant) -> u64 {
         self.line = Some((majority_us, now));
         (self.jumped, self.refuted) = (None, true);
@@ -159,7 +161,7 @@ impl StampClock {
         majority_us
     }
 
-    /// Logs a condition once, and once when it is over.
+    /// Logs when a condition begins and when it ends.
     fn note(&mut self, wrong: Option<Wrong>, by_us: i64) {
         if self.wrong == wrong {
             return;
@@ -204,16 +206,16 @@ mod tests {
         clocks.iter().enumerate().map(|(i, clock_us)| (NodeId(i as u64 + 2), *clock_us)).collect()
     }
 
-    /// The clock of a leader was a year ahead for the duration of one record, and every later record got a timestamp a year
-    /// ahead, whichever node was the leader.
+    /// The clock of a leader was a year ahead for the duration of one record, and every later record got a timestamp
+    /// a year ahead, whichever node was the leader.
     #[test]
     fn a_jump_ahead_is_not_stamped() {
         let (start, mut clock) = (Instant::now(), StampClock::default());
         assert_eq!(clock.now(T, start), T);
-        assert_eq!(clock.now(T + 50 * SECOND, at(start, 1)), T + 50 * SECOND, "small ones are followed");
-        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + 51 * SECOND, "as if it had not been");
+        assert_eq!(clock.now(T + 50 * SECOND, at(start, 1)), T + 50 * SECOND, "small jumps are accepted");
+        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + 51 * SECOND, "the jump is ignored");
         assert_eq!(clock.wrong, Some(Wrong::Jumped));
-        assert_eq!(clock.now(T + 52 * SECOND, at(start, 3)), T + 52 * SECOND, "set right again");
+        assert_eq!(clock.now(T + 52 * SECOND, at(start, 3)), T + 52 * SECOND, "corrected");
         assert_eq!(clock.wrong, None);
         // The jump persists: the machine was suspended.
         assert_eq!(clock.now(T + YEAR, at(start, 4)), T + 53 * SECOND);
@@ -241,9 +243,9 @@ mod tests {
         }
     }
 
-    /// A leader's clock was late, and its records looked old: retention could remove them at once.
+    /// A leader's clock lagged, and its records looked old: retention could remove them at once.
     #[test]
-    fn the_majority_bounds_a_clock_that_is_late() {
+    fn the_majority_bounds_a_clock_that_lags() {
         let start = Instant::now();
         let mut clock = StampClock::default();
         clock.look(&peers(&[T]), T - YEAR, start);
@@ -255,7 +257,7 @@ mod tests {
         assert_eq!(clock.now(T - YEAR + SECOND, at(start, 1)), T + SECOND);
         assert_eq!(clock.now(T - 58 * SECOND, at(start, 1)), T - 58 * SECOND, "within a minute it is followed");
         assert_eq!(clock.wrong, None);
-        // It jumps back between two looks.
+        // It jumps back between two calls of `look`.
         assert_eq!(clock.now(T - YEAR, at(start, 2)), T + 2 * SECOND);
     }
 
@@ -271,8 +273,8 @@ mod tests {
         }
     }
 
-    /// A node was started with a wrong clock, and the majority's time was used. When a peer was lost, the wrong clock was used
-    /// again, as it had not jumped since the start.
+    /// A node was started with a wrong clock, and the majority's time was used. When a peer was lost, the wrong clock
+    /// was used again, as it had not jumped since the start.
     #[test]
     fn a_clock_that_a_majority_has_refuted_is_not_used_without_one() {
         let start = Instant::now();
@@ -286,7 +288,7 @@ mod tests {
                 clock.look(&peers(&[T + seconds * SECOND]), wall_us, now);
                 assert_eq!(clock.now(wall_us, now), T + seconds * SECOND, "the monotonic clock continues");
             }
-            // Set right, it is used again.
+            // Once corrected, it is used again.
             let (wall_us, now) = (T + 710 * SECOND, at(start, 705));
             clock.look(&peers(&[wall_us]), wall_us, now);
             assert_eq!((clock.now(wall_us, now), clock.wrong), (wall_us, None));
@@ -294,14 +296,14 @@ mod tests {
         }
     }
 
-    /// A node was started with a clock ahead, alone, and the clock was set right.
+    /// A node was started alone with a clock that was ahead; then the clock was corrected.
     #[test]
-    fn a_clock_that_is_set_right_is_followed_back() {
+    fn a_corrected_clock_is_used_again_at_once() {
         let start = Instant::now();
         let mut clock = StampClock::default();
         assert_eq!(clock.now(T + YEAR, start), T + YEAR);
         assert_eq!(clock.now(T + SECOND, at(start, 1)), T + SECOND);
-        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + 2 * SECOND, "from there a jump is one");
+        assert_eq!(clock.now(T + YEAR, at(start, 2)), T + 2 * SECOND, "a jump is measured from the corrected time");
         assert_eq!(clock.wrong, Some(Wrong::Jumped));
     }
 
@@ -312,7 +314,7 @@ mod tests {
         let mut clock = StampClock::default();
         clock.look(&peers(&[T, T]), T, start);
         assert_eq!(clock.now(T, start), T);
-        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before the next look");
+        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before the next `look`");
         assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
         // All clocks were corrected together.
         clock.look(&peers(&[T + YEAR, T + YEAR]), T + YEAR, at(start, 2));

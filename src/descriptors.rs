@@ -1,9 +1,10 @@
 //! File descriptors that are reserved for files that a node must open.
 //!
-//! Only the system's limit bounds the number of connections. A host that opens enough of them, even without a certificate, uses up all
-//! descriptors; then a log can't start a segment or replace its manifest, which ends the process. So the soft limit of the
-//! process stays below its hard limit. If a required file finds no descriptor, it is opened while the soft limit is raised for a
-//! moment. Connections never get the numbers above the soft limit, so they remain reserved after the file is closed.
+//! Only the system's limit bounds the number of connections. A host that opens enough of them, even without a
+//! certificate, uses up all descriptors. A log then can't start a segment or replace its manifest, and the process
+//! exits. So the soft limit of the process stays below its hard limit. If no descriptor is left for a required file,
+//! the soft limit is raised while the file is opened. Connections never get descriptors above the soft limit, so
+//! these stay reserved after the file is closed.
 
 use std::io;
 use std::sync::OnceLock;
@@ -12,8 +13,8 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The number of reserved descriptors, but at most a quarter of the hard limit. Starting a segment uses four at a time, and each
-/// log keeps one open.
+/// The number of reserved descriptors, but at most a quarter of the hard limit. Starting a segment uses four at a
+/// time, and each log keeps one open.
 const KEPT_MAX: u64 = 64;
 
 /// Global, because the limit applies to the process.

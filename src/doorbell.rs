@@ -1,8 +1,8 @@
 //! Wakes a thread that looks for work in several places.
 //!
-//! The thread checks all places, then waits; a producer of work rings. A ring between the check and the wait is not lost. It costs
-//! an atomic swap, and a system call only if the thread sleeps: cheaper than waking a channel's receiver under its lock, or than
-//! selecting over many channels.
+//! The thread checks all places, then waits. A thread that adds work rings. A ring between the check and the wait is
+//! not lost. A ring costs an atomic swap, and a system call only if the thread sleeps. That is cheaper than waking a
+//! channel's receiver under the channel's lock, or selecting over many channels.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
@@ -13,8 +13,8 @@ use std::time::Instant;
 pub struct Doorbell(Arc<OnceLock<Thread>>);
 
 impl Doorbell {
-    /// Makes the calling thread the one that is woken. Only the first call has an effect. Earlier rings are lost, so the thread
-    /// must check for work before its first wait.
+    /// Makes the calling thread the one that is woken. Only the first call has an effect. Earlier rings are lost, so
+    /// the thread must check for work before its first wait.
     pub fn answer_here(&self) {
         let _ = self.0.set(std::thread::current());
     }
@@ -57,9 +57,9 @@ mod tests {
                 }
             }
         });
-        is_ready.recv().expect("it answers");
+        is_ready.recv().expect("the thread is ready");
         for n in 1..=10_000u64 {
-            sender.send(n).expect("it takes them");
+            sender.send(n).expect("the thread receives");
             bell.ring();
         }
         drop(sender);

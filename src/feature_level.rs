@@ -134,7 +134,7 @@ impl fmt::Display for FeatureRange {
 /// Why the value of [`FeatureRange::TEST_MAX`] is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTestLevel {
-    /// The node is not a test's.
+    /// The node uses TLS, so it does not belong to a test.
     #[error("{name} is set: it is for tests, and only a node with --insecure accepts it; unset it", name = FeatureRange::TEST_MAX)]
     NotATest,
     /// The value is not a level that this binary may claim.
@@ -168,7 +168,7 @@ impl ClusterLevel {
         FeatureLevel(self.level.load(Ordering::Acquire))
     }
 
-    /// The catalog says that the cluster is at this level. A lower one than before changes nothing.
+    /// Raises the level to that of the catalog. A lower level than the current one is ignored.
     pub fn set(&self, level: FeatureLevel) {
         self.level.fetch_max(level.0, Ordering::AcqRel);
     }

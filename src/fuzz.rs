@@ -1,14 +1,16 @@
-//! Fuzzing of the decoders that read bytes from a disk or the network: the mutator, the loop, and the measurement of memory.
+//! Fuzzing of the decoders that read bytes from a disk or the network: the mutator, the loop, and the measurement of
+//! memory.
 //!
-//! Every decoder has a loop of its own, named after it, in a file next to it (`storage/fuzz.rs`, `api/fuzz.rs`, ...). A loop starts
-//! with valid inputs, built in code, and with the inputs that failed once, in `fuzz/corpus/<name>/`. It mutates inputs that were
-//! accepted, and checks each result with an oracle. An input that fails is stored in that directory, and the seed is printed.
+//! Every decoder has a loop of its own, named after it, in a file next to it (`storage/fuzz.rs`, `api/fuzz.rs`, ...).
+//! A loop starts with valid inputs, built in code, and with the inputs that failed once, in `fuzz/corpus/<name>/`. It
+//! mutates inputs that were accepted, and checks each result with an oracle. An input that fails is stored in that
+//! directory, and the seed is printed.
 //!
-//! As a test, each loop runs for about a second with a fixed seed. `make fuzz MINUTES=n [ONLY=name]` runs each loop for n minutes
-//! with a new seed, or with that of SERIATIM_FUZZ_SEED.
+//! As a test, each loop runs for about a second with a fixed seed. `make fuzz MINUTES=n [ONLY=name]` runs each loop
+//! for n minutes with a new seed, or with that of SERIATIM_FUZZ_SEED.
 //!
-//! Where possible, an oracle checks more than "no panic". All loops check that a decoder does not allocate more memory than a multiple of
-//! its input, which the allocator of the test binary measures.
+//! Where possible, an oracle checks more than "no panic". All loops check that a decoder does not allocate more
+//! memory than a multiple of its input, which the allocator of the test binary measures.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -26,10 +28,11 @@ const SHORT: Duration = Duration::from_millis(700);
 const INPUT_BYTES_MAX: usize = 64 << 10;
 /// The number of accepted inputs that are kept for further mutations.
 const POOL_MAX: usize = 400;
-/// Memory that a decoder may use in addition, by default: error texts, first allocations of collections.
+/// The memory that a decoder may use in addition to the multiple of its input, by default. It is for error texts and
+/// the first allocations of collections.
 const FIXED_BYTES: usize = 64 << 10;
-/// The same for messages that gRPC passes to rust-protobuf, which reserves up to ten million bytes for the length that a field
-/// claims. [`crate::pb::parse`] does not.
+/// The same for messages that gRPC passes to rust-protobuf, which reserves up to ten million bytes for the length
+/// that a field claims. [`crate::pb::parse`] does not.
 pub const PROTOBUF_FIXED_BYTES: usize = 11_000_000;
 
 /// The system's allocator, with a count of the bytes that each thread has allocated.
@@ -89,7 +92,7 @@ pub fn counted<T>(act: impl FnOnce() -> T) -> (T, usize) {
     (result, usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Changes a mutated input.
+/// Repairs a mutated input, for example its checksums.
 type Mend = dyn Fn(&mut Vec<u8>, &mut Rng);
 
 /// The fuzz loop of one decoder.
@@ -215,14 +218,14 @@ fn interesting(rng: &mut Rng) -> u64 {
     number.wrapping_add(near)
 }
 
-/// A range of `length` bytes, mostly a short one.
+/// Returns a random range within `length` bytes, usually a short one.
 fn part(length: usize, rng: &mut Rng) -> std::ops::Range<usize> {
     let begin = rng.below(length as u64 + 1) as usize;
     let most = if rng.once_in(3) { length - begin } else { 16.min(length - begin) };
     begin..begin + rng.below(most as u64 + 1) as usize
 }
 
-/// Changes an input once.
+/// Applies one mutation to an input.
 fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
     let any = rng.below(input.len() as u64) as usize;
     match rng.below(12) {
@@ -260,7 +263,7 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
                 }
                 number.push(0);
             }
-            // Replaces the varint that ends here, or is inserted.
+            // Either replaces the varint that ends here, or inserts a new one.
             let end = if rng.once_in(3) { any } else { (any + 1).min(input.len()) };
             input.splice(any.min(input.len())..end, number);
         }

@@ -1,6 +1,6 @@
-//! Golden files: expected outputs that are stored in the repository: the bytes of each format in `tests/golden`, the output of
-//! the scripts in the folders `tests/scripts`, generated files and parts of documents. `make update-golden` writes them instead
-//! of comparing. Review the result as a diff.
+//! Golden files: expected outputs that are stored in the repository: the bytes of each format in `tests/golden`, the
+//! output of the scripts in the folders `tests/scripts`, generated files and parts of documents. `make update-golden`
+//! writes them instead of comparing. Review the result as a diff.
 
 use std::path::PathBuf;
 
@@ -56,8 +56,8 @@ pub fn assert_golden_part(file: &str, name: &str, text: &str) {
     assert!(part == text, "{file}, {name}: out of date, run `make update-golden`. The code generates:\n{text}");
 }
 
-/// Runs every script of a folder below `src/`, each with a runner of its own. If `UPDATE_GOLDENFILES` is `1`, the output is
-/// written into the scripts instead of compared.
+/// Runs every script of a folder in `src/`, each with its own runner. If `UPDATE_GOLDENFILES` is `1`, the output is
+/// written to the scripts instead of being compared.
 pub fn run_scripts<R: goldenscript::Runner + Default>(folder: &str) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
     let mut scripts: Vec<PathBuf> =

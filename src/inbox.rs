@@ -1,7 +1,8 @@
-//! A bounded queue to a thread that drops all messages when the thread has ended.
+//! A bounded queue to a thread. When the thread ends, the queue drops all remaining messages.
 //!
-//! A caller that waits for a [`reply`](crate::reply) then sees that its request was dropped. A crossbeam channel keeps messages that its
-//! receiver has not taken for as long as a sender exists: a request sent just before the thread failed would wait forever.
+//! A caller that waits for a [`reply`](crate::reply) then sees that its request was dropped. A crossbeam channel
+//! alone would keep unreceived messages while a sender exists, and the caller of a request that was sent just before
+//! the thread failed would wait forever.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl<T> Clone for Outbox<T> {
 impl<T> Outbox<T> {
     /// Sends a message, waiting while the queue is full. If the inbox is closed, the message is dropped.
     pub fn send(&self, message: T) {
-        // Never fails, because this side also holds a receiver; and closing makes room.
+        // Never fails, because the outbox holds a receiver too. Never blocks forever, because closing empties the
+        // queue.
         let _ = self.sender.send(message);
         self.sent();
     }
@@ -79,7 +81,8 @@ impl<T> Outbox<T> {
         Ok(())
     }
 
-    /// Either the closing side has dropped the message, or this side sees that the inbox is closed.
+    /// Called after each send. If the inbox closed meanwhile, the message was sent either before it was emptied, or
+    /// after `closed` was set, in which case it is dropped here.
     fn sent(&self) {
         if self.queue.is_closed() {
             self.queue.clear();
@@ -120,7 +123,7 @@ mod tests {
         outbox.try_send(before).expect("room");
         let other = inbox.clone();
         drop(inbox);
-        assert!(!outbox.queue.is_closed(), "one still takes");
+        assert!(!outbox.queue.is_closed(), "a clone of the inbox still exists");
         drop(other);
         assert_eq!(answer_before.wait(), Err(Dropped));
         let (after, answer_after) = reply::<()>();

@@ -1,7 +1,7 @@
 //! Seriatim: a replicated commit log for plain Linux hosts.
 //!
-//! The modules form layers. A module imports only from lower layers, and the files of a module do not import each other in
-//! circles; `tests/e2e/layers.rs` checks both. Read them from the bottom up:
+//! The modules form layers. A module imports only from lower layers, and the files of a module do not import each
+//! other in circles; `tests/e2e/layers.rs` checks both. Read them from the bottom up:
 //!
 //! ```text
 //!   cli                                        subcommands of the program
@@ -12,11 +12,11 @@
 //!   catalog  writer  logs  grpc  client        cluster state │ sync │ open logs │ transport
 //!   storage      security                      segments on disk │ certificates, access policy
 //!   log_state  watermark  timers               state derived from entries │ end of the visible records
-//!   types  thread  inbox  reply  config ...    words and tools without a layer below
+//!   types  thread  inbox  reply  config ...    basic types and tools; they import no other layer
 //! ```
 //!
-//! [`types`] defines the words that all modules use. `docs/ARCHITECTURE.md` describes how a record travels through the layers, which
-//! threads exist, and where to find what.
+//! [`types`] defines the ids and names that all modules use. `docs/ARCHITECTURE.md` describes how a record travels
+//! through the layers, which threads exist, and which file does what.
 
 pub mod types;
 pub mod varint;

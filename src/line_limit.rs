@@ -1,4 +1,5 @@
-//! A rate limit for log lines that remote hosts can cause: a number of lines per key and time window. Suppressed lines are counted.
+//! A rate limit for log lines that remote hosts can cause: a number of lines per key and time window. Suppressed
+//! lines are counted.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,7 +20,7 @@ pub struct LineLimit<K>(HashMap<K, Written>);
 struct Written {
     since: Instant,
     lines: u32,
-    hidden: u64,
+    suppressed: u64,
 }
 
 impl<K> Default for LineLimit<K> {
@@ -29,7 +30,8 @@ impl<K> Default for LineLimit<K> {
 }
 
 impl<K: Hash + Eq> LineLimit<K> {
-    /// Returns `None` if the line must not be written, otherwise the number of suppressed lines of this key since the last one.
+    /// Returns `None` if the line must not be written, otherwise the number of suppressed lines of this key since the
+    /// last one.
     pub fn admit(&mut self, key: K, now: Instant) -> Option<u64> {
         if self.0.len() >= KEYS_MAX && !self.0.contains_key(&key) {
             self.0.retain(|_, written| now.duration_since(written.since) < WINDOW);
@@ -37,16 +39,16 @@ impl<K: Hash + Eq> LineLimit<K> {
                 return None;
             }
         }
-        let written = self.0.entry(key).or_insert(Written { since: now, lines: 0, hidden: 0 });
+        let written = self.0.entry(key).or_insert(Written { since: now, lines: 0, suppressed: 0 });
         if now.duration_since(written.since) >= WINDOW {
             (written.since, written.lines) = (now, 0);
         }
         if written.lines == LINES_MAX {
-            written.hidden += 1;
+            written.suppressed += 1;
             return None;
         }
         written.lines += 1;
-        Some(std::mem::take(&mut written.hidden))
+        Some(std::mem::take(&mut written.suppressed))
     }
 
     /// The number of admitted lines of a key in its current window.

@@ -1,6 +1,7 @@
 //! The logs that this node can serve, by name.
 //!
-//! `consensus` adds them as the catalog lists them; `api` looks them up. A log is added when its group has been founded.
+//! `consensus` adds them as the catalog lists them; `api` looks them up. A log is added when its group has been
+//! founded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub struct OpenLog {
     pub name: LogName,
     /// The Raft group that replicates it.
     pub group: GroupId,
-    /// Distinguishes it from another log of the same name.
+    /// Distinguishes the log from an earlier or later one of the same name.
     pub log_id: LogId,
     /// The largest record, in bytes of value, key and headers.
     pub record_bytes_max: u32,
@@ -34,8 +35,8 @@ pub struct OpenLog {
 pub struct Logs(Arc<RwLock<HashMap<LogName, Arc<OpenLog>>>>);
 
 impl Logs {
-    /// Returns the log of this name. `None` only means that this node does not have it: the catalog's `ReadIndex` decides whether it
-    /// exists.
+    /// Returns the log of this name. `None` means that this node has no replica of it. Whether it exists in the
+    /// cluster is decided by a linearizable read of the catalog (`ReadIndex`).
     pub fn get(&self, name: &LogName) -> Option<Arc<OpenLog>> {
         self.0.read().get(name).cloned()
     }

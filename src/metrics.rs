@@ -25,7 +25,7 @@ use prometheus_client::registry::{Metric, Registry as Registered};
 /// The prefix of every name.
 const PREFIX: &str = "seriatim";
 
-/// A number that only grows since the process started.
+/// A counter that starts at 0 with the process and never decreases.
 #[derive(Clone, Debug, Default)]
 pub struct Counter(prometheus_client::metrics::counter::Counter);
 
@@ -51,7 +51,7 @@ impl Counter {
 pub struct Counters<L: Clone + Hash + Eq>(Family<L, prometheus_client::metrics::counter::Counter>);
 
 impl<L: Clone + Hash + Eq> Counters<L> {
-    /// The counter with these labels. Takes a lock: keep the result where it is used often.
+    /// Returns the counter with these labels. Takes a lock: callers on a hot path keep the result.
     pub fn with(&self, labels: &L) -> Counter {
         Counter(self.0.get_or_create_owned(labels))
     }
@@ -62,12 +62,12 @@ impl<L: Clone + Hash + Eq> Counters<L> {
 pub struct Gauges<L: Clone + Hash + Eq>(Family<L, Gauge>);
 
 impl<L: Clone + Hash + Eq> Gauges<L> {
-    /// The gauge with these labels.
+    /// Returns the gauge with these labels.
     pub fn with(&self, labels: &L) -> Gauge {
         self.0.get_or_create_owned(labels)
     }
 
-    /// Removes all of them.
+    /// Removes all gauges of the family.
     pub fn clear(&self) {
         self.0.clear();
     }
@@ -105,7 +105,7 @@ pub struct Registry(Arc<Mutex<Entries>>);
 
 struct Entries {
     registered: Registered,
-    /// By name: a component that is started again continues its metrics.
+    /// By name, so that a component that is restarted gets its earlier metrics back.
     by_name: HashMap<&'static str, Box<dyn Any + Send>>,
 }
 
@@ -116,12 +116,12 @@ impl Default for Entries {
 }
 
 impl Registry {
-    /// A counter. `name` is without the prefix and without `_total`.
+    /// Returns a counter. `name` is given without the prefix and without `_total`.
     pub fn counter(&self, name: &'static str, help: &str) -> Counter {
         Counter(self.register(name, help, prometheus_client::metrics::counter::Counter::default))
     }
 
-    /// A family of counters with labels.
+    /// Returns a family of counters with labels.
     pub fn counters<L>(&self, name: &'static str, help: &str) -> Counters<L>
     where
         L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
@@ -129,12 +129,12 @@ impl Registry {
         Counters(self.register(name, help, Family::default))
     }
 
-    /// A value that rises and falls.
+    /// Returns a gauge: a value that can rise and fall.
     pub fn gauge(&self, name: &'static str, help: &str) -> Gauge {
         self.register(name, help, Gauge::default)
     }
 
-    /// A family of gauges with labels.
+    /// Returns a family of gauges with labels.
     pub fn gauges<L>(&self, name: &'static str, help: &str) -> Gauges<L>
     where
         L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
@@ -142,13 +142,13 @@ impl Registry {
         Gauges(self.register(name, help, Family::default))
     }
 
-    /// A distribution.
+    /// Returns a histogram with these buckets. `name` is given without the prefix.
     pub fn histogram(&self, name: &'static str, help: &str, buckets: Buckets) -> Histogram {
         let Buckets { first, factor, count } = buckets;
         self.register(name, help, || Histogram::new(exponential_buckets(first, factor, count)))
     }
 
-    /// Returns the metric of that name, and creates it when there is none.
+    /// Returns the metric of that name. Creates it if it does not exist.
     fn register<M: Metric + Clone>(&self, name: &'static str, help: &str, create: impl FnOnce() -> M) -> M {
         let mut entries = self.0.lock();
         if let Some(known) = entries.by_name.get(name).and_then(|metric| metric.downcast_ref::<M>()) {
@@ -160,15 +160,15 @@ impl Registry {
         metric
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         let encoded = text::encode(&mut text, &self.0.lock().registered);
-        debug_assert!(encoded.is_ok(), "a string takes all");
+        debug_assert!(encoded.is_ok(), "writing to a String does not fail");
         text
     }
 
-    /// All values, by name; a histogram as its `_count`, its `_sum` and its cumulative `_bucket`s.
+    /// Returns all values with their names. A histogram consists of `_count`, `_sum` and the cumulative `_bucket`s.
     pub fn samples(&self) -> Vec<Sample> {
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
@@ -196,15 +196,15 @@ pub enum Limit {
     MessageBytes,
     /// Open streams of one principal.
     PrincipalStreams,
-    /// Open streams of all.
+    /// Open streams of all principals together.
     Streams,
     /// Unanswered calls of one principal.
     PrincipalCalls,
-    /// Unanswered calls of all.
+    /// Unanswered calls of all principals together.
     Calls,
     /// Bytes in flight of one principal.
     PrincipalBytes,
-    /// Bytes in flight of all.
+    /// Bytes in flight of all principals together.
     Bytes,
     /// A queue of the node.
     Queue,
@@ -225,7 +225,7 @@ impl Limit {
         Limit::Queue,
     ];
 
-    /// The value of its label: the name of the option where one configures it.
+    /// Returns the value of the metric's label: the name of the option that sets the limit, if one does.
     pub fn name(self) -> &'static str {
         match self {
             Limit::RecordBytes => "record_bytes_max",
@@ -242,13 +242,13 @@ impl Limit {
     }
 }
 
-/// The label of what was refused for a limit.
+/// The label of the counter `limit_refused`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabel {
     limit: &'static str,
 }
 
-/// What several components count, and the registry.
+/// The registry, and the metrics that several components share.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -262,8 +262,8 @@ pub struct Metrics {
     certificate_expires: Gauge,
 }
 
-/// The name under which [`Registry::samples`] has the time when the first of the node's certificates expires, Unix seconds;
-/// 0: it has none.
+/// The full name of a gauge: the time at which the first of the node's certificates expires, in Unix seconds. 0 if the
+/// node has no certificate.
 pub const CERTIFICATE_EXPIRES: &str = "seriatim_certificate_expires_unix_seconds";
 
 impl Default for Metrics {
@@ -273,7 +273,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn new(registry: Registry) -> Metrics {
         let limits = registry.counters("limit_refused", "Requests refused because of a limit");
         Metrics {
@@ -289,17 +289,17 @@ impl Metrics {
         }
     }
 
-    /// The registry, for a component's own metrics.
+    /// Returns the registry, with which a component registers its own metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Counts what was refused for that limit.
+    /// Returns the counter of requests that were refused because of that limit.
     pub fn limit_refused(&self, limit: Limit) -> &Counter {
         &self.limit_refused[limit as usize]
     }
 
-    /// Notes when the first of the node's certificates expires.
+    /// Sets the time at which the first of the node's certificates expires.
     pub fn set_certificate_expires(&self, at: Option<SystemTime>) {
         let seconds = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs());
         self.certificate_expires.set(i64::try_from(seconds).unwrap_or(i64::MAX));

@@ -1,8 +1,8 @@
-//! Lets many waiters work in bursts, with a pause after each burst.
+//! Wakes many waiters in bursts, with a pause after each burst.
 //!
-//! A thousand tails that one record wakes would otherwise keep gRPC's threads busy for as long as they have work: a thread
-//! looks at its connections only when it has nothing to run. The high watermark paces the futures that it wakes
-//! (`watermark.rs`); the fair queue paces the bytes that one principal's streams read (`api/limits/queue.rs`).
+//! One record can wake a thousand tailing streams. A gRPC thread polls its connections only when it has no future to
+//! run, so without pauses these streams would delay all other requests. The high watermark paces the futures that it
+//! wakes (`watermark.rs`). The fair queue paces the bytes that one principal's streams read (`api/limits/queue.rs`).
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -23,17 +23,17 @@ impl WaitList {
         self.0.remove(&ticket).is_some()
     }
 
-    /// The waiter that arrived first.
+    /// Returns the waiter that arrived first.
     pub fn first(&self) -> Option<(u64, &Waker)> {
         self.0.first_key_value().map(|(ticket, waker)| (*ticket, waker))
     }
 
-    /// Removes the waiters that arrived first, at most this many.
+    /// Removes and returns up to `most` waiters, in the order of arrival.
     pub fn take(&mut self, most: usize) -> Vec<Waker> {
         std::iter::from_fn(|| self.0.pop_first()).take(most).map(|(_, waker)| waker).collect()
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -44,17 +44,17 @@ impl WaitList {
     }
 }
 
-/// How much of a burst is left, and until when the pause after it lasts. Each user counts work in a unit of its own.
+/// The remaining work of a burst, and the end of the pause after it. Each user counts work in its own unit.
 #[derive(Debug)]
 pub struct Pacer {
     pause: Duration,
-    /// Work of the burst that is not done yet.
+    /// The work of the burst that is not done yet.
     left: u64,
     paused_until: Option<Instant>,
 }
 
 impl Pacer {
-    /// No burst has begun.
+    /// Creates a pacer in whose bursts no work has begun. `pause` is the length of each pause.
     pub fn new(pause: Duration) -> Pacer {
         Pacer { pause, left: 0, paused_until: None }
     }
@@ -64,7 +64,7 @@ impl Pacer {
         self.left += work;
     }
 
-    /// Some of the burst's work is done. Returns true if it was the last.
+    /// Subtracts work that was done. Returns true if the burst is complete.
     pub fn done(&mut self, work: u64) -> bool {
         self.left = self.left.saturating_sub(work);
         self.left == 0
@@ -80,7 +80,7 @@ impl Pacer {
         *self.paused_until.insert(now + self.pause)
     }
 
-    /// The end of the pause, if there is one and it has not been ended.
+    /// Returns the end of the pause. `None` if no pause has begun or [`Pacer::resume`] has ended it.
     pub fn paused_until(&self) -> Option<Instant> {
         self.paused_until
     }

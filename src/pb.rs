@@ -10,14 +10,14 @@ pub use generated::{
     admin, admin_grpc, catalog, error_details, health, health_grpc, log, log_grpc, peer, peer_grpc, status,
 };
 
-/// Reads a message of these bytes, which may come from anybody.
+/// Parses a message. The bytes may come from an untrusted host.
 ///
 /// # Errors
-/// When they are none.
+/// If the bytes are not a valid message.
 pub fn parse<M: protobuf::Message>(bytes: &[u8]) -> protobuf::Result<M> {
     let mut input = protobuf::CodedInputStream::from_bytes(bytes);
-    // Without a limit room for ten million bytes is made for whatever a length claims, before one of them is there. For fields
-    // of `bytes` it is so all the same.
+    // Without a limit, rust-protobuf allocates up to ten million bytes for the length that a field claims, before it
+    // has read any of them. For fields of type `bytes` it does so in spite of the limit.
     input.push_limit(bytes.len() as u64)?;
     let mut message = M::new();
     message.merge_from(&mut input)?;

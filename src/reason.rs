@@ -1,5 +1,5 @@
-//! The reasons in the `ErrorInfo` of a node's statuses: one list for the server, which sends them, and the client, which
-//! reads them. The names are part of the API and never change.
+//! The reasons in the `ErrorInfo` of a node's statuses: one list for the server, which sends them, and the client,
+//! which reads them. The names are part of the API and never change.
 
 use crate::codes::codes;
 
@@ -14,13 +14,13 @@ codes! {
         InvalidRequest = "INVALID_REQUEST",
         /// A record exceeds the limit of its log.
         RecordTooLarge = "RECORD_TOO_LARGE",
-        /// The records of a request exceed a limit together.
+        /// The total size of a request's records exceeds a limit.
         RequestTooLarge = "REQUEST_TOO_LARGE",
-        /// A later version implements it.
+        /// This version does not implement the request.
         Unimplemented = "UNIMPLEMENTED",
-        /// The offset is after the next one.
+        /// The offset is above the next offset.
         OffsetPastEnd = "OFFSET_PAST_END",
-        /// The offset is before the first one.
+        /// The offset is below the first offset.
         OffsetTrimmed = "OFFSET_TRIMMED",
         /// The cluster has no such log.
         NoSuchLog = "NO_SUCH_LOG",
@@ -36,9 +36,9 @@ codes! {
         QueueFull = "QUEUE_FULL",
         /// The leader's disk is full.
         DiskFull = "DISK_FULL",
-        /// The node has no file descriptor or memory left to read with.
+        /// The node has no file descriptor or memory left for a read.
         Shortage = "SHORTAGE",
-        /// The principal, or all together, are at a limit.
+        /// The principal, or all principals together, have reached a limit.
         LimitReached = "LIMIT_REACHED",
         /// Not appended; a retry may succeed.
         NotAppended = "NOT_APPENDED",
@@ -54,7 +54,7 @@ codes! {
         Damaged = "DAMAGED",
         /// The leader can't read an entry that the node lacks.
         LeaderDamaged = "LEADER_DAMAGED",
-        /// The records may have been appended or not.
+        /// It is not known whether the records were appended.
         OutcomeUnknown = "OUTCOME_UNKNOWN",
         /// A bug.
         Internal = "INTERNAL",

@@ -1,7 +1,8 @@
 //! Creates all threads. Each has a name, and its failure stops the process.
 //!
-//! A thread that returns an error or panics sends a [`Fatal`] to the main thread, which stops the process: a node never runs
-//! with a part missing. A [`Joiner`] joins its thread when it is dropped; its owner must tell the thread to stop first.
+//! A thread that returns an error or panics sends a [`Fatal`] to the main thread, which stops the process: a node
+//! never runs with a part missing. A [`Joiner`] joins its thread when it is dropped; its owner must tell the thread
+//! to stop first.
 
 use std::any::Any;
 use std::error::Error;
@@ -23,7 +24,7 @@ pub struct Fatal {
     pub error: Box<dyn Error + Send + Sync>,
 }
 
-/// Threads report failures here. The channel holds 16; further failures are only logged.
+/// The sending side of the channel for failures. It holds 16; further failures are only logged.
 #[derive(Clone, Debug)]
 pub struct FatalSender(Sender<Fatal>);
 
@@ -71,7 +72,7 @@ impl Drop for Joiner {
     }
 }
 
-/// A thread's sign of life, for the watchdog. Clones share it.
+/// The time at which a thread was last known to be running, for the watchdog. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Progress {
     start: Instant,
@@ -97,11 +98,11 @@ impl Progress {
     }
 }
 
-/// Of the time between two checks, at most this much counts. If more has passed, the process was suspended (a paused virtual
-/// machine, SIGSTOP), and the other thread with it.
+/// At most this much of the time between two checks counts. If more has passed, the process was suspended (a paused
+/// virtual machine, SIGSTOP), and the watched thread with it.
 const CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// How long a sign of life has not changed, according to a thread that checks it every second.
+/// Measures how long a value that shows progress has not changed. A watchdog checks it every second.
 #[derive(Debug, Default)]
 pub struct Silence<T> {
     last: Option<(T, Instant)>,
@@ -109,13 +110,13 @@ pub struct Silence<T> {
 }
 
 impl<T: PartialEq> Silence<T> {
-    /// Checks the sign of life, and returns how long it has not changed.
-    pub fn check(&mut self, sign: T, now: Instant) -> Duration {
+    /// Compares the value with the previous one, and returns how long it has not changed.
+    pub fn check(&mut self, value: T, now: Instant) -> Duration {
         self.lasted = match &self.last {
-            Some((last, checked)) if *last == sign => self.lasted + now.duration_since(*checked).min(CHECK_MAX),
+            Some((last, checked)) if *last == value => self.lasted + now.duration_since(*checked).min(CHECK_MAX),
             Some(_) | None => Duration::ZERO,
         };
-        self.last = Some((sign, now));
+        self.last = Some((value, now));
         self.lasted
     }
 }
@@ -154,7 +155,8 @@ where
 mod tests {
     use super::*;
 
-    /// A process that was suspended for 32 to 40 s mistook its own pause for a disk that hangs, and aborted, in 5 of 17 pauses.
+    /// In 5 of 17 runs, a process that was suspended for 32 to 40 s mistook the suspension for a hung disk, and
+    /// aborted.
     #[test]
     fn does_not_count_the_time_in_which_the_process_was_suspended() {
         let (mut silence, start) = (Silence::default(), Instant::now());

@@ -1,4 +1,5 @@
-//! Timers for futures: one thread wakes the futures that are due. gRPC's core has alarms, but `grpcio` does not expose them.
+//! Timers for futures: one thread wakes the futures that are due. gRPC's core has alarms, but `grpcio` does not
+//! expose them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,7 +18,7 @@ use crate::thread::{FatalSender, Joiner, spawn};
 struct Sleepers {
     next_id: u64,
     stopped: bool,
-    /// When the thread wakes next by itself; `None`: only when it is notified.
+    /// When the thread wakes next without being notified. `None` if it waits for a notification only.
     next_wake: Option<Instant>,
     /// One per waiting future, so bounded by the limits of requests, and one per watermark (`wake_at`).
     wakers: BTreeMap<(Instant, u64), Waker>,
@@ -35,7 +36,8 @@ impl TimerState {
     }
 }
 
-/// The timer thread. Dropping this ends it, and futures that still sleep then never wake: end the requests first.
+/// The timer thread. Dropping this stops the thread. Futures that still sleep then never wake, so finish all requests
+/// first.
 pub struct Timers {
     handle: TimersHandle,
     joiner: Option<Joiner>,
@@ -60,7 +62,7 @@ impl Timers {
         Ok(Timers { handle: TimersHandle(shared), joiner: Some(joiner) })
     }
 
-    /// A handle for futures that sleep.
+    /// Returns a handle for futures that sleep.
     pub fn handle(&self) -> TimersHandle {
         self.handle.clone()
     }
@@ -104,17 +106,17 @@ impl TimersHandle {
         Timers::start(&crate::thread::fatal_channel().0).expect("a thread").handle()
     }
 
-    /// Resolves at a time.
+    /// Returns a future that resolves at a time.
     pub fn at(&self, at: Instant) -> Sleep {
         Sleep { timers: self.clone(), at, id: None }
     }
 
-    /// Wakes `waker` at a time. This can't be cancelled, so it is for rare or shared wakers.
+    /// Wakes `waker` at a time. It can't be cancelled, so use it only for few wakers, or for shared ones.
     pub fn wake_at(&self, at: Instant, waker: Waker) {
         self.insert(at, None, waker);
     }
 
-    /// Resolves at a time, or never.
+    /// Waits until a time, or forever if it is `None`.
     pub async fn at_or_never(&self, at: Option<Instant>) {
         match at {
             Some(at) => self.at(at).await,
@@ -179,7 +181,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn wakes_the_earlier_sleep_first_and_forgets_dropped_ones() {
+    fn wakes_the_earlier_sleep_first_and_removes_dropped_ones() {
         let (fatal, _failures) = crate::thread::fatal_channel();
         let timers = Timers::start(&fatal).expect("a thread");
         let handle = timers.handle();

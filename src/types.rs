@@ -83,7 +83,8 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// A node's id, created with its data directory: a node with a wiped disk is a new node. Never reused after a removal.
+    /// A node's id, created with its data directory: a node with a wiped disk is a new node. Never reused after a
+    /// removal.
     NodeId
 }
 random_id! {
@@ -91,7 +92,8 @@ random_id! {
     ClusterId
 }
 random_id! {
-    /// A run of a stream: after a proposal that was not appended, no later one of the same run is appended. Never reused.
+    /// The id of one run of a produce stream. Once a proposal of a run was not appended, no later proposal of that
+    /// run is appended either: the stream continues with the next run. Ids are never reused.
     StreamId
 }
 random_id! {
@@ -100,11 +102,11 @@ random_id! {
 }
 
 impl Offset {
-    /// The largest offset, and the largest `next_offset`: 63 bits, which fit into a varint of nine bytes. protobuf-java reads
-    /// the tenth byte of a padded varint as 1, and a Java `long` would become negative.
+    /// The largest offset, and the largest `next_offset`: 63 bits, which fit into a varint of nine bytes.
+    /// protobuf-java reads the tenth byte of a padded varint as 1, and a Java `long` would become negative.
     pub const MAX: Offset = Offset(i64::MAX as u64);
 
-    /// The offset `count` records later; `None` above [`Offset::MAX`].
+    /// Returns the offset `count` records later, or `None` above [`Offset::MAX`].
     pub fn plus(self, count: u64) -> Option<Offset> {
         self.0.checked_add(count).map(Offset).filter(|end| *end <= Offset::MAX)
     }
@@ -121,7 +123,8 @@ impl GroupId {
 }
 
 impl StreamId {
-    /// The id of the stream's next run. Each stream starts at a random id, so that ids of different streams don't collide.
+    /// Returns the id of the stream's next run. Each stream starts at a random id, so that the ids of streams don't
+    /// collide.
     #[must_use]
     pub fn next(self) -> StreamId {
         StreamId(self.0.checked_add(1).unwrap_or(1))
@@ -129,7 +132,7 @@ impl StreamId {
 }
 
 impl LogIndex {
-    /// The index of the next entry.
+    /// Returns the index of the next entry.
     #[must_use]
     pub fn next(self) -> LogIndex {
         LogIndex(self.0 + 1)
@@ -190,7 +193,7 @@ impl NodeName {
         check_name("node", name, 64).map(NodeName)
     }
 
-    /// Stands in for a name that was rejected, while the rest of a configuration is checked.
+    /// Returns a placeholder for a rejected name, so that the rest of a configuration can be checked, too.
     pub(crate) fn placeholder() -> NodeName {
         NodeName("placeholder".to_owned())
     }

@@ -11,21 +11,21 @@ pub const PADDED_BYTES: usize = 9;
 /// Appends a number in as few bytes as possible.
 pub fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        // The cast keeps the low byte, which is meant.
+        // The cast deliberately keeps only the low byte.
         out.push(number as u8 | 0x80);
         number >>= 7;
     }
     out.push(number as u8);
 }
 
-/// How many bytes [`put`] appends.
+/// Returns the number of bytes that [`put`] appends.
 pub fn bytes(number: u64) -> usize {
     (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Reads the number at the front, and how many bytes it takes there: more than [`bytes()`] if it is padded. `None` if it is
-/// cut off, or longer than [`BYTES_MAX`]. The tenth byte has one bit to add; its other bits are dropped, as every parser
-/// of protobuf does.
+/// Decodes the varint at the start of `from`. Returns the number and the length of the varint, which exceeds
+/// [`bytes()`] if the varint is padded. `None` if the varint is cut off or longer than [`BYTES_MAX`]. Only the lowest
+/// bit of a tenth byte is used; the others are dropped, as in every protobuf parser.
 pub fn read(from: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0u64;
     for (at, byte) in from.iter().take(BYTES_MAX).enumerate() {
@@ -37,7 +37,7 @@ pub fn read(from: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
-/// The low 63 bits of a number in a fixed width, so that it can be overwritten in place.
+/// Encodes the low 63 bits of a number with a fixed width, so that the number can be overwritten in place.
 pub fn padded(number: u64) -> [u8; PADDED_BYTES] {
     std::array::from_fn(|at| {
         let bits = (number >> (7 * at)) as u8 & 0x7f;
@@ -45,7 +45,7 @@ pub fn padded(number: u64) -> [u8; PADDED_BYTES] {
     })
 }
 
-/// True for the bytes that [`padded`] returns for some number.
+/// Returns true if the bytes have the form that [`padded`] returns.
 pub fn is_padded(field: &[u8]) -> bool {
     field.split_last().is_some_and(|(last, rest)| {
         rest.len() == PADDED_BYTES - 1 && last & 0x80 == 0 && rest.iter().all(|b| b & 0x80 != 0)

@@ -1,10 +1,11 @@
-//! Why this node does not accept calls yet: set by the part that waits, read by the part that refuses a call.
+//! Why this node does not accept requests yet. The component that waits sets the reason; the one that refuses a request
+//! reads it.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-/// A longer reason is cut: it is sent to clients in the metadata of a status, which gRPC limits to 8 KiB.
+/// Longer reasons are truncated: a reason is sent to clients in the metadata of a status, which gRPC limits to 8 KiB.
 const BYTES_MAX: usize = 1000;
 
 /// The newest reason. Clones share it.
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_reason_is_read_and_a_long_one_is_cut() {
+    fn returns_the_newest_reason_and_truncates_a_long_one() {
         let waiting = WaitingFor::default();
         let reader = waiting.clone();
         assert_eq!(reader.get(), "");

@@ -1,7 +1,7 @@
-//! The high watermark of a log: what readers may see, and the futures that wait for more.
+//! The high watermark of a log: what readers may see, and the futures that wait for it to advance.
 //!
-//! `consensus` advances it, all others read it. It only grows. A waiter is a small future, not a thread; an advance wakes only
-//! those whose condition holds, in rounds.
+//! `consensus` advances it, all others read it. It never decreases. A waiter is a small future, not a thread. An
+//! advance wakes only the waiters whose condition holds, in rounds.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,10 +27,10 @@ pub enum Until {
 }
 
 impl Until {
-    fn holds(self, mark: &Visible) -> bool {
+    fn holds(self, visible: &Visible) -> bool {
         match self {
-            Until::Applied(index) => mark.applied >= index,
-            Until::Visible(offset) => mark.next_offset > offset,
+            Until::Applied(index) => visible.applied >= index,
+            Until::Visible(offset) => visible.next_offset > offset,
         }
     }
 }
@@ -39,39 +39,40 @@ impl Until {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// This many waiters are woken by the thread that advances. They are a round, and the next round is woken when all of them have
-/// run. So `consensus` does not wake ten thousand tails, and tails do not occupy gRPC's threads until all of them have run.
+/// The size of the first round, which the thread that advances the watermark wakes. A timer wakes the next round
+/// after all waiters of this one have run. So `consensus` does not wake ten thousand tails, and the tails do not keep
+/// gRPC's threads busy without a pause.
 const FIRST_ROUND: usize = 8;
 
 /// The size of each later round.
 const ROUND: usize = 16;
 
-/// The pause between two rounds, in which gRPC's thread polls its connections: it does that only when it has nothing to run.
+/// The pause between two rounds. A gRPC thread polls its connections only when it has no future to run.
 const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 
-/// Calls are woken before tails, except that one of this many places is for tails: clients may keep more calls waiting than a
-/// round takes.
+/// Waiting calls are woken before tails, but one in this many waiters of a round is a tail. Otherwise clients that
+/// keep more calls waiting than a round holds would block all tails.
 const TAILS_PART: usize = 8;
 
 struct Waits {
-    mark: Visible,
+    visible: Visible,
     closed: bool,
     withdrawn: bool,
     next_waiter: u64,
-    /// By what they wait for, then in the order of arrival.
+    /// Waiters, ordered by their condition, then by arrival.
     by_offset: BTreeMap<(Offset, u64), Waker>,
     by_index: BTreeMap<(LogIndex, u64), Waker>,
-    /// What these waited for is there; they are woken round by round.
+    /// Waiters whose condition holds. They are woken round by round.
     due_calls: WaitList,
     due_tails: WaitList,
-    /// A round is a burst; the work of each waiter is one.
+    /// Each round is a burst, and each waiter counts as one unit of work.
     pacer: Pacer,
 }
 
 impl Default for Waits {
     fn default() -> Waits {
         Waits {
-            mark: Visible::default(),
+            visible: Visible::default(),
             closed: false,
             withdrawn: false,
             next_waiter: 0,
@@ -85,9 +86,9 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// Moves all whose condition holds, or all if closed, to those that are due.
+    /// Moves the waiters whose condition holds to the due ones; all of them if the watermark is closed.
     fn collect_due(&mut self) {
-        let Visible { applied, next_offset, .. } = self.mark;
+        let Visible { applied, next_offset, .. } = self.visible;
         let waits = |key: &(Offset, u64)| !self.closed && key.0 >= next_offset;
         while let Some(first) = self.by_offset.first_entry().filter(|e| !waits(e.key())) {
             let ((_, id), waker) = first.remove_entry();
@@ -107,7 +108,7 @@ impl Waits {
         };
     }
 
-    /// False if it was woken.
+    /// Removes a waiter. Returns false if it has been woken already.
     fn remove(&mut self, until: Until, id: u64) -> bool {
         let (waited, due) = match until {
             Until::Visible(offset) => (self.by_offset.remove(&(offset, id)), &mut self.due_tails),
@@ -120,7 +121,8 @@ impl Waits {
         self.due_calls.len() + self.due_tails.len()
     }
 
-    /// Takes at most this many waiters to wake. None while the last round runs, or a timer for the next one is set.
+    /// Removes and returns the waiters of the next round. Empty while a round runs, or while the timer of the next
+    /// one is set.
     fn round(&mut self, waiters: usize) -> Vec<Waker> {
         if self.pacer.is_running() || self.pacer.paused_until().is_some() {
             return Vec::new();
@@ -142,7 +144,7 @@ impl SharedWaits {
     }
 }
 
-/// The timer of the next round.
+/// Called by the timer: wakes the next round.
 impl Wake for SharedWaits {
     fn wake(self: Arc<Self>) {
         let round = {
@@ -154,41 +156,41 @@ impl Wake for SharedWaits {
     }
 }
 
-/// The high watermark of one log; a clone is the same one.
+/// The high watermark of one log. Clones share it.
 #[derive(Clone, Default)]
 pub struct HighWatermark(Arc<SharedWaits>);
 
 impl HighWatermark {
-    /// Begins at `mark`.
-    pub fn new(mark: Visible) -> HighWatermark {
-        HighWatermark(Arc::new(SharedWaits(Mutex::new(Waits { mark, ..Waits::default() }))))
+    /// Creates a high watermark that starts at `visible`.
+    pub fn new(visible: Visible) -> HighWatermark {
+    HighWatermark(Arc::new(SharedWaits(Mutex::new(Waits { visible, ..Waits::default() }))))
     }
 
-    /// What is visible now.
+    /// Returns what is visible now.
     pub fn get(&self) -> Visible {
-        self.0.lock().mark
+        self.0.lock().visible
     }
 
-    /// Advances, and wakes those that waited for it.
+    /// Advances to `to`, and wakes the waiters whose condition holds now.
     ///
     /// # Panics
-    /// If any part would decrease.
+    /// If any field of [`Visible`] would decrease.
     pub fn advance(&self, to: Visible) {
         let round = {
             let mut state = self.0.lock();
-            let old = state.mark;
+            let old = state.visible;
             assert!(
                 to.applied >= old.applied && to.first_offset >= old.first_offset && to.next_offset >= old.next_offset,
                 "the high watermark went back from {old:?} to {to:?}"
             );
-            state.mark = to;
+            state.visible = to;
             state.collect_due();
             state.round(FIRST_ROUND)
         };
         round.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends every wait, now and later, with [`Closed`]; wakes all at once.
+    /// Ends all present and future waits with [`Closed`]. Wakes all waiters at once, not in rounds.
     pub fn close(&self) {
         let all = {
             let mut state = self.0.lock();
@@ -202,40 +204,40 @@ impl HighWatermark {
         all.into_iter().for_each(Waker::wake);
     }
 
-    /// This replica differs from the others: records below the high watermark must no longer be served. Ends every wait, too.
+    /// Called when this replica differs from the others: its records must no longer be served. Also ends every wait.
     pub fn withdraw(&self) {
         self.0.lock().withdrawn = true;
         self.close();
     }
 
-    /// Ends what [`HighWatermark::withdraw`] began: this replica is equal to the others.
+    /// Reverts [`HighWatermark::withdraw`], once this replica equals the others again.
     pub fn restore(&self) {
         let mut state = self.0.lock();
         (state.withdrawn, state.closed) = (false, false);
     }
 
-    /// True after [`HighWatermark::withdraw`], until [`HighWatermark::restore`].
+    /// Returns true between [`HighWatermark::withdraw`] and [`HighWatermark::restore`].
     pub fn is_withdrawn(&self) -> bool {
         self.0.lock().withdrawn
     }
 
-    /// Waits until the condition holds. The future returns what is visible then.
+    /// Returns a future that waits for the condition, and returns what is visible then.
     pub fn wait(&self, until: Until, timers: &TimersHandle) -> Wait {
         Wait { watermark: self.clone(), until, id: None, timers: timers.clone() }
     }
 
-    /// The number of futures that wait.
+    /// Returns the number of futures that wait. Those that are due but have not run are not counted.
     pub fn waiters(&self) -> usize {
         let state = self.0.lock();
         state.by_offset.len() + state.by_index.len()
     }
 }
 
-/// A wait for a [`HighWatermark`]; dropping it ends the wait.
+/// A future that waits for a [`HighWatermark`]. Dropping it ends the wait.
 pub struct Wait {
     watermark: HighWatermark,
     until: Until,
-    /// Set while it waits, or is woken and has not run.
+    /// Set while the future is registered, that is, until it has run after being woken.
     id: Option<u64>,
     /// For the timer of the next round.
     timers: TimersHandle,
@@ -247,8 +249,8 @@ impl Future for Wait {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut state = this.watermark.0.lock();
-        let outcome = match (this.until.holds(&state.mark), state.closed) {
-            (true, _) => Ok(state.mark),
+        let outcome = match (this.until.holds(&state.visible), state.closed) {
+            (true, _) => Ok(state.visible),
             (false, true) => Err(Closed),
             (false, false) => {
                 let id = this.id.unwrap_or(state.next_waiter);
@@ -265,7 +267,7 @@ impl Future for Wait {
 }
 
 impl Wait {
-    /// The last of a round to run or to be dropped sets the timer of the next one.
+    /// Ends the wait. The last waiter of a round to run, or to be dropped, sets the timer of the next round.
     fn end(&mut self) {
         let Some(id) = self.id.take() else { return };
         let shared = &self.watermark.0;

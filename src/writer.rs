@@ -1,11 +1,11 @@
 //! The `log-writer` thread: it syncs what `consensus` has appended, and reports it.
 //!
-//! Its inbox is a map from group to highest Ready number, so it can't fill and `consensus` never waits for the disk. One drain takes
-//! everything in it; requests that arrive while it syncs form the next drain: group commit without a timer. A failed sync is final:
-//! the thread ends with its error, and reports nothing after it.
+//! Its inbox is a map from group to highest Ready number. The map can't fill up, so `consensus` never waits for the
+//! disk. One drain takes everything in the inbox; requests that arrive during its syncs form the next drain. This is
+//! group commit without a timer. A failed sync is final: the thread ends with its error and reports nothing more.
 //!
-//! It also writes the durable position to each log's manifest, when no sync is waiting or when that is overdue
-//! (`storage/write/sync.rs` has the reason). This is not part of a drain: the drain has been reported by then.
+//! The thread also writes the durable position to each log's manifest, when no sync is waiting or when the manifest is
+//! overdue (`storage/write/sync.rs` explains why). It does so only after it has reported the drain.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,24 +21,25 @@ use crate::storage::log::{GroupLog, NOTE_EVERY, QUIET, Urgency};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::GroupId;
 
-/// Under load, manifests that are written only for their durable positions take at most this fraction (one part in five) of the time.
+/// Under load, writing durable positions to manifests takes at most one part in this many of the thread's time.
 const NOTE_PART: u32 = 5;
 
-/// After a term or a vote, the thread waits this many times as long as the sync took before it writes the manifest, and twice that
-/// if syncs keep waiting. A manifest takes two syncs: on a slow disk they would delay the next vote, or the new leader's first entry.
+/// After a term or a vote, the manifest is written after this many times the duration of the sync, or twice that if
+/// syncs keep waiting. Writing a manifest takes two syncs: on a slow disk they would delay the next vote, or the new
+/// leader's first entry.
 pub const VOTE_PAUSE: u32 = 3;
 
 /// Called with a group and its highest durable Ready number. Must not block.
 pub type Report = Arc<dyn Fn(GroupId, u64) + Send + Sync>;
 
-/// What the thread measures.
+/// The metrics of the thread.
 pub struct WriterMetrics {
     sync_seconds: Histogram,
     sync_entries: Histogram,
 }
 
 impl WriterMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn new(registry: &Registry) -> WriterMetrics {
         WriterMetrics {
             sync_seconds: registry.histogram("sync_seconds", "Syncing what was appended to one log", SECONDS),
@@ -53,13 +54,13 @@ impl WriterMetrics {
 
 type SharedLog = Arc<Mutex<GroupLog>>;
 
-/// The thread. Dropping this does what [`Writer::stop`] does.
+/// The thread. Dropping it does the same as [`Writer::stop`].
 pub struct Writer {
     handle: WriterHandle,
     thread: Option<Joiner>,
 }
 
-/// The thread's inbox; a clone is the same one.
+/// The thread's inbox. Clones share it.
 #[derive(Clone)]
 pub struct WriterHandle(Arc<WriterInbox>);
 
@@ -74,7 +75,7 @@ struct WriterState {
     logs: BTreeMap<GroupId, SharedLog>,
     /// Registered logs that the thread has not seen yet.
     registered: Vec<GroupId>,
-    /// The Ready number to report for each group; requests of one group are merged.
+    /// The Ready number to report for each group. A newer request of a group replaces its older one.
     wanted: BTreeMap<GroupId, u64>,
     stopping: bool,
 }
@@ -132,7 +133,8 @@ impl WriterHandle {
         self.0.wake.notify_one();
     }
 
-    /// Requests a sync of what the log contains now; then this Ready number is reported, or a higher one. Never blocks.
+    /// Requests a sync of the log's present content. The thread then reports this Ready number or a higher one. Never
+    /// blocks.
     ///
     /// # Panics
     /// If the log was never registered: its writes would never be reported.
@@ -145,7 +147,7 @@ impl WriterHandle {
         self.0.wake.notify_one();
     }
 
-    /// Since when the thread has been working on one log; for the watchdog.
+    /// Returns since when the thread has been working on one log, for the watchdog.
     pub fn busy_since(&self) -> Option<Instant> {
         *self.0.busy_since.lock()
     }
@@ -168,12 +170,12 @@ struct Worker {
     metrics: WriterMetrics,
 }
 
-/// The logs whose manifests should get a new durable position, and when.
+/// The manifests that must be written with a new durable position, and when.
 #[derive(Default)]
 struct Notes {
     due: BTreeMap<GroupId, Note>,
-    /// Under load no manifest is written before this time: they take at most a fifth of the thread's time, for any number of
-    /// logs.
+    /// Under load no manifest is written before this time, so that manifests take at most a fifth of the thread's
+    /// time, for any number of logs.
     not_before: Option<Instant>,
 }
 
@@ -187,7 +189,7 @@ struct Note {
 }
 
 impl Note {
-    /// The time at which it is written if no sync waits.
+    /// Returns when the manifest is written if no sync waits.
     fn idle_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.last + QUIET,
@@ -196,7 +198,7 @@ impl Note {
         }
     }
 
-    /// The time at which it is written before the next sync.
+    /// Returns when the manifest is written even if a sync waits.
     fn must_at(&self) -> Instant {
         match self.urgency {
             Urgency::Nothing | Urgency::Quiet => self.first + NOTE_EVERY,
@@ -207,13 +209,13 @@ impl Note {
 }
 
 impl Notes {
-    /// Notes that a log was synced, which took this long, or registered.
+    /// Records that a log was synced, which took `took`, or that it was registered.
     fn synced(&mut self, group: GroupId, urgency: Urgency, now: Instant, took: Duration) {
         let note = self.due.entry(group).or_insert(Note { first: now, last: now, took, urgency });
         (note.last, note.took, note.urgency) = (now, took, urgency);
     }
 
-    /// The log whose manifest is overdue, if any.
+    /// Returns the log whose manifest is overdue, if any.
     fn overdue(&self, now: Instant) -> Option<GroupId> {
         if self.not_before.is_some_and(|then| now < then) {
             return None;
@@ -222,7 +224,7 @@ impl Notes {
         (first.1.must_at() <= now).then_some(*first.0)
     }
 
-    /// The log whose manifest is due first if no sync waits, and the time.
+    /// Returns the log whose manifest is due first if no sync waits, and when it is due.
     fn next(&self) -> Option<(GroupId, Instant)> {
         let idle_at = |note: &Note| note.idle_at().min(note.must_at());
         self.due.iter().map(|(group, note)| (*group, idle_at(note))).min_by_key(|(_, at)| *at)
@@ -279,7 +281,7 @@ impl Worker {
                 notes.synced(group, Urgency::Quiet, now, Duration::ZERO);
             }
             if !state.wanted.is_empty() {
-                // At most one manifest between two drains.
+                // At most one manifest is written between two drains.
                 return match notes.overdue(now) {
                     Some(group) => WriterEvent::Note(group),
                     None => WriterEvent::Sync(std::mem::take(&mut state.wanted)),
@@ -299,7 +301,7 @@ impl Worker {
         }
     }
 
-    /// Syncs a log; returns how soon its manifest should get the new durable position.
+    /// Syncs a log. Returns how soon its manifest should contain the new durable position.
     fn sync(&self, group: GroupId) -> Result<Urgency, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(Urgency::Nothing) };
         let job = lock(&log).begin_sync();
@@ -328,10 +330,11 @@ impl Worker {
         Ok(noted)
     }
 
-    /// Called when a log is idle: syncs all of it and writes the durable position to its manifest. `false` if something was
-    /// written in the meantime, or no space was left: the caller retries later.
+    /// Called when a log is idle: syncs all of it and writes the durable position to its manifest. `false` if
+    /// something was written in the meantime, or no space was left: the caller retries later.
     fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
-        // No request waits for the commit index that follows the last entries, but the durable position should cover it.
+        // The commit index is written after the last entries, and no request asks to sync it. The durable position
+        // should cover it.
         self.sync(group)?;
         self.note(group)?;
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
@@ -344,7 +347,7 @@ impl Worker {
         let mut result = Ok(());
         for log in logs.into_values() {
             self.inbox.set_busy(Some(Instant::now()));
-            // The first error is returned, but every log is closed that can be.
+            // The first error is returned, after an attempt to close every log.
             result = result.and(lock(&log).close());
             self.inbox.set_busy(None);
         }
@@ -352,7 +355,7 @@ impl Worker {
     }
 }
 
-/// The log-writer without its thread: a simulation starts and ends each drain.
+/// The log-writer without its thread. A simulation begins and ends each drain.
 #[cfg(test)]
 pub(crate) struct WriterByHand {
     worker: Worker,
@@ -377,7 +380,7 @@ impl WriterByHand {
         WriterHandle(self.worker.inbox.clone())
     }
 
-    /// Takes what was requested, if no drain is in progress.
+    /// Begins a drain of all requests, unless one is in progress.
     pub fn begin(&mut self) {
         if self.begun.is_empty() {
             let wanted = std::mem::take(&mut self.worker.inbox.state().wanted);
@@ -388,7 +391,7 @@ impl WriterByHand {
         }
     }
 
-    /// Syncs it, and reports it.
+    /// Performs the syncs of the drain, and reports it.
     pub fn end(&mut self) -> Result<(), StorageError> {
         for (group, ready, job) in std::mem::take(&mut self.begun) {
             if let Some(job) = job {
@@ -401,7 +404,7 @@ impl WriterByHand {
         Ok(())
     }
 
-    /// What a second without requests does, or a stop.
+    /// Does what the thread does after a second without requests, or at a stop.
     pub fn quiet(&mut self, stop: bool) -> Result<(), StorageError> {
         self.begin();
         self.end()?;

@@ -10,7 +10,7 @@ fn mark(applied: u64, next: u64) -> Visible {
     Visible { applied: LogIndex(applied), next_offset: Offset(next), ..Visible::default() }
 }
 
-/// One of a crowd that waits.
+/// One of many waiters.
 struct One {
     wait: Option<Wait>,
     woken: Arc<Woken>,
@@ -63,7 +63,7 @@ fn waits_for_its_own_condition() {
 }
 
 #[test]
-fn a_dropped_wait_leaves_nothing() {
+fn a_dropped_wait_leaves_no_waiter() {
     let w = HighWatermark::default();
     let mut one = One::new(w.wait(Until::Visible(Offset(0)), &TimersHandle::stopped()));
     assert!(one.poll().is_pending());
@@ -72,7 +72,7 @@ fn a_dropped_wait_leaves_nothing() {
     assert_eq!(w.waiters(), 0);
 }
 
-/// Also waits whose condition holds and that are not woken yet.
+/// Closing also ends waits whose condition holds and that have not been woken yet.
 #[test]
 fn closing_ends_every_wait() {
     let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
@@ -90,7 +90,7 @@ fn closing_ends_every_wait() {
 fn the_next_round_begins_when_all_of_one_have_run_and_its_timer_has_fired() {
     let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
     let mut crowd = tails(&w, &timers, 100);
-    // It arrives last and is woken first, because it is a call.
+    // This waiter arrives last and is woken first, because it is a call.
     crowd.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
     w.advance(mark(1, 1));
     assert_eq!(woken(&crowd), [0, 1, 2, 3, 4, 5, 6, 100]);
@@ -105,9 +105,9 @@ fn the_next_round_begins_when_all_of_one_have_run_and_its_timer_has_fired() {
     w.advance(mark(2, 2));
     assert_eq!(woken(&crowd).len(), 8, "one of the round has not run");
     crowd[6].wait = None;
-    assert_eq!(woken(&crowd).len(), 8, "not before its time");
+    assert_eq!(woken(&crowd).len(), 8, "the timer has not fired");
     w.advance(mark(3, 3));
-    assert_eq!(woken(&crowd).len(), 8, "not for an advance either");
+    assert_eq!(woken(&crowd).len(), 8, "an advance does not start a round");
 
     for round in [7..23, 23..39] {
         next_time();
@@ -146,9 +146,9 @@ fn all_are_woken_although_some_are_dropped() {
     assert_eq!(w.waiters(), 0);
 }
 
-/// Otherwise a tail would wait while more calls wait than a round takes.
+/// Without a reserved part, a tail would never run while more calls wait than a round holds.
 #[test]
-fn a_steady_stream_of_calls_leaves_tails_a_part_of_each_round() {
+fn tails_get_a_part_of_each_round_under_a_steady_stream_of_calls() {
     let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
     let call = |index| One::new(w.wait(Until::Applied(LogIndex(index)), &timers));
     let mut tails = tails(&w, &timers, 10);
@@ -158,7 +158,7 @@ fn a_steady_stream_of_calls_leaves_tails_a_part_of_each_round() {
         for tail in tails.iter_mut().filter(|tail| tail.is_woken()) {
             assert!(tail.poll().is_ready());
         }
-        // Each call that is answered is made again.
+        // Each answered call is repeated at once.
         for one in calls.iter_mut().filter(|one| one.is_woken()) {
             assert!(one.poll().is_ready());
             *one = call(index);

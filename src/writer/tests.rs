@@ -98,7 +98,7 @@ fn a_failed_sync_is_final() {
     let Started { sim, writer, reported, failures, log: _log } = started();
     sim.die_after(Some(0));
     writer.handle().sync(GroupId(1), 1);
-    let failure = failures.recv().expect("it is told");
+    let failure = failures.recv().expect("the failure is reported");
     assert_eq!(failure.thread, "log-writer");
     sim.die_after(None);
     writer.handle().sync(GroupId(1), 2);
@@ -110,7 +110,7 @@ fn a_failed_sync_is_final() {
 fn a_stop_closes_every_log() {
     let Started { sim, writer, reported, failures, log } = started();
     writer.handle().sync(GroupId(1), 1);
-    // Without a sync of its own: the stop syncs once more.
+    // No sync was requested for this log: the stop syncs it.
     append(&log);
     writer.stop();
     assert_eq!(reported.try_recv(), Ok((GroupId(1), 1)));
@@ -130,7 +130,7 @@ fn wait_until_noted(log: &SharedLog) {
         if log.is_synced() && log.urgency() == Urgency::Nothing {
             return;
         }
-        assert!(Instant::now() < deadline, "the manifest was not told");
+        assert!(Instant::now() < deadline, "the manifest was not written");
         drop(log);
         std::thread::yield_now();
     }
@@ -149,8 +149,8 @@ fn lose_the_last_sector(sim: &Sim) -> StorageError {
     GroupLog::open(&sim.disk(), Path::new(GROUPS), GroupId(1), &options).err().expect("refused")
 }
 
-/// The durable position that protects the last records was stored only among them: a bad sector at the end of the newest segment,
-/// hours after the last record, was taken for a torn tail, and acknowledged records were cut off.
+/// The durable position that protects the last records was stored only among them: a bad sector at the end of the
+/// newest segment, hours after the last record, was taken for a torn tail, and acknowledged records were cut off.
 #[test]
 fn an_idle_log_loses_nothing_to_a_bad_sector() {
     let Started { sim, writer: _writer, reported, failures: _failures, log } = started();
@@ -167,8 +167,8 @@ fn writer_synced(writer: &Writer, reported: &Receiver<(GroupId, u64)>, ready: u6
     assert_eq!(reported.recv(), Ok((GroupId(1), ready)));
 }
 
-/// The commit index of the last entries is written after them, at a tick, and no request syncs it. It is synced and noted nevertheless
-/// when the log is idle, and then nothing more is written.
+/// The commit index of the last entries is written after them, at a tick, and no request syncs it. When the log is
+/// idle, the commit index is synced and the manifest is written once. After that nothing more is written.
 #[test]
 fn an_idle_log_is_noted_once_after_a_commit_without_a_sync_request() {
     let Started { sim, writer, reported, failures: _failures, log } = started();
@@ -179,7 +179,7 @@ fn an_idle_log_is_noted_once_after_a_commit_without_a_sync_request() {
     wait_until_noted(&log);
     let stored = lock(&log).stored_bytes();
     let changes = sim.changes();
-    // Another log is registered, and noted a second later: whatever else was due is done by then.
+    // Another log is registered, and its manifest is written a second later. By then all other due work is done.
     let other = self::log(&sim, 2);
     let made = sim.changes();
     append(&other);
@@ -191,7 +191,8 @@ fn an_idle_log_is_noted_once_after_a_commit_without_a_sync_request() {
     assert_eq!(lock(&log).stored_bytes(), stored, "and nothing is written for it");
 }
 
-/// Under steady load the log is never idle: its manifest is written after some seconds nevertheless, and no report waits for it.
+/// Under steady load the log is never idle: its manifest is written after some seconds nevertheless, and no report
+/// waits for it.
 #[test]
 fn under_load_the_manifest_is_written_every_few_seconds() {
     let start = Instant::now();
@@ -209,15 +210,16 @@ fn under_load_the_manifest_is_written_every_few_seconds() {
     notes.due.remove(&one);
     assert_eq!(notes.overdue(at(5)), Some(two));
     notes.not_before = Some(at(6));
-    assert_eq!(notes.overdue(at(5)), None, "not all of the thread's time is theirs");
+    assert_eq!(notes.overdue(at(5)), None, "manifests take only a part of the thread's time");
     assert_eq!(notes.overdue(at(6)), Some(two));
     notes.due.remove(&two);
     assert_eq!((notes.overdue(at(9)), notes.next()), (None, None));
     notes.synced(two, Urgency::Now, at(9), fast);
-    assert_eq!(notes.overdue(at(9)), Some(two), "too much is above the durable");
+    assert_eq!(notes.overdue(at(9)), Some(two), "the manifest is overdue");
 }
 
-/// The manifest that followed a vote at once took two more syncs. On a slow disk the next sync of the election waited for them.
+/// The manifest was written immediately after a vote, which took two more syncs. On a slow disk the next sync of the
+/// election waited for them.
 #[test]
 fn after_a_vote_the_manifest_waits_in_proportion_to_the_disk() {
     let start = Instant::now();
@@ -227,13 +229,13 @@ fn after_a_vote_the_manifest_waits_in_proportion_to_the_disk() {
         let mut notes = Notes::default();
         notes.synced(group, Urgency::Vote, at(0), Duration::from_millis(millis));
         assert_eq!(notes.next(), Some((group, at(idle))));
-        assert_eq!(notes.overdue(at(must - 1)), None, "a sync that waits is first");
+        assert_eq!(notes.overdue(at(must - 1)), None, "the waiting sync goes first");
         assert_eq!(notes.overdue(at(must)), Some(group));
     }
 }
 
-/// A manifest that was overdue while another log was busy, and for which no space was left, was forgotten: if its log became idle, it
-/// was never written, even once space was free.
+/// A manifest was overdue while another log was busy, and no space was left for it. It was no longer due afterwards,
+/// so it was never written, even after space became free.
 #[test]
 fn an_overdue_manifest_without_space_stays_due() {
     let sim = Sim::default();
