@@ -163,7 +163,7 @@ pub struct HighWatermark(Arc<SharedWaits>);
 impl HighWatermark {
     /// Creates a high watermark that starts at `visible`.
     pub fn new(visible: Visible) -> HighWatermark {
-    HighWatermark(Arc::new(SharedWaits(Mutex::new(Waits { visible, ..Waits::default() }))))
+        HighWatermark(Arc::new(SharedWaits(Mutex::new(Waits { visible, ..Waits::default() }))))
     }
 
     /// Returns what is visible now.

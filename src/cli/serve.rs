@@ -31,14 +31,15 @@ const CHECK_THREADS: Duration = Duration::from_secs(1);
 const CHECK_READY: Duration = Duration::from_millis(10);
 /// How often changed certificates and policies are loaded.
 const CHECK_FILES: Duration = Duration::from_secs(60);
-/// Limit for a stop, in addition to `hang_seconds_max` for the disk. Handing over leadership and draining requests take less together.
+/// Limit for a stop, in addition to `hang_seconds_max` for the disk. Handing over leadership and draining requests
+/// take less together.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Run a node
 ///
-/// It prints one line on standard output when it accepts requests: `ready node=NAME bind_addr=HOST:PORT rpc_addr=HOST:PORT`. SIGTERM
-/// and SIGINT stop it cleanly; a second signal ends it at once. Certificates and the access policy are read again once a minute
-/// if they have changed, and at SIGHUP.
+/// It prints one line on standard output when it accepts requests: `ready node=NAME bind_addr=HOST:PORT
+/// rpc_addr=HOST:PORT`. SIGTERM and SIGINT stop it cleanly; a second signal ends it at once. Certificates and the
+/// access policy are read again once a minute if they have changed, and at SIGHUP.
 ///
 /// An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of --config.
 #[derive(Clone, Debug, clap::Args)]
@@ -97,8 +98,8 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Waits for a signal to stop (`None`) or a failure. Reports once that the node is ready, and watches its threads and the files that
-/// can change.
+/// Waits for a signal to stop (`None`) or a failure. Reports once that the node is ready, and watches its threads and
+/// the files that can change.
 fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
     let mut reload = || {
         warn_of(modes);
@@ -116,7 +117,8 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
             }
             recv(watch) -> _ => {
                 if let Some(thread) = agent.hanging() {
-                    // Nothing can be synced or stopped any more. Other nodes must take over, and a new start must recover.
+                    // Nothing can be synced or stopped any more. Other nodes must take over, and a new start must
+                    // recover.
                     log::error!("aborting: thread {thread} hangs, possibly because the disk does not answer");
                     std::process::abort();
                 }
@@ -144,7 +146,8 @@ fn warn_of(modes: &mut FileModes) {
     modes.look().iter().for_each(|warning| log::warn!("{warning}"));
 }
 
-/// Aborts the process if it still runs after a time: a node that failed or stops must not remain because its disk hangs.
+/// Aborts the process if it still runs after a time: a node that failed or stops must not remain because its disk
+/// hangs.
 fn end_within(time: Duration, step: StopStep) {
     let (fatal, _) = fatal_channel();
     let watch = move || -> Result<(), String> {
@@ -174,8 +177,8 @@ fn failed_inside(fatal: thread::Fatal) -> Failure {
     }
 }
 
-/// At a start, an unusable path is a configuration error, and a disk that can't read is damage. Later both are failures that a new
-/// start may repair or report.
+/// At a start, an unusable path is a configuration error, and a disk that can't read is damage. Later both are
+/// failures that a new start may repair or report.
 fn failure_at_start(error: &AgentError) -> Failure {
     let failure = failure(error);
     let exit = match (error.is_unreadable(), error.is_unusable_path()) {
@@ -243,7 +246,7 @@ impl StartNotifier {
     fn start() -> StartNotifier {
         let (stop, stopped) = bounded::<()>(0);
         let (fatal, _) = fatal_channel();
-        let thread = thread::spawn("patience", &fatal, move || -> Result<(), String> {
+        let thread = thread::spawn("start-notify", &fatal, move || -> Result<(), String> {
             loop {
                 notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32), NotifyState::Status("starting")]);
                 if stopped.recv_timeout(EXTEND / 3) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
@@ -271,8 +274,8 @@ mod tests {
     use super::*;
     use crate::storage::error::StorageError;
 
-    /// A file system that became read-only while a node ran ended it with 78, so that systemd never started it again. At a
-    /// start, a sector that can't be read ended it with 1, while `log verify` reported damage (65).
+    /// A file system that became read-only while a node ran ended it with 78, so that systemd never started it again.
+    /// At a start, a sector that can't be read ended it with 1, while `log verify` reported damage (65).
     #[test]
     fn an_io_error_has_different_exit_codes_at_a_start_and_later() {
         for (action, errno, at_start, later) in [

@@ -1,10 +1,10 @@
-//! What no peer of this version sends.
+//! The error for a peer's message that this node must not process.
 
 use crate::catalog::BadCommand;
 use crate::codes::UnknownCode;
 use crate::log_state::BadLogState;
 
-/// Why a peer's message is not taken.
+/// Why a peer's message is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadMessage {
     /// No version sends it.
@@ -13,7 +13,7 @@ pub enum BadMessage {
     /// A newer version may send it.
     #[error(transparent)]
     Unknown(#[from] UnknownCode<u32>),
-    /// The log state of a snapshot is not one that this version reads.
+    /// This version can't decode the log state of a snapshot.
     #[error(transparent)]
     LogState(#[from] BadLogState),
     /// An entry of the catalog that this version can't apply.

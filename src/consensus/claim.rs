@@ -1,4 +1,4 @@
-//! What a node says of its log in addition to raft's messages.
+//! The state of a node's log, sent together with raft's messages, so that replicas can be compared.
 
 use crate::storage::digest::Digest;
 use crate::storage::log::Base;
@@ -21,16 +21,16 @@ impl From<&Base> for Checkpoint {
     }
 }
 
-/// What a node says of its log in addition to raft's message.
+/// The state of a node's log, sent together with a raft message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     /// The last index of its log when the message was created, or a later one.
     pub last_index: LogIndex,
-    /// Of committed entries, ascending. Only with heartbeats.
+    /// Checkpoints of committed entries, ascending. Only sent with heartbeats.
     pub checkpoints: Vec<Checkpoint>,
     /// The first entry that the follower lacks and the leader can't read from its disk.
     pub unreadable: Option<LogIndex>,
-    /// Of the entry that an append follows, committed or not. A follower sends it with an acknowledgement, of the last entry that it
-    /// acknowledges.
+    /// With an append: the checkpoint of the entry that the append follows, committed or not. With an
+    /// acknowledgement: the checkpoint of the last acknowledged entry.
     pub before: Option<Checkpoint>,
 }

@@ -1,10 +1,11 @@
-//! The result of comparing a replica with those of its leaders, by digests (`group/checks.rs` says why they are compared).
+//! The result of comparing a replica with its leaders' replicas by digests. `group/checks.rs` explains why they are
+//! compared.
 
 use super::claim::Checkpoint;
 use crate::storage::digest::Digest;
 use crate::types::{LogIndex, NodeId, Offset};
 
-/// The range of a log in which two replicas begin to differ.
+/// The range of a log that contains the first difference between two replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The node that this one was compared with.
@@ -31,13 +32,13 @@ impl std::fmt::Display for Difference {
 pub struct Comparison {
     /// The last entry that was found to be equal, and the next offset after it.
     pub equal: (LogIndex, Offset),
-    /// Where the replicas differ, once they are known to.
+    /// Where the replicas differ; `None` until a difference is found.
     pub difference: Option<Difference>,
 }
 
 impl Comparison {
-    /// Compares one checkpoint of a leader with this node's digest at the same entry. True if this reveals a
-    /// difference, or narrows a known one.
+    /// Compares a leader's checkpoint with this node's digest at the same entry. Returns true if this reveals a
+    /// difference, or narrows a known one down.
     pub fn take(&mut self, leader: NodeId, theirs: Checkpoint, ours: Digest) -> bool {
         let at = (theirs.index, theirs.offset);
         let equal = theirs.digest == ours;
@@ -65,12 +66,12 @@ impl Comparison {
     }
 }
 
-/// What a leader's message proves about the entries that are already here.
+/// What a leader's message proves about the entries that this node already has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
-    /// Up to the last one that the message contains or follows, they are the leader's.
+    /// They equal the leader's, up to the last entry that the message contains or follows.
     Equal,
-    /// Nothing: a digest is missing here or there.
+    /// Nothing: one of the two digests is missing.
     Unknown,
 }
 
@@ -90,7 +91,7 @@ mod tests {
         assert!(comparison.take(leader, at(90, 2), Digest(3)));
         assert!(comparison.take(leader, at(50, 2), Digest(3)));
         assert!(comparison.take(leader, at(40, 2), Digest(2)));
-        assert!(!comparison.take(leader, at(20, 2), Digest(2)), "known");
+        assert!(!comparison.take(leader, at(20, 2), Digest(2)), "does not narrow the range");
         assert!(
             !comparison.take(NodeId(2), at(45, 2), Digest(2)),
             "another node's replica proves nothing about this one"

@@ -1,7 +1,8 @@
-//! Results that other threads report to `consensus`: synced Readies from the log-writer, fetched entries from the readers.
+//! Results that other threads report to `consensus`: synced Readies from the log-writer, fetched entries from the
+//! readers.
 //!
-//! Reporting never blocks. Persisted Readies are merged to the highest of each group; fetches are bounded by what raft waits
-//! for. Each report rings the thread's doorbell.
+//! Reporting never blocks, and the queue is bounded: of persisted Readies only the highest number per group is kept,
+//! and raft has a bounded number of pending fetches. Each report rings the thread's doorbell.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ struct Arrived {
     fetched: Vec<Fetched>,
 }
 
-/// The reporting side; a clone reports to the same thread.
+/// The reporting side. Clones report to the same thread.
 #[derive(Clone, Default)]
 pub struct Completions {
     arrived: Arc<Mutex<Arrived>>,
@@ -38,7 +39,7 @@ impl Completions {
         self.arrived.lock()
     }
 
-    /// Everything of the group up to this Ready is on disk.
+    /// Reports that everything of the group up to this Ready is on disk.
     pub fn persisted(&self, group: GroupId, ready: u64) {
         {
             let mut arrived = self.lock();
@@ -48,13 +49,13 @@ impl Completions {
         self.bell.ring();
     }
 
-    /// A range was fetched, or could not be.
+    /// Reports a fetched range, or why it could not be fetched.
     pub fn fetched(&self, fetched: Fetched) {
         self.lock().fetched.push(fetched);
         self.bell.ring();
     }
 
-    /// True if no report waits.
+    /// Returns true if no report is queued.
     pub fn is_empty(&self) -> bool {
         let arrived = self.lock();
         arrived.persisted.is_empty() && arrived.fetched.is_empty()

@@ -1,4 +1,4 @@
-//! One step of a group's membership, and its stored form.
+//! One change of a group's membership, and its stored form.
 
 use raft::eraftpb::{self, ConfChangeType};
 
@@ -6,7 +6,7 @@ use super::bad_message::BadMessage;
 use crate::codes::codes;
 use crate::types::NodeId;
 
-/// One step of a group's membership.
+/// One change of a group's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfChange {
     /// What happens to the node.
@@ -21,7 +21,7 @@ codes! {
         AddVoter = 0,
         /// It leaves the group.
         Remove = 1,
-        /// It listens without a vote.
+        /// It replicates the group without a vote.
         AddLearner = 2,
     }
 }
@@ -37,7 +37,7 @@ impl ConfChange {
         bytes
     }
 
-    /// Reads what [`ConfChange::encode`] wrote.
+    /// Decodes the output of [`ConfChange::encode`].
     ///
     /// # Errors
     /// [`BadMessage`] for anything else.
@@ -51,7 +51,7 @@ impl ConfChange {
         Ok(ConfChange { kind: ConfChangeKind::try_from(kind)?, node: NodeId(node) })
     }
 
-    /// As raft takes it.
+    /// Converts to raft's type.
     pub fn to_raft(self) -> eraftpb::ConfChange {
         let mut change = eraftpb::ConfChange { node_id: self.node.0, ..Default::default() };
         change.set_change_type(match self.kind {

@@ -1,8 +1,9 @@
 //! The `consensus` thread: one loop for all groups of this node.
 //!
-//! It receives requests, peers' messages, completions and ticks, feeds them to the groups, and performs the groups' effects.
-//! It writes to the page cache and nothing slower; the log-writer syncs. Only creating a replica, which is rare, waits for the
-//! disk here. On each tick the governor performs what the catalog's policy wants.
+//! It receives requests, peers' messages, completions and ticks, passes them to the groups, and performs the groups'
+//! effects. It never waits for the disk: it writes to the page cache, and the log-writer syncs. The only exception is
+//! the creation of a replica, which is rare. On each tick the governor performs the actions that the catalog's policy
+//! requests.
 
 mod admission;
 mod governor;
@@ -51,7 +52,8 @@ use crate::writer::WriterHandle;
 
 /// The number of messages taken from the inbox before their effects are performed: one fdatasync then covers them.
 const DRAIN_MESSAGES_MAX: usize = 512;
-/// The same in bytes, once for clients' records and once for peers' entries: more would delay the next heartbeat.
+/// The same limit in bytes, applied separately to clients' records and to peers' entries. More would delay the next
+/// heartbeat.
 const DRAIN_BYTES_MAX: usize = 8 << 20;
 /// The longest time that a stop waits for the handover of leadership.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -59,7 +61,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// The time between the ticks of a node that leads all its groups and is their only replica.
 const TICK_ALONE_MS: u64 = 250;
 
-/// Consensus before its thread starts: other parts of the program are created with the sending sides of its inbox.
+/// Consensus before its thread starts. Other components need its handles when they are created.
 pub struct Consensus {
     inbox: Inbox<ConsensusMsg>,
     handle: ConsensusHandle,
@@ -93,7 +95,7 @@ pub struct ConsensusParts {
     pub outbound: Arc<dyn Outbound>,
     /// Where the catalog is published.
     pub catalog: CatalogView,
-    /// How far the catalog's group is applied here. The published catalog is never older.
+    /// The high watermark of the catalog's group. The published catalog is never older than it.
     pub catalog_watermark: HighWatermark,
     /// Where logs are opened for clients.
     pub logs: Logs,
@@ -122,7 +124,7 @@ impl Consensus {
         Arc::new(move |group, ready| completions.persisted(group, ready))
     }
 
-    /// Returns the thread's progress mark, for the watchdog.
+    /// Returns the thread's progress, for the watchdog.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -184,7 +186,7 @@ impl Consensus {
     }
 }
 
-/// What wakes the thread.
+/// What the thread handles in one iteration of its loop.
 enum Event {
     Message(ConsensusMsg),
     /// The log-writer or a reader has completed something, or a peer has sent messages.
@@ -250,7 +252,7 @@ impl Driver {
 
     fn next_event(&mut self) -> Event {
         loop {
-            // Ticks first: a flood of requests must not stop time. Missed ticks are not made up for.
+            // Ticks come first, so that a flood of requests can't stop time. Missed ticks are skipped.
             let now = Instant::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
@@ -271,8 +273,8 @@ impl Driver {
         }
     }
 
-    /// A node alone sends no heartbeats and holds no elections. The rest of its ticks' work can wait, so that an idle machine
-    /// sleeps.
+    /// Returns the time between two ticks. A node that is the only replica of its groups sends no heartbeats and
+    /// holds no elections. It ticks less often, so that an idle machine can sleep.
     fn tick_every(&self) -> Duration {
         let alone = self.groups.values().all(|replica| replica.group.leads_alone());
         Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
@@ -316,7 +318,8 @@ impl Driver {
         }
     }
 
-    /// Steps a peer's message. Messages for groups that this node does not host (yet) are dropped: raft sends them again.
+    /// Steps a peer's message. Messages for groups of which this node has no replica yet are dropped: raft sends them
+    /// again.
     fn step(&mut self, from: NodeId, message: RaftMessage) {
         if message.from != from.0 || message.to != self.me.id.0 {
             let text = format!("a message of {} to {}", NodeId(message.from), NodeId(message.to));
@@ -360,7 +363,7 @@ impl Driver {
         for replica in self.groups.values_mut() {
             replica.group.tick(now);
             replica.write_commit()?;
-            // Damage changes the status without an effect.
+            // Damage changes the status, but is not an effect.
             self.statuses.publish(replica.group.status());
         }
         self.lines.log_leaders(&self.statuses, self.governor.catalog(), &self.me, now);
@@ -399,7 +402,7 @@ impl Driver {
         }
     }
 
-    /// Only the clocks of voters count: other nodes choose their ids, as many as they like.
+    /// Returns the clocks of voters only: one faulty host could send the clocks of any number of other ids.
     fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
         let catalog = self.groups.get(&GroupId::CATALOG);
         let mut clocks = self.peer_clocks.now(now);
@@ -407,10 +410,11 @@ impl Driver {
         clocks
     }
 
-    /// Fails all waiting requests, so that every caller has an answer. The log-writer syncs what is written.
+    /// Fails all waiting requests, so that every caller gets a response. The log-writer syncs the written entries
+    /// later.
     fn stop(mut self) -> Result<(), HostError> {
         self.groups.values_mut().for_each(|replica| replica.group.stop());
-        // The published catalog must not be older than the catalog's watermark, at a stop too.
+        // Also at a stop, the published catalog must not be older than the catalog's watermark.
         self.perform()?;
         for replica in self.groups.values_mut() {
             replica.write_commit()?;

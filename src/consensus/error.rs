@@ -1,4 +1,4 @@
-//! Why consensus stops or does not start.
+//! The errors that stop consensus or prevent its start.
 
 use crate::catalog::BadCommand;
 use crate::feature_level::{FeatureLevel, FeatureRange};
@@ -6,7 +6,7 @@ use crate::storage::log::StorageError;
 use crate::storage::reader::ReadError;
 use crate::types::GroupId;
 
-/// A group could not be opened, or its log not written.
+/// A group can't be opened, or its log can't be written.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The log or the data directory can't be read or written.
@@ -31,13 +31,13 @@ pub enum HostError {
         /// The levels of this version.
         range: FeatureRange,
     },
-    /// The system has no thread for consensus.
-    #[error("no thread for consensus: {0}")]
+    /// The consensus thread can't be created.
+    #[error("can't create the consensus thread: {0}")]
     Thread(#[source] std::io::Error),
 }
 
 impl HostError {
-    /// True if starting the same program again will not help.
+    /// Returns true if a restart of the same version can't help.
     pub fn is_config(&self) -> bool {
         match self {
             HostError::Storage(error) => error.is_config(),
@@ -48,7 +48,7 @@ impl HostError {
         }
     }
 
-    /// True if the disk contains something else than what was written there.
+    /// Returns true if the disk does not contain what was written to it.
     pub fn is_damage(&self) -> bool {
         match self {
             HostError::Storage(error) => error.is_damage(),

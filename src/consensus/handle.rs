@@ -1,8 +1,8 @@
-//! The interface of the `consensus` thread: the messages of its inbox, and the answers.
+//! The interface of the `consensus` thread: the messages of its inbox, and their answers.
 //!
-//! The inbox is bounded: requests are refused when it is full ([`ProposeError::QueueFull`]). Messages from peers have a
-//! separate queue (`peer_inbox.rs`), and are dropped if they exceed its budget (raft sends again). Requests are answered by
-//! one-shot replies.
+//! The inbox is bounded. When it is full, requests are refused ([`ProposeError::QueueFull`]). Messages from peers
+//! have a separate queue (`peer_inbox.rs`); those over its budget are dropped, and raft sends them again. Requests
+//! are answered through one-shot replies.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,11 +22,11 @@ use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{EntryKind, Unstamped};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, StreamId, Term};
 
-/// The inbox of `consensus` holds this many messages. When it is full, produce requests are refused. Its bytes are
-/// those of the clients' requests in flight (`bytes_max`), and 16 MiB for each peer that forwards.
+/// The number of messages that the inbox holds. When it is full, requests are refused. The bytes in it are bounded by
+/// the clients' requests in flight (`bytes_max`) and by 16 MiB for each peer that forwards requests.
 pub const INBOX_MESSAGES_MAX: usize = 4096;
 
-/// The place of a proposal in a run of its stream: it is appended only after the previous one (`sequences.rs`).
+/// The position of a proposal in a run of its stream. It is appended only after the previous one (`sequences.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamPosition {
     /// The run's id. A new run begins when all earlier requests of the stream are answered.
@@ -35,28 +35,30 @@ pub struct StreamPosition {
     pub sequence: u64,
 }
 
-/// One entry for a log: records of a client, or a trim. Its offsets and times are stamped when it is appended.
+/// One entry for a log: records of a client, or a trim. The leader stamps its offsets and times when it appends the
+/// entry.
 #[derive(Clone, Debug)]
 pub struct Proposal {
     /// The group of the log.
     pub group: GroupId,
-    /// [`EntryKind::Records`] or [`EntryKind::Trim`]; others are consensus's own.
+    /// [`EntryKind::Records`] or [`EntryKind::Trim`]. Only consensus itself creates entries of other kinds.
     pub kind: EntryKind,
     /// The number of records in the payload; 0 for a trim.
     pub count: u32,
-    /// The payload in its canonical form (`storage/format/payload.rs`), unstamped; for a trim eight bytes, little-endian: the first offset to keep.
+    /// The payload in its canonical form (`storage/format/payload.rs`), unstamped; for a trim eight bytes,
+    /// little-endian: the first offset to keep.
     pub payload: Unstamped,
     /// Append only if this is the log's next offset.
     pub expected_offset: Option<Offset>,
-    /// 0 without a producer.
+    /// The producer's id; 0 without a producer.
     pub producer_id: u64,
-    /// With a producer id: from 1.
+    /// With a producer id: the producer's sequence, starting at 1.
     pub sequence: u64,
-    /// `None` if it does not depend on another proposal.
+    /// The position in a stream; `None` if the proposal does not depend on another one.
     pub in_stream: Option<StreamPosition>,
-    /// Append it in this term only. A forwarding node sets it, so that entries of a later term can't contain the proposal.
+    /// Append only in this term. A forwarding node sets it, so that the proposal can't become an entry of a later term.
     pub term: Option<Term>,
-    /// After this moment it is not proposed any more; once proposed the answer is "outcome unknown".
+    /// After this time the proposal is refused, or, if it was already proposed, answered with "outcome unknown".
     pub deadline: Option<Instant>,
 }
 
@@ -88,7 +90,7 @@ pub fn command_proposal(command: &Command) -> Proposal {
     Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, command.payload())
 }
 
-/// The place of an appended proposal. It is committed and visible on this node.
+/// The position of an appended proposal. Its entry is committed and visible on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// The first record's offset.
@@ -117,10 +119,10 @@ pub enum ProposeError {
     DiskFull,
     /// The entry is larger than the format allows.
     TooLarge,
-    /// The leader is handing over, or another leader's entry has taken its place, or the previous request of its stream was not
-    /// appended.
+    /// The leader is handing over leadership, another leader's entry has replaced the proposal, or the previous
+    /// proposal of its stream was not appended.
     Dropped,
-    /// It may have been appended, or not.
+    /// It is not known whether the proposal was or will be appended.
     OutcomeUnknown,
     /// The deadline passed before it was proposed.
     DeadlinePassed,
@@ -129,7 +131,7 @@ pub enum ProposeError {
         /// The next offset of the log.
         next_offset: Offset,
     },
-    /// A trim beyond the end.
+    /// A trim beyond the end of the log.
     PastEnd {
         /// The next offset of the log.
         next_offset: Offset,
@@ -170,9 +172,9 @@ pub enum ReadIndexError {
 /// The inbox of the `consensus` thread.
 #[derive(Debug)]
 pub enum ConsensusMsg {
-    /// A proposal of this node's clients or of a peer.
+    /// A proposal from a client of this node, or forwarded by a peer.
     Propose(Proposal, ReplySender<Result<Appended, ProposeError>>),
-    /// A change of the catalog. Proposed by its leader, else refused.
+    /// A change of the catalog. Refused unless this node leads the catalog.
     Command(Command, ReplySender<Result<Appended, ProposeError>>),
     /// A request for a linearizable position.
     ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
@@ -180,14 +182,15 @@ pub enum ConsensusMsg {
     Unreachable(NodeId),
     /// A snapshot was handed to the network for a peer (`true`), or was lost.
     SnapshotSent(GroupId, NodeId, bool),
-    /// Hand over leadership of every group that this node leads. Answered when it leads none, or no other node can lead.
+    /// Hand over leadership of every group that this node leads. Answered when it leads none, or no other node can
+    /// lead.
     HandOver(ReplySender<()>),
-    /// Fail what is pending and end.
+    /// Fails all pending requests and ends the thread.
     Stop,
 }
 
 impl ConsensusMsg {
-    /// The bytes of the records in it.
+    /// Returns the size of the records in the message.
     pub fn bytes(&self) -> usize {
         match self {
             ConsensusMsg::Propose(proposal, _) => proposal.payload.len(),
@@ -201,7 +204,7 @@ impl ConsensusMsg {
     }
 }
 
-/// The sending side of the inbox; a clone sends to the same thread.
+/// The sending side of the inbox. Clones send to the same thread.
 #[derive(Clone, Debug)]
 pub struct ConsensusHandle {
     inbox: Outbox<ConsensusMsg>,
@@ -212,28 +215,28 @@ pub struct ConsensusHandle {
 }
 
 impl ConsensusHandle {
-    /// A handle to the thread that reads this inbox.
+    /// Creates a handle to the thread that reads this inbox.
     pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<Statuses>) -> ConsensusHandle {
         ConsensusHandle { inbox, peers: Arc::default(), bell, statuses, peer_clocks: PeerClocks::default() }
     }
 
-    /// Proposes an entry. It is answered once it is committed and visible here, or known not to be.
+    /// Proposes an entry. The answer is sent once the entry is committed and visible here, or known not to be appended.
     pub fn propose(&self, proposal: Proposal) -> ReplyReceiver<Result<Appended, ProposeError>> {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::Propose(proposal, tx));
         rx
     }
 
-    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log. One that would change nothing is
-    /// answered [`ProposeError::Dropped`].
+    /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log. A command that would change
+    /// nothing fails with [`ProposeError::Dropped`].
     pub fn command(&self, command: Command) -> ReplyReceiver<Result<Appended, ProposeError>> {
         let (tx, rx) = reply();
         self.request(ConsensusMsg::Command(command, tx));
         rx
     }
 
-    /// Asks the group's leader, if it is this node, for a position. Once that position is applied on a node, everything that was
-    /// acknowledged before this call is visible there.
+    /// Requests a read index, if this node leads the group. A node that has applied this index shows everything that
+    /// was acknowledged before this call.
     pub fn read_index(
         &self,
         group: GroupId,
@@ -244,38 +247,39 @@ impl ConsensusHandle {
         rx
     }
 
-    /// The clocks that peers sent with their messages.
+    /// Returns the clocks that peers sent with their messages.
     pub fn peer_clocks(&self) -> &PeerClocks {
         &self.peer_clocks
     }
 
-    /// Hands over messages from a peer. Those over the budget are dropped: raft sends again.
+    /// Queues messages from a peer. Messages over the budget are dropped, and raft sends them again.
     pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
         self.peers.put(from, messages);
         self.bell.ring();
     }
 
-    /// The queue of peers' messages.
+    /// Returns the queue of peers' messages.
     pub(crate) fn peer_inbox(&self) -> Arc<PeerInbox> {
         self.peers.clone()
     }
 
-    /// The number of peers' messages dropped since the process started, because their queue was full.
+    /// Returns the number of peers' messages that were dropped since the process started, because their queue was full.
     pub fn peer_messages_dropped(&self) -> u64 {
         self.peers.dropped()
     }
 
-    /// Messages to `node` were lost.
+    /// Reports that messages to `node` were lost.
     pub fn unreachable(&self, node: NodeId) {
         self.tell(ConsensusMsg::Unreachable(node));
     }
 
-    /// A snapshot for `node` was handed to the network, or lost.
+    /// Reports that a snapshot for `node` was handed to the network, or was lost.
     pub fn snapshot_sent(&self, group: GroupId, node: NodeId, arrived: bool) {
         self.tell(ConsensusMsg::SnapshotSent(group, node, arrived));
     }
 
-    /// Starts handing leadership over; answered when that is done or impossible, or the thread has failed.
+    /// Starts to hand over leadership of all groups. The answer is sent when this is done or impossible, or if the
+    /// thread has failed.
     pub fn hand_over(&self) -> ReplyReceiver<()> {
         let (tx, rx) = reply();
         self.inbox.send(ConsensusMsg::HandOver(tx));
@@ -289,23 +293,23 @@ impl ConsensusHandle {
         self.bell.ring();
     }
 
-    /// What this node knows of a group it carries.
+    /// Returns the status of a group of which this node has a replica.
     pub fn status(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
         self.statuses.get(group)
     }
 
-    /// What this node knows of all groups that it carries, by id.
+    /// Returns the status of every group of which this node has a replica, ordered by id.
     pub fn all_statuses(&self) -> Vec<Arc<GroupStatus>> {
         self.statuses.all()
     }
 
-    /// Sends what may be dropped when the inbox is full.
+    /// Sends a message that may be dropped when the inbox is full.
     fn tell(&self, message: ConsensusMsg) {
         let _ = self.inbox.try_send(message);
         self.bell.ring();
     }
 
-    /// Sends a request that may be refused; a refusal is answered at once.
+    /// Sends a request. If the inbox is full or closed, the request is refused at once.
     fn request(&self, message: ConsensusMsg) {
         let (message, full) = match self.inbox.try_send(message) {
             Ok(()) => return self.bell.ring(),

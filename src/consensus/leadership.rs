@@ -1,7 +1,7 @@
-//! The log lines about a group's leadership: which node leads, and why none does.
+//! The log lines about a group's leadership: which node leads, or why there is no leader.
 //!
-//! A leader is logged once per term. A group without a leader is logged after [`VACANT_MAX`], with the voters that are silent, and
-//! then once per [`REMINDER`] until it has a leader.
+//! A leader is logged once per term. A missing leader is logged after [`VACANT_MAX`], with the silent voters, and
+//! then once per [`REMINDER`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,14 +11,15 @@ use log::Level;
 use super::handle::{GroupStatus, Role};
 use crate::types::{NodeId, Term};
 
-/// The time without a leader after which that is logged: an election among fast disks takes 1 to 2 s.
+/// A missing leader is logged after this time. With fast disks an election takes 1 to 2 s.
 const VACANT_MAX: Duration = Duration::from_secs(3);
-/// The time until it is logged again.
+/// The time until a missing leader is logged again.
 const REMINDER: Duration = Duration::from_secs(60);
-/// A voter counts as silent after this time: without a leader each voter asks for votes, or answers, about once a second.
+/// A voter is considered silent after this time. Without a leader, each voter requests votes, or answers such
+/// requests, about once a second.
 const SILENT_MIN: Duration = Duration::from_secs(2);
 
-/// When this node last received a raft message from each node, of any group.
+/// When this node last received a raft message of any group from each node.
 pub type Heard = BTreeMap<NodeId, Instant>;
 
 /// Remembers what was logged about one group's leadership.
@@ -35,7 +36,8 @@ struct Vacancy {
 }
 
 impl LeadershipLines {
-    /// Returns the line that is due, if any. `group` is the name of the group in the line, `name` returns that of a node.
+    /// Returns the line that is due, if any. `group` is the group's name in the line; `name` returns the name of a
+    /// node.
     pub fn look(
         &mut self,
         group: &str,
@@ -63,7 +65,7 @@ impl LeadershipLines {
             return Some((Level::Info, text));
         }
         if status.damage.is_some() {
-            // The damage itself is logged, and a damaged replica receives nothing.
+            // The damage itself has been logged, and a damaged replica processes no messages.
             return None;
         }
         let is_voter = status.voters.contains(&me);
@@ -74,7 +76,7 @@ impl LeadershipLines {
         }
         vacancy.logged = Some(now);
         let time = now.duration_since(vacancy.since).as_secs();
-        // Without a leader voters hear each other, and a learner hears nothing.
+        // Without a leader, voters receive messages from each other, but a learner receives none.
         let is_heard = |voter: &NodeId| heard.get(voter).is_some_and(|heard| now.duration_since(*heard) <= SILENT_MIN);
         let is_silent = |voter: &&NodeId| **voter != me && !is_heard(voter);
         let silent: Vec<String> = status.voters.iter().filter(is_silent).map(|voter| name(*voter)).collect();
@@ -117,7 +119,7 @@ mod tests {
             (self.status.leader, self.status.term) = (leader.map(NodeId), Term(term));
         }
 
-        /// Time passes in steps of a tenth of a second. Returns the lines.
+        /// Advances the time in steps of a tenth of a second, and returns the log lines.
         fn pass(&mut self, time: Duration) -> Vec<(Level, String)> {
             let end = self.now + time;
             let mut lines = Vec::new();
@@ -151,7 +153,7 @@ mod tests {
         assert_eq!(scene.pass(SECOND), info("log a: n1 (this node) leads in term 6"));
     }
 
-    /// Once, a survivor without a majority logged a line for each peer, and none about what follows from it.
+    /// A node without a majority logged a line for each unreachable peer, but none about the missing majority.
     #[test]
     fn a_missing_majority_is_logged_with_the_silent_voters() {
         let mut scene = Scene::new();
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(scene.pass(SECOND * 60), warn("log a: no leader for 63 s, although every voter answers"));
     }
 
-    /// Voters ask each other for votes, not learners.
+    /// Voters request votes from each other, but not from learners.
     #[test]
     fn a_learner_does_not_report_silent_voters() {
         let mut scene = Scene::new();

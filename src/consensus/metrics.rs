@@ -1,4 +1,4 @@
-//! What consensus measures: elections, leaders, and how far followers lag.
+//! The metrics of consensus: elections, leader changes, and the lag of followers.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ struct PeerLabel {
 }
 
 impl ConsensusMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn new(registry: &Registry) -> ConsensusMetrics {
         ConsensusMetrics {
             terms: registry
@@ -40,7 +40,7 @@ impl ConsensusMetrics {
         }
     }
 
-    /// Measures. Called on each tick.
+    /// Updates the metrics. Called on each tick.
     pub fn tick(&mut self, tick: u64, groups: &Groups, catalog: &Catalog, me: NodeId) {
         for (id, replica) in groups {
             let (term, leader) = replica.group.term_and_leader();
@@ -66,7 +66,7 @@ impl ConsensusMetrics {
                 *lags.entry(follower.node).or_default() += committed.0.saturating_sub(follower.matched.0);
             }
         }
-        // Otherwise the followers of a group would stay after another node was elected.
+        // Removes the followers of groups that this node no longer leads.
         self.lag.clear();
         for (node, lag) in lags {
             let peer = catalog.member(node).map_or_else(|| node.to_string(), |member| member.name.to_string());

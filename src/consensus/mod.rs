@@ -10,13 +10,15 @@
 //!
 //! Reading order:
 //! 1. `group/`: one Raft group as a pure state machine, and what it guarantees.
-//! 2. `replica.rs`: a group with its log and its high watermark; performs the effects. `compare.rs` and `claim.rs`: replicas are
-//!    compared by digests.
+//! 2. `replica.rs`: a group with its log and its high watermark; performs the effects. `compare.rs` and `claim.rs`:
+//!    the comparison of replicas by digests.
 //! 3. `driver.rs`: the thread, all groups of this node, and the catalog.
-//! 4. `handle.rs`, `status.rs`: what the rest of the program can ask, and what is published. `peer_inbox.rs`: messages of peers.
-//! 5. `wire.rs`, `conf_change.rs`, `received.rs`: raft's types between peers and on disk, and what is checked of them.
+//! 4. `handle.rs`, `status.rs`: the interface for the rest of the program, and the published status. `peer_inbox.rs`:
+//!    the queue of peers' messages.
+//! 5. `wire.rs`, `conf_change.rs`, `received.rs`: the conversion of raft's types for peers and for the disk, and the
+//!    checks of received messages.
 //!
-//! Only this folder knows raft's types. The tests are a seeded simulation, and golden scripts in `tests/scripts/`.
+//! No other module uses raft's types. The tests are a seeded simulation, and golden scripts in `tests/scripts/`.
 
 mod bad_message;
 mod claim;

@@ -1,11 +1,13 @@
-//! The queue of messages from peers that `consensus` has not taken yet, separate from its inbox, with a budget of bytes.
+//! The queue of received messages from peers. It is separate from the inbox of `consensus`, and its bytes are limited.
 //!
-//! - **Messages without entries are taken first** (heartbeats, votes, acknowledgements; [`keeps_its_place`]): a heartbeat that waits
-//!   for megabytes of entries costs its leader the leadership. Raft accepts any order, as the network guarantees none. Appends
-//!   keep their order among each other, because an append that overtakes another is rejected, and its sender begins to probe.
-//! - **Entries have a budget of bytes**, and messages over it are dropped, as the network might drop them: a sender may have 64
-//!   messages of 8 MiB in flight. The sender backs off by itself: the next append after the gap is rejected, and raft then sends
-//!   one at a time until one is acknowledged. Clients' requests have a separate queue, so they use none of this budget.
+//! - **Messages without entries are taken first** (heartbeats, votes, acknowledgements; see [`keeps_its_place`]). If
+//!   a heartbeat had to wait for megabytes of entries, its leader could lose leadership. Raft accepts any order,
+//!   because the network guarantees none. Appends keep their order among each other: an append that overtakes another
+//!   one is rejected, and its sender falls back to probing.
+//! - **Entries have a byte budget.** A sender may have 64 messages of 8 MiB in flight. Messages over the budget are
+//!   dropped, as the network might drop them. The sender then backs off by itself: the next append after the gap is
+//!   rejected, and raft sends one append at a time until one is acknowledged. Clients' requests have a separate queue
+//!   and use none of this budget.
 
 use std::collections::VecDeque;
 
@@ -16,22 +18,23 @@ use crate::metrics::Counter;
 use crate::pb::peer::RaftMessage;
 use crate::types::NodeId;
 
-/// Appends and snapshots of at most this many bytes wait; more are dropped.
+/// The budget of appends and snapshots. Messages over it are dropped.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
-/// Messages without entries of at most this many bytes wait, about 4,000; more are dropped.
+/// The budget of messages without entries, enough for about 4,000. Messages over it are dropped.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
 
-/// The size that is counted for an entry in addition to its bytes.
+/// Counted for each entry in addition to its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
-/// The size that is counted for a message in addition to its entries.
+/// Counted for each message in addition to its entries.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// True for appends, with or without entries, and snapshots: they keep their order. All others may overtake them.
+/// Returns true for messages that keep their order: appends, with or without entries, and snapshots. All other
+/// messages may overtake them.
 pub fn keeps_its_place(message: &RaftMessage) -> bool {
     message.type_ == MessageType::MsgAppend as u32 || !message.entries.is_empty() || message.snapshot.is_some()
 }
 
-/// Messages and their sizes.
+/// Messages, with their sizes and senders.
 #[derive(Debug, Default)]
 struct PeerQueue {
     messages: VecDeque<(usize, NodeId, RaftMessage)>,
@@ -39,7 +42,7 @@ struct PeerQueue {
 }
 
 impl PeerQueue {
-    /// Appends a message. False if it exceeds the budget and is dropped.
+    /// Adds a message. Returns false if the message exceeds the budget and was dropped.
     fn put(&mut self, from: NodeId, message: RaftMessage, bytes_max: usize) -> bool {
         let bytes = bytes_of(&message);
         let fits = self.bytes + bytes <= bytes_max;
@@ -50,7 +53,7 @@ impl PeerQueue {
         fits
     }
 
-    /// Takes messages in order, up to `bytes_max`, but at least one unless the queue is empty.
+    /// Removes messages from the front, up to `bytes_max`, but at least one unless the queue is empty.
     fn take(&mut self, bytes_max: usize, taken: &mut Vec<(NodeId, RaftMessage)>) {
         let mut sum = 0;
         while let Some((bytes, ..)) = self.messages.front() {
@@ -81,11 +84,11 @@ pub struct PeerInbox {
 
 impl PeerInbox {
     fn lock(&self) -> MutexGuard<'_, PeerQueues> {
-        // Every critical section leaves the state whole.
+        // Every critical section leaves the state consistent.
         self.waiting.lock()
     }
 
-    /// Queues messages from a peer, and drops those over the budget.
+    /// Queues messages from a peer. Messages over the budget are dropped.
     pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) {
         let mut waiting = self.lock();
         for message in messages {
@@ -101,7 +104,7 @@ impl PeerInbox {
         }
     }
 
-    /// Takes all messages without entries, then appends of up to `bytes_max`, but at least one if any waits.
+    /// Returns all messages without entries, then appends up to `bytes_max`, but at least one append if any is queued.
     pub fn take(&self, bytes_max: usize) -> Vec<(NodeId, RaftMessage)> {
         let mut waiting = self.lock();
         let mut taken = Vec::new();
@@ -110,7 +113,7 @@ impl PeerInbox {
         taken
     }
 
-    /// True if no message waits.
+    /// Returns true if no message is queued.
     pub fn is_empty(&self) -> bool {
         let waiting = self.lock();
         waiting.first.messages.is_empty() && waiting.appends.messages.is_empty()
@@ -121,7 +124,7 @@ impl PeerInbox {
         self.dropped.inc();
     }
 
-    /// The number of messages dropped since the process started.
+    /// Returns the number of messages dropped since the process started.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
@@ -152,7 +155,8 @@ mod tests {
         taken.iter().map(|(_, message)| message.index + message.commit).collect()
     }
 
-    /// Messages were limited by number and not by size: 4,096 of up to 8 MiB each.
+    /// The queue was limited by the number of messages and not by their size: it could hold 4,096 messages of 8 MiB
+    /// each.
     #[test]
     fn entries_have_a_budget_of_bytes_and_heartbeats_another() {
         let inbox = PeerInbox::default();
@@ -179,7 +183,8 @@ mod tests {
         assert!(inbox.is_empty(), "messages without entries count too");
     }
 
-    /// An append that overtakes another is rejected, even one that only carries the commit index; a snapshot restarts the log.
+    /// An append that overtakes another one is rejected, even if it only carries the commit index. A snapshot
+    /// restarts the log.
     #[test]
     fn appends_and_snapshots_keep_their_order() {
         let snapshot = |index| RaftMessage {

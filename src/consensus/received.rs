@@ -1,8 +1,9 @@
-//! What a follower checks of a leader's entries before it writes them.
+//! A follower's checks of a leader's entries before it writes them.
 //!
-//! A leader checks what it proposes, and raft trusts its leader. But one faulty or stolen node may send entries as a leader of a
-//! newer term, and what is in a log is read at each restart: an entry that can't be applied would end this node for good. A message
-//! with such an entry is dropped, as if it were lost: an honest leader sends its own.
+//! A leader checks its own proposals, and raft trusts its leader. But one faulty or compromised node may send entries
+//! as the leader of a newer term. An entry in the log is read again at each restart, so an entry that can't be
+//! applied would disable this node permanently. A message with such an entry is dropped, as if the network had lost
+//! it. A correct leader then sends its own entries.
 
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
@@ -32,7 +33,8 @@ pub(super) fn check(group: GroupId, message: &Message) -> Result<(), BadMessage>
 
 const NEWER: BadMessage = BadMessage::Malformed("an entry of a newer term than its leader's");
 
-/// A log's terms never decrease. After an entry of a newer term than its leader's, no later leader could append anything.
+/// Checks the order of terms. They never decrease within a log, so after an entry of a term that is newer than its
+/// leader's, no later leader could append anything.
 fn check_terms(message: &Message) -> Result<(), BadMessage> {
     let terms = || std::iter::once(message.log_term).chain(message.entries.iter().map(|entry| entry.term));
     if !terms().is_sorted() {
@@ -85,7 +87,7 @@ mod tests {
         let stamp = Stamp { kind, count, base_offset: BASE, append_time_us: 5, producer_id: 0, sequence: 0 };
         let mut data = payload.stamp(&stamp);
         if kind == EntryKind::Records {
-            // A malformed payload stays as it is.
+            // The error is ignored: tests of malformed payloads use this function, too.
             let _ = stamp_records(&mut data[Stamp::BYTES..], BASE, Term(TERM), 5);
         }
         RaftEntry { index: 9, term: TERM, data: data.into(), ..Default::default() }
@@ -105,9 +107,9 @@ mod tests {
         check(GroupId(group), &message)
     }
 
-    /// One append with an entry that no node can apply ended its receiver at this and at each later start.
+    /// One append with an entry that no node can apply stopped its receiver, and again at each later start.
     #[test]
-    fn a_catalog_entry_that_can_not_be_applied_is_not_written() {
+    fn rejects_a_catalog_entry_that_cannot_be_applied() {
         let removal = command_proposal(&Command::RemoveNode(NodeId(4))).payload;
         assert_eq!(checked(0, entry(EntryKind::Records, 1, removal)), Ok(()));
         assert!(checked(0, entry(EntryKind::Records, 1, records(&[b"\xff\xff\xff"]))).is_err());
@@ -116,13 +118,13 @@ mod tests {
         assert_eq!(
             checked(1, entry(EntryKind::Records, 1, records(&[b"\xff\xff\xff"]))),
             Ok(()),
-            "a log takes any value"
+            "a log accepts any value"
         );
     }
 
-    /// An entry of one record that claimed a million left a million offsets that no node could read.
+    /// An entry with one record that claimed a million records used up a million offsets, which no node could read.
     #[test]
-    fn records_and_their_number_agree() {
+    fn rejects_a_wrong_number_of_records() {
         assert_eq!(checked(1, entry(EntryKind::Records, 2, records(&[b"a", b"b"]))), Ok(()));
         assert!(checked(1, entry(EntryKind::Records, 1_000_000, records(&[b"a"]))).is_err());
         assert!(checked(1, entry(EntryKind::Records, 1, b"\xff\xff".as_slice().into())).is_err());
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_ends_where_the_log_ends() {
+    fn rejects_a_trim_beyond_the_end_of_the_log() {
         let trim = |first: u64| checked(1, entry(EntryKind::Trim, 0, first.to_le_bytes().as_slice().into()));
         assert_eq!(trim(BASE.0), Ok(()));
         assert!(trim(BASE.0 + 1).is_err());
@@ -139,9 +141,9 @@ mod tests {
         assert!(checked(1, entry(EntryKind::Trim, 0, b"short".as_slice().into())).is_err());
     }
 
-    /// One entry of a newer term than any leader's, and no later leader could append anything after it.
+    /// After one entry whose term was newer than any leader's, no later leader could append anything.
     #[test]
-    fn terms_ascend_up_to_the_leaders() {
+    fn rejects_decreasing_terms_and_terms_above_the_leaders() {
         let append = |terms: &[u64]| {
             let entries: Vec<_> = terms.iter().map(|term| RaftEntry { term: *term, ..Default::default() }).collect();
             let mut message = Message { entries: entries.into(), term: 5, log_term: 3, ..Default::default() };

@@ -1,4 +1,5 @@
-//! This node's replica of a group: the state machine, its log on disk, its watermark. Performs the group's effects.
+//! This node's replica of a group: the state machine, its log on disk and its high watermark. Performs the group's
+//! effects.
 
 mod comparing;
 
@@ -29,22 +30,23 @@ pub type Groups = BTreeMap<GroupId, Replica>;
 pub struct Replica {
     /// The state machine.
     pub group: Group,
-    /// How far the group is applied, for readers.
+    /// The high watermark, for readers.
     pub watermark: HighWatermark,
     /// Reads the stored entries.
     pub reader: GroupReader,
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
-    /// The time of the log's clock in the newest segment's header, at the start.
+    /// The time in the header of the newest segment at the start, by the log's clock.
     begun_us: u64,
-    /// The commit index in `hard_state` is not written yet. It is written after the next entries, before a sync, or at the next tick.
+    /// True if the commit index in `hard_state` is not written yet. It is written with the next entries, before a
+    /// sync, or at the next tick.
     commit_due: bool,
     held: Held,
     comparing: Comparing,
 }
 
-/// The watermark and the answers that wait until the catalog's commands are applied.
+/// The new watermark and the answers. For the catalog they wait until its commands are applied.
 #[derive(Default)]
 struct Held {
     visible: Option<Visible>,
@@ -52,11 +54,11 @@ struct Held {
 }
 
 impl Replica {
-    /// Starts the group of a recovered log. Blocks: it reads every entry that is not applied yet. The catalog is replayed from
-    /// its first entry.
+    /// Starts the group of a recovered log. Blocks while it reads every entry that is not applied yet. The catalog is
+    /// replayed from its first entry.
     ///
     /// # Errors
-    /// An entry can't be read, or the recovered state is impossible.
+    /// If an entry can't be read, or the recovered state is inconsistent.
     pub fn start(
         config: GroupConfig,
         mut log: GroupLog,
@@ -67,7 +69,7 @@ impl Replica {
         let id = config.id;
         if id == GroupId::CATALOG {
             recovered.applied = recovered.base.index;
-            // Its commands say which logs exist, so they are applied even before the replica is compared.
+            // The catalog's commands define which logs exist, so they are applied even before the replica is compared.
             recovered.differing = None;
         }
         let reader = log.reader();
@@ -110,10 +112,11 @@ impl Replica {
         self.log.lock()
     }
 
-    /// Performs all effects that the group has now. Returns the catalog's commands to apply, or `None` if there were no effects.
+    /// Performs all pending effects of the group. Returns the catalog's commands to apply, or `None` if there were no
+    /// effects.
     ///
     /// # Errors
-    /// The log can't be written. Nothing is acknowledged after that.
+    /// If the log can't be written. Nothing is acknowledged after that.
     pub fn perform_ready(&mut self, sinks: &Sinks) -> Result<Option<Vec<Bytes>>, HostError> {
         let mut commands = None;
         while let Some(effects) = self.group.ready() {
@@ -127,16 +130,16 @@ impl Replica {
             self.comparing.clear_suspicion(&mut self.group, sinks);
             self.watermark.restore();
         } else if self.group.is_damaged() {
-            // Visible records stay visible; no more will follow.
+            // Visible records stay visible, but no more will become visible.
             self.watermark.close();
         }
         Ok(commands)
     }
 
-    /// Writes the commit index, if it was not written with something else. Called on each tick and at the end.
+    /// Writes the commit index, if it is not written yet. Called on each tick and at a stop.
     ///
     /// # Errors
-    /// The log can't be written.
+    /// If the log can't be written.
     pub fn write_commit(&mut self) -> Result<(), HostError> {
         if std::mem::take(&mut self.commit_due) {
             self.log().append_hard_state(&self.hard_state)?;
@@ -144,15 +147,17 @@ impl Replica {
         Ok(())
     }
 
-    /// Returns what the catalog's policy needs to know of this replica. `is_searched`: expired records are being searched for.
+    /// Returns the facts about this replica that the catalog's policy uses. `is_searched`: a search for expired
+    /// records is running.
     pub fn facts(&self, is_searched: bool) -> ReplicaFacts {
         ReplicaFacts { begun_us: self.begun_us, is_searched, ..self.group.facts() }
     }
 
-    /// Sets the log's clock, for the header of the next segment, and seals the newest segment if it is at least `seal` old.
+    /// Sets the time of the log's clock, for the header of the next segment. Seals the newest segment if it is at
+    /// least as old as `seal`.
     ///
     /// # Errors
-    /// The log can't be written.
+    /// If the log can't be written.
     pub fn keep_time(&self, local_us: u64, seal: Option<SealAge>, sinks: &Sinks) -> Result<(), HostError> {
         let mut log = self.log();
         log.set_local_time(local_us);
@@ -172,11 +177,12 @@ impl Replica {
             self.write(write)?;
         }
         if !self.comparing.compare_written(&mut self.group) {
-            // The replica differs: the effects are neither acknowledged nor shown. The answers are about other entries.
+            // The replica differs, so the rest of the effects is dropped. The answers are sent, because they do not
+            // depend on the entries that were just written.
             effects.answers.into_iter().for_each(Answer::send);
             return Ok(());
         }
-        // A sync for a conf change or a trim must include the commit index.
+        // A sync for a conf change or a trim must cover the commit index.
         if effects.sync.is_some() || effects.conf_state.is_some() || effects.trim.is_some() {
             self.write_commit()?;
         }
@@ -189,7 +195,8 @@ impl Replica {
             self.note_applied(visible);
         }
         if let Some((first_offset, applied)) = effects.trim {
-            // The watermark moves before the files are removed. Otherwise a response has a first offset whose record is gone.
+            // The watermark advances before the files are removed. Otherwise a response could contain a first offset
+            // whose record no longer exists.
             if self.id != GroupId::CATALOG {
                 effects.visible.into_iter().for_each(|visible| self.watermark.advance(visible));
             }
@@ -220,13 +227,13 @@ impl Replica {
     /// Steps a peer's message.
     ///
     /// # Errors
-    /// Says why the message is dropped: no sound peer of this version sends it.
+    /// Why the message is dropped. No correct peer of this version sends such a message.
     pub fn step(&mut self, mut message: RaftMessage) -> Result<(), String> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
         received::check(self.id, &message).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
-        // The claim of a node that does not lead proves nothing; `step_with` refuses its message.
+        // The claim of a node that does not lead proves nothing; `step_with` rejects its message.
         let compares = self.group.compares() && !self.group.leads_another(&message);
         if message.term >= self.group.term().0 && compares {
             let leader = NodeId(message.from);
@@ -246,8 +253,8 @@ impl Replica {
         self.group.step_with(message, claimed_last, compared).map_err(|e| e.to_string())
     }
 
-    /// Moves the watermark and sends the held answers. For the catalog the driver calls it once the commands are applied, so
-    /// their effect is visible to every reader of the watermark and to every receiver of an answer.
+    /// Advances the watermark and sends the held answers. For the catalog, the driver calls this after it has applied
+    /// the commands, so that readers of the watermark and receivers of answers see their effect.
     pub fn release(&mut self) {
         let held = std::mem::take(&mut self.held);
         if let Some(visible) = held.visible {
@@ -256,8 +263,8 @@ impl Replica {
         held.answers.into_iter().for_each(Answer::send);
     }
 
-    /// Writes to the page cache. A commit index alone is only remembered: no promise needs it on disk, and it costs nothing when it
-    /// is written with the next entries.
+    /// Writes to the page cache. If only the commit index has changed, the write is deferred to the next entries,
+    /// where it costs nothing: no promise depends on the commit index being on disk.
     fn write(&mut self, write: &LogWrite) -> Result<(), StorageError> {
         if let Some(hard_state) = &write.hard_state {
             let commit = hard_state.commit;
@@ -279,7 +286,8 @@ impl Replica {
         log.append_ready(&write.entries, hard_state)
     }
 
-    /// Stores the log state. After a snapshot it may be as of a later entry than the applied one.
+    /// Passes the log state and the applied index to the log. After a snapshot, the log state may include later
+    /// entries than the applied one.
     fn note_applied(&self, visible: Visible) {
         let (log_state, as_of) = self.group.log_state();
         let mut log = self.log();
@@ -293,26 +301,26 @@ impl Replica {
         Ok(())
     }
 
-    /// Passes on the entries that a reader thread fetched for a follower. Damage is logged once for each entry; the leader then
-    /// hands over to a node that can serve the follower (`Group::tick`).
+    /// Passes on the entries that a reader thread fetched for a follower. An unreadable entry is logged once. The
+    /// leader then hands over leadership to a node that has the entry (`Group::tick`).
     pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
         match entries {
             Ok(entries) => self.group.fetched(low, &entries),
             Err(error @ (ReadError::Damaged(_) | ReadError::NewerFrame(_) | ReadError::Io(_))) => {
                 if self.group.set_unreadable(low) {
-                    // The damage itself was logged as an error by the read.
+                    // The read has logged the damage as an error.
                     log::warn!("group {}: entry {low} can't be read for a follower: {error}", self.id);
                 }
                 self.group.fetched(low, &[]);
             }
-            // The follower is sent a snapshot, or raft asks again.
+            // Either the follower gets a snapshot, or raft asks again.
             Err(ReadError::Trimmed { .. } | ReadError::NotCached | ReadError::Shortage(_)) => {
                 self.group.fetched(low, &[]);
             }
         }
     }
 
-    /// Has a reader thread fetch old entries. If the readers are busy, raft asks again.
+    /// Fetches old entries on a reader thread. If all reader threads are busy, raft asks again later.
     fn fetch(&self, fetch: FetchRange, sinks: &Sinks) {
         let (id, reader, completions) = (self.id, self.reader.clone(), sinks.completions.clone());
         let job = Box::new(move || {

@@ -1,5 +1,5 @@
-//! Searches for expired records, as the policy decides (`catalog/policy/retention.rs`). They read the disk on a reader thread,
-//! and propose a trim.
+//! Searches for expired records, when the policy asks for one (`catalog/policy/retention.rs`). A search reads the
+//! disk on a reader thread and proposes a trim.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,24 +30,24 @@ impl LogContents for GroupReader {
     }
 }
 
-/// Starts searches, and knows which ones are running.
+/// Starts searches, and tracks which ones are running.
 pub struct Searches {
     consensus: ConsensusHandle,
     running: BTreeMap<GroupId, Arc<AtomicBool>>,
 }
 
 impl Searches {
-    /// Trims are proposed through this handle.
+    /// Creates the tracker. Trims are proposed through the handle.
     pub fn new(consensus: ConsensusHandle) -> Searches {
         Searches { consensus, running: BTreeMap::new() }
     }
 
-    /// True while a search of the group's log is running.
+    /// Returns true while a search of the group's log is running.
     pub fn is_running(&self, group: GroupId) -> bool {
         self.running.get(&group).is_some_and(|running| running.load(Ordering::Acquire))
     }
 
-    /// Starts a search, unless no record can have expired. If the readers are busy, the policy asks again later.
+    /// Starts a search, unless no record can have expired. If all reader threads are busy, the policy asks again later.
     pub fn start(&mut self, group: GroupId, expired: Expired, reader: &GroupReader, readers: &ReadersHandle) {
         if !expired.is_possible(reader) {
             return;
@@ -58,7 +58,7 @@ impl Searches {
         let job = move || {
             if let Some(first) = expired.first_to_keep(&reader) {
                 log::debug!("retention: group {group} keeps records from {first} on");
-                // If it is refused or lost, the next search proposes it again.
+                // If the proposal is refused or lost, the next search proposes it again.
                 drop(consensus.propose(Proposal::trim(group, first)));
             }
             ended.store(false, Ordering::Release);

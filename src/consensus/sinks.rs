@@ -1,4 +1,4 @@
-//! Where the effects of all groups go.
+//! The interfaces through which the effects of all groups are performed.
 
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use crate::storage::reader::ReadersHandle;
 use crate::types::NodeId;
 use crate::writer::WriterHandle;
 
-/// The peers, which live above consensus: `replication` implements it, `agent` injects it.
+/// Sends messages to peers. Peers belong to a layer above consensus, so `replication` implements this trait and
+/// `agent` injects it.
 pub trait Outbound: Send + Sync {
-    /// Takes a message for a peer. Never blocks. Over its budget it drops the message and reports
+    /// Queues a message for a peer. Never blocks. If the queue is full, it drops the message and calls
     /// [`super::handle::ConsensusHandle::unreachable`].
     fn send(&self, to: NodeId, message: RaftMessage);
 
@@ -19,7 +20,7 @@ pub trait Outbound: Send + Sync {
     fn member_without(&self, level: FeatureLevel) -> Option<NodeId>;
 }
 
-/// What performs the effects that take time.
+/// The components that perform the effects which take time.
 pub struct Sinks {
     /// The log-writer.
     pub writer: WriterHandle,
@@ -27,6 +28,6 @@ pub struct Sinks {
     pub readers: ReadersHandle,
     /// The peers.
     pub outbound: Arc<dyn Outbound>,
-    /// Back to the consensus thread.
+    /// Reports results back to the consensus thread.
     pub completions: Completions,
 }

@@ -1,4 +1,4 @@
-//! What `consensus` publishes about its groups: leaders, terms, positions.
+//! The status of each group that `consensus` publishes: leader, term, positions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 
-/// What a node is in a group.
+/// The role of a node in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     /// It replicates the group and votes.
@@ -21,12 +21,12 @@ pub enum Role {
     Learner,
 }
 
-/// What a node knows of one group, published by `consensus` whenever it changes.
+/// The status of one group, as far as this node knows. `consensus` publishes it whenever it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupStatus {
     /// The id of the group.
     pub group: GroupId,
-    /// What this node is in the group.
+    /// The role of this node.
     pub role: Role,
     /// The newest term this node knows.
     pub term: Term,
@@ -46,21 +46,21 @@ pub struct GroupStatus {
     pub learners: Vec<NodeId>,
     /// The damage of this replica, in words.
     pub damage: Option<String>,
-    /// This node lacks the entry, and the leader can't read it from its own disk.
+    /// The leader, and an entry that this node lacks and the leader can't read from its disk.
     pub stalled: Option<(NodeId, LogIndex)>,
 }
 
-/// The newest status of each group that this node carries.
+/// The newest status of each group of which this node has a replica.
 #[derive(Debug, Default)]
 pub struct Statuses(RwLock<BTreeMap<GroupId, Arc<GroupStatus>>>);
 
 impl Statuses {
-    /// The status of one group.
+    /// Returns the status of one group.
     pub fn get(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
         self.0.read().get(&group).cloned()
     }
 
-    /// The statuses of all groups, by id.
+    /// Returns the statuses of all groups, ordered by id.
     pub fn all(&self) -> Vec<Arc<GroupStatus>> {
         self.0.read().values().cloned().collect()
     }

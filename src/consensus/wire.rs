@@ -1,10 +1,10 @@
-//! Between raft's types and ours: peers' messages, stored entries, snapshots.
+//! Conversion between raft's types and our own: peers' messages, stored entries, snapshots.
 //!
-//! raft's messages are built and taken apart field by field. So raft's own parser (protobuf 2.28, RUSTSEC-2024-0437) never
-//! sees a byte of the network or of the disk, and an entry's data crosses as a counted reference, not as a copy.
+//! Messages are converted field by field. So raft's own parser (protobuf 2.28, RUSTSEC-2024-0437) never reads bytes
+//! from the network or the disk, and an entry's data is passed as a reference-counted buffer without a copy.
 //!
-//! A conf-change entry carries our fixed form of the change in raft's `context`; its `data`, raft's own encoding, exists
-//! only on the leader that proposed it.
+//! A conf-change entry carries our fixed-size form of the change in raft's `context`. Its `data`, raft's own
+//! encoding, exists only on the leader that proposed it.
 
 use bytes::Bytes;
 use raft::eraftpb::{self, EntryType, MessageType, Snapshot};
@@ -20,8 +20,9 @@ use crate::storage::entry::{BadEntry, Entry, EntryKind, Stamp};
 use crate::storage::log::{Base, ConfState, LogSnapshot};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
-/// The limit of a peer's terms, indexes and offsets. They count up from 0, and no cluster comes near it. What is added to such a
-/// number stays below the maximum that the storage takes (2^62), so one message can't bring a node to where it can't go on.
+/// The upper limit of a peer's terms, indexes and offsets. They count up from 0, and no real cluster reaches it. It
+/// leaves room below the storage's maximum (2^62), so that no message can bring a node to a number that it can't
+/// increase any more.
 const NUMBER_MAX: u64 = 1 << 61;
 const TOO_LARGE: BadMessage = BadMessage::Malformed("a term, an index or an offset that no cluster comes to");
 
@@ -30,9 +31,9 @@ fn check_numbers(numbers: impl IntoIterator<Item = u64>) -> Result<(), BadMessag
 }
 
 codes! {
-    /// What an entry is, between peers.
+    /// The kind of an entry in a message between peers.
     enum WireEntry: u32, "kind of raft entry" {
-        /// It has a stamp.
+        /// An entry with a stamp.
         Normal = 0,
         /// The empty entry of a new leader.
         Noop = 1,
@@ -41,7 +42,7 @@ codes! {
     }
 }
 
-/// raft's messages between peers. All others a process sends only to itself.
+/// The types of raft messages that are sent between peers. A process sends the others only to itself.
 const PEER_MESSAGES: [MessageType; 10] = [
     MessageType::MsgAppend,
     MessageType::MsgAppendResponse,
@@ -55,26 +56,26 @@ const PEER_MESSAGES: [MessageType; 10] = [
     MessageType::MsgRequestPreVoteResponse,
 ];
 
-/// The kind of a message that a peer sent.
+/// Returns the type of a peer's message.
 fn peer_message(code: u32) -> Result<MessageType, BadMessage> {
     let known = PEER_MESSAGES.into_iter().find(|kind| *kind as u32 == code);
     known.ok_or(BadMessage::Unknown(UnknownCode { what: "kind of raft message between peers", code }))
 }
 
-/// True for raft's empty entry of a new leader.
+/// Returns true for the empty entry that raft appends when a leader is elected.
 pub fn is_noop(entry: &eraftpb::Entry) -> bool {
     entry.get_entry_type() == EntryType::EntryNormal && entry.data.is_empty()
 }
 
-/// True for a change of the voters or learners.
+/// Returns true for a change of the voters or learners.
 pub fn is_conf_change(entry: &eraftpb::Entry) -> bool {
     matches!(entry.get_entry_type(), EntryType::EntryConfChange | EntryType::EntryConfChangeV2)
 }
 
-/// An entry as raft takes it, from the disk's form.
+/// Converts a stored entry to raft's type.
 ///
 /// # Errors
-/// [`BadEntry`] when the stamp does not decode.
+/// [`BadEntry`] if the stamp is invalid.
 pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
     let mut raft = eraftpb::Entry { index: entry.index.0, term: entry.term.0, ..Default::default() };
     match entry.stamp()?.kind {
@@ -89,8 +90,8 @@ pub fn entry_to_raft(entry: &Entry) -> Result<eraftpb::Entry, BadEntry> {
     Ok(raft)
 }
 
-/// An entry as the disk takes it. `base` is where the entry before ends: a no-op and a conf change are stamped with it, and
-/// with no time, so that every node writes the same bytes.
+/// Converts raft's entry to its stored form. `base` is the end of the entry before it. A no-op and a conf change are
+/// stamped with this offset and without a time, so that every node writes the same bytes.
 pub fn entry_to_storage(raft: &eraftpb::Entry, base: Offset) -> Entry {
     let (index, term) = (LogIndex(raft.index), Term(raft.term));
     let kind = match raft.get_entry_type() {
@@ -137,13 +138,13 @@ fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
     Ok(raft)
 }
 
-/// The conf state in raft's form.
+/// Converts a conf state to raft's type.
 pub fn conf_to_raft(conf: &ConfState) -> eraftpb::ConfState {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
     eraftpb::ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners), ..Default::default() }
 }
 
-/// The conf state in our form; joint states are never used.
+/// Converts a conf state from raft's type. Joint consensus is never used.
 pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
     let ids = |nodes: &[u64]| {
         let mut nodes: Vec<NodeId> = nodes.iter().map(|n| NodeId(*n)).collect();
@@ -153,7 +154,8 @@ pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
     ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners) }
 }
 
-/// Encodes a snapshot as raft's. The fields that raft does not know are in its data: 32 bytes, then the log state.
+/// Converts a snapshot to raft's type. The fields that raft does not know are encoded in its data: 32 bytes, then the
+/// log state.
 pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
     let mut data = Vec::with_capacity(64);
     for number in [snapshot.base.offset.0, snapshot.base.digest.0, snapshot.conf_index.0, snapshot.log_state_index.0] {
@@ -168,7 +170,7 @@ pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
     raft_snapshot
 }
 
-/// Reads what [`snapshot_to_raft`] made.
+/// Converts a snapshot from raft's type, the inverse of [`snapshot_to_raft`].
 ///
 /// # Errors
 /// [`BadMessage`] for anything else.
@@ -193,7 +195,7 @@ pub fn snapshot_from_raft(snapshot: &Snapshot) -> Result<LogSnapshot, BadMessage
     })
 }
 
-/// raft's message in the peers' form.
+/// Converts raft's message to the message that is sent to a peer.
 pub fn message_to_pb(group: GroupId, mut message: eraftpb::Message) -> pb::RaftMessage {
     let mut out = pb::RaftMessage {
         group: group.0,
@@ -219,16 +221,16 @@ pub fn message_to_pb(group: GroupId, mut message: eraftpb::Message) -> pb::RaftM
     out
 }
 
-/// The peers' message in raft's form. Messages that only a process sends to itself are refused.
+/// Converts a peer's message to raft's type. Types that a process sends only to itself are rejected.
 ///
 /// # Errors
-/// [`BadMessage`] naming what is wrong.
+/// [`BadMessage`] if the message is invalid.
 pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, BadMessage> {
     let msg_type = peer_message(message.type_)?;
     let (log, commit) = ([message.log_term, message.index], [message.commit_term, message.commit]);
     check_numbers([message.term, message.reject_hint].into_iter().chain(log).chain(commit))?;
     if message.request_snapshot != 0 {
-        // raft would send its sender nothing but snapshots until one has arrived.
+        // In response, raft would send only snapshots to the sender until one has arrived.
         return Err(BadMessage::Malformed("a request for a snapshot, which no node sends"));
     }
     let mut raft = eraftpb::Message {
@@ -267,7 +269,7 @@ pub fn message_from_pb(message: pb::RaftMessage) -> Result<eraftpb::Message, Bad
     Ok(raft)
 }
 
-/// A leader's claim in the peers' form.
+/// Converts a claim to the message that is sent to a peer.
 pub fn claim_to_pb(claim: &Claim) -> pb::LogClaim {
     let checkpoint = |at: &Checkpoint| pb::Checkpoint {
         index: at.index.0,
@@ -284,7 +286,7 @@ pub fn claim_to_pb(claim: &Claim) -> pb::LogClaim {
     }
 }
 
-/// The claim that came with a peer's message.
+/// Converts the claim of a peer's message.
 pub fn claim_from_pb(claim: &pb::LogClaim) -> Claim {
     let checkpoint = |at: &pb::Checkpoint| Checkpoint {
         index: LogIndex(at.index),
@@ -324,7 +326,7 @@ fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessag
     if snapshot.index == 0 || voters.is_empty() {
         return Err(BadMessage::Malformed("a snapshot without an index or without voters"));
     }
-    // As every node sends them. raft counts a node that is listed twice as two.
+    // Correct nodes send ids in order and without duplicates. raft would count a duplicate id as two nodes.
     let ordered = |ids: &[u64]| ids.first() != Some(&0) && ids.windows(2).all(|two| two[0] < two[1]);
     if !ordered(voters) || !ordered(learners) || learners.iter().any(|id| voters.contains(id)) {
         return Err(BadMessage::Malformed("a snapshot whose nodes are not there once each, in order"));
@@ -369,10 +371,10 @@ mod tests {
         pb::RaftMessage { type_: MessageType::MsgSnapshot as u32, snapshot, ..Default::default() }
     }
 
-    /// One heartbeat with the term 2^64 - 1 ended every node that received it, at each restart again, and a snapshot with such
-    /// numbers its receiver.
+    /// One heartbeat with term 2^64 - 1 stopped every node that received it, and again at each restart. A snapshot
+    /// with such numbers stopped its receiver.
     #[test]
-    fn numbers_that_no_cluster_comes_to_are_refused() {
+    fn rejects_numbers_that_no_cluster_reaches() {
         assert!(message_from_pb(append()).is_ok() && message_from_pb(snapshot()).is_ok());
         let refused = |message: pb::RaftMessage| message_from_pb(message).expect_err("too large") == TOO_LARGE;
         let changes: [fn(&mut pb::RaftMessage, u64); 7] = [
@@ -393,7 +395,7 @@ mod tests {
                 assert!(refused(message.clone()), "{message:?}");
             }
         }
-        // One such rejection of a follower ended the replication to it until the leader was restarted.
+        // One such rejection from a follower stopped replication to it until the leader was restarted.
         let request = pb::RaftMessage { request_snapshot: 5, reject: true, ..append() };
         assert!(message_from_pb(request).is_err());
         let changes: [fn(&mut pb::LogSnapshot, u64); 6] = [

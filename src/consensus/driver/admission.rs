@@ -1,7 +1,8 @@
-//! Which raft messages of peers this node takes.
+//! Decides which raft messages of peers this node accepts.
 //!
-//! A peer is any node with a certificate for the peer listener and an id of its own choice. One faulty or stolen peer must not be
-//! able to replace a log. `wire.rs` refuses numbers that no cluster reaches, `catalog/policy/requests.rs` guards the catalog.
+//! A peer is any node with a certificate for the peer listener. It chooses its own id. One faulty or compromised peer
+//! must not be able to replace a log. `wire.rs` rejects numbers that no cluster reaches, and
+//! `catalog/policy/requests.rs` checks changes of the catalog.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -14,10 +15,10 @@ use crate::line_limit::LineLimit;
 use crate::pb::peer::RaftMessage;
 use crate::types::{GroupId, NodeId};
 
-/// At most this many strangers are logged.
+/// At most this many unknown nodes are logged.
 const STRANGERS_LOGGED_MAX: usize = 64;
 
-/// Decides about peers' messages, and logs which ones were dropped.
+/// Decides about peers' messages, and logs those that were dropped.
 #[derive(Debug, Default)]
 pub struct Admission {
     /// The nodes that were logged because they are neither members nor voters.
@@ -26,15 +27,15 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// True if this node takes a raft message from the peer.
+    /// Returns true if this node accepts a raft message from the peer.
     ///
-    /// A node that is neither a member nor in the group's conf state may still be right: this node may lag behind the conf
-    /// change that added it, and the node may lead by now. So its messages are taken if this node knows no other leader, and
-    /// if the replica is blank.
+    /// A node that is neither a member nor in the group's conf state may still be legitimate: this node may lag
+    /// behind the conf change that added it, and the node may even be the leader by now. So its messages are accepted
+    /// if this node knows no other leader, or if this replica is blank.
     ///
-    /// A snapshot replaces the log, so it is taken only from voters of the group or of the catalog, as far as this node knows
-    /// them. The catalog is never trimmed: what this node lacks of it arrives as entries, and only a blank replica needs its
-    /// snapshot.
+    /// A snapshot replaces the log, so it is accepted only from known voters of the group or of the catalog. For the
+    /// catalog itself, only a blank replica accepts a snapshot: the catalog is never trimmed, so any other replica
+    /// receives what it lacks as entries.
     pub fn admits(&mut self, from: NodeId, message: &RaftMessage, groups: &Groups, catalog: &Catalog) -> bool {
         let id = GroupId(message.group);
         let Some(replica) = groups.get(&id) else { return true };
@@ -57,7 +58,8 @@ impl Admission {
         admitted
     }
 
-    /// Logs that a message of a peer was dropped. A faulty peer may send thousands per second.
+    /// Logs that a message of a peer was dropped. The lines are rate-limited: a faulty peer may send thousands of
+    /// messages per second.
     pub fn log_dropped(&mut self, from: NodeId, what: &str) {
         match self.dropped.admit(from, Instant::now()) {
             Some(0) => log::warn!("node {from} sent {what}: dropped"),

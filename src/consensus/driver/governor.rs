@@ -21,7 +21,7 @@ use crate::reply::{ReplySender, reply};
 use crate::storage::entry::EntryKind;
 use crate::types::{GroupId, LogId};
 
-/// A member that was silent for this many ticks has abandoned its join.
+/// A joining member that was silent for this many ticks counts as an abandoned join.
 pub const SILENT_TICKS_MAX: u32 = (5 * 60 * 1000 / TICK_MS) as u32;
 
 /// The reply to a proposal.
@@ -36,7 +36,7 @@ pub struct Governor {
 }
 
 impl Governor {
-    /// Begins with an empty catalog, which the replay of group 0 fills. `me` is this node as the catalog should know it.
+    /// Starts with an empty catalog, which the replay of group 0 fills. `me` is this node's entry in the catalog.
     pub fn new(me: Member, view: CatalogView, consensus: ConsensusHandle) -> Governor {
         let ticks = PolicyTicks { round_max: ELECTION_TICKS as u64, silent_max: SILENT_TICKS_MAX };
         Governor {
@@ -47,7 +47,7 @@ impl Governor {
         }
     }
 
-    /// The catalog as it is applied here.
+    /// Returns the catalog as applied on this node.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -84,7 +84,7 @@ impl Governor {
         Ok(())
     }
 
-    /// Performs what the policy wants done on a tick.
+    /// Performs the actions that the policy requests on a tick.
     pub fn tick(&mut self, groups: &mut Groups, sinks: &Sinks, now: Now) -> Result<(), HostError> {
         let replicas = self.facts(groups);
         for action in self.policy.tick(&self.catalog, &replicas, now) {

@@ -16,7 +16,7 @@ use crate::storage::scrub::ScrubHandle;
 use crate::types::{GroupId, NodeId};
 use crate::watermark::HighWatermark;
 
-/// The data directory, and what a replica needs of the rest of the process.
+/// The data directory, and the resources of the process that a replica needs.
 pub struct Host {
     pub me: NodeId,
     pub disk: Disk,
@@ -30,8 +30,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Creates a replica in this order: its directory is complete and synced, then `node.toml` lists it, then its first message
-    /// leaves.
+    /// Creates a replica. The order matters: first its directory is written and synced, then it is added to
+    /// `node.toml`, and only then can its first message be sent.
     pub fn create(
         &mut self,
         group: GroupId,
@@ -47,7 +47,7 @@ impl Host {
         self.open(group, groups, sinks)
     }
 
-    /// Opens and starts a replica that exists.
+    /// Opens and starts an existing replica.
     pub fn open(&self, group: GroupId, groups: &mut Groups, sinks: &Sinks) -> Result<(), HostError> {
         let (log, recovered) = GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)?;
         let watermark = match group {
@@ -62,7 +62,7 @@ impl Host {
         Ok(())
     }
 
-    /// Lets clients use a log, with the limits that it has now.
+    /// Makes a log available to clients, with its present limits.
     pub fn serve(&self, log: &LogMeta, replica: &Replica) {
         let limits = (log.record_bytes_max, log.request_bytes_max);
         if self.logs.get(&log.name).is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {

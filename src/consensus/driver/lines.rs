@@ -1,4 +1,4 @@
-//! What this thread logs about its groups by name: recovery and leadership.
+//! The log lines about this node's groups: recovery and leadership.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::consensus::replica::Groups;
 use crate::consensus::status::Statuses;
 use crate::types::{GroupId, NodeId};
 
-/// What was heard, and what was logged about each group's leadership.
+/// When each peer was last heard, and what was logged about each group's leadership.
 #[derive(Debug, Default)]
 pub struct GroupLines {
     heard: Heard,
@@ -17,7 +17,8 @@ pub struct GroupLines {
 }
 
 impl GroupLines {
-    /// Notes that a node sent a raft message. Only members and nodes of a conf state are remembered: others choose their ids.
+    /// Records that a node sent a raft message. Only members and nodes in a conf state are remembered: the number of
+    /// other ids is not bounded, because each node chooses its own.
     pub fn heard(&mut self, from: NodeId, groups: &Groups, catalog: &Catalog) {
         let known = || groups.values().any(|replica| replica.group.conf_contains(from));
         if catalog.member(from).is_some() || known() {
@@ -43,7 +44,7 @@ impl GroupLines {
     }
 }
 
-/// Logs where each group stands after recovery.
+/// Logs the position of each group after recovery.
 pub fn log_recovery(groups: &Groups, catalog: &Catalog, took: Duration) {
     for (id, replica) in groups.iter().filter(|(_, replica)| !replica.group.is_blank()) {
         let status = replica.group.status();
@@ -58,7 +59,7 @@ pub fn log_recovery(groups: &Groups, catalog: &Catalog, took: Duration) {
     log::info!("recovery ended after {} ms", took.as_millis());
 }
 
-/// How log lines name a group. Until the catalog is replayed a log's name may be unknown.
+/// Returns the name of a group in log lines. The name of a log may be unknown until the catalog is replayed.
 fn label(group: GroupId, catalog: &Catalog) -> String {
     match catalog.log(group) {
         Some(log) => format!("log {} (group {group})", log.name),

@@ -1,9 +1,11 @@
-//! The segmented log as raft sees it: `raft::Storage`, in memory.
+//! The implementation of `raft::Storage`: raft's view of the segmented log, in memory.
 //!
-//! The latest entries are kept here under a byte budget; everything that is not applied yet is always among them, so that
-//! raft's own questions (committed ranges, terms, conf changes before an election) never touch a disk. An older entry is
-//! answered with `LogTemporarilyUnavailable` where raft can wait; a `reader` then fetches it.
-//! Terms are kept as runs and answered from memory: damage on a disk never becomes a panic inside raft.
+//! The latest entries are kept in memory, up to a limit in bytes. Entries that are not applied yet are always kept,
+//! so that raft's internal reads (committed ranges, terms, conf changes before an election) never access the disk.
+//! For an older entry, which raft reads only where it can wait, the adapter returns `LogTemporarilyUnavailable`, and
+//! a `reader` thread fetches it.
+//!
+//! Terms are stored as runs and are always read from memory. So damage on a disk never causes a panic inside raft.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -21,7 +23,7 @@ use crate::types::{LogIndex, NodeId, Offset, Term};
 pub const CACHE_BYTES_MAX: usize = 8 << 20;
 /// A `reader` fetches this many bytes at once for a follower that lags behind the cache.
 pub const FETCH_BYTES: u64 = 1 << 20;
-/// Fetched ranges kept at once; the oldest makes room.
+/// The number of fetched ranges that are kept. A new one replaces the oldest.
 const FETCHED_RANGES_MAX: usize = 4;
 
 /// Where an entry ends: the offset after its last record, and its time.
@@ -63,10 +65,10 @@ pub struct Adapter {
     conf_index: LogIndex,
     log_state: LogState,
     log_state_index: LogIndex,
-    /// (first index of a run, its term), from the base on.
+    /// The runs of entries with the same term: first index and term, starting at the base.
     terms: Vec<(LogIndex, Term)>,
     last_index: LogIndex,
-    /// The end of the entry before `cache`.
+    /// The end of the last entry before those in `cache`.
     cache_start: EntryEnd,
     cache: VecDeque<CachedEntry>,
     cache_bytes: usize,
@@ -74,7 +76,7 @@ pub struct Adapter {
     fetching: RefCell<Fetching>,
 }
 
-/// How many of the entries in memory have each size, rounded up to a power of two.
+/// A histogram of the sizes of the entries in memory, each rounded up to a power of two.
 #[derive(Default)]
 struct EntrySizes([u32; 32]);
 
@@ -97,10 +99,11 @@ impl EntrySizes {
 }
 
 impl Adapter {
-    /// From what recovery found. `tail` is every entry after `recovered.applied`, and `start` the end of that one.
+    /// Creates the adapter from the recovered state. `tail` contains every entry after `recovered.applied`, and
+    /// `start` is the end of the applied entry.
     ///
     /// # Errors
-    /// When an entry of the tail has no valid stamp.
+    /// If an entry of the tail has no valid stamp.
     pub fn new(
         recovered: &Recovered,
         start: EntryEnd,
@@ -139,10 +142,10 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// The end of `entry`, which follows one that ends at `before`.
+    /// Returns the end of `entry`. `before` is the end of the entry before it.
     ///
     /// # Errors
-    /// When its stamp does not decode.
+    /// If the stamp of the entry is invalid.
     pub fn end_of(&self, entry: &RaftEntry, before: EntryEnd) -> Result<EntryEnd, crate::storage::entry::BadEntry> {
         let index = LogIndex(entry.index);
         if entry.data.is_empty() || !entry.context.is_empty() {
@@ -156,12 +159,12 @@ impl Adapter {
         })
     }
 
-    /// The end of the last entry.
+    /// Returns the end of the last entry.
     pub fn last_end(&self) -> EntryEnd {
         self.cache.back().map_or(self.cache_start, |c| c.end)
     }
 
-    /// The end of an entry in memory, or of the one just before.
+    /// Returns the end of an entry in memory, or of the entry just before the first one in memory.
     pub fn end_at(&self, index: LogIndex) -> Option<EntryEnd> {
         if index == self.cache_start.index {
             return Some(self.cache_start);
@@ -182,7 +185,7 @@ impl Adapter {
         self.cache.push_back(CachedEntry { entry, end });
     }
 
-    /// Drops every entry from `from` on.
+    /// Drops the entry at `from` and all later ones.
     pub fn truncate_suffix(&mut self, from: LogIndex) {
         assert!(from > self.cache_start.index, "only what is not applied is ever truncated");
         while self.cache.back().is_some_and(|c| c.end.index >= from) {
@@ -196,13 +199,13 @@ impl Adapter {
         self.fetching.get_mut().fetched.clear();
     }
 
-    /// The last entry of an earlier term than this one.
+    /// Returns the last entry whose term is lower than `term`.
     pub fn last_before_term(&self, term: Term) -> LogIndex {
         let first_of_term = self.terms.iter().rev().take_while(|(_, of)| *of >= term).last();
         first_of_term.map_or(self.last_index, |(first, _)| LogIndex(first.0.saturating_sub(1)))
     }
 
-    /// Evicts applied entries beyond the budget; the end of the newest applied one stays known.
+    /// Evicts applied entries until the cache fits its limit. The last applied entry stays, so that its end is known.
     pub fn evict(&mut self, applied: LogIndex) {
         while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|c| c.end.index < applied) {
             if let Some(dropped) = self.cache.pop_front() {
@@ -213,7 +216,7 @@ impl Adapter {
         }
     }
 
-    /// The log begins after the snapshot and is empty.
+    /// Resets to the empty log after a snapshot.
     pub fn install(&mut self, snapshot: &LogSnapshot) {
         self.base = snapshot.base;
         self.conf_state = snapshot.conf_state.clone();
@@ -230,7 +233,7 @@ impl Adapter {
         *self.fetching.get_mut() = Fetching::default();
     }
 
-    /// The front of the log was dropped: it begins after `base` now.
+    /// Records that the front of the log was dropped: the log now begins after `base`.
     pub fn set_base(&mut self, base: Base) {
         assert!(
             base.index >= self.base.index && base.index <= self.last_index,
@@ -256,7 +259,7 @@ impl Adapter {
         self.hard_state = hard_state;
     }
 
-    /// raft's hard state, in the disk's form.
+    /// Returns raft's hard state in its stored form.
     pub fn hard_state(&self) -> HardState {
         HardState {
             term: Term(self.hard_state.term),
@@ -277,12 +280,12 @@ impl Adapter {
         self.log_state_index = index;
     }
 
-    /// The conf state, and the index that it is as of.
+    /// Returns the conf state, and the index of the entry that produced it.
     pub fn conf(&self) -> (&ConfState, LogIndex) {
         (&self.conf_state, self.conf_index)
     }
 
-    /// The log state, and the index that it is as of.
+    /// Returns the log state, and the index of the last entry that it includes.
     pub fn log_state(&self) -> (&LogState, LogIndex) {
         (&self.log_state, self.log_state_index)
     }
@@ -292,13 +295,13 @@ impl Adapter {
         self.base
     }
 
-    /// The ranges that raft began to wait for since the last call.
+    /// Returns the ranges that raft has requested since the last call.
     pub fn take_fetches(&mut self) -> Vec<FetchRange> {
         std::mem::take(&mut self.fetching.get_mut().wanted)
     }
 
-    /// Takes what a `reader` fetched for the range from `low` on, or nothing when it failed: raft then asks again. Returns
-    /// raft's contexts that waited for it.
+    /// Stores the entries that a `reader` fetched for the range that starts at `low`. `entries` is empty if the read
+    /// failed; raft then asks again. Returns the contexts with which raft requested the range.
     pub fn fetched(&mut self, low: LogIndex, entries: Vec<RaftEntry>) -> Vec<GetEntriesContext> {
         let fetching = self.fetching.get_mut();
         if !entries.is_empty() {
@@ -310,13 +313,14 @@ impl Adapter {
         fetching.waiting.remove(&low.0).unwrap_or_default()
     }
 
-    /// The size of the largest entry that may be sent next, or up to twice as much: of those in memory, fetched ones included.
+    /// Returns an upper bound of the size of an entry that may be sent next: at least the size of the largest entry
+    /// in memory (including fetched ones), and at most twice that size.
     pub fn largest_bytes(&self) -> usize {
         let fetching = self.fetching.borrow();
         fetching.fetched.iter().flatten().map(entry_bytes).fold(self.sizes.largest(), usize::max)
     }
 
-    /// The bytes of the entries in memory.
+    /// Returns the total size of the cached entries.
     pub fn cached_bytes(&self) -> usize {
         self.cache_bytes
     }
@@ -330,7 +334,7 @@ fn entry_bytes(entry: &RaftEntry) -> usize {
     entry.data.len() + entry.context.len() + size_of::<CachedEntry>()
 }
 
-/// The entries from the front of `entries` that fit `max_bytes`, but at least one.
+/// Returns the first entries that fit into `max_bytes` together, but at least one.
 fn take_bytes<'a>(entries: impl Iterator<Item = &'a RaftEntry>, max_bytes: Option<u64>) -> Vec<RaftEntry> {
     let mut bytes = 0;
     let mut taken = Vec::new();

@@ -1,9 +1,12 @@
-//! Applying committed entries, in their order: the log state, the catalog's commands, conf changes, trims, answers.
+//! Applies committed entries in order. This updates the log state and the conf state, and yields the catalog's
+//! commands, trims and answers. There is no other state machine: clients read the log itself.
 //!
-//! No other state machine follows: the log is what clients read. A conf change waits until the commit that covers it is
-//! synced, and everything after it waits with it: voters change at apply, so a node that forgot its commit index would forget its
-//! voters. Conf changes at or below the index that the conf state is as of were applied before a snapshot or a restart, as
-//! were trims and times at or below the index of the log state ([`Applied`]).
+//! A conf change, and every entry after it, waits until a commit index that covers it is synced. The reason: voters
+//! change when the conf change is applied, so a node that forgot its commit index in a crash would also forget its
+//! voters.
+//!
+//! Conf changes up to the index of the conf state were applied before a snapshot or a restart, and are skipped. So
+//! are trims and timestamps up to the index of the log state ([`Applied`]).
 
 use std::collections::VecDeque;
 
@@ -27,11 +30,11 @@ struct Committed {
     ready: u64,
 }
 
-/// The committed entries that wait, and the state that the others made.
+/// The committed entries that are not applied yet, and the state after the applied ones.
 pub struct Applier {
     queue: VecDeque<Committed>,
     applied: Applied,
-    /// A snapshot that is being persisted: its Ready, and what is applied then.
+    /// A snapshot that is being persisted: its Ready, and the applied state after it.
     installing: Option<(u64, Applied)>,
 }
 
@@ -50,17 +53,17 @@ impl Applier {
         self.applied.index()
     }
 
-    /// Takes committed entries of a Ready. True if they wait for it to be synced.
+    /// Adds the committed entries of a Ready. Returns true if the Ready must be synced before they can be applied.
     pub fn enqueue(&mut self, node: &RaftNode, ready: u64, entries: Vec<RaftEntry>) -> bool {
         let waits = entries.iter().any(|entry| is_new_conf_change(node, entry));
         self.queue.extend(entries.into_iter().map(|entry| Committed { entry, ready }));
         waits
     }
 
-    /// Applies what can be applied. `is_synced` tells if a Ready is synced.
+    /// Applies as many entries as possible. `is_synced` returns whether a Ready is synced.
     ///
     /// # Errors
-    /// A text that says which entry can't be applied, and why. Those before it are.
+    /// A text that says which entry can't be applied, and why. The entries before it have been applied.
     pub fn apply(
         &mut self,
         node: &mut RaftNode,
@@ -69,7 +72,8 @@ impl Applier {
         out: &mut Effects,
     ) -> Result<(), String> {
         if node.snap().is_some() {
-            // raft's conf state is a snapshot's already, which has seen whatever waits here.
+            // raft has already taken over the conf state of a snapshot. The snapshot includes all entries that wait
+            // here.
             return Ok(());
         }
         let before = self.applied;
@@ -123,13 +127,13 @@ impl Applier {
         Ok(())
     }
 
-    /// A snapshot was taken with this Ready. What waits is part of it.
+    /// Records that this Ready contains a snapshot. Waiting entries are dropped, because the snapshot includes them.
     pub fn install(&mut self, ready: u64, snapshot: Applied) {
         self.queue.clear();
         self.installing = Some((ready, self.applied.after_snapshot(snapshot)));
     }
 
-    /// True while a snapshot is not persisted.
+    /// Returns true while a snapshot is being persisted.
     pub fn is_installing(&self) -> bool {
         self.installing.is_some()
     }
@@ -172,6 +176,7 @@ fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) 
     Ok(())
 }
 
+/// Returns how an entry with a stamp changes the log state.
 fn change(group: GroupId, entry: &RaftEntry) -> Result<StateChange, BadEntry> {
     if is_conf_change(entry) || is_noop(entry) {
         return Ok(StateChange::Nothing);
@@ -179,7 +184,7 @@ fn change(group: GroupId, entry: &RaftEntry) -> Result<StateChange, BadEntry> {
     state_change(group, &Stamp::decode(&entry.data)?, &entry.data[Stamp::BYTES..])
 }
 
-/// The values of an entry's records: the catalog's commands.
+/// Returns the catalog's commands: the values of an entry's records.
 fn commands(entry: &RaftEntry) -> Result<Vec<Bytes>, String> {
     let value = |record: Result<_, _>| record.and_then(payload::record_value).map_err(|e| e.to_string());
     let records = payload::records(&entry.data[Stamp::BYTES..]);

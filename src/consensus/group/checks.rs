@@ -1,22 +1,27 @@
-//! What is checked of a peer's message before raft sees it.
+//! Checks of a peer's message before raft processes it.
 //!
-//! raft compares the term of one entry with each append, and trusts that all earlier entries are equal. They are not if a
-//! disk has lost or changed synced data. A follower that continues then acknowledges entries that it never compared, and
-//! two nodes return different records for the same offset. So this is checked before raft sees a leader's message:
+//! For each append, raft compares the term of one entry and trusts that all earlier entries are equal. This does not
+//! hold if a disk has lost or changed synced data. The follower would then acknowledge entries that it never
+//! compared, and two nodes would return different records for the same offset. So a leader's message is checked
+//! first:
 //!
-//! - the entries of an append that are committed here must have the same terms, and so must the one before them, or the one that
-//!   a snapshot is of;
-//! - a leader has every entry that was committed in earlier terms, so its log must not end before the last such entry here;
-//! - the running digests at the same committed index must be equal ([`crate::storage::digest`]);
-//! - an append comes with the leader's digest at the entry that it follows. That digest, continued over the entries of the append
-//!   that are already here, must be equal to the digest here: two entries with the same index and term may differ if a node
-//!   whose disk was restored leads the same term twice. Without this proof only what is committed at the leader is acknowledged.
+//! - **Terms.** Entries of an append that are committed on this node must have the same terms here. So must the entry
+//!   that the append follows, and the last entry of a snapshot.
+//! - **Completeness.** A leader has every entry that was committed in earlier terms. So its log must not end before
+//!   the last such entry of this node.
+//! - **Digests of committed entries.** The running digests at the same committed index must be equal
+//!   ([`crate::storage::digest`]).
+//! - **Digests of appended entries.** An append carries the leader's digest at the entry that it follows. That digest
+//!   is continued over the entries of the append that this node already has, and must then equal the digest here.
+//!   (Two entries with the same index and term may differ if a node whose disk was restored leads the same term
+//!   twice.) Without this proof, only entries that are committed at the leader are acknowledged.
 //!
-//! Messages arrive late, twice, and several of them between two Readies. So what raft has taken is compared, not what the store
-//! contains of it. A digest of an entry that is not in the store yet is compared after the write, before any acknowledgement of it.
+//! Messages can arrive late or twice, and several of them can arrive between two Readies. So the checks use raft's
+//! log, not the store, which may lag behind it. The digest of an entry that is not in the store yet is compared after
+//! the write, and before the entry is acknowledged.
 //!
-//! A replica that differs is damaged and takes no part, and its status names where it begins to differ. This node cannot
-//! tell which of the two is right; a majority that agrees continues.
+//! A replica that differs is damaged: it takes no part, and its status names where the difference begins. This node
+//! can't tell which of the two replicas is correct. A majority that agrees continues.
 
 use raft::eraftpb::{Message, MessageType};
 
@@ -29,13 +34,15 @@ use crate::storage::digest::Digest;
 use crate::storage::log::Base;
 use crate::types::{LogIndex, NodeId, Term};
 
-/// True for a message that only a leader sends, from another node than the leader of its term. A term has one leader; raft would
-/// follow any node that claims to be it. A leader that has been silent for the longest election timeout is not protected: a learner never
-/// campaigns, so nothing else would make it forget a wrong one.
+/// Returns true if only a leader sends such a message, and the sender is not the leader of the message's term. A term
+/// has one leader, but raft would follow any node that claims to be it.
+///
+/// If the known leader has been silent for the longest election timeout, another one is accepted. Otherwise a
+/// learner, which never campaigns, would follow a wrong leader forever.
 pub fn leads_another(node: &RaftNode, message: &Message) -> bool {
     let from_leader = match message.get_msg_type() {
         MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
-        // Also if no leader is known: it would make this node campaign.
+        // Also rejected if no leader is known, because it makes this node campaign.
         MessageType::MsgTimeoutNow => return node.leader() != Some(NodeId(message.from)),
         _ => false,
     };
@@ -45,7 +52,8 @@ pub fn leads_another(node: &RaftNode, message: &Message) -> bool {
         && node.leader().is_some_and(|leader| leader.0 != message.from)
 }
 
-/// How a leader's message contradicts what is committed here, if it does. `claimed_last` is the leader's last index.
+/// Returns how a leader's message contradicts the committed entries of this node, if it does. `claimed_last` is the
+/// last index that the leader claims.
 pub fn contradiction(node: &RaftNode, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
     let from_leader =
         matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot);
@@ -57,7 +65,8 @@ pub fn contradiction(node: &RaftNode, message: &Message, claimed_last: Option<Lo
     lost().or_else(missing).or_else(|| other_term(node, message))
 }
 
-/// A leader's heartbeat never contains a commit index beyond what this node has acknowledged: entries were lost here.
+/// Checks a heartbeat's commit index. It never exceeds what this node has acknowledged, unless this node has lost
+/// entries.
 fn lost_acknowledged(node: &RaftNode, message: &Message) -> Option<String> {
     let (leader, commit, last_index) = (NodeId(message.from), message.commit, node.last_index());
     let lost = message.get_msg_type() == MessageType::MsgHeartbeat && commit > last_index.0;
@@ -68,7 +77,8 @@ fn lost_acknowledged(node: &RaftNode, message: &Message) -> Option<String> {
     })
 }
 
-/// A leader has every entry that was committed in an earlier term. (An old message may claim less of its own term.)
+/// Checks that the leader has every entry that was committed in an earlier term. (Of its own term, a delayed message
+/// may claim fewer entries than were committed since.)
 fn missing_at_leader(node: &RaftNode, message: &Message, claimed_last: Option<LogIndex>) -> Option<String> {
     let earlier = node.last_before_term(Term(message.term)).min(node.commit_index());
     let last = claimed_last.filter(|last| *last < earlier)?;
@@ -79,7 +89,7 @@ fn missing_at_leader(node: &RaftNode, message: &Message, claimed_last: Option<Lo
     ))
 }
 
-/// An entry that is committed here has the same term at every leader.
+/// Checks that entries which are committed here have the same term at the leader.
 fn other_term(node: &RaftNode, message: &Message) -> Option<String> {
     let log = &node.raft.raft_log;
     let snapshot = message.get_snapshot().get_metadata();
@@ -90,7 +100,8 @@ fn other_term(node: &RaftNode, message: &Message) -> Option<String> {
     };
     let entries = message.entries.iter().map(|e| (e.index, e.term));
     let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= log.committed);
-    // raft returns term 0 for entries before its first one. Its log begins after a snapshot as soon as it has taken one.
+    // raft returns term 0 for entries before its first one. Once raft has accepted a snapshot, its log begins after
+    // the snapshot.
     let base = log.first_index() - 1;
     here.into_iter().find_map(|(index, term)| {
         let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;
@@ -102,10 +113,11 @@ fn other_term(node: &RaftNode, message: &Message) -> Option<String> {
     })
 }
 
-/// The end of the leader's log as of the last entry of an append that raft already has here (same index and term), or of the
-/// one that the append follows; of a snapshot, as of its last entry. raft keeps its own entries then, so the leader's digest
-/// must be equal to the digest here. `None` if raft does not have the entry that the message follows, or the leader did not
-/// send its digest.
+/// Returns the position and digest of the leader's log at the last entry of the message that raft already has here
+/// (same index and term). This can be an entry of an append, the entry that the append follows, or the last entry of
+/// a snapshot. raft keeps its own entries up to there, so the leader's digest must equal the digest here.
+///
+/// `None` if raft does not have the entry that the message follows, or if the leader did not send its digest.
 pub fn leader_end(node: &RaftNode, message: &Message, before: Option<&Checkpoint>) -> Option<Base> {
     let start = match message.get_msg_type() {
         MessageType::MsgAppend => {
@@ -123,10 +135,11 @@ pub fn leader_end(node: &RaftNode, message: &Message, before: Option<&Checkpoint
     Some(end)
 }
 
-/// Steps a message that contradicts nothing here. For an append or a snapshot that begins before the commit index, raft
-/// acknowledges everything up to the commit index, compared or not. This acknowledges only what the message itself proves to
-/// be the same. If it proves nothing, only what is committed at the leader: that needs no more acknowledgements. Without
-/// `caps` raft's answer stays as it is.
+/// Steps a message that passed the checks. If an append or a snapshot begins before the commit index, raft
+/// acknowledges all entries up to the commit index, even those that were not compared. This function lowers the
+/// acknowledged index to the last entry that the message proves to be equal. If it proves nothing, only entries that
+/// are committed at the leader are acknowledged, which no longer affects the commit index. If `caps` is false, raft's
+/// answer is not changed.
 pub fn step_compared(node: &mut RaftNode, message: Message, compared: Compared, caps: bool) {
     let end = match message.get_msg_type() {
         MessageType::MsgSnapshot => message.get_snapshot().get_metadata().index,
@@ -148,8 +161,8 @@ pub fn step_compared(node: &mut RaftNode, message: Message, compared: Compared, 
     }
 }
 
-/// True for an acknowledgement of entries that this leader does not have. Counting it would commit entries that are on no
-/// other disk.
+/// Returns true for an acknowledgement of entries that this leader does not have. Counting it would commit entries
+/// that are on no other disk.
 pub fn acknowledges_too_much(node: &RaftNode, message: &Message) -> bool {
     message.get_msg_type() == MessageType::MsgAppendResponse
         && !message.reject
@@ -158,8 +171,9 @@ pub fn acknowledges_too_much(node: &RaftNode, message: &Message) -> bool {
         && message.index > node.raft.raft_log.last_index()
 }
 
-/// True for an acknowledgement of entries that are others here, as their digest says: a leader whose disk was restored may lead
-/// the same term again while it is on its way. `digest_at` returns the digest here.
+/// Returns true for an acknowledgement of entries that differ from those here, according to their digest. This
+/// happens if a leader's disk was restored and it leads the same term again while an old acknowledgement is in
+/// flight. `digest_at` returns the digest here.
 pub fn acknowledges_others(
     node: &RaftNode,
     message: &Message,

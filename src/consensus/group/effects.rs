@@ -1,4 +1,4 @@
-//! What a group wants done: the values that cross from the pure machine to its executor.
+//! The effects of a group: what the pure state machine asks its executor to do.
 
 use raft::eraftpb::Message;
 
@@ -9,26 +9,27 @@ use crate::storage::log::{ConfState, HardState, LogSnapshot};
 use crate::types::{LogIndex, Offset};
 use crate::watermark::Visible;
 
-/// What is to be written to the group's log, in this order, into the page cache.
+/// A write to the group's log, into the page cache. Its parts are written in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogWrite {
-    /// The log begins anew after this snapshot.
+    /// Replaces the log: it restarts, empty, after this snapshot.
     pub snapshot: Option<LogSnapshot>,
-    /// Entries from this one on are replaced.
+    /// Truncates the log: this entry and all later ones are dropped.
     pub truncate_from: Option<LogIndex>,
     pub entries: Vec<Entry>,
     /// Written after the entries.
     pub hard_state: Option<HardState>,
 }
 
-/// What a step of the machine wants done, in the order of the fields.
+/// What a step of the state machine asks for. `write` is performed first; the sync is requested after the conf state
+/// and the trim; messages, commands, the new watermark and the answers follow.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Written before anything else.
+    /// Performed before everything else.
     pub write: Option<LogWrite>,
-    /// The log-writer is to report this Ready number once everything up to it is on disk.
+    /// Requests a sync: the log-writer reports this Ready number once everything up to it is on disk.
     pub sync: Option<u64>,
-    /// A new conf state, and the entry that it is as of: into the manifest.
+    /// A new conf state for the manifest, and the index of the conf change that produced it.
     pub conf_state: Option<(ConfState, LogIndex)>,
     /// The applied entry at this index trims the records below this offset.
     pub trim: Option<(Offset, LogIndex)>,
@@ -37,14 +38,14 @@ pub struct Effects {
     pub commands: Vec<bytes::Bytes>,
     /// What readers may see now.
     pub visible: Option<Visible>,
-    /// Answers, due after everything above.
+    /// Answers. They are sent after everything above is done.
     pub answers: Vec<Answer>,
-    /// Old entries that raft waits for.
+    /// Old entries to read from the disk, which raft waits for.
     pub fetches: Vec<FetchRange>,
 }
 
 impl Effects {
-    /// True if nothing is to be done.
+    /// Returns true if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.write.is_none()
             && self.sync.is_none()

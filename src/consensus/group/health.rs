@@ -1,4 +1,4 @@
-//! Whether a group takes part, and whether its records may be served.
+//! Whether a replica takes part in its group, and whether its records may be served.
 
 use crate::types::{GroupId, LogIndex};
 
@@ -12,7 +12,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// At a start. `suspect` is where the replica differed when it was last compared.
+    /// The health at a start. `suspect` is the entry at which the replica differed when it was last compared.
     pub fn new(group: GroupId, suspect: Option<LogIndex>) -> Health {
         Health { group, damage: None, differs: false, suspect }
     }
@@ -22,13 +22,13 @@ impl Health {
         self.damage = Some(what);
     }
 
-    /// Another replica has other entries below the commit index. True if that was not known.
+    /// Records that this replica differs from another one below the commit index. Returns true if this is new.
     pub fn set_differing(&mut self, what: String) -> bool {
         let is_new = !std::mem::replace(&mut self.differs, true);
         if is_new {
             self.set_damaged(what);
         } else {
-            // The range in which the difference begins has become smaller.
+            // Only the range that contains the first difference has become smaller.
             log::info!("group {}: {what}", self.group);
             self.damage = Some(what);
         }
@@ -39,13 +39,13 @@ impl Health {
         self.damage.is_some()
     }
 
-    /// True if this replica is known to differ from another one.
+    /// Returns true if this replica is known to differ from another one.
     pub fn differs(&self) -> bool {
         self.differs
     }
 
-    /// The replica differed from a leader's at this entry or an earlier one when it was last compared, before the last restart,
-    /// and has not been compared there since. It takes part, but no record may be served.
+    /// Returns the entry at which, or before which, the replica differed from a leader's before the last restart. It
+    /// has not been compared there since. Meanwhile the replica takes part, but serves no records.
     pub fn suspect(&self) -> Option<LogIndex> {
         self.suspect
     }
@@ -54,7 +54,7 @@ impl Health {
         self.suspect = None;
     }
 
-    /// What the status says.
+    /// Returns the text for the status, if the replica is damaged or suspect.
     pub fn text(&self) -> Option<String> {
         self.damage.clone().or_else(|| {
             let index = self.suspect?;

@@ -1,14 +1,14 @@
-//! A node whose own ticks came late does not blame others.
+//! Late ticks: a node that was suspended must not conclude that its peers are silent.
 //!
-//! Between two ticks that are far apart (a suspended process, a busy machine) this node has not read what the others sent, so
-//! their silence proves nothing. A leader then waits for a whole new period before it checks for a quorum, and a
-//! follower before it campaigns. Only a few times in a row, or a machine that is always late would lead
-//! without a majority.
+//! If two ticks are far apart (a suspended process, an overloaded machine), this node has not read the peers'
+//! messages in between. So it restarts its election timeout: a leader waits for a whole new timeout before it checks
+//! for a quorum, and a follower before it campaigns. It does so only a few times in a row. Otherwise a leader on a
+//! machine that is always late would keep leading without a majority.
 
-/// The maximum number of new periods in a row.
+/// The maximum number of restarted timeouts in a row.
 const PERIODS_MAX: usize = 4;
 
-/// The new periods that began early since one has ended, or a leader was heard.
+/// Counts the restarted timeouts since a timeout last elapsed, or a leader was last heard.
 #[derive(Debug, Default)]
 pub struct LateTicks {
     begun: usize,
@@ -16,7 +16,7 @@ pub struct LateTicks {
 }
 
 impl LateTicks {
-    /// Called on each tick with raft's count of ticks since a period began, or a leader was heard.
+    /// Called on each tick with raft's count of ticks since the timeout was started, or a leader was heard.
     pub fn begin_tick(&mut self, election_elapsed: usize) {
         if election_elapsed == 0 && !self.now {
             self.begun = 0;
@@ -24,7 +24,8 @@ impl LateTicks {
         self.now = false;
     }
 
-    /// The next tick is late, and this node waits for others. True if a new period begins for them.
+    /// Called when the next tick is late while this node waits for others. Returns true if the timeout should be
+    /// restarted.
     pub fn was_late(&mut self) -> bool {
         let begins = self.begun < PERIODS_MAX;
         if begins {

@@ -1,36 +1,39 @@
-//! One Raft group as a pure machine: requests, messages, ticks and "it is on disk" in, [`Effects`] out.
+//! One Raft group as a pure state machine. Its inputs are requests, messages, ticks and reports of durable Readies;
+//! its outputs are [`Effects`].
 //!
-//! It owns no clock, thread, socket, file or random source beyond what is handed in; `driver.rs` performs the effects, a
-//! simulation performs them on a faulty disk and a lossy network.
+//! It owns no clock, thread, socket, file or source of randomness. `driver.rs` performs the effects; a simulation
+//! performs them on a faulty disk and a lossy network.
 //!
 //! ```text
 //!  step ─▶ checks, term_jumps ─▶ node (raft, adapter) ─▶ ready ─▶ persistence ─▶ messages
 //!  propose ─▶ propose, sequences ──▲     ▲                 ├─▶ apply ─▶ visible, conf state, commands, trims
 //!  read_index ─▶ reads ────────────┘     │                 └─▶ pending, reads ─▶ answers
-//!  tick ─▶ patience, late, own_disk, unreadable
+//!  tick ─▶ election_backoff, late, own_disk, unreadable
 //! ```
 //!
-//! - `node` is raft with the questions that the others ask it, `adapter` the log as raft sees it, `settings` the rules.
-//! - Each other part owns its state, takes what it needs to know, and returns what follows. Only [`Group`] knows them all.
+//! - `node` wraps raft and adds the queries that the other parts need. `adapter` is raft's view of the log.
+//!   `settings` contains the configuration and the safety rules.
+//! - Every other part owns its state, gets its inputs as parameters, and returns results. Only [`Group`] knows all
+//!   parts.
 //!
-//! What holds here:
+//! Invariants:
 //!
-//! - **No message leaves before the term and the vote it was sent under are synced** (`persistence.rs`).
-//! - **A conf change is applied only once the commit that covers it is synced** (`apply.rs`).
-//! - raft drops silently, so the group asks first: only a leader proposes, a second conf change is not tried, reads wait until an
-//!   entry of the leader's term has committed.
-//! - A damaged group steps nothing: no votes, no acknowledgements.
+//! - **No message is sent before the term and the vote that it depends on are synced** (`persistence.rs`).
+//! - **A conf change is applied only once a commit index that covers it is synced** (`apply.rs`).
+//! - raft silently drops requests that it can't handle, so the group checks first: only a leader proposes, only one
+//!   conf change is pending, and reads wait until an entry of the leader's term is committed.
+//! - A damaged group ignores all messages: it sends no votes and no acknowledgements.
 
 mod adapter;
 mod apply;
 mod checks;
 mod effects;
+mod election_backoff;
 mod health;
 mod in_flight;
 mod late;
 mod node;
 mod own_disk;
-mod patience;
 mod pending;
 mod persistence;
 mod propose;
@@ -49,12 +52,12 @@ use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType};
 
 use self::apply::Applier;
+use self::election_backoff::{ElectionBackoff, Leadership};
 use self::health::Health;
 use self::in_flight::AppendsInFlight;
 use self::late::LateTicks;
 use self::node::RaftNode;
 use self::own_disk::OwnDisk;
-use self::patience::{ElectionPatience, Leadership};
 use self::pending::{HeldRefusal, Pending, WAIT_MAX};
 use self::persistence::Persistence;
 use self::propose::{Proposer, Rejected};
@@ -82,8 +85,9 @@ use crate::storage::log::{Base, Recovered};
 use crate::storage::space::Space;
 use crate::types::{LogIndex, NodeId, Term};
 
-/// How long the proposals of a former leader wait, once it knows its successor, until the successor's entries are applied here and
-/// show which of them were appended. If that takes longer (a disk that hangs), the outcome is unknown.
+/// How long a former leader's pending proposals wait after it has learned of its successor. Once the successor's
+/// entries are applied here, they show which proposals were appended. If that takes longer (a hung disk), the outcome
+/// is unknown.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// One group on this node.
@@ -96,7 +100,7 @@ pub struct Group {
     proposer: Proposer,
     pending: Pending,
     reads: LeaderReads,
-    patience: ElectionPatience,
+    backoff: ElectionBackoff,
     late: LateTicks,
     term_jumps: TermJumps,
     own_disk: OwnDisk,
@@ -104,21 +108,21 @@ pub struct Group {
     in_flight: AppendsInFlight,
     out: Effects,
     ticks: usize,
-    /// The term that this node led at the last Ready.
+    /// The term that this node led when [`Group::ready`] was last called.
     leading: Option<u64>,
     /// The term of the last other leader that was known at a tick.
     successor: u64,
-    /// An entry that this node lacks, and the leader says that it can't read.
+    /// The leader, and the entry that this node lacks and that leader can't read.
     stalled: Option<(NodeId, LogIndex)>,
 }
 
-/// Why a peer's message is not taken: no sound node sends it.
+/// Why a peer's message is rejected. No correct node sends such messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadStep {
-    /// [`TermJumps`] refuses it.
+    /// [`TermJumps`] rejects it.
     #[error("term {0}, far beyond term {1} here")]
     FarTerm(u64, Term),
-    /// A term has one leader.
+    /// Another node already leads the term, and a term has one leader.
     #[error("a leader's message in term {0}, which another node leads")]
     OtherLeader(u64),
     /// Counting it would commit entries that are on no disk.
@@ -127,10 +131,11 @@ pub enum BadStep {
 }
 
 impl Group {
-    /// From what recovery found: `tail` is every entry after the applied one, which ends at `start`.
+    /// Creates a group from its recovered state. `tail` contains every entry after the applied one, and `start` is
+    /// the end of the applied entry.
     ///
     /// # Errors
-    /// A text that says what about the recovered state is impossible.
+    /// A text that describes an inconsistency of the recovered state.
     pub fn new(config: GroupConfig, recovered: &Recovered, start: EntryEnd, tail: &[Entry]) -> Result<Group, String> {
         let node = RaftNode::new(&config, recovered.clone(), start, tail)?;
         let term = recovered.hard_state.term.0;
@@ -143,7 +148,7 @@ impl Group {
             proposer: Proposer::default(),
             pending: Pending::default(),
             reads: LeaderReads::default(),
-            patience: ElectionPatience::new(term),
+            backoff: ElectionBackoff::new(term),
             late: LateTicks::default(),
             term_jumps: TermJumps::default(),
             own_disk: OwnDisk::default(),
@@ -158,14 +163,15 @@ impl Group {
         })
     }
 
-    /// Counts what is appended against the space of this disk; without it the space is unlimited.
+    /// Sets the free space of the disk, against which appended bytes are counted. By default it is unlimited.
     pub fn set_space(&mut self, space: Space) {
         self.proposer.set_space(space);
     }
 
     // Requests.
 
-    /// Proposes an entry; the answer is one of the effects, now or later. `time_us` is the clock, Unix microseconds.
+    /// Proposes an entry. The answer is one of the effects, now or later. `time_us` is the current time, Unix
+    /// microseconds.
     pub fn propose(
         &mut self,
         proposal: Proposal,
@@ -197,7 +203,7 @@ impl Group {
         }
     }
 
-    /// Asks for a position that everything acknowledged before lies below.
+    /// Requests a read index: everything that was acknowledged before this call is at or below it.
     pub fn read_index(
         &mut self,
         deadline: Option<Instant>,
@@ -216,7 +222,7 @@ impl Group {
 
     // Messages of peers.
 
-    /// Takes a peer's message.
+    /// Steps a peer's message.
     #[cfg(test)]
     pub fn step(&mut self, message: Message) {
         if let Err(bad) = self.step_with(message, None, Compared::Equal) {
@@ -224,8 +230,8 @@ impl Group {
         }
     }
 
-    /// Takes a peer's message that came with the last index of the leader's log; `compared` is what it proves about the entries
-    /// here.
+    /// Steps a peer's message. `claimed_last` is the leader's last index, if it was sent. `compared` is what the
+    /// message proves about the entries here.
     ///
     /// # Errors
     /// [`BadStep`]; the message is dropped.
@@ -264,7 +270,7 @@ impl Group {
         Ok(())
     }
 
-    /// True if replicas are compared.
+    /// Returns true if replicas are compared; false only in tests.
     pub fn compares(&self) -> bool {
         self.config.rules.compare_with_leader
     }
@@ -291,7 +297,7 @@ impl Group {
 
     // Time.
 
-    /// One tick.
+    /// Advances the time by one tick.
     pub fn tick(&mut self, now: Instant) {
         if !self.node.is_leader() && self.node.leader().is_some() && self.successor != self.node.raft.term {
             self.successor = self.node.raft.term;
@@ -304,7 +310,7 @@ impl Group {
         }
         self.ticks += 1;
         let stalled_ticks = self.persistence.tick();
-        if stalled_ticks > self.patience.stalled_max() && self.node.is_leader() && !self.node.is_sole_voter() {
+        if stalled_ticks > self.backoff.stalled_max() && self.node.is_leader() && !self.node.is_sole_voter() {
             log::warn!("group {}: the disk makes no progress, stepping down", self.config.id);
             self.node.step_down();
         }
@@ -320,14 +326,14 @@ impl Group {
             self.own_disk.hands_over(self.ticks);
         }
         self.late.begin_tick(self.node.raft.election_elapsed);
-        let passes = self.patience.tick(self.node.raft.term, self.leadership(), self.persistence.vote_waits());
-        // A sole voter waits for nobody's vote.
+        let passes = self.backoff.tick(self.node.raft.term, self.leadership(), self.persistence.vote_waits());
+        // A sole voter needs no other votes, so it does not wait.
         if (passes || self.node.is_sole_voter()) && self.may_campaign() {
             self.node.tick();
         }
     }
 
-    /// The next tick comes late.
+    /// Called if the next tick is late.
     pub fn was_late(&mut self) {
         let waits_for_others = self.node.is_leader() || self.node.leader().is_some();
         if waits_for_others && self.late.was_late() {
@@ -345,8 +351,9 @@ impl Group {
         }
     }
 
-    /// raft panics when it campaigns while a snapshot is not persisted, as it looks at entries before that one; and when a
-    /// sole voter becomes leader with entries that are not persisted.
+    /// Returns true if raft may campaign. raft panics in two cases: if it campaigns while a snapshot is not persisted
+    /// (it reads entries before the snapshot), and if a sole voter becomes leader while it has entries that are not
+    /// persisted.
     fn may_campaign(&self) -> bool {
         let may_lead = self.node.is_leader() || !self.persistence.waits() || !self.node.is_sole_voter();
         !self.applier.is_installing() && may_lead
@@ -354,18 +361,18 @@ impl Group {
 
     // What the disk and the network report.
 
-    /// Messages to a peer were lost.
+    /// Reports that messages to a peer were lost.
     pub fn unreachable(&mut self, node: NodeId) {
         self.node.unreachable(node);
     }
 
-    /// A snapshot has reached the network, or was lost.
+    /// Reports that a snapshot was handed to the network, or was lost.
     pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(node.0, status);
     }
 
-    /// A `reader` has read a range. `entries` is empty if it failed; raft asks again later.
+    /// Passes on a range that a `reader` has read. `entries` is empty if the read failed; raft then asks again later.
     pub fn fetched(&mut self, low: LogIndex, entries: &[Entry]) {
         let entries: Vec<_> = entries.iter().map_while(|e| wire::entry_to_raft(e).ok()).collect();
         let failed = entries.is_empty();
@@ -376,7 +383,7 @@ impl Group {
         }
     }
 
-    /// Records that an entry that a follower lacks can't be read here. True if that was not known.
+    /// Records that an entry that a follower lacks can't be read here. Returns true if this is new.
     pub fn set_unreadable(&mut self, index: LogIndex) -> bool {
         self.unreadable.insert(index)
     }
@@ -391,14 +398,14 @@ impl Group {
         self.stalled = by;
     }
 
-    /// The front of the log was dropped up to `base`.
+    /// Records that the front of the log was dropped, up to `base`.
     pub fn trimmed(&mut self, base: Base) {
         if base.index > self.node.store().base().index {
             self.node.mut_store().set_base(base);
         }
     }
 
-    /// Called whenever entries that may be sent are in memory.
+    /// Updates the limit of appends in flight. Called after entries that may be sent were added to memory.
     fn bound_in_flight(&mut self) {
         if !self.node.is_leader() {
             return;
@@ -420,7 +427,7 @@ impl Group {
         });
     }
 
-    /// As the leader, hands leadership to the voter that is nearest; false if there is none.
+    /// If this node leads, hands leadership over to the most up-to-date voter. Returns false if that is not possible.
     pub fn hand_over(&mut self) -> bool {
         match self.node.other_voters().max_by_key(|r| r.matched) {
             Some(next) if self.leads() => {
@@ -431,13 +438,15 @@ impl Group {
         }
     }
 
-    /// Stops taking part: no votes, no acknowledgements, no answers but refusals, until the damage is repaired.
+    /// Stops taking part until the damage is repaired: the replica sends no votes and no acknowledgements, and
+    /// refuses all requests.
     pub fn set_damaged(&mut self, what: String) {
         self.health.set_damaged(what);
         self.retire();
     }
 
-    /// Stops taking part, because another replica has other entries below the commit index. No record may be served any more.
+    /// Stops taking part, because this replica differs from another one below the commit index. Its records must no
+    /// longer be served.
     pub fn set_differing(&mut self, what: String) {
         if self.health.set_differing(what) {
             self.retire();
@@ -446,19 +455,19 @@ impl Group {
 
     fn retire(&mut self) {
         if self.node.is_leader() {
-            // No client is to be sent here for the rest of this process's time.
+            // Clients must not be directed to this node until it is restarted.
             self.node.step_down();
         }
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
     }
 
-    /// The replica is equal to the leader's, or to those of a majority, at the entry that was suspect.
+    /// Records that the replica equals the leader's, or those of a majority, at the entry where it was suspect.
     pub fn clear_suspicion(&mut self) {
         self.health.clear_suspicion();
     }
 
-    /// Fails everything that waits: the node stops.
+    /// Fails all waiting requests, because the node is stopping.
     pub fn stop(&mut self) {
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Stopping, &mut self.out.answers);

@@ -1,4 +1,4 @@
-//! raft's node of one group, and the questions that the parts of the group ask it.
+//! raft's node of one group, and the queries that the other parts of the group need.
 
 use std::ops::{Deref, DerefMut};
 
@@ -17,7 +17,7 @@ use crate::storage::entry::Entry;
 use crate::storage::log::Recovered;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 
-/// Derefs to raft's own type, whose calls have no other name here.
+/// A wrapper of raft's node. It derefs to raft's own type, so that raft's methods keep their names.
 pub struct RaftNode {
     raw: RawNode<Adapter>,
     group: GroupId,
@@ -39,10 +39,11 @@ impl DerefMut for RaftNode {
 }
 
 impl RaftNode {
-    /// From what recovery found: `tail` is every entry after the applied one, which ends at `start`.
+    /// Creates the node from the recovered state. `tail` contains every entry after the applied one, and `start` is
+    /// the end of the applied entry.
     ///
     /// # Errors
-    /// A text that says what about the recovered state is impossible.
+    /// A text that describes an inconsistency of the recovered state.
     pub fn new(
         config: &GroupConfig,
         mut recovered: Recovered,
@@ -73,7 +74,7 @@ impl RaftNode {
         let logger = raft_logger::logger(config.id);
         let mut raw = RawNode::new(&raft_config, adapter, &logger).map_err(|e| e.to_string())?;
         if recovered.conf_state.voters == [config.me] {
-            // No other node could lead: don't wait for a timeout.
+            // No other node can lead, so there is no reason to wait for an election timeout.
             raw.campaign().map_err(|e| e.to_string())?;
         }
         Ok(RaftNode { raw, group: config.id, me: config.me })
@@ -91,7 +92,7 @@ impl RaftNode {
         self.raft.state == StateRole::Leader
     }
 
-    /// The leader of the current term, as far as this node knows.
+    /// Returns the leader of the current term, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         Some(NodeId(self.raft.leader_id)).filter(|id| id.0 != 0)
     }
@@ -105,22 +106,22 @@ impl RaftNode {
         }
     }
 
-    /// The newest term that this node knows of.
+    /// Returns the newest term that this node knows of.
     pub fn term(&self) -> Term {
         Term(self.raft.term)
     }
 
-    /// The commit index, as far as this node knows.
+    /// Returns the commit index, as far as this node knows.
     pub fn commit_index(&self) -> LogIndex {
         LogIndex(self.raft.raft_log.committed)
     }
 
-    /// The last index, stored or not.
+    /// Returns the last index of raft's log, stored or not.
     pub fn last_index(&self) -> LogIndex {
         LogIndex(self.raft.raft_log.last_index())
     }
 
-    /// Becomes a follower of nobody, in the same term.
+    /// Becomes a follower without a leader, in the same term.
     pub fn step_down(&mut self) {
         let term = self.raft.term;
         self.raft.become_follower(term, raft::INVALID_ID);
@@ -131,7 +132,7 @@ impl RaftNode {
         voters.len() == 1 && voters.contains(self.me.0)
     }
 
-    /// The nodes that replicate the group, as its leader sees them, by id.
+    /// Returns the progress of all voters and learners, ordered by id. Only meaningful on the leader.
     pub fn replicas(&self) -> Vec<ReplicaProgress> {
         let prs = self.raft.prs();
         let voters = prs.conf().voters().ids();
@@ -146,7 +147,7 @@ impl RaftNode {
         replicas
     }
 
-    /// The other voters that were heard lately.
+    /// Returns the other voters that were heard recently.
     pub fn other_voters(&self) -> impl Iterator<Item = ReplicaProgress> {
         let me = self.me;
         self.replicas().into_iter().filter(move |r| r.voter && r.active && r.node != me)
@@ -159,7 +160,8 @@ impl RaftNode {
         }
     }
 
-    /// A snapshot whose arrival nobody reported would leave its follower paused for ever.
+    /// Reports all pending snapshots as failed. If the report of a snapshot were lost, raft would pause its follower
+    /// forever.
     pub fn retry_lost_snapshots(&mut self) {
         let paused: Vec<u64> =
             self.raft.prs().iter().filter(|(_, p)| p.state == ProgressState::Snapshot).map(|(id, _)| *id).collect();
@@ -168,7 +170,7 @@ impl RaftNode {
         }
     }
 
-    /// Messages to a peer were lost.
+    /// Reports that messages to a peer were lost.
     pub fn unreachable(&mut self, node: NodeId) {
         self.raw.report_unreachable(node.0);
         if self.raft.prs().get(node.0).is_some_and(|p| p.state == ProgressState::Snapshot) {
@@ -176,7 +178,8 @@ impl RaftNode {
         }
     }
 
-    /// The end of raft's last entry, stored or not: where the next one's records begin. `None` if that entry has no valid stamp.
+    /// Returns the end of raft's last entry, stored or not. The records of the next entry start there. `None` if the
+    /// last entry has no valid stamp.
     pub fn log_end(&self) -> Option<EntryEnd> {
         let unstable = self.raft.raft_log.unstable_entries();
         let store = self.store();
@@ -184,27 +187,30 @@ impl RaftNode {
             Some(first) => store.end_at(LogIndex(first.index - 1)).unwrap_or(store.last_end()),
             None => store.last_end(),
         };
-        // Entries without a stamp take no offset; the last stamped one tells, and it is nearly always the last.
+        // Entries without a stamp contain no records, so the last entry with a stamp determines the end. It is nearly
+        // always the last entry.
         match unstable.iter().rev().find(|e| !e.data.is_empty() && e.context.is_empty()) {
             Some(entry) => store.end_of(entry, end).ok(),
             None => Some(end),
         }
     }
 
-    /// True if raft's log has an entry of this term at `index`. Then all entries before it are those that the store contains.
+    /// Returns true if raft's log contains an entry of this term at `index`. If so, the store's entries before it are
+    /// raft's.
     pub fn holds(&self, index: LogIndex, term: Term) -> bool {
         let log = &self.raft.raft_log;
         index.0 + 1 >= log.first_index() && log.term(index.0).is_ok_and(|of| of == term.0)
     }
 
-    /// True if the store has this entry as raft has it, and no write of it is due.
+    /// Returns true if the store contains raft's entry at this index, so that no write of it is due.
     pub fn is_stored(&self, index: LogIndex) -> bool {
         let unstable = &self.raft.raft_log.unstable;
         index.0 < unstable.offset && unstable.snapshot.is_none()
     }
 
-    /// The last entry of a term before this one in raft's log. What raft has taken reaches the store with the next Ready. Until
-    /// then the store may contain entries that are cut off, and lack those that replace them.
+    /// Returns the last entry in raft's log whose term is lower than `term`. raft's log is used because the store
+    /// lags behind it until the next Ready: it may still contain entries that raft has truncated, and lack their
+    /// replacements.
     pub fn last_before_term(&self, term: Term) -> LogIndex {
         let log = &self.raft.raft_log;
         let new = log.unstable_entries();
@@ -213,7 +219,7 @@ impl RaftNode {
         }
         match log.unstable_snapshot().as_ref().map(|snapshot| snapshot.get_metadata()) {
             Some(snapshot) if snapshot.term < term.0 => LogIndex(snapshot.index),
-            // Nothing is known of the entries before it.
+            // Nothing is known of the entries before the snapshot.
             Some(_) => LogIndex(0),
             None => self.store().last_before_term(term).min(LogIndex(log.unstable.offset.saturating_sub(1))),
         }
@@ -222,12 +228,13 @@ impl RaftNode {
 
 /// The highest commit index that the recovered log proves, independent of the recovered hard state.
 ///
-/// A Ready's entries are written before its hard state, so a crash can leave entries without the commit index that belongs to
-/// them. If the node fell back to an older commit index, it would not know voters that a majority has already applied, and
-/// could be elected by a majority of the old voters. Two facts give a lower bound:
-/// - a leader proposes a conf change only after it has applied the previous one (raft's `pending_conf_index`), so every conf
-///   change in the log except the last is committed;
-/// - the conf state was produced by a committed entry, which is in the log unless the log after a snapshot has not reached it.
+/// A Ready's entries are written before its hard state, so a crash can leave the entries without their commit index.
+/// With an older commit index, the node would not know a conf change that a majority has already applied, and could
+/// be elected by a majority of the old voters. Two facts imply a lower bound:
+/// - a leader proposes a conf change only after it has applied the previous one (raft's `pending_conf_index`), so
+///   every conf change in the log except the last is committed;
+/// - the conf state was produced by a committed entry. The log contains this entry, unless the log restarted after a
+///   snapshot and has not reached the entry yet.
 fn committed_by_conf_changes(tail: &[RaftEntry], recovered: &Recovered) -> LogIndex {
     let last_but_one = tail.iter().rev().filter(|e| is_conf_change(e)).nth(1).map_or(0, |e| e.index);
     LogIndex(last_but_one).max(recovered.conf_index.min(recovered.last_index))

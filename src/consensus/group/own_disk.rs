@@ -1,28 +1,31 @@
 //! A leader whose own disk is much slower than those of the others hands over leadership.
 //!
-//! An entry becomes visible only when it is synced here, too, so a slow leader slows down every append, which a slow follower
-//! does not. The leader compares its own synced index with the index that enough other voters for a majority have
-//! acknowledged. Leadership does not alternate: the next leader has the slow node among its followers, and where
-//! every majority contains a slow disk, no leader lags behind. If disks change all the time, the pause after each
-//! attempt doubles.
+//! An entry becomes visible only after the leader has synced it, too. So a leader with a slow disk delays every
+//! append, while a follower with a slow disk does not. The leader compares its own synced index with the highest
+//! index that a majority of the voters, not counting itself, has acknowledged.
+//!
+//! Leadership does not alternate: the next leader does not depend on the slow node, which is now a follower. If every
+//! majority contains a slow disk, the leader does not lag behind a majority and keeps its leadership. If the disks'
+//! speeds change repeatedly, the doubling pause between attempts limits the number of handovers.
 
 use super::node::RaftNode;
 use super::settings::TICK_MS;
 
-/// The ticks of which a share is counted: ten seconds in which entries wait to be synced somewhere. With few appends that takes longer.
+/// The number of ticks in a measurement: ten seconds. Only ticks in which some voter has unsynced entries count, so
+/// with few appends a measurement takes longer.
 const WINDOW: usize = 10_000 / TICK_MS as usize;
-/// With this many ticks of a window in which the own disk was more than a tick behind, it is slow.
+/// The disk is slow if it lagged by more than a tick in this many ticks of a measurement.
 const BEHIND_MAX: usize = WINDOW / 4;
-/// Between two attempts to hand over, at first and at most.
+/// The pause between two attempts to hand over: its first value, and its maximum below.
 const PAUSE_MIN: usize = 60_000 / TICK_MS as usize;
 const PAUSE_MAX: usize = 60 * PAUSE_MIN;
 
 /// How a leader's disk compares with those of the others.
 #[derive(Debug, Default)]
 pub struct OwnDisk {
-    /// The term that was led at the last tick; 0: none.
+    /// The term that this node led at the last tick; 0 if it did not lead.
     term: u64,
-    /// What the others had synced, and this node had not, at the last tick.
+    /// The index that a majority of the others had synced at the last tick, if this node had not.
     missing: Option<u64>,
     ticks: usize,
     behind: usize,
@@ -31,7 +34,7 @@ pub struct OwnDisk {
 }
 
 impl OwnDisk {
-    /// Called on each tick with its number. True if the leader should hand over.
+    /// Called on each tick with the number of the tick. Returns true if this node should hand over leadership.
     pub fn tick(&mut self, node: &RaftNode, leads: bool, tick: usize) -> bool {
         let term = if leads { node.raft.term } else { 0 };
         if term != self.term || term == 0 {
@@ -66,14 +69,15 @@ impl OwnDisk {
         is_slow
     }
 
-    /// Leadership is being handed over, as [`OwnDisk::tick`] asked for.
+    /// Records that leadership is being handed over because of [`OwnDisk::tick`].
     pub fn hands_over(&mut self, tick: usize) {
         self.pause = (2 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
         self.next_try = tick + self.pause;
     }
 }
 
-/// The last index that a majority of the voters has without this node; `None` without such a majority.
+/// Returns the highest index that a majority of the voters has synced, not counting this node. `None` if too few
+/// other voters are active.
 fn synced_by_others(node: &RaftNode) -> Option<u64> {
     let voters = node.replicas().iter().filter(|r| r.voter).count();
     let mut matched: Vec<u64> = node.other_voters().map(|r| r.matched.0).collect();

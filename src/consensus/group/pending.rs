@@ -1,9 +1,15 @@
-//! Requests that wait for entries: proposals until their entry is applied, and rejections because of the log's end until that
-//! end is committed. And the answers to them and to reads.
+//! Requests that wait for entries, and the type of their answers. A proposal waits until its entry is applied. A
+//! rejection that depends on the end of the log waits until that end is committed.
 //!
-//! A proposal is remembered by (term, index). When that very entry is applied it is answered; when another takes its
-//! place, or one of a later term an earlier place, it is known not to be appended; when none of these is seen before its
-//! deadline, the outcome is unknown. Each is answered exactly once. Bounded by the uncommitted bytes that raft takes, by the inbox, and by the limit of open calls.
+//! A proposal is identified by the term and the index of its entry. It is answered exactly once:
+//!
+//! - with success, when its entry is applied;
+//! - with "not appended", when an entry of another term is applied at its index, or an entry of a later term at a
+//!   lower index;
+//! - with "outcome unknown", when neither happens before its deadline.
+//!
+//! The number of waiting requests is bounded by raft's limit on uncommitted bytes, by the inbox, and by the limit on
+//! open calls.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,13 +18,14 @@ use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
 use crate::reply::ReplySender;
 use crate::types::{LogIndex, Term};
 
-/// A request without a deadline is given up after this time.
+/// A request without a deadline fails after this time.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 type AppendReply = ReplySender<Result<Appended, ProposeError>>;
 pub type ReadReply = ReplySender<Result<LogIndex, ReadIndexError>>;
 
-/// An answer on its way. The driver sends it once the writes and the watermark it speaks of are done.
+/// An answer to a request. The executor sends it after it has performed the writes and advanced the watermark that
+/// the answer depends on.
 #[derive(Debug)]
 pub enum Answer {
     Append(AppendReply, Result<Appended, ProposeError>),
@@ -40,17 +47,18 @@ struct PendingProposal {
     reply: AppendReply,
 }
 
-/// A rejection of a proposal that is valid only if the leader's last entry, at the time of the rejection, is committed:
-/// otherwise a leader that was cut off could report the offset of records that another leader has replaced.
+/// The rejection of a proposal that did not match the end of the log. It is valid only if the entry that was last at
+/// that time is committed. Otherwise a partitioned leader could report a next offset whose records another leader has
+/// replaced.
 #[derive(Debug)]
 pub struct HeldRefusal {
-    /// What is wrong with the proposal.
+    /// Why the proposal is rejected.
     pub error: ProposeError,
     /// The leader's last index at that time.
     pub last_index: LogIndex,
     /// The term of that entry.
     pub last_term: Term,
-    /// At the deadline the answer is that nothing was proposed.
+    /// When it passes, the answer is [`ProposeError::DeadlinePassed`]: nothing was proposed.
     pub deadline: Instant,
     /// Where the answer is sent.
     pub reply: AppendReply,
@@ -63,7 +71,7 @@ impl HeldRefusal {
     }
 }
 
-/// The proposals of a group that are not answered yet.
+/// The unanswered proposals of a group.
 #[derive(Default)]
 pub struct Pending {
     by_index: BTreeMap<LogIndex, PendingProposal>,
@@ -73,11 +81,11 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Remembers a proposal that raft took.
+    /// Adds a proposal that raft has accepted.
     pub fn insert(&mut self, appended: Appended, deadline: Instant, reply: AppendReply, out: &mut Vec<Answer>) {
         let proposed = PendingProposal { appended, deadline, reply };
         if let Some(replaced) = self.by_index.insert(appended.index, proposed) {
-            // An entry of a newer term has this index now: the old one has left the leader's log.
+            // The entry of a newer term replaces the older entry at this index, which was truncated.
             out.push(Answer::Append(replaced.reply, Err(ProposeError::OutcomeUnknown)));
         }
     }
@@ -92,13 +100,13 @@ impl Pending {
         }
     }
 
-    /// Answers held rejections with `error`, because it is not known any more whether they are valid: in either case the
-    /// proposals were not appended.
+    /// Answers held rejections with `error`, because this node can no longer learn whether they are valid. The
+    /// proposals were not appended in any case.
     pub fn withdraw_refusals(&mut self, error: ProposeError, out: &mut Vec<Answer>) {
         out.extend(std::mem::take(&mut self.refusals).into_values().flatten().map(|r| r.answer(error)));
     }
 
-    /// The entry at `index` of `term` is applied.
+    /// Answers the requests that waited for the entry at `index`, which is applied now.
     pub fn applied(&mut self, index: LogIndex, term: Term, out: &mut Vec<Answer>) {
         for refusal in self.refusals.remove(&index).into_iter().flatten() {
             let error = if refusal.last_term == term { refusal.error } else { ProposeError::Dropped };
@@ -112,7 +120,8 @@ impl Pending {
         self.overtaken(index, term, out);
     }
 
-    /// Entries of an earlier term never follow one of `term` at `index`: what waits there was not appended.
+    /// Answers the proposals of earlier terms, when the first entry of a new term is applied. Terms never decrease
+    /// within a log, so above `index` no entry of an earlier term can follow.
     fn overtaken(&mut self, index: LogIndex, term: Term, out: &mut Vec<Answer>) {
         if std::mem::replace(&mut self.applied_term, term) >= term {
             return;
@@ -123,7 +132,8 @@ impl Pending {
         }
     }
 
-    /// A snapshot skipped everything up to `index`: nobody here will see those entries.
+    /// Called when a snapshot has replaced the entries up to `index`. This node will not see them, so the outcome of
+    /// their proposals is unknown.
     pub fn skipped(&mut self, index: LogIndex, out: &mut Vec<Answer>) {
         let rest = self.by_index.split_off(&index.next());
         let skipped = std::mem::replace(&mut self.by_index, rest);
@@ -131,12 +141,12 @@ impl Pending {
         out.extend(skipped.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
     }
 
-    /// Shortens the deadlines of proposals to `until`.
+    /// Limits the deadlines of all proposals to `until`.
     pub fn wait_at_most(&mut self, until: Instant) {
         self.by_index.values_mut().for_each(|proposed| proposed.deadline = proposed.deadline.min(until));
     }
 
-    /// Answers what has waited too long.
+    /// Answers the requests whose deadline has passed.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.by_index.extract_if(.., |_, p| p.deadline <= now);
         out.extend(expired.map(|(_, p)| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
@@ -147,7 +157,7 @@ impl Pending {
         self.refusals.retain(|_, refusals| !refusals.is_empty());
     }
 
-    /// Answers everything; the outcome of proposals is unknown.
+    /// Answers all requests. The outcome of the proposals is unknown.
     pub fn fail_all(&mut self, out: &mut Vec<Answer>) {
         self.withdraw_refusals(ProposeError::Dropped, out);
         let all = std::mem::take(&mut self.by_index);

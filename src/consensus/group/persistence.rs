@@ -1,9 +1,9 @@
-//! Which of raft's Readies are on disk, and the messages that wait for one of them.
+//! Tracks which of raft's Readies are on disk, and holds the messages that wait for one of them.
 //!
-//! A follower's promises (votes, acknowledgements) wait until the Ready that they belong to is synced. Messages that promise
-//! nothing (heartbeat responses, rejections, pre-vote requests) wait only until their term is synced, so that a node with a
-//! slow disk does not look dead. A leader's messages wait until its term is synced; only a sole voter leads in a term that is
-//! not.
+//! - A follower's promises (votes, acknowledgements) wait until their Ready is synced.
+//! - Messages that promise nothing (heartbeat responses, rejections, pre-vote requests) wait only until their term is
+//!   synced, so that a node with a slow disk does not look dead.
+//! - A leader's messages wait until its term is synced. Only a sole voter can lead in a term that is not synced yet.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 #[derive(Debug)]
 pub struct Persistence {
     last: u64,
-    /// The newest Ready that must be synced.
+    /// The newest Ready that requires a sync.
     last_needed: u64,
     /// The newest Ready that set the term or the vote.
     last_vote: u64,
@@ -23,7 +23,7 @@ pub struct Persistence {
     terms: VecDeque<(u64, u64)>,
     /// The newest synced term.
     term: u64,
-    /// Ticks since the log-writer made progress while something waited for it.
+    /// The number of ticks without progress of the log-writer, while a Ready waited for it.
     stalled_ticks: usize,
     /// Messages that wait for a Ready to be persisted.
     held: VecDeque<(u64, Vec<Message>)>,
@@ -33,16 +33,16 @@ pub struct Persistence {
     holds_unsynced_term: bool,
 }
 
-/// What has become persisted.
+/// The result of [`Persistence::settle`].
 pub struct Persisted {
-    /// Everything up to this Ready.
+    /// Everything up to this Ready is persisted.
     pub ready: u64,
-    /// The messages that waited for it.
+    /// The messages that waited for it and can be sent now.
     pub messages: Vec<Message>,
 }
 
 impl Persistence {
-    /// At a start, with the term that is on disk.
+    /// The state at a start. `term` is the term on disk.
     pub fn new(term: u64, holds_unsynced_term: bool) -> Persistence {
         Persistence {
             last: 0,
@@ -58,19 +58,20 @@ impl Persistence {
         }
     }
 
-    /// A Ready sets this term.
+    /// Records that a Ready sets this term.
     pub fn sets_term(&mut self, ready: u64, term: u64) {
         if term > self.terms.back().map_or(self.term, |t| t.1) {
             self.terms.push_back((ready, term));
         }
     }
 
-    /// A Ready sets the term or the vote.
+    /// Records that a Ready sets the term or the vote.
     pub fn sets_vote(&mut self, ready: u64) {
         self.last_vote = ready;
     }
 
-    /// A new Ready, in raft's current term. Returns those of its messages that may be sent before it is persisted.
+    /// Records a new Ready. `term` is raft's current term. Returns the messages that may be sent before the Ready is
+    /// persisted.
     pub fn begin(
         &mut self,
         ready: u64,
@@ -101,13 +102,13 @@ impl Persistence {
         at_once
     }
 
-    /// The log-writer has synced everything up to this Ready.
+    /// Records that the log-writer has synced everything up to this Ready.
     pub fn synced(&mut self, ready: u64) {
         self.synced = self.synced.max(ready);
         self.stalled_ticks = 0;
     }
 
-    /// What is persisted now. A Ready that needs no sync counts as persisted once all earlier ones are.
+    /// Returns what is persisted now. A Ready that requires no sync is persisted once all earlier ones are.
     pub fn settle(&mut self) -> Persisted {
         let done = if self.waits() { self.synced } else { self.last };
         while let Some((ready, term)) = self.terms.front().copied().filter(|(ready, _)| *ready <= done) {
@@ -124,30 +125,31 @@ impl Persistence {
         Persisted { ready: done, messages }
     }
 
-    /// One tick. Returns for how many the log-writer has made no progress while something waited for it.
+    /// Called on each tick. Returns the number of ticks without progress of the log-writer, while a Ready waited for
+    /// it.
     pub fn tick(&mut self) -> usize {
         self.stalled_ticks = if self.waits() { self.stalled_ticks + 1 } else { 0 };
         self.stalled_ticks
     }
 
-    /// True if a Ready waits to be synced.
+    /// Returns true if a Ready waits to be synced.
     pub fn waits(&self) -> bool {
         self.last_needed > self.synced
     }
 
-    /// True if the term or the vote waits to be synced.
+    /// Returns true if the term or the vote waits to be synced.
     pub fn vote_waits(&self) -> bool {
         self.last_vote > self.synced
     }
 
-    /// True if this Ready is synced.
+    /// Returns true if this Ready is synced.
     pub fn covers(&self, ready: u64) -> bool {
         self.synced >= ready
     }
 }
 
-/// True for messages that only say "alive, in this term" or reject something: they stay valid whatever else than the term a
-/// crash loses.
+/// Returns true for messages that only say "alive, in this term", or that reject something. As long as the term is
+/// synced, a crash can't invalidate them.
 fn promises_nothing(message: &Message) -> bool {
     match message.get_msg_type() {
         MessageType::MsgHeartbeatResponse | MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse => {

@@ -1,7 +1,7 @@
-//! Proposing: what is checked before raft is asked, and the stamp that the leader puts on an entry.
+//! Proposals: the checks before raft gets an entry, and the stamp that the leader writes into it.
 //!
-//! An entry's base offset is derived from the end of raft's last entry, stored or not; no separate counter exists. A
-//! rejection because of that end is sent only once the end is committed: until then another leader may replace it.
+//! An entry's base offset is the end of raft's last entry, stored or not; there is no separate counter. A rejection
+//! that depends on this end is sent only after the end is committed: until then another leader may replace it.
 
 use std::time::Instant;
 
@@ -19,10 +19,11 @@ use crate::types::{GroupId, LogIndex, Offset};
 
 /// Why a proposal is rejected.
 pub enum Rejected {
-    /// Independent of the log's contents.
+    /// The reason does not depend on the content of the log.
     AtOnce(ProposeError),
-    /// The log does not end where the request expects. Valid once the last entry is committed. If the request expects a later
-    /// end (`beyond`), the leader must also be confirmed after this check, as a newer leader may have more entries.
+    /// The log does not end where the request expects. The rejection is valid once the last entry is committed. If
+    /// the request expects a later end (`beyond`), a majority must also confirm this leader after the check, because
+    /// a newer leader may have more entries.
     ByLogEnd {
         error: ProposeError,
         /// The request expects a later end.
@@ -36,7 +37,7 @@ impl From<ProposeError> for Rejected {
     }
 }
 
-/// What a leader remembers between two proposals.
+/// The state that a leader keeps between proposals.
 #[derive(Default)]
 pub struct Proposer {
     streams: StreamSequences,
@@ -44,13 +45,14 @@ pub struct Proposer {
 }
 
 impl Proposer {
-    /// Counts what is appended against the space of this disk; without it the space is unlimited.
+    /// Sets the free space of the disk, against which appended bytes are counted. By default it is unlimited.
     pub fn set_space(&mut self, space: Space) {
         self.space = space;
     }
 
-    /// True if a leader's entries can be stored. If not they are dropped, as if the network had lost them: the leader continues
-    /// without this node, and sends them again until they fit. The catalog's are small and few, and tell a node what it should be.
+    /// Returns true if the disk has space for a leader's entries. Otherwise the append is dropped, as if the network
+    /// had lost it: the leader continues without this node, and resends until the entries fit. The catalog's entries
+    /// always pass: they are few and small, and this node needs them to know its logs and members.
     pub fn has_room_for(&self, append: &Message, group: GroupId) -> bool {
         if append.entries.is_empty() || group == GroupId::CATALOG {
             return true;
@@ -63,10 +65,10 @@ impl Proposer {
         fits
     }
 
-    /// Hands a proposal to raft. `time_us` is the clock, Unix microseconds.
+    /// Passes a proposal to raft. `time_us` is the current time, Unix microseconds.
     ///
     /// # Errors
-    /// [`Rejected`]; nothing is appended.
+    /// [`Rejected`] if the proposal was not appended.
     pub fn propose(
         &mut self,
         node: &mut RaftNode,
@@ -95,7 +97,8 @@ impl Proposer {
         if proposal.kind == EntryKind::Trim && trim_to(&proposal)? > end.offset {
             return Err(Rejected::ByLogEnd { error: ProposeError::PastEnd { next_offset: end.offset }, beyond: true });
         }
-        // A trim makes room, and the catalog is small: they go on when the disk is full.
+        // Trims and the catalog's entries are accepted even if the disk is full: a trim frees space, and the catalog
+        // is small.
         if proposal.kind == EntryKind::Records
             && group != GroupId::CATALOG
             && !self.space.promise(frame_bytes(proposal.payload.len()) as u64)
@@ -127,7 +130,7 @@ fn raft_refusal(node: &RaftNode, error: &raft::Error) -> ProposeError {
     }
 }
 
-/// The first offset that a trim keeps.
+/// Returns the first offset that a trim keeps.
 fn trim_to(proposal: &Proposal) -> Result<Offset, ProposeError> {
     proposal.payload.first_chunk().map(|bytes| Offset(u64::from_le_bytes(*bytes))).ok_or_else(|| {
         log::error!("a proposal of a trim without its offset");
@@ -135,7 +138,7 @@ fn trim_to(proposal: &Proposal) -> Result<Offset, ProposeError> {
     })
 }
 
-/// The entry's data: the stamp and the records, with offsets, term and time filled in.
+/// Returns the entry's data: the stamp, and the records with their offsets, term and time.
 fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
     let stamp = Stamp {
         kind: proposal.kind,

@@ -1,4 +1,4 @@
-//! raft's own log lines: from `slog` to the `log` crate.
+//! Forwards raft's own log lines from `slog` to the `log` crate.
 
 use std::fmt::{self, Write as _};
 use std::panic::AssertUnwindSafe;
@@ -10,14 +10,15 @@ use slog::{Drain, KV as _, Key, Level, Logger, Never, OwnedKVList, Record, Seria
 use crate::line_limit::LineLimit;
 use crate::types::GroupId;
 
-/// Where raft writes for a group: the target `raft` of the `log` crate, one level quieter, as raft counts elections as news.
+/// Returns the logger of a group. Lines get the target `raft`. raft's `info` becomes `debug`, because raft logs every
+/// election at `info`.
 pub fn logger(group: GroupId) -> Logger {
     Logger::root(ToLog { group, limit: AssertUnwindSafe(Mutex::default()) }, slog::o!())
 }
 
 struct ToLog {
     group: GroupId,
-    /// Of each place in raft's source: a faulty peer may make it write.
+    /// A limit per line of raft's source code, because a faulty peer can trigger log lines.
     limit: AssertUnwindSafe<Mutex<LineLimit<(&'static str, u32)>>>,
 }
 

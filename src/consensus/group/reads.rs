@@ -1,4 +1,5 @@
-//! Requests that wait for a majority to confirm the leader: reads, and rejections that only a confirmed leader may send.
+//! Requests that wait for a majority to confirm the leader: reads, and rejections that only a confirmed leader may
+//! send.
 
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ enum ReadWaiter {
 struct WaitingRead {
     waiter: ReadWaiter,
     deadline: Instant,
-    /// The round of heartbeats that must confirm it; none is under way yet.
+    /// The round of heartbeats that must confirm it; `None` until a round has started.
     round: Option<u64>,
 }
 
@@ -34,7 +35,7 @@ impl WaitingRead {
     }
 }
 
-/// The requests of a group that wait. All that wait when a round starts share it.
+/// The waiting requests of a group. All requests that wait when a round starts share that round.
 #[derive(Default)]
 pub struct LeaderReads {
     waiting: Vec<WaitingRead>,
@@ -46,7 +47,7 @@ impl LeaderReads {
         self.waiting.push(WaitingRead { waiter: ReadWaiter::Read(reply), deadline, round: None });
     }
 
-    /// Remembers a rejection that is valid only if this node is still the leader.
+    /// Adds a rejection that is valid only if this node is still the leader.
     pub fn confirm_first(&mut self, refusal: HeldRefusal) {
         self.waiting.push(WaitingRead {
             deadline: refusal.deadline,
@@ -55,7 +56,7 @@ impl LeaderReads {
         });
     }
 
-    /// The context of a new round, if anything waits for one.
+    /// Starts a round if a request waits for one, and returns the round's context.
     pub fn start_round(&mut self) -> Option<Vec<u8>> {
         if self.waiting.iter().all(|r| r.round.is_some()) {
             return None;
@@ -67,7 +68,8 @@ impl LeaderReads {
         Some(self.rounds.to_le_bytes().to_vec())
     }
 
-    /// A majority confirmed the round of `context`, and with it every earlier one, at `index`. Returns the confirmed rejections.
+    /// Called when a majority has confirmed the round of `context`, and thus every earlier round. Answers the reads
+    /// with `index`, and returns the confirmed rejections.
     #[must_use]
     pub fn confirmed(&mut self, context: &[u8], index: LogIndex, out: &mut Vec<Answer>) -> Vec<HeldRefusal> {
         let mut refusals = Vec::new();
@@ -81,13 +83,13 @@ impl LeaderReads {
         refusals
     }
 
-    /// Answers what has waited too long.
+    /// Answers the requests whose deadline has passed.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.waiting.extract_if(.., |r| r.deadline <= now);
         out.extend(expired.map(|r| r.fail(ReadIndexError::Unconfirmed)));
     }
 
-    /// Answers everything with `error`.
+    /// Answers all requests with `error`.
     pub fn fail_all(&mut self, error: ReadIndexError, out: &mut Vec<Answer>) {
         out.extend(self.waiting.drain(..).map(|r| r.fail(error)));
     }

@@ -1,5 +1,5 @@
-//! Handling of raft's Readies: entries and the hard state are written, messages wait until they may be sent, committed entries
-//! are applied.
+//! Handling of raft's Readies: writes entries and the hard state, holds messages until they may be sent, and applies
+//! committed entries.
 
 use super::Group;
 use super::effects::{Effects, LogWrite};
@@ -10,7 +10,7 @@ use crate::storage::log::LogSnapshot;
 use crate::types::{GroupId, LogIndex};
 
 impl Group {
-    /// The next effects to perform; `None` if nothing is to be done.
+    /// Returns the next effects to perform; `None` if there are none.
     pub fn ready(&mut self) -> Option<Effects> {
         if !self.health.is_damaged() {
             self.lead_or_follow();
@@ -25,7 +25,7 @@ impl Group {
         (!out.is_empty()).then_some(out)
     }
 
-    /// Everything up to this Ready is synced.
+    /// Records that everything up to this Ready is synced.
     pub fn persisted(&mut self, ready: u64) {
         if !self.health.is_damaged() {
             self.persistence.synced(ready);
@@ -33,7 +33,7 @@ impl Group {
         }
     }
 
-    /// Starts reads, or ends them when leadership is lost.
+    /// Fails reads and held rejections when leadership changes, and starts a round of reads if this node leads.
     fn lead_or_follow(&mut self) {
         let leading = self.node.is_leader().then_some(self.node.raft.term);
         if leading != self.leading {
@@ -113,7 +113,7 @@ impl Group {
 
     fn apply(&mut self) {
         if self.health.is_damaged() {
-            // Nothing after an entry that can't be applied is.
+            // After an entry that can't be applied, no other entry is applied.
             return;
         }
         let (persistence, rules) = (&self.persistence, self.config.rules);
@@ -123,7 +123,7 @@ impl Group {
         }
     }
 
-    /// Installs a snapshot: the log begins anew after it.
+    /// Installs a snapshot: the log restarts, empty, after it.
     fn install(&mut self, number: u64, snapshot: LogSnapshot, write: &mut LogWrite) {
         let (id, index, visible) = (self.config.id, snapshot.base.index, self.applier.visible());
         if id != GroupId::CATALOG && visible.first_offset < visible.next_offset {
@@ -145,7 +145,7 @@ impl Group {
         write.snapshot = Some(snapshot);
     }
 
-    /// Checks new entries, keeps them in memory, and adds them to what is written.
+    /// Checks new entries, adds them to the memory and to the write.
     fn append(&mut self, entries: Vec<raft::eraftpb::Entry>, write: &mut LogWrite) -> Result<(), String> {
         let store = self.node.mut_store();
         if let Some(first) = entries.first().map(|e| LogIndex(e.index)).filter(|i| *i <= store.last_end().index) {

@@ -1,8 +1,8 @@
 //! An entry that a follower lacks and its leader can't read from its disk.
 //!
-//! The leader sends everything before the unreadable entry, tells the follower the index of that entry, and hands over
-//! leadership to a voter that holds it. If that voter can't read the entry either, leadership would alternate between the two,
-//! so the wait doubles with each attempt.
+//! The leader sends everything before the unreadable entry, tells the follower the index of that entry, and hands
+//! over leadership to a voter that holds it. If that voter can't read the entry either, leadership would alternate
+//! between the two, so the wait doubles with each attempt.
 
 use std::collections::BTreeSet;
 
@@ -26,19 +26,19 @@ pub struct UnreadableEntries {
 }
 
 impl UnreadableEntries {
-    /// Records that an entry that a follower lacks can't be read here. True if that was not known.
+    /// Records that an entry that a follower lacks can't be read here. Returns true if this is new.
     pub fn insert(&mut self, index: LogIndex) -> bool {
         self.entries.len() < ENTRIES_MAX && self.entries.insert(index)
     }
 
-    /// The first entry that `follower` lacks and this leader can't read.
+    /// Returns the first entry that `follower` lacks and this leader can't read.
     pub fn first_for(&self, node: &RaftNode, follower: NodeId) -> Option<LogIndex> {
         let matched = LogIndex(node.raft.prs().get(follower.0)?.matched);
         self.entries.range(matched.next()..).next().copied()
     }
 
-    /// Called on each tick of a leader. Returns the voter that leadership should be handed to: it holds what a follower waits for
-    /// and this node can't read.
+    /// Called on each tick of a leader. Returns the voter to which leadership should be handed over: it has the entry
+    /// that a follower waits for and that this node can't read.
     pub fn tick(&mut self, node: &RaftNode, tick: usize) -> Option<NodeId> {
         if self.entries.is_empty() {
             return None;
@@ -50,7 +50,7 @@ impl UnreadableEntries {
         }
         let waiting = replicas.iter().filter(|r| r.active).filter_map(|r| self.first_for(node, r.node)).min();
         let index = waiting.filter(|_| tick >= self.next_try)?;
-        // Without a node to hand over to there was no attempt, so the next one is not delayed.
+        // If no node qualifies, this is not an attempt, and the next one is not delayed.
         let next = node.other_voters().filter(|r| r.matched >= index).max_by_key(|r| r.matched)?;
         log::warn!(
             "group {}: entry {index} can't be read here and a follower lacks it: handing leadership to node {}",

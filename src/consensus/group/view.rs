@@ -1,4 +1,4 @@
-//! What a group tells about itself. Nothing here changes it.
+//! Read-only queries of a group.
 
 use super::Group;
 use super::adapter::CACHE_BYTES_MAX;
@@ -11,18 +11,18 @@ use crate::types::{LogIndex, NodeId, Term};
 use crate::watermark::Visible;
 
 impl Group {
-    /// The hard state as of the last Ready, or of the start.
+    /// Returns the hard state of the last Ready, or the recovered one before the first Ready.
     pub fn hard_state(&self) -> HardState {
         self.node.store().hard_state()
     }
 
-    /// The log state, and the entry that it is as of.
+    /// Returns the log state, and the index of the last entry that it includes.
     pub fn log_state(&self) -> (LogState, LogIndex) {
         let (log_state, as_of) = self.node.store().log_state();
         (*log_state, as_of)
     }
 
-    /// What readers may see.
+    /// Returns what readers may see.
     pub fn visible(&self) -> Visible {
         self.applier.visible()
     }
@@ -32,12 +32,12 @@ impl Group {
         self.node.leader()
     }
 
-    /// True while this node leads the group.
+    /// Returns true if this node leads the group and is not damaged.
     pub fn leads(&self) -> bool {
         self.node.is_leader() && !self.health.is_damaged()
     }
 
-    /// True if the group takes no part.
+    /// Returns true if this replica is damaged and takes no part.
     pub fn is_damaged(&self) -> bool {
         self.health.is_damaged()
     }
@@ -47,12 +47,13 @@ impl Group {
         self.health.differs()
     }
 
-    /// The entry at which the replica may differ from the leader's.
+    /// Returns the entry at which the replica may differ from the leader's.
     pub fn suspect(&self) -> Option<LogIndex> {
         self.health.suspect()
     }
 
-    /// True if this node leads and a majority has acknowledged an entry of its term: their replicas are equal to this one.
+    /// Returns true if this node leads and a majority has acknowledged an entry of its term. Their replicas equal
+    /// this one.
     pub fn leads_a_majority(&self) -> bool {
         self.leads() && self.node.raft.commit_to_current_term()
     }
@@ -72,12 +73,13 @@ impl Group {
         self.node.term()
     }
 
-    /// True if raft's log has an entry of this term at `index`. Then all entries before it are those that the store contains.
+    /// Returns true if raft's log contains an entry of this term at `index`. If so, the store's entries before it are
+    /// raft's.
     pub fn holds(&self, index: LogIndex, term: Term) -> bool {
         self.node.holds(index, term)
     }
 
-    /// True if the store has this entry as raft has it, and no write of it is due.
+    /// Returns true if the store contains raft's entry at this index, so that no write of it is due.
     pub fn is_stored(&self, index: LogIndex) -> bool {
         self.node.is_stored(index)
     }
@@ -103,24 +105,25 @@ impl Group {
         self.node.other_voters().next().is_some()
     }
 
-    /// True if it leads, and has no other node to send to.
+    /// Returns true if this node leads and the group has no other replica.
     pub fn leads_alone(&self) -> bool {
         self.leads() && self.node.replicas().iter().all(|r| r.node == self.config.me)
     }
 
-    /// True when every entry here is applied.
+    /// Returns true if every entry of this replica is applied.
     pub fn is_idle(&self) -> bool {
         self.applier.index() == self.node.last_index()
     }
 
-    /// True if too many bytes wait for the disk to accept more entries from a leader. A leader may send 64 messages of 8 MiB
-    /// before it waits for an acknowledgement, and entries stay in memory until they are synced.
+    /// Returns true if so many bytes wait for a sync that this replica can't accept more entries from a leader. A
+    /// leader may send up to 64 messages of 8 MiB before it waits for an acknowledgement, and entries stay in memory
+    /// until they are synced.
     pub fn is_behind_with_syncs(&self) -> bool {
         let bytes_max = CACHE_BYTES_MAX + UNCOMMITTED_BYTES_MAX as usize;
         self.persistence.waits() && self.node.store().cached_bytes() > bytes_max
     }
 
-    /// What the catalog's policy needs to know of the group.
+    /// Returns the facts about the group that the catalog's policy uses.
     pub fn facts(&self) -> ReplicaFacts {
         let raft = &self.node.raft;
         ReplicaFacts {
@@ -137,12 +140,12 @@ impl Group {
         }
     }
 
-    /// The newest term that this node knows, and the leader of that term.
+    /// Returns the newest term that this node knows of, and the leader of that term.
     pub fn term_and_leader(&self) -> (Term, Option<NodeId>) {
         (self.node.term(), self.node.leader())
     }
 
-    /// What this node knows of the group.
+    /// Returns the group's status, as far as this node knows.
     pub fn status(&self) -> GroupStatus {
         let (conf, _) = self.node.store().conf();
         let applied_index = self.applier.index();
@@ -159,12 +162,12 @@ impl Group {
             voters: conf.voters.clone(),
             learners: conf.learners.clone(),
             damage: self.health.text(),
-            // Told by the leader of the moment, until this node has it.
+            // Only if the current leader reported it, and until this node has the entry.
             stalled: self.stalled.filter(|(by, index)| leader == Some(*by) && applied_index < *index),
         }
     }
 
-    /// Sets the election timeout, in ticks, until raft chooses another one.
+    /// Sets the election timeout, in ticks, until raft chooses the next one.
     #[cfg(test)]
     pub fn set_election_timeout(&mut self, ticks: usize) {
         self.node.raft.set_randomized_election_timeout(ticks);

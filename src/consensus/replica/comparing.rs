@@ -1,5 +1,5 @@
-//! Compares this replica with its leader's by digests: which claims are sent, which are compared, and what follows from a
-//! difference.
+//! Compares this replica with its leader's by digests: creates the claims that are sent, compares received claims,
+//! and stores a difference.
 
 use std::sync::Arc;
 
@@ -15,25 +15,27 @@ use crate::storage::log::{Base, GroupLog};
 use crate::storage::reader::GroupReader;
 use crate::types::{GroupId, LogIndex, NodeId};
 
-/// Compares one replica.
+/// The comparison of one replica with its leader's.
 pub struct Comparing {
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     reader: GroupReader,
     comparison: Comparison,
-    /// The ends of leaders' logs at entries that raft has and the log on disk does not have yet. Compared after the next write.
+    /// Ends of leaders' logs at entries that raft has, but that are not written yet. They are compared after the next
+    /// write.
     unwritten: Vec<(NodeId, Base)>,
-    /// The log state says, or is about to say, that this replica differs.
+    /// True once the difference was stored, or is being stored, in the manifest.
     difference_stored: bool,
     heartbeats: u64,
     lookup: Lookup,
 }
 
-/// The lookup of a digest that is only on disk: that of an older entry that is not a checkpoint.
+/// The lookup of a digest that is not in memory: the digest at an older entry that is not a checkpoint. A reader
+/// thread computes it.
 struct Lookup {
     wanted: Option<LogIndex>,
     running: bool,
-    /// The result of the last lookup; `None` inside if the entry can't be read.
+    /// The result of the last lookup. Its second part is `None` if the entry can't be read.
     found: Option<Found>,
     done: (Sender<Found>, Receiver<Found>),
 }
@@ -42,7 +44,7 @@ type Found = (LogIndex, Option<Base>);
 
 impl Default for Lookup {
     fn default() -> Lookup {
-        // One lookup runs at a time, and the next begins after its result was taken.
+        // One lookup runs at a time. The next one starts after the result was received.
         Lookup { wanted: None, running: false, found: None, done: bounded(1) }
     }
 }
@@ -57,7 +59,7 @@ impl Lookup {
 }
 
 impl Comparing {
-    /// Begins with no comparison.
+    /// Creates the state before the first comparison.
     pub fn new(id: GroupId, log: Arc<Mutex<GroupLog>>, reader: GroupReader) -> Comparing {
         Comparing {
             id,
@@ -75,7 +77,7 @@ impl Comparing {
         self.log.lock()
     }
 
-    /// Stores that this replica differs, so that it serves no record after a restart either, until it is compared again.
+    /// Stores that this replica differs. After a restart it will serve no record until it is compared again.
     pub fn store_difference(&mut self, group: &Group, sinks: &Sinks) {
         if !std::mem::replace(&mut self.difference_stored, true) && self.id != GroupId::CATALOG {
             let found = self.comparison.difference.map_or(LogIndex(0), |difference| difference.differs.0);
@@ -84,7 +86,7 @@ impl Comparing {
         }
     }
 
-    /// Stores that this replica is equal to the leader's.
+    /// Stores that this replica equals the leader's again.
     pub fn clear_suspicion(&mut self, group: &mut Group, sinks: &Sinks) {
         log::info!("group {}: this replica is equal to the leader's again", self.id);
         group.clear_suspicion();
@@ -92,7 +94,7 @@ impl Comparing {
         sinks.writer.sync(self.id, 0);
     }
 
-    /// Compares the entries here with those that a leader's append contains or follows, or with its snapshot.
+    /// Compares this node's entries with the entries that a leader's append contains or follows, or with its snapshot.
     pub fn compare_entries(&mut self, group: &mut Group, message: &Message, before: Option<&Checkpoint>) -> Compared {
         let Some(theirs) = group.leader_end(message, before) else { return Compared::Unknown };
         let leader = NodeId(message.from);
@@ -112,10 +114,10 @@ impl Comparing {
         Compared::Equal
     }
 
-    /// Compares what could not be compared before it was written. False if this replica differs.
+    /// Compares the entries that could not be compared before they were written. Returns false if this replica differs.
     pub fn compare_written(&mut self, group: &mut Group) -> bool {
         for (leader, theirs) in std::mem::take(&mut self.unwritten) {
-            // If the entry was replaced since, the message that replaced it has a digest of its own.
+            // If the entry was replaced meanwhile, the message that replaced it is compared by its own digest.
             let ours = self.log().known_at(theirs.index);
             self.compare_ends(group, leader, &theirs, ours);
         }
@@ -128,8 +130,8 @@ impl Comparing {
         }
     }
 
-    /// Returns the claim to send with a leader's message or with an acknowledgement. `None` for a leader's message if this node no
-    /// longer leads the message's term: its log may have been truncated since.
+    /// Returns the claim to send with a leader's message or an acknowledgement. `None` for a leader's message if this
+    /// node no longer leads the message's term, because its log may have been truncated.
     pub fn claim_with(&mut self, group: &Group, message: &Message) -> Option<Claim> {
         if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
             let before = self.log().known_at(LogIndex(message.index)).as_ref().map(Checkpoint::from);
@@ -150,8 +152,9 @@ impl Comparing {
         Some(Claim { last_index: group.last_index(), checkpoints, unreadable, before })
     }
 
-    /// Returns the newest committed checkpoint, and the end of the log if it is committed; periodically all checkpoints, to narrow
-    /// down a difference. The period is a prime number of heartbeats, so that every peer receives all of them at some time.
+    /// Returns the newest committed checkpoint, and the end of the log if it is committed. Every 61st time, returns
+    /// all checkpoints, to narrow down a difference. This function is called for each peer in turn, so the period is
+    /// a prime number: each peer gets its share of the complete lists.
     fn claimed_checkpoints(&mut self, group: &Group) -> Vec<Checkpoint> {
         const ALL_AFTER_HEARTBEATS: u64 = 61;
         self.heartbeats += 1;
@@ -173,7 +176,7 @@ impl Comparing {
         let committed = group.commit_index();
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
-            // The log may still contain entries that raft has truncated since the last Ready.
+            // The stored log may still contain entries that raft has truncated since the last Ready.
             if let Some(ours) = self.end_at(theirs.index).filter(|ours| group.holds(ours.index, ours.term)) {
                 news |= self.comparison.take(leader, *theirs, ours.digest);
             }
@@ -192,7 +195,8 @@ impl Comparing {
         self.log().known_at(index).or_else(|| self.lookup.found.filter(|found| found.0 == index)?.1)
     }
 
-    /// Requests the lookup of the digest at a committed entry, if it is unknown. The leader will send its own digest there again.
+    /// Requests the lookup of the digest at a committed entry, if it is unknown. The result is used when the leader
+    /// sends its digest at this entry again.
     fn want_digest(&mut self, group: &Group, index: LogIndex) {
         let known = self.end_at(index).is_some() || self.lookup.found.is_some_and(|found| found.0 == index);
         if index <= group.commit_index() && !known {
@@ -208,15 +212,15 @@ impl Comparing {
         let near = self.log().checkpoint_before(index);
         let (reader, done) = (self.reader.clone(), self.lookup.done.0.clone());
         let job = Box::new(move || {
-            // If the replica is dropped, nothing receives it.
+            // The send fails if the replica was dropped meanwhile.
             done.send((index, reader.end_at(index, near).ok())).ok();
         });
         self.lookup.running = sinks.readers.run_own(job).is_ok();
     }
 
-    /// True if the replica was suspect, and is known to be equal to the leader's, or to the replicas of a majority.
+    /// Returns true if the replica was suspect, and is now known to equal the leader's replica or those of a majority.
     pub fn is_proven_equal(&self, group: &Group) -> bool {
-        // The entry at which it differed may never have been committed, and may be truncated by now.
+        // The entry at which it differed may not have been committed, and may have been truncated since.
         let (equal, commit) = (self.comparison.equal.0, group.commit_index());
         group.suspect().is_some_and(|index| equal >= index.min(commit) || group.leads_a_majority())
     }
