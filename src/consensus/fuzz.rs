@@ -1,4 +1,4 @@
-//! The loops of what peers and the log hand to consensus.
+//! Fuzz loops of the decoders for bytes that consensus gets from peers and from the log.
 
 use protobuf::Message as _;
 use raft::eraftpb;
@@ -69,7 +69,7 @@ fn snapshot_data() {
     });
 }
 
-/// A peer's message, from the bytes of the wire to what raft is given, and back.
+/// Decodes a peer's message from the bytes on the wire to raft's type, and encodes it again.
 #[test]
 fn raft_message() {
     let stamp = Stamp {
@@ -112,8 +112,11 @@ fn raft_message() {
         let Ok(raft) = message_from_pb(message) else { return false };
         let entries = raft.get_entries();
         assert!(entries.windows(2).all(|two| two[0].index + 1 == two[1].index));
-        assert!(raft.get_msg_type() != eraftpb::MessageType::MsgPropose, "what a process says to itself is refused");
-        let again = message_from_pb(message_to_pb(group, raft.clone())).expect("what we send is taken");
+        assert!(
+            raft.get_msg_type() != eraftpb::MessageType::MsgPropose,
+            "messages of a process to itself are rejected"
+        );
+        let again = message_from_pb(message_to_pb(group, raft.clone())).expect("our own messages are accepted");
         assert!(again == raft, "{again:?}\n{raft:?}");
         true
     });

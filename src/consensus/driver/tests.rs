@@ -1,4 +1,4 @@
-//! The driver's loop without the thread: what it proposes by itself.
+//! Tests of the driver without its thread: what it proposes by itself.
 
 mod from_peers;
 
@@ -26,7 +26,7 @@ impl Outbound for Nobody {
     }
 }
 
-/// A node alone that founds a cluster. Its log-writer and readers are real; its ticks come from the test.
+/// A single node that founds a cluster. Its log-writer and readers are real; the test supplies the ticks.
 struct Founder {
     driver: Driver,
     view: CatalogView,
@@ -95,7 +95,7 @@ impl Founder {
         Founder { driver, view, _writer: writer, _readers: readers }
     }
 
-    /// Ticks once, and again until it leads. Everything is synced and applied afterwards.
+    /// Ticks until the node leads, at least once. Afterwards everything is synced and applied.
     fn tick(&mut self) {
         let until = Instant::now() + Duration::from_secs(20);
         self.driver.tick().expect("a tick");
@@ -149,8 +149,8 @@ impl Founder {
     }
 }
 
-/// Once, a member was restarted with the name of another member. When it led the catalog it proposed that name on every tick, and
-/// no node applied it: twenty entries a second, synced on every node and kept forever.
+/// A member was restarted with the name of another member. While it led the catalog, it proposed that name on every
+/// tick, and every node ignored the command: twenty entries per second, synced on every node and kept forever.
 #[test]
 fn a_name_that_another_member_has_is_not_proposed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -171,7 +171,7 @@ fn a_name_that_another_member_has_is_not_proposed() {
 
     let mut founder = Founder::start(dir.path(), "n3");
     founder.settle();
-    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n3")), "a free name is taken");
+    assert_eq!(founder.driver.governor.catalog().member(ME), Some(&member(ME, "n3")), "a free name is accepted");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_command_that_changes_nothing_is_not_appended() {
     assert!(founder.command(Command::AddNode(member(NodeId(3), "n2"))).is_ok());
 }
 
-/// Once, the published catalog lacked the last commands that a stop had applied and acknowledged.
+/// The published catalog lacked the last commands, which a stop had applied and acknowledged.
 #[test]
 fn a_stop_publishes_the_commands_that_it_applies() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -223,13 +223,13 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     assert_eq!(view.get().member(OTHER), Some(&member(OTHER, "n2")));
 }
 
-/// Once, hundreds of nodes that did not exist were learners within seconds.
+/// Hundreds of nodes that did not exist were added as learners within seconds.
 #[test]
 fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    // When the second one asks, the entry of the first one is not applied yet.
+    // The second node asks while the entry of the first one is not applied yet.
     let replies: Vec<_> = (2..100)
         .map(|id| {
             let (tx, rx) = reply();
@@ -275,7 +275,7 @@ fn an_abandoned_join_is_replaced() {
     assert!(founder.command(again).is_ok());
 }
 
-/// Looks at a log when it is woken, during the watermark's advance.
+/// A waker that reads the log when it is woken, while the watermark advances.
 struct Look {
     watermark: HighWatermark,
     reader: crate::storage::reader::GroupReader,
@@ -290,7 +290,7 @@ impl std::task::Wake for Look {
     }
 }
 
-/// Once, the files were removed first: for a moment, the first offset in responses was that of a record that was gone.
+/// The files were removed first, so for a moment responses contained a first offset whose record no longer existed.
 #[test]
 fn a_trim_is_visible_before_its_files_are_removed() {
     use std::future::Future as _;

@@ -1,6 +1,6 @@
-//! Random histories of one replica that leads: appends, pauses, clean and unclean restarts, downtime, and a wall clock that may
-//! jump anywhere. Every record that is removed, and every record that stays, is checked against the guarantees of
-//! docs/RELIABILITY.md, "Clocks".
+//! A model test of retention: random histories of one leading replica, with appends, pauses, clean and unclean
+//! restarts, downtime, and a wall clock that may jump anywhere. Every removed record and every remaining record is
+//! checked against the guarantees in docs/RELIABILITY.md, "Clocks".
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -22,7 +22,8 @@ const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(3);
 const STEP: Duration = Duration::from_millis(200);
 const RETENTION: Duration = Duration::from_secs(24);
-/// Searches are a second apart, plus a step if one is missed; marks are 0.1 s apart.
+/// The resolution of retention: searches are a second apart, plus a step if one is missed, and time marks are 0.1 s
+/// apart.
 const LOOKS: Duration = Duration::from_millis(1600);
 const DAY: i64 = 86_400_000_000;
 const TERM: Term = Term(1);
@@ -42,13 +43,13 @@ struct Record {
     at: Duration,
     /// When it became visible, in this run or the last one.
     visible_at: Duration,
-    /// For how long processes had run until then, all runs together.
+    /// The total running time of all processes until then.
     ran: Duration,
-    /// Its timestamp is right.
+    /// True if its timestamp is correct.
     well_stamped: bool,
 }
 
-/// The part of the node that is tested: one log with its retention, in one run of the process.
+/// The tested part of a node: one log with its retention, during one run of the process.
 struct Node {
     log: GroupLog,
     retention: Retention,
@@ -59,7 +60,7 @@ struct World {
     sim: Sim,
     node: Node,
     epoch: Instant,
-    /// The time since the start, with and without downtime.
+    /// The time since the start, including and excluding downtime.
     at: Duration,
     ran: Duration,
     run: u64,
@@ -84,13 +85,13 @@ impl Node {
         let visible = next_offset.unwrap_or(log.bounds().next_offset);
         let begun_us = log.reader().begun_us();
         let mut node = Node { log, retention: Retention::default(), begun_us };
-        // It does not lead yet.
+        // The node does not lead yet.
         let visible = Visible { next_offset: visible, ..Visible::default() };
         node.retention.look(&meta(), &ReplicaFacts { visible, begun_us, ..ReplicaFacts::default() }, at(wall_us, now));
         node
     }
 
-    /// As the driver does: returns the first record to keep.
+    /// Does what the driver does on a tick. Returns the first record to keep.
     fn look(&mut self, visible: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
         let facts = ReplicaFacts { leads: true, visible, begun_us: self.begun_us, ..ReplicaFacts::default() };
         let looked = self.retention.look(&meta(), &facts, at(wall_us, now));
@@ -239,17 +240,17 @@ impl World {
             let about = format!("record {offset} of run {} in run {}: {:?}", record.run, self.run, self.kind);
             assert!(held * 2 >= RETENTION, "{about}: processes had it for {held:?} only");
             if record.run == self.run {
-                assert!(age >= RETENTION, "{about}: it is of this run, and {age:?} old");
+                assert!(age >= RETENTION, "{about}: the record is of this run, and {age:?} old");
             }
             if record.well_stamped && self.ahead_us == 0 {
-                assert!(age >= RETENTION, "{about}: the clock is right, and was, and it is {age:?} old");
+                assert!(age >= RETENTION, "{about}: the clock is and was correct, and the record is {age:?} old");
             }
             self.removed += 1;
         }
         self.first = keep;
     }
 
-    /// No record stays too long: if the oldest one does not, none does.
+    /// Checks that no record stays too long. It is enough to check the oldest one.
     fn check_what_stays(&self) {
         let Some(record) = self.records.front() else { return };
         let about = format!("record {} of run {} in run {}: {:?}", self.first, record.run, self.run, self.kind);
@@ -258,13 +259,16 @@ impl World {
         if self.kind == Clock::Right && record.visible_at < self.run_began {
             let (age, run) = (self.at - record.visible_at, self.at - self.run_began);
             let old = age > RETENTION * 3 / 2 + LOOKS;
-            assert!(!old || run <= RETENTION * 3 / 4 + LOOKS, "{about}: it is {age:?} old, and the run {run:?}");
+            assert!(
+                !old || run <= RETENTION * 3 / 4 + LOOKS,
+                "{about}: the record is {age:?} old, and the run {run:?}"
+            );
         }
     }
 }
 
-/// Runs one history, and returns the number of removed records. Runs of the process last from less than a second to four times
-/// the retention; in some, nothing is appended.
+/// Runs one history, and returns the number of removed records. Runs of the process last from less than a second to
+/// four times the retention; in some, nothing is appended.
 fn history(kind: Clock, seed: u64) -> u64 {
     let random = &mut Rng(seed);
     let mut world = World::new(kind);
@@ -296,7 +300,7 @@ fn no_record_is_removed_too_early_or_stays_too_long_whatever_the_clocks_are() {
     }
 }
 
-/// With a clock that is right, records also expire if each run lasts only a fraction of the retention.
+/// With a correct clock, records also expire if each run lasts only a fraction of the retention.
 #[test]
 fn records_expire_over_many_short_runs() {
     for seed in 0..10 {

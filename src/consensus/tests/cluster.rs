@@ -1,6 +1,7 @@
-//! Whole groups: the machine, its log's own files on a disk that forgets what was not synced, the log-writer and the readers
-//! by hand. Membership grows and shrinks, leadership is handed over, disks hang, processes are killed in the middle of any
-//! change of a file, power is cut at one node or at all.
+//! Simulations of whole groups. The state machines use their real log files, on a simulated disk that loses what was
+//! not synced. The test runs the log-writer and the readers step by step. Membership grows and shrinks, leadership is
+//! handed over, disks hang, processes are killed in the middle of any change of a file, and power is cut at one node
+//! or at all of them.
 
 mod capped;
 mod chaos;
@@ -60,7 +61,7 @@ struct Process {
     writer: WriterByHand,
     readers: ReadersByHand,
     outbox: Arc<Outbox>,
-    /// The last entry whose like was compared.
+    /// The last entry that was compared with the other nodes' entries.
     seen: LogIndex,
 }
 
@@ -68,9 +69,9 @@ struct Node {
     id: NodeId,
     sim: Sim,
     process: Option<Process>,
-    /// Its disk does nothing before this step.
+    /// The disk hangs until this step.
     hangs_until: usize,
-    /// The members that it thinks should carry the group.
+    /// The members that should replicate the group, as far as this node knows.
     wanted: Vec<NodeId>,
     removed: BTreeSet<NodeId>,
 }
@@ -93,7 +94,7 @@ struct World {
     acknowledged: LogIndex,
     values: u64,
     rules: Rules,
-    /// Disks are restored to older copies: replicas may then differ, and must report it.
+    /// True if disks are restored to older copies. Replicas may then differ, and must report it.
     rolls_back: bool,
     /// The log of each node when its disk was restored to an older copy.
     held: Vec<Vec<Entry>>,
@@ -138,7 +139,7 @@ impl World {
         world
     }
 
-    /// A new node; the first founds the group.
+    /// Adds a node. The first one founds the group.
     fn add(&mut self) {
         let id = NodeId(self.nodes.len() as u64 + 1);
         let sim = Sim::default();
@@ -171,7 +172,7 @@ impl World {
         self.perform(i);
     }
 
-    /// The process is gone; with `power` also any part of what was not synced.
+    /// Kills the process. With `power`, any part of the unsynced data is lost, too.
     fn kill(&mut self, i: usize, power: bool) {
         self.nodes[i].process = None;
         self.nodes[i].sim.die_after(None);
@@ -201,7 +202,7 @@ impl World {
         }
         let status = process.replica.group.status();
         if let Some(damage) = status.damage.filter(|_| !self.rolls_back) {
-            panic!("step {step}: node {i} calls itself damaged: {damage}");
+            panic!("step {step}: node {i} reports damage: {damage}");
         }
         if process.replica.group.leads() && !self.rolls_back {
             let leader = *self.leaders.entry(status.term).or_insert(NodeId(i as u64 + 1));
@@ -213,14 +214,14 @@ impl World {
         self.take_answers();
     }
 
-    /// What is applied here is what was applied elsewhere.
+    /// Checks that this node has applied the same entries as the others.
     fn compare(&mut self, i: usize) {
         let Some(process) = &mut self.nodes[i].process else { return };
         let visible = process.replica.watermark.get();
         let mut low = process.seen.next();
         process.seen = visible.applied.max(process.seen);
         while low <= visible.applied {
-            // What a snapshot passed over is not here.
+            // The node does not have the entries that a snapshot replaced.
             let read = process.replica.reader.entries(low, visible.applied.next(), 1 << 20, Access::Blocking);
             let Ok(entries) = read else {
                 low = low.next();
@@ -239,7 +240,7 @@ impl World {
             let read = process.replica.reader.records(from, visible.next_offset, 3, 1 << 16, Access::Blocking);
             match read {
                 Ok(slice) => assert!(slice.count > 0 && slice.next <= visible.next_offset),
-                // A snapshot is installed and not applied yet.
+                // A snapshot is installed but not applied yet.
                 Err(crate::storage::reader::ReadError::Trimmed { .. }) => {}
                 Err(error) => panic!("step {}: record {from} of {visible:?} at node {i}: {error}", self.step),
             }
@@ -284,7 +285,7 @@ impl World {
         self.perform(i);
     }
 
-    /// The log-writer begins a drain, or ends one.
+    /// Begins or ends a drain of the log-writer.
     fn sync(&mut self, i: usize, end: bool) {
         let node = &mut self.nodes[i];
         if node.hangs_until > self.step {
@@ -324,7 +325,7 @@ impl World {
         }
         if let Some(process) = &mut receiver.process {
             process.replica.step(message).expect("our own message");
-            // Several messages arrive before the effects of the first are performed.
+            // Several messages arrive before the effects of the first one are performed.
             if !self.rng.once_in(3) {
                 self.perform(to as usize - 1);
             }
@@ -373,7 +374,7 @@ impl World {
         self.perform(i);
     }
 
-    /// These nodes run, tick and sync, and up to `messages` messages arrive.
+    /// Starts these nodes, lets them tick and sync, and delivers up to `messages` messages.
     fn heal_step(&mut self, nodes: &[usize], messages: usize) {
         self.step += 1;
         for i in nodes.iter().copied() {

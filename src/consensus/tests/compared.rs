@@ -1,4 +1,5 @@
-//! A follower that learns what its leader holds, by messages that arrive late, twice, or several before one of them is written.
+//! Tests of a follower that compares itself with its leader, when messages arrive late or twice, or several arrive
+//! before one of them is written.
 
 use std::time::Instant;
 
@@ -34,7 +35,7 @@ pub fn snapshot(from: u64, term: u64, index: u64, index_term: u64) -> Message {
     message
 }
 
-/// An append of empty entries of the leader's term, up to `last`.
+/// Returns an append of empty entries of the leader's term, up to `last`.
 pub fn append(from: u64, term: u64, before: (u64, u64), last: u64, commit: u64) -> Message {
     let mut append = message(MessageType::MsgAppend, from, term);
     (append.index, append.log_term, append.commit) = (before.0, before.1, commit);
@@ -43,7 +44,7 @@ pub fn append(from: u64, term: u64, before: (u64, u64), last: u64, commit: u64) 
     append
 }
 
-/// Entries that are here already are the leader's.
+/// The entries that the follower already has equal the leader's.
 const EQUAL: Compared = Compared::Equal;
 
 struct Follower {
@@ -58,13 +59,13 @@ impl Follower {
         Follower { group: disk.open(NodeId(2), &config), disk }
     }
 
-    /// Takes a message that is not refused.
+    /// Steps a message that must not be rejected.
     #[track_caller]
     fn step(&mut self, message: Message, claimed_last: Option<LogIndex>, compared: Compared) {
         assert_eq!(self.group.step_with(message, claimed_last, compared), Ok(()));
     }
 
-    /// Performs the writes. Returns the messages, and true if anything was to be done.
+    /// Performs the writes. Returns the messages, and true if there were any effects.
     fn write(&mut self) -> (Vec<Message>, bool) {
         let (mut said, mut busy) = (Vec::new(), false);
         while let Some(effects) = self.group.ready() {
@@ -76,7 +77,7 @@ impl Follower {
         (said, busy)
     }
 
-    /// Writes and syncs, until nothing is to be done. Returns the messages.
+    /// Writes and syncs until there are no more effects. Returns the messages.
     fn perform(&mut self) -> Vec<Message> {
         let mut said = Vec::new();
         loop {
@@ -94,9 +95,10 @@ impl Follower {
     }
 }
 
-/// Two streams of one leader, the old one and the one that was made when it was lost, may bring a snapshot before an append that
-/// was sent before it. raft says term 0 for everything before a snapshot that it has taken, also while the store still has the
-/// old log: that was taken for another entry, and a sound node for damaged.
+/// A leader's connection is lost and replaced, so a snapshot may arrive before an append that was sent earlier, on
+/// the old connection. Once raft has accepted a snapshot, it returns term 0 for all entries before it, even while the
+/// store still contains the old log. This was mistaken for a different entry, and a correct node was reported as
+/// damaged.
 #[test]
 fn a_late_append_before_a_snapshot_is_not_a_difference() {
     let mut follower = Follower::new();
@@ -110,7 +112,8 @@ fn a_late_append_before_a_snapshot_is_not_a_difference() {
     assert_eq!(follower.group.status().applied_index, LogIndex(50));
 }
 
-/// A message in the name of another node made it the leader of a term that had one, and its entries were taken.
+/// A message of another node made this node follow it, in a term that already had a leader, and its entries were
+/// accepted.
 #[test]
 fn a_term_has_one_leader() {
     let mut follower = Follower::new();
@@ -144,10 +147,10 @@ fn learners_snapshot() -> Message {
     message
 }
 
-/// A learner never campaigns, so nothing made it forget a leader: after one message of another node in the leader's term it refused
-/// the leader for the rest of that term.
+/// A learner never campaigns, so nothing resets its known leader. After one message of another node in the leader's
+/// term, it rejected the real leader for the rest of that term.
 #[test]
-fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
+fn a_learner_accepts_the_leader_again_when_the_other_node_is_silent() {
     let mut follower = Follower::new();
     follower.step(learners_snapshot(), None, EQUAL);
     follower.perform();
@@ -166,10 +169,11 @@ fn a_learner_hears_the_leader_again_when_another_one_is_silent() {
     assert!(refused < 30, "{refused} were refused");
 }
 
-/// The same with two appends: the first cuts off what an older leader had left here, and the store does not know it yet when the
-/// second one arrives, which was sent before. What is to be cut off counted as committed in an earlier term.
+/// The same with two appends. The first one truncates entries of an older leader. The second one, which was sent
+/// earlier, arrives before the store is truncated. The entries to truncate were treated as committed in an earlier
+/// term.
 #[test]
-fn an_entry_that_is_to_be_cut_off_is_not_a_difference() {
+fn an_entry_that_will_be_truncated_is_not_a_difference() {
     let mut follower = Follower::new();
     follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
     follower.step(append(1, 2, (1, 1), 9, 4), Some(LogIndex(9)), EQUAL);
@@ -181,9 +185,10 @@ fn an_entry_that_is_to_be_cut_off_is_not_a_difference() {
     assert_eq!(follower.group.status().applied_index, LogIndex(9));
 }
 
-/// What was committed in an earlier term is found to be missing in the leader's log, also where nothing of it is in the store.
+/// A committed entry of an earlier term that the leader's log lacks is detected, even while the store does not
+/// contain it yet.
 #[test]
-fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
+fn an_entry_that_the_leader_lacks_is_a_difference_before_it_is_written() {
     for performs in [true, false] {
         let mut follower = Follower::new();
         follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
@@ -196,8 +201,9 @@ fn what_is_missing_in_the_leader_s_log_is_a_difference_before_it_is_written() {
     }
 }
 
-/// raft acknowledges an append whose entries are here by index and term. If nothing proves that their contents are the same, only
-/// those are acknowledged that are committed at the leader: they need no more acknowledgements.
+/// raft acknowledges an append if this node has entries with the same indexes and terms. If nothing proves that the
+/// contents are equal, only entries that are committed at the leader are acknowledged, which has no further effect
+/// there.
 #[test]
 fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committed() {
     for (compared, acknowledged) in [(Compared::Equal, 9), (Compared::Unknown, 5)] {
@@ -211,8 +217,8 @@ fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committe
     }
 }
 
-/// raft answers a snapshot below its commit index with that index: the leader then counted entries as held that nobody had
-/// compared. And a snapshot that names another entry than the one here was no difference.
+/// raft answers a snapshot below its commit index with its commit index. The leader then counted entries that were
+/// never compared. And a snapshot whose last entry differed from the one here was not reported as a difference.
 #[test]
 fn a_snapshot_is_compared_and_acknowledges_only_itself() {
     let follower = || {
@@ -236,8 +242,9 @@ fn a_snapshot_is_compared_and_acknowledges_only_itself() {
     assert!(differing.damage().is_some_and(|damage| damage.contains("entry 5 is committed here")));
 }
 
-/// A conf change, which waits for a sync, is followed by an entry that can't be applied and a sound one. The group is damaged from
-/// the bad one on. If it had something else to do at that moment, it continued and showed the sound one.
+/// A conf change, which waits for a sync, is followed by a bad entry, which can't be applied, and a valid one. The
+/// bad entry makes the group damaged. If the group had other work at that moment, it continued and made the valid
+/// entry visible.
 #[test]
 fn nothing_is_applied_after_an_entry_that_cannot_be() {
     for busy in [false, true] {
@@ -258,7 +265,7 @@ fn nothing_is_applied_after_an_entry_that_cannot_be() {
         };
         bad.entries[1].data = Entry::new(LogIndex(3), Term(2), stamp, b"no offset").data;
         follower.step(bad, None, EQUAL);
-        // They are written, and then committed; the conf change waits until that is synced, too.
+        // The entries are written, then committed. The conf change waits until the commit index is synced, too.
         follower.write();
         follower.group.persisted(follower.disk.sync());
         follower.write();
@@ -274,10 +281,10 @@ fn nothing_is_applied_after_an_entry_that_cannot_be() {
     }
 }
 
-/// A leader that finds itself damaged remained the leader in raft's state, which is not asked any more. But its status named it
-/// as the leader, and clients that asked for the leader were sent to it.
+/// A leader that became damaged stayed leader in raft's state. Its status still named it as the leader, so clients
+/// were directed to it.
 #[test]
-fn a_damaged_leader_does_not_say_that_it_leads() {
+fn a_damaged_leader_does_not_report_itself_as_leader() {
     let mut world = World::new(5, 3, Rules::default());
     assert!(world.settle(2000));
     let leader = world.leader().expect("a leader");

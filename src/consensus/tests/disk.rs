@@ -1,4 +1,4 @@
-//! A disk that remembers what was synced and may forget the rest.
+//! A simulated disk that keeps what was synced and may lose the rest.
 
 use crate::consensus::group::EntryEnd;
 use crate::consensus::group::LogWrite;
@@ -13,12 +13,12 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 pub enum Change {
     Write(LogWrite),
     Conf(ConfState, LogIndex),
-    /// The log state, the entry that it is as of, and the applied index.
+    /// The log state, the index of the last entry that it includes, and the applied index.
     Applied(LogState, LogIndex, LogIndex),
     Trim(Base),
 }
 
-/// What is on a disk.
+/// The content of a disk.
 #[derive(Clone, Debug)]
 pub struct Files {
     pub hard_state: HardState,
@@ -92,9 +92,9 @@ impl Files {
     }
 }
 
-/// A log's files, and the changes that a power cut may forget.
+/// A log's files, and the changes that a power cut may lose.
 pub struct Disk {
-    /// As a process sees them: the page cache.
+    /// The files as a process reads them, from the page cache.
     pub files: Files,
     synced: Files,
     unsynced: Vec<Change>,
@@ -107,7 +107,8 @@ impl Disk {
         Disk { synced: files.clone(), files, unsynced: Vec::new(), ready: 0 }
     }
 
-    /// Applies a change. A write reaches the disk frame by frame, so a power loss, a kill or a full disk may leave any prefix.
+    /// Applies a change. A write reaches the disk frame by frame, so a power loss, a kill or a full disk may leave
+    /// any prefix.
     pub fn make(&mut self, change: Change) {
         self.files.make(&change);
         match change {
@@ -116,29 +117,30 @@ impl Disk {
         }
     }
 
-    /// The log-writer is to report this Ready.
+    /// Requests a sync, after which this Ready is reported.
     pub fn want(&mut self, ready: u64) {
         self.ready = self.ready.max(ready);
     }
 
-    /// The newest Ready that the log-writer is to report.
+    /// Returns the newest Ready to report.
     pub fn wanted(&self) -> u64 {
         self.ready
     }
 
-    /// Everything is synced now. Returns the Ready to report.
+    /// Syncs everything. Returns the Ready to report.
     pub fn sync(&mut self) -> u64 {
         self.synced = self.files.clone();
         self.unsynced.clear();
         self.ready
     }
 
-    /// Power is cut: of what is not synced only the first `kept` changes reached the disk.
+    /// Cuts the power. Only the first `kept` unsynced changes have reached the disk.
     pub fn cut(&mut self, kept: usize) {
         for change in self.unsynced.drain(..).take(kept) {
             self.synced.make(&change);
         }
-        // Recovery: a term without its hard state comes from the last entry; the commit index is never beyond the end.
+        // As recovery does: if the hard state is lost, the term is that of the last entry; the commit index is
+        // limited to the end of the log.
         let last_term = self.synced.entries.last().map_or(self.synced.base.term, |e| e.term);
         if last_term > self.synced.hard_state.term {
             self.synced.hard_state.term = last_term;
@@ -189,8 +191,8 @@ impl Disk {
     }
 }
 
-/// The parts of a write, in the order in which they reach the disk. A snapshot counts only together with its hard state, as
-/// the manifest that names its segment is written after both.
+/// Returns the parts of a write, in the order in which they reach the disk. A snapshot and its hard state take effect
+/// together, because the manifest, which names the snapshot's segment, is written after both.
 fn frames(write: LogWrite) -> impl Iterator<Item = LogWrite> {
     let LogWrite { snapshot, truncate_from, entries, hard_state } = write;
     let install = snapshot.map(|snapshot| {

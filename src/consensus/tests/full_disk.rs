@@ -1,4 +1,4 @@
-//! A node whose disk is full: what it refuses, what it still does, and that it recovers (RELIABILITY L14).
+//! Tests of a node with a full disk: what it refuses, what it still does, and that it recovers (RELIABILITY L14).
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::storage::disk::sim::Sim;
 use crate::storage::space::Space;
 use crate::types::Offset;
 
-/// Of a disk that has less free than it should.
+/// The space of a disk with less free space than required.
 fn full() -> Space {
     let disk = Sim::default().disk();
     let config =
@@ -51,7 +51,7 @@ fn a_leader_refuses_appends_and_takes_trims() {
 }
 
 #[test]
-fn a_follower_takes_nothing_and_comes_back() {
+fn a_follower_accepts_no_entries_and_recovers() {
     let (mut world, leader) = settled();
     let follower = (leader + 1) % 3;
     let (term, last) = {
@@ -76,8 +76,8 @@ fn a_follower_takes_nothing_and_comes_back() {
     }
     assert!(world.fates.values().all(|fate| matches!(fate, Fate::Appended(_))), "{:?}", world.fates);
     let status = group(&mut world, follower).status();
-    assert_eq!(status.last_index, last, "nothing is taken that can't be stored");
-    assert!(status.commit_index <= last && status.term == term, "it follows, and starts no election: {status:?}");
+    assert_eq!(status.last_index, last, "no entry is accepted that can't be stored");
+    assert!(status.commit_index <= last && status.term == term, "it follows and does not campaign: {status:?}");
     group(&mut world, follower).set_space(Space::default());
     assert!(world.settle(1000), "it has everything");
     world.check_fates();

@@ -1,6 +1,6 @@
-//! Random histories of a growing cluster, for combinations that random single steps hardly reach: a node that is down while the
-//! membership changes and crashes in the middle of a write after its restart, network partitions, streams whose requests are
-//! lost in transit, and clients that act on the errors that they receive.
+//! Random histories of a growing cluster, for combinations of faults that random single steps rarely reach: a node
+//! that is down while the membership changes and then crashes in the middle of a write, network partitions, streams
+//! whose requests are lost in transit, and clients that react to the errors that they receive.
 //!
 //! With all rules no history ends in a violation. With one rule disabled, some do: this shows that each rule is needed.
 
@@ -30,7 +30,7 @@ struct Stream {
     id: u64,
     sequence: u64,
     waiting: Vec<(u64, Answer)>,
-    /// A request was refused before it reached the leader: none of the later ones may be appended.
+    /// True if a request was refused before it reached the leader. None of the later ones may be appended.
     lost: bool,
     forbidden: Vec<u64>,
 }
@@ -41,7 +41,7 @@ struct History {
     value: u64,
     stream: Stream,
     streams: u64,
-    /// Requests that expect an offset, and the end of what was acknowledged when they were made.
+    /// Requests that expect an offset, and the acknowledged end of the log when they were sent.
     expecting: Vec<(Offset, u64, Answer)>,
     broken_streams: BTreeSet<u64>,
     /// Clients wait.
@@ -74,7 +74,7 @@ impl History {
         self.world.rng.below(n)
     }
 
-    /// Every running node ticks, syncs and receives messages; clients send requests to the leader.
+    /// Lets every running node tick, sync and receive messages, and clients send requests to the leader.
     fn round(&mut self) {
         for i in 0..NODES as usize {
             self.world.tick(i);
@@ -109,7 +109,7 @@ impl History {
         }
     }
 
-    /// The end of what is known to be committed.
+    /// Returns the end of the entries that are known to be committed.
     fn committed_end(&self) -> u64 {
         let ends = self.world.committed.values().filter_map(|(term, data)| {
             let entry = crate::storage::entry::Entry { index: Default::default(), term: *term, data: data.clone() };
@@ -173,7 +173,7 @@ impl History {
             }
         }
         if self.stream.waiting.is_empty() && self.stream.lost {
-            // The stream has ended with its status; the client opens another one.
+            // The stream has ended with a status. The client opens another one.
             self.broken_streams.extend(std::mem::take(&mut self.stream.forbidden));
             let id = if self.without.run_ids { self.stream.id } else { 0 };
             self.stream = Stream { id, ..Stream::default() };
@@ -199,7 +199,7 @@ impl History {
             0 | 1 => self.rounds(30),
             // One node is down while the membership grows, and after its restart reaches only the leader.
             2..=4 => {
-                // One of the three that vote from the beginning.
+                // One of the three initial voters.
                 let x = self.below(3);
                 let others: Vec<usize> = all.iter().copied().filter(|i| *i != x).collect();
                 self.cut(&[x], &others);
@@ -235,7 +235,7 @@ impl History {
         }
     }
 
-    /// Cuts these nodes off from the others for a while.
+    /// Partitions the network between these nodes and the others for a while.
     fn split(&mut self, one: &[usize]) {
         self.world.network.clear();
         self.world.cut.clear();
@@ -244,7 +244,7 @@ impl History {
         self.rounds(160);
     }
 
-    /// Makes all nodes voters, if a leader can do so soon.
+    /// Tries for some rounds to make all nodes voters.
     fn grow(&mut self) {
         self.world.wanted = (1..=NODES).map(NodeId).collect();
         self.quiet = self.below(4) > 0;
@@ -258,7 +258,7 @@ impl History {
         self.quiet = false;
     }
 
-    /// A power loss at a node after some prefix of a write has reached its disk.
+    /// Cuts the power at a node after some prefix of a write has reached its disk.
     fn crash_in_a_write(&mut self, x: usize) {
         for _ in 0..400 {
             if self.world.nodes[x].disk.unsynced() > 2 {
@@ -294,12 +294,12 @@ fn history(seed: u64, without: Without) {
         history.episode();
     }
     history.world.wanted = (1..=NODES).map(NodeId).collect();
-    assert!(history.world.settle(4000), "the nodes do not come to agree");
+    assert!(history.world.settle(4000), "the nodes do not converge");
     history.take_answers();
     history.world.check_fates();
     let found = history.world.found();
     for value in history.broken_streams {
-        assert!(!found.contains_key(&value), "value {value} was appended behind a request that was refused");
+        assert!(!found.contains_key(&value), "value {value} was appended after a refused request");
     }
 }
 
@@ -317,9 +317,9 @@ fn nothing_is_lost_or_misreported() {
     }
 }
 
-/// Each of these rules was once missing. The histories detect that.
+/// Each of these rules was once missing. The histories detect a missing rule.
 #[test]
-fn each_rule_that_was_missing_is_found() {
+fn histories_detect_each_missing_rule() {
     let rules = Rules::default();
     let without: BTreeMap<&str, Without> = BTreeMap::from([
         (
@@ -335,6 +335,6 @@ fn each_rule_that_was_missing_is_found() {
     for (rule, without) in without {
         let found = violations(400, |seed| history(seed, without));
         println!("without {rule}: {found} of 400 histories");
-        assert!(found > 0, "no history finds that this is missing: {rule}");
+        assert!(found > 0, "no history detects that this rule is missing: {rule}");
     }
 }

@@ -1,4 +1,5 @@
-//! Learners under a continuous load: one that can keep up becomes a voter, one that can't stays a learner.
+//! Tests of learners under a continuous load. A learner that keeps up becomes a voter; one that does not keep up
+//! stays a learner.
 
 use std::time::Instant;
 
@@ -10,8 +11,9 @@ use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::GroupId;
 
-/// Two nodes, of which the second joins while `per_second` entries are proposed. It syncs every `sync_ticks` ticks, the leader at
-/// each. Returns the tick at which it becomes a voter, at most `ticks`, and its minimum lag in entries until then.
+/// Simulates two nodes. The second one joins while `per_second` entries are proposed. It syncs every `sync_ticks`
+/// ticks; the leader syncs at every tick. Returns the tick at which it becomes a voter, at most `ticks`, and its
+/// minimum lag in entries until then.
 fn votes_at(per_second: u64, sync_ticks: u64, ticks: u64) -> Option<(u64, u64)> {
     let mut world = World::new(11, 2, Rules::default());
     let (mut proposed, mut behind) = (0, u64::MAX);
@@ -38,8 +40,8 @@ fn votes_at(per_second: u64, sync_ticks: u64, ticks: u64) -> Option<(u64, u64)> 
     None
 }
 
-/// "Caught up" meant a lag of at most 64 entries, at any rate. With 2,000 entries a second, a round trip and a sync of 50 ms, a
-/// learner always lagged more, and never became a voter.
+/// "Caught up" meant a lag of at most 64 entries, whatever the load. With 2,000 entries per second, and 50 ms for a
+/// round trip and a sync, a learner always lagged more, and never became a voter.
 #[test]
 fn a_learner_that_keeps_up_gets_its_vote_at_any_load() {
     for per_second in [0, 10, 200, 1000, 1400, 2000, 8000] {
@@ -47,22 +49,22 @@ fn a_learner_that_keeps_up_gets_its_vote_at_any_load() {
         assert!(tick < 60, "{per_second} entries a second: after {tick} ticks");
         assert!(
             per_second < 2000 || behind > 64,
-            "{per_second} entries a second, {behind} behind: it had caught up by the old rule"
+            "{per_second} entries per second, lag {behind}: it had caught up by the old rule"
         );
     }
 }
 
-/// As a voter it would delay the cluster as soon as its vote was needed.
+/// As a voter, it would delay the cluster as soon as its vote was needed.
 #[test]
 fn a_learner_whose_disk_is_slower_than_an_election_stays_one_under_load() {
     assert_eq!(votes_at(2000, 40, 600), None);
     assert!(votes_at(0, 40, 600).is_some(), "without load there is nothing to catch up with");
 }
 
-/// A follower whose disk hangs keeps all received entries in memory: its leader may send 64 messages of 8 MiB before it waits for
-/// an acknowledgement.
+/// A follower with a hung disk kept all received entries in memory. Its leader may send 64 messages of 8 MiB before
+/// it waits for an acknowledgement.
 #[test]
-fn a_follower_that_can_not_sync_takes_only_so_much() {
+fn a_follower_that_cannot_sync_accepts_a_bounded_number_of_bytes() {
     let mut world = World::new(5, 2, Rules::default());
     world.reliable = true;
     let round = |world: &mut World, sync: bool| {
@@ -79,7 +81,7 @@ fn a_follower_that_can_not_sync_takes_only_so_much() {
         assert!(tick < 500, "no learner");
         round(&mut world, true);
         if !status(&world, 0).learners.is_empty() {
-            // It stays one.
+            // The leader keeps its leadership.
             world.wanted.truncate(1);
             if status(&world, 1).applied_index == status(&world, 0).last_index {
                 break;
@@ -92,13 +94,13 @@ fn a_follower_that_can_not_sync_takes_only_so_much() {
     let payload: Unstamped = payload.as_slice().into();
     let before = status(&world, 1).last_index.0;
     for count in 1.. {
-        assert!(count < 60, "it would take all that is sent");
+        assert!(count < 60, "the follower accepts everything");
         let proposal = Proposal::new(GroupId(1), EntryKind::Records, 1, payload.clone());
         world.nodes[0].group.as_mut().expect("running").propose(proposal, Instant::now(), 1, reply().0);
         (0..4).for_each(|_| round(&mut world, false));
         let taken = status(&world, 1).last_index.0 - before;
         if is_full(&world) {
-            assert!((36..=44).contains(&taken), "8 MiB and 64 MiB, and what came with the last: {taken} of 2 MiB");
+            assert!((36..=44).contains(&taken), "8 MiB and 64 MiB, and the rest of the last message: {taken} of 2 MiB");
             break;
         }
         assert!(taken <= 36, "{taken} of 2 MiB");

@@ -1,4 +1,5 @@
-//! Groups on a faulty disk and a lossy network, in one thread from one seed; scenarios as golden scripts (`scripts/`).
+//! Deterministic simulations of groups on a faulty disk and a lossy network: one thread, one seed. Scenarios are
+//! golden scripts (`scripts/`).
 
 mod cluster;
 pub(super) mod compared;
@@ -14,8 +15,8 @@ mod slow_disks;
 mod soak;
 mod voters;
 
-/// How many of the histories of these seeds end in a violation. For histories with a rule disabled: what they print is not a test
-/// failure.
+/// Returns how many histories end in a violation. It is for histories with a disabled rule, so the panics that they
+/// print are not test failures.
 fn violations(seeds: u64, history: impl Fn(u64) + std::panic::RefUnwindSafe) -> usize {
     (1..=seeds).filter(|seed| std::panic::catch_unwind(|| history(*seed)).is_err()).count()
 }

@@ -35,9 +35,10 @@ fn isolate(world: &mut World, i: usize) {
     cut(world, &[i], &others);
 }
 
-/// Voters 1, 2, 3. Node x is down while 4 and 5 become voters. It restarts and writes both conf changes, and a crash leaves
-/// some frames of that write, but not the hard state with the commit index. It must not fall back to the three old voters,
-/// of which x and one other are a majority, while the other nodes continue with three of five.
+/// The voters are 1, 2 and 3. Node x is down while 4 and 5 become voters. After its restart it writes both conf
+/// changes. A crash leaves some frames of that write, but not the hard state with the commit index. Node x must not
+/// fall back to the three old voters: x and one other node would be a majority of those, while the other nodes
+/// continue with a majority of the five.
 fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
     let mut world = World::new(seed, 5, rules);
     world.wanted = (1..=3).map(NodeId).collect();
@@ -56,7 +57,7 @@ fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
             break;
         }
         if rounds == 600 {
-            // Another node led meanwhile.
+            // Another node has become leader meanwhile.
             return;
         }
     }
@@ -76,7 +77,7 @@ fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
         }
         world.deliver();
     }
-    // Any first part of the write's frames reached the disk.
+    // Some prefix of the write's frames has reached the disk.
     world.crash(x);
     world.network.clear();
     world.cut.clear();
@@ -92,12 +93,12 @@ fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
         }
         round(&mut world);
     }
-    assert!(world.settle(4000), "the nodes do not come to agree");
+    assert!(world.settle(4000), "the nodes do not converge");
     world.check_fates();
 }
 
 #[test]
-fn entries_recovered_without_their_commit_do_not_bring_old_voters_back() {
+fn entries_recovered_without_their_commit_index_do_not_restore_old_voters() {
     (1..=60).for_each(|seed| two_conf_changes_and_a_torn_commit(seed, Rules::default()));
     let forgotten = Rules { recover_commit_of_conf_changes: false, ..Rules::default() };
     let failed = violations(60, |seed| two_conf_changes_and_a_torn_commit(seed, forgotten));
@@ -111,10 +112,11 @@ fn proposal(value: u64, expected: Option<u64>) -> Proposal {
     Proposal { expected_offset, ..Proposal::new(GroupId(1), EntryKind::Records, 1, payload.as_slice().into()) }
 }
 
-/// A leader that is cut off appends at offset 0 and can't commit the entry. A retry that expects offset 0 was rejected at once,
-/// with next offset 1, which means "the first attempt succeeded". Then another leader assigned offset 0 to another record.
+/// A partitioned leader appends at offset 0 and can't commit the entry. A retry that expects offset 0 was rejected at
+/// once, with next offset 1, which a client takes as "the first attempt succeeded". Then another leader assigned
+/// offset 0 to another record.
 #[test]
-fn no_refusal_speaks_of_records_that_are_not_committed() {
+fn a_rejection_does_not_reveal_uncommitted_records() {
     for (rules, held) in
         [(Rules::default(), true), (Rules { hold_uncommitted_refusals: false, ..Rules::default() }, false)]
     {
@@ -140,9 +142,9 @@ fn no_refusal_speaks_of_records_that_are_not_committed() {
     }
 }
 
-/// The rejection is sent once the log's end is committed, which is soon if the leader has a majority.
+/// The rejection is sent once the end of the log is committed, which is soon if the leader has a majority.
 #[test]
-fn a_refusal_comes_with_the_commit_of_what_it_speaks_of() {
+fn a_rejection_is_sent_once_its_next_offset_is_committed() {
     let mut world = World::new(5, 3, Rules::default());
     assert!(world.settle(2000));
     let leader = world.leader().expect("a leader");
@@ -156,13 +158,13 @@ fn a_refusal_comes_with_the_commit_of_what_it_speaks_of() {
     assert_eq!(answered(&mut retry).expect("answered"), Err(ProposeError::ExpectedOffset { next_offset: Offset(1) }));
     let mut again = world.ask(leader, proposal(1, Some(0)));
     let refused = Err(ProposeError::ExpectedOffset { next_offset: Offset(1) });
-    assert_eq!(answered(&mut again), Some(refused), "it is committed: at once");
+    assert_eq!(answered(&mut again), Some(refused), "already committed, so it is sent at once");
 }
 
-/// The log of a leader that is cut off may end long before the committed end. A request that expects a later end may be right,
-/// and is rejected only by a leader that a majority confirms; so is a trim past the end.
+/// The log of a partitioned leader may end long before the committed end. A request that expects a later end may be
+/// valid, so only a leader that a majority confirms may reject it. The same holds for a trim past the end.
 #[test]
-fn no_refusal_speaks_of_an_end_that_may_be_past() {
+fn only_a_confirmed_leader_rejects_a_request_that_expects_a_later_end() {
     let trim = |first: u64| Proposal::new(GroupId(1), EntryKind::Trim, 0, first.to_le_bytes().as_slice().into());
     let mut world = World::new(5, 3, Rules::default());
     assert!(world.settle(2000));
@@ -185,10 +187,11 @@ fn no_refusal_speaks_of_an_end_that_may_be_past() {
     }
 }
 
-/// Followers whose disks take 50 ms to 1.5 s for a sync, a leader with a fast disk, and a steady load. Heartbeat responses waited
-/// for a sync, and raft's quorum check took the followers for dead: there was no leader in 584 of 600 ticks.
+/// The followers' disks take 50 ms to 1.5 s for a sync, the leader's disk is fast, and there is a steady load.
+/// Heartbeat responses waited for a sync, and raft's quorum check considered the followers dead: there was no leader
+/// in 584 of 600 ticks.
 #[test]
-fn slow_disks_of_followers_leave_the_leader_in_office() {
+fn followers_with_slow_disks_do_not_depose_the_leader() {
     for ticks_to_sync in [1u64, 6, 14, 20, 30] {
         let mut world = World::new(9, 3, Rules::default());
         assert!(world.settle(2000));
@@ -218,10 +221,10 @@ fn slow_disks_of_followers_leave_the_leader_in_office() {
     }
 }
 
-/// An entry that can't be applied returned without moving the high watermark, and the answers to those before it in the same batch
-/// went out: acknowledged, and visible nowhere.
+/// When an entry could not be applied, the high watermark was not advanced, but the answers to the entries before it
+/// in the same batch were sent. These were acknowledged and not visible.
 #[test]
-fn what_is_acknowledged_before_a_bad_entry_is_visible() {
+fn entries_acknowledged_before_a_bad_entry_are_visible() {
     let mut world = World::new(3, 1, Rules::default());
     for _ in 0..20 {
         round(&mut world);
@@ -247,14 +250,15 @@ fn what_is_acknowledged_before_a_bad_entry_is_visible() {
     assert!(group.is_damaged());
     answers.into_iter().for_each(crate::consensus::group::Answer::send);
     assert_eq!(answered(&mut good).expect("answered").map(|a| a.offset), Ok(Offset(0)));
-    assert_eq!(visible, Offset(1), "what is acknowledged is visible");
+    assert_eq!(visible, Offset(1), "the acknowledged entries are visible");
     assert_eq!(answered(&mut refused), Some(Err(ProposeError::OutcomeUnknown)));
 }
 
-/// A leader can't read an entry that a follower lacks, and the only node that could send it is away. The wait for the next
-/// attempt to hand over doubled although there was nobody to hand over to: up to a minute passed after that node was back.
+/// A leader can't read an entry that a follower lacks, and the only other node with the entry is unreachable. The
+/// wait before the next handover doubled although there was no node to hand over to. After that node returned, up to
+/// a minute passed.
 #[test]
-fn a_leader_that_can_not_serve_a_follower_hands_over_as_soon_as_another_can() {
+fn a_leader_that_cannot_serve_a_follower_hands_over_as_soon_as_another_node_can() {
     let mut world = World::new(5, 3, Rules::default());
     world.reliable = true;
     assert!(world.settle(2000));
@@ -277,7 +281,7 @@ fn a_leader_that_can_not_serve_a_follower_hands_over_as_soon_as_another_can() {
         }
     };
     (0..400).for_each(|_| round_without_entries(&mut world));
-    assert_eq!(world.leader(), Some(leader), "there is nobody to hand over to");
+    assert_eq!(world.leader(), Some(leader), "there is no node to hand over to");
     world.cut.clear();
     for _ in 0..60 {
         round_without_entries(&mut world);

@@ -1,7 +1,7 @@
-//! The language of the scripts in `scripts/`: commands to a simulated cluster, and what its groups do.
+//! The language of the scripts in `scripts/`: commands for a simulated cluster, and the printed effects of its groups.
 //!
-//! Nodes are numbered from 1. A command in parentheses prints nothing. Each effect is a line; so is each change of a node's
-//! part, and each answer, under the name of its request.
+//! Nodes are numbered from 1. A command in parentheses prints nothing. Each effect, each change of a node's role, and
+//! each answer is printed as a line. An answer is printed with the name of its request.
 
 use std::error::Error;
 use std::str::FromStr;
@@ -30,19 +30,19 @@ fn scripts() {
 /// A line of a script.
 #[derive(goldenscript::Command)]
 pub enum Line {
-    /// A new cluster. The first node founds the group; all of them should carry it.
+    /// Creates a cluster. The first node founds the group; all nodes should replicate it.
     Cluster {
         nodes: u64,
         #[arg(key)]
         seed: Option<u64>,
-        /// A rule that is switched off.
+        /// A rule to disable.
         #[arg(key)]
         without: Option<String>,
-        /// Messages arrive once each, in their order.
+        /// Each message arrives once, in order.
         #[arg(key, optional)]
         reliable: bool,
     },
-    /// A node begins again, with the log that this founder has made and these voters.
+    /// Restarts a node with the log that this founder has created, and with these voters.
     Restart {
         node: u64,
         #[arg(key)]
@@ -50,22 +50,22 @@ pub enum Line {
         #[arg(key)]
         voters: Nodes,
     },
-    /// These nodes should carry the group.
+    /// Sets the nodes that should replicate the group.
     Want {
         nodes: Vec<u64>,
     },
-    /// Everything heals, until all nodes vote and have applied the same. Prints their states.
+    /// Removes all faults and runs until all nodes vote and have applied the same entries. Prints their states.
     Settle {
         rounds: Option<usize>,
     },
-    /// A round: these nodes tick and sync (none: all), and all messages of that moment are delivered.
+    /// Runs a round: these nodes (by default all) tick and sync, and all messages in flight are delivered.
     Round {
         #[arg(key)]
         times: Option<usize>,
         #[arg(key)]
         nodes: Option<Nodes>,
     },
-    /// Rounds until a node holds the entry that another one's log begins after.
+    /// Runs rounds until a node has the entry after which another node's log begins.
     RoundsUntilSnapshot {
         node: u64,
         of: u64,
@@ -83,11 +83,11 @@ pub enum Line {
     Deliver {
         messages: Option<usize>,
     },
-    /// Loses all messages that are on their way.
+    /// Drops all messages in flight.
     Lose,
     Crash {
         node: u64,
-        /// How many changes that were not synced reach the disk.
+        /// The number of unsynced changes that reach the disk.
         #[arg(key)]
         kept: Option<usize>,
     },
@@ -97,7 +97,8 @@ pub enum Line {
     Isolate {
         node: u64,
     },
-    /// Ticks a leader that hears nobody until it steps down; its messages are not printed. One of its ticks is late, or all.
+    /// Ticks an isolated leader until it steps down, without printing its messages. One of its ticks is late, or all
+    /// are.
     Reign {
         node: u64,
         #[arg(key)]
@@ -108,12 +109,12 @@ pub enum Line {
     Status {
         node: Option<u64>,
     },
-    /// The hard state and the log of a node, as its process sees them.
+    /// Prints the hard state and the log of a node, as its process reads them.
     Disk {
         node: u64,
     },
 
-    /// Prints the voters of raft itself.
+    /// Prints the voters in raft's own state.
     RaftVoters {
         node: u64,
     },
@@ -124,7 +125,7 @@ pub enum Line {
         name: String,
         #[arg(key)]
         expect: Option<u64>,
-        /// The deadline, seconds from now.
+        /// The deadline in seconds from now.
         #[arg(key)]
         within: Option<i64>,
         #[arg(key)]
@@ -161,7 +162,7 @@ pub enum Line {
         #[arg(key)]
         commit: u64,
     },
-    /// A forced vote, as after a hand-over of leadership.
+    /// A forced vote, as after a handover of leadership.
     RequestVote {
         node: u64,
         from: u64,
@@ -295,7 +296,7 @@ impl Script {
         Ok(())
     }
 
-    /// The ticks until a leader that hears nobody steps down, at most 200.
+    /// Returns the number of ticks until an isolated leader steps down, at most 200.
     fn reign(&mut self, node: u64, late: impl Fn(usize) -> bool) -> Result<usize, Box<dyn Error>> {
         let at = self.at(node)?;
         for tick in 0..200 {
@@ -311,7 +312,7 @@ impl Script {
         Ok(200)
     }
 
-    /// What has happened since the last line.
+    /// Returns the events since the last line of the script.
     fn news(&mut self) -> Vec<String> {
         let mut lines = self.world.take_trace();
         self.asked.retain_mut(|(name, answer)| match answered(answer) {

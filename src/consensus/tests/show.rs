@@ -1,4 +1,4 @@
-//! Effects, messages and states as scripts print them: one line each, short and the same on every run.
+//! The output format of scripts: effects, messages and states, each on one short line that is the same in every run.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ fn hard_state(hard: &HardState) -> String {
     format!("term={} vote={} commit={}", hard.term, node_or_none(hard.vote), hard.commit)
 }
 
-/// An entry as `index/term kind`, records with the offsets that they take.
+/// Returns an entry as `index/term kind`, and records with their offsets.
 pub fn entry(entry: &Entry) -> String {
     let (index, term, stamp) = (entry.index, entry.term, entry.stamp().expect("a stamp"));
     let what = match stamp.kind {
@@ -66,7 +66,7 @@ fn raft_entry(entry: &RaftEntry) -> String {
     format!("{}/{} {what}", entry.index, entry.term)
 }
 
-/// A message as `from -> to kind` and the fields that its kind has.
+/// Returns a message as `from -> to kind`, followed by the fields of that kind.
 pub fn message(message: &Message) -> String {
     let kind = message.get_msg_type();
     let name = format!("{kind:?}");
@@ -111,7 +111,7 @@ fn write(write: &LogWrite) -> String {
     parts.join(", ")
 }
 
-/// One line for each effect, in the order in which they are performed. Answers are not among them.
+/// Returns one line for each effect except answers, in the order in which they are performed.
 pub fn effects(of: NodeId, effects: &Effects) -> Vec<String> {
     let of = node(of);
     let mut lines = Vec::new();
@@ -130,7 +130,7 @@ pub fn effects(of: NodeId, effects: &Effects) -> Vec<String> {
     lines
 }
 
-/// The part that a node plays.
+/// Returns the role of a node.
 pub fn role(group: &Group) -> String {
     let status = group.status();
     let role = match status.role {

@@ -1,4 +1,4 @@
-//! The world of a simulation: nodes, their disks, the messages between them, and what must always be true of them.
+//! The world of a simulation: nodes, their disks, the messages between them, and the invariants that are checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::storage::log::Genesis;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
-/// xorshift64*: the same seed, the same history.
+/// xorshift64*. The same seed yields the same history.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -36,7 +36,7 @@ pub struct Node {
     pub voters: VoterMover,
     pub disk: Disk,
     applied: LogIndex,
-    /// What it was in the trace.
+    /// The last role in the trace.
     role: String,
 }
 
@@ -46,10 +46,10 @@ struct Asked {
     answer: ReplyReceiver<Result<Appended, ProposeError>>,
 }
 
-/// The answer to a proposal, awaited.
+/// The pending answer to a proposal.
 pub type Answer = ReplyReceiver<Result<Appended, ProposeError>>;
 
-/// The answer, if it has arrived. A node that is down does not answer: the outcome is unknown.
+/// Returns the answer, if it has arrived. If the node is down, the outcome is unknown.
 pub fn answered(answer: &mut Answer) -> Option<Result<Appended, ProposeError>> {
     answer.now_or_never().map(|answer| answer.unwrap_or(Err(ProposeError::OutcomeUnknown)))
 }
@@ -67,9 +67,9 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub network: Vec<raft::eraftpb::Message>,
     pub cut: BTreeSet<(u64, u64)>,
-    /// Messages arrive once each, in their order, unless they are cut off.
+    /// Each message arrives once, in order, unless its link is cut.
     pub reliable: bool,
-    /// raft chooses the election timeouts of nodes that start.
+    /// If true, started nodes use raft's random election timeouts.
     pub random_timeouts: bool,
     pub wanted: Vec<NodeId>,
     pub rules: Rules,
@@ -79,12 +79,12 @@ pub struct World {
     pub leaders: BTreeMap<u64, NodeId>,
     asked: Vec<Asked>,
     now: Instant,
-    /// What the nodes did, for scripts.
+    /// The trace of the nodes' actions, for scripts.
     trace: Option<Vec<String>>,
 }
 
 impl World {
-    /// `nodes` nodes, numbered from 1; the first is the founder, all are wanted.
+    /// Creates `nodes` nodes, numbered from 1. The first one is the founder. All are wanted as members.
     pub fn new(seed: u64, nodes: u64, rules: Rules) -> World {
         let mut world = World {
             rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -117,7 +117,7 @@ impl World {
         world
     }
 
-    /// From now on what the nodes do is kept ([`World::take_trace`]).
+    /// Starts to record the trace ([`World::take_trace`]).
     pub fn keep_trace(&mut self) {
         self.trace = Some(Vec::new());
     }
@@ -140,7 +140,7 @@ impl World {
         self.perform(i);
     }
 
-    /// Power is cut at a node: its process is gone, and some of what was not synced.
+    /// Cuts the power at a node. Its process ends, and some unsynced data is lost.
     pub fn crash(&mut self, i: usize) {
         let unsynced = self.nodes[i].disk.unsynced();
         let kept = self.rng.below(unsynced + 1);
@@ -171,7 +171,7 @@ impl World {
         self.perform(i);
     }
 
-    /// The log-writer of a node reports a Ready.
+    /// Reports a Ready as synced to a node.
     pub fn persisted(&mut self, i: usize, ready: u64) {
         if let Some(group) = &mut self.nodes[i].group {
             group.persisted(ready);
@@ -179,7 +179,7 @@ impl World {
         self.perform(i);
     }
 
-    /// Delivers, loses or doubles one message.
+    /// Delivers, drops or duplicates one message.
     pub fn deliver(&mut self) {
         if self.network.is_empty() {
             return;
@@ -195,7 +195,7 @@ impl World {
         }
         let i = message.to as usize - 1;
         if let Some(group) = self.nodes.get_mut(i).and_then(|n| n.group.as_mut()) {
-            // Through the wire's form, as between real peers.
+            // Converted to the wire format and back, as between real peers.
             let message = wire::message_from_pb(wire::message_to_pb(GroupId(1), message)).expect("our own message");
             group.step(message);
             self.perform(i);
@@ -241,7 +241,7 @@ impl World {
             assert_eq!(*leader, node.id, "two leaders in term {}", group.status().term);
         }
         if let Some(damage) = node.group.as_ref().and_then(|g| g.status().damage) {
-            panic!("node {} calls itself damaged: {damage}", node.id);
+            panic!("node {} reports damage: {damage}", node.id);
         }
     }
 
@@ -300,7 +300,7 @@ impl World {
         self.take_answers();
     }
 
-    /// Every node applies the same entries, and what was applied once stays.
+    /// Checks that every node applies the same entries, and that an applied entry never changes.
     fn applied(&mut self, i: usize, applied: LogIndex) {
         let node = &mut self.nodes[i];
         let from = std::mem::replace(&mut node.applied, applied);
@@ -331,13 +331,14 @@ impl World {
         }
     }
 
-    /// The leader of the newest term.
+    /// Returns the leader of the newest term.
     pub fn leader(&self) -> Option<usize> {
         let leads = |n: &Node| n.group.as_ref().filter(|g| g.leads()).map(|g| g.status().term);
         (0..self.nodes.len()).filter(|i| leads(&self.nodes[*i]).is_some()).max_by_key(|i| leads(&self.nodes[*i]))
     }
 
-    /// Everything heals: nodes start, nothing is lost on the way. True once all nodes vote and have applied the same.
+    /// Removes all faults: starts all nodes and loses no messages. Returns true once all nodes vote and have applied
+    /// the same entries.
     pub fn settle(&mut self, rounds: usize) -> bool {
         self.cut.clear();
         for i in 0..self.nodes.len() {
@@ -363,7 +364,7 @@ impl World {
         false
     }
 
-    /// The place of each committed value.
+    /// Returns the offsets of each committed value.
     pub fn found(&self) -> BTreeMap<u64, Vec<Offset>> {
         let mut found: BTreeMap<u64, Vec<Offset>> = BTreeMap::new();
         for (term_data, index) in self.committed.iter().map(|(i, d)| (d, i)) {
@@ -380,7 +381,8 @@ impl World {
         found
     }
 
-    /// After a history: each acknowledged record is present at its offset; each record answered "not appended" is absent.
+    /// Checks, after a history, that each acknowledged record is at its offset, and that no record answered with "not
+    /// appended" is stored.
     pub fn check_fates(&self) {
         let found = self.found();
         for (value, fate) in &self.fates {

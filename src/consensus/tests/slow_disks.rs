@@ -1,4 +1,4 @@
-//! Elections among nodes whose disks take seconds for a sync.
+//! Simulations of elections among nodes whose disks take seconds for a sync.
 
 use super::sim::{Fate, Rng, World};
 use crate::consensus::group::{Rules, TICK_MS};
@@ -6,21 +6,22 @@ use crate::storage::log::HardState;
 use crate::types::LogIndex;
 use crate::writer::VOTE_PAUSE;
 
-/// The disk of a node: one drain at a time, and the manifest that follows a term or a vote, as the log-writer makes them.
+/// The disk of a node. Like the log-writer, it performs one drain at a time, and writes the manifest after a term or
+/// a vote.
 #[derive(Clone, Copy, Default)]
 struct Disk {
     /// 0 syncs at once.
     ticks_to_sync: usize,
     /// The Ready that the current drain covers, and the tick at which it ends.
     drain: Option<(u64, usize)>,
-    /// The Ready that was reported last.
+    /// The last reported Ready.
     reported: u64,
     /// The tick at which the manifest has been written.
     busy_until: usize,
-    /// Term and vote that the manifest protects, and those of the last drain.
+    /// The term and vote in the manifest, and those of the last drain.
     noted: HardState,
     synced: HardState,
-    /// Ticks at which the first of the drains that the manifest does not protect ended, and the last of all.
+    /// The ticks at which two drains ended: the first one that is newer than the manifest, and the last one.
     first: usize,
     last: usize,
 }
@@ -30,7 +31,7 @@ struct Disk {
 enum Notes {
     /// As soon as no sync is waiting.
     AtOnce,
-    /// As `writer.rs` does it.
+    /// As in `writer.rs`.
     AfterAPause,
 }
 
@@ -43,7 +44,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes with fast disks, and a leader.
+    /// Creates nodes with fast disks, and elects a leader.
     fn new(seed: u64, nodes: usize, notes: Notes) -> Cluster {
         let mut world = World::new(seed, nodes as u64, Rules::default());
         world.reliable = true;
@@ -68,7 +69,7 @@ impl Cluster {
         cluster
     }
 
-    /// The election timeout of a node in a term: random as raft's own, but the same each time the test runs.
+    /// Returns the election timeout of a node in a term: random like raft's own, but the same in each run of the test.
     fn timeout(&self, i: usize, term: u64) -> usize {
         let mut rng = Rng((self.seed << 32 | term << 8 | (i as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         12 + rng.below(12)
@@ -84,12 +85,12 @@ impl Cluster {
         }
     }
 
-    /// A node is lost for good.
+    /// Removes a node permanently.
     fn lose(&mut self, i: usize) {
         self.world.crash(i);
     }
 
-    /// One tick everywhere. The network delivers within it.
+    /// Ticks all nodes, and delivers all messages.
     fn tick(&mut self) {
         self.ticks += 1;
         for i in 0..self.disks.len() {
@@ -105,7 +106,7 @@ impl Cluster {
         }
     }
 
-    /// Ends and begins what a disk has to do now.
+    /// Ends and begins the drains and manifest writes of a disk that are due.
     fn work(&mut self, i: usize) {
         self.set_timeouts();
         if self.world.nodes[i].group.is_none() {
@@ -130,7 +131,7 @@ impl Cluster {
         let pause = if self.notes == Notes::AtOnce { 0 } else { VOTE_PAUSE as usize * disk.ticks_to_sync };
         let overdue = now >= disk.first + (1000 / TICK_MS as usize).max(2 * pause);
         if disk.synced != disk.noted && (overdue || (!waits && now >= disk.last + pause)) {
-            // A file and a directory.
+            // Two syncs: of the file and of its directory.
             disk.busy_until = now + 2 * disk.ticks_to_sync;
             disk.noted = disk.synced;
         } else if waits {
@@ -142,7 +143,8 @@ impl Cluster {
         }
     }
 
-    /// Ticks until a leader is elected that acknowledges a record; `None` if that takes more than two minutes.
+    /// Returns the number of ticks until an elected leader acknowledges a record; `None` if that takes more than two
+    /// minutes.
     fn ticks_to_elect(&mut self) -> Option<usize> {
         const VALUE: u64 = 1 << 32;
         let began = self.ticks;
@@ -158,12 +160,12 @@ impl Cluster {
         None
     }
 
-    /// Ticks without a leader in a minute of load, and the number of terms that were led.
+    /// Returns the number of ticks without a leader in a minute of load, and the number of terms with a leader.
     fn minute_of_load(&mut self) -> (usize, usize) {
         self.load(60_000 / TICK_MS, 1)
     }
 
-    /// The same in a number of ticks, with a record in each `every`-th.
+    /// The same for a number of ticks, with a record in every `every`-th tick.
     fn load(&mut self, ticks: u64, every: u64) -> (usize, usize) {
         let mut without_leader = 0;
         let mut terms = std::collections::BTreeSet::new();
@@ -183,7 +185,8 @@ impl Cluster {
     }
 }
 
-/// Seconds until a leader is elected after the leader was lost, when all disks have become slow; it then stays in office.
+/// Returns the seconds until a new leader is elected, after the disks became slow and the leader was lost. Checks
+/// that the new leader keeps its leadership.
 fn elects(seed: u64, nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> f64 {
     let mut cluster = Cluster::new(seed, nodes, notes);
     let lost = cluster.world.leader().expect("a leader");
@@ -198,7 +201,7 @@ fn elects(seed: u64, nodes: usize, slow: &[usize], millis: usize, notes: Notes) 
     elected as f64 * TICK_MS as f64 / 1000.0
 }
 
-/// Elects with ten seeds; the seconds in ascending order.
+/// Runs [`elects`] with ten seeds. Returns the seconds in ascending order.
 fn elects_each(nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> Vec<f64> {
     let mut taken: Vec<f64> = (1..=10).map(|seed| elects(seed, nodes, slow, millis, notes)).collect();
     taken.sort_by(f64::total_cmp);
@@ -206,8 +209,8 @@ fn elects_each(nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> Vec
     taken
 }
 
-/// A candidate syncs its vote, then a voter syncs its vote, each while a manifest may be in the way: longer than the election
-/// timeout where a sync takes 0.5 s or more. Elections failed forever.
+/// A candidate syncs its vote, then a voter syncs its vote, and a manifest may delay each of them. If a sync takes
+/// 0.5 s or more, this exceeds the election timeout, and elections failed forever.
 #[test]
 fn a_leader_is_elected_although_every_sync_takes_seconds() {
     for millis in [500, 1000, 2000] {
@@ -218,7 +221,7 @@ fn a_leader_is_elected_although_every_sync_takes_seconds() {
     }
 }
 
-/// The voter is slow, and the candidate can't tell from its own disk; or the other way around.
+/// Either the voter's disk is slow, which the candidate can't see from its own disk, or the candidate's disk is slow.
 #[test]
 fn a_fast_node_and_a_slow_one_elect_a_leader() {
     for millis in [500, 2000] {
@@ -229,7 +232,8 @@ fn a_fast_node_and_a_slow_one_elect_a_leader() {
     }
 }
 
-/// A leader whose disk took 100 ms for a sync, the others' none, made every append take 218 ms, and kept leading.
+/// The leader's disk took 100 ms for a sync, and the others' disks took no time. Every append took 218 ms, and the
+/// leader kept its leadership.
 #[test]
 fn a_leader_with_the_slowest_disk_hands_over_once() {
     for seed in 1..=10 {
@@ -241,15 +245,15 @@ fn a_leader_with_the_slowest_disk_hands_over_once() {
         assert!(next != slow && terms == 2, "seed {seed}: {terms} terms");
         assert_eq!(cluster.minute_of_load(), (0, 1), "seed {seed}: no ping-pong");
         assert_eq!(cluster.world.leader(), Some(next));
-        // Where most disks are slow, no leader is better.
+        // If most disks are slow, no other leader is better.
         cluster.disks.iter_mut().for_each(|disk| disk.ticks_to_sync = 2);
         cluster.disks[slow].ticks_to_sync = 0;
         assert_eq!(cluster.minute_of_load(), (0, 1), "seed {seed}: most disks are slow");
     }
 }
 
-/// With a record each two seconds the slow leader lagged behind for a small part of the time, and never handed over: each of
-/// these records took 218 ms.
+/// With a record every two seconds, the slow leader lagged for only a small part of the time and never handed over.
+/// Each of these records took 218 ms.
 #[test]
 fn a_leader_with_the_slowest_disk_hands_over_although_there_are_few_records() {
     for seed in 1..=5 {
@@ -265,7 +269,8 @@ fn a_leader_with_the_slowest_disk_hands_over_although_there_are_few_records() {
     }
 }
 
-/// With fast disks the first election succeeds when the first election timeout is over, without regard to slow ones.
+/// With fast disks, the first election succeeds after the first election timeout: the backoff for slow disks does not
+/// delay it.
 #[test]
 fn fast_disks_elect_as_soon_as_the_first_timeout_is_over() {
     let mut elections = 0;

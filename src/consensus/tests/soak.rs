@@ -1,5 +1,6 @@
-//! Random histories: crashes that lose what was not synced, lost, doubled and reordered messages, partitions, trims, and a
-//! membership that grows from one node. Whatever happens, nothing acknowledged is lost, and in the end all nodes agree.
+//! Random histories with crashes that lose unsynced data, with lost, duplicated and reordered messages, partitions,
+//! trims, and a membership that grows from one node. No acknowledged record may be lost, and in the end all nodes
+//! must agree.
 
 use super::sim::World;
 use crate::consensus::group::Rules;
@@ -43,7 +44,7 @@ fn history(seed: u64, nodes: u64, steps: usize) {
             _ => world.cut.clear(),
         }
     }
-    assert!(world.settle(4000), "seed {seed}: the nodes do not come to agree");
+    assert!(world.settle(4000), "seed {seed}: the nodes do not converge");
     world.check_fates();
 }
 

@@ -1,4 +1,4 @@
-//! Which messages and proposals of peers are taken.
+//! Tests of which messages and proposals of peers are accepted.
 
 use super::*;
 use crate::consensus::command_proposal;
@@ -10,7 +10,8 @@ fn heartbeat(from: u64, term: u64) -> RaftMessage {
     crate::consensus::wire::message_to_pb(GroupId(1), message)
 }
 
-/// Once, a peer with an unknown id sent a heartbeat of a high term, or a snapshot: the node followed it and dropped its records.
+/// A peer with an unknown id sent a heartbeat of a high term, or a snapshot. The node followed it and dropped its
+/// records.
 #[test]
 fn a_stranger_is_not_followed_and_replaces_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -25,20 +26,20 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder), before);
-    // A member whose term is ahead by more elections than were possible is not followed either.
+    // A member is not followed either, if its term is further ahead than elections can have raised it.
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     let before = status(&founder);
     founder.driver.step(OTHER, heartbeat(OTHER.0, 1 << 40));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder).term, before.term);
-    // Its next election is possible.
+    // A term that is one election ahead is accepted.
     founder.driver.step(OTHER, heartbeat(OTHER.0, before.term.0 + 1));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder).leader, Some(OTHER));
 }
 
-/// Once, each message of a member could be 2^32 terms ahead. So 2^29 of them, sent within an hour, led to the largest term, after
-/// which no node can ever be elected.
+/// Each message of a member could raise the term by 2^32. So 2^29 messages, sent within an hour, reached the largest
+/// term, after which no node could be elected any more.
 #[test]
 fn terms_do_not_jump_again_and_again() {
     const JUMP: u64 = 1 << 32;
@@ -65,8 +66,8 @@ fn terms_do_not_jump_again_and_again() {
     assert_eq!(term(&founder), later, "another jump, a second later");
 }
 
-/// Once, a claim was compared before the check that its sender leads: one message of a follower with another digest damaged the
-/// leader's own replica.
+/// A claim was compared before the check that its sender leads. One message of a follower with a different digest
+/// marked the leader's own replica as damaged.
 #[test]
 fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -85,7 +86,8 @@ fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
     assert!(founder.driver.groups[&GroupId(1)].group.leads());
 }
 
-/// A founder receives an append of one entry from the other member, the leader of the next term. Nothing may be written.
+/// A founder receives an append of one entry from the other member, the leader of the next term. Nothing may be
+/// written.
 fn after_an_append_of(entry: impl FnOnce(u64, u64) -> raft::eraftpb::Entry) -> Founder {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
@@ -112,7 +114,8 @@ fn an_entry_of_an_older_term_than_the_one_before_is_not_written() {
     after_an_append_of(|log_term, _| raft::eraftpb::Entry { term: log_term - 1, ..Default::default() });
 }
 
-/// Once, the receiver panicked when it led next: its first entry had an older term than the one before, which stayed in its log.
+/// The receiver panicked when it next became leader: the term of its first entry was older than that of the entry
+/// before, which stayed in its log.
 #[test]
 fn an_entry_of_a_newer_term_than_its_leader_is_not_written() {
     after_an_append_of(|_, term| raft::eraftpb::Entry { term: term + 1000, ..Default::default() });
@@ -150,9 +153,9 @@ fn with_a_header(command: &Command) -> Proposal {
     Proposal::new(GroupId::CATALOG, EntryKind::Records, 1, payload.as_slice().into())
 }
 
-/// Once, a learner that had just been added sent a snapshot, and every record was gone.
+/// A learner that had just been added sent a snapshot, and every record was lost.
 #[test]
-fn a_snapshot_is_taken_from_voters_only() {
+fn accepts_a_snapshot_from_voters_only() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
@@ -168,7 +171,7 @@ fn a_snapshot_is_taken_from_voters_only() {
     assert_eq!([0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status()), before);
 }
 
-/// Once, nodes that were not members claimed the year 292,000, and records got that timestamp.
+/// Nodes that were not members claimed the year 292,000, and records got that timestamp.
 #[test]
 fn clocks_of_nodes_that_do_not_vote_do_not_count() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -182,7 +185,7 @@ fn clocks_of_nodes_that_do_not_vote_do_not_count() {
     assert_eq!(founder.driver.clocks_of_voters(now), [(ME, 7)]);
 }
 
-/// Once, each message of a faulty member was logged: 10,000 lines for 10,000 messages.
+/// Each message of a faulty member was logged: 10,000 lines for 10,000 messages.
 #[test]
 fn refused_messages_of_a_member_write_few_lines() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -194,10 +197,10 @@ fn refused_messages_of_a_member_write_few_lines() {
     assert_eq!(founder.driver.admission.dropped_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
 }
 
-/// A peer that forwards to the leader skips the checks of the API. Once, `AddNode` with id 0 was proposed again on every tick, and
-/// limits of 0 were kept forever.
+/// A peer that forwards to the leader bypasses the checks of the API. `AddNode` with id 0 was proposed again on every
+/// tick, and limits of 0 were stored forever.
 #[test]
-fn only_sound_changes_of_a_log_are_taken_from_peers() {
+fn accepts_only_valid_changes_of_a_log_from_peers() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();

@@ -1,4 +1,5 @@
-//! Acknowledgements that are capped because a digest is missing. A cap must never hold up replication for good.
+//! Tests of acknowledgements that are capped because a digest is missing. A cap must never stop replication
+//! permanently.
 
 use super::*;
 use crate::storage::log::SealAge;
@@ -16,7 +17,8 @@ impl World {
     }
 }
 
-/// Three voters that have applied the same, up to an entry that is not a checkpoint; the leader and a follower.
+/// Returns three voters that have applied the same entries, up to one that is not a checkpoint, and the numbers of
+/// the leader and of a follower.
 fn three(seed: u64) -> (World, usize, usize) {
     let mut world = World::new(seed, 3);
     (0..3).for_each(|i| world.nodes[i].wanted = world.wanted.clone());
@@ -33,7 +35,7 @@ fn three(seed: u64) -> (World, usize, usize) {
     }
 }
 
-/// Without the third node these two can commit everything.
+/// Checks that these two nodes can commit everything without the third one.
 fn two_commit_all(world: &mut World, nodes: [usize; 2]) {
     for _ in 0..2000 {
         world.heal_step(&nodes, 100);
@@ -47,9 +49,9 @@ fn two_commit_all(world: &mut World, nodes: [usize; 2]) {
     panic!("(commit, last) {at:?}, leader {leader:?}");
 }
 
-/// A follower's disk hangs while more entries are appended than the leader keeps the digests of; then its process restarts, and
-/// what was on its way is lost. The leader probes from the last committed entry, whose digest it no longer knew: each
-/// acknowledgement was capped there, and moved nothing.
+/// A follower's disk hangs while more entries are appended than the leader keeps digests of. Then the follower's
+/// process restarts, and all messages in flight are lost. The leader probes from the last committed entry. It no
+/// longer knew the digest there, so each acknowledgement was capped at this entry, and replication made no progress.
 #[test]
 fn a_follower_that_restarts_with_a_long_tail_in_flight_is_acknowledged() {
     for seed in 1..=5 {
@@ -74,7 +76,7 @@ fn a_follower_that_restarts_with_a_long_tail_in_flight_is_acknowledged() {
     }
 }
 
-/// A leader restarts with entries that are not committed, in several segments. Only the newest was read for digests.
+/// A leader restarts with uncommitted entries in several segments. Only the newest segment was read for digests.
 #[test]
 fn a_leader_that_restarts_with_a_tail_in_several_segments_is_acknowledged() {
     for seed in 1..=5 {
@@ -122,7 +124,7 @@ fn a_leader_that_restarts_with_an_empty_segment_is_acknowledged() {
         for i in [leader, follower] {
             world.kill(i, false);
             world.start(i);
-            // It is sealed, and the next one has no entries.
+            // The segment is sealed, and the next one contains no entries.
             let process = world.nodes[i].process.as_mut().expect("running");
             let seal = Some(SealAge { used_us: 0, empty_us: 0 });
             process.replica.keep_time(1 << 40, seal, &process.sinks).expect("written");
@@ -196,7 +198,7 @@ fn history(seed: u64) {
     let mut world = World::new(seed, 3);
     (0..3).for_each(|i| world.nodes[i].wanted = world.wanted.clone());
     for _ in 0..5 {
-        assert!(world.settle(6000), "the nodes do not come to agree");
+        assert!(world.settle(6000), "the nodes do not converge");
         (0..1500).for_each(|_| world.capped_step());
         let down = world.rng.below(3) as usize;
         world.cut.clear();
@@ -210,7 +212,7 @@ fn history(seed: u64) {
     }
 }
 
-/// Whatever happened before, two of three nodes commit everything that they have.
+/// After any history, two of three nodes can commit all their entries.
 #[test]
 fn two_of_three_make_progress() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());

@@ -1,4 +1,4 @@
-//! What happens to a cluster in a history, how it ends, and what must be true then.
+//! The random events of a cluster's history, its end, and the checks after it.
 
 use super::*;
 
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// Everything heals. True once those that are wanted vote, nobody else does, and all have applied the same.
+    /// Removes all faults. Returns true once exactly the wanted nodes vote and all have applied the same entries.
     pub(super) fn settle(&mut self, rounds: usize) -> bool {
         self.cut.clear();
         for node in &mut self.nodes {
@@ -113,7 +113,7 @@ impl World {
     fn check_fates(&self) {
         let mut found: BTreeMap<u64, Vec<Offset>> = BTreeMap::new();
         let (mut next, mut time, mut next_index) = (0, 0, LogIndex(2));
-        // Of offsets that were trimmed away before anybody looked nothing is known.
+        // Nothing is known about offsets that were trimmed before they were read.
         let mut unseen = BTreeSet::new();
         for (index, (term, data)) in &self.committed {
             let entry = Entry { index: *index, term: *term, data: data.clone() };
@@ -139,7 +139,7 @@ impl World {
             match fate {
                 Fate::Appended(offset) if unseen.contains(&offset.0) => assert!(places.is_empty()),
                 Fate::Appended(offset) => assert_eq!(places, [*offset], "value {value} was acknowledged"),
-                Fate::Not => assert!(places.is_empty(), "value {value} was refused and stands at {places:?}"),
+                Fate::Not => assert!(places.is_empty(), "value {value} was refused and is stored at {places:?}"),
                 Fate::Unknown => assert!(places.len() <= 1, "value {value} stands at {places:?}"),
             }
         }
@@ -153,7 +153,7 @@ fn history(seed: u64, nodes: u64, steps: usize) -> usize {
         for node in &world.nodes {
             println!("{:?}: {:#?}", node.id, node.process.as_ref().map(|p| p.replica.group.status()));
         }
-        panic!("the nodes {:?} do not come to agree", world.wanted);
+        panic!("the nodes {:?} do not converge", world.wanted);
     }
     world.check_fates();
     world.fates.values().filter(|f| matches!(f, Fate::Appended(_))).count()

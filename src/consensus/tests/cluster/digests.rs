@@ -1,4 +1,4 @@
-//! Digests in the claims of leaders, where several messages arrive before one of them is written.
+//! Tests of the digests in leaders' claims, when several messages arrive before one of them is written.
 
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
@@ -18,18 +18,18 @@ fn step(world: &mut World, message: Message, claim: Option<Claim>) {
     process.replica.step(message).expect("a message of a peer");
 }
 
-/// The end of a log of these entries after the snapshot that every test here begins with.
+/// Returns the end of a log that consists of these entries after the snapshot with which every test here starts.
 fn end_after<'a>(entries: impl IntoIterator<Item = &'a RaftEntry>) -> Base {
     let start = Base { index: LogIndex(1), term: Term(1), ..Base::default() };
     entries.into_iter().fold(start, |at, entry| at.then(&wire::entry_to_storage(entry, at.offset)).expect("an entry"))
 }
 
-/// An append cuts off what an older leader had left, and commits what it brings. Before that is written, a digest arrives of an
-/// entry that was cut off by it: the log on the disk still has the old one, and a sound node was taken for damaged.
+/// An append truncates entries of an older leader and commits its own. Before it is written, a digest of a truncated
+/// index arrives. The log on disk still contained the old entry, and a correct node was reported as damaged.
 #[test]
 fn a_digest_is_compared_with_what_raft_holds() {
     let mut world = World::new(1, 2);
-    // What nodes 1 and 3 say is made up here.
+    // The messages of nodes 1 and 3 are created by the test.
     world.rolls_back = true;
     let last = CHECKPOINT_ENTRIES + 1;
     step(&mut world, snapshot(1, 2, 1, 1), None);
@@ -57,8 +57,8 @@ fn a_digest_is_compared_with_what_raft_holds() {
     assert!(status(&world).damage.is_some(), "written, they are compared");
 }
 
-/// An append whose entries have a time, with the digest of the leader's log at the entry that it follows. All of them are of the
-/// log that `before` and this append make.
+/// Returns an append whose entries have this time, with the claim of its leader: the digest at the entry that the
+/// append follows. The leader's log consists of `before` and of this append.
 fn claimed(before: &[RaftEntry], last: u64, commit: u64, time_us: u64) -> (Message, Claim) {
     let at = end_after(before);
     let mut append = append(1, 2, (at.index.0, at.term.0), last, commit);
@@ -77,9 +77,10 @@ fn claimed(before: &[RaftEntry], last: u64, commit: u64, time_us: u64) -> (Messa
     (append, claim)
 }
 
-/// A leader's disk is restored to a copy from before its term, and a node that voted for it then and has nothing of that term
-/// votes for it again: it leads twice in one term, and assigns indexes again that this node has. raft looks at terms alone and
-/// acknowledged them, which the leader counted: records were acknowledged that were on its own disk and nowhere else.
+/// A leader's disk is restored to a copy from before its term. A node that voted for it and has no entry of that term
+/// votes for it again. So it leads twice in one term, and reuses indexes of entries that this node already has. raft
+/// compares terms only, and acknowledged these entries. The leader counted the acknowledgements, and reported records
+/// as committed that were on its own disk only.
 #[test]
 fn a_term_that_is_led_twice_is_a_difference() {
     for (performs, commit) in [(false, 1), (false, 9), (true, 1), (true, 9)] {
@@ -101,13 +102,13 @@ fn a_term_that_is_led_twice_is_a_difference() {
         let (again, claim) = claimed(&entries[..3], 6, commit, 7);
         step(&mut world, again, Some(claim));
         world.perform(1);
-        assert_eq!(damage(&world), None, "the same again");
-        // The entry that the append follows is the same, those that it contains are not.
+        assert_eq!(damage(&world), None, "the same entries again");
+        // The entry before the append is the same, but the appended entries differ.
         let (other, claim) = claimed(&entries[..3], 6, 2, 8);
         step(&mut world, other, Some(claim));
         world.perform(1);
         assert!(damage(&world).is_some_and(|damage| damage.ends_with(" to 6)")), "{:?}", damage(&world));
-        // The entry that it follows is another one.
+        // The entry before the append differs.
         let (mut world, _) = begin(performs);
         let (others, _) = claimed(&[], 9, 2, 8);
         let (empty, claim) = claimed(&others.entries, 9, 2, 8);
@@ -117,7 +118,7 @@ fn a_term_that_is_led_twice_is_a_difference() {
     }
 }
 
-/// A replica that differed served its records after each restart until it was compared again, however long that took.
+/// After a restart, a replica that differed served its records until it was compared again, however long that took.
 #[test]
 fn a_replica_that_differed_serves_nothing_until_it_is_compared_again() {
     let mut world = World::new(1, 2);

@@ -1,4 +1,4 @@
-//! Old entries for a follower, which a reader fetches, beside what clients have read.
+//! Tests of fetching old entries for a follower while clients use the reader threads.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn a_follower_gets_old_entries_while_clients_fill_the_readers() {
     assert!(world.settle(200));
     (0..60).for_each(|_| world.produce(0));
     assert!(world.settle(200));
-    // After a restart applied entries are only on the disk.
+    // After a restart, applied entries are not in memory.
     world.kill(0, false);
     world.add();
     let wanted = world.wanted.clone();
@@ -36,5 +36,5 @@ fn a_follower_gets_old_entries_while_clients_fill_the_readers() {
             return;
         }
     }
-    panic!("the second node never gets there");
+    panic!("the second node does not catch up");
 }

@@ -1,4 +1,4 @@
-//! Acknowledgements that arrive after the leader's disk was restored.
+//! Tests of acknowledgements that arrive after the leader's disk was restored.
 
 use raft::eraftpb::MessageType;
 
@@ -9,7 +9,7 @@ impl World {
         self.nodes[i].process.as_mut().expect("running")
     }
 
-    /// These nodes sync, and messages between them arrive, until `done`. All other messages are lost.
+    /// Lets these nodes sync and exchange messages until `done`. All other messages are lost.
     fn exchange(&mut self, nodes: [usize; 2], done: impl Fn(&World) -> bool) {
         for _ in 0..10 {
             for i in nodes {
@@ -44,9 +44,9 @@ impl World {
     }
 }
 
-/// A leader's disk is restored to a copy from before its term. It leads that term again, as the only voter that it needs has
-/// nothing of the term, while an acknowledgement of what it appended at first is on its way. It counted that for another
-/// entry, which was then committed although it was on no other disk.
+/// A leader's disk is restored to a copy from before its term. The only other voter that it needs has no entry of the
+/// term, so it leads that term again. Meanwhile an acknowledgement of its first entries is in flight. The leader
+/// counted it for a different entry with the same index, which was then committed although it was on no other disk.
 #[test]
 fn an_acknowledgement_of_other_entries_is_not_counted() {
     for counts_others in [false, true] {
@@ -78,7 +78,7 @@ fn an_acknowledgement_of_other_entries_is_not_counted() {
                 break;
             }
         }
-        // The other node has the new entry, and its acknowledgement is late.
+        // The other node has the new entry, and its acknowledgement is delayed.
         world.network.clear();
         let last = world.append(again);
         world.exchange([again, other], |world| {
@@ -106,7 +106,7 @@ fn an_acknowledgement_of_other_entries_is_not_counted() {
         assert!(leads(&world) && world.end(again).1 == term, "it leads the same term");
         assert_eq!(world.append(again), last);
         for message in late {
-            // One that is not counted is refused.
+            // An acknowledgement that is not counted is rejected.
             let _ = world.running(again).replica.step(message);
             world.perform(again);
         }

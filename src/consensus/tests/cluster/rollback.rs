@@ -1,6 +1,7 @@
-//! Disks that are restored to an older copy, or lose a synced tail. Acknowledged records may be lost then, as two of three nodes
-//! no longer have them, but the loss is detected: replicas that differ below their commit indexes do not continue as if they
-//! were equal, and no leader counts an acknowledgement from a node that does not have its entries.
+//! Simulations of disks that are restored to an older copy, or lose a synced tail. Acknowledged records may then be
+//! lost, because two of three nodes may no longer have them. But the loss is detected: replicas that differ below
+//! their commit indexes do not continue as if they were equal, and no leader counts an acknowledgement from a node
+//! that does not have its entries.
 
 use super::*;
 use crate::consensus::handle::{GroupStatus, Role};
@@ -16,13 +17,14 @@ impl World {
         reader.entries(index, index.next(), u64::MAX, Access::Blocking).ok()?.into_iter().next()
     }
 
-    /// The entry before the first one that is there.
+    /// Returns the index of the entry before the first stored one.
     fn base(&self, i: usize) -> LogIndex {
         self.nodes[i].process.as_ref().map_or(LogIndex(0), |p| p.replica.group.node.store().base().index)
     }
 
-    /// What a node holds before its process ends: its disk may be put back while it is down, with its acknowledgements still on
-    /// their way. What it held counts as held: no leader can know that it was lost.
+    /// Records the entries of a node before its process ends. Its disk may be restored while it is down and its
+    /// acknowledgements are in flight. The recorded entries count as stored, because no leader can know that they
+    /// were lost.
     fn remember(&mut self, i: usize) {
         if let Some(process) = &self.nodes[i].process {
             let reader = &process.replica.reader;
@@ -33,7 +35,7 @@ impl World {
         }
     }
 
-    /// A disk is put back.
+    /// Restores a disk to an older copy.
     fn roll_back(&mut self, i: usize, copy: &Sim) {
         self.remember(i);
         self.kill(i, true);
@@ -145,7 +147,7 @@ fn history(seed: u64, rules: Rules) -> usize {
 }
 
 #[test]
-fn replicas_that_differ_say_so() {
+fn replicas_that_differ_report_it() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let (first, count): (u64, u64) = (number("SERIATIM_SEED").unwrap_or(1), number("SERIATIM_SEEDS").unwrap_or(60));
     let of_seed = |seed| {
@@ -159,7 +161,7 @@ fn replicas_that_differ_say_so() {
 }
 
 #[test]
-fn histories_find_replicas_that_are_not_compared() {
+fn without_the_comparison_histories_end_in_violations() {
     let forgotten = Rules { compare_with_leader: false, acknowledge_compared_only: false, ..Rules::default() };
     assert!(
         violations(60, |seed| {

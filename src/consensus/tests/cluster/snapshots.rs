@@ -1,11 +1,12 @@
-//! A node that catches up by a snapshot, on the real files.
+//! Tests of a node that catches up by a snapshot, with real log files.
 
 use super::*;
 
-/// A snapshot's log state is as of a later entry than the snapshot's base. The node noted it as of the base, as that is what it
-/// had applied, and after a restart the entries in between would have been applied to it twice.
+/// The log state of a snapshot may include later entries than the snapshot's base. The node stored it with the index
+/// of the base, because that was its applied index. After a restart, the entries in between would have been applied
+/// to it twice.
 #[test]
-fn after_a_snapshot_the_log_state_is_as_of_the_entry_that_the_snapshot_said() {
+fn a_snapshots_log_state_is_stored_with_its_own_index() {
     let mut world = World::new(7, 3);
     let wanted = world.wanted.clone();
     world.nodes.iter_mut().for_each(|node| node.wanted.clone_from(&wanted));
