@@ -67,7 +67,7 @@ macro_rules! commands {
                 message.write_to_bytes().unwrap_or_default()
             }
 
-            /// Reads what [`Command::encode`] wrote.
+            /// Decodes the output of [`Command::encode`].
             ///
             /// # Errors
             /// [`BadCommand`] for anything else.
@@ -98,7 +98,7 @@ commands! {
     RemoveNode(id: NodeId),
     /// Creates a log. Its founder then creates the first replica.
     CreateLog(log: LogMeta),
-    /// The founder has the group's first replica on its disk.
+    /// Records that the group's first replica is on the founder's disk.
     Founded(group: GroupId),
     /// Changes the settings of the group's log.
     ConfigureLog(group: GroupId, change: LogChange),

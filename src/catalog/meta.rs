@@ -1,17 +1,17 @@
-//! What the catalog contains: members and logs, and their limits.
+//! The content of the catalog: members, and logs with their limits.
 
 use crate::types::{GroupId, LogId, LogName, NodeId, NodeName};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Never changes, and is never used again after a removal.
+    /// The id never changes, and is not reused after the member is removed.
     pub id: NodeId,
     /// Chosen by the operator. No two members have the same name.
     pub name: NodeName,
-    /// Where peers reach it, `host:port`.
+    /// The address for peers, `host:port`.
     pub bind_addr: String,
-    /// Where clients reach it, `host:port`.
+    /// The address for clients, `host:port`.
     pub rpc_addr: String,
 }
 
@@ -22,19 +22,20 @@ pub struct LogMeta {
     pub name: LogName,
     /// The Raft group that replicates it.
     pub group: GroupId,
-    /// Distinguishes it from another log of the same name.
+    /// Distinguishes the log from an earlier or later one of the same name.
     pub log_id: LogId,
     /// The node that creates the group's first replica.
     pub founder: NodeId,
-    /// True once that replica is on the founder's disk: from then on clients may use the log, and other nodes host replicas.
+    /// True once that replica is on the founder's disk. From then on clients can use the log, and other nodes create
+    /// replicas.
     pub founded: bool,
-    /// The largest record, bytes.
+    /// The maximum size of a record in bytes.
     pub record_bytes_max: u32,
-    /// The largest request, bytes.
+    /// The maximum size of a request in bytes.
     pub request_bytes_max: u32,
-    /// The oldest records are removed when the log has more bytes; 0: never.
+    /// The oldest records are removed while the log is larger than this; 0 means no limit.
     pub retention_bytes: u64,
-    /// Older records are removed, milliseconds; 0: never.
+    /// Records older than this are removed, in milliseconds; 0 means no limit.
     pub retention_ms: u64,
 }
 
@@ -52,7 +53,7 @@ pub struct LogChange {
 }
 
 impl LogChange {
-    /// True if it changes no setting.
+    /// Returns true if it changes no setting.
     pub fn is_empty(&self) -> bool {
         *self == LogChange::default()
     }
@@ -66,19 +67,21 @@ impl LogMeta {
 
     /// The lower bound of `record_bytes_max`.
     pub const RECORD_BYTES_LEAST: u32 = 1 << 10;
-    /// The upper bound of `record_bytes_max`: a response with one such record stays below 4 MiB, which every client accepts.
+    /// The upper bound of `record_bytes_max`. A response with one such record stays below 4 MiB, gRPC's default limit
+    /// for clients.
     pub const RECORD_BYTES_MOST: u32 = (4 << 20) - (64 << 10);
-    /// The upper bound of `request_bytes_max`: a request becomes one entry, which has at most 8 MiB.
+    /// The upper bound of `request_bytes_max`. A request becomes one entry, and an entry is at most 8 MiB.
     pub const REQUEST_BYTES_MOST: u32 = (8 << 20) - (64 << 10);
 
-    /// The largest stored form of a record: a response with one such record stays below 4 MiB, which clients accept by default.
-    /// A record with the largest value fits, with room for its own fields; one with very many tiny headers does not.
+    /// The maximum size of a record in its stored form, for the same reason. It leaves room for the fields of a
+    /// record with the largest value, but not for very many tiny headers.
     pub const STORED_RECORD_BYTES_MAX: usize = (4 << 20) - (8 << 10);
 
-    /// The lower bound of `retention_ms`, except 0: clocks are not exact, and readers must be able to follow.
+    /// The lower bound of `retention_ms`, unless it is 0. Clocks are not exact, and readers need some time to read a
+    /// record.
     pub const RETENTION_MS_LEAST: u64 = 1000;
 
-    /// Returns the log that every cluster begins with, or `None` if the system has no randomness for its id.
+    /// Returns the initial log of a cluster, or `None` if the system can't provide random bytes for its id.
     pub fn first(founder: NodeId) -> Option<LogMeta> {
         LogMeta::first_with_id(founder, LogId::random().ok()?)
     }
@@ -109,7 +112,8 @@ impl LogMeta {
         }
     }
 
-    /// True if the settings are within their bounds, so that every client accepts the responses and every peer the entries.
+    /// Returns true if the settings are within their bounds, so that every client accepts the responses, and every
+    /// peer accepts the entries.
     pub fn limits_hold(&self) -> bool {
         !(1..LogMeta::RETENTION_MS_LEAST).contains(&self.retention_ms)
             && (LogMeta::RECORD_BYTES_LEAST..=LogMeta::RECORD_BYTES_MOST).contains(&self.record_bytes_max)
@@ -117,7 +121,8 @@ impl LogMeta {
     }
 }
 
-/// True for `host:port`, the form in which nodes are dialled. Control characters would reach log lines and terminals.
+/// Returns true for a valid `host:port`. Control characters are rejected, because addresses are printed in log lines
+/// and on terminals.
 pub fn is_address(addr: &str) -> bool {
     let parts = addr.rsplit_once(':');
     let plain = addr.len() <= 300 && !addr.chars().any(|c| c.is_control() || c.is_whitespace());

@@ -1,4 +1,4 @@
-//! The catalog: which nodes are members, which logs exist with which settings, and what a node does about it.
+//! The catalog: the members of the cluster, its logs and their settings, and the policy by which a node acts on them.
 //!
 //! ```text
 //!   records of group 0 ──▶ command ──▶ state ──▶ view ──▶ api, replication, membership
@@ -11,22 +11,25 @@
 //! - [`command`]: the commands and their encoding.
 //! - [`state`]: the state machine. Applying a command is a pure function of the state, the same on every node.
 //! - [`view`]: the newest applied catalog, for other threads.
-//! - [`policy`]: decides what this node does next to bring the cluster to what the catalog says: which replicas it hosts,
-//!   which ones vote, whether another node may join, what is trimmed. A pure state machine too: catalog, replicas and time in, actions out.
+//! - [`policy`]: decides what this node does next to bring the cluster to the state that the catalog describes: which
+//!   replicas it creates, which nodes vote, whether another node may join, and what is trimmed. It is a pure state
+//!   machine, too: its inputs are the catalog, facts about replicas and the time; its outputs are actions.
 //!
 //! Group 0's log contains only commands, is never trimmed, and is replayed at each start. `consensus` applies it.
 //!
 //! # How to add a command
 //!
 //! 1. `proto/seriatim/catalog/v1/catalog.proto`: a message, and a field for it in `Command`.
-//! 2. `command.rs`: a variant in the table `commands!`, with the name of the message, and the message's `store` and `load`.
-//! 3. `state.rs`: an arm in `Catalog::change`, which checks the command against the state and returns the change. If the
-//!    command changes a new kind of item, that kind is a field of `Catalog` and a variant of `Change`.
-//! 4. `tests/mod.rs` and `tests/script.rs`: a sample in `samples()`, and the command's syntax for the scripts in `tests/scripts/`.
+//! 2. `command.rs`: a variant in the table `commands!`, with the name of the message, and the message's `store` and
+//!    `load`.
+//! 3. `state.rs`: an arm in `Catalog::change`, which checks the command against the state and returns the change. If
+//!    the command changes a new kind of item, that kind is a field of `Catalog` and a variant of `Change`.
+//! 4. `tests/mod.rs` and `tests/script.rs`: a sample in `samples()`, and the command's syntax for the scripts in
+//!    `tests/scripts/`.
 //!
-//! The compiler finds steps 2 and 3 when the message exists. An older version refuses the new command by its number, does not
-//! write the entry, and does not start on a log that contains it. So a new command, and a new field in an old one, are
-//! proposed only once every member knows them.
+//! Once the message exists, the compiler finds steps 2 and 3. An older version refuses the new command by its number:
+//! it does not write the entry, and does not start with a log that contains it. So a new command, or a new field of
+//! an existing one, is proposed only once every member knows it.
 
 pub mod command;
 pub mod meta;

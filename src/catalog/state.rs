@@ -48,7 +48,7 @@ pub enum Conflict {
     /// The settings of the log would be out of bounds, alone or in combination.
     #[error("the settings of the log of group {0} are out of bounds")]
     BadLimits(GroupId),
-    /// No sound node proposes it: an id of 0, a malformed address, a group above [`Catalog::GROUPS_MAX`].
+    /// No correct node proposes it: an id of 0, a malformed address, a group above [`Catalog::GROUPS_MAX`].
     #[error("no member or log can be like that")]
     Impossible,
     /// The cluster has [`Catalog::MEMBERS_MAX`] members.
@@ -61,7 +61,7 @@ pub enum Conflict {
 pub enum Applied {
     /// The catalog has changed.
     Changed,
-    /// The catalog already was as the command requests.
+    /// The command has no effect, because the catalog already has the requested state.
     Unchanged,
     /// The command does not fit the state and was ignored.
     Ignored(Conflict),
@@ -114,7 +114,7 @@ impl Catalog {
         Applied::Changed
     }
 
-    /// Returns what a command would change. Proposing and applying decide by the same function.
+    /// Returns what a command would change. Both proposing and applying use this function.
     fn change(&self, command: &Command) -> Changes {
         match command {
             Command::AddNode(member) => self.add_node(member),
@@ -205,12 +205,12 @@ impl Catalog {
         self.members.values().find(|m| m.name == *name)
     }
 
-    /// Iterates over the members by id: in the same order on each node.
+    /// Iterates over the members, ordered by id.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
     }
 
-    /// True for an id that was a member's and will never be one's again.
+    /// Returns true for the id of a removed member. Such an id is never used again.
     pub fn is_removed(&self, id: NodeId) -> bool {
         self.removed.contains(&id)
     }
@@ -225,7 +225,7 @@ impl Catalog {
         self.logs.get(&group)
     }
 
-    /// Iterates over the logs by group.
+    /// Iterates over the logs, ordered by group.
     pub fn logs(&self) -> impl Iterator<Item = &LogMeta> {
         self.logs.values()
     }

@@ -1,4 +1,4 @@
-//! The published catalog: what the other threads read.
+//! The published catalog, for other threads.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl CatalogView {
         &self.level
     }
 
-    /// Returns the catalog as of now. It does not change any more; a later call may return a newer one.
+    /// Returns the current catalog, as an immutable copy.
     pub fn get(&self) -> Arc<Catalog> {
         self.catalog.read().clone()
     }

@@ -1,4 +1,4 @@
-//! Applying committed entries, one by one in the order of the log.
+//! Applies committed entries, one by one in the order of the log.
 
 use thiserror::Error;
 
@@ -10,11 +10,11 @@ use crate::types::{LogIndex, Offset};
 pub struct Visible {
     /// The last applied entry.
     pub applied: LogIndex,
-    /// The first readable record; moved by trims.
+    /// The first readable record. Trims raise it.
     pub first_offset: Offset,
     /// The high watermark: the first offset that is not visible yet.
     pub next_offset: Offset,
-    /// Unix microseconds of the last visible record; 0 without records.
+    /// The timestamp of the last visible record, Unix microseconds; 0 without records.
     pub last_append_time_us: u64,
 }
 
@@ -34,26 +34,26 @@ pub enum StateChange {
     Nothing,
 }
 
-/// What follows from an applied entry, apart from the new state.
+/// What the caller must do after an entry was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The caller does nothing.
+    /// Nothing.
     Applied,
     /// The records below this offset may be deleted.
     Trimmed(Offset),
 }
 
-/// The payload of a trim is not an offset.
+/// The error for a trim whose payload is not an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a malformed trim")]
 pub struct BadTrim;
 
-/// The payload of a trim: the first offset to keep.
+/// Encodes the payload of a trim: the first offset to keep.
 pub fn encode_trim(first_offset: Offset) -> [u8; 8] {
     first_offset.0.to_le_bytes()
 }
 
-/// Reads what [`encode_trim`] wrote.
+/// Decodes the output of [`encode_trim`].
 ///
 /// # Errors
 /// [`BadTrim`] for anything else.
@@ -61,10 +61,10 @@ pub fn decode_trim(bytes: &[u8]) -> Result<Offset, BadTrim> {
     bytes.try_into().map(|bytes| Offset(u64::from_le_bytes(bytes))).map_err(|_| BadTrim)
 }
 
-/// How far a log is applied, and its log state.
+/// The applied position of a log, and its log state.
 ///
-/// The state may be as of a later entry than the last applied one, after a snapshot or a restart: the entries in between are
-/// applied again and do not change it.
+/// After a snapshot or a restart, the state may include later entries than the last applied one. The entries in
+/// between are applied again, without changing the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
     index: LogIndex,
@@ -74,12 +74,13 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// As of a start or a snapshot: everything up to `index` is applied, and the next record gets `next_offset`.
+    /// Creates the state at a start or after a snapshot: everything up to `index` is applied, and `state` includes
+    /// the entries up to `as_of`. The next record gets `next_offset`.
     pub fn new(index: LogIndex, next_offset: Offset, state: LogState, as_of: LogIndex) -> Applied {
         Applied { index, next_offset, state, as_of }
     }
 
-    /// Continues after a snapshot. Offsets never go back, whatever the snapshot says.
+    /// Returns the state after a snapshot. Offsets never decrease, whatever the snapshot contains.
     #[must_use]
     pub fn after_snapshot(&self, snapshot: Applied) -> Applied {
         let state =
@@ -111,17 +112,17 @@ impl Applied {
         outcome
     }
 
-    /// The last applied entry.
+    /// Returns the last applied entry.
     pub fn index(&self) -> LogIndex {
         self.index
     }
 
-    /// The log state, and the entry that it is as of.
+    /// Returns the log state, and the index of the last entry that it includes.
     pub fn log_state(&self) -> (LogState, LogIndex) {
         (self.state, self.as_of)
     }
 
-    /// What readers may see.
+    /// Returns what readers may see.
     pub fn visible(&self) -> Visible {
         Visible {
             applied: self.index,

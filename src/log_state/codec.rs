@@ -1,4 +1,4 @@
-//! The log state and its bytes, as manifests and snapshots carry them.
+//! The log state and its encoding in manifests and snapshots.
 //!
 //! ```text
 //!  0  version u32          1
@@ -13,12 +13,12 @@ use thiserror::Error;
 
 use crate::types::Offset;
 
-/// What applying entries has made. The entry that it is as of is stored next to it.
+/// The state that is derived from applied entries. The index of the last entry that it includes is stored next to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogState {
-    /// The first record that clients may read; moved by trims.
+    /// The first record that clients may read. Trims raise it.
     pub first_offset: Offset,
-    /// Unix microseconds of the last record; 0 without records.
+    /// The timestamp of the last record, Unix microseconds; 0 without records.
     pub last_append_time_us: u64,
 }
 
@@ -38,7 +38,7 @@ impl LogState {
     pub const FORMAT: u32 = 1;
     const BYTES: usize = 24;
 
-    /// The bytes for a manifest or a snapshot.
+    /// Encodes the state for a manifest or a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(Self::BYTES);
         bytes.extend_from_slice(&Self::FORMAT.to_le_bytes());
@@ -48,12 +48,12 @@ impl LogState {
         bytes
     }
 
-    /// Reads what [`LogState::encode`] wrote.
+    /// Decodes the output of [`LogState::encode`].
     ///
     /// # Errors
     /// [`BadLogState`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<LogState, BadLogState> {
-        // Every version begins with its number and is longer than that.
+        // Every version starts with its number, and is longer than these four bytes.
         let (version, rest) = bytes.split_first_chunk::<4>().ok_or(BadLogState::Malformed)?;
         let (reserved, rest) = rest.split_first_chunk::<4>().ok_or(BadLogState::Malformed)?;
         match u32::from_le_bytes(*version) {

@@ -1,4 +1,5 @@
-//! Everything that is derived from a log's applied entries, and stored so that a restart need not apply them again.
+//! The log state: everything that is derived from a log's applied entries. It is stored, so that a restart does not
+//! have to apply them again.
 //!
 //! ```text
 //!  applied entry ──▶ Applied::apply ──▶ LogState ──▶ encode ──▶ manifest, snapshot
@@ -7,9 +8,9 @@
 //! ```
 //!
 //! - Every replica that has applied the same entries has the same [`LogState`], byte for byte.
-//! - A new part of the state is a field of [`LogState`], a line of [`Applied::apply`] and a new version of the codec; neither
-//!   the manifest nor the snapshot changes for it.
-//! - A state of a newer version is refused by its number ([`BadLogState::Newer`]), and never guessed at.
+//! - A new part of the state requires a field of [`LogState`], a line of [`Applied::apply`] and a new version of the
+//!   codec. The formats of the manifest and of the snapshot do not change.
+//! - A state of a newer version is refused by its number ([`BadLogState::Newer`]), and never interpreted.
 
 mod applied;
 mod codec;

@@ -1,25 +1,27 @@
-//! The age of a log's records, for retention: how long this replica has provably had them.
+//! The age of a log's records, for retention: for how long this replica has provably stored them.
 //!
-//! Wall clocks may be wrong by any amount, so neither of the two measures here uses one:
+//! Wall clocks may be wrong by any amount, so neither of the two measures here relies on one:
 //!
-//! - **Records that became visible in this run of the process**: the monotonic clock. [`LogAges`] keeps marks: "all records below
-//!   this offset were visible at that time". A record is as old as the first mark above it.
-//! - **Records that this run found at its start**: the log's own clock (`LogClock`), which continues over restarts. A segment's
-//!   header contains its time ("begun at"): all records before that segment had arrived by then.
+//! - **Records that became visible in this run of the process** are measured by the monotonic clock. [`LogAges`]
+//!   keeps marks: "all records below this offset were visible at that time". The age of a record is that of the first
+//!   mark above it.
+//! - **Records of earlier runs** are measured by the log's own clock (`LogClock`), which continues over restarts. A
+//!   segment's header contains the time of this clock when the segment was created; all records before that segment
+//!   had arrived by then.
 //!
-//! The log's clock advances with the monotonic clock and never slower. While the wall clock is ahead of it, it runs at twice that
-//! speed, so that downtime is made up for. So whatever the wall clocks were, a record whose age by the log's clock is `A` was held by
-//! running processes for at least `A / 2`. After a crash the clock continues from the newest header: it may lose time, and never
-//! gains any.
+//! The log's clock never runs slower than the monotonic clock. While the wall clock is ahead of it, it runs at twice
+//! that speed, to make up for downtime. So a record whose age by the log's clock is `A` has been stored by running
+//! processes for at least `A / 2`, whatever the wall clocks were. After a crash, the clock continues from the newest
+//! header: it may lose time, but never gains any.
 
 use std::time::{Duration, Instant};
 
 use crate::types::Offset;
 
-/// How much faster than the monotonic clock a [`LogClock`] may run.
-const HURRY: u32 = 2;
+/// The maximum speed of a [`LogClock`], as a multiple of the monotonic clock's speed.
+const SPEED_MAX: u32 = 2;
 
-/// A mark is removed if the gap that this leaves is at most the age of the next mark divided by this number.
+/// A mark is removed if the remaining gap is at most the age of the next mark divided by this number.
 const MARKS_PER_AGE: u32 = 16;
 
 /// The minimum time between two marks.
@@ -30,7 +32,8 @@ pub fn as_us(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The clock of one replica of a log: microseconds, and when it had that value. Only differences matter.
+/// The clock of one replica of a log: a value in microseconds, and the time at which the clock had it. Only
+/// differences between its values matter.
 #[derive(Debug)]
 struct LogClock(u64, Instant);
 
@@ -38,7 +41,7 @@ impl LogClock {
     fn now(&mut self, wall_us: u64, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.1);
         let least = self.0.saturating_add(as_us(passed));
-        let most = self.0.saturating_add(as_us(passed.saturating_mul(HURRY)));
+        let most = self.0.saturating_add(as_us(passed.saturating_mul(SPEED_MAX)));
         *self = LogClock(wall_us.clamp(least, most), now);
         self.0
     }
@@ -48,21 +51,23 @@ impl LogClock {
 #[derive(Debug)]
 pub struct LogAges {
     clock: LogClock,
-    /// The records below were visible at this run's first look.
+    /// All records below this offset were visible when this run started. Only to them the log's clock applies.
     found: Offset,
-    /// All records below the offset were visible at that time; ascending. The gap between two is at most a sixteenth of the newer
-    /// one's age, so their number grows with the logarithm of time: a few hundred after years.
+    /// Marks, ascending: all records below the offset were visible at that time. The gap between two marks is at most
+    /// a sixteenth of the newer one's age. So their number grows with the logarithm of time: a few hundred after
+    /// years.
     marks: Vec<(Instant, Offset)>,
 }
 
 impl LogAges {
-    /// Starts with the records that are visible now, and the time in the newest segment's header (0: unknown).
+    /// Starts with the records that are visible now, and with the time in the newest segment's header (0 if it is
+    /// unknown).
     pub fn new(begun_us: u64, next_offset: Offset, wall_us: u64, now: Instant) -> LogAges {
         let start_us = if begun_us == 0 { wall_us } else { begun_us };
         LogAges { clock: LogClock(start_us, now), found: next_offset, marks: vec![(now, next_offset)] }
     }
 
-    /// Notes that all records below `next_offset` are visible now. Returns the time of the log's clock.
+    /// Records that all records below `next_offset` are visible now. Returns the time of the log's clock.
     pub fn look(&mut self, next_offset: Offset, wall_us: u64, now: Instant) -> u64 {
         let newer =
             |(at, below): &(Instant, Offset)| next_offset > *below && now.saturating_duration_since(*at) >= MARK_EVERY;
@@ -81,7 +86,7 @@ impl LogAges {
         self.marks.first().map(|(_, below)| *below)
     }
 
-    /// Returns the offset below which an earlier run had the records: only for them the log's clock counts.
+    /// Returns the offset below which records were visible when this run started. Only to them the log's clock applies.
     pub fn found(&self) -> Offset {
         self.found
     }
@@ -114,8 +119,8 @@ mod tests {
         let mut clock = LogClock(1000 * SECOND, start);
         assert_eq!(clock.now(1001 * SECOND, at(0)), 1000 * SECOND, "no time has passed");
         assert_eq!(clock.now(1002 * SECOND, at(1)), 1002 * SECOND, "it catches up");
-        assert_eq!(clock.now(9_000_000 * SECOND, at(2)), 1004 * SECOND, "not to the far future");
-        assert_eq!(clock.now(7, at(3)), 1005 * SECOND, "it never goes back or stops");
+        assert_eq!(clock.now(9_000_000 * SECOND, at(2)), 1004 * SECOND, "it does not jump");
+        assert_eq!(clock.now(7, at(3)), 1005 * SECOND, "it never goes back and never stops");
         assert_eq!(clock.now(1015 * SECOND, at(13)), 1015 * SECOND);
         let mut clock = LogClock(u64::MAX - 1, start);
         assert_eq!(clock.now(7, at(13)), u64::MAX, "a header may contain anything");
@@ -140,7 +145,7 @@ mod tests {
         assert_eq!(ages.found(), Offset(5));
     }
 
-    /// A record every 300 seconds for a year: each age is known to a sixteenth.
+    /// With a record every 300 seconds for a year, each age is known with a precision of a sixteenth.
     #[test]
     fn a_year_needs_few_marks() {
         let start = Instant::now();

@@ -1,11 +1,11 @@
-//! Whether a learner has caught up with its leader: measured by time, not by its lag in entries, whose meaning depends on the
-//! load.
+//! Decides whether a learner has caught up with its leader. The measure is time, because the meaning of a lag in
+//! entries depends on the load.
 //!
-//! Replication to a learner is divided into rounds (Ongaro's thesis, 4.2.1). A round ends when the learner is known to hold the
-//! entry that was the leader's last one when the round began. If it took longer than an election timeout, another round follows.
-//! Either each round has fewer entries than the one before, or the learner is slower than the load, and as a voter it would delay
-//! a cluster that needs its vote. A shorter round means that the learner has caught up: as a voter it would lag by no more than
-//! the time that the cluster waits for a leader anyway.
+//! Replication to a learner is divided into rounds (Ongaro's thesis, 4.2.1). A round ends when the learner has
+//! acknowledged the entry that was the leader's last one when the round began. If the round took less than an
+//! election timeout, the learner has caught up: as a voter it would lag by no more than the time that the cluster
+//! waits for a leader anyway. Otherwise another round follows. If rounds do not become shorter, the learner is slower
+//! than the load, and as a voter it would delay a cluster that needs its vote.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ use crate::types::{LogIndex, NodeId, Term};
 /// A round of one learner.
 #[derive(Clone, Copy, Debug)]
 struct Round {
-    /// The leader's last index when it began.
+    /// The leader's last index when the round began.
     target: LogIndex,
-    /// The tick when it began.
+    /// The tick at which the round began.
     began: u64,
     /// The number of earlier rounds of this learner.
     before: u32,
@@ -97,7 +97,10 @@ mod tests {
         assert!(!look(&mut rounds, 1, 61, 1610, 1499, true));
         assert!(!look(&mut rounds, 1, 62, 1620, 1500, true), "the second one took 12");
         assert!(!look(&mut rounds, 1, 64, 1640, 1619, true));
-        assert!(look(&mut rounds, 1, 65, 1650, 1620, true), "3 ticks, though 30 entries are missing again");
+        assert!(
+            look(&mut rounds, 1, 65, 1650, 1620, true),
+            "the third one took 3 ticks, although 30 entries are missing"
+        );
     }
 
     #[test]
@@ -114,7 +117,7 @@ mod tests {
         assert!(!look(&mut rounds, 1, 0, 1000, 10, true));
         assert!(!look(&mut rounds, 1, 5, 1001, 10, false));
         assert!(!look(&mut rounds, 1, 100, 1500, 1001, true), "the round restarts");
-        assert!(!look(&mut rounds, 2, 101, 2000, 1500, true), "a new leader does not know the old round");
+        assert!(!look(&mut rounds, 2, 101, 2000, 1500, true), "a new leader restarts the round");
         assert!(look(&mut rounds, 2, 102, 2000, 2000, true));
         assert!(!look(&mut CatchUp::default(), 1, 0, 0, 0, true), "it has acknowledged nothing");
     }

@@ -1,4 +1,4 @@
-//! What the policy is told: facts about this node's replicas. `consensus` collects them for each decision.
+//! The inputs of the policy: facts about this node's replicas. `consensus` collects them for each decision.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,12 +9,12 @@ use crate::watermark::Visible;
 /// This node's replicas, by group.
 pub type Replicas = BTreeMap<GroupId, ReplicaFacts>;
 
-/// What is known of this node's replica of one group.
+/// Facts about this node's replica of one group.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicaFacts {
     /// This node leads the group.
     pub leads: bool,
-    /// The replica is damaged and takes no part: its voters may be outdated.
+    /// The replica is damaged and takes no part, so its list of voters may be outdated.
     pub is_damaged: bool,
     /// Every entry of its log is applied.
     pub is_idle: bool,
@@ -26,24 +26,24 @@ pub struct ReplicaFacts {
     pub last_index: LogIndex,
     /// The group's voters. Empty while the replica waits for its first snapshot.
     pub voters: Vec<NodeId>,
-    /// The progress of all replicas of the group, this one included. Known to the leader; empty elsewhere.
+    /// The progress of all replicas of the group, including this one. Empty unless this node leads.
     pub progress: Vec<ReplicaProgress>,
     /// The records that readers may see.
     pub visible: Visible,
-    /// The time of the log's clock in the newest segment's header; 0: unknown.
+    /// The time of the log's clock in the newest segment's header; 0 if it is unknown.
     pub begun_us: u64,
-    /// Expired records are being searched for.
+    /// A search for expired records is running.
     pub is_searched: bool,
 }
 
-/// What a leader knows of one replica.
+/// The progress of one replica, as its leader knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaProgress {
     /// The replica's node.
     pub node: NodeId,
     /// It is a voter, not a learner.
     pub voter: bool,
-    /// The last entry that it is known to hold.
+    /// The last entry that it has acknowledged.
     pub matched: LogIndex,
     /// The leader has heard from it recently. Always true for the leader itself.
     pub active: bool,

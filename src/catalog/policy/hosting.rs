@@ -1,23 +1,24 @@
-//! Which groups this node hosts.
+//! Decides of which logs this node has a replica.
 
 use crate::catalog::meta::LogMeta;
 use crate::catalog::state::Catalog;
 use crate::storage::log::Genesis;
 use crate::types::{GroupId, NodeId};
 
-/// What to do about one log after the catalog has changed.
+/// A log of which this node has, or should create, a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostedLog<'a> {
     /// The log in the catalog.
     pub log: &'a LogMeta,
-    /// Create a replica of its group first.
+    /// Set if the replica does not exist and must be created first.
     pub create: Option<Genesis>,
-    /// Clients may use it on this node.
+    /// True if clients may use the log on this node.
     pub serves: bool,
 }
 
-/// Returns the logs that this node hosts or should host. A founder hosts its log at once, so that it can found it; other
-/// members host it once it is founded. A replica that exists stays, whatever the catalog says.
+/// Returns the logs of which this node has, or should create, a replica. The founder creates its replica immediately,
+/// in order to found the log; other members create one after the log is founded. An existing replica is kept,
+/// whatever the catalog says.
 pub fn hosted_logs<'a>(
     catalog: &'a Catalog,
     me: NodeId,

@@ -1,12 +1,13 @@
-//! One node joins at a time: what the catalog's leader does with a new node while another one has not finished its join.
+//! One node joins at a time: decides about a new node while another one has not finished its join. Used by the
+//! catalog's leader.
 //!
-//! A member has finished its join once it votes in every group. The leader finds the unfinished members in the catalog and in
-//! the groups' conf states. Both are replicated, so a new leader finds the same ones.
+//! A member has finished its join once it votes in every group. The leader derives the unfinished members from the
+//! catalog and from the groups' conf states. Both are replicated, so a new leader finds the same members.
 //!
-//! **An abandoned join** must not keep others out for good. If the leader has not heard from an unfinished node for five minutes
-//! of its ticks, it removes the node when another one asks to join. The removed id is never used again; its host can join again
-//! with an empty data directory. A node that votes in some group is not removed, as a majority may depend on it; the leader just
-//! stops waiting for it. A new leader counts the five minutes from the beginning.
+//! **An abandoned join** must not block other nodes forever. If the leader has not heard from an unfinished node for
+//! five minutes (in ticks), it removes that node when another one asks to join. The removed id is never reused; the
+//! host can join again with an empty data directory. A node that already votes in some group is not removed, because
+//! a majority may depend on it: the leader only stops waiting for it. A new leader restarts the five minutes.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,11 @@ use super::facts::{ReplicaProgress, Replicas};
 use crate::catalog::state::Catalog;
 use crate::types::{GroupId, NodeId};
 
-/// The voters of the catalog and of each founded log, as far as this node knows them: none for a log that this node does not
-/// host, or whose replica waits for its first snapshot.
+/// The voters of the catalog and of each founded log, as far as this node knows. The list is empty for a log of which
+/// this node has no replica, or whose replica waits for its first snapshot.
 pub struct VotersOfGroups<'a> {
     logs: Vec<&'a [NodeId]>,
-    /// Of damaged replicas: perhaps outdated. They show that a node may vote, and never that it does.
+    /// The voters in damaged replicas, which may be outdated. They prove only that a node may be a voter.
     outdated: Vec<&'a [NodeId]>,
     catalog: Option<&'a [NodeId]>,
     progress: &'a [ReplicaProgress],
@@ -41,8 +42,9 @@ impl<'a> VotersOfGroups<'a> {
         }
     }
 
-    /// True if the node votes in every log whose voters are known. Only then it may vote in the catalog, so a join that is
-    /// abandoned while it copies a log does not leave a voter.
+    /// Returns true if the node votes in every log whose voters are known. This is required before it gets a vote in
+    /// the catalog, so that a join that is abandoned while the node copies a log leaves no additional voter in the
+    /// catalog.
     pub fn votes_in_known_logs(&self, node: NodeId) -> bool {
         self.logs.iter().filter(|voters| !voters.is_empty()).all(|voters| voters.contains(&node))
     }
@@ -63,13 +65,13 @@ impl<'a> VotersOfGroups<'a> {
 pub struct Unfinished {
     /// The member.
     pub node: NodeId,
-    /// It votes in some group, or may.
+    /// True if it votes in some group, or may do so.
     pub votes: bool,
-    /// The catalog's leader has heard from it recently.
+    /// True if the catalog's leader has heard from it recently.
     pub active: bool,
 }
 
-/// What to do with a new node.
+/// The decision about a new node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Add it.
@@ -80,12 +82,13 @@ pub enum Verdict {
     Replace(NodeId),
 }
 
-/// For how long the unfinished members have been silent. Known only to the catalog's leader.
+/// How long each unfinished member has been silent, in ticks. Only the catalog's leader counts.
 #[derive(Debug, Default)]
 pub struct Joins(BTreeMap<NodeId, u32>);
 
 impl Joins {
-    /// Counts the silent ticks. Called on each tick by the catalog's leader; by other nodes with no members.
+    /// Counts the silent ticks. Called on each tick. On nodes that do not lead the catalog, `unfinished` is empty,
+    /// which resets the counts.
     pub fn look(&mut self, unfinished: &[Unfinished]) {
         let silent = |u: &Unfinished| if u.active { 0 } else { self.silent(u.node).saturating_add(1) };
         self.0 = unfinished.iter().map(|u| (u.node, silent(u))).collect();
@@ -95,8 +98,8 @@ impl Joins {
         self.0.get(&node).copied().unwrap_or(0)
     }
 
-    /// Decides about a new node while these members are unfinished. One that is silent for `silent_ticks_max` has abandoned its
-    /// join.
+    /// Decides about a new node while these members are unfinished. A member that was silent for `silent_ticks_max`
+    /// has abandoned its join.
     pub fn decide(&self, unfinished: &[Unfinished], silent_ticks_max: u32) -> Verdict {
         if unfinished.iter().any(|u| self.silent(u.node) < silent_ticks_max) {
             return Verdict::Wait;

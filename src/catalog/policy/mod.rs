@@ -1,17 +1,18 @@
-//! What this node does to bring the cluster to what the catalog says.
+//! The policy: decides what this node does to bring the cluster to the state that the catalog describes.
 //!
-//! The policy is a pure state machine: it is told the catalog, facts about this node's replicas ([`facts`]) and the time, and
-//! returns actions. It performs no I/O and reads no clock, so that scripts can drive it (`catalog/tests/scripts/`).
+//! It is a pure state machine: its inputs are the catalog, facts about this node's replicas ([`facts`]) and the time;
+//! its outputs are actions. It performs no I/O and reads no clock, so scripts can test it (`catalog/tests/scripts/`).
 //! `consensus` collects the facts and performs the actions.
 //!
-//! - [`hosting`]: which groups this node hosts.
+//! - [`hosting`]: of which logs this node has a replica.
 //! - [`voters`]: the next step of a group's membership; [`catch_up`]: which learners may become voters.
 //! - [`joins`]: whether another node may join.
 //! - [`requests`]: which changes of the catalog are proposed.
 //! - [`retention`]: what is trimmed; [`ages`]: how old records are.
 //!
-//! What was proposed may be lost with the leadership, so every decision is made anew on each tick, from the facts alone. The
-//! policy keeps only durations: how long a node is silent, how long a round takes, how old records are.
+//! A proposal may be lost when leadership changes, so every decision is repeated on each tick and depends on the
+//! facts alone. The policy's own state consists only of durations: how long a node has been silent, how long a round
+//! takes, how old records are.
 
 pub mod ages;
 pub mod catch_up;
@@ -40,13 +41,13 @@ use crate::types::{GroupId, LogId, NodeId};
 /// Durations in ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyTicks {
-    /// A learner has caught up if a round took less: an election timeout.
+    /// A learner has caught up if a round takes less than this: an election timeout.
     pub round_max: u64,
-    /// A member that was silent for this long has abandoned its join.
+    /// A joining member that was silent for this long has abandoned its join.
     pub silent_max: u32,
 }
 
-/// What `consensus` does next.
+/// What `consensus` should do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Propose a command to the catalog, which this node leads.
@@ -55,13 +56,14 @@ pub enum Action {
     ChangeMembership(GroupId, MembershipChange),
     /// Hand over leadership of a group.
     HandOver(GroupId),
-    /// Set the clock of a group's log, for the header of its next segment, and seal its newest segment if it is old enough.
+    /// Set the clock of a group's log, for the header of its next segment, and seal its newest segment if it is old
+    /// enough.
     KeepTime {
         /// The group of the log.
         group: GroupId,
         /// The time of the log's clock, microseconds.
         local_us: u64,
-        /// The age from which on the newest segment is sealed; `None`: it is not.
+        /// The age at which the newest segment is sealed; `None` if it must not be sealed.
         seal: Option<SealAge>,
     },
     /// Find the first record of the group's log to keep, and propose a trim up to it.
@@ -81,8 +83,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// `me` is this node as the catalog should know it. `new_log_id` returns a random id, or `None` if the system has no
-    /// randomness.
+    /// Creates a policy. `me` is this node's entry in the catalog. `new_log_id` returns a random id, or `None` if the
+    /// system can't provide random bytes.
     pub fn new(me: Member, ticks: PolicyTicks, new_log_id: fn() -> Option<LogId>) -> Policy {
         Policy {
             me,
@@ -123,7 +125,7 @@ impl Policy {
                 self.keep_log(log, replica, now, &mut actions);
             }
         }
-        // A membership change of the catalog is an entry that is not applied yet.
+        // If a membership change of the catalog is proposed on this tick, its entry is not applied yet.
         if of_catalog.is_some_and(|replica| replica.is_idle) && catalog_step.is_none() {
             actions.extend(self.wanted_command(catalog, replicas).map(Action::Propose));
         }
@@ -160,7 +162,7 @@ impl Policy {
         actions.extend(looked.expired.map(|expired| Action::Trim(log.group, expired)));
     }
 
-    /// Decides about a command that is requested on this node.
+    /// Decides about a command that was requested on this node.
     pub fn decide(&self, catalog: &Catalog, replicas: &Replicas, command: &Command) -> Decision {
         let Some(replica) = replicas.get(&GroupId::CATALOG) else { return Decision::Propose };
         let join = || {
@@ -170,9 +172,10 @@ impl Policy {
         requests::decide(catalog, replica, command, join)
     }
 
-    /// Returns the command that this node wants applied, if any: itself as a member at its addresses, that it has founded a
-    /// log, or a first log. Never a command that the state refuses (a name that another member has): it would be proposed again
-    /// on every tick, for ever. `membership` handles that case.
+    /// Returns the command that this node should propose next, if any: to add itself as a member with its addresses,
+    /// to report that it has founded a log, or to create the first log. A command that the state refuses (a name that
+    /// another member has) is never returned, because it would be proposed again on every tick, forever. `membership`
+    /// handles that case.
     fn wanted_command(&self, catalog: &Catalog, replicas: &Replicas) -> Option<Command> {
         let join = std::iter::once_with(|| Command::AddNode(self.me.clone()));
         let founds = |log: &&LogMeta| log.founder == self.me.id && replicas.contains_key(&log.group);

@@ -1,4 +1,4 @@
-//! Log lines of the policy. They are actions, so that the policy itself writes nothing.
+//! Log lines of the policy. They are actions, because the policy performs no I/O.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,16 +19,16 @@ pub enum Notice {
         /// The number of rounds so far.
         rounds: u32,
     },
-    /// A node that has abandoned its join is removed, as another one asks to join.
+    /// A node that has abandoned its join is removed, because another one asks to join.
     JoinAbandoned(NodeId),
-    /// The newest record's timestamp is ahead of this node's clock, by that much.
+    /// The newest record's timestamp is ahead of this node's clock by this duration.
     StampsAhead(LogName, Duration),
-    /// The newest record's timestamp is not ahead of this node's clock any more.
+    /// The newest record's timestamp is no longer ahead of this node's clock.
     StampsPlausible(LogName),
 }
 
 impl Notice {
-    /// The level of the log line.
+    /// Returns the level of the log line.
     pub fn level(&self) -> Level {
         match self {
             Notice::SlowLearner { .. } | Notice::StampsPlausible(_) => Level::Info,

@@ -1,6 +1,6 @@
 //! Which changes of the catalog are proposed: commands requested on this node, and proposals forwarded by peers.
 //!
-//! A peer is any node with a certificate for the peer listener. A faulty or stolen one must not be able to fill the catalog: an
+//! A peer is any node with a peer certificate. A faulty or compromised one must not be able to fill the catalog: an
 //! entry without an effect would still be synced on every node and kept forever.
 
 use super::facts::ReplicaFacts;
@@ -11,7 +11,7 @@ use crate::feature_level::FeatureLevel;
 use crate::storage::payload;
 use crate::types::NodeId;
 
-/// What becomes of a requested command.
+/// The decision about a requested command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Propose it. If this node does not lead the catalog, the group refuses it.

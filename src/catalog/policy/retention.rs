@@ -1,25 +1,29 @@
-//! Retention: the leader of a log trims what is too much or too old. The trim is an entry, so all nodes agree on what is gone.
+//! Retention: the leader of a log trims records when the log is too large or they are too old. The trim is an entry,
+//! so all nodes remove the same records.
 //!
-//! - **By size**: whole segments are removed, the oldest first, while at least `retention_bytes` stay on the leader. So a log
-//!   has at most one segment more.
-//! - **By age**: records older than `retention_ms` are removed; a file is removed with its last record. Every replica tracks
-//!   ages (`ages.rs`), so that a new leader knows them.
+//! - **By size**: whole segments are removed, the oldest first, while at least `retention_bytes` remain on the
+//!   leader. So a log exceeds the limit by at most one segment.
+//! - **By age**: records older than `retention_ms` are removed; a file is removed with its last record. Every replica
+//!   tracks ages (`ages.rs`), so that a new leader knows them.
 //!
 //! A record is removed by age if one of these is true:
 //!
-//! 1. The monotonic clock of the leader's process shows it: the record was visible here `retention_ms` ago.
-//! 2. An earlier run of the process had it, and both the log's clock and the timestamps say that it is `retention_ms` old. The log's
-//!    clock alone could say so after half of that time, and timestamps alone may be wrong by any amount.
+//! 1. By the monotonic clock of the leader's process, the record was visible on this node `retention_ms` ago.
+//! 2. The record is from an earlier run of the process, and by both the log's clock and its timestamp it is
+//!    `retention_ms` old. Neither is enough alone: the log's clock can reach this age in half of the time, and a
+//!    timestamp may be wrong by any amount.
 //!
-//! So a record of this run is never removed before `retention_ms`, and one of an earlier run not before running processes of this
-//! node have held it for half of that. Timestamps that are wrong keep records until rule 1 removes them.
-//! docs/RELIABILITY.md, "Clocks", states the guarantees, and `consensus/retention/model.rs` checks them.
+//! So a record of this run is never removed before `retention_ms` have passed, and a record of an earlier run not
+//! before running processes of this node have stored it for half of that time. A record with a wrong timestamp is
+//! kept until rule 1 removes it. docs/RELIABILITY.md, "Clocks", states the guarantees, and
+//! `consensus/retention/model.rs` checks them.
 //!
-//! The log's clock is stored in the headers of segments. So the newest segment is sealed after an eighth of `retention_ms`.
+//! The log's clock is stored in the headers of segments. For the necessary resolution, the newest segment is sealed
+//! after an eighth of `retention_ms`.
 //!
-//! The decision has two steps, because finding records by time reads the disk: [`Retention::look`] decides what has expired
-//! ([`Expired`]), and a reader thread finds the first record to keep. One search per log at a time, at most one per second and
-//! per twentieth of the age.
+//! The decision has two steps, because finding records by time reads the disk: [`Retention::look`] determines the
+//! conditions ([`Expired`]), and a reader thread finds the first record to keep. Each log has at most one search at a
+//! time, at most one per second, and at most one per twentieth of the age.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -36,9 +40,9 @@ use crate::watermark::Visible;
 /// The bounds of the time between two searches of a log.
 const SEARCH_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The newest segment is sealed after `retention_ms` divided by this,
+/// The newest segment is sealed after `retention_ms` divided by this number.
 const SEALS_PER_AGE: u64 = 8;
-/// but not sooner than the first, nor later than the second if it has entries.
+/// The bounds of that time. The upper one applies only to segments with entries.
 const SEAL_AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// The ages of this node's logs.
@@ -50,56 +54,57 @@ pub struct Retention {
 struct LogRetention {
     ages: LogAges,
     next_search: Option<Instant>,
-    /// The newest timestamp is ahead of the clock, and that was reported.
+    /// True if the newest timestamp is ahead of the clock, which was reported.
     stamps_ahead: bool,
 }
 
-/// The result of a look at one log.
+/// The result of [`Retention::look`].
 #[derive(Debug)]
 pub struct Looked {
     /// The time of the log's clock, for the header of the next segment.
     pub local_us: u64,
-    /// Seal the newest segment if it is at least this old.
+    /// Set if the newest segment should be sealed at this age.
     pub seal: Option<SealAge>,
-    /// Find the first record to keep.
+    /// Set if a search for the first record to keep should start.
     pub expired: Option<Expired>,
-    /// The newest timestamp is ahead of the clock, or no longer.
+    /// Set when the newest timestamp begins or ceases to be ahead of the clock.
     pub notice: Option<Notice>,
 }
 
-/// What has expired.
+/// The conditions under which records have expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     visible: Visible,
-    /// Remove the oldest segments while this many bytes stay.
+    /// The oldest segments are removed while this many bytes remain.
     bytes: Option<u64>,
-    /// Records below are old by the monotonic clock.
+    /// Records below this offset are old by the monotonic clock.
     old: Option<Offset>,
     times: Option<Times>,
 }
 
-/// Records of earlier runs of the process are old if three conditions hold.
+/// The three conditions that all must hold for a record of an earlier run of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Times {
     /// The record is below the offset, which this run found at its start.
     found: Offset,
-    /// It had arrived by this time of the log's clock.
+    /// The record had arrived by this time of the log's clock.
     arrived_by_us: u64,
-    /// Its timestamp is before this time.
+    /// The record's timestamp is before this time.
     stamped_before_us: u64,
 }
 
-/// What a search needs from a log.
+/// The queries that a search needs from a log.
 pub trait LogContents {
-    /// Returns the first record to keep so that only whole segments are removed and at least `bytes` stay; `None` if no segment
-    /// can be removed. Reads nothing.
+    /// Returns the first record to keep if only whole segments are removed and at least `bytes` remain; `None` if no
+    /// segment can be removed. Does not read the disk.
     fn first_within(&self, bytes: u64) -> Option<Offset>;
 
-    /// Returns an offset such that all records below had arrived by a time of the log's clock. Reads nothing.
+    /// Returns an offset such that all records below it had arrived by a time of the log's clock. Does not read the
+    /// disk.
     fn arrived_by(&self, local_us: u64) -> Option<Offset>;
 
-    /// Returns the first record in `from..below` with a timestamp at or after the time, or `below` if there is none; `from` if
-    /// records can't be read, so that they stay. May read the disk.
+    /// Returns the first record in `from..below` with a timestamp at or after the time, or `below` if no record
+    /// matches. Returns `from` if records can't be read, so that they are kept. May read the disk.
     fn first_not_before(&self, time_us: u64, from: Offset, below: Offset) -> Offset;
 }
 
@@ -128,12 +133,12 @@ impl Expired {
         log.arrived_by(times.arrived_by_us).map(|below| below.min(times.found).min(self.visible.next_offset))
     }
 
-    /// False if no record can have expired, which is known without reading the disk.
+    /// Returns false if no record can have expired. Does not read the disk.
     pub fn is_possible(&self, log: &impl LogContents) -> bool {
         self.bytes.is_some() || self.old.is_some() || self.times.is_some_and(|t| self.old_below(t, log).is_some())
     }
 
-    /// Returns the first record to keep, or `None` if no record is to be removed. May read the disk.
+    /// Returns the first record to keep, or `None` if no record has expired. May read the disk.
     pub fn first_to_keep(&self, log: &impl LogContents) -> Option<Offset> {
         let visible = self.visible;
         let by_size = self.bytes.and_then(|bytes| log.first_within(bytes));
@@ -152,17 +157,18 @@ fn search_every(log: &LogMeta) -> Duration {
     if log.retention_ms == 0 { least } else { Duration::from_millis(log.retention_ms / 20).clamp(least, most) }
 }
 
-/// The age at which the newest segment is sealed, while the log has records that will expire.
+/// Returns the age at which the newest segment is sealed. `None` if the log has no records that will expire.
 fn seal_age(log: &LogMeta, visible: Visible) -> Option<SealAge> {
     let (least, most) = SEAL_AGE;
     let age = Duration::from_millis(log.retention_ms / SEALS_PER_AGE).max(least);
     let expires = log.retention_ms > 0 && visible.first_offset < visible.next_offset;
-    // An empty segment only stores the time.
+    // An empty segment only stores the time, so a day's limit is not needed.
     expires.then_some(SealAge { used_us: as_us(age.min(most)), empty_us: as_us(age) })
 }
 
 impl Retention {
-    /// Looks at one log. Called on each tick on every node that hosts the log, so that a new leader knows the ages.
+    /// Updates the ages of one log. Called on each tick on every node with a replica, so that a new leader knows the
+    /// ages.
     pub fn look(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now) -> Looked {
         let visible = replica.visible;
         let state = self.logs.entry(log.group).or_insert_with(|| LogRetention {
@@ -184,7 +190,7 @@ impl Retention {
 }
 
 impl LogRetention {
-    /// Reports once that the newest timestamp is ahead of the clock, and once that it no longer is.
+    /// Returns a notice when the newest timestamp begins or ceases to be ahead of the clock.
     fn look_at_stamps(&mut self, log: &LogMeta, newest_us: u64, wall_us: u64) -> Option<Notice> {
         let ahead = Duration::from_micros(newest_us.saturating_sub(wall_us));
         if std::mem::replace(&mut self.stamps_ahead, ahead > AHEAD_MAX) == (ahead > AHEAD_MAX) {

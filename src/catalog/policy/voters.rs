@@ -1,8 +1,9 @@
-//! The next step of a group's membership, from the nodes that replicate it to those that should (RELIABILITY L6 and L21).
+//! Decides the next change of a group's membership, from the nodes that replicate it now to those that should
+//! (RELIABILITY L6 and L21).
 //!
 //! - One change at a time.
 //! - A node is added as a learner and becomes a voter once it has caught up.
-//! - A change that the resulting voters could not commit is not made.
+//! - No change is made after which the active voters would not be a majority.
 //! - A leader hands over before it is removed.
 
 use super::catch_up::CatchUp;
@@ -20,7 +21,7 @@ pub enum MembershipChange {
     Remove(NodeId),
 }
 
-/// What a leader does next about its group's membership.
+/// The next step of a leader towards its group's target membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Propose the change.
@@ -29,14 +30,14 @@ pub enum Step {
     HandOver,
 }
 
-/// The nodes that a group should have.
+/// The target membership of a group.
 pub struct Target<'a, R, V> {
     /// The nodes that should replicate the group.
     pub members: &'a [NodeId],
-    /// True for a node that must not replicate it. A replica that is neither wanted nor removed stays: this node's catalog may
-    /// lag behind the one that added it.
+    /// Returns true for a removed node, which must not replicate the group. A replica that is neither wanted nor
+    /// removed is kept: this node's catalog may lag behind the one that added it.
     pub removed: R,
-    /// True for a learner that may become a voter once it has caught up.
+    /// Returns true for a learner that may become a voter once it has caught up.
     pub may_vote: V,
 }
 
@@ -47,9 +48,9 @@ pub struct GroupVoters {
 }
 
 impl GroupVoters {
-    /// Returns the next step towards the target, or `None` if there is nothing to do or it must wait. Called by the group's
-    /// leader on each tick. A learner has caught up if a round took less than `round_ticks_max`. Also returns learners that are
-    /// slower than the load, with the number of their rounds.
+    /// Returns the next step towards the target, or `None` if there is nothing to do or the step must wait. Called by
+    /// the group's leader on each tick. A learner has caught up if a round took less than `round_ticks_max`. Also
+    /// returns the learners to report as slower than the load, with the number of their rounds.
     pub fn next_step(
         &mut self,
         me: NodeId,
@@ -102,7 +103,7 @@ fn next_step(
     Some(Step::Change(MembershipChange::AddLearner(*new)))
 }
 
-/// True if a majority of these voters would answer now.
+/// Returns true if a majority of these voters is active.
 fn can_commit<'a>(voters: impl Iterator<Item = &'a ReplicaProgress>) -> bool {
     let (all, active) = voters.fold((0, 0), |(all, active), r| (all + 1, active + usize::from(r.active)));
     active > all / 2

@@ -1,4 +1,5 @@
-//! A cluster without raft, disks and threads: nodes with their policies, and groups whose entries commit at once.
+//! A simulated cluster without raft, disks and threads: nodes with their policies, and groups whose entries commit at
+//! once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -81,7 +82,7 @@ impl Default for Cluster {
 }
 
 impl Cluster {
-    /// Starts a node, or restarts it: its policy forgets everything.
+    /// Starts or restarts a node. A restart resets its policy.
     pub fn start(&mut self, id: u64, name: &str) {
         let me = member(id, name);
         let policy = Policy::new(me.clone(), TICKS, || Some(LogId(7)));
@@ -92,17 +93,17 @@ impl Cluster {
         (START_US + self.passed.as_micros() as u64).saturating_add_signed(self.ahead_us)
     }
 
-    /// The wall clock jumps.
+    /// Makes the wall clock jump.
     pub fn jump(&mut self, by_us: i64) {
         self.ahead_us += by_us;
     }
 
-    /// Time passes without a tick: every node is down.
+    /// Advances the time without ticks, as if every node were down.
     pub fn pass(&mut self, time: Duration) {
         self.passed += time;
     }
 
-    /// One tick of every node. With `lost`, its actions are not performed.
+    /// Ticks every node. With `lost`, the actions are not performed.
     pub fn tick(&mut self, lost: bool) -> String {
         self.tick += 1;
         self.passed += TICK;
@@ -119,7 +120,7 @@ impl Cluster {
         out
     }
 
-    /// A node is asked to change the catalog.
+    /// Requests a change of the catalog on a node.
     pub fn request(&mut self, id: u64, command: Command) -> String {
         let id = NodeId(id);
         let facts = self.facts(id);
@@ -141,7 +142,11 @@ impl Cluster {
         let would_change = self.catalog.would_change(&command);
         let before = self.catalog.clone();
         let applied = self.catalog.apply(command);
-        assert_eq!(applied == Applied::Changed, would_change == Ok(true), "proposing and applying decide alike");
+        assert_eq!(
+            applied == Applied::Changed,
+            would_change == Ok(true),
+            "proposing and applying make the same decision"
+        );
         assert_eq!(applied == Applied::Changed, self.catalog != before);
         let mut out = match applied {
             Applied::Changed => "changed\n".to_owned(),

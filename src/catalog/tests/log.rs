@@ -1,4 +1,4 @@
-//! A log without a disk: segments and timestamps, as retention sees them.
+//! A model of a log without a disk: only the segments and timestamps that retention uses.
 
 use std::collections::VecDeque;
 
@@ -62,7 +62,8 @@ impl ModelLog {
         self.segments.push(Segment { base: self.next(), begun_us: self.local_us, bytes: 0 });
     }
 
-    /// Seals the newest segment if it is old enough. True if it has records: an empty one only stores the time.
+    /// Seals the newest segment if it is old enough. Returns true if the sealed segment contains records; an empty
+    /// one only stores the time.
     pub fn keep_time(&mut self, local_us: u64, seal: Option<SealAge>) -> bool {
         self.local_us = local_us;
         let old = self.segments.last().zip(seal).is_some_and(|(newest, age)| {

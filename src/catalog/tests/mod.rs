@@ -1,4 +1,4 @@
-//! The catalog and its policy as scripts drive them, and what scripts can't say.
+//! Tests of the catalog and its policy: golden scripts, and the cases that scripts can't express.
 
 mod cluster;
 mod log;
@@ -45,7 +45,8 @@ fn decodes_what_it_encodes() {
     }
 }
 
-/// A command and a field of a newer version are refused, never skipped: this node would have another catalog than the others.
+/// A command and a field of a newer version are refused, never skipped: this node would have another catalog than the
+/// others.
 #[test]
 fn refuses_unknown_fields_in_every_command() {
     for command in samples() {

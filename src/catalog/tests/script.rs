@@ -1,7 +1,8 @@
 //! The language of the scripts in `scripts/`.
 //!
-//! A command of the catalog is applied as a committed entry. With the tag `[request]` it is requested on the node of the
-//! prefix, with `[forward]` a peer forwards it to the catalog's leader, and with `[encode]` its bytes are printed.
+//! A command of the catalog is applied as a committed entry. With the tag `[request]`, it is requested on the node
+//! that the prefix names; with `[forward]`, a peer forwards it to the catalog's leader; with `[encode]`, its bytes
+//! are printed.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -67,11 +68,11 @@ pub enum Line {
     RaiseFeatureLevel {
         level: u32,
     },
-    /// Decodes the value of a record: hexadecimal digits.
+    /// Decodes the value of a record, given in hexadecimal digits.
     Decode {
         hex: String,
     },
-    /// Adds members with the ids of a range.
+    /// Adds members whose ids are in a range.
     AddNodes {
         from: u64,
         to: u64,
@@ -85,46 +86,46 @@ pub enum Line {
         id: u64,
         name: Option<String>,
     },
-    /// A node founds the catalog, and with it the cluster.
+    /// Lets a node found the catalog, and with it the cluster.
     Found {
         id: u64,
     },
     /// Prints the groups.
     Groups,
-    /// Ticks of all nodes; prints what the policies want. `[lost]`: it is not performed.
+    /// Ticks all nodes and prints the actions of their policies. With `[lost]`, the actions are not performed.
     Tick {
         times: Option<u64>,
     },
-    /// A node leads a group from now on; without a node, it has no leader.
+    /// Makes a node the leader of a group. Without a node, the group has no leader.
     Lead {
         group: u64,
         id: Option<u64>,
     },
-    /// A replica holds all entries of its leader, or those up to an index.
+    /// Replicates all entries of the leader to a replica, or those up to an index.
     Replicate {
         group: u64,
         id: u64,
         up_to: Option<u64>,
     },
-    /// Nobody hears a node.
+    /// Makes a node silent: no other node hears it.
     Silence {
         id: u64,
     },
-    /// It is heard again.
+    /// Ends a node's silence.
     Hear {
         id: u64,
     },
-    /// A node's replica is damaged.
+    /// Damages a node's replica.
     Damage {
         group: u64,
         id: u64,
     },
-    /// A leader has entries that are not applied, or has applied all.
+    /// Sets whether a leader has unapplied entries.
     Busy {
         group: u64,
         busy: bool,
     },
-    /// A conf change of a group is under way, or has ended.
+    /// Sets whether a conf change of a group is pending.
     Changing {
         group: u64,
         changing: bool,
@@ -138,7 +139,7 @@ pub enum Line {
         #[arg(key)]
         bytes: Option<u64>,
     },
-    /// All nodes are down for a time.
+    /// Stops all nodes for a time.
     Down {
         time: Span,
     },
@@ -230,7 +231,7 @@ impl goldenscript::Runner for Script {
 
     fn run(&mut self, line: &Line, context: &Context) -> Result<String, Box<dyn Error>> {
         if let Some(command) = line.command()? {
-            // What is applied was stored.
+            // An applied command was stored before.
             assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
             let count = if let Line::ConfigureLog { count, .. } = line { *count } else { None };
             return self.command(command, count, context);
