@@ -1,9 +1,9 @@
-//! What this node knows of other nodes: their names, the certificates to expect when one is dialled, what their
-//! versions support, and the addresses of their peer listeners: what a node said itself, what the catalog says, what
-//! discovery suggests.
+//! What this node knows about other nodes: their names, their expected certificates, the feature levels that they
+//! support, and the addresses of their peer listeners. Addresses come from three sources: the node's own hello, the
+//! catalog, and discovery.
 //!
-//! No address is trusted: the node that answers must have the certificate of the node that was dialled, and it refuses
-//! a hello to another node.
+//! No address is trusted: the node that answers must have the certificate of the dialled node, and it refuses a hello
+//! that is addressed to another node.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::security::peer_names::{Dialled, PeerName};
 use crate::security::peer_rules::PeerRules;
 use crate::types::{NodeId, NodeName};
 
-/// What this many nodes outside the catalog said is remembered. The hellos of further ones are refused.
+/// The maximum number of remembered nodes that the catalog does not contain. The hellos of further ones are refused.
 pub const STRANGERS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
@@ -24,45 +24,46 @@ struct KnownPeer {
     said: Option<String>,
     /// The certificate of its last hello.
     certificate: Option<PeerName>,
-    /// What its last hello says of feature levels.
+    /// The feature levels in its last hello.
     levels: Option<FeatureRange>,
     /// The address that discovery found.
     suggested: Option<String>,
 }
 
-/// What is known of all other nodes.
+/// What is known about all other nodes.
 pub struct Addresses {
     catalog: CatalogView,
     rules: PeerRules,
     known: Mutex<HashMap<NodeId, KnownPeer>>,
-    /// The members as of this node's admission. Until the catalog has arrived, nothing else maps ids to names.
+    /// The members at the time of this node's admission. Until the catalog is replicated here, only this list maps
+    /// ids to names.
     told: Mutex<Vec<Member>>,
 }
 
 impl Addresses {
-    /// Starts with what the catalog says.
+    /// Creates the table. At first only the catalog's addresses are known.
     pub fn new(catalog: CatalogView, rules: PeerRules) -> Addresses {
         Addresses { catalog, rules, known: Mutex::default(), told: Mutex::default() }
     }
 
-    /// Records the members as of this node's admission.
+    /// Records the members at the time of this node's admission.
     pub fn told(&self, members: Vec<Member>) {
         *self.told.lock() = members;
     }
 
-    /// The name of a node, if it is known.
+    /// Returns the name of a node, if it is known.
     pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
         let named = self.catalog.get().member(node).map(|m| m.name.clone());
         named.or_else(|| self.of_told(|m| m.id == node).map(|m| m.name))
     }
 
-    /// The node of this name.
+    /// Returns the node with this name, if it is known.
     pub fn id_of(&self, name: &NodeName) -> Option<NodeId> {
         let named = self.catalog.get().member_named(name).map(|m| m.id);
         named.or_else(|| self.of_told(|m| m.name == *name).map(|m| m.id))
     }
 
-    /// A member as of the admission. Counts only while the catalog is empty.
+    /// Returns a member as of the admission. Used only while the catalog is empty.
     fn of_told(&self, which: impl Fn(&Member) -> bool) -> Option<Member> {
         if self.catalog.get().members().next().is_some() {
             return None;
@@ -71,8 +72,8 @@ impl Addresses {
         told.iter().find(|m| which(m)).cloned()
     }
 
-    /// The certificates to expect when a node is dialled, the best first. Empty if the node is denied, or if nothing
-    /// could prove which node answers.
+    /// Returns the certificates to expect when a node is dialled, the most likely one first. Empty if the node is
+    /// denied, or if no certificate could prove which node answers.
     pub fn expected(&self, node: NodeId) -> Vec<Dialled> {
         if self.is_denied(node) {
             return Vec::new();
@@ -81,7 +82,7 @@ impl Addresses {
         self.rules.node(name, self.lock().get(&node).and_then(|known| known.certificate.as_ref()))
     }
 
-    /// Whether the node's certificates are refused.
+    /// Returns whether the node's certificates are refused.
     pub fn is_denied(&self, node: NodeId) -> bool {
         self.rules.denies_any() && self.name_of(node).is_some_and(|name| self.rules.denies(&name))
     }
@@ -90,8 +91,8 @@ impl Addresses {
         self.known.lock()
     }
 
-    /// Records what a node said in an accepted hello. False if the catalog does not contain it and too many such nodes
-    /// are known.
+    /// Records the content of an accepted hello. Returns false if the catalog does not contain the node and too many
+    /// such nodes are known.
     pub fn said(&self, node: NodeId, addr: &str, certificate: &PeerName, levels: FeatureRange) -> bool {
         self.note(node, |known| {
             known.said = Some(addr.to_owned());
@@ -100,13 +101,12 @@ impl Addresses {
         })
     }
 
-    /// The feature levels of a node's binary as of its last accepted hello; `None` if there was none since this node
-    /// started.
+    /// Returns the feature levels in a node's last accepted hello; `None` if it has sent none since this node started.
     pub fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {
         self.lock().get(&node).and_then(|known| known.levels)
     }
 
-    /// Records an address that discovery found. False as for [`Addresses::said`].
+    /// Records an address that discovery found. Returns false in the same case as [`Addresses::said`].
     pub fn suggested(&self, node: NodeId, addr: &str) -> bool {
         self.note(node, |known| known.suggested = Some(addr.to_owned()))
     }
@@ -124,7 +124,7 @@ impl Addresses {
         true
     }
 
-    /// Every address to try, the best first: what a node said itself is newer than the catalog.
+    /// Returns every address to try, in order: a node's own hello comes first, because it is newer than the catalog.
     pub fn of(&self, node: NodeId) -> Vec<String> {
         let catalog = self.catalog.get();
         let known = self.lock();

@@ -1,4 +1,4 @@
-//! This node as a member of its cluster: what a call of a peer needs once the node is admitted.
+//! This node as a member of its cluster: the components that a peer's call needs once this node is admitted.
 
 use crate::consensus::handle::ConsensusHandle;
 use crate::replication::Late;
@@ -12,7 +12,7 @@ pub(super) struct MemberCore {
 }
 
 impl MemberCore {
-    /// Takes both if they were started.
+    /// Returns both, if they were started.
     ///
     /// # Errors
     /// [`Reason::NotReady`] until this node is a member and consensus runs.

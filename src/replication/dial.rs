@@ -1,4 +1,5 @@
-//! Channels to the peer listeners of other nodes: the only use of TLS in replication and membership.
+//! Channels to the peer listeners of other nodes. The only place in replication and membership that uses TLS as a
+//! client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::security::tls::Tls;
 
 type Connect = dyn Fn(&str, &Dialled) -> Option<Channel> + Send + Sync;
 
-/// Makes channels to peer listeners, each with a connection of its own. Clones share the certificates.
+/// Creates channels to peer listeners, each with its own connection. Clones share the certificates.
 #[derive(Clone)]
 pub struct Dialer {
     connect: Arc<Connect>,
@@ -23,19 +24,20 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Dials the peers of a cluster. Each channel uses the certificates of that moment. The dialer does not keep gRPC's
-    /// threads alive: once the environment is dropped, it makes no more channels.
+    /// Creates a dialer for the peers of a cluster. Each channel uses the certificates that are current when it is
+    /// created. The dialer does not keep gRPC's threads alive: once the environment is dropped, it creates no more
+    /// channels.
     pub fn for_cluster(env: Arc<Environment>, tls: Tls, rules: PeerRules) -> Dialer {
         let env = Arc::downgrade(&env);
         let (of_env, names) = (tls.clone(), rules.names().clone());
         let connect = move |addr: &str, whom: &Dialled| {
-            // gRPC connects when a call needs it, so this does not block.
+            // gRPC connects when the first call needs it, so this does not block.
             Some(peer_channel(env.upgrade()?, addr, of_env.peer_channel(), &names.expected(whom)))
         };
         Dialer { connect: Arc::new(connect), rules, tls }
     }
 
-    /// A dialer that must not be used.
+    /// Returns a dialer that must not be used.
     #[cfg(test)]
     pub fn nobody() -> Dialer {
         let rules = PeerRules::without_tls("nobody");
@@ -43,29 +45,29 @@ impl Dialer {
         Dialer { connect: Arc::new(|_, _| unreachable!("nobody is dialled")), rules, tls }
     }
 
-    /// A channel to the peer listener at `addr`, which must have the certificate of `whom`. `None` if this node is
-    /// stopping.
+    /// Returns a channel to the peer listener at `addr`, which must have the certificate of `whom`. `None` if this
+    /// node is stopping.
     pub fn channel(&self, addr: &str, whom: &Dialled) -> Option<Channel> {
         (self.connect)(addr, whom)
     }
 
-    /// The requirements for peer certificates.
+    /// Returns the requirements for peer certificates.
     pub fn rules(&self) -> &PeerRules {
         &self.rules
     }
 
-    /// Counts changes of the certificates that channels are made with.
+    /// Returns a number that changes with the certificates that channels use.
     pub fn generation(&self) -> u64 {
         self.tls.generation()
     }
 
-    /// Counts changes of the authorities of peers. A channel that was made before the last change may lead to a node
-    /// that is not accepted as a peer any more.
+    /// Returns a number that changes with the authorities of peers. A channel that was created before the last change
+    /// may lead to a node that is no longer accepted as a peer.
     pub fn authorities(&self) -> u64 {
         self.tls.peer_ca_generation()
     }
 
-    /// Sends a join request to the member at `addr`, whichever it is.
+    /// Sends a join request to any member at `addr`.
     ///
     /// # Errors
     /// The error of the last call.
@@ -101,14 +103,14 @@ impl Dialer {
     }
 }
 
-/// Whether the connection failed, as it does if the node has another certificate than the expected one.
+/// Returns whether the connection failed, for example because the node does not have the expected certificate.
 fn not_connected(error: &grpcio::Error) -> bool {
     let grpcio::Error::RpcFailure(status) = error else { return false };
     status.code() == RpcStatusCode::UNAVAILABLE && status.details().is_empty()
 }
 
-/// A call that is cancelled when it is dropped. The channel is dropped after it: otherwise the call would end as a
-/// broken connection.
+/// A call that is cancelled when it is dropped. The channel is dropped after the call: otherwise the peer would see a
+/// broken connection instead of a cancellation.
 struct JoinCall {
     answer: ClientUnaryReceiver<JoinResponse>,
     _client: PeerClient,

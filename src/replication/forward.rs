@@ -1,7 +1,7 @@
-//! Work that only another node can do, before it is sent.
+//! Work for another node, before it is sent.
 //!
-//! A [`Forward`] waits in the peer's mailbox. Until it is taken from there, it was certainly not appended. Its caller is
-//! answered exactly once: here if it is not sent, by `unanswered.rs` if it is.
+//! A [`Forward`] waits in the peer's mailbox. Until it is taken from there, it was certainly not appended. Its caller
+//! is answered exactly once: in this file if the work is not sent, by `unanswered.rs` if it is.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError}
 use crate::reply::ReplySender;
 use crate::types::{GroupId, LogIndex};
 
-/// What another node has to do.
+/// Work for another node.
 #[derive(Debug)]
 pub enum Work {
     /// Append an entry to a log.
@@ -21,13 +21,13 @@ pub enum Work {
 /// Work that is not sent yet.
 #[derive(Debug)]
 pub struct Forward {
-    /// The client that it is done for.
+    /// The principal of the client's request.
     pub principal: String,
-    /// The work and its caller.
+    /// The work, with the reply to its caller.
     pub work: Work,
 }
 
-/// Why work was not sent. It was not appended.
+/// Why work was not sent. It was certainly not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSent {
     /// The peer can't be reached.
@@ -41,7 +41,7 @@ pub enum NotSent {
 }
 
 impl Forward {
-    /// The bytes that it counts for in the mailbox.
+    /// Returns its size in the mailbox's budget.
     pub fn bytes(&self) -> usize {
         let payload = match &self.work {
             Work::Propose(proposal, _) => proposal.payload.len(),
@@ -50,7 +50,7 @@ impl Forward {
         payload + self.principal.len() + 64
     }
 
-    /// The group of a proposal.
+    /// Returns the group, if the work is a proposal.
     pub fn proposes_to(&self) -> Option<GroupId> {
         match &self.work {
             Work::Propose(proposal, _) => Some(proposal.group),
@@ -58,7 +58,7 @@ impl Forward {
         }
     }
 
-    /// True if the caller no longer waits for the answer.
+    /// Returns true if the caller no longer waits for the answer.
     pub fn is_abandoned(&self) -> bool {
         match &self.work {
             Work::Propose(_, reply) => reply.is_abandoned(),
@@ -66,7 +66,7 @@ impl Forward {
         }
     }
 
-    /// It must not be proposed after this time.
+    /// Returns the time after which it must not be proposed.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.work {
             Work::Propose(proposal, _) => proposal.deadline,
@@ -74,7 +74,7 @@ impl Forward {
         }
     }
 
-    /// Answers the caller that it was not sent.
+    /// Tells the caller that the work was not sent.
     pub fn refuse(self, why: NotSent) {
         match self.work {
             Work::Propose(_, reply) => reply.send(Err(match why {

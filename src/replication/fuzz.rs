@@ -77,7 +77,7 @@ fn forward_request() {
             for job in request.jobs {
                 let Some(pb::job::Work::Propose(propose)) = job.work else { continue };
                 let Ok(proposal) = proposal_of(job.group, None, propose, &Catalog::default()) else { continue };
-                // As the leader goes on (`consensus/propose.rs`).
+                // As the leader does next (`consensus/group/propose.rs`).
                 let mut payload = proposal.payload.to_vec();
                 if proposal.kind == EntryKind::Records
                     && stamp_records(&mut payload, Offset(0), Term(1), 1) != Ok(proposal.count)
@@ -119,7 +119,8 @@ fn forward_response() {
             for outcome in &response.outcomes {
                 let answer = read_appended(outcome.clone());
                 if !matches!(answer, Err(ProposeError::Dropped)) {
-                    // What concerns the other node alone is read as "dropped". Everything else reads as written.
+                    // An error that concerns only the other node is decoded as "dropped". Every other error decodes
+                    // as encoded.
                     assert_eq!(read_appended(appended_outcome(outcome.id, answer)), answer);
                 }
                 let index = read_read_index(outcome.clone());

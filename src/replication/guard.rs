@@ -1,5 +1,5 @@
-//! Decides which callers may be peers, and as which node: at every call, before any of its messages is decoded, and
-//! again while a stream stays open.
+//! Authorizes peers: decides whether a caller is a peer, and for which node it may speak. Checked at every call
+//! before any of its messages is decoded, and again while a stream is open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,10 +18,12 @@ use crate::security::peer_rules::PeerRules;
 use crate::security::tls::{Authorities, Standing};
 use crate::types::NodeId;
 
-/// The right of an open stream is checked again after this time, and whenever the policy or the rules have changed.
+/// The permission of an open stream is checked again after this time, and whenever the policy or the rules have
+/// changed.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Accepts callers with the certificate of a node of this cluster that is not denied, and with the right `replicate`.
+/// Accepts callers that have the certificate of a node of this cluster which is not denied, and the permission
+/// `replicate`.
 #[derive(Clone)]
 pub struct PeerGuard {
     identities: Identities,
@@ -42,8 +44,8 @@ pub struct Pass {
 }
 
 impl PeerGuard {
-    /// Decides by the certificates, their authorities, the policy and the rules. Callers whose certificate names
-    /// another node are counted in `metrics`.
+    /// Creates a guard that decides by the certificates, their authorities, the policy and the rules. Callers whose
+    /// certificate names another node are counted in `metrics`.
     pub fn new(
         identities: Identities,
         authorities: Authorities,
@@ -54,7 +56,7 @@ impl PeerGuard {
         PeerGuard { identities, authorities, acl, rules, metrics }
     }
 
-    /// Accepts a call, or refuses it.
+    /// Accepts or refuses a call.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -74,7 +76,7 @@ impl PeerGuard {
 }
 
 impl Pass {
-    /// Checks the certificate, and the right if that is due.
+    /// Checks the certificate, and the permission if that check is due.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -91,13 +93,13 @@ impl Pass {
         self.check_right()
     }
 
-    /// The node that the caller's certificate names.
+    /// Returns the node that the caller's certificate names.
     pub fn name(&self) -> &PeerName {
         &self.caller.name
     }
 
-    /// Refuses a message from a node that the caller's certificate does not name. If this node does not know `from`
-    /// yet, it accepts the message unless the certificate names a node that it knows.
+    /// Refuses a message if `from` is not a node that the caller's certificate names. If this node does not know
+    /// `from` yet, it refuses the message only if the certificate names a node that it knows.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -123,7 +125,7 @@ impl Pass {
         }
     }
 
-    /// Refuses a node that asks to become a member under a name that its certificate lacks, or to rename another
+    /// Refuses a node that wants to join under a name that its certificate does not contain, or to rename another
     /// member.
     ///
     /// # Errors
@@ -140,7 +142,7 @@ impl Pass {
         }
     }
 
-    /// Whether the caller's certificate names that member. Nothing is counted.
+    /// Returns whether the caller's certificate names that member. A mismatch is not counted in the metrics.
     pub fn is(&self, node: NodeId, known: &Addresses) -> bool {
         match &self.caller.name {
             PeerName::Unproven | PeerName::Shared => true,
@@ -166,7 +168,7 @@ impl Pass {
     }
 }
 
-/// The host of `ipv4:1.2.3.4:567`. The port differs for each connection.
+/// Returns the host of an address like `ipv4:1.2.3.4:567`. The port differs for each connection.
 pub(super) fn host_of(peer: &str) -> &str {
     peer.rsplit_once(':').map_or(peer, |(host, _)| host)
 }
@@ -175,7 +177,7 @@ fn no_peer(error: &NoIdentity) -> Refusal {
     Refusal::new(Reason::NoPeer, format!("not a peer of this cluster: {error}"))
 }
 
-/// Has gRPC ask the guard before a message of any call is decoded.
+/// Makes gRPC call the guard before it decodes a message of any call.
 #[derive(Clone)]
 pub(super) struct Checker {
     pub(super) guard: PeerGuard,

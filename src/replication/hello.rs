@@ -1,5 +1,5 @@
-//! The first message on every stream between peers: which node opens it, to which node, and what is refused by it
-//! alone.
+//! The first message on every stream between peers: it names the sender and the receiver. A stream can be refused
+//! because of it alone.
 
 use crate::catalog::Catalog;
 use crate::feature_level::ClusterLevel;
@@ -9,32 +9,32 @@ use crate::replication::levels::{PeerLevels, levels_of, protocol_version_of};
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{ClusterId, NodeId};
 
-/// This node, as its peers know it.
+/// The identity with which this node addresses its peers.
 #[derive(Clone, Debug)]
 pub struct PeerIdentity {
-    /// The name in certificates and in mDNS.
+    /// The cluster's name in certificates and in mDNS.
     pub cluster_name: String,
-    /// A hello of another cluster is refused.
+    /// The cluster's id. A hello with another id is refused.
     pub cluster_id: ClusterId,
-    /// A hello to another node is refused.
+    /// This node's id. A hello that is addressed to another node is refused.
     pub node_id: NodeId,
     /// The advertised address of the peer listener, `host:port`.
     pub bind_addr: String,
-    /// What this node supports, and the cluster's feature level.
+    /// The feature levels that this node supports, and the cluster's level.
     pub levels: ClusterLevel,
 }
 
-/// The node that has opened a stream.
+/// The node that opened a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamPeer {
     /// Its id.
     pub node: NodeId,
-    /// What it supports.
+    /// The feature levels that it supports.
     pub levels: PeerLevels,
 }
 
 impl PeerIdentity {
-    /// The hello with which this node opens a stream.
+    /// Returns the hello with which this node opens a stream to `to`.
     pub fn hello(&self, to: NodeId) -> Hello {
         Hello {
             protocol_version: protocol_version_of(&self.levels),
@@ -47,8 +47,8 @@ impl PeerIdentity {
         }
     }
 
-    /// The node that opens a stream to this one. An id that the catalog does not contain is accepted: a node that lags
-    /// does not know its new leader yet.
+    /// Checks a received hello, and returns its sender. A sender that the catalog does not contain is accepted: this
+    /// node may lag and not know its new leader yet.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -71,7 +71,7 @@ impl PeerIdentity {
 }
 
 impl StreamPeer {
-    /// Refuses the peer if it does not support the cluster's feature level. To be repeated while the stream is open.
+    /// Refuses the peer if it does not support the cluster's feature level. Must be repeated while the stream is open.
     ///
     /// # Errors
     /// The refusal, to be sent back.
@@ -80,7 +80,7 @@ impl StreamPeer {
     }
 }
 
-/// A node's name and id, for a message to people.
+/// Returns a node's name and id, for messages.
 pub(super) fn describe(node: NodeId, catalog: &Catalog) -> String {
     match catalog.member(node) {
         Some(member) => format!("node {} ({node})", member.name),
@@ -113,7 +113,7 @@ mod tests {
     use crate::types::NodeName;
 
     #[test]
-    fn each_kind_of_wrong_hello_has_its_reason() {
+    fn each_invalid_hello_is_refused_with_its_reason() {
         let me = |node: u64| PeerIdentity {
             cluster_name: "x".to_owned(),
             cluster_id: ClusterId(5),

@@ -1,9 +1,10 @@
-//! How a member answers a node that asks to join, or to have its name or addresses changed.
+//! Answers a node that asks to join, or to change its name or its addresses.
 //!
-//! Only the catalog's leader decides, by a committed entry. Any other member tells the caller where the leader is and
-//! does not ask in its place: the leader must see the certificate of the node that joins. A final refusal is based on
-//! what the leader has applied after that entry, or after a read index if the entry would change nothing, and never on
-//! what a lagging node believes.
+//! Only the catalog's leader decides, by a committed entry. Any other member returns the leader's address. It does
+//! not forward the request, because the leader must see the certificate of the joining node.
+//!
+//! A final refusal is never based on the state of a lagging node. The leader decides after it has applied the entry,
+//! or after a read index if the entry would change nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,10 +20,10 @@ use crate::replication::refusal::{Reason, Refusal};
 use crate::reply::Dropped;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
-/// The leader may take this long to confirm that it leads.
+/// The longest wait until the leader confirms its leadership.
 const CONFIRM_MAX: Duration = Duration::from_secs(3);
-/// A member at the new node's address may take this long to answer.
-const THERE_MAX: Duration = Duration::from_secs(1);
+/// The longest wait for the answer to a probe.
+const PROBE_MAX: Duration = Duration::from_secs(1);
 
 /// Answers a join request.
 ///
@@ -37,14 +38,14 @@ pub(super) async fn answer(
     let (core, member) = check(cluster_name, core, &request)?;
     let catalog = core.peers.catalog().get();
     check_not_me(core.peers.me(), &request)?;
-    // A member that checks which node is at an address asks in the name of another node, and changes nothing.
+    // A probe checks which node is at an address. It is sent on behalf of another node, and changes nothing.
     let own = if request.probe { Ok(()) } else { pass.joins_as(&member, &core.peers.node().addresses) };
     if request.cluster_id != 0
         && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr)
         && pass.is(member.id, &core.peers.node().addresses)
     {
-        // All members may have moved at once: then no leader can be elected until they reach each other. The node at
-        // the new address has to prove by its certificate that it is that member.
+        // All members may have moved at once. Then no leader can be elected until they reach each other at their new
+        // addresses. The node there must prove by its certificate that it is that member.
         core.peers.hint(member.id, &member.bind_addr);
     }
     own?;
@@ -56,10 +57,10 @@ pub(super) async fn answer(
         Some(old) => check_moved(&core, old, &request).await?,
     }
     let command = Command::AddNode(member.clone());
-    // Consensus decides whether a node that is still joining has to wait for this one.
+    // While another node is joining, consensus decides whether this one must wait.
     if catalog.would_change(&command).is_err() && joining(&core, &catalog, &member).is_none() {
         match newest(&core).await {
-            // The entry would change nothing, and would be kept forever.
+            // Refused without a proposal: an entry that changes nothing would still be kept forever.
             Ok(newest) if newest.would_change(&command).is_err() => return Err(refused(&newest, &command, &member)),
             Ok(_) => {}
             Err(ReadIndexError::NotLeader { leader: Some(leader) }) => return Err(ask_leader(&core, leader)),
@@ -77,7 +78,7 @@ pub(super) async fn answer(
     }
 }
 
-/// A member other than the caller that does not have a vote in every group yet.
+/// Returns a member other than the caller that has not finished its join. `None` if the caller itself is a member.
 fn joining<'a>(core: &MemberCore, catalog: &'a Catalog, asks: &Member) -> Option<&'a Member> {
     if catalog.member(asks.id).is_some() {
         return None;
@@ -87,7 +88,7 @@ fn joining<'a>(core: &MemberCore, catalog: &'a Catalog, asks: &Member) -> Option
     catalog.members().find(|m| groups().any(|group| !votes(group, m.id)))
 }
 
-/// Why the leader has not accepted a new node, if another one is joining.
+/// Returns the refusal of a new node, if it must wait because another one is joining.
 fn waits(core: &MemberCore, member: &Member) -> Option<Refusal> {
     let catalog = core.peers.catalog().get();
     let other = joining(core, &catalog, member)?;
@@ -112,7 +113,7 @@ fn check(
     if request.cluster_id != 0 {
         check_cluster_id(core.peers.me().cluster_id, ClusterId(request.cluster_id))?;
     }
-    // A removal is never undone, so a lagging node may refuse it, too.
+    // A removal is never undone, so a lagging node can refuse the caller, too.
     check_removed(NodeId(request.node_id), &core.peers.catalog().get())?;
     let malformed = |text: String| Refusal::new(Reason::Malformed, text);
     let name = NodeName::new(&request.node_name).map_err(|e| malformed(e.to_string()))?;
@@ -125,7 +126,7 @@ fn check(
         return Err(malformed("a node needs an id".to_owned()));
     }
     if !request.probe {
-        // A probe is answered whatever its levels are: a founder of another version must learn that the cluster exists.
+        // A probe with any levels is answered: a founder with another version must learn that the cluster exists.
         levels?.check(|| format!("node {name} ({})", NodeId(request.node_id)), &core.peers.me().levels)?;
     }
     let member = Member {
@@ -137,8 +138,8 @@ fn check(
     Ok((core, member))
 }
 
-/// Refuses a caller with the id of this node that is reached at another address. Not for probes alone: after a move,
-/// this node is not where the catalog says.
+/// Refuses a caller that has the id of this node but another address. This is checked for all requests, not only for
+/// probes: after this node has moved, the catalog still contains its old address.
 fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal> {
     if request.node_id != me.node_id.0 || request.bind_addr == me.bind_addr {
         return Ok(());
@@ -151,23 +152,24 @@ fn check_not_me(me: &PeerIdentity, request: &JoinRequest) -> Result<(), Refusal>
     Err(Refusal::new(Reason::IdTaken, text))
 }
 
-/// Refuses to move a member while it still answers at its old address: a copied data directory, or a cloned machine.
+/// Refuses to move a member that still answers at its old address: the caller is then a copy of its data directory,
+/// or of its machine.
 async fn check_moved(core: &MemberCore, old: &Member, request: &JoinRequest) -> Result<(), Refusal> {
     if old.bind_addr == request.bind_addr {
         return Ok(());
     }
     let probe = JoinRequest { probe: true, ..request.clone() };
     let node = core.peers.node();
-    let refusal = match node.dialer.join(&old.bind_addr, &node.addresses.expected(old.id), &probe, THERE_MAX).await {
+    let refusal = match node.dialer.join(&old.bind_addr, &node.addresses.expected(old.id), &probe, PROBE_MAX).await {
         Ok(_) => None,
         Err(error) => Refusal::from_error(&error),
     };
     refusal.filter(|r| r.reason == Reason::IdTaken).map_or(Ok(()), Err)
 }
 
-/// Refuses a new node with an address of a member that answers there, as a copied configuration causes: it would become
-/// a voter, and calls to it would reach the other node. The addresses of a member that does not answer may be taken
-/// over. Not final, since a lagging node may be wrong.
+/// Refuses a new node whose address belongs to a member that answers there, for example because its configuration was
+/// copied. Otherwise it would become a voter, and calls to it would reach the other node. An address of a member that
+/// does not answer can be reused. The refusal is not final, because a lagging node may be wrong.
 async fn check_addresses(
     core: &MemberCore,
     catalog: &Catalog,
@@ -181,7 +183,7 @@ async fn check_addresses(
         let expected = node.addresses.expected(other.id);
         // Only a member of this cluster answers a probe. A node that is joining does not.
         if other.id != node.me.node_id
-            && node.dialer.join(&other.bind_addr, &expected, &probe, THERE_MAX).await.is_err()
+            && node.dialer.join(&other.bind_addr, &expected, &probe, PROBE_MAX).await.is_err()
         {
             continue;
         }
@@ -197,7 +199,7 @@ async fn check_addresses(
     Ok(())
 }
 
-/// The catalog as the leader has it: with everything that was committed before this call.
+/// Returns the leader's catalog, with everything that was committed before this call.
 async fn newest(core: &MemberCore) -> Result<Arc<Catalog>, ReadIndexError> {
     let deadline = Instant::now() + CONFIRM_MAX;
     let index = core.consensus.read_index(GroupId::CATALOG, Some(deadline)).await;
@@ -208,7 +210,7 @@ async fn newest(core: &MemberCore) -> Result<Arc<Catalog>, ReadIndexError> {
     Ok(core.peers.catalog().get())
 }
 
-/// The answer after the command was applied here.
+/// Returns the answer after the command was applied on this node.
 fn decided(core: &MemberCore, command: &Command, member: &Member) -> Result<JoinResponse, Refusal> {
     let catalog = core.peers.catalog().get();
     if catalog.member(member.id) == Some(member) {
@@ -218,7 +220,7 @@ fn decided(core: &MemberCore, command: &Command, member: &Member) -> Result<Join
     Err(refused(&catalog, command, member))
 }
 
-/// Why the catalog does not accept a member.
+/// Returns why the catalog does not accept a member.
 fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
     if let Err(removed) = check_removed(member.id, catalog) {
         return removed;
@@ -258,7 +260,7 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
     }
 }
 
-/// The leader could not confirm that it leads, or this node does not lead. Asking again is safe.
+/// The refusal if the leader could not confirm its leadership, or this node does not lead. A retry is safe.
 fn unconfirmed(error: ReadIndexError) -> Refusal {
     let text = match error {
         ReadIndexError::NotLeader { .. } => "this node does not know a leader of the catalog",
@@ -295,7 +297,7 @@ fn ask_leader(core: &MemberCore, leader: NodeId) -> Refusal {
     }
 }
 
-/// The leader could not decide now. Asking again is safe: adding a member twice is adding it once.
+/// The refusal if the leader could not decide now. A retry is safe, because adding a member is idempotent.
 fn undecided(error: ProposeError) -> Refusal {
     let text = match error {
         ProposeError::NotLeader { .. } => "this node does not know a leader of the catalog",

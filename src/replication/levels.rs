@@ -1,23 +1,23 @@
-//! Feature levels between peers: how nodes tell each other what they support, and which nodes don't fit together.
+//! Feature levels between peers: how nodes exchange the levels that they support, and which nodes are compatible.
 //!
-//! Every hello, every first response and every join carries `FeatureLevels`: the range of the sender's binary, and the
-//! cluster's level as far as the sender knows it. The level that counts for a call is the higher one of what both sides
-//! know, since levels never fall and either side may lag. Both ranges must contain it.
+//! Every hello, every first response and every join contains `FeatureLevels`: the range of the sender's binary, and
+//! the cluster's level as far as the sender knows. Levels never fall and either side may lag, so the higher one of
+//! the two known levels counts for a call. Both ranges must contain it.
 //!
 //! Nodes from before feature levels send a protocol version instead and require it to be 2. That version is level 1,
 //! so:
 //!
-//! - The protocol version that a node sends is 2 as long as the cluster is at level 1, and 1 more for each higher
-//!   level. An older node therefore accepts the hello exactly as long as it can take part, and ignores the new fields.
-//! - A node that sends no levels, and protocol version 2, supports level 1 alone. Any other version without levels is
+//! - The protocol version that a node sends is 1 more than the cluster's level (or than its own lowest level, if that
+//!   is higher). So an older node accepts the hello exactly while it can take part, and ignores the new fields.
+//! - A node that sends protocol version 2 and no levels supports only level 1. Any other version without levels is
 //!   refused.
-//! - A node that sends levels is judged by them; its protocol version is ignored.
+//! - If a node sends levels, only these count; its protocol version is ignored.
 //!
-//! A probe (`JoinRequest.probe`) is answered whatever its levels are, since it changes nothing: a founder of another
+//! A probe (`JoinRequest.probe`) changes nothing, and is answered whatever its levels are: a founder with another
 //! version must learn that the cluster exists.
 //!
-//! The level may rise while a stream is open. The receiver checks it at every request, and the sender whenever it looks
-//! at the stream, so both ends drop a peer that has become too old.
+//! The level may rise while a stream is open. The receiver checks it at every request, and the sender on every
+//! iteration of its loop. So both ends drop a peer that has become too old.
 
 use crate::feature_level::{ClusterLevel, FeatureLevel, FeatureRange};
 use crate::pb::peer as pb;
@@ -26,26 +26,27 @@ use crate::replication::refusal::{Reason, Refusal};
 /// The protocol version of feature level 1. Records of version 1 had ten bytes for an offset and for a term.
 pub const PROTOCOL_VERSION: u32 = 2;
 
-/// What a peer said of feature levels.
+/// The feature levels of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerLevels {
-    /// What its binary supports.
+    /// The levels that its binary supports.
     pub range: FeatureRange,
     /// The cluster's level, as far as it knows.
     pub cluster: FeatureLevel,
-    /// False for a node from before feature levels, which does not know the newer reasons either.
+    /// True if the peer sent levels. A node from before feature levels sends none, and does not know the newer
+    /// refusal reasons.
     said: bool,
 }
 
 impl PeerLevels {
-    /// What a node from before feature levels supports.
+    /// The levels of a node from before feature levels.
     const BEFORE_LEVELS: PeerLevels =
         PeerLevels { range: FeatureRange::FIRST, cluster: FeatureLevel::FIRST, said: false };
 
-    /// Reads the levels of a hello or a join request.
+    /// Reads the levels from a hello or a join request.
     ///
     /// # Errors
-    /// The refusal of a node without levels and of an unknown protocol version, or of a malformed range.
+    /// The refusal, if the node sent an unknown protocol version without levels, or a malformed range.
     pub fn of_request(protocol_version: u32, levels: Option<&pb::FeatureLevels>) -> Result<PeerLevels, Refusal> {
         if levels.is_none() && protocol_version != PROTOCOL_VERSION {
             let text = format!(
@@ -57,10 +58,10 @@ impl PeerLevels {
         PeerLevels::of_response(levels)
     }
 
-    /// Reads the levels of a response.
+    /// Reads the levels from a response.
     ///
     /// # Errors
-    /// The refusal of a malformed range.
+    /// The refusal, if the range is malformed.
     pub fn of_response(levels: Option<&pb::FeatureLevels>) -> Result<PeerLevels, Refusal> {
         let Some(levels) = levels else { return Ok(PeerLevels::BEFORE_LEVELS) };
         let (cluster, range) = (levels.cluster, FeatureRange::new(FeatureLevel(levels.min), FeatureLevel(levels.max)));
@@ -99,7 +100,7 @@ impl PeerLevels {
             let reason = if self.said { Reason::VersionTooOld } else { Reason::ProtocolVersion };
             return Err(Refusal::new(reason, text));
         }
-        // The level is below one of the ranges: a binary that no longer supports it.
+        // The level is below one of the ranges: that binary no longer supports it.
         let (name, range) =
             if level < self.range.min() { (name, self.range) } else { ("this node".to_owned(), ours.range()) };
         let text = format!(
@@ -111,13 +112,13 @@ impl PeerLevels {
     }
 }
 
-/// The levels that this node sends.
+/// Returns the levels that this node sends.
 pub fn levels_of(ours: &ClusterLevel) -> pb::FeatureLevels {
     let range = ours.range();
     pb::FeatureLevels { min: range.min().0, max: range.max().0, cluster: ours.get().0, ..pb::FeatureLevels::default() }
 }
 
-/// The protocol version that this node sends, by which nodes from before feature levels judge it.
+/// Returns the protocol version that this node sends. Only nodes from before feature levels evaluate it.
 pub fn protocol_version_of(ours: &ClusterLevel) -> u32 {
     let level = ours.get().max(ours.range().min());
     (PROTOCOL_VERSION - FeatureLevel::FIRST.0).saturating_add(level.0)
@@ -137,14 +138,14 @@ mod tests {
         node
     }
 
-    /// What `to` answers to `from`, which sends its levels.
+    /// Returns the decision of `to` about the levels that `from` sends.
     fn judge(from: &ClusterLevel, to: &ClusterLevel) -> Result<(), Reason> {
         let sent = PeerLevels::of_request(protocol_version_of(from), Some(&levels_of(from))).expect("well formed");
         sent.check(|| "node n1".to_owned(), to).map_err(|refusal| refusal.reason)
     }
 
     #[test]
-    fn nodes_fit_together_if_both_support_the_higher_level_that_either_knows() {
+    fn nodes_are_compatible_if_both_support_the_higher_known_level() {
         let (old, new) = (node(1, 1, 1), node(1, 2, 1));
         assert_eq!((judge(&old, &new), judge(&new, &old)), (Ok(()), Ok(())));
         let raised = node(1, 2, 2);
@@ -172,7 +173,7 @@ mod tests {
 
     /// Such a node requires protocol version 2.
     #[test]
-    fn a_node_from_before_levels_accepts_the_version_that_is_sent_exactly_while_it_can_take_part() {
+    fn a_node_from_before_levels_accepts_the_protocol_version_exactly_while_it_can_take_part() {
         let accepts = |ours: &ClusterLevel| protocol_version_of(ours) == PROTOCOL_VERSION;
         assert!(accepts(&node(1, 1, 1)) && accepts(&node(1, 2, 1)));
         assert!(!accepts(&node(1, 2, 2)) && !accepts(&node(2, 3, 1)));

@@ -1,8 +1,7 @@
-//! One two-way stream to a peer, as its thread sees it: the hello, the welcome (the first response), then one unsent
-//! message at a time.
+//! One bidirectional stream to a peer, for the peer's thread. It consists of the hello, the welcome (the first
+//! response), and then requests, each sent only after the previous one is written.
 //!
-//! Nothing here blocks: each function does what can be done now, and the waker of the context is woken when more can be
-//! done.
+//! No function blocks. Each one does what is possible now, and the context's waker is woken when more is possible.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +15,7 @@ use crate::replication::refusal::{Refusal, error_text};
 /// Why a stream has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// The connection broke, the peer closed the stream, or this node abandons it.
+    /// The connection was lost, the peer closed the stream, or this node gives it up.
     Ended(String),
     /// The peer refused this node.
     RefusedByPeer(Refusal),
@@ -29,12 +28,12 @@ impl Lost {
         Refusal::from_error(error).map_or_else(|| Lost::Ended(error_text(error)), Lost::RefusedByPeer)
     }
 
-    /// Given up by this node.
+    /// This node gives up the stream.
     pub fn because(text: &str) -> Lost {
         Lost::Ended(text.to_owned())
     }
 
-    /// For the log.
+    /// Returns the reason, for the log.
     pub fn text(&self) -> &str {
         match self {
             Lost::Ended(text) => text,
@@ -66,25 +65,25 @@ impl<Req, Resp> Link<Req, Resp> {
         Ok(link)
     }
 
-    /// True once the peer has accepted the hello.
+    /// Returns true once the peer has accepted the hello.
     pub fn is_welcome(&self) -> bool {
         self.welcome.is_some()
     }
 
-    /// The response by which the peer has accepted the hello.
+    /// Returns the response with which the peer accepted the hello.
     pub fn welcome(&self) -> Option<&Resp> {
         self.welcome.as_ref()
     }
 
-    /// When the hello was sent.
+    /// Returns when the hello was sent.
     pub fn opened(&self) -> Instant {
         self.opened
     }
 
-    /// The next response after the welcome.
+    /// Returns the next response after the welcome.
     ///
     /// # Errors
-    /// [`Lost`], after which nothing else arrives.
+    /// [`Lost`] if the stream has ended. No response follows.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Resp, Lost>> {
         loop {
             match Pin::new(&mut self.responses).poll_next(cx) {
@@ -97,13 +96,13 @@ impl<Req, Resp> Link<Req, Resp> {
         }
     }
 
-    /// True if a request can be sent now: the hello was accepted, and the request before is written. A failed write
-    /// shows as a lost response.
+    /// Returns true if a request can be sent now: the hello was accepted, and the previous request is written. A
+    /// failed write is reported by [`Link::poll_response`].
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> bool {
         self.is_welcome() && matches!(Pin::new(&mut self.requests).poll_ready(cx), Poll::Ready(Ok(())))
     }
 
-    /// Sends a request. To be called only after [`Link::poll_ready`] returned true.
+    /// Sends a request. Must be called only after [`Link::poll_ready`] returned true.
     ///
     /// # Errors
     /// [`Lost`].

@@ -1,4 +1,4 @@
-//! The peer listener (`bind_addr`): the gRPC server that other nodes reach.
+//! The peer listener (`bind_addr`): the gRPC server for other nodes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use crate::replication::service::peer_service;
 use crate::replication::wait::block_until;
 use crate::thread::FatalSender;
 
-/// After they are cancelled, calls may take this long to end.
+/// The longest wait for cancelled calls to end.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
-/// How the listener is started.
+/// The settings of the listener.
 pub struct PeerListenerOptions {
-    /// The address to listen on, `host:port`. Port 0 takes a free one.
+    /// The address to listen on, `host:port`. With port 0, the system chooses a free port.
     pub bind_addr: String,
     /// The cluster's name; a node that asks for another one is refused.
     pub cluster_name: String,
@@ -58,7 +58,7 @@ impl PeerListener {
         Ok(PeerListener { server, port, stopped: false })
     }
 
-    /// The port that was bound.
+    /// Returns the port that was bound.
     pub fn port(&self) -> u16 {
         self.port
     }

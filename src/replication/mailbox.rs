@@ -1,10 +1,10 @@
-//! The inbox of one peer's thread: raft's messages and forwarded work, each in order and within a budget.
+//! The inbox of one peer's thread: queues of raft messages and of forwarded work, each in order and with a budget.
 //!
-//! - Messages without entries have a separate queue and are sent first: 16 MiB of entries take 1.3 s at 100 Mbit/s, and
-//!   a heartbeat that waits for them costs its leader the leadership. `consensus/peer_inbox.rs` defines which messages
-//!   keep their order.
-//! - Putting never blocks and never waits for the network. Beyond the budget, a message or a piece of work is returned
-//!   to the caller: a raft message counts as lost, work is refused as not appended.
+//! - Messages without entries have a separate queue and are sent first. Sending 16 MiB of entries takes 1.3 s at 100
+//!   Mbit/s; if a heartbeat waited for that, its leader could lose leadership. `consensus/peer_inbox.rs` defines
+//!   which messages keep their order.
+//! - Putting never blocks and never waits for the network. A message or a piece of work over the budget is returned
+//!   to the caller: a raft message is treated as lost, and work is refused as not appended.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
@@ -17,23 +17,22 @@ use crate::consensus::keeps_its_place;
 use crate::pb::peer::RaftMessage;
 use crate::replication::forward::{Forward, NotSent};
 
-/// Raft messages of at most this many bytes wait for one peer. Further ones are dropped, and the peer is reported as
-/// unreachable.
+/// The budget of raft messages for one peer. Messages over it are dropped, and the peer is reported as unreachable.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// The same for the messages that are sent first.
+/// The budget of the messages that are sent first.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
-/// Forwards of at most this many bytes wait for one peer. Further ones are refused.
+/// The byte budget of forwards for one peer. Forwards over it are refused.
 pub const FORWARD_BYTES_MAX: usize = 16 << 20;
-/// At most this many forwards wait for one peer. Further ones are refused.
+/// The maximum number of forwards for one peer. Further ones are refused.
 pub const FORWARDS_MAX: usize = 4096;
 
-/// A repeated append is searched among this many of the newest messages.
+/// The number of newest messages among which a repeated append is searched.
 const NEWEST_MESSAGES: usize = 16;
 
-/// The size that is counted for a message in addition to its bytes: a heartbeat must not be free.
+/// Counted for each message in addition to its bytes, so that heartbeats use the budget, too.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
-/// Raft messages and their sizes, in order.
+/// Raft messages, with their sizes.
 #[derive(Default)]
 struct RaftQueue {
     messages: VecDeque<(usize, RaftMessage)>,
@@ -51,8 +50,9 @@ impl RaftQueue {
         Ok(())
     }
 
-    /// True if the newest message of the group is the same append. raft repeats it at each heartbeat response while it
-    /// does not know the follower's last index. On a slow link each copy would have to be sent before anything else.
+    /// Returns true if the newest message of the group is the same append. While raft does not know the follower's
+    /// last index, it repeats an append at each heartbeat response. On a slow network, all these copies would delay
+    /// later messages.
     fn has_latest(&self, message: &RaftMessage) -> bool {
         let newest = self.messages.iter().rev().take(NEWEST_MESSAGES).find(|(_, queued)| queued.group == message.group);
         let same = |a: &RaftMessage, b: &RaftMessage| {
@@ -62,7 +62,7 @@ impl RaftQueue {
         !message.entries.is_empty() && newest.is_some_and(|(_, queued)| same(queued, message))
     }
 
-    /// Takes messages in order, up to `bytes_max`, but at least one unless the queue is empty.
+    /// Removes messages from the front, up to `bytes_max`, but at least one unless the queue is empty.
     fn take(&mut self, bytes_max: usize) -> Vec<RaftMessage> {
         let (mut taken, mut sum) = (Vec::new(), 0);
         while let Some((bytes, _)) = self.messages.front() {
@@ -90,16 +90,16 @@ struct MailboxState {
     waker: Option<Waker>,
 }
 
-/// Which contents wait in a mailbox.
+/// What is queued in a mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MailboxContents {
-    /// Raft messages wait.
+    /// Raft messages are queued.
     pub messages: bool,
-    /// Forwards wait.
+    /// Forwards are queued.
     pub forwards: bool,
-    /// The peer was heard from since the last call: dial at once.
+    /// The peer was heard from since the last call, so it can be dialled at once.
     pub poked: bool,
-    /// The thread has to end.
+    /// The thread must end.
     pub stopped: bool,
 }
 
@@ -112,10 +112,10 @@ impl Mailbox {
         self.0.lock()
     }
 
-    /// Puts a raft message.
+    /// Queues a raft message.
     ///
     /// # Errors
-    /// The message, if it exceeds the budget or the mailbox is stopped.
+    /// Returns the message if it exceeds the budget or the mailbox is stopped.
     pub fn put_message(&self, message: RaftMessage) -> Result<(), Box<RaftMessage>> {
         let mut state = self.lock();
         if state.stopped {
@@ -133,10 +133,10 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Puts work.
+    /// Queues work.
     ///
     /// # Errors
-    /// The work, and whether the mailbox is stopped; otherwise the work exceeds the budget.
+    /// Returns the work if it exceeds the budget (`false`) or the mailbox is stopped (`true`).
     pub fn put_forward(&self, forward: Forward) -> Result<(), (Box<Forward>, bool)> {
         let bytes = forward.bytes();
         let mut state = self.lock();
@@ -157,14 +157,14 @@ impl Mailbox {
         wake(state);
     }
 
-    /// Tells the thread to end. Nothing can be put any more.
+    /// Tells the thread to end. From now on nothing can be queued.
     pub fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
         wake(state);
     }
 
-    /// Which contents wait. What is put from here on wakes `cx`.
+    /// Returns what is queued. `cx` is woken when more is queued.
     pub fn look(&self, cx: &Context<'_>) -> MailboxContents {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
@@ -198,15 +198,15 @@ impl Mailbox {
         passed.into_iter().for_each(|f| f.refuse(NotSent::DeadlinePassed));
     }
 
-    /// Takes messages up to `bytes_max`, but at least one if any waits. Messages that are sent first are taken alone:
-    /// in one request with others they would wait for all of it.
+    /// Returns messages up to `bytes_max`, but at least one if any is queued. Messages that are sent first are not
+    /// combined with others in one request, because they would have to wait until all of it is sent.
     pub fn take_messages(&self, bytes_max: usize) -> Vec<RaftMessage> {
         let mut state = self.lock();
         let first = state.first.take(bytes_max);
         if first.is_empty() { state.messages.take(bytes_max) } else { first }
     }
 
-    /// Takes work in order, up to `count_max` and `bytes_max`, but at least one piece if any waits.
+    /// Returns work in order, up to `count_max` and `bytes_max`, but at least one piece if any is queued.
     pub fn take_forwards(&self, count_max: usize, bytes_max: usize) -> Vec<Forward> {
         let mut state = self.lock();
         let (mut taken, mut sum) = (Vec::new(), 0);
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(mailbox.lock().messages.bytes, 0);
     }
 
-    /// An entry of 2 MB was sent ten times over a link of 20 Mbit/s, since raft repeats the append that it waits for.
+    /// raft repeats an append that is not acknowledged. An entry of 2 MB was sent ten times over a link of 20 Mbit/s.
     #[test]
     fn an_append_that_is_queued_is_not_queued_again() {
         let mailbox = Mailbox::default();
@@ -275,15 +275,15 @@ mod tests {
             mailbox.put_message(append(index, term, bytes)).expect("within the budget");
         }
         mailbox.put_message(RaftMessage { group: 7, ..append(1, 3, 9) }).expect("of another log");
-        mailbox.put_message(append(1, 3, 9)).expect("queued, before one of another log");
+        mailbox.put_message(append(1, 3, 9)).expect("already queued, before a message of another log");
         let taken: Vec<_> = mailbox.take_messages(usize::MAX).iter().map(|m| (m.index, m.term, m.group)).collect();
         assert_eq!(taken, [(1, 2, 0), (1, 3, 0), (2, 3, 0), (1, 3, 0), (1, 3, 7)]);
     }
 
-    /// A heartbeat waited for all queued entries, and was dropped with them when they exceeded the budget: a leader
-    /// with a slow link lost the leadership because it sent entries that its followers needed.
+    /// A heartbeat waited for all queued entries, and was dropped together with entries over the budget. A leader on
+    /// a slow network lost leadership because it sent entries that its followers needed.
     #[test]
-    fn messages_without_entries_are_sent_first_and_have_a_budget_of_their_own() {
+    fn messages_without_entries_are_sent_first_and_have_a_separate_budget() {
         let mailbox = Mailbox::default();
         let heartbeat = |commit| RaftMessage { type_: 8, commit, ..RaftMessage::default() };
         let commit_alone = RaftMessage { type_: 3, index: 100, ..RaftMessage::default() };
@@ -292,13 +292,13 @@ mod tests {
         }
         mailbox.put_message(commit_alone).expect("a small one still fits");
         assert!(mailbox.put_message(message(15, 2 << 20)).is_err());
-        mailbox.put_message(heartbeat(1)).expect("a budget of its own");
-        mailbox.put_message(heartbeat(2)).expect("a budget of its own");
+        mailbox.put_message(heartbeat(1)).expect("a separate budget");
+        mailbox.put_message(heartbeat(2)).expect("a separate budget");
         let taken =
             |bytes_max| -> Vec<u64> { mailbox.take_messages(bytes_max).iter().map(|m| m.index + m.commit).collect() };
         assert_eq!(taken(1 << 20), [1, 2], "and nothing else in that request");
         assert_eq!(taken(3 << 20), [0, 1]);
-        mailbox.put_message(heartbeat(3)).expect("a budget of its own");
+        mailbox.put_message(heartbeat(3)).expect("a separate budget");
         assert_eq!(taken(1 << 20), [3]);
         assert_eq!(taken(usize::MAX), (2..14).chain([100]).collect::<Vec<_>>(), "an append does not overtake another");
         assert!(!mailbox.look(&Context::from_waker(Waker::noop())).messages);

@@ -8,27 +8,29 @@
 //! ```
 //!
 //! Guarantees:
-//! - No node speaks for, joins as or answers as a node that its certificate does not name (`guard.rs`, `addresses.rs`).
-//! - The first request of a stream is a hello. Nothing else is read or sent before the hello is accepted. It is refused
-//!   unless both nodes belong to the same cluster and support the cluster's feature level (`hello.rs`, `levels.rs`).
-//! - Raft's appends and snapshots to one peer keep their order. Messages without entries are sent before them, in an
-//!   order of their own. Any message may be lost; then consensus is told that the peer was unreachable.
-//! - A forwarded request is sent once and crosses one link. If it was not sent, it was not appended. If it was sent and
-//!   is not answered, its outcome is unknown, unless the log of a later leader shows it (`settle.rs`).
-//! - Every queue has a budget of bytes or a count, and a named consequence beyond it.
-//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`), refusals
-//!   of jobs (`outcome.rs`), raft messages and entries (`consensus/wire.rs`). What only a newer version knows is
-//!   refused by name and logged with the node that sent it.
+//! - A node can speak, join and answer only as a node that its certificate names (`guard.rs`, `addresses.rs`).
+//! - The first request of a stream is a hello. Nothing else is read or sent before the hello is accepted. It is
+//!   refused unless both nodes belong to the same cluster and support the cluster's feature level (`hello.rs`,
+//!   `levels.rs`).
+//! - Raft's appends and snapshots to one peer keep their order. Messages without entries are sent before them, in
+//!   order among themselves. Any message may be lost; consensus is then informed that the peer was unreachable.
+//! - A request is forwarded at most once, and never forwarded again by its receiver. If it was not sent, it was not
+//!   appended. If it was sent and is not answered, its outcome is unknown, unless the log of a later leader shows it
+//!   (`settle.rs`).
+//! - Every queue is bounded by bytes or by a count. What happens when it is full is documented at the bound.
+//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`),
+//!   refusals of jobs (`outcome.rs`), raft messages and entries (`consensus/wire.rs`). A code that only a newer
+//!   version knows is refused by name, and logged with the node that sent it.
 //!
 //! Parts, in reading order:
-//! - Callers: `levels` (what versions fit together), `hello` (the first message), `reason`, `refusal` and `refusal_log`
-//!   (how a node says no), `guard` (certificates and rights), `addresses` (what is known of other nodes).
+//! - Callers: `levels` (which versions are compatible), `hello` (the first message), `reason`, `refusal` and
+//!   `refusal_log` (refusals), `guard` (certificates and permissions), `addresses` (what is known about other nodes).
 //! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a
-//!   peer's thread), `unanswered` (jobs that were sent), `outcome` (their answers), `settle` (answers from the log),
-//!   `node` (what the threads share), `peer` (the thread), `peers` (all of them).
+//!   peer's thread), `unanswered` (sent jobs without an answer), `outcome` (the answers), `settle` (answers from the
+//!   log), `node` (the state that the threads share), `peer` (one peer's thread), `peers` (all peers).
 //! - Receiving: `core` (this node as a member), `proposal` (a forwarded proposal), `join` (admission), `service` (the
 //!   calls), `listener` (the server).
-//! - `wait`: how a plain thread waits for futures.
+//! - `wait`: lets a plain thread wait for futures.
 
 pub mod addresses;
 mod core;
@@ -56,7 +58,8 @@ pub mod wait;
 
 use std::sync::{Arc, OnceLock};
 
-/// A value that is set after its users were started: the core of this node is set once the node is admitted.
+/// A value that is set after its users were started. For example, the core of this node is set once the node is
+/// admitted.
 pub type Late<T> = Arc<OnceLock<T>>;
 
 #[cfg(test)]

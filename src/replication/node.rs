@@ -1,4 +1,4 @@
-//! This node and its surroundings, as the threads of peers and the service of the peer listener share them.
+//! The state that the threads of peers and the service of the peer listener share.
 
 use std::sync::OnceLock;
 
@@ -16,43 +16,43 @@ use crate::replication::refusal::Refusal;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::HighWatermark;
 
-/// This node, and what it knows of the cluster.
+/// This node, and what it knows about the cluster.
 pub struct LocalNode {
-    /// As its peers know it.
+    /// This node's identity.
     pub me: PeerIdentity,
-    /// For channels to other nodes.
+    /// Creates channels to other nodes.
     pub dialer: Dialer,
-    /// The catalog as applied here.
+    /// The catalog as applied on this node.
     pub catalog: CatalogView,
-    /// What is known of other nodes.
+    /// What is known about other nodes.
     pub addresses: Addresses,
-    /// Set later: consensus sends to replication, so it is started after it.
+    /// Set later, because consensus needs replication and is started after it.
     pub consensus: Late<ConsensusHandle>,
-    /// How far the catalog's group is applied here. `catalog` is never older.
+    /// The high watermark of the catalog's group. `catalog` is never older than it.
     pub catalog_watermark: HighWatermark,
     /// The logs of this node's replicas.
     pub logs: Logs,
-    /// Set while another cluster of the same name answers: which one, and what to do.
+    /// Set while another cluster of the same name answers: a text that names it and says what to do.
     pub rival: Mutex<Option<String>>,
     /// Set once the cluster has rejected this node.
     pub excluded: OnceLock<Refusal>,
 }
 
 impl LocalNode {
-    /// Tells consensus that messages to a peer were lost.
+    /// Informs consensus that messages to a peer were lost.
     pub fn unreachable(&self, peer: NodeId) {
         if let Some(consensus) = self.consensus.get() {
             consensus.unreachable(peer);
         }
     }
 
-    /// The term of a group that the peer leads, as far as this node knows, and the last entry applied here.
+    /// If the peer leads the group, as far as this node knows, returns its term and the last index applied here.
     pub fn led_by(&self, peer: NodeId, group: GroupId) -> Option<(Term, LogIndex)> {
         let status = self.consensus.get()?.status(group)?;
         (status.leader == Some(peer)).then_some((status.term, status.applied_index))
     }
 
-    /// Tells consensus whether a snapshot was sent.
+    /// Informs consensus whether a snapshot was sent.
     pub fn snapshot_sent(&self, peer: NodeId, group: GroupId, sent: bool) {
         if let Some(consensus) = self.consensus.get() {
             consensus.snapshot_sent(group, peer, sent);
@@ -60,7 +60,7 @@ impl LocalNode {
     }
 }
 
-/// The group of a snapshot, if the message is one.
+/// Returns the group of the message, if it is a snapshot.
 pub fn snapshot_group(message: &RaftMessage) -> Option<GroupId> {
     message.snapshot.is_some().then_some(GroupId(message.group))
 }

@@ -1,9 +1,10 @@
-//! The outcome of a forwarded job on the wire: the answers of the leader's consensus as codes, and what they mean to
+//! The outcome of a forwarded job on the wire: encodes the answers of the leader's consensus, and decodes them for
 //! the node that forwarded the job.
 //!
-//! That node must not learn less than the leader knew. But some answers are about the leader alone: if it no longer
-//! leads, is stopping or has no replica of the group, then the proposal was not appended. A code or an outcome that
-//! this version does not know says nothing about what happened, so the outcome is unknown.
+//! The forwarding node must learn everything that the leader knows about the outcome. Some answers concern only the
+//! leader itself: if it no longer leads, is stopping, or has no replica of the group, the forwarding node only needs
+//! to know that the proposal was not appended. If this version does not know a code or a kind of outcome, the outcome
+//! is unknown.
 
 use crate::codes::{UnknownCode, codes};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
@@ -11,7 +12,7 @@ use crate::pb::peer;
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
 codes! {
-    /// Why the other node has not done a job.
+    /// Why the other node has refused a job.
     pub enum RefusedJob: u32, "refusal code" {
         /// It does not lead the group.
         NotLeader = 1,
@@ -21,7 +22,7 @@ codes! {
         TooLarge = 3,
         /// The proposal was dropped before it was appended.
         Dropped = 4,
-        /// The proposal may have been appended, or not.
+        /// It is not known whether the proposal was appended.
         OutcomeUnknown = 5,
         /// The job's deadline has passed.
         DeadlinePassed = 6,
@@ -44,7 +45,7 @@ codes! {
     }
 }
 
-/// The outcome of a proposal, to be sent.
+/// Encodes the outcome of a proposal.
 pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer::Outcome {
     let (code, detail) = match result {
         Ok(appended) => {
@@ -74,7 +75,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
     refused(id, code, detail)
 }
 
-/// The outcome of a read index, to be sent.
+/// Encodes the outcome of a read index.
 pub fn read_index_outcome(id: u64, result: Result<LogIndex, ReadIndexError>) -> peer::Outcome {
     let code = match result {
         Ok(index) => {
@@ -98,7 +99,7 @@ fn refused(id: u64, code: RefusedJob, detail: u64) -> peer::Outcome {
     outcome
 }
 
-/// What an outcome contains that only a newer version knows, for the log.
+/// Returns the part of an outcome that only a newer version knows, for the log.
 pub fn unknown_part(outcome: &peer::Outcome) -> Option<String> {
     match &outcome.outcome {
         None => Some("an outcome of a kind that this version does not know".to_owned()),
@@ -109,11 +110,11 @@ pub fn unknown_part(outcome: &peer::Outcome) -> Option<String> {
     }
 }
 
-/// What the outcome means for a proposal that this node forwarded. An outcome that this node can't read may have been
-/// an appended entry.
+/// Decodes the outcome of a proposal that this node forwarded. If the outcome can't be decoded, the proposal may have
+/// been appended.
 pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     let refused = match outcome.outcome {
-        // No log reaches such numbers, and no client could be told.
+        // No log reaches such numbers, and they can't be sent to a client.
         Some(peer::outcome::Outcome::Appended(a))
             if Offset(a.offset).plus(a.count.into()).is_none() || Term(a.term) > Term::MAX =>
         {
@@ -150,7 +151,7 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     })
 }
 
-/// What the outcome means for a read index that this node asked for.
+/// Decodes the outcome of a read index that this node requested.
 pub fn read_read_index(outcome: peer::Outcome) -> Result<LogIndex, ReadIndexError> {
     match outcome.outcome {
         Some(peer::outcome::Outcome::ReadIndex(index)) => Ok(LogIndex(index)),
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_consensus_read_as_written() {
+    fn answers_of_consensus_decode_as_encoded() {
         let appended = Appended {
             offset: Offset(7),
             count: 2,

@@ -1,11 +1,11 @@
 //! The thread `peer-<node>`: one peer's channel and its two streams.
 //!
 //! - It dials when there is something to send.
-//! - A lost link ends both streams, since they share a connection. Consensus is told that the peer was unreachable,
-//!   jobs without an outcome are answered as unknown, and the next attempt waits for its backoff, or until the peer is
-//!   heard from.
-//! - An attempt that fails also drops what was queued in the meantime: raft's messages are stale by then, and forwards
-//!   must not wait for a node that may be dead.
+//! - If one stream is lost, both end, because they share a connection. Consensus is informed that the peer was
+//!   unreachable. The outcome of unanswered jobs is unknown, unless the log shows it later (`settle.rs`). The next
+//!   attempt waits for its backoff, or until the peer is heard from.
+//! - A failed attempt also drops everything in the mailbox: raft's messages are outdated by then, and forwards must
+//!   not wait for a node that may be dead.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,28 +29,28 @@ use crate::replication::wait::{park_until, thread_waker};
 use crate::security::peer_names::Dialled;
 use crate::types::{GroupId, NodeId};
 
-/// Raft messages and jobs are sent in requests of about this size. A larger one is sent alone.
+/// The approximate size of a request with several raft messages or jobs. A larger one is sent alone.
 const REQUEST_BYTES: usize = 1 << 20;
-/// At most this many jobs of one peer are unanswered. Further forwards wait in the mailbox.
+/// The maximum number of unanswered jobs of one peer. Further forwards wait in the mailbox.
 pub const UNANSWERED_MAX: usize = 1024;
-/// An attempt without a welcome within this time has failed.
+/// An attempt fails if the peer sends no welcome within this time.
 const WELCOME_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// After a link is lost, the outcome of forwarded proposals is awaited this long from another leader.
+/// After a link is lost, forwarded proposals wait this long for another leader, whose log shows their outcome.
 const ELECTION_MAX: Duration = Duration::from_secs(3);
-/// How often deadlines are checked, while there are any.
+/// The interval at which deadlines are checked, if there are any.
 const SWEEP: Duration = Duration::from_millis(100);
 
 enum PeerEvent {
     Stop,
     Poked,
-    /// Something waits without a connection, and the backoff is over.
+    /// Something is queued, there is no connection, and the backoff is over.
     Dial,
-    /// Something waits for a stream that is not open yet.
+    /// Something is queued for a stream that is not open yet.
     OpenReplicate,
     OpenForward,
-    /// Messages wait and the stream takes a request.
+    /// Messages are queued, and the stream can send a request.
     SendMessages,
     SendJobs,
     Outcomes(ForwardResponse),
@@ -64,14 +64,14 @@ struct PeerConnection {
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
     client: PeerClient,
     addr: String,
-    /// [`Dialer::generation`](crate::replication::dial::Dialer::generation) when it was made.
+    /// [`Dialer::generation`](crate::replication::dial::Dialer::generation) when the connection was created.
     generation: u64,
-    /// The peers' authorities when it was made (`Dialer::authorities`).
+    /// `Dialer::authorities` when the connection was created.
     authorities: u64,
 }
 
 impl PeerConnection {
-    /// True once the peer accepted a hello.
+    /// Returns true once the peer has accepted a hello.
     fn is_welcome(&self) -> bool {
         self.replicate.as_ref().is_some_and(Link::is_welcome) || self.forward.as_ref().is_some_and(Link::is_welcome)
     }
@@ -80,15 +80,15 @@ impl PeerConnection {
         self.replicate.is_none() && self.forward.is_none()
     }
 
-    /// When a stream without a welcome counts as lost.
-    fn impatient_at(&self) -> Option<Instant> {
+    /// Returns the time at which a stream without a welcome is given up.
+    fn welcome_deadline(&self) -> Option<Instant> {
         let replicate = self.replicate.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
         let forward = self.forward.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
         replicate.into_iter().chain(forward).min().map(|opened| opened + WELCOME_MAX)
     }
 }
 
-/// The kinds of log lines that are limited.
+/// The kinds of rate-limited log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum LineOf {
     Trouble,
@@ -102,20 +102,20 @@ pub struct Peer {
     mailbox: Arc<Mailbox>,
     connection: Option<PeerConnection>,
     unanswered: UnansweredJobs,
-    /// Losses since the last welcome; determines the backoff.
+    /// The number of losses since the last welcome. Determines the backoff.
     failures: u32,
-    /// Attempts since the last welcome; determines the address and the certificate to expect.
+    /// The number of attempts since the last welcome. Determines the address and the expected certificate.
     attempts: usize,
     next_dial: Instant,
     next_sweep: Instant,
-    /// The last logged text: a dead peer must not fill the log.
+    /// The last logged text. It is not logged again, so that a dead peer does not fill the log.
     last_trouble: Option<String>,
-    /// Two reasons may alternate from attempt to attempt.
+    /// Limits the lines if two reasons alternate from attempt to attempt.
     lines: LineLimit<LineOf>,
 }
 
 impl Peer {
-    /// The loop of one peer, not running yet.
+    /// Creates the state. The loop is not running yet.
     pub fn new(id: NodeId, node: Arc<LocalNode>, mailbox: Arc<Mailbox>) -> Peer {
         let now = Instant::now();
         Peer {
@@ -148,7 +148,7 @@ impl Peer {
         self.refuse_waiting(NotSent::Stopping);
     }
 
-    /// What to do next, or when to check again.
+    /// Returns the next event, or the time at which to check again.
     fn next_event(&mut self, cx: &mut Context<'_>) -> Result<PeerEvent, Option<Instant>> {
         let waiting = self.mailbox.look(cx);
         let now = Instant::now();
@@ -163,11 +163,13 @@ impl Peer {
         }
         let jobs_wait = waiting.forwards && self.unanswered.len() < UNANSWERED_MAX;
         if !waiting.messages && !waiting.forwards && self.connection.as_ref().is_some_and(PeerConnection::is_unused) {
-            // The caller that it was made for has given up. Address and certificate may differ at the next attempt.
+            // The caller for which the connection was created has given up. The next attempt may need another address
+            // or certificate.
             self.connection = None;
         }
         if !waiting.messages && !waiting.forwards && self.unanswered.len() == 0 && self.is_outdated() {
-            // The next connection uses the current certificates. Messages in flight are lost; raft sends them again.
+            // The certificates have changed; the next connection uses the new ones. Messages in flight are lost, and
+            // raft sends them again.
             self.connection = None;
             self.node.unreachable(self.id);
         }
@@ -223,7 +225,7 @@ impl Peer {
                         }
                     }
                 }
-                if let Some(moment) = connection.impatient_at() {
+                if let Some(moment) = connection.welcome_deadline() {
                     if now >= moment {
                         return Ok(PeerEvent::Lost(Lost::because("no answer")));
                     }
@@ -303,7 +305,7 @@ impl Peer {
         let Some((whom, addr)) = pairs.get(self.attempts % pairs.len().max(1)) else {
             return self.lost(&Lost::because("its address is not known"));
         };
-        // Read before the channel is made: if they change in between, the channel is made once more.
+        // Read before the channel is created: if they change in between, the channel is created once more.
         let (generation, authorities) = (self.node.dialer.generation(), self.node.dialer.authorities());
         let Some(channel) = self.node.dialer.channel(addr, whom) else {
             return self.lost(&Lost::because("this node is stopping"));
@@ -350,13 +352,13 @@ impl Peer {
         if request.jobs.is_empty() {
             return;
         }
-        // From here on their outcome is unknown until the peer sends it.
+        // From here on the outcome of the jobs is unknown until the peer sends it.
         self.with_connection(|c| c.forward.as_mut().map_or(Ok(()), |link| link.send(request)));
     }
 
     fn lost(&mut self, lost: &Lost) {
         let connection = self.connection.take();
-        // A peer that this node refuses after its welcome is as unreachable as one that refuses this node.
+        // A peer that this node refuses after the welcome is treated like one that refuses this node.
         let welcomed =
             connection.as_ref().is_some_and(PeerConnection::is_welcome) && !matches!(lost, Lost::PeerRefused(_));
         self.unanswered.link_lost(Instant::now() + ELECTION_MAX);
@@ -404,7 +406,7 @@ impl Peer {
         self.mailbox.expire(now);
     }
 
-    /// Drops raft's messages after a failed attempt: they are stale, and raft sends again.
+    /// Drops raft's messages after a failed attempt: they are outdated, and raft sends new ones.
     fn drop_messages(&mut self) {
         loop {
             let messages = self.mailbox.take_messages(usize::MAX);
@@ -425,8 +427,8 @@ impl Peer {
     }
 }
 
-/// Why this node drops a stream whose welcome has arrived: the peer does not support the cluster's feature level, which
-/// may have risen since.
+/// Returns why this node must drop a stream after its welcome, if it must: the peer does not support the cluster's
+/// feature level, which may have risen meanwhile.
 fn refused_peer(welcome: Option<Option<&FeatureLevels>>, peer: NodeId, node: &LocalNode) -> Option<Lost> {
     let levels = PeerLevels::of_response(welcome?);
     let checked = levels.and_then(|levels| levels.check(|| describe(peer, &node.catalog.get()), &node.me.levels));

@@ -1,4 +1,4 @@
-//! All peers of this node, with one thread for each. A peer's thread is started when there is something to send to it.
+//! All peers of this node, with one thread each. A peer's thread is started when there is something to send to it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -49,12 +49,12 @@ struct PeerThreads {
     stopped: bool,
 }
 
-/// The peer has no thread: this node is stopping, or the system can't create another one.
+/// The error if a peer has no thread: this node is stopping, or the system can't create another thread.
 struct NoThread;
 
 impl Peers {
-    /// Starts without any peer. `consensus` may be set later. Until then every call of a peer is refused, and losses
-    /// are not reported.
+    /// Starts without any peer. `consensus` may be set later. Until then every call from a peer is refused, and lost
+    /// messages are not reported.
     pub fn start(
         me: PeerIdentity,
         dialer: Dialer,
@@ -80,13 +80,13 @@ impl Peers {
         Peers { handle: PeersHandle(Arc::new(PeersState { node, fatal, running: Mutex::default() })) }
     }
 
-    /// A handle for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> PeersHandle {
         self.handle.clone()
     }
 
-    /// Stops and joins every peer's thread. Jobs that were not sent are answered as not appended, jobs without an
-    /// outcome as unknown.
+    /// Stops and joins every peer's thread. Unsent jobs are answered with "not appended", and unanswered ones with
+    /// "outcome unknown".
     pub fn stop(&self) {
         let peers = {
             let mut running = self.handle.lock();
@@ -109,34 +109,34 @@ impl PeersHandle {
         self.0.running.lock()
     }
 
-    /// This node and its surroundings.
+    /// Returns the shared state of this node.
     pub(super) fn node(&self) -> &LocalNode {
         &self.0.node
     }
 
-    /// This node, as its peers know it.
+    /// Returns this node's identity.
     pub fn me(&self) -> &PeerIdentity {
         &self.0.node.me
     }
 
-    /// The catalog as applied here.
+    /// Returns the catalog as applied on this node.
     pub fn catalog(&self) -> &CatalogView {
         &self.0.node.catalog
     }
 
-    /// Why the cluster rejects this node: it was removed, its version is too old, it runs a second time, or it has the
-    /// name of another member. This is final: the node no longer takes part in any group, although its own catalog may
-    /// never show why.
+    /// Returns why the cluster rejects this node, if it does: it was removed, its version is too old, a second
+    /// process runs with its id, or it has the name of another member. This is final: the node no longer takes part
+    /// in any group, so its own catalog may never show the reason.
     pub fn excluded(&self) -> Option<&Refusal> {
         self.0.node.excluded.get()
     }
 
-    /// Which other cluster of the same name answers. While one does, this node refuses appends.
+    /// Returns which other cluster of the same name answers, if one does. Meanwhile this node refuses appends.
     pub fn rival(&self) -> Option<String> {
         self.0.node.rival.lock().clone()
     }
 
-    /// Records that another cluster of the same name answers, or that none does. Returns whether this is news.
+    /// Records that another cluster of the same name answers, or that none does. Returns whether this is a change.
     pub fn set_rival(&self, what: Option<String>) -> bool {
         let mut rival = self.0.node.rival.lock();
         let is_new = rival.is_some() != what.is_some();
@@ -146,11 +146,11 @@ impl PeersHandle {
 
     /// Records that the cluster rejects this node.
     pub fn exclude(&self, refusal: Refusal) {
-        // The first reason stays.
+        // The first reason is kept.
         let _ = self.0.node.excluded.set(refusal);
     }
 
-    /// The mailbox of a peer. Its thread is started if it is not running yet.
+    /// Returns the mailbox of a peer. Starts the peer's thread if it is not running yet.
     fn mailbox(&self, peer: NodeId) -> Result<Arc<Mailbox>, NoThread> {
         let mut running = self.lock();
         if running.stopped {
@@ -178,8 +178,9 @@ impl PeersHandle {
         }
     }
 
-    /// Sends a proposal to the node that leads its group, once. `Dropped` if it was not sent or the peer does not lead,
-    /// `OutcomeUnknown` if the link is lost after it was sent.
+    /// Sends a proposal once to the node that leads its group. The answer is `Dropped` if the proposal was not sent
+    /// or the peer does not lead, and `OutcomeUnknown` if the link is lost after it was sent and no later log shows
+    /// the outcome.
     pub fn propose(
         &self,
         to: NodeId,
@@ -191,8 +192,8 @@ impl PeersHandle {
         rx
     }
 
-    /// Asks the node that leads a group for a read index. `NotLeader` if it does not lead, `Unconfirmed` if it can't be
-    /// reached. Asking again is always safe.
+    /// Requests a read index from the node that leads a group. The answer is `NotLeader` if it does not lead, and
+    /// `Unconfirmed` if it can't be reached. A retry is always safe.
     pub fn read_index(
         &self,
         to: NodeId,
@@ -215,8 +216,8 @@ impl PeersHandle {
         }
     }
 
-    /// The feature levels that a peer's binary supports, as of its last accepted hello. `None` if this node has not
-    /// heard from it since it started.
+    /// Returns the feature levels of a peer's binary, from its last accepted hello. `None` if this node has not heard
+    /// from it since its own start.
     pub fn levels_of(&self, peer: NodeId) -> Option<FeatureRange> {
         if peer == self.me().node_id {
             return Some(self.me().levels.range());
@@ -224,18 +225,18 @@ impl PeersHandle {
         self.0.node.addresses.levels_of(peer)
     }
 
-    /// Records the members as of this node's admission.
+    /// Records the members at the time of this node's admission.
     pub fn told(&self, members: Vec<Member>) {
         self.0.node.addresses.told(members);
     }
 
-    /// Records an address of `node` that discovery found. It is tried after those from better sources.
+    /// Records an address of `node` that discovery found. It is tried after the addresses from better sources.
     pub fn suggest(&self, node: NodeId, bind_addr: &str) {
         self.0.node.addresses.suggested(node, bind_addr);
     }
 
-    /// Records the new address with which a member asks to be moved. Its thread tries it at once, after the addresses
-    /// from better sources.
+    /// Records the new address of a member that asks to change it. The peer's thread tries it without waiting for its
+    /// backoff, after the addresses from better sources.
     pub(super) fn hint(&self, node: NodeId, bind_addr: &str) {
         if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
             log::info!("member {node} says that it is reached at {bind_addr} now");
@@ -246,7 +247,7 @@ impl PeersHandle {
         }
     }
 
-    /// Records an accepted hello: the peer runs, is reached at `bind_addr` and supports these levels. False if the
+    /// Records an accepted hello: the peer is running at `bind_addr` and supports these levels. Returns false if the
     /// catalog does not contain the peer and too many such nodes are known.
     pub(super) fn heard_from(&self, peer: &StreamPeer, bind_addr: &str, certificate: &PeerName) -> bool {
         let (peer, range) = (peer.node, peer.levels.range);

@@ -1,4 +1,4 @@
-//! A forwarded proposal, as the leader reads it: what a peer may have appended.
+//! The leader's checks of a forwarded proposal: what a peer may append.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ pub enum BadProposal {
     },
 }
 
-/// Reads a job's proposal, on the leader.
+/// Decodes and checks a job's proposal, on the leader.
 ///
 /// # Errors
 /// [`BadProposal`].

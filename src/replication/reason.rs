@@ -1,24 +1,24 @@
 //! The table of refusal reasons. A new reason is one entry here.
 //!
-//! Each entry has the reason's code in `ErrorInfo.reason`, its status code, what it means for the refused node, and
-//! what the owner of that node can do.
+//! Each entry consists of the code in `ErrorInfo.reason`, the status code, the consequence for the refused node, and
+//! the next step for the owner of that node.
 
 use grpcio::RpcStatusCode;
 
 use crate::codes::codes;
 
-/// What a refusal means for the node that is refused. It asks again, except as the last two say.
+/// The consequence of a refusal for the refused node. It retries, except in the last two cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consequence {
-    /// A normal event while a node starts, joins or stops, or while a leader is elected: not worth a warning.
+    /// Normal while a node starts, joins or stops, or while a leader is elected. Not logged as a warning.
     PassesSoon,
     /// Another node, or another address of the same node, may accept.
     AskAnother,
-    /// Somebody has to change something. Until then every attempt is refused.
+    /// An operator must change something. Until then every attempt is refused.
     NeedsAChange,
-    /// A node that asks to join, or to be renamed or moved, has to be started in another way: it ends.
+    /// A node that asks to join, to be renamed or to be moved exits: it must be started differently.
     EndsJoin,
-    /// Like [`Consequence::EndsJoin`], and a member whose stream is refused ends as well.
+    /// Like [`Consequence::EndsJoin`], and a member whose stream is refused exits as well.
     EndsNode,
 }
 
@@ -32,17 +32,17 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// The code of the status by which the refusal is sent.
+            /// Returns the code of the status with which the refusal is sent.
             pub(super) fn status(self) -> RpcStatusCode {
                 match self { $(Reason::$name => RpcStatusCode::$status),+ }
             }
 
-            /// What the refusal means for the refused node.
+            /// Returns the consequence for the refused node.
             pub fn consequence(self) -> Consequence {
                 match self { $(Reason::$name => Consequence::$consequence),+ }
             }
 
-            /// What the owner of the refused node can do, if it ends. May be empty.
+            /// Returns what the owner of the refused node can do if it exits. May be empty.
             pub fn next_step(self) -> &'static str {
                 match self { $(Reason::$name => concat!($($next)?)),+ }
             }
@@ -53,9 +53,9 @@ macro_rules! reasons {
 reasons! {
     /// The caller's certificate is not a peer certificate of this cluster.
     NoPeer = "NO_PEER", UNAUTHENTICATED, NeedsAChange;
-    /// The access policy does not grant the caller the right `replicate`.
+    /// The access policy does not grant the caller the permission `replicate`.
     NotAllowed = "PEER_NOT_ALLOWED", PERMISSION_DENIED, NeedsAChange;
-    /// The caller's certificate is another node's, or one that is refused.
+    /// The caller's certificate belongs to another node, or is denied.
     PeerName = "PEER_NAME", PERMISSION_DENIED, EndsJoin,
         "give it a peer certificate with its node name, and with its former one too if it is being renamed \
          (`seriatim certs --use-ca --peers NEW+OLD`)";
@@ -63,14 +63,15 @@ reasons! {
     NotReady = "JOINING", UNAVAILABLE, PassesSoon;
     /// No leader of the catalog is reachable, or it changed, or is overloaded.
     NoLeader = "NO_LEADER", UNAVAILABLE, PassesSoon;
-    /// The caller sends no feature levels, and a version of the peer protocol that this node can't speak now.
+    /// The caller sends no feature levels, and its version of the peer protocol is not supported at the cluster's
+    /// level.
     ProtocolVersion = "PROTOCOL_VERSION", FAILED_PRECONDITION, NeedsAChange;
     /// The caller's version does not support the cluster's feature level, which is higher.
     VersionTooOld = "VERSION_TOO_OLD", FAILED_PRECONDITION, EndsNode,
         "start it with the version of the other members, or a newer one";
     /// The caller's version no longer supports the cluster's feature level. This node may lag and know an old level.
     VersionTooNew = "VERSION_TOO_NEW", FAILED_PRECONDITION, NeedsAChange;
-    /// The caller says that the cluster is at a feature level that this node's version does not support.
+    /// According to the caller, the cluster is at a feature level that this node's version does not support.
     OwnVersionTooOld = "OWN_VERSION_TOO_OLD", FAILED_PRECONDITION, NeedsAChange;
     /// The caller asks for a cluster with another name.
     ClusterName = "CLUSTER_NAME", FAILED_PRECONDITION, NeedsAChange;
@@ -91,7 +92,7 @@ reasons! {
         "to come back it must join as a new node: with an empty data directory";
     /// The request is malformed.
     Malformed = "MALFORMED", INVALID_ARGUMENT, NeedsAChange;
-    /// Too many nodes that the catalog does not know.
+    /// Too many nodes that the catalog does not contain have called, or the cluster has the maximum number of members.
     TooMany = "TOO_MANY_NODES", RESOURCE_EXHAUSTED, AskAnother;
     /// Another node is joining, and one joins at a time.
     AnotherJoins = "ANOTHER_NODE_JOINS", UNAVAILABLE, PassesSoon;
@@ -100,7 +101,7 @@ reasons! {
 }
 
 impl Reason {
-    /// True for what a node that asks to join can't wait out: it must be started in another way.
+    /// Returns true if waiting does not help a node that asks to join: it must be started differently.
     pub fn is_final(self) -> bool {
         match self.consequence() {
             Consequence::EndsJoin | Consequence::EndsNode => true,
@@ -108,7 +109,8 @@ impl Reason {
         }
     }
 
-    /// True if the two versions don't fit together: then the caller can't tell whether a cluster of its name answers.
+    /// Returns true if the two versions are incompatible. The caller then can't tell whether a cluster of its name
+    /// answers.
     pub fn is_about_versions(self) -> bool {
         matches!(
             self,

@@ -1,6 +1,6 @@
-//! Why a node refuses a stream or a join of another node, and how that is sent: a status with `google.rpc.ErrorInfo`.
+//! The refusal of another node's stream or join, and its encoding: a status with `google.rpc.ErrorInfo`.
 //!
-//! The other side tells refusals apart by their [`Reason`], never by the message of the status.
+//! The receiver distinguishes refusals by their [`Reason`], never by the message of the status.
 
 use std::fmt;
 
@@ -18,17 +18,17 @@ const DOMAIN: &str = "seriatim";
 /// The key of [`Refusal::leader`] in `ErrorInfo.metadata`.
 const LEADER: &str = "leader";
 
-/// A longer code of a reason is cut: it is written to the log.
+/// The code of an unknown reason is truncated to this length, because it is written to the log.
 const CODE_CHARS_MAX: usize = 64;
 
 /// A refused call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// By which programs tell refusals apart.
+    /// The reason, for programs.
     pub reason: Reason,
-    /// For people: what was refused, and why.
+    /// The text, for people: what was refused, and why.
     pub text: String,
-    /// The peer address of the leader, if only the leader can decide what was asked.
+    /// The leader's peer address, if only the leader can decide.
     pub leader: Option<String>,
 }
 
@@ -39,18 +39,18 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// A refusal without the leader's address.
+    /// Creates a refusal without the leader's address.
     pub fn new(reason: Reason, text: impl Into<String>) -> Refusal {
         Refusal { reason, text: text.into(), leader: None }
     }
 
-    /// The refusal of what only the leader, at this address, can decide.
+    /// Creates a refusal that directs the caller to the leader at this address.
     pub fn ask_leader(addr: String) -> Refusal {
         let text = format!("the leader of the catalog, at {addr}, decides that");
         Refusal { reason: Reason::NoLeader, text, leader: Some(addr) }
     }
 
-    /// The status that carries the refusal.
+    /// Encodes the refusal as a status.
     pub fn status(&self) -> RpcStatus {
         let metadata = self.leader.iter().map(|addr| (LEADER.to_owned(), addr.clone())).collect();
         let (reason, domain) = (self.reason.code().to_owned(), DOMAIN.to_owned());
@@ -67,10 +67,11 @@ impl Refusal {
         RpcStatus::with_details(code, self.text.clone(), status.write_to_bytes().unwrap_or_default())
     }
 
-    /// Reads what [`Refusal::status`] wrote. A reason that this version does not know becomes [`Reason::Unknown`].
-    /// `None` for a status that is not a refusal of a node.
+    /// Decodes the output of [`Refusal::status`]. A reason that this version does not know becomes
+    /// [`Reason::Unknown`]. Returns `None` if the status is not a refusal by a node.
     ///
-    /// A call that is refused before a handler runs has a status without details, whose code alone tells the reason.
+    /// If a call is refused before a handler runs, its status has no details. The reason is then derived from the
+    /// status code.
     pub fn from_status(status: &RpcStatus) -> Option<Refusal> {
         if status.details().is_empty() {
             let bare = match status.code() {
@@ -110,7 +111,7 @@ fn type_url() -> String {
     format!("type.googleapis.com/{}", ErrorInfo::descriptor().full_name())
 }
 
-/// The error of a call, in few words for the log.
+/// Returns the error of a call as a short text for the log.
 pub fn error_text(error: &grpcio::Error) -> String {
     match error {
         grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status)) => status.message().to_owned(),
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_reads_as_written() {
+    fn every_reason_decodes_as_encoded() {
         Reason::ALL.iter().for_each(|reason| reads_as_written(&Refusal::new(*reason, "because")));
         reads_as_written(&Refusal::ask_leader("node-2.example:8401".to_owned()));
         let nowhere = Refusal::ask_leader("node-2 example".to_owned());

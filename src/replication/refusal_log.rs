@@ -1,4 +1,5 @@
-//! Log lines about refused calls, limited: a refused node retries within a second, and several may at once.
+//! Rate-limited log lines about refused calls. A refused node retries within a second, and there may be several such
+//! nodes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,12 +8,12 @@ use parking_lot::Mutex;
 
 use crate::replication::refusal::Refusal;
 
-/// A refusal that passes soon is normal for this time: a node that joins is refused until it is a member.
+/// For this time, a refusal that passes soon is normal: a joining node is refused until it is a member.
 const NORMAL: Duration = Duration::from_secs(60);
 /// The same refusal is logged again after this time.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// At most this many different refusals are told apart. Further ones count as one.
+/// The number of different refusals that are tracked. All further ones are treated as one.
 const KEPT_MAX: usize = 16;
 
 /// Logs refusals, each text at most once per [`LOG_AGAIN`].
@@ -27,14 +28,14 @@ struct LoggedRefusal {
 }
 
 impl RefusalLog {
-    /// Logs that `what` was refused: as a warning, unless the reason passes soon and has not lasted.
+    /// Logs that `what` was refused. The level is a warning, unless the reason passes soon and has not lasted long.
     pub(super) fn log(&self, what: &str, refusal: &Refusal) {
         if let Some(level) = self.level(format!("{what}: {refusal}"), refusal.reason.passes_soon(), Instant::now()) {
             log::log!(level, "refused {what}: {refusal}");
         }
     }
 
-    /// Logs a part of a call that is refused while the call goes on.
+    /// Logs the refusal of a part of a call, while the call continues.
     pub(super) fn warn(&self, text: &str) {
         if let Some(level) = self.level(text.to_owned(), false, Instant::now()) {
             log::log!(level, "{text}");
@@ -45,7 +46,7 @@ impl RefusalLog {
         let mut kept = self.0.lock();
         kept.retain(|_, refusal| now.saturating_duration_since(refusal.latest) <= LOG_AGAIN);
         if kept.len() >= KEPT_MAX && !kept.contains_key(&text) {
-            // A caller that can choose the text must not fill the log: the rest counts as one refusal.
+            // A caller may be able to influence the text, so all further texts are treated as one refusal.
             text.clear();
         }
         let Some(known) = kept.get_mut(&text) else {
@@ -69,7 +70,7 @@ impl RefusalLog {
 mod tests {
     use super::*;
 
-    /// Nearly each join logged "this node is not a member of a cluster yet" as a warning.
+    /// Almost every join logged "this node is not a member of a cluster yet" as a warning.
     #[test]
     fn a_refusal_that_passes_soon_is_a_warning_only_if_it_lasts() {
         let (refusals, start) = (RefusalLog::default(), Instant::now());
@@ -85,9 +86,10 @@ mod tests {
         assert_eq!(at("another cluster", false, 300), Some(log::Level::Warn));
     }
 
-    /// Only the last refusal was remembered: two refused nodes wrote a line for each attempt, 103 a minute, for ever.
+    /// Only the last refusal was remembered. Two refused nodes wrote a line for each attempt: 103 lines per minute,
+    /// forever.
     #[test]
-    fn several_refused_nodes_write_a_line_each_and_a_flood_of_texts_writes_few() {
+    fn several_refused_nodes_write_one_line_each_and_a_flood_of_texts_writes_few() {
         let (refusals, start) = (RefusalLog::default(), Instant::now());
         let lines = |count: u64, texts: u64| {
             let attempts = (0..count).map(|n| (format!("node {}", n % texts), start + Duration::from_millis(n)));

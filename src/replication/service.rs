@@ -1,7 +1,8 @@
 //! The Peer service: the calls of other nodes.
 //!
-//! The service runs before this node is a member. Until its core is set, every call is refused as [`Reason::NotReady`].
-//! A stream is served by one future on a `grpc` thread, which passes everything on to consensus and never blocks on it.
+//! The service already runs before this node is a member. Until its core is set, every call is refused with
+//! [`Reason::NotReady`]. Each stream is served by one future on a `grpc` thread. It passes everything on to
+//! consensus, and never blocks.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -34,11 +35,11 @@ use crate::replication::refusal_log::RefusalLog;
 use crate::thread::FatalSender;
 use crate::types::GroupId;
 
-/// Jobs with at most this many bytes of payload run for one stream. Beyond that the stream is not read, and the peer's
-/// writes wait.
+/// The payload bytes of the running jobs of one stream. At this limit the stream is not read, so the peer's writes
+/// wait.
 const JOB_BYTES_MAX: usize = 16 << 20;
 
-/// The service of the peer listener. Until `core` and the consensus in it are set, every call is refused.
+/// Returns the service of the peer listener. Until `core` and its consensus are set, every call is refused.
 pub(super) fn peer_service(
     cluster_name: &str,
     guard: PeerGuard,
@@ -131,7 +132,7 @@ impl Peer for PeerService {
                 Ok(pass) => join::answer(&cluster_name, core, &pass, request).await,
                 Err(refusal) => Err(refusal),
             };
-            // The caller may have gone by now; it asks again.
+            // The caller may have disconnected; it will retry.
             let _ = match answer {
                 Ok(response) => sink.success(response).await,
                 Err(refusal) => {
@@ -146,7 +147,7 @@ impl Peer for PeerService {
     }
 }
 
-/// Ends a stream. The requests are dropped last: otherwise the peer would see the status CANCELLED.
+/// Ends a stream. The requests are dropped last: otherwise the peer would get the status CANCELLED.
 async fn finish<Req, Resp>(
     end: StreamEnd,
     caller: &str,
@@ -165,8 +166,7 @@ async fn finish<Req, Resp>(
     drop(requests);
 }
 
-/// Checks the first request of a stream, and records where the peer is reached. `alone`: the hello came without
-/// anything else.
+/// Checks the first request of a stream, and records the peer's address. `alone`: the request contains only the hello.
 fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -> Result<StreamPeer, Refusal> {
     let hello = hello.filter(|_| alone);
     let hello =
@@ -179,8 +179,8 @@ fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -
     Ok(peer)
 }
 
-/// Refuses a peer that, since its stream was opened, was removed, lost its right, turned out to be another node, or has
-/// become too old for the cluster's feature level.
+/// Refuses a peer that, since it opened its stream, was removed, lost its permission, turned out to be another node,
+/// or became too old for the cluster's feature level.
 fn still_welcome(core: &MemberCore, pass: &mut Pass, peer: &StreamPeer) -> Result<(), Refusal> {
     pass.check()?;
     pass.speaks_for(peer.node, &core.peers.node().addresses)?;
@@ -300,7 +300,8 @@ async fn forward(
     }
 }
 
-/// Passes a job on to consensus, in the order of the stream. Returns its bytes, and a future of these and the outcome.
+/// Passes a job on to consensus, in the order of the stream. Returns the job's size, and a future of its size and
+/// outcome.
 fn start(
     core: &MemberCore,
     peer: &StreamPeer,
@@ -311,7 +312,8 @@ fn start(
     let left = Duration::from_millis(job.deadline_ms.into());
     let deadline = (job.deadline_ms > 0).then(|| Instant::now() + left);
     match job.work {
-        // Another cluster of the same name answers. `api/router.rs` refuses this node's own clients in the same way.
+        // Another cluster of the same name answers. `api/router.rs` refuses the requests of this node's own clients,
+        // too.
         Some(job::Work::Propose(_)) if core.peers.rival().is_some() => {
             ready(appended_outcome(id, Err(ProposeError::Dropped)))
         }
@@ -320,7 +322,7 @@ fn start(
             match proposal_of(job.group, deadline, propose, &core.peers.catalog().get()) {
                 Ok(proposal) => {
                     let reply = core.consensus.propose(proposal);
-                    // A dropped reply says nothing about what was done.
+                    // A dropped reply does not say whether the proposal was appended.
                     let answer = reply.map(|r| r.unwrap_or(Err(ProposeError::OutcomeUnknown)));
                     (bytes, answer.map(move |result| (bytes, appended_outcome(id, result))).boxed())
                 }

@@ -1,4 +1,4 @@
-//! The outcome of jobs whose leader does not answer, after another node was elected.
+//! Determines the outcome of unanswered jobs from the log, after another leader was elected.
 //!
 //! A proposal is forwarded for one term: either the leader of that term appends it, or no node does. Terms never
 //! decrease along a log. So once an entry of a later term is applied here, every entry of the earlier term that is or
@@ -14,9 +14,9 @@ use crate::storage::entry::Entry;
 use crate::storage::reader::Access;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 
-/// After an election, the first entry of the new term is awaited this long. After that the outcome is unknown.
+/// The longest wait for the first entry of a new term, after an election. Then the outcome is unknown.
 const FIRST_ENTRY_MAX: Duration = Duration::from_secs(2);
-/// At most this many bytes of the log are searched for proposals.
+/// The maximum size of the part of the log that is searched for proposals.
 const SEARCH_BYTES_MAX: u64 = 64 << 20;
 
 /// Answers the jobs of `peer` whose outcome is certain because another node leads.
@@ -38,8 +38,8 @@ pub(super) fn settle(unanswered: &mut UnansweredJobs, peer: NodeId, node: &Local
     }
 }
 
-/// The applied entries of `term` and later terms from `low` on. `None` if they can't be read, are too many, or may
-/// differ from those of the other replicas.
+/// Returns the applied entries from `low` on, of `term` and later terms. `None` if they can't be read, are too large
+/// together, or may differ from those of other replicas.
 fn entries(node: &LocalNode, status: &GroupStatus, low: LogIndex, term: Term) -> Option<Vec<Entry>> {
     if status.damage.is_some() {
         return None;

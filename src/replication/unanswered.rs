@@ -1,7 +1,7 @@
-//! Jobs that were sent to a peer and have no answer yet.
+//! Jobs that were sent to a peer and are not answered yet.
 //!
-//! Work that is taken from the mailbox becomes a [`Job`] on the stream and an entry in [`UnansweredJobs`]. From then on
-//! only the peer's answer tells its outcome, or the log of a later term (`settle.rs`).
+//! Work that is taken from the mailbox becomes a [`Job`] on the stream and an entry in [`UnansweredJobs`]. From then
+//! on its outcome is known only from the peer's answer, or from the log of a later term (`settle.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::reply::ReplySender;
 use crate::storage::entry::Entry;
 use crate::types::{GroupId, LogIndex, StreamId, Term};
 
-/// A job's answer is awaited this long after its deadline: the leader knows its outcome, and this node does not.
+/// The wait for a job's answer after its deadline: the leader knows the outcome, and its answer may be in flight.
 const GRACE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
@@ -46,19 +46,19 @@ impl JobCaller {
     }
 }
 
-/// A proposal that was sent to a leader which appends it in `term` or never.
+/// A proposal that was sent to a leader for one term: it is appended in `term` or never.
 #[derive(Debug)]
 struct SentProposal {
     group: GroupId,
     term: Term,
-    /// The last entry that was applied here when it was sent. Its own entry is a later one.
+    /// The last entry that was applied here when the proposal was sent. The proposal's entry has a higher index.
     after: LogIndex,
-    /// Producer id and sequence in the entry's stamp, unique among all requests.
+    /// The producer id and sequence in the entry's stamp, which identify the proposal uniquely.
     producer: (u64, u64),
 }
 
 impl SentProposal {
-    /// Its outcome. `entries` must contain all committed entries of its term that can be its own.
+    /// Returns its outcome. `entries` must contain all committed entries of its term above `after`.
     fn found_in(&self, entries: &[Entry]) -> Result<Appended, ProposeError> {
         let stamps = entries.iter().filter(|entry| entry.index > self.after && entry.term == self.term);
         let mut found = stamps.filter_map(|entry| Some((entry, entry.stamp().ok()?)));
@@ -75,12 +75,12 @@ impl SentProposal {
     }
 }
 
-/// The jobs that were sent and have no answer, by id.
+/// The unanswered jobs, by id.
 #[derive(Debug)]
 pub struct UnansweredJobs {
     last_id: u64,
-    /// Random. With the job's id it becomes the sequence of a proposal without a producer, by which its entry is found.
-    /// 0: no randomness.
+    /// A random number. Added to a job's id, it is the sequence of a proposal without a producer, so that the
+    /// proposal's entry can be found. 0 if the system can't provide random bytes.
     tags: u64,
     callers: BTreeMap<u64, (Option<Instant>, JobCaller)>,
 }
@@ -97,11 +97,11 @@ impl UnansweredJobs {
         self.callers.len()
     }
 
-    /// Turns work into a job for the stream, and keeps its caller. `None` if its deadline has passed (then it is
-    /// answered) or the caller no longer waits.
+    /// Turns work into a job for the stream, and keeps its caller. Returns `None` if the deadline has passed (the
+    /// caller is then answered), or if the caller no longer waits.
     ///
-    /// `led` is the term in which the peer leads the proposal's group and this node's applied index in it, if the peer
-    /// appends in that term only. Then the log of this node will show the outcome (`settle.rs`).
+    /// `led` is set if the peer checks the term of a proposal: the term in which it leads the proposal's group, and
+    /// this node's applied index. The log of this node will then show the outcome (`settle.rs`).
     pub fn job(&mut self, forward: Forward, led: Option<(Term, LogIndex)>, now: Instant) -> Option<Job> {
         if forward.is_abandoned() {
             return None;
@@ -150,8 +150,8 @@ impl UnansweredJobs {
         Some(job)
     }
 
-    /// Passes on the peer's answer. False if no caller waits for that id: it was given up at its deadline, or never
-    /// sent.
+    /// Passes on the peer's answer. Returns false if no caller waits for that id: the job was given up at its
+    /// deadline, or was never sent.
     pub fn answer(&mut self, outcome: Outcome) -> bool {
         match self.callers.remove(&outcome.id) {
             Some((_, caller)) => {
@@ -162,8 +162,8 @@ impl UnansweredJobs {
         }
     }
 
-    /// The link is lost, and with it the answers. Proposals whose outcome the log may still show wait for it until
-    /// then.
+    /// Called when the link, and with it all answers, is lost. Proposals whose outcome the log may show wait until
+    /// `until`; the outcome of all other jobs is unknown.
     pub fn link_lost(&mut self, until: Instant) {
         for (deadline, _) in self.callers.values_mut().filter(|(_, caller)| caller.sent().is_some()) {
             *deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
@@ -172,14 +172,14 @@ impl UnansweredJobs {
         others.for_each(|(_, (_, caller))| caller.lost());
     }
 
-    /// Answers every caller that the outcome is unknown: this node stops.
+    /// Answers every caller with "outcome unknown", because this node is stopping.
     pub fn lost(&mut self) {
         for (_, (_, caller)) in std::mem::take(&mut self.callers) {
             caller.lost();
         }
     }
 
-    /// The groups of the jobs.
+    /// Returns the groups of the jobs.
     pub fn groups(&self) -> BTreeSet<GroupId> {
         let group = |caller: &JobCaller| match caller {
             JobCaller::Propose(_, sent) => sent.as_ref().map(|sent| sent.group),
@@ -188,22 +188,22 @@ impl UnansweredJobs {
         self.callers.values().filter_map(|(_, caller)| group(caller)).collect()
     }
 
-    /// Abandons the read indexes of this group: another node leads it. Asking again is safe.
+    /// Gives up the read indexes of this group, because another node leads it. A retry is safe.
     pub fn give_up_reads(&mut self, group: GroupId) {
         let reads = |caller: &JobCaller| matches!(caller, JobCaller::ReadIndex(of, _) if *of == group);
         self.callers.extract_if(.., |_, (_, caller)| reads(caller)).for_each(|(_, (_, caller))| caller.lost());
     }
 
-    /// For the proposals to this group of a term before `term`: the first index that one of their entries can have, and
-    /// the lowest term.
+    /// Returns, for this group's proposals of terms before `term`, the lowest index that one of their entries can
+    /// have, and their lowest term.
     pub fn overtaken(&self, group: GroupId, term: Term) -> Option<(LogIndex, Term)> {
         let sent = self.callers.values().filter_map(|(_, caller)| caller.sent());
         let sent = sent.filter(|sent| sent.group == group && sent.term < term);
         sent.map(|sent| (sent.after.next(), sent.term)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
     }
 
-    /// Answers the proposals to this group of a term before `term`. `entries` are all entries of their terms that are
-    /// or ever will be committed, from the first index of [`UnansweredJobs::overtaken`] on. Without them the outcome is
+    /// Answers this group's proposals of terms before `term`. `entries` contains all entries of these terms that are
+    /// or ever will be committed, from the index of [`UnansweredJobs::overtaken`] on. If it is `None`, the outcome is
     /// unknown.
     pub fn settle(&mut self, group: GroupId, term: Term, entries: Option<&[Entry]>) {
         let overtaken = |caller: &JobCaller| caller.sent().is_some_and(|sent| sent.group == group && sent.term < term);
@@ -214,7 +214,7 @@ impl UnansweredJobs {
         }
     }
 
-    /// Limits how long proposals to this group of a term before `term` wait for a certain answer.
+    /// Limits how long this group's proposals of terms before `term` wait for their outcome.
     pub fn hurry(&mut self, group: GroupId, term: Term, until: Instant) {
         for (deadline, caller) in self.callers.values_mut() {
             if caller.sent().is_some_and(|sent| sent.group == group && sent.term < term) {
@@ -223,7 +223,7 @@ impl UnansweredJobs {
         }
     }
 
-    /// Abandons the jobs whose deadline has passed.
+    /// Gives up the jobs whose deadline has passed.
     pub fn expire(&mut self, now: Instant) {
         let passed = |deadline: &Option<Instant>| deadline.is_some_and(|d| d <= now);
         let ids: Vec<u64> = self.callers.iter().filter(|(_, (d, _))| passed(d)).map(|(id, _)| *id).collect();

@@ -1,7 +1,7 @@
-//! Waiting on a plain thread for futures and a deadline at once, without a runtime.
+//! Lets a plain thread wait for futures and a deadline at the same time, without an async runtime.
 //!
 //! A thread that uses gRPC polls its streams with the waker of [`thread_waker`] and, when nothing is ready, parks with
-//! [`park_until`]. The waker unparks it. A wake between the poll and the park is not lost, because a thread's park
+//! [`park_until`]. The waker unparks the thread. A wake between the poll and the park is not lost, because the park
 //! token is kept until it parks.
 
 use std::future::Future;
@@ -19,12 +19,12 @@ impl Wake for Unpark {
     }
 }
 
-/// A waker that unparks the calling thread.
+/// Returns a waker that unparks the calling thread.
 pub fn thread_waker() -> Waker {
     Waker::from(Arc::new(Unpark(thread::current())))
 }
 
-/// Parks the calling thread until it is woken, or until `moment` if there is one. May return early.
+/// Parks the calling thread until it is woken, or until `moment` if it is set. May return early.
 pub fn park_until(moment: Option<Instant>) {
     match moment {
         None => thread::park(),
@@ -37,7 +37,7 @@ pub fn park_until(moment: Option<Instant>) {
     }
 }
 
-/// Drives a future on the calling thread. `None` if it is not ready by the deadline.
+/// Runs a future on the calling thread. Returns `None` if it is not ready by the deadline.
 pub fn block_until<F: Future>(future: F, deadline: Instant) -> Option<F::Output> {
     let waker = thread_waker();
     let mut cx = Context::from_waker(&waker);

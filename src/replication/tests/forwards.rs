@@ -1,4 +1,4 @@
-//! Work that one node forwards to another.
+//! Tests of work that one node forwards to another.
 
 use std::time::{Duration, Instant};
 
@@ -118,8 +118,8 @@ fn a_refusal_of_the_leader_means_not_appended() {
     assert_eq!(wait(reply), Err(ReadIndexError::NotLeader { leader: None }));
 }
 
-/// A leader refused the appends of its own clients, since another cluster of its name answered, and still accepted
-/// those of a follower's clients.
+/// While another cluster of the same name answered, a leader refused the appends of its own clients, but still
+/// accepted those that followers forwarded.
 #[test]
 fn a_leader_with_a_rival_cluster_refuses_forwarded_appends() {
     let (a, b) = pair();
@@ -180,7 +180,7 @@ fn stopping_answers_every_caller() {
     assert_eq!(wait(a.peers.handle().propose(b.id, "root", proposal("x"))), Err(ProposeError::Stopping));
 }
 
-/// A log in a directory with entries of these terms, values and producers. An empty value makes a no-op.
+/// Creates a log in a directory, with entries of these terms, values and producers. An empty value stands for a no-op.
 fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLog, LogIndex) {
     let (disk, options) = (Disk::real(), LogOptions::default());
     GroupLog::create(&disk, dir, GroupId(1), &options, Genesis::Founder(NodeId(1))).expect("made");
@@ -222,8 +222,8 @@ fn encoded(value: &str) -> Unstamped {
     payload.as_slice().into()
 }
 
-/// A follower had forwarded proposals to a leader that was then paused or cut off, or whose disk hung. They were
-/// answered after 15 to 30 s with an unknown outcome, long after another node led.
+/// A follower had forwarded proposals to a leader that was then paused or partitioned, or whose disk hung. They were
+/// answered after 15 to 30 s with an unknown outcome, long after another node had become leader.
 #[test]
 fn the_log_of_the_next_leader_shows_the_outcome_of_a_proposal() {
     let (a, b) = pair();
@@ -269,7 +269,7 @@ fn the_log_of_the_next_leader_shows_the_outcome_of_a_proposal() {
     assert_eq!(answers, [appended(0), appended(1), not, not]);
     assert_eq!(wait(read), Err(ReadIndexError::Unconfirmed));
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    // As long as no entry of the new term is here, the outcome is uncertain, but the wait ends soon.
+    // While this node has no entry of the new term, the outcome is unknown, but the wait is short.
     a.statuses.publish(status(3, b.id, last));
     let reply = forward("next", (0, 0));
     let _unanswered = proposed(&b);

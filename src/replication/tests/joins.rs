@@ -1,4 +1,4 @@
-//! How members answer a node that asks to join.
+//! Tests of how members answer a node that asks to join.
 
 use std::thread::JoinHandle;
 
@@ -11,7 +11,7 @@ use crate::replication::hello::PROTOCOL_VERSION;
 use crate::replication::refusal::{Reason, Refusal};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
-/// A consensus that leads the catalog, or knows which node leads it, for this many commands and reads.
+/// Simulates a consensus that leads the catalog, or knows the leader, for this many commands and reads.
 pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> JoinHandle<()> {
     let (inbox, catalog, own) = (node.inbox.clone(), node.catalog.clone(), node.id);
     std::thread::spawn(move || {
@@ -59,8 +59,8 @@ fn ask(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Result<JoinResp
     to.dial(from).join(request).map_err(|e| Refusal::from_error(&e).unwrap_or_else(|| panic!("{e}")).reason)
 }
 
-/// All members had new addresses. They sent each other requests to be moved, in vain, and kept dialling the old
-/// addresses.
+/// All members had new addresses. They could not be moved without a leader, and kept dialling the old addresses, so
+/// no leader was elected.
 #[test]
 fn the_new_address_of_a_member_that_asks_to_be_moved_is_dialled() {
     let (a, b) = pair();
@@ -83,8 +83,8 @@ fn leader_said_by(to: &TestNode, from: &TestNode, request: &JoinRequest) -> Opti
     Refusal::from_error(&error).expect("with a reason").leader
 }
 
-/// A follower asked in the joining node's place, so the leader saw the follower's certificate: any member could make
-/// any node join.
+/// A follower forwarded the request of the joining node, so the leader saw the follower's certificate. Any member
+/// could make any node join.
 #[test]
 fn the_leader_admits_and_a_follower_refuses_with_its_address() {
     let (a, b) = pair();
@@ -92,7 +92,7 @@ fn the_leader_admits_and_a_follower_refuses_with_its_address() {
     let following = consensus_of(&b, a.id, 1);
     assert_eq!(leader_said_by(&b, &c, &request(&c.member())), Some(a.addr.clone()));
     following.join().expect("no panic");
-    assert!(a.is_quiet(), "the follower does not ask in its place");
+    assert!(a.is_quiet(), "the follower does not forward the request");
     let leading = consensus_of(&a, a.id, 1);
     let response = ask(&a, &c, &request(&c.member())).expect("admitted");
     assert_eq!(response.cluster_id, CLUSTER_ID.0);
@@ -160,7 +160,7 @@ fn refusals_have_their_reason() {
     assert!(a.is_quiet());
 }
 
-/// Hundreds of invented nodes were learners within seconds.
+/// Hundreds of nodes that did not exist were added as learners within seconds.
 #[test]
 fn a_node_is_told_which_node_joins_before_it() {
     let (a, b) = pair();
@@ -177,7 +177,7 @@ fn a_node_is_told_which_node_joins_before_it() {
         })
     };
     a.statuses.publish(status(&[1]));
-    // Also under the name of the node that joins: it may be the same host with an empty directory.
+    // The same name as the joining node's is accepted, too: it may be the same host with an empty directory.
     let same_name = JoinRequest { node_name: "n2".to_owned(), ..request(&c.member()) };
     for request in [request(&c.member()), same_name] {
         let refusing = refuses(a.inbox.clone());
@@ -193,9 +193,9 @@ fn a_node_is_told_which_node_joins_before_it() {
     refusing.join().expect("no panic");
 }
 
-/// A copied configuration: a fourth node advertised the addresses of the first and became a voter, and calls to it
-/// reached the first. Once it was stopped, two of the three real nodes did not form a majority any more, and nodes
-/// can't be removed yet.
+/// With a copied configuration, a fourth node advertised the addresses of the first one and became a voter, and calls
+/// to it reached the first node. After it was stopped, two of the three real nodes were no longer a majority, and
+/// members can't be removed yet.
 #[test]
 fn the_address_of_a_member_that_answers_is_refused_to_others() {
     let (a, mut b) = pair();
@@ -214,8 +214,8 @@ fn the_address_of_a_member_that_answers_is_refused_to_others() {
     leading.join().expect("no panic");
 }
 
-/// A data directory was copied (or a machine cloned), and both processes ran as the same node: the later one replaced
-/// the other in the catalog, and both acknowledged and voted in one name.
+/// A data directory was copied (or a machine cloned), and both processes ran as the same node. The later one replaced
+/// the other in the catalog, and both acknowledged and voted with the same id.
 #[test]
 fn a_member_that_still_answers_is_not_moved() {
     let (a, mut b) = pair();
@@ -224,7 +224,7 @@ fn a_member_that_still_answers_is_not_moved() {
     let copy = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&moved) };
     assert_eq!(ask(&a, &c, &copy), Err(Reason::IdTaken));
     assert!(a.is_quiet());
-    // It may choose other names for its address.
+    // It can use other host names for the same address.
     let leading = consensus_of(&a, a.id, 1);
     let renamed = JoinRequest { rpc_addr: "127.0.0.1:9".to_owned(), ..request(&b.member()) };
     assert!(ask(&a, &c, &renamed).is_ok());
@@ -236,24 +236,24 @@ fn a_member_that_still_answers_is_not_moved() {
     leading.join().expect("no panic");
 }
 
-/// A node that had moved, and led, accepted that the copy of its data was reached elsewhere, since nothing answered at
-/// its own old address. The copy then told it to give way.
+/// A leader that had moved accepted a copy of itself at a third address, because no node answered at its own old
+/// address. The copy then rejected the original.
 #[test]
 fn a_node_does_not_move_itself_for_its_copy() {
     let (a, _b) = pair();
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
     a.knows(&[Member { bind_addr: "127.0.0.1:1".to_owned(), ..a.member() }]);
     let copy = JoinRequest { cluster_id: CLUSTER_ID.0, ..request(&Member { bind_addr: c.addr.clone(), ..a.member() }) };
-    // It used to ask consensus, which would now answer that no node leads.
+    // Consensus must not be asked. It would answer that no node leads.
     let leading = consensus_of(&a, NodeId(0), 1);
     assert_eq!(ask(&a, &c, &copy), Err(Reason::IdTaken));
     assert_eq!(ask(&a, &c, &request(&c.member())), Err(Reason::NoLeader));
     leading.join().expect("no panic");
 }
 
-/// Another name of the same address: at the old one the node itself answers, and not another node.
+/// A new host name for the same address: at the old address the node itself answers, which is not a copy.
 #[test]
-fn a_node_may_change_the_name_of_its_address() {
+fn a_node_can_change_the_host_name_of_its_address() {
     let (a, b) = pair();
     let port = b.addr.rsplit_once(':').expect("host:port").1;
     a.knows(&[Member { bind_addr: format!("localhost:{port}"), ..b.member() }]);

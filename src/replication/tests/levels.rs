@@ -1,4 +1,4 @@
-//! Feature levels between nodes, over real connections.
+//! Tests of feature levels between nodes, over real connections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn node(id: u64, min: u32, max: u32) -> TestNode {
     Setup { levels: range(min, max), ..Setup::node(id) }.start()
 }
 
-/// Nodes that know each other.
+/// Makes the nodes known to each other.
 fn introduce(nodes: &[&TestNode]) {
     let members: Vec<_> = nodes.iter().map(|node| node.member()).collect();
     nodes.iter().for_each(|node| node.knows(&members));
@@ -35,7 +35,7 @@ fn raise(node: &TestNode, level: u32) {
     node.peers.handle().me().levels.set(FeatureLevel(level));
 }
 
-/// Sends messages until one arrives. False if none does.
+/// Sends messages until one arrives. Returns false if none does.
 fn sends(from: &TestNode, to: &TestNode) -> bool {
     static INDEX: AtomicU64 = AtomicU64::new(1);
     let first = INDEX.load(Ordering::Relaxed);
@@ -52,7 +52,7 @@ fn sends(from: &TestNode, to: &TestNode) -> bool {
     false
 }
 
-/// The levels in the answer to a hello, or the refusal.
+/// Returns the levels in the answer to a hello, or the refusal.
 fn answer(to: &TestNode, from: &TestNode, hello: Hello) -> Result<Option<FeatureLevels>, Refusal> {
     let client = to.dial(from);
     let (mut requests, mut responses) = client.replicate().expect("a call");
@@ -80,7 +80,7 @@ fn an_older_and_a_newer_version_talk_until_the_level_is_raised() {
     new.knows(&[silent]);
     assert_eq!(without(1), Some(NodeId(9)), "it was never heard from");
 
-    // The streams that are open end, too.
+    // Open streams end, too.
     raise(&new, 2);
     assert!(!sends(&old, &new) && !sends(&new, &old));
     let refusal = old.peers.handle().excluded().cloned().expect("the old version can't take part any more");
@@ -90,7 +90,7 @@ fn an_older_and_a_newer_version_talk_until_the_level_is_raised() {
 }
 
 #[test]
-fn nodes_that_do_not_know_the_raised_level_yet_stay_in_touch() {
+fn nodes_that_do_not_know_the_raised_level_yet_stay_connected() {
     let (ahead, lags, newest) = (node(1, 1, 2), node(2, 1, 2), node(3, 2, 3));
     introduce(&[&ahead, &lags, &newest]);
     raise(&ahead, 2);
@@ -119,12 +119,12 @@ fn a_node_from_before_feature_levels_is_accepted_at_level_1_alone() {
     assert_eq!(from_a.protocol_version, PROTOCOL_VERSION + 1, "which the older node refuses");
 }
 
-/// A probe is answered nevertheless: a founder of another version must learn that the cluster exists.
+/// A probe is always answered: a founder with another version must learn that the cluster exists.
 #[test]
 fn a_join_is_refused_by_feature_level_and_a_probe_is_not() {
     let a = node(1, 1, 2);
     let c = Setup { is_member: false, ..Setup::node(3) }.start();
-    // The catalog contains it already, so no leader is needed.
+    // The catalog already contains the node, so no leader is needed.
     introduce(&[&a, &c]);
     let ask = |request: &JoinRequest| {
         let answer = a.dial(&c).join(request).map_err(|e| Refusal::from_error(&e).expect("a reason").reason);
@@ -144,7 +144,7 @@ fn a_join_is_refused_by_feature_level_and_a_probe_is_not() {
     assert_eq!(ask(&before_levels), Err(Reason::ProtocolVersion));
     let unknown = JoinRequest { protocol_version: 9, ..before_levels.clone() };
     assert_eq!([probe(&of(1, 1)), probe(&before_levels), probe(&unknown)], [Ok(2), Ok(2), Ok(2)]);
-    // A node of another cluster is told so, and does not end because of that cluster's level.
+    // A node of another cluster is refused for that reason, and does not exit because of this cluster's level.
     let other = JoinRequest { cluster_name: "other".to_owned(), ..of(1, 1) };
     assert_eq!(ask(&other), Err(Reason::ClusterName));
 }

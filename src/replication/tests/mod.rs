@@ -1,4 +1,5 @@
-//! Nodes in one process, over real connections on loopback. The test reads the inbox of each node's consensus.
+//! Tests with several nodes in one process, over real connections on loopback. The test reads the inbox of each
+//! node's consensus.
 
 mod forwards;
 mod joins;
@@ -43,7 +44,7 @@ use crate::watermark::HighWatermark;
 
 pub(crate) const CLUSTER: &str = "test";
 pub(crate) const CLUSTER_ID: ClusterId = ClusterId(77);
-/// Longer than anything takes. Only a failing test waits for it.
+/// The timeout of waits. Only a failing test waits this long.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// One node: all parts of replication, and the inbox of its consensus.
@@ -64,7 +65,7 @@ pub(crate) struct TestNode {
     cluster_name: String,
     guard: PeerGuard,
     tls: Tls,
-    // Dropped last: its threads end once everything that uses them is dropped.
+    // Dropped last, because its threads end only after everything that uses them is dropped.
     env: Env,
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) cluster_id: ClusterId,
     pub(crate) tls: Option<&'a TlsFiles>,
     pub(crate) policy: &'a str,
-    /// Whether only certificates that name their node are accepted.
+    /// True if only certificates that name their node are accepted.
     pub(crate) require_named: bool,
     /// The feature levels of its binary.
     pub(crate) levels: FeatureRange,
@@ -190,7 +191,7 @@ impl TestNode {
         }
     }
 
-    /// A connection to this node, as a peer would make it.
+    /// Connects to this node like a peer.
     pub(crate) fn dial(&self, from: &TestNode) -> crate::pb::peer_grpc::PeerClient {
         crate::pb::peer_grpc::PeerClient::new(from.dialer.channel(&self.addr, &Dialled::Member).expect("not stopping"))
     }
@@ -199,7 +200,7 @@ impl TestNode {
         self.listener.stop();
     }
 
-    /// The listener again, at the same address or at `addr`.
+    /// Starts the listener again, at the same address or at `addr`.
     pub(crate) fn listen_again(&mut self, addr: &str) {
         self.listener.stop();
         self.listener = listen(&self.env, &self.cluster_name, &self.tls, &self.guard, &self.late, &self.fatal, addr);
@@ -210,7 +211,7 @@ impl TestNode {
         self.inbox.recv_timeout(LONG).expect("a message for consensus")
     }
 
-    /// Messages of a peer, until `count` have come.
+    /// Returns messages of peers, once `count` have arrived.
     pub(crate) fn messages(&self, count: usize) -> Vec<RaftMessage> {
         let until = Instant::now() + LONG;
         let mut messages = Vec::new();
@@ -222,7 +223,7 @@ impl TestNode {
         messages
     }
 
-    /// True if no message arrives for a while.
+    /// Returns true if no message arrives for a while.
     pub(crate) fn is_quiet(&self) -> bool {
         let nothing = matches!(self.inbox.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Timeout));
         nothing && self.from_peers.is_empty()
@@ -243,7 +244,7 @@ impl TestNode {
     }
 }
 
-/// Two members that know each other.
+/// Returns two members that know each other.
 pub(crate) fn pair() -> (TestNode, TestNode) {
     let (a, b) = (Setup::node(1).start(), Setup::node(2).start());
     let members = [a.member(), b.member()];
@@ -267,19 +268,19 @@ pub(crate) fn snapshot(from: NodeId, to: NodeId, group: u64) -> RaftMessage {
     }
 }
 
-/// Makes the certificates of a cluster in a directory, of the nodes `n1` to `n5`.
+/// Creates the certificates of a cluster in a directory, for the nodes `n1` to `n5`.
 pub(crate) fn certs(dir: &Path, cluster_name: &str) {
     let plan = Plan::new(cluster_name).host("127.0.0.1").client("root");
     let plan = (1..=5).fold(plan, |plan, id| plan.peer(&format!("n{id}")));
     make(dir, &plan).expect("certificates");
 }
 
-/// The files of the node `n<id>`.
+/// Returns the files of the node `n<id>`.
 pub(crate) fn files_of(dir: &Path, id: u64) -> TlsFiles {
     TlsFiles::in_dir(dir, &format!("n{id}"))
 }
 
-/// Issues the shared certificate, which does not name a node, to the node `n<id>`.
+/// Creates a shared certificate, which does not name a node, for the node `n<id>`.
 pub(crate) fn share(dir: &Path, cluster_name: &str, id: u64) {
     let request = Request {
         common_names: vec!["peer".to_owned()],

@@ -1,4 +1,4 @@
-//! Refusals before consensus sees a byte, over real connections.
+//! Tests of refusals before anything reaches consensus, over real connections.
 
 use futures::executor::block_on;
 use futures::{SinkExt as _, StreamExt as _};
@@ -16,7 +16,7 @@ use crate::types::{ClusterId, NodeId, NodeName};
 
 /// Opens a stream with that hello, sends the messages, and returns the reason with which it ended.
 fn open(to: &TestNode, from: &TestNode, hello: Hello, messages: Vec<RaftMessage>) -> Reason {
-    // Held until the end: dropping the channel would end the call.
+    // Kept until the end, because dropping the channel would end the call.
     let client = to.dial(from);
     let (mut requests, mut responses) = client.replicate().expect("a call");
     block_on(async {
@@ -47,7 +47,7 @@ fn hello(from: u64, to: u64) -> Hello {
 }
 
 #[test]
-fn a_wrong_hello_is_refused_with_its_reason() {
+fn an_invalid_hello_is_refused_with_its_reason_before_consensus() {
     let (a, b) = pair();
     let gone = Member { id: NodeId(3), name: NodeName::new("gone").expect("a name"), ..a.member() };
     b.knows(std::slice::from_ref(&gone));
@@ -62,7 +62,7 @@ fn a_wrong_hello_is_refused_with_its_reason() {
     assert_eq!(open(&b, &a, newer, vec![]), Reason::ProtocolVersion);
     assert!(b.is_quiet());
 
-    // A message in the name of another node.
+    // A message whose sender is another node.
     assert_eq!(open(&b, &a, hello(1, 2), vec![message(NodeId(4), b.id, 1, 1)]), Reason::Malformed);
     assert_eq!(open(&b, &a, hello(1, 2), vec![message(a.id, NodeId(4), 1, 1)]), Reason::Malformed);
     assert!(b.is_quiet());
@@ -75,7 +75,7 @@ fn a_node_that_the_catalog_does_not_contain_is_accepted_and_answered() {
     stranger.knows(&[b.member()]);
     stranger.peers.handle().send(b.id, message(stranger.id, b.id, 7, 1));
     assert_eq!(b.messages(1)[0].index, 7);
-    // Its address is known from its own hello only.
+    // Its address is only known from its own hello.
     b.peers.handle().send(stranger.id, message(b.id, stranger.id, 8, 1));
     assert_eq!(stranger.messages(1)[0].index, 8);
 }

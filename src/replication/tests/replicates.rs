@@ -1,4 +1,4 @@
-//! Raft's messages between two nodes.
+//! Tests of raft's messages between two nodes.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -32,12 +32,12 @@ fn messages_arrive_in_order_whatever_their_size() {
         a.peers.handle().send(b.id, message(a.id, b.id, index, 100));
     }
     assert_eq!(indexes(&b, 500), (0..500).collect::<Vec<_>>());
-    // And in the other direction, over a stream of its own.
+    // In the other direction, over a separate stream.
     b.peers.handle().send(a.id, message(b.id, a.id, 1, 1));
     assert_eq!(indexes(&a, 1), [1]);
 }
 
-/// A leader whose clock is wrong has to know the clocks of the others.
+/// A leader with a wrong clock must know the clocks of the others.
 #[test]
 fn a_peers_clock_arrives_with_its_messages() {
     let (a, b) = pair();
@@ -61,7 +61,7 @@ fn a_snapshot_that_is_sent_is_reported() {
 #[test]
 fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
     let a = Setup::node(1).start();
-    // It accepts connections and never answers.
+    // The peer accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let b = NodeId(2);
     a.peers.handle().suggest(b, &silent.local_addr().expect("an address").to_string());
@@ -83,7 +83,7 @@ fn beyond_the_budget_messages_are_dropped_and_the_peer_is_unreachable() {
 }
 
 #[test]
-fn a_peer_that_is_down_is_unreachable_and_comes_back() {
+fn a_peer_that_is_down_is_unreachable_until_it_is_back() {
     let (a, mut b) = pair();
     a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
     assert_eq!(indexes(&b, 1), [1]);
@@ -93,7 +93,7 @@ fn a_peer_that_is_down_is_unreachable_and_comes_back() {
     a.peers.handle().send(b.id, message(a.id, b.id, 2, 1));
     assert!(matches!(a.next(), ConsensusMsg::Unreachable(NodeId(2))));
     b.listen_again(&addr);
-    // As raft does, send until something arrives.
+    // Repeat until a message arrives, as raft does.
     let mut index = 3;
     while b.from_peers.is_empty() {
         a.peers.handle().send(b.id, message(a.id, b.id, index, 1));
@@ -123,7 +123,7 @@ fn a_node_is_answered_at_the_address_in_its_hello() {
 }
 
 #[test]
-fn a_removed_peer_is_cut_off_while_its_stream_is_open() {
+fn an_open_stream_of_a_removed_peer_is_closed() {
     let (a, b) = pair();
     a.peers.handle().send(b.id, message(a.id, b.id, 1, 1));
     assert_eq!(indexes(&b, 1), [1]);

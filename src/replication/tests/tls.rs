@@ -1,4 +1,4 @@
-//! Peers over mutual TLS, and the requirements for their certificates.
+//! Tests of peers over mutual TLS, and of the requirements for their certificates.
 
 use std::time::Instant;
 
@@ -49,7 +49,8 @@ fn peers_of_one_authority_reach_each_other() {
     assert_eq!(index.wait(), Ok(Ok(LogIndex(4))));
 }
 
-/// A stream that was open already was served as long as it lasted, and a stream to such a peer was kept.
+/// An open stream of a peer was served until it ended, and a stream to such a peer was kept, although its authority
+/// had been removed.
 #[test]
 fn open_streams_of_and_to_a_peer_end_when_its_authority_is_removed() {
     let (old, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
@@ -108,7 +109,7 @@ fn nodes_of_another_authority_or_cluster_or_without_tls_reach_nothing() {
     let impostor = Setup { tls: Some(&files_of(theirs.path(), 3)), ..Setup::node(3) }.start();
     assert!(!reaches(&impostor, &b) && !reaches(&b, &impostor));
 
-    // One authority, two clusters: the name in the certificate keeps them apart.
+    // One authority, two clusters: the cluster's name in the certificate separates them.
     for file in ["ca.pem", "ca-key.pem"] {
         std::fs::copy(ours.path().join(file), named.path().join(file)).expect("copied");
     }
@@ -124,7 +125,8 @@ fn nodes_of_another_authority_or_cluster_or_without_tls_reach_nothing() {
     assert_eq!(index, Ok(Err(ReadIndexError::Unconfirmed)));
 }
 
-/// The answer to a hello of `from` with the certificate of `with`, the same on both kinds of streams.
+/// Returns the answer to a hello from `from` with the certificate of `with`. It must be the same on both kinds of
+/// streams.
 fn hello_as(to: &TestNode, with: &TestNode, from: u64) -> Result<(), Refusal> {
     let client = to.dial(with);
     let identity =
@@ -156,8 +158,8 @@ fn refused_by_name(result: Result<(), Refusal>, names: &[&str]) {
     names.iter().for_each(|name| assert!(refusal.text.contains(name), "{name}: {refusal}"));
 }
 
-/// All peers had one certificate, so any host that had it could send votes, acknowledgements and appends in any
-/// member's name.
+/// All peers shared one certificate, so any host that had it could send votes, acknowledgements and appends on behalf
+/// of any member.
 #[test]
 fn a_certificate_speaks_for_the_node_that_it_names() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -169,11 +171,11 @@ fn a_certificate_speaks_for_the_node_that_it_names() {
     refused_by_name(hello_as(&a, &c, 99), &["is for n3"]);
     assert_eq!(a.metrics.peer_name_refused.get(), 4, "two streams each");
     assert!(a.is_quiet());
-    // A node that this node does not know yet may already lead.
+    // A node that this node does not know yet may already be the leader.
     let d = Setup { tls: Some(&files_of(dir.path(), 4)), ..Setup::node(4) }.start();
     assert_eq!(hello_as(&a, &d, 4), Ok(()));
     refused_by_name(hello_as(&a, &d, 2), &["is for n4", "n2"]);
-    // A blank node uses the members as of its admission.
+    // A blank node uses the list of members from its admission.
     d.peers.handle().told(vec![a.member(), b.member(), c.member(), d.member()]);
     assert_eq!(hello_as(&d, &a, 1), Ok(()));
     refused_by_name(hello_as(&d, &c, 1), &["is for n3", "n1"]);
@@ -184,7 +186,7 @@ fn a_stream_ends_when_its_node_turns_out_to_be_another() {
     let dir = tempfile::tempdir().expect("a directory");
     certs(dir.path(), super::CLUSTER);
     let [a, c] = [1, 3].map(|id| Setup { tls: Some(&files_of(dir.path(), id)), ..Setup::node(id) }.start());
-    // Neither id 2 nor the name n3 are known yet.
+    // Neither the id 2 nor the name n3 is known yet.
     let client = a.dial(&c);
     let identity = crate::replication::hello::PeerIdentity { node_id: NodeId(2), ..c.peers.handle().me().clone() };
     let (mut requests, mut responses) = client.replicate().expect("a call");
@@ -203,8 +205,8 @@ fn a_stream_ends_when_its_node_turns_out_to_be_another() {
     assert!(a.is_quiet());
 }
 
-/// Nothing is sent to a node with another certificate than that of the dialled one, whatever its address and its
-/// claimed id.
+/// Nothing is sent to a node that does not have the certificate of the dialled node, whatever its address and claimed
+/// id.
 #[test]
 fn nothing_is_sent_to_another_node_than_the_dialled_one() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -233,7 +235,7 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     };
     let invented = Member { id: NodeId(77), name: NodeName::new("n77").expect("a name"), ..c.member() };
     refused_by_name(ask(&invented), &["is for n3", "n77"]);
-    // It can't take another member's id under its own name either: that would be a renaming.
+    // It can't use another member's id with its own name either: that would rename the other member.
     refused_by_name(ask(&Member { id: b.id, ..c.member() }), &["is for n3", "n2"]);
     refused_by_name(ask(&Member { bind_addr: c.addr.clone(), ..b.member() }), &["is for n3", "n2"]);
     assert_eq!(a.peers.handle().node().addresses.of(b.id), [b.addr.as_str()], "no hint either");
@@ -243,7 +245,8 @@ fn a_node_joins_under_the_name_in_its_certificate_alone() {
     leading.join().expect("no panic");
 }
 
-/// The name binds an id to a certificate. If a new name alone were enough, any node could become any member.
+/// The name binds an id to a certificate. If a certificate with only the new name were enough, any node could take
+/// over any member's id.
 #[test]
 fn a_member_is_renamed_with_a_certificate_of_both_names() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -287,8 +290,8 @@ fn the_shared_certificate_works_until_named_ones_are_required() {
         let until = Instant::now() + super::LONG;
         while to.from_peers.is_empty() {
             assert!(Instant::now() < until, "never arrived");
-            // The first attempts may expect the other kind of certificate. Then the message is lost, and raft sends
-            // again.
+            // The first attempts may expect the other kind of certificate. The message is then lost, and raft sends
+            // it again.
             from.peers.handle().send(to.id, message(from.id, to.id, 1, 100));
             std::thread::park_timeout(std::time::Duration::from_millis(10));
         }
