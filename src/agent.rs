@@ -1,7 +1,8 @@
-//! One node: starts its parts from the bottom layer up, and stops them from the top down.
+//! One node: starts its components from the bottom layer up, and stops them from the top down.
 //!
-//! The listeners are bound first and answer JOINING until the node is a member of a cluster: it was one before, founds one, or is
-//! admitted (`enter.rs`). Then the parts of a member start (`base.rs`): log-writer, readers, peers, consensus.
+//! The listeners are bound first, and answer JOINING until the node is a member of a cluster. It becomes one in one
+//! of three ways (`enter.rs`): it was a member before its restart, it founds a cluster, or it is admitted. Then the
+//! components of a member are started (`base.rs`): log-writer, readers, peers, consensus.
 
 mod base;
 mod enter;
@@ -43,10 +44,10 @@ use crate::thread::{Fatal, Joiner, fatal_channel};
 use crate::types::GroupId;
 use crate::waiting::WaitingFor;
 
-/// Requests in progress get this time when the node stops.
+/// The time for requests in progress to finish when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
-/// A restarted member is ready after this time even without a leader.
+/// After this time a restarted member reports that it is ready, even without a leader.
 const LEADER_MAX: Duration = Duration::from_secs(3);
 
 /// The current step of a stop. Clones share it.
@@ -54,7 +55,7 @@ const LEADER_MAX: Duration = Duration::from_secs(3);
 pub struct StopStep(Arc<Mutex<&'static str>>);
 
 impl StopStep {
-    /// The current step; empty before the stop.
+    /// Returns the current step; empty before the stop.
     pub fn get(&self) -> &'static str {
         *self.0.lock()
     }
@@ -66,7 +67,7 @@ impl StopStep {
 
 /// A running node. Dropping it stops it.
 pub struct Agent {
-    /// `None` once the node is stopped; dropping it releases the lock of the data directory.
+    /// `None` once the node is stopped. Dropping it releases the lock of the data directory.
     base: Option<Arc<Base>>,
     listener: Option<PeerListener>,
     admission: Option<Joiner>,
@@ -83,11 +84,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts a node. Returns when the listeners are bound and the logs are recovered; the node may still wait for admission or a
-    /// leader.
+    /// Starts a node. Returns when the listeners are bound and the logs are recovered. The node may still be waiting
+    /// for admission or for a leader.
     ///
     /// # Errors
-    /// [`AgentError`]; the parts that were started are stopped again.
+    /// [`AgentError`]. The components that were started are stopped again.
     pub fn start(config: Config) -> Result<Agent, AgentError> {
         let (fatal, failures) = fatal_channel();
         let test_max = std::env::var(FeatureRange::TEST_MAX).ok();
@@ -204,18 +205,19 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The address of the peer listener, with its actual port.
+    /// Returns the address of the peer listener, with its actual port.
     pub fn bind_addr(&self) -> SocketAddr {
         self.bind_addr
     }
 
-    /// The address of the client listener, with its actual port.
+    /// Returns the address of the client listener, with its actual port.
     pub fn rpc_addr(&self) -> SocketAddr {
         self.rpc_addr
     }
 
-    /// Whether the node is ready: it is a member, its logs are open and have leaders. A restarted member waits for leaders for three
-    /// seconds only, since the other nodes may be started after it.
+    /// Returns whether the node is ready: it is a member, no other cluster of its name answers, and its logs are open
+    /// and have leaders. A restarted member waits only three seconds for leaders, because the other nodes may be
+    /// started after it.
     pub fn takes_calls(&self) -> bool {
         let running = self.base.as_ref().map(|base| base.running());
         let Some(running) = running.as_ref().and_then(|running| running.as_ref()) else { return false };
@@ -228,13 +230,13 @@ impl Agent {
         all_led || (running.restarted && running.since.elapsed() > LEADER_MAX)
     }
 
-    /// Failures of the node's threads. After one, the node must be stopped.
+    /// Returns the channel for the failures of the node's threads. After a failure, the node must be stopped.
     pub fn failures(&self) -> &Receiver<Fatal> {
         &self.failures
     }
 
-    /// Reloads certificates, the access policy and the list of denied peers if they have changed. A file that is unusable is ignored, and
-    /// the version in use is kept.
+    /// Reloads the certificates, the access policy and the list of denied peers, if they have changed. An unusable
+    /// file is ignored: the version in use is kept.
     pub fn reload(&self) {
         match self.tls.reload() {
             Ok(true) => {
@@ -262,9 +264,9 @@ impl Agent {
         }
     }
 
-    /// The thread that shows no sign of life for `hang_seconds_max`, if there is one. To be called every second: time between two calls
-    /// that are further apart does not count, because the process was suspended. The caller must abort the process, since a node
-    /// that hangs must not keep its leadership.
+    /// Returns the thread that has made no progress for `hang_seconds_max`, if any. The caller must then abort the
+    /// process, because a node that hangs must not keep its leadership. Must be called every second: if two calls are
+    /// further apart, the process was suspended, and the time between them does not count.
     pub fn hanging(&self) -> Option<&'static str> {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;
@@ -277,21 +279,22 @@ impl Agent {
         sync_hangs.then_some("log-writer")
     }
 
-    /// Why the cluster rejects this node, if it does. The node then takes part in no group.
+    /// Returns why the cluster rejects this node, if it does. The node then takes part in no group.
     pub fn excluded(&self) -> Option<Refusal> {
         let running = self.base.as_ref()?.running();
         running.as_ref()?.peers.handle().excluded().cloned()
     }
 
-    /// Shows the progress of [`Agent::stop`] to another thread.
+    /// Returns the current step of [`Agent::stop`], for another thread.
     pub fn stop_step(&self) -> StopStep {
         self.step.clone()
     }
 
-    /// Stops the node: every request gets a response or a status, and everything written is synced. All steps run even if one fails.
+    /// Stops the node. Every request gets a response or a status, and everything written is synced. All steps run,
+    /// even if one fails.
     ///
     /// # Errors
-    /// The first failure of a thread that was not received from [`Agent::failures`].
+    /// The first failure of a thread that was not read from [`Agent::failures`].
     pub fn stop(mut self) -> Result<(), AgentError> {
         self.stop_now();
         match self.failures.try_recv() {
@@ -309,7 +312,7 @@ impl Agent {
         let running = base.running().take();
         if let Some(running) = &running {
             self.step.set("handing leadership over");
-            // Bounded by itself, even if no node can take over.
+            // `consensus` limits the wait, even if no node can take over.
             let _ = running.consensus.hand_over().wait();
         }
         self.step.set("ending requests");
@@ -333,7 +336,7 @@ impl Agent {
             running.scrub.stop();
         }
         self.step.set("closing connections");
-        // A gRPC channel keeps the threads that serve it alive, so all owners of channels are dropped first.
+        // A gRPC channel keeps its threads alive, so all owners of channels are dropped first.
         self.listener = None;
         self.space = None;
         drop(base);

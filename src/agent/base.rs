@@ -1,4 +1,4 @@
-//! The parts of a node that exist from its start, and those that run once it is a member of a cluster.
+//! The components of a node: those that exist from its start, and those that run once it is a member of a cluster.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ use crate::waiting::WaitingFor;
 use crate::watermark::HighWatermark;
 use crate::writer::{Writer, WriterHandle, WriterMetrics};
 
-/// The parts that run once the node is a member, in the order in which they stop.
+/// The components that run once the node is a member, in the order in which they are stopped.
 pub(super) struct Running {
     pub consensus: ConsensusHandle,
     pub thread: Joiner,
@@ -46,11 +46,11 @@ pub(super) struct Running {
     pub hang_max: Duration,
     pub logs: Logs,
     pub since: Instant,
-    /// The node had a log when it started.
+    /// True if the node had a log when it started.
     pub restarted: bool,
 }
 
-/// The parts that exist from the start. Shared with the thread that waits for admission.
+/// The components that exist from the start. Shared with the thread that waits for admission.
 pub(super) struct Base {
     pub config: Config,
     pub fatal: FatalSender,
@@ -80,8 +80,8 @@ impl Base {
         LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.storage.segment_bytes) }
     }
 
-    /// Recovers the logs, starts the parts of a member, and lets the listeners accept requests. `told` lists the members if this node
-    /// does not have the catalog yet.
+    /// Recovers the logs, starts the components of a member, and lets the listeners accept requests. `told` contains
+    /// the members if this node does not have the catalog yet.
     pub fn run(&self, cluster_id: ClusterId, node_file: NodeFile, told: Vec<Member>) -> Result<(), AgentError> {
         let consensus = Consensus::default();
         let handle = consensus.handle();

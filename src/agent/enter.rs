@@ -1,4 +1,4 @@
-//! How a node becomes a member of a cluster: it founds one, is admitted, or was a member before its restart.
+//! Makes a node a member of a cluster: it founds one, is admitted to one, or was a member before its restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,16 +14,17 @@ use crate::storage::node::{DataDir, NodeFile};
 use crate::thread::{Joiner, spawn};
 use crate::types::{ClusterId, GroupId, NodeId};
 
-/// A probe for an existing cluster takes at most four seconds; this is the limit for a failure.
+/// A probe for an existing cluster takes at most four seconds. If it takes longer than this limit, membership has
+/// failed.
 const PROBE_MAX: Duration = Duration::from_secs(30);
-/// Between two probes of a founder that can't reach its join addresses.
+/// The pause between two probes of a founder that can't reach its join addresses.
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
-/// Between two log lines about it.
+/// The time between two log lines about this.
 const REPORT: Duration = Duration::from_secs(30);
 
 impl Base {
-    /// Founds a cluster, joins one, or continues as a member, depending on the data directory. Returns the thread that waits for
-    /// admission, if one is needed.
+    /// Depending on the data directory and the configuration, continues as a member, founds a cluster, or joins one.
+    /// Returns the thread that waits for the admission or the founding, if one is needed.
     pub(super) fn begin(self: Arc<Base>, node_file: NodeFile) -> Result<Option<Joiner>, AgentError> {
         if let Some(cluster_id) = node_file.cluster_id {
             self.waiting.set("recovering its logs from its disk");
@@ -50,11 +51,11 @@ impl Base {
         Ok(Some(joiner))
     }
 
-    /// After a pause, looks for a cluster at the join addresses. Returns those that can't be reached, where one may exist; `None` if
-    /// this node stops.
+    /// After a pause, searches for a cluster at the join addresses. Returns the addresses that can't be reached,
+    /// where a cluster may exist. `None` if this node is stopping.
     fn probe(&self, pause: Duration) -> Result<Option<Vec<String>>, AgentError> {
         let begin = Instant::now() + pause;
-        // Membership waits for the pause, so that a stop can end it.
+        // The membership thread waits for the pause, so that a stop can interrupt it.
         let probed = match block_until(self.membership.handle().probe(begin), begin + PROBE_MAX) {
             Some(Ok(probed)) => probed,
             Some(Err(_)) => return Ok(None),
@@ -64,8 +65,8 @@ impl Base {
         probed.found.map_or(Ok(Some(doubtful)), |found| Err(AgentError::ClusterExists(found)))
     }
 
-    /// Founds the cluster when every join address has answered or refused the connection: otherwise a founder with a replaced disk
-    /// would found a second cluster while its join addresses can't be reached.
+    /// Founds the cluster once every join address has answered or refused the connection. Otherwise a founder with a
+    /// replaced disk would found a second cluster while its join addresses can't be reached.
     fn found_once_sure(&self, mut doubtful: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
         let mut next_report = Instant::now();
         while !doubtful.is_empty() {
@@ -118,9 +119,9 @@ impl Base {
     }
 }
 
-/// Reads the node file, or creates one with a new id in a blank data directory. The name of the node may change; its id never does,
-/// and the name of the cluster does not change for a member. If a member's file lacks it, because an older version wrote it,
-/// the configured name is added.
+/// Reads the node file. In a blank data directory, creates one with a new id. The node's name may change. Its id
+/// never changes, and neither does the cluster's name of a member. If a member's file does not contain the cluster's
+/// name, because an older version wrote it, the configured name is added.
 pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
     check_groups(data_dir, stored.as_ref().map_or(&[], |stored| &stored.groups))?;

@@ -1,4 +1,4 @@
-//! Why a node does not start, and which exit code that has.
+//! The errors of starting and stopping a node, and their exit codes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub enum AgentError {
     /// The system refused a thread or random bytes, or a part of the node failed.
     #[error("{0}")]
     System(String),
-    /// The data directory is that of a member of a cluster with another name.
+    /// The data directory belongs to a member of a cluster with another name.
     #[error(
         "cluster-name: {} is the data directory of a member of cluster {stored:?}, but {given:?} is configured. \
          Start it with --cluster-name {stored}, or, to join {given:?} as a new node, with an empty --data-dir",
@@ -61,7 +61,7 @@ pub enum AgentError {
         /// The configured name.
         given: String,
     },
-    /// `--bootstrap` on a blank data directory while a cluster of the same name answers.
+    /// `--bootstrap` is set and the data directory is blank, but a cluster of the same name answers.
     #[error(
         "bootstrap: this node has no data, and a cluster of the same name answers at {} (id {}): founding another one is refused. \
          Start without --bootstrap to join it, or choose another cluster-name",
@@ -77,7 +77,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// Whether stored data is damaged (exit code 65).
+    /// Returns whether stored data is damaged (exit code 65).
     pub fn is_damage(&self) -> bool {
         match self {
             AgentError::Storage(e) => e.is_damage(),
@@ -95,7 +95,7 @@ impl AgentError {
         }
     }
 
-    /// Whether a new start fails too until the configuration is changed (exit code 78).
+    /// Returns whether every start will fail until the configuration is changed (exit code 78).
     pub fn is_config(&self) -> bool {
         match self {
             AgentError::Tls(_)
@@ -111,14 +111,14 @@ impl AgentError {
         }
     }
 
-    /// Whether the path of the data directory is unusable (exit code 78 at a start).
+    /// Returns whether the path of the data directory is unusable (exit code 78 at a start).
     pub fn is_unusable_path(&self) -> bool {
         self.storage().is_some_and(StorageError::is_unusable_path)
     }
 
-    /// Whether the disk failed to read stored data (exit code 65 at a start).
+    /// Returns whether the disk failed to read stored data (exit code 65 at a start).
     pub fn is_unreadable(&self) -> bool {
-        // Reading entries has an error type of its own; it only occurs at a start.
+        // Errors of reading entries have a separate type, which only occurs at a start.
         let entries = matches!(self, AgentError::Consensus(HostError::Read(_, ReadError::Io(_))));
         entries || self.storage().is_some_and(StorageError::is_unreadable)
     }
@@ -132,7 +132,7 @@ impl AgentError {
     }
 }
 
-/// The system refused to create a thread.
+/// Returns the error if the system can't create a thread.
 pub(super) fn no_thread(error: std::io::Error) -> AgentError {
     AgentError::System(format!("can't create a thread: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Asking for admission: the request, and its possible results.
+//! The request for admission to a cluster, and its results.
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -15,15 +15,15 @@ use crate::replication::refusal::Reason;
 use crate::thread::{fatal_channel, spawn};
 use crate::types::{ClusterId, NodeId, NodeName};
 
-/// A host accepts or refuses a connection within this time.
+/// The time within which a host must accept or refuse a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// A cluster has admitted this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// To be stored: from now on this node belongs to that cluster.
+    /// The cluster to which this node belongs from now on. The caller must store it.
     pub cluster_id: ClusterId,
-    /// All members as of the admission, including this node.
+    /// All members at the time of the admission, including this node.
     pub members: Vec<Member>,
 }
 
@@ -43,15 +43,16 @@ pub struct FoundCluster {
 pub struct Probed {
     /// A cluster that answers.
     pub found: Option<FoundCluster>,
-    /// The join addresses that did not answer: a cluster may be there.
+    /// The join addresses that did not answer, so that a cluster may exist there.
     pub silent: Vec<String>,
 }
 
 impl Probed {
-    /// The join addresses at which there may be a cluster that can't be reached now. If a host refuses the connection,
-    /// no node runs there. Blocks for a second, and for the time that resolving host names takes.
+    /// Returns the join addresses at which a cluster may exist that can't be reached now. Addresses that refuse the
+    /// connection are not included, because no node runs there. Blocks for a second, plus the time to resolve host
+    /// names.
     pub fn doubtful(&self) -> Vec<String> {
-        // One thread each, since each silent address takes a second.
+        // One thread per address, because each silent address takes a second.
         let (fatal, _) = fatal_channel();
         let asked = self.silent.iter().map(|addr| {
             let (answer, answered) = bounded(1);
@@ -63,7 +64,7 @@ impl Probed {
             (addr, spawn("probe-connect", &fatal, body), answered)
         });
         let asked: Vec<_> = asked.collect();
-        // Without a thread, nothing is known of the address.
+        // If the thread could not be started, nothing is known about the address.
         asked
             .into_iter()
             .filter(|(_, _, refused)| refused.recv() != Ok(true))
@@ -83,17 +84,16 @@ fn refuses_connections(addr: &str) -> bool {
     })
 }
 
-/// Why this node will never be admitted as it is. Conditions that pass (no answer, no leader) are not errors:
-/// membership keeps asking and logs what it waits for.
+/// Why this node can't be admitted in its present configuration. Temporary conditions (no answer, no leader) are not
+/// errors: membership keeps asking, and logs what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
-    /// The cluster refuses this node permanently: it has to be started in another way. The text says why and what to
-    /// do.
+    /// The cluster refuses this node permanently: it must be started differently. The text says why, and what to do.
     #[error("{text}")]
     Refused {
-        /// By which programs tell refusals apart.
+        /// The reason, for programs.
         reason: Reason,
-        /// For people.
+        /// The text, for people.
         text: String,
     },
     /// The node stopped while it was waiting.
@@ -101,8 +101,8 @@ pub enum AdmissionError {
     Stopped,
 }
 
-/// The request by which `me` asks to be a member under its name and addresses. `cluster_id` is set if it is a member
-/// already.
+/// Returns the request of `me` to become a member with its name and addresses. `cluster_id` is set if it already is a
+/// member.
 pub(super) fn join_request(options: &MembershipOptions, cluster_id: Option<ClusterId>, me: &Member) -> JoinRequest {
     JoinRequest {
         protocol_version: protocol_version_of(&options.levels),
@@ -117,8 +117,8 @@ pub(super) fn join_request(options: &MembershipOptions, cluster_id: Option<Clust
     }
 }
 
-/// Adds a hint to the error of a join request if no peer listener answered: at a client listener gRPC's own text is
-/// empty, or blames the certificate.
+/// Adds a hint to the error of a join request if no peer listener answered. If the address belongs to a client
+/// listener, gRPC's own text is empty or misleading (it names the certificate).
 pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
     let unimplemented = matches!(
         error,
@@ -131,7 +131,7 @@ pub(super) fn with_hint(error: &grpcio::Error, text: String) -> String {
     text
 }
 
-/// The members in a response. Malformed ones are left out.
+/// Returns the members in a response, without malformed ones.
 pub(super) fn members_of(response: &JoinResponse) -> Vec<Member> {
     let member = |m: &crate::pb::peer::Member| {
         Some(Member {

@@ -1,14 +1,14 @@
-//! The addresses at which a cluster may answer: the join addresses, and what mDNS found.
+//! The addresses at which a cluster may answer: the join addresses, and those that mDNS found.
 
 use std::collections::BTreeMap;
 
 use crate::membership::mdns::Find;
 use crate::types::{ClusterId, NodeId};
 
-/// At most this many finds of mDNS are kept. Further ones are ignored until some are withdrawn.
+/// The maximum number of nodes found by mDNS. Further ones are ignored until some are withdrawn.
 const FINDS_MAX: usize = 256;
 
-/// The addresses to ask. It contains finds with this cluster's name only.
+/// The addresses to ask. Nodes that announce another cluster's name are not included.
 #[derive(Debug, Default)]
 pub struct Candidates {
     cluster_name: String,
@@ -28,7 +28,7 @@ impl Candidates {
         Candidates { cluster_name: cluster_name.to_owned(), join: unique, finds: BTreeMap::new() }
     }
 
-    /// Adds a find of mDNS. True if it is new: a node with this cluster's name at an address that was not known.
+    /// Adds a node that mDNS found. Returns true if it announces this cluster's name and has changed or was not known.
     pub fn found(&mut self, find: Find) -> bool {
         if find.cluster_name != self.cluster_name {
             return false;
@@ -41,7 +41,7 @@ impl Candidates {
         true
     }
 
-    /// Removes a find that mDNS has withdrawn.
+    /// Removes a node whose mDNS announcement was withdrawn.
     pub fn gone(&mut self, instance: &str) {
         self.finds.remove(instance);
     }
@@ -51,12 +51,12 @@ impl Candidates {
         &self.join
     }
 
-    /// True if mDNS has found a node with this cluster's name.
+    /// Returns true if mDNS has found a node with this cluster's name.
     pub fn has_finds(&self) -> bool {
         !self.finds.is_empty()
     }
 
-    /// Every address to ask, the join addresses first.
+    /// Returns every address to ask, the join addresses first.
     pub fn addresses(&self) -> Vec<String> {
         let mut all = self.join.clone();
         for find in self.finds.values() {
@@ -67,12 +67,12 @@ impl Candidates {
         all
     }
 
-    /// The addresses of nodes of other clusters that mDNS found.
+    /// Returns the addresses of nodes that mDNS found and that announce another cluster id.
     pub fn nodes_of_others(&self, cluster: ClusterId) -> impl Iterator<Item = &str> {
         self.finds.values().filter(move |f| f.cluster_id != cluster).map(|f| f.bind_addr.as_str())
     }
 
-    /// The nodes of one cluster that mDNS found, with their addresses.
+    /// Returns the nodes of one cluster that mDNS found, with their addresses.
     pub fn nodes_of(&self, cluster: ClusterId) -> impl Iterator<Item = (NodeId, &str)> {
         self.finds.values().filter(move |f| f.cluster_id == cluster).map(|f| (f.node_id, f.bind_addr.as_str()))
     }

@@ -1,8 +1,8 @@
-//! The thread `membership`: it owns mDNS and the join addresses, and asks.
+//! The thread `membership`: it owns mDNS and the join addresses, and sends the requests to other nodes.
 //!
-//! It has one goal at a time, set by the agent: a probe, then admission, then, as a member, keeping the catalog's entry
-//! about this node up to date. It waits for its inbox, for mDNS, for answers and for the next round at once; nothing
-//! blocks it.
+//! It has one goal at a time, which the agent sets: a probe; then admission; and then, as a member, to keep the
+//! catalog's entry of this node up to date. It waits for its inbox, mDNS, answers and the next round at the same
+//! time, and never blocks on one of them.
 
 mod ask;
 mod keep;
@@ -31,13 +31,13 @@ use crate::thread::{FatalSender, Joiner, spawn};
 use crate::types::NodeId;
 use crate::waiting::WaitingFor;
 
-/// The pause between two rounds of asking.
+/// The pause between two rounds of requests.
 const ROUND: Duration = Duration::from_millis(500);
-/// The first log line about what this node waits for is written after this time.
+/// The delay of the first log line that says what this node waits for.
 const REPORT_FIRST: Duration = Duration::from_secs(1);
 /// The time between two such lines.
 const REPORT: Duration = Duration::from_secs(5);
-/// A probe waits this long for what mDNS finds.
+/// How long a probe waits for nodes that mDNS finds.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// The `membership` thread. Dropping it stops and joins it.
@@ -52,7 +52,8 @@ pub struct MembershipHandle {
     inbox: mpsc::Sender<MembershipMsg>,
 }
 
-/// The inbox. Each clone of the handle has room for one message, so the few messages of the agent are never refused.
+/// The messages of the inbox. Each clone of the handle has room for one message, so the few messages of the agent are
+/// never refused.
 #[derive(Debug)]
 enum MembershipMsg {
     /// A probe that begins at this time.
@@ -71,8 +72,8 @@ impl std::fmt::Debug for PeersHandleBox {
 }
 
 impl Membership {
-    /// Starts the thread. `me` is this node with its advertised addresses. `waiting` is set to why it is not admitted
-    /// yet.
+    /// Starts the thread. `me` is this node with its advertised addresses. The thread sets `waiting` to the reason
+    /// for which this node is not admitted yet.
     ///
     /// # Errors
     /// If the system can't create another thread.
@@ -92,7 +93,7 @@ impl Membership {
         Ok(Membership { handle: MembershipHandle { inbox: tx }, _joiner: joiner })
     }
 
-    /// A handle for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> MembershipHandle {
         self.handle.clone()
     }
@@ -103,40 +104,39 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // The joiner is dropped after this.
+        // Tells the thread to stop before the joiner is dropped, which waits for it.
         self.handle.stop();
     }
 }
 
 impl MembershipHandle {
     fn send(&self, message: MembershipMsg) {
-        // Fails only if the thread has ended. Then the reply in the message is dropped, which tells the caller.
+        // Fails only if the thread has ended. The reply in the message is then dropped, which the caller sees.
         let _ = self.inbox.clone().try_send(message);
     }
 
-    /// Asks every join address and every node that mDNS finds, from `begin` on for two seconds, whether a cluster of
-    /// this name answers. The reply is dropped if the node stops.
+    /// Searches for a cluster of this name: for two seconds from `begin` on, asks every join address and every node
+    /// that mDNS finds. The reply is dropped if the node stops.
     pub fn probe(&self, begin: Instant) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
         self.send(MembershipMsg::Probe(begin, tx));
         rx
     }
 
-    /// Asks to be admitted, as long as it takes. The answer arrives when a cluster has admitted this node or refuses it
-    /// permanently.
+    /// Requests admission until a cluster admits this node or refuses it permanently, which is the answer.
     pub fn admission(&self) -> ReplyReceiver<Result<Admission, AdmissionError>> {
         let (tx, rx) = reply();
         self.send(MembershipMsg::Admission(tx));
         rx
     }
 
-    /// Tells the thread that this node is a member. From now on it is announced by mDNS, its name and addresses in the
-    /// catalog are kept up to date, and addresses of other members that mDNS finds are suggested to `peers`.
+    /// Tells the thread that this node is a member. From now on the thread announces it by mDNS, keeps its name and
+    /// addresses in the catalog up to date, and suggests addresses of other members that mDNS finds to `peers`.
     pub fn admitted(&self, peers: PeersHandle) {
         self.send(MembershipMsg::Admitted(PeersHandleBox(peers)));
     }
 
-    /// Withdraws the mDNS announcement and ends the thread. A pending admission is answered
+    /// Withdraws the mDNS announcement and ends the thread. A pending request for admission is answered with
     /// [`AdmissionError::Stopped`].
     pub fn stop(&self) {
         self.send(MembershipMsg::Stop);
@@ -152,7 +152,7 @@ enum Goal {
     Admission {
         reply: ReplySender<Result<Admission, AdmissionError>>,
     },
-    /// This node is a member. `settled` once its name and addresses in the catalog are the current ones.
+    /// This node is a member. `settled` is true once the catalog contains its current name and addresses.
     Keep {
         peers: PeersHandle,
         settled: bool,
@@ -189,22 +189,22 @@ struct MembershipDriver {
     candidates: Candidates,
     goal: Goal,
     stage: Stage,
-    /// The number of joins so far, so that each is sent to the next address.
+    /// The number of join requests so far, so that each one goes to the next address.
     joins: usize,
-    /// How many joins in a row were refused because another node joins.
+    /// The number of join requests in a row that were refused because another node is joining.
     waits: u32,
-    /// The leader's address, as the last answer says.
+    /// The leader's address, according to the last answer.
     leader: Option<String>,
     /// The number of such answers in a row.
     hints: u32,
-    /// As a member: a running search for another cluster of this name, and when the next one is due.
+    /// As a member: the running search for another cluster of this name, and when the next one is due.
     watch: Option<Box<Search>>,
     next_watch: Instant,
-    /// When another cluster answered last, while appends are refused because of it.
+    /// When another cluster last answered. Set while appends are refused because of it.
     rival_seen: Option<Instant>,
     /// The result of the last round, for the log.
     trouble: String,
-    /// The result was a member's refusal: until another answer arrives, it is what this node waits for.
+    /// True if the result was a member's refusal, which is reported until another answer arrives.
     refused: bool,
     /// The result of the last round, for clients.
     waiting: WaitingFor,
@@ -267,7 +267,7 @@ impl MembershipDriver {
         }
     }
 
-    /// What to do next, or when to check again.
+    /// Returns the next event, or the time at which to check again.
     fn next_event(&mut self, cx: &mut Context<'_>) -> Result<MembershipEvent, Option<Instant>> {
         match self.inbox.poll_next_unpin(cx) {
             Poll::Ready(Some(message)) => return Ok(MembershipEvent::MembershipMsg(message)),
@@ -352,7 +352,7 @@ impl MembershipDriver {
                 self.candidates.nodes_of(cluster_id).for_each(|(node, addr)| suggest(&peers, node, addr));
                 Goal::Keep { peers, settled: false }
             }
-            // Ends the loop before this function is called.
+            // The loop ends at this message and does not call this function.
             MembershipMsg::Stop => Goal::Nothing,
         };
     }

@@ -1,7 +1,7 @@
-//! mDNS: this node is announced as `_seriatim._tcp.local.`, and others are found. The only file that uses mdns-sd.
+//! mDNS: announces this node as `_seriatim._tcp.local.`, and finds other nodes. The only file that uses mdns-sd.
 //!
 //! The TXT record contains `cluster`, `cluster_id`, `node`, `node_id`, `bind_addr` and `rpc_addr`, ids as sixteen
-//! hexadecimal digits. It is only a suggestion, since any host on the link can send it.
+//! hexadecimal digits. It is only a suggestion, because any host on the network can send it.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::catalog::Member;
 use crate::types::{ClusterId, NodeId};
 
 const SERVICE: &str = "_seriatim._tcp.local.";
-/// Withdrawing the announcement may take this long.
+/// The longest wait until the announcement is withdrawn.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
-/// A node that announces itself.
+/// A node that mDNS found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Find {
     /// The full name of its announcement.
@@ -33,23 +33,23 @@ pub struct Find {
     pub bind_addr: String,
 }
 
-/// A change of what mDNS knows.
+/// A change of the nodes that mDNS has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MdnsEvent {
     /// A node was found, or its announcement has changed.
     Found(Find),
     /// A node has withdrawn its announcement, or was not heard from for a long time.
     Gone(String),
-    /// The search has ended: nothing else will be found.
+    /// The search has ended. No other node will be found.
     Ended,
 }
 
-/// mDNS does not work on this host.
+/// The error if mDNS does not work on this host.
 #[derive(Debug, thiserror::Error)]
 #[error("mDNS does not work on this host: {0}")]
 pub struct MdnsError(#[from] mdns_sd::Error);
 
-/// The running daemon of mdns-sd, and its events.
+/// The running mdns-sd daemon, and its events.
 pub struct Mdns {
     daemon: ServiceDaemon,
     events: Pin<Box<dyn Stream<Item = ServiceEvent> + Send>>,
@@ -65,11 +65,11 @@ impl Mdns {
     pub fn start() -> Result<Mdns, MdnsError> {
         let daemon = ServiceDaemon::new()?;
         let events = daemon.browse(SERVICE)?;
-        // mdns-sd bounds the channel, and ends the subscription when it is full.
+        // mdns-sd limits the channel, and ends the subscription when the channel is full.
         Ok(Mdns { daemon, events: Box::pin(events.into_stream()), ended: false, announced: None })
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<MdnsEvent> {
         while !self.ended {
             match self.events.poll_next_unpin(cx) {
@@ -88,7 +88,7 @@ impl Mdns {
         Poll::Pending
     }
 
-    /// Announces this node, a member of a cluster.
+    /// Announces this node as a member of a cluster.
     ///
     /// # Errors
     /// [`MdnsError`] if mdns-sd does not accept the announcement.
@@ -103,7 +103,7 @@ impl Mdns {
             ("bind_addr", me.bind_addr.clone()),
             ("rpc_addr", me.rpc_addr.clone()),
         ];
-        // A DNS label has at most 63 bytes. A node's name may be longer; its id is not.
+        // A DNS label has at most 63 bytes. A node's name can be longer, so its id is used.
         let instance = me.id.to_string();
         let host_name = format!("seriatim-{instance}.local.");
         let info = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -116,7 +116,8 @@ impl Mdns {
         Ok(())
     }
 
-    /// Withdraws the announcement and ends the daemon. Waits for each, but briefly: no node depends on it.
+    /// Withdraws the announcement and ends the daemon. Waits only briefly for each, because other nodes don't depend
+    /// on it.
     pub fn stop(mut self) {
         if let Some(Ok(said)) = self.announced.take().map(|name| self.daemon.unregister(&name)) {
             let _ = said.recv_timeout(GOODBYE_MAX);
@@ -131,7 +132,7 @@ fn understood(event: ServiceEvent) -> Option<MdnsEvent> {
     match event {
         ServiceEvent::ServiceResolved(service) => find(&service).map(MdnsEvent::Found),
         ServiceEvent::ServiceRemoved(_, instance) => Some(MdnsEvent::Gone(instance)),
-        // The enum of mdns-sd may grow. No other event tells where a node is.
+        // The enum of mdns-sd is not exhaustive. No other event contains the address of a node.
         _ => None,
     }
 }

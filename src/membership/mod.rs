@@ -1,23 +1,23 @@
 //! Membership: how nodes find each other, and how a node asks to be admitted to a cluster.
 //!
 //! ```text
-//!   join addresses ─┐                       ┌─ probe: does a cluster of this name answer anywhere?
-//!                   ├─► Candidates ─► Join ─┼─ admission of a blank node, as long as it takes
-//!   mDNS finds ─────┘                       └─ the new name or addresses of a member
+//!   join addresses ─┐                       ┌─ probe: does a cluster of this name answer?
+//!                   ├─► Candidates ─► Join ─┼─ admission of a blank node, until it succeeds
+//!   mDNS ───────────┘                       └─ the new name or addresses of a member
 //! ```
 //!
-//! Discovery suggests, consensus decides: mDNS and join addresses only say which addresses to ask. A node is a member
-//! because a committed entry of the catalog says so.
+//! Discovery suggests, consensus decides: mDNS and join addresses only determine which addresses are asked. A node
+//! becomes a member only by a committed entry of the catalog.
 //!
 //! Guarantees:
-//! - A node does not ask to be admitted before it has seen that a single cluster has its cluster's name. It asks one
+//! - A node requests admission only after it has seen that exactly one cluster has its cluster's name. It asks one
 //!   member at a time, so it can't become a member of two clusters.
-//! - What mDNS finds counts only if the join addresses do not answer, and never for a cluster with another name.
+//! - Nodes found by mDNS are used only if no join address answers, and only if they announce this cluster's name.
 //! - Nothing here removes a member.
 //!
-//! Parts, in reading order: `options`; `admission` (the request and its results); `mdns` and `candidates` (which
-//! addresses to ask); `search` (one round of probes); `reasons` (why a node waits, in words); `driver` (the thread:
-//! `driver/ask.rs` asks for admission, `driver/keep.rs` is a member's part).
+//! Parts, in reading order: `options`; `admission` (the request and its results); `mdns` and `candidates` (the
+//! addresses to ask); `search` (one round of probes); `reasons` (texts that say why a node waits); `driver` (the
+//! thread: `driver/ask.rs` requests admission, `driver/keep.rs` contains the tasks of a member).
 
 pub mod admission;
 mod candidates;

@@ -2,15 +2,15 @@
 
 use crate::feature_level::ClusterLevel;
 
-/// How this node looks for its cluster.
+/// The settings by which this node finds its cluster.
 #[derive(Clone, Debug)]
 pub struct MembershipOptions {
     /// Only nodes of the cluster with this name are asked.
     pub cluster_name: String,
     /// Peer addresses that may belong to members, `host:port`.
     pub join: Vec<String>,
-    /// Whether to find nodes, and to be found, by mDNS.
+    /// True if mDNS is used to find nodes and to announce this node.
     pub mdns: bool,
-    /// What this node supports, and the cluster's feature level.
+    /// The feature levels that this node supports, and the cluster's level.
     pub levels: ClusterLevel,
 }

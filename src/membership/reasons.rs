@@ -1,19 +1,19 @@
-//! Why a node is not admitted yet, in words, for its log and for clients.
+//! Texts that say why a node is not admitted yet, for its log and for clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::ClusterId;
 
-/// What is known of mDNS.
+/// The state of mDNS on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MdnsState {
     /// The configuration turns it off.
     Off,
     /// It does not work on this host.
     Broken,
-    /// It has found no node of the cluster's name.
+    /// It has not found a node with the cluster's name.
     FoundNone,
-    /// It has found some.
+    /// It has found a node with the cluster's name.
     FoundSome,
 }
 
@@ -28,7 +28,8 @@ impl MdnsState {
     }
 }
 
-/// No node answered as a member; `others` says why, by address. `own` is this node's address, which is left out.
+/// The text if no node answered as a member. `others` contains the reasons, by address. `own` is this node's address,
+/// which is omitted.
 pub fn nobody(join: &[String], own: &str, others: &BTreeMap<String, String>, mdns: MdnsState) -> String {
     let asked: Vec<String> =
         others.iter().filter(|(addr, _)| *addr != own).map(|(addr, why)| format!("{addr}: {why}")).collect();
@@ -40,7 +41,7 @@ pub fn nobody(join: &[String], own: &str, others: &BTreeMap<String, String>, mdn
     [Some(asked.as_str()), mdns.text()].into_iter().flatten().collect::<Vec<_>>().join(", and ")
 }
 
-/// The first round is running.
+/// The text during the first round.
 pub fn looking(join: &[String], mdns: MdnsState) -> String {
     let at = if join.is_empty() { "by mDNS".to_owned() } else { format!("at {}", join.join(", ")) };
     match mdns {
@@ -49,7 +50,7 @@ pub fn looking(join: &[String], mdns: MdnsState) -> String {
     }
 }
 
-/// More than one cluster has the name.
+/// The text if several clusters have the name.
 pub fn several(clusters: &BTreeSet<ClusterId>) -> String {
     let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     format!("several clusters have this name ({}): name a member of the right one with --join", ids.join(", "))

@@ -1,8 +1,7 @@
-//! One round of searching for a cluster: all candidates are asked at the same time whether a cluster of this name
-//! answers.
+//! One round of a search for a cluster: sends a probe to all candidates at the same time.
 //!
-//! A probe changes nothing, so many nodes may be asked at once. [`Search::verdict`] implements the rule that a node
-//! joins only if a single cluster has the name.
+//! A probe changes nothing, so many nodes can be asked at once. [`Search::verdict`] implements the rule that a node
+//! joins only if exactly one cluster has the name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
@@ -18,28 +17,29 @@ use crate::replication::dial::Dialer;
 use crate::replication::refusal::{Consequence, Refusal, error_text};
 use crate::types::ClusterId;
 
-/// A candidate that takes longer does not count.
+/// The timeout of a probe.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Once a cluster is found, slower candidates are awaited this long: they may belong to another one.
+/// The wait for slower candidates after a cluster is found, because they may belong to another cluster.
 const SETTLE: Duration = Duration::from_millis(300);
 
 type ProbeAnswer = (String, grpcio::Result<JoinResponse>);
 
-/// The running calls of a round, and their results.
+/// The probes of a round, and their results.
 pub struct Search {
     dialer: Dialer,
     request: JoinRequest,
-    /// As long as no cluster is found, the round lasts until this time: discovery takes a while.
-    patience: Option<Instant>,
+    /// While no cluster is found, the round lasts at least until this time, because discovery takes a while.
+    until: Option<Instant>,
     asked: BTreeSet<String>,
     calls: FuturesUnordered<BoxFuture<'static, ProbeAnswer>>,
     found: Vec<FoundCluster>,
     first_found: Option<Instant>,
-    /// Why the others are not members of the cluster, by address.
+    /// The errors of the other candidates, by address.
     others: BTreeMap<String, String>,
-    /// The addresses that answered: as members, or with a refusal that rules out a member.
+    /// The addresses at which no unknown cluster can exist: they answered as a member, or with a refusal that
+    /// excludes that they are a member.
     answered: BTreeSet<String>,
-    /// A member's refusal that ends this node: it was removed, or its version is too old.
+    /// A member's refusal because of which this node must exit: it was removed, or its version is too old.
     ended: Option<Refusal>,
 }
 
@@ -48,19 +48,19 @@ pub struct Search {
 pub enum SearchVerdict {
     /// No node answered as a member of a cluster.
     Nobody,
-    /// A single cluster has the name; the nodes that answered.
+    /// Exactly one cluster has the name. Contains the nodes that answered.
     One(Vec<FoundCluster>),
-    /// Several clusters have the name. Choosing one would be guessing.
+    /// Several clusters have the name. This node must not choose one of them.
     Several(BTreeSet<ClusterId>),
 }
 
 impl Search {
-    /// A round that has not asked any address yet.
-    pub fn new(dialer: Dialer, request: JoinRequest, patience: Option<Instant>) -> Search {
+    /// Creates a round. No address is asked yet.
+    pub fn new(dialer: Dialer, request: JoinRequest, until: Option<Instant>) -> Search {
         Search {
             dialer,
             request: JoinRequest { probe: true, ..request },
-            patience,
+            until,
             asked: BTreeSet::new(),
             calls: FuturesUnordered::new(),
             found: Vec::new(),
@@ -71,7 +71,7 @@ impl Search {
         }
     }
 
-    /// Asks the addresses that were not asked in this round.
+    /// Sends a probe to the addresses that were not asked in this round yet.
     pub fn ask(&mut self, addresses: Vec<String>) {
         for addr in addresses {
             if self.asked.insert(addr.clone()) {
@@ -85,23 +85,23 @@ impl Search {
         }
     }
 
-    /// Takes the answers that have arrived. Ready when the round is over.
+    /// Processes the answers that have arrived. Ready when the round is over.
     pub fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         while let Poll::Ready(Some((addr, answer))) = self.calls.poll_next_unpin(cx) {
             self.take(addr, answer, now);
         }
         let over = match self.first_found {
             Some(moment) => self.calls.is_empty() || now >= moment + SETTLE,
-            None => self.calls.is_empty() && self.patience.is_none_or(|moment| now >= moment),
+            None => self.calls.is_empty() && self.until.is_none_or(|moment| now >= moment),
         };
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// When to poll again even if no answer arrives.
+    /// Returns when to poll again even if no answer arrives.
     pub fn wake_at(&self) -> Option<Instant> {
         match self.first_found {
             Some(moment) => Some(moment + SETTLE),
-            None => self.patience.filter(|_| self.calls.is_empty()),
+            None => self.until.filter(|_| self.calls.is_empty()),
         }
     }
 
@@ -118,7 +118,7 @@ impl Search {
             }
             Err(error) => {
                 let refusal = Refusal::from_error(&error);
-                // A node of another version may be a member of this cluster: then its answer leaves it in doubt.
+                // A refusal because of versions does not count as an answer: the node may be a member of this cluster.
                 if refusal.as_ref().is_some_and(|refusal| !refusal.reason.is_about_versions()) {
                     self.answered.insert(addr.clone());
                 }
@@ -131,28 +131,28 @@ impl Search {
         }
     }
 
-    /// The answers of members.
+    /// Returns the answers of members.
     pub fn found(&self) -> &[FoundCluster] {
         &self.found
     }
 
-    /// Those of these addresses at which there may be a cluster nevertheless: they did not answer, or only that
-    /// versions don't fit together.
+    /// Returns those of the addresses at which a cluster may exist nevertheless: they did not answer, or refused
+    /// because of incompatible versions.
     pub fn silent(&self, addresses: &[String]) -> Vec<String> {
         addresses.iter().filter(|addr| !self.answered.contains(*addr)).cloned().collect()
     }
 
-    /// Why the other nodes are not members of the cluster, by address, for the log.
+    /// Returns the errors of the other candidates, by address, for the log.
     pub fn others(&self) -> &BTreeMap<String, String> {
         &self.others
     }
 
-    /// The refusal by which a member ends this node.
+    /// Returns the member's refusal because of which this node must exit.
     pub fn ended(&self) -> Option<&Refusal> {
         self.ended.as_ref()
     }
 
-    /// The result of the round. Answers of the addresses in `given` outweigh all others.
+    /// Returns the result of the round. If an address in `given` answered, all other answers are ignored.
     pub fn verdict(&self, given: &[String]) -> SearchVerdict {
         let (by_given, by_discovery): (Vec<FoundCluster>, Vec<FoundCluster>) =
             self.found.iter().cloned().partition(|f| given.contains(&f.addr));
@@ -172,7 +172,7 @@ mod tests {
     use crate::replication::refusal::Reason;
 
     #[test]
-    fn join_addresses_outweigh_discovery_and_several_clusters_are_not_chosen_from() {
+    fn join_addresses_override_discovery_and_no_choice_is_made_among_several_clusters() {
         let mut search = Search::new(Dialer::nobody(), JoinRequest::new(), None);
         let given = ["a:1".to_owned(), "b:1".to_owned()];
         let now = Instant::now();
@@ -188,9 +188,9 @@ mod tests {
         assert_eq!(search.wake_at(), Some(now + SETTLE));
     }
 
-    /// A founder of another version got a refusal, took it for an answer, and founded a second cluster.
+    /// A founder with another version was refused, treated this as an answer, and founded a second cluster.
     #[test]
-    fn a_refusal_about_versions_leaves_in_doubt_whether_there_is_a_cluster() {
+    fn a_refusal_because_of_versions_does_not_prove_that_no_cluster_exists() {
         let given = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned(), "d:1".to_owned()];
         let mut search = Search::new(Dialer::nobody(), JoinRequest::new(), None);
         let reasons = [Reason::ProtocolVersion, Reason::Unknown, Reason::NotReady, Reason::ClusterName];

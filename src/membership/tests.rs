@@ -1,4 +1,4 @@
-//! Nodes that search for a cluster by join addresses, in one process and over real connections.
+//! Tests of nodes that search for a cluster by join addresses, in one process and over real connections.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::reply::{Dropped, ReplyReceiver};
 use crate::types::{ClusterId, LogIndex, NodeId, NodeName, Offset, Term};
 use crate::waiting::WaitingFor;
 
-/// A consensus that leads the catalog until it is dropped.
+/// Simulates a consensus that leads the catalog until it is dropped.
 struct Leader(Sender<()>, Option<JoinHandle<()>>);
 
 impl Leader {
@@ -95,7 +95,7 @@ fn a_blank_node_is_admitted_by_any_member() {
     let (a, _b) = pair();
     let _leader = Leader::of(&a);
     let c = blank(3);
-    // A dead address and itself among the join addresses do no harm.
+    // An unreachable address and the node's own address among the join addresses do not matter.
     let members = membership(&c, &["127.0.0.1:1", &c.addr, &a.addr]);
     let admission = wait(members.handle().admission()).expect("an answer").expect("admitted");
     assert_eq!(admission.cluster_id, CLUSTER_ID);
@@ -131,14 +131,14 @@ fn a_taken_name_and_a_removed_node_are_final() {
     assert!(refused_for(&answer, Reason::Removed, "data directory"), "{answer:?}");
 }
 
-/// A member was restarted with the name of another member, and kept running although the cluster had rejected it.
+/// A member was restarted with the name of another member. It kept running although the cluster had rejected it.
 #[test]
 fn a_member_with_the_name_of_another_is_excluded() {
     let (a, b) = pair();
     let _leader = Leader::of(&a);
     let before = a.catalog.get();
     let me = Member { name: NodeName::new("n1").expect("a name"), ..b.member() };
-    // At its own address, which it asks first, nothing answers.
+    // It asks its own address first, where no node answers.
     let c = blank(3);
     let me = Member { bind_addr: c.addr.clone(), ..me };
     let mut b = b;
@@ -159,7 +159,7 @@ fn a_member_with_the_name_of_another_is_excluded() {
 }
 
 #[test]
-fn clusters_of_different_names_do_not_mix_and_two_of_one_name_are_not_chosen_from() {
+fn clusters_of_different_names_do_not_mix_and_no_choice_is_made_between_two_of_one_name() {
     let other = Setup { cluster_name: "other", ..Setup::node(1) }.start();
     let c = blank(3);
     let members = membership(&c, &[&other.addr]);
@@ -189,11 +189,11 @@ fn a_probe_finds_a_cluster_without_a_leader() {
     assert_eq!(
         wait(alone.handle().probe(Instant::now())).expect("an answer").found,
         None,
-        "a node that waits itself is not a cluster"
+        "a node that waits for admission is not a cluster"
     );
 }
 
-/// What an older binary gets that asks to join a cluster whose feature level was raised.
+/// The feature level of the cluster was raised, and an older binary asks to join.
 #[test]
 fn a_version_that_is_too_old_for_the_cluster_is_refused_permanently() {
     let range = FeatureRange::new(FeatureLevel(1), FeatureLevel(2)).expect("a range");
@@ -222,7 +222,7 @@ fn stopping_ends_the_wait() {
     drop(members);
 }
 
-/// A founder slept between its probes, and stopping waited for that.
+/// A founder slept between its probes, and a stop waited until the sleep was over.
 #[test]
 fn stopping_ends_a_probe_that_has_not_begun() {
     let c = blank(3);
@@ -236,7 +236,7 @@ fn stopping_ends_a_probe_that_has_not_begun() {
 }
 
 #[test]
-fn clients_are_told_the_result_of_the_last_round() {
+fn clients_get_the_result_of_the_last_round() {
     let (a, b) = pair();
     let c = blank(3);
     let waiting = WaitingFor::default();
@@ -263,19 +263,19 @@ fn clients_are_told_the_result_of_the_last_round() {
     becomes(&format!("{}: ", b.addr));
     assert!(!waiting.get().contains(&format!("{}: ", c.addr)), "its own address is left out: {}", waiting.get());
     drop(members);
-    // A member answers, and its leader does not.
+    // A member answers, but the leader does not.
     let members = start(&[&a.addr]);
     let _waits = members.handle().admission();
     becomes(&format!("yet: asked to be admitted by {}", a.addr));
 }
 
 #[test]
-fn a_member_whose_address_has_changed_tells_the_leader() {
+fn a_member_reports_its_changed_address_to_the_leader() {
     let (a, b) = pair();
     let _leader = Leader::of(&a);
     let me = Member { rpc_addr: "127.0.0.1:4711".to_owned(), ..b.member() };
     let members = membership_as(&b, me.clone(), &[]);
-    // Its own consensus does not know a leader.
+    // The member's own consensus does not know a leader.
     let nobody = std::thread::spawn({
         let inbox = b.inbox.clone();
         move || match inbox.recv_timeout(LONG) {
@@ -289,10 +289,10 @@ fn a_member_whose_address_has_changed_tells_the_leader() {
     nobody.join().expect("no panic");
     let until = Instant::now() + LONG;
     while a.catalog.get().member(NodeId(2)) != Some(&me) {
-        assert!(Instant::now() < until, "the leader never heard of it");
+        assert!(Instant::now() < until, "the leader did not receive it");
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    // Once its own catalog says so as well, it stops asking.
+    // Once the member's own catalog contains the new address, it stops asking.
     b.catalog.publish(Catalog::clone(&a.catalog.get()));
     assert!(b.inbox.recv_timeout(Duration::from_millis(900)).is_err());
 }

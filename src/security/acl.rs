@@ -1,12 +1,12 @@
-//! The access policy: (principal, log, action) → allowed or denied. What no line grants is denied.
+//! The access policy: (principal, log, action) → allowed or denied. Everything that no line grants is denied.
 //!
-//! The format is that of casbin, narrowed:
-//! - Only the log column is a pattern: a name, or the beginning of one with a `*` at the end.
-//! - Roles, and only roles, are called `role:<name>`.
-//! - A line with an unknown action or a wrong number of columns refuses the whole file by its number. Casbin would
-//!   ignore it.
+//! The format is that of casbin, with restrictions:
+//! - Only the log column is a pattern: a name, or a prefix followed by `*`.
+//! - The names of roles, and only these, start with `role:`.
+//! - If a line has an unknown action or a wrong number of columns, the whole file is refused, with the number of the
+//!   line. Casbin would ignore the line.
 //!
-//! A decision takes casbin some microseconds and is cached until the next reload.
+//! A decision by casbin takes some microseconds, and is cached until the next reload.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -25,13 +25,13 @@ use crate::types::LogName;
 
 const MODEL: &str = include_str!("../../acl/model.conf");
 
-/// The cache holds this many decisions. When it is full, it is emptied.
+/// The number of decisions in the cache. When it is full, it is emptied.
 const DECISIONS_REMEMBERED_MAX: usize = 10_000;
 
-/// The key of "any log at all" among the decisions. No log has the empty name.
+/// The cache key of "at least one log". No log has an empty name.
 const SOME_LOG: &str = "";
 
-/// What may be done with a log.
+/// An action on a log that can be permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Append records.
@@ -40,7 +40,7 @@ pub enum Action {
     Consume,
     /// Trim, create, configure and inspect.
     Admin,
-    /// Act as a peer.
+    /// Act as a peer of the cluster.
     Replicate,
 }
 
@@ -48,7 +48,7 @@ impl Action {
     /// All actions.
     pub const ALL: [Action; 4] = [Action::Produce, Action::Consume, Action::Admin, Action::Replicate];
 
-    /// The word in the policy.
+    /// Returns the action's name in the policy.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Produce => "produce",
@@ -65,7 +65,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// The policy as it is now. Clones share it.
+/// The current policy. Clones share it.
 #[derive(Clone)]
 pub struct Acl(Arc<LiveAcl>);
 
@@ -77,7 +77,7 @@ struct LiveAcl {
 }
 
 impl Acl {
-    /// The log of actions that don't concern a single log. Only a policy line for `*` grants it.
+    /// The log column for actions that don't concern a single log. Only a policy line for `*` grants them.
     pub const EVERY_LOG: &'static str = "*";
 
     /// Loads a policy from its files, with the built-in model if none is given.
@@ -89,7 +89,7 @@ impl Acl {
         Ok(Acl::new(Some((model.map(Path::to_owned), policy.to_owned())), current))
     }
 
-    /// A policy from text, with the built-in model. It can't be reloaded.
+    /// Creates a policy from text, with the built-in model. It can't be reloaded.
     ///
     /// # Errors
     /// [`AclError`], naming the line.
@@ -101,22 +101,25 @@ impl Acl {
         Acl(Arc::new(LiveAcl { files, current: RwLock::new(Arc::new(current)), generation: AtomicU64::new(1) }))
     }
 
-    /// Whether the principal may do that with the log, or with [`Acl::EVERY_LOG`].
+    /// Returns whether the principal may perform the action on the log, or on [`Acl::EVERY_LOG`].
     pub fn allows(&self, principal: &Principal, log: &str, action: Action) -> bool {
         self.current().allows(principal, log, action)
     }
 
-    /// Whether the principal may do that with at least one log. For a `ServerChecker`, before the log's name is known.
+    /// Returns whether the principal may perform the action on at least one log. A `ServerChecker` uses this before
+    /// the name of the log is known.
     pub fn allows_some(&self, principal: &Principal, action: Action) -> bool {
         self.current().allows(principal, SOME_LOG, action)
     }
 
-    /// Counts the reloads that changed something. Open streams check their rights again when it changes.
+    /// Returns a number that changes when a reload has changed the policy. Open streams then check their permissions
+    /// again.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the files again and returns whether the policy changed. After an error the last good policy stays in use.
+    /// Reads the files again. Returns whether the policy has changed. After an error, the last valid policy stays in
+    /// use.
     ///
     /// # Errors
     /// [`AclError`], naming file and line.
@@ -150,10 +153,10 @@ pub enum AclError {
     /// A file can't be read.
     #[error("{file}: {error}", file = file.display())]
     Unreadable { file: PathBuf, error: String },
-    /// A file without permissions: it would lock everybody out, or is being written.
+    /// The policy contains no permission. It would deny everything, or it is just being written.
     #[error("{file}: nobody may do anything: no line begins with \"p\" (a permission)", file = _0.display())]
     Empty(PathBuf),
-    /// Under the model, no permission of the policy has any effect: the model compares `*` literally, for example.
+    /// No permission of the policy has an effect under the model, for example because the model compares `*` literally.
     #[error(
         "{policy}: nobody may do anything: under {model} none of its lines grants a right (does the matcher accept \"*\" for \
          every log?)",
@@ -161,7 +164,7 @@ pub enum AclError {
         model = model.as_ref().map_or("the built-in model".to_owned(), |model| model.display().to_string())
     )]
     WithoutEffect { policy: PathBuf, model: Option<PathBuf> },
-    /// Casbin can't use the model, or it defines requests or policies differently.
+    /// Casbin rejects the model, or the model defines other requests or policies than expected.
     #[error("{file}: {error}", file = file.display())]
     Model { file: PathBuf, error: String },
     /// A line of the policy is malformed. Lines count from 1.
@@ -171,12 +174,12 @@ pub enum AclError {
 
 /// One loaded policy, and a cache of its decisions.
 struct Policy {
-    /// Model and policy as read, to detect changes.
+    /// The texts of the model and the policy, to detect changes.
     text: (String, String),
     enforcer: Enforcer,
     /// The log columns of all lines.
     patterns: BTreeSet<String>,
-    /// Subject, log and action of all permissions.
+    /// The subject, log and action of all permissions.
     rules: Vec<(String, String, String)>,
     decided: Mutex<Decisions>,
 }
@@ -193,7 +196,7 @@ impl Policy {
             let unreadable = |error: String| AclError::Unreadable { file: file.to_owned(), error };
             let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
             let text = String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
-            // Some editors write a byte order mark.
+            // Some editors write a byte order mark at the beginning.
             Ok(text.trim_start_matches('\u{feff}').to_owned())
         };
         let model_text = model.map_or_else(|| Ok(MODEL.to_owned()), read)?;
@@ -207,7 +210,7 @@ impl Policy {
         Ok(new)
     }
 
-    /// Whether a permission grants its subject the action for a log of its pattern.
+    /// Returns whether a permission grants its subject the action on a log that matches its pattern.
     fn takes_effect(&self, (subject, pattern, action): &(String, String, String)) -> bool {
         let log = match pattern.strip_suffix('*') {
             Some(beginning) => format!("{beginning}x"),
@@ -231,8 +234,8 @@ impl Policy {
         let rules = lines.iter().filter(|c| c[0] == "p").map(rule).collect();
         let enforcer =
             block_on(Enforcer::new(parsed, StringAdapter::new(text))).map_err(|e| bad_model(e.to_string()))?;
-        // A matcher that can't be evaluated fails here and not at the first call: the columns of a permission reach
-        // every part of it.
+        // A matcher that can't be evaluated should fail here, not at the first call. The columns of a permission make
+        // casbin evaluate all parts of the matcher.
         let probe = lines.iter().find(|c| c[0] == "p").map_or(("nobody", "log", "consume"), |c| (c[1], c[2], c[3]));
         enforcer.enforce(probe).map_err(|e| bad_model(e.to_string()))?;
         let text = (model.to_owned(), policy.to_owned());
@@ -270,7 +273,7 @@ impl Policy {
     }
 }
 
-/// Whether policies of the model have an effect as their last column.
+/// Returns whether the policies of the model have an effect (`allow` or `deny`) as their last column.
 fn check_model(model: &DefaultModel) -> Result<bool, String> {
     use casbin::Model as _;
     let tokens = |section: &str| -> Vec<String> {
@@ -288,7 +291,7 @@ fn check_model(model: &DefaultModel) -> Result<bool, String> {
     }
 }
 
-/// The lines of a policy, each split into columns.
+/// Returns the lines of a policy, each split into columns.
 ///
 /// # Errors
 /// The number of a malformed line, from 1, and what is wrong with it.
@@ -327,7 +330,7 @@ fn check_line(columns: &[&str], with_effect: bool) -> Result<(), String> {
 
 fn check_rule(subject: &str, log: &str, action: &str) -> Result<(), String> {
     check_subject(subject)?;
-    // casbin ends a pattern at its first star: "a*b" would mean "a*".
+    // Casbin ends a pattern at its first star: "a*b" would mean "a*".
     let beginning = log.strip_suffix('*');
     if !(log == Acl::EVERY_LOG || !log.is_empty() && LogName::new(beginning.unwrap_or(log)).is_ok()) {
         return Err(format!("{log:?} is neither the name of a log nor the beginning of one with a \"*\" at the end"));
@@ -343,7 +346,7 @@ fn check_rule(subject: &str, log: &str, action: &str) -> Result<(), String> {
 
 fn check_subject(subject: &str) -> Result<(), String> {
     let name = subject.strip_prefix(ROLE_PREFIX).unwrap_or(subject);
-    // casbin removes quotes, so a quoted name would be another one.
+    // Casbin removes quotes, so a quoted name would mean another name.
     if name.contains('"') {
         return Err(format!("{subject:?} has quotes"));
     }

@@ -1,11 +1,11 @@
-//! Certificates for development and for the tests: an authority, and what it issues.
+//! Certificates for development and for the tests: creates an authority, and certificates that it issues.
 //!
-//! - Every certificate names its usage (extended key usage), so that a client's certificate can't be used by a server.
-//!   A server certificate contains the names of all hosts, a peer certificate names its node ([`super::peer_names`])
-//!   and has both usages, a client certificate has a common name.
-//! - Only peer certificates have names in the domain of peers. Name constraints can't ensure that: one authority signs
-//!   servers and peers, and constraints don't distinguish usages.
-//! - Keys are P-256. Their files have mode 0600 from the first byte on.
+//! - Every certificate contains its usage (extended key usage), so that a client's certificate can't be used by a
+//!   server. A server certificate contains the names of all hosts, a peer certificate names its node
+//!   ([`super::peer_names`]) and has both usages, a client certificate has a common name.
+//! - Only peer certificates contain names in the domain of peers. Name constraints can't enforce this: the same
+//!   authority signs servers and peers, and constraints don't distinguish usages.
+//! - Keys are P-256. Their files are created with mode 0600.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
@@ -38,7 +38,7 @@ const CA_LIFETIME_SECONDS: i64 = 10 * 365 * DAY_SECONDS;
 /// The lifetime of the certificates of [`make`]: a year.
 const LIFETIME_SECONDS: i64 = 365 * DAY_SECONDS;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-/// Clocks may differ by a day or more: certificates are valid from two days ago on.
+/// Certificates are valid from two days before their creation, because clocks may differ by a day or more.
 const SKEW_SECONDS: i64 = 2 * DAY_SECONDS;
 /// The common name of peer certificates, for the access policy.
 const PEER_NAME: &str = "peer";
@@ -48,16 +48,16 @@ const PEER_NAME: &str = "peer";
 pub struct Plan {
     /// The cluster of the peers.
     pub cluster_name: String,
-    /// All names and addresses by which clients dial any node. Every server certificate contains all of them.
+    /// All names and addresses at which clients dial the nodes. The server certificate contains all of them.
     pub hosts: Vec<String>,
-    /// The names of nodes. `NEW+OLD` for a node that is being renamed, which needs both.
+    /// The names of the nodes. A node that is being renamed needs both names: `NEW+OLD`.
     pub peers: Vec<String>,
-    /// Common names of clients.
+    /// The common names of clients.
     pub clients: Vec<String>,
 }
 
 impl Plan {
-    /// A plan without certificates, for the cluster of this name.
+    /// Creates a plan without certificates, for the cluster with this name.
     pub fn new(cluster_name: &str) -> Plan {
         Plan { cluster_name: cluster_name.to_owned(), ..Plan::default() }
     }
@@ -84,12 +84,12 @@ impl Plan {
     }
 }
 
-/// Makes a directory in which other users can't replace a key, whatever the umask is.
+/// Creates a directory in which other users can't replace a key, whatever the umask is.
 fn make_dir(dir: &Path) -> Result<(), CertsError> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| CertsError::file(dir, &e))
 }
 
-/// Makes an authority and the certificates of a cluster in the directory `out`, which is created if it is missing:
+/// Creates an authority and the certificates of a cluster in the directory `out`, which is created if it is missing:
 /// `ca.pem ca-key.pem server.pem server-key.pem`, `<node>/peer.pem <node>/peer-key.pem` for each node, and
 /// `client-<name>.pem client-<name>-key.pem` for each client.
 ///
@@ -110,9 +110,9 @@ pub fn make(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     Ok([ca_files.to_vec(), issue_all(&ca, out, plan, &peers)?].concat())
 }
 
-/// Issues certificates of the existing authority and replaces existing files: a renewal, or more nodes and clients.
-/// Without a host, no server certificate is issued, so that a running node's one is not replaced by one with other
-/// names.
+/// Issues certificates with an existing authority, and replaces existing files. Used for renewals, and for additional
+/// nodes and clients. Without a host, no server certificate is issued: otherwise the certificate of a running node
+/// would be replaced by one with other names.
 ///
 /// # Errors
 /// [`CertsError`].
@@ -124,20 +124,20 @@ pub fn renew(out: &Path, plan: &Plan) -> Result<Vec<PathBuf>, CertsError> {
     issue_all(&Ca::load(out)?, out, plan, &peers)
 }
 
-/// Checks the whole plan before anything is made. Returns the names of each peer.
+/// Checks the whole plan before anything is created. Returns the names of each peer.
 fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
     check_cluster_name(&plan.cluster_name).map_err(CertsError::BadPlan)?;
     if let Some(bad) = plan.hosts.iter().find(|host| !is_host(host)) {
         return Err(CertsError::BadPlan(format!("{bad:?} is neither the name nor the address of a host")));
     }
-    // Such a server could answer as a peer.
+    // With such a name, a server could answer as a peer.
     if let Some(bad) = plan.hosts.iter().find(|host| is_peers(host)) {
         return Err(CertsError::BadPlan(format!("{bad:?} can't be the name of a host: such names are for peers")));
     }
     for client in &plan.clients {
         let principal = Principal::new(client).map_err(|e| CertsError::BadPlan(e.to_string()))?;
-        // For a certificate without a SAN, gRPC takes the common name as the host: such a client could answer as a
-        // peer.
+        // If a certificate has no SAN, gRPC uses its common name as the host. With such a name, a client could answer
+        // as a peer.
         if is_peers(principal.as_str()) || client.contains('/') {
             return Err(CertsError::BadPlan(format!("{client:?} can't be the name of a client")));
         }
@@ -163,7 +163,7 @@ fn check(plan: &Plan) -> Result<Vec<Vec<NodeName>>, CertsError> {
     plan.peers.iter().map(peer).collect()
 }
 
-/// An IP address or a DNS name. `*.` may take the place of the first label.
+/// Returns true for an IP address or a DNS name. The first label may be `*`.
 fn is_host(host: &str) -> bool {
     let label =
         |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
@@ -195,11 +195,11 @@ fn issue_all(ca: &Ca, out: &Path, plan: &Plan, peers: &[Vec<NodeName>]) -> Resul
     Ok(made)
 }
 
-/// Why certificates can't be made.
+/// Why certificates can't be created.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "the texts name every field")]
 pub enum CertsError {
-    /// An authority exists already.
+    /// An authority already exists.
     #[error("{file} is there already and is not overwritten", file = _0.display())]
     CaExists(PathBuf),
     /// The request is malformed.
@@ -225,27 +225,27 @@ impl From<ErrorStack> for CertsError {
     }
 }
 
-/// What a certificate may be used for.
+/// The usage of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
-    /// To be dialled: a server.
+    /// A server, which is dialled.
     Server,
-    /// To dial: a client.
+    /// A client, which dials.
     Client,
-    /// To dial and to be dialled: a node.
+    /// A peer, which dials and is dialled.
     Peer,
 }
 
 /// A certificate to issue.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The common names. A usable certificate has one; tests need none or two.
+    /// The common names. A usable certificate has exactly one; tests also need none or two.
     pub common_names: Vec<String>,
     /// Host names and IP addresses, the subject alternative names.
     pub hosts: Vec<String>,
     /// The extended key usage.
     pub usage: Usage,
-    /// Seconds from now to its expiry. Negative: it has expired.
+    /// The seconds until it expires. Negative if it has expired.
     pub lifetime_seconds: i64,
 }
 
@@ -264,7 +264,7 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// Makes an authority.
+    /// Creates an authority.
     ///
     /// # Errors
     /// [`CertsError::OpenSsl`].
@@ -290,7 +290,7 @@ impl Ca {
         let cert = fs::read(&cert_file).map_err(|e| CertsError::file(&cert_file, &e))?;
         let cert = X509::from_pem(&cert).map_err(|e| CertsError::file(&cert_file, &e))?;
         let key = fs::read(&key_file).map_err(|e| CertsError::file(&key_file, &e))?;
-        // Without a passphrase here, OpenSSL would ask for one on the terminal.
+        // An empty passphrase, because OpenSSL would otherwise ask for one on the terminal.
         let key = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|e| CertsError::file(&key_file, &e))?;
         if !cert.public_key().is_ok_and(|public| public.public_eq(&key)) {
             return Err(CertsError::file(&key_file, &"is not the key of ca.pem"));
@@ -307,7 +307,7 @@ impl Ca {
         write(&dir.join("ca.pem"), &self.cert_pem()?, 0o644)
     }
 
-    /// The certificate in PEM form.
+    /// Returns the certificate in PEM form.
     ///
     /// # Errors
     /// [`CertsError::OpenSsl`].
@@ -396,7 +396,7 @@ fn begin(name: &X509Name, key: &PKey<Private>, lifetime_seconds: i64) -> Result<
     Ok(builder)
 }
 
-/// Replaces a file as a whole. It has its mode before its bytes are written.
+/// Replaces a file atomically. The file has its mode before any byte is written.
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), CertsError> {
     let replace = || -> io::Result<()> {
         let new = file.with_extension("new");

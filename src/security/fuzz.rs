@@ -5,12 +5,12 @@ use super::identity::Principal;
 use super::peer_names::{Dialled, PeerName, PeerNames};
 use crate::fuzz::Loop;
 
-/// A refused text grants nothing. An accepted one does not grant a right that its lines don't name.
+/// A refused text grants nothing. An accepted one does not grant a permission that its lines don't name.
 #[test]
 fn policy() {
     let seeds =
         ["# rights\np, root, *, produce\np, role:readers, logs-*, consume\ng, anna, role:readers\n", "p, a, b, admin"];
-    // casbin builds a model, a parser and an interpreter for each text.
+    // Casbin builds a model, a parser and an interpreter for each text.
     Loop::new("policy", seeds.map(|seed| seed.as_bytes().to_vec()).into()).memory(4000).memory_fixed(4 << 20).run(
         |bytes| {
             let Ok(text) = std::str::from_utf8(bytes) else { return false };
@@ -30,7 +30,7 @@ fn policy() {
     );
 }
 
-/// If a certificate names a node, then this is the spelling of that node and of no other.
+/// If a name is read as a node, it is the spelling of exactly that node.
 #[test]
 fn peer_names() {
     let names = PeerNames::new("c");

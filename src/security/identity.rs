@@ -1,9 +1,9 @@
-//! The identity of a caller: the principal in the common name of its certificate, and the node that a peer certificate
-//! names.
+//! The identity of a caller: the principal in the common name of its certificate, and the node that a peer
+//! certificate names.
 //!
-//! gRPC has verified the certificate against the listener's authority before a call arrives here. What gRPC reports of
-//! the certificate is not enough: the first of several common names, and no expiry. So the certificate itself is
-//! parsed, once, and the result is cached for later calls. Whether it has expired is checked at every call.
+//! gRPC verifies the certificate against the listener's authority before a call arrives here. But it reports only the
+//! first of several common names, and no expiry. So the certificate itself is parsed once, and the result is cached
+//! for later calls. The expiry is checked at every call.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,13 +20,13 @@ use thiserror::Error;
 
 use super::peer_names::{Dialled, PeerName, PeerNames};
 
-/// The cache holds this many certificates. When it is full, it is emptied.
+/// The number of certificates in the cache. When it is full, it is emptied.
 const CERTIFICATES_REMEMBERED_MAX: usize = 1024;
 
-/// The longest name of a principal, in characters.
+/// The maximum length of a principal's name, in characters.
 const PRINCIPAL_CHARS_MAX: usize = 64;
 
-/// The prefix of role names in the policy. A caller never has such a name.
+/// The prefix of role names in the policy. The name of a principal can't start with it.
 pub const ROLE_PREFIX: &str = "role:";
 
 /// The name of a caller in the access policy. Cheap to clone.
@@ -34,7 +34,8 @@ pub const ROLE_PREFIX: &str = "role:";
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// A principal: 1 to 64 printable ASCII characters without `*`, comma or space, not beginning with `role:`.
+    /// Checks the name of a principal: 1 to 64 printable ASCII characters except `*`, comma and space, not starting
+    /// with `role:`.
     ///
     /// # Errors
     /// [`NoIdentity::BadName`].
@@ -48,12 +49,12 @@ impl Principal {
         }
     }
 
-    /// The principal of every caller without TLS.
+    /// Returns the principal of every caller without TLS.
     pub fn anonymous() -> Principal {
         Principal("anonymous".into())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -65,7 +66,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// A caller, and when its certificate expires. Cheap to clone.
+/// The identity of a caller, and when its certificate expires. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The name for the access policy.
@@ -75,7 +76,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Checks that the certificate has not expired. For open streams, once a minute and at a reload.
+    /// Checks that the certificate has not expired. Open streams call this once a minute and at a reload.
     ///
     /// # Errors
     /// [`NoIdentity::Expired`].
@@ -90,13 +91,13 @@ impl Identity {
 /// A caller on the peer listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCaller {
-    /// The caller in the access policy.
+    /// The caller's identity for the access policy.
     pub identity: Identity,
     /// The node that the certificate names.
     pub name: PeerName,
 }
 
-/// Why a call does not have a usable identity. It is answered UNAUTHENTICATED.
+/// Why a call does not have a usable identity. The call fails with UNAUTHENTICATED.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoIdentity {
     /// The connection does not have a certificate.
@@ -111,7 +112,7 @@ pub enum NoIdentity {
     /// The certificate has several common names.
     #[error("the certificate has more than one common name; it needs exactly one")]
     ManyCommonNames,
-    /// The name can't be that of a principal.
+    /// The common name is not a valid name of a principal.
     #[error(
         "{0:?} can't be the name of a caller: 1 to {PRINCIPAL_CHARS_MAX} printable ASCII characters without '*', comma and space, \
          not beginning with {ROLE_PREFIX:?}"
@@ -123,10 +124,10 @@ pub enum NoIdentity {
     /// The authorities of the listener no longer verify the certificate. Contains OpenSSL's text.
     #[error("the certificate's authority is no longer accepted: {0}; connect with a certificate of one that is")]
     Untrusted(String),
-    /// On the peer listener: the certificate does not name a node of this cluster.
+    /// The certificate of a call on the peer listener does not name a node of this cluster.
     #[error("the certificate is not a peer's: it lacks the subject alternative name <node name>.{expected}")]
     NoPeer {
-        /// The end of the names in peer certificates of this cluster.
+        /// The suffix of the names in peer certificates of this cluster.
         expected: String,
     },
 }
@@ -136,21 +137,21 @@ pub enum NoIdentity {
 pub struct Identities {
     insecure: bool,
     peer_names: PeerNames,
-    /// The key is the PEM text. The map is ordered and not hashed: texts differ early, and a hash would read all of it,
-    /// twice per call.
+    /// The key is the PEM text. The map is ordered instead of hashed: PEM texts differ near their start, while a hash
+    /// would read the whole text, twice per call.
     seen: Arc<Mutex<BTreeMap<Vec<u8>, Arc<Certificate>>>>,
 }
 
 impl Identities {
-    /// For listeners with TLS, or without it (`insecure`).
+    /// Creates the object for listeners with TLS, or without it (`insecure`).
     pub fn new(cluster_name: &str, insecure: bool) -> Identities {
         Identities { insecure, peer_names: PeerNames::new(cluster_name), seen: Arc::default() }
     }
 
-    /// The caller on the client listener.
+    /// Returns the identity of a caller on the client listener.
     ///
     /// # Errors
-    /// [`NoIdentity`], to be answered UNAUTHENTICATED.
+    /// [`NoIdentity`]. The call must fail with UNAUTHENTICATED.
     pub fn client(&self, ctx: &RpcContext<'_>) -> Result<Identity, NoIdentity> {
         if self.insecure {
             return Ok(Identity { principal: Principal::anonymous(), expires: None });
@@ -158,11 +159,11 @@ impl Identities {
         self.certificate(ctx)?.identity(SystemTime::now())
     }
 
-    /// The caller on the peer listener. In addition to what a client needs, its certificate must name a node of the
-    /// cluster.
+    /// Returns the identity of a caller on the peer listener. In addition to the requirements for clients, its
+    /// certificate must name a node of the cluster.
     ///
     /// # Errors
-    /// [`NoIdentity`], to be answered UNAUTHENTICATED.
+    /// [`NoIdentity`]. The call must fail with UNAUTHENTICATED.
     pub fn peer(&self, ctx: &RpcContext<'_>) -> Result<PeerCaller, NoIdentity> {
         if self.insecure {
             return Ok(PeerCaller { identity: self.client(ctx)?, name: PeerName::Unproven });
@@ -193,7 +194,7 @@ impl Identities {
     }
 }
 
-/// The principal that a certificate (PEM) names, for a message to people. Its expiry is not checked.
+/// Returns the principal that a certificate (PEM) names, for messages. The expiry is not checked.
 pub fn principal_of(pem: &[u8]) -> Option<Principal> {
     Certificate::read(pem).ok()?.principal.ok()
 }
@@ -230,7 +231,7 @@ impl Certificate {
     }
 }
 
-/// A time in a certificate. A time before 1970 becomes 1970.
+/// Converts a time in a certificate. A time before 1970 becomes 1970.
 pub(super) fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     let seconds = i64::from(since.days) * 24 * 60 * 60 + i64::from(since.secs);
@@ -300,7 +301,7 @@ mod tests {
         let first = identities.read(&pem).expect("readable");
         assert!(Arc::ptr_eq(&first, &identities.clone().read(&pem).expect("readable")));
         for n in 0..CERTIFICATES_REMEMBERED_MAX * 2 {
-            // Text before the certificate makes other bytes of the same certificate.
+            // Text before the certificate changes the bytes, but not the certificate.
             identities.read(&[format!("{n}\n").as_bytes(), &pem].concat()).expect("readable");
             assert!(identities.seen.lock().len() <= CERTIFICATES_REMEMBERED_MAX);
         }

@@ -1,17 +1,17 @@
 //! Warnings about files that other users of the host can read or change.
 //!
-//! A user that can read a private key can act as its owner, and a user that can write the policy can grant any right.
-//! The node works nevertheless, so it warns at the start and at a reload, once for each combination of owner, group and
-//! mode of a file.
+//! A user that can read a private key can act as its owner, and a user that can write the policy can grant any
+//! permission. This does not stop the node. It warns at its start and at a reload, once for each combination of
+//! owner, group and mode of a file.
 //!
-//! Other users are all except the file's owner and root, with two exceptions:
-//! - The group may read a key that root owns, as with PostgreSQL: root hands a key to a service in this way, and
-//!   systemd a credential.
-//! - A group with the number of the file's owner may write a file that is not a key: on most systems it is that user's
-//!   own group.
+//! "Other users" are all users except the file's owner and root, with two exceptions:
+//! - The group may read a key that root owns, as in PostgreSQL: this is how root passes a key, and systemd a
+//!   credential, to a service.
+//! - The group may write a file that is not a key if its number is that of the file's owner: on most systems this is
+//!   the user's private group.
 //!
-//! In a directory with the sticky bit, users can't replace each other's files. Access control lists show in the group's
-//! bits.
+//! In a directory with the sticky bit, users can't replace each other's files. Access control lists affect the
+//! group's bits, so they are included.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,12 +23,12 @@ use crate::config::Config;
 const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
 
-/// What other users must not be able to do with a file.
+/// The protection that a file needs from other users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// They must neither read nor change it.
+    /// Other users must neither read nor change it.
     Secret,
-    /// They must not change it.
+    /// Other users must not change it.
     Trusted,
 }
 
@@ -47,12 +47,12 @@ struct FileAccess {
 }
 
 impl FileModes {
-    /// For these files and their directories.
+    /// Creates a check of these files and their directories.
     pub fn new(files: Vec<(PathBuf, Content)>) -> FileModes {
         FileModes { files, warned: BTreeMap::new() }
     }
 
-    /// For the files that a node's configuration names.
+    /// Creates a check of the files in a node's configuration.
     pub fn of_node(config: &Config, config_file: Option<&Path>) -> FileModes {
         let mut files = vec![(config.access.acl_policy_file.clone(), Content::Trusted)];
         let more = config
@@ -72,7 +72,8 @@ impl FileModes {
         FileModes::new(files)
     }
 
-    /// New warnings. A file without accessible metadata is skipped: reading it will fail with a better text.
+    /// Returns new warnings. A file whose metadata can't be read is skipped, because reading the file will fail with
+    /// a better text.
     pub fn look(&mut self) -> Vec<String> {
         let mut found = BTreeMap::new();
         let mut warnings = Vec::new();
@@ -93,7 +94,7 @@ impl FileModes {
     }
 }
 
-/// What is wrong with a file, and how to fix it.
+/// Returns what is wrong with a file, and how to fix it.
 fn fault(path: &Path, content: Content, access: FileAccess, is_dir: bool) -> Option<String> {
     let FileAccess { mode, owner, group } = access;
     let path = path.display();
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_of_a_file_is_warned_of_once() {
+    fn warns_once_about_each_state_of_a_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let (key, policy) = (dir.path().join("key.pem"), dir.path().join("policy.csv"));
         let set = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");

@@ -1,31 +1,31 @@
-//! The names in peer certificates: the node and the cluster that a certificate is for.
+//! The names in peer certificates, which identify the node and the cluster.
 //!
 //! ```text
-//!   <node>.peer.<cluster>.seriatim.internal    one node: as a caller, and where that node is dialled
-//!   member.<cluster>.seriatim.internal         any node: where it is not known which node answers (joins)
-//!   peer.<cluster>.seriatim.internal           the shared certificate, the same on all nodes, from before certificates named nodes
+//!   <node>.peer.<cluster>.seriatim.internal    one node: as a caller, and when that node is dialled
+//!   member.<cluster>.seriatim.internal         any node: when the dialler does not know which node answers (joins)
+//!   peer.<cluster>.seriatim.internal           the shared certificate of older clusters, the same on all nodes
 //! ```
 //!
-//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. TLS ignores the case of names, and names of
-//! nodes may differ by case alone, so each one has a spelling of its own in lower case. A certificate with a node's
-//! name does not contain the shared name: otherwise a dialler that accepts the shared certificate would accept it for
-//! any node.
+//! `<node>` is the node's name, with `_x` for a capital X and `__` for `_`. This makes names unique in lower case:
+//! TLS ignores the case of names, and names of nodes may differ only in their case. A certificate with a node's name
+//! does not contain the shared name: otherwise a dialler that accepts the shared certificate would accept this
+//! certificate for any node.
 
 use std::fmt;
 
 use crate::types::NodeName;
 
-/// The domain of all names in peer certificates. Other certificates never have names in it.
+/// The domain of all names in peer certificates. Other certificates never contain names in this domain.
 const DOMAIN: &str = "seriatim.internal";
 
-/// The certificate that a peer has.
+/// The node that a peer's certificate names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerName {
-    /// None: without TLS.
+    /// No certificate, because TLS is off.
     Unproven,
-    /// The shared certificate, which speaks for any node of the cluster.
+    /// The shared certificate, with which a peer can act as any node of the cluster.
     Shared,
-    /// The certificate of one node, with several names while the node is being renamed. Never empty.
+    /// The certificate of one node. It contains several names while the node is being renamed. Never empty.
     Nodes(Vec<NodeName>),
 }
 
@@ -46,9 +46,9 @@ impl fmt::Display for PeerName {
 pub enum Dialled {
     /// The certificate of this node.
     Node(NodeName),
-    /// Any node with a certificate of its own.
+    /// The certificate of any node, except the shared one.
     Member,
-    /// Any node with the shared certificate.
+    /// The shared certificate.
     Shared,
 }
 
@@ -60,12 +60,12 @@ pub struct PeerNames {
 }
 
 impl PeerNames {
-    /// The names for the cluster with this name.
+    /// Returns the names for the cluster with this name.
     pub fn new(cluster_name: &str) -> PeerNames {
         PeerNames { shared: peer_san(cluster_name), member: format!("member.{cluster_name}.{DOMAIN}") }
     }
 
-    /// The name that the certificate of the dialled node must contain.
+    /// Returns the name that the certificate of the dialled node must contain.
     pub fn expected(&self, dialled: &Dialled) -> String {
         match dialled {
             Dialled::Node(node) => format!("{}.{}", spelled(node), self.shared),
@@ -74,12 +74,12 @@ impl PeerNames {
         }
     }
 
-    /// Both names in a node's certificate.
+    /// Returns the two names in a node's certificate.
     pub fn of_node(&self, node: &NodeName) -> [String; 2] {
         [self.expected(&Dialled::Node(node.clone())), self.expected(&Dialled::Member)]
     }
 
-    /// Reads the names of a certificate. `None` unless it is a peer certificate of this cluster.
+    /// Reads the names of a certificate. Returns `None` if it is not a peer certificate of this cluster.
     pub fn read<'a>(&self, dns_names: impl IntoIterator<Item = &'a str>) -> Option<PeerName> {
         let (mut nodes, mut shared) = (Vec::new(), false);
         for name in dns_names {
@@ -91,24 +91,25 @@ impl PeerNames {
         if nodes.is_empty() { shared.then_some(PeerName::Shared) } else { Some(PeerName::Nodes(nodes)) }
     }
 
-    /// Whether a certificate with these names is accepted by nodes that don't know yet which node they dial.
+    /// Returns whether nodes that don't know which node they dial accept a certificate with these names.
     pub fn is_member<'a>(&self, dns_names: impl IntoIterator<Item = &'a str>) -> bool {
         dns_names.into_iter().any(|name| normalised(name) == self.member)
     }
 }
 
-/// The name in the shared peer certificate of a cluster.
+/// Returns the name in the shared peer certificate of a cluster.
 pub fn peer_san(cluster_name: &str) -> String {
     format!("peer.{cluster_name}.{DOMAIN}")
 }
 
-/// Whether a name is in the domain of peer certificates.
+/// Returns whether a name is in the domain of peer certificates.
 pub fn is_peers(name: &str) -> bool {
     let name = normalised(name);
     name.strip_suffix(DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// The form in which TLS compares names: in lower case, and without the final dot of an absolute name.
+/// Returns a name in the form in which TLS compares names: in lower case, and without the final dot of an absolute
+/// name.
 fn normalised(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_name_has_a_spelling_of_its_own() {
+    fn every_node_name_has_a_unique_spelling() {
         let names = PeerNames::new("c");
         let nodes =
             ["n1", "N1", "n-1", "n_1", "n__1", "N_1", "a.b", "A.b", "a.peer.c.seriatim.internal", "peer", "_", ""];
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(read(&["PEER.C.Seriatim.Internal."]), Some(PeerName::Shared), "as TLS compares");
         assert_eq!(read(&["N1.peer.c.seriatim.INTERNAL"]), Some(PeerName::Nodes(vec![node("n1")])));
         let both = read(&["n1.peer.c.seriatim.internal", "peer.c.seriatim.internal"]);
-        assert_eq!(both, Some(PeerName::Nodes(vec![node("n1")])), "it speaks for its node alone");
+        assert_eq!(both, Some(PeerName::Nodes(vec![node("n1")])), "it can act only as its node");
         let renamed = read(&["n1.peer.c.seriatim.internal", "n2.peer.c.seriatim.internal"]);
         assert_eq!(renamed, Some(PeerName::Nodes(vec![node("n1"), node("n2")])));
         for none in [

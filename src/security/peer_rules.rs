@@ -1,10 +1,12 @@
 //! The requirements for peer certificates, in addition to a trusted authority.
 //!
-//! - `require_named_peers`: the shared certificate, which speaks for any node, is refused. The option is off by
-//!   default, so that a cluster with a shared certificate can replace it node by node and set the option afterwards.
-//!   The default is safe for a cluster that never had a shared certificate: only its authority can issue one.
-//! - `peer_deny_file`: names of nodes whose certificates are refused, one per line. It shuts out a stolen host and no
-//!   other. A name has to stay in the file as long as its certificate is valid, so the host returns under another name.
+//! - `require_named_peers`: refuses the shared certificate, with which a peer can act as any node. The option is off
+//!   by default, so that a cluster with a shared certificate can replace it node by node, and set the option
+//!   afterwards. The default is safe for a cluster without a shared certificate, because only the cluster's authority
+//!   can issue one.
+//! - `peer_deny_file`: names of nodes whose certificates are refused, one per line. It excludes a compromised host
+//!   without affecting others. A name must stay in the file while its certificate is valid, so the host needs another
+//!   name to return.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,12 +21,12 @@ use super::peer_names::{Dialled, PeerName, PeerNames};
 use super::read_needed;
 use crate::types::{BadName, NodeName};
 
-/// The warning about a host with the shared certificate is repeated after this time.
+/// The time after which the warning about a host with the shared certificate is repeated.
 const WARN_AGAIN: Duration = Duration::from_secs(10 * 60);
-/// The warnings of at most this many hosts are tracked. Further hosts are not warned of.
+/// The number of hosts whose warnings are tracked. No warning is logged for further hosts.
 const WARNED_MAX: usize = 64;
 
-/// The rules as they are now. Clones share them.
+/// The current rules. Clones share them.
 #[derive(Clone, Debug)]
 pub struct PeerRules(Arc<LiveRules>);
 
@@ -52,12 +54,12 @@ pub enum PeerRulesError {
 }
 
 impl PeerRules {
-    /// Rules without TLS, where no peer has a certificate.
+    /// Returns the rules without TLS, where no peer has a certificate.
     pub fn without_tls(cluster_name: &str) -> PeerRules {
         PeerRules::new(cluster_name, true, false, None, BTreeSet::new())
     }
 
-    /// Reads the list of denied nodes, if there is one.
+    /// Reads the list of denied nodes, if one is configured.
     ///
     /// # Errors
     /// [`PeerRulesError`], naming file and line.
@@ -88,13 +90,13 @@ impl PeerRules {
         }))
     }
 
-    /// The names in the peer certificates of this cluster.
+    /// Returns the names in the peer certificates of this cluster.
     pub fn names(&self) -> &PeerNames {
         &self.0.names
     }
 
-    /// Reads the list of denied nodes again and returns whether it changed. After an error the last good list stays in
-    /// use.
+    /// Reads the list of denied nodes again. Returns whether it has changed. After an error, the last valid list
+    /// stays in use.
     ///
     /// # Errors
     /// [`PeerRulesError`], naming file and line.
@@ -109,27 +111,28 @@ impl PeerRules {
         Ok(true)
     }
 
-    /// Counts the reloads that changed something.
+    /// Returns a number that changes when a reload has changed the list.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// Whether the certificates of this node are refused.
+    /// Returns whether the certificates of this node are refused.
     pub fn denies(&self, node: &NodeName) -> bool {
         self.0.denied.read().contains(node)
     }
 
-    /// Whether the certificates of any node are refused.
+    /// Returns whether the certificates of any node are refused.
     pub fn denies_any(&self) -> bool {
         !self.0.denied.read().is_empty()
     }
 
-    /// Whether the shared certificate is accepted.
+    /// Returns whether the shared certificate is accepted.
     pub fn accepts_shared(&self) -> bool {
         !self.0.insecure && !self.0.require_named
     }
 
-    /// Whether a peer with this certificate is accepted. The shared certificate, from `host`, causes a warning.
+    /// Checks whether a peer with this certificate is accepted. If `host` uses the shared certificate, a warning is
+    /// logged.
     ///
     /// # Errors
     /// Why it is refused, and what to do.
@@ -171,13 +174,14 @@ impl PeerRules {
         true
     }
 
-    /// The certificates to expect where any member may answer, the best first.
+    /// Returns the certificates to expect if any member may answer, the preferred one first.
     pub fn any_member(&self) -> Vec<Dialled> {
         self.accepted([Dialled::Member, Dialled::Shared])
     }
 
-    /// The certificates to expect of this node, the best first. `heard` is the one of its last hello. After a
-    /// certificate with its name, the shared one is not accepted again, unless the node itself shows that one later.
+    /// Returns the certificates to expect from this node, the preferred one first. `heard` is the certificate of its
+    /// last hello. Once the node has used a certificate with its name, the shared one is no longer accepted, unless
+    /// the node itself uses it in a later hello.
     pub fn node(&self, node: Option<NodeName>, heard: Option<&PeerName>) -> Vec<Dialled> {
         let named = |node: NodeName| Dialled::Node(node);
         match (heard, node) {
@@ -186,7 +190,7 @@ impl PeerRules {
             (Some(PeerName::Nodes(nodes)), None) => nodes.iter().take(1).cloned().map(named).collect(),
             (Some(PeerName::Shared), node) => self.accepted([Dialled::Shared].into_iter().chain(node.map(named))),
             (None, Some(node)) => self.accepted([named(node), Dialled::Shared]),
-            // Nothing proves which node answers.
+            // No certificate can prove which node answers.
             (None, None) => self.accepted([Dialled::Shared]),
         }
     }
@@ -236,11 +240,11 @@ mod tests {
         std::fs::write(&file, "n9\nno name\n").expect("written");
         let bad = rules.reload().expect_err("no name");
         assert!(bad.to_string().contains("denied:2: \"no name\" is not a valid node name"), "{bad}");
-        assert!(rules.denies(&node("n3")), "the last good list stays");
+        assert!(rules.denies(&node("n3")), "the last valid list stays in use");
     }
 
     #[test]
-    fn the_shared_certificate_is_warned_of_or_refused() {
+    fn the_shared_certificate_causes_a_warning_or_a_refusal() {
         let lenient = PeerRules::load("c", false, None).expect("rules");
         assert_eq!(lenient.check(&PeerName::Shared, "h"), Ok(()));
         let now = Instant::now();
@@ -257,9 +261,9 @@ mod tests {
         assert_eq!(strict.node(None, None), []);
     }
 
-    /// The certificate of another node must not be accepted from a node that is known to have its own.
+    /// If a node is known to have its own certificate, no other one must be accepted from it.
     #[test]
-    fn a_node_that_has_shown_its_own_certificate_is_expected_with_it() {
+    fn a_node_that_has_used_its_own_certificate_must_keep_using_it() {
         let rules = PeerRules::load("c", false, None).expect("rules");
         let (a, own) = (node("a"), PeerName::Nodes(vec![node("a")]));
         assert_eq!(rules.node(Some(a.clone()), None), [Dialled::Node(a.clone()), Dialled::Shared]);

@@ -1,17 +1,17 @@
-//! Certificates and keys of this node: read, checked, kept in memory and handed to gRPC.
+//! The certificates and keys of this node: reads, checks and stores them, and passes them to gRPC.
 //!
-//! - Certificates are taken all together or not at all, and only if they can work. A key that does not belong to its
-//!   certificate, an expired certificate or a peer certificate without the name that peers expect is refused here, with
-//!   the name of the file, instead of as a handshake that fails for no visible reason. A reload that fails keeps the
-//!   last good certificates.
-//! - Both listeners require a certificate that their authority has issued. gRPC speaks TLS 1.2 and 1.3 only. The side
-//!   that dials checks host names: a client checks the host that it dialled, a peer checks the node
+//! - All files are loaded together or not at all, and only if they are usable. A key that does not belong to its
+//!   certificate, an expired certificate, or a peer certificate without the name that peers expect is refused here,
+//!   with the name of the file. Otherwise handshakes would fail without a visible reason. If a reload fails, the last
+//!   valid certificates stay in use.
+//! - Both listeners require a certificate that was issued by their authority. gRPC supports only TLS 1.2 and 1.3. The
+//!   dialling side checks names: a client checks the host that it dialled, a peer checks the node
 //!   ([`super::peer_names`]).
-//! - gRPC asks for a listener's certificates at every handshake and is answered from memory.
+//! - gRPC requests a listener's certificates at every handshake. They are returned from memory.
 //!
-//! Parts, in reading order: `error` (why certificates are refused), `verify` (what OpenSSL is asked), `material` (the
-//! files, read and checked), `live` (the material in use, reloads, warnings), `standing` (whether the certificate of an
-//! open connection is still accepted).
+//! Parts, in reading order: `error` (why certificates are refused), `verify` (the checks by OpenSSL), `material`
+//! (reads and checks the files), `live` (the material in use, reloads, warnings), `standing` (whether the certificate
+//! of an open connection is still accepted).
 
 mod error;
 mod live;
@@ -40,12 +40,12 @@ use crate::types::NodeName;
 
 const REQUEST: CertificateRequestType = CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
 
-/// The node's TLS as it is now. Clones share the same state.
+/// The node's current TLS material. Clones share it.
 #[derive(Clone)]
 pub struct Tls(Option<Arc<LiveTls>>);
 
 impl Tls {
-    /// Reads and checks the files. `None` means without TLS.
+    /// Reads and checks the files. Without files, TLS is off.
     ///
     /// # Errors
     /// [`TlsError`], naming the file.
@@ -53,7 +53,7 @@ impl Tls {
         Tls::load_for(files, cluster_name, None)
     }
 
-    /// Like [`Tls::load`], for the node of this name: a peer certificate that names other nodes only is refused.
+    /// Like [`Tls::load`], but refuses a peer certificate that names only other nodes than this one.
     ///
     /// # Errors
     /// [`TlsError`], naming the file.
@@ -61,17 +61,17 @@ impl Tls {
         files.map(|files| LiveTls::load(files, cluster_name, node).map(Arc::new)).transpose().map(Tls)
     }
 
-    /// True without TLS.
+    /// Returns true if TLS is off.
     pub fn is_insecure(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Credentials of the client listener. New connections get the certificates of the last reload.
+    /// Returns the credentials of the client listener. New connections use the certificates of the last reload.
     pub fn client_listener(&self) -> ServerCredentials {
         self.listener(|m| (&m.client_ca, &m.server))
     }
 
-    /// Credentials of the peer listener. New connections get the certificates of the last reload.
+    /// Returns the credentials of the peer listener. New connections use the certificates of the last reload.
     pub fn peer_listener(&self) -> ServerCredentials {
         self.listener(|m| (&m.peer_ca, &m.peer))
     }
@@ -86,7 +86,8 @@ impl Tls {
         }
     }
 
-    /// Credentials to dial a peer with, as of now. Make a new channel when [`Tls::peer_ca_generation`] changes.
+    /// Returns the current credentials to dial a peer. The caller must create a new channel when
+    /// [`Tls::peer_ca_generation`] changes.
     pub fn peer_channel(&self) -> ChannelCredentials {
         match &self.0 {
             None => ChannelCredentials::insecure(),
@@ -97,17 +98,18 @@ impl Tls {
         }
     }
 
-    /// Counts the reloads that changed something.
+    /// Returns a number that changes when a reload has changed the files.
     pub fn generation(&self) -> u64 {
         self.0.as_ref().map_or(0, |live| live.generation())
     }
 
-    /// Counts the reloads that changed the authorities of peers.
+    /// Returns a number that changes when a reload has changed the authorities of peers.
     pub fn peer_ca_generation(&self) -> u64 {
         self.0.as_ref().map_or(0, |live| live.peer_ca_generation())
     }
 
-    /// Reads the files again and returns whether they changed. After an error the last good certificates stay in use.
+    /// Reads the files again. Returns whether they have changed. After an error, the last valid certificates stay in
+    /// use.
     ///
     /// # Errors
     /// [`TlsError`], naming the file.
@@ -115,26 +117,26 @@ impl Tls {
         self.0.as_ref().map_or(Ok(false), |live| live.reload())
     }
 
-    /// Warns if the server certificate does not name the host of `rpc_addr` (`host:port`), the address that clients are
-    /// told to dial: clients that dial it would refuse the connection. It is only a warning, since they may dial
-    /// another name.
+    /// Warns if the server certificate does not name the host of `rpc_addr` (`host:port`), the address that clients
+    /// learn from the cluster. Clients that dial it would refuse the connection. It is only a warning, because
+    /// clients may dial another name.
     pub fn warn_unless_named(&self, rpc_addr: &str) {
         if let Some(live) = &self.0 {
             live.warn_unless_named(rpc_addr);
         }
     }
 
-    /// When the first of the certificates in use expires. `None` without TLS.
+    /// Returns when the first of the certificates in use expires. `None` without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|live| live.current().expires.0)
     }
 
-    /// The authorities of clients.
+    /// Returns the authorities of clients.
     pub fn client_authorities(&self) -> Authorities {
         Authorities::new(self.0.clone(), |material| &material.client_ca)
     }
 
-    /// The authorities of peers.
+    /// Returns the authorities of peers.
     pub fn peer_authorities(&self) -> Authorities {
         Authorities::new(self.0.clone(), |material| &material.peer_ca)
     }
@@ -146,8 +148,8 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Credentials of a client (command line, tests): the authority that the server must have, and the client's own
-/// certificate and key.
+/// Returns the credentials of a client (command line, tests): the authority that must have issued the server's
+/// certificate, and the client's own certificate and key.
 ///
 /// # Errors
 /// [`TlsError`], naming the file.
@@ -161,17 +163,18 @@ fn channel(ca: &[u8], pair: &Pair) -> ChannelCredentials {
     ChannelCredentialsBuilder::new().root_cert(ca.to_owned()).cert(pair.cert.clone(), pair.key.clone()).build()
 }
 
-/// Hands gRPC a listener's certificates when they have changed.
+/// Passes a listener's certificates to gRPC when they have changed.
 struct Fetcher {
     live: Arc<LiveTls>,
     choose: fn(&Material) -> (&Vec<u8>, &Pair),
-    /// The generation that gRPC has. gRPC holds a lock during the call.
+    /// The generation that gRPC fetched last. gRPC holds a lock during the call.
     fetched: AtomicU64,
 }
 
 impl ServerCredentialsFetcher for Fetcher {
     fn fetch(&self) -> Result<Option<ServerCredentialsBuilder>, Box<dyn std::error::Error>> {
-        // The generation is read before the material: the material is then as new, or newer and fetched once more.
+        // The generation is read before the material. If the material is newer than the generation, it is only
+        // fetched once more.
         let generation = self.live.generation();
         if self.fetched.swap(generation, Ordering::AcqRel) == generation {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Rounds of asking: which cluster answers, and whether it admits this node.
+//! Rounds of requests: finds the cluster that answers, and asks it for admission.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::pb::peer::JoinResponse;
 use crate::replication::refusal::{Reason, Refusal, error_text};
 use crate::types::ClusterId;
 
-/// A member may take this long to have a join committed.
+/// The timeout of a join request: its entry must be committed within this time.
 const JOIN_MAX: Duration = Duration::from_secs(6);
-/// The pause between the first rounds of asking while another node joins: joining takes well under a second on an idle
-/// cluster.
+/// The pause between the first rounds while another node is joining. On an idle cluster, a join takes much less than
+/// a second.
 const ROUND_SHORT: Duration = Duration::from_millis(100);
 const ROUNDS_SHORT: u32 = 30;
-/// This many hints in a row are followed at once. Without a limit, members that name each other as the leader would be
-/// asked forever without a pause.
+/// The number of leader hints in a row that are followed without a pause. Without a limit, members that name each
+/// other as the leader would be asked forever without a pause.
 const HINTS_MAX: u32 = 3;
 
 impl MembershipDriver {
@@ -27,16 +27,16 @@ impl MembershipDriver {
         match &self.goal {
             Goal::Nothing => {}
             Goal::Probe { until, .. } => self.search(*until),
-            // The round before has seen that a single cluster has this name.
+            // The previous round has shown that only one cluster has this name.
             Goal::Admission { .. } if self.leader.is_some() => self.join(Vec::new(), None),
             Goal::Admission { .. } => self.search(None),
             Goal::Keep { .. } => self.keep(),
         }
     }
 
-    fn search(&mut self, patience: Option<Instant>) {
+    fn search(&mut self, until: Option<Instant>) {
         let request = join_request(&self.options, None, &self.me);
-        let mut search = Search::new(self.dialer.clone(), request, patience);
+        let mut search = Search::new(self.dialer.clone(), request, until);
         search.ask(self.candidates.addresses());
         self.stage = Stage::Searching(Box::new(search));
     }
@@ -55,7 +55,7 @@ impl MembershipDriver {
                 found: match verdict {
                     SearchVerdict::Nobody => None,
                     SearchVerdict::One(found) => found.into_iter().next(),
-                    // Any of them is a reason not to found another cluster.
+                    // Each of them is a reason not to found another cluster.
                     SearchVerdict::Several(_) => search.found().first().cloned(),
                 },
                 silent: search.silent(self.candidates.join()),
@@ -91,7 +91,8 @@ impl MembershipDriver {
         }
     }
 
-    /// Asks the leader, if its address is known, once; otherwise one of the addresses, each time the next one.
+    /// Sends a join request: to the leader if its address is known (it is used once), otherwise to the next of the
+    /// addresses.
     pub(super) fn join(&mut self, addresses: Vec<String>, cluster_id: Option<ClusterId>) {
         let next = self.leader.take().or_else(|| {
             self.joins += 1;
@@ -142,7 +143,7 @@ impl MembershipDriver {
         }
     }
 
-    /// Decides when to ask again, and which address.
+    /// Decides when to send the next join request, and to which address.
     fn pace(&mut self, asked: &str, refusal: Option<&Refusal>) {
         let waits = refusal.is_some_and(|r| r.reason == Reason::AnotherJoins);
         self.leader = refusal.and_then(|r| r.leader.clone()).filter(|leader| leader != asked);
@@ -157,7 +158,8 @@ impl MembershipDriver {
         } else if self.leader.is_some() {
             self.stage = Stage::Rest { until: Instant::now() };
         } else if waits {
-            // Only the leader says so. Other members are asked from time to time, in case that node lies.
+            // Only a leader refuses for this reason, so it is asked again. Now and then another member is asked, in
+            // case that node is faulty.
             self.leader = Some(asked.to_owned()).filter(|_| !self.waits.is_multiple_of(ROUNDS_SHORT));
             let pause = if self.waits < ROUNDS_SHORT { ROUND_SHORT } else { ROUND };
             self.stage = Stage::Rest { until: Instant::now() + pause };
@@ -171,7 +173,7 @@ impl MembershipDriver {
                 log::info!("admitted to cluster {:?} ({cluster_id}) by {addr}", self.options.cluster_name);
                 reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
             }
-            // The next round checks whether this node's catalog says so as well.
+            // The next round checks whether this node's own catalog contains the change.
             goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
                 self.goal = goal
             }
@@ -185,7 +187,7 @@ impl MembershipDriver {
         self.trouble = why;
     }
 
-    /// What is known of mDNS, for the reasons that are logged.
+    /// Returns the state of mDNS, for the reasons that are logged.
     pub(super) fn mdns_state(&self) -> MdnsState {
         match (self.options.mdns, self.mdns.is_some(), self.candidates.has_finds()) {
             (false, _, _) => MdnsState::Off,
@@ -228,10 +230,10 @@ mod tests {
     use crate::reply::reply;
     use crate::waiting::WaitingFor;
 
-    /// Members that name each other as the leader were asked in turn without a pause, and a node that said that another
-    /// node joins was the only one asked from then on.
+    /// Two members that named each other as the leader were asked alternately without a pause. A node that answered
+    /// "another node is joining" was the only one that was asked from then on.
     #[test]
-    fn no_answer_keeps_a_node_from_asking_others_and_from_pausing() {
+    fn no_answer_prevents_pauses_or_requests_to_other_members() {
         let node = Setup::node(3).start();
         let options = MembershipOptions {
             cluster_name: CLUSTER.to_owned(),

@@ -1,4 +1,5 @@
-//! A member's part: it keeps its entry in the catalog up to date, and looks for another cluster of its name.
+//! The tasks of a member: keeps its entry in the catalog up to date, and searches for another cluster with the same
+//! name.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +7,16 @@ use super::{Goal, MembershipDriver};
 use crate::membership::admission::join_request;
 use crate::membership::search::Search;
 
-/// How often a member searches for another cluster of its name.
+/// The interval at which a member searches for another cluster of its name.
 const WATCH: Duration = Duration::from_secs(3);
-/// If another cluster has not answered for this long, appends are accepted again.
+/// Appends are accepted again if the other cluster has not answered for this time.
 const RIVAL_GONE: Duration = Duration::from_secs(15);
 /// The time between two log lines about another cluster with fewer members.
 const REPORT: Duration = Duration::from_secs(60);
 
 impl MembershipDriver {
-    /// As a member, asks the join addresses, and the nodes of other clusters that mDNS found, to which cluster they
-    /// belong.
+    /// Starts a search for another cluster: asks the join addresses, and the nodes of other clusters that mDNS found,
+    /// for their cluster.
     pub(super) fn watch(&mut self) {
         self.next_watch = Instant::now() + WATCH;
         let Goal::Keep { peers, .. } = &self.goal else { return };
@@ -23,7 +24,7 @@ impl MembershipDriver {
         addresses.extend(self.candidates.nodes_of_others(peers.me().cluster_id).map(str::to_owned));
         addresses.retain(|addr| *addr != self.me.bind_addr);
         if addresses.is_empty() {
-            // Without join addresses, mDNS may have forgotten the other cluster.
+            // The announcements of the other cluster may have expired, and there are no join addresses.
             return self.no_rival_answers();
         }
         let request = join_request(&self.options, None, &self.me);
@@ -32,9 +33,9 @@ impl MembershipDriver {
         self.watch = Some(Box::new(search));
     }
 
-    /// Evaluates a search. While another cluster of this name answers, this one refuses appends, unless it has more
-    /// members. Two clusters with equally many members both refuse: a client that reaches either would lose what it
-    /// appends to the wrong one.
+    /// Evaluates a search. While another cluster of this name answers, this node refuses appends, unless its own
+    /// cluster has more members. If both clusters have the same number of members, both refuse appends: whichever
+    /// cluster is the wrong one, records that clients append to it would be lost.
     pub(super) fn watched(&mut self) {
         let (Some(search), Goal::Keep { peers, .. }) = (self.watch.take(), &self.goal) else { return };
         let (own, name) = (peers.me().cluster_id, &self.options.cluster_name);
@@ -44,7 +45,7 @@ impl MembershipDriver {
             return;
         }
         let members = catalog.members().count();
-        // A node that lags knows fewer members of its cluster than there are.
+        // A node that lags may not know all members of its cluster, so the largest answer counts.
         let others = search.found().iter().filter(|found| found.cluster_id != own);
         let Some(other) = others.max_by_key(|found| found.members.len()) else { return self.no_rival_answers() };
         let what = format!(
@@ -79,13 +80,14 @@ impl MembershipDriver {
         }
     }
 
-    /// Compares the catalog's entry about this node with its current name and addresses.
+    /// Compares the catalog's entry of this node with its current name and addresses, and asks for a change if they
+    /// differ.
     pub(super) fn keep(&mut self) {
         let Goal::Keep { peers, settled } = &mut self.goal else { return };
         let catalog = peers.catalog().get();
         match catalog.member(self.me.id) {
             Some(member) if *member == self.me => *settled = true,
-            // This node's catalog lags, or this node was removed, which other members tell it.
+            // Either this node's catalog lags, or this node was removed. In the latter case other members refuse it.
             None => self.rest(),
             Some(_) => {
                 let cluster_id = peers.me().cluster_id;
@@ -112,7 +114,7 @@ mod tests {
     use crate::types::{ClusterId, NodeId};
     use crate::waiting::WaitingFor;
 
-    /// A member without join addresses.
+    /// Returns the driver of a member without join addresses.
     fn member(node: &TestNode) -> MembershipDriver {
         node.knows(&[node.member()]);
         let options = MembershipOptions {
@@ -139,7 +141,7 @@ mod tests {
         Find { instance: "other".to_owned(), cluster_name, cluster_id, node_id: node.id, bind_addr: node.addr.clone() }
     }
 
-    /// Runs one search to its end.
+    /// Runs one search until it ends.
     fn look(driver: &mut MembershipDriver) {
         driver.watch();
         if let Some(search) = &mut driver.watch {
@@ -149,10 +151,10 @@ mod tests {
         }
     }
 
-    /// Without join addresses, no node was asked any more once mDNS had forgotten the other cluster, and appends stayed
-    /// refused.
+    /// After the mDNS announcements of the other cluster had expired, a member without join addresses asked no node
+    /// any more, and refused appends forever.
     #[test]
-    fn a_rival_that_mdns_has_forgotten_counts_as_gone_after_a_while() {
+    fn a_rival_without_an_mdns_announcement_is_dropped_after_a_while() {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
         assert!(driver.candidates.found(find(&other)));
@@ -166,7 +168,8 @@ mod tests {
         assert_eq!(peers.rival(), None);
     }
 
-    /// Two clusters with equally many members both refuse appends. Once one of them has more, it accepts them.
+    /// Two clusters with the same number of members both refuse appends. Once one of them has more members, it
+    /// accepts appends.
     #[test]
     fn a_rival_that_has_become_the_smaller_cluster_does_not_stop_appends() {
         let (node, other) = (Setup::node(1).start(), other());

@@ -11,7 +11,7 @@ fn acl(policy: &str) -> Acl {
 }
 
 #[test]
-fn what_no_line_grants_is_denied() {
+fn everything_that_no_line_grants_is_denied() {
     let acl = acl("p, alice, default, produce\np, alice, audit-*, consume\n");
     let alice = principal("alice");
     assert!(acl.allows(&alice, "default", Action::Produce));
@@ -29,7 +29,7 @@ fn what_no_line_grants_is_denied() {
 }
 
 #[test]
-fn the_delivered_policy_grants_what_it_says() {
+fn the_default_policy_grants_the_documented_permissions() {
     let acl = acl(include_str!("../../../acl/policy.csv"));
     let (root, peer, nobody) = (principal("root"), principal("peer"), principal("nobody"));
     for action in [Action::Produce, Action::Consume, Action::Admin] {
@@ -45,7 +45,7 @@ fn the_delivered_policy_grants_what_it_says() {
 }
 
 #[test]
-fn a_right_for_one_log_is_enough_before_the_name_is_known() {
+fn a_permission_for_one_log_is_enough_before_the_name_is_known() {
     let acl = acl("p, alice, audit-*, consume\np, role:r, one, produce\ng, bob, role:r\np, root, *, admin\n");
     assert!(acl.allows_some(&principal("alice"), Action::Consume));
     assert!(!acl.allows_some(&principal("alice"), Action::Produce));
@@ -116,7 +116,7 @@ fn a_reload_keeps_the_last_good_policy() {
     fs::write(&file, "p, a, *, nonsense\n").expect("written");
     assert!(acl.reload().is_err());
     assert!(held.allows(&a, "x", Action::Consume) && held.generation() == 1);
-    // An editor that writes the file again empties it first. Reading it at that moment took all rights away.
+    // An editor that saves the file may truncate it first. A reload at that moment removed all permissions.
     for nothing in ["", "# p, a, *, consume\n", "g, a, role:x\n"] {
         fs::write(&file, nothing).expect("written");
         assert_eq!(acl.reload(), Err(AclError::Empty(file.clone())), "{nothing:?}");
@@ -143,7 +143,7 @@ fn another_model_may_be_used() {
     assert!(acl.allows(&principal("a"), "x", Action::Consume));
     assert!(!acl.allows(&principal("a"), "secret", Action::Consume));
     assert!(load(&with_deny, "p, a, *, consume\n").is_err());
-    // With a model that compares the star literally, the node started and refused every caller.
+    // With a model that compares the star literally, the node started and denied every request.
     let literal = MODEL.replace("keyMatch(r.obj, p.obj)", "r.obj == p.obj");
     let useless = load(&literal, "p, a, *, consume\np, b, team-*, produce\n").map(drop).expect_err("no right");
     assert_eq!(useless, AclError::WithoutEffect { policy: policy.clone(), model: Some(model.clone()) });

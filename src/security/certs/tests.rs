@@ -1,4 +1,4 @@
-//! The certificates that `seriatim certs` makes, and the plans that it refuses.
+//! Tests of the certificates that `seriatim certs` creates, and of the plans that it refuses.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -13,7 +13,7 @@ fn make_in(out: &Path) -> Result<Vec<PathBuf>, CertsError> {
     make(out, &plan())
 }
 
-/// `--use-ca --clients carol` also issued new certificates of the servers and peers, for the default hosts: a node at
+/// `--use-ca --clients carol` also issued new certificates for servers and peers, with the default hosts. A node at
 /// other addresses loaded them, and every client refused it.
 #[test]
 fn makes_all_certificates_and_keeps_an_existing_authority() {
@@ -56,7 +56,7 @@ fn makes_all_certificates_and_keeps_an_existing_authority() {
 }
 
 #[test]
-fn certificates_name_their_usage() {
+fn certificates_contain_their_usage() {
     let dir = tempfile::tempdir().expect("a directory");
     make_in(dir.path()).expect("certificates");
     let text = |file: &str| {
@@ -76,7 +76,7 @@ fn certificates_name_their_usage() {
     assert!(!client.contains("TLS Web Server") && client.contains("TLS Web Client"));
 }
 
-/// `foo.SERIATIM.INTERNAL` was accepted as the name of a client, and TLS ignores case.
+/// `foo.SERIATIM.INTERNAL` was accepted as the name of a client, although TLS ignores case.
 #[test]
 fn refuses_unusable_names() {
     let dir = tempfile::tempdir().expect("a directory");

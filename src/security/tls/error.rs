@@ -1,4 +1,4 @@
-//! Why certificates can't be used.
+//! The errors of unusable certificates.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub enum TlsError {
     /// A file does not contain a certificate in PEM form.
     #[error("{file}: no certificate in PEM form", file = _0.display())]
     NoCertificate(PathBuf),
-    /// A file does not contain a private key in PEM form, or one with a passphrase.
+    /// A file does not contain a private key in PEM form, or the key has a passphrase.
     #[error("{file}: no private key in PEM form without a passphrase", file = _0.display())]
     NoKey(PathBuf),
     /// A key belongs to another certificate.
@@ -23,14 +23,13 @@ pub enum TlsError {
     /// A certificate has expired.
     #[error("{file}: expired on {end}; renew it", file = file.display())]
     Expired { file: PathBuf, end: String },
-    /// A certificate is not valid yet; a clock may be wrong.
+    /// A certificate is not valid yet, perhaps because a clock is wrong.
     #[error("{file}: not valid yet, it begins on {begin}: is this clock right?", file = file.display())]
     NotYet { file: PathBuf, begin: String },
-    /// The authority of peers has not signed this node's peer certificate, or not for both usages: peers would refuse
-    /// it.
+    /// Peers would refuse this node's peer certificate: their authority has not signed it, or not for both usages.
     #[error("{cert} would be refused by peers that trust {ca}: {error}", cert = cert.display(), ca = ca.display())]
     NotOfCa { cert: PathBuf, ca: PathBuf, error: String },
-    /// Clients would refuse this node's server certificate: it is for another use.
+    /// Clients would refuse this node's server certificate, because it is for another usage.
     #[error("{cert} would be refused by clients: {error} (as a server certificate)", cert = cert.display())]
     NotAServers { cert: PathBuf, error: String },
     /// This node's peer certificate lacks a name that it needs.

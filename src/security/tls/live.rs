@@ -1,5 +1,5 @@
-//! The certificates in use: replaced as a whole by a reload, and warned of when they will not work for long or for all
-//! clients.
+//! The certificates in use. A reload replaces them as a whole. Warnings are logged if they expire soon, or don't work
+//! for all clients.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::verify::names;
 use crate::config::TlsFiles;
 use crate::types::NodeName;
 
-/// A certificate that expires within this time is warned of, once a day.
+/// A warning is logged once a day if a certificate expires within this time.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * DAY_SECONDS);
 pub(super) const DAY_SECONDS: u64 = 24 * 60 * 60;
 
@@ -28,7 +28,7 @@ pub(super) struct LiveTls {
     current: RwLock<Arc<Material>>,
     generation: AtomicU64,
     peer_ca_generation: AtomicU64,
-    /// When a certificate that expires soon was last warned of, Unix seconds.
+    /// When the last warning about the expiry was logged, Unix seconds.
     pub(super) warned_at: AtomicU64,
 }
 
@@ -80,7 +80,8 @@ impl LiveTls {
         Ok(changed)
     }
 
-    /// Warnings of what works today, but not for all clients or not for long. `changed`: the files are new.
+    /// Returns warnings about certificates that work now, but not for all clients, or not for long. `changed`: the
+    /// files are new.
     pub(super) fn warn(&self, changed: bool, now: SystemTime) -> Vec<String> {
         let current = self.current();
         let mut warnings = Vec::new();

@@ -14,7 +14,7 @@ use super::verify::{check_time, refused};
 use crate::config::TlsFiles;
 use crate::types::NodeName;
 
-/// A certificate with its chain, and its key, in PEM form. Not `Debug`, since it contains a secret.
+/// A certificate with its chain, and its key, in PEM form. It is not `Debug`, because it contains a secret.
 #[derive(PartialEq)]
 pub(super) struct Pair {
     pub(super) cert: Vec<u8>,
@@ -24,7 +24,7 @@ pub(super) struct Pair {
 /// The node that the peer certificate must name.
 pub(super) struct OwnName {
     pub(super) names: PeerNames,
-    /// `None`: the certificate of any node.
+    /// `None` if the certificate of any node is accepted.
     pub(super) node: Option<NodeName>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Material {
     pub(super) peer_ca: Vec<u8>,
     pub(super) server: Pair,
     pub(super) peer: Pair,
-    /// The first of them to expire, and its file.
+    /// The time at which the first of them expires, and its file.
     pub(super) expires: (SystemTime, PathBuf),
 }
 
@@ -44,7 +44,7 @@ impl Material {
         let (peer_ca, peer_ca_certs) = read_ca(&files.peer_ca_file)?;
         let (server, server_certs) = read_pair(&files.server_cert_file, &files.server_key_file)?;
         let (peer, peer_certs) = read_pair(&files.peer_cert_file, &files.peer_key_file)?;
-        // Clients judge which authority signed it, so it is its own authority here.
+        // Only clients check which authority has signed the certificate, so it serves as its own authority here.
         if let Some(error) = refused(&server_certs[..1], &server_certs, X509PurposeId::SSL_SERVER) {
             return Err(TlsError::NotAServers { cert: files.server_cert_file.clone(), error });
         }
@@ -56,7 +56,8 @@ impl Material {
             (&server_certs, &files.server_cert_file),
             (&peer_certs, &files.peer_cert_file),
         ] {
-            // In a bundle of authorities some may have expired. In a chain the leaf counts, which is the first.
+            // In a bundle, expired authorities come last, and may be ignored. In a chain, the first certificate is
+            // the leaf.
             let end = system_time(certs[0].not_after()).map_err(|_| TlsError::NoCertificate(file.clone()))?;
             expires.push((end, file.clone()));
         }
@@ -68,7 +69,7 @@ impl Material {
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |error: String| TlsError::Unreadable { file: file.to_owned(), error };
     let bytes = read_needed(file).map_err(|e| unreadable(e.to_string()))?;
-    // gRPC takes C strings.
+    // gRPC expects C strings.
     if bytes.contains(&0) { Err(unreadable("is not text".to_owned())) } else { Ok(bytes) }
 }
 
@@ -78,7 +79,7 @@ fn read_certs(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
     if certs.is_empty() { Err(TlsError::NoCertificate(file.to_owned())) } else { Ok((pem, certs)) }
 }
 
-/// A bundle of authorities with at least one that is valid now; the valid ones come first.
+/// Reads a bundle of authorities. At least one must be valid now. The valid ones come first in the result.
 pub(super) fn read_ca(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
     let (pem, mut certs) = read_certs(file)?;
     certs.sort_by_key(|cert| check_time(cert, file).is_err());
@@ -89,7 +90,7 @@ pub(super) fn read_ca(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
 pub(super) fn read_pair(cert_file: &Path, key_file: &Path) -> Result<(Pair, Vec<X509>), TlsError> {
     let (cert, certs) = read_certs(cert_file)?;
     let key = read(key_file)?;
-    // Without a passphrase here, OpenSSL would ask for one on the terminal.
+    // An empty passphrase, because OpenSSL would otherwise ask for one on the terminal.
     let parsed = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|_| TlsError::NoKey(key_file.to_owned()))?;
     if !certs[0].public_key().is_ok_and(|public| public.public_eq(&parsed)) {
         return Err(TlsError::KeyMismatch { key: key_file.to_owned(), cert: cert_file.to_owned() });
@@ -98,7 +99,7 @@ pub(super) fn read_pair(cert_file: &Path, key_file: &Path) -> Result<(Pair, Vec<
     Ok((Pair { cert, key }, certs))
 }
 
-/// A peer certificate is used to dial and to be dialled, so it must be valid for both.
+/// Checks this node's peer certificate. It is used both to dial and to be dialled, so it must be valid for both.
 fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
     let (cert_file, ca_file) = (&files.peer_cert_file, &files.peer_ca_file);
     let names = certs[0].subject_alt_names();

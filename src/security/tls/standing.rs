@@ -1,9 +1,9 @@
-//! Whether the certificate of an open connection would be accepted now.
+//! Checks whether the certificate of an open connection would still be accepted.
 //!
-//! gRPC verifies a certificate once, in the handshake, and the connection lives as long as calls use it. So every call,
-//! and every open stream once a minute and at a reload, checks again: has the certificate expired, and do the
-//! listener's authorities, as of the last reload, still verify it? The answer is cached for each certificate until the
-//! files change, and for a minute at most, since an authority may expire as well.
+//! gRPC verifies a certificate only once, in the handshake, but the connection lives as long as calls use it. So it
+//! is checked again by every call, and by every open stream once a minute and at a reload: has the certificate
+//! expired, and do the listener's authorities, as of the last reload, still verify it? The result is cached for each
+//! certificate until the files change, but at most for a minute, because an authority can expire, too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,10 +21,10 @@ use super::live::LiveTls;
 use super::material::Material;
 use super::verify::{refused_by, store};
 
-/// A certificate is verified again after this long.
+/// The time after which a certificate is verified again.
 const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
-/// The cache holds this many certificates. When it is full, it is emptied.
+/// The number of certificates in the cache. When it is full, it is emptied.
 const CERTIFICATES_REMEMBERED_MAX: usize = 1024;
 
 /// The authorities of one listener. Clones share the cache.
@@ -36,18 +36,19 @@ struct ListenerAuthorities {
     choose: fn(&Material) -> &Vec<u8>,
     /// The key is the PEM text, as in `identity.rs`.
     seen: Mutex<BTreeMap<Vec<u8>, Arc<SeenCertificate>>>,
-    /// The store of a generation of [`LiveTls`].
+    /// The store of the authorities, for one generation of [`LiveTls`].
     store: Mutex<Option<(u64, Arc<X509Store>)>>,
 }
 
-/// The certificate of a connection.
+/// The certificate of a connection, which can be checked repeatedly.
 #[derive(Clone, Default)]
 pub struct Standing(Option<(Arc<ListenerAuthorities>, Arc<SeenCertificate>)>);
 
 /// A certificate that was verified in a handshake.
 struct SeenCertificate {
     leaf: X509,
-    /// The chain that the client sent with it. A resumed session sends none: then the last one is used.
+    /// The chain that the client sent with the certificate. A resumed session sends no chain; the last one is used
+    /// then.
     chain: Vec<X509>,
     chain_text: Vec<u8>,
     expires: SystemTime,
@@ -67,7 +68,7 @@ impl Authorities {
         Authorities(live.map(listener))
     }
 
-    /// The certificate of a call's connection. Without TLS, a standing that every check accepts.
+    /// Returns the certificate of a call's connection. Without TLS, the result passes every check.
     ///
     /// # Errors
     /// [`NoIdentity`] if the connection has no readable certificate.
@@ -102,7 +103,7 @@ impl ListenerAuthorities {
         Ok(Standing(Some((self.clone(), certificate))))
     }
 
-    /// Why the authorities of this generation refuse the certificate.
+    /// Returns why the authorities of this generation refuse the certificate, if they do.
     fn refused(&self, seen: &SeenCertificate, generation: u64) -> Option<String> {
         let certs: Vec<X509> = std::iter::once(&seen.leaf).chain(&seen.chain).cloned().collect();
         match self.store(generation) {
@@ -133,7 +134,8 @@ impl Standing {
         if seen.expires <= now {
             return Err(NoIdentity::Expired);
         }
-        // The generation is read first: the authorities are then as new, or newer and verified once more.
+        // The generation is read first. If the authorities are newer than the generation, the certificate is only
+        // verified once more.
         let generation = listener.live.generation();
         let mut verified = lock(&seen.verified);
         let holds = |last: &&Verified| last.generation == generation && last.at.elapsed() < VERIFIED_FOR;
@@ -148,7 +150,7 @@ impl Standing {
         refused.map_or(Ok(()), |error| Err(NoIdentity::Untrusted(error)))
     }
 
-    /// When the certificate expires. `None` without TLS.
+    /// Returns when the certificate expires. `None` without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|(_, seen)| seen.expires)
     }
@@ -169,7 +171,7 @@ impl SeenCertificate {
     }
 }
 
-/// Every critical section leaves the state whole.
+/// Every critical section leaves the state consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
@@ -201,7 +203,7 @@ mod tests {
     fn load(dir: &Path) -> (Tls, TlsFiles) {
         make(dir, &Plan::new("c").host("localhost").peer("n1")).expect("certificates");
         let files = TlsFiles::in_dir(dir, "n1");
-        // A file of its own, so that it can be replaced without the peers'.
+        // A separate file, so that it can be replaced without changing the authority of peers.
         let files = TlsFiles { client_ca_file: dir.join("client-ca.pem"), ..files };
         std::fs::copy(&files.peer_ca_file, &files.client_ca_file).expect("copied");
         (Tls::load(Some(&files), "c").expect("TLS"), files)
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_is_refused_and_nobody_has_one_without_tls() {
+    fn an_expired_certificate_is_refused_and_without_tls_no_certificate_is_checked() {
         let dir = tempfile::tempdir().expect("a directory");
         let (tls, _) = load(dir.path());
         let ca = Ca::load(dir.path()).expect("the CA");
@@ -261,9 +263,9 @@ mod tests {
         assert!(Tls::load(None, "c").expect("no TLS").client_authorities().0.is_none());
     }
 
-    /// A session that is resumed shows the certificate alone, without the intermediate that signed it.
+    /// A resumed session sends only the certificate, without the intermediate that signed it.
     #[test]
-    fn a_chain_that_was_shown_once_is_remembered() {
+    fn a_chain_that_was_sent_once_is_remembered() {
         let dir = tempfile::tempdir().expect("a directory");
         let (tls, _) = load(dir.path());
         let listener = tls.client_authorities().0.expect("with TLS");
@@ -276,13 +278,13 @@ mod tests {
         let chain_of = |standing: &Standing| standing.0.as_ref().map(|(_, seen)| seen.chain.len());
         assert_eq!([alone, whole, again].map(|s| chain_of(&s)), [Some(0), Some(1), Some(1)]);
         for n in 0..CERTIFICATES_REMEMBERED_MAX * 2 {
-            // Text before the certificate makes other bytes of the same certificate.
+            // Text before the certificate changes the bytes, but not the certificate.
             listener.standing(&[format!("{n}\n").as_bytes(), &pem].concat(), &[]).expect("readable");
             assert!(lock(&listener.seen).len() <= CERTIFICATES_REMEMBERED_MAX);
         }
     }
 
-    /// An authority with this name and key, signed by itself or by another one.
+    /// Returns an authority with this name and key, signed by itself or by another one.
     fn authority(name: &str, key: &PKey<Private>, by: Option<(&X509, &PKey<Private>)>) -> X509 {
         let make = || -> Result<X509, ErrorStack> {
             let mut names = X509Name::builder()?;
@@ -307,8 +309,8 @@ mod tests {
         make().expect("an authority")
     }
 
-    /// An intermediate authority that moves from one root to another keeps its key, and the certificates that it has
-    /// issued. The first chain of a certificate was used forever, and the new one was refused.
+    /// An intermediate authority moves from one root to another. It keeps its key and the certificates that it has
+    /// issued. The first chain of a certificate was used forever, so a connection with the new chain was refused.
     #[test]
     fn a_certificate_is_verified_by_the_chain_that_was_sent_with_it() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! What is refused when the files are loaded. `grpc/tests.rs` tests refusals on real connections.
+//! Tests of the refusals when files are loaded. `grpc/tests/` tests refusals on real connections.
 
 use std::fs;
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn refuses_certificates_that_peers_would_refuse() {
     assert!(Tls::load(Some(&with("fine")), "c").is_ok());
 }
 
-/// A node with the certificate of another one would be refused by all of its peers.
+/// All peers would refuse a node with the certificate of another node.
 #[test]
 fn refuses_a_peer_certificate_that_names_another_node() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -105,7 +105,7 @@ fn refuses_a_peer_certificate_that_names_another_node() {
     assert_eq!(lacks(&half, "n1"), "member.c.seriatim.internal", "joining nodes could not dial it");
 }
 
-/// A client certificate was accepted as the server's. The node reported "ready", and no client ever reached it.
+/// A client certificate was accepted as the server certificate. The node reported "ready", but no client could connect.
 #[test]
 fn refuses_a_certificate_that_clients_would_refuse() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -122,7 +122,7 @@ fn refuses_a_certificate_that_clients_would_refuse() {
     assert_eq!(
         load(&Ca::create("another").expect("a CA"), Usage::Server),
         Ok(()),
-        "clients judge which authority signed it"
+        "only clients check which authority signed it"
     );
 }
 
@@ -179,7 +179,8 @@ fn a_bundle_may_contain_an_expired_authority() {
     assert!(matches!(refused(&alone), TlsError::Expired { .. }));
 }
 
-/// There was no warning about a certificate that expired in a week, nor about a key that gRPC's own clients can't use.
+/// There was no warning about a certificate that expired within a week, or about a key that gRPC's own clients can't
+/// use.
 #[test]
 fn warns_of_certificates_that_expire_soon_or_do_not_work_for_all_clients() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -196,7 +197,7 @@ fn warns_of_certificates_that_expire_soon_or_do_not_work_for_all_clients() {
     let files =
         TlsFiles { server_cert_file: path("short.pem"), server_key_file: path("short-key.pem"), ..good.clone() };
     let short = shared(&files);
-    // Loading it has written the warning.
+    // The load has already logged the warning.
     let warned_at = short.warned_at.load(Ordering::Relaxed);
     assert!(warned_at > 0);
     assert_eq!(short.warn(false, now), Vec::<String>::new(), "once a day");

@@ -1,5 +1,5 @@
-//! What OpenSSL is asked about a certificate: is it valid now, would a party that trusts these authorities accept it,
-//! and which hosts does it name?
+//! The checks of a certificate by OpenSSL: whether it is valid now, whether a party that trusts these authorities
+//! would accept it, and which hosts it names.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -26,7 +26,8 @@ pub(super) fn check_time(cert: &X509, file: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-/// Why a party that trusts `ca` refuses the first of `certs` for this purpose. The other certificates are its chain.
+/// Returns why a party that trusts `ca` would refuse the first of `certs` for this purpose. The other certificates
+/// are its chain.
 pub(super) fn refused(ca: &[X509], certs: &[X509], purpose: X509PurposeId) -> Option<String> {
     store(ca, purpose).map_or_else(|e| Some(e.to_string()), |store| refused_by(&store, certs))
 }
@@ -54,7 +55,7 @@ pub(super) fn refused_by(store: &X509Store, certs: &[X509]) -> Option<String> {
     verified().unwrap_or_else(|e| Some(e.to_string()))
 }
 
-/// True if the subject alternative names of `cert` contain this host, an IP address or a name.
+/// Returns true if the subject alternative names of `cert` contain this host, which is an IP address or a name.
 pub(super) fn names(cert: &X509, host: &str) -> bool {
     let ip = host.parse::<IpAddr>().ok().map(|ip| match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
