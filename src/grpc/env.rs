@@ -1,8 +1,8 @@
-//! The completion-queue threads: started with a name, watched and joined; and how a handler runs on them.
+//! Starts, watches and joins gRPC's completion-queue threads, and runs handlers on them.
 //!
-//! grpcio detaches these threads, and does not report a panic on one of them: the requests of its queue never return.
-//! So each thread carries a mark that is dropped with it, clean or not, and every handler runs through [`guarded`]
-//! and [`spawn_guarded`].
+//! grpcio detaches these threads. If one panics, grpcio does not report it, and the requests of its queue never
+//! complete. So each thread has a thread-local value whose destructor reports how the thread ended, and every handler
+//! runs in [`guarded`] or [`spawn_guarded`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,35 +21,35 @@ use crate::thread::{FatalSender, panic_text};
 /// How long [`Env::stop`] waits until requests, channels and servers have released the threads.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
-/// How long it then waits until the threads have exited; it takes microseconds.
+/// How long it then waits until the system has ended the threads, which takes microseconds.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
-/// The completion-queue threads of one listener, or of channels. Joined by [`Env::stop`], or on drop.
+/// The completion-queue threads of one listener, or of channels. [`Env::stop`] or dropping this joins them.
 ///
-/// Drop every server, channel and client on them first, and make sure that every request has ended: they keep the
-/// threads alive.
+/// The caller first drops every server, channel and client that uses them, and waits for every request to end. Each
+/// of these keeps the threads alive.
 #[derive(Debug)]
 pub struct Env {
-    // In this order: releasing the environment ends the threads that the other then waits for.
+    // Fields are dropped in this order: releasing the environment ends the threads, which `threads` then joins.
     env: OwnEnvironment,
     threads: JoinOnDrop,
 }
 
-/// Threads that did not end: a channel, a server or a request still uses them.
+/// The error of [`Env::stop`] if a channel, a server or a request still uses the threads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{threads} of the threads {name}-* did not end: a request, a channel or a server is still open")]
 pub struct StillInUse {
     /// The name prefix of the threads.
     pub name: String,
-    /// How many are left.
+    /// The number of threads that did not end.
     pub threads: usize,
 }
 
 impl Env {
-    /// Starts `threads` threads `<name>-0`, `<name>-1`, ... A thread that dies is fatal.
+    /// Starts `threads` threads `<name>-0`, `<name>-1`, ... A panic on one of them is reported to `fatal`.
     ///
     /// # Panics
-    /// When the system can't create a thread: grpcio panics.
+    /// If the system can't create a thread: grpcio panics.
     pub fn start(name: &str, threads: usize, fatal: &FatalSender) -> Env {
         let all = Arc::new(Threads {
             name: name.to_owned(),
@@ -67,13 +67,13 @@ impl Env {
         Env { env: OwnEnvironment(Arc::new(env)), threads: JoinOnDrop(Some(all)) }
     }
 
-    /// How many threads serve both listeners and the channels to the peers. More did not help on the machines that
-    /// were measured.
+    /// Returns the number of threads that serve both listeners and the channels to peers. More threads were not
+    /// faster on the machines that were measured.
     pub fn threads_for_this_machine() -> usize {
         thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
     }
 
-    /// For servers and channels on these threads.
+    /// Returns the environment, for servers and channels on these threads.
     pub fn get(&self) -> Arc<Environment> {
         self.env.0.clone()
     }
@@ -81,7 +81,7 @@ impl Env {
     /// Ends and joins the threads.
     ///
     /// # Errors
-    /// [`StillInUse`] after five seconds.
+    /// [`StillInUse`], if they have not ended after five seconds.
     pub fn stop(self) -> Result<(), StillInUse> {
         let Env { env, mut threads } = self;
         drop(env);
@@ -125,7 +125,7 @@ struct Threads {
 #[derive(Debug, Default)]
 struct Alive {
     count: usize,
-    /// The directory of every thread that was started, under `/proc`.
+    /// The `/proc` directory of every thread that was started.
     paths: Vec<String>,
 }
 
@@ -136,7 +136,8 @@ impl Threads {
         if alive.count > 0 {
             return Err(StillInUse { name: self.name.clone(), threads: alive.count });
         }
-        // Their code has ended. What the system does after that can't be waited for without a handle to join.
+        // Their code has ended, but the threads may still exist in the kernel. Without a handle to join, only `/proc`
+        // shows when they are gone.
         let until = Instant::now() + EXIT_WAIT;
         for path in &alive.paths {
             while rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok() && Instant::now() < until {
@@ -151,7 +152,7 @@ thread_local! {
     static MARK: RefCell<Option<ThreadMark>> = const { RefCell::new(None) };
 }
 
-/// Lives as long as its thread.
+/// A thread-local value, dropped when its thread ends.
 struct ThreadMark {
     threads: Arc<Threads>,
     clean: bool,
@@ -187,7 +188,8 @@ impl Drop for ThreadMark {
     }
 }
 
-/// Runs a handler's future on its completion-queue thread. A panic in it ends the process instead of only the thread.
+/// Runs a handler's future on its completion-queue thread. A panic in it is fatal for the process, instead of
+/// silently ending that thread.
 pub fn spawn_guarded<F>(ctx: &RpcContext<'_>, fatal: &FatalSender, future: F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -200,7 +202,8 @@ where
     });
 }
 
-/// The same for the part of a handler that runs before its future, and for a `ServerChecker`: `None` after a panic.
+/// Runs the part of a handler before its future, or a `ServerChecker`. A panic in it is fatal for the process; then
+/// returns `None`.
 pub fn guarded<T>(fatal: &FatalSender, body: impl FnOnce() -> T) -> Option<T> {
     match panic::catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => Some(value),

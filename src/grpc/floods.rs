@@ -1,12 +1,12 @@
-//! The thread that closes connections which flood the process.
+//! The thread `flood-guard`, which closes connections that flood the process.
 //!
 //! It watches for two kinds of flood: requests that are cancelled as fast as they are made (`rapid_reset`), and
-//! HTTP/2 frames that belong to no request (`frames`). It looks at every gRPC server of the process: a client with
-//! an accepted certificate can reach the peer listener, too.
+//! HTTP/2 frames that belong to no request (`frames`). It checks every gRPC server of the process, because a client
+//! with an accepted certificate can connect to the peer listener too.
 //!
-//! The pace follows the load: a flood costs processor time, and so does a look, so an idle process is looked at rarely and a
-//! process with banned owners every few milliseconds. The thread also returns free memory to the system
-//! (`memory`), which many closed connections leave unused.
+//! A check costs processor time, and so does a flood. So the thread checks rarely while the process is idle, and
+//! every few milliseconds while an owner is banned. It also returns free memory to the system (`memory`) after many
+//! connections were closed.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,26 +24,26 @@ use crate::metrics::Metrics;
 use crate::security::identity::principal_of;
 use crate::thread::{FatalSender, Joiner, spawn};
 
-/// The pause between two looks.
+/// The pause between two checks of a busy process.
 const LOOK_QUIET: Duration = Duration::from_millis(25);
 
-/// A process that uses less than this fraction of a core (one part in eight) is not being flooded
+/// A process is idle, and is not being flooded, if it uses less than one part in this many of a core.
 const BUSY_PART: u32 = 8;
-/// and is looked at after this pause.
+/// The pause between two checks of an idle process.
 const LOOK_IDLE: Duration = Duration::from_millis(150);
 
-/// The pause while a server loses many requests,
+/// The pause while a server has many unsuccessful requests.
 const LOOK_GROWING: Duration = Duration::from_millis(10);
-/// and while an owner is banned.
+/// The pause while an owner is banned.
 const LOOK_BANNED: Duration = Duration::from_millis(2);
 
-/// Added to the pause for each connection that was looked at, so that looking takes a fifth of a core at most.
+/// Added to the pause for each connection that was checked, so that checks take at most a fifth of a core.
 const LOOK_EACH: Duration = Duration::from_micros(100);
 
-/// Added for each file of the process while a host is paused.
+/// Added to the pause for each file descriptor of the process while a host is paused.
 const LOOK_EACH_FILE: Duration = Duration::from_micros(5);
 
-/// The running thread; dropping it stops it.
+/// The running thread. Dropping this stops it.
 pub struct FloodGuard {
     stop: Sender<()>,
     joiner: Option<Joiner>,
@@ -53,10 +53,10 @@ impl FloodGuard {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system can't create a thread.
+    /// If the system can't create a thread.
     pub fn start(received: Received, metrics: Arc<Metrics>, fatal: &FatalSender) -> io::Result<FloodGuard> {
         let (stop, stopped) = bounded(1);
-        let joiner = spawn("resets", fatal, move || {
+        let joiner = spawn("flood-guard", fatal, move || {
             let mut resets = ResetWatch::default();
             let mut wait = LOOK_IDLE;
             let mut used = processor_time();
@@ -90,7 +90,7 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Looks at every server once; returns the pause until the next look.
+/// Checks every server once, and closes the connections that flood. Returns the pause until the next check.
 fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
     let files = keep_paused(resets, metrics);
     let mut growing = false;
@@ -103,8 +103,8 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
         let ids = sockets::connections(server.id, from);
         resets.newest(server, ids.last().copied());
         if seen.grows || resets.bans() {
-            let rows = ids.into_iter().filter_map(|id| Some((id, id > seen.newest, sockets::connection(id)?)));
-            connections.extend(rows);
+            let found = ids.into_iter().filter_map(|id| Some((id, id > seen.newest, sockets::connection(id)?)));
+            connections.extend(found);
         }
     }
     resets.forget_servers(&servers);
@@ -127,8 +127,9 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
         }
         metrics.flood_closed.inc();
     }
-    for (owner, port) in resets.knocked_too_often() {
-        // Connections in the middle of a handshake are not among them: most likely they are the flood again.
+    for (owner, port) in resets.owners_to_pause() {
+        // Connections in the middle of a handshake are not among the known ones, and are closed: most likely they
+        // belong to the flood.
         let here = |c: &Connection| (c.remote.ip(), c.local.port()) == (owner.0, port);
         let ids = servers.iter().flat_map(|server| sockets::connections(server.id, 0));
         let known = ids.filter_map(sockets::connection).filter(here).map(|c| c.remote).collect();
@@ -143,7 +144,7 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
     pace + looked_at + LOOK_EACH_FILE * files
 }
 
-/// Closes connections that flood with frames of no request, and bans their owners.
+/// Closes connections that flood with frames outside of requests, and bans their owners.
 fn close_frame_floods(frames: &mut FrameWatch, resets: &mut ResetWatch, metrics: &Metrics) {
     let floods = frames.look().unwrap_or_else(|error| {
         log::debug!("can't look at what connections send: {error}");
@@ -169,7 +170,7 @@ fn close_frame_floods(frames: &mut FrameWatch, resets: &mut ResetWatch, metrics:
     }
 }
 
-/// Closes new connections from paused hosts; returns how many files were looked at.
+/// Closes new connections from paused hosts. Returns the number of file descriptors that were inspected.
 fn keep_paused(resets: &mut ResetWatch, metrics: &Metrics) -> u32 {
     let mut files = 0;
     for ((host, port), known) in resets.paused(Instant::now()) {

@@ -1,12 +1,15 @@
-//! Finds connections that flood with HTTP/2 frames which belong to no request (SETTINGS, PING, PRIORITY,
-//! WINDOW_UPDATE, unknown ones, empty DATA and CONTINUATION).
+//! Finds connections that flood with HTTP/2 frames that belong to no request (SETTINGS, PING, PRIORITY,
+//! WINDOW_UPDATE, unknown frame types, empty DATA and CONTINUATION).
 //!
-//! The C core of this version reads such frames as fast as they arrive, about a million a second, on the thread that
-//! would serve other connections, and does not count them: two connections delayed an honest request by 50 to 500 ms,
-//! or by seconds. From outside it is known how many bytes a connection has sent (`TCP_INFO`), and how many of them
-//! belong to messages ([`Received`]). The difference is limited by a rate, which an honest client's own frames stay
-//! far below, plus what open requests may still be sending. A connection that exceeds both is aborted, and its owner
-//! is banned as after other floods ([`super::rapid_reset`]).
+//! This version of the C core reads such frames as fast as they arrive, about a million per second, on a thread that
+//! also serves other connections, and does not count them. Two such connections delayed an honest request by 50 to
+//! 500 ms, sometimes by seconds.
+//!
+//! Without the C core's help, it is known how many bytes a connection has sent (`TCP_INFO`), and how many of these
+//! belong to messages ([`Received`]). The difference, the unexplained bytes, may grow at a limited rate, far above
+//! the rate of an honest client's control frames, and by the bytes that open requests may still be sending. If the
+//! unexplained bytes exceed the limit, the connection is aborted and its owner is banned, as after other floods
+//! ([`super::rapid_reset`]).
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,45 +19,47 @@ use super::options::CLIENT_MESSAGE_BYTES_MAX;
 use super::received::Received;
 use super::sockets::{self, Connection, Traffic};
 
-/// The bytes a second that a connection may send outside of requests.
+/// The bytes per second that a connection may send outside of requests.
 const FREE_BYTES_PER_SECOND: u64 = 64 << 10;
 
-/// In addition, this fraction (one part in 32) of what was sent to it: it answers that with WINDOW_UPDATE and PING.
+/// In addition, a connection may send one part in this many of what it was sent, because it answers that with
+/// WINDOW_UPDATE and PING frames.
 const SENT_PART: u64 = 32;
 
-/// A started request accounts for this many bytes, whether its message is read or not: the largest headers that the
+/// The bytes that each started request explains, even if its message is never read: the largest headers that the
 /// listener accepts.
 const PER_CALL: u64 = 16 << 10;
 
-/// A connection with more unexplained bytes is looked at.
+/// A connection with more unexplained bytes than this is a suspect.
 const SUSPECT_BYTES: u64 = 1 << 20;
 
-/// The most unexplained bytes of all connections from one host with one certificate. In addition, each request that
-/// is open or was cancelled allows for one message of the largest size, up to [`ON_ITS_WAY_BYTES_MAX`].
+/// The maximum of unexplained bytes of all connections from one host with one certificate. In addition, each request
+/// that is open or was cancelled explains one message of the largest size, up to [`ON_ITS_WAY_BYTES_MAX`].
 const OWNER_BYTES: u64 = 8 << 20;
 
-/// The most bytes that messages of unanswered requests may account for, see [`OWNER_BYTES`].
+/// The maximum of bytes that messages of unanswered requests explain, see [`OWNER_BYTES`].
 const ON_ITS_WAY_BYTES_MAX: u64 = 256 << 20;
 
-/// The unexplained bytes of closed connections count for their host, as a flooding client reconnects. They decay at this rate.
+/// A flooding client may reconnect, so the unexplained bytes of closed connections still count for their host. They
+/// decay at this rate.
 const GONE_BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// The shortest pause between two looks.
+/// The shortest interval between two checks.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The shortest pause between two looks, as a multiple of the duration of the last look.
+/// The shortest interval between two checks, as a multiple of the duration of the last one.
 const PACE_PER_LOOK: u32 = 20;
 
-/// After this long without a look it is unknown what a new connection sent before it was seen.
+/// If the last check was longer ago than this, the bytes that a new connection sent before this check are not judged.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// The most connections whose numbers are remembered.
+/// The maximum of connections whose channelz ids are remembered.
 const IDS_MAX: usize = 1 << 16;
 
 /// The local and the remote address of a connection.
 type Ends = (SocketAddr, SocketAddr);
 
-/// What was seen so far. Bounded by the connections.
+/// The unexplained bytes of every connection. The memory is bounded by the number of connections.
 pub(super) struct FrameWatch {
     received: Received,
     ledger: Ledger,
@@ -76,12 +81,13 @@ impl FrameWatch {
         }
     }
 
-    /// True if a look is needed only to bound memory.
+    /// Returns true if a check is needed only to bound the memory of [`Received`].
     pub fn has_many(&self) -> bool {
         self.received.has_many(self.ledger.tracks.len())
     }
 
-    /// Looks, if it is time to. Returns the connections that flood, and their unexplained bytes.
+    /// Checks all connections, unless the last check was too recent. Returns the connections that flood, and their
+    /// unexplained bytes.
     pub fn look(&mut self) -> std::io::Result<Vec<(Connection, u64)>> {
         let begin = Instant::now();
         if begin < self.next {
@@ -98,7 +104,7 @@ impl FrameWatch {
         Ok(floods)
     }
 
-    /// The C core's counters of a connection.
+    /// Returns a connection with the C core's counters.
     fn connection(&mut self, ends: Ends) -> Option<Connection> {
         let is_it = |c: &Connection| (c.local, c.remote) == ends;
         if let Some(known) = self.ids.get(&ends).copied().and_then(sockets::connection).filter(is_it) {
@@ -124,7 +130,7 @@ impl FrameWatch {
     }
 }
 
-/// What each connection sent beyond what its messages account for.
+/// The unexplained bytes of each connection.
 #[derive(Default)]
 struct Ledger {
     tracks: HashMap<Ends, Track>,
@@ -146,14 +152,14 @@ struct Track {
     received: u64,
     sent: u64,
     explained: u64,
-    /// Bytes that were sent and that nothing accounts for.
+    /// Unexplained bytes.
     left: u64,
-    /// The requests started before `left` began to grow; `None` if that was not looked at.
+    /// The number of requests that were started before `left` began to grow; `None` if unknown.
     calls: Option<u64>,
 }
 
 impl Ledger {
-    /// Records what all connections have sent. `since`: the time since the last look; `None` for the first one.
+    /// Records what all connections have sent. `since` is the time since the last check, `None` at the first one.
     /// Returns the suspects.
     fn take(&mut self, now: &[Traffic], explained: impl Fn(SocketAddr) -> u64, since: Option<Duration>) -> Vec<Ends> {
         let mut before = std::mem::take(&mut self.tracks);
@@ -169,7 +175,7 @@ impl Ledger {
             let known = before.remove(&ends).filter(|track| track.received <= received && track.sent <= sent);
             let then = match known {
                 Some(track) => track,
-                // Everything that a new connection sent, it sent since the last look.
+                // A new connection sent all its bytes since the last check.
                 None if recent => Track { calls: Some(0), ..Track::default() },
                 None => Track { received, sent, explained, ..Track::default() },
             };
@@ -191,18 +197,19 @@ impl Ledger {
         suspects
     }
 
-    /// Which of these flood.
+    /// Returns those of the suspects that flood, with their unexplained bytes.
     fn judge(&mut self, suspects: Vec<Connection>) -> Vec<(Connection, u64)> {
         let mut owners: HashMap<(IpAddr, Vec<u8>), Owner> = HashMap::new();
         for connection in suspects {
             let Some(track) = self.tracks.get_mut(&(connection.local, connection.remote)) else { continue };
             let calls = connection.calls;
-            // A peer's connection, or one whose address the C core writes in an unknown form.
+            // Nothing counts its messages: it is a peer's connection, or the C core reports its address in an unknown
+            // form.
             if track.explained == 0 && calls.messages_received > 0 {
                 continue;
             }
             let Some(before) = track.calls else {
-                // What its requests account for is known from now on.
+                // From now on, the number of its requests is known.
                 (track.calls, track.left) = (Some(calls.started), 0);
                 continue;
             };
@@ -255,8 +262,8 @@ mod tests {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.take(&[traffic(1, 500 * MIB, 0)], nothing, None), [], "what was sent before is unknown");
         for tenth in 1..100 {
-            // 100 MB a second, a message of 1 MiB that is being sent, a tail that receives 320 MB a second, and rare
-            // frames.
+            // Messages of 100 MB/s; one message of 1 MiB that is still arriving; a tail that receives 320 MB/s; and a
+            // few control frames.
             let now = [
                 traffic(1, 500 * MIB + tenth * 10 * MIB, 0),
                 traffic(2, MIB, 0),
@@ -318,7 +325,7 @@ mod tests {
         assert_eq!(ledger.judge(vec![connection(1, "a", open(6))]), [], "six messages may be in flight");
         assert_eq!(ledger.judge(vec![connection(1, "a", open(5))]).len(), 1);
         ledger.take(&[traffic(1, 400 * MIB, 0)], nothing, TENTH);
-        assert_eq!(ledger.judge(vec![connection(1, "a", open(1000))]).len(), 1, "but not any number of them");
+        assert_eq!(ledger.judge(vec![connection(1, "a", open(1000))]).len(), 1, "but not more than the maximum");
         // Rejected requests, whose messages were not read.
         let refused = |calls| Calls { started: calls, answered: calls, ..Calls::default() };
         let mut ledger = Ledger::default();
@@ -334,12 +341,12 @@ mod tests {
         assert_eq!(
             ledger.judge(vec![connection(1, "a", refused(1_000_100))]).len(),
             1,
-            "what was before does not count"
+            "earlier requests explain nothing"
         );
     }
 
     #[test]
-    fn connections_without_an_account_are_not_judged() {
+    fn connections_whose_messages_are_not_counted_are_not_judged() {
         let mut ledger = Ledger::default();
         ledger.take(&[], nothing, None);
         ledger.take(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);

@@ -1,23 +1,23 @@
-//! Names the connection whose TLS handshake failed; the C core's line about it does not.
+//! Finds the connection whose TLS handshake failed, because the C core's log line does not name it.
 //!
-//! The C core writes the line while it handles what the other side sent, with the socket still open. So it is a
-//! connection that received something just now, and little in all. If a few connections match, each is named; if more
-//! than [`NAMED_MAX`] match, none is.
+//! The C core writes the line while it handles what the other side sent, and the socket is still open. So the
+//! connection has received something just now, and little in total. If up to [`NAMED_MAX`] connections match, all of
+//! them are named; if more match, none.
 
 use std::net::SocketAddr;
 
 use super::sockets::{ends, sockets};
 use super::tcp_info::TcpInfo;
 
-/// A connection received something "just now" if it did within this many milliseconds: the thread that received it
-/// writes the line.
+/// A connection has received something "just now" if it did so within this many milliseconds. This is short because
+/// the receiving thread itself writes the line.
 const JUST_NOW_MS: u32 = 50;
-/// Both sides' certificate chains, and a request that was sent with them.
+/// The maximum of bytes that a connection received in its handshake: certificate chains, and a request sent with them.
 const HANDSHAKE_BYTES_MAX: u64 = 32 << 10;
-/// If more connections match, none is named.
+/// The maximum of connections that are named.
 const NAMED_MAX: usize = 4;
 
-/// Returns the connections of this process whose handshake may have failed just now, as the end of a log line.
+/// Returns the connections of this process whose handshake may have failed just now, as text for the end of a log line.
 pub(super) fn suspects() -> Option<String> {
     let mut found = Vec::new();
     sockets(

@@ -1,7 +1,8 @@
-//! Sends the C core's log to ours: why a handshake failed is written nowhere else.
+//! Forwards the C core's log to this process's log: the reason for a failed handshake is reported nowhere else.
 //!
-//! A host that can open connections can make the C core write, so each place in it may write a limited number of
-//! lines; the next line says how many were left out. What it calls an error is a warning here: it has handled it.
+//! Any host that can open connections can make the C core log. So each of its log statements may write a limited
+//! number of lines; the next line says how many were suppressed. The C core's errors are logged as warnings, because
+//! it has handled them.
 
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
@@ -17,10 +18,10 @@ use crate::line_limit::LineLimit;
 /// The target of these lines in our log.
 pub const TARGET: &str = "grpc";
 
-/// The C core has one log for the process, and so one limiter.
+/// The C core has one log per process, so one limiter is enough.
 static LIMITER: OnceLock<Mutex<LineLimit<(usize, i32)>>> = OnceLock::new();
 
-/// Sends what the C core logs to our log. Called once, after the process's logger is set: its level is used.
+/// Forwards the C core's log. Must be called once, after the process's logger is set, whose level it uses.
 pub fn redirect_log() {
     let severity = match log::max_level() {
         LevelFilter::Off | LevelFilter::Error | LevelFilter::Warn | LevelFilter::Info => {
@@ -29,14 +30,14 @@ pub fn redirect_log() {
         LevelFilter::Debug => gpr_log_severity::GPR_LOG_SEVERITY_INFO,
         LevelFilter::Trace => gpr_log_severity::GPR_LOG_SEVERITY_DEBUG,
     };
-    // SAFETY: both set atomics; the function lives as long as the program.
+    // SAFETY: both functions only set atomics, and `write` lives as long as the program.
     unsafe {
         gpr_set_log_verbosity(severity);
         gpr_set_log_function(Some(write));
     }
 }
 
-/// Called by the C core on any thread, also with its locks held.
+/// Called by the C core on any thread, possibly while it holds locks.
 unsafe extern "C" fn write(args: *mut gpr_log_func_args) {
     // SAFETY: the C core passes a valid pointer, and strings that outlive the call.
     let (file, line, severity, message) = unsafe {
@@ -55,8 +56,8 @@ unsafe extern "C" fn write(args: *mut gpr_log_func_args) {
     let admitted = limiter.lock().admit((file as usize, line), Instant::now());
     match admitted {
         Some(0) => log::log!(target: TARGET, level, "{}", explain(&message)),
-        Some(hidden) => {
-            log::log!(target: TARGET, level, "{} (and {hidden} lines like it before, not shown)", explain(&message));
+        Some(suppressed) => {
+            log::log!(target: TARGET, level, "{} (and {suppressed} lines like it before, not shown)", explain(&message));
         }
         None => {}
     }
@@ -68,11 +69,12 @@ unsafe fn text(message: *const c_char) -> String {
     if message.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     unsafe { CStr::from_ptr(message) }.to_string_lossy().trim_end().to_owned()
 }
 
-/// Adds what the C core does not write: OpenSSL's reason, and the connection of a handshake.
+/// Adds what the C core does not log: the possible reasons for a rejected certificate, and the connection whose
+/// handshake failed.
 fn explain(message: &str) -> String {
     let mut more = Vec::new();
     if message.contains("certificate verify failed") {

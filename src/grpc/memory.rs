@@ -1,20 +1,20 @@
 //! Returns memory to the system after many connections have closed.
 //!
-//! The C core allocates for each connection in small pieces from several arenas. glibc by itself returns only the end
-//! of an arena to the system: of 3,000 connections 270 MiB stayed with the process after they were closed.
+//! The C core makes many small allocations for each connection, in several arenas. By itself, glibc only returns the
+//! end of an arena to the system: after 3,000 connections were closed, the process still held 270 MiB.
 
 use std::time::{Duration, Instant};
 
-/// The pause between two looks.
+/// The pause between two checks.
 const LOOK: Duration = Duration::from_secs(10);
-/// Memory is returned if the allocator has this many free bytes more than after the last time.
+/// Memory is returned if the allocator has this many more free bytes than [`FreeMemory::least`].
 const GROWN_BYTES: usize = 32 << 20;
 
 /// The free memory that the allocator keeps.
 #[derive(Debug)]
 pub(super) struct FreeMemory {
     looked: Instant,
-    /// The fewest free bytes since the last time.
+    /// The minimum of free bytes that was seen since memory was last returned.
     least: usize,
 }
 
@@ -25,7 +25,7 @@ impl Default for FreeMemory {
 }
 
 impl FreeMemory {
-    /// To be called regularly.
+    /// Returns free memory to the system, if there is much of it. Must be called regularly.
     pub fn look(&mut self) {
         if self.looked.elapsed() < LOOK {
             return;
@@ -43,14 +43,14 @@ impl FreeMemory {
 
 #[cfg(target_env = "gnu")]
 fn free_bytes() -> usize {
-    // SAFETY: it reads the allocator's own counters.
+    // SAFETY: it only reads the allocator's counters.
     unsafe { libc::mallinfo2() }.fordblks
 }
 
-/// True if any memory was given back.
+/// Returns true if any memory was returned to the system.
 #[cfg(target_env = "gnu")]
 fn return_free() -> bool {
-    // SAFETY: it takes the allocator's locks, and touches only pages without an allocation.
+    // SAFETY: it takes the allocator's locks, and releases only pages that hold no allocation.
     unsafe { libc::malloc_trim(0) == 1 }
 }
 

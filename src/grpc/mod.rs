@@ -1,13 +1,13 @@
-//! gRPC as Seriatim uses it, on `grpcio` and its C core.
+//! gRPC servers and channels, built on `grpcio` and its C core.
 //!
-//! - [`options`]: every option of listeners and channels, and why it differs from the default
+//! - [`options`]: the options of listeners and channels, and why they differ from the defaults
 //! - [`mod@env`]: the completion-queue threads, and how a handler runs on them
-//! - [`mod@log`]: the C core's log, with the connection of a failed handshake (`handshakes`)
-//! - [`floods`]: the thread that closes connections which flood the process: with cancelled requests (`rapid_reset`), or with
-//!   HTTP/2 frames that belong to no request (`frames`). Both judge what [`sockets`] and [`received`] count.
+//! - [`mod@log`]: forwards the C core's log, and names the connection of a failed handshake (`handshakes`)
+//! - [`floods`]: the thread that closes connections that flood the process: with cancelled requests (`rapid_reset`),
+//!   or with HTTP/2 frames that belong to no request (`frames`). Both judge what [`sockets`] and [`received`] count.
 //!
-//! `api` and `replication` build their servers with [`client_listener`] and [`peer_listener`]; `replication` and `client`
-//! connect with [`peer_channel`] and [`client_channel`].
+//! `api` and `replication` build their servers with [`client_listener`] and [`peer_listener`]; `replication` and
+//! `client` connect with [`peer_channel`] and [`client_channel`].
 
 pub mod env;
 pub mod floods;

@@ -1,4 +1,4 @@
-//! Every option of listeners and channels, and why it differs from the default.
+//! The options of listeners and channels, and why they differ from the defaults.
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -8,89 +8,90 @@ use grpcio_sys as core;
 
 use super::env::Env;
 
-/// The largest message that the client listener and a client send and accept: the largest entry, and what surrounds
-/// it. A request that exceeds the limit of its log but fits here is answered by the API and not by gRPC.
+/// The largest message that the client listener and clients send and accept: the largest entry and its encoding. If a
+/// request exceeds the limit of its log but not this one, the API rejects it, with a better error than gRPC's.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 9 << 20;
 
-/// The largest message that the peer listener and its peers send and accept: a batch that ends with an entry of the
-/// largest size.
+/// The largest message that the peer listener and peers send and accept: a full batch plus an entry of the largest
+/// size.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// The receive buffer of a client's connection (`SO_RCVBUF`). The system takes twice that for the bytes and its
-/// bookkeeping, so it may be 500 KiB; where `net.core.rmem_max` is 208 KiB, the default, it is that.
+/// The receive buffer of a client's connection (`SO_RCVBUF`). The kernel doubles it for its own bookkeeping, and
+/// limits it to `net.core.rmem_max`, which is 208 KiB by default.
 ///
-/// The C core reads a connection until it is empty, and serves no other one meanwhile: with Linux's own sizes
-/// (`tcp_rmem`, 6 to 32 MiB), an honest request beside messages of 8 MiB took 30 ms instead of 10. It is also faster:
-/// a stream of 1 KiB messages by a quarter. One connection has at most this in flight: 25 to 50 MB/s at 10 ms.
+/// The C core reads from a connection until its buffer is empty, and serves no other connection meanwhile. With
+/// Linux's own buffer sizes (`tcp_rmem`, 6 to 32 MiB), a small request took 30 ms instead of 10 ms while another
+/// client sent messages of 8 MiB. A small buffer also makes a stream of 1 KiB messages a quarter faster. It limits
+/// the bytes in flight of a connection, and so its throughput: to 25 to 50 MB/s at a round trip of 10 ms.
 pub const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
 
 type Options = &'static [(&'static [u8], i32)];
 
 /// The options of both listeners.
 const LISTENER: Options = &[
-    // Otherwise a second process binds a port in use, and the two share its connections silently.
+    // Otherwise a second process could bind a port in use, and the two would silently share its connections.
     (core::GRPC_ARG_ALLOW_REUSEPORT, 0),
-    // Only "identity": a gzip message of 4 MiB unpacks to 512 MiB before any limit is checked.
+    // Only "identity", no compression: a gzip message of 4 MiB is unpacked to 512 MiB before any limit is checked.
     (core::GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
-    // Two minutes by default, for any number of half-open connections.
+    // Limits how long a half-open connection holds resources. Two minutes by default.
     (core::GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10_000),
-    // For each connection. Unlimited by default.
+    // Per connection. Unlimited by default.
     (core::GRPC_ARG_MAX_CONCURRENT_STREAMS, 1024),
-    // Above the first a request is rejected at random, with a probability that rises to 1 at the second.
+    // Above the first limit, requests are rejected at random, with a probability that rises to 1 at the second limit.
     (core::GRPC_ARG_MAX_METADATA_SIZE, 8 << 10),
     (core::GRPC_ARG_ABSOLUTE_MAX_METADATA_SIZE, 16 << 10),
-    // Detects a client that vanished, also between requests. Two hours by default.
+    // Detects a client that has vanished, even between requests. Two hours by default.
     (core::GRPC_ARG_KEEPALIVE_TIME_MS, 30_000),
     (core::GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10_000),
     (core::GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-    // A client may ping every ten seconds; half of that is allowed, for a ping that arrives early. Five minutes by
-    // default, and then the connection is closed for "too_many_pings".
+    // A client may ping every ten seconds; the minimum is half of that, as pings may arrive early. By default it is
+    // five minutes, and the connection of a client that pings more often is closed with "too_many_pings".
     (core::GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5_000),
-    // gRPC has no limit on connections, so those without a request for five minutes are closed. An open stream is a
-    // request.
+    // gRPC does not limit the number of connections, so those without a request for five minutes are closed. An open
+    // stream counts as a request.
     (core::GRPC_ARG_MAX_CONNECTION_IDLE_MS, 300_000),
 ];
 
 /// The options of every channel.
 const CHANNEL: Options = &[
-    // `http_proxy` in the environment is meant for the web.
+    // The environment variable `http_proxy` is not meant for connections to nodes.
     (core::GRPC_ARG_ENABLE_HTTP_PROXY, 0),
-    // A restarted node is reconnected within a second; two minutes by default.
+    // Reconnects to a restarted node within a second. Up to two minutes by default.
     (core::GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
     (core::GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1_000),
-    // In spite of its name, the timeout of one attempt. 20 s by default.
+    // In spite of its name, the timeout of one connection attempt. 20 s by default.
     (core::GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5_000),
     // Otherwise two channels to one address would share a connection, with the credentials of the first.
     (core::GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
-    // A dead link is detected within 15 s, also while only pings are sent.
+    // Detects a dead connection within 15 s, even without requests.
     (core::GRPC_ARG_KEEPALIVE_TIME_MS, 10_000),
     (core::GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5_000),
     (core::GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
     (core::GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
-    // Nothing is sent twice unless the caller does.
+    // gRPC must not retry on its own: a retried produce could append twice.
     (core::GRPC_ARG_ENABLE_RETRIES, 0),
     (core::GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
 ];
 
-/// A server for the client listener, without services yet.
+/// Returns a builder for the client listener, without services.
 pub fn client_listener(env: &Env, memory_bytes_max: u64) -> ServerBuilder {
     listener(env, "clients", memory_bytes_max, CLIENT_MESSAGE_BYTES_MAX)
 }
 
-/// A server for the peer listener, without services yet.
+/// Returns a builder for the peer listener, without services.
 pub fn peer_listener(env: &Env, memory_bytes_max: u64) -> ServerBuilder {
     listener(env, "peers", memory_bytes_max, PEER_MESSAGE_BYTES_MAX)
 }
 
-/// A channel to a peer, `host:port`. The certificate of the other side must have the name `expected`.
+/// Returns a channel to the peer at `host:port`. The peer's certificate must contain the name `expected`.
 pub fn peer_channel(env: Arc<Environment>, addr: &str, creds: ChannelCredentials, expected: &str) -> Channel {
     let builder = channel(env, PEER_MESSAGE_BYTES_MAX).set_credentials(creds);
-    // Addresses are not verified: mDNS can be made to lie about them.
+    // The name and not the address is verified, because mDNS announcements can be forged.
     connect(builder.override_ssl_target(without_nul(expected)), addr)
 }
 
-/// A channel to a client listener, `host:port`. `server_name`: the name to expect in its certificate instead of the
-/// host.
+/// Returns a channel to the client listener at `host:port`. If `server_name` is set, the listener's certificate must
+/// contain it instead of the host.
 pub fn client_channel(
     env: Arc<Environment>,
     addr: &str,
@@ -108,7 +109,7 @@ pub fn client_channel(
 fn listener(env: &Env, name: &str, memory_bytes_max: u64, message_bytes_max: usize) -> ServerBuilder {
     let memory = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
     let builder = with(ChannelBuilder::new(env.get()), LISTENER, message_bytes_max)
-        // Above it requests are rejected, instead of the process being killed.
+        // Above this, gRPC rejects requests; otherwise the system might kill the process for its memory use.
         .set_resource_quota(ResourceQuota::new(Some(name)).resize_memory(memory));
     ServerBuilder::new(env.get()).channel_args(builder.build_args())
 }
@@ -130,7 +131,7 @@ fn connect(builder: ChannelBuilder, addr: &str) -> Channel {
     builder.connect(&without_nul(addr))
 }
 
-/// grpcio panics on a NUL in a name. An address without it is just as wrong, and fails to connect.
+/// Removes NUL bytes, on which grpcio panics. The changed name is not valid either, so the connection fails.
 fn without_nul(text: &str) -> String {
     CString::new(text).map_or_else(|_| text.replace('\0', ""), |_| text.to_owned())
 }

@@ -1,15 +1,18 @@
 //! Finds connections whose requests are cancelled as fast as they are made ("HTTP/2 rapid reset", CVE-2023-44487).
 //!
-//! The C core of this version neither counts cancelled requests nor limits how many of them wait to be cleaned up. It reads
-//! them faster than it cleans them up, so memory and the latency of every other request grow as long as they arrive.
-//! [`ResetWatch`] counts how many requests each connection has lost. Too many within a second close it, and for a while
-//! every new connection from the same host with the same certificate. A request counts as lost if it was started and is
-//! neither open nor answered, and no message was sent for it. A client that loses requests for a good reason (all its
-//! deadlines pass while a node hangs) loses at most as many as may be open, and stays below the limit.
+//! This version of the C core neither counts cancelled requests nor limits how many of them wait for cleanup. It
+//! reads them faster than it cleans them up, so memory use and the latency of all other requests grow as long as the
+//! flood lasts.
 //!
-//! A connection costs more than its first requests before its certificate is known. So if such a host connects again
-//! anyway, it is refused every connection for a second at a time; other clients on that host have to wait that long for a
-//! new one.
+//! [`ResetWatch`] counts the lost requests of each connection. A request is lost if it was started, is neither open
+//! nor answered, and no message was sent for it. If a connection loses too many requests within a second, it is
+//! closed and its owner is banned: for a while, every new connection from the same host with the same certificate is
+//! closed too. An honest client stays below the limit: even if all its deadlines pass while a node hangs, it loses at
+//! most as many requests as may be open.
+//!
+//! The certificate of a connection is only known after a handshake, which costs more than a few requests. So if a
+//! banned owner keeps connecting, its host is paused: every new connection from it is closed at once, for one second
+//! at a time. Other clients on that host then wait up to a second for a new connection.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,41 +20,43 @@ use std::time::{Duration, Instant};
 
 use super::sockets::{Calls, Connection, ServerCalls};
 
-/// Requests that may be open on a connection (`LISTENER` in `options.rs`); open ones are not lost.
+/// The maximum of open requests of a connection (see `LISTENER` in `options.rs`). Open requests are not lost.
 const OPEN_MAX: u64 = 1024;
 
-/// Lost requests of one connection within [`WINDOW`]: all that were open, once.
+/// The maximum of lost requests of one connection within [`WINDOW`]: as many as may be open at once.
 const LOST_MAX: u64 = OPEN_MAX;
 
-/// Lost requests within [`WINDOW`] of all connections from one host with one certificate.
+/// The maximum of lost requests within [`WINDOW`] of one owner: all connections from one host with one certificate.
 const OWNER_LOST_MAX: u64 = 4096;
 
-/// An owner over a limit keeps the connections that lost fewer requests than this.
+/// If an owner exceeds a limit, its connections that lost at most this many requests stay open.
 const LOST_LITTLE: u64 = 64;
 
-/// Requests of one connection that are over and not cleaned up yet. More are a flood, however long it has lasted.
+/// The maximum of requests of one connection that have ended but are not cleaned up. More of them are a flood,
+/// whatever time they took.
 const LEFT_MAX: u64 = 2048;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// An owner over a limit gets no new connection for this long.
+/// How long an owner that exceeded a limit is banned.
 pub(super) const BAN: Duration = Duration::from_secs(10);
 
 /// After this many closed connections of a banned owner, its host is paused.
 const KNOCKS_MAX: u32 = 4;
 
-/// A paused host gets no new connection for this long.
+/// How long new connections from a paused host are closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Connections are looked at one by one when a server has lost this many requests since the last look.
+/// If a server has at least this many more unsuccessful requests than at the last check, each of its connections is
+/// checked.
 const GROWTH: u64 = 256;
 
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It, or its owner, lost this many requests.
+    /// It or its owner exceeded a limit; the connection itself lost this many requests.
     Lost(u64),
-    /// It is new, and its owner is banned.
+    /// Its owner is banned, and it is new or has lost requests.
     Banned,
 }
 
@@ -61,33 +66,34 @@ pub(super) type Owner = (IpAddr, Vec<u8>);
 #[derive(Clone, Copy, Default)]
 pub(super) struct ServerSeen {
     not_well: u64,
-    /// The highest number of a connection that was seen.
+    /// The highest channelz id of a connection that was seen.
     pub newest: u64,
-    /// It has lost many requests since the last look.
+    /// It has many more unsuccessful requests than at the last check, see [`GROWTH`].
     pub grows: bool,
 }
 
-/// A connection's counts at the start of its window.
+/// The counters of a connection at the start of its window.
 struct Window {
     begin: Instant,
     calls: Calls,
 }
 
-/// An owner that gets no new connection, and how often it tried.
+/// The ban of an owner, and how many of its connections were closed since.
 struct Ban {
     until: Instant,
     knocks: u32,
-    /// The port that its connections go to.
+    /// The local port of its connections.
     port: u16,
 }
 
-/// A host that keeps its connections and gets no new one.
+/// The pause of a host, which keeps its known connections.
 struct Pause {
     until: Instant,
     known: HashSet<SocketAddr>,
 }
 
-/// What was seen so far. Bounded by servers, connections, and offences within [`BAN`].
+/// The state of all servers, connections and banned owners. Its size is bounded by the numbers of servers and
+/// connections, and of bans within [`BAN`].
 #[derive(Default)]
 pub(super) struct ResetWatch {
     servers: HashMap<u64, ServerSeen>,
@@ -97,7 +103,7 @@ pub(super) struct ResetWatch {
 }
 
 impl ResetWatch {
-    /// What was known of a server before this look, with `grows` of this look.
+    /// Updates a server's counters. Returns what was known about it before, but with the new value of `grows`.
     pub fn server(&mut self, now: &ServerCalls) -> ServerSeen {
         let server = self.servers.entry(now.id).or_default();
         server.grows = now.not_well.saturating_sub(server.not_well) >= GROWTH;
@@ -119,8 +125,8 @@ impl ResetWatch {
         !self.banned.is_empty()
     }
 
-    /// The owners whose host is to be paused, and the port that they connect to.
-    pub fn knocked_too_often(&self) -> Vec<(Owner, u16)> {
+    /// Returns the owners whose host must be paused, and the port that they connect to.
+    pub fn owners_to_pause(&self) -> Vec<(Owner, u16)> {
         let often = self.banned.iter().filter(|(_, ban)| ban.knocks >= KNOCKS_MAX);
         often.map(|(owner, ban)| (owner.clone(), ban.port)).collect()
     }
@@ -131,7 +137,7 @@ impl ResetWatch {
         self.banned.insert(owner, Ban { until: now + BAN, knocks: 0, port: connection.local.port() });
     }
 
-    /// Pauses the owner's host, and counts its attempts from zero.
+    /// Pauses the owner's host, and restarts its count of closed connections.
     pub fn pause(&mut self, owner: &Owner, port: u16, known: HashSet<SocketAddr>, now: Instant) {
         if let Some(ban) = self.banned.get_mut(owner) {
             ban.knocks = 0;
@@ -139,13 +145,14 @@ impl ResetWatch {
         self.pauses.insert((owner.0, port), Pause { until: now + PAUSE, known });
     }
 
-    /// The paused hosts and ports, with the connections that they keep.
+    /// Returns the paused hosts and ports, with the connections that stay open.
     pub fn paused(&mut self, now: Instant) -> impl Iterator<Item = (&(IpAddr, u16), &HashSet<SocketAddr>)> {
         self.pauses.retain(|_, pause| pause.until > now);
         self.pauses.iter().map(|(at, pause)| (at, &pause.known))
     }
 
-    /// The connections to close. Each is given with its number, and whether it is new since the last look.
+    /// Returns the connections to close. `connections`: each with its channelz id, and whether it is new since the
+    /// last check.
     pub fn judge(
         &mut self,
         connections: Vec<(u64, bool, Connection)>,
@@ -154,13 +161,13 @@ impl ResetWatch {
     ) -> Vec<(Connection, Why)> {
         self.banned.retain(|_, ban| ban.until > now);
         if growing {
-            let there: HashSet<u64> = connections.iter().map(|(id, ..)| *id).collect();
-            self.windows.retain(|id, _| there.contains(id));
+            let existing: HashSet<u64> = connections.iter().map(|(id, ..)| *id).collect();
+            self.windows.retain(|id, _| existing.contains(id));
         } else if !self.bans() {
             self.windows.clear();
         }
         let mut by_owner: HashMap<Owner, u64> = HashMap::new();
-        let mut rows = Vec::with_capacity(connections.len());
+        let mut counted = Vec::with_capacity(connections.len());
         for (id, new, connection) in connections {
             let (lost, left) = self.lost(id, new, &connection.calls, now);
             let owner: Owner = (connection.remote.ip(), connection.certificate.clone());
@@ -168,10 +175,10 @@ impl ResetWatch {
             if lost > LOST_MAX || left > LEFT_MAX {
                 *by_owner.entry(owner.clone()).or_default() += OWNER_LOST_MAX + 1;
             }
-            rows.push((new, lost.max(left), owner, connection));
+            counted.push((new, lost.max(left), owner, connection));
         }
         let mut gone = Vec::new();
-        for (new, lost, owner, connection) in rows {
+        for (new, lost, owner, connection) in counted {
             let was_banned = self.banned.contains_key(&owner);
             let over = by_owner.get(&owner).is_some_and(|lost| *lost > OWNER_LOST_MAX);
             if (over || was_banned) && lost > LOST_LITTLE {
@@ -189,19 +196,20 @@ impl ResetWatch {
         gone.into_iter().map(|(_, connection, why)| (connection, why)).collect()
     }
 
-    /// How many requests a connection lost within its window, and how many lost ones are not cleaned up.
+    /// Returns how many requests a connection lost within its window, and how many of its requests have not ended or
+    /// are not cleaned up.
     fn lost(&mut self, id: u64, new: bool, calls: &Calls, now: Instant) -> (u64, u64) {
-        // Everything that a new connection did, it did since the last look.
+        // A new connection started all its requests since the last check.
         let first = if new { Calls::default() } else { *calls };
         let window = self.windows.entry(id).or_insert(Window { begin: now, calls: first });
         let then = window.calls;
         let since = |now: u64, then: u64| now.saturating_sub(then);
         let answered = since(calls.answered, then.answered);
-        // A stream that was sent messages and then cancelled is not lost.
+        // A stream for which messages were sent is not lost, even if it was cancelled.
         let more_messages = since(calls.messages_sent, then.messages_sent).saturating_sub(answered);
         let over = calls.answered + calls.failed;
         let left = calls.started.saturating_sub(over);
-        // Cancelled requests look like open ones until they are cleaned up, but only OPEN_MAX can be open.
+        // Until they are cleaned up, cancelled requests look like open ones; but only OPEN_MAX of them can be open.
         let well = answered + more_messages + left.min(OPEN_MAX);
         let lost = since(calls.started, then.started).saturating_sub(well);
         if now.saturating_duration_since(window.begin) >= WINDOW {
@@ -236,15 +244,15 @@ mod tests {
         for second in 0..10 {
             for part in 0..20 {
                 let n = second * 20 + part;
-                // 20,000 answered calls a second; 20,000 streams that were cancelled after a message; 1,000 deadlines at once,
-                // every second.
-                let rows = vec![
+                // 20,000 answered calls per second; 20,000 streams per second that were cancelled after a message;
+                // and 1,000 requests per second whose deadlines pass at the same time.
+                let connections = vec![
                     (1, n == 0, connection(1, "a", n * 1000, n * 1000, n * 1000)),
                     (2, n == 0, connection(1, "b", n * 1000, 0, n * 1000)),
                     (3, n == 0, connection(1, "c", second * 1000, 0, 0)),
                 ];
                 let now = start + MS * u32::try_from(n * 50).expect("small");
-                assert_eq!(watch.judge(rows, true, now), [], "at {n}");
+                assert_eq!(watch.judge(connections, true, now), [], "at {n}");
             }
         }
     }
@@ -254,7 +262,7 @@ mod tests {
         let (mut watch, now) = (ResetWatch::default(), Instant::now());
         let quiet = |started| (1, false, connection(1, "honest", started, started, started));
         let rows = vec![quiet(1_000_000), (2, false, connection(1, "bad", 900_000, 890_000, 0))];
-        assert_eq!(watch.judge(rows, true, now), [], "what was long ago is not held against it");
+        assert_eq!(watch.judge(rows, true, now), [], "requests lost before the first check do not count");
         let rows = vec![quiet(1_001_000), (2, false, connection(1, "bad", 902_049, 890_000, 0))];
         assert_eq!(why(watch.judge(rows, true, now + MS * 50)), [Why::Lost(2049)]);
 
@@ -262,18 +270,18 @@ mod tests {
         let rows = vec![new(3, 1, "bad"), new(4, 2, "bad"), new(5, 1, "honest")];
         let gone = watch.judge(rows, false, now + MS * 60);
         assert_eq!(gone, [(connection(1, "bad", 0, 0, 0), Why::Banned)], "that host with that certificate alone");
-        assert_eq!(watch.knocked_too_often(), []);
+        assert_eq!(watch.owners_to_pause(), []);
         let again = (0..u64::from(KNOCKS_MAX)).map(|i| new(10 + i, 1, "bad")).collect();
         assert_eq!(watch.judge(again, false, now + MS * 65).len(), 4);
-        let [(owner, port)] = &watch.knocked_too_often()[..] else { panic!("one") };
+        let [(owner, port)] = &watch.owners_to_pause()[..] else { panic!("one") };
         assert_eq!((owner.0, *port), (IpAddr::from([10, 0, 0, 1]), 8400));
         watch.pause(owner, *port, HashSet::new(), now);
-        assert_eq!((watch.knocked_too_often(), watch.paused(now).count()), (Vec::new(), 1));
+        assert_eq!((watch.owners_to_pause(), watch.paused(now).count()), (Vec::new(), 1));
         assert_eq!(watch.paused(now + PAUSE).count(), 0);
         let old = vec![(6, false, connection(1, "bad", 10, 0, 0))];
-        assert_eq!(watch.judge(old, false, now + MS * 70), [], "what it has and does little harm stays");
+        assert_eq!(watch.judge(old, false, now + MS * 70), [], "an old connection that lost few requests stays open");
         assert!(watch.bans());
-        assert_eq!(watch.judge(vec![new(7, 1, "bad")], false, now + MS * 50 + BAN), [], "and it is forgotten");
+        assert_eq!(watch.judge(vec![new(7, 1, "bad")], false, now + MS * 50 + BAN), [], "the ban has ended");
         assert!(!watch.bans() && watch.windows.len() == 1);
     }
 
@@ -304,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_a_server_are_looked_at_when_it_loses_requests() {
+    fn connections_of_a_server_are_checked_when_it_has_many_unsuccessful_requests() {
         let mut watch = ResetWatch::default();
         let server = |not_well| ServerCalls { id: 1, not_well };
         assert!(!watch.server(&server(GROWTH - 1)).grows);

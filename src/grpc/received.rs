@@ -1,4 +1,4 @@
-//! How many of the bytes that a connection sent belong to messages of requests. `frames` limits the others.
+//! Counts how many of the bytes that a connection sent belong to messages of requests. `frames` limits the other bytes.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,24 +8,24 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use grpcio::RpcContext;
 use parking_lot::{Mutex, MutexGuard};
 
-/// What a message costs besides its bytes: its frames, and the headers of its request.
+/// Bytes that are added for each message: its frame headers, and the headers of its request.
 const PER_MESSAGE: u64 = 512;
 
-/// This fraction of a message's bytes is added for TLS and frames.
+/// One part in this many of a message's bytes is added for TLS and frames.
 const OVERHEAD_PART: u64 = 64;
 
-/// An account is removed when its connection was missing in this many looks and no request of it is left.
+/// An account is removed when its connection was missing in this many checks, and none of its requests is left.
 const MISSING_MAX: u32 = 2;
 
-/// Above this many accounts, those of closed connections are looked for.
+/// Above this many accounts, the accounts of closed connections are removed even while the process is idle.
 const ACCOUNTS_KEPT: usize = 1024;
 
-/// The accounts of all client connections; a clone is the same. Bounded by the connections, and those that were
-/// closed since the last look.
+/// The accounts of all client connections. Clones share them. Their number is bounded by the connections that are
+/// open or were closed since the last check.
 #[derive(Clone, Default)]
 pub struct Received(Arc<Mutex<HashMap<SocketAddr, Arc<Account>>>>);
 
-/// What the messages of one connection account for.
+/// The bytes that the messages of one connection explain.
 #[derive(Debug, Default)]
 pub struct Account {
     bytes: AtomicU64,
@@ -41,18 +41,18 @@ impl Account {
 }
 
 impl Received {
-    /// The account of a request's connection.
+    /// Returns the account of a request's connection.
     pub fn account(&self, ctx: &RpcContext<'_>) -> Arc<Account> {
-        // An address that is not understood gets an account that is never read: such a connection is not judged.
+        // If the address can't be parsed, returns an account that nothing reads: such a connection is not judged.
         peer_address(&ctx.peer()).map_or_else(Arc::default, |remote| self.lock().entry(remote).or_default().clone())
     }
 
-    /// The bytes that the messages of the connection from that address account for.
+    /// Returns the bytes that the messages of the connection from `remote` explain.
     pub fn explained(&self, remote: SocketAddr) -> u64 {
         self.lock().get(&remote).map_or(0, |account| account.bytes.load(Ordering::Relaxed))
     }
 
-    /// True if there may be many accounts of closed connections.
+    /// Returns true if there may be many accounts of closed connections.
     pub fn has_many(&self, connections: usize) -> bool {
         self.lock().len() > ACCOUNTS_KEPT + 2 * connections
     }
@@ -74,7 +74,8 @@ impl Received {
     }
 }
 
-/// The address in gRPC's `ipv4:192.0.2.1:5` or `ipv6:%5B2001:db8::1%5D:5`, without a scope.
+/// Parses a peer address of gRPC, such as `ipv4:192.0.2.1:5` or `ipv6:%5B2001:db8::1%5D:5`. The scope of an IPv6
+/// address is ignored.
 fn peer_address(peer: &str) -> Option<SocketAddr> {
     if let Some(v4) = peer.strip_prefix("ipv4:") {
         return v4.parse().ok();
@@ -111,7 +112,7 @@ mod tests {
         call.add(64_000);
         assert_eq!((received.explained(remote(1)), received.explained(remote(3))), (64_000 + 1000 + 512, 0));
         received.keep(|_| false);
-        assert_eq!(received.lock().len(), 2, "they may have come after the look");
+        assert_eq!(received.lock().len(), 2, "they may be newer than the list of connections");
         received.keep(|_| false);
         assert_eq!(received.lock().len(), 1, "one has a request");
         drop(call);

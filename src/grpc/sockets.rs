@@ -1,8 +1,9 @@
-//! The connections of this process's gRPC servers: the C core's counters, how to abort one, and the limit of its
-//! receive buffer.
+//! The connections of this process's gRPC servers: reads the C core's counters, aborts connections, and limits their
+//! receive buffers.
 //!
-//! `grpcio` does not expose connections. The C core counts the requests of each (channelz), also those that no
-//! handler has seen or ever will. Counting costs nothing here; a look takes some 20 µs for each connection.
+//! `grpcio` does not expose connections. But the C core counts the requests of each connection (channelz), including
+//! those that never reach a handler. The counting itself has no measurable cost; reading the counters takes about 20
+//! µs per connection.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,28 +19,28 @@ use serde_json::Value;
 
 use super::tcp_info::TcpInfo;
 
-/// Connections in one answer of the C core.
+/// The maximum of connections in one response of the C core.
 const PAGE: usize = 1000;
 
-/// A server of this process.
+/// A gRPC server of this process and its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerCalls {
-    /// The C core's number of the server.
+    /// The channelz id of the server.
     pub id: u64,
-    /// Requests that were started and did not end well: open, failed and cancelled ones.
+    /// The number of requests that were started and have not succeeded: open, failed and cancelled ones.
     pub not_well: u64,
 }
 
 /// A connection from a client or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The end on this host.
+    /// The address on this host.
     pub local: SocketAddr,
-    /// The client's or peer's end.
+    /// The address of the client or peer.
     pub remote: SocketAddr,
-    /// The remote certificate, PEM; empty without TLS.
+    /// The certificate of the client or peer, PEM; empty without TLS.
     pub certificate: Vec<u8>,
-    /// Its requests so far.
+    /// The counts of its requests.
     pub calls: Calls,
 }
 
@@ -50,7 +51,7 @@ pub struct Calls {
     pub started: u64,
     /// Requests that this side ended with any status.
     pub answered: u64,
-    /// Requests that ended without one. A cancelled request counts once the C core has cleaned it up.
+    /// Requests that ended without a status. A cancelled request counts once the C core has cleaned it up.
     pub failed: u64,
     /// Messages that this side sent.
     pub messages_sent: u64,
@@ -58,53 +59,54 @@ pub struct Calls {
     pub messages_received: u64,
 }
 
-/// The bytes of a connection, with TLS and HTTP/2.
+/// The bytes of a connection, including those of TLS and HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// The end on this host.
+    /// The address on this host.
     pub local: SocketAddr,
-    /// The client's or peer's end.
+    /// The address of the client or peer.
     pub remote: SocketAddr,
-    /// Bytes that arrived, read or not.
+    /// Bytes that arrived, whether the process has read them or not.
     pub received: u64,
-    /// Bytes that the other end has acknowledged.
+    /// Bytes that the other side has acknowledged.
     pub sent: u64,
 }
 
-/// Every server of this process.
+/// Returns every gRPC server of this process.
 pub fn servers() -> Vec<ServerCalls> {
     let mut servers = Vec::new();
     let mut from = 0;
     loop {
         let page = channelz::get_servers(from, parse);
-        let rows = page["server"].as_array().map_or(&[][..], Vec::as_slice);
-        servers.extend(rows.iter().map(|row| {
-            let data = &row["data"];
+        let found = page["server"].as_array().map_or(&[][..], Vec::as_slice);
+        servers.extend(found.iter().map(|server| {
+            let data = &server["data"];
             let not_well = number(&data["callsStarted"]).saturating_sub(number(&data["callsSucceeded"]));
-            ServerCalls { id: number(&row["ref"]["serverId"]), not_well }
+            ServerCalls { id: number(&server["ref"]["serverId"]), not_well }
         }));
         match servers.last() {
-            Some(last) if !rows.is_empty() && page["end"] != true => from = last.id + 1,
+            Some(last) if !found.is_empty() && page["end"] != true => from = last.id + 1,
             Some(_) | None => return servers,
         }
     }
 }
 
-/// The numbers of a server's connections from `from` on, ascending; newer connections have higher numbers.
+/// Returns the channelz ids of a server's connections from `from` on, in ascending order. Newer connections have
+/// higher ids.
 pub fn connections(server: u64, mut from: u64) -> Vec<u64> {
     let mut ids = Vec::new();
     loop {
         let page = channelz::get_server_sockets(server, from, PAGE, parse);
-        let rows = page["socketRef"].as_array().map_or(&[][..], Vec::as_slice);
-        ids.extend(rows.iter().map(|row| number(&row["socketId"])));
+        let found = page["socketRef"].as_array().map_or(&[][..], Vec::as_slice);
+        ids.extend(found.iter().map(|socket| number(&socket["socketId"])));
         match ids.last() {
-            Some(last) if !rows.is_empty() && page["end"] != true => from = last + 1,
+            Some(last) if !found.is_empty() && page["end"] != true => from = last + 1,
             Some(_) | None => return ids,
         }
     }
 }
 
-/// One connection; `None` if it is closed, or not TCP.
+/// Returns the connection with this channelz id; `None` if it is closed, or not TCP.
 pub fn connection(id: u64) -> Option<Connection> {
     let answer = channelz::get_socket(id, parse);
     let socket = &answer["socket"];
@@ -128,7 +130,7 @@ fn parse(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or(Value::Null)
 }
 
-/// Numbers are written as text, and zeros are left out.
+/// Reads a number of channelz, which writes numbers as strings and omits zeros.
 fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -143,21 +145,21 @@ fn address(end: &Value) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), tcp["port"].as_str()?.parse().ok()?))
 }
 
-/// Aborts a connection without the C core: unread data is dropped, and the other end gets a reset. The C core then
-/// finds its socket broken. Returns false if the connection does not exist any more.
+/// Aborts a connection without the C core's help: unread data is dropped, and the other side receives a reset. The C
+/// core then notices that its socket is closed. Returns false if the connection no longer exists.
 ///
 /// # Errors
-/// Those of the system.
+/// If a system call fails.
 pub fn abort(connection: &Connection) -> io::Result<bool> {
     let (_, aborted) = abort_all(|local, remote| (local, remote) == (connection.local, connection.remote))?;
     Ok(aborted > 0)
 }
 
-/// Aborts the connections from a host to a local port, except known ones. Returns how many files were looked at, and
-/// how many connections were aborted.
+/// Aborts the connections from a host to a local port, except the known ones. Returns how many file descriptors were
+/// inspected, and how many connections were aborted.
 ///
 /// # Errors
-/// Those of the system.
+/// If a system call fails.
 pub fn abort_new(host: IpAddr, port: u16, known: &HashSet<SocketAddr>) -> io::Result<(usize, usize)> {
     abort_all(|local, remote| (remote.ip(), local.port()) == (host, port) && !known.contains(&remote))
 }
@@ -174,11 +176,11 @@ fn abort_all(mut which: impl FnMut(SocketAddr, SocketAddr) -> bool) -> io::Resul
     Ok((looked_at, aborted))
 }
 
-/// Limits the receive buffers of connections that are established from now on at an address on which this process
-/// listens; one that waits to be accepted stays as it is. Returns how many sockets listen there.
+/// Limits the receive buffers of future connections to an address on which this process listens. A connection that
+/// already waits to be accepted is not changed. Returns how many sockets listen there.
 ///
 /// # Errors
-/// Those of the system.
+/// If a system call fails.
 pub fn bound_receive_buffers(addr: SocketAddr, bytes: usize) -> io::Result<usize> {
     let mut bounded = 0;
     sockets(
@@ -195,10 +197,10 @@ pub fn bound_receive_buffers(addr: SocketAddr, bytes: usize) -> io::Result<usize
     Ok(bounded)
 }
 
-/// The bytes of every connection to a port on which this process listens.
+/// Returns the bytes of every connection to a port on which this process listens.
 ///
 /// # Errors
-/// Those of the system.
+/// If a system call fails.
 pub fn traffic() -> io::Result<Vec<Traffic>> {
     let (mut all, mut ports) = (Vec::new(), HashSet::new());
     sockets(
@@ -217,13 +219,13 @@ pub fn traffic() -> io::Result<Vec<Traffic>> {
     Ok(all)
 }
 
-/// The unspecified address is the same in both families.
+/// Compares two addresses of a listener. The unspecified addresses of IPv4 and IPv6 are equal.
 fn is_same_listener(one: SocketAddr, other: SocketAddr) -> bool {
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (ip == other_ip || ip.is_unspecified() && other_ip.is_unspecified())
 }
 
-/// The receive buffer of a connection of this process, as the system counts it.
+/// Returns the receive buffer size of a connection of this process, as the kernel reports it.
 #[cfg(test)]
 pub fn receive_buffer_bytes(local: SocketAddr, remote: SocketAddr) -> Option<usize> {
     let mut bytes = None;
@@ -236,8 +238,8 @@ pub fn receive_buffer_bytes(local: SocketAddr, remote: SocketAddr) -> Option<usi
     bytes
 }
 
-/// Acts on a copy of each socket of this process for which `which` returns something. Returns how many files were
-/// looked at.
+/// Calls `act` with a duplicate of each socket of this process for which `which` returns `Some`. Returns how many
+/// file descriptors were inspected.
 pub(super) fn sockets<T: PartialEq>(
     mut which: impl FnMut(BorrowedFd<'_>) -> Option<T>,
     mut act: impl FnMut(OwnedFd) -> rustix::io::Result<()>,
@@ -249,20 +251,21 @@ pub(super) fn sockets<T: PartialEq>(
         let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
         let Some(number) = number.filter(|n| *n >= 0) else { continue };
         looked_at += 1;
-        // SAFETY: the descriptor is not ours and may be closed, or reused for another file, at any time. It is only
-        // inspected and duplicated; neither changes the file, and a closed one is an error.
+        // SAFETY: another thread may close the descriptor, or reuse its number for another file, at any time. It is
+        // only inspected and duplicated: neither changes the file, and both fail for a closed descriptor.
         let theirs = unsafe { BorrowedFd::borrow_raw(number) };
-        let Some(said) = which(theirs) else { continue };
+        let Some(found) = which(theirs) else { continue };
         let Ok(own) = fcntl_dupfd_cloexec(theirs, 0) else { continue };
-        // The duplicate is ours: what is inspected is what is acted on, even if the number is reused.
-        if which(own.as_fd()) == Some(said) {
+        // Nothing else can close or reuse the duplicate, so the socket that is inspected here is the one that `act`
+        // changes.
+        if which(own.as_fd()) == Some(found) {
             act(own)?;
         }
     }
     Ok(looked_at)
 }
 
-/// The local and the remote address of a connection.
+/// Returns the local and the remote address of a connection.
 pub(super) fn ends(socket: impl AsFd) -> Option<(SocketAddr, SocketAddr)> {
     let remote = getpeername(&socket).ok()??;
     Some((canonical(getsockname(&socket).ok()?)?, canonical(remote)?))
@@ -286,7 +289,7 @@ mod tests {
     fn aborts_a_connection_and_drops_unread_bytes() {
         let listener = TcpListener::bind("[::]:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        // Over IPv4 to a socket of IPv6, like gRPC's listeners.
+        // Over IPv4 to an IPv6 socket, as with gRPC's listeners.
         let connect = || {
             let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
             client.write_all(b"abc").expect("sent");
@@ -327,13 +330,13 @@ mod tests {
         let port = addr(&bounded).port();
         assert_eq!(bound_receive_buffers(SocketAddr::from(([127, 0, 0, 1], port)), 16 << 10).expect("a walk"), 0);
         assert_eq!(bound_receive_buffers(SocketAddr::from(([0, 0, 0, 0], port)), 16 << 10).expect("a walk"), 1);
-        // The system adds the same amount for its bookkeeping.
+        // The kernel doubles the size for its bookkeeping.
         assert_eq!(accepted_bytes(&bounded), 32 << 10);
         assert!(accepted_bytes(&other) > 32 << 10);
     }
 
     #[test]
-    fn counts_what_a_connection_has_sent_before_it_is_read() {
+    fn counts_received_bytes_before_they_are_read() {
         let listener = TcpListener::bind("[::]:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connected");
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_counters_of_the_core() {
+    fn parses_channelz_values() {
         let end = |ip: &str| serde_json::json!({ "tcpip_address": { "port": "9", "ip_address": ip } });
         assert_eq!(address(&end("fwAAAQ==")), Some(SocketAddr::from(([127, 0, 0, 1], 9))));
         assert_eq!(address(&end("AAAAAAAAAAAAAP//fwAAAQ==")), Some(SocketAddr::from(([127, 0, 0, 1], 9))));

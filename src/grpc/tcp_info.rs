@@ -1,4 +1,4 @@
-//! What the kernel counts for a TCP connection: `struct tcp_info` of `linux/tcp.h`, read by `getsockopt`.
+//! The kernel's counters of a TCP connection: `struct tcp_info` of `linux/tcp.h`, read with `getsockopt`.
 
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd as _};
 /// A TCP connection's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TcpInfo {
-    /// Bytes that arrived, read by the process or not.
+    /// Bytes that arrived, whether the process has read them or not.
     pub received: u64,
-    /// Bytes that the other end has acknowledged.
+    /// Bytes that the other side has acknowledged.
     pub acknowledged: u64,
     /// Milliseconds since data last arrived.
     pub idle_ms: u32,
@@ -32,7 +32,8 @@ const _: () = assert!(std::mem::offset_of!(Raw, bytes_acked) == 120);
 const _: () = assert!(std::mem::offset_of!(Raw, bytes_received) == 128);
 
 impl TcpInfo {
-    /// Reads the counters. `None` for a socket that is not TCP, and before Linux 4.1, which does not count bytes.
+    /// Reads the counters of a socket. Returns `None` if it is not TCP, or before Linux 4.1, which does not count
+    /// bytes.
     pub fn of(socket: impl AsFd) -> Option<TcpInfo> {
         let mut raw = Raw::default();
         let mut len = libc::socklen_t::try_from(size_of::<Raw>()).ok()?;

@@ -115,8 +115,8 @@ impl MembershipHandle {
         let _ = self.inbox.clone().try_send(message);
     }
 
-    /// Searches for a cluster of this name: for two seconds from `begin` on, asks every join address and every node
-    /// that mDNS finds. The reply is dropped if the node stops.
+    /// Searches for a cluster of this name, from `begin` on: asks every join address, and every node that mDNS finds
+    /// within two seconds. The reply is dropped if the node stops.
     pub fn probe(&self, begin: Instant) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
         self.send(MembershipMsg::Probe(begin, tx));

@@ -1,4 +1,4 @@
-//! The options, each by its effect on a real listener; and which certificates the two listeners accept.
+//! Tests the effect of each option on a real listener, and which certificates the two listeners accept.
 
 mod options;
 mod refusal;
@@ -30,11 +30,11 @@ const RAW: Marshaller<Vec<u8>> = Marshaller {
     },
 };
 
-/// Answers with the client's name, or with why it has none; panics when told to.
+/// A method that returns the client's name, or the reason why it has none. It panics on request.
 const WHO: Method<Vec<u8>, Vec<u8>> =
     Method { ty: MethodType::Unary, name: "/test.Test/Who", req_mar: RAW, resp_mar: RAW };
 
-/// The name that every peer of cluster "c" is dialled by.
+/// The name that the certificate of every peer of cluster "c" contains.
 const MEMBER: &str = "member.c.seriatim.internal";
 
 enum Side {
@@ -42,7 +42,7 @@ enum Side {
     Peers,
 }
 
-/// A listener with one method on a free port. Its fields are dropped in this order: the threads last.
+/// A listener with one method on a free port. The fields are dropped in this order, the threads last.
 struct Listener {
     server: Server,
     port: u16,
@@ -79,7 +79,7 @@ impl Listener {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Sends requests as a client with these credentials, expecting the name `localhost`.
+    /// Sends a request as a client with these credentials, which expects the server name `localhost`.
     fn ask(&self, creds: ChannelCredentials) -> Result<String, (RpcStatusCode, String)> {
         ask(&client_channel(self.env.get(), &self.addr(), creds, Some("localhost")), b"")
     }
@@ -95,7 +95,7 @@ fn ask(channel: &Channel, request: &[u8]) -> Result<String, (RpcStatusCode, Stri
     }
 }
 
-/// The certificates of cluster "c", and any others that a test presents.
+/// The certificates of cluster "c", and the other ones that tests use.
 struct Certs {
     dir: tempfile::TempDir,
     ca: Ca,
@@ -122,7 +122,7 @@ impl Certs {
         client_credentials(&self.path("ca.pem"), &cert, &key).expect("credentials")
     }
 
-    /// Credentials with any certificate, which is not checked before it is presented.
+    /// Returns credentials with any certificate; the client does not check it.
     fn unchecked(&self, ca: &Ca, common_names: &[&str], usage: Usage, lifetime_seconds: i64) -> ChannelCredentials {
         let request = Request {
             common_names: common_names.iter().map(|n| (*n).to_owned()).collect(),

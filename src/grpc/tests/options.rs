@@ -1,4 +1,4 @@
-//! The effects of the options.
+//! Tests the effects of the options.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -41,7 +41,7 @@ fn messages_have_a_limit() {
     assert_eq!(ask(&channel, &vec![0; CLIENT_MESSAGE_BYTES_MAX]), Ok("anonymous".to_owned()));
     let refused = ask(&channel, &vec![0; CLIENT_MESSAGE_BYTES_MAX + 1]);
     assert!(matches!(refused, Err((RpcStatusCode::RESOURCE_EXHAUSTED, _))), "{refused:?}");
-    // Our own channel does not even send it.
+    // This crate's channel does not even send it.
     let refused = ask(&dial(&listener), &vec![0; CLIENT_MESSAGE_BYTES_MAX + 1]);
     assert!(matches!(refused, Err((RpcStatusCode::RESOURCE_EXHAUSTED, _))), "{refused:?}");
 }
@@ -62,7 +62,7 @@ fn metadata_has_a_limit() {
     );
 }
 
-/// What the server announces when a connection opens: (identifier, value) of RFC 9113, section 6.5.
+/// Returns the settings that the server announces on a new connection: (identifier, value), RFC 9113, section 6.5.
 fn settings(listener: &Listener) -> Vec<(u16, u32)> {
     let mut stream = TcpStream::connect(listener.addr()).expect("a connection");
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("sent");
@@ -89,14 +89,14 @@ fn a_handshake_times_out_after_ten_seconds() {
     let mut silent = TcpStream::connect(listener.addr()).expect("a connection");
     silent.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     let start = Instant::now();
-    // Closed or reset: both end it.
+    // The connection may be closed or reset.
     let ended = silent.read(&mut [0; 1]).map_or_else(|e| e.kind() != std::io::ErrorKind::WouldBlock, |n| n == 0);
     assert!(ended && start.elapsed() > Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
 fn ignores_the_proxy_of_the_environment() {
-    // In a process of its own, since the environment belongs to the process. Nothing listens at the proxy's address.
+    // In a separate process, because environment variables are per process. Nothing listens at the proxy's address.
     const PROXY: &str = "http://127.0.0.1:1";
     if std::env::var("http_proxy").as_deref() == Ok(PROXY) {
         let listener = insecure();
@@ -136,7 +136,7 @@ fn a_channel_reconnects_to_a_restarted_server() {
     assert_eq!(env.stop(), Ok(()));
 }
 
-/// A listener on a given port; like [`Listener`], without what these tests don't need.
+/// Starts a listener on a given port, without TLS.
 fn insecure_at(port: u16) -> (Server, Env) {
     let (sender, _fatal) = fatal_channel();
     let env = Env::start("grpc-at", 1, &sender);
@@ -153,7 +153,7 @@ fn insecure_at(port: u16) -> (Server, Env) {
 }
 
 #[test]
-fn a_panic_in_a_handler_is_reported_and_its_thread_lives_on() {
+fn a_panic_in_a_handler_is_reported_and_its_thread_continues() {
     let listener = insecure();
     let channel = dial(&listener);
     assert!(ask(&channel, b"panic").is_err());
@@ -171,7 +171,7 @@ fn a_thread_that_dies_is_fatal() {
     let (sender, fatal) = fatal_channel();
     let env = Env::start("grpc-dying", 1, &sender);
     let client = Client::new(client_channel(env.get(), "127.0.0.1:1", ChannelCredentials::insecure(), None));
-    // Its first poll is on this thread, the next one on the completion queue's.
+    // It is first polled on this thread, then on a completion-queue thread.
     let (wake, woken) = crate::reply::reply::<()>();
     client.spawn(async {
         let _ = woken.await;

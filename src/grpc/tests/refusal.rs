@@ -1,4 +1,4 @@
-//! Which certificates are accepted.
+//! Tests which certificates are accepted.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Keeps what is logged. This is the only test of the library that sets a logger.
+/// A logger that keeps all lines. No other unit test sets a logger.
 struct Captured(Mutex<Vec<String>>);
 
 static CAPTURED: Captured = Captured(Mutex::new(Vec::new()));
@@ -48,7 +48,7 @@ fn rejects_foreign_expired_and_missing_certificates_and_logs_why() {
             "has expired, is not valid yet (check this clock), or is not for this use",
         ),
         (own_ca().build(), "peer did not return a certificate"),
-        // A server's certificate is not a client's.
+        // A server certificate is not valid for a client.
         (
             certs.unchecked(&certs.ca, &["root"], Usage::Server, 60),
             "has expired, is not valid yet (check this clock), or is not for this use",
@@ -62,7 +62,7 @@ fn rejects_foreign_expired_and_missing_certificates_and_logs_why() {
         let lines = CAPTURED.0.lock().join("\n");
         assert!(lines.contains(reason), "{reason}: {lines}");
     }
-    // An operator could not find out which host it was.
+    // An operator could not find out which host had failed to connect.
     CAPTURED.0.lock().clear();
     let mut stray = TcpStream::connect(("127.0.0.1", listener.port)).expect("connected");
     stray.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
@@ -108,7 +108,7 @@ fn a_client_is_not_a_peer() {
     assert_eq!(dial(tls.peer_channel()), Ok("peer".to_owned()));
     let client = dial(certs.client("client-root")).expect("an answer");
     assert!(client.contains("lacks the subject alternative name <node name>.peer.c.seriatim.internal"), "{client}");
-    // A certificate for both usages, but of another cluster.
+    // A certificate for both usages, but for another cluster.
     let request = Request {
         common_names: vec!["peer".to_owned()],
         hosts: vec!["peer.other.seriatim.internal".to_owned()],
@@ -123,8 +123,8 @@ fn a_client_is_not_a_peer() {
 fn a_channel_rejects_an_impostor_of_a_peer() {
     let certs = Certs::new();
     let tls = certs.tls();
-    // The node's own server certificate is valid and of the right authority, but not a peer's; so is another
-    // cluster's peer.
+    // The node's own server certificate is valid and issued by the right CA, but is not a peer certificate of this
+    // cluster. The same applies to the certificate of another cluster's peer.
     let server = Listener::start(&tls, Side::Clients);
     let refused = ask(&peer_channel(server.env.get(), &server.addr(), tls.peer_channel(), MEMBER), b"");
     assert!(matches!(refused, Err((RpcStatusCode::UNAVAILABLE, _))), "{refused:?}");
@@ -151,7 +151,7 @@ fn rejects_versions_before_tls_1_2() {
     let listener = Listener::start(&certs.tls(), Side::Clients);
     let handshake = |version: SslVersion| {
         let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a connector");
-        // OpenSSL itself is told to allow it, so that the listener rejects it.
+        // The client's OpenSSL must allow it, so that only the listener can reject it.
         builder.set_cipher_list("ALL:@SECLEVEL=0").expect("ciphers");
         builder.set_min_proto_version(Some(version)).expect("a version");
         builder.set_max_proto_version(Some(version)).expect("a version");
@@ -177,15 +177,15 @@ fn new_connections_get_reloaded_certificates() {
     let old_client =
         client_channel(listener.env.get(), &listener.addr(), certs.client("client-root"), Some("localhost"));
     assert_eq!(ask(&old_client, b""), Ok("root".to_owned()));
-    // Everything is replaced, by another authority.
+    // All files are replaced, with certificates of another CA.
     let new = Certs::new();
     for file in ["ca.pem", "server.pem", "server-key.pem", "n1/peer.pem", "n1/peer-key.pem"] {
         std::fs::copy(new.path(file), certs.path(file)).expect("copied");
     }
-    assert!(listener.ask(new.client("client-root")).is_err(), "nobody has reloaded yet");
+    assert!(listener.ask(new.client("client-root")).is_err(), "the files are not reloaded yet");
     assert_eq!(tls.reload(), Ok(true));
     assert_eq!(listener.ask(new.client("client-root")), Ok("root".to_owned()));
     let old = certs.unchecked(&certs.ca, &["root"], Usage::Client, 60);
-    assert!(listener.ask(old).is_err(), "the old authority is trusted no more");
+    assert!(listener.ask(old).is_err(), "the old CA is no longer trusted");
     assert_eq!(ask(&old_client, b""), Ok("root".to_owned()), "open connections stay");
 }
