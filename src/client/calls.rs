@@ -1,4 +1,4 @@
-//! [`Client`]: one method for each RPC.
+//! [`Client`], with one method per RPC.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::security::tls;
 /// The files that a client needs for mutual TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// The CA that must have issued the server's certificate.
+    /// The certificate of the CA that must have issued the server's certificate.
     pub ca_file: PathBuf,
     /// The client's certificate; its common name is the principal.
     pub cert_file: PathBuf,
@@ -30,18 +30,18 @@ pub struct ClientFiles {
     pub key_file: PathBuf,
 }
 
-/// Where to connect, and with which certificate.
+/// How to connect to a node.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// The node's client address, `host:port`.
     pub addr: String,
-    /// `None` for plain text, to a node that runs with `--insecure`.
+    /// `None`: without TLS, for a node that runs with `--insecure`.
     pub files: Option<ClientFiles>,
-    /// The deadline of every request that is not a stream.
+    /// The deadline of every unary request.
     pub timeout: Duration,
 }
 
-/// A connection to one node; a clone is the same connection.
+/// A connection to one node. Clones share it.
 #[derive(Clone)]
 pub struct Client {
     connection: Arc<ClientConnection>,
@@ -49,10 +49,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the certificate files and starts to connect, without waiting for it.
+    /// Reads the certificate files and starts to connect, without waiting for the connection.
     ///
     /// # Errors
-    /// [`ClientError::Files`].
+    /// [`ClientError::Files`] if the certificate files can't be used.
     pub fn new(options: &ClientOptions) -> Result<Client, ClientError> {
         let credentials = match &options.files {
             Some(f) => tls::client_credentials(&f.ca_file, &f.cert_file, &f.key_file)
@@ -62,27 +62,27 @@ impl Client {
         Ok(Client::with_credentials(&options.addr, credentials, options.timeout))
     }
 
-    /// The same with credentials that the caller has made.
+    /// Starts to connect with the given credentials, without waiting for the connection.
     pub fn with_credentials(addr: &str, credentials: ChannelCredentials, timeout: Duration) -> Client {
         Client { connection: Arc::new(ClientConnection::new(addr, credentials)), timeout }
     }
 
-    /// The same connection with another deadline for its requests.
+    /// Returns a client that uses the same connection with another deadline for its requests.
     pub fn within(&self, timeout: Duration) -> Client {
         Client { timeout, ..self.clone() }
     }
 
-    /// The address that it was created with.
+    /// Returns the address that the client was created with.
     pub fn addr(&self) -> &str {
         self.connection.addr()
     }
 
-    /// The channel, for RPCs that have no method here.
+    /// Returns the channel, for RPCs without a method here.
     pub fn channel(&self) -> &Channel {
         self.connection.channel()
     }
 
-    /// Waits until the node is connected; returns false after the timeout.
+    /// Waits until the node is connected. Returns false after the timeout.
     pub fn wait_connected(&self, timeout: Duration) -> bool {
         self.connection.wait_connected(timeout)
     }
@@ -96,7 +96,7 @@ impl Client {
         self.produce_request(&request)
     }
 
-    /// The same for a request that the caller has made.
+    /// Sends the given produce request.
     ///
     /// # Errors
     /// [`ClientError::fate`] says whether it was appended.
@@ -104,7 +104,7 @@ impl Client {
         Ok(self.connection.stubs().log.produce_opt(request, self.deadline())?)
     }
 
-    /// Reads once.
+    /// Reads records with one request.
     ///
     /// # Errors
     /// The server's status.
@@ -112,7 +112,7 @@ impl Client {
         Ok(self.connection.stubs().log.consume_opt(request, self.deadline())?)
     }
 
-    /// Reads the one record at an offset.
+    /// Reads the record at an offset.
     ///
     /// # Errors
     /// The server's status.
@@ -121,10 +121,11 @@ impl Client {
         Ok(self.consume(&request)?.record.unwrap_or_default())
     }
 
-    /// Reads what is stored and then what is appended. With a `deadline`, the stream ends with DEADLINE_EXCEEDED after it.
+    /// Reads the stored records, and then new ones as they are appended. After `deadline`, if there is one, the
+    /// stream ends with DEADLINE_EXCEEDED.
     ///
     /// # Errors
-    /// When the request can't be started; the server's status comes from the stream.
+    /// If the request can't be started. The server's status is returned by the stream.
     pub fn consume_stream(
         &self,
         request: &ConsumeRequest,
@@ -135,16 +136,16 @@ impl Client {
         Ok(ConsumeStream::new(receiver, self.connection.clone()))
     }
 
-    /// Appends request after request, without waiting for the responses in between.
+    /// Opens a stream of produce requests, which are sent without waiting for responses.
     ///
     /// # Errors
-    /// When the request can't be started; the server's status comes from [`ProduceStream::answer`].
+    /// If the stream can't be started. The server's status is returned by [`ProduceStream::answer`].
     pub fn produce_stream(&self) -> Result<ProduceStream, ClientError> {
         let (sender, receiver) = self.connection.stubs().log.produce_stream()?;
         Ok(ProduceStream::new(sender, receiver, self.connection.clone()))
     }
 
-    /// Every member of the cluster.
+    /// Returns every member of the cluster.
     ///
     /// # Errors
     /// The server's status.
@@ -153,7 +154,7 @@ impl Client {
         Ok(self.connection.stubs().log.get_servers_opt(&request, self.deadline())?)
     }
 
-    /// A log's bounds and limits.
+    /// Returns a log's bounds and limits.
     ///
     /// # Errors
     /// The server's status.
@@ -162,7 +163,7 @@ impl Client {
         Ok(self.connection.stubs().log.get_log_opt(&request, self.deadline())?)
     }
 
-    /// The state of this node and its replicas.
+    /// Returns the state of the node and its replicas.
     ///
     /// # Errors
     /// The server's status.
@@ -170,7 +171,8 @@ impl Client {
         Ok(self.connection.stubs().admin.get_node_opt(&GetNodeRequest::default(), self.deadline())?)
     }
 
-    /// The same, sent before this returns, so that several nodes can be asked at once.
+    /// Sends [`Client::get_node`] before it returns a future for the response, so that several nodes can be asked at
+    /// once.
     pub fn begin_get_node(&self) -> impl Future<Output = Result<GetNodeResponse, ClientError>> + use<> {
         let call = self.connection.stubs().admin.get_node_async_opt(&GetNodeRequest::default(), self.deadline());
         async move { Ok(call?.await?) }
@@ -185,7 +187,7 @@ impl Client {
         Ok(self.connection.stubs().admin.trim_opt(&request, self.deadline())?)
     }
 
-    /// Changes the settings of a log, and returns all of them; without a change it only returns them.
+    /// Changes the settings of a log that the request contains, and returns all settings.
     ///
     /// # Errors
     /// The server's status.

@@ -10,7 +10,7 @@ use crate::pb::admin_grpc::AdminClient;
 use crate::pb::log_grpc::LogClient;
 use crate::thread::fatal_channel;
 
-/// A connection to one node. Everything that uses it keeps it alive; dropping it stops its thread.
+/// A connection to one node, shared by the clients and streams that use it. Dropping the last of them stops its thread.
 pub(super) struct ClientConnection {
     stubs: Option<Stubs>,
     env: Option<Env>,
@@ -25,9 +25,10 @@ pub(super) struct Stubs {
 }
 
 impl ClientConnection {
-    /// Starts to connect, and does not wait for it.
+    /// Starts to connect, without waiting for the connection.
     pub fn new(addr: &str, credentials: ChannelCredentials) -> ClientConnection {
-        // Nothing receives from this channel: no handler runs on the thread, so nothing of ours can panic there.
+        // Nothing reads reports from this channel, because there can be none: the thread runs no handlers of this
+        // crate.
         let (fatal, _) = fatal_channel();
         let env = Env::start("grpc-client", 1, &fatal);
         let channel = grpc::client_channel(env.get(), addr, credentials, None);
@@ -41,7 +42,7 @@ impl ClientConnection {
     }
 
     pub fn stubs(&self) -> &Stubs {
-        // Taken in `drop` alone.
+        // Only `drop` takes it.
         self.stubs.as_ref().expect("the client is in use")
     }
 
@@ -49,7 +50,7 @@ impl ClientConnection {
         &self.stubs().channel
     }
 
-    /// True once the node is connected, false after the timeout.
+    /// Waits until the node is connected. Returns false after the timeout.
     pub fn wait_connected(&self, timeout: Duration) -> bool {
         block_on(self.channel().wait_for_connected(timeout))
     }

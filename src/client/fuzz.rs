@@ -1,4 +1,4 @@
-//! Fuzz loops of a node's responses, on the client's side.
+//! Fuzz loops for the client's parsing of a node's responses.
 
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
@@ -12,7 +12,7 @@ use crate::pb::admin::GetNodeResponse;
 use crate::pb::error_details::{ErrorInfo, RetryInfo};
 use crate::pb::log::{ConsumeResponse, GetLogResponse, GetServersResponse, Header, ProduceResponse, Record};
 
-/// The details of a status: `google.rpc.Status` with what ours carry.
+/// The details of a status: `google.rpc.Status` with the details that a node adds.
 #[test]
 fn error_details() {
     let info = ErrorInfo {
@@ -41,7 +41,7 @@ fn error_details() {
 }
 
 fn response<M: Message + PartialEq>(name: &'static str, seed: &M) {
-    // Records of two bytes each cost what an object of theirs does.
+    // A record of two encoded bytes takes the memory of a whole decoded object.
     Loop::new(name, vec![seed.write_to_bytes().expect("encoded")]).memory(600).memory_fixed(PROTOBUF_FIXED_BYTES).run(
         |bytes| {
             let Ok(message) = M::parse_from_bytes(bytes) else { return false };

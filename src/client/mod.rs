@@ -1,12 +1,13 @@
-//! A blocking client of the API, for the command line and the tests: mutual TLS, one node per [`Client`].
+//! A blocking client of the API, for the command line and the tests. A [`Client`] connects to one node, with mutual
+//! TLS.
 //!
-//! It never sends anything twice. [`Status::fate`] says what became of a produce that failed; the caller decides whether to
-//! send again. Every method blocks, so none may be called on gRPC's threads.
+//! It never sends a request twice. [`Status::fate`] tells whether a failed produce may have been appended; the caller
+//! decides whether to retry. Methods block, so they must not be called on gRPC's threads.
 //!
 //! - `calls`: [`Client`], with one method per RPC
 //! - `streams`: [`ConsumeStream`] and [`ProduceStream`]
 //! - `status`: [`ClientError`] and [`Status`]
-//! - `connection`: the channel and its thread, which live until the last user is dropped
+//! - `connection`: the channel and its thread, which stop when the last user is dropped
 
 mod calls;
 mod connection;

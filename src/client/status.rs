@@ -1,4 +1,4 @@
-//! What a failed request returns: gRPC's status with the details that a node adds.
+//! The error of a failed request: gRPC's status, with the details that a node adds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,13 +15,13 @@ const DOMAIN: &str = "seriatim";
 /// Why a request failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The certificate files can't be used, and why.
+    /// The certificate files can't be used, with the reason.
     #[error("{0}")]
     Files(String),
     /// The server answered with a status, or the connection failed.
     #[error("{0}")]
     Status(Status),
-    /// gRPC failed on this side, before anything was sent or after everything was answered.
+    /// gRPC failed in this process, before the request was sent or after it was answered.
     #[error("{0}")]
     Local(String),
 }
@@ -29,24 +29,24 @@ pub enum ClientError {
 /// A gRPC status with its details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The code that gRPC defines.
+    /// The gRPC status code.
     pub code: RpcStatusCode,
-    /// The text for a person.
+    /// The message for humans.
     pub message: String,
-    /// The reason in a node's `ErrorInfo`; empty if the status is gRPC's own and not a node's.
+    /// The reason in a node's `ErrorInfo`; empty if gRPC itself created the status.
     pub reason: String,
     /// The metadata of the `ErrorInfo`.
     pub metadata: BTreeMap<String, String>,
-    /// When to retry, if the server says so.
+    /// When to retry, if the server says it.
     pub retry_after: Option<Duration>,
 }
 
-/// What became of the records of a produce that failed.
+/// Whether the records of a failed produce were appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// They are not in the log and never will be.
+    /// The records are not in the log, and never will be.
     NotAppended,
-    /// They may be in the log, or appended later: sending them again may append them twice.
+    /// The records may be in the log, or be appended later. A retry may append them twice.
     Unknown,
 }
 
@@ -74,8 +74,8 @@ impl Status {
         new
     }
 
-    /// What became of the request that failed with this status. Only a node can know that nothing was appended: gRPC's own
-    /// UNAVAILABLE is also the status of a connection that broke after the request had arrived.
+    /// Returns whether the request that failed with this status may have been appended. Only a node can rule it out:
+    /// gRPC itself also returns UNAVAILABLE if a connection breaks after the request has arrived.
     pub fn fate(&self) -> Fate {
         if !self.reason.is_empty() {
             return ErrorReason::try_from(self.reason.as_str()).map_or(Fate::NotAppended, fate_of);
@@ -93,7 +93,7 @@ impl Status {
         }
     }
 
-    /// A number in the metadata.
+    /// Returns the value of a metadata key as a number.
     pub fn number(&self, key: &str) -> Option<u64> {
         self.metadata.get(key)?.parse().ok()
     }
@@ -101,7 +101,7 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // grpcio writes a code as "5-NOT_FOUND".
+        // grpcio formats a code as "5-NOT_FOUND".
         let code = self.code.to_string();
         write!(f, "{}", code.split_once('-').map_or(code.as_str(), |(_, name)| name))?;
         if !self.reason.is_empty() {
@@ -123,7 +123,7 @@ impl From<grpcio::Error> for ClientError {
 }
 
 impl ClientError {
-    /// The status, if there was one.
+    /// Returns the status; `None` if the error has none.
     pub fn status(&self) -> Option<&Status> {
         match self {
             ClientError::Status(status) => Some(status),
@@ -131,7 +131,7 @@ impl ClientError {
         }
     }
 
-    /// True if a node answered; false if it may be unreachable.
+    /// Returns true if the node answered, and false if it may be unreachable.
     pub fn is_answer(&self) -> bool {
         self.status().is_some_and(|status| {
             let grpcs_own = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED);
@@ -139,13 +139,14 @@ impl ClientError {
         })
     }
 
-    /// What became of the request: [`Status::fate`]. After an error on this side it is unknown.
+    /// Returns [`Status::fate`]. Without a status, the fate is unknown.
     pub fn fate(&self) -> Fate {
         self.status().map_or(Fate::Unknown, Status::fate)
     }
 }
 
-/// A reason of a newer version counts as "not appended": only these two will ever be ambiguous.
+/// Only OUTCOME_UNKNOWN and INTERNAL leave the fate open. Reasons that newer versions add must not, so unknown
+/// reasons count as "not appended".
 fn fate_of(reason: ErrorReason) -> Fate {
     match reason {
         ErrorReason::OutcomeUnknown | ErrorReason::Internal => Fate::Unknown,

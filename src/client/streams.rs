@@ -1,4 +1,4 @@
-//! The streams of a client: a tail of records, and a pipelined produce.
+//! The streams of a client: a tail, and a pipelined produce.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use super::connection::ClientConnection;
 use super::status::ClientError;
 use crate::pb::log::{ConsumeResponse, ProduceRequest, ProduceResponse};
 
-/// The responses of a stream, and after the last one its status.
+/// The responses of a stream, followed by its status.
 ///
-/// grpcio's streams return the status as soon as it has arrived, which may be before the last responses are read: it is
-/// kept until they are.
+/// grpcio's streams return the status as soon as it arrives, possibly before the last responses. So it is kept until
+/// all responses were read.
 struct Responses<S, T> {
     stream: S,
     status: Option<ClientError>,
     ended: bool,
-    /// A response that arrived while the caller did not wait for one.
+    /// A response that [`Responses::has_ended`] found.
     early: Option<T>,
 }
 
@@ -28,7 +28,7 @@ impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
         Responses { stream, status: None, ended: false, early: None }
     }
 
-    /// The next response; `None` after the last one of a stream that ended well, and after an error.
+    /// Waits for the next response. Returns `None` after the last one if the stream ended with OK, and after an error.
     fn next(&mut self) -> Option<Result<T, ClientError>> {
         if let Some(early) = self.early.take() {
             return Some(Ok(early));
@@ -43,7 +43,7 @@ impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
         self.status.take().map(Err)
     }
 
-    /// True if the stream is known to have ended. Does not wait.
+    /// Returns true if the stream is known to have ended. Does not wait.
     fn has_ended(&mut self) -> bool {
         while !self.ended && self.status.is_none() && self.early.is_none() {
             match self.stream.next().now_or_never() {
@@ -57,7 +57,7 @@ impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
     }
 }
 
-/// A tail of records. The iterator ends after the status of a stream that did not end well.
+/// A stream of records. The iterator ends after the last response, or after the status if that is an error.
 pub struct ConsumeStream {
     responses: Responses<ClientSStreamReceiver<ConsumeResponse>, ConsumeResponse>,
     #[expect(dead_code, reason = "the thread of the connection must outlive the stream")]
@@ -81,10 +81,11 @@ impl Iterator for ConsumeStream {
     }
 }
 
-/// A pipelined produce. Keep fewer than 256 requests and 8 MiB unanswered: above that the server stops reading.
+/// A pipelined produce. If 256 requests or 8 MiB are unanswered, the server stops reading, so the caller must keep
+/// below that.
 pub struct ProduceStream {
     sender: ClientDuplexSender<ProduceRequest>,
-    /// Closed by the client or ended by the server. grpcio's sender panics if it is used after that.
+    /// The client has closed the stream, or the server has ended it. grpcio's sender panics if it is used after that.
     closed: bool,
     responses: Responses<ClientDuplexReceiver<ProduceResponse>, ProduceResponse>,
     #[expect(dead_code, reason = "the thread of the connection must outlive the stream")]
@@ -100,31 +101,32 @@ impl ProduceStream {
         ProduceStream { sender, closed: false, responses: Responses::new(receiver), connection }
     }
 
-    /// True if the stream is known to have ended: a request that is sent now does not arrive. Does not wait.
+    /// Returns true if the stream is known to have ended, so that further requests would be lost. Does not wait.
     pub fn has_ended(&mut self) -> bool {
         self.responses.has_ended()
     }
 
-    /// Sends a request. Returns false if the stream has ended: [`ProduceStream::answer`] returns the remaining responses and
-    /// the status.
+    /// Sends a request. Returns false if the stream has ended; then [`ProduceStream::answer`] returns the remaining
+    /// responses and the status.
     pub fn send(&mut self, request: ProduceRequest) -> bool {
         self.closed = self.closed || block_on(self.sender.send((request, WriteFlags::default()))).is_err();
         !self.closed
     }
 
-    /// Ends the requests; responses still arrive.
+    /// Closes the sending side. Responses still arrive.
     pub fn close(&mut self) {
         if !self.closed {
             self.closed = true;
-            // Fails if the stream has ended meanwhile; the status says why.
+            // Fails if the stream has ended meanwhile; then the status contains the reason.
             let _ = block_on(self.sender.close());
         }
     }
 
-    /// The next response, in the order of the requests; `None` after the last one of a stream that was closed and ended well.
+    /// Waits for the next response, in the order of the requests. Returns `None` after the last one, if the stream
+    /// was closed and ended with OK.
     ///
     /// # Errors
-    /// The stream's status: every request without a response failed, or has an unknown outcome.
+    /// The status of the stream. Every request without a response failed, or has an unknown outcome.
     pub fn answer(&mut self) -> Option<Result<ProduceResponse, ClientError>> {
         self.responses.next()
     }
@@ -147,7 +149,7 @@ mod tests {
         assert!(responses.next().is_none());
     }
 
-    /// The end of a stream was noticed only with the next request, whose outcome was then unknown.
+    /// Regression test: the end of a stream was noticed only by the next request, whose outcome was then unknown.
     #[test]
     fn the_end_of_a_stream_is_noticed_without_a_request() {
         let error = || grpcio::Error::RpcFailure(grpcio::RpcStatus::new(RpcStatusCode::UNAVAILABLE));

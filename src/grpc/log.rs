@@ -56,8 +56,8 @@ unsafe extern "C" fn write(args: *mut gpr_log_func_args) {
     let admitted = limiter.lock().admit((file as usize, line), Instant::now());
     match admitted {
         Some(0) => log::log!(target: TARGET, level, "{}", explain(&message)),
-        Some(suppressed) => {
-            log::log!(target: TARGET, level, "{} (and {suppressed} lines like it before, not shown)", explain(&message));
+        Some(skipped) => {
+            log::log!(target: TARGET, level, "{} (and {skipped} lines like it before, not shown)", explain(&message));
         }
         None => {}
     }
