@@ -1,19 +1,19 @@
 //! The configuration of `seriatim serve`.
 //!
-//! An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of `--config`; otherwise it has
-//! its default.
+//! The value of an option is the first of these that is set: its flag, its environment variable, its key in the TOML
+//! file of `--config`, its default.
 //!
 //! ```text
-//!   options.rs     the table: name, type, form, default, bounds, help
-//!   definition.rs  what an entry of the table consists of
-//!   args.rs        flags, environment and file, as text
-//!   value.rs       text to a typed value
-//!   config.rs      rules that concern several options
-//!   document.rs    dist/seriatim.toml and the table in docs/OPERATIONS.md
+//!   options.rs     the table of options: name, type, form, default, bounds, help
+//!   definition.rs  the types of the table's entries
+//!   args.rs        reads flags, environment and file, as text
+//!   value.rs       parses and checks each value
+//!   config.rs      checks the rules that concern several options
+//!   document.rs    generates dist/seriatim.toml and the table in docs/OPERATIONS.md
 //! ```
 //!
-//! A bad value is an error, never replaced by another one, and all errors are reported together. The configuration contains the
-//! paths of keys and certificates, not their content: `security/` reads and checks the files.
+//! An invalid value is always an error, and all errors are reported together. The configuration contains the paths of
+//! keys and certificates; `security/` reads and checks the files.
 
 mod address;
 mod args;
@@ -43,32 +43,32 @@ use options::{CERTIFICATES, PEERS, Values};
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The node's name, addresses and directory.
+    /// The node's name, addresses and data directory.
     pub node: NodeOptions,
     /// The cluster, and how to find it.
     pub cluster: ClusterOptions,
-    /// None: `--insecure`.
+    /// `None` with `--insecure`.
     pub tls: Option<TlsFiles>,
-    /// Which peers are accepted.
+    /// Rules for accepting peers.
     pub peer_rules: PeerRuleOptions,
     /// The access policy.
     pub access: AccessOptions,
-    /// Segments and their verification.
+    /// Size of segments, and the verification of stored files.
     pub storage: StorageOptions,
     /// Watermarks of free space.
     pub disk_space: DiskSpace,
     /// Limits of clients and peers.
     pub limits: Limits,
-    /// What is logged.
+    /// The log level.
     pub logging: LoggingOptions,
 }
 
-/// All errors of a configuration, each beginning with the flag of its option.
+/// All errors of a configuration. Each starts with the flag of its option, or the path of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", list(.0))]
 pub struct ConfigProblems(pub Vec<String>);
 
-/// One line per error.
+/// Formats the errors, one per line.
 fn list(problems: &[String]) -> String {
     match problems {
         [one] => format!("invalid configuration: {one}"),
@@ -77,7 +77,7 @@ fn list(problems: &[String]) -> String {
 }
 
 impl Config {
-    /// Combines flags and environment (clap has read both into `args`), the file and the defaults, and checks them.
+    /// Combines `args` (flags and environment, read by clap) with the file and the defaults, and checks the result.
     ///
     /// # Errors
     /// All errors at once.
@@ -94,8 +94,8 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
     }
 
-    /// For tests in one process: node `name` with its data in `<dir>/<name>`, on free ports of 127.0.0.1, without mDNS and
-    /// TLS, with the policy in `<dir>/policy.csv`.
+    /// Returns a configuration for tests: node `name` with its data in `<dir>/<name>` and the policy
+    /// `<dir>/policy.csv`, on free ports of 127.0.0.1, without TLS and mDNS.
     pub fn for_test(dir: &Path, name: &str) -> Result<Config, ConfigProblems> {
         Config::load(&ServeArgs {
             node_name: Some(name.to_owned()),
@@ -108,13 +108,13 @@ impl Config {
         })
     }
 
-    /// Whether to look for peers by mDNS.
+    /// Returns whether the node uses mDNS.
     pub fn mdns(&self) -> bool {
         self.cluster.mdns.unwrap_or_else(|| !self.node.bind_addr.ip().is_loopback())
     }
 
-    /// Reads each option by itself, then checks the rules that concern several. The result is of use only if no problem was
-    /// added.
+    /// Reads each option, then checks the rules that concern several options. The result is only valid if no problem
+    /// was added.
     fn check(args: &mut ServeArgs, problems: &mut Vec<String>) -> Config {
         let Values { mut node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging } =
             Values::read(args, problems);
@@ -145,7 +145,7 @@ impl Config {
     }
 }
 
-/// Checks the address that a listener is reached at. One without a port gets the listener's.
+/// Checks the advertised address of a listener, and adds the listener's port if it has none.
 fn check_advertised(flag: &str, listen_addr: SocketAddr, advertised: &mut Option<String>) -> Result<(), String> {
     let Some(addr) = advertised else {
         return match listen_addr.ip().is_unspecified() {
@@ -153,7 +153,7 @@ fn check_advertised(flag: &str, listen_addr: SocketAddr, advertised: &mut Option
             false => Ok(()),
         };
     };
-    // The system chooses the listener's port if it is 0.
+    // If the listener's port is 0, the system chooses it later, so it can't be added here.
     let checked = match listen_addr.port() {
         0 => check_host_port(addr, CLIENT_PORT).map(|()| addr.clone()),
         port => host_port(addr, port),
@@ -162,7 +162,8 @@ fn check_advertised(flag: &str, listen_addr: SocketAddr, advertised: &mut Option
     Ok(())
 }
 
-/// Without TLS, other hosts must not reach the node, and options that require TLS have no effect.
+/// Checks the rules for `--insecure`: other hosts must not be able to reach the node, and options that need TLS must
+/// not be set.
 fn check_insecure(args: &mut ServeArgs, node: &NodeOptions, problems: &mut Vec<String>) {
     for (flag, addr) in [("bind-addr", node.bind_addr), ("rpc-addr", node.rpc_addr)] {
         if !addr.ip().is_loopback() {

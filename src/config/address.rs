@@ -1,14 +1,14 @@
-//! Addresses that others dial: `host:port`.
+//! Checks addresses that other nodes and clients dial: `host:port`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Checks an address that others dial, and adds `default_port` if it has no port.
+/// Checks an address to dial, and adds `default_port` if it has no port.
 ///
 /// # Errors
 /// The reason why it is refused.
 pub fn host_port(addr: &str, default_port: u16) -> Result<String, String> {
     let with_port = format!("{addr}:{default_port}");
-    // A colon is part of a port, or of an IPv6 address in brackets.
+    // A colon precedes a port, unless it is part of an IPv6 address in brackets.
     if (!addr.contains(':') || addr.ends_with(']')) && check_host_port(&with_port, default_port).is_ok() {
         return Ok(with_port);
     }

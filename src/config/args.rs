@@ -1,5 +1,5 @@
-//! The command line and the TOML file of `seriatim serve`, as the table of options says. Every option is read as text, so that
-//! all bad values are reported at once.
+//! Reads the command line and the TOML file of `seriatim serve`. Both are defined by the table of options. Every
+//! option is read as text and parsed later, so that all invalid values are reported at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use super::definition::{Form, OptionDef};
 use super::options::{ServeArgs, options};
 
-/// The one option that can't be given in the file.
+/// The only option that can't be set in the file.
 const CONFIG: &str = "config";
 
 impl clap::Args for ServeArgs {
@@ -54,7 +54,7 @@ fn arg(option: &'static OptionDef) -> Arg {
     ];
     let facts: Vec<String> = facts.into_iter().flatten().collect();
     let facts = if facts.is_empty() { String::new() } else { format!(" [{}]", facts.join("; ")) };
-    // The short help, -h, consists of the first sentence.
+    // The short help (-h) is the first sentence.
     let about = option.about.trim_end_matches('.');
     let (first, _) = about.split_once(". ").unwrap_or((about, ""));
     let arg = Arg::new(option.name)
@@ -79,9 +79,9 @@ fn arg(option: &'static OptionDef) -> Arg {
 }
 
 impl ServeArgs {
-    /// Takes the options that are not given from a TOML file; returns everything that is wrong with the file.
+    /// Reads the options that are not set yet from a TOML file. Returns all errors of the file.
     pub(super) fn fill_from(&mut self, file: &Path, text: &str) -> Vec<String> {
-        // Some editors begin a file with a byte order mark.
+        // Some editors write a byte order mark at the start of a file.
         let text = text.trim_start_matches('\u{feff}');
         let mut table: BTreeMap<String, toml::Value> = match toml::from_str(text) {
             Ok(table) => table,
@@ -96,16 +96,16 @@ impl ServeArgs {
             }
         }
         for key in table.keys() {
-            let meant = key.replace('-', "_");
-            let is_option = options().iter().any(|option| option.name == meant);
-            let hint = if is_option { format!("; in a file it is written {meant}") } else { String::new() };
+            let name = key.replace('-', "_");
+            let is_option = options().iter().any(|option| option.name == name);
+            let hint = if is_option { format!("; in a file it is written {name}") } else { String::new() };
             problems.push(format!("{}: unknown option {key:?}{hint}", file.display()));
         }
         problems
     }
 }
 
-/// The value of a key as a flag would give it; otherwise what it should have been.
+/// Converts the value of a key to the text that its flag would have. The error is the expected kind of value.
 fn text_of(value: &toml::Value, form: Form) -> Result<String, &'static str> {
     match (value, form) {
         (toml::Value::Array(values), Form::DialAddrs { .. }) => {

@@ -1,7 +1,8 @@
-//! What defines an option: the form of its value, its default and its help text. The table of all options is in `options.rs`.
+//! The types that define an option: the form of its value, its default and its help text. The table of all options is
+//! in `options.rs`.
 //!
-//! The name is the only spelling of an option in the code: `bind_addr` is the key in a TOML file, `--bind-addr` the flag and
-//! `SERIATIM_BIND_ADDR` the environment variable.
+//! The flag and the environment variable are derived from the name, which is the key in a TOML file: `bind_addr`,
+//! `--bind-addr`, `SERIATIM_BIND_ADDR`.
 
 use super::units::{self, Unit};
 
@@ -12,24 +13,24 @@ pub enum Form {
     Switch,
     /// An IP address of this host, and a port.
     ListenAddr,
-    /// A host and a port that others dial; a missing port is that of the listener.
+    /// A host and a port to dial. If the port is missing, it is that of the listener.
     DialAddr,
-    /// Several addresses, separated by commas or in a TOML array; a missing port is this one.
+    /// Several addresses to dial, separated by commas or in a TOML array.
     DialAddrs {
-        /// The port of an address without one.
+        /// The port of addresses without one.
         port: u16,
     },
     /// The name of a node.
     NodeName,
     /// The name of a cluster.
     ClusterName,
-    /// A directory that must exist or is created.
+    /// A directory, which is created if it does not exist.
     Directory,
-    /// A file, and what `--help` calls its content.
+    /// A file; the text is its placeholder in `--help`.
     File(&'static str),
-    /// How much is logged.
+    /// The least severe level that is logged.
     LogLevel,
-    /// A whole number within bounds, both included.
+    /// A whole number from `min` to `max`, inclusive.
     Number {
         /// What it counts.
         unit: Unit,
@@ -55,7 +56,7 @@ impl Form {
         }
     }
 
-    /// The accepted values, where the placeholder does not say it.
+    /// The accepted values, if the placeholder does not show them.
     pub(super) fn range(self) -> Option<String> {
         match self {
             Form::Number { unit, min, max } => Some(format!("{} to {}", unit.show(min), unit.show(max))),
@@ -75,13 +76,13 @@ impl Form {
 /// The value of an option that is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Default {
-    /// This one, as a user would write it.
+    /// This value, as a user would write it.
     Value(&'static str),
-    /// It depends on something else; the text says on what.
+    /// A value that depends on something else, which the text describes.
     Derived(&'static str),
-    /// Nothing: the option is optional.
+    /// No value: the option is optional.
     None,
-    /// The node does not start; the text says why the option is needed.
+    /// No value: the node does not start without the option. The text is the reason.
     Required(&'static str),
 }
 
@@ -90,9 +91,9 @@ pub(super) enum Default {
 pub(super) struct Spec {
     pub form: Form,
     pub default: Default,
-    /// The value in `dist/seriatim.toml`, where the default can't be shown there.
+    /// The value in `dist/seriatim.toml`, if the default can't be shown there.
     pub example: Option<&'static str>,
-    /// `dist/seriatim.toml` sets the option, instead of mentioning it in a comment.
+    /// True if `dist/seriatim.toml` sets the option, false if the line is commented out.
     pub is_set_in_example: bool,
 }
 
@@ -101,27 +102,27 @@ impl Spec {
         Spec { form, default: Default::None, example: None, is_set_in_example: false }
     }
 
-    /// With a fixed default.
+    /// Sets a fixed default.
     pub const fn or(self, value: &'static str) -> Spec {
         Spec { default: Default::Value(value), ..self }
     }
 
-    /// With a default that depends on something else; `example` is a value that a user could give.
+    /// Sets a default that depends on something else, which `text` describes. `example` is a possible value.
     pub const fn or_derived(self, text: &'static str, example: &'static str) -> Spec {
         Spec { default: Default::Derived(text), example: Some(example), ..self }
     }
 
-    /// Without a default; `example` is a value that a user could give.
+    /// Makes the option optional. `example` is a possible value.
     pub const fn optional(self, example: &'static str) -> Spec {
         Spec { example: Some(example), ..self }
     }
 
-    /// Without a default, and a node does not start without it.
+    /// Makes the option mandatory. `example` is a possible value.
     pub const fn required(self, reason: &'static str, example: &'static str) -> Spec {
         Spec { default: Default::Required(reason), example: Some(example), ..self }
     }
 
-    /// `dist/seriatim.toml` sets it to this value.
+    /// Makes `dist/seriatim.toml` set the option to this value.
     pub const fn set_in_example(self, value: &'static str) -> Spec {
         Spec { example: Some(value), is_set_in_example: true, ..self }
     }
@@ -156,19 +157,19 @@ pub(super) const fn number(unit: Unit, min: u64, max: u64) -> Spec {
 pub struct OptionDef {
     /// The key in a TOML file, for example `bind_addr`.
     pub name: &'static str,
-    /// The heading of its group in `--help` and in `dist/seriatim.toml`.
+    /// The heading of the option's group in `--help` and in `dist/seriatim.toml`.
     pub section: &'static str,
     /// The flag without its dashes, for example `bind-addr`.
     pub flag: String,
     /// The environment variable, for example `SERIATIM_BIND_ADDR`.
     pub env: String,
-    /// What the option does, in sentences.
+    /// The help text, in full sentences.
     pub about: String,
     pub(super) spec: Spec,
 }
 
 impl OptionDef {
-    /// `about` is a doc comment: lines that begin with a space.
+    /// Creates an entry. `about` is a doc comment, so each of its lines starts with a space.
     pub(super) fn new(section: &'static str, name: &'static str, about: &str, spec: Spec) -> OptionDef {
         OptionDef {
             name,
@@ -180,7 +181,7 @@ impl OptionDef {
         }
     }
 
-    /// The default, for readers; none if there is nothing to say.
+    /// The default as text for the help; `None` if the option has no default.
     pub(super) fn default_text(&self) -> Option<&'static str> {
         match self.spec.default {
             Default::Value(text) | Default::Derived(text) => Some(text),

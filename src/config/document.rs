@@ -1,4 +1,4 @@
-//! Writes the table of options as `dist/seriatim.toml` and as the table of settings in `docs/OPERATIONS.md`.
+//! Generates `dist/seriatim.toml` and the table of settings in `docs/OPERATIONS.md` from the table of options.
 
 use super::definition::{Default, Form, OptionDef};
 use super::options::options;
@@ -18,7 +18,7 @@ const HEADER: &str = "\
 
 const COLUMNS: usize = 100;
 
-/// The content of `dist/seriatim.toml`.
+/// Returns the content of `dist/seriatim.toml`.
 pub fn example_file() -> String {
     let mut text = HEADER.to_owned();
     let mut section = "";
@@ -37,7 +37,7 @@ pub fn example_file() -> String {
     text
 }
 
-/// The table of settings, in Markdown.
+/// Returns the table of settings, in Markdown.
 pub fn settings_table() -> String {
     let mut text = "| option | default | values | meaning |\n|---|---|---|---|\n".to_owned();
     for option in options() {

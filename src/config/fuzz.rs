@@ -8,7 +8,7 @@ fn config_file() {
     let seeds =
         ["node_name = \"a\"\nacl_policy_file = \"p\"\ninsecure = true\nsegment_bytes = \"1MiB\"\njoin = [\"b:1\"]\n\
                   scrub_bytes_per_second = 0\n"];
-    // A parser of TOML keeps spans and keys.
+    // The TOML parser allocates keys and spans, so it needs much memory per byte.
     Loop::new("config_file", seeds.map(|seed| seed.as_bytes().to_vec()).into()).memory(2000).run(|bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return false };
         let mut args = ServeArgs::default();

@@ -1,9 +1,9 @@
-//! The name of a cluster, and that of this host.
+//! Checks the name of a cluster, and reads the name of this host.
 
 use std::fs;
 
-/// Checks the name of a cluster. Peer certificates contain it as `peer.<cluster>.seriatim.internal`, so it is one label of a
-/// host name.
+/// Checks the name of a cluster. It must be a valid label of a host name, because peer certificates contain
+/// `peer.<cluster>.seriatim.internal`.
 ///
 /// # Errors
 /// The reason why it is refused.
@@ -19,7 +19,7 @@ pub fn check_cluster_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// The name of this host; empty if the kernel does not say.
+/// Returns the name of this host; empty if it can't be read.
 pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }

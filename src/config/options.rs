@@ -1,10 +1,11 @@
-//! The table of options: an entry is all that an option needs.
+//! The table of options. To add an option, an entry here is enough.
 //!
-//! From this table come the flags, the environment variables and their help (`args.rs`), the keys of the TOML file, the typed
-//! values with their checks, `dist/seriatim.toml` and the table of settings in `docs/OPERATIONS.md` (`document.rs`).
+//! The table defines the flags, the environment variables and their help (`args.rs`), the keys of the TOML file, the
+//! typed values and their checks, `dist/seriatim.toml`, and the table of settings in `docs/OPERATIONS.md`
+//! (`document.rs`).
 //!
-//! An entry is `name: type = form and default;`. Its doc comment is the help text. Its type says whether it can be missing
-//! (`Option`). What concerns several options at once is checked in `config.rs`.
+//! An entry has the form `name: type = form and default;`. Its doc comment is the help text. The type is an `Option`
+//! if the option can be missing. Rules that concern several options are checked in `config.rs`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,14 +21,14 @@ pub const CLIENT_PORT: u16 = 8400;
 /// The default port of `bind_addr`.
 pub const PEER_PORT: u16 = 8401;
 
-/// The sections whose options require TLS.
+/// The sections `CERTIFICATES` and `PEERS` contain the options that require TLS.
 pub(super) const CERTIFICATES: &str = "Certificates";
 pub(super) const PEERS: &str = "Peers";
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 const STREAMS: Spec = number(Unit::Count, 1, 1 << 20);
 const CALLS: Spec = number(Unit::Count, 1, 1 << 20);
-/// At least one entry of the largest size.
+/// The minimum allows one entry of the largest size.
 const BYTES_IN_FLIGHT: Spec = number(Unit::Bytes, 9 * MIB, 64 * GIB);
 const MEMORY: Spec = number(Unit::Bytes, 64 * MIB, 256 * GIB);
 const WATERMARK: Spec = number(Unit::Bytes, MIB, 1024 * GIB);
@@ -47,20 +48,20 @@ macro_rules! options {
             }
 
             impl Default for $Group {
-                /// The values of a node to which none of these options is given.
+                /// The values if none of these options is set.
                 fn default() -> $Group {
                     Values::read(&ServeArgs::default(), &mut Vec::new()).$group
                 }
             }
         )*
 
-        /// The value of each option by itself, by section.
+        /// The values of all options, by section, before rules that concern several options are checked.
         pub(super) struct Values {
             $( pub $group: $Group, )*
         }
 
-        /// The options of `seriatim serve` as text, as flags or environment variables give them; `config` names the TOML file
-        /// that is read for the others.
+        /// The options of `seriatim serve` as text, from flags and environment variables. `config` is the path of the
+        /// TOML file from which the other options are read.
         #[derive(Clone, Debug, Default)]
         #[expect(missing_docs, reason = "the table of options describes them")]
         pub struct ServeArgs {
@@ -73,14 +74,14 @@ macro_rules! options {
         });
 
         impl ServeArgs {
-            /// Every option and its text.
+            /// Returns every option with its text.
             pub(super) fn slots(&mut self) -> impl Iterator<Item = (&'static OptionDef, &mut Option<String>)> {
                 options().iter().zip([$($( &mut self.$name, )*)*])
             }
         }
 
         impl Values {
-            /// Reads every option. A value that is refused is replaced by a placeholder, and added to `problems`.
+            /// Parses every option. An invalid value adds an error to `problems`, and is replaced by a placeholder.
             pub(super) fn read(args: &ServeArgs, problems: &mut Vec<String>) -> Values {
                 let mut options = options().iter();
                 Values {
@@ -91,13 +92,13 @@ macro_rules! options {
     };
 }
 
-/// All options but `--config`, in the order of the sections.
+/// Returns all options except `--config`, in the order of the sections.
 pub fn options() -> &'static [OptionDef] {
     &OPTIONS
 }
 
 options! {
-    /// Where a node is found, and where it keeps its data.
+    /// A node's name, addresses and data directory.
     node: NodeOptions = "Node" => {
         /// IP address and port on which the node listens for its peers. Other hosts only reach it if this is not a loopback
         /// address.
@@ -117,7 +118,7 @@ options! {
         data_dir: PathBuf = Spec::new(Form::Directory).or("/var/lib/seriatim");
     }
 
-    /// The cluster that a node belongs to, and how it finds the other nodes.
+    /// The cluster of a node, and how it finds the other nodes.
     cluster: ClusterOptions = "Cluster" => {
         /// Name of the cluster, 1 to 63 characters from a-z, 0-9 and -. A node ignores nodes of other clusters, and peer
         /// certificates are issued for one cluster. A member's data directory stores the name, and the member does not start
@@ -195,8 +196,8 @@ options! {
         hang_seconds_max: u64 = number(Unit::Seconds, 1, 3600).or("30");
     }
 
-    /// Watermarks of the free space on the disk of the data directory. None: a part of the file system
-    /// (`storage/io/space.rs`).
+    /// Watermarks of the free space on the disk of the data directory. If one is `None`, it is a fraction of the file
+    /// system's size (`storage/io/space.rs`).
     disk_space: DiskSpace = "Disk space" => {
         /// Free space on the disk of data_dir below which the node warns, in its log and in `seriatim status`.
         disk_free_soft_bytes: Option<u64> = WATERMARK.or_derived("2GiB, at most an eighth of the file system", "2GiB");
@@ -210,7 +211,7 @@ options! {
             number(Unit::Bytes, 0, GIB).or_derived("32MiB, at most a 32nd of the file system", "32MiB");
     }
 
-    /// What one principal, or the process, may use at once.
+    /// Limits on what one principal, or all clients and peers, may use at the same time.
     limits: Limits = "Limits" => {
         /// Open streams and waiting Consume calls of one client, identified by the common name of its certificate. A request
         /// beyond this or another limit is refused with RESOURCE_EXHAUSTED.

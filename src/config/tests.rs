@@ -1,4 +1,4 @@
-//! What the options accept, and what the error messages say.
+//! Tests which values the options accept, and the error messages.
 
 use super::*;
 use crate::golden::{assert_golden_part, assert_golden_text};
@@ -119,7 +119,7 @@ fn insecure_requires_loopback_and_excludes_certificates() {
 }
 
 #[test]
-fn checks_addresses_that_others_dial() {
+fn checks_advertised_and_join_addresses() {
     for good in ["a:1", "node-1.example.:8401", "192.0.2.1:1", "[2001:db8::1]:65535"] {
         assert_eq!(host_port(good, 9), Ok(good.to_owned()), "{good}");
     }
@@ -209,7 +209,7 @@ fn reports_the_file_and_the_key_of_an_error() {
 
 #[test]
 fn a_switch_without_a_value_is_true() {
-    // `--mdns false` was rejected.
+    // Regression test: `--mdns false` was rejected.
     let apart = parse(&["--mdns", "false", "--bootstrap", "true", "--insecure"]).expect("arguments");
     assert_eq!((apart.mdns.as_deref(), apart.bootstrap.as_deref()), (Some("false"), Some("true")));
     assert_eq!(apart.insecure.as_deref(), Some("true"));

@@ -1,28 +1,28 @@
-//! The certificates of a node, or none.
+//! The certificate and key files of a node.
 
 use std::path::{Path, PathBuf};
 
 use super::options::TlsOptions;
 
-/// Certificates and keys, PEM. All of them are needed.
+/// The PEM files with a node's certificates and keys. All of them are required.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate authority of the clients.
+    /// The CA of the clients.
     pub client_ca_file: PathBuf,
-    /// The certificate authority of the peers.
+    /// The CA of the peers.
     pub peer_ca_file: PathBuf,
     /// The certificate of the client listener.
     pub server_cert_file: PathBuf,
     /// The private key of `server_cert_file`.
     pub server_key_file: PathBuf,
-    /// The certificate of the peer listener, which this node also presents when it dials its peers.
+    /// The certificate of the peer listener, also used for connections to peers.
     pub peer_cert_file: PathBuf,
     /// The private key of `peer_cert_file`.
     pub peer_key_file: PathBuf,
 }
 
 impl TlsFiles {
-    /// The files of one node that `seriatim certs --out DIR --peers NODE` writes.
+    /// Returns the files of `node` that `seriatim certs --out DIR --peers NODE` writes to `dir`.
     pub fn in_dir(dir: &Path, node: &str) -> TlsFiles {
         TlsFiles {
             client_ca_file: dir.join("ca.pem"),
@@ -34,7 +34,7 @@ impl TlsFiles {
         }
     }
 
-    /// The configured files. Each one that is missing is a problem.
+    /// Returns the configured files. For each one that is not configured, a problem is added.
     pub(super) fn of(options: TlsOptions, problems: &mut Vec<String>) -> TlsFiles {
         let mut take = |flag: &str, file: Option<PathBuf>| {
             file.unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! Numbers of options: plain, or with KiB, MiB or GiB.
+//! Parses and formats the numbers of options, which may have the suffix KiB, MiB or GiB.
 
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
@@ -6,7 +6,7 @@ pub const GIB: u64 = 1 << 30;
 
 const SUFFIXES: [(&str, u64); 3] = [("GiB", GIB), ("MiB", MIB), ("KiB", KIB)];
 
-/// What the number of an option counts.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes; KiB, MiB and GiB are accepted.
@@ -27,7 +27,7 @@ impl Unit {
         }
     }
 
-    /// How such a number is written, for an error message.
+    /// Describes such a number, for an error message.
     pub(super) fn describe(self) -> &'static str {
         match self {
             Unit::Bytes => "number of bytes, like 67108864 or 64MiB",
@@ -36,7 +36,7 @@ impl Unit {
         }
     }
 
-    /// The number as a user would write it.
+    /// Formats the number as a user would write it.
     pub(super) fn show(self, number: u64) -> String {
         let suffix = SUFFIXES.iter().find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor));
         match (self, suffix) {
@@ -46,7 +46,7 @@ impl Unit {
     }
 }
 
-/// Reads a number; none if it is not one, or too large.
+/// Parses a number. Returns `None` if the text is not a number, or too large.
 pub fn parse(text: &str) -> Option<u64> {
     let suffixed = SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor)));
     let (digits, factor) = suffixed.unwrap_or((text, 1));

@@ -1,4 +1,4 @@
-//! Reads the text of one option as the type that it has in the table.
+//! Parses the text of an option into its type in the table.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,12 +10,12 @@ use super::definition::{Default, Form, OptionDef};
 use super::names::{check_cluster_name, host_name};
 use crate::types::NodeName;
 
-/// A type of an option's value.
+/// Implemented by the types of option values.
 pub(super) trait Value: Sized {
-    /// Reads what a user gave.
+    /// Parses the text of a user, or a default.
     fn parse(option: &OptionDef, text: &str) -> Result<Self, String>;
 
-    /// The value of an option that is not given and has no fixed default.
+    /// Returns the value of an option that is not set and has no fixed default.
     fn missing(option: &OptionDef) -> Result<Self, String> {
         match option.spec.default {
             Default::Required(reason) => Err(format!("is missing; {reason}")),
@@ -23,11 +23,11 @@ pub(super) trait Value: Sized {
         }
     }
 
-    /// Stands in for a value that was refused, so that the other options are checked too.
+    /// Returns a substitute for an invalid value, so that the other options can still be checked.
     fn placeholder() -> Self;
 }
 
-/// The value of an option. If it is refused, a problem is added: the flag, a colon and the reason.
+/// Returns the value of an option. If it is invalid, adds a problem: the flag, a colon and the reason.
 pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, problems: &mut Vec<String>) -> T {
     let Some(option) = option else { return T::placeholder() };
     let value = match (given, option.spec.default) {
@@ -40,7 +40,7 @@ pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, pr
     })
 }
 
-/// An option that can be missing.
+/// The value of an option that can be missing.
 impl<T: Value> Value for Option<T> {
     fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
         T::parse(option, text).map(Some)
@@ -109,7 +109,7 @@ impl Value for SocketAddr {
         })
     }
 
-    /// Port 0: it collides with no other address.
+    /// Has port 0, so that it does not conflict with another address.
     fn placeholder() -> Self {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
     }
@@ -129,7 +129,8 @@ impl Value for NodeName {
     }
 }
 
-/// A cluster's name, or an address that is checked once the listener's port is known.
+/// The name of a cluster, or an advertised address, which is checked in `config.rs`, where the listener's port is
+/// known.
 impl Value for String {
     fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
         if option.spec.form == Form::ClusterName {
@@ -143,7 +144,7 @@ impl Value for String {
     }
 }
 
-/// Addresses separated by commas; empty ones are left out.
+/// Addresses separated by commas. Empty ones are skipped.
 impl Value for Vec<String> {
     fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
         let Form::DialAddrs { port } = option.spec.form else { return Err("expects one value".to_owned()) };
