@@ -1,4 +1,4 @@
-//! `seriatim certs`: makes a development CA and certificates.
+//! `seriatim certs`: creates a development CA and certificates.
 
 use std::path::PathBuf;
 
@@ -21,8 +21,8 @@ pub struct Args {
     /// Directory for the files; private keys are only readable by their owner
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Host names and addresses of all nodes, separated by commas; the server certificate contains all of them [default:
-    /// localhost,127.0.0.1,::1; with --use-ca none, and the server certificate is not replaced]
+    /// Host names and addresses of all nodes, separated by commas; the server certificate contains all of them
+    /// [default: localhost,127.0.0.1,::1; with --use-ca none, and the server certificate is not replaced]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub hosts: Option<Vec<String>>,
     /// Names of nodes (node-name), separated by commas; each gets a certificate. Use NEW+OLD while a node is renamed
@@ -73,7 +73,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         };
         Failure::new(Exit::Failed, error.to_string(), next)
     })?;
-    // The CA's key is checked too if it existed before (--use-ca).
+    // The CA's key is not among `files` with --use-ca, but its mode is checked too.
     let key = |file: &PathBuf| file.to_string_lossy().ends_with("-key.pem");
     let content = |file: PathBuf| (file.clone(), if key(&file) { Content::Secret } else { Content::Trusted });
     let ca_key = args.out.join("ca-key.pem");

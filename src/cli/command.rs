@@ -10,7 +10,7 @@ use super::exit::{self, Exit, Failure};
 use super::subcommand::{Entry, Process};
 use super::{SUBCOMMANDS, descriptors, interrupt, journal, output};
 
-/// The definition of the whole command line.
+/// Returns the definition of the whole command line.
 pub fn cli() -> Command {
     Command::new("seriatim")
         .version(env!("CARGO_PKG_VERSION"))
@@ -22,7 +22,7 @@ pub fn cli() -> Command {
         .after_help(exit::table())
 }
 
-/// Parses the arguments and runs the subcommand. Prints the reason on stderr if it fails.
+/// Parses the arguments and runs the subcommand. If it fails, prints the reason on stderr.
 pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,7 +48,7 @@ fn run() -> Result<(), Failure> {
     (subcommand.run)(args, &process)
 }
 
-/// The variables `SERIATIM_...` that no option of any subcommand reads.
+/// Returns the environment variables `SERIATIM_...` that no option reads.
 fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<String> {
     let mut known = BTreeSet::from([journal::LOG_FILTER.to_owned()]);
     let mut commands = vec![cli()];
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(unknown_variables(given.into_iter().map(str::to_owned)), ["SERIATIM_DATA_DIRS"]);
     }
 
-    /// `produce --help` once showed only its first line: an empty doc comment at the subcommand hid the one at its arguments.
+    /// Once `produce --help` showed only its first line, because an empty doc comment hid that of the arguments.
     #[test]
     fn every_subcommand_has_a_line_a_paragraph_and_examples() {
         let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();

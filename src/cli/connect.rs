@@ -1,4 +1,4 @@
-//! The options of subcommands that connect to a node, and the search for one that answers.
+//! The connection options of subcommands, and the search for a node that answers.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,29 +10,29 @@ use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Status};
 use crate::config::{CLIENT_PORT, host_port};
 use crate::grpc::redirect_log;
 
-/// Of several addresses, the next one is tried after this time without a connection.
+/// With several addresses, the next one is tried if there is no connection after this time.
 const CONNECT_MAX: Duration = Duration::from_millis(300);
 
-/// Of several addresses, the next one is tried after this time without an answer on a connection.
+/// With several addresses, the next one is tried if a connected node has not answered after this time.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
 
-/// A call always gets this time, even after the deadline, to find the reason for a missing answer.
+/// The minimum timeout of a call, even after the deadline, so that it can fail with the reason for a missing answer.
 const ANSWER_MIN: Duration = Duration::from_millis(500);
 
-/// After a node answered that it can't serve, the others get this time to answer.
+/// If a node answered that it can't serve, the search continues for this time, so that another node may answer.
 const SETTLE: Duration = Duration::from_secs(1);
 
 fn parse_addr(text: &str) -> Result<String, String> {
     host_port(text.trim(), CLIENT_PORT)
 }
 
-/// The addresses of nodes, and the client's certificate.
+/// The options with the addresses of nodes and the client's certificate.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port is optional. Of several addresses, separated by
-    /// commas, the first that answers is used: the next one is tried after 0.3 s without a connection, or 3 s without an
-    /// answer
+    /// Client address (rpc_addr) of a node, like node-1.example:8400; the port is optional. Of several addresses,
+    /// separated by commas, the first that answers is used: the next one is tried after 0.3 s without a connection,
+    /// or 3 s without an answer
     #[arg(
         long,
         env = "SERIATIM_ADDR",
@@ -67,14 +67,14 @@ pub struct ConnectArgs {
 
 /// Why no node answered a request.
 pub enum Unanswered {
-    /// No request was sent, for example because certificates are missing.
+    /// No request was sent, for example because certificate files are missing.
     NotDialled(Failure),
     /// The error of each node.
     Refused(Vec<(Client, ClientError)>),
 }
 
 impl Unanswered {
-    /// The statuses that nodes returned, with their addresses.
+    /// Returns the statuses of the nodes, with their addresses.
     pub fn statuses(&self) -> impl Iterator<Item = (&str, &Status)> {
         let refused = match self {
             Unanswered::NotDialled(_) => &[][..],
@@ -85,7 +85,7 @@ impl Unanswered {
 }
 
 impl From<Unanswered> for Failure {
-    /// Contains the errors of all nodes.
+    /// Combines the errors of all nodes.
     fn from(unanswered: Unanswered) -> Failure {
         let refused = match unanswered {
             Unanswered::NotDialled(failure) => return failure,
@@ -102,22 +102,22 @@ fn no_address() -> Failure {
     Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")
 }
 
-/// Whether the node can't serve any request now, while another one may.
+/// Returns true if the node can't serve requests now, but another one may.
 fn cannot_serve(error: &ClientError) -> bool {
     error.status().is_some_and(|status| matches!(status.reason.as_str(), "JOINING" | "STOPPING" | "NO_LEADER"))
 }
 
 impl ConnectArgs {
-    /// The limit for a connection, and for an answer.
+    /// Returns the time to wait for a connection, and for an answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
 
-    /// Connects to the first node that answers, in the order of the addresses. A node that can't serve yet, or stops, is used if no
-    /// other answers.
+    /// Connects to the first node that answers, in the order of the addresses. A node that can't serve yet or is
+    /// stopping is only used if no other node answers.
     ///
     /// # Errors
-    /// If certificates are missing, or no node answers; then with the errors of all nodes.
+    /// If certificate files are missing, or no node answers. In the latter case, it contains the errors of all nodes.
     pub fn connect(&self) -> Result<Client, Failure> {
         self.connect_within(self.timeout(), None)
     }
@@ -127,11 +127,11 @@ impl ConnectArgs {
     /// # Errors
     /// As [`ConnectArgs::connect`].
     pub fn connect_within(&self, timeout: Duration, last: Option<&str>) -> Result<Client, Failure> {
-        // Every node answers this request, whatever the client's rights are.
+        // Every node answers this request, whatever the client's permissions are.
         match self.rounds(timeout, last, &|client| client.get_servers("")) {
             Ok((client, _)) => Ok(client),
             Err(Unanswered::Refused(refused)) if refused.iter().any(|(_, error)| error.is_answer()) => {
-                // The caller's own request returns a more useful error.
+                // The caller's next request to this node will fail with a more useful error.
                 let answered = refused.into_iter().find(|(_, error)| error.is_answer());
                 answered.map(|(client, _)| client).ok_or_else(no_address)
             }
@@ -139,11 +139,12 @@ impl ConnectArgs {
         }
     }
 
-    /// Sends a request to the nodes in the order of their addresses, and returns the first answer. If a node does not answer or can't
-    /// serve (JOINING, STOPPING, NO_LEADER), the next one is tried. So several nodes may execute the request: it must be idempotent.
+    /// Sends a request to the nodes, in the order of their addresses, and returns the first answer. If a node does
+    /// not answer or can't serve (JOINING, STOPPING, NO_LEADER), the next one is tried. So several nodes may execute
+    /// the request, which must be idempotent.
     ///
     /// # Errors
-    /// If none of them answered.
+    /// If a node rejects the request, or none can serve it.
     pub fn ask<T>(&self, question: impl Fn(&Client) -> Result<T, ClientError>) -> Result<(Client, T), Unanswered> {
         self.rounds(self.timeout(), None, &question)
     }
@@ -163,7 +164,7 @@ impl ConnectArgs {
         let (connect_max, answer_max) = if clients.len() == 1 { (timeout, timeout) } else { (CONNECT_MAX, ANSWER_MAX) };
         let mut errors: Vec<Option<ClientError>> = clients.iter().map(|_| None).collect();
         let answered = |error: &Option<ClientError>| error.as_ref().is_some_and(ClientError::is_answer);
-        // Each client continues to connect while the others are tried.
+        // All clients stay in use, so each continues to connect while the others are tried.
         loop {
             let round = Instant::now();
             for (client, error) in clients.iter().zip(&mut errors) {
@@ -182,12 +183,12 @@ impl ConnectArgs {
             if settled || left().is_zero() {
                 break;
             }
-            // A node that breaks every connection must not be dialled without a pause.
+            // Without a pause, a node that closes every connection would be dialled in a busy loop.
             let _ = after(CONNECT_MAX.saturating_sub(round.elapsed()).min(left())).recv();
         }
         let mut refused = Vec::new();
         for (client, error) in clients.into_iter().zip(errors) {
-            // A call with a short deadline returns the reason for a missing connection.
+            // If there is no connection, a call with a short deadline fails with the reason.
             let error = match error.map_or_else(|| question(&client.within(ANSWER_MIN)), Err) {
                 Ok(answer) => return Ok((client, answer)),
                 Err(error) => error,
@@ -197,12 +198,13 @@ impl ConnectArgs {
         Err(Unanswered::Refused(refused))
     }
 
-    /// Creates a client for the node at `addr`; its first call connects.
+    /// Creates a client for the node at `addr`, without waiting for the connection.
     ///
     /// # Errors
-    /// If certificates are missing.
+    /// If certificate files are missing.
     pub fn dial(&self, addr: &str) -> Result<Client, Failure> {
-        // gRPC logs every attempt, and the status of the call contains the same; a command has no log.
+        // gRPC would write every failed attempt to stderr, although the status of the call contains the reason.
+        // Commands other than `serve` have no logger, which discards these lines.
         redirect_log();
         let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
         Client::new(&options).map_err(|e| Failure::of_call(addr, &e))
@@ -210,7 +212,7 @@ impl ConnectArgs {
 
     fn files(&self) -> Result<Option<ClientFiles>, Failure> {
         if self.insecure {
-            // Not a conflict in clap, to which SERIATIM_INSECURE=false is --insecure too.
+            // Not checked by clap's `conflicts_with`, which would also reject SERIATIM_INSECURE=false.
             let files = [&self.certs, &self.ca_file, &self.cert_file, &self.key_file];
             if files.iter().any(|file| file.is_some()) {
                 return Err(Failure::new(

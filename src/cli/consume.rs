@@ -19,11 +19,11 @@ use crate::pb::log::{ConsumeRequest, GetLogResponse, Start};
 use crate::thread::{self, fatal_channel};
 use crate::types::LogId;
 
-/// Records of one response; the server limits its bytes.
+/// The maximum of records in one response. The server also limits its bytes.
 const RECORDS_MAX: u32 = 10_000;
-/// A connection without a message for this time is broken, not idle.
+/// The interval of heartbeats while the stream is idle, so that the client notices a broken connection.
 const HEARTBEAT_MS: u32 = 1000;
-/// After a signal, a blocked standard output delays the exit for at most this time.
+/// The maximum time that a blocked standard output delays the exit after a signal.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 
 /// The first record to print.
@@ -33,13 +33,13 @@ pub enum Begin {
     Offset(u64),
     /// The first record that is still stored.
     Earliest,
-    /// The record after the last one.
+    /// The next record that is appended.
     Latest,
-    /// The first of this number of records at the end of the log.
+    /// The first of the last `n` records.
     Last(u64),
     /// The first record appended at or after this time, Unix microseconds.
     Time(u64),
-    /// The first record appended within this number of milliseconds.
+    /// The first record appended within the last `n` milliseconds.
     Ago(u64),
 }
 
@@ -71,11 +71,12 @@ fn parse_from(text: &str) -> Result<Begin, String> {
 
 /// Print the records of a log
 ///
-/// Without --follow it ends after the last record that was stored when it started. If the connection breaks, it continues with the
-/// next offset at the same or another of the given addresses; if none answers for --timeout seconds, it fails.
+/// Without --follow it ends after the last record that was stored when it started. If the connection breaks, it
+/// continues with the next offset at the same or another of the given addresses; if none answers for --timeout
+/// seconds, it fails.
 ///
-/// If records are trimmed before it reads them, it prints their offsets on stderr and continues with the first record that is
-/// left; with --from OFFSET it fails instead.
+/// If records are trimmed before it reads them, it prints their offsets on stderr and continues with the first record
+/// that is left; with --from OFFSET it fails instead.
 ///
 /// SIGINT (Ctrl-C) and SIGTERM end it after a complete record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
@@ -83,9 +84,9 @@ pub struct Args {
     /// Name of the log
     #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
     pub log: String,
-    /// First record to print: an offset; `earliest`; `latest`; -10, the last ten records; 10m, the records of the last ten minutes
-    /// by this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as us:1769860800000000 (Unix
-    /// microseconds). With a time in the future, records appended before it are not printed
+    /// First record to print: an offset; `earliest`; `latest`; -10, the last ten records; 10m, the records of the
+    /// last ten minutes by this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as
+    /// us:1769860800000000 (Unix microseconds). With a time in the future, records appended before it are not printed
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = parse_from)]
     pub from: Begin,
     /// Exit after this number of records
@@ -143,13 +144,13 @@ fn run(args: &Args) -> Result<(), Failure> {
             Err(Stop::Output(error)) => return output::written(Err(error)),
             Err(Stop::Call(error)) if is_temporary(&error) && broken_since.elapsed() < args.connect.timeout() => {
                 log::info!("{}: {error}; trying again", client.addr());
-                // Nothing notifies a client when the cluster is available again.
+                // Clients are not notified when the cluster is available again.
                 let _ = after(Duration::from_millis(200)).recv();
                 client = args.connect.connect()?;
             }
             Err(Stop::Call(error)) if reading.skip_trimmed(args, &error) => {}
             Err(Stop::Call(error)) => {
-                // Records before the damage are complete.
+                // All records before the error are complete.
                 output::written(reading.out.lock().flush())?;
                 return Err(Failure::of_call(client.addr(), &error));
             }
@@ -162,7 +163,8 @@ fn is_temporary(error: &ClientError) -> bool {
     error.status().is_some_and(|s| matches!(s.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED))
 }
 
-/// Standard output, shared with the thread that handles signals. While the lock is held, only whole records are written.
+/// Standard output, shared with the thread that handles signals. When the lock is free, the buffer contains only
+/// whole records.
 #[derive(Clone)]
 struct Out(Arc<Mutex<BufWriter<Stdout>>>);
 
@@ -175,18 +177,18 @@ impl Out {
         self.0.lock()
     }
 
-    /// At a signal, writes the complete records and ends the process.
+    /// Makes the first signal write all complete records and end the process.
     fn end_at_a_signal(&self) {
         let out = self.clone();
         interrupt::on_first(move || {
-            // The last write may block; this thread limits the time.
+            // The last write may block, so this thread ends the process after a time limit.
             let (fatal, _) = fatal_channel();
             let end = || -> Result<(), Infallible> {
                 let _ = after(LAST_WRITE_MAX).recv();
                 interrupt::end();
                 Ok(())
             };
-            // Never joined: it ends with the process.
+            // Not joined: the thread ends with the process.
             std::mem::forget(thread::spawn("end", &fatal, end));
             let _ = out.lock().flush();
             interrupt::end();
@@ -194,12 +196,12 @@ impl Out {
     }
 }
 
-/// The first record of the next request, and which records are skipped.
+/// Where the next request begins, and which records are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     from: Begin,
-    /// Records appended before this time are not printed, Unix microseconds. Timestamps never decrease within a log, so this only
-    /// affects a time in the future.
+    /// Records appended before this time (Unix microseconds) are not printed. Timestamps never decrease within a log,
+    /// so this only has an effect if the time is in the future.
     not_before_us: u64,
 }
 
@@ -223,7 +225,7 @@ struct Reading {
     left: u64,
     position: Position,
     log_id: Option<u64>,
-    /// A message was received since this was last reset, at least a heartbeat.
+    /// True if a message, possibly only a heartbeat, was received since this was last reset.
     answered: bool,
 }
 
@@ -239,15 +241,16 @@ impl From<io::Error> for Stop {
 }
 
 impl Reading {
-    /// Replaces a position relative to the end of the log by an offset, once. After a broken connection the log may end
-    /// elsewhere, and the records in between would be skipped.
+    /// Replaces a relative position by an offset, once: after a reconnection the log may have grown, and resolving it
+    /// again would skip records.
     fn resolve(&mut self, client: &Client, args: &Args) -> Result<(), ClientError> {
         let from_end: fn(&GetLogResponse, u64) -> u64 = match self.position.from {
             Begin::Offset(_) | Begin::Earliest => return Ok(()),
             Begin::Last(_) => |log, last| log.next_offset.saturating_sub(last).max(log.first_offset),
             Begin::Latest | Begin::Time(_) | Begin::Ago(_) => |log, _| log.next_offset,
         };
-        // Before the search: a record appended in between has a higher offset, or is found.
+        // This must come before the search: a record appended in between is then either found, or has an offset that
+        // is read later.
         let log = client.get_log(&args.log)?;
         let found = match self.position.from {
             Begin::Time(time_us) => self.first_at(client, args, time_us)?,
@@ -259,7 +262,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The offset of the first record appended at or after a time.
+    /// Returns the offset of the first record appended at or after a time.
     fn first_at(&self, client: &Client, args: &Args, time_us: u64) -> Result<Option<u64>, ClientError> {
         let request = ConsumeRequest {
             log: args.log.clone(),
@@ -276,8 +279,8 @@ impl Reading {
         }
     }
 
-    /// If a trim has removed the next records, prints which, and continues after them. Returns false for another error, and if
-    /// the user asked for a certain offset.
+    /// If a trim has removed the next records, reports their offsets and moves the position after them. Returns false
+    /// if it is another error, or if the user specified an offset.
     fn skip_trimmed(&mut self, args: &Args, error: &ClientError) -> bool {
         let status = error.status().filter(|status| status.reason == "OFFSET_TRIMMED");
         let first = status.and_then(|status| status.number("first_offset"));
@@ -294,7 +297,7 @@ impl Reading {
         true
     }
 
-    /// Reads until the stream ends, or `left` records were printed.
+    /// Prints records until the stream ends or `left` records are printed.
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
         self.resolve(client, args).map_err(Stop::Call)?;
         let (start, offset) = match self.position.from {

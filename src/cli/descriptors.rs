@@ -1,7 +1,8 @@
-//! Replaces a closed standard stream by /dev/null.
+//! Opens /dev/null for each standard stream that is closed.
 //!
-//! Rust does so before `main`. But gRPC's core creates an eventfd when it is loaded, which is earlier, and gets the lowest free
-//! number. Then `seriatim produce <&-` would read from the eventfd, and `seriatim consume >&-` would write to it.
+//! Rust's runtime does this before `main`. But gRPC's core creates an eventfd even earlier, when it is loaded, and
+//! this gets the lowest free descriptor. So `seriatim produce <&-` would read from the eventfd, and `seriatim consume
+//! >&-` would write to it.
 
 use std::env;
 use std::fs;
@@ -11,10 +12,10 @@ use std::process::{Command, Stdio};
 
 use super::exit::{Exit, Failure};
 
-/// Replaces the process by a new one if gRPC's core has taken the number of a standard stream.
+/// Executes the program again, with /dev/null, if gRPC's core has taken the descriptor of a standard stream.
 ///
 /// # Errors
-/// If the program can't be started again.
+/// If the program can't be executed again.
 pub(super) fn keep_standard_streams() -> Result<(), Failure> {
     let taken = ["0", "1", "2"].map(|number| {
         let what = fs::read_link(Path::new("/proc/self/fd").join(number));

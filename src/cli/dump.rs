@@ -15,11 +15,12 @@ use crate::types::GroupId;
 
 /// Print the records in a stopped node's data directory
 ///
-/// The directory must be intact: at the first damage it fails with exit code 65 (`seriatim log verify` names all damage). It
-/// changes nothing.
+/// The directory must be intact: at the first damage it fails with exit code 65 (`seriatim log verify` names all
+/// damage). It changes nothing.
 ///
-/// It prints the records that this node knows as committed, including those that a trim or retention has made unreadable, as long as
-/// their file exists. After a crash, the node may not know that its last records are committed; it prints their number on stderr.
+/// It prints the records that this node knows as committed, including those that a trim or retention has made
+/// unreadable, as long as their file exists. After a crash, the node may not know that its last records are
+/// committed; it prints their number on stderr.
 ///
 /// With --format json, `seriatim produce --format json` appends the records to another log.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,12 +61,12 @@ impl Subcommand for Args {
 fn run(args: &Args) -> Result<(), Failure> {
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
     let dumped = dump(&Disk::real(), &args.data_dir, GroupId(args.group), |payload| {
-        // A payload is encoded as the field `records` of this message.
+        // The encoding of a payload is that of the field `records` of this message.
         let entry = crate::pb::parse::<ConsumeResponse>(payload).map_err(|e| Stop::Payload(e.to_string()))?;
         let mut records = entry.records.iter();
         records.try_for_each(|record| encode::write(&mut out, args.format, record)).map_err(Stop::Output)
     });
-    // Records before the damage are complete.
+    // All records before the error are complete.
     let flushed = out.flush();
     match dumped {
         Ok(dumped) => {

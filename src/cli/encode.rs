@@ -1,4 +1,4 @@
-//! Records as text: written by `consume`, and parsed by `produce --format json`.
+//! Converts records to text for `consume`, and from text for `produce --format json`.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,8 @@ pub enum Format {
     Lines,
     /// The value alone
     Raw,
-    /// One JSON object per line, with offset, term, time, type, key and headers; bytes that are not UTF-8 in base64, as value_base64
+    /// One JSON object per line, with offset, term, time, type, key and headers; bytes that are not UTF-8 in base64,
+    /// as value_base64
     Json,
 }
 
@@ -67,7 +68,7 @@ fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     };
 }
 
-/// Parses a line that [`write`] has written as JSON. Offset, term and time are ignored, since the log assigns them.
+/// Parses a record in the JSON format of [`write`]. Offset, term and time are ignored, because the log assigns them.
 ///
 /// # Errors
 /// The reason why the line is not a record.
@@ -118,7 +119,7 @@ fn take_bytes(object: &mut Map<String, Value>, name: &str) -> Result<Option<Byte
     }
 }
 
-/// Rejects unknown fields, which may be misspelt.
+/// Rejects unknown fields, because they are probably misspelt.
 fn nothing_else(object: &Map<String, Value>) -> Result<(), String> {
     object.keys().next().map_or(Ok(()), |name| Err(format!("{name:?} is not a field of a record")))
 }

@@ -1,4 +1,4 @@
-//! The fuzz loop of the splitter of lines.
+//! The fuzz loop of the line splitter.
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use crate::fuzz::Loop;
 
 const LINE_BYTES_MAX: usize = 40;
 
-/// Returns its bytes in pieces of a given length.
+/// An input that returns its bytes in pieces of a given length.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -23,7 +23,7 @@ impl Read for Pieces<'_> {
 #[test]
 fn lines() {
     let seeds = vec![b"\x05one\ntwo\n\nfour\r\nfive".to_vec(), [b"\x20ok\n", &[b'x'; 50][..], b"\nno\n"].concat()];
-    // The splitter reads 256 KiB at once.
+    // The line splitter allocates a buffer of 256 KiB.
     Loop::new("lines", seeds).memory_fixed(4 << 20).run(|bytes| {
         let Some((first, text)) = bytes.split_first() else { return true };
         let mut all: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();

@@ -1,7 +1,7 @@
-//! SIGINT and SIGTERM for every subcommand except `serve`: the process exits with code 130.
+//! Handles SIGINT and SIGTERM for every subcommand except `serve`: the process exits with code 130.
 //!
-//! By default the first signal ends it at once. A subcommand that must finish something first sets a reaction with [`on_first`]. The
-//! second signal always ends it at once.
+//! By default, the first signal ends the process at once. With [`on_first`], a subcommand sets a reaction to the
+//! first signal, to finish its work before it exits. The second signal always ends the process at once.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,7 +17,7 @@ use crate::thread::{self, fatal_channel};
 
 type Reaction = Box<dyn FnOnce() + Send>;
 
-/// The process has one set of signal handlers.
+/// The reaction to the first signal. It is global because signal handlers are.
 static ON_FIRST: Mutex<Option<Reaction>> = Mutex::new(None);
 static ON_END: Mutex<Option<Reaction>> = Mutex::new(None);
 
@@ -55,13 +55,13 @@ pub fn on_end(reaction: impl FnOnce() + Send + 'static) {
 pub fn receiver() -> Receiver<()> {
     let (sender, received) = bounded(1);
     on_first(move || {
-        // If it is full, the signal was reported already.
+        // If it is full, the signal was already reported.
         let _ = sender.try_send(());
     });
     received
 }
 
-/// Ends the process without destructors, because gRPC's threads still run.
+/// Ends the process without running destructors, because gRPC's threads still run.
 pub fn end() {
     if let Some(reaction) = take(&ON_END) {
         reaction();

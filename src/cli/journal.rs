@@ -1,4 +1,4 @@
-//! `serve` under systemd: state notifications, and log lines with priorities.
+//! Support for systemd in `serve`: state notifications, and log lines with priorities.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -11,25 +11,25 @@ use log::{Level, LevelFilter, Record};
 use rustix::fs::fstat;
 use sd_notify::NotifyState;
 
-/// Set by systemd if stderr is the journal: the device and the inode of that stream, `device:inode`.
+/// systemd sets this variable to `device:inode` of the stream if stderr or stdout is connected to the journal.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
-/// The variable that selects what is logged, more finely than `--log-level`, in the syntax of env_logger.
+/// The variable with log filters in the syntax of env_logger, which are more specific than `--log-level`.
 pub const LOG_FILTER: &str = "SERIATIM_LOG_FILTER";
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Starts the log of the process on stderr.
+/// Initializes the process's logger, which writes to stderr.
 pub fn init_log(level: LevelFilter) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).parse_env(LOG_FILTER);
     if stderr_is_the_journal() {
-        // The journal has its own timestamps.
+        // The journal adds its own timestamps.
         builder.format(journal_line);
     }
     builder.init();
 }
 
-/// The text of a failure, for stderr.
+/// Formats a failure for stderr.
 pub fn failure_text(text: &str) -> String {
     if stderr_is_the_journal() { with_priority(Level::Error, text) } else { text.to_owned() }
 }
@@ -44,7 +44,7 @@ fn journal_line(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     writeln!(out, "{}", with_priority(record.level(), &text))
 }
 
-/// Puts the priority before each line, as described in `sd-daemon(3)`: the journal makes an entry of each line.
+/// Adds the priority to the start of each line, because the journal makes an entry of each line (see `sd-daemon(3)`).
 fn with_priority(level: Level, text: &str) -> String {
     let priority = match level {
         Level::Error => 3,
@@ -55,7 +55,7 @@ fn with_priority(level: Level, text: &str) -> String {
     text.lines().map(|line| format!("<{priority}>{line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Notifies systemd, if it started this process.
+/// Notifies systemd, if it manages this process.
 pub fn notify(states: &[NotifyState<'_>]) {
     let sent = match std::env::var_os(NOTIFY_SOCKET) {
         Some(socket) if socket.as_bytes().starts_with(b"@") => notify_abstract(&socket, states),
@@ -66,7 +66,7 @@ pub fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Notifies an abstract socket, which containers use and the crate sd-notify does not support.
+/// Sends notifications to an abstract socket. Containers use these, but the crate sd-notify does not support them.
 fn notify_abstract(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
     let addr = SocketAddr::from_abstract_name(&socket.as_bytes()[1..])?;
     let text: String = states.iter().map(|state| format!("{state}\n")).collect();

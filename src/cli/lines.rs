@@ -1,8 +1,8 @@
 //! Splits a file or a pipe into lines.
 //!
-//! A line consists of the bytes before a `\n`; it may be empty, and a `\r` is part of it. Bytes after the last `\n` are a line too. A
-//! line that exceeds the limit is an error. The available lines are returned without waiting for more, so that a slow pipe is not
-//! delayed by batching.
+//! A line consists of the bytes before a `\n`. It may be empty, and a `\r` is part of it. Bytes after the last `\n`
+//! are a line too. A line that exceeds the limit is an error. Available lines are returned at once, without waiting
+//! for a full batch, so that lines of a slow pipe are not delayed.
 
 use std::io::{self, Read};
 
@@ -13,10 +13,11 @@ const READ_BYTES: usize = 256 * 1024;
 /// Splits its input into lines.
 pub struct Lines<R> {
     input: R,
-    /// The buffer of one read. Lines are copied out of it: a line of a slow pipe must not keep the whole buffer until it is appended.
+    /// The buffer of one read. Lines are copied out of it, because otherwise a short line would keep the whole buffer
+    /// alive until it is appended.
     buffer: Box<[u8]>,
     line_bytes_max: usize,
-    /// The start of a line whose end was not read yet.
+    /// The start of a line whose end is not read yet.
     partial: Vec<u8>,
     ended: bool,
     too_long: bool,
@@ -34,7 +35,7 @@ pub enum Piece {
 }
 
 impl<R: Read> Lines<R> {
-    /// Splits into lines of at most `line_bytes_max` bytes, without `\n`.
+    /// Splits `input` into lines of at most `line_bytes_max` bytes, not counting `\n`.
     pub fn new(input: R, line_bytes_max: usize) -> Lines<R> {
         Lines {
             input,
@@ -46,7 +47,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Returns the available lines. Blocks until there is at least one.
+    /// Returns the available lines. Blocks until at least one is available.
     ///
     /// # Errors
     /// If the input can't be read.
@@ -101,7 +102,7 @@ impl<R: Read> Lines<R> {
 mod tests {
     use super::*;
 
-    /// Returns one piece per read.
+    /// An input that returns one piece per read.
     struct Pieces(Vec<&'static str>);
 
     impl Read for Pieces {
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(cut(&["long"], 3), (vec![], Piece::TooLong));
     }
 
-    /// A line that waits to be appended must not keep the buffer of a whole read.
+    /// Once a line that waited to be appended kept the whole read buffer alive.
     #[test]
     fn lines_of_a_slow_pipe_use_little_memory() {
         let mut lines = Lines::new(Pieces(vec!["one\n", "two\n"]), 9);

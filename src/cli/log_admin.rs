@@ -1,4 +1,5 @@
-//! `seriatim log info`, `configure` and `trim`: offsets and limits of a log, its retention, and the removal of old records.
+//! `seriatim log info`, `configure` and `trim`: offsets and limits of a log, its retention, and the removal of old
+//! records.
 
 use std::fmt::Write as _;
 
@@ -13,8 +14,8 @@ use crate::pb::log::GetLogResponse;
 
 /// Print a log's id, offsets, timestamps, limits and retention
 ///
-/// The offsets are those of the records that can be read. Stored bytes are those of the log's files on the node that answers. Without
-/// the right to administer the log, its retention is left out.
+/// The offsets are those of the records that can be read. Stored bytes are those of the log's files on the node that
+/// answers. Without the right to administer the log, its retention is left out.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InfoArgs {
     /// Name of the log
@@ -55,7 +56,8 @@ pub struct ConfigureArgs {
 
 /// Remove old records permanently, on every node
 ///
-/// It requires the action `admin`. The records become unreadable at once; a file is deleted when all of its records are trimmed.
+/// It requires the action `admin`. The records become unreadable at once; a file is deleted when all of its records
+/// are trimmed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// Name of the log
@@ -116,7 +118,7 @@ impl Subcommand for TrimArgs {
 fn info(args: &InfoArgs) -> Result<(), Failure> {
     let (client, log) = args.connect.ask(|client| client.get_log(&args.log))?;
     let request = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
-    // A client without the right to administer the log still sees the rest.
+    // A client without the permission `admin` gets no settings, but the rest is still printed.
     let settings = client.configure_log(&request).ok();
     if args.json {
         return output::say(&format!("{}\n", to_json(&log, settings.as_ref())));
@@ -135,7 +137,7 @@ fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
     };
     let unchanged = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
     let changes = request != unchanged;
-    // The request is idempotent: it may be executed by several nodes.
+    // `ask` may send the request to several nodes, which is safe because it is idempotent.
     let (_, settings) = args.connect.ask(|client| client.configure_log(&request))?;
     let text = format!("log {}\n{}", args.log, settings_text(&settings));
     if changes {
@@ -150,7 +152,7 @@ fn trim(args: &TrimArgs) -> Result<(), Failure> {
         Before::Offset(offset) => offset,
         Before::Latest => args.connect.ask(|client| client.get_log(&args.log))?.1.next_offset,
     };
-    // The request is idempotent: it may be executed by several nodes.
+    // `ask` may send the request to several nodes, which is safe because it is idempotent.
     let (_, trimmed) = args.connect.ask(|client| client.trim(&args.log, offset)).map_err(|unanswered| {
         let past_end = unanswered.statuses().any(|(_, status)| status.reason == "OFFSET_PAST_END");
         let failure = Failure::from(unanswered);
@@ -163,7 +165,7 @@ fn trim(args: &TrimArgs) -> Result<(), Failure> {
 fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
     let mut text = format!("log {} ({:016x})\n", log.log, log.log_id);
     let records = log.next_offset - log.first_offset;
-    // Writing to a string never fails.
+    // Writing to a string can't fail.
     let _ = writeln!(text, "offsets            {}..{} ({records} records)", log.first_offset, log.next_offset);
     if records > 0 {
         let (first, last) = (units::show_moment(log.first_append_time_us), units::show_moment(log.last_append_time_us));
@@ -180,7 +182,8 @@ fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
     text
 }
 
-/// Retention is null without the right to administer the log; timestamps are null if the log is empty.
+/// Returns the JSON object. Retention is null if the client lacks the permission `admin`, and timestamps are null if
+/// the log is empty.
 fn to_json(log: &GetLogResponse, settings: Option<&LogSettings>) -> serde_json::Value {
     let time = |time_us: u64| (log.next_offset > log.first_offset).then_some(time_us);
     json!({

@@ -1,12 +1,12 @@
 //! A pipelined produce that reports the exact outcome of every record.
 //!
-//! Requests are sent without waiting for responses, up to a window that is smaller than the server's. If the stream ends for a
-//! temporary reason (an election, a full queue, a node that stops) **and** the server states that no unanswered request was
-//! appended, a new stream starts with the first unanswered request. Otherwise the pipeline fails: a request with an unknown outcome is
-//! never sent again.
+//! Requests are sent without waiting for responses, up to a window that is smaller than the server's. If the stream
+//! ends for a temporary reason (an election, a full queue, a node that stops) **and** the server reports that no
+//! unanswered request was appended, the pipeline opens a new stream and sends the unanswered requests again.
+//! Otherwise it fails: a request with an unknown outcome is never sent again.
 //!
-//! Before a stream starts, a node must answer another request. If none answers, nothing was sent, and the outcome stays known: a
-//! refused connection after a request that was certainly not appended is a certain failure.
+//! Before it opens a stream, a node must have answered another request. If none answers, no produce request was sent,
+//! so the outcome is known: nothing more was appended.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,23 +18,23 @@ use super::connect::{ANSWER_MAX, ConnectArgs};
 use crate::client::{Client, ClientError, Fate, ProduceStream};
 use crate::pb::log::{ProduceRequest, ProduceResponse, Record};
 
-/// Unanswered requests. The server stops reading at 256.
+/// The maximum of unanswered requests. The server stops reading at 256.
 const REQUESTS_MAX: usize = 32;
-/// Unanswered bytes. The server stops reading at 8 MiB.
+/// The maximum of unanswered bytes. The server stops reading at 8 MiB.
 const BYTES_MAX: usize = 6 << 20;
-/// A response that is older does not show that the node still runs.
+/// If the last response is older than this, the node is asked again before a stream is opened.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(1);
-/// The limit of one round over all addresses: the timeout is checked between rounds.
+/// The time limit of one search over all addresses. The timeout is checked between searches.
 const ROUND_MAX: Duration = Duration::from_secs(1);
 
-/// Between two attempts at a node that stops or starts.
+/// The pause before a node that is starting or stopping is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// What is known to be appended.
+/// The records that are known to be appended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     pub records: u64,
-    /// Bytes of the input that the records were made from.
+    /// The bytes of input that these records were made from.
     pub bytes: u64,
     /// The offset of the first record.
     pub first_offset: u64,
@@ -42,11 +42,12 @@ pub struct Done {
     pub next_offset: u64,
 }
 
-/// The reason why a pipeline failed, and what is unknown.
+/// Why a pipeline failed, and how many records have an unknown outcome.
 #[derive(Clone, Debug)]
 pub struct Failed {
     pub error: ClientError,
-    /// The number of records after [`Pipeline::done`] that may have been appended or not. 0: nothing else was appended.
+    /// The number of records after those of [`Pipeline::done`] whose outcome is unknown. If 0, nothing else was
+    /// appended.
     pub unknown_records: u64,
 }
 
@@ -63,16 +64,16 @@ fn is_starting_or_stopping(error: &ClientError) -> bool {
 pub struct Pipeline<'a> {
     client: Client,
     connect: &'a ConnectArgs,
-    /// When the client's node last answered; `None` if the connection broke since.
+    /// When the client's node last answered; `None` if the stream has ended since then.
     answered_at: Option<Instant>,
     log: String,
     log_id: Option<u64>,
-    /// The offset that the next request must get.
+    /// The offset that the next request must get, if the user specified one.
     expected_offset: Option<u64>,
     stream: Option<ProduceStream>,
-    /// Requests that the current stream has answered.
+    /// The number of requests that were answered on the current stream.
     answered: u64,
-    /// The current stream accepts no more requests; its status was not read yet.
+    /// The current stream accepts no more requests, but its status is not read yet.
     broken: bool,
     unanswered: VecDeque<Sent>,
     unanswered_bytes: usize,
@@ -81,7 +82,7 @@ pub struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Creates a pipeline that appends to `log`, if it has this id.
+    /// Creates a pipeline that appends to `log`. If `log_id` is set, the log must have this id.
     pub fn new(client: Client, connect: &'a ConnectArgs, log: &str, log_id: Option<u64>) -> Pipeline<'a> {
         Pipeline {
             client,
@@ -100,22 +101,22 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Requires that the first request gets this offset, and each other one the offset after the one before.
+    /// Requires that the first request gets this offset, and each further request the offset after the previous one.
     pub fn expect_offset(&mut self, first: Option<u64>) {
         self.expected_offset = first;
     }
 
-    /// The address of the current node.
+    /// Returns the address of the current node.
     pub fn addr(&self) -> &str {
         self.client.addr()
     }
 
-    /// The records that are known to be appended.
+    /// Returns which records are known to be appended.
     pub fn done(&self) -> Done {
         self.done
     }
 
-    /// Whether every request is answered.
+    /// Returns true if every request is answered.
     pub fn is_settled(&self) -> bool {
         self.unanswered.is_empty()
     }
@@ -123,7 +124,7 @@ impl<'a> Pipeline<'a> {
     /// Sends records that were made from `bytes` bytes of input. Waits while the window is full.
     ///
     /// # Errors
-    /// [`Failed`], about this or an earlier request.
+    /// [`Failed`], if this or an earlier request failed.
     pub fn send(&mut self, records: Vec<Record>, bytes: usize) -> Result<(), Failed> {
         while !self.unanswered.is_empty()
             && (self.unanswered.len() >= REQUESTS_MAX || self.unanswered_bytes + bytes > BYTES_MAX)
@@ -132,7 +133,7 @@ impl<'a> Pipeline<'a> {
         }
         if self.unanswered.is_empty() {
             self.progress = Instant::now();
-            // A stream that ended while it was idle can't carry this request.
+            // If the stream has ended while it was idle, a new one is needed.
             if self.stream.as_mut().is_some_and(ProduceStream::has_ended) {
                 (self.stream, self.answered_at) = (None, None);
             }
@@ -155,10 +156,11 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Waits for the response to the oldest request.
+    /// Waits for the response to the oldest request. If the stream ends instead, and it is safe, sends the unanswered
+    /// requests again.
     ///
     /// # Errors
-    /// [`Failed`].
+    /// [`Failed`], if a request failed and can't be retried.
     pub fn settle_one(&mut self) -> Result<(), Failed> {
         let answer = self.stream.as_mut().and_then(ProduceStream::answer);
         match answer {
@@ -170,17 +172,17 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Waits for all responses.
+    /// Waits for all responses, and closes the stream.
     ///
     /// # Errors
-    /// [`Failed`].
+    /// [`Failed`], if a request failed and can't be retried.
     pub fn finish(&mut self) -> Result<(), Failed> {
         while !self.is_settled() {
             self.settle_one()?;
         }
         if let Some(mut stream) = self.stream.take() {
             stream.close();
-            // Every request is answered, so the status of the stream does not matter.
+            // All requests are answered, so the status of the stream does not matter.
             let _ = stream.answer();
         }
         Ok(())
@@ -234,7 +236,7 @@ impl<'a> Pipeline<'a> {
         let stops = status.reason == "STOPPING";
         log::info!("{status}; trying again from the first request that was not appended");
         let wait = status.retry_after.unwrap_or(Duration::from_millis(200)).min(Duration::from_secs(2));
-        // Nothing notifies a client when the cluster accepts records again.
+        // Clients are not notified when the cluster accepts records again.
         let _ = after(wait).recv();
         self.stream = None;
         let refused = self.client.addr().to_owned();
@@ -246,16 +248,17 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Finds a node that answers: the current one, or one of the other addresses. The one at `stops` is tried last.
+    /// Finds a node that answers: the current one, or one of the other addresses. The node at `stops` is tried last,
+    /// because it is stopping.
     ///
     /// # Errors
-    /// [`Failed`], if none answers within the timeout; nothing was sent.
+    /// [`Failed`], if none answers within the timeout. Then no produce request was sent.
     fn find_node(&mut self, stops: Option<&str>) -> Result<(), Failed> {
         if stops.is_some() {
             self.reconnect(stops);
         }
         loop {
-            // Every node answers this request, whatever the client's rights are.
+            // Every node answers this request, whatever the client's permissions are.
             let error = match self.client.within(ANSWER_MAX).get_servers("") {
                 Err(error) if !error.is_answer() || is_starting_or_stopping(&error) => error,
                 Ok(_) | Err(_) => {
@@ -267,11 +270,11 @@ impl<'a> Pipeline<'a> {
                 return Err(Failed { error, unknown_records: 0 });
             }
             if error.is_answer() {
-                // Nothing notifies a client when the node has stopped or started.
+                // Clients are not notified when the node has stopped or started.
                 let _ = after(RETRY).recv();
             }
-            let here = self.client.addr().to_owned();
-            self.reconnect(Some(&here));
+            let current = self.client.addr().to_owned();
+            self.reconnect(Some(&current));
         }
     }
 

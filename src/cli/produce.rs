@@ -1,4 +1,4 @@
-//! `seriatim produce`: appends lines, or one whole file, to a log.
+//! `seriatim produce`: appends lines, or a whole file as one record, to a log.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,13 +19,14 @@ use crate::client::{Client, ClientError};
 use crate::pb::log::Record;
 use crate::types::LogId;
 
-/// Bytes of the records in one request: large enough that the cost per message does not matter.
+/// The maximum of record bytes in one request. It is large enough to make the cost per message negligible.
 const REQUEST_BYTES: usize = 512 * 1024;
-/// The default limits of a log, for a client that may not read the log's own (this requires the right to consume).
+/// The default limits of a log. They are used if the client lacks the permission to consume, and so can't read the
+/// limits of the log.
 const RECORD_BYTES_MAX: u32 = 1 << 20;
 const REQUEST_BYTES_MAX: u32 = 4 << 20;
 
-/// Between two requests for the limits of a log without a known leader.
+/// The pause between two requests for the limits of a log, while a node can't answer temporarily.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Append lines, or one whole file, to a log
@@ -39,8 +40,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that
 /// were not acknowledged may or may not be appended: it prints which lines these are, exits with code 3 and sends nothing again.
 ///
-/// SIGINT (Ctrl-C) and SIGTERM end it after everything sent is acknowledged; it prints how much was appended. A second signal
-/// ends it at once.
+/// SIGINT (Ctrl-C) and SIGTERM end it after everything sent is acknowledged; it prints how much was appended. A
+/// second signal ends it at once.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// File to read; standard input if it is missing or `-`
@@ -68,7 +69,7 @@ pub struct Args {
 
 struct Limits {
     log_id: Option<u64>,
-    /// Value, key and headers of one record.
+    /// The maximum bytes of value, key and headers of one record.
     record_bytes: usize,
     request_bytes: usize,
 }
@@ -115,7 +116,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// The reason why not everything was appended.
+/// Why not all input was appended.
 enum End {
     Input(io::Error),
     Interrupted,
@@ -162,7 +163,7 @@ fn produce_lines(
                 pipeline.finish()?;
                 return Err(End::Input(error));
             }
-            // Without input, read responses: a failure must not wait for the next line.
+            // While there is no input, responses are read, so that a failure is noticed before the next line.
             Err(TryRecvError::Empty) => pipeline.settle_one()?,
             Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) => {
                 while !pipeline.is_settled() {
@@ -176,9 +177,10 @@ fn produce_lines(
     }
 }
 
-/// Reads on a thread of its own. It is never joined: it may block on a terminal until the process ends.
+/// Reads the input on a separate thread. The thread is not joined, because it may block on a terminal until the
+/// process ends.
 fn read_ahead<R: Read + Send + 'static>(input: R, line_bytes_max: usize) -> Receiver<io::Result<Piece>> {
-    // Four pieces of 256 KiB. If they are full, the reader waits.
+    // Holds four pieces of up to 256 KiB. While it is full, the reader waits.
     let (sender, receiver) = bounded(4);
     let mut lines = Lines::new(input, line_bytes_max);
     let body = move || {
@@ -190,7 +192,7 @@ fn read_ahead<R: Read + Send + 'static>(input: R, line_bytes_max: usize) -> Rece
             }
         }
     };
-    // Without a thread the channel would be closed at once, which means the end of the input.
+    // The closed channel would look like the end of the input, so the error is sent on another one.
     if let Err(error) = std::thread::Builder::new().name("input".into()).spawn(body) {
         let (sender, receiver) = bounded(1);
         let _ = sender.send(Err(error));
@@ -256,7 +258,7 @@ fn produce_whole(
     let body = move || {
         let mut value = Vec::new();
         let result = input.take(bytes_max).read_to_end(&mut value);
-        // After a signal the receiver is gone.
+        // After a signal, nothing receives it.
         let _ = sender.send(result.map(|_| value));
     };
     std::thread::Builder::new().name("input".into()).spawn(body).map_err(End::Input)?;
@@ -291,10 +293,10 @@ fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
             Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
                 break (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX);
             }
-            // Temporary: an election, or a node that joins.
+            // Temporary, for example an election, or a node that is joining.
             Err(error) if is_temporary(&error) && begin.elapsed() < args.connect.timeout() => {
                 log::info!("{}: {error}; trying again", client.addr());
-                // Nothing notifies a client of a new leader.
+                // Clients are not notified of a new leader.
                 let _ = after(RETRY).recv();
             }
             Err(error) => return Err(Failure::of_call(client.addr(), &error)),
@@ -307,7 +309,7 @@ fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
     })
 }
 
-/// Whether the node itself reported a temporary failure. A broken connection is not one.
+/// Returns true if the node itself reported a temporary failure. A broken connection does not count.
 fn is_temporary(error: &ClientError) -> bool {
     error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::UNAVAILABLE && !s.reason.is_empty())
 }
@@ -359,7 +361,8 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
             if failed.unknown_records == 0 {
                 let next = format!("{}{}", call.next, resume(args, done.records + 1));
                 let else_nothing = if done.records == 0 { "" } else { ", nothing else" };
-                // Nothing is unknown, even if the status says so of a request that was not sent.
+                // The outcome of all records is known. A status with an unknown outcome is that of a request which
+                // appends nothing.
                 let exit = if call.exit == Exit::OutcomeUnknown { Exit::Unavailable } else { call.exit };
                 return Failure::new(exit, format!("{}; {known}{else_nothing}", call.message), next);
             }

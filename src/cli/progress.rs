@@ -8,7 +8,7 @@ use terminal_size::{Width, terminal_size_of};
 
 use super::interrupt;
 
-/// The templates of a bar and the columns that each needs at most. A bar that wraps can't be erased.
+/// The templates of a bar, each with the minimum width of the terminal. A bar that wraps can't be erased.
 const WITH_TOTAL: [(u16, &str); 3] = [
     (100, "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"),
     (40, "{percent}%  {bytes_per_sec}  {eta} left"),
@@ -16,8 +16,8 @@ const WITH_TOTAL: [(u16, &str); 3] = [
 ];
 const WITHOUT_TOTAL: [(u16, &str); 2] = [(50, "{spinner} {bytes}  {bytes_per_sec}  {elapsed}"), (14, "{bytes}")];
 
-/// A bar for an input of `bytes` bytes. It is hidden if `quiet` is set, or standard error is not a terminal or too narrow. It is erased
-/// if a signal ends the process.
+/// Creates a progress bar for an input of `bytes` bytes. It is hidden if `quiet` is set, or if standard error is not
+/// a terminal or too narrow. It is erased if a signal ends the process.
 pub fn bar(bytes: Option<u64>, quiet: bool) -> ProgressBar {
     let columns = if quiet || !io::stderr().is_terminal() { None } else { terminal_size_of(io::stderr()) };
     let Some(template) = columns.and_then(|(Width(columns), _)| template(bytes.is_some(), columns)) else {
@@ -41,7 +41,7 @@ fn template(with_total: bool, columns: u16) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// On 40 columns the bar wrapped, and every redraw left a line.
+    /// On a terminal of 40 columns, the bar wrapped and every redraw left a line.
     #[test]
     fn fits_narrow_terminals() {
         assert_eq!(template(true, 40), Some("{percent}%  {bytes_per_sec}  {eta} left"));

@@ -1,16 +1,16 @@
-//! Turns a line into a record: key, headers, type, or a JSON object.
+//! Converts a line of input to a record, according to the options for key, headers, type and format.
 
 use bytes::Bytes;
 
 use super::encode::read_json;
 use crate::pb::log::{Header, Record};
 
-/// The largest encoded tag and length, bytes.
+/// The maximum bytes of an encoded tag and length.
 const FIELD_BYTES: usize = 6;
-/// The largest overhead of an encoded record: offset, term, time, type, and its own tag and length.
+/// The maximum overhead of an encoded record: offset, term, time, type, and its own tag and length.
 const RECORD_BYTES: usize = 10 + 10 + 9 + 4 * FIELD_BYTES;
 
-/// One byte of a record becomes at most this many bytes of JSON: `\u0000`. The rest of the object is in addition.
+/// One byte of a record becomes at most this many bytes of JSON, as in `\u0000`.
 const JSON_FACTOR: usize = 6;
 const JSON_OBJECT: usize = 64 << 10;
 
@@ -66,7 +66,7 @@ impl RecordArgs {
         }
     }
 
-    /// Turns a line into a record.
+    /// Converts a line to a record.
     ///
     /// # Errors
     /// The reason why the line is not a record.
@@ -89,7 +89,8 @@ impl RecordArgs {
         Ok(Record { key, value, type_: self.kind, headers: headers.collect(), ..Record::default() })
     }
 
-    /// The longest line whose record has at most `record_bytes_max` of key, value and headers.
+    /// Returns the maximum length of a line whose record has at most `record_bytes_max` bytes of key, value and
+    /// headers.
     pub fn line_bytes_max(&self, record_bytes_max: usize) -> usize {
         match self.format {
             InputFormat::Json => record_bytes_max.saturating_mul(JSON_FACTOR).saturating_add(JSON_OBJECT),
@@ -98,13 +99,13 @@ impl RecordArgs {
     }
 }
 
-/// The bytes that count toward the limit of a record: value, key, and the names and values of its headers.
+/// Returns the bytes that count toward the limit of a record: value, key, and the names and values of its headers.
 pub fn content_bytes(record: &Record) -> usize {
     let header = |header: &Header| header.name.len() + header.value.len();
     record.value.len() + record.key.as_ref().map_or(0, Bytes::len) + record.headers.iter().map(header).sum::<usize>()
 }
 
-/// An upper bound of a record's encoded size.
+/// Returns an upper bound of a record's encoded size.
 pub fn stored_bytes(record: &Record) -> usize {
     content_bytes(record) + RECORD_BYTES + record.headers.len() * 3 * FIELD_BYTES
 }

@@ -1,4 +1,4 @@
-//! `seriatim serve`: runs a node until a signal, or until a part of it fails.
+//! `seriatim serve`: runs a node until a signal stops it or a part of it fails.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,17 +22,18 @@ use crate::grpc;
 use crate::security::modes::FileModes;
 use crate::thread::{self, Joiner, fatal_channel};
 
-/// While a start takes long (recovery of a large log), systemd is asked for this much more time, three times as often.
+/// A start may take long, for example to recover a large log. Until the node is ready, systemd is asked to extend its
+/// start timeout by this time, every third of this time.
 const EXTEND: Duration = Duration::from_secs(30);
 
-/// How often the threads are checked.
+/// How often the threads are checked for progress.
 const CHECK_THREADS: Duration = Duration::from_secs(1);
-/// How often a starting node is checked for being ready.
+/// How often it is checked whether a starting node is ready.
 const CHECK_READY: Duration = Duration::from_millis(10);
-/// How often changed certificates and policies are loaded.
+/// How often certificates and policies are checked for changes.
 const CHECK_FILES: Duration = Duration::from_secs(60);
-/// Limit for a stop, in addition to `hang_seconds_max` for the disk. Handing over leadership and draining requests
-/// take less together.
+/// The time limit of a stop, in addition to `hang_seconds_max` for the disk. The transfer of leadership and the drain
+/// of requests together take less.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Run a node
@@ -81,7 +82,7 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
     let is_ready = || {
         drop(starting);
-        // A closed standard output means that nothing waits for this line.
+        // If standard output is closed, nothing waits for this line.
         if let Err(failure) = say(&ready) {
             log::warn!("{failure}");
         }
@@ -98,8 +99,8 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Waits for a signal to stop (`None`) or a failure. Reports once that the node is ready, and watches its threads and
-/// the files that can change.
+/// Runs until a signal requests a stop (`None`) or the node fails. Calls `is_ready` once the node is ready, checks
+/// the node's threads, and reloads changed files.
 fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
     let mut reload = || {
         warn_of(modes);
@@ -117,8 +118,8 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
             }
             recv(watch) -> _ => {
                 if let Some(thread) = agent.hanging() {
-                    // Nothing can be synced or stopped any more. Other nodes must take over, and a new start must
-                    // recover.
+                    // The node can neither sync nor stop cleanly. Other nodes must take over, and this one must
+                    // recover at its next start.
                     log::error!("aborting: thread {thread} hangs, possibly because the disk does not answer");
                     std::process::abort();
                 }
@@ -146,8 +147,8 @@ fn warn_of(modes: &mut FileModes) {
     modes.look().iter().for_each(|warning| log::warn!("{warning}"));
 }
 
-/// Aborts the process if it still runs after a time: a node that failed or stops must not remain because its disk
-/// hangs.
+/// Aborts the process if it still runs after `time`, so that a node that failed or is stopping does not hang on its
+/// disk.
 fn end_within(time: Duration, step: StopStep) {
     let (fatal, _) = fatal_channel();
     let watch = move || -> Result<(), String> {
@@ -156,13 +157,13 @@ fn end_within(time: Duration, step: StopStep) {
         std::process::abort();
     };
     match thread::spawn("stop-watch", &fatal, watch) {
-        // Never joined: it ends with the process.
+        // Not joined: the thread ends with the process.
         Ok(watch) => std::mem::forget(watch),
         Err(error) => log::warn!("the stop has no time limit: {error}"),
     }
 }
 
-/// The failure of a thread. Damage and configuration errors keep their exit codes.
+/// Converts the failure of a thread. Damage and configuration errors keep their exit codes.
 fn failed_inside(fatal: thread::Fatal) -> Failure {
     match fatal.error.downcast::<AgentError>() {
         Ok(error) => failure(&error),
@@ -177,8 +178,9 @@ fn failed_inside(fatal: thread::Fatal) -> Failure {
     }
 }
 
-/// At a start, an unusable path is a configuration error, and a disk that can't read is damage. Later both are
-/// failures that a new start may repair or report.
+/// Converts an error at the start, when an unusable path is a configuration error, and an unreadable sector is
+/// damage. Later, both have the exit code of an ordinary failure, so that systemd restarts the node, which may
+/// succeed or report the cause.
 fn failure_at_start(error: &AgentError) -> Failure {
     let failure = failure(error);
     let exit = match (error.is_unreadable(), error.is_unusable_path()) {
@@ -199,7 +201,7 @@ fn failure(error: &AgentError) -> Failure {
     Failure::new(exit, error.to_string(), "")
 }
 
-/// The thread that waits for signals. Dropping this ends it.
+/// The thread that waits for signals. Dropping this stops it.
 struct SignalThread {
     received: Receiver<i32>,
     handle: Handle,
@@ -211,13 +213,14 @@ impl SignalThread {
     fn start() -> std::io::Result<SignalThread> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // In this order, the second signal finds the flag that the first one has set, and exits at once.
+            // The handlers run in this order: at the first signal the flag is not set yet, at the second one it is,
+            // and the process exits at once.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
             signal_hook::flag::register(signal, Arc::clone(&stopping))?;
         }
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let handle = signals.handle();
-        // Holds four signals; more say nothing new and are dropped.
+        // Holds four signals. If it is full, further signals are redundant and are dropped.
         let (sender, received) = bounded(4);
         let (fatal, _) = fatal_channel();
         let thread = thread::spawn("signals", &fatal, move || -> Result<(), String> {
@@ -236,7 +239,7 @@ impl Drop for SignalThread {
     }
 }
 
-/// Reports to systemd that the start makes progress, until it is dropped.
+/// Extends systemd's start timeout, until this is dropped.
 struct StartNotifier {
     stop: Option<crossbeam_channel::Sender<()>>,
     thread: Option<Joiner>,
@@ -274,8 +277,8 @@ mod tests {
     use super::*;
     use crate::storage::error::StorageError;
 
-    /// A file system that became read-only while a node ran ended it with 78, so that systemd never started it again.
-    /// At a start, a sector that can't be read ended it with 1, while `log verify` reported damage (65).
+    /// When a file system became read-only, a running node exited with 78, so that systemd never restarted it. And a
+    /// node that could not read a sector at its start exited with 1, while `log verify` reported damage (65).
     #[test]
     fn an_io_error_has_different_exit_codes_at_a_start_and_later() {
         for (action, errno, at_start, later) in [

@@ -22,22 +22,23 @@ use crate::pb::log::GetServersResponse;
 
 /// Print every node's role, term, commit index and lag
 ///
-/// The first node that answers lists the members. Then all members are asked at the same time, which requires the action `admin`.
-/// COMMIT is the commit index that the node knows. LAG is the number of committed entries that it has not applied yet, compared with
-/// the highest commit index of all nodes.
+/// The first node that answers lists the members. Then all members are asked at the same time, which requires the
+/// action `admin`. COMMIT is the commit index that the node knows. LAG is the number of committed entries that it has
+/// not applied yet, compared with the highest commit index of all nodes.
 ///
-/// NOTE names problems. DAMAGED: the replica takes no part in its group. DAMAGED ON DISK: these records can't be read from this node.
-/// ANOTHER CLUSTER: a second cluster of the same name answers, and this node refuses appends. STALLED: replication to this
-/// replica has stopped, because the leader can't read an entry that the replica lacks. NOTE also names a certificate of the node
-/// that expires within 14 days.
+/// NOTE names problems. DAMAGED: the replica takes no part in its group. DAMAGED ON DISK: these records can't be read
+/// from this node. ANOTHER CLUSTER: a second cluster of the same name answers, and this node refuses appends.
+/// STALLED: replication to this replica has stopped, because the leader can't read an entry that the replica lacks.
+/// NOTE also names a certificate of the node that expires within 14 days.
 ///
 /// The line below the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is alive
 /// if it answers with its own node id, knows the leader, and its replica is neither damaged nor stalled. A line follows for the
 /// catalog, and for every other log, if one of its voters or its leader is missing.
 ///
-/// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the catalog has no
-/// majority of its voters, or no leader; 69, appends are refused, or the node that was asked is not ready yet; 4, a voter or
-/// another member is missing. It is 0 for a cluster of one or two voters that are all alive, although none of them may fail.
+/// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the
+/// catalog has no majority of its voters, or no leader; 69, appends are refused, or the node that was asked is not
+/// ready yet; 4, a voter or another member is missing. It is 0 for a cluster of one or two voters that are all alive,
+/// although none of them may fail.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Name of the log
@@ -88,7 +89,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     report.failure().map_or(said, Err)
 }
 
-/// The result if no node lists the members. If one of them says what it waits for, that is the result.
+/// Returns the failure if no node lists the members. With --json, also prints what the first node that is not ready
+/// waits for.
 fn not_ready(args: &Args, unanswered: Unanswered) -> Failure {
     let waiting = unanswered.statuses().find_map(|(addr, status)| Some((addr, status.metadata.get("waiting_for")?)));
     if let Some((addr, waiting_for)) = waiting.filter(|_| args.json)

@@ -1,31 +1,32 @@
-//! What the command line knows about a subcommand: its arguments, its examples and the function that runs it.
+//! Defines a subcommand for the command line: its arguments, its examples and the function that runs it.
 
 use clap::{ArgMatches, Command};
 
 use super::exit::{self, Failure};
 
-/// Implemented by the arguments of each subcommand. Their doc comment is the help text: one imperative line, then a paragraph.
+/// Implemented by the arguments of each subcommand. The doc comment of the arguments is the help text: one line in
+/// the imperative, then paragraphs.
 pub trait Subcommand: clap::Args {
     /// The name on the command line.
     const NAME: &'static str;
 
-    /// Command lines to copy, one per line, for the end of the help text.
+    /// Example command lines, for the end of the help text.
     const EXAMPLES: &'static [&'static str];
 
-    /// Whether the subcommand handles SIGINT and SIGTERM by itself. For the others see `interrupt.rs`.
+    /// Whether the subcommand handles SIGINT and SIGTERM itself. Otherwise `interrupt.rs` handles them.
     const HANDLES_SIGNALS: bool = false;
 
     /// Runs the subcommand.
     ///
     /// # Errors
-    /// The reason, with an exit code and the next step.
+    /// The failure, with its exit code and the next step.
     fn run(&self, process: &Process) -> Result<(), Failure>;
 }
 
-/// What a subcommand can know about its process.
+/// Information about the process, for subcommands.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
-    /// Environment variables `SERIATIM_...` that no option reads: most likely misspelt.
+    /// Environment variables `SERIATIM_...` that no option reads, probably because they are misspelt.
     pub unknown_variables: Vec<String>,
 }
 
@@ -44,7 +45,7 @@ enum EntryShape {
 }
 
 impl Entry {
-    /// The entry of a subcommand.
+    /// Returns the entry of a subcommand.
     pub const fn of<S: Subcommand>() -> Entry {
         let kind = EntryShape::Leaf {
             define: S::augment_args,
@@ -58,12 +59,12 @@ impl Entry {
         Entry { name: S::NAME, kind }
     }
 
-    /// A subcommand that consists of others.
+    /// Returns the entry of a subcommand that consists of other subcommands.
     pub const fn group(name: &'static str, about: &'static str, entries: &'static [Entry]) -> Entry {
         Entry { name, kind: EntryShape::Group { about, entries } }
     }
 
-    /// The definition for the parser.
+    /// Returns the definition for the parser.
     pub fn command(&self) -> Command {
         let command = Command::new(self.name);
         match &self.kind {
@@ -77,7 +78,7 @@ impl Entry {
         }
     }
 
-    /// The chosen subcommand, and its arguments.
+    /// Returns the subcommand that was chosen on the command line, and its arguments.
     pub fn choose<'a>(entries: &'a [Entry], matches: &'a ArgMatches) -> Option<(Chosen, &'a ArgMatches)> {
         let (name, matches) = matches.subcommand()?;
         match &entries.iter().find(|entry| entry.name == name)?.kind {
@@ -91,9 +92,9 @@ impl Entry {
 
 /// A subcommand that was chosen on the command line.
 pub struct Chosen {
-    /// Runs it.
+    /// The function that runs the subcommand.
     pub run: Run,
-    /// As [`Subcommand::HANDLES_SIGNALS`].
+    /// See [`Subcommand::HANDLES_SIGNALS`].
     pub handles_signals: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Parses and prints sizes, durations, times and ids: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
+//! Parses and formats sizes, durations, times and ids: `10GiB`, `30d`, `2026-01-31T12:00:00Z`, `a6ef0a4634ebf498`.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub fn milliseconds(text: &str) -> Result<u64, String> {
     number(text, &units).ok_or_else(|| "expected a duration, like 90s, 12h or 30d".to_owned())
 }
 
-/// Parses with `read`, and `none` as 0.
+/// Parses `none` as 0, and any other text with `read`.
 ///
 /// # Errors
 /// The expected form.
@@ -45,7 +45,7 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// Parses the name of a log; an empty one means the default log.
+/// Parses the name of a log. An empty name is that of the default log.
 ///
 /// # Errors
 /// The expected form.
@@ -85,11 +85,11 @@ pub fn moment(text: &str) -> Result<u64, String> {
     u64::try_from(us).map_err(|_| "expected a time since 1970".to_owned())
 }
 
-/// Prints Unix microseconds as a time in UTC.
+/// Formats Unix microseconds as a time in UTC.
 pub fn show_moment(us: u64) -> String {
     let seconds = us / 1_000_000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // The inverse of `days_since_1970`: years that begin with March, in eras of 400.
+    // The inverse of `days_since_1970`, with years that start in March, in eras of 400 years.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -102,7 +102,8 @@ pub fn show_moment(us: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", us % 1_000_000)
 }
 
-/// Days of the Gregorian calendar, for years from 0 (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// Returns the days from 1970-01-01 to a date of the Gregorian calendar, for years from 0 (H. Hinnant,
+/// "chrono-compatible low-level date algorithms").
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -110,7 +111,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Prints a rounded duration.
+/// Formats a rounded duration.
 pub fn rough(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=300 => format!("{seconds} s"),

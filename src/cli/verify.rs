@@ -12,15 +12,15 @@ use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
 
-/// The next steps after damage. The order matters: the copy comes first.
+/// The next steps after damage. The order matters: the directory must be copied first.
 const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If other nodes have the log: move the \
                             directory away and let this node join as a new one. If this is the only copy: restore the \
                             named files from a backup";
 
 /// Check every byte of a stopped node's data directory
 ///
-/// It reads node.toml and, for every log on the node, the manifest, all segments frame by frame, and the index files, by the same
-/// rules as a start of the node. It changes nothing.
+/// It reads node.toml and, for every log on the node, the manifest, all segments frame by frame, and the index files,
+/// by the same rules as a start of the node. It changes nothing.
 ///
 /// It prints one line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read because of
 /// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: the end of a
@@ -50,7 +50,7 @@ impl Subcommand for Args {
 fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
     let text = if args.json { format!("{}\n", to_json(&report)) } else { to_text(&report) };
-    // The exit code reports the findings even if standard output can't be written.
+    // The exit code reports the findings even if writing to standard output fails.
     let said = output::say(&text);
     match report.worst() {
         Some(Severity::Damage) => {
@@ -81,7 +81,7 @@ fn failure(error: &StorageError) -> Failure {
 
 fn to_text(report: &Report) -> String {
     let mut text = String::new();
-    // Writing to a string never fails.
+    // Writing to a string can't fail.
     let _ = match &report.node {
         Some(node) => {
             let cluster =
@@ -139,7 +139,7 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// The path of a file relative to the data directory.
+/// Returns the path of a file relative to the data directory.
 fn short(report: &Report, file: &Path) -> String {
     file.strip_prefix(&report.data_dir).unwrap_or(file).display().to_string()
 }
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(json["findings"][0]["unreadable"]["first_index"], 2);
     }
 
-    /// A file of a newer format exits with code 78, not as damage.
+    /// A file with a newer format leads to exit code 78, and is not reported as damage.
     #[test]
     fn names_a_file_of_a_newer_format() {
         let dir = tempfile::tempdir().expect("a directory");

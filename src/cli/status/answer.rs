@@ -1,9 +1,9 @@
-//! The answer of one member.
+//! The answer of one member to `GetNode`.
 
 use crate::pb::admin::{DamagedRange, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
-/// A member, and its answer or the reason why there is none.
+/// A member, with its answer or the reason why it is missing.
 pub(super) struct Answer {
     pub server: Server,
     pub node: Result<GetNodeResponse, String>,
@@ -12,7 +12,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// If another node answers at the address of a member, its answer says nothing about that member.
+    /// Creates the answer of a member. If another node answers at the member's address, its answer is discarded, as
+    /// it does not describe the member.
     pub fn new(server: Server, answer: Result<GetNodeResponse, String>) -> Answer {
         let other = answer.as_ref().ok().filter(|node| node.node_id != server.node_id);
         match other.map(|node| format!("another node answers there: {}", node.name)) {
@@ -21,12 +22,12 @@ impl Answer {
         }
     }
 
-    /// Its replica of a group.
+    /// Returns the status of the member's replica of a group.
     pub fn status(&self, group: u64) -> Option<&GroupStatus> {
         self.node.as_ref().ok()?.groups.iter().find(|status| status.group == group)
     }
 
-    /// Its replica of a log.
+    /// Returns the status of the member's replica of a log.
     pub fn group(&self, log: &str) -> Option<&GroupStatus> {
         self.node.as_ref().ok()?.groups.iter().find(|group| group.group != 0 && group.log == log)
     }
@@ -37,12 +38,12 @@ impl Answer {
     }
 }
 
-/// Damaged ranges of a node's replica of the catalog.
+/// Returns the damaged ranges of a node's replica of the catalog.
 pub(super) fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
     node.groups.iter().filter(|group| group.group == 0).flat_map(|group| &group.damaged_ranges)
 }
 
-/// The name of a replica's role.
+/// Returns the name of a replica's role.
 pub(super) fn role(group: &GroupStatus) -> &'static str {
     match group.role.enum_value_or_default() {
         Role::ROLE_UNKNOWN => "unknown",

@@ -1,4 +1,5 @@
-//! The health of each group, from the members' answers: its voters, which of them are alive, and how many may fail.
+//! Derives the health of each group from the members' answers: its voters, which of them are alive, and how many may
+//! fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,7 @@ use super::answer::Answer;
 use crate::cli::exit::Exit;
 use crate::pb::admin::{DiskState, GroupStatus, Role};
 
-/// One group: the catalog or a log.
+/// The health of one group: the catalog or a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GroupHealth {
     pub group: u64,
@@ -20,7 +21,7 @@ pub(super) struct GroupHealth {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Voter {
     pub name: String,
-    /// Why it does not count as alive; `None` if it does.
+    /// Why the voter does not count as alive; `None` if it does.
     pub missing: Option<Missing>,
 }
 
@@ -29,17 +30,17 @@ pub(super) enum Missing {
     Silent,
     /// Another node answers at its address.
     Replaced,
-    /// For example, it recovers.
+    /// It is starting, for example in recovery.
     NotReady,
     NoReplica,
     Damaged,
     Stalled,
-    /// It asks for votes while another node leads.
+    /// It is a candidate while another node leads.
     CutOff,
 }
 
 impl Missing {
-    /// Completes a sentence about one voter.
+    /// Returns the end of a sentence about one voter.
     pub fn one(self) -> &'static str {
         match self {
             Missing::Silent => "does not answer",
@@ -65,17 +66,17 @@ impl Missing {
     }
 }
 
-/// What is wrong with a cluster.
+/// A problem of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClusterFinding {
     pub kind: FindingKind,
-    /// `None` for the catalog, or if the finding is not about one log.
+    /// `None` if the finding is about the catalog, or not about one log.
     pub log: Option<String>,
     pub nodes: Vec<String>,
     pub message: String,
 }
 
-/// The most serious first: the exit code is that of the first finding.
+/// The kinds of findings, the most serious first. The first finding determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FindingKind {
     Damage,
@@ -97,7 +98,7 @@ impl FindingKind {
         }
     }
 
-    /// The name in JSON.
+    /// Returns the name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             FindingKind::Damage => "damage",
@@ -144,7 +145,7 @@ impl GroupHealth {
         self.voters.iter().filter(|voter| voter.missing.is_none()).count()
     }
 
-    /// How many alive voters may fail before the majority is lost; `None` if it is lost already.
+    /// Returns how many of the alive voters may fail without losing the majority; `None` if it is already lost.
     pub fn may_fail(&self) -> Option<usize> {
         self.alive().checked_sub(self.majority())
     }
@@ -157,7 +158,8 @@ impl GroupHealth {
         self.missing().next().is_none() && self.leader.is_some()
     }
 
-    /// One or two voters that are all alive are not a finding, although none may fail: the cluster was set up like that.
+    /// Returns the most serious finding of the group. A group of one or two voters that are all alive has none,
+    /// although no voter may fail, because it was configured that way.
     fn finding(&self) -> Option<ClusterFinding> {
         let title = self.title();
         let missing: Vec<(&Voter, Missing)> = self.missing().collect();
@@ -179,7 +181,7 @@ impl GroupHealth {
     }
 }
 
-/// "B and C do not answer; D is damaged".
+/// Formats the reasons: "B and C do not answer; D is damaged".
 fn reasons(missing: &[(&Voter, Missing)]) -> String {
     let mut by_reason: BTreeMap<Missing, Vec<&str>> = BTreeMap::new();
     for (voter, why) in missing {
@@ -197,15 +199,15 @@ fn reasons(missing: &[(&Voter, Missing)]) -> String {
 }
 
 impl ClusterFinding {
-    /// The finding for a node that is not ready yet.
+    /// Returns the finding for a node that is not ready yet.
     pub fn joining(addr: &str, waiting_for: &str) -> ClusterFinding {
         let message = format!("{addr} is not ready yet: {waiting_for}");
         ClusterFinding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message }
     }
 }
 
-/// The health of the catalog, of every log in an answer, and of the log that was asked for. The voters are those of the newest conf
-/// state in any answer.
+/// Returns the health of the catalog, of every log in an answer, and of `log`. The voters of a group are those of the
+/// newest conf state in any answer.
 pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
     let mut newest: BTreeMap<u64, &GroupStatus> = BTreeMap::new();
     for status in answers.iter().filter_map(|answer| answer.node.as_ref().ok()).flat_map(|node| &node.groups) {
@@ -229,7 +231,7 @@ pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
 fn group(answers: &[Answer], newest: &GroupStatus) -> GroupHealth {
     let by_id: BTreeMap<u64, &Answer> = answers.iter().map(|answer| (answer.server.node_id, answer)).collect();
     let name = |id: &u64| by_id.get(id).map_or_else(|| format!("node {id:016x}"), |answer| answer.server.id.clone());
-    // A leader that was cut off may still lead, in an older term.
+    // An old leader that is partitioned may still believe that it leads, in an older term.
     let terms = answers.iter().filter_map(|answer| {
         let status = answer.status(newest.group)?;
         let leads = status.role.enum_value() == Ok(Role::ROLE_LEADER);
@@ -255,7 +257,8 @@ fn group(answers: &[Answer], newest: &GroupStatus) -> GroupHealth {
     }
 }
 
-/// Without a leader (`is_led`), every voter is a candidate from time to time, and that says nothing about it.
+/// Returns why a voter does not count as alive. A candidate only counts as cut off while the group has a leader
+/// (`is_led`), because otherwise every voter campaigns from time to time.
 fn missing(answer: &Answer, group: u64, is_led: bool) -> Option<Missing> {
     match (&answer.node, answer.status(group)) {
         (Err(_), _) if answer.replaced => Some(Missing::Replaced),
@@ -271,7 +274,7 @@ fn missing(answer: &Answer, group: u64, is_led: bool) -> Option<Missing> {
     }
 }
 
-/// The health of a log that is in no answer: the members that the first node listed count as its voters.
+/// Returns the health of a log that is in no answer. Its voters are taken from the member list of the first node.
 fn by_members(answers: &[Answer], log: &str) -> GroupHealth {
     let silent = |answer: &Answer| Some(if answer.node.is_ok() { Missing::NoReplica } else { Missing::Silent });
     let voters = answers.iter().filter(|answer| answer.server.is_voter);
@@ -284,7 +287,7 @@ fn by_members(answers: &[Answer], log: &str) -> GroupHealth {
     }
 }
 
-/// All findings, the most serious first.
+/// Returns all findings, the most serious first.
 pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) -> Vec<ClusterFinding> {
     let names = |wanted: &dyn Fn(&Answer) -> bool| -> Vec<String> {
         answers.iter().filter(|answer| wanted(answer)).map(|answer| answer.server.id.clone()).collect()

@@ -1,4 +1,4 @@
-//! The report as one JSON object.
+//! Formats the report as one JSON object.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::health::{ClusterFinding, GroupHealth};
 use super::report::ClusterReport;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse};
 
-/// The answers of all nodes, the groups with their voters, the findings and the exit code.
+/// Returns the answers of all nodes, the groups with their voters, the findings and the exit code.
 pub(super) fn json(report: &ClusterReport) -> Value {
     let log = report.log.as_str();
     let nodes = report.answers.iter().map(|answer| {
@@ -64,7 +64,7 @@ pub(super) fn json(report: &ClusterReport) -> Value {
     })
 }
 
-/// The object for a node that is not ready yet.
+/// Returns the object for a node that is not ready yet.
 pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
     let finding = ClusterFinding::joining(addr, waiting_for);
     json!({
@@ -78,7 +78,7 @@ pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
     })
 }
 
-/// `log` is null for the catalog, and `may_fail` is null without a majority.
+/// Returns the object of a group. `log` is null for the catalog, and `may_fail` is null without a majority.
 fn group_json(group: &GroupHealth) -> Value {
     let names = |alive: bool| {
         let voters = group.voters.iter().filter(move |voter| voter.missing.is_none() == alive);

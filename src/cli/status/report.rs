@@ -1,10 +1,10 @@
-//! What `seriatim status` reports.
+//! The report of `seriatim status`.
 
 use super::answer::Answer;
 use super::health::{self, ClusterFinding, GroupHealth};
 use crate::cli::exit::{Exit, Failure};
 
-/// The answers of all members, the health of their groups, and what is wrong.
+/// The answers of all members, the health of their groups, and the findings.
 pub(super) struct ClusterReport {
     pub cluster_id: String,
     pub log: String,
@@ -20,12 +20,12 @@ impl ClusterReport {
         ClusterReport { cluster_id: cluster_id.to_owned(), log: log.to_owned(), answers, groups, findings }
     }
 
-    /// The exit code of the most serious finding.
+    /// Returns the exit code of the most serious finding.
     pub fn exit(&self) -> Exit {
         self.findings.first().map_or(Exit::Done, |finding| finding.kind.exit())
     }
 
-    /// All findings, and the next step for the most serious one.
+    /// Returns a failure with all findings, and the next step for the most serious one; `None` without findings.
     pub fn failure(&self) -> Option<Failure> {
         let first = self.findings.first()?;
         let messages: Vec<&str> = self.findings.iter().map(|finding| finding.message.as_str()).collect();

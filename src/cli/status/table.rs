@@ -1,4 +1,4 @@
-//! The report as a table: one line per node, with its problems in the last column.
+//! Formats the report as a table: one line per node, with its problems in the last column.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
 use crate::security::tls::EXPIRES_SOON;
 
-/// The table, and below it a summary of the log's voters, and of every other group that is not well.
+/// Returns the table, followed by a summary of the log's voters, and of every other group that has a problem.
 pub(super) fn table(report: &ClusterReport) -> String {
     let (cluster_id, log, answers) = (&report.cluster_id, report.log.as_str(), report.answers.as_slice());
     let name =
@@ -46,7 +46,7 @@ pub(super) fn table(report: &ClusterReport) -> String {
     for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
-            // Writing to a string never fails.
+            // Writing to a string can't fail.
             let _ = write!(line, "{cell:width$}  ");
         }
         line.push_str(&row[7]);
@@ -85,7 +85,8 @@ fn summary(group: &GroupHealth) -> String {
     format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}", group.title())
 }
 
-/// Every problem of a node: in its replica of the log, and in that of the catalog, which it needs as well.
+/// Returns all problems of a node: in its replicas of the log and of the catalog, its disk, its clock and its
+/// certificates.
 fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let catalog = node.groups.iter().find(|other| other.group == 0);
     let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
@@ -107,7 +108,7 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     notes.collect::<Vec<_>>().join("; ")
 }
 
-/// The place of a damaged range, and its records.
+/// Formats the position of a damaged range, and its records.
 fn range(range: &DamagedRange) -> String {
     let records = match range.next_offset {
         Some(next) if next <= range.first_offset => "no records".to_owned(),
@@ -127,7 +128,7 @@ fn disk(node: &GetNodeResponse) -> String {
     }
 }
 
-/// A note if the newest timestamp is further ahead of the node's clock than clocks may differ.
+/// Returns a note if the newest timestamp is ahead of the node's clock by more than the permitted clock difference.
 fn stamps(group: &GroupStatus) -> String {
     let ahead = Duration::from_millis(group.stamp_ahead_ms);
     if ahead <= AHEAD_MAX {
@@ -136,7 +137,7 @@ fn stamps(group: &GroupStatus) -> String {
     format!("newest timestamp is {} ahead of the clock", units::rough(ahead))
 }
 
-/// A note if the first of the node's certificates expires soon, by this machine's clock.
+/// Returns a note if one of the node's certificates expires soon, by the clock of this machine.
 pub(super) fn certificate(node: &GetNodeResponse) -> String {
     let expires = node.counters.iter().find(|counter| counter.name == CERTIFICATE_EXPIRES && counter.value > 0);
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -146,7 +147,7 @@ pub(super) fn certificate(node: &GetNodeResponse) -> String {
     }
 }
 
-/// More about each node, for --verbose. Counters at 0 are left out.
+/// Returns the details of each node, for --verbose. Counters that are 0 are omitted.
 pub(super) fn details(report: &ClusterReport) -> String {
     let log = report.log.as_str();
     let mut text = String::new();
@@ -159,7 +160,7 @@ pub(super) fn details(report: &ClusterReport) -> String {
                 format!(", at feature level {level}, supports {min} to {max}")
             }
         };
-        // Writing to a string never fails.
+        // Writing to a string can't fail.
         let _ = writeln!(text, "\n{} (version {}{levels})", answer.server.id, node.version);
         if let Some(group) = answer.group(log) {
             let settings = group.settings.clone().unwrap_or_default();
@@ -181,7 +182,7 @@ pub(super) fn details(report: &ClusterReport) -> String {
     text
 }
 
-/// The upper bound of the bucket that holds the percentile.
+/// Formats the upper bound of the bucket that contains the percentile.
 fn quantile(histogram: &Histogram, percent: u64) -> String {
     let rank = (u128::from(histogram.count) * u128::from(percent)).div_ceil(100);
     let bucket = histogram.buckets.iter().find(|bucket| u128::from(bucket.count) >= rank);

@@ -1,4 +1,4 @@
-//! The table, the JSON object and the exit code for given answers.
+//! Tests the table, the JSON object and the exit code for given answers.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
-/// The report for these answers.
+/// Returns the report for these answers.
 fn report(lines: Vec<Answer>) -> ClusterReport {
     ClusterReport::new("c0ffee", "default", lines)
 }
@@ -31,7 +31,8 @@ fn line(name: &str, role: Role, commit: u64) -> Answer {
     Answer::new(server, Ok(node))
 }
 
-/// Members `n1` to `n<count>`; `voters` vote in the catalog and the log, and `n1` leads both.
+/// Returns the answers of members `n1` to `n<count>`. `voters` are the voters of the catalog and the log, and `n1`
+/// leads both.
 fn cluster(count: u64, voters: &[u64]) -> Vec<Answer> {
     let status = |group, node| GroupStatus {
         group,
@@ -54,7 +55,7 @@ fn cluster(count: u64, voters: &[u64]) -> Vec<Answer> {
     (1..=count).map(line).collect()
 }
 
-/// The same members, of which those with these numbers do not answer.
+/// Makes the members with these numbers not answer.
 fn without(mut lines: Vec<Answer>, silent: &[usize]) -> Vec<Answer> {
     silent.iter().for_each(|n| lines[n - 1].node = Err("refused".into()));
     lines
@@ -84,7 +85,7 @@ fn tells_when_every_node_supports_a_higher_feature_level() {
     }
 }
 
-/// A node at the address of a dead member was shown as that member: alive, with lag 0.
+/// Once, when another node ran at the address of a dead member, that member was shown as alive, with lag 0.
 #[test]
 fn ignores_the_answer_of_another_node() {
     let answer = || Ok(GetNodeResponse { node_id: 4, name: "n4".into(), ..GetNodeResponse::default() });
@@ -142,7 +143,7 @@ fn details_and_json_contain_the_rest() {
     assert_eq!(json["nodes"][1]["error"], "refused");
 }
 
-/// A leader's clock was wrong by a year, and nothing reported it.
+/// Once a leader's clock was wrong by a year, and nothing reported it.
 #[test]
 fn notes_timestamps_ahead_of_the_clock() {
     let note = |ms| {
@@ -186,7 +187,7 @@ fn prints_a_table() {
     );
 }
 
-/// An expired certificate was only noticed when all connections failed.
+/// Once an expired certificate was only noticed when all connections failed.
 #[test]
 fn notes_a_certificate_that_expires_soon() {
     let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
@@ -198,8 +199,8 @@ fn notes_a_certificate_that_expires_soon() {
     assert_eq!((noted(20 * 86_400), certificate(&GetNodeResponse::default())), (String::new(), String::new()));
 }
 
-/// A member was wiped and started under a new name at its address: four voters, one of them gone, so that the next restart
-/// would have stopped the cluster. The exit code was 0.
+/// A member was wiped and started under a new name at its address: four voters, one of them gone, so that the next
+/// restart would have stopped the cluster. The exit code was 0.
 #[test]
 fn finds_a_missing_voter_whose_address_another_node_has() {
     let mut lines = cluster(4, &[1, 2, 3, 4]);
@@ -219,7 +220,7 @@ fn finds_a_missing_voter_whose_address_another_node_has() {
 fn the_exit_code_depends_on_the_voters_that_are_left() {
     for (nodes, silent, code, message) in [
         (3, &[][..], 0, ""),
-        // As the cluster was set up.
+        // All voters are alive.
         (2, &[], 0, ""),
         (1, &[], 0, ""),
         (3, &[3], 4, "one more failure stops log default: n3 does not answer"),
@@ -296,7 +297,7 @@ fn reports_a_voter_that_recovers() {
     assert!(table(&report).contains("  is not ready yet: it recovers its logs\n"));
 }
 
-/// The conf state is that of the node with the highest commit index.
+/// The newest conf state is that of the node with the highest commit index.
 #[test]
 fn uses_the_newest_conf_state() {
     let mut lines = cluster(4, &[1, 2, 3, 4]);
