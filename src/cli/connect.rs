@@ -10,7 +10,7 @@ use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Status};
 use crate::config::{CLIENT_PORT, host_port};
 use crate::grpc::redirect_log;
 
-/// With several addresses, the next one is tried if there is no connection after this time.
+/// With several addresses, the next one is tried if no connection exists after this time.
 const CONNECT_MAX: Duration = Duration::from_millis(300);
 
 /// With several addresses, the next one is tried if a connected node has not answered after this time.
@@ -188,7 +188,7 @@ impl ConnectArgs {
         }
         let mut refused = Vec::new();
         for (client, error) in clients.into_iter().zip(errors) {
-            // If there is no connection, a call with a short deadline fails with the reason.
+            // Without a connection, a call with a short deadline fails with the reason.
             let error = match error.map_or_else(|| question(&client.within(ANSWER_MIN)), Err) {
                 Ok(answer) => return Ok((client, answer)),
                 Err(error) => error,

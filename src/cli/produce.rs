@@ -163,7 +163,7 @@ fn produce_lines(
                 pipeline.finish()?;
                 return Err(End::Input(error));
             }
-            // While there is no input, responses are read, so that a failure is noticed before the next line.
+            // While no input is available, responses are read, so that a failure is noticed before the next line.
             Err(TryRecvError::Empty) => pipeline.settle_one()?,
             Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) => {
                 while !pipeline.is_settled() {

@@ -1,4 +1,4 @@
-//! The log lines about a group's leadership: which node leads, or why there is no leader.
+//! The log lines about a group's leadership: which node leads, or why none does.
 //!
 //! A leader is logged once per term. A missing leader is logged after [`VACANT_MAX`], with the silent voters, and
 //! then once per [`REMINDER`].

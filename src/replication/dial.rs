@@ -62,7 +62,7 @@ impl Dialer {
     }
 
     /// Returns a number that changes with the authorities of peers. A channel that was created before the last change
-    /// may lead to a node that is no longer accepted as a peer.
+    /// may lead to a node that is not accepted as a peer any more.
     pub fn authorities(&self) -> u64 {
         self.tls.peer_ca_generation()
     }

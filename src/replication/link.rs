@@ -15,7 +15,7 @@ use crate::replication::refusal::{Refusal, error_text};
 /// Why a stream has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// The connection was lost, the peer closed the stream, or this node gives it up.
+    /// The connection was lost, the peer closed the stream, or this node abandons it.
     Ended(String),
     /// The peer refused this node.
     RefusedByPeer(Refusal),
@@ -28,7 +28,7 @@ impl Lost {
         Refusal::from_error(error).map_or_else(|| Lost::Ended(error_text(error)), Lost::RefusedByPeer)
     }
 
-    /// This node gives up the stream.
+    /// This node abandons the stream.
     pub fn because(text: &str) -> Lost {
         Lost::Ended(text.to_owned())
     }

@@ -45,7 +45,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 enum PeerEvent {
     Stop,
     Poked,
-    /// Something is queued, there is no connection, and the backoff is over.
+    /// Something is queued without a connection, and the backoff is over.
     Dial,
     /// Something is queued for a stream that is not open yet.
     OpenReplicate,

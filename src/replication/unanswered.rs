@@ -188,7 +188,7 @@ impl UnansweredJobs {
         self.callers.values().filter_map(|(_, caller)| group(caller)).collect()
     }
 
-    /// Gives up the read indexes of this group, because another node leads it. A retry is safe.
+    /// Fails the read indexes of this group, because another node leads it. A retry is safe.
     pub fn give_up_reads(&mut self, group: GroupId) {
         let reads = |caller: &JobCaller| matches!(caller, JobCaller::ReadIndex(of, _) if *of == group);
         self.callers.extract_if(.., |_, (_, caller)| reads(caller)).for_each(|(_, (_, caller))| caller.lost());
@@ -223,7 +223,7 @@ impl UnansweredJobs {
         }
     }
 
-    /// Gives up the jobs whose deadline has passed.
+    /// Fails the jobs whose deadline has passed.
     pub fn expire(&mut self, now: Instant) {
         let passed = |deadline: &Option<Instant>| deadline.is_some_and(|d| d <= now);
         let ids: Vec<u64> = self.callers.iter().filter(|(_, (d, _))| passed(d)).map(|(id, _)| *id).collect();

@@ -23,7 +23,7 @@ pub enum Notice {
     JoinAbandoned(NodeId),
     /// The newest record's timestamp is ahead of this node's clock by this duration.
     StampsAhead(LogName, Duration),
-    /// The newest record's timestamp is no longer ahead of this node's clock.
+    /// This node's clock has passed the newest record's timestamp.
     StampsPlausible(LogName),
 }
 

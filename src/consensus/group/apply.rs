@@ -1,5 +1,5 @@
 //! Applies committed entries in order. This updates the log state and the conf state, and yields the catalog's
-//! commands, trims and answers. There is no other state machine: clients read the log itself.
+//! commands, trims and answers. Seriatim has no other state machine: clients read the log itself.
 //!
 //! A conf change, and every entry after it, waits until a commit index that covers it is synced. The reason: voters
 //! change when the conf change is applied, so a node that forgot its commit index in a crash would also forget its
@@ -176,7 +176,7 @@ fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) 
     Ok(())
 }
 
-/// Returns how an entry with a stamp changes the log state.
+/// Returns how an entry changes the log state. Conf changes and raft's no-ops change nothing.
 fn change(group: GroupId, entry: &RaftEntry) -> Result<StateChange, BadEntry> {
     if is_conf_change(entry) || is_noop(entry) {
         return Ok(StateChange::Nothing);

@@ -74,7 +74,7 @@ impl RaftNode {
         let logger = raft_logger::logger(config.id);
         let mut raw = RawNode::new(&raft_config, adapter, &logger).map_err(|e| e.to_string())?;
         if recovered.conf_state.voters == [config.me] {
-            // No other node can lead, so there is no reason to wait for an election timeout.
+            // No other node can lead, so waiting for an election timeout is unnecessary.
             raw.campaign().map_err(|e| e.to_string())?;
         }
         Ok(RaftNode { raw, group: config.id, me: config.me })

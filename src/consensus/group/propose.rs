@@ -1,6 +1,6 @@
 //! Proposals: the checks before raft gets an entry, and the stamp that the leader writes into it.
 //!
-//! An entry's base offset is the end of raft's last entry, stored or not; there is no separate counter. A rejection
+//! An entry's base offset is the end of raft's last entry, stored or not; no separate counter exists. A rejection
 //! that depends on this end is sent only after the end is committed: until then another leader may replace it.
 
 use std::time::Instant;

@@ -77,7 +77,7 @@ impl Follower {
         (said, busy)
     }
 
-    /// Writes and syncs until there are no more effects. Returns the messages.
+    /// Writes and syncs until no effects are left. Returns the messages.
     fn perform(&mut self) -> Vec<Message> {
         let mut said = Vec::new();
         loop {

@@ -24,7 +24,7 @@ impl MembershipDriver {
         addresses.extend(self.candidates.nodes_of_others(peers.me().cluster_id).map(str::to_owned));
         addresses.retain(|addr| *addr != self.me.bind_addr);
         if addresses.is_empty() {
-            // The announcements of the other cluster may have expired, and there are no join addresses.
+            // The announcements of the other cluster may have expired, and this node has no join addresses.
             return self.no_rival_answers();
         }
         let request = join_request(&self.options, None, &self.me);
