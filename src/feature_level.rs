@@ -3,7 +3,7 @@
 //! - A binary supports a range of levels, [`FeatureRange::SUPPORTED`].
 //! - The cluster is at one level. The catalog stores it. It starts at [`FeatureLevel::FIRST`], never falls, and is
 //!   raised by an explicit admin call after every member supports the new level.
-//! - What is introduced by a level, a [`Feature`], is written or sent only once the cluster is at that level. So a
+//! - A [`Feature`] of a level is used, that is written or sent, only once the cluster is at that level. So a
 //!   cluster can be moved to a new binary, and back, node by node, until the level is raised.
 //! - A node whose range does not contain the cluster's level takes no part. `replication/levels.rs` describes how nodes
 //!   exchange their ranges.
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct FeatureLevel(pub u32);
 
 impl FeatureLevel {
-    /// The level of every cluster until it is raised. Binaries from before feature levels support it alone.
+    /// The level of every cluster until it is raised. Binaries from before feature levels support only this one.
     pub const FIRST: FeatureLevel = FeatureLevel(1);
 }
 
@@ -74,13 +74,13 @@ impl FeatureRange {
     /// The range of this binary. Raise its lower end when support for old formats is removed.
     pub const SUPPORTED: FeatureRange = FeatureRange { min: FeatureLevel::FIRST, max: Feature::TOP_LEVEL };
 
-    /// The first level alone: what binaries from before feature levels support.
+    /// Only the first level: the range of binaries from before feature levels.
     pub const FIRST: FeatureRange = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::FIRST };
 
     /// The environment variable by which a test makes this binary act as one with a higher top level.
     pub const TEST_MAX: &'static str = "SERIATIM_TEST_FEATURE_LEVEL_MAX";
 
-    /// A range; `None` unless it holds at least one level.
+    /// Returns the range; `None` if it contains no level.
     pub fn new(min: FeatureLevel, max: FeatureLevel) -> Option<FeatureRange> {
         (FeatureLevel::FIRST <= min && min <= max).then_some(FeatureRange { min, max })
     }
@@ -94,7 +94,7 @@ impl FeatureRange {
     /// has set.
     ///
     /// # Errors
-    /// [`BadTestLevel`].
+    /// [`BadTestLevel`], if the value of the variable is refused.
     pub fn of_process(test_max: Option<&str>, insecure: bool) -> Result<FeatureRange, BadTestLevel> {
         let Some(text) = test_max else { return Ok(FeatureRange::SUPPORTED) };
         if !insecure {
@@ -115,7 +115,7 @@ impl FeatureRange {
         self.max
     }
 
-    /// Whether the binary supports this level.
+    /// Returns whether the range contains this level.
     pub fn contains(self, level: FeatureLevel) -> bool {
         self.min <= level && level <= self.max
     }
@@ -153,7 +153,7 @@ pub struct ClusterLevel {
 }
 
 impl ClusterLevel {
-    /// The first level, for a node with this range.
+    /// Creates the state of a cluster at the first level, for a node with this range.
     pub fn new(range: FeatureRange) -> ClusterLevel {
         ClusterLevel { range, level: Arc::new(AtomicU32::new(FeatureLevel::FIRST.0)) }
     }
@@ -173,7 +173,7 @@ impl ClusterLevel {
         self.level.fetch_max(level.0, Ordering::AcqRel);
     }
 
-    /// Whether the feature may be used now.
+    /// Returns whether the feature may be used now.
     pub fn allows(&self, feature: Feature) -> bool {
         feature.level() <= self.get()
     }

@@ -1,7 +1,7 @@
 //! Fuzzing of the decoders that read bytes from a disk or the network: the mutator, the loop, and the measurement of
 //! memory.
 //!
-//! Every decoder has a loop of its own, named after it, in a file next to it (`storage/fuzz.rs`, `api/fuzz.rs`, ...).
+//! Every decoder has a separate loop, named after it, in a file next to it (`storage/fuzz.rs`, `api/fuzz.rs`, ...).
 //! A loop starts with valid inputs, built in code, and with the inputs that failed once, in `fuzz/corpus/<name>/`. It
 //! mutates inputs that were accepted, and checks each result with an oracle. An input that fails is stored in that
 //! directory, and the seed is printed.
@@ -31,8 +31,8 @@ const POOL_MAX: usize = 400;
 /// The memory that a decoder may use in addition to the multiple of its input, by default. It is for error texts and
 /// the first allocations of collections.
 const FIXED_BYTES: usize = 64 << 10;
-/// The same for messages that gRPC passes to rust-protobuf, which reserves up to ten million bytes for the length
-/// that a field claims. [`crate::pb::parse`] does not.
+/// The additional memory for messages that gRPC passes to rust-protobuf, which reserves up to ten million bytes for
+/// the length that a field claims. [`crate::pb::parse`] does not.
 pub const PROTOBUF_FIXED_BYTES: usize = 11_000_000;
 
 /// The system's allocator, with a count of the bytes that each thread has allocated.

@@ -1,6 +1,6 @@
 //! The metrics of one node: one registry that every component registers with. Nothing is global.
 //!
-//! A component declares the metrics that it counts as fields of a struct of its own and creates them with
+//! A component declares the metrics that it counts as fields of its own struct, and creates them with
 //! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`]: name, help text and
 //! buckets are stated there and nowhere else. Counting is an atomic addition. `GetNode` and `status --verbose` read all
 //! of them through [`Registry::samples`].

@@ -7,9 +7,10 @@ use super::subcommand::{Process, Subcommand};
 
 /// Raise the cluster's feature level, after all nodes run a newer version
 ///
-/// It requires the action `admin` on every log. Formats and commands of a newer version are used only from its feature level on.
-/// Until then every node can be moved back to the version before. Afterwards it cannot: older versions are rejected. The level is
-/// raised only if every member runs and supports it; `seriatim status --json` shows the level and the range of each node.
+/// It requires the action `admin` on every log. Formats and commands of a newer version are used only from its
+/// feature level on. Until then every node can be moved back to the version before. Afterwards it cannot: older
+/// versions are rejected. The level is raised only if every member runs and supports it; `seriatim status --json`
+/// shows the level and the range of each node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpgradeArgs {
     /// Feature level to raise to; by default the highest that the answering node supports
@@ -24,7 +25,7 @@ impl Subcommand for UpgradeArgs {
     const EXAMPLES: &'static [&'static str] = &["seriatim cluster upgrade", "seriatim cluster upgrade --level 2"];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
-        // The request is idempotent: it may be executed by several nodes.
+        // `ask` may send the request to several nodes, which is safe because it is idempotent.
         let (_, response) = self.connect.ask(|client| client.upgrade_cluster(self.level.unwrap_or(0)))?;
         let (level, previous) = (response.level, response.previous);
         output::say(&match self.level {

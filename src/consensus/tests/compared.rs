@@ -169,9 +169,9 @@ fn a_learner_accepts_the_leader_again_when_the_other_node_is_silent() {
     assert!(refused < 30, "{refused} were refused");
 }
 
-/// The same with two appends. The first one truncates entries of an older leader. The second one, which was sent
-/// earlier, arrives before the store is truncated. The entries to truncate were treated as committed in an earlier
-/// term.
+/// Two appends arrive before a write. The first one truncates entries of an older leader. The second one, which was
+/// sent earlier, arrives before the store is truncated. The entries to truncate were treated as committed in an
+/// earlier term.
 #[test]
 fn an_entry_that_will_be_truncated_is_not_a_difference() {
     let mut follower = Follower::new();

@@ -165,7 +165,8 @@ impl Cluster {
         self.load(60_000 / TICK_MS, 1)
     }
 
-    /// The same for a number of ticks, with a record in every `every`-th tick.
+    /// Returns the number of ticks without a leader, and the number of terms with a leader, in `ticks` ticks with a
+    /// record in every `every`-th tick.
     fn load(&mut self, ticks: u64, every: u64) -> (usize, usize) {
         let mut without_leader = 0;
         let mut terms = std::collections::BTreeSet::new();
