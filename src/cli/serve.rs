@@ -159,7 +159,7 @@ fn end_within(time: Duration, step: StopStep) {
     match thread::spawn("stop-watch", &fatal, watch) {
         // Not joined: the thread ends with the process.
         Ok(watch) => std::mem::forget(watch),
-        Err(error) => log::warn!("the stop has no time limit: {error}"),
+        Err(error) => log::warn!("can't limit the time of the stop: {error}"),
     }
 }
 

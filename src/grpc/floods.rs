@@ -134,7 +134,7 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
         let ids = servers.iter().flat_map(|server| sockets::connections(server.id, 0));
         let known = ids.filter_map(sockets::connection).filter(here).map(|c| c.remote).collect();
         resets.pause(&owner, port, known, Instant::now());
-        log::debug!("no new connection from {} for a second", owner.0);
+        log::debug!("closing new connections from {} for a second", owner.0);
     }
     let pace = match (growing, resets.bans()) {
         (_, true) => LOOK_BANNED,
@@ -147,7 +147,7 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
 /// Closes connections that flood with frames outside of requests, and bans their owners.
 fn close_frame_floods(frames: &mut FrameWatch, resets: &mut ResetWatch, metrics: &Metrics) {
     let floods = frames.look().unwrap_or_else(|error| {
-        log::debug!("can't look at what connections send: {error}");
+        log::debug!("can't read the byte counters of connections: {error}");
         Vec::new()
     });
     for (connection, bytes) in floods {
@@ -179,7 +179,7 @@ fn keep_paused(resets: &mut ResetWatch, metrics: &Metrics) -> u32 {
                 files += u32::try_from(looked_at).unwrap_or(u32::MAX);
                 (0..aborted).for_each(|_| metrics.flood_closed.inc());
             }
-            Err(e) => log::debug!("can't look at the connections from {host}: {e}"),
+            Err(e) => log::debug!("can't inspect the connections from {host}: {e}"),
         }
     }
     files
