@@ -102,7 +102,7 @@ commands! {
     Founded(group: GroupId),
     /// Changes the settings of the group's log.
     ConfigureLog(group: GroupId, change: LogChange),
-    /// Raises the feature level of the cluster, for good.
+    /// Raises the feature level of the cluster, permanently.
     RaiseFeatureLevel(level: FeatureLevel),
 }
 

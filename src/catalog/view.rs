@@ -15,12 +15,12 @@ pub struct CatalogView {
 }
 
 impl CatalogView {
-    /// An empty catalog. Published catalogs set the cluster's feature level.
+    /// Returns a view of an empty catalog. Published catalogs set the feature level in `level`.
     pub fn new(level: ClusterLevel) -> CatalogView {
         CatalogView { catalog: Arc::default(), level }
     }
 
-    /// The cluster's feature level, and the range of this node.
+    /// Returns the cluster's feature level, and the range of this node.
     pub fn level(&self) -> &ClusterLevel {
         &self.level
     }

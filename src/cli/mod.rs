@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand.
 //!
-//! Adding a subcommand takes its module and an entry in the table below, and its file with an implementation of
+//! A new subcommand needs an entry in the table below, and a module with an implementation of
 //! [`Subcommand`](subcommand::Subcommand), whose doc comment is the help text. `seriatim --help` lists all subcommands.
 //!
 //! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and for `serve` otherwise in a TOML

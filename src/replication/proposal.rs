@@ -70,7 +70,7 @@ pub fn proposal_of(
     })
 }
 
-/// Whether records respect the limits of their log, as far as values go: the node that forwards them may not have
+/// Returns whether the values of the records respect the limits of their log: the forwarding node may not have
 /// checked that. A record in its stored form must be one that every client can read.
 fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
     let Some(log) = log else { return true };
@@ -84,7 +84,7 @@ fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
         && sum <= log.request_bytes_max as usize
 }
 
-/// Whether every record is a change of a log's settings or of the feature level. No other change of the catalog is
+/// Returns whether every record changes a log's settings or the feature level. No other change of the catalog is
 /// forwarded as an entry: the leader proposes those itself. A command that only a newer version knows is refused and not
 /// appended.
 fn may_be_forwarded(records: &[u8]) -> bool {
