@@ -85,8 +85,8 @@ fn run(args: &Args) -> Result<(), Failure> {
         text += &table::details(&report);
     }
     // The exit code reports the findings even if standard output can't be written.
-    let said = output::say(&text);
-    report.failure().map_or(said, Err)
+    let written = output::say(&text);
+    report.failure().map_or(written, Err)
 }
 
 /// Returns the failure if no node lists the members. With --json, also prints what the first node that is not ready

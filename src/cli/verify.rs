@@ -51,7 +51,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
     let text = if args.json { format!("{}\n", to_json(&report)) } else { to_text(&report) };
     // The exit code reports the findings even if writing to standard output fails.
-    let said = output::say(&text);
+    let written = output::say(&text);
     match report.worst() {
         Some(Severity::Damage) => {
             let places = match findings(&report, Severity::Damage).count() as u64 + report.more {
@@ -66,7 +66,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             let message = first.map(|f| format!("{} has {}", f.file.display(), f.what)).unwrap_or_default();
             Err(Failure::new(Exit::BadConfig, message, "the rest was checked: no damage"))
         }
-        Some(Severity::Torn | Severity::Note) | None => said,
+        Some(Severity::Torn | Severity::Note) | None => written,
     }
 }
 
@@ -249,7 +249,7 @@ mod tests {
         let args = Args { data_dir: dir.path().to_owned(), json: false };
         let refused = run(&args).expect_err("newer");
         assert_eq!(refused.exit, Exit::BadConfig);
-        let said = "node.toml has format 2, newer than what this version of seriatim reads (format 1): start the newer version";
-        assert!(refused.message.ends_with(said), "{refused}");
+        let end = "node.toml has format 2, newer than what this version of seriatim reads (format 1): start the newer version";
+        assert!(refused.message.ends_with(end), "{refused}");
     }
 }

@@ -130,9 +130,9 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
     for (owner, port) in resets.owners_to_pause() {
         // Connections in the middle of a handshake are not among the known ones, and are closed: most likely they
         // belong to the flood.
-        let here = |c: &Connection| (c.remote.ip(), c.local.port()) == (owner.0, port);
+        let is_from_owner = |c: &Connection| (c.remote.ip(), c.local.port()) == (owner.0, port);
         let ids = servers.iter().flat_map(|server| sockets::connections(server.id, 0));
-        let known = ids.filter_map(sockets::connection).filter(here).map(|c| c.remote).collect();
+        let known = ids.filter_map(sockets::connection).filter(is_from_owner).map(|c| c.remote).collect();
         resets.pause(&owner, port, known, Instant::now());
         log::debug!("closing new connections from {} for a second", owner.0);
     }

@@ -261,14 +261,14 @@ mod tests {
     fn closes_a_flood_and_the_next_connection_of_its_owner() {
         let (mut watch, now) = (ResetWatch::default(), Instant::now());
         let quiet = |started| (1, false, connection(1, "honest", started, started, started));
-        let rows = vec![quiet(1_000_000), (2, false, connection(1, "bad", 900_000, 890_000, 0))];
-        assert_eq!(watch.judge(rows, true, now), [], "requests lost before the first check do not count");
-        let rows = vec![quiet(1_001_000), (2, false, connection(1, "bad", 902_049, 890_000, 0))];
-        assert_eq!(why(watch.judge(rows, true, now + MS * 50)), [Why::Lost(2049)]);
+        let connections = vec![quiet(1_000_000), (2, false, connection(1, "bad", 900_000, 890_000, 0))];
+        assert_eq!(watch.judge(connections, true, now), [], "requests lost before the first check do not count");
+        let connections = vec![quiet(1_001_000), (2, false, connection(1, "bad", 902_049, 890_000, 0))];
+        assert_eq!(why(watch.judge(connections, true, now + MS * 50)), [Why::Lost(2049)]);
 
         let new = |id, host, certificate| (id, true, connection(host, certificate, 0, 0, 0));
-        let rows = vec![new(3, 1, "bad"), new(4, 2, "bad"), new(5, 1, "honest")];
-        let gone = watch.judge(rows, false, now + MS * 60);
+        let connections = vec![new(3, 1, "bad"), new(4, 2, "bad"), new(5, 1, "honest")];
+        let gone = watch.judge(connections, false, now + MS * 60);
         assert_eq!(gone, [(connection(1, "bad", 0, 0, 0), Why::Banned)], "that host with that certificate alone");
         assert_eq!(watch.owners_to_pause(), []);
         let again = (0..u64::from(KNOCKS_MAX)).map(|i| new(10 + i, 1, "bad")).collect();
@@ -289,9 +289,9 @@ mod tests {
     fn counts_a_flood_over_many_connections_as_one() {
         let (mut watch, now) = (ResetWatch::default(), Instant::now());
         let flood = |id| (id, true, connection(1, "bad", 1000, 0, 0));
-        let mut rows: Vec<_> = (0..5).map(flood).collect();
-        rows.push((9, true, connection(1, "bad", 10, 0, 0)));
-        assert_eq!(why(watch.judge(rows, true, now)), [Why::Lost(1000); 5]);
+        let mut connections: Vec<_> = (0..5).map(flood).collect();
+        connections.push((9, true, connection(1, "bad", 10, 0, 0)));
+        assert_eq!(why(watch.judge(connections, true, now)), [Why::Lost(1000); 5]);
     }
 
     #[test]
@@ -307,8 +307,8 @@ mod tests {
         let mut bad = connection(1, "bad", 1_000_000, 0, 0);
         bad.calls.failed = 1_000_000 - LEFT_MAX - 1;
         let all_open = Connection { calls: Calls { started: 1024, ..Calls::default() }, ..connection(1, "x", 0, 0, 0) };
-        let rows = vec![(1, false, bad), (2, false, all_open)];
-        assert_eq!(why(watch.judge(rows, true, Instant::now())), [Why::Lost(LEFT_MAX + 1)]);
+        let connections = vec![(1, false, bad), (2, false, all_open)];
+        assert_eq!(why(watch.judge(connections, true, Instant::now())), [Why::Lost(LEFT_MAX + 1)]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn tails(watermark: &HighWatermark, timers: &TimersHandle, count: usize) -> Vec<
 }
 
 fn woken(crowd: &[One]) -> Vec<usize> {
-    (0..crowd.len()).filter(|i| crowd[*i].is_woken()).collect()
+    (0..waits.len()).filter(|i| crowd[*i].is_woken()).collect()
 }
 
 #[test]
@@ -76,70 +76,70 @@ fn a_dropped_wait_leaves_no_waiter() {
 #[test]
 fn closing_ends_every_wait() {
     let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
-    let mut crowd = tails(&w, &timers, 100);
+    let mut waits = tails(&w, &timers, 100);
     w.advance(mark(1, 1));
     let late = w.wait(Until::Visible(Offset(1)), &timers);
     let t = std::thread::spawn(move || block_on(late));
     w.close();
     assert_eq!(t.join().expect("no panic"), Err(Closed));
-    assert_eq!(woken(&crowd).len(), 100);
-    assert!(crowd.iter_mut().all(|one| one.poll() == Poll::Ready(Ok(mark(1, 1)))));
+    assert_eq!(woken(&waits).len(), 100);
+    assert!(waits.iter_mut().all(|one| one.poll() == Poll::Ready(Ok(mark(1, 1)))));
 }
 
 #[test]
 fn the_next_round_begins_when_all_of_one_have_run_and_its_timer_has_fired() {
     let (w, timers) = (HighWatermark::default(), TimersHandle::stopped());
-    let mut crowd = tails(&w, &timers, 100);
+    let mut waits = tails(&w, &timers, 100);
     // This waiter arrives last and is woken first, because it is a call.
-    crowd.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
+    waits.push(One::new(w.wait(Until::Applied(LogIndex(1)), &timers)));
     w.advance(mark(1, 1));
-    assert_eq!(woken(&crowd), [0, 1, 2, 3, 4, 5, 6, 100]);
+    assert_eq!(woken(&waits), [0, 1, 2, 3, 4, 5, 6, 100]);
 
     // Waiters that are polled for another reason, or dropped, belong to no round.
-    assert_eq!(crowd[50].poll(), Poll::Ready(Ok(mark(1, 1))));
-    crowd[51].wait = None;
+    assert_eq!(waits[50].poll(), Poll::Ready(Ok(mark(1, 1))));
+    waits[51].wait = None;
     let next_time = || Waker::from(w.0.clone()).wake();
     for i in [0, 1, 2, 3, 4, 5, 100] {
-        assert_eq!(crowd[i].poll(), Poll::Ready(Ok(mark(1, 1))));
+        assert_eq!(waits[i].poll(), Poll::Ready(Ok(mark(1, 1))));
     }
     w.advance(mark(2, 2));
-    assert_eq!(woken(&crowd).len(), 8, "one of the round has not run");
-    crowd[6].wait = None;
-    assert_eq!(woken(&crowd).len(), 8, "the timer has not fired");
+    assert_eq!(woken(&waits).len(), 8, "one of the round has not run");
+    waits[6].wait = None;
+    assert_eq!(woken(&waits).len(), 8, "the timer has not fired");
     w.advance(mark(3, 3));
-    assert_eq!(woken(&crowd).len(), 8, "an advance does not start a round");
+    assert_eq!(woken(&waits).len(), 8, "an advance does not start a round");
 
     for round in [7..23, 23..39] {
         next_time();
-        assert_eq!(woken(&crowd), [(0..round.end).collect(), vec![100]].concat());
-        for one in &mut crowd[round] {
+        assert_eq!(woken(&waits), [(0..round.end).collect(), vec![100]].concat());
+        for one in &mut waits[round] {
             assert_eq!(one.poll(), Poll::Ready(Ok(mark(3, 3))));
         }
     }
     next_time();
-    assert_eq!(woken(&crowd), [(0..50).collect(), (52..57).collect(), vec![100]].concat());
+    assert_eq!(woken(&waits), [(0..50).collect(), (52..57).collect(), vec![100]].concat());
 }
 
 #[test]
 fn all_are_woken_although_some_are_dropped() {
     let time = Timers::start(&fatal_channel().0).expect("a thread");
     let (w, timers) = (HighWatermark::default(), time.handle());
-    let mut crowd = tails(&w, &timers, 1000);
+    let mut waits = tails(&w, &timers, 1000);
     w.advance(mark(1, 1));
     let until = Instant::now() + Duration::from_secs(60);
     for i in 0.. {
         // Only waiters that were woken run, and each third of those is dropped instead.
-        let Some(at) = (0..crowd.len()).find(|at| crowd[*at].is_woken()) else {
-            assert!(!crowd.is_empty() && Instant::now() < until, "{} were not woken", crowd.len());
+        let Some(at) = (0..waits.len()).find(|at| waits[*at].is_woken()) else {
+            assert!(!waits.is_empty() && Instant::now() < until, "{} were not woken", waits.len());
             std::thread::yield_now();
             continue;
         };
-        let mut one = crowd.swap_remove(at);
+        let mut one = waits.swap_remove(at);
         if i % 3 > 0 {
             assert_eq!(one.poll(), Poll::Ready(Ok(mark(1, 1))));
         }
         drop(one);
-        if crowd.is_empty() {
+        if waits.is_empty() {
             break;
         }
     }

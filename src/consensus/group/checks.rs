@@ -99,11 +99,11 @@ fn other_term(node: &RaftNode, message: &Message) -> Option<String> {
         _ => return None,
     };
     let entries = message.entries.iter().map(|e| (e.index, e.term));
-    let here = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= log.committed);
+    let present = std::iter::once(before).chain(entries).take_while(|(index, _)| *index <= log.committed);
     // raft returns term 0 for entries before its first one. Once raft has accepted a snapshot, its log begins after
     // the snapshot.
     let base = log.first_index() - 1;
-    here.into_iter().find_map(|(index, term)| {
+    present.into_iter().find_map(|(index, term)| {
         let ours = log.term(index).ok().filter(|ours| *ours != term && index >= base)?;
         Some(format!(
             "this replica differs from that of node {}, the leader: entry {index} is committed here with term {ours}, but \
@@ -151,11 +151,11 @@ pub fn step_compared(node: &mut RaftNode, message: Message, compared: Compared, 
     };
     let shows = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot);
     let caps = shows && caps;
-    let said = node.raft.msgs.len();
+    let queued = node.raft.msgs.len();
     if let Err(error) = node.step(message) {
         log::debug!("group {}: raft ignored a message: {error}", node.group());
     }
-    let new = node.raft.msgs.get_mut(said..).unwrap_or_default();
+    let new = node.raft.msgs.get_mut(queued..).unwrap_or_default();
     for answer in new.iter_mut().filter(|m| caps && m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject) {
         answer.index = answer.index.min(compared);
     }

@@ -254,8 +254,8 @@ impl World {
     fn check_what_stays(&self) {
         let Some(record) = self.records.front() else { return };
         let about = format!("record {} of run {} in run {}: {:?}", self.first, record.run, self.run, self.kind);
-        let here = self.at - record.visible_at.max(self.run_began);
-        assert!(here <= RETENTION * 9 / 8 + LOOKS, "{about}: this run has had it for {here:?}");
+        let age_here = self.at - record.visible_at.max(self.run_began);
+        assert!(age_here <= RETENTION * 9 / 8 + LOOKS, "{about}: this run has had it for {age_here:?}");
         if self.kind == Clock::Right && record.visible_at < self.run_began {
             let (age, run) = (self.at - record.visible_at, self.at - self.run_began);
             let old = age > RETENTION * 3 / 2 + LOOKS;

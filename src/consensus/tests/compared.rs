@@ -79,12 +79,12 @@ impl Follower {
 
     /// Writes and syncs until no effects are left. Returns the messages.
     fn perform(&mut self) -> Vec<Message> {
-        let mut said = Vec::new();
+        let mut messages = Vec::new();
         loop {
             let (more, busy) = self.write();
-            said.extend(more);
+            messages.extend(more);
             if !busy {
-                return said;
+                return messages;
             }
             self.group.persisted(self.disk.sync());
         }
@@ -211,8 +211,9 @@ fn an_append_that_is_not_compared_acknowledges_only_what_the_leader_has_committe
         follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.perform();
         follower.step(append(1, 2, (1, 1), 9, 5), None, compared);
-        let said = follower.perform();
-        let highest = said.iter().filter(|m| m.get_msg_type() == MessageType::MsgAppendResponse).map(|m| m.index).max();
+        let messages = follower.perform();
+        let highest =
+            messages.iter().filter(|m| m.get_msg_type() == MessageType::MsgAppendResponse).map(|m| m.index).max();
         assert_eq!(highest, Some(acknowledged));
     }
 }
@@ -274,10 +275,10 @@ fn nothing_is_applied_after_an_entry_that_cannot_be() {
         if busy {
             follower.step(message(MessageType::MsgHeartbeat, 1, 2), None, EQUAL);
         }
-        let said = follower.perform();
+        let messages = follower.perform();
         assert!(follower.damage().is_some_and(|damage| damage.contains("entry 3 can't be applied")));
         assert_eq!(follower.group.visible().applied, LogIndex(2));
-        assert!(said.iter().all(|m| m.get_msg_type() != MessageType::MsgHeartbeatResponse), "it takes no part");
+        assert!(messages.iter().all(|m| m.get_msg_type() != MessageType::MsgHeartbeatResponse), "it takes no part");
     }
 }
 

@@ -372,7 +372,7 @@ impl goldenscript::Runner for Script {
     type Command = Line;
 
     fn run(&mut self, line: &Line, _context: &Context) -> Result<String, Box<dyn Error>> {
-        let mut told = Vec::new();
+        let mut notices = Vec::new();
         match line {
             Line::Cluster { nodes, seed, without: rule, reliable } => {
                 self.asked.clear();
@@ -391,8 +391,8 @@ impl goldenscript::Runner for Script {
             Line::Settle { rounds } => {
                 let settled = self.world.settle(rounds.unwrap_or(2000));
                 self.world.take_trace();
-                told.extend((!settled).then(|| "they do not agree".to_owned()));
-                told.extend(self.statuses());
+                notices.extend((!settled).then(|| "they do not agree".to_owned()));
+                notices.extend(self.statuses());
             }
             Line::Round { times, nodes } => {
                 for _ in 0..times.unwrap_or(1) {
@@ -435,20 +435,20 @@ impl goldenscript::Runner for Script {
             Line::Reign { node, late_at, late } => {
                 let ticks = self.reign(*node, |tick| *late || Some(tick) == *late_at)?;
                 let lines = self.world.take_trace();
-                told.extend(lines.into_iter().filter(|line| !line.contains(" -> ")));
-                told.push(format!("n{node} leads for {ticks} more ticks"));
+                notices.extend(lines.into_iter().filter(|line| !line.contains(" -> ")));
+                notices.push(format!("n{node} leads for {ticks} more ticks"));
             }
-            Line::Status { node: Some(node) } => told.push(self.status(*node)),
-            Line::Status { node: None } => told.extend(self.statuses()),
+            Line::Status { node: Some(node) } => notices.push(self.status(*node)),
+            Line::Status { node: None } => notices.extend(self.statuses()),
             Line::Disk { node } => {
                 let files = &self.world.nodes[self.at(*node)?].disk.files;
                 let (hard, base) = (files.hard_state, files.base);
-                told.push(format!("n{node} term={} commit={} base={}", hard.term, hard.commit, base.index));
-                told.extend(files.entries.iter().map(show::entry));
+                notices.push(format!("n{node} term={} commit={} base={}", hard.term, hard.commit, base.index));
+                notices.extend(files.entries.iter().map(show::entry));
             }
             Line::RaftVoters { node } => {
                 let conf = wire::conf_from_raft(&self.group(*node)?.node.raft.prs().conf().to_conf_state());
-                told.push(format!("n{node} {:?}", conf.voters.iter().map(|voter| voter.0).collect::<Vec<_>>()));
+                notices.push(format!("n{node} {:?}", conf.voters.iter().map(|voter| voter.0).collect::<Vec<_>>()));
             }
             Line::Propose { node, name, expect, within, term, stream } => {
                 let deadline = within.map(|seconds| {
@@ -476,7 +476,7 @@ impl goldenscript::Runner for Script {
             | Line::Snapshot { .. } => self.peers_message(line)?,
         }
         let mut lines = self.news();
-        lines.extend(told);
+        lines.extend(notices);
         Ok(lines.join("\n"))
     }
 }
