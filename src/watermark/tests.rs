@@ -46,8 +46,8 @@ fn tails(watermark: &HighWatermark, timers: &TimersHandle, count: usize) -> Vec<
     (0..count).map(|_| One::new(watermark.wait(Until::Visible(Offset(0)), timers))).collect()
 }
 
-fn woken(crowd: &[One]) -> Vec<usize> {
-    (0..waits.len()).filter(|i| crowd[*i].is_woken()).collect()
+fn woken(waits: &[One]) -> Vec<usize> {
+    (0..waits.len()).filter(|i| waits[*i].is_woken()).collect()
 }
 
 #[test]
