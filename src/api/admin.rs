@@ -3,7 +3,7 @@
 use super::configure::settings;
 use super::core::{Core, bounds};
 use super::error::{ApiError, FailedProposal};
-use super::messages::{Request, decode};
+use super::messages::{Request, decode, decode_change};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::clock::wall_us;
@@ -20,7 +20,7 @@ use crate::watermark::Visible;
 /// # Errors
 /// Those of [`super::status`].
 pub async fn trim(service: Service, call: Call, request: Request) -> Result<admin::TrimResponse, ApiError> {
-    let request: admin::TrimRequest = decode(&request)?;
+    let request: admin::TrimRequest = decode_change(&request)?;
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;

@@ -2,7 +2,7 @@
 
 use super::core::{Core, bounds, check_log_id};
 use super::error::{ApiError, FailedProposal, Invalid};
-use super::messages::{Request, decode};
+use super::messages::{Request, decode_change};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::{Command, LogChange, LogMeta};
@@ -21,7 +21,7 @@ pub async fn configure_log(
     call: Call,
     request: Request,
 ) -> Result<admin::ConfigureLogResponse, ApiError> {
-    let request: admin::ConfigureLogRequest = decode(&request)?;
+    let request: admin::ConfigureLogRequest = decode_change(&request)?;
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;

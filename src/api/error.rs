@@ -87,9 +87,15 @@ pub enum Invalid {
         /// The limit of the format.
         bytes_max: usize,
     },
+    /// The bytes contain a field that this version does not know, or one of another type.
+    #[error("the request contains field {0}, which this version does not know, or not with this type")]
+    UnknownField(u32),
     /// The settings of a log contradict each other or exceed their bounds.
     #[error("{0}")]
     Settings(String),
+    /// The feature level is 0 or missing.
+    #[error("`level` must be at least 1")]
+    FeatureLevel,
     /// A stream names another log than its first message did.
     #[error("the request names another log than the first request of the stream")]
     LogChanged,
@@ -306,7 +312,7 @@ impl ApiError {
             ProposeError::ExpectedOffset { .. } | ProposeError::PastEnd { .. } => {
                 ApiError::Internal("a command was refused because of an offset, and commands name none")
             }
-            ProposeError::LevelUnsupported { .. } => {
+            ProposeError::LevelUnsupported { .. } | ProposeError::MemberSilent { .. } => {
                 ApiError::Internal("a proposal that does not raise the feature level was refused because of it")
             }
             ProposeError::NoSuchGroup => NO_REPLICA,

@@ -64,6 +64,17 @@ pub fn decode<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
     pb::parse(&canonical::<M>(&request.0)?).map_err(|_| Invalid::Malformed)
 }
 
+/// Decodes a request that changes something for good. A field that this version does not know is refused: it may say
+/// under which condition, or that nothing should be changed at all.
+///
+/// # Errors
+/// [`Invalid::Malformed`], [`Invalid::UnknownField`].
+pub fn decode_change<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
+    let message: M = decode(request)?;
+    let unknown = message.special_fields().unknown_fields().iter().next().map(|(number, _)| number);
+    unknown.map_or(Ok(message), |number| Err(Invalid::UnknownField(number)))
+}
+
 /// A message that a handler may return.
 pub trait Response: Sized + Send + 'static {
     /// How gRPC encodes it. Only clients decode it.

@@ -330,6 +330,7 @@ fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
             | ProposeError::ExpectedOffset { .. }
             | ProposeError::PastEnd { .. }
             | ProposeError::LevelUnsupported { .. }
+            | ProposeError::MemberSilent { .. }
             | ProposeError::NoSuchGroup
             | ProposeError::Damaged
             | ProposeError::Stopping,

@@ -120,7 +120,9 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::LogName(_)
         | Invalid::NoRecord
         | Invalid::RecordAndRecords
+        | Invalid::UnknownField(_)
         | Invalid::Settings(_)
+        | Invalid::FeatureLevel
         | Invalid::LogChanged
         | Invalid::ExpectedOffset(_)
         | Invalid::Start(_)
@@ -212,7 +214,9 @@ fn metadata(error: &ApiError) -> Vec<Metadata> {
             | Invalid::LogName(_)
             | Invalid::NoRecord
             | Invalid::RecordAndRecords
+            | Invalid::UnknownField(_)
             | Invalid::Settings(_)
+            | Invalid::FeatureLevel
             | Invalid::LogChanged
             | Invalid::ExpectedOffset(_)
             | Invalid::Start(_)

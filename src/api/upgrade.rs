@@ -1,8 +1,8 @@
 //! `UpgradeCluster`: raises the feature level of the cluster, by a command of the catalog.
 
 use super::core::Core;
-use super::error::ApiError;
-use super::messages::{Request, decode};
+use super::error::{ApiError, Invalid};
+use super::messages::{Request, decode_change};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::Command;
@@ -21,27 +21,31 @@ pub async fn upgrade_cluster(
     call: Call,
     request: Request,
 ) -> Result<admin::UpgradeClusterResponse, ApiError> {
-    let request: admin::UpgradeClusterRequest = decode(&request)?;
+    let request: admin::UpgradeClusterRequest = decode_change(&request)?;
+    if request.level == 0 {
+        return Err(Invalid::FeatureLevel.into());
+    }
+    let level = FeatureLevel(request.level);
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
     core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
     let previous = core.catalog.get().feature_level();
-    let level = match request.level {
-        0 => core.catalog.level().range().max().max(previous),
-        level => FeatureLevel(level),
-    };
     if level > previous {
-        let range = core.catalog.level().range();
-        if !range.contains(level) {
-            return Err(ApiError::LevelUnsupported { level, why: format!("this node supports {range}") });
-        }
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&Command::RaiseFeatureLevel(level)) };
         match core.propose(call.principal().as_str(), proposal).await {
             Ok(appended) => {
+                log::info!("feature level {level} was requested by {}", call.principal());
                 let watermark = &core.catalog_watermark;
                 core.applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await?;
             }
-            Err(ProposeError::LevelUnsupported { member }) => return Err(unsupported(core, level, member)),
+            Err(ProposeError::LevelUnsupported { member }) => {
+                let why = format!("member {} does not support it", name_of(core, member));
+                return Err(ApiError::LevelUnsupported { level, why });
+            }
+            Err(ProposeError::MemberSilent { member }) => {
+                let why = format!("the leader of the catalog does not hear from member {}", name_of(core, member));
+                return Err(ApiError::LevelUnsupported { level, why });
+            }
             Err(error) => return Err(ApiError::from_command(error)),
         }
     }
@@ -50,10 +54,6 @@ pub async fn upgrade_cluster(
     Ok(response)
 }
 
-fn unsupported(core: &Core, level: FeatureLevel, member: NodeId) -> ApiError {
-    let name = core.catalog.get().member(member).map_or_else(|| member.to_string(), |member| member.name.to_string());
-    let why = format!(
-        "member {name} does not support it, or the leader of the catalog has not heard from it since the leader started"
-    );
-    ApiError::LevelUnsupported { level, why }
+fn name_of(core: &Core, member: NodeId) -> String {
+    core.catalog.get().member(member).map_or_else(|| member.to_string(), |member| member.name.to_string())
 }

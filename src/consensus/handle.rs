@@ -136,8 +136,13 @@ pub enum ProposeError {
         /// The next offset of the log.
         next_offset: Offset,
     },
-    /// This member of the cluster is not known to support the proposed feature level.
+    /// This member of the cluster does not support the proposed feature level.
     LevelUnsupported {
+        /// The first one that the leader found.
+        member: NodeId,
+    },
+    /// The leader does not hear from this member, so it does not know which feature levels the member supports now.
+    MemberSilent {
         /// The first one that the leader found.
         member: NodeId,
     },

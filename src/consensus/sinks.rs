@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::completions::Completions;
-use crate::feature_level::FeatureLevel;
+use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
 use crate::storage::reader::ReadersHandle;
 use crate::types::NodeId;
@@ -16,8 +16,8 @@ pub trait Outbound: Send + Sync {
     /// [`super::handle::ConsensusHandle::unreachable`].
     fn send(&self, to: NodeId, message: RaftMessage);
 
-    /// A member that is not known to support a feature level. Never blocks.
-    fn member_without(&self, level: FeatureLevel) -> Option<NodeId>;
+    /// The feature levels that a node's binary supported when it last connected to this node. Never blocks.
+    fn levels_of(&self, node: NodeId) -> Option<FeatureRange>;
 }
 
 /// The components that perform the effects which take time.

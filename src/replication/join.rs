@@ -312,7 +312,8 @@ fn undecided(error: ProposeError) -> Refusal {
         ProposeError::TooLarge
         | ProposeError::ExpectedOffset { .. }
         | ProposeError::PastEnd { .. }
-        | ProposeError::LevelUnsupported { .. } => "the catalog does not accept the entry",
+        | ProposeError::LevelUnsupported { .. }
+        | ProposeError::MemberSilent { .. } => "the catalog does not accept the entry",
     };
     Refusal::new(Reason::NoLeader, text)
 }

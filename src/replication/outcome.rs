@@ -42,6 +42,8 @@ codes! {
         DiskFull = 13,
         /// A member does not support the feature level.
         LevelUnsupported = 14,
+        /// The leader does not hear from a member.
+        MemberSilent = 15,
     }
 }
 
@@ -68,6 +70,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
         Err(ProposeError::ExpectedOffset { next_offset }) => (RefusedJob::ExpectedOffset, next_offset.0),
         Err(ProposeError::PastEnd { next_offset }) => (RefusedJob::PastEnd, next_offset.0),
         Err(ProposeError::LevelUnsupported { member }) => (RefusedJob::LevelUnsupported, member.0),
+        Err(ProposeError::MemberSilent { member }) => (RefusedJob::MemberSilent, member.0),
         Err(ProposeError::NoSuchGroup) => (RefusedJob::NoSuchGroup, 0),
         Err(ProposeError::Damaged) => (RefusedJob::Damaged, 0),
         Err(ProposeError::Stopping) => (RefusedJob::Stopping, 0),
@@ -147,6 +150,7 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
         RefusedJob::ExpectedOffset => ProposeError::ExpectedOffset { next_offset },
         RefusedJob::PastEnd => ProposeError::PastEnd { next_offset },
         RefusedJob::LevelUnsupported => ProposeError::LevelUnsupported { member: NodeId(refused.detail) },
+        RefusedJob::MemberSilent => ProposeError::MemberSilent { member: NodeId(refused.detail) },
         RefusedJob::OutcomeUnknown | RefusedJob::Unconfirmed => ProposeError::OutcomeUnknown,
     })
 }
@@ -169,7 +173,8 @@ pub fn read_read_index(outcome: peer::Outcome) -> Result<LogIndex, ReadIndexErro
                 | RefusedJob::PastEnd
                 | RefusedJob::Unconfirmed
                 | RefusedJob::DiskFull
-                | RefusedJob::LevelUnsupported,
+                | RefusedJob::LevelUnsupported
+                | RefusedJob::MemberSilent,
             )
             | Err(UnknownCode { .. }) => ReadIndexError::Unconfirmed,
         }),
@@ -205,6 +210,7 @@ mod tests {
             ProposeError::ExpectedOffset { next_offset },
             ProposeError::PastEnd { next_offset },
             ProposeError::LevelUnsupported { member: NodeId(5) },
+            ProposeError::MemberSilent { member: NodeId(5) },
         ] {
             assert_eq!(read_appended(appended_outcome(1, Err(same))), Err(same));
         }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::catalog::{CatalogView, Member};
 use crate::consensus::Outbound;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, ReadIndexError};
-use crate::feature_level::{FeatureLevel, FeatureRange};
+use crate::feature_level::FeatureRange;
 use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
@@ -274,9 +274,7 @@ impl Outbound for PeersHandle {
         }
     }
 
-    fn member_without(&self, level: FeatureLevel) -> Option<NodeId> {
-        let catalog = self.catalog().get();
-        let supports = |member: NodeId| self.levels_of(member).is_some_and(|range| range.contains(level));
-        catalog.members().map(|member| member.id).find(|member| !supports(*member))
+    fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {
+        PeersHandle::levels_of(self, node)
     }
 }

@@ -6,8 +6,9 @@
 use super::facts::ReplicaFacts;
 use super::joins::Verdict;
 use crate::catalog::command::Command;
+use crate::catalog::meta::Member;
 use crate::catalog::state::Catalog;
-use crate::feature_level::FeatureLevel;
+use crate::feature_level::FeatureRange;
 use crate::storage::payload;
 use crate::types::NodeId;
 
@@ -55,21 +56,24 @@ pub enum PeerDecision {
     Accept,
     /// The leader does not append it.
     Drop,
-    /// The leader does not append it: this member is not known to support the feature level.
+    /// The leader does not append it: this member does not support the feature level.
     LevelUnsupported(NodeId),
+    /// The leader does not append it: it does not hear from this member.
+    MemberSilent(NodeId),
 }
 
 /// Decides about a proposal to the catalog. The leader appends exactly one change of a log's settings that has an effect,
 /// or one feature level that every member supports. Other commands are proposed by the leader itself.
 ///
-/// `member_without` returns a member that is not known to support a level. The level is raised only while all entries are
-/// applied (`is_idle`): an entry that is not applied yet may add a member.
+/// `replica` is the leader's replica of the catalog. `levels_of` returns the levels that a member supported when it last
+/// connected. The level is raised only while every member is heard from and all entries are applied: an entry that is not
+/// applied yet may add a member.
 pub fn decide_for_peer(
     catalog: &Catalog,
     records: &[u8],
     count: u32,
-    is_idle: impl FnOnce() -> bool,
-    member_without: impl FnOnce(FeatureLevel) -> Option<NodeId>,
+    replica: &ReplicaFacts,
+    levels_of: impl Fn(NodeId) -> Option<FeatureRange>,
 ) -> PeerDecision {
     let mut all = payload::records(records);
     let (Some(Ok(record)), None, 1) = (all.next(), all.next(), count) else {
@@ -83,11 +87,21 @@ pub fn decide_for_peer(
     }
     match command {
         Command::ConfigureLog(..) => PeerDecision::Accept,
-        Command::RaiseFeatureLevel(level) => match member_without(level) {
-            Some(member) => PeerDecision::LevelUnsupported(member),
-            None if is_idle() => PeerDecision::Accept,
-            None => PeerDecision::Drop,
-        },
+        Command::RaiseFeatureLevel(level) => {
+            let obstacle = |member: &Member| {
+                let is_heard = replica.progress.iter().any(|progress| progress.node == member.id && progress.active);
+                match levels_of(member.id) {
+                    Some(range) if !range.contains(level) => Some(PeerDecision::LevelUnsupported(member.id)),
+                    Some(_) if is_heard => None,
+                    Some(_) | None => Some(PeerDecision::MemberSilent(member.id)),
+                }
+            };
+            match catalog.members().find_map(obstacle) {
+                Some(obstacle) => obstacle,
+                None if replica.is_idle => PeerDecision::Accept,
+                None => PeerDecision::Drop,
+            }
+        }
         Command::AddNode(_) | Command::RemoveNode(_) | Command::CreateLog(_) | Command::Founded(_) => {
             PeerDecision::Drop
         }

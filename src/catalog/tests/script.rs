@@ -12,12 +12,13 @@ use std::time::Duration;
 use goldenscript::Context;
 
 use super::cluster::{Cluster, member, show};
+use crate::catalog::policy::facts::{ReplicaFacts, ReplicaProgress};
 use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
 use crate::catalog::{Command, LogChange, LogMeta, Member};
-use crate::feature_level::FeatureLevel;
+use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, LogId, LogName, NodeId};
+use crate::types::{GroupId, LogId, LogIndex, LogName, NodeId};
 
 /// A line of a script.
 #[derive(goldenscript::Command)]
@@ -311,14 +312,31 @@ impl Script {
             encode_record(&mut payload, &RecordFields { value: &value, headers, ..RecordFields::default() });
         }
         let payload = Unstamped::new(payload).payload();
-        let is_idle = || !context.tags.contains("busy");
-        let member_without = |level| (level > FeatureLevel(2)).then_some(NodeId(3));
+        let replica = self.replica_of_leader(context);
+        let levels_of = |node: NodeId| (node != NodeId(9)).then(|| levels(node));
         let count = count.unwrap_or(records);
-        Ok(match decide_for_peer(&self.cluster.catalog, &payload, count, is_idle, member_without) {
+        Ok(match decide_for_peer(&self.cluster.catalog, &payload, count, &replica, levels_of) {
             PeerDecision::Accept => format!("accepted: {}", self.cluster.apply(command)),
             PeerDecision::Drop => "dropped".to_owned(),
             PeerDecision::LevelUnsupported(member) => format!("refused: node {} does not support it", member.0),
+            PeerDecision::MemberSilent(member) => format!("refused: node {} is silent", member.0),
         })
+    }
+
+    /// Every member but node 8 is heard from. `[busy]`: an entry is not applied yet.
+    fn replica_of_leader(&self, context: &Context) -> ReplicaFacts {
+        let progress = |member: &Member| ReplicaProgress {
+            node: member.id,
+            voter: true,
+            matched: LogIndex(1),
+            active: member.id != NodeId(8),
+        };
+        ReplicaFacts {
+            leads: true,
+            is_idle: !context.tags.contains("busy"),
+            progress: self.cluster.catalog.members().map(progress).collect(),
+            ..ReplicaFacts::default()
+        }
     }
 
     fn group(&mut self, group: u64) -> Result<&mut super::cluster::Group, Box<dyn Error>> {
@@ -353,4 +371,10 @@ impl Script {
         }
         Ok(out)
     }
+}
+
+/// Node 3 supports the levels 1 and 2, every other node 1 to 3.
+fn levels(node: NodeId) -> FeatureRange {
+    let max = FeatureLevel(if node == NodeId(3) { 2 } else { 3 });
+    FeatureRange::new(FeatureLevel::FIRST, max).expect("a range")
 }

@@ -80,6 +80,9 @@ impl Governor {
         if !range.contains(level) {
             return Err(HostError::FeatureLevel { level, range });
         }
+        if level > self.view.level().get() {
+            log::info!("the cluster is at feature level {level}: nodes that do not support it are refused");
+        }
         self.view.publish(self.catalog.clone());
         Ok(())
     }
@@ -153,11 +156,12 @@ impl Governor {
             return Ok(());
         }
         let records = proposal.payload.payload();
-        let member_without = |level| sinks.outbound.member_without(level);
-        match decide_for_peer(&self.catalog, &records, proposal.count, || facts.is_idle, member_without) {
+        let levels_of = |member| sinks.outbound.levels_of(member);
+        match decide_for_peer(&self.catalog, &records, proposal.count, &facts, levels_of) {
             PeerDecision::Accept => Ok(()),
             PeerDecision::Drop => Err(ProposeError::Dropped),
             PeerDecision::LevelUnsupported(member) => Err(ProposeError::LevelUnsupported { member }),
+            PeerDecision::MemberSilent(member) => Err(ProposeError::MemberSilent { member }),
         }
     }
 

@@ -21,8 +21,8 @@ struct Nobody;
 impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
 
-    fn member_without(&self, _level: crate::feature_level::FeatureLevel) -> Option<NodeId> {
-        None
+    fn levels_of(&self, _node: NodeId) -> Option<crate::feature_level::FeatureRange> {
+        Some(crate::feature_level::FeatureRange::SUPPORTED)
     }
 }
 

@@ -49,8 +49,8 @@ impl Outbound for Outbox {
         self.0.lock().push(message);
     }
 
-    fn member_without(&self, _level: crate::feature_level::FeatureLevel) -> Option<NodeId> {
-        None
+    fn levels_of(&self, _node: NodeId) -> Option<crate::feature_level::FeatureRange> {
+        Some(crate::feature_level::FeatureRange::SUPPORTED)
     }
 }
 
