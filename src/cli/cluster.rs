@@ -1,19 +1,27 @@
 //! `seriatim cluster upgrade`: raises the feature level of the cluster.
 
-use super::connect::ConnectArgs;
-use super::exit::Failure;
-use super::output;
-use super::subcommand::{Process, Subcommand};
+use std::time::Duration;
 
-/// Raise the cluster's feature level, after all nodes run a newer version
+use super::connect::ConnectArgs;
+use super::exit::{Exit, Failure};
+use super::status::{Answer, ask_members};
+use super::subcommand::{Process, Subcommand};
+use super::{output, units};
+use crate::pb::admin::GetNodeResponse;
+
+/// How long each member has to say which levels it supports.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Raise the cluster's feature level, once all nodes run a newer version
 ///
-/// It requires the action `admin` on every log. Formats and commands of a newer version are used only from its
-/// feature level on. Until then every node can be moved back to the version before. Afterwards it cannot: older
-/// versions are rejected. The level is raised only if every member runs and supports it; `seriatim status --json`
-/// shows the level and the range of each node.
+/// A new version stores and sends new formats only after this command. Before it, each node can go back to the old
+/// version. After it, none can: nodes of the old version are refused. This cannot be undone.
+///
+/// The level is raised only if every member runs and supports it. Otherwise nothing changes, and the command names the
+/// members that are missing or too old. It needs the action `admin` on `*` in the access policy.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpgradeArgs {
-    /// Feature level to raise to; by default the highest that the answering node supports
+    /// Feature level to raise to; by default the highest that every node supports
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..))]
     level: Option<u32>,
     #[command(flatten)]
@@ -22,16 +30,118 @@ pub struct UpgradeArgs {
 
 impl Subcommand for UpgradeArgs {
     const NAME: &'static str = "upgrade";
-    const EXAMPLES: &'static [&'static str] = &["seriatim cluster upgrade", "seriatim cluster upgrade --level 2"];
+    const EXAMPLES: &'static [&'static str] =
+        &["seriatim cluster upgrade --certs certs", "seriatim cluster upgrade --certs certs --level 2"];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
-        // `ask` may send the request to several nodes, which is safe because it is idempotent.
-        let (_, response) = self.connect.ask(|client| client.upgrade_cluster(self.level.unwrap_or(0)))?;
-        let (level, previous) = (response.level, response.previous);
-        output::say(&match self.level {
-            _ if level > previous => format!("feature level {level}, before: {previous}\n"),
-            None => format!("the cluster is already at feature level {level}, the highest that the node supports\n"),
-            Some(_) => format!("the cluster is already at feature level {level}\n"),
-        })
+        let (_, servers) = self.connect.ask(|client| client.get_servers(""))?;
+        let members = ask_members(&self.connect, servers, ANSWER_MAX.min(self.connect.timeout()))?;
+        match plan(&members, self.level).map_err(|why| {
+            Failure::new(
+                Exit::Failed,
+                format!("not raised: {why}"),
+                "`seriatim status --verbose` shows what each node supports",
+            )
+        })? {
+            Plan::AlreadyAt(level) => output::say(&format!("the cluster is already at feature level {level}\n")),
+            Plan::RaiseTo(level) => {
+                // `ask` may send the request to several nodes, which is safe because it is idempotent.
+                let (_, response) = self.connect.ask(|client| client.upgrade_cluster(level))?;
+                let (level, previous) = (response.level, response.previous);
+                output::confirm(&if level > previous {
+                    format!("feature level raised from {previous} to {level}: older versions are refused from now on\n")
+                } else {
+                    format!("the cluster is already at feature level {level}\n")
+                });
+                Ok(())
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    RaiseTo(u32),
+    AlreadyAt(u32),
+}
+
+/// What to do, by the members' answers; or why the level cannot be raised. The leader checks it again.
+fn plan(members: &[Answer], level: Option<u32>) -> Result<Plan, String> {
+    let mut nodes = Vec::new();
+    let mut silent = Vec::new();
+    for member in members {
+        match &member.node {
+            Ok(node) => nodes.push((member.server.id.as_str(), node)),
+            Err(why) => silent.push(format!("{} does not answer ({why})", member.server.id)),
+        }
+    }
+    let now = nodes.iter().map(|(_, node)| node.feature_level).max().unwrap_or(0);
+    let highest = nodes.iter().map(|(_, node)| node.feature_level_max).max().unwrap_or(0);
+    let wanted = level.unwrap_or(highest);
+    if wanted < now {
+        return Err(format!("the cluster is at feature level {now}, and the level never falls"));
+    }
+    if wanted == now {
+        return Ok(Plan::AlreadyAt(now));
+    }
+    let lacks = |node: &GetNodeResponse| !(node.feature_level_min..=node.feature_level_max).contains(&wanted);
+    let too_old = nodes.iter().filter(|(_, node)| lacks(node)).map(|(name, node)| {
+        format!(
+            "{name} (version {}) supports {}",
+            node.version,
+            units::feature_levels(node.feature_level_min, node.feature_level_max)
+        )
+    });
+    let obstacles: Vec<String> = silent.into_iter().chain(too_old).collect();
+    if obstacles.is_empty() {
+        return Ok(Plan::RaiseTo(wanted));
+    }
+    Err(format!("every member must support feature level {wanted}, and {}", obstacles.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::log::Server;
+
+    fn member(name: &str, (level, min, max): (u32, u32, u32)) -> Answer {
+        let node = GetNodeResponse {
+            version: "0.2.0".into(),
+            feature_level: level,
+            feature_level_min: min,
+            feature_level_max: max,
+            ..GetNodeResponse::default()
+        };
+        Answer::new(Server { id: name.into(), ..Server::default() }, Ok(node))
+    }
+
+    fn silent(name: &str) -> Answer {
+        Answer::new(Server { id: name.into(), ..Server::default() }, Err("refused".into()))
+    }
+
+    #[test]
+    fn raises_to_the_highest_level_if_every_member_supports_it() {
+        let newer = || [member("n1", (1, 1, 2)), member("n2", (1, 1, 2))];
+        assert_eq!(plan(&newer(), None), Ok(Plan::RaiseTo(2)));
+        assert_eq!(plan(&newer(), Some(2)), Ok(Plan::RaiseTo(2)));
+        assert_eq!(plan(&newer(), Some(1)), Ok(Plan::AlreadyAt(1)));
+        let raised = [member("n1", (2, 1, 2)), member("n2", (1, 1, 2))];
+        assert_eq!(plan(&raised, None), Ok(Plan::AlreadyAt(2)), "n2 has not applied it yet");
+        assert_eq!(
+            plan(&raised, Some(1)),
+            Err("the cluster is at feature level 2, and the level never falls".to_owned())
+        );
+    }
+
+    /// A node of the old version that was asked by chance said that the cluster was at its highest level.
+    #[test]
+    fn names_all_members_that_are_missing_or_too_old() {
+        let members = [member("n1", (1, 1, 1)), member("n2", (1, 1, 3)), silent("n3"), member("n4", (0, 0, 0))];
+        assert_eq!(
+            plan(&members, None),
+            Err("every member must support feature level 3, and n3 does not answer (refused); n1 (version 0.2.0) supports \
+                 feature level 1; n4 (version 0.2.0) supports feature level 1"
+                .to_owned())
+        );
     }
 }

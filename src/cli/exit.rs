@@ -117,10 +117,9 @@ impl Failure {
             Some(OffsetTrimmed) => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
             Some(OffsetPastEnd) => Some((Exit::Failed, "`seriatim log info` shows the offsets of the log")),
             Some(NoSuchLog) => Some((Exit::Failed, "the only log for now is `default`")),
-            Some(FeatureLevelUnsupported) => Some((
-                Exit::Failed,
-                "start a newer version on these nodes, or start those that are down, and try again",
-            )),
+            Some(FeatureLevelUnsupported) => {
+                Some((Exit::Failed, "start a newer version on that node, or start it if it is down, and try again"))
+            }
             Some(LogIdMismatch) => Some((
                 Exit::Failed,
                 "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::future::join_all;
 
-use self::answer::Answer;
+pub(super) use self::answer::Answer;
 use self::report::ClusterReport;
 use super::connect::{ConnectArgs, Unanswered};
 use super::exit::{Exit, Failure};
@@ -79,7 +79,8 @@ fn run(args: &Args) -> Result<(), Failure> {
         Err(unanswered) => return Err(not_ready(args, unanswered)),
     };
     let cluster_id = servers.cluster_id.clone();
-    let report = ClusterReport::new(&cluster_id, &args.log, ask(args, servers)?);
+    let timeout = Duration::from_secs(args.node_timeout.into()).min(args.connect.timeout());
+    let report = ClusterReport::new(&cluster_id, &args.log, ask_members(&args.connect, servers, timeout)?);
     let mut text = if args.json { format!("{}\n", json::json(&report)) } else { table::table(&report) };
     if args.verbose && !args.json {
         text += &table::details(&report);
@@ -101,12 +102,18 @@ fn not_ready(args: &Args, unanswered: Unanswered) -> Failure {
     unanswered.into()
 }
 
-/// Asks all members at the same time.
-fn ask(args: &Args, servers: GetServersResponse) -> Result<Vec<Answer>, Failure> {
+/// Asks all members at the same time. Each has so much time to answer.
+///
+/// # Errors
+/// A member refuses the caller's certificate or name.
+pub(super) fn ask_members(
+    connect: &ConnectArgs,
+    servers: GetServersResponse,
+    timeout: Duration,
+) -> Result<Vec<Answer>, Failure> {
     let mut members = servers.servers;
     members.sort_by(|a, b| a.id.cmp(&b.id));
-    let timeout = Duration::from_secs(args.node_timeout.into()).min(args.connect.timeout());
-    let dialled = members.iter().map(|server| Ok(args.connect.dial(&server.rpc_addr)?.within(timeout)));
+    let dialled = members.iter().map(|server| Ok(connect.dial(&server.rpc_addr)?.within(timeout)));
     let clients = dialled.collect::<Result<Vec<_>, Failure>>()?;
     let answers = block_on(join_all(clients.iter().map(crate::client::Client::begin_get_node)));
     let mut result = Vec::new();

@@ -121,6 +121,16 @@ pub fn rough(time: Duration) -> String {
     }
 }
 
+/// A range of feature levels, in words.
+pub fn feature_levels(min: u32, max: u32) -> String {
+    match (min, max) {
+        // A version from before feature levels does not send them.
+        (_, 0) => "feature level 1".to_owned(),
+        (min, max) if min == max => format!("feature level {max}"),
+        (min, max) => format!("feature levels {min} to {max}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

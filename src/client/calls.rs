@@ -196,7 +196,7 @@ impl Client {
         Ok(response.settings.unwrap_or_default())
     }
 
-    /// Raises the cluster's feature level; 0: to the highest that the node supports.
+    /// Raises the cluster's feature level.
     ///
     /// # Errors
     /// The server's status.

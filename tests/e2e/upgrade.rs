@@ -43,6 +43,12 @@ fn upgrade(site: &Site, node: &Node) -> Outcome {
     outcome(&site.cli(&node.rpc_addr, &["cluster", "upgrade"]).output().expect("runs"))
 }
 
+/// Requests the next level from a node, without asking the members before.
+fn raise(site: &Site, node: &Node) -> Result<u32, String> {
+    let response = site.client(&node.rpc_addr, "root").upgrade_cluster(next().0);
+    response.map(|response| response.level).map_err(|error| error.to_string())
+}
+
 /// Waits until each node knows that the cluster is at this level.
 fn wait_for_level(clients: &[Client], level: FeatureLevel) {
     for client in clients {
@@ -59,18 +65,22 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
     let join = vec![cluster.nodes[0].bind_addr.clone()];
     let joiner = |name: &str, env| NodeOptions { name: name.into(), join: join.clone(), env, ..NodeOptions::default() };
-    let stays_at =
-        |level| format!("the cluster is already at feature level {level}, the highest that the node supports\n");
 
     let Cluster { site, nodes } = &mut cluster;
     let (sent, ()) = under_load(site, &addrs, &mut Random::new(14), |_| {
         nodes.push(Node::start(site, joiner("n4", newer())));
         wait_for_voters(&clients(site, nodes));
-        let (code, _, error) = upgrade(site, &nodes[3]);
-        assert_eq!(code, Some(1), "{error}");
-        let refused = format!("(FEATURE_LEVEL_UNSUPPORTED): not raised to feature level {}: member n", next());
-        assert!(error.contains(&refused) && !error.contains("member n4"), "{error}");
-        assert_eq!(upgrade(site, &nodes[0]).1, stays_at(top()), "an older binary raises to its own highest level");
+        // All members that lack it are named, whichever node is asked. Without the command, the leader refuses it.
+        for node in [0, 3] {
+            let (code, _, error) = upgrade(site, &nodes[node]);
+            assert_eq!(code, Some(1), "{error}");
+            for older in ["n1", "n2", "n3"] {
+                assert!(error.contains(&format!("{older} (version ")), "{error}");
+            }
+            let refused = raise(site, &nodes[node]).expect_err("an older member");
+            let expected = format!("not raised to feature level {}: member n", next());
+            assert!(refused.contains(&expected) && !refused.contains("member n4"), "{refused}");
+        }
 
         roll(site, nodes, &newer());
         roll(site, nodes, &[]);
@@ -78,17 +88,26 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
         wait_for_level(&clients(site, nodes), top());
         let (_, status, _) = outcome(&site.cli(&nodes[0].rpc_addr, &["status"]).output().expect("runs"));
         assert!(status.contains("raise it with `seriatim cluster upgrade`"), "{status}");
-        // A leader hears from a member that has just started within moments.
+        assert!(nodes[3].stop().success());
+        let (code, _, error) = upgrade(site, &nodes[1]);
+        assert!(code == Some(1) && error.contains("n4 does not answer"), "{error}");
+        nodes[3].start_again();
         let raised = eventually("the leader has heard from every member", || {
             let (code, raised, error) = upgrade(site, &nodes[1]);
             (code == Some(0)).then_some(raised).ok_or(error)
         });
-        assert_eq!(raised, format!("feature level {}, before: {}\n", next(), top()));
+        let (from, to) = (top(), next());
+        assert_eq!(
+            raised,
+            format!("feature level raised from {from} to {to}: older versions are refused from now on\n")
+        );
         wait_for_level(&clients(site, nodes), next());
     });
     check(&cluster, &sent);
     let Cluster { site, nodes } = &mut cluster;
-    assert_eq!(upgrade(site, &nodes[2]).1, stays_at(next()));
+    let (code, again, _) = upgrade(site, &nodes[2]);
+    assert_eq!((code, again), (Some(0), format!("the cluster is already at feature level {}\n", next())));
+    assert!(nodes[0].log().contains(&format!("the cluster is at feature level {}", next())), "{}", nodes[0].log());
 
     // An older binary starts neither with the data of a member nor as a new node, and says why.
     assert!(nodes[2].stop().success());

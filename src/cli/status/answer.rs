@@ -4,7 +4,7 @@ use crate::pb::admin::{DamagedRange, GetNodeResponse, GroupStatus, Role};
 use crate::pb::log::Server;
 
 /// A member, with its answer or the reason why it is missing.
-pub(super) struct Answer {
+pub struct Answer {
     pub server: Server,
     pub node: Result<GetNodeResponse, String>,
     /// Another node answered at the member's address.

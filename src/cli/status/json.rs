@@ -54,8 +54,10 @@ pub(super) fn json(report: &ClusterReport) -> Value {
         }
         object
     });
+    let (level, raise_to) = report.feature_level();
     json!({
         "cluster_id": report.cluster_id,
+        "feature_level": { "cluster": level, "raise_to": raise_to },
         "log": log,
         "nodes": nodes.collect::<Vec<_>>(),
         "groups": report.groups.iter().map(group_json).collect::<Vec<_>>(),

@@ -20,6 +20,16 @@ impl ClusterReport {
         ClusterReport { cluster_id: cluster_id.to_owned(), log: log.to_owned(), answers, groups, findings }
     }
 
+    /// The feature level of the cluster, 0 if no node tells it; and the level to which it can be raised, if every node
+    /// supports a higher one.
+    pub fn feature_level(&self) -> (u32, Option<u32>) {
+        let nodes = || self.answers.iter().filter_map(|answer| answer.node.as_ref().ok());
+        let level = nodes().map(|node| node.feature_level).max().unwrap_or(0);
+        let all_answer = nodes().count() == self.answers.len();
+        let max = nodes().map(|node| node.feature_level_max).min().filter(|max| all_answer && *max > level);
+        (level, max)
+    }
+
     /// Returns the exit code of the most serious finding.
     pub fn exit(&self) -> Exit {
         self.findings.first().map_or(Exit::Done, |finding| finding.kind.exit())

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::answer::{Answer, catalog_ranges, role};
+use super::answer::{catalog_ranges, role};
 use super::health::GroupHealth;
 use super::report::ClusterReport;
 use crate::cli::units;
@@ -56,21 +56,13 @@ pub(super) fn table(report: &ClusterReport) -> String {
     for group in report.groups.iter().filter(|group| group.log.as_deref() == Some(log) || !group.is_well()) {
         let _ = writeln!(text, "{}", summary(group));
     }
-    text.push_str(&upgrade_hint(answers));
-    text
-}
-
-/// A line if every node supports a higher feature level than the cluster's; otherwise nothing.
-fn upgrade_hint(answers: &[Answer]) -> String {
-    let nodes: Option<Vec<_>> = answers.iter().map(|answer| answer.node.as_ref().ok()).collect();
-    let nodes = nodes.unwrap_or_default();
-    let level = nodes.iter().map(|node| node.feature_level).max().unwrap_or(0);
-    match nodes.iter().map(|node| node.feature_level_max).min() {
-        Some(max) if max > level => format!(
-            "every node supports feature level {max}, and the cluster is at {level}: raise it with `seriatim cluster upgrade`\n"
-        ),
-        Some(_) | None => String::new(),
+    if let (level, Some(max)) = report.feature_level() {
+        let _ = writeln!(
+            text,
+            "every node supports feature level {max}, and the cluster is at {level}: raise it with `seriatim cluster upgrade`"
+        );
     }
+    text
 }
 
 fn summary(group: &GroupHealth) -> String {
@@ -156,8 +148,8 @@ pub(super) fn details(report: &ClusterReport) -> String {
         let levels = match node.feature_level {
             0 => String::new(),
             level => {
-                let (min, max) = (node.feature_level_min, node.feature_level_max);
-                format!(", at feature level {level}, supports {min} to {max}")
+                let supported = units::feature_levels(node.feature_level_min, node.feature_level_max);
+                format!(", cluster at feature level {level}, supports {supported}")
             }
         };
         // Writing to a string can't fail.

@@ -73,7 +73,9 @@ fn tells_when_every_node_supports_a_higher_feature_level() {
             let node = answer.node.as_mut().expect("an answer");
             (node.feature_level, node.feature_level_min, node.feature_level_max) = (level, 1, max);
         }
-        let text = table(&report(without(answers, silent)));
+        let report = report(without(answers, silent));
+        let text = table(&report);
+        assert_eq!(json(&report)["feature_level"]["raise_to"].is_null(), !text.contains("feature level"), "{text}");
         text.lines().last().map(str::to_owned)
     };
     let hint = "every node supports feature level 2, and the cluster is at 1: raise it with `seriatim cluster upgrade`";
@@ -131,7 +133,7 @@ fn details_and_json_contain_the_rest() {
     let report = report(lines);
     assert_eq!(
         details(&report),
-        "\nn1 (version 0.1.0, at feature level 2, supports 1 to 3)\n  0 bytes stored; kept by size: all, by age: all\n  \
+        "\nn1 (version 0.1.0, cluster at feature level 2, supports feature levels 1 to 3)\n  0 bytes stored; kept by size: all, by age: all\n  \
          a_total 3\n"
     );
     let json = json(&report);
