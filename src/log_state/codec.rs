@@ -53,17 +53,17 @@ impl LogState {
     /// # Errors
     /// [`BadLogState`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<LogState, BadLogState> {
-        // Every version starts with its number, and is longer than these four bytes.
+        // Every version starts with its number. Nothing else is known of a newer one.
         let (version, rest) = bytes.split_first_chunk::<4>().ok_or(BadLogState::Malformed)?;
-        let (reserved, rest) = rest.split_first_chunk::<4>().ok_or(BadLogState::Malformed)?;
         match u32::from_le_bytes(*version) {
-            1 if *reserved == [0; 4] => LogState::decode_first(rest).ok_or(BadLogState::Malformed),
+            1 => LogState::decode_first(rest).ok_or(BadLogState::Malformed),
             newer if newer > LogState::FORMAT => Err(BadLogState::Newer(newer)),
             _ => Err(BadLogState::Malformed),
         }
     }
 
     fn decode_first(bytes: &[u8]) -> Option<LogState> {
+        let bytes = bytes.strip_prefix(&[0; 4])?;
         let (first_offset, last) = bytes.split_first_chunk::<8>()?;
         let last: &[u8; 8] = last.try_into().ok()?;
         Some(LogState {
@@ -93,6 +93,9 @@ mod tests {
         let newer = LogState::decode(&bytes).expect_err("newer");
         assert_eq!(newer, BadLogState::Newer(2));
         assert_eq!(newer.to_string(), "log state of format 2, this version reads formats up to 1");
+        for length in 4..bytes.len() {
+            assert_eq!(LogState::decode(&bytes[..length]), Err(BadLogState::Newer(2)), "{length} bytes");
+        }
         let good = LogState::default().encode();
         for length in (0..good.len()).chain([good.len() + 1]) {
             let mut bytes = good.clone();

@@ -64,10 +64,12 @@ pub enum StorageError {
         what: String,
     },
     /// A version with an older or a newer format wrote the file.
-    #[error("{} has {}", .file.display(), OtherFormat { version: *.version, known: *.known })]
+    #[error("{} has {}{}", .file.display(), .part, OtherFormat { version: *.version, known: *.known })]
     OtherFormat {
         /// The path of the file concerned.
         file: PathBuf,
+        /// What has that format: empty for the file itself, or "a ... of ".
+        part: &'static str,
         /// Its format.
         version: u32,
         /// The format that this version reads.

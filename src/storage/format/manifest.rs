@@ -131,7 +131,12 @@ impl Manifest {
         let damaged = |at: usize, what: &str| Err(StorageError::damaged(file, at as u64, what));
         match check_prefix(bytes, MAGIC, MANIFEST_FORMAT) {
             Err(BadPrefix::OtherFormat(version)) => {
-                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: MANIFEST_FORMAT });
+                return Err(StorageError::OtherFormat {
+                    file: file.to_owned(),
+                    part: "",
+                    version,
+                    known: MANIFEST_FORMAT,
+                });
             }
             Err(BadPrefix::NotOurs) => return damaged(0, "this is not a manifest"),
             Ok(()) | Err(BadPrefix::Damaged) if bytes.len() < HEADER_BYTES => {
@@ -160,7 +165,12 @@ impl Manifest {
         let log_state = match LogState::decode(&bytes[log_state_at..]) {
             Ok(log_state) => log_state,
             Err(BadLogState::Newer(version)) => {
-                return Err(StorageError::OtherFormat { file: file.to_owned(), version, known: LogState::FORMAT });
+                return Err(StorageError::OtherFormat {
+                    file: file.to_owned(),
+                    part: "a log state of ",
+                    version,
+                    known: LogState::FORMAT,
+                });
             }
             Err(BadLogState::Malformed) => return damaged(log_state_at, "the log state is malformed"),
         };
@@ -286,7 +296,8 @@ mod tests {
         bytes[version_at] = 2;
         Manifest::seal(&mut bytes);
         let error = Manifest::decode(&bytes, Path::new("m")).expect_err("newer");
-        assert!(error.is_config() && !error.is_damage() && error.to_string().contains("format 2"), "{error}");
+        let told = error.to_string();
+        assert!(error.is_config() && !error.is_damage() && told.contains("a log state of format 2, newer"), "{told}");
     }
 
     #[test]

@@ -103,12 +103,13 @@ impl SegmentHeader {
     /// # Errors
     /// [`BadHeader`] for anything that [`SegmentHeader::encode`] did not write.
     pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, BadHeader> {
-        // Every format has at least these bytes, and the checksum of format 1 covers no more.
-        let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
+        // The checksum of this format and of format 1 covers no more. A newer one may be shorter.
+        let bytes = &bytes[..bytes.len().min(SEGMENT_HEADER_BYTES as usize)];
         check_prefix(bytes, MAGIC, SEGMENT_FORMAT).map_err(|bad| match bad {
             BadPrefix::OtherFormat(version) => BadHeader::OtherFormat(version),
             BadPrefix::NotOurs | BadPrefix::Damaged => BadHeader::Torn,
         })?;
+        let bytes = bytes.first_chunk::<{ SEGMENT_HEADER_BYTES as usize }>().ok_or(BadHeader::Torn)?;
         let first_index = u64_at(bytes, 56);
         if !are_countable(bytes, &[40, 48, 56]) || first_index == 0 {
             return Err(BadHeader::Torn);
@@ -209,6 +210,16 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)));
         newer[12..16].fill(0);
         assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)), "its checksum may be elsewhere");
+        for length in 0..newer.len() {
+            // A short one was taken for torn, and deleted.
+            let bad = if length < 12 { BadHeader::Torn } else { BadHeader::OtherFormat(3) };
+            assert_eq!(SegmentHeader::decode(&newer[..length]), Err(bad), "cut to {length}");
+            assert_eq!(
+                SegmentHeader::decode(&good[..length]),
+                Err(BadHeader::Torn),
+                "of this version, cut to {length}"
+            );
+        }
     }
 
     /// Files of the previous version are reported as such, not as damage.

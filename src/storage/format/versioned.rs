@@ -11,6 +11,9 @@ use super::entry::{u32_at, u64_at};
 /// Indexes and file numbers count up from 1, so none ever comes near this. A larger one is refused before anything is added to it.
 pub(crate) const NUMBERS_MAX: u64 = 1 << 62;
 
+/// Bytes up to the end of the version.
+const VERSION_END: usize = 12;
+
 /// Bytes up to the end of the checksum.
 pub(crate) const PREFIX_BYTES: usize = 16;
 
@@ -27,13 +30,14 @@ pub(crate) enum BadPrefix {
 
 /// Checks magic, version and checksum.
 ///
-/// A newer format may have its checksum elsewhere, so it is not checked. An older one that does not match was damaged.
+/// A newer format may have its checksum elsewhere and any length, so nothing but its version is checked. An older one that does not match
+/// was damaged.
 pub(crate) fn check_prefix(bytes: &[u8], magic: &[u8; 8], known: u32) -> Result<(), BadPrefix> {
-    if bytes.len() < PREFIX_BYTES || bytes[..8] != *magic {
+    if bytes.len() < VERSION_END || bytes[..8] != *magic {
         return Err(BadPrefix::NotOurs);
     }
     let version = u32_at(bytes, 8);
-    let sound = u32_at(bytes, 12) == checksum(bytes);
+    let sound = bytes.len() >= PREFIX_BYTES && u32_at(bytes, 12) == checksum(bytes);
     let newer = version > known && !version_is_damaged(bytes, known);
     if newer || version < known && sound {
         return Err(BadPrefix::OtherFormat(version));

@@ -22,6 +22,9 @@ use crate::storage::faults::{Fault, broken};
 use crate::storage::io::segment_cache::SegmentCache;
 use crate::storage::io::space::Space;
 
+/// What is read of a file that is too long: enough for its version.
+const BEGINNING_BYTES: usize = 4096;
+
 /// How a read may get at the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -46,6 +49,16 @@ pub struct DiskFile {
     path: PathBuf,
     file: Box<dyn BackendFile>,
     space: Space,
+}
+
+/// A file whose length is limited.
+enum SmallFile {
+    Whole(Vec<u8>),
+    /// Its first bytes, and the error for its length.
+    TooLong {
+        beginning: Vec<u8>,
+        error: StorageError,
+    },
 }
 
 /// Runs an operation that may find the disk full; once more, if the reserve file could be released for it.
@@ -149,12 +162,37 @@ impl Disk {
     /// # Errors
     /// Also [`StorageError::Damaged`] if it has more than `bytes_max`.
     pub(crate) fn read(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
-        self.read_small(path, bytes_max, DiskFile::append_at)
+        match self.read_small(path, bytes_max, DiskFile::append_at)? {
+            Some(SmallFile::Whole(bytes)) => Ok(Some(bytes)),
+            Some(SmallFile::TooLong { error, .. }) => Err(error),
+            None => Ok(None),
+        }
     }
 
-    /// As [`Disk::read`], but from the disk ([`Access::Disk`]).
-    pub(crate) fn read_disk(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
-        self.read_small(path, bytes_max, DiskFile::append_disk_at)
+    /// Decodes a small file that begins with the version of its format; `None` if it does not exist. A newer version may write a
+    /// longer file, so the beginning of one that is too long is decoded too, for the version.
+    ///
+    /// # Errors
+    /// Those of `decode`. [`StorageError::Damaged`] if it has more than `bytes_max` and is not of another version.
+    pub(crate) fn load<T>(
+        &self,
+        path: &Path,
+        bytes_max: usize,
+        access: Access,
+        decode: impl FnOnce(&[u8], &Path) -> Result<T, StorageError>,
+    ) -> Result<Option<T>, StorageError> {
+        let read = match access {
+            Access::Disk => DiskFile::append_disk_at,
+            Access::Blocking | Access::Cached => DiskFile::append_at,
+        };
+        match self.read_small(path, bytes_max, read)? {
+            Some(SmallFile::Whole(bytes)) => decode(&bytes, path).map(Some),
+            Some(SmallFile::TooLong { beginning, error }) => match decode(&beginning, path) {
+                Err(other @ StorageError::OtherFormat { .. }) => Err(other),
+                Ok(_) | Err(_) => Err(error),
+            },
+            None => Ok(None),
+        }
     }
 
     fn read_small(
@@ -162,16 +200,18 @@ impl Disk {
         path: &Path,
         bytes_max: usize,
         read: impl Fn(&DiskFile, u64, usize, &mut Vec<u8>) -> Result<usize, StorageError>,
-    ) -> Result<Option<Vec<u8>>, StorageError> {
+    ) -> Result<Option<SmallFile>, StorageError> {
         let Some(file) = self.open_to_read(path)? else { return Ok(None) };
         let length = file.len()?;
-        let Some(length) = usize::try_from(length).ok().filter(|length| *length <= bytes_max) else {
-            let what = format!("the file has {length} bytes, more than the {bytes_max} that can have been written");
-            return Err(StorageError::damaged(path, bytes_max as u64, what));
-        };
+        let fits = usize::try_from(length).ok().filter(|length| *length <= bytes_max);
         let mut bytes = Vec::new();
-        read(&file, 0, length, &mut bytes)?;
-        Ok(Some(bytes))
+        read(&file, 0, fits.unwrap_or(BEGINNING_BYTES), &mut bytes)?;
+        if fits.is_some() {
+            return Ok(Some(SmallFile::Whole(bytes)));
+        }
+        let what = format!("the file has {length} bytes, more than the {bytes_max} that can have been written");
+        let error = StorageError::damaged(path, bytes_max as u64, what);
+        Ok(Some(SmallFile::TooLong { beginning: bytes, error }))
     }
 
     /// Replaces a file with these bytes. For derived files: nothing is synced, neither reserved space nor reserved descriptors are

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Access, Disk, DiskFile};
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Position;
@@ -67,10 +67,9 @@ impl GroupFiles {
             disk.sync_dir(&dir)?;
         }
         let path = dir.join(MANIFEST);
-        let bytes = disk
-            .read(&path, MANIFEST_BYTES_MAX)?
+        let manifest = disk
+            .load(&path, MANIFEST_BYTES_MAX, Access::Blocking, Manifest::decode)?
             .ok_or_else(|| StorageError::damaged(&path, 0, "the file is missing"))?;
-        let manifest = Manifest::decode(&bytes, &path)?;
         if manifest.group != group {
             return Err(StorageError::damaged(
                 &path,
@@ -139,7 +138,7 @@ impl GroupFiles {
             }
             Err(BadHeader::Torn) => Ok((None, file)),
             Err(BadHeader::OtherFormat(version)) => {
-                Err(StorageError::OtherFormat { file: path, version, known: SEGMENT_FORMAT })
+                Err(StorageError::OtherFormat { file: path, part: "", version, known: SEGMENT_FORMAT })
             }
         }
     }

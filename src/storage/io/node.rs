@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::check_cluster_name;
 use crate::storage::error::StorageError;
-use crate::storage::io::disk::Disk;
+use crate::storage::io::disk::{Access, Disk};
 use crate::storage::io::space::RESERVE_FILE;
 use crate::types::{ClusterId, GroupId, NodeId, NodeName};
 
@@ -92,27 +92,25 @@ impl NodeFile {
     /// [`StorageError::OtherFormat`] or [`StorageError::Damaged`].
     pub fn decode(bytes: &[u8], file: &Path) -> Result<NodeFile, StorageError> {
         let damaged = |at: usize, what: String| StorageError::damaged(file, at as u64, what);
-        let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.valid_up_to(), "this is not UTF-8".to_owned()))?;
-        let format = text.lines().next().and_then(|line| line.strip_prefix("format = "));
-        let format: u32 = format
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
+        let text = std::str::from_utf8(bytes);
+        let format = format_of(bytes).ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
         if format > NODE_FORMAT {
-            if format_is_damaged(text, format) {
+            if text.is_ok_and(|text| format_is_damaged(text, format)) {
                 return Err(damaged(
                     9,
                     format!("format {format}, but the checksum is the one of format {NODE_FORMAT}"),
                 ));
             }
-            return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
+            return Err(other_format(file, format));
         }
+        let text = text.map_err(|e| damaged(e.valid_up_to(), "this is not UTF-8".to_owned()))?;
         let end = text.rfind("crc32c = ").ok_or_else(|| damaged(bytes.len(), "the last line is missing".to_owned()))?;
         let (lines, last) = text.split_at(end);
         if last != format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes())) {
             return Err(damaged(end, "the checksum does not match; if it was edited, undo that".to_owned()));
         }
         if format < NODE_FORMAT {
-            return Err(StorageError::OtherFormat { file: file.to_owned(), version: format, known: NODE_FORMAT });
+            return Err(other_format(file, format));
         }
         let lines: NodeLines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
         let groups: BTreeSet<u64> = lines.groups.iter().copied().collect();
@@ -142,6 +140,16 @@ impl NodeFile {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+fn other_format(file: &Path, version: u32) -> StorageError {
+    StorageError::OtherFormat { file: file.to_owned(), part: "", version, known: NODE_FORMAT }
+}
+
+/// The format in the first line. Nothing else is known of what a newer version writes.
+fn format_of(bytes: &[u8]) -> Option<u32> {
+    let line = bytes.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line.strip_prefix(b"format = ")?).ok()?.trim_end().parse().ok()
 }
 
 /// True if only the format of these lines is damaged: their checksum is the one of the known format.
@@ -214,11 +222,8 @@ impl DataDir {
     /// [`StorageError`].
     pub fn load(&self) -> Result<Option<NodeFile>, StorageError> {
         let path = self.path.join(NODE_FILE);
-        match self.disk.read(&path, NODE_FILE_BYTES_MAX)? {
-            Some(bytes) => {
-                let node = NodeFile::decode(&bytes, &path)?;
-                node.check(&path).map(|()| Some(node))
-            }
+        match self.disk.load(&path, NODE_FILE_BYTES_MAX, Access::Blocking, NodeFile::decode)? {
+            Some(node) => node.check(&path).map(|()| Some(node)),
             // Something has this name, so the directory is not blank.
             None if self.disk.list(&self.path)?.unwrap_or_default().iter().any(|name| name == NODE_FILE) => {
                 Err(leads_nowhere(&path))

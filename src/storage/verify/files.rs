@@ -16,7 +16,7 @@ use crate::storage::format::segment_header::{
 };
 use crate::storage::format::state::{Base, ConfState, LogState};
 use crate::storage::format::versioned::version_is_damaged;
-use crate::storage::io::disk::{Disk, DiskFile};
+use crate::storage::io::disk::{Access, Disk, DiskFile};
 use crate::storage::io::group_files::{GroupFiles, Purpose};
 use crate::types::{GroupId, LogIndex, Offset};
 
@@ -124,17 +124,21 @@ impl FileCheck<'_> {
 
     /// The manifest; `None` after a finding that says why it can't be used.
     fn manifest(&mut self, path: &Path) -> Result<Option<Manifest>, StorageError> {
-        let decoded = match self.disk.read(path, MANIFEST_BYTES_MAX) {
-            Ok(Some(mut bytes)) if version_is_damaged(&bytes, MANIFEST_FORMAT) => {
-                bytes[8..12].copy_from_slice(&MANIFEST_FORMAT.to_le_bytes());
-                self.report.add(Finding::new(Severity::Damage, path, 8, version_damage(MANIFEST_FORMAT)).up_to(12));
-                Manifest::decode(&bytes, path)
+        let report = &mut *self.report;
+        let loaded = self.disk.load(path, MANIFEST_BYTES_MAX, Access::Blocking, |bytes, path| {
+            if bytes.is_empty() {
+                return Err(StorageError::damaged(path, 0, "the file is empty"));
             }
-            Ok(Some(bytes)) if bytes.is_empty() => Err(StorageError::damaged(path, 0, "the file is empty")),
-            Ok(Some(bytes)) => Manifest::decode(&bytes, path),
-            Ok(None) => Err(StorageError::damaged(path, 0, "the file is missing")),
-            Err(error) => Err(error),
-        };
+            if !version_is_damaged(bytes, MANIFEST_FORMAT) {
+                return Manifest::decode(bytes, path);
+            }
+            report.add(Finding::new(Severity::Damage, path, 8, version_damage(MANIFEST_FORMAT)).up_to(12));
+            let mut bytes = bytes.to_vec();
+            bytes[8..12].copy_from_slice(&MANIFEST_FORMAT.to_le_bytes());
+            Manifest::decode(&bytes, path)
+        });
+        let missing = || StorageError::damaged(path, 0, "the file is missing");
+        let decoded = loaded.and_then(|manifest| manifest.ok_or_else(missing));
         match decoded {
             Ok(manifest) if manifest.group == self.group => Ok(Some(manifest)),
             Ok(manifest) => {

@@ -4,12 +4,13 @@ use std::fs;
 
 use super::dump::dump;
 use super::scrub::tests::scrub_once;
-use super::tests::{Home, all_files};
+use super::tests::{Home, SEGMENTS, all_files};
 use super::*;
 use crate::storage::format::frame::set_kind;
-use crate::storage::format::manifest::Manifest;
+use crate::storage::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::io::disk::Access;
+use crate::storage::io::node::NODE_FILE_BYTES_MAX;
 use crate::storage::read::error::ReadError;
 use crate::storage::write::log::GroupLog;
 use crate::types::{LogIndex, Offset};
@@ -146,7 +147,50 @@ fn files_of_a_newer_format_are_refused_by_name() {
         bytes[at] = 2;
         Manifest::seal(bytes);
     });
-    refused(&home, "manifest", &format!("format 2, {newer}"));
+    refused(&home, "manifest", &format!("a log state of format 2, {newer}"));
+}
+
+/// A newer version may write shorter and longer files than this one reads. A header that was too short was taken for torn, and its
+/// segment deleted; a file that was too long, and a `node.toml` that is not text, for damaged.
+#[test]
+fn files_of_a_newer_format_are_refused_by_name_in_every_size() {
+    let newer = "newer than what this version of seriatim reads";
+    let manifest = |bytes: usize| {
+        let mut file = fs::read(Home::new(true).path("manifest")).expect("a manifest");
+        file[8] = 9;
+        file.resize(bytes, 7);
+        file
+    };
+    for bytes in [12, 16, 159, 160, 5000, MANIFEST_BYTES_MAX, MANIFEST_BYTES_MAX + 1] {
+        let home = Home::new(true);
+        home.change("manifest", |file| *file = manifest(bytes));
+        refused(&home, "manifest", &format!("format 9, {newer}"));
+        home.change("manifest", |file| file[8] = 2);
+        let error = home.try_log().map(drop).expect_err("damaged");
+        assert!(error.is_damage() && home.look().worst() == Some(Severity::Damage), "{bytes} bytes: {error}");
+    }
+    for bytes in [12, 16, 127, 128, 5000] {
+        let home = Home::new(true);
+        let name = home.segments()[SEGMENTS - 1].clone();
+        home.change(&name, |file| {
+            // The format, and a checksum that is elsewhere.
+            file[8..16].copy_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0]);
+            file.resize(bytes, 7);
+        });
+        refused(&home, &name, &format!("format 3, {newer}"));
+    }
+    for more in [&b"\xff\xfe"[..], b"", &vec![b'x'; NODE_FILE_BYTES_MAX]] {
+        let home = Home::new(true);
+        fs::write(home.dir.path().join("node.toml"), [b"format = 2\n", more].concat()).expect("written");
+        let data = DataDir::open(&home.disk, home.dir.path()).expect("locked");
+        let error = data.load().expect_err("newer");
+        assert!(error.is_config() && error.to_string().contains(&format!("format 2, {newer}")), "{error}");
+        drop(data);
+        assert_eq!(home.look().worst(), Some(Severity::Format));
+        fs::write(home.dir.path().join("node.toml"), [b"format = 1\n", more].concat()).expect("written");
+        let data = DataDir::open(&home.disk, home.dir.path()).expect("locked");
+        assert!(data.load().expect_err("damaged").is_damage());
+    }
 }
 
 /// An index is derived from its segment, so another format only costs the time to rebuild it.

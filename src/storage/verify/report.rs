@@ -70,8 +70,9 @@ impl Report {
             StorageError::Io { action, file, error } => {
                 self.add(Finding::new(Severity::Damage, &file, 0, format!("cannot {action} it: {error}")));
             }
-            StorageError::OtherFormat { file, version, known } => {
-                self.add(Finding::new(Severity::Format, &file, 0, OtherFormat { version, known }.to_string()));
+            StorageError::OtherFormat { file, part, version, known } => {
+                let what = format!("{part}{}", OtherFormat { version, known });
+                self.add(Finding::new(Severity::Format, &file, 0, what));
             }
             StorageError::NewerFrame(NewerFrame { file, position, end, kind }) => {
                 self.add(Finding::new(Severity::Format, &file, position, kind.to_string()).up_to(end));

@@ -268,17 +268,15 @@ impl Scrubber {
             Ok(Some(DamagedRange { file: file.clone(), position, bytes: 0, first_offset, next_offset, what }))
         };
         loop {
-            return match self.disk.read_disk(path, bytes_max) {
-                Ok(Some(bytes)) => match check(&bytes, path) {
-                    Ok(()) => Ok(None),
-                    Err(StorageError::Damaged { position, what, .. }) => damaged(position, what),
-                    Err(error) => damaged(0, error.to_string()),
-                },
+            return match self.disk.load(path, bytes_max, Access::Disk, &check) {
+                Ok(Some(())) => Ok(None),
                 Ok(None) => damaged(0, "the file is missing".to_owned()),
                 Err(error) if error.is_shortage() => {
                     self.wait(Instant::now() + SHORTAGE_WAIT)?;
                     continue;
                 }
+                Err(StorageError::Damaged { position, what, .. }) => damaged(position, what),
+                // Also another format: this process wrote the file in its own.
                 Err(error) => damaged(0, error.to_string()),
             };
         }
