@@ -13,7 +13,7 @@ pub enum HostError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// An entry that is needed for the start can't be read.
-    #[error("group {0}: {1:?}")]
+    #[error("group {0}: the entries that were not applied yet can't be read: {1}")]
     Read(GroupId, ReadError),
     /// The recovered state is impossible.
     #[error("group {0}: {1}")]

@@ -87,6 +87,10 @@ pub(crate) enum Fault {
     SoundWithheld,
     /// Damage is skipped without an error.
     LossSkipped,
+    /// Damage next to a frame of a newer version is reported as such a frame.
+    DamageTakenForNewer,
+    /// A frame of a newer version is reported as damage.
+    NewerTakenForDamage,
 }
 
 /// True if this rule is broken.

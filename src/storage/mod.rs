@@ -77,6 +77,8 @@ pub(crate) mod reader {
     #[cfg(test)]
     pub(crate) use super::io::pool::ReadersByHand;
     pub use super::io::pool::{Readers, ReadersHandle};
+    #[cfg(test)]
+    pub use super::read::error::NewerRecords;
     pub use super::read::error::ReadError;
     pub use super::read::reader::GroupReader;
     pub use super::read::records::Slice;

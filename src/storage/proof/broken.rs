@@ -15,6 +15,7 @@ enum Proof {
     Sweep(sweep::End),
     Forged,
     Holes,
+    Newer,
 }
 
 /// The number of histories that is enough for any fault.
@@ -22,7 +23,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// One in this many bytes is damaged.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 41] = [
+const FOUND_BY: [(Fault, Proof); 43] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -64,6 +65,8 @@ const FOUND_BY: [(Fault, Proof); 41] = [
     (Fault::NothingAfterDamage, Proof::Holes),
     (Fault::SoundWithheld, Proof::Holes),
     (Fault::LossSkipped, Proof::Holes),
+    (Fault::DamageTakenForNewer, Proof::Newer),
+    (Fault::NewerTakenForDamage, Proof::Newer),
 ];
 
 impl Proof {
@@ -74,6 +77,7 @@ impl Proof {
             Proof::Histories => by_seed(histories::history),
             Proof::TornEnds => by_seed(histories::torn_ends),
             Proof::Holes => by_seed(holes::history),
+            Proof::Newer => by_seed(holes::newer_history),
             Proof::Story => panics(|| {
                 story::told(0, 2);
             })
@@ -93,9 +97,15 @@ fn panics(proof: impl FnOnce()) -> bool {
 
 #[test]
 fn every_fault_is_found() {
-    for proof in
-        [Proof::Histories, Proof::TornEnds, Proof::Story, Proof::Sweep(sweep::End::Busy), Proof::Forged, Proof::Holes]
-    {
+    for proof in [
+        Proof::Histories,
+        Proof::TornEnds,
+        Proof::Story,
+        Proof::Sweep(sweep::End::Busy),
+        Proof::Forged,
+        Proof::Holes,
+        Proof::Newer,
+    ] {
         assert_eq!(proof.fails(250), None, "{proof:?} fails without a fault");
     }
     let mut silent = Vec::new();

@@ -6,7 +6,7 @@
 //!   histories.rs  random steps of a model and random crashes, by a seed
 //!   story.rs      one scripted life of a data directory, stopped at every change of the disk, and again inside recovery
 //!   sweep.rs      every byte of a stopped directory damaged, one at a time
-//!   holes.rs     damage under a running log: valid records are served, and lost ones are named exactly
+//!   holes.rs      damage and frames of a newer version under a running log: valid records are served, lost ones are named exactly
 //!   forged.rs     valid bytes that neither a crash nor a damaged byte can produce
 //!   kept.rs       a data directory of an older version: it starts, goes on, and is encoded to the same bytes
 //!   same_bytes.rs the files that a scripted life writes are those of an older version

@@ -5,6 +5,7 @@
 //! everything after it is read and compared.
 
 use super::error::ReadError;
+use super::holes::Hole;
 use super::view::Published;
 use super::visit::{Visit, visit};
 use crate::storage::format::index::Key;
@@ -12,7 +13,7 @@ use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
 /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-/// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are not stored any more
+/// them are older. If that record may be among unreadable ones, the first of these. Records below `from` that are not stored any more
 /// count as older.
 ///
 /// # Errors
@@ -30,16 +31,15 @@ pub(super) fn first_not_before(
         if from >= until {
             return Ok(found);
         }
-        // The first damaged record that may be the result: no later frame shows yet that it is older.
+        // The first unreadable record that may be the result: no later frame shows yet that it is older.
         let mut lost = None;
-        let ended = visit(log, view, Key::Time(time_us), access, |part, at, frame, hole| {
+        let ended = visit(log, view, Key::Time(time_us), access, |part, at, frame, holes| {
             let header = &frame.header;
             if !header.kind.is_entry() {
                 return Ok(Visit::Next);
             }
-            if let Some(hole) = hole.filter(|hole| hole.first_offset < header.base_offset) {
-                lost = lost.or(Some(hole.first_offset));
-            }
+            let mut missing = holes.iter().map(Hole::first_offset).filter(|offset| *offset < header.base_offset);
+            lost = lost.or_else(|| missing.next());
             if !header.kind.is_records() {
                 return Ok(Visit::Next);
             }
@@ -55,7 +55,7 @@ pub(super) fn first_not_before(
             Ok(Visit::Done)
         })?;
         if found.is_none()
-            && let Some(lost) = lost.or(ended.map(|hole| hole.first_offset))
+            && let Some(lost) = lost.or_else(|| ended.first().map(Hole::first_offset))
         {
             found = Some(lost.max(from)).filter(|offset| *offset < until);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -83,8 +84,8 @@ struct KnownDamage {
     ranges: Vec<DamagedRange>,
     /// The positions of `ranges` and of further ranges that were logged, each with the pass in which it was last found.
     places: BTreeMap<(String, u64), u64>,
-    /// The frames of newer versions that were logged.
-    newer: Vec<NewerFrame>,
+    /// The frames of newer versions that were logged, by file and position.
+    newer: BTreeMap<(PathBuf, u64), NewerFrame>,
     /// The number of started passes.
     passes: u64,
 }
@@ -123,18 +124,22 @@ impl Damages {
     }
 
     /// Logs a frame of a newer version, once. It is not damaged, so it is not listed.
-    pub fn report_newer(&self, group: GroupId, newer: NewerFrame) {
-        let mut known = self.known();
-        if known.newer.len() < PLACES_MAX && !known.newer.contains(&newer) {
-            log::error!("group {group}: {newer}");
-            known.newer.push(newer);
+    pub fn report_newer(&self, group: GroupId, newer: &NewerFrame) {
+        {
+            let mut known = self.known();
+            let place = (newer.file.clone(), newer.position);
+            if known.newer.len() >= PLACES_MAX || known.newer.contains_key(&place) {
+                return;
+            }
+            known.newer.insert(place, newer.clone());
         }
+        log::error!("group {group}: {newer}");
     }
 
     /// The logged frames of newer versions.
     #[cfg(test)]
     pub(crate) fn newer(&self) -> Vec<NewerFrame> {
-        self.known().newer.clone()
+        self.known().newer.values().cloned().collect()
     }
 
     pub fn list(&self) -> Vec<DamagedRange> {

@@ -2,7 +2,8 @@
 
 use super::damage::DamagedRange;
 use super::error::ReadError;
-use super::view::{Published, View};
+use super::holes::Hole;
+use super::view::{Part, Published, View};
 use super::visit::{Visit, visit};
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
@@ -14,10 +15,11 @@ use crate::storage::io::disk::Access;
 use crate::types::LogIndex;
 
 /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
-/// have been truncated since. Also fewer before damage. A caller that needs them to be of one log checks their terms.
+/// have been truncated since. Also fewer before an entry that can't be read. A caller that needs them to be of one log checks their
+/// terms.
 ///
 /// # Errors
-/// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` if the first entry is damaged.
+/// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` or `NewerFrame` if the first entry can't be read.
 pub(super) fn entries(
     log: &Published,
     low: LogIndex,
@@ -35,7 +37,7 @@ pub(super) fn entries(
         }
         let mut wanted = low;
         let mut bytes = 0;
-        let ended = visit(log, view, Key::Index(low), access, |part, at, frame, hole| {
+        let ended = visit(log, view, Key::Index(low), access, |part, at, frame, holes| {
             let go_on = if entries.is_empty() { Visit::Next } else { Visit::NextSound };
             if !frame.header.kind.is_entry() || frame.header.index < wanted {
                 return Ok(go_on);
@@ -44,9 +46,7 @@ pub(super) fn entries(
                 if !entries.is_empty() && !broken(Fault::SoundWithheld) {
                     return Ok(Visit::Done);
                 }
-                let range = hole.cloned();
-                let range = range.unwrap_or_else(|| part.damaged(at, "the entry before this one is missing"));
-                return Err(ReadError::Damaged(range));
+                return Err(missing(part, at, holes));
             }
             let Some(entry) = frame.entry() else { return Ok(go_on) };
             bytes += entry.data.len() as u64;
@@ -57,11 +57,17 @@ pub(super) fn entries(
             wanted = wanted.next();
             Ok(if wanted >= high { Visit::Done } else { Visit::NextSound })
         })?;
-        match ended {
-            Some(range) if entries.is_empty() => Err(ReadError::Damaged(range)),
+        match ended.into_iter().next() {
+            Some(hole) if entries.is_empty() => Err(hole.into()),
             _ => Ok(entries),
         }
     })
+}
+
+/// The error for the entries before the one at this position.
+fn missing(part: &Part, at: u64, holes: &[Hole]) -> ReadError {
+    let hole = holes.first().cloned();
+    hole.map_or_else(|| ReadError::Damaged(part.damaged(at, "the entry before this one is missing")), ReadError::from)
 }
 
 /// The end of the log as of an entry. Reads from `near` on, an entry up to this one whose digest is known, or from the
@@ -87,19 +93,18 @@ pub(crate) fn locate(
     let first = view.parts[part].base();
     let mut last = near.filter(|near| near.index > first.index && near.index <= index).unwrap_or(first);
     let mut wanted = index.min(last.index.next());
-    let visited = visit(log, view, Key::Index(wanted), Access::Blocking, |part, at, frame, hole| {
+    let visited = visit(log, view, Key::Index(wanted), Access::Blocking, |part, at, frame, holes| {
         let header = &frame.header;
         if !header.kind.is_entry() || header.index < wanted {
             return Ok(Visit::Next);
         }
-        let damaged = |what| Err(ReadError::Damaged(hole.cloned().unwrap_or_else(|| part.damaged(at, what))));
         if header.index != wanted {
-            return damaged("the entry before this one is missing");
+            return Err(missing(part, at, holes));
         }
         if wanted > last.index {
             match last.then_frame(header, frame.payload) {
                 Ok(next) => last = next,
-                Err(bad) => return damaged(bad.0),
+                Err(bad) => return Err(ReadError::Damaged(part.damaged(at, bad.0))),
             }
         }
         if wanted < index {
@@ -110,19 +115,22 @@ pub(crate) fn locate(
         Ok(Visit::Done)
     });
     let path = view.parts[part].segment.path();
-    match (visited, found) {
-        (Ok(_), Some((end, last))) => Ok((part, end, last)),
-        (Ok(hole), None) => {
-            let missing = || view.parts[part].damaged(view.parts[part].end(), "it is missing");
-            let DamagedRange { position, what, .. } = hole.unwrap_or_else(missing);
-            Err(StorageError::damaged(&path, position, format!("entry {index} can't be read: {what}")))
+    let error = match (visited, found) {
+        (Ok(_), Some((end, last))) => return Ok((part, end, last)),
+        (Ok(holes), None) => {
+            let missing = || ReadError::Damaged(view.parts[part].damaged(view.parts[part].end(), "it is missing"));
+            holes.into_iter().next().map_or_else(missing, ReadError::from)
         }
-        (Err(ReadError::Io(what) | ReadError::Shortage(what)), _) => {
-            Err(StorageError::io("read", &path, std::io::Error::other(what)))
+        (Err(error), _) => error,
+    };
+    Err(match error {
+        ReadError::Io(what) | ReadError::Shortage(what) => StorageError::io("read", &path, std::io::Error::other(what)),
+        ReadError::NewerFrame(newer) => newer.frame.into(),
+        ReadError::Damaged(DamagedRange { position, what, .. }) => {
+            StorageError::damaged(&path, position, format!("entry {index} can't be read: {what}"))
         }
-        (Err(ReadError::NewerFrame(newer)), _) => Err(newer.into()),
-        (Err(other @ (ReadError::Damaged(_) | ReadError::NotCached | ReadError::Trimmed { .. })), _) => {
-            Err(StorageError::damaged(&path, 0, format!("entry {index} can't be read: {other}")))
+        error @ (ReadError::NotCached | ReadError::Trimmed { .. }) => {
+            StorageError::damaged(&path, 0, format!("entry {index} can't be read: {error}"))
         }
-    }
+    })
 }

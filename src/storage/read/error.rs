@@ -24,13 +24,25 @@ pub enum ReadError {
     /// one on.
     #[error("damaged: {0}")]
     Damaged(DamagedRange),
-    /// A newer version wrote a frame that has to be read.
+    /// A newer version wrote the frames in which the records or entries should be; nothing there is damaged.
     #[error(transparent)]
-    NewerFrame(NewerFrame),
+    NewerFrame(NewerRecords),
     /// The system refused to read; names the file.
     #[error("{0}")]
     Io(String),
     /// The system had no descriptor or no memory left: a temporary condition, and nothing is known about the bytes.
     #[error("{0}")]
     Shortage(String),
+}
+
+/// Records that this version can't read, because a newer one wrote the frames where they should be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{frame}")]
+pub struct NewerRecords {
+    /// The first of these frames.
+    pub frame: NewerFrame,
+    /// The first of these records.
+    pub first_offset: Offset,
+    /// The first record after them; `None` if no later frame shows it.
+    pub next_offset: Option<Offset>,
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`view`]: the chain of segments that the writer publishes; [`segment`], [`index_file`]: one of them, opened when it is read.
 //! - [`walk`]: the frames of one file. Everything in storage reads frames with it.
-//! - [`visit`]: the frames of a log from a key on, with the damage between them.
+//! - [`visit`]: the frames of a log from a key on, with the holes between them (`holes.rs`): damage, and frames of a newer version.
 //! - [`records`], [`entries`], [`by_time`]: reads by offset, by index and by time; [`block`], [`ahead`]: reads of a stream.
 //! - [`reader`]: all of them, for other threads. [`error`], [`damage`]: why a read failed, and what is known to be damaged.
 
@@ -12,6 +12,7 @@ pub mod by_time;
 pub mod damage;
 pub mod entries;
 pub mod error;
+mod holes;
 pub mod index_file;
 pub mod reader;
 pub mod records;

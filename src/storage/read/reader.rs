@@ -39,11 +39,11 @@ impl GroupReader {
     }
 
     /// Returns records from `from` on and below `until`, the high watermark. Ends before `records_max` or `bytes_max` is exceeded, but
-    /// returns at least one record, of any size, if one exists; and ends before damage. Each call checks whole frames, so a caller
-    /// that wants single records reads many at once and splits them with [`crate::storage::payload::records`].
+    /// returns at least one record, of any size, if one exists; and ends before a record that can't be read. Each call checks whole
+    /// frames, so a caller that wants single records reads many at once and splits them with [`crate::storage::payload::records`].
     ///
     /// # Errors
-    /// [`ReadError`]; `Damaged` if the first record is damaged.
+    /// [`ReadError`]; `Damaged` or `NewerFrame` if the first record can't be read.
     pub fn records(
         &self,
         from: Offset,
@@ -77,7 +77,7 @@ impl GroupReader {
     }
 
     /// The append time of the record at an offset below `until`, Unix microseconds; `None` if it does not exist. For a
-    /// damaged record it is that of the next valid one, if that is found soon.
+    /// record that can't be read it is that of the next readable one, if that is found soon.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -86,7 +86,7 @@ impl GroupReader {
     }
 
     /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-    /// them are older. If that record may be among damaged ones, the first of these. Records below `from` that are not stored any more
+    /// them are older. If that record may be among unreadable ones, the first of these. Records below `from` that are not stored any more
     /// count as older.
     ///
     /// # Errors
@@ -102,10 +102,11 @@ impl GroupReader {
     }
 
     /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
-    /// have been truncated since. Also fewer before damage. A caller that needs them to be of one log checks their terms.
+    /// have been truncated since. Also fewer before an entry that can't be read. A caller that needs them to be of one log checks their
+    /// terms.
     ///
     /// # Errors
-    /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` if the first entry is damaged.
+    /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` or `NewerFrame` if the first entry can't be read.
     pub fn entries(
         &self,
         low: LogIndex,

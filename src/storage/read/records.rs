@@ -1,7 +1,8 @@
 //! Reads of records, one by one where need be: they may begin and end inside an entry.
 
 use super::damage::DamagedRange;
-use super::error::ReadError;
+use super::error::{NewerRecords, ReadError};
+use super::holes::Hole;
 use super::view::Published;
 use super::visit::{Visit, visit};
 use crate::storage::faults::{Fault, broken};
@@ -23,11 +24,11 @@ pub struct Slice {
 }
 
 /// Returns records from `from` on and below `until`, the high watermark. Ends before `records_max` or `bytes_max` is exceeded, but
-/// returns at least one record, of any size, if one exists; and ends before damage. Each call checks whole frames, so a caller
-/// that wants single records reads many at once and splits them with [`payload::records`].
+/// returns at least one record, of any size, if one exists; and ends before a record that can't be read. Each call checks whole
+/// frames, so a caller that wants single records reads many at once and splits them with [`payload::records`].
 ///
 /// # Errors
-/// [`ReadError`]; `Damaged` if the first record is damaged.
+/// [`ReadError`]; `Damaged` or `NewerFrame` if the first record can't be read.
 pub(super) fn records(
     log: &Published,
     from: Offset,
@@ -44,21 +45,20 @@ pub(super) fn records(
         if from >= until || records_max == 0 {
             return Ok(slice);
         }
-        // Damage that contains the wanted record, if only entries without records followed it so far.
-        let mut met: Option<DamagedRange> = None;
-        let ended = visit(log, view, Key::Offset(from), access, |part, at, frame, hole| {
-            // After the first record, a frame of a newer version or damage ends the slice, also after a note.
+        // The holes since the last record: one of them contains the wanted record.
+        let mut met: Vec<Hole> = Vec::new();
+        let ended = visit(log, view, Key::Offset(from), access, |part, at, frame, holes| {
+            // After the first record, a hole ends the slice, also after a note.
             let go_on = if slice.count > 0 && !broken(Fault::SoundWithheld) { Visit::NextSound } else { Visit::Next };
             if !frame.header.kind.is_entry() {
                 return Ok(go_on);
             }
             let (base, count) = (frame.header.base_offset, frame.header.count);
-            let known = met.clone().or_else(|| hole.cloned());
-            let lost = |next: Offset, what: &str| {
-                let range = known.clone().unwrap_or_else(|| part.damaged(at, what));
+            let bad = |next: Offset, what: &str| {
+                let range = part.damaged(at, what);
                 Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(next), ..range }))
             };
-            let Some(end) = base.0.checked_add(u64::from(count)) else { return lost(until, "offsets overflow") };
+            let Some(end) = base.0.checked_add(u64::from(count)) else { return bad(until, "offsets overflow") };
             if end < slice.next.0 || end == slice.next.0 && base < slice.next {
                 return Ok(go_on);
             }
@@ -69,13 +69,15 @@ pub(super) fn records(
                 if slice.count > 0 && !broken(Fault::SoundWithheld) {
                     return Ok(Visit::Done);
                 }
+                met.extend_from_slice(holes);
                 if !frame.header.kind.is_records() {
-                    // The next record shows where it ends.
-                    met = known;
+                    // The next record shows where reading can continue.
                     return Ok(go_on);
                 }
                 if !broken(Fault::LossSkipped) {
-                    return lost(base, "the record before this one is missing");
+                    let hole = Hole::at(&met, from, base);
+                    return hole
+                        .map_or_else(|| bad(base, "the record before this one is missing"), |hole| Err(hole.into()));
                 }
                 slice.next = base;
             }
@@ -93,7 +95,7 @@ pub(super) fn records(
                     let record = match record {
                         Ok(record) => record,
                         Err(_) if slice.count > 0 => return Ok(Visit::Done),
-                        Err(bad) => return lost(Offset(end), bad.0),
+                        Err(malformed) => return bad(Offset(end), malformed.0),
                     };
                     let fits = slice.count < records_max && slice.bytes.len() + record.len() <= bytes_max;
                     if slice.next >= until || slice.count > 0 && !fits {
@@ -104,23 +106,29 @@ pub(super) fn records(
                     slice.next.0 += 1;
                 }
                 if slice.next.0 != end {
-                    return lost(Offset(end), "a count of records that is not theirs");
+                    return bad(Offset(end), "a count of records that is not theirs");
                 }
             }
             let full = slice.count >= records_max || slice.bytes.len() >= bytes_max || slice.next >= until;
             Ok(if full { Visit::Done } else { Visit::NextSound })
         })?;
         if slice.count == 0 {
+            met.extend(ended);
             let last = &view.parts[view.parts.len() - 1];
-            let range = met.or(ended).unwrap_or_else(|| last.damaged(last.end(), &format!("record {from} is missing")));
-            return Err(ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(until), ..range }));
+            return Err(Hole::at(&met, from, until).map_or_else(
+                || {
+                    let range = last.damaged(last.end(), &format!("record {from} is missing"));
+                    ReadError::Damaged(DamagedRange { first_offset: from, next_offset: Some(until), ..range })
+                },
+                ReadError::from,
+            ));
         }
         Ok(slice)
     })
 }
 
 /// The append time of the record at an offset below `until`, Unix microseconds; `None` if it does not exist. For a
-/// damaged record it is that of the next valid one, if that is found soon.
+/// record that can't be read it is that of the next readable one, if that is found soon.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -134,7 +142,10 @@ pub(super) fn append_time_us(
     let mut tries = 0;
     let slice = loop {
         match records(log, from, until, 1, 0, access) {
-            Err(ReadError::Damaged(DamagedRange { next_offset: Some(next), .. })) if next < until && tries < 8 => {
+            Err(
+                ReadError::Damaged(DamagedRange { next_offset: Some(next), .. })
+                | ReadError::NewerFrame(NewerRecords { next_offset: Some(next), .. }),
+            ) if next < until && tries < 8 => {
                 (from, tries) = (next, tries + 1);
             }
             other => break other?,

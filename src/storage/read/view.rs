@@ -163,12 +163,12 @@ impl Published {
         *self.view.lock() = Arc::new(view);
     }
 
-    /// Reads from the current view; again, as long as a segment of it may have been removed meanwhile.
+    /// Reads from the current view; again, as long as a segment of it may have been removed or truncated meanwhile.
     pub(super) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let mut view = self.view();
         loop {
             match read(&view) {
-                Err(error @ (ReadError::Io(_) | ReadError::Damaged(_))) => {
+                Err(error @ (ReadError::Io(_) | ReadError::Damaged(_) | ReadError::NewerFrame(_))) => {
                     let newer = self.view();
                     if Arc::ptr_eq(&view, &newer) {
                         return Err(error);

@@ -1,10 +1,11 @@
-//! How a read visits the frames of a log, from the position that an index returns, and skips damage.
+//! How a read visits the frames of a log, from the position that an index returns, and skips what it can't read.
 //!
 //! An index is not trusted: if its position has no valid frame, or one after the key, the walk begins at an earlier frame.
-//! Damage does not end a walk: the offset of the next valid frame shows which records are lost, and the visitor sees both.
+//! Neither damage nor a frame of a newer version ends a walk: the offset of the next valid entry shows which records are missing, and
+//! the visitor sees both.
 
-use super::damage::DamagedRange;
-use super::error::ReadError;
+use super::error::{NewerRecords, ReadError};
+use super::holes::{Hole, Holes};
 use super::view::{Part, Published, View};
 use super::walk::{Walk, WalkError};
 use crate::storage::faults::{Fault, broken};
@@ -18,27 +19,29 @@ use crate::types::Offset;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Visit {
     Next,
-    /// The next frame, unless there is damage before it.
+    /// The next frame, unless there is a hole before it.
     NextSound,
     Done,
 }
 
-/// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Damage is
-/// skipped: the visitor gets the next valid frame, and the damage between it and the last entry that it saw. Returns the
-/// damage after the last entry, if any.
+/// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Holes are
+/// skipped: the visitor gets the next valid frame, and the holes between it and the last entry that it saw. Returns the
+/// holes after the last entry.
 pub(super) fn visit(
     log: &Published,
     view: &View,
     key: Key,
     access: Access,
-    mut visitor: impl FnMut(&Part, u64, &Frame<'_>, Option<&DamagedRange>) -> Result<Visit, ReadError>,
-) -> Result<Option<DamagedRange>, ReadError> {
+    mut visitor: impl FnMut(&Part, u64, &Frame<'_>, &[Hole]) -> Result<Visit, ReadError>,
+) -> Result<Vec<Hole>, ReadError> {
     let first = match key {
         Key::Index(index) => view.part_of_index(index),
         Key::Offset(offset) => view.part_of_offset(offset),
         Key::Time(time_us) => view.part_of_time(time_us),
     };
-    let mut holes = Holes { log, access, said: Visit::Next, open: None, pending: None };
+    let mut holes = Holes::new(log, access);
+    // What the visitor wanted after the last frame.
+    let mut said = Visit::Next;
     for (i, part) in view.parts.iter().enumerate().skip(first) {
         let next_base = view.parts.get(i + 1).map(|next| next.base().offset);
         let index = if i == first { Some(part.segment.index(access)) } else { None };
@@ -54,7 +57,8 @@ pub(super) fn visit(
             Ok(Some(file)) => file,
             Ok(None) => return Err(ReadError::NotCached),
             Err(error) => {
-                if !holes.begin(part, 0, part.base().offset, WalkError::Disk(error))? {
+                holes.damage(part, 0, part.base().offset, WalkError::Disk(error))?;
+                if said == Visit::NextSound {
                     break;
                 }
                 holes.end(part, part.end(), next_base);
@@ -79,12 +83,12 @@ pub(super) fn visit(
                     if entry {
                         holes.end(part, at, Some(frame.header.base_offset));
                     }
-                    holes.said = visitor(part, at, &frame, holes.pending.as_ref())?;
-                    if holes.said == Visit::Done {
+                    said = visitor(part, at, &frame, &holes.pending)?;
+                    if said == Visit::Done {
                         return Ok(holes.pending);
                     }
                     if entry {
-                        holes.pending = None;
+                        holes.pending.clear();
                         let count = u64::from(frame.header.count);
                         next_offset = Offset(frame.header.base_offset.0.saturating_add(count));
                     }
@@ -96,20 +100,27 @@ pub(super) fn visit(
                 Ok(None) if noted >= end => {}
                 Ok(None) => part.segment.log_wrong_index(),
                 Err(WalkError::NotCached) => return Err(ReadError::NotCached),
-                // It may change what the frames after it mean.
-                Err(WalkError::Newer(_)) if holes.said == Visit::NextSound => return Ok(holes.pending),
-                Err(WalkError::Newer(newer)) => return Err(ReadError::NewerFrame(newer)),
-                // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad.
-                Err(WalkError::Bad { .. }) if !begun => {}
+                // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad. A newer version may index
+                // a frame that this one can't read: only an earlier entry shows which records are in it.
+                Err(WalkError::Bad { .. } | WalkError::Newer(_)) if !begun => {}
                 Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
+                Err(WalkError::Newer(newer)) => {
+                    if said == Visit::NextSound {
+                        return Ok(holes.pending);
+                    }
+                    walk.skip_newer(&newer);
+                    holes.newer(part, next_offset, newer);
+                    continue;
+                }
                 Err(error) => {
-                    if !holes.begin(part, walk.position(), next_offset, error)? {
+                    holes.damage(part, walk.position(), next_offset, error)?;
+                    if said == Visit::NextSound {
                         return Ok(holes.pending);
                     }
                     match walk.skip_bad() {
                         Ok(true) => continue,
                         Ok(false) => break,
-                        Err(error) => return Err(read_error(part, error)),
+                        Err(error) => return Err(read_error(part, next_offset, error)),
                     }
                 }
             }
@@ -123,58 +134,6 @@ pub(super) fn visit(
     Ok(holes.pending)
 }
 
-/// The damage that a walk has found.
-struct Holes<'a> {
-    log: &'a Published,
-    access: Access,
-    /// What the visitor wanted after the last frame.
-    said: Visit,
-    /// The damage at the current position, until the next valid frame ends it.
-    open: Option<DamagedRange>,
-    /// The first damage since the last entry.
-    pending: Option<DamagedRange>,
-}
-
-impl Holes<'_> {
-    /// Notes that the bytes at `position` are not a valid frame, or can't be read; `next_offset` is the offset of the record
-    /// that should be there. `false` if the visitor wants nothing after it.
-    fn begin(&mut self, part: &Part, position: u64, next_offset: Offset, error: WalkError) -> Result<bool, ReadError> {
-        let what = match error {
-            WalkError::Bad { what, .. } => what.to_owned(),
-            WalkError::Disk(error) if !error.is_shortage() => error.to_string(),
-            WalkError::Disk(_) | WalkError::NotCached | WalkError::Newer(_) => return Err(read_error(part, error)),
-        };
-        // Only a read that may wait for the disk finds out what is wrong and where it ends.
-        if self.access == Access::Cached {
-            return Err(ReadError::NotCached);
-        }
-        let range = DamagedRange { first_offset: next_offset, next_offset: None, ..part.damaged(position, &what) };
-        if broken(Fault::NothingAfterDamage) {
-            return Err(ReadError::Damaged(range));
-        }
-        self.open.get_or_insert_with(|| range.clone());
-        self.pending.get_or_insert(range);
-        Ok(self.said != Visit::NextSound)
-    }
-
-    /// Ends the open damage at `position`; `next_offset` is the first record after it, if known.
-    fn end(&mut self, part: &Part, position: u64, next_offset: Option<Offset>) {
-        if let Some(pending) = &mut self.pending {
-            pending.next_offset = next_offset;
-        }
-        if let Some(mut range) = self.open.take() {
-            range.bytes = position.saturating_sub(range.position);
-            range.next_offset = next_offset;
-            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.is_at(&range)) {
-                pending.clone_from(&range);
-            }
-            if self.log.still_contains(part, range.position) {
-                self.log.damages().report(part.segment.header.group, &range);
-            }
-        }
-    }
-}
-
 fn is_after(frame: &Frame<'_>, key: Key) -> bool {
     match key {
         Key::Index(index) => !frame.header.kind.is_entry() || frame.header.index > index,
@@ -184,10 +143,13 @@ fn is_after(frame: &Frame<'_>, key: Key) -> bool {
     }
 }
 
-fn read_error(part: &Part, error: WalkError) -> ReadError {
+/// The error of a search for the next frame.
+fn read_error(part: &Part, next_offset: Offset, error: WalkError) -> ReadError {
     match error {
         WalkError::NotCached => ReadError::NotCached,
-        WalkError::Newer(newer) => ReadError::NewerFrame(newer),
+        WalkError::Newer(frame) => {
+            ReadError::NewerFrame(NewerRecords { frame, first_offset: next_offset, next_offset: None })
+        }
         WalkError::Bad { position, what } => ReadError::Damaged(part.damaged(position, what)),
         WalkError::Disk(error) if error.is_shortage() => ReadError::Shortage(error.to_string()),
         WalkError::Disk(error) => ReadError::Io(error.to_string()),

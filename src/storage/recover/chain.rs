@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::storage::error::StorageError;
+use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::checkpoints::{Checkpoints, RecentEnds};
 use crate::storage::format::entry::TERM_TOO_LARGE;
@@ -20,8 +20,10 @@ use crate::types::{LogIndex, Term};
 pub(crate) enum Break {
     /// It breaks at this position, for this reason.
     At(Position, &'static str),
-    /// The system refused to read, or a newer version wrote a frame.
+    /// The system refused to read.
     Refused(StorageError),
+    /// A newer version wrote a frame.
+    Newer(NewerFrame),
 }
 
 /// Segments, each the predecessor of the next; the first is the manifest's first.
@@ -195,7 +197,7 @@ impl Ended {
                 Err(WalkError::Bad { position, what }) => (position, what),
                 Err(WalkError::Disk(error)) => return Err(Break::Refused(error)),
                 // This is not the end of the log: it continues with what this version can't read.
-                Err(WalkError::Newer(newer)) => return Err(Break::Refused(newer.into())),
+                Err(WalkError::Newer(newer)) => return Err(Break::Newer(newer)),
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };
             self.read.insert(number, at);

@@ -10,7 +10,7 @@
 //!    - Above it the first bad frame ends the log; a segment whose chain breaks there is rejected, and the next older one tried.
 //!    - A segment that begins a log (for a snapshot) and that the manifest does not name is unfinished: its chain does not reach the
 //!      manifest's first segment, so it is rejected like any other.
-//!    - A valid frame of a newer version is never a bad frame: the start is refused.
+//!    - A valid frame of a newer version is never a bad frame, and nothing is cut off or rejected next to one: the start is refused.
 //! 4. Segments outside the chain are deleted, after a manifest that knows their numbers is written, and the directory is synced. If
 //!    anything but zeros follows the end, the log continues in a new segment.
 //!
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::chain::{Break, Chain, Ended};
-use crate::storage::error::StorageError;
+use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Position;
 use crate::storage::format::index::{self, Index};
@@ -86,8 +86,11 @@ pub(crate) fn open(
 /// Steps 2 and 3. They read every frame once, if nothing is wrong: first the newest segment's chain, then, for durable positions
 /// only, what that does not reach.
 pub(crate) struct Survey {
+    /// The durable position, as far as this version can read the frames.
     pub(crate) durable: Position,
     newest: Option<Result<(Chain, Ended), Break>>,
+    /// A frame of a newer version.
+    newer: Option<NewerFrame>,
 }
 
 impl Survey {
@@ -96,11 +99,11 @@ impl Survey {
             Some(Err(Break::Refused(error))) => return Err(error),
             other => other,
         };
-        let durable = match &newest {
+        let (durable, newer) = match &newest {
             Some(Ok((_, ended))) => durable(files, ended.durable, &ended.read)?,
             _ => durable(files, Position::default(), &BTreeMap::new())?,
         };
-        Ok(Survey { durable, newest })
+        Ok(Survey { durable, newest, newer })
     }
 
     /// Chooses the newest segment: step 3.
@@ -112,6 +115,7 @@ impl Survey {
             let (chain, ended) = match self.newest.take().unwrap_or_else(|| Chain::read(files, newest)) {
                 Ok(found) => found,
                 Err(Break::Refused(error)) => return Err(error),
+                Err(Break::Newer(newer)) => return Err(newer.into()),
                 Err(Break::At(at, what)) if at < durable => {
                     return damaged(
                         at,
@@ -119,6 +123,7 @@ impl Survey {
                     );
                 }
                 Err(Break::At(at, what)) => {
+                    self.refuse_newer()?;
                     let (path, of) = (segment_path(&files.dir, newest), segment_path(&files.dir, at.file));
                     log::warn!(
                         "{} was never synced ({} byte {}: {what}): rejected",
@@ -148,10 +153,16 @@ impl Survey {
                 let (commit, last) = (ended.hard_state.commit, ended.last.index);
                 return damaged(end, format!("entries up to {commit} are committed, but the log ends with {last}"));
             }
+            self.refuse_newer()?;
             return Ok((chain, ended));
         }
         let first = Position { file: files.manifest.first_segment, at: 0 };
         damaged(first, "the log's first segment is missing".to_owned())
+    }
+
+    /// Where the log ends is not for this version to decide if a newer one has written to it.
+    fn refuse_newer(&mut self) -> Result<(), StorageError> {
+        self.newer.take().map_or(Ok(()), |newer| Err(newer.into()))
     }
 }
 
@@ -175,15 +186,20 @@ fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
 }
 
 /// Step 2: the highest of the manifest's durable position; of `seen`, which is that of the frames up to `read` in each segment; and
-/// of those in the frames after them.
-fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Result<Position, StorageError> {
+/// of those in the frames after them. Also returns the first frame of a newer version, whose durable position is not read.
+fn durable(
+    files: &GroupFiles,
+    seen: Position,
+    read: &BTreeMap<u64, u64>,
+) -> Result<(Position, Option<NewerFrame>), StorageError> {
     if broken(Fault::DurableIgnored) {
-        return Ok(Position::default());
+        return Ok((Position::default(), None));
     }
     if broken(Fault::FrameDurableIgnored) {
-        return Ok(files.manifest.durable);
+        return Ok((files.manifest.durable, None));
     }
     let mut durable = files.manifest.durable.max(seen);
+    let mut first_newer = None;
     for (number, file) in &files.open {
         let Some(Some(header)) = files.headers.get(number) else { continue };
         let from = read.get(number).copied().unwrap_or(SEGMENT_HEADER_BYTES);
@@ -194,7 +210,10 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
                 Ok(Some((_, frame))) => durable = durable.max(frame.header.durable),
                 Ok(None) => break,
                 Err(WalkError::Disk(error)) => return Err(error),
-                Err(WalkError::Newer(newer)) => return Err(newer.into()),
+                Err(WalkError::Newer(newer)) => {
+                    walk.skip_newer(&newer);
+                    first_newer.get_or_insert(newer);
+                }
                 Err(_) if broken(Fault::DurableAfterBadIgnored) => break,
                 Err(WalkError::Bad { .. } | WalkError::NotCached) => {
                     let more = walk.skip_bad();
@@ -211,7 +230,7 @@ fn durable(files: &GroupFiles, seen: Position, read: &BTreeMap<u64, u64>) -> Res
             }
         }
     }
-    Ok(durable)
+    Ok((durable, first_newer))
 }
 
 /// Returns whether only zeros follow the end of the log, and how many bytes were written after it and in rejected segments.

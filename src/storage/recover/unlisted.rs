@@ -16,41 +16,54 @@ use crate::types::GroupId;
 /// Checks that the node lists all groups that contain anything: otherwise `node.toml` is an older copy.
 ///
 /// # Errors
-/// Damage.
+/// Damage; without damage, another version of the program if that wrote an unlisted group.
 pub fn check_groups(data_dir: &DataDir, listed: &[GroupId]) -> Result<(), StorageError> {
     let (disk, groups_dir) = (data_dir.disk(), data_dir.groups_dir());
     let names = disk.list(&groups_dir)?.unwrap_or_default();
+    let mut refused = None;
     for group in names.iter().filter_map(|name| group_of(name)).filter(|group| !listed.contains(group)) {
-        if let Some(what) = holds(disk, &groups_dir, group) {
-            let what = format!("group {group} is not listed, but {what}: this is an older copy of the file");
-            return Err(StorageError::damaged(&data_dir.path().join(NODE_FILE), 0, what));
+        match holds(disk, &groups_dir, group) {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                let what = format!("group {group} is not listed, but {what}: this is an older copy of the file");
+                return Err(StorageError::damaged(&data_dir.path().join(NODE_FILE), 0, what));
+            }
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
         }
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 /// Describes what an unlisted group contains; `None` if it was never used, or is not the directory of a group. Changes nothing.
-pub(crate) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Option<String> {
+///
+/// # Errors
+/// If only another version of the program can read it, or the system has no descriptor or memory left.
+pub(crate) fn holds(disk: &Disk, groups_dir: &Path, group: GroupId) -> Result<Option<String>, StorageError> {
     let dir = group_dir(groups_dir, group);
+    let leads_nowhere = "its name leads nowhere, as a symbolic link does to a missing directory";
     match disk.list(&dir) {
-        Ok(Some(names)) if names.is_empty() => return None,
+        Ok(Some(names)) if names.is_empty() => return Ok(None),
         Ok(Some(_)) => {}
-        Ok(None) => return Some("its name leads nowhere, as a symbolic link does to a missing directory".to_owned()),
-        Err(StorageError::Io { error, .. }) if is_no_directory(&error) => return None,
-        Err(error) => return Some(format!("it can't be read: {error}")),
+        Ok(None) => return Ok(Some(leads_nowhere.to_owned())),
+        Err(StorageError::Io { error, .. }) if is_no_directory(&error) => return Ok(None),
+        Err(error) if error.is_shortage() => return Err(error),
+        Err(error) => return Ok(Some(format!("it can't be read: {error}"))),
     }
     let looked = GroupFiles::read(disk, dir, group, Purpose::Look).and_then(|files| {
         let (_, ended) = Survey::of(&files)?.choose(&files)?;
         Ok((files, ended))
     });
-    match looked {
+    Ok(match looked {
         Ok((files, ended)) if is_start(&files.manifest, ended.last.index, ended.hard_state) => None,
         Ok((files, ended)) => {
             let (first, next) = (files.manifest.log_state.first_offset, ended.last.offset);
             Some(format!("it contains entries up to {} and records {first}..{next}", ended.last.index))
         }
+        Err(error) if error.is_config() || error.is_shortage() => return Err(error),
         Err(error) => Some(format!("it contains files that can't be used: {error}")),
-    }
+    })
 }
 
 fn is_no_directory(error: &io::Error) -> bool {

@@ -30,6 +30,7 @@ impl GroupCheck<'_> {
         let mut check = FileCheck { disk: self.disk, report: self.report, group: self.group };
         let Some(read) = check.read(dir)? else { return Ok(()) };
         let files = &read.files;
+        // A frame of a newer version does not hide the durable position in other frames: damage below it is damage, not a torn tail.
         let (durable, chosen) = match Survey::of(files) {
             Ok(survey) if read.has_manifest => (survey.durable, Some(survey.choose(files))),
             Ok(survey) => (survey.durable, None),

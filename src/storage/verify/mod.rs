@@ -68,11 +68,17 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
     for group in there.difference(&listed) {
         let dir = group_dir(&groups_dir, *group);
         let (severity, what) = match holds(disk, &groups_dir, *group) {
-            Some(what) => {
+            Ok(Some(what)) => {
                 GroupCheck { disk, report: &mut report, group: *group }.run(dir.clone())?;
                 (Severity::Damage, format!("node.toml is an older copy: it does not list this group, but {what}"))
             }
-            None => {
+            Err(error) if error.is_config() => {
+                GroupCheck { disk, report: &mut report, group: *group }.run(dir.clone())?;
+                let what = "this group is not listed in node.toml, and only another version of the program can read it";
+                (Severity::Format, what.to_owned())
+            }
+            Err(error) => return Err(error),
+            Ok(None) => {
                 let what = "this group is not listed in node.toml: it was created and never used; the node uses it, or creates it again";
                 (Severity::Note, what.to_owned())
             }

@@ -4,15 +4,17 @@ use std::fs;
 
 use super::dump::dump;
 use super::scrub::tests::scrub_once;
-use super::tests::{Home, SEGMENTS, all_files};
+use super::tests::{Home, SEGMENTS, all_files, told};
 use super::*;
-use crate::storage::format::frame::set_kind;
+use crate::storage::format::entry::u64_at;
+use crate::storage::format::frame::{Position, set_kind};
 use crate::storage::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use crate::storage::format::segment_header::SegmentHeader;
+use crate::storage::format::segment_header::{SegmentHeader, segment_number};
 use crate::storage::io::disk::Access;
 use crate::storage::io::node::NODE_FILE_BYTES_MAX;
 use crate::storage::read::error::ReadError;
 use crate::storage::write::log::GroupLog;
+use crate::storage::write::log::tests::batch;
 use crate::types::{LogIndex, Offset};
 
 const KIND: &str = "a frame of kind 9, which this version does not know; start a newer version";
@@ -23,6 +25,15 @@ fn forge(home: &Home, segment: usize, frame: usize) -> (String, u64) {
     let at = home.frames(&name)[frame];
     home.change(&name, |bytes| set_kind(bytes, at, 9));
     (name, at)
+}
+
+/// The highest durable position that the frames of a segment contain for it.
+fn durable_in(home: &Home, name: &str) -> u64 {
+    let (bytes, frames) = (fs::read(home.path(name)).expect("a segment"), home.frames(name));
+    let number = segment_number(name).expect("a number");
+    let durable =
+        |at: &u64| Position { file: u64_at(&bytes, *at as usize + 64), at: u64_at(&bytes, *at as usize + 72) };
+    frames.iter().map(durable).filter(|durable| durable.file == number).map(|durable| durable.at).max().unwrap_or(0)
 }
 
 /// A start refuses the directory and changes nothing; `log verify` reports no damage.
@@ -72,36 +83,135 @@ fn a_newer_frame_after_a_torn_one_is_not_cut_off() {
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
 
-/// A start does not read sealed segments that are synced.
+/// A bad frame below the durable position is damage, whatever follows it; `log verify` says the same.
 #[test]
-fn reads_refuse_a_newer_frame_and_serve_what_precedes_it() {
+fn damage_before_a_newer_frame_is_damage() {
+    let home = Home::new(false);
+    let last = home.segments().len() - 1;
+    let (name, at) = forge(&home, last, 2);
+    home.change(&name, |bytes| bytes[home.frames(&name)[0] as usize + 100] ^= 1);
+    let before = all_files(home.dir.path());
+    let error = home.try_log().map(drop).expect_err("refused");
+    assert!(error.is_damage() && error.to_string().contains(&format!("{name} is damaged at byte 128")), "{error}");
+    assert!(before == all_files(home.dir.path()), "nothing is changed");
+    let report = home.look();
+    assert_eq!(report.worst(), Some(Severity::Damage));
+    assert!(told(&report, Severity::Format).iter().any(|found| found.1 == at), "{report:?}");
+}
+
+/// With such a frame, only the manifest's durable position was used, which is older than that of the frames: damage above it was
+/// taken for the end of the log, and neither reported nor was anything after it checked.
+#[test]
+fn a_newer_frame_does_not_hide_damage() {
+    let home = Home::new(false);
+    let mut log = home.try_log().expect("opened");
+    for _ in 0..2 {
+        log.append(&[batch(&log, 1, &[b"a"])]).expect("appended");
+        let job = log.begin_sync().expect("something to sync");
+        job.perform(&home.disk).expect("synced");
+        log.end_sync(job);
+    }
+    log.append(&[batch(&log, 1, &[b"not synced"])]).expect("appended");
+    drop(log);
+    let name = home.segments().pop().expect("a segment");
+    let (frames, durable) = (home.frames(&name), durable_in(&home, &name));
+    let last = frames.len() - 1;
+    assert!(home.manifest().durable.at < frames[3] && frames[last] == durable, "{frames:?}");
+    let sound = fs::read(home.path(&name)).expect("a segment");
+    for damaged in [1, 3, last - 1, last] {
+        home.change(&name, |bytes| {
+            bytes.clone_from(&sound);
+            set_kind(bytes, frames[0], 9);
+            bytes[frames[damaged] as usize + 90] ^= 1;
+        });
+        let report = home.look();
+        let found = told(&report, Severity::Damage);
+        match frames[damaged] < durable {
+            true => assert!(found.len() == 1 && found[0].1 == frames[damaged], "{damaged}: {report:?}"),
+            false => assert_eq!(found, [], "{damaged}"),
+        }
+        assert!(told(&report, Severity::Format).iter().any(|found| found.1 == frames[0]), "{report:?}");
+    }
+}
+
+/// The entry after damage and such a frame was compared with the last one, and the one after it was not.
+#[test]
+fn damage_next_to_a_newer_frame_is_named_without_it() {
+    for order in [[1, 2, 3], [2, 1, 3], [3, 1, 2], [1, 3, 2]] {
+        let home = Home::new(true);
+        let name = home.segments()[1].clone();
+        let frames = home.frames(&name);
+        let [newer, damaged, other] = order.map(|i| frames[i]);
+        home.change(&name, |bytes| {
+            set_kind(bytes, newer, 9);
+            bytes[damaged as usize + 100] ^= 1;
+            bytes[other as usize + 100] ^= 1;
+        });
+        let report = home.look();
+        let end = |at: u64| frames[frames.iter().position(|frame| *frame == at).expect("a frame") + 1];
+        let covers =
+            |f: &&Finding| f.severity == Severity::Damage && f.position < end(newer) && newer < f.end.unwrap_or(0);
+        assert_eq!(report.findings.iter().find(covers), None, "{order:?}");
+        for at in [damaged, other] {
+            let is_named = |f: &Finding| f.severity == Severity::Damage && f.position <= at && f.end >= Some(end(at));
+            assert!(report.findings.iter().any(is_named), "{order:?}: {report:?}");
+        }
+    }
+}
+
+/// A start does not read sealed segments that are synced. A read failed from such a frame up to the next indexed one.
+#[test]
+fn reads_refuse_a_newer_frame_and_serve_what_is_around_it() {
     let home = Home::new(true);
-    let (name, _) = forge(&home, 1, 2);
+    let (name, at) = forge(&home, 1, 2);
     fs::remove_file(home.path(&name.replace(".seg", ".idx"))).expect("removed");
     let log = home.try_log().expect("the newest segment has no such frame");
     let (reader, until) = (log.reader(), log.bounds().next_offset);
     let first_segment = reader.view().parts[1].base();
-    let (from, lost) = (first_segment.offset, Offset(first_segment.offset.0 + 4));
-    let newer = |error: &ReadError| matches!(error, ReadError::NewerFrame(_)) && error.to_string().ends_with(KIND);
+    let from = first_segment.offset;
+    let (lost, next) = (Offset(from.0 + 4), Offset(from.0 + 6));
+    let newer = |error: ReadError| {
+        let ReadError::NewerFrame(newer) = error else { panic!("{error}") };
+        assert!(newer.to_string().ends_with(KIND) && newer.frame.position == at, "{newer}");
+        (newer.first_offset, newer.next_offset)
+    };
     for access in [Access::Blocking, Access::Cached] {
-        let records = |from| reader.records(from, until, u32::MAX, usize::MAX, access);
-        assert_eq!(records(from).expect("what precedes it").next, lost);
-        assert!(newer(&records(lost).expect_err("refused")));
+        let records = |from| reader.records(from, until, 2, usize::MAX, access);
+        assert_eq!(reader.records(from, until, u32::MAX, usize::MAX, access).expect("what precedes it").next, lost);
+        assert_eq!(newer(records(lost).expect_err("refused")), (lost, Some(next)));
+        assert_eq!(newer(records(Offset(lost.0 + 1)).expect_err("refused")), (Offset(lost.0 + 1), Some(next)));
+        assert_eq!(records(next).expect("what follows it").next, Offset(next.0 + 2));
         let block = |from| reader.block(from, until, usize::MAX, access, None);
         assert_eq!(block(from).expect("what precedes it").0.next, lost);
-        assert!(newer(&block(lost).expect_err("refused")));
+        assert_eq!(newer(block(lost).expect_err("refused")), (lost, Some(next)));
+        assert!(block(next).expect("what follows it").0.next > next);
         let index = |after: u64| LogIndex(first_segment.index.0 + after);
         let entries = |low| reader.entries(low, index(5), u64::MAX, access);
         assert_eq!(entries(index(1)).expect("what precedes it").len(), 2);
-        assert!(newer(&entries(index(3)).expect_err("refused")));
-        assert!(newer(&reader.append_time_us(lost, until, access).expect_err("refused")));
+        newer(entries(index(3)).expect_err("refused"));
+        assert_eq!(entries(index(4)).expect("what follows it").len(), 1);
         let time_us = 1000 + index(3).0;
-        assert!(newer(&reader.first_not_before(time_us, from, until, access).expect_err("refused")));
+        assert_eq!(reader.append_time_us(lost, until, access), Ok(Some(time_us)), "of the next one");
+        assert_eq!(reader.first_not_before(time_us - 1, from, until, access), Ok(Some(lost)));
     }
     assert!(reader.end_at(LogIndex(first_segment.index.0 + 4), None).expect_err("refused").is_config());
-    // Its index was rebuilt, with the frames after the newer one.
     let last = Offset(reader.view().parts[2].base().offset.0 - 1);
     assert_eq!(reader.records(last, until, 1, 0, Access::Blocking).expect("the last record").count, 1);
+    assert_eq!((reader.published().damages().list(), reader.published().damages().newer().len()), (vec![], 1));
+}
+
+/// An entry of a newer version is in the index that it wrote.
+#[test]
+fn a_read_that_the_index_leads_to_a_newer_frame_finds_what_is_around_it() {
+    let home = Home::new(true);
+    forge(&home, 1, 2);
+    let log = home.try_log().expect("opened");
+    let (reader, until) = (log.reader(), log.bounds().next_offset);
+    let from = reader.view().parts[1].base().offset.0 + 4;
+    let read = |offset| reader.records(Offset(offset), until, 1, 0, Access::Blocking);
+    assert!(matches!(read(from + 1), Err(ReadError::NewerFrame(newer)) if newer.next_offset == Some(Offset(from + 2))));
+    assert_eq!(read(from + 2).expect("what follows it").count, 1);
+    assert!(!reader.view().parts[1].segment.has_wrong_index());
 }
 
 #[test]

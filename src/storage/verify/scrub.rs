@@ -364,7 +364,9 @@ impl Scrubber {
                         range.bytes = range.bytes.min(newer.position - range.position);
                     }
                     next_digest = None;
-                    log.damages().report_newer(group, newer);
+                    if log.still_contains(part, newer.position) {
+                        log.damages().report_newer(group, &newer);
+                    }
                     continue;
                 }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),

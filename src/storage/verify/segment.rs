@@ -85,22 +85,25 @@ impl SegmentCheck<'_> {
         // Everything before it was synced.
         let synced = stretch.limit.unwrap_or(if durable.file == header.number { durable.at } else { 0 });
         let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
-        let mut hole: Option<Hole> = None;
+        // Those since the last entry. The last one ends at the next valid entry, or at a frame of a newer version.
+        let mut holes: Vec<Hole> = Vec::new();
+        let mut is_open = false;
         // A frame of a newer version precedes the next one.
         let mut newer_before = false;
         loop {
             let (position, what) = match walk.next() {
-                Ok(None) if end < synced && hole.is_none() => (end, "the file ends".to_owned()),
+                Ok(None) if end < synced && holes.is_empty() => (end, "the file ends".to_owned()),
                 Ok(None) => break,
                 Ok(Some((at, frame))) => {
                     let is_entry = frame.header.kind.is_entry();
                     if is_entry {
-                        if let Some(hole) = hole.take() {
-                            let next = before_entry(&frame);
+                        let next = before_entry(&frame);
+                        let is_after_gap = !holes.is_empty() || std::mem::take(&mut newer_before);
+                        for hole in holes.drain(..) {
                             self.add_hole(&path, hole, Unreadable::between(&state.last, &next));
-                            state.last = next;
-                        } else if std::mem::take(&mut newer_before) {
-                            state.last = before_entry(&frame);
+                        }
+                        if is_after_gap {
+                            (state.last, is_open, newer_before) = (next, false, false);
                         }
                         walked.entries += 1;
                     }
@@ -131,7 +134,7 @@ impl SegmentCheck<'_> {
                     let what = format!("{}; what follows is only partly checked", newer.kind);
                     self.report.add(Finding::new(Severity::Format, &path, newer.position, what).up_to(newer.end));
                     walk.skip_newer(&newer);
-                    (walked.sound, newer_before, index) = (false, true, None);
+                    (walked.sound, newer_before, is_open, index) = (false, true, false, None);
                     continue;
                 }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
@@ -149,18 +152,22 @@ impl SegmentCheck<'_> {
             // The index may lead to the damaged frame.
             index = None;
             newer_before = false;
-            let hole = hole.get_or_insert(Hole { from: position, end: 0, what });
+            if !std::mem::replace(&mut is_open, true) {
+                holes.push(Hole { from: position, end: 0, what });
+            }
             let more = position < end && matches!(walk.skip_bad(), Ok(true));
-            hole.end = if more { walk.position() } else { end.max(synced) };
+            if let Some(hole) = holes.last_mut() {
+                hole.end = if more { walk.position() } else { end.max(synced) };
+            }
             if !more {
                 break;
             }
         }
-        walked.lost = hole.is_some() || newer_before;
+        walked.lost = !holes.is_empty() || newer_before;
         if index.is_some_and(|index| !index.is_done(end)) {
             self.wrong_index(files, header.number, "leads to a position without a frame");
         }
-        if let Some(mut hole) = hole {
+        for mut hole in holes {
             let unreadable = match next.filter(|next| next.predecessor.file == header.number) {
                 Some(next) => Unreadable::between(&state.last, &next.base),
                 None if durable == files.manifest.durable

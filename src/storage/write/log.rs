@@ -396,7 +396,8 @@ impl GroupLog {
         match noted {
             Ok(last) if last == self.last => self.recent = recent,
             // Other checks report the damage. Without these digests acknowledgements are late but not wrong.
-            other => log::warn!("group {}: no digests of the entries after {applied}: {other:?}", self.group),
+            Ok(_) => log::warn!("group {}: the entries after {applied} do not lead to the log's end", self.group),
+            Err(error) => log::warn!("group {}: no digests of the entries after {applied}: {error}", self.group),
         }
     }
 

@@ -1,9 +1,12 @@
 //! Reads: their limits, with wrong indexes, and of damaged bytes.
 
 use super::*;
+use crate::codes::UnknownCode;
+use crate::storage::error::NewerFrame;
 use crate::storage::format::entry::EntryKind;
 use crate::storage::format::payload;
 use crate::storage::format::state::Genesis;
+use crate::storage::read::error::NewerRecords;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, batch, sync};
 use crate::types::NodeId;
@@ -179,18 +182,25 @@ fn a_reader_works_at_the_same_time_as_the_writer() {
     assert_eq!(reader.stored_bytes(), log.stored_bytes());
 }
 
-/// A read whose segment is trimmed away is repeated with the newer view; a second trim in the meantime was reported as lost data.
+/// A read whose segment is trimmed away is repeated with the newer view; a second trim in the meantime was reported as lost data. So
+/// is one that meets a frame of a newer version: the segment may be another one now.
 #[test]
 fn a_read_is_retried_as_often_as_the_log_has_changed() {
     let (_home, log) = filled();
     let reader = log.reader();
     let tries = std::cell::Cell::new(0);
     let gone = || ReadError::Io("no such file".to_owned());
+    let kind = UnknownCode { what: "a frame of kind", code: 9 };
+    let frame = NewerFrame { file: "1.seg".into(), position: 128, end: 208, kind };
+    let newer = || {
+        let (first_offset, next_offset) = (Offset(0), None);
+        ReadError::NewerFrame(NewerRecords { frame: frame.clone(), first_offset, next_offset })
+    };
     let read = reader.published().read(|view| {
         tries.set(tries.get() + 1);
         if tries.get() < 5 {
             reader.published().publish(View { base: view.base, parts: view.parts.clone() });
-            return Err(gone());
+            return Err(if tries.get() % 2 == 0 { gone() } else { newer() });
         }
         Ok(tries.get())
     });

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::storage::format::frame::set_kind;
+use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
 use crate::storage::format::state::Genesis;
 use crate::storage::io::node::{DataDir, NodeFile};
 use crate::storage::verify::{Severity, verify};
@@ -98,6 +100,29 @@ fn an_older_list_of_groups_is_refused_and_reported() {
     let found = report(&home);
     assert!(found.iter().any(|f| f.file.ends_with("manifest")), "{found:?}");
     assert!(home.start().expect_err("unusable").is_damage());
+}
+
+/// What another version wrote in an unlisted group was called damaged (exit code 65).
+#[test]
+fn an_unlisted_group_of_a_newer_version_is_not_damage() {
+    let segment = "groups/3/00000000000000000001.seg";
+    let frame: fn(&mut Vec<u8>) = |bytes| set_kind(bytes, SEGMENT_HEADER_BYTES, 9);
+    // Its checksum is elsewhere.
+    let format: fn(&mut Vec<u8>) = |bytes| bytes[8..16].copy_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0]);
+    for (name, change) in [(segment, frame), (segment, format), ("groups/3/manifest", format)] {
+        let home = Home::new();
+        home.store(Some(ClusterId(7)), &[CATALOG]);
+        let mut bytes = fs::read(home.path(name)).expect("a file");
+        change(&mut bytes);
+        fs::write(home.path(name), bytes).expect("written");
+        let error = home.start().expect_err("refused");
+        assert!(error.is_config() && !error.is_damage(), "{name}: {error}");
+        assert_eq!(home.worst(), Some(Severity::Format), "{name}");
+        // Damage to another one counts more.
+        fs::write(home.path("groups/4/manifest"), b"").expect("damaged");
+        assert!(home.start().expect_err("refused").is_damage(), "{name}");
+        assert_eq!(home.worst(), Some(Severity::Damage), "{name}");
+    }
 }
 
 /// A node whose `node.toml` was a symbolic link to a missing file got a new identity over its old groups.
