@@ -143,13 +143,15 @@ pub enum ApiError {
         /// Which node does not support it.
         why: String,
     },
-    /// A newer version has written what is stored at the offset.
-    #[error("offset {offset} of log {log} was written by a newer version: {what}")]
+    /// A newer version has written the stored records.
+    #[error("this node can't read {} of log {log}, which a newer version wrote: {what}", range_of_records(*.offset, *.resume))]
     NewerVersion {
         /// The log that was read.
         log: LogName,
-        /// The offset that was read.
+        /// The first of these records.
         offset: Offset,
+        /// The first record after them, from which reading can continue, if known.
+        resume: Option<Offset>,
         /// What this version does not know.
         what: String,
     },
@@ -236,7 +238,7 @@ pub enum ApiError {
     #[error("the deadline passed before anything was done, and nothing will be done")]
     DeadlinePassed,
     /// The stored record is damaged on this node.
-    #[error("{} of log {log} are damaged on this node, other nodes may have them: {what}", damaged_records(*.offset, *.resume))]
+    #[error("{} of log {log} are damaged on this node, other nodes may have them: {what}", range_of_records(*.offset, *.resume))]
     Damaged {
         /// The name of the log.
         log: LogName,
@@ -336,7 +338,12 @@ impl ApiError {
                 resume: range.next_offset,
                 what: range.to_string(),
             },
-            ReadError::NewerFrame(newer) => ApiError::NewerVersion { log: bounds.log, offset, what: newer.to_string() },
+            ReadError::NewerFrame(newer) => ApiError::NewerVersion {
+                log: bounds.log,
+                offset: newer.first_offset.max(offset),
+                resume: newer.next_offset,
+                what: newer.to_string(),
+            },
             ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
         }
     }
@@ -352,7 +359,7 @@ fn verb(action: Action) -> &'static str {
     }
 }
 
-fn damaged_records(offset: Offset, resume: Option<Offset>) -> String {
+fn range_of_records(offset: Offset, resume: Option<Offset>) -> String {
     match resume {
         Some(resume) if resume.0 > offset.0 + 1 => format!("records {offset} to {}", resume.0 - 1),
         Some(_) => format!("record {offset}"),

@@ -197,7 +197,8 @@ fn metadata(error: &ApiError) -> Vec<Metadata> {
             vec![("limit", limit.name().to_owned()), ("max", max.to_string())]
         }
         ApiError::NotReady { waiting_for } => vec![("waiting_for", waiting_for.clone())],
-        ApiError::Damaged { log, offset, resume, what: _ } => {
+        ApiError::Damaged { log, offset, resume, what: _ }
+        | ApiError::NewerVersion { log, offset, resume, what: _ } => {
             let resume = resume.map(|resume| ("resume_offset", resume.to_string()));
             [("log", log.to_string()), ("offset", offset.to_string())].into_iter().chain(resume).collect()
         }
@@ -225,7 +226,6 @@ fn metadata(error: &ApiError) -> Vec<Metadata> {
         ApiError::NoIdentity(_)
         | ApiError::NotAllowed { .. }
         | ApiError::Unimplemented(_)
-        | ApiError::NewerVersion { .. }
         | ApiError::LevelUnsupported { .. }
         | ApiError::NoSuchService
         | ApiError::QueueFull

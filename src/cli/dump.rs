@@ -16,7 +16,7 @@ use crate::types::GroupId;
 /// Print the records in a stopped node's data directory
 ///
 /// The directory must be intact: at the first damage it fails with exit code 65 (`seriatim log verify` names all
-/// damage). It changes nothing.
+/// damage), and at what a newer version wrote with 78. It changes nothing.
 ///
 /// It prints the records that this node knows as committed, including those that a trim or retention has made
 /// unreadable, as long as their file exists. After a crash, the node may not know that its last records are

@@ -44,7 +44,7 @@ exits! {
     Unavailable = 69;
     /// not allowed, or not identified by a usable certificate
     NotAllowed = 77;
-    /// invalid configuration
+    /// invalid configuration, or data of another version of seriatim
     BadConfig = 78;
     /// interrupted by a signal: nothing was appended but what was reported as appended
     Interrupted = 130;
@@ -110,7 +110,13 @@ impl Failure {
         use ErrorReason::*;
         let reason = ErrorReason::try_from(status.reason.as_str()).ok();
         if status.code == RpcStatusCode::DATA_LOSS && reason == Some(Damaged) {
-            return Failure::new(Exit::BadData, format!("{addr}: {status}"), after_damage(status));
+            return Failure::new(Exit::BadData, format!("{addr}: {status}"), read_elsewhere(status));
+        }
+        // Only a read names an offset: other requests need a feature that the node does not have.
+        if status.code == RpcStatusCode::UNIMPLEMENTED && status.metadata.contains_key("offset") {
+            let next =
+                format!("start a newer version of seriatim on that node. Until then: {}", read_elsewhere(status));
+            return Failure::new(Exit::BadConfig, format!("{addr}: {status}"), next);
         }
         // A status of a node has a reason; one of gRPC itself only has a code.
         let of_reason = match reason {
@@ -173,8 +179,8 @@ impl Failure {
     }
 }
 
-/// How to read records that are damaged on one node from another node, and how to continue after them.
-fn after_damage(status: &Status) -> String {
+/// How to read records that one node can't read from another node, and how to continue after them.
+fn read_elsewhere(status: &Status) -> String {
     let from = |key| status.metadata.get(key).map(|offset| format!("`seriatim consume --from {offset}"));
     let elsewhere = from("offset").map(|consume| format!("{consume} --addr HOST:PORT` reads them from another node"));
     let after = from("resume_offset").map(|consume| format!("{consume}` continues after them"));
@@ -192,5 +198,31 @@ fn no_connection(message: &str) -> &'static str {
     } else {
         "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then \
          the reason is in the node's log"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader of such records was told nothing but "UNIMPLEMENTED".
+    #[test]
+    fn records_of_a_newer_version_need_a_newer_version_on_the_node() {
+        let metadata = [("log", "default"), ("offset", "4"), ("resume_offset", "6")];
+        let mut status = Status {
+            code: RpcStatusCode::UNIMPLEMENTED,
+            message: "this node can't read records 4 to 5".to_owned(),
+            reason: ErrorReason::Unimplemented.code().to_owned(),
+            metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            retry_after: None,
+        };
+        let failure = Failure::of_status("n1:8400", &status);
+        assert_eq!(failure.exit, Exit::BadConfig);
+        let next = "start a newer version of seriatim on that node. Until then: `seriatim consume --from 4 --addr HOST:PORT` \
+                    reads them from another node; `seriatim consume --from 6` continues after them";
+        assert_eq!(failure.next, next);
+        status.metadata.clear();
+        let failure = Failure::of_status("n1:8400", &status);
+        assert_eq!((failure.exit, failure.next.as_str()), (Exit::Failed, ""), "another feature that the node lacks");
     }
 }

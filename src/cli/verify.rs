@@ -26,7 +26,7 @@ const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If 
 /// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: the end of a
 /// file, not known to be synced; the next start cuts it off. note: harmless, for example an index file that is rebuilt.
 ///
-/// The exit code is 65 if anything is damaged, otherwise 78 if a file has another format.
+/// The exit code is 65 if anything is damaged, otherwise 78 if another version wrote a file or a part of one.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Data directory; no node may run on it
@@ -64,7 +64,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Severity::Format) => {
             let first = findings(&report, Severity::Format).next();
             let message = first.map(|f| format!("{} has {}", f.file.display(), f.what)).unwrap_or_default();
-            Err(Failure::new(Exit::BadConfig, message, "the rest was checked: no damage"))
+            Err(Failure::new(Exit::BadConfig, message, "what this version can read was checked: no damage"))
         }
         Some(Severity::Torn | Severity::Note) | None => written,
     }

@@ -99,6 +99,63 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
     );
 }
 
+/// Makes the frame of the first record with this text one of a kind that no version knows yet, with right checksums.
+fn make_newer(file: &Path, text: &str) {
+    let mut bytes = fs::read(file).expect("a segment");
+    let wanted = bytes.windows(text.len()).position(|part| part == text.as_bytes()).expect("the record is stored");
+    let length = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) as usize;
+    let (mut at, mut end) = (0, 128);
+    while end <= wanted {
+        (at, end) = (end, end + 80 + length(end).next_multiple_of(8));
+    }
+    bytes[at + 8] = 9;
+    let seed = [&bytes[32..40], &(at as u64).to_le_bytes(), &bytes[at..at + 4]].concat();
+    let checksum = |seed: u32, parts: [&[u8]; 2]| parts.iter().fold(seed, |crc, part| crc32c::crc32c_append(crc, part));
+    let seed = crc32c::crc32c(&seed);
+    let check = checksum(seed, [&bytes[at + 8..at + 9], &bytes[at + 12..at + 80]]).to_le_bytes();
+    bytes[at + 9..at + 12].copy_from_slice(&check[..3]);
+    let crc = checksum(seed, [&bytes[at + 8..end], &[]]).to_le_bytes();
+    bytes[at + 4..at + 8].copy_from_slice(&crc);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .and_then(|file| file.write_all_at(&bytes[at..end], at as u64))
+        .expect("written");
+}
+
+/// A record that a newer version wrote stopped the reading of everything up to the next index entry, and the command line did not
+/// say what to do.
+#[test]
+fn a_stream_returns_records_around_one_of_a_newer_version() {
+    let mut cluster = filled();
+    let file = cluster.site.path().join(&cluster.client(0).get_node().expect("a node").name).join(SEGMENT);
+    make_newer(&file, "record 5 x");
+    let consume = |cluster: &Cluster, from: &str| {
+        let args = ["consume", "--from", from];
+        let (code, stdout, stderr) =
+            outcome(&cluster.site.cli(&cluster.nodes[0].rpc_addr, &args).output().expect("runs"));
+        (code, stdout.lines().count(), stderr)
+    };
+    for restarted in [false, true] {
+        if restarted {
+            assert!(cluster.nodes[0].stop().success());
+            cluster.nodes[0].start_again();
+            let client = cluster.client(0);
+            eventually("the node serves again", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
+        }
+        let (code, lines, stderr) = consume(&cluster, "2");
+        assert_eq!((code, lines), (Some(78), 3), "{stderr}");
+        assert!(stderr.contains("can't read record 5 of log default, which a newer version wrote"), "{stderr}");
+        assert!(stderr.contains("start a newer version of seriatim on that node"), "{stderr}");
+        assert!(stderr.contains("`seriatim consume --from 6` continues after them"), "{stderr}");
+        assert_eq!((consume(&cluster, "5").1, consume(&cluster, "6").1), (0, 54));
+    }
+    let node = cluster.client(0).get_node().expect("a node");
+    assert!(node.groups.iter().all(|group| group.damaged_ranges.is_empty()), "it is not damage: {node:?}");
+    let told = "contains at byte";
+    assert!(cluster.nodes[0].log().contains(told), "{}", cluster.nodes[0].log());
+}
+
 /// An index file that was truncated while it was mapped killed the process at every read of the segment, without a log line.
 #[test]
 fn a_damaged_index_does_not_stop_reads() {

@@ -71,7 +71,8 @@ const (
 //	                     records before offset were sent.
 //	PERMISSION_DENIED    NOT_ALLOWED
 //	UNAUTHENTICATED      NO_IDENTITY
-//	UNIMPLEMENTED        UNIMPLEMENTED
+//	UNIMPLEMENTED        UNIMPLEMENTED; of a read (log, offset, resume_offset): a newer version
+//	                     wrote these records. Read them or continue as after DATA_LOSS.
 //	INTERNAL             INTERNAL: the outcome is unknown
 //
 // A status without ErrorInfo comes from gRPC itself:
@@ -226,7 +227,8 @@ func (c *logClient) GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.
 //	                     records before offset were sent.
 //	PERMISSION_DENIED    NOT_ALLOWED
 //	UNAUTHENTICATED      NO_IDENTITY
-//	UNIMPLEMENTED        UNIMPLEMENTED
+//	UNIMPLEMENTED        UNIMPLEMENTED; of a read (log, offset, resume_offset): a newer version
+//	                     wrote these records. Read them or continue as after DATA_LOSS.
 //	INTERNAL             INTERNAL: the outcome is unknown
 //
 // A status without ErrorInfo comes from gRPC itself:

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::api::error::{FailedProposal, LogScope};
+use crate::codes::UnknownCode;
 use crate::consensus::handle::ProposeError;
 use crate::feature_level::FeatureLevel;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::damage::DamagedRange;
 use crate::storage::entry::ENTRY_BYTES_MAX;
-use crate::storage::reader::ReadError;
+use crate::storage::error::NewerFrame;
+use crate::storage::reader::{NewerRecords, ReadError};
 use crate::types::{LogId, LogIndex, LogName, Offset};
 
 fn name() -> LogName {
@@ -74,7 +76,12 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "FEATURE_LEVEL_UNSUPPORTED",
         ),
         (
-            ApiError::NewerVersion { log: name(), offset: Offset(4), what: "a frame of kind 9".into() },
+            ApiError::NewerVersion {
+                log: name(),
+                offset: Offset(4),
+                resume: Some(Offset(6)),
+                what: "a frame of kind 9".into(),
+            },
             Code::UNIMPLEMENTED,
             "UNIMPLEMENTED",
         ),
@@ -246,6 +253,12 @@ fn unknown_outcome_is_the_only_ambiguous_error_of_a_proposal() {
     assert_eq!(safe, ApiError::OutcomeUnknown { retry_is_safe: true });
 }
 
+fn newer(next_offset: Option<Offset>) -> NewerRecords {
+    let kind = UnknownCode { what: "a frame of kind", code: 9 };
+    let frame = NewerFrame { file: "1.seg".into(), position: 9, end: 17, kind };
+    NewerRecords { frame, first_offset: Offset(3), next_offset }
+}
+
 #[test]
 fn a_failed_read_names_log_and_offset() {
     let range = DamagedRange {
@@ -268,6 +281,15 @@ fn a_failed_read_names_log_and_offset() {
     let one = ReadError::Damaged(DamagedRange { next_offset: Some(Offset(5)), ..range });
     let one = status_of(&ApiError::from_read(one, bounds(), Offset(4)));
     assert!(one.message().starts_with("record 4 of log "), "{}", one.message());
+    let error = ApiError::from_read(ReadError::NewerFrame(newer(Some(Offset(6)))), bounds(), Offset(4));
+    let status = status_of(&error);
+    let text = "this node can't read records 4 to 5 of log default, which a newer version wrote: 1.seg contains at byte 9 a \
+                frame of kind 9, which this version does not know; start a newer version";
+    assert_eq!((status.code(), status.message()), (Code::UNIMPLEMENTED, text));
+    let metadata = details(&status).info.metadata;
+    assert_eq!((metadata["offset"].as_str(), metadata["resume_offset"].as_str()), ("4", "6"));
+    let error = ApiError::from_read(ReadError::NewerFrame(newer(None)), bounds(), Offset(4));
+    assert!(!details(&status_of(&error)).info.metadata.contains_key("resume_offset"));
     let error = ApiError::from_read(ReadError::Trimmed { first_offset: Offset(5) }, bounds(), Offset(4));
     assert_eq!(error, ApiError::OffsetTrimmed(LogBounds { first_offset: Offset(5), ..bounds() }, Offset(4)));
 }

@@ -65,7 +65,8 @@ class LogStub(object):
     records before offset were sent.
     PERMISSION_DENIED    NOT_ALLOWED
     UNAUTHENTICATED      NO_IDENTITY
-    UNIMPLEMENTED        UNIMPLEMENTED
+    UNIMPLEMENTED        UNIMPLEMENTED; of a read (log, offset, resume_offset): a newer version
+    wrote these records. Read them or continue as after DATA_LOSS.
     INTERNAL             INTERNAL: the outcome is unknown
 
     A status without ErrorInfo comes from gRPC itself:
@@ -160,7 +161,8 @@ class LogServicer(object):
     records before offset were sent.
     PERMISSION_DENIED    NOT_ALLOWED
     UNAUTHENTICATED      NO_IDENTITY
-    UNIMPLEMENTED        UNIMPLEMENTED
+    UNIMPLEMENTED        UNIMPLEMENTED; of a read (log, offset, resume_offset): a newer version
+    wrote these records. Read them or continue as after DATA_LOSS.
     INTERNAL             INTERNAL: the outcome is unknown
 
     A status without ErrorInfo comes from gRPC itself:
@@ -300,7 +302,8 @@ class Log(object):
     records before offset were sent.
     PERMISSION_DENIED    NOT_ALLOWED
     UNAUTHENTICATED      NO_IDENTITY
-    UNIMPLEMENTED        UNIMPLEMENTED
+    UNIMPLEMENTED        UNIMPLEMENTED; of a read (log, offset, resume_offset): a newer version
+    wrote these records. Read them or continue as after DATA_LOSS.
     INTERNAL             INTERNAL: the outcome is unknown
 
     A status without ErrorInfo comes from gRPC itself:
