@@ -15,6 +15,8 @@
 //! This declares the enum, `EntryKind::ALL`, `EntryKind::code` and `TryFrom<u8>`, whose error is an [`UnknownCode`]. With the type
 //! `str` the codes are texts: `code` returns a `&'static str`, and `TryFrom<&str>` decodes it. A code that is not in the list was
 //! written by a newer version. It is refused by name and never taken for damage or for a torn write.
+//!
+//! `value as usize` is the position of a value in `ALL`, for a table with a place for each value.
 
 use std::fmt::{Debug, Display};
 
@@ -30,60 +32,50 @@ pub struct UnknownCode<C: Debug + Display> {
 
 /// Declares an enum that is stored or sent (see the module's documentation).
 macro_rules! codes {
-    ($(#[$meta:meta])* $vis:vis enum $name:ident: str, $what:literal {
-        $($(#[$variant_meta:meta])* $variant:ident = $code:literal),+ $(,)?
-    }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        $vis enum $name { $($(#[$variant_meta])* $variant),+ }
-
-        #[allow(dead_code)]
-        impl $name {
-            /// All values, in the order of the list.
-            $vis const ALL: &'static [$name] = &[$($name::$variant),+];
-
-            /// The code as it is stored and sent.
-            $vis const fn code(self) -> &'static str {
-                match self { $($name::$variant => $code),+ }
-            }
-        }
-
-        impl TryFrom<&str> for $name {
-            type Error = $crate::codes::UnknownCode<String>;
-
-            fn try_from(code: &str) -> Result<$name, Self::Error> {
-                match code {
-                    $($code => Ok($name::$variant),)+
-                    _ => Err($crate::codes::UnknownCode { what: $what, code: code.to_owned() }),
-                }
-            }
+    ($(#[$meta:meta])* $vis:vis enum $name:ident: str, $what:literal { $($list:tt)+ }) => {
+        $crate::codes::codes! {
+            @declare [&'static str, &str, String] $(#[$meta])* $vis enum $name, $what { $($list)+ }
         }
     };
-    ($(#[$meta:meta])* $vis:vis enum $name:ident: $int:ty, $what:literal {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident: $int:ty, $what:literal { $($list:tt)+ }) => {
+        $crate::codes::codes! {
+            @declare [$int, $int, $int] $(#[$meta])* $vis enum $name, $what { $($list)+ }
+        }
+    };
+    // The types of a code: as it is written, as it is read, and as an error contains it.
+    (@declare [$written:ty, $read:ty, $unknown:ty] $(#[$meta:meta])* $vis:vis enum $name:ident, $what:literal {
         $($(#[$variant_meta:meta])* $variant:ident = $code:literal),+ $(,)?
     }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         $vis enum $name { $($(#[$variant_meta])* $variant),+ }
 
-        #[allow(dead_code)]
         impl $name {
             /// All values, in the order of the list.
             $vis const ALL: &'static [$name] = &[$($name::$variant),+];
 
             /// The code as it is stored and sent.
-            $vis const fn code(self) -> $int {
+            $vis const fn code(self) -> $written {
                 match self { $($name::$variant => $code),+ }
             }
         }
 
-        impl TryFrom<$int> for $name {
-            type Error = $crate::codes::UnknownCode<$int>;
+        // Tables with a place for each value depend on this.
+        const _: () = {
+            let mut position = 0;
+            while position < $name::ALL.len() {
+                assert!($name::ALL[position] as usize == position);
+                position += 1;
+            }
+        };
 
-            fn try_from(code: $int) -> Result<$name, Self::Error> {
+        impl TryFrom<$read> for $name {
+            type Error = $crate::codes::UnknownCode<$unknown>;
+
+            fn try_from(code: $read) -> Result<$name, Self::Error> {
                 match code {
                     $($code => Ok($name::$variant),)+
-                    _ => Err($crate::codes::UnknownCode { what: $what, code }),
+                    _ => Err($crate::codes::UnknownCode { what: $what, code: <$unknown>::from(code) }),
                 }
             }
         }
