@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use super::identity::{Principal, ROLE_PREFIX};
 use super::read_needed;
+use crate::codes::codes;
 use crate::types::LogName;
 
 const MODEL: &str = include_str!("../../acl/model.conf");
@@ -31,37 +32,23 @@ const DECISIONS_REMEMBERED_MAX: usize = 10_000;
 /// The cache key of "at least one log". No log has an empty name.
 const SOME_LOG: &str = "";
 
-/// An action on a log that can be permitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Append records.
-    Produce,
-    /// Read records.
-    Consume,
-    /// Trim, create, configure and inspect.
-    Admin,
-    /// Act as a peer of the cluster.
-    Replicate,
-}
-
-impl Action {
-    /// All actions.
-    pub const ALL: [Action; 4] = [Action::Produce, Action::Consume, Action::Admin, Action::Replicate];
-
-    /// Returns the action's name in the policy.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Produce => "produce",
-            Action::Consume => "consume",
-            Action::Admin => "admin",
-            Action::Replicate => "replicate",
-        }
+codes! {
+    /// An action on a log that can be permitted. The code is its name in the policy.
+    pub enum Action: str, "action" {
+        /// Append records.
+        Produce = "produce",
+        /// Read records.
+        Consume = "consume",
+        /// Trim, create, configure and inspect.
+        Admin = "admin",
+        /// Act as a peer of the cluster.
+        Replicate = "replicate",
     }
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.code())
     }
 }
 
@@ -187,7 +174,7 @@ struct Policy {
 #[derive(Default)]
 struct Decisions {
     count: usize,
-    of: HashMap<Principal, HashMap<String, [Option<bool>; 4]>>,
+    of: HashMap<Principal, HashMap<String, [Option<bool>; Action::ALL.len()]>>,
 }
 
 impl Policy {
@@ -266,7 +253,7 @@ impl Policy {
     }
 
     fn decide(&self, principal: &Principal, log: &str, action: Action) -> bool {
-        self.enforcer.enforce((principal.as_str(), log, action.as_str())).unwrap_or_else(|e| {
+        self.enforcer.enforce((principal.as_str(), log, action.code())).unwrap_or_else(|e| {
             log::error!("the access policy can't be evaluated, so {principal} may not {action} {log}: {e}");
             false
         })
@@ -335,13 +322,8 @@ fn check_rule(subject: &str, log: &str, action: &str) -> Result<(), String> {
     if !(log == Acl::EVERY_LOG || !log.is_empty() && LogName::new(beginning.unwrap_or(log)).is_ok()) {
         return Err(format!("{log:?} is neither the name of a log nor the beginning of one with a \"*\" at the end"));
     }
-    if !Action::ALL.iter().any(|a| a.as_str() == action) {
-        return Err(format!(
-            "{action:?} is not an action: the actions are {}",
-            Action::ALL.map(Action::as_str).join(", ")
-        ));
-    }
-    Ok(())
+    let known = || Action::ALL.iter().map(|action| action.code()).collect::<Vec<_>>().join(", ");
+    Action::try_from(action).map(drop).map_err(|_| format!("{action:?} is not an action: the actions are {}", known()))
 }
 
 fn check_subject(subject: &str) -> Result<(), String> {

@@ -24,7 +24,7 @@ fn everything_that_no_line_grants_is_denied() {
     assert!(!acl.allows(&principal("bob"), "default", Action::Produce));
     assert!(!acl.allows(&principal("Alice"), "default", Action::Produce));
     for action in Action::ALL {
-        assert!(!self::acl("").allows(&alice, "default", action));
+        assert!(!self::acl("").allows(&alice, "default", *action));
     }
 }
 
