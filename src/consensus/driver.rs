@@ -366,11 +366,13 @@ impl Driver {
             // Damage changes the status, but is not an effect.
             self.statuses.publish(replica.group.status());
         }
-        self.lines.log_leaders(&self.statuses, self.governor.catalog(), &self.me, now);
-        self.metrics.tick(self.ticks, &self.groups, self.governor.catalog(), self.me.id);
+        // Collected once, for all that follows.
+        let (statuses, replicas) = (self.statuses.all(), self.governor.facts(&self.groups));
+        self.lines.log_leaders(&statuses, self.governor.catalog(), &self.me, now);
+        self.metrics.tick(self.ticks, &statuses, &replicas, self.governor.catalog(), self.me.id);
         if self.handing_over.is_none() {
             let now = Now { tick: self.ticks, at: now, wall_us: time_us };
-            self.governor.tick(&mut self.groups, &self.sinks, now)?;
+            self.governor.tick(&mut self.groups, &replicas, &self.sinks, now)?;
         }
         let leads = self.groups.values().any(|replica| replica.group.leads() && replica.group.has_other_voters());
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {

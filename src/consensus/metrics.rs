@@ -1,11 +1,13 @@
 //! The metrics of consensus: elections, leader changes, and the lag of followers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-use super::replica::Groups;
+use super::status::GroupStatus;
 use crate::catalog::Catalog;
+use crate::catalog::policy::facts::Replicas;
 use crate::metrics::{Counter, Gauges, Registry};
 use crate::types::{GroupId, NodeId, Term};
 
@@ -40,30 +42,37 @@ impl ConsensusMetrics {
         }
     }
 
-    /// Updates the metrics. Called on each tick.
-    pub fn tick(&mut self, tick: u64, groups: &Groups, catalog: &Catalog, me: NodeId) {
-        for (id, replica) in groups {
-            let (term, leader) = replica.group.term_and_leader();
-            let Some((last_term, last_leader)) = self.seen.insert(*id, (term, leader)) else { continue };
+    /// Updates the metrics. Called on each tick, with what was collected on it.
+    pub fn tick(
+        &mut self,
+        tick: u64,
+        statuses: &[Arc<GroupStatus>],
+        replicas: &Replicas,
+        catalog: &Catalog,
+        me: NodeId,
+    ) {
+        for status in statuses {
+            let (term, leader) = (status.term, status.leader);
+            let Some((last_term, last_leader)) = self.seen.insert(status.group, (term, leader)) else { continue };
             self.terms.inc_by(term.0.saturating_sub(last_term.0));
             // While no leader is known, the last one is kept.
             if leader.is_none() {
-                self.seen.insert(*id, (term, last_leader));
+                self.seen.insert(status.group, (term, last_leader));
             } else if leader != last_leader {
                 self.leader_changes.inc();
             }
         }
         if tick.is_multiple_of(LAG_TICKS) {
-            self.measure_lag(groups, catalog, me);
+            self.measure_lag(statuses, replicas, catalog, me);
         }
     }
 
-    fn measure_lag(&self, groups: &Groups, catalog: &Catalog, me: NodeId) {
+    fn measure_lag(&self, statuses: &[Arc<GroupStatus>], replicas: &Replicas, catalog: &Catalog, me: NodeId) {
         let mut lags: BTreeMap<NodeId, u64> = BTreeMap::new();
-        for replica in groups.values() {
-            let committed = replica.group.status().commit_index;
-            for follower in replica.group.facts().progress.iter().filter(|follower| follower.node != me) {
-                *lags.entry(follower.node).or_default() += committed.0.saturating_sub(follower.matched.0);
+        for status in statuses {
+            let progress = replicas.get(&status.group).map(|replica| replica.progress.as_slice()).unwrap_or_default();
+            for follower in progress.iter().filter(|follower| follower.node != me) {
+                *lags.entry(follower.node).or_default() += status.commit_index.0.saturating_sub(follower.matched.0);
             }
         }
         // Removes the followers of groups that this node no longer leads.

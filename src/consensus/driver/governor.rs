@@ -88,9 +88,8 @@ impl Governor {
     }
 
     /// Performs the actions that the policy requests on a tick.
-    pub fn tick(&mut self, groups: &mut Groups, sinks: &Sinks, now: Now) -> Result<(), HostError> {
-        let replicas = self.facts(groups);
-        for action in self.policy.tick(&self.catalog, &replicas, now) {
+    pub fn tick(&mut self, groups: &mut Groups, replicas: &Replicas, sinks: &Sinks, now: Now) -> Result<(), HostError> {
+        for action in self.policy.tick(&self.catalog, replicas, now) {
             match action {
                 Action::Propose(command) => {
                     let (unread, _) = reply();
@@ -165,7 +164,8 @@ impl Governor {
         }
     }
 
-    fn facts(&self, groups: &Groups) -> Replicas {
+    /// Returns the facts that the policy needs about all replicas.
+    pub fn facts(&self, groups: &Groups) -> Replicas {
         let facts = |(group, replica): (&GroupId, &Replica)| {
             let is_searched = self.searches.is_running(*group);
             (*group, replica.facts(is_searched))

@@ -1,12 +1,13 @@
 //! The log lines about this node's groups: recovery and leadership.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Member};
 use crate::consensus::leadership::{Heard, LeadershipLines};
 use crate::consensus::replica::Groups;
-use crate::consensus::status::Statuses;
+use crate::consensus::status::GroupStatus;
 use crate::types::{GroupId, NodeId};
 
 /// When each peer was last heard, and what was logged about each group's leadership.
@@ -27,8 +28,8 @@ impl GroupLines {
     }
 
     /// Logs the changes of leadership. Called on each tick.
-    pub fn log_leaders(&mut self, statuses: &Statuses, catalog: &Catalog, me: &Member, now: Instant) {
-        for status in statuses.all() {
+    pub fn log_leaders(&mut self, statuses: &[Arc<GroupStatus>], catalog: &Catalog, me: &Member, now: Instant) {
+        for status in statuses {
             let group = label(status.group, catalog);
             let name = |node| match catalog.member(node) {
                 Some(member) => member.name.to_string(),
@@ -37,7 +38,7 @@ impl GroupLines {
                 None => node.to_string(),
             };
             let lines = self.leaders.entry(status.group).or_default();
-            if let Some((level, text)) = lines.look(&group, &status, me.id, &self.heard, name, now) {
+            if let Some((level, text)) = lines.look(&group, status, me.id, &self.heard, name, now) {
                 log::log!(level, "{text}");
             }
         }

@@ -140,11 +140,6 @@ impl Group {
         }
     }
 
-    /// Returns the newest term that this node knows of, and the leader of that term.
-    pub fn term_and_leader(&self) -> (Term, Option<NodeId>) {
-        (self.node.term(), self.node.leader())
-    }
-
     /// Returns the group's status, as far as this node knows.
     pub fn status(&self) -> GroupStatus {
         let (conf, _) = self.node.store().conf();
