@@ -2,131 +2,63 @@
 //!
 //! A component declares the metrics that it counts as fields of its own struct, and creates them with
 //! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`]: name, help text and
-//! buckets are stated there and nowhere else. Counting is an atomic addition. `GetNode` and `status --verbose` read all
-//! of them through [`Registry::samples`].
+//! buckets are stated there and nowhere else. Counting is an atomic addition, or a short lock for a histogram. What a
+//! component knows anyway is not counted twice: [`Registry::observe_gauge`]. `GetNode` and `status --verbose` read all
+//! metrics through [`Registry::samples`].
 //!
 //! Names and labels follow Prometheus: prefix `seriatim_`, base units (seconds, bytes), counters end in `_total`.
 
+mod kinds;
+
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::family::Family;
-pub use prometheus_client::metrics::gauge::Gauge;
-pub use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::histogram::exponential_buckets;
-use prometheus_client::registry::{Metric, Registry as Registered};
+use prometheus_client::encoding::text;
 
-/// The prefix of every name.
-const PREFIX: &str = "seriatim";
-
-/// A counter that starts at 0 with the process and never decreases.
-#[derive(Clone, Debug, Default)]
-pub struct Counter(prometheus_client::metrics::counter::Counter);
-
-impl Counter {
-    /// Adds one.
-    pub fn inc(&self) {
-        self.0.inc();
-    }
-
-    /// Adds `n`.
-    pub fn inc_by(&self, n: u64) {
-        self.0.inc_by(n);
-    }
-
-    /// Returns the sum.
-    pub fn get(&self) -> u64 {
-        self.0.get()
-    }
-}
-
-/// Counters that differ in the values of their labels.
-#[derive(Clone, Debug)]
-pub struct Counters<L: Clone + Hash + Eq>(Family<L, prometheus_client::metrics::counter::Counter>);
-
-impl<L: Clone + Hash + Eq> Counters<L> {
-    /// Returns the counter with these labels. Takes a lock: callers on a hot path keep the result.
-    pub fn with(&self, labels: &L) -> Counter {
-        Counter(self.0.get_or_create_owned(labels))
-    }
-}
-
-/// Gauges that differ in the values of their labels.
-#[derive(Clone, Debug)]
-pub struct Gauges<L: Clone + Hash + Eq>(Family<L, Gauge>);
-
-impl<L: Clone + Hash + Eq> Gauges<L> {
-    /// Returns the gauge with these labels.
-    pub fn with(&self, labels: &L) -> Gauge {
-        self.0.get_or_create_owned(labels)
-    }
-
-    /// Removes all gauges of the family.
-    pub fn clear(&self) {
-        self.0.clear();
-    }
-}
+pub use self::kinds::{Buckets, Counter, Distribution, Gauge, Histogram, Labelled, Sample, SampleValue};
+use self::kinds::{Observed, PREFIX, Readable};
+use crate::codes::codes;
 
 /// Buckets of a duration in seconds: 50 µs to 26 s, each twice the one before.
-pub const SECONDS: Buckets = Buckets { first: 50e-6, factor: 2.0, count: 20 };
+pub const SECONDS: Buckets = Buckets::new(50e-6, 2.0, 20);
 
 /// Buckets of a number of items: 1 to 65,536, each four times the one before.
-pub const ITEMS: Buckets = Buckets { first: 1.0, factor: 4.0, count: 9 };
+pub const ITEMS: Buckets = Buckets::new(1.0, 4.0, 9);
 
 /// Buckets of a size in bytes: 64 B to 16 MiB, each four times the one before.
-pub const BYTES: Buckets = Buckets { first: 64.0, factor: 4.0, count: 10 };
-
-/// The upper bounds of a histogram's buckets, a geometric series.
-#[derive(Clone, Copy, Debug)]
-pub struct Buckets {
-    first: f64,
-    factor: f64,
-    count: u16,
-}
-
-/// The value of one metric at one moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// The full name with its labels, as in Prometheus' text format.
-    pub name: String,
-    /// A counter's or gauge's value.
-    pub value: f64,
-}
+pub const BYTES: Buckets = Buckets::new(64.0, 4.0, 10);
 
 /// The registry of a node. Clones share it.
 #[derive(Clone, Default)]
 pub struct Registry(Arc<Mutex<Entries>>);
 
 struct Entries {
-    registered: Registered,
+    /// Encodes the text format.
+    registered: prometheus_client::registry::Registry,
     /// By name, so that a component that is restarted gets its earlier metrics back.
-    by_name: HashMap<&'static str, Box<dyn Any + Send>>,
+    by_name: BTreeMap<&'static str, Box<dyn Readable>>,
 }
 
 impl Default for Entries {
     fn default() -> Entries {
-        Entries { registered: Registered::with_prefix(PREFIX), by_name: HashMap::new() }
+        let registered = prometheus_client::registry::Registry::with_prefix(PREFIX);
+        Entries { registered, by_name: BTreeMap::new() }
     }
 }
 
 impl Registry {
     /// Returns a counter. `name` is given without the prefix and without `_total`.
     pub fn counter(&self, name: &'static str, help: &str) -> Counter {
-        Counter(self.register(name, help, prometheus_client::metrics::counter::Counter::default))
+        self.register(name, help, Counter::default)
     }
 
-    /// Returns a family of counters with labels.
-    pub fn counters<L>(&self, name: &'static str, help: &str) -> Counters<L>
-    where
-        L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
-    {
-        Counters(self.register(name, help, Family::default))
+    /// Returns a family of counters with a label.
+    pub fn counters(&self, name: &'static str, label: &'static str, help: &str) -> Labelled<Counter> {
+        self.register(name, help, || Labelled::new(label))
     }
 
     /// Returns a gauge: a value that can rise and fall.
@@ -134,28 +66,39 @@ impl Registry {
         self.register(name, help, Gauge::default)
     }
 
-    /// Returns a family of gauges with labels.
-    pub fn gauges<L>(&self, name: &'static str, help: &str) -> Gauges<L>
-    where
-        L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
-    {
-        Gauges(self.register(name, help, Family::default))
+    /// Returns a family of gauges with a label.
+    pub fn gauges(&self, name: &'static str, label: &'static str, help: &str) -> Labelled<Gauge> {
+        self.register(name, help, || Labelled::new(label))
     }
 
     /// Returns a histogram with these buckets. `name` is given without the prefix.
     pub fn histogram(&self, name: &'static str, help: &str, buckets: Buckets) -> Histogram {
-        let Buckets { first, factor, count } = buckets;
-        self.register(name, help, || Histogram::new(exponential_buckets(first, factor, count)))
+        self.register(name, help, || Histogram::new(buckets))
+    }
+
+    /// Registers a gauge whose value `current` returns, whenever the registry is read. `current` must not wait and must
+    /// not use the registry, which is locked meanwhile. It should hold no more of its component than it needs.
+    pub fn observe_gauge(&self, name: &'static str, help: &str, current: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.register(name, help, || Observed::new(false)).observe(Arc::new(current));
+    }
+
+    /// Registers a counter whose value `current` returns, under the same conditions.
+    pub fn observe_counter(&self, name: &'static str, help: &str, current: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.register(name, help, || Observed::new(true)).observe(Arc::new(current));
     }
 
     /// Returns the metric of that name. Creates it if it does not exist.
-    fn register<M: Metric + Clone>(&self, name: &'static str, help: &str, create: impl FnOnce() -> M) -> M {
+    fn register<M: Readable + Clone>(&self, name: &'static str, help: &str, create: impl FnOnce() -> M) -> M {
         let mut entries = self.0.lock();
-        if let Some(known) = entries.by_name.get(name).and_then(|metric| metric.downcast_ref::<M>()) {
-            return known.clone();
+        if let Some(known) = entries.by_name.get(name) {
+            let known: &dyn Any = &**known;
+            if let Some(known) = known.downcast_ref::<M>() {
+                return known.clone();
+            }
         }
         let metric = create();
-        assert!(entries.by_name.insert(name, Box::new(metric.clone())).is_none(), "{name} is two kinds of metric");
+        let other = entries.by_name.insert(name, Box::new(metric.clone()));
+        assert!(other.is_none(), "{name} is two kinds of metric");
         entries.registered.register(name, help, metric.clone());
         metric
     }
@@ -168,13 +111,11 @@ impl Registry {
         text
     }
 
-    /// Returns all values with their names. A histogram consists of `_count`, `_sum` and the cumulative `_bucket`s.
+    /// Returns all values, in the order of their names.
     pub fn samples(&self) -> Vec<Sample> {
-        let sample = |line: &str| {
-            let (name, value) = line.rsplit_once(' ')?;
-            Some(Sample { name: name.to_owned(), value: value.parse().ok()? })
-        };
-        self.encode().lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+        let mut samples = Vec::new();
+        self.0.lock().by_name.iter().for_each(|(name, metric)| metric.read(name, "", &mut samples));
+        samples
     }
 }
 
@@ -184,75 +125,39 @@ impl Debug for Registry {
     }
 }
 
-/// A limit that a request can reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Limit {
-    /// Bytes of a record.
-    RecordBytes,
-    /// Bytes of a request's records.
-    RequestBytes,
-    /// Bytes of a message that carries no records.
-    MessageBytes,
-    /// Open streams of one principal.
-    PrincipalStreams,
-    /// Open streams of all principals together.
-    Streams,
-    /// Unanswered calls of one principal.
-    PrincipalCalls,
-    /// Unanswered calls of all principals together.
-    Calls,
-    /// Bytes in flight of one principal.
-    PrincipalBytes,
-    /// Bytes in flight of all principals together.
-    Bytes,
-    /// A queue of the node.
-    Queue,
-}
-
-impl Limit {
-    /// In the order of their numbers.
-    pub const ALL: [Limit; 10] = [
-        Limit::RecordBytes,
-        Limit::RequestBytes,
-        Limit::MessageBytes,
-        Limit::PrincipalStreams,
-        Limit::Streams,
-        Limit::PrincipalCalls,
-        Limit::Calls,
-        Limit::PrincipalBytes,
-        Limit::Bytes,
-        Limit::Queue,
-    ];
-
-    /// Returns the value of the metric's label: the name of the option that sets the limit, if one does.
-    pub fn name(self) -> &'static str {
-        match self {
-            Limit::RecordBytes => "record_bytes_max",
-            Limit::RequestBytes => "request_bytes_max",
-            Limit::MessageBytes => "message_bytes",
-            Limit::PrincipalStreams => "streams_per_principal_max",
-            Limit::Streams => "streams_max",
-            Limit::PrincipalCalls => "calls_per_principal_max",
-            Limit::Calls => "calls_max",
-            Limit::PrincipalBytes => "bytes_per_principal_max",
-            Limit::Bytes => "bytes_max",
-            Limit::Queue => "queue",
-        }
+codes! {
+    /// A limit that a request can reach. The code is the value of the metric's label, and `limit` in the metadata of a
+    /// status: the name of the option that sets the limit, if one does.
+    pub enum Limit: str, "limit" {
+        /// Bytes of a record.
+        RecordBytes = "record_bytes_max",
+        /// Bytes of a request's records.
+        RequestBytes = "request_bytes_max",
+        /// Bytes of a message that carries no records.
+        MessageBytes = "message_bytes",
+        /// Open streams of one principal.
+        PrincipalStreams = "streams_per_principal_max",
+        /// Open streams of all principals together.
+        Streams = "streams_max",
+        /// Unanswered calls of one principal.
+        PrincipalCalls = "calls_per_principal_max",
+        /// Unanswered calls of all principals together.
+        Calls = "calls_max",
+        /// Bytes in flight of one principal.
+        PrincipalBytes = "bytes_per_principal_max",
+        /// Bytes in flight of all principals together.
+        Bytes = "bytes_max",
+        /// A queue of the node.
+        Queue = "queue",
     }
-}
-
-/// The label of the counter `limit_refused`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LimitLabel {
-    limit: &'static str,
 }
 
 /// The registry, and the metrics that several components share.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    limit_refused: [Counter; Limit::ALL.len()],
+    /// By the limit's position.
+    limit_refused: Box<[Counter]>,
     /// Requests that the access list refused.
     pub access_refused: Counter,
     /// Peers that were refused because of the node that their certificate names, or does not name.
@@ -275,9 +180,9 @@ impl Default for Metrics {
 impl Metrics {
     /// Registers the metrics.
     pub fn new(registry: Registry) -> Metrics {
-        let limits = registry.counters("limit_refused", "Requests refused because of a limit");
+        let limits = registry.counters("limit_refused", "limit", "Requests refused because of a limit");
         Metrics {
-            limit_refused: Limit::ALL.map(|limit| limits.with(&LimitLabel { limit: limit.name() })),
+            limit_refused: Limit::ALL.iter().map(|limit| limits.with(limit.code())).collect(),
             access_refused: registry.counter("access_refused", "Requests refused by the access list"),
             peer_name_refused: registry
                 .counter("peer_name_refused", "Peers refused because of the node that their certificate names"),
@@ -310,18 +215,19 @@ impl Metrics {
 mod tests {
     use super::*;
 
+    fn value(registry: &Registry, name: &str) -> Option<SampleValue> {
+        registry.samples().into_iter().find(|sample| sample.name == name).map(|sample| sample.value)
+    }
+
     #[test]
     fn every_limit_has_a_counter_of_its_own() {
         let metrics = Metrics::default();
         for (i, limit) in Limit::ALL.iter().enumerate() {
-            assert_eq!(*limit as usize, i);
             (0..=i).for_each(|_| metrics.limit_refused(*limit).inc());
         }
-        let samples = metrics.registry().samples();
         for (i, limit) in Limit::ALL.iter().enumerate() {
-            let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.name());
-            let value = samples.iter().find(|sample| sample.name == name).map(|sample| sample.value);
-            assert_eq!(value, Some(i as f64 + 1.0), "{name}");
+            let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.code());
+            assert_eq!(value(metrics.registry(), &name), Some(SampleValue::Counter(i as u64 + 1)), "{name}");
         }
     }
 
@@ -330,8 +236,35 @@ mod tests {
         let registry = Registry::default();
         registry.counter("appended_bytes", "Bytes appended").inc_by(5);
         registry.counter("appended_bytes", "Bytes appended").inc_by(6);
-        let sample = Sample { name: "seriatim_appended_bytes_total".to_owned(), value: 11.0 };
-        assert_eq!(registry.samples(), [sample]);
+        let name = "seriatim_appended_bytes_total".to_owned();
+        assert_eq!(registry.samples(), [Sample { name, value: SampleValue::Counter(11) }]);
+    }
+
+    #[test]
+    fn an_observed_value_is_that_of_the_moment_and_of_the_last_component() {
+        let registry = Registry::default();
+        let held = registry.gauge("held", "Held");
+        let current = held.clone();
+        registry.observe_gauge("streams_now", "Open streams", move || current.get() as u64);
+        held.set(7);
+        assert_eq!(value(&registry, "seriatim_streams_now"), Some(SampleValue::Gauge(7)));
+        held.set(8);
+        assert_eq!(value(&registry, "seriatim_streams_now"), Some(SampleValue::Gauge(8)));
+        registry.observe_gauge("streams_now", "Open streams", || 1);
+        assert_eq!(value(&registry, "seriatim_streams_now"), Some(SampleValue::Gauge(1)));
+    }
+
+    /// Once, samples were read from the text, and a gauge whose name ends like a part of a histogram was taken for one.
+    #[test]
+    fn the_kind_of_a_metric_does_not_follow_from_its_name() {
+        let registry = Registry::default();
+        registry.gauge("lag_sum", "A gauge").set(3);
+        registry.counter("bucket", "A counter").inc();
+        registry.histogram("parts_count", "A histogram", ITEMS).observe(2.0);
+        assert_eq!(value(&registry, "seriatim_lag_sum"), Some(SampleValue::Gauge(3)));
+        assert_eq!(value(&registry, "seriatim_bucket_total"), Some(SampleValue::Counter(1)));
+        let Some(SampleValue::Histogram(parts)) = value(&registry, "seriatim_parts_count") else { panic!("missing") };
+        assert_eq!((parts.count, parts.sum), (1, 2.0));
     }
 
     #[test]
@@ -339,12 +272,52 @@ mod tests {
         let registry = Registry::default();
         let histogram = registry.histogram("batch_entries", "Entries per sync", ITEMS);
         [1.0, 3.0, 70_000.0].iter().for_each(|value| histogram.observe(*value));
-        let value = |name: &str| registry.samples().into_iter().find(|s| s.name == name).map(|s| s.value);
-        assert_eq!(value("seriatim_batch_entries_count"), Some(3.0));
-        assert_eq!(value("seriatim_batch_entries_sum"), Some(70_004.0));
-        assert_eq!(value("seriatim_batch_entries_bucket{le=\"4.0\"}"), Some(2.0));
-        assert_eq!(value("seriatim_batch_entries_bucket{le=\"65536.0\"}"), Some(2.0));
-        assert_eq!(value("seriatim_batch_entries_bucket{le=\"+Inf\"}"), Some(3.0));
+        let bounds = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, f64::INFINITY];
+        let buckets = bounds.into_iter().zip([1, 2, 2, 2, 2, 2, 2, 2, 2, 3]).collect();
+        let expected = SampleValue::Histogram(Distribution { count: 3, sum: 70_004.0, buckets });
+        assert_eq!(value(&registry, "seriatim_batch_entries"), Some(expected));
+    }
+
+    #[test]
+    fn the_text_has_every_metric_and_its_kind() {
+        let registry = Registry::default();
+        registry.counters("refused", "why", "Refusals").with("a \"b\"").inc();
+        registry.gauges("lag", "peer", "Lag").with("n2").set(-1);
+        registry.histogram("size", "Sizes", Buckets::new(1.0, 2.0, 2)).observe(1.5);
+        registry.observe_gauge("calls_now", "Calls", || 4);
+        registry.observe_counter("dropped", "Dropped", || 5);
+        let text = "\
+# HELP seriatim_refused Refusals.
+# TYPE seriatim_refused counter
+seriatim_refused_total{why=\"a \\\"b\\\"\"} 1
+# HELP seriatim_lag Lag.
+# TYPE seriatim_lag gauge
+seriatim_lag{peer=\"n2\"} -1
+# HELP seriatim_size Sizes.
+# TYPE seriatim_size histogram
+seriatim_size_sum 1.5
+seriatim_size_count 1
+seriatim_size_bucket{le=\"1.0\"} 0
+seriatim_size_bucket{le=\"2.0\"} 1
+seriatim_size_bucket{le=\"+Inf\"} 1
+# HELP seriatim_calls_now Calls.
+# TYPE seriatim_calls_now gauge
+seriatim_calls_now 4
+# HELP seriatim_dropped Dropped.
+# TYPE seriatim_dropped counter
+seriatim_dropped_total 5
+# EOF
+";
+        assert_eq!(registry.encode(), text);
+        // The names of samples are those of the text.
+        for sample in registry.samples() {
+            let line = match sample.value {
+                SampleValue::Counter(value) => format!("{} {value}\n", sample.name),
+                SampleValue::Gauge(value) => format!("{} {value}\n", sample.name),
+                SampleValue::Histogram(value) => format!("{}_count {}\n", sample.name, value.count),
+            };
+            assert!(text.contains(&line), "{line}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use super::configure::settings;
 use super::core::{Core, bounds};
 use super::error::{ApiError, FailedProposal};
 use super::messages::{Request, decode, decode_change};
+use super::metrics::stamp_ahead_ms;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
-use crate::clock::wall_us;
 use crate::consensus::handle::{GroupStatus, Proposal, Role};
-use crate::metrics::Sample;
+use crate::metrics::{Distribution, SampleValue};
 use crate::pb::admin;
 use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
@@ -51,13 +51,15 @@ pub async fn get_node(service: Service, _call: Call, request: Request) -> Result
     response.node_id = service.me.node_id.0;
     response.cluster_name.clone_from(&service.me.cluster_name);
     response.version = env!("CARGO_PKG_VERSION").to_owned();
-    let held = service.limits.usage();
-    let now = [("streams", held.streams), ("calls", held.calls), ("bytes_in_flight", held.all_bytes())];
-    let now = now.map(|(what, value)| (format!("seriatim_{what}_now"), value));
-    let (counters, histograms) = metrics(&service.metrics.registry().samples());
-    response.counters = counters;
-    response.histograms = histograms;
-    response.counters.extend(now.map(counter));
+    for sample in service.metrics.registry().samples() {
+        match sample.value {
+            SampleValue::Counter(value) => response.counters.push(counter(sample.name, value)),
+            SampleValue::Gauge(value) => {
+                response.counters.push(counter(sample.name, u64::try_from(value).unwrap_or(0)))
+            }
+            SampleValue::Histogram(value) => response.histograms.push(histogram(sample.name, value)),
+        }
+    }
     let Some(core) = service.member.get() else {
         response.waiting_for = service.waiting.get();
         return Ok(response);
@@ -66,20 +68,8 @@ pub async fn get_node(service: Service, _call: Call, request: Request) -> Result
     response.feature_level = levels.get().0;
     (response.feature_level_min, response.feature_level_max) = (levels.range().min().0, levels.range().max().0);
     response.cluster_id = core.cluster_id.to_string();
-    let dropped = core.consensus.peer_messages_dropped();
-    response.counters.push(counter(("seriatim_peer_messages_dropped_total".to_owned(), dropped)));
     response.disk = Some(disk(&core.space.status())).into();
     response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
-    let damaged = response.groups.iter().filter(|group| !group.damage.is_empty()).count();
-    let ranges: usize = response.groups.iter().map(|group| group.damaged_ranges.len()).sum();
-    let most = |of: fn(&admin::GroupStatus) -> u64| response.groups.iter().map(of).max().unwrap_or(0);
-    let now = [
-        ("replicas_damaged", damaged as u64),
-        ("damaged_ranges", ranges as u64),
-        ("stamp_ahead_ms", most(|g| g.stamp_ahead_ms)),
-        ("unprotected_bytes", most(|g| g.unprotected_bytes)),
-    ];
-    response.counters.extend(now.map(|(what, value)| counter((format!("seriatim_{what}_now"), value))));
     response.another_cluster = core.forward.rival().unwrap_or_default();
     Ok(response)
 }
@@ -102,39 +92,14 @@ fn disk(space: &SpaceStatus) -> admin::DiskStatus {
     }
 }
 
-/// Splits samples into counters (gauges too) and histograms, whose samples follow each other.
-fn metrics(samples: &[Sample]) -> (Vec<admin::Counter>, Vec<admin::Histogram>) {
-    let (mut counters, mut histograms) = (Vec::new(), Vec::<admin::Histogram>::new());
-    for sample in samples {
-        let (base, labels) =
-            sample.name.split_once('{').map_or((sample.name.as_str(), ""), |(base, rest)| (base, rest));
-        let of = |suffix: &str, histograms: &mut Vec<admin::Histogram>| -> Option<usize> {
-            let name = base.strip_suffix(suffix)?;
-            if suffix == "_sum" || histograms.last().is_none_or(|last| last.name != name) {
-                histograms.push(admin::Histogram { name: name.to_owned(), ..Default::default() });
-            }
-            Some(histograms.len() - 1)
-        };
-        if let Some(i) = of("_sum", &mut histograms) {
-            histograms[i].sum = sample.value;
-        } else if let Some(i) = of("_count", &mut histograms) {
-            histograms[i].count = sample.value as u64;
-        } else if let Some(i) = of("_bucket", &mut histograms) {
-            let bound = labels.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"')).map(|(bound, _)| bound);
-            let Some(bound) = bound.and_then(|bound| bound.parse::<f64>().ok()) else { continue };
-            let bucket = admin::Bucket { upper_bound: bound, count: sample.value as u64, ..Default::default() };
-            histograms[i].buckets.push(bucket);
-        } else {
-            counters.push(counter((sample.name.clone(), sample.value.max(0.0) as u64)));
-        }
-    }
-    (counters, histograms)
+fn counter(name: String, value: u64) -> admin::Counter {
+    admin::Counter { name, value, ..admin::Counter::default() }
 }
 
-fn counter((name, value): (String, u64)) -> admin::Counter {
-    let mut counter = admin::Counter::new();
-    (counter.name, counter.value) = (name, value);
-    counter
+fn histogram(name: String, Distribution { count, sum, buckets }: Distribution) -> admin::Histogram {
+    let bucket = |(upper_bound, count)| admin::Bucket { upper_bound, count, ..admin::Bucket::default() };
+    let buckets = buckets.into_iter().map(bucket).collect();
+    admin::Histogram { name, count, sum, buckets, ..admin::Histogram::default() }
 }
 
 fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
@@ -179,7 +144,7 @@ fn group(core: &Core, status: &GroupStatus) -> admin::GroupStatus {
         group.stored_bytes = log.reader.stored_bytes();
         group.unprotected_bytes = log.reader.unprotected_bytes();
         group.last_append_time_us = mark.last_append_time_us;
-        group.stamp_ahead_ms = mark.last_append_time_us.saturating_sub(wall_us()) / 1000;
+        group.stamp_ahead_ms = stamp_ahead_ms(&mark);
     }
     group.damaged_ranges = core.scrub.damaged(status.group).iter().map(damaged_range).collect();
     group

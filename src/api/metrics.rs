@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus_client::encoding::EncodeLabelSet;
-
+use super::core::Core;
 use super::error::ApiError;
+use super::limits::{Budgets, Usage};
 use super::status::{Counted, classify};
+use crate::clock::wall_us;
 use crate::metrics::{BYTES, Counter, Histogram, Metrics, Registry, SECONDS};
 use crate::reason::ErrorReason;
+use crate::watermark::Visible;
 
 /// The metrics of requests. Clones count together.
 #[derive(Clone)]
@@ -23,20 +25,17 @@ pub struct RequestMetrics {
     read_seconds: Histogram,
     /// Bytes of records that were read for responses.
     read_bytes: Counter,
-    refused: Arc<[Counter]>,
+    /// By the reason's position.
+    failed: Arc<[Counter]>,
     shared: Arc<Metrics>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
 }
 
 impl RequestMetrics {
     /// Registers them.
     pub fn new(shared: Arc<Metrics>) -> RequestMetrics {
         let registry = shared.registry();
-        let refused = registry.counters("requests_failed", "Requests that failed, by the reason in their status");
+        let failed =
+            registry.counters("requests_failed", "reason", "Requests that failed, by the reason in their status");
         RequestMetrics {
             produce_seconds: registry.histogram(
                 "produce_seconds",
@@ -48,10 +47,7 @@ impl RequestMetrics {
                 .counter("appended_bytes", "Payload bytes of this node's clients that were appended"),
             read_seconds: registry.histogram("read_seconds", "Reading the records of one response", SECONDS),
             read_bytes: registry.counter("read_bytes", "Bytes of records that were read for responses"),
-            refused: ErrorReason::ALL
-                .iter()
-                .map(|reason| refused.with(&ReasonLabel { reason: reason.code() }))
-                .collect(),
+            failed: ErrorReason::ALL.iter().map(|reason| failed.with(reason.code())).collect(),
             shared,
         }
     }
@@ -82,8 +78,50 @@ impl RequestMetrics {
             Some(Counted::Limit(limit)) => self.shared.limit_refused(limit).inc(),
             None => {}
         }
-        if let Some(position) = ErrorReason::ALL.iter().position(|reason| *reason == class.reason) {
-            self.refused[position].inc();
-        }
+        self.failed[class.reason as usize].inc();
     }
+}
+
+/// Registers what clients use of the limits.
+pub fn observe_usage(registry: &Registry, limits: &Budgets) {
+    let observe = |name, help, part: fn(Usage) -> u64| {
+        let limits = limits.clone();
+        registry.observe_gauge(name, help, move || part(limits.usage()));
+    };
+    observe("streams_now", "Streams that are open, and long polls that wait", |usage| usage.streams);
+    observe("calls_now", "Requests without a response", |usage| usage.calls);
+    observe("bytes_in_flight_now", "Bytes of requests and responses in flight", Usage::all_bytes);
+}
+
+/// Registers what is known of this node's replicas, once it is a member of a cluster.
+pub fn observe_replicas(registry: &Registry, core: &Core) {
+    let consensus = core.consensus.clone();
+    registry.observe_counter(
+        "peer_messages_dropped",
+        "Messages of peers that were dropped because their queue was full",
+        move || consensus.peer_messages_dropped(),
+    );
+    let consensus = core.consensus.clone();
+    registry.observe_gauge("replicas_damaged_now", "Replicas that are damaged and take no part", move || {
+        consensus.all_statuses().iter().filter(|status| status.damage.is_some()).count() as u64
+    });
+    let (consensus, scrub) = (core.consensus.clone(), core.scrub.clone());
+    registry.observe_gauge("damaged_ranges_now", "Places on the disk that can't be read", move || {
+        consensus.all_statuses().iter().map(|status| scrub.damaged(status.group).len() as u64).sum()
+    });
+    let logs = core.logs.clone();
+    registry.observe_gauge("stamp_ahead_ms_now", "How far the newest timestamp is ahead of the clock", move || {
+        logs.all().iter().map(|log| stamp_ahead_ms(&log.watermark.get())).max().unwrap_or(0)
+    });
+    let logs = core.logs.clone();
+    registry.observe_gauge(
+        "unprotected_bytes_now",
+        "Synced bytes of a log above the durable position in its manifest",
+        move || logs.all().iter().map(|log| log.reader.unprotected_bytes()).max().unwrap_or(0),
+    );
+}
+
+/// How far a log's newest timestamp is ahead of this node's clock.
+pub fn stamp_ahead_ms(visible: &Visible) -> u64 {
+    visible.last_append_time_us.saturating_sub(wall_us()) / 1000
 }

@@ -13,7 +13,7 @@ use super::core::{Core, Me};
 use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Budgets;
-use super::metrics::RequestMetrics;
+use super::metrics::{RequestMetrics, observe_replicas, observe_usage};
 use super::rpc;
 use super::service::Service;
 use crate::config;
@@ -111,6 +111,7 @@ impl Api {
             services: rpc::service_names().into(),
             fatal: fatal.clone(),
         };
+        observe_usage(service.metrics.registry(), &service.limits);
         let (services, checker) = rpc::register(&service);
         let mut server = client_listener(env, limits.client_memory_bytes_max)
             .register_service(services)
@@ -137,6 +138,7 @@ impl Api {
     /// # Panics
     /// If it is called again.
     pub fn serve(&self, core: Core) {
+        observe_replicas(self.service.metrics.registry(), &core);
         assert!(self.service.member.set(core).is_ok(), "the client listener was given its core twice");
         self.service.lifecycle.enter(Phase::Serving);
     }

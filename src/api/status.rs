@@ -194,7 +194,7 @@ fn metadata(error: &ApiError) -> Vec<Metadata> {
             vec![("log", log.to_string()), ("next_offset", next_offset.to_string())]
         }
         ApiError::Limit(LimitReached { limit, max }) => {
-            vec![("limit", limit.name().to_owned()), ("max", max.to_string())]
+            vec![("limit", limit.code().to_owned()), ("max", max.to_string())]
         }
         ApiError::NotReady { waiting_for } => vec![("waiting_for", waiting_for.clone())],
         ApiError::Damaged { log, offset, resume, what: _ }

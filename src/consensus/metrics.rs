@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
-
 use super::status::GroupStatus;
 use crate::catalog::Catalog;
 use crate::catalog::policy::facts::Replicas;
-use crate::metrics::{Counter, Gauges, Registry};
+use crate::metrics::{Counter, Gauge, Labelled, Registry};
 use crate::types::{GroupId, NodeId, Term};
 
 /// Ticks between two measurements of lag.
@@ -18,13 +16,8 @@ const LAG_TICKS: u64 = 10;
 pub struct ConsensusMetrics {
     terms: Counter,
     leader_changes: Counter,
-    lag: Gauges<PeerLabel>,
+    lag: Labelled<Gauge>,
     seen: BTreeMap<GroupId, (Term, Option<NodeId>)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PeerLabel {
-    peer: String,
 }
 
 impl ConsensusMetrics {
@@ -36,6 +29,7 @@ impl ConsensusMetrics {
             leader_changes: registry.counter("leader_changes", "Times that a group got another leader"),
             lag: registry.gauges(
                 "commit_lag_entries",
+                "peer",
                 "Committed entries that a follower lacks, in all groups that this node leads",
             ),
             seen: BTreeMap::new(),
@@ -79,7 +73,7 @@ impl ConsensusMetrics {
         self.lag.clear();
         for (node, lag) in lags {
             let peer = catalog.member(node).map_or_else(|| node.to_string(), |member| member.name.to_string());
-            self.lag.with(&PeerLabel { peer }).set(i64::try_from(lag).unwrap_or(i64::MAX));
+            self.lag.with(&peer).set(i64::try_from(lag).unwrap_or(i64::MAX));
         }
     }
 }

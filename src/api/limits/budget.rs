@@ -18,7 +18,7 @@ const REQUEST_OVERHEAD_BYTES: u64 = 1024;
 
 /// A request would exceed a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request would exceed {} ({max}) of this node", .limit.name())]
+#[error("the request would exceed {} ({max}) of this node", .limit.code())]
 pub struct LimitReached {
     /// The limit that it would exceed.
     pub limit: Limit,

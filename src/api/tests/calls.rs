@@ -47,6 +47,27 @@ fn a_joining_node_rejects_requests_and_then_serves_until_it_stops() {
     assert_eq!(reason(node.client.produce(&produce(&["a"]))), code(Code::UNAVAILABLE, "STOPPING"));
 }
 
+/// Dashboards and alerts contain these names.
+#[test]
+fn get_node_returns_current_values_under_their_names() {
+    let node = Node::joining(super::node::OPEN_POLICY);
+    let value = |name: &str| {
+        let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
+        about.counters.into_iter().find(|counter| counter.name == name).map(|counter| counter.value)
+    };
+    assert_eq!(value("seriatim_calls_now"), Some(1), "the request itself");
+    assert_eq!(value("seriatim_streams_now"), Some(0));
+    assert!(value("seriatim_bytes_in_flight_now").is_some_and(|bytes| bytes > 0));
+    assert_eq!(value("seriatim_replicas_damaged_now"), None, "it has no replicas yet");
+    node.serve();
+    for name in ["replicas_damaged_now", "damaged_ranges_now", "stamp_ahead_ms_now", "peer_messages_dropped_total"] {
+        assert_eq!(value(&format!("seriatim_{name}")), Some(0), "{name}");
+    }
+    assert!(value("seriatim_unprotected_bytes_now").is_some());
+    node.damaged();
+    assert_eq!(value("seriatim_replicas_damaged_now"), Some(1));
+}
+
 /// A node without a majority in reach, or with a damaged replica, said SERVING, and load balancers kept sending it
 /// requests.
 #[test]

@@ -19,7 +19,7 @@ fn counters(node: &Node) -> Vec<(String, u64)> {
 }
 
 fn refused(node: &Node, limit: Limit) -> u64 {
-    let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.name());
+    let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.code());
     counters(node).into_iter().find(|(other, _)| *other == name).expect("a counter").1
 }
 
