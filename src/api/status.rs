@@ -1,9 +1,10 @@
-//! The one classification of errors: which gRPC status and `ErrorInfo` reason an error is, whether a retry helps, and which
+//! The one classification of errors: which gRPC status and `ErrorInfo` an error is, whether a retry helps, and which
 //! counter counts it.
 //!
 //! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata), `RetryInfo`
 //! where waiting helps, and `LocalizedMessage` for offsets out of range.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use grpcio::{RpcStatus, RpcStatusCode as Code};
@@ -16,6 +17,7 @@ use super::limits::LimitReached;
 use crate::metrics::Limit;
 use crate::pb::{error_details, status};
 use crate::reason::ErrorReason;
+use crate::types::{LogName, Offset};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
@@ -44,16 +46,62 @@ pub enum Counted {
 }
 
 /// The class of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
     /// The code of the status.
     pub code: Code,
     /// The reason in its `ErrorInfo`.
     pub reason: ErrorReason,
+    /// The metadata of its `ErrorInfo`.
+    pub metadata: Vec<Metadata>,
+    /// The `LocalizedMessage`, which clients of the first server of this API show to people.
+    pub localized: Option<String>,
     /// Whether a retry helps.
     pub retry: Retry,
     /// The counter besides the one of the reason.
     pub counted: Option<Counted>,
+}
+
+/// A key and a value in the metadata of an `ErrorInfo`.
+pub type Metadata = (&'static str, String);
+
+impl Class {
+    fn new(code: Code, reason: ErrorReason, retry: Retry) -> Class {
+        Class { code, reason, metadata: Vec::new(), localized: None, retry, counted: None }
+    }
+
+    fn counted(self, counted: Counted) -> Class {
+        Class { counted: Some(counted), ..self }
+    }
+
+    fn with(mut self, key: &'static str, value: impl Display) -> Class {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    /// Names a limit and its value.
+    fn with_limit(self, limit: &'static str, max: impl Display) -> Class {
+        self.with("limit", limit).with("max", max)
+    }
+
+    /// Names records that can't be read, and where reading can continue.
+    fn of_records(self, log: &LogName, offset: Offset, resume: Option<Offset>) -> Class {
+        let class = self.with("log", log).with("offset", offset);
+        match resume {
+            Some(resume) => class.with("resume_offset", resume),
+            None => class,
+        }
+    }
+
+    /// The offset is not one of the log's.
+    fn out_of_range(reason: ErrorReason, of: &LogBounds, offset: Offset) -> Class {
+        let text = format!("The requested offset is outside the log's range: {offset}");
+        Class { localized: Some(text), ..Class::new(Code::OUT_OF_RANGE, reason, Retry::Depends) }
+            .with("log", &of.log)
+            .with("log_id", of.log_id)
+            .with("first_offset", of.first_offset)
+            .with("next_offset", of.next_offset)
+    }
 }
 
 /// Where a `ProduceStream` failed.
@@ -69,34 +117,43 @@ pub struct FailedAt {
 pub fn classify(error: &ApiError) -> Class {
     use ErrorReason as Reason;
     use Retry::{Depends, Later, Useless};
-    let class = |code, reason, retry| Class { code, reason, retry, counted: None };
-    let access = |code, reason| Class { code, reason, retry: Useless, counted: Some(Counted::Access) };
-    let full = |reason, limit| {
-        let counted = Some(Counted::Limit(limit));
-        Class { code: Code::RESOURCE_EXHAUSTED, reason, retry: Later, counted }
-    };
+    let class = Class::new;
+    let access = |code, reason| class(code, reason, Useless).counted(Counted::Access);
+    let full = |reason, limit| class(Code::RESOURCE_EXHAUSTED, reason, Later).counted(Counted::Limit(limit));
     match error {
         ApiError::NoIdentity(_) => access(Code::UNAUTHENTICATED, Reason::NoIdentity),
         ApiError::NotAllowed { .. } => access(Code::PERMISSION_DENIED, Reason::NotAllowed),
         ApiError::Invalid(invalid) => classify_invalid(invalid),
-        ApiError::Unimplemented(_) | ApiError::NewerVersion { .. } => {
-            class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless)
+        ApiError::Unimplemented(_) => class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless),
+        ApiError::NewerVersion { log, offset, resume, what: _ } => {
+            class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless).of_records(log, *offset, *resume)
         }
         ApiError::LevelUnsupported { .. } => class(Code::FAILED_PRECONDITION, Reason::FeatureLevelUnsupported, Depends),
-        ApiError::NoSuchLog(_) => class(Code::NOT_FOUND, Reason::NoSuchLog, Useless),
+        ApiError::NoSuchLog(log) => class(Code::NOT_FOUND, Reason::NoSuchLog, Useless).with("log", log),
         ApiError::NoSuchService => class(Code::NOT_FOUND, Reason::NoSuchService, Useless),
-        ApiError::LogIdMismatch { .. } => class(Code::FAILED_PRECONDITION, Reason::LogIdMismatch, Useless),
-        ApiError::ExpectedOffset { .. } => class(Code::FAILED_PRECONDITION, Reason::ExpectedOffsetMismatch, Depends),
-        ApiError::OffsetPastEnd(..) => class(Code::OUT_OF_RANGE, Reason::OffsetPastEnd, Depends),
-        ApiError::OffsetTrimmed(..) => class(Code::OUT_OF_RANGE, Reason::OffsetTrimmed, Depends),
+        ApiError::LogIdMismatch { log, log_id } => {
+            class(Code::FAILED_PRECONDITION, Reason::LogIdMismatch, Useless).with("log", log).with("log_id", log_id)
+        }
+        ApiError::ExpectedOffset { log, expected: _, next_offset } => {
+            class(Code::FAILED_PRECONDITION, Reason::ExpectedOffsetMismatch, Depends)
+                .with("log", log)
+                .with("next_offset", next_offset)
+        }
+        ApiError::OffsetPastEnd(of, offset) => Class::out_of_range(Reason::OffsetPastEnd, of, *offset),
+        ApiError::OffsetTrimmed(of, offset) => Class::out_of_range(Reason::OffsetTrimmed, of, *offset),
         ApiError::QueueFull => full(Reason::QueueFull, Limit::Queue),
-        ApiError::Limit(LimitReached { limit, .. }) => full(Reason::LimitReached, *limit),
+        ApiError::Limit(LimitReached { limit, max }) => {
+            full(Reason::LimitReached, *limit).with_limit(limit.code(), max)
+        }
         // The disk has a counter of its own.
         ApiError::DiskFull => class(Code::RESOURCE_EXHAUSTED, Reason::DiskFull, Later),
         ApiError::Shortage { .. } => class(Code::RESOURCE_EXHAUSTED, Reason::Shortage, Later),
         ApiError::NotAppended => class(Code::UNAVAILABLE, Reason::NotAppended, Depends),
         ApiError::NoLeader => class(Code::UNAVAILABLE, Reason::NoLeader, Depends),
-        ApiError::NotReady { .. } | ApiError::Joining(_) => class(Code::UNAVAILABLE, Reason::Joining, Depends),
+        ApiError::NotReady { waiting_for } => {
+            class(Code::UNAVAILABLE, Reason::Joining, Depends).with("waiting_for", waiting_for)
+        }
+        ApiError::Joining(_) => class(Code::UNAVAILABLE, Reason::Joining, Depends),
         ApiError::AnotherCluster(_) => class(Code::UNAVAILABLE, Reason::AnotherCluster, Depends),
         ApiError::Stopping => class(Code::UNAVAILABLE, Reason::Stopping, Depends),
         ApiError::ReplicaDamaged => class(Code::UNAVAILABLE, Reason::Damaged, Depends),
@@ -104,18 +161,32 @@ pub fn classify(error: &ApiError) -> Class {
         ApiError::OutcomeUnknown { retry_is_safe: true } => class(Code::UNAVAILABLE, Reason::OutcomeUnknown, Depends),
         ApiError::OutcomeUnknown { retry_is_safe: false } => class(Code::UNKNOWN, Reason::OutcomeUnknown, Depends),
         ApiError::DeadlinePassed => class(Code::DEADLINE_EXCEEDED, Reason::NotAppended, Depends),
-        ApiError::Damaged { .. } => class(Code::DATA_LOSS, Reason::Damaged, Depends),
+        ApiError::Damaged { log, offset, resume, what: _ } => {
+            class(Code::DATA_LOSS, Reason::Damaged, Depends).of_records(log, *offset, *resume)
+        }
         ApiError::Internal(_) => class(Code::INTERNAL, Reason::Internal, Depends),
     }
 }
 
 fn classify_invalid(invalid: &Invalid) -> Class {
-    let (reason, limit) = match invalid {
-        Invalid::RecordTooLarge { .. } => (ErrorReason::RecordTooLarge, Some(Limit::RecordBytes)),
-        Invalid::RequestTooLarge { .. } | Invalid::EntryTooLarge { .. } => {
-            (ErrorReason::RequestTooLarge, Some(Limit::RequestBytes))
+    use ErrorReason as Reason;
+    let class = |reason| Class::new(Code::INVALID_ARGUMENT, reason, Retry::Useless);
+    // The value is there twice: clients know it by the name of the limit, or look for any limit.
+    let too_large = |reason, counted, limit, max: &dyn Display| {
+        class(reason).counted(Counted::Limit(counted)).with(limit, max).with_limit(limit, max)
+    };
+    match invalid {
+        Invalid::RecordTooLarge { position, bytes: _, bytes_max } => {
+            too_large(Reason::RecordTooLarge, Limit::RecordBytes, "record_bytes_max", bytes_max)
+                .with("position", position)
         }
-        Invalid::MessageTooLarge { .. } => (ErrorReason::InvalidRequest, Some(Limit::MessageBytes)),
+        Invalid::RequestTooLarge { bytes: _, bytes_max } => {
+            too_large(Reason::RequestTooLarge, Limit::RequestBytes, "request_bytes_max", bytes_max)
+        }
+        Invalid::EntryTooLarge { bytes_max } => {
+            too_large(Reason::RequestTooLarge, Limit::RequestBytes, "entry_bytes_max", bytes_max)
+        }
+        Invalid::MessageTooLarge { .. } => class(Reason::InvalidRequest).counted(Counted::Limit(Limit::MessageBytes)),
         Invalid::Malformed
         | Invalid::LogName(_)
         | Invalid::NoRecord
@@ -126,9 +197,8 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::LogChanged
         | Invalid::ExpectedOffset(_)
         | Invalid::Start(_)
-        | Invalid::Heartbeat { .. } => (ErrorReason::InvalidRequest, None),
-    };
-    Class { code: Code::INVALID_ARGUMENT, reason, retry: Retry::Useless, counted: limit.map(Counted::Limit) }
+        | Invalid::Heartbeat { .. } => class(Reason::InvalidRequest),
+    }
 }
 
 /// The status of a failed request.
@@ -144,11 +214,11 @@ pub fn stream_status_of(error: &ApiError, at: FailedAt) -> RpcStatus {
 }
 
 fn status_with(error: &ApiError, more: &[Metadata]) -> RpcStatus {
-    let Class { code, reason, retry, counted: _ } = classify(error);
+    let Class { code, reason, metadata, localized, retry, counted: _ } = classify(error);
     let mut info = error_details::ErrorInfo::new();
     info.reason = reason.code().to_owned();
     info.domain = DOMAIN.to_owned();
-    for (key, value) in metadata(error).into_iter().chain(more.iter().cloned()) {
+    for (key, value) in metadata.into_iter().chain(more.iter().cloned()) {
         info.metadata.insert(key.to_owned(), value);
     }
     let mut details = vec![packed(&info)];
@@ -159,7 +229,7 @@ fn status_with(error: &ApiError, more: &[Metadata]) -> RpcStatus {
         info.retry_delay = MessageField::some(delay);
         details.push(packed(&info));
     }
-    if let Some(text) = localized(error) {
+    if let Some(text) = localized {
         let mut info = error_details::LocalizedMessage::new();
         info.locale = "en-US".to_owned();
         info.message = text;
@@ -171,83 +241,6 @@ fn status_with(error: &ApiError, more: &[Metadata]) -> RpcStatus {
     whole.message.clone_from(&message);
     whole.details = details;
     RpcStatus::with_details(code, message, whole.write_to_bytes().unwrap_or_default())
-}
-
-type Metadata = (&'static str, String);
-
-/// The metadata of the `ErrorInfo`.
-fn metadata(error: &ApiError) -> Vec<Metadata> {
-    let bounds = |bounds: &LogBounds| {
-        vec![
-            ("log", bounds.log.to_string()),
-            ("log_id", bounds.log_id.to_string()),
-            ("first_offset", bounds.first_offset.to_string()),
-            ("next_offset", bounds.next_offset.to_string()),
-        ]
-    };
-    let limit = |name: &'static str, max: String| vec![(name, max.clone()), ("limit", name.to_owned()), ("max", max)];
-    match error {
-        ApiError::OffsetPastEnd(of, _) | ApiError::OffsetTrimmed(of, _) => bounds(of),
-        ApiError::NoSuchLog(log) => vec![("log", log.to_string())],
-        ApiError::LogIdMismatch { log, log_id } => vec![("log", log.to_string()), ("log_id", log_id.to_string())],
-        ApiError::ExpectedOffset { log, expected: _, next_offset } => {
-            vec![("log", log.to_string()), ("next_offset", next_offset.to_string())]
-        }
-        ApiError::Limit(LimitReached { limit, max }) => {
-            vec![("limit", limit.code().to_owned()), ("max", max.to_string())]
-        }
-        ApiError::NotReady { waiting_for } => vec![("waiting_for", waiting_for.clone())],
-        ApiError::Damaged { log, offset, resume, what: _ }
-        | ApiError::NewerVersion { log, offset, resume, what: _ } => {
-            let resume = resume.map(|resume| ("resume_offset", resume.to_string()));
-            [("log", log.to_string()), ("offset", offset.to_string())].into_iter().chain(resume).collect()
-        }
-        ApiError::Invalid(invalid) => match invalid {
-            Invalid::RecordTooLarge { position, bytes: _, bytes_max } => {
-                let mut metadata = limit("record_bytes_max", bytes_max.to_string());
-                metadata.push(("position", position.to_string()));
-                metadata
-            }
-            Invalid::RequestTooLarge { bytes: _, bytes_max } => limit("request_bytes_max", bytes_max.to_string()),
-            Invalid::EntryTooLarge { bytes_max } => limit("entry_bytes_max", bytes_max.to_string()),
-            Invalid::Malformed
-            | Invalid::MessageTooLarge { .. }
-            | Invalid::LogName(_)
-            | Invalid::NoRecord
-            | Invalid::RecordAndRecords
-            | Invalid::UnknownField(_)
-            | Invalid::Settings(_)
-            | Invalid::FeatureLevel
-            | Invalid::LogChanged
-            | Invalid::ExpectedOffset(_)
-            | Invalid::Start(_)
-            | Invalid::Heartbeat { .. } => Vec::new(),
-        },
-        ApiError::NoIdentity(_)
-        | ApiError::NotAllowed { .. }
-        | ApiError::Unimplemented(_)
-        | ApiError::LevelUnsupported { .. }
-        | ApiError::NoSuchService
-        | ApiError::QueueFull
-        | ApiError::DiskFull
-        | ApiError::Shortage { .. }
-        | ApiError::NotAppended
-        | ApiError::NoLeader
-        | ApiError::Joining(_)
-        | ApiError::AnotherCluster(_)
-        | ApiError::Stopping
-        | ApiError::ReplicaDamaged
-        | ApiError::LeaderUnreadable { .. }
-        | ApiError::OutcomeUnknown { .. }
-        | ApiError::DeadlinePassed
-        | ApiError::Internal(_) => Vec::new(),
-    }
-}
-
-/// The `LocalizedMessage`, which clients of the first server of this API show to people.
-fn localized(error: &ApiError) -> Option<String> {
-    let (ApiError::OffsetPastEnd(_, offset) | ApiError::OffsetTrimmed(_, offset)) = error else { return None };
-    Some(format!("The requested offset is outside the log's range: {offset}"))
 }
 
 fn packed<M: MessageFull>(message: &M) -> Any {
