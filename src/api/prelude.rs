@@ -29,6 +29,7 @@ use grpcio::{
 
 use super::access::{AccessControl, Right};
 use super::error::{ApiError, Invalid};
+use super::in_flight::Entered;
 use super::limits::Permit;
 use super::messages::Request;
 use super::metrics::RequestMetrics;
@@ -223,38 +224,14 @@ impl Prelude {
     pub fn server_stream<T: Send + 'static>(
         &self,
         ctx: &RpcContext<'_>,
-        mut requests: RequestStream<Request>,
-        mut sink: DuplexSink<T>,
+        requests: RequestStream<Request>,
+        sink: DuplexSink<T>,
         handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
     ) {
-        let call = Call::new(&self.service, ctx, self.right);
-        let prelude = self.clone();
+        let mut open = OpenStream::new(self, ctx, requests, sink);
         spawn_guarded(ctx, &self.service.fatal, async move {
-            let service = &prelude.service;
-            let received = prelude.receive(&call, &mut requests).await;
-            let in_flight = service.in_flight.enter();
-            let mut open_stream = None;
-            let result = match received {
-                Ok((request, unanswered)) => {
-                    drop(unanswered);
-                    let work = async {
-                        prelude.admit(&call, &request)?;
-                        open_stream = Some(service.limits.stream(&call.principal())?);
-                        handle(ServerStream { service, call: &call, request: &request, sink: &mut sink }).await
-                    };
-                    work.await.map_err(|end| match end {
-                        StreamEnd::Failed(failure) => {
-                            StreamEnd::Failed(RequestFailure { request_bytes: request.0.len(), ..failure })
-                        }
-                        StreamEnd::Gone => StreamEnd::Gone,
-                    })
-                }
-                Err(end) => Err(end),
-            };
-            prelude.end_stream(&call, sink, result).await;
-            // Dropped before the status is sent, it would cancel the request.
-            drop(requests);
-            drop((in_flight, open_stream));
+            let result = open.answer_one(handle).await;
+            open.end(result).await;
         });
     }
 
@@ -262,40 +239,90 @@ impl Prelude {
     pub fn duplex<T: Send + 'static>(
         &self,
         ctx: &RpcContext<'_>,
-        mut requests: RequestStream<Request>,
-        mut sink: DuplexSink<T>,
+        requests: RequestStream<Request>,
+        sink: DuplexSink<T>,
         handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
     ) {
-        let call = Call::new(&self.service, ctx, self.right);
-        let in_flight = self.service.in_flight.enter();
-        let prelude = self.clone();
+        let mut open = OpenStream::new(self, ctx, requests, sink);
+        open.in_flight = Some(self.service.in_flight.enter());
         spawn_guarded(ctx, &self.service.fatal, async move {
-            let service = &prelude.service;
-            let mut open_stream = None;
-            let work = async {
-                open_stream = Some(service.limits.stream(&call.principal())?);
-                handle(DuplexStream { service, call: &call, requests: &mut requests, sink: &mut sink }).await
-            };
-            let result = work.await.map_err(|end| match end {
-                StreamEnd::Failed(RequestFailure { error, request_bytes, at }) => {
-                    let first = FailedAt { failed_request: 0, unknown_through: None };
-                    StreamEnd::Failed(RequestFailure { error, request_bytes, at: at.or(Some(first)) })
-                }
-                StreamEnd::Gone => StreamEnd::Gone,
-            });
-            prelude.end_stream(&call, sink, result).await;
-            // Dropped before the status is sent, it would cancel the stream.
-            drop(requests);
-            drop((in_flight, open_stream));
+            let result = open.answer_each(handle).await;
+            open.end(result).await;
         });
     }
+}
 
-    async fn end_stream<T>(&self, call: &Call, mut sink: DuplexSink<T>, result: Result<(), StreamEnd>) {
+/// A stream from its first message to its status.
+struct OpenStream<T> {
+    prelude: Prelude,
+    call: Call,
+    requests: RequestStream<Request>,
+    sink: DuplexSink<T>,
+    /// A drain waits for the stream.
+    in_flight: Option<Entered>,
+    /// It is one of its principal's open streams.
+    permit: Option<Permit>,
+}
+
+impl<T> OpenStream<T> {
+    fn new(
+        prelude: &Prelude,
+        ctx: &RpcContext<'_>,
+        requests: RequestStream<Request>,
+        sink: DuplexSink<T>,
+    ) -> OpenStream<T> {
+        let call = Call::new(&prelude.service, ctx, prelude.right);
+        OpenStream { prelude: prelude.clone(), call, requests, sink, in_flight: None, permit: None }
+    }
+
+    /// Takes one of the principal's streams.
+    fn take(&mut self) -> Result<(), ApiError> {
+        self.permit = Some(self.prelude.service.limits.stream(&self.call.principal())?);
+        Ok(())
+    }
+
+    /// The handler's stream begins when the one message is complete.
+    async fn answer_one(
+        &mut self,
+        handle: for<'a> fn(ServerStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
+    ) -> Result<(), StreamEnd> {
+        let received = self.prelude.receive(&self.call, &mut self.requests).await;
+        self.in_flight = Some(self.prelude.service.in_flight.enter());
+        let (request, unanswered) = received?;
+        drop(unanswered);
+        let work = async {
+            self.prelude.admit(&self.call, &request)?;
+            self.take()?;
+            let OpenStream { prelude: Prelude { service, .. }, call, sink, .. } = self;
+            handle(ServerStream { service, call, request: &request, sink }).await
+        };
+        let of_request = |failure| RequestFailure { request_bytes: request.0.len(), ..failure };
+        work.await.map_err(|end| end.map(of_request))
+    }
+
+    /// The handler takes the messages from the beginning.
+    async fn answer_each(
+        &mut self,
+        handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, Result<(), StreamEnd>>,
+    ) -> Result<(), StreamEnd> {
+        let work = async {
+            self.take()?;
+            let OpenStream { prelude: Prelude { service, .. }, call, requests, sink, .. } = self;
+            handle(DuplexStream { service, call, requests, sink }).await
+        };
+        let first = FailedAt { failed_request: 0, unknown_through: None };
+        let at_first = |failure: RequestFailure| RequestFailure { at: failure.at.or(Some(first)), ..failure };
+        work.await.map_err(|end| end.map(at_first))
+    }
+
+    /// Sends the status.
+    async fn end(self, result: Result<(), StreamEnd>) {
+        let OpenStream { prelude, call, requests, mut sink, in_flight, permit } = self;
         // A failed send means that the client is gone.
         let _ = match result {
             Ok(()) => sink.close().await,
             Err(StreamEnd::Failed(failure)) => {
-                self.refuse(&call.principal(), call.deadline, &failure).await;
+                prelude.refuse(&call.principal(), call.deadline, &failure).await;
                 let status = match failure.at {
                     Some(at) => stream_status_of(&failure.error, at),
                     None => status_of(&failure.error),
@@ -304,6 +331,9 @@ impl Prelude {
             }
             Err(StreamEnd::Gone) => Ok(()),
         };
+        // Dropped before the status is sent, it would cancel the stream.
+        drop(requests);
+        drop((in_flight, permit));
     }
 }
 

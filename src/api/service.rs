@@ -82,6 +82,16 @@ pub enum StreamEnd {
     Gone,
 }
 
+impl StreamEnd {
+    /// Changes the failure, if it is one.
+    pub fn map(self, change: impl FnOnce(RequestFailure) -> RequestFailure) -> StreamEnd {
+        match self {
+            StreamEnd::Failed(failure) => StreamEnd::Failed(change(failure)),
+            StreamEnd::Gone => StreamEnd::Gone,
+        }
+    }
+}
+
 /// The error that ends a request.
 #[derive(Debug)]
 pub struct RequestFailure {
