@@ -15,8 +15,9 @@ mod status;
 mod streams;
 
 pub use self::calls::{Client, ClientFiles, ClientOptions};
-pub use self::status::{ClientError, Fate, Status};
+pub use self::status::{ClientError, Status};
 pub use self::streams::{ConsumeStream, ProduceStream};
+pub use crate::reason::Fate;
 
 #[cfg(test)]
 mod fuzz;

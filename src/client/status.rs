@@ -7,7 +7,7 @@ use std::time::Duration;
 use grpcio::RpcStatusCode;
 
 use crate::pb::error_details::{ErrorInfo, RetryInfo};
-use crate::reason::ErrorReason;
+use crate::reason::{ErrorReason, Fate};
 
 /// The domain of a node's `ErrorInfo`.
 const DOMAIN: &str = "seriatim";
@@ -41,15 +41,6 @@ pub struct Status {
     pub retry_after: Option<Duration>,
 }
 
-/// Whether the records of a failed produce were appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The records are not in the log, and never will be.
-    NotAppended,
-    /// The records may be in the log, or be appended later. A retry may append them twice.
-    Unknown,
-}
-
 impl Status {
     fn new(status: &grpcio::RpcStatus) -> Status {
         let mut new = Status {
@@ -78,7 +69,7 @@ impl Status {
     /// gRPC itself also returns UNAVAILABLE if a connection breaks after the request has arrived.
     pub fn fate(&self) -> Fate {
         if !self.reason.is_empty() {
-            return ErrorReason::try_from(self.reason.as_str()).map_or(Fate::NotAppended, fate_of);
+            return ErrorReason::try_from(self.reason.as_str()).map_or(Fate::NotAppended, ErrorReason::fate);
         }
         match self.code {
             RpcStatusCode::INVALID_ARGUMENT
@@ -142,38 +133,6 @@ impl ClientError {
     /// Returns [`Status::fate`]. Without a status, the fate is unknown.
     pub fn fate(&self) -> Fate {
         self.status().map_or(Fate::Unknown, Status::fate)
-    }
-}
-
-/// Only OUTCOME_UNKNOWN and INTERNAL leave the fate open. Reasons that newer versions add must not, so unknown
-/// reasons count as "not appended".
-fn fate_of(reason: ErrorReason) -> Fate {
-    match reason {
-        ErrorReason::OutcomeUnknown | ErrorReason::Internal => Fate::Unknown,
-        ErrorReason::NoIdentity
-        | ErrorReason::NotAllowed
-        | ErrorReason::InvalidRequest
-        | ErrorReason::RecordTooLarge
-        | ErrorReason::RequestTooLarge
-        | ErrorReason::Unimplemented
-        | ErrorReason::OffsetPastEnd
-        | ErrorReason::OffsetTrimmed
-        | ErrorReason::NoSuchLog
-        | ErrorReason::NoSuchService
-        | ErrorReason::FeatureLevelUnsupported
-        | ErrorReason::LogIdMismatch
-        | ErrorReason::ExpectedOffsetMismatch
-        | ErrorReason::QueueFull
-        | ErrorReason::DiskFull
-        | ErrorReason::Shortage
-        | ErrorReason::LimitReached
-        | ErrorReason::NotAppended
-        | ErrorReason::NoLeader
-        | ErrorReason::Joining
-        | ErrorReason::AnotherCluster
-        | ErrorReason::Stopping
-        | ErrorReason::Damaged
-        | ErrorReason::LeaderDamaged => Fate::NotAppended,
     }
 }
 
