@@ -66,13 +66,24 @@ impl Timers {
     pub fn handle(&self) -> TimersHandle {
         self.handle.clone()
     }
+
+    /// Ends the thread.
+    fn end(&mut self) {
+        self.handle.0.lock().stopped = true;
+        self.handle.0.changed.notify_one();
+        self.joiner.take();
+    }
+
+    /// For tests that must not depend on time: no sleep ends after this, unless something else wakes its future.
+    #[cfg(test)]
+    pub fn stop(&mut self) {
+        self.end();
+    }
 }
 
 impl Drop for Timers {
     fn drop(&mut self) {
-        self.handle.0.lock().stopped = true;
-        self.handle.0.changed.notify_one();
-        self.joiner.take();
+        self.end();
     }
 }
 

@@ -165,6 +165,18 @@ impl Api {
         self.stop_now();
     }
 
+    /// For tests that must not depend on time.
+    #[cfg(test)]
+    pub fn stop_timers(&mut self) {
+        self.running.iter_mut().for_each(|(_, timers)| timers.stop());
+    }
+
+    /// The limits, for tests that need a state which takes long to reach.
+    #[cfg(test)]
+    pub fn limits(&self) -> &Budgets {
+        &self.service.limits
+    }
+
     fn stop_now(&mut self) {
         let Some((mut server, timers)) = self.running.take() else {
             return;
