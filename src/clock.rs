@@ -112,7 +112,7 @@ struct Majority {
 
 impl StampClock {
     /// Updates the majority from the known clocks of the peers. Called periodically.
-    pub fn look(&mut self, peers: &[(NodeId, u64)], wall_us: u64, now: Instant) {
+    pub fn observe(&mut self, peers: &[(NodeId, u64)], wall_us: u64, now: Instant) {
         let mut all: Vec<u64> = peers.iter().map(|(_, clock_us)| *clock_us).chain([wall_us]).collect();
         all.sort_unstable();
         let (least_us, most_us) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
@@ -228,16 +228,16 @@ mod tests {
     fn the_majority_bounds_a_clock_that_is_wrong_from_the_start() {
         let start = Instant::now();
         let mut clock = StampClock::default();
-        clock.look(&peers(&[T]), T + YEAR, start);
+        clock.observe(&peers(&[T]), T + YEAR, start);
         assert_eq!(clock.now(T + YEAR, start), T + YEAR, "two clocks have no majority");
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
-        clock.look(&peers(&[T, T + 5]), T + YEAR, start);
+        clock.observe(&peers(&[T, T + 5]), T + YEAR, start);
         assert_eq!(clock.now(T + YEAR, start), T + 5, "three clocks have one");
         assert_eq!(clock.now(T + YEAR + SECOND, at(start, 1)), T + 5 + SECOND);
         assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
         // One wrong clock, early or late, does not change the result.
         for wrong in [T + YEAR, T - YEAR] {
-            clock.look(&peers(&[wrong, T + 3]), T, at(start, 1));
+            clock.observe(&peers(&[wrong, T + 3]), T, at(start, 1));
             assert_eq!(clock.now(T, at(start, 1)), T);
             assert_eq!(clock.wrong, None);
         }
@@ -248,10 +248,10 @@ mod tests {
     fn the_majority_bounds_a_clock_that_lags() {
         let start = Instant::now();
         let mut clock = StampClock::default();
-        clock.look(&peers(&[T]), T - YEAR, start);
+        clock.observe(&peers(&[T]), T - YEAR, start);
         assert_eq!(clock.now(T - YEAR, start), T - YEAR, "two clocks have no majority");
         assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
-        clock.look(&peers(&[T, T + 5]), T - YEAR, start);
+        clock.observe(&peers(&[T, T + 5]), T - YEAR, start);
         assert_eq!(clock.now(T - YEAR, start), T);
         assert_eq!(clock.wrong, Some(Wrong::BehindMajority));
         assert_eq!(clock.now(T - YEAR + SECOND, at(start, 1)), T + SECOND);
@@ -267,7 +267,7 @@ mod tests {
         let start = Instant::now();
         for (own, other) in [(T, T + YEAR), (T + YEAR, T)] {
             let mut clock = StampClock::default();
-            clock.look(&peers(&[other, own, other]), own, start);
+            clock.observe(&peers(&[other, own, other]), own, start);
             assert_eq!(clock.now(own, start), own);
             assert_eq!(clock.wrong, Some(Wrong::Differs(NodeId(2))));
         }
@@ -281,16 +281,16 @@ mod tests {
         for wrong in [T + YEAR, T - YEAR] {
             let mut clock = StampClock::default();
             assert_eq!(clock.now(wrong, start), wrong, "no peer has said anything yet");
-            clock.look(&peers(&[T, T]), wrong, start);
+            clock.observe(&peers(&[T, T]), wrong, start);
             assert_eq!(clock.now(wrong, start), T);
             for seconds in [1, 700] {
                 let (wall_us, now) = (wrong + seconds * SECOND, at(start, seconds));
-                clock.look(&peers(&[T + seconds * SECOND]), wall_us, now);
+                clock.observe(&peers(&[T + seconds * SECOND]), wall_us, now);
                 assert_eq!(clock.now(wall_us, now), T + seconds * SECOND, "the monotonic clock continues");
             }
             // Once corrected, it is used again.
             let (wall_us, now) = (T + 710 * SECOND, at(start, 705));
-            clock.look(&peers(&[wall_us]), wall_us, now);
+            clock.observe(&peers(&[wall_us]), wall_us, now);
             assert_eq!((clock.now(wall_us, now), clock.wrong), (wall_us, None));
             assert_eq!(clock.now(wall_us - YEAR, now), wall_us - YEAR, "a jump back without a majority is followed");
         }
@@ -312,12 +312,12 @@ mod tests {
     fn a_jump_is_confirmed_by_the_majority_or_not_at_all() {
         let start = Instant::now();
         let mut clock = StampClock::default();
-        clock.look(&peers(&[T, T]), T, start);
+        clock.observe(&peers(&[T, T]), T, start);
         assert_eq!(clock.now(T, start), T);
-        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before the next `look`");
+        assert_eq!(clock.now(T + YEAR, at(start, 1)), T + SECOND, "at once, before the next `observe`");
         assert_eq!(clock.wrong, Some(Wrong::AheadOfMajority));
         // All clocks were corrected together.
-        clock.look(&peers(&[T + YEAR, T + YEAR]), T + YEAR, at(start, 2));
+        clock.observe(&peers(&[T + YEAR, T + YEAR]), T + YEAR, at(start, 2));
         assert_eq!(clock.now(T + YEAR, at(start, 2)), T + YEAR);
         assert_eq!(clock.wrong, None);
     }

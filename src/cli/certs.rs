@@ -78,7 +78,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let content = |file: PathBuf| (file.clone(), if key(&file) { Content::Secret } else { Content::Trusted });
     let ca_key = args.out.join("ca-key.pem");
     let checked = files.iter().cloned().chain([ca_key]).map(content).collect();
-    FileModes::new(checked).look().iter().for_each(|warning| output::tell(&format!("seriatim: {warning}")));
+    FileModes::new(checked).new_warnings().iter().for_each(|warning| output::tell(&format!("seriatim: {warning}")));
     output::confirm(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
     Ok(())
 }

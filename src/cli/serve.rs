@@ -144,7 +144,7 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
 }
 
 fn warn_of(modes: &mut FileModes) {
-    modes.look().iter().for_each(|warning| log::warn!("{warning}"));
+    modes.new_warnings().iter().for_each(|warning| log::warn!("{warning}"));
 }
 
 /// Aborts the process if it still runs after `time`, so that a node that failed or is stopping does not hang on its

@@ -358,7 +358,7 @@ impl Driver {
         let now = Instant::now();
         self.ticks += 1;
         let wall_us = wall_us();
-        self.clock.look(&self.clocks_of_voters(now), wall_us, now);
+        self.clock.observe(&self.clocks_of_voters(now), wall_us, now);
         let time_us = self.clock.now(wall_us, now);
         for replica in self.groups.values_mut() {
             replica.group.tick(now);

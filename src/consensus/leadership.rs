@@ -38,7 +38,7 @@ struct Vacancy {
 impl LeadershipLines {
     /// Returns the line that is due, if any. `group` is the group's name in the line; `name` returns the name of a
     /// node.
-    pub fn look(
+    pub fn due_line(
         &mut self,
         group: &str,
         status: &GroupStatus,
@@ -126,7 +126,7 @@ mod tests {
             while self.now < end {
                 self.now += SECOND / 10;
                 let name = |node: NodeId| format!("n{}", node.0);
-                lines.extend(self.lines.look("log a", &self.status, NodeId(1), &self.heard, name, self.now));
+                lines.extend(self.lines.due_line("log a", &self.status, NodeId(1), &self.heard, name, self.now));
             }
             lines
         }

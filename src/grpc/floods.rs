@@ -25,23 +25,23 @@ use crate::security::identity::principal_of;
 use crate::thread::{FatalSender, Joiner, spawn};
 
 /// The pause between two checks of a busy process.
-const LOOK_QUIET: Duration = Duration::from_millis(25);
+const CHECK_QUIET: Duration = Duration::from_millis(25);
 
 /// A process is idle, and is not being flooded, if it uses less than one part in this many of a core.
 const BUSY_PART: u32 = 8;
 /// The pause between two checks of an idle process.
-const LOOK_IDLE: Duration = Duration::from_millis(150);
+const CHECK_IDLE: Duration = Duration::from_millis(150);
 
 /// The pause while a server has many unsuccessful requests.
-const LOOK_GROWING: Duration = Duration::from_millis(10);
+const CHECK_GROWING: Duration = Duration::from_millis(10);
 /// The pause while an owner is banned.
-const LOOK_BANNED: Duration = Duration::from_millis(2);
+const CHECK_BANNED: Duration = Duration::from_millis(2);
 
 /// Added to the pause for each connection that was checked, so that checks take at most a fifth of a core.
-const LOOK_EACH: Duration = Duration::from_micros(100);
+const CHECK_EACH: Duration = Duration::from_micros(100);
 
 /// Added to the pause for each file descriptor of the process while a host is paused.
-const LOOK_EACH_FILE: Duration = Duration::from_micros(5);
+const CHECK_EACH_FILE: Duration = Duration::from_micros(5);
 
 /// The running thread. Dropping this stops it.
 pub struct FloodGuard {
@@ -58,18 +58,18 @@ impl FloodGuard {
         let (stop, stopped) = bounded(1);
         let joiner = spawn("flood-guard", fatal, move || {
             let mut resets = ResetWatch::default();
-            let mut wait = LOOK_IDLE;
+            let mut wait = CHECK_IDLE;
             let mut used = processor_time();
             let mut memory = FreeMemory::default();
             let mut frames = FrameWatch::new(received);
             while stopped.recv_timeout(wait).is_err_and(|e| e.is_timeout()) {
-                memory.look();
+                memory.trim();
                 let before = std::mem::replace(&mut used, processor_time());
                 let idle = used.saturating_sub(before) < wait / BUSY_PART;
                 if !idle || frames.has_many() {
                     close_frame_floods(&mut frames, &mut resets, &metrics);
                 }
-                wait = if idle && !resets.bans() { LOOK_IDLE } else { look(&mut resets, &metrics) };
+                wait = if idle && !resets.bans() { CHECK_IDLE } else { close_reset_floods(&mut resets, &metrics) };
             }
             Ok::<(), Infallible>(())
         })?;
@@ -91,7 +91,7 @@ fn processor_time() -> Duration {
 }
 
 /// Checks every server once, and closes the connections that flood. Returns the pause until the next check.
-fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
+fn close_reset_floods(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
     let files = keep_paused(resets, metrics);
     let mut growing = false;
     let mut connections = Vec::new();
@@ -108,7 +108,7 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
         }
     }
     resets.forget_servers(&servers);
-    let looked_at = LOOK_EACH * u32::try_from(connections.len()).unwrap_or(u32::MAX);
+    let cost = CHECK_EACH * u32::try_from(connections.len()).unwrap_or(u32::MAX);
     for (connection, why) in resets.judge(connections, growing, Instant::now()) {
         let closed = sockets::abort(&connection);
         let (remote, owner) = (connection.remote, owner_name(&connection));
@@ -137,16 +137,16 @@ fn look(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
         log::debug!("closing new connections from {} for a second", owner.0);
     }
     let pace = match (growing, resets.bans()) {
-        (_, true) => LOOK_BANNED,
-        (true, false) => LOOK_GROWING,
-        (false, false) => LOOK_QUIET,
+        (_, true) => CHECK_BANNED,
+        (true, false) => CHECK_GROWING,
+        (false, false) => CHECK_QUIET,
     };
-    pace + looked_at + LOOK_EACH_FILE * files
+    pace + cost + CHECK_EACH_FILE * files
 }
 
 /// Closes connections that flood with frames outside of requests, and bans their owners.
 fn close_frame_floods(frames: &mut FrameWatch, resets: &mut ResetWatch, metrics: &Metrics) {
-    let floods = frames.look().unwrap_or_else(|error| {
+    let floods = frames.check().unwrap_or_else(|error| {
         log::debug!("can't read the byte counters of connections: {error}");
         Vec::new()
     });
@@ -175,8 +175,8 @@ fn keep_paused(resets: &mut ResetWatch, metrics: &Metrics) -> u32 {
     let mut files = 0;
     for ((host, port), known) in resets.paused(Instant::now()) {
         match sockets::abort_new(*host, *port, known) {
-            Ok((looked_at, aborted)) => {
-                files += u32::try_from(looked_at).unwrap_or(u32::MAX);
+            Ok((inspected, aborted)) => {
+                files += u32::try_from(inspected).unwrap_or(u32::MAX);
                 (0..aborted).for_each(|_| metrics.flood_closed.inc());
             }
             Err(e) => log::debug!("can't inspect the connections from {host}: {e}"),

@@ -48,7 +48,7 @@ const GONE_BYTES_PER_SECOND: u64 = 1 << 20;
 const PACE: Duration = Duration::from_millis(100);
 
 /// The shortest interval between two checks, as a multiple of the duration of the last one.
-const PACE_PER_LOOK: u32 = 20;
+const PACE_PER_CHECK: u32 = 20;
 
 /// If the last check was longer ago than this, the bytes that a new connection sent before this check are not judged.
 const RECENT: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub(super) struct FrameWatch {
     ledger: Ledger,
     ids: HashMap<Ends, u64>,
     newest: HashMap<u64, u64>,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
     next: Instant,
 }
 
@@ -76,7 +76,7 @@ impl FrameWatch {
             ledger: Ledger::default(),
             ids: HashMap::new(),
             newest: HashMap::new(),
-            looked: None,
+            checked: None,
             next: Instant::now(),
         }
     }
@@ -88,19 +88,19 @@ impl FrameWatch {
 
     /// Checks all connections, unless the last check was too recent. Returns the connections that flood, and their
     /// unexplained bytes.
-    pub fn look(&mut self) -> std::io::Result<Vec<(Connection, u64)>> {
+    pub fn check(&mut self) -> std::io::Result<Vec<(Connection, u64)>> {
         let begin = Instant::now();
         if begin < self.next {
             return Ok(Vec::new());
         }
         let traffic = sockets::traffic()?;
-        let since = self.looked.replace(begin).map(|last| begin.duration_since(last));
+        let since = self.checked.replace(begin).map(|last| begin.duration_since(last));
         let suspects = self.ledger.take(&traffic, |remote| self.received.explained(remote), since);
         let remotes: HashSet<SocketAddr> = traffic.iter().map(|t| t.remote).collect();
         self.received.keep(|remote| remotes.contains(remote));
         let suspects = suspects.into_iter().filter_map(|ends| self.connection(ends)).collect();
         let floods = self.ledger.judge(suspects);
-        self.next = begin + PACE.max(begin.elapsed() * PACE_PER_LOOK);
+        self.next = begin + PACE.max(begin.elapsed() * PACE_PER_CHECK);
         Ok(floods)
     }
 

@@ -6,31 +6,31 @@
 use std::time::{Duration, Instant};
 
 /// The pause between two checks.
-const LOOK: Duration = Duration::from_secs(10);
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// Memory is returned if the allocator has this many more free bytes than [`FreeMemory::least`].
 const GROWN_BYTES: usize = 32 << 20;
 
 /// The free memory that the allocator keeps.
 #[derive(Debug)]
 pub(super) struct FreeMemory {
-    looked: Instant,
+    checked: Instant,
     /// The minimum of free bytes that was seen since memory was last returned.
     least: usize,
 }
 
 impl Default for FreeMemory {
     fn default() -> FreeMemory {
-        FreeMemory { looked: Instant::now(), least: free_bytes() }
+        FreeMemory { checked: Instant::now(), least: free_bytes() }
     }
 }
 
 impl FreeMemory {
     /// Returns free memory to the system, if there is much of it. Must be called regularly.
-    pub fn look(&mut self) {
-        if self.looked.elapsed() < LOOK {
+    pub fn trim(&mut self) {
+        if self.checked.elapsed() < CHECK_EVERY {
             return;
         }
-        self.looked = Instant::now();
+        self.checked = Instant::now();
         let free = free_bytes();
         self.least = self.least.min(free);
         if free > self.least + GROWN_BYTES {
@@ -77,12 +77,12 @@ mod tests {
         let kept: Vec<_> = pieces.iter_mut().step_by(100).map(Option::take).collect();
         drop(pieces);
         assert!(free_bytes() > before + GROWN_BYTES, "{before} and {}", free_bytes());
-        let mut memory = FreeMemory { looked: Instant::now(), least: before };
-        memory.look();
+        let mut memory = FreeMemory { checked: Instant::now(), least: before };
+        memory.trim();
         assert_eq!(memory.least, before, "not yet");
         assert!(return_free());
-        memory.looked -= LOOK;
-        memory.look();
+        memory.checked -= CHECK_EVERY;
+        memory.trim();
         assert!(memory.least > before);
         drop(kept);
     }

@@ -166,14 +166,14 @@ pub fn abort_new(host: IpAddr, port: u16, known: &HashSet<SocketAddr>) -> io::Re
 
 fn abort_all(mut which: impl FnMut(SocketAddr, SocketAddr) -> bool) -> io::Result<(usize, usize)> {
     let mut aborted = 0;
-    let looked_at = sockets(
+    let inspected = sockets(
         |socket| ends(socket).filter(|(local, remote)| which(*local, *remote)),
         |own| {
             aborted += 1;
             connect_unspec(&own).or_else(|_| shutdown(&own, Shutdown::Both))
         },
     )?;
-    Ok((looked_at, aborted))
+    Ok((inspected, aborted))
 }
 
 /// Limits the receive buffers of future connections to an address on which this process listens. A connection that
@@ -245,12 +245,12 @@ pub(super) fn sockets<T: PartialEq>(
     mut act: impl FnMut(OwnedFd) -> rustix::io::Result<()>,
 ) -> io::Result<usize> {
     let dir = openat(CWD, "/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut looked_at = 0;
+    let mut inspected = 0;
     for entry in Dir::new(dir)? {
         let entry = entry?;
         let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
         let Some(number) = number.filter(|n| *n >= 0) else { continue };
-        looked_at += 1;
+        inspected += 1;
         // SAFETY: another thread may close the descriptor, or reuse its number for another file, at any time. It is
         // only inspected and duplicated: neither changes the file, and both fail for a closed descriptor.
         let theirs = unsafe { BorrowedFd::borrow_raw(number) };
@@ -262,7 +262,7 @@ pub(super) fn sockets<T: PartialEq>(
             act(own)?;
         }
     }
-    Ok(looked_at)
+    Ok(inspected)
 }
 
 /// Returns the local and the remote address of a connection.

@@ -165,7 +165,7 @@ impl Mailbox {
     }
 
     /// Returns what is queued. `cx` is woken when more is queued.
-    pub fn look(&self, cx: &Context<'_>) -> MailboxContents {
+    pub fn contents(&self, cx: &Context<'_>) -> MailboxContents {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
@@ -301,7 +301,7 @@ mod tests {
         mailbox.put_message(heartbeat(3)).expect("a separate budget");
         assert_eq!(taken(1 << 20), [3]);
         assert_eq!(taken(usize::MAX), (2..14).chain([100]).collect::<Vec<_>>(), "an append does not overtake another");
-        assert!(!mailbox.look(&Context::from_waker(Waker::noop())).messages);
+        assert!(!mailbox.contents(&Context::from_waker(Waker::noop())).messages);
         let refused = (0..1 << 20).find(|commit| mailbox.put_message(heartbeat(*commit)).is_err());
         assert!(refused.is_some_and(|fit| (2000..10_000).contains(&fit)), "{refused:?}");
     }

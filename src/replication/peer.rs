@@ -150,7 +150,7 @@ impl Peer {
 
     /// Returns the next event, or the time at which to check again.
     fn next_event(&mut self, cx: &mut Context<'_>) -> Result<PeerEvent, Option<Instant>> {
-        let waiting = self.mailbox.look(cx);
+        let waiting = self.mailbox.contents(cx);
         let now = Instant::now();
         if waiting.stopped {
             return Ok(PeerEvent::Stop);

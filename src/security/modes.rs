@@ -74,7 +74,7 @@ impl FileModes {
 
     /// Returns new warnings. A file whose metadata can't be read is skipped, because reading the file will fail with
     /// a better text.
-    pub fn look(&mut self) -> Vec<String> {
+    pub fn new_warnings(&mut self) -> Vec<String> {
         let mut found = BTreeMap::new();
         let mut warnings = Vec::new();
         for (file, content) in &self.files {
@@ -169,7 +169,7 @@ mod tests {
             (dir.path().join("none"), Content::Secret),
         ];
         let mut modes = FileModes::new(files);
-        assert_eq!(modes.look(), Vec::<String>::new());
+        assert_eq!(modes.new_warnings(), Vec::<String>::new());
         set(&key, 0o644);
         let key_path = key.display();
         let text = |mode: &str| {
@@ -177,21 +177,21 @@ mod tests {
                 "other users of this host can use the private key {key_path} (mode {mode}): run `chmod 600 {key_path}`"
             )
         };
-        assert_eq!(modes.look(), [text("0644")]);
-        assert_eq!(modes.look(), Vec::<String>::new());
+        assert_eq!(modes.new_warnings(), [text("0644")]);
+        assert_eq!(modes.new_warnings(), Vec::<String>::new());
         set(&key, 0o604);
-        assert_eq!(modes.look(), [text("0604")]);
+        assert_eq!(modes.new_warnings(), [text("0604")]);
         set(&key, 0o600);
-        assert_eq!(modes.look(), Vec::<String>::new());
+        assert_eq!(modes.new_warnings(), Vec::<String>::new());
         set(&key, 0o604);
         set(&policy, 0o666);
         set(dir.path(), 0o777);
-        let warnings = modes.look();
+        let warnings = modes.new_warnings();
         assert_eq!(warnings.len(), 3, "{warnings:?}");
         let policy = policy.display();
         let expected = format!("other users of this host can change {policy} (mode 0666): run `chmod go-w {policy}`");
         assert!(warnings.contains(&expected), "{warnings:?}");
         assert!(warnings.iter().any(|w| w.contains("can replace the files in")), "{warnings:?}");
-        assert_eq!(modes.look(), Vec::<String>::new());
+        assert_eq!(modes.new_warnings(), Vec::<String>::new());
     }
 }

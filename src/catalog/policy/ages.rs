@@ -68,7 +68,7 @@ impl LogAges {
     }
 
     /// Records that all records below `next_offset` are visible now. Returns the time of the log's clock.
-    pub fn look(&mut self, next_offset: Offset, wall_us: u64, now: Instant) -> u64 {
+    pub fn update(&mut self, next_offset: Offset, wall_us: u64, now: Instant) -> u64 {
         let newer =
             |(at, below): &(Instant, Offset)| next_offset > *below && now.saturating_duration_since(*at) >= MARK_EVERY;
         if self.marks.last().is_none_or(newer) {
@@ -132,8 +132,8 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         let age = Duration::from_secs(10);
         let mut ages = LogAges::new(0, Offset(5), 7, start);
-        ages.look(Offset(6), 7, at(50));
-        ages.look(Offset(8), 7, at(150));
+        ages.update(Offset(6), 7, at(50));
+        ages.update(Offset(8), 7, at(150));
         assert_eq!(ages.older_than(age, at(9_999)), None);
         assert_eq!(ages.older_than(age, at(10_149)), Some(Offset(5)));
         assert_eq!(ages.older_than(age, at(10_150)), Some(Offset(8)));
@@ -152,7 +152,7 @@ mod tests {
         let mut ages = LogAges::new(0, Offset(0), 7, start);
         let mut most = 0;
         for step in 1..=100_000 {
-            ages.look(Offset(step), 7, start + Duration::from_secs(300 * step));
+            ages.update(Offset(step), 7, start + Duration::from_secs(300 * step));
             most = most.max(ages.marks.len());
         }
         let now = start + Duration::from_secs(30_000_000);

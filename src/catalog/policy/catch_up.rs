@@ -41,7 +41,7 @@ pub struct Rounds {
 
 impl CatchUp {
     /// Updates each learner's round. Called by the leader on each tick.
-    pub fn look(&mut self, replica: &ReplicaFacts, tick: u64, ticks_max: u64) -> Rounds {
+    pub fn update(&mut self, replica: &ReplicaFacts, tick: u64, ticks_max: u64) -> Rounds {
         let mut result = Rounds::default();
         if self.term != replica.term {
             *self = CatchUp { term: replica.term, ..CatchUp::default() };
@@ -77,7 +77,7 @@ mod tests {
     const LEARNER: NodeId = NodeId(2);
     const TICKS_MAX: u64 = 12;
 
-    fn look(rounds: &mut CatchUp, term: u64, tick: u64, last: u64, matched: u64, active: bool) -> bool {
+    fn has_caught_up(rounds: &mut CatchUp, term: u64, tick: u64, last: u64, matched: u64, active: bool) -> bool {
         let learner = ReplicaProgress { node: LEARNER, voter: false, matched: LogIndex(matched), active };
         let replica = ReplicaFacts {
             term: Term(term),
@@ -85,20 +85,20 @@ mod tests {
             progress: vec![learner],
             ..ReplicaFacts::default()
         };
-        rounds.look(&replica, tick, TICKS_MAX).caught_up == [LEARNER]
+        rounds.update(&replica, tick, TICKS_MAX).caught_up == [LEARNER]
     }
 
     #[test]
     fn a_round_shorter_than_an_election_timeout_ends_the_catch_up() {
         let mut rounds = CatchUp::default();
-        assert!(!look(&mut rounds, 1, 0, 1000, 10, true));
-        assert!(!look(&mut rounds, 1, 40, 1400, 999, true));
-        assert!(!look(&mut rounds, 1, 50, 1500, 1000, true), "the first round took 50 ticks");
-        assert!(!look(&mut rounds, 1, 61, 1610, 1499, true));
-        assert!(!look(&mut rounds, 1, 62, 1620, 1500, true), "the second one took 12");
-        assert!(!look(&mut rounds, 1, 64, 1640, 1619, true));
+        assert!(!has_caught_up(&mut rounds, 1, 0, 1000, 10, true));
+        assert!(!has_caught_up(&mut rounds, 1, 40, 1400, 999, true));
+        assert!(!has_caught_up(&mut rounds, 1, 50, 1500, 1000, true), "the first round took 50 ticks");
+        assert!(!has_caught_up(&mut rounds, 1, 61, 1610, 1499, true));
+        assert!(!has_caught_up(&mut rounds, 1, 62, 1620, 1500, true), "the second one took 12");
+        assert!(!has_caught_up(&mut rounds, 1, 64, 1640, 1619, true));
         assert!(
-            look(&mut rounds, 1, 65, 1650, 1620, true),
+            has_caught_up(&mut rounds, 1, 65, 1650, 1620, true),
             "the third one took 3 ticks, although 30 entries are missing"
         );
     }
@@ -107,18 +107,18 @@ mod tests {
     fn a_learner_slower_than_the_load_does_not_catch_up() {
         let mut rounds = CatchUp::default();
         for tick in 0..10_000 {
-            assert!(!look(&mut rounds, 1, tick, 1000 + tick * 100, 10 + tick * 50, true), "tick {tick}");
+            assert!(!has_caught_up(&mut rounds, 1, tick, 1000 + tick * 100, 10 + tick * 50, true), "tick {tick}");
         }
     }
 
     #[test]
     fn a_round_restarts_with_a_new_term_and_after_silence() {
         let mut rounds = CatchUp::default();
-        assert!(!look(&mut rounds, 1, 0, 1000, 10, true));
-        assert!(!look(&mut rounds, 1, 5, 1001, 10, false));
-        assert!(!look(&mut rounds, 1, 100, 1500, 1001, true), "the round restarts");
-        assert!(!look(&mut rounds, 2, 101, 2000, 1500, true), "a new leader restarts the round");
-        assert!(look(&mut rounds, 2, 102, 2000, 2000, true));
-        assert!(!look(&mut CatchUp::default(), 1, 0, 0, 0, true), "it has acknowledged nothing");
+        assert!(!has_caught_up(&mut rounds, 1, 0, 1000, 10, true));
+        assert!(!has_caught_up(&mut rounds, 1, 5, 1001, 10, false));
+        assert!(!has_caught_up(&mut rounds, 1, 100, 1500, 1001, true), "the round restarts");
+        assert!(!has_caught_up(&mut rounds, 2, 101, 2000, 1500, true), "a new leader restarts the round");
+        assert!(has_caught_up(&mut rounds, 2, 102, 2000, 2000, true));
+        assert!(!has_caught_up(&mut CatchUp::default(), 1, 0, 0, 0, true), "it has acknowledged nothing");
     }
 }

@@ -89,7 +89,7 @@ pub struct Joins(BTreeMap<NodeId, u32>);
 impl Joins {
     /// Counts the silent ticks. Called on each tick. On nodes that do not lead the catalog, `unfinished` is empty,
     /// which resets the counts.
-    pub fn look(&mut self, unfinished: &[Unfinished]) {
+    pub fn update(&mut self, unfinished: &[Unfinished]) {
         let silent = |u: &Unfinished| if u.active { 0 } else { self.silent(u.node).saturating_add(1) };
         self.0 = unfinished.iter().map(|u| (u.node, silent(u))).collect();
     }

@@ -102,7 +102,7 @@ impl Policy {
         let of_catalog = replicas.get(&GroupId::CATALOG).filter(|replica| replica.leads);
         let voters = of_catalog.map(|_| VotersOfGroups::of(catalog, replicas));
         let unfinished = voters.as_ref().map(|voters| voters.unfinished(catalog)).unwrap_or_default();
-        self.joins.look(&unfinished);
+        self.joins.update(&unfinished);
         let members: Vec<NodeId> = catalog.members().map(|m| m.id).collect();
         let mut catalog_step = None;
         for (group, replica) in replicas {
@@ -156,10 +156,10 @@ impl Policy {
     }
 
     fn keep_log(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now, actions: &mut Vec<Action>) {
-        let looked = self.retention.look(log, replica, now);
-        actions.extend(looked.notice.map(Action::Notice));
-        actions.push(Action::KeepTime { group: log.group, local_us: looked.local_us, seal: looked.seal });
-        actions.extend(looked.expired.map(|expired| Action::Trim(log.group, expired)));
+        let step = self.retention.update(log, replica, now);
+        actions.extend(step.notice.map(Action::Notice));
+        actions.push(Action::KeepTime { group: log.group, local_us: step.local_us, seal: step.seal });
+        actions.extend(step.expired.map(|expired| Action::Trim(log.group, expired)));
     }
 
     /// Decides about a command that was requested on this node.

@@ -21,7 +21,7 @@
 //! The log's clock is stored in the headers of segments. For the necessary resolution, the newest segment is sealed
 //! after an eighth of `retention_ms`.
 //!
-//! The decision has two steps, because finding records by time reads the disk: [`Retention::look`] determines the
+//! The decision has two steps, because finding records by time reads the disk: [`Retention::update`] determines the
 //! conditions ([`Expired`]), and a reader thread finds the first record to keep. Each log has at most one search at a
 //! time, at most one per second, and at most one per twentieth of the age.
 
@@ -58,9 +58,9 @@ struct LogRetention {
     stamps_ahead: bool,
 }
 
-/// The result of [`Retention::look`].
+/// The result of [`Retention::update`].
 #[derive(Debug)]
-pub struct Looked {
+pub struct RetentionStep {
     /// The time of the log's clock, for the header of the next segment.
     pub local_us: u64,
     /// Set if the newest segment should be sealed at this age.
@@ -169,15 +169,15 @@ fn seal_age(log: &LogMeta, visible: Visible) -> Option<SealAge> {
 impl Retention {
     /// Updates the ages of one log. Called on each tick on every node with a replica, so that a new leader knows the
     /// ages.
-    pub fn look(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now) -> Looked {
+    pub fn update(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now) -> RetentionStep {
         let visible = replica.visible;
         let state = self.logs.entry(log.group).or_insert_with(|| LogRetention {
             ages: LogAges::new(replica.begun_us, visible.next_offset, now.wall_us, now.at),
             next_search: None,
             stamps_ahead: false,
         });
-        let local_us = state.ages.look(visible.next_offset, now.wall_us, now.at);
-        let notice = state.look_at_stamps(log, visible.last_append_time_us, now.wall_us);
+        let local_us = state.ages.update(visible.next_offset, now.wall_us, now.at);
+        let notice = state.check_stamps(log, visible.last_append_time_us, now.wall_us);
         let seal = seal_age(log, visible);
         let due = state.next_search.is_none_or(|next| now.at >= next);
         let searches = replica.leads && due && !replica.is_searched;
@@ -185,13 +185,13 @@ impl Retention {
             state.next_search = Some(now.at + search_every(log));
             Expired::of(log, &mut state.ages, visible, local_us, now)
         });
-        Looked { local_us, seal, expired: expired.filter(Expired::is_any), notice }
+        RetentionStep { local_us, seal, expired: expired.filter(Expired::is_any), notice }
     }
 }
 
 impl LogRetention {
     /// Returns a notice when the newest timestamp begins or ceases to be ahead of the clock.
-    fn look_at_stamps(&mut self, log: &LogMeta, newest_us: u64, wall_us: u64) -> Option<Notice> {
+    fn check_stamps(&mut self, log: &LogMeta, newest_us: u64, wall_us: u64) -> Option<Notice> {
         let ahead = Duration::from_micros(newest_us.saturating_sub(wall_us));
         if std::mem::replace(&mut self.stamps_ahead, ahead > AHEAD_MAX) == (ahead > AHEAD_MAX) {
             return None;

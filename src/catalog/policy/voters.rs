@@ -59,7 +59,7 @@ impl GroupVoters {
         tick: u64,
         round_ticks_max: u64,
     ) -> (Option<Step>, Vec<(NodeId, u32)>) {
-        let rounds = self.catch_up.look(replica, tick, round_ticks_max);
+        let rounds = self.catch_up.update(replica, tick, round_ticks_max);
         if replica.is_changing {
             return (None, rounds.slow);
         }

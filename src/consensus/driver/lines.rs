@@ -38,7 +38,7 @@ impl GroupLines {
                 None => node.to_string(),
             };
             let lines = self.leaders.entry(status.group).or_default();
-            if let Some((level, text)) = lines.look(&group, status, me.id, &self.heard, name, now) {
+            if let Some((level, text)) = lines.due_line(&group, status, me.id, &self.heard, name, now) {
                 log::log!(level, "{text}");
             }
         }

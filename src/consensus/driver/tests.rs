@@ -276,13 +276,13 @@ fn an_abandoned_join_is_replaced() {
 }
 
 /// A waker that reads the log when it is woken, while the watermark advances.
-struct Look {
+struct ReadOnWake {
     watermark: HighWatermark,
     reader: crate::storage::reader::GroupReader,
     seen: parking_lot::Mutex<Vec<(crate::types::Offset, bool)>>,
 }
 
-impl std::task::Wake for Look {
+impl std::task::Wake for ReadOnWake {
     fn wake(self: Arc<Self>) {
         let (from, until) = (crate::types::Offset(0), crate::types::Offset(1));
         let read = self.reader.records(from, until, 1, 1 << 20, crate::storage::reader::Access::Blocking);
@@ -313,14 +313,14 @@ fn a_trim_is_visible_before_its_files_are_removed() {
 
     let replica = &founder.driver.groups[&GroupId(1)];
     let (watermark, reader) = (replica.watermark.clone(), replica.reader.clone());
-    let look = Arc::new(Look { watermark: watermark.clone(), reader, seen: parking_lot::Mutex::default() });
+    let read = Arc::new(ReadOnWake { watermark: watermark.clone(), reader, seen: parking_lot::Mutex::default() });
     let (fatal, _) = fatal_channel();
     let timers = crate::timers::Timers::start(&fatal).expect("a thread");
     let mut wait = Box::pin(watermark.wait(Until::Applied(appended.index.next()), &timers.handle()));
-    let waker = std::task::Waker::from(look.clone());
+    let waker = std::task::Waker::from(read.clone());
     assert!(wait.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
     founder.propose(trim).expect("appended");
-    assert_eq!(*look.seen.lock(), [(crate::types::Offset(1), true)], "visible, and the record can still be read");
-    std::task::Wake::wake_by_ref(&look);
-    assert_eq!(look.seen.lock().last(), Some(&(crate::types::Offset(1), false)), "now it is removed");
+    assert_eq!(*read.seen.lock(), [(crate::types::Offset(1), true)], "visible, and the record can still be read");
+    std::task::Wake::wake_by_ref(&read);
+    assert_eq!(read.seen.lock().last(), Some(&(crate::types::Offset(1), false)), "now it is removed");
 }

@@ -87,20 +87,24 @@ impl Node {
         let mut node = Node { log, retention: Retention::default(), begun_us };
         // The node does not lead yet.
         let visible = Visible { next_offset: visible, ..Visible::default() };
-        node.retention.look(&meta(), &ReplicaFacts { visible, begun_us, ..ReplicaFacts::default() }, at(wall_us, now));
+        node.retention.update(
+            &meta(),
+            &ReplicaFacts { visible, begun_us, ..ReplicaFacts::default() },
+            at(wall_us, now),
+        );
         node
     }
 
     /// Does what the driver does on a tick. Returns the first record to keep.
-    fn look(&mut self, visible: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
+    fn tick(&mut self, visible: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
         let facts = ReplicaFacts { leads: true, visible, begun_us: self.begun_us, ..ReplicaFacts::default() };
-        let looked = self.retention.look(&meta(), &facts, at(wall_us, now));
-        self.log.set_local_time(looked.local_us);
-        if let Some(age) = looked.seal {
+        let step = self.retention.update(&meta(), &facts, at(wall_us, now));
+        self.log.set_local_time(step.local_us);
+        if let Some(age) = step.seal {
             self.log.end_old_segment(age).expect("sealed");
         }
         let reader = self.log.reader();
-        looked.expired.and_then(|expired| expired.first_to_keep(&reader))
+        step.expired.and_then(|expired| expired.first_to_keep(&reader))
     }
 }
 
@@ -220,7 +224,7 @@ impl World {
         let (first_offset, next_offset) = (Offset(self.first), Offset(self.next()));
         let visible =
             Visible { first_offset, next_offset, last_append_time_us: self.last_stamp_us, ..Visible::default() };
-        let keep = self.node.look(visible, self.wall_us(), now);
+        let keep = self.node.tick(visible, self.wall_us(), now);
         if let Some(keep) = keep {
             self.remove(keep.0);
             let log = &mut self.node.log;

@@ -142,7 +142,7 @@ mod tests {
     }
 
     /// Runs one search until it ends.
-    fn look(driver: &mut MembershipDriver) {
+    fn search(driver: &mut MembershipDriver) {
         driver.watch();
         if let Some(search) = &mut driver.watch {
             let over = futures::future::poll_fn(|cx| search.poll(cx, Instant::now()));
@@ -158,13 +158,13 @@ mod tests {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
         assert!(driver.candidates.found(find(&other)));
-        look(&mut driver);
+        search(&mut driver);
         assert!(peers.rival().is_some());
         driver.candidates.gone("other");
-        look(&mut driver);
+        search(&mut driver);
         assert!(peers.rival().is_some(), "not at once");
         driver.rival_seen = driver.rival_seen.and_then(|seen| seen.checked_sub(RIVAL_GONE + WATCH));
-        look(&mut driver);
+        search(&mut driver);
         assert_eq!(peers.rival(), None);
     }
 
@@ -175,12 +175,12 @@ mod tests {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
         assert!(driver.candidates.found(find(&other)));
-        look(&mut driver);
+        search(&mut driver);
         assert!(peers.rival().is_some());
         let second = crate::catalog::Member { id: NodeId(3), bind_addr: "n3:1".to_owned(), ..node.member() };
         let second = crate::catalog::Member { name: crate::types::NodeName::new("n3").expect("a name"), ..second };
         node.knows(&[second]);
-        look(&mut driver);
+        search(&mut driver);
         assert_eq!(peers.rival(), None);
         assert_eq!(peers.me().cluster_id, CLUSTER_ID);
     }
