@@ -15,7 +15,7 @@ pub struct Doorbell(Arc<OnceLock<Thread>>);
 impl Doorbell {
     /// Makes the calling thread the one that is woken. Only the first call has an effect. Earlier rings are lost, so
     /// the thread must check for work before its first wait.
-    pub fn answer_here(&self) {
+    pub fn attach_current_thread(&self) {
         let _ = self.0.set(std::thread::current());
     }
 
@@ -26,7 +26,7 @@ impl Doorbell {
         }
     }
 
-    /// Waits for a ring, until `moment` at most; may return early. Only for the thread of [`Doorbell::answer_here`].
+    /// Waits for a ring, until `moment` at most; may return early. Only for the thread of [`Doorbell::attach_current_thread`].
     pub fn wait_until(&self, moment: Instant) {
         std::thread::park_timeout(moment.saturating_duration_since(Instant::now()));
     }
@@ -45,7 +45,7 @@ mod tests {
         let (ready, is_ready) = bounded(1);
         let answering = bell.clone();
         let thread = std::thread::spawn(move || {
-            answering.answer_here();
+            answering.attach_current_thread();
             ready.send(()).expect("the test waits");
             let mut sum = 0u64;
             loop {

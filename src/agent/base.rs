@@ -80,9 +80,14 @@ impl Base {
         LogOptions { segment_bytes: self.disk.space().segment_bytes(self.config.storage.segment_bytes) }
     }
 
-    /// Recovers the logs, starts the components of a member, and lets the listeners accept requests. `told` contains
-    /// the members if this node does not have the catalog yet.
-    pub fn run(&self, cluster_id: ClusterId, node_file: NodeFile, told: Vec<Member>) -> Result<(), AgentError> {
+    /// Recovers the logs, starts the components of a member, and lets the listeners accept requests.
+    /// `admission_members` contains the members at this node's admission if it does not have the catalog yet.
+    pub fn run(
+        &self,
+        cluster_id: ClusterId,
+        node_file: NodeFile,
+        admission_members: Vec<Member>,
+    ) -> Result<(), AgentError> {
         let consensus = Consensus::default();
         let handle = consensus.handle();
         let alive = consensus.progress();
@@ -116,7 +121,7 @@ impl Base {
             logs.clone(),
             self.fatal.clone(),
         );
-        peers.handle().told(told);
+        peers.handle().set_admission_members(admission_members);
         let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
         let parts = ConsensusParts {
             metrics: self.metrics.registry().clone(),

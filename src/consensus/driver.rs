@@ -27,7 +27,7 @@ use super::error::HostError;
 use super::group::TICK_MS;
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
 use super::metrics::ConsensusMetrics;
-use super::peer_inbox::{PeerInbox, keeps_its_place};
+use super::peer_inbox::{PeerInbox, is_ordered};
 use super::replica::Groups;
 use super::sinks::{Outbound, Sinks};
 use super::status::Statuses;
@@ -218,7 +218,7 @@ struct Driver {
 
 impl Driver {
     fn run(mut self) -> Result<(), HostError> {
-        self.bell.answer_here();
+        self.bell.attach_current_thread();
         loop {
             let event = self.next_event();
             for (from, message) in self.peers.take(DRAIN_BYTES_MAX) {
@@ -256,7 +256,7 @@ impl Driver {
             let now = Instant::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
-                    self.groups.values_mut().for_each(|replica| replica.group.was_late());
+                    self.groups.values_mut().for_each(|replica| replica.group.tick_is_late());
                 }
                 self.next_tick = now + self.tick_every();
                 return Event::Tick;
@@ -332,7 +332,7 @@ impl Driver {
         self.lines.heard(from, &self.groups, catalog);
         let group = GroupId(message.group);
         let Some(replica) = self.groups.get_mut(&group) else { return };
-        if keeps_its_place(&message) && replica.group.is_behind_with_syncs() {
+        if is_ordered(&message) && replica.group.is_behind_with_syncs() {
             return self.peers.count_dropped();
         }
         if let Err(what) = replica.step(message) {

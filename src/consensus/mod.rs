@@ -43,7 +43,7 @@ mod wire;
 pub use driver::{Consensus, ConsensusParts};
 pub use error::HostError;
 pub use handle::command_proposal;
-pub use peer_inbox::keeps_its_place;
+pub use peer_inbox::is_ordered;
 pub use sinks::Outbound;
 
 #[cfg(test)]

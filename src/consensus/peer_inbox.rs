@@ -1,6 +1,6 @@
 //! The queue of received messages from peers. It is separate from the inbox of `consensus`, and its bytes are limited.
 //!
-//! - **Messages without entries are taken first** (heartbeats, votes, acknowledgements; see [`keeps_its_place`]). If
+//! - **Messages without entries are taken first** (heartbeats, votes, acknowledgements; see [`is_ordered`]). If
 //!   a heartbeat had to wait for megabytes of entries, its leader could lose leadership. Raft accepts any order,
 //!   because the network guarantees none. Appends keep their order among each other: an append that overtakes another
 //!   one is rejected, and its sender falls back to probing.
@@ -30,7 +30,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
 /// Returns true for messages that keep their order: appends, with or without entries, and snapshots. All other
 /// messages may overtake them.
-pub fn keeps_its_place(message: &RaftMessage) -> bool {
+pub fn is_ordered(message: &RaftMessage) -> bool {
     message.type_ == MessageType::MsgAppend as u32 || !message.entries.is_empty() || message.snapshot.is_some()
 }
 
@@ -92,7 +92,7 @@ impl PeerInbox {
     pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) {
         let mut waiting = self.lock();
         for message in messages {
-            let put = if keeps_its_place(&message) {
+            let put = if is_ordered(&message) {
                 waiting.appends.put(from, message, APPEND_BYTES_MAX)
             } else {
                 waiting.first.put(from, message, FIRST_BYTES_MAX)

@@ -21,12 +21,12 @@ pub const STRANGERS_MAX: usize = 64;
 #[derive(Debug, Default)]
 struct KnownPeer {
     /// The address in the node's last hello.
-    said: Option<String>,
+    hello_addr: Option<String>,
     /// The certificate of its last hello.
     certificate: Option<PeerName>,
     /// The feature levels in its last hello.
     levels: Option<FeatureRange>,
-    /// The address that discovery found.
+    /// The address that discovery found, or that a member sent with a request to change its address.
     suggested: Option<String>,
 }
 
@@ -37,39 +37,39 @@ pub struct Addresses {
     known: Mutex<HashMap<NodeId, KnownPeer>>,
     /// The members at the time of this node's admission. Until the catalog is replicated here, only this list maps
     /// ids to names.
-    told: Mutex<Vec<Member>>,
+    admission_members: Mutex<Vec<Member>>,
 }
 
 impl Addresses {
     /// Creates the table. At first only the catalog's addresses are known.
     pub fn new(catalog: CatalogView, rules: PeerRules) -> Addresses {
-        Addresses { catalog, rules, known: Mutex::default(), told: Mutex::default() }
+        Addresses { catalog, rules, known: Mutex::default(), admission_members: Mutex::default() }
     }
 
     /// Records the members at the time of this node's admission.
-    pub fn told(&self, members: Vec<Member>) {
-        *self.told.lock() = members;
+    pub fn set_admission_members(&self, members: Vec<Member>) {
+        *self.admission_members.lock() = members;
     }
 
     /// Returns the name of a node, if it is known.
     pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
         let named = self.catalog.get().member(node).map(|m| m.name.clone());
-        named.or_else(|| self.of_told(|m| m.id == node).map(|m| m.name))
+        named.or_else(|| self.admission_member(|m| m.id == node).map(|m| m.name))
     }
 
     /// Returns the node with this name, if it is known.
     pub fn id_of(&self, name: &NodeName) -> Option<NodeId> {
         let named = self.catalog.get().member_named(name).map(|m| m.id);
-        named.or_else(|| self.of_told(|m| m.name == *name).map(|m| m.id))
+        named.or_else(|| self.admission_member(|m| m.name == *name).map(|m| m.id))
     }
 
     /// Returns a member as of the admission. Used only while the catalog is empty.
-    fn of_told(&self, which: impl Fn(&Member) -> bool) -> Option<Member> {
+    fn admission_member(&self, which: impl Fn(&Member) -> bool) -> Option<Member> {
         if self.catalog.get().members().next().is_some() {
             return None;
         }
-        let told = self.told.lock();
-        told.iter().find(|m| which(m)).cloned()
+        let members = self.admission_members.lock();
+        members.iter().find(|m| which(m)).cloned()
     }
 
     /// Returns the certificates to expect when a node is dialled, the most likely one first. Empty if the node is
@@ -93,9 +93,9 @@ impl Addresses {
 
     /// Records the content of an accepted hello. Returns false if the catalog does not contain the node and too many
     /// such nodes are known.
-    pub fn said(&self, node: NodeId, addr: &str, certificate: &PeerName, levels: FeatureRange) -> bool {
+    pub fn record_hello(&self, node: NodeId, addr: &str, certificate: &PeerName, levels: FeatureRange) -> bool {
         self.note(node, |known| {
-            known.said = Some(addr.to_owned());
+            known.hello_addr = Some(addr.to_owned());
             known.levels = Some(levels);
             known.certificate = Some(certificate.clone());
         })
@@ -106,8 +106,9 @@ impl Addresses {
         self.lock().get(&node).and_then(|known| known.levels)
     }
 
-    /// Records an address that discovery found. Returns false in the same case as [`Addresses::said`].
-    pub fn suggested(&self, node: NodeId, addr: &str) -> bool {
+    /// Records an address that is not proven: discovery found it, or a member sent it with a request to change its
+    /// address. Returns false in the same case as [`Addresses::record_hello`].
+    pub fn suggest(&self, node: NodeId, addr: &str) -> bool {
         self.note(node, |known| known.suggested = Some(addr.to_owned()))
     }
 
@@ -130,7 +131,7 @@ impl Addresses {
         let known = self.lock();
         let known = known.get(&node);
         let candidates = [
-            known.and_then(|k| k.said.clone()),
+            known.and_then(|k| k.hello_addr.clone()),
             catalog.member(node).map(|m| m.bind_addr.clone()),
             known.and_then(|k| k.suggested.clone()),
         ];
@@ -154,7 +155,7 @@ mod tests {
     fn addresses_are_ordered_and_unknown_nodes_are_bounded() {
         let view = CatalogView::default();
         let addresses = Addresses::new(view.clone(), PeerRules::without_tls("c"));
-        let said = |node, addr: &str| addresses.said(node, addr, &PeerName::Unproven, FeatureRange::FIRST);
+        let hello = |node, addr: &str| addresses.record_hello(node, addr, &PeerName::Unproven, FeatureRange::FIRST);
         let mut catalog = Catalog::default();
         catalog.apply(Command::AddNode(Member {
             id: NodeId(1),
@@ -164,14 +165,14 @@ mod tests {
         }));
         view.publish(catalog);
         assert_eq!(addresses.of(NodeId(1)), ["old:1"]);
-        assert!(addresses.suggested(NodeId(1), "maybe:1") && said(NodeId(1), "new:1"));
+        assert!(addresses.suggest(NodeId(1), "maybe:1") && hello(NodeId(1), "new:1"));
         assert_eq!(addresses.of(NodeId(1)), ["new:1", "old:1", "maybe:1"]);
         assert_eq!(addresses.of(NodeId(2)), [""; 0]);
         for stranger in 0..STRANGERS_MAX as u64 {
-            assert!(said(NodeId(100 + stranger), "x:1"));
+            assert!(hello(NodeId(100 + stranger), "x:1"));
         }
-        assert!(!said(NodeId(99), "x:1"));
-        assert!(said(NodeId(100), "y:1") && said(NodeId(1), "newer:1"));
+        assert!(!hello(NodeId(99), "x:1"));
+        assert!(hello(NodeId(100), "y:1") && hello(NodeId(1), "newer:1"));
         assert_eq!(addresses.levels_of(NodeId(1)), Some(FeatureRange::FIRST));
         assert_eq!(addresses.levels_of(NodeId(99)), None);
     }

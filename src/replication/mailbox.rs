@@ -13,7 +13,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use protobuf::Message as _;
 
-use crate::consensus::keeps_its_place;
+use crate::consensus::is_ordered;
 use crate::pb::peer::RaftMessage;
 use crate::replication::forward::{Forward, NotSent};
 
@@ -124,7 +124,7 @@ impl Mailbox {
         if state.messages.has_latest(&message) {
             return Ok(());
         }
-        if keeps_its_place(&message) {
+        if is_ordered(&message) {
             state.messages.put(message, MESSAGE_BYTES_MAX)?;
         } else {
             state.first.put(message, FIRST_BYTES_MAX)?;

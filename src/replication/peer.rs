@@ -90,7 +90,7 @@ impl PeerConnection {
 
 /// The kinds of rate-limited log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum LineOf {
+enum LineKind {
     Trouble,
     Outcome,
 }
@@ -111,7 +111,7 @@ pub struct Peer {
     /// The last logged text. It is not logged again, so that a dead peer does not fill the log.
     last_trouble: Option<String>,
     /// Limits the lines if two reasons alternate from attempt to attempt.
-    lines: LineLimit<LineOf>,
+    lines: LineLimit<LineKind>,
 }
 
 impl Peer {
@@ -272,7 +272,7 @@ impl Peer {
                 for outcome in response.outcomes {
                     let id = outcome.id;
                     if let Some(unknown) = unknown_part(&outcome)
-                        && self.lines.admit(LineOf::Outcome, Instant::now()).is_some()
+                        && self.lines.admit(LineKind::Outcome, Instant::now()).is_some()
                     {
                         log::warn!("peer {} answered a job with {unknown}: its outcome is unknown here", self.name());
                     }
@@ -379,7 +379,7 @@ impl Peer {
             let _ = self.node.excluded.set(Refusal::new(refusal.reason, trouble.clone()));
         }
         let is_new = self.last_trouble.as_ref() != Some(&trouble);
-        if is_new && let Some(hidden) = self.lines.admit(LineOf::Trouble, Instant::now()) {
+        if is_new && let Some(hidden) = self.lines.admit(LineKind::Trouble, Instant::now()) {
             let trouble = match hidden {
                 0 => trouble.clone(),
                 _ => format!("{trouble} (and {hidden} more changes before it)"),

@@ -226,13 +226,13 @@ impl PeersHandle {
     }
 
     /// Records the members at the time of this node's admission.
-    pub fn told(&self, members: Vec<Member>) {
-        self.0.node.addresses.told(members);
+    pub fn set_admission_members(&self, members: Vec<Member>) {
+        self.0.node.addresses.set_admission_members(members);
     }
 
     /// Records an address of `node` that discovery found. It is tried after the addresses from better sources.
     pub fn suggest(&self, node: NodeId, bind_addr: &str) {
-        self.0.node.addresses.suggested(node, bind_addr);
+        self.0.node.addresses.suggest(node, bind_addr);
     }
 
     /// Records the new address of a member that asks to change it. The peer's thread tries it without waiting for its
@@ -240,7 +240,7 @@ impl PeersHandle {
     pub(super) fn hint(&self, node: NodeId, bind_addr: &str) {
         if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
             log::info!("member {node} says that it is reached at {bind_addr} now");
-            self.0.node.addresses.suggested(node, bind_addr);
+            self.0.node.addresses.suggest(node, bind_addr);
             if let Some((mailbox, _)) = self.lock().peers.get(&node) {
                 mailbox.poke();
             }
@@ -249,13 +249,13 @@ impl PeersHandle {
 
     /// Records an accepted hello: the peer is running at `bind_addr` and supports these levels. Returns false if the
     /// catalog does not contain the peer and too many such nodes are known.
-    pub(super) fn heard_from(&self, peer: &StreamPeer, bind_addr: &str, certificate: &PeerName) -> bool {
+    pub(super) fn record_hello(&self, peer: &StreamPeer, bind_addr: &str, certificate: &PeerName) -> bool {
         let (peer, range) = (peer.node, peer.levels.range);
-        let noted = self.0.node.addresses.said(peer, bind_addr, certificate, range);
-        if noted && let Some((mailbox, _)) = self.lock().peers.get(&peer) {
+        let recorded = self.0.node.addresses.record_hello(peer, bind_addr, certificate, range);
+        if recorded && let Some((mailbox, _)) = self.lock().peers.get(&peer) {
             mailbox.poke();
         }
-        noted
+        recorded
     }
 }
 

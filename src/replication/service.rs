@@ -173,7 +173,7 @@ fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -
         hello.ok_or_else(|| Refusal::new(Reason::Malformed, "the first request does not contain a hello alone"))?;
     let peer = core.peers.me().check(hello, &core.peers.catalog().get())?;
     pass.speaks_for(peer.node, &core.peers.node().addresses)?;
-    if !core.peers.heard_from(&peer, &hello.from_addr, pass.name()) {
+    if !core.peers.record_hello(&peer, &hello.from_addr, pass.name()) {
         return Err(Refusal::new(Reason::TooMany, "too many nodes that the catalog does not contain"));
     }
     Ok(peer)

@@ -24,8 +24,8 @@ pub(super) fn settle(unanswered: &mut UnansweredJobs, peer: NodeId, node: &Local
     for group in unanswered.groups() {
         let Some(status) = node.consensus.get().and_then(|consensus| consensus.status(group)) else { continue };
         if status.leader.is_some_and(|leader| leader != peer) {
-            unanswered.give_up_reads(group);
-            unanswered.hurry(group, status.term, now + FIRST_ENTRY_MAX);
+            unanswered.fail_reads(group);
+            unanswered.limit_wait(group, status.term, now + FIRST_ENTRY_MAX);
         }
         if let Some((low, term)) = unanswered.overtaken(group, status.applied_term) {
             let entries = entries(node, &status, low, term);

@@ -189,7 +189,7 @@ impl UnansweredJobs {
     }
 
     /// Fails the read indexes of this group, because another node leads it. A retry is safe.
-    pub fn give_up_reads(&mut self, group: GroupId) {
+    pub fn fail_reads(&mut self, group: GroupId) {
         let reads = |caller: &JobCaller| matches!(caller, JobCaller::ReadIndex(of, _) if *of == group);
         self.callers.extract_if(.., |_, (_, caller)| reads(caller)).for_each(|(_, (_, caller))| caller.lost());
     }
@@ -215,7 +215,7 @@ impl UnansweredJobs {
     }
 
     /// Limits how long this group's proposals of terms before `term` wait for their outcome.
-    pub fn hurry(&mut self, group: GroupId, term: Term, until: Instant) {
+    pub fn limit_wait(&mut self, group: GroupId, term: Term, until: Instant) {
         for (deadline, caller) in self.callers.values_mut() {
             if caller.sent().is_some_and(|sent| sent.group == group && sent.term < term) {
                 *deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));

@@ -91,7 +91,7 @@ impl Founder {
             logs: Logs::default(),
         };
         let driver = consensus.recover(parts).expect("recovered");
-        driver.bell.answer_here();
+        driver.bell.attach_current_thread();
         Founder { driver, view, _writer: writer, _readers: readers }
     }
 

@@ -24,9 +24,9 @@ impl LateTicks {
         self.now = false;
     }
 
-    /// Called when the next tick is late while this node waits for others. Returns true if the timeout should be
-    /// restarted.
-    pub fn was_late(&mut self) -> bool {
+    /// Called when the next tick is late while this node waits for others. Returns true, and counts a restart, if the
+    /// timeout should be restarted.
+    pub fn try_restart(&mut self) -> bool {
         let begins = self.begun < PERIODS_MAX;
         if begins {
             self.begun += 1;

@@ -334,9 +334,9 @@ impl Group {
     }
 
     /// Called if the next tick is late.
-    pub fn was_late(&mut self) {
+    pub fn tick_is_late(&mut self) {
         let waits_for_others = self.node.is_leader() || self.node.leader().is_some();
-        if waits_for_others && self.late.was_late() {
+        if waits_for_others && self.late.try_restart() {
             self.node.raft.election_elapsed = 0;
         }
     }

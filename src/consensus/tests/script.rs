@@ -301,7 +301,7 @@ impl Script {
         let at = self.at(node)?;
         for tick in 0..200 {
             if late(tick) {
-                self.group(node)?.was_late();
+                self.group(node)?.tick_is_late();
             }
             self.world.tick(at);
             self.world.network.clear();

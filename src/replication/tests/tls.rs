@@ -176,7 +176,7 @@ fn a_certificate_speaks_for_the_node_that_it_names() {
     assert_eq!(hello_as(&a, &d, 4), Ok(()));
     refused_by_name(hello_as(&a, &d, 2), &["is for n4", "n2"]);
     // A blank node uses the list of members from its admission.
-    d.peers.handle().told(vec![a.member(), b.member(), c.member(), d.member()]);
+    d.peers.handle().set_admission_members(vec![a.member(), b.member(), c.member(), d.member()]);
     assert_eq!(hello_as(&d, &a, 1), Ok(()));
     refused_by_name(hello_as(&d, &c, 1), &["is for n3", "n1"]);
 }
