@@ -49,8 +49,8 @@ pub enum Conflict {
     #[error("the settings of the log of group {0} are out of bounds")]
     BadLimits(GroupId),
     /// No correct node proposes it: an id of 0, a malformed address, a group above [`Catalog::GROUPS_MAX`].
-    #[error("no member or log can be like that")]
-    Impossible,
+    #[error("the command contains an invalid id, address or group")]
+    Malformed,
     /// The cluster has [`Catalog::MEMBERS_MAX`] members.
     #[error("the cluster already has {} members", Catalog::MEMBERS_MAX)]
     TooManyMembers,
@@ -137,7 +137,7 @@ impl Catalog {
             return Err(Conflict::NameTaken(other.clone()));
         }
         if member.id == NodeId(0) || !is_address(&member.bind_addr) || !is_address(&member.rpc_addr) {
-            return Err(Conflict::Impossible);
+            return Err(Conflict::Malformed);
         }
         let before = self.members.get(&member.id);
         if before.is_none() && self.members.len() >= Catalog::MEMBERS_MAX {
@@ -165,7 +165,7 @@ impl Catalog {
             return Err(Conflict::BadLimits(log.group));
         }
         if log.group.0 > Catalog::GROUPS_MAX {
-            return Err(Conflict::Impossible);
+            return Err(Conflict::Malformed);
         }
         Ok(Some(Change::SetLog(LogMeta { founded: false, ..log.clone() })))
     }

@@ -39,7 +39,7 @@ pub struct Comparison {
 impl Comparison {
     /// Compares a leader's checkpoint with this node's digest at the same entry. Returns true if this reveals a
     /// difference, or narrows a known one down.
-    pub fn take(&mut self, leader: NodeId, theirs: Checkpoint, ours: Digest) -> bool {
+    pub fn compare(&mut self, leader: NodeId, theirs: Checkpoint, ours: Digest) -> bool {
         let at = (theirs.index, theirs.offset);
         let equal = theirs.digest == ours;
         match &mut self.difference {
@@ -87,13 +87,13 @@ mod tests {
     fn narrows_a_difference_down() {
         let mut comparison = Comparison::default();
         let leader = NodeId(1);
-        assert!(!comparison.take(leader, at(10, 1), Digest(1)) && comparison.difference.is_none());
-        assert!(comparison.take(leader, at(90, 2), Digest(3)));
-        assert!(comparison.take(leader, at(50, 2), Digest(3)));
-        assert!(comparison.take(leader, at(40, 2), Digest(2)));
-        assert!(!comparison.take(leader, at(20, 2), Digest(2)), "does not narrow the range");
+        assert!(!comparison.compare(leader, at(10, 1), Digest(1)) && comparison.difference.is_none());
+        assert!(comparison.compare(leader, at(90, 2), Digest(3)));
+        assert!(comparison.compare(leader, at(50, 2), Digest(3)));
+        assert!(comparison.compare(leader, at(40, 2), Digest(2)));
+        assert!(!comparison.compare(leader, at(20, 2), Digest(2)), "does not narrow the range");
         assert!(
-            !comparison.take(NodeId(2), at(45, 2), Digest(2)),
+            !comparison.compare(NodeId(2), at(45, 2), Digest(2)),
             "another node's replica proves nothing about this one"
         );
         let found = comparison.difference.expect("they differ");

@@ -61,8 +61,8 @@ impl Env {
         let env = EnvBuilder::new()
             .name_prefix(name)
             .cq_count(threads.max(1))
-            .after_start(move || ThreadMark::set(&starting))
-            .before_stop(ThreadMark::clean)
+            .after_start(move || ThreadExit::install(&starting))
+            .before_stop(ThreadExit::mark_clean)
             .build();
         Env { env: OwnEnvironment(Arc::new(env)), threads: JoinOnDrop(Some(all)) }
     }
@@ -149,36 +149,37 @@ impl Threads {
 }
 
 thread_local! {
-    static MARK: RefCell<Option<ThreadMark>> = const { RefCell::new(None) };
+    static EXIT: RefCell<Option<ThreadExit>> = const { RefCell::new(None) };
 }
 
-/// A thread-local value, dropped when its thread ends.
-struct ThreadMark {
+/// A thread-local value, dropped when its thread ends. It then reports a panic, unless `clean` is set, and wakes the
+/// caller that joins the threads.
+struct ThreadExit {
     threads: Arc<Threads>,
     clean: bool,
 }
 
-impl ThreadMark {
-    fn set(threads: &Arc<Threads>) {
+impl ThreadExit {
+    fn install(threads: &Arc<Threads>) {
         // "<process>/task/<thread>"
         let own = rustix::fs::readlink("/proc/thread-self", Vec::new()).ok().and_then(|p| p.into_string().ok());
         let mut alive = threads.alive.lock();
         alive.count += 1;
         alive.paths.extend(own.map(|path| format!("/proc/{path}")));
         drop(alive);
-        MARK.set(Some(ThreadMark { threads: threads.clone(), clean: false }));
+        EXIT.set(Some(ThreadExit { threads: threads.clone(), clean: false }));
     }
 
-    fn clean() {
-        MARK.with_borrow_mut(|mark| {
-            if let Some(mark) = mark {
-                mark.clean = true;
+    fn mark_clean() {
+        EXIT.with_borrow_mut(|exit| {
+            if let Some(exit) = exit {
+                exit.clean = true;
             }
         });
     }
 }
 
-impl Drop for ThreadMark {
+impl Drop for ThreadExit {
     fn drop(&mut self) {
         if !self.clean {
             self.threads.fatal.report(&self.threads.name, "a completion-queue thread panicked".into());

@@ -42,7 +42,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(super) const BAN: Duration = Duration::from_secs(10);
 
 /// After this many closed connections of a banned owner, its host is paused.
-const KNOCKS_MAX: u32 = 4;
+const CLOSED_CONNECTIONS_MAX: u32 = 4;
 
 /// How long new connections from a paused host are closed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ struct Window {
 /// The ban of an owner, and how many of its connections were closed since.
 struct Ban {
     until: Instant,
-    knocks: u32,
+    closed_connections: u32,
     /// The local port of its connections.
     port: u16,
 }
@@ -127,20 +127,20 @@ impl ResetWatch {
 
     /// Returns the owners whose host must be paused, and the port that they connect to.
     pub fn owners_to_pause(&self) -> Vec<(Owner, u16)> {
-        let often = self.banned.iter().filter(|(_, ban)| ban.knocks >= KNOCKS_MAX);
+        let often = self.banned.iter().filter(|(_, ban)| ban.closed_connections >= CLOSED_CONNECTIONS_MAX);
         often.map(|(owner, ban)| (owner.clone(), ban.port)).collect()
     }
 
     /// Bans the connection's owner.
     pub fn ban(&mut self, connection: &Connection, now: Instant) {
         let owner = (connection.remote.ip(), connection.certificate.clone());
-        self.banned.insert(owner, Ban { until: now + BAN, knocks: 0, port: connection.local.port() });
+        self.banned.insert(owner, Ban { until: now + BAN, closed_connections: 0, port: connection.local.port() });
     }
 
     /// Pauses the owner's host, and restarts its count of closed connections.
     pub fn pause(&mut self, owner: &Owner, port: u16, known: HashSet<SocketAddr>, now: Instant) {
         if let Some(ban) = self.banned.get_mut(owner) {
-            ban.knocks = 0;
+            ban.closed_connections = 0;
         }
         self.pauses.insert((owner.0, port), Pause { until: now + PAUSE, known });
     }
@@ -189,7 +189,7 @@ impl ResetWatch {
         }
         for (owner, connection, why) in &gone {
             match (why, self.banned.get_mut(owner)) {
-                (Why::Banned, Some(ban)) => ban.knocks += 1,
+                (Why::Banned, Some(ban)) => ban.closed_connections += 1,
                 (Why::Lost(_) | Why::Banned, _) => self.ban(connection, now),
             }
         }
@@ -271,7 +271,7 @@ mod tests {
         let gone = watch.judge(connections, false, now + MS * 60);
         assert_eq!(gone, [(connection(1, "bad", 0, 0, 0), Why::Banned)], "that host with that certificate alone");
         assert_eq!(watch.owners_to_pause(), []);
-        let again = (0..u64::from(KNOCKS_MAX)).map(|i| new(10 + i, 1, "bad")).collect();
+        let again = (0..u64::from(CLOSED_CONNECTIONS_MAX)).map(|i| new(10 + i, 1, "bad")).collect();
         assert_eq!(watch.judge(again, false, now + MS * 65).len(), 4);
         let [(owner, port)] = &watch.owners_to_pause()[..] else { panic!("one") };
         assert_eq!((owner.0, *port), (IpAddr::from([10, 0, 0, 1]), 8400));

@@ -245,7 +245,7 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
             let text = format!("the cluster has {} members, the maximum", Catalog::MEMBERS_MAX);
             Refusal::new(Reason::TooMany, text)
         }
-        (Err(Conflict::Impossible), _) => Refusal::new(Reason::Malformed, "the catalog does not accept such a member"),
+        (Err(Conflict::Malformed), _) => Refusal::new(Reason::Malformed, "the catalog does not accept such a member"),
         (
             Err(
                 Conflict::NodeRemoved(_)

@@ -5,9 +5,9 @@ use crate::catalog::state::Catalog;
 use crate::storage::log::Genesis;
 use crate::types::{GroupId, NodeId};
 
-/// A log of which this node has, or should create, a replica.
+/// A replica of a log that this node should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostedLog<'a> {
+pub struct WantedReplica<'a> {
     /// The log in the catalog.
     pub log: &'a LogMeta,
     /// Set if the replica does not exist and must be created first.
@@ -16,14 +16,14 @@ pub struct HostedLog<'a> {
     pub serves: bool,
 }
 
-/// Returns the logs of which this node has, or should create, a replica. The founder creates its replica immediately,
+/// Returns the replicas of logs that this node should have: those that exist, and those to create. The founder creates its replica immediately,
 /// in order to found the log; other members create one after the log is founded. An existing replica is kept,
 /// whatever the catalog says.
-pub fn hosted_logs<'a>(
+pub fn wanted_replicas<'a>(
     catalog: &'a Catalog,
     me: NodeId,
     hosts: impl Fn(GroupId) -> bool,
-) -> impl Iterator<Item = HostedLog<'a>> {
+) -> impl Iterator<Item = WantedReplica<'a>> {
     let is_member = catalog.member(me).is_some();
     catalog.logs().filter_map(move |log| {
         let create = if hosts(log.group) {
@@ -35,6 +35,6 @@ pub fn hosted_logs<'a>(
         } else {
             return None;
         };
-        Some(HostedLog { log, create, serves: log.founded })
+        Some(WantedReplica { log, create, serves: log.founded })
     })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::log::ModelLog;
 use crate::catalog::policy::facts::{Now, ReplicaFacts, ReplicaProgress, Replicas};
-use crate::catalog::policy::hosting::hosted_logs;
+use crate::catalog::policy::hosting::wanted_replicas;
 use crate::catalog::policy::requests::Decision;
 use crate::catalog::policy::voters::MembershipChange;
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
@@ -158,8 +158,8 @@ impl Cluster {
                 self.groups.entry(GroupId::CATALOG).or_default().hosts.insert(*id);
             }
             let hosts = |group| self.groups.get(&group).is_some_and(|g| g.hosts.contains(id));
-            let created =
-                hosted_logs(&self.catalog, *id, hosts).filter_map(|hosted| Some((hosted.log.group, hosted.create?)));
+            let created = wanted_replicas(&self.catalog, *id, hosts)
+                .filter_map(|wanted| Some((wanted.log.group, wanted.create?)));
             for (group, genesis) in created.collect::<Vec<_>>() {
                 let state = self.groups.entry(group).or_default();
                 state.hosts.insert(*id);
@@ -178,8 +178,8 @@ impl Cluster {
     }
 
     fn facts(&self, id: NodeId) -> Replicas {
-        let hosted = self.groups.iter().filter(|(_, group)| group.hosts.contains(&id));
-        hosted.map(|(group, state)| (*group, state.facts(id, &self.silent))).collect()
+        let replicas = self.groups.iter().filter(|(_, group)| group.hosts.contains(&id));
+        replicas.map(|(group, state)| (*group, state.facts(id, &self.silent))).collect()
     }
 
     fn perform(&mut self, id: NodeId, action: Action, lost: bool, out: &mut String) {

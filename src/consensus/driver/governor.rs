@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::host::Host;
 use crate::catalog::policy::facts::{Now, Replicas};
-use crate::catalog::policy::hosting::hosted_logs;
+use crate::catalog::policy::hosting::wanted_replicas;
 use crate::catalog::policy::notice::Notice;
 use crate::catalog::policy::requests::{Decision, PeerDecision, decide_for_peer};
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
@@ -68,12 +68,12 @@ impl Governor {
                 log::debug!("catalog: the command was ignored: {conflict}");
             }
         }
-        for hosted in hosted_logs(&self.catalog, host.me, |group| groups.contains_key(&group)).collect::<Vec<_>>() {
-            if let Some(genesis) = hosted.create {
-                host.create(hosted.log.group, genesis, groups, sinks)?;
+        for wanted in wanted_replicas(&self.catalog, host.me, |group| groups.contains_key(&group)).collect::<Vec<_>>() {
+            if let Some(genesis) = wanted.create {
+                host.create(wanted.log.group, genesis, groups, sinks)?;
             }
-            if let Some(replica) = groups.get(&hosted.log.group).filter(|_| hosted.serves) {
-                host.serve(hosted.log, replica);
+            if let Some(replica) = groups.get(&wanted.log.group).filter(|_| wanted.serves) {
+                host.serve(wanted.log, replica);
             }
         }
         let (level, range) = (self.catalog.feature_level(), self.view.level().range());

@@ -108,7 +108,7 @@ impl Comparing {
 
     fn compare_ends(&mut self, group: &mut Group, leader: NodeId, theirs: &Base, ours: Option<Base>) -> Compared {
         let Some(ours) = ours.filter(|ours| ours.term == theirs.term) else { return Compared::Unknown };
-        if self.comparison.take(leader, Checkpoint::from(theirs), ours.digest) {
+        if self.comparison.compare(leader, Checkpoint::from(theirs), ours.digest) {
             self.report_difference(group);
         }
         Compared::Equal
@@ -178,7 +178,7 @@ impl Comparing {
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
             // The stored log may still contain entries that raft has truncated since the last Ready.
             if let Some(ours) = self.end_at(theirs.index).filter(|ours| group.holds(ours.index, ours.term)) {
-                news |= self.comparison.take(leader, *theirs, ours.digest);
+                news |= self.comparison.compare(leader, *theirs, ours.digest);
             }
         }
         if let Some(end) = claim.checkpoints.last().filter(|end| end.index <= committed) {
